@@ -1,0 +1,1 @@
+"""What bytes say: values out of bytes, sans-IO. No sockets, no clock, no policy, no mitmproxy."""

@@ -1,0 +1,30 @@
+"""TLS alerts as the octets of a plaintext record, to refuse a handshake before any key exists."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Alert(IntEnum):
+    """The alerts that a filter has reason to send; values and meanings from RFC 8446 §6.2 and RFC 6066 §3."""
+
+    UNEXPECTED_MESSAGE = 10
+    HANDSHAKE_FAILURE = 40
+    ILLEGAL_PARAMETER = 47
+    ACCESS_DENIED = 49
+    """A policy decided not to go on. Chromium reports it, misleadingly, as a problem with a client certificate."""
+    DECODE_ERROR = 50
+    PROTOCOL_VERSION = 70
+    INTERNAL_ERROR = 80
+    UNRECOGNIZED_NAME = 112
+    """No server is known under the name in the hello: what browsers show most truthfully when a name is refused."""
+
+    @property
+    def record(self) -> bytes:
+        """The fatal alert as a record: seven octets, to be followed by the end of the stream.
+
+        Content type 21, legacy_record_version 0x0303 as all plaintext records after a ClientHello, length 2
+        (https://www.rfc-editor.org/rfc/rfc8446#section-5.1), level 2 = fatal, description
+        (https://www.rfc-editor.org/rfc/rfc8446#section-6).
+        """
+        return bytes((21, 3, 3, 0, 2, 2, self))

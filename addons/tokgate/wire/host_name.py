@@ -1,0 +1,32 @@
+"""Which bytes can be a host's name on the wire. Nothing is normalised here: case, dots and IDNA belong to policy."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+# Letters, digits, hyphens (RFC 1123 §2.1) and the underscore, which real names carry; labels of 1 to 63 octets
+# (RFC 1035 §2.3.4), the root's dot at most once. `fullmatch` and not `$`: `$` would let a final newline pass.
+_LABEL = rb"[A-Za-z0-9_-]{1,63}"
+_is_dns_name = re.compile(rb"%b(?:\.%b)*\.?" % (_LABEL, _LABEL)).fullmatch
+
+_MAX_NAME = 253
+"""255 octets of RFC 1035 §2.3.4, written with dots instead of length octets and without the root."""
+
+
+def is_host_name(name: bytes) -> bool:
+    """Whether `name` is a DNS name, absolute or not, or the text of an IP address without brackets."""
+    if _is_dns_name(name):
+        return len(name) <= _MAX_NAME or (len(name) == _MAX_NAME + 1 and name.endswith(b"."))
+    return is_ipv6_address(name)
+
+
+def is_ipv6_address(name: bytes) -> bool:
+    """Whether `name` is an IPv6 address; not one with a zone (`%eth0`), which means something on its own host only."""
+    if b":" not in name or b"%" in name or not name.isascii():
+        return False
+    try:
+        ipaddress.IPv6Address(name.decode("ascii"))
+    except ValueError:
+        return False
+    return True
