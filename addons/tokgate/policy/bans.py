@@ -1,0 +1,110 @@
+"""Bans, exemptions and settings as the policy states them: values without behaviour of their own."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tokgate.policy.decision import Response
+from tokgate.policy.origin import Origin
+from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.schedule import Duration, Moment, Window
+
+
+class Action(StrEnum):
+    """What a ban does from its start on; also the phase it is then in."""
+
+    BLOCK = "block"
+    WARN = "warn"
+    MONITOR = "monitor"
+
+
+class OnExpiry(StrEnum):
+    """What follows the end of a ban."""
+
+    LAPSE = "lapse"
+    HOLD = "hold"
+
+
+class UnknownClients(StrEnum):
+    """A client in no network: let everything pass, or refuse everything."""
+
+    ALLOW = "allow"
+    BLOCK = "block"
+
+
+class OnError(StrEnum):
+    """What an internal error decides, for names of banned services only."""
+
+    BLOCK = "block"
+    ALLOW = "allow"
+
+
+class MissingSni(StrEnum):
+    """What is done with a TLS connection whose ClientHello names no readable host."""
+
+    ALLOW = "allow"
+    CHECK_ADDRESS = "check-address"
+    CHECK_CERTIFICATE = "check-certificate"
+    BLOCK = "block"
+
+
+class EchOuter(StrEnum):
+    """What is done with a ClientHello that carries only the public name of an ECH provider (RFC 9849)."""
+
+    ALLOW = "allow"
+    BLOCK = "block"
+    INSPECT = "inspect"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ban:
+    """Services x networks x time x action, with its authority and legal basis.
+
+    Moments without offset are wall times in the zone of each of the ban's networks. At most one of `expires` and
+    `duration` is given; neither means: until lifted.
+    """
+
+    name: str
+    title: str
+    services: tuple[str, ...]
+    networks: tuple[str, ...]
+    starts: Moment
+    expires: Moment | None = None
+    duration: Duration | None = None
+    announced: Moment | None = None
+    monitor_from: Moment | None = None
+    warn_from: Moment | None = None
+    on_expiry: OnExpiry = OnExpiry.LAPSE
+    windows: tuple[Window, ...] = ()
+    action: Action = Action.BLOCK
+    response: Response = Response.REFUSE
+    inspect_stores: bool = False
+    authority: str | None = None
+    basis: str | None = None
+    reference: str | None = None
+    contact: str | None = None
+    description: str | None = None
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exemption:
+    """A reasoned hole in one ban for the clients named, in `[starts, until)`; it always ends."""
+
+    name: str
+    ban: str
+    clients: tuple[IPNetwork, ...]
+    until: Moment
+    reason: str
+    starts: Moment | None = None
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What holds for the whole policy."""
+
+    unknown_clients: UnknownClients = UnknownClients.ALLOW
+    on_error: OnError = OnError.BLOCK
+    missing_sni: MissingSni = MissingSni.CHECK_ADDRESS
+    ech_outer: EchOuter = EchOuter.ALLOW
+    origin: Origin | None = field(default=None, compare=False)

@@ -1,0 +1,235 @@
+"""Where a ban stands at an instant: wall times, calendar durations, weekly windows and phases, in one time zone.
+
+All intervals are half-open. The calendar is `whenever`'s, public holidays are `holidays`'; no arithmetic by hand.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from functools import lru_cache
+from typing import Final
+
+import holidays
+from whenever import Date, Instant, ItemizedDelta, PlainDateTime, RepeatedTime, SkippedTime, Time, Weekday
+
+from tokgate.policy.decision import Phase
+
+Moment = Instant | PlainDateTime
+"""An exact instant, or a wall time that becomes one in the zone of a network."""
+
+Duration = ItemizedDelta
+"""An ISO 8601 duration: calendar units follow the calendar, hours and smaller are exact."""
+
+_SEARCH_DAYS: Final = 400
+"""How far a window boundary is looked for: over a year, so that a window kept off by holidays is still found."""
+
+
+class Edge(Enum):
+    """Which end of an interval a wall time stands for."""
+
+    START = "start"
+    END = "end"
+
+
+def resolve(moment: Moment, zone: str, edge: Edge) -> Instant:
+    """The instant of a wall time in `zone`.
+
+    A wall time that a DST change skips means the first instant after the gap; one that occurs twice means the earlier
+    for a start and the later for an end.
+    """
+    if isinstance(moment, Instant):
+        return moment
+    try:
+        return moment.assume_tz(zone, disambiguation="raise").to_instant()
+    except RepeatedTime:
+        choice = moment.assume_tz(zone, disambiguation="earlier" if edge is Edge.START else "later")
+        return choice.to_instant()
+    except SkippedTime:
+        gap = moment.assume_tz(zone, disambiguation="earlier").next_transition()
+        if gap is None:  # the zone database says both that the time is skipped and that nothing changes
+            raise
+        return gap.to_instant()
+
+
+def add_duration(start: Moment, duration: Duration, zone: str) -> Instant:
+    """The exclusive end of `duration` from `start`: calendar units on the wall clock of `zone`, then exact time.
+
+    31 August + P6M is the end of February, as in ISO 8601 calendar arithmetic with clamping.
+    """
+    wall = start if isinstance(start, PlainDateTime) else start.to_tz(zone).to_plain()
+    calendar, exact = duration.date_and_time_parts()
+    end = resolve(wall.add(calendar) if calendar else wall, zone, Edge.END)
+    return end.add(exact) if exact else end
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A half-open interval `[start, end)`."""
+
+    start: Instant
+    end: Instant
+
+    def __contains__(self, at: Instant) -> bool:
+        return self.start <= at < self.end
+
+    def __and__(self, other: "Span") -> "Span":
+        return Span(max(self.start, other.start), min(self.end, other.end))
+
+
+ALWAYS: Final = Span(Instant.MIN, Instant.MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A weekly window of wall time. `end` at or before `start` is on the next day: 22:00-06:00, or 00:00-24:00.
+
+    It belongs to the day on which it begins; `except_holidays` holds country codes, optionally with a subdivision
+    (`BE`, `DE-BY`), on whose public holidays no window begins.
+    """
+
+    days: frozenset[Weekday]
+    start: Time
+    end: Time
+    except_holidays: tuple[str, ...] = ()
+
+    def begins_on(self, day: Date) -> bool:
+        """Whether the window begins on that day."""
+        return day.day_of_week() in self.days and not any(is_holiday(code, day) for code in self.except_holidays)
+
+    def occurrence(self, day: Date, zone: str) -> Span | None:
+        """The window that begins on `day`; None if none does or a DST change swallows it whole."""
+        if not self.begins_on(day):
+            return None
+        last = day if self.end > self.start else day.add(days=1)
+        span = Span(resolve(day.at(self.start), zone, Edge.START), resolve(last.at(self.end), zone, Edge.END))
+        return span if span.start < span.end else None
+
+
+def is_holiday(code: str, day: Date) -> bool:
+    """Whether `day` is a public holiday in a country (`BE`) or its subdivision (`DE-BY`)."""
+    return day.to_stdlib() in holiday_calendar(code)
+
+
+@lru_cache(maxsize=64)
+def holiday_calendar(code: str) -> holidays.HolidayBase:
+    """The public holidays of a country code; an unknown code raises NotImplementedError."""
+    country, _, subdivision = code.partition("-")
+    return holidays.country_holidays(country, subdiv=subdivision or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Weekly:
+    """Several windows in one zone; no windows at all means always open."""
+
+    windows: tuple[Window, ...]
+    zone: str
+
+    def standing(self, at: Instant) -> tuple[bool, Span]:
+        """Whether `at` lies in a window, and a span around it over which that answer holds."""
+        if not self.windows:
+            return True, ALWAYS
+        today = at.to_tz(self.zone).date()
+        inside = any(at in span for day in _days(today, -1, 1) for span in self._occurrences(day))
+        return inside, Span(self._edge_before(at, today), self._edge_after(at, today))
+
+    def _occurrences(self, day: Date) -> Iterator[Span]:
+        for window in self.windows:
+            span = window.occurrence(day, self.zone)
+            if span is not None:
+                yield span
+
+    def _edge_after(self, at: Instant, today: Date) -> Instant:
+        near = [edge for day in _days(today, -1, 1) for edge in self._edges(day) if edge > at]
+        if near:
+            return min(near)
+        for day in _days(today, 2, _SEARCH_DAYS):
+            edges = [edge for edge in self._edges(day) if edge > at]
+            if edges:
+                return min(edges)
+        return Instant.MAX
+
+    def _edge_before(self, at: Instant, today: Date) -> Instant:
+        best = Instant.MIN
+        for day in _days(today, 1, -_SEARCH_DAYS):
+            found = best > Instant.MIN
+            best = max([best, *(edge for edge in self._edges(day) if edge <= at)])
+            if found:  # one day more than the first hit: an earlier window may end after a later one began
+                break
+        return best
+
+    def _edges(self, day: Date) -> Iterator[Instant]:
+        for span in self._occurrences(day):
+            yield from (span.start, span.end)
+
+
+def _days(today: Date, first: int, last: int) -> Iterator[Date]:
+    """Days at offsets `first` to `last`, both included, forwards or backwards, within the calendar."""
+    for offset in range(first, last + 1) if first <= last else range(first, last - 1, -1):
+        try:
+            yield today.add(days=offset)
+        except ValueError:  # before year 1 or after 9999
+            continue
+
+
+class WhyNot(StrEnum):
+    """Why a ban does not apply although it exists."""
+
+    UNANNOUNCED = "unannounced"
+    ANNOUNCED = "announced"
+    OUTSIDE_WINDOW = "outside-window"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a ban stands at an instant, and the span over which it stands so.
+
+    `idle` is None while the ban applies. `phase` is None before the ban was announced.
+    """
+
+    phase: Phase | None
+    idle: WhyNot | None
+    overdue: bool
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChange:
+    """From `at` on the ban is in `phase`; `overdue` when it is held past its end."""
+
+    at: Instant
+    phase: Phase
+    overdue: bool = False
+
+
+_IDLE: Final = {Phase.ANNOUNCED: WhyNot.ANNOUNCED, Phase.EXPIRED: WhyNot.EXPIRED}
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A ban's phases in one zone, in order of time, and its windows."""
+
+    changes: tuple[PhaseChange, ...]
+    weekly: Weekly
+    starts: Instant
+    ends: Instant | None
+
+    def standing(self, at: Instant) -> Standing:
+        """Where the ban stands at `at`."""
+        current, span = self._phase(at)
+        if current is None:
+            return Standing(None, WhyNot.UNANNOUNCED, False, span)
+        idle = _IDLE.get(current.phase)
+        if idle is None:
+            inside, open_span = self.weekly.standing(at)
+            span &= open_span
+            idle = None if inside else WhyNot.OUTSIDE_WINDOW
+        return Standing(current.phase, idle, current.overdue, span)
+
+    def _phase(self, at: Instant) -> tuple[PhaseChange | None, Span]:
+        current, start = None, Instant.MIN
+        for change in self.changes:
+            if change.at > at:
+                return current, Span(start, change.at)
+            current, start = change, change.at
+        return current, Span(start, Instant.MAX)
