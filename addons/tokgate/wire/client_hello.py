@@ -89,7 +89,7 @@ class ClientHello:
         return _without_grease(_uint16s(_vector(self.message[start : self._compression_start], 2)))
 
     @property
-    def extensions(self) -> tuple[int, ...]:
+    def extension_types(self) -> tuple[int, ...]:
         """The types of the extensions in the client's order, which browsers shuffle."""
         return _without_grease(tuple(kind for kind, _ in self._walk()))
 

@@ -29,7 +29,7 @@ def ja4_raw(hello: ClientHello, transport: Literal["t", "q"] = "t") -> str:
 
 
 def _parts(hello: ClientHello) -> tuple[str, str, str]:
-    ciphers, extensions = hello.ciphers, hello.extensions
+    ciphers, extensions = hello.ciphers, hello.extension_types
     part_a = (
         _VERSIONS.get(max(hello.versions, default=0), "00")
         + ("d" if _SERVER_NAME in extensions else "i")

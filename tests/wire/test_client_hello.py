@@ -1,0 +1,386 @@
+"""The ClientHello reader on handmade bytes: names, records, bounds, and what each kind of nonsense is called."""
+
+from __future__ import annotations
+
+import time
+
+import hello_builder as build
+import pytest
+
+from tokgate.wire.client_hello import (
+    MAX_HELLO,
+    ClientHello,
+    ClientHelloError,
+    HelloBuffer,
+    HelloProblem,
+    is_grease,
+    looks_like_tls,
+    read_client_hello,
+)
+from tokgate.wire.server_name import NameStatus
+
+GREASE = [value << 8 | value for value in range(0x0A, 0x100, 0x10)]
+PLAIN = build.hello(
+    (0x0A0A, b""),
+    build.server_name(b"www.Example.org"),
+    build.alpn(b"h2", b"http/1.1"),
+    build.supported_versions(0x1A1A, 0x0304, 0x0303),
+    build.signature_algorithms(0x0403, 0x2A2A, 0x0804),
+    (build.KEY_SHARE, build.vector(2, b"\x11\xec" + build.vector(2, b"q" * 1216))),
+    (0x3A3A, b"\0"),
+    ciphers=(0x4A4A, 0x1301, 0x1302, 0x00FF),
+)
+
+
+def read(data: bytes) -> ClientHello:
+    """Read a hello that is expected to be complete."""
+    result = read_client_hello(data)
+    assert result is not None
+    return result
+
+
+def problem_of(data: bytes) -> HelloProblem:
+    """Why `data` is refused, by the reader and by the buffer alike."""
+    with pytest.raises(ClientHelloError) as whole:
+        read_client_hello(data)
+    with pytest.raises(ClientHelloError) as piecewise:
+        feed_singly(HelloBuffer(), data)
+    assert piecewise.value.problem is whole.value.problem
+    return whole.value.problem
+
+
+def feed_singly(buffer: HelloBuffer, data: bytes) -> list[ClientHello | None]:
+    """Feed `data` octet by octet."""
+    return [buffer.feed(data[i : i + 1]) for i in range(len(data))]
+
+
+def test_every_fact_of_an_ordinary_hello() -> None:
+    """A browser-like hello gives its name as sent and its lists in order, without GREASE."""
+    seen = read(build.records(PLAIN))
+    assert (seen.name, seen.name_status, seen.has_unusable_name) == ("www.Example.org", NameStatus.VALID, False)
+    assert seen.ech is False
+    assert seen.message == PLAIN
+    assert seen.legacy_version == 0x0303
+    assert seen.versions == (0x0304, 0x0303)
+    assert seen.alpn == (b"h2", b"http/1.1")
+    assert seen.ciphers == (0x1301, 0x1302, 0x00FF)
+    assert seen.extension_types == (0, 16, 43, 13, 51)
+    assert seen.signature_algorithms == (0x0403, 0x0804)
+    assert seen.extension(build.KEY_SHARE) == b"\x04\xc4\x11\xec\x04\xc0" + b"q" * 1216
+    assert seen.extension(0x9999) is None
+
+
+def test_ech_is_seen_wherever_it_stands() -> None:
+    """encrypted_client_hello is noticed before and after server_name, and its absence too."""
+    name = build.server_name(b"example.org")
+    for extensions, expected in [((name, build.ech()), True), ((build.ech(), name), True), ((name,), False)]:
+        assert read(build.records(build.hello(*extensions))).ech is expected
+
+
+def test_ech_octets_inside_another_extension_are_not_ech() -> None:
+    """The number 0xfe0d counts as an extension's type only, not inside a body."""
+    assert read(build.records(build.hello((build.PADDING, b"\xfe\x0d\0\0")))).ech is False
+
+
+LONGEST = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "example.org",
+        "EXAMPLE.org",
+        "example.org.",
+        "localhost",
+        "a",
+        "_dmarc.example.org",
+        "-dash-.example.org",
+        "xn--bcher-kva.example",
+        "192.0.2.1",
+        "2001:db8::1",
+        LONGEST,
+        LONGEST + ".",
+    ],
+)
+def test_names_that_are_names(name: str) -> None:
+    """A name that DNS could know is kept exactly as sent: case, trailing dot and address literals."""
+    seen = read(build.records(build.hello(build.server_name(name.encode()))))
+    assert (seen.name, seen.name_status) == (name, NameStatus.VALID)
+
+
+NO_NAME = [
+    pytest.param((), NameStatus.ABSENT, id="absent"),
+    pytest.param(((build.PADDING, b"\0" * 9),), NameStatus.ABSENT, id="only_others"),
+    pytest.param(((0, b""),), NameStatus.EMPTY, id="no_body"),
+    pytest.param((build.server_name(),), NameStatus.EMPTY, id="empty_list"),
+    pytest.param((build.server_name(b""),), NameStatus.EMPTY, id="empty_name"),
+    pytest.param((build.server_name(b"a.example", b"b.example"),), NameStatus.SEVERAL, id="two_names"),
+    pytest.param((build.server_name(b"a.example", b"a.example"),), NameStatus.SEVERAL, id="same_name_twice"),
+    pytest.param((build.server_name(b"a.example", b""),), NameStatus.SEVERAL, id="second_empty"),
+    pytest.param(
+        (build.server_name(b"a.example"), build.server_name(b"b.example")), NameStatus.SEVERAL, id="two_extensions"
+    ),
+    pytest.param((build.server_name(b"a.example"),) * 3, NameStatus.SEVERAL, id="three_extensions"),
+    pytest.param((build.server_name(b"a.example", kind=1),), NameStatus.WRONG_TYPE, id="type_1"),
+    pytest.param((build.server_name("bücher.example".encode()),), NameStatus.NOT_ASCII, id="utf8"),
+    pytest.param((build.server_name(b"b\xfccher.example"),), NameStatus.NOT_ASCII, id="latin1"),
+    *[
+        pytest.param((build.server_name(name),), NameStatus.INVALID, id=f"invalid_{name[:12]!r}")
+        for name in [
+            b"a b.example",
+            b"a.example\n",
+            b"a.example\0",
+            b"a.example\0.example.org",
+            b".",
+            b".example.org",
+            b"a..example",
+            b"a.example..",
+            b"*.example.org",
+            b"a/b.example",
+            b"user@example.org",
+            b"example.org:443",
+            b"[2001:db8::1]",
+            b"fe80::1%eth0",
+            b"1:2",
+            b"x" * 64 + b".example",
+            LONGEST.encode() + b"e",
+            LONGEST.encode() + b"e.",
+            b"a." * 200 + b"example",
+        ]
+    ],
+    pytest.param(((0, b"\0"),), NameStatus.MALFORMED, id="one_octet"),
+    pytest.param(((0, b"\0\3\0\0"),), NameStatus.MALFORMED, id="cut_entry"),
+    pytest.param(((0, b"\0\7\0\0\5abcd"),), NameStatus.MALFORMED, id="name_too_long_for_the_list"),
+    pytest.param(((0, b"\0\6\0\0\2abcd"),), NameStatus.MALFORMED, id="rest_behind_the_name"),
+    pytest.param(((0, b"\0\7\0\0\4abcd!"),), NameStatus.MALFORMED, id="list_shorter_than_the_body"),
+    pytest.param(((0, b"\0\x09\0\0\4abcd"),), NameStatus.MALFORMED, id="list_longer_than_the_body"),
+]
+
+
+@pytest.mark.parametrize(("extensions", "status"), NO_NAME)
+def test_no_name_and_why(extensions: tuple[build.Extension, ...], status: NameStatus) -> None:
+    """A server_name from which no name can be taken is told apart from an absent one, by its own word."""
+    seen = read(build.records(build.hello(*extensions)))
+    assert (seen.name, seen.name_status) == (None, status)
+    assert seen.has_unusable_name is (status is not NameStatus.ABSENT)
+
+
+def test_every_status_is_reached() -> None:
+    """The table above covers the whole closed set."""
+    assert {parameter.values[1] for parameter in NO_NAME} | {NameStatus.VALID} == set(NameStatus)
+
+
+def test_split_at_every_octet() -> None:
+    """A hello cut anywhere is incomplete, by the reader and by the buffer, until its last octet is there."""
+    data = build.records(PLAIN, size=400)
+    whole = read(data)
+    buffer = HelloBuffer()
+    for end in range(len(data)):
+        assert read_client_hello(data[:end]) is None
+        if end:
+            assert buffer.feed(data[end - 1 : end]) is None
+    assert buffer.feed(data[-1:]) == whole
+    assert buffer.received == data
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 37, 255, 1000, len(PLAIN) - 1, len(PLAIN)])
+def test_fragmented_over_records(size: int) -> None:
+    """How the message is cut into records makes no difference, down to records of one octet."""
+    assert read(build.records(PLAIN, size)) == read(build.records(PLAIN))
+
+
+def test_fragmented_at_every_octet() -> None:
+    """Two records with the border anywhere give the same hello as one."""
+    whole = read(build.records(PLAIN))
+    for cut in range(1, len(PLAIN)):
+        assert read(build.records_at(PLAIN, [cut])) == whole
+
+
+@pytest.mark.parametrize(
+    "trailing", [b"\x17\x03\x03\x00\x01x", b"\x14\x03\x03\0\1\1", b"GET / HTTP/1.1", b"\0", b"\x80"]
+)
+@pytest.mark.parametrize("size", [100, 16384])
+def test_what_follows_does_not_matter(trailing: bytes, size: int) -> None:
+    """Early data, or anything else behind a complete hello, is left to others."""
+    data = build.records(PLAIN, size)
+    assert read(data + trailing) == read(data)
+    buffer = HelloBuffer()
+    assert buffer.feed(data + trailing) == read(data)
+    assert buffer.received == data + trailing
+
+
+def test_another_message_in_the_same_record() -> None:
+    """The hello ends where its own length says, and waits for the record that carries it to be whole."""
+    data = build.records(PLAIN + b"\x10\0\0\0")
+    assert read(data).message == PLAIN
+    assert read_client_hello(data[:-1]) is None
+
+
+@pytest.mark.parametrize("minor", [0, 1, 3, 4, 255])
+def test_any_minor_record_version(minor: int) -> None:
+    """The record's minor version is ignored, as RFC 8446 §5.1 asks."""
+    assert read(build.records(PLAIN, version=0x0300 | minor)).name == "www.Example.org"
+
+
+def test_without_extensions() -> None:
+    """A hello of old may end after its compression methods; then its version is the legacy one."""
+    seen = read(build.records(build.hello(with_extensions=False, version=0x0301, session_id=b"")))
+    assert (seen.name_status, seen.extension_types, seen.alpn) == (NameStatus.ABSENT, (), ())
+    assert seen.versions == (0x0301,)
+    assert seen.ciphers == (0x1301, 0x1302, 0xC02F)
+
+
+NO_HELLO = [
+    (b"GET / HTTP/1.1\r\n", HelloProblem.NOT_TLS),
+    (b"\x17\x03\x03\x00\x05hello", HelloProblem.NOT_TLS),
+    (b"\x15\x03\x01\x00\x02\x02\x28", HelloProblem.NOT_TLS),
+    (b"\x16\x02\x00\x00\x05", HelloProblem.NOT_TLS),
+    (b"\x16\xfe\xfd\x00\x00\x00\x00", HelloProblem.NOT_TLS),
+    (b"\x00", HelloProblem.NOT_TLS),
+    (b"\x80\x2e\x01\x03\x01\x00\x15", HelloProblem.SSLV2),
+    (b"\xff\xff\xff\xff", HelloProblem.NOT_TLS),
+    (b"\x16\x03\x01\x00\x00", HelloProblem.EMPTY_RECORD),
+    (build.records(PLAIN[:50]) + b"\x16\x03\x01\x00\x00", HelloProblem.EMPTY_RECORD),
+    (build.records(PLAIN[:50]) + b"\x17\x03\x03\x00\x01x", HelloProblem.NOT_TLS),
+    (build.records(PLAIN[:50]) + b"\x80\x2e\x01", HelloProblem.NOT_TLS),
+    (build.records(PLAIN[:50]) + b"\x16\x04", HelloProblem.NOT_TLS),
+    (b"\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
+    (build.records(PLAIN[:50]) + b"\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
+    (build.records(b"\2\0\0\4\0\0\0\0"), HelloProblem.NOT_CLIENT_HELLO),
+    (b"\x16\x03\x01\x10\x00\x02", HelloProblem.NOT_CLIENT_HELLO),
+    (b"\x16\x03\x01\x10\x00\x01\x01\x00\x00", HelloProblem.HELLO_TOO_LONG),
+    (b"\x16\x03\x01\x00\x01\x01" * 4, HelloProblem.HELLO_TOO_LONG),
+    (build.records(b"\1\0\0\0"), HelloProblem.MALFORMED),
+    (build.records(b"\1" + build.vector(3, b"\3\3" + b"r" * 31)), HelloProblem.MALFORMED),
+    (build.records(build.hello(session_id=b"s" * 33)), HelloProblem.MALFORMED),
+    (build.records(build.hello(ciphers=())), HelloProblem.MALFORMED),
+    (build.records(build.hello(compressions=b"")), HelloProblem.MALFORMED),
+    (build.records(b"\1" + build.vector(3, build.hello()[4:] + b"\0")), HelloProblem.MALFORMED),
+    (build.records(b"\1" + build.vector(3, build.hello()[4:-2] + b"\0")), HelloProblem.MALFORMED),
+    (build.records(b"\1" + build.vector(3, build.hello()[4:-2] + b"\0\1")), HelloProblem.MALFORMED),
+    (
+        build.records(b"\1" + build.vector(3, build.hello()[4:-2] + build.vector(2, b"\0\0\0"))),
+        HelloProblem.MALFORMED,
+    ),
+    (
+        build.records(b"\1" + build.vector(3, build.hello()[4:-2] + build.vector(2, b"\0\0\0\5\0\2\0\0"))),
+        HelloProblem.MALFORMED,
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "problem"), NO_HELLO)
+def test_what_can_never_become_a_hello(data: bytes, problem: HelloProblem) -> None:
+    """Bytes that no continuation can save are refused under the same word however they arrive."""
+    assert problem_of(data) is problem
+
+
+def test_every_problem_is_reached() -> None:
+    """The table above covers the whole closed set."""
+    assert {problem for _, problem in NO_HELLO} == set(HelloProblem)
+
+
+def test_odd_cipher_list() -> None:
+    """A list of 16-bit values of odd length is malformed."""
+    body = b"\3\3" + b"r" * 32 + b"\0" + build.vector(2, b"\x13\1\x13") + b"\1\0"
+    assert problem_of(build.records(b"\1" + build.vector(3, body))) is HelloProblem.MALFORMED
+
+
+def test_every_truncation_of_the_message_is_malformed() -> None:
+    """A message that ends early but says so in its own header is refused at every cut but where it may end."""
+    may_end = len(build.hello(with_extensions=False, ciphers=(0x4A4A, 0x1301, 0x1302, 0x00FF))) - 4
+    for end in range(len(PLAIN) - 4):
+        data = build.records(b"\1" + build.vector(3, PLAIN[4 : 4 + end]))
+        if end == may_end:
+            assert read(data).name_status is NameStatus.ABSENT
+        else:
+            assert problem_of_whole(data) is HelloProblem.MALFORMED
+
+
+def problem_of_whole(data: bytes) -> HelloProblem:
+    """Why the reader refuses `data`."""
+    with pytest.raises(ClientHelloError) as caught:
+        read_client_hello(data)
+    return caught.value.problem
+
+
+def padded_to(stream_octets: int) -> bytes:
+    """A hello for example.org that takes exactly this many octets of stream in records of full size."""
+    message = stream_octets - 5 * -(-stream_octets // (16384 + 5))
+    bare = len(build.hello(build.server_name(b"example.org"), (build.PADDING, b"")))
+    return build.records(build.hello(build.server_name(b"example.org"), (build.PADDING, b"\0" * (message - bare))))
+
+
+def test_the_cap_to_the_octet() -> None:
+    """A hello that ends with the 65,536th octet of the stream is read, one that ends a single octet later is not."""
+    data = padded_to(MAX_HELLO)
+    assert len(data) == MAX_HELLO
+    assert read(data).name == "example.org"
+    too_long = padded_to(MAX_HELLO + 1)
+    assert len(too_long) == MAX_HELLO + 1
+    assert problem_of_whole(too_long) is HelloProblem.HELLO_TOO_LONG
+
+
+def test_an_endless_hello_is_refused_at_the_cap() -> None:
+    """Tiny records can't stretch a hello past the cap, although its own length is within it."""
+    buffer = HelloBuffer()
+    with pytest.raises(ClientHelloError, match=r"^hello-too-long$"):
+        feed_singly(buffer, build.records(b"\1\0\xf0\0" + b"\0" * 0xF000, size=1))
+    assert len(buffer.received) == MAX_HELLO // 6 * 6 + 5  # the header of the record that would pass it
+
+
+def test_the_buffer_is_linear() -> None:
+    """Ten times the octets, in the smallest pieces, cost nowhere near a hundred times the time."""
+    small, large = (build.records(build.hello((build.PADDING, b"\0" * size)), size=1) for size in (1_000, 10_000))
+    costs = []
+    for data in (small, large):
+        runs = []
+        for _ in range(3):
+            started = time.process_time()
+            results = feed_singly(HelloBuffer(), data)
+            runs.append(time.process_time() - started)
+            assert results[-1] is not None
+            assert not any(results[:-1])
+        costs.append(min(runs))
+    assert costs[1] < 40 * costs[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", None),
+        (b"\x16", None),
+        (b"\x16\x03", True),
+        (b"\x16\x03\x01\x02\x00\x01", True),
+        (b"\x16\x02", False),
+        (b"G", False),
+        (b"CONNECT example.org:443 HTTP/1.1", False),
+        (b"\x80\x2e\x01", False),
+        (b"\x15\x03\x03", False),
+    ],
+)
+def test_first_octets(data: bytes, expected: bool | None) -> None:
+    """Two octets tell TLS from everything else that speaks first; fewer may not."""
+    assert looks_like_tls(data) is expected
+
+
+def test_grease_is_exactly_the_reserved_values() -> None:
+    """The sixteen values of RFC 8701 and no others."""
+    assert [value for value in range(0x10000) if is_grease(value)] == GREASE
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\0\5\2h2", b"\0\4\2h2", b"\0\3\5h2", b"\0\1"])
+def test_unreadable_lists_are_empty(body: bytes) -> None:
+    """Lists with wrong lengths inside give an empty tuple: the log does without, and nothing raises."""
+    seen = read(
+        build.records(
+            build.hello((build.ALPN, body), (build.SIGNATURE_ALGORITHMS, body), (build.SUPPORTED_VERSIONS, body))
+        )
+    )
+    assert (seen.alpn, seen.signature_algorithms, seen.versions) == ((), (), ())
+
+
+def test_alpn_keeps_empty_names_and_drops_grease() -> None:
+    """GREASE among the protocols (RFC 8701 §2) is left out; an odd but readable list is shown as it is."""
+    seen = read(build.records(build.hello(build.alpn(b"\x0a\x0a", b"", b"h2", b"\xff"))))
+    assert seen.alpn == (b"", b"h2", b"\xff")

@@ -1,0 +1,177 @@
+"""JA4 against the values in its specification, and against a slow computation from mitmproxy's reading."""
+
+from __future__ import annotations
+
+import hashlib
+
+import hello_builder as build
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mitmproxy.proxy.layers.tls import parse_client_hello
+
+from tokgate.wire.client_hello import read_client_hello
+from tokgate.wire.ja4 import ja4, ja4_raw
+
+# The example of https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md, with GREASE sprinkled in.
+CIPHERS = "1301,1302,1303,c02b,c02f,c02c,c030,cca9,cca8,c013,c014,009c,009d,002f,0035"
+KINDS = "001b,0000,0033,0010,4469,0017,002d,000d,0005,0023,0012,002b,ff01,000b,000a,0015"
+SCHEMES = "0403,0804,0401,0503,0805,0501,0806,0601"
+GREASE = [value << 8 | value for value in range(0x0A, 0x100, 0x10)]
+
+
+def numbers(text: str) -> list[int]:
+    """A comma-separated list of hexadecimal numbers."""
+    return [int(word, 16) for word in text.split(",") if word]
+
+
+def example(*, schemes: str = SCHEMES, without: tuple[int, ...] = ()) -> bytes:
+    """The specification's example as a hello."""
+    bodies = dict(
+        [
+            build.server_name(b"example.org"),
+            build.alpn(b"h2", b"http/1.1"),
+            build.supported_versions(0x0A0A, 0x0304, 0x0303),
+            build.signature_algorithms(0x1A1A, *numbers(schemes)),
+        ]
+    )
+    extensions = [(kind, bodies.get(kind, b"\0")) for kind in numbers(KINDS) if kind not in without]
+    return build.records(build.hello((0x2A2A, b""), *extensions, (0xFAFA, b"\0"), ciphers=[0x3A3A, *numbers(CIPHERS)]))
+
+
+def fingerprint(data: bytes) -> str:
+    """JA4 of the hello in `data`."""
+    seen = read_client_hello(data)
+    assert seen is not None
+    return ja4(seen)
+
+
+def test_the_published_example() -> None:
+    """The specification's hello has the specification's fingerprint, hashed and raw."""
+    seen = read_client_hello(example())
+    assert seen is not None
+    assert ja4(seen) == "t13d1516h2_8daaf6152771_e5627efa2ab1"
+    assert ja4(seen, "q") == "q13d1516h2_8daaf6152771_e5627efa2ab1"
+    assert ja4_raw(seen) == (
+        "t13d1516h2_002f,0035,009c,009d,1301,1302,1303,c013,c014,c02b,c02c,c02f,c030,cca8,cca9"
+        "_0005,000a,000b,000d,0012,0015,0017,001b,0023,002b,002d,0033,4469,ff01"
+        "_0403,0804,0401,0503,0805,0501,0806,0601"
+    )
+
+
+def test_the_published_example_without_signature_algorithms() -> None:
+    """An empty list of signature algorithms leaves no underscore behind: the specification's second hash."""
+    assert fingerprint(example(schemes="")) == "t13d1516h2_8daaf6152771_6d807ffa2a79"
+
+
+def test_name_and_alpn_count_but_are_not_hashed() -> None:
+    """Without server_name and ALPN the first part changes and the hashes stay."""
+    assert fingerprint(example(without=(0, 16))) == "t13i151400_8daaf6152771_e5627efa2ab1"
+
+
+def test_nothing_to_hash() -> None:
+    """Empty lists are twelve zeros, and counts stop at 99."""
+    assert fingerprint(build.records(build.hello(with_extensions=False, ciphers=[0x0A0A]))) == (
+        "t12i000000_000000000000_000000000000"
+    )
+    many = build.hello(*[(1000 + i, b"") for i in range(120)], ciphers=range(1, 200))
+    assert fingerprint(build.records(many)).startswith("t12i999900_")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "ends"),
+    [
+        (b"h2", "h2"),
+        (b"http/1.1", "h1"),
+        (b"x", "xx"),
+        (b"", "00"),
+        (b"\xab", "ab"),
+        (b"\x20", "20"),
+        (b"\xab\xcd", "ad"),
+        (b"\x20\x61", "21"),
+        (b"\x30\xab", "3b"),
+        (b"\x61\x20", "60"),
+        (b"\x30\x31\xab\xcd", "3d"),
+        (b"\x30\xab\xcd\x31", "01"),
+    ],
+)
+def test_alpn_ends(protocol: bytes, ends: str) -> None:
+    """First and last character of the first protocol, by the specification's own table."""
+    assert fingerprint(build.records(build.hello(build.alpn(protocol, b"zz"))))[8:10] == ends
+
+
+@pytest.mark.parametrize(
+    ("legacy", "supported", "word"),
+    [
+        (0x0303, (0x0303, 0x0304), "13"),
+        (0x0303, (0x0303, 0x0302, 0xFAFA), "12"),
+        (0x0303, None, "12"),
+        (0x0302, None, "11"),
+        (0x0301, None, "10"),
+        (0x0300, None, "s3"),
+        (0x0002, None, "s2"),
+        (0x0305, None, "00"),
+        (0x0303, (0x0A0A,), "00"),
+    ],
+)
+def test_version(legacy: int, supported: tuple[int, ...] | None, word: str) -> None:
+    """The highest of supported_versions without GREASE, else the legacy version, else 00."""
+    extensions = [build.supported_versions(*supported)] if supported else []
+    assert fingerprint(build.records(build.hello(*extensions, version=legacy)))[1:3] == word
+
+
+def slow_ja4(data: bytes) -> str:
+    """JA4 from mitmproxy's reading, written down as the specification tells it."""
+    seen = parse_client_hello(data)
+    assert seen is not None
+    ciphers = [f"{c:04x}" for c in seen.cipher_suites if c not in GREASE]
+    extensions = [(f"{kind:04x}", body) for kind, body in seen.extensions if kind not in GREASE]
+    bodies = dict(reversed(extensions))
+    words = {"0304": "13", "0303": "12", "0302": "11", "0301": "10", "0300": "s3", "0002": "s2"}
+    if "002b" in bodies:
+        versions = [bodies["002b"][1:][i : i + 2].hex() for i in range(0, len(bodies["002b"]) - 1, 2)]
+    else:
+        versions = [seen.raw_bytes(wrap_in_record=False)[:2].hex()]
+    versions = [version for version in versions if int(version, 16) not in GREASE]
+    version = words.get(max(versions), "00") if versions else "00"
+    schemes = [bodies.get("000d", b"")[2:][i : i + 2].hex() for i in range(0, len(bodies.get("000d", b"")) - 2, 2)]
+    schemes = [scheme for scheme in schemes if int(scheme, 16) not in GREASE]
+    first = seen.alpn_protocols[0].decode() if seen.alpn_protocols else "0"
+    part_c = ",".join(sorted(kind for kind, _ in extensions if kind not in ("0000", "0010")))
+    if schemes:
+        part_c += "_" + ",".join(schemes)
+    hashes = [
+        hashlib.sha256(part.encode()).hexdigest()[:12] if part else "0" * 12
+        for part in (",".join(sorted(ciphers)), part_c)
+    ]
+    counts = f"{min(99, len(ciphers)):02d}{min(99, len(extensions)):02d}"
+    return f"t{version}{'d' if '0000' in bodies else 'i'}{counts}{first[0]}{first[-1]}_{hashes[0]}_{hashes[1]}"
+
+
+@pytest.mark.parametrize("alpn", [["h2", "http/1.1"], ["http/1.1"]])
+def test_real_hello(alpn: list[str]) -> None:
+    """A hello by OpenSSL has the fingerprint of the slow computation."""
+    data = build.openssl_hello(alpn=alpn)
+    assert fingerprint(data) == slow_ja4(data)
+
+
+@given(
+    ciphers=st.lists(st.integers(0, 0xFFFF) | st.sampled_from(GREASE), min_size=1, max_size=120),
+    kinds=st.lists(st.integers(0x4000, 0xFFFF) | st.sampled_from(GREASE), max_size=120),
+    versions=st.lists(st.integers(0, 0xFFFF) | st.sampled_from([0x0304, 0x0303, *GREASE]), min_size=1, max_size=5),
+    schemes=st.lists(st.integers(0, 0xFFFF) | st.sampled_from(GREASE), min_size=1, max_size=8),
+    protocol=st.from_regex(r"[a-z0-9](/[a-z0-9])?", fullmatch=True),
+)
+def test_equals_the_slow_computation(
+    ciphers: list[int], kinds: list[int], versions: list[int], schemes: list[int], protocol: str
+) -> None:
+    """Generated hellos have the fingerprint of the slow computation."""
+    extensions = [
+        *((kind, b"") for kind in kinds),
+        build.server_name(b"example.org"),
+        build.supported_versions(*versions),
+        build.signature_algorithms(*schemes),
+        build.alpn(protocol.encode()),
+    ]
+    data = build.records(build.hello(*extensions, ciphers=ciphers))
+    assert fingerprint(data) == slow_ja4(data)
