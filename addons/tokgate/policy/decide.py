@@ -151,12 +151,12 @@ def _around(hole: Span, at: Instant) -> Span:
     return hole if at in hole else Span(hole.end, Instant.MAX)
 
 
-def _strictness(finding: Finding) -> tuple[int, int, int, float, str]:
-    """5. The strictest verdict wins; ties: narrowest network, earliest start, name. Smallest first."""
+def _strictness(finding: Finding) -> tuple[int, int, int, int, str, str]:
+    """5. The strictest verdict wins; ties: narrowest network, earliest start, names. Smallest first."""
     ban = finding.track.ban
     telling = 0 if finding.verdict is not Verdict.ALLOW else -_TELLING[finding.reason]
     starts = finding.track.schedule.starts.timestamp(unit="nanosecond")
-    return (-finding.verdict.severity, telling, -finding.prefix_length, starts, ban.name)
+    return (-finding.verdict.severity, telling, -finding.prefix_length, starts, ban.name, finding.network)
 
 
 def _judge(snapshot: Snapshot, course: Course, at: Instant) -> tuple[Decision, Span]:

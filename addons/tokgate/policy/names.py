@@ -98,7 +98,7 @@ def normalise(raw: str) -> Name:
     return _domain(raw, text)
 
 
-def _domain(raw: str, text: str) -> DomainName | InvalidName:
+def _domain(raw: str, text: str) -> Name:
     if not text.isascii():
         mapped = _to_a_labels(text.translate(_DOTS))
         if mapped is None:
@@ -109,7 +109,7 @@ def _domain(raw: str, text: str) -> DomainName | InvalidName:
         return DomainName(text)
     address = parse_address(text)  # full-width digits, or an address with a trailing dot
     if address is not None:
-        return AddressLiteral(address)  # type: ignore[return-value]
+        return AddressLiteral(address)
     return InvalidName(raw, _problem(text))
 
 

@@ -20,9 +20,6 @@ Moment = Instant | PlainDateTime
 Duration = ItemizedDelta
 """An ISO 8601 duration: calendar units follow the calendar, hours and smaller are exact."""
 
-_SEARCH_DAYS: Final = 400
-"""How far a window boundary is looked for: over a year, so that a window kept off by holidays is still found."""
-
 
 class Edge(Enum):
     """Which end of an interval a wall time stands for."""
@@ -77,6 +74,8 @@ class Span:
 
 
 ALWAYS: Final = Span(Instant.MIN, Instant.MAX)
+_CALENDAR: Final = Span(Instant.from_utc(1900, 1, 1), Instant.from_utc(9000, 1, 1))
+"""Where windows are looked for: away from the ends of what a calendar can say in every zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +124,19 @@ class Weekly:
     zone: str
 
     def standing(self, at: Instant) -> tuple[bool, Span]:
-        """Whether `at` lies in a window, and a span around it over which that answer holds."""
+        """Whether `at` lies in a window, and the longest span around it over which that answer holds."""
         if not self.windows:
             return True, ALWAYS
+        if at < _CALENDAR.start:
+            return False, Span(Instant.MIN, _CALENDAR.start)
+        if at >= _CALENDAR.end:
+            return False, Span(_CALENDAR.end, Instant.MAX)
+        inside = self._inside(at)
+        return inside, _CALENDAR & Span(self._change_before(at, inside), self._change_after(at, inside))
+
+    def _inside(self, at: Instant) -> bool:
         today = at.to_tz(self.zone).date()
-        inside = any(at in span for day in _days(today, -1, 1) for span in self._occurrences(day))
-        return inside, Span(self._edge_before(at, today), self._edge_after(at, today))
+        return any(at in span for day in _days(today, -1, 1) for span in self._occurrences(day))
 
     def _occurrences(self, day: Date) -> Iterator[Span]:
         for window in self.windows:
@@ -138,24 +144,32 @@ class Weekly:
             if span is not None:
                 yield span
 
-    def _edge_after(self, at: Instant, today: Date) -> Instant:
-        near = [edge for day in _days(today, -1, 1) for edge in self._edges(day) if edge > at]
-        if near:
-            return min(near)
-        for day in _days(today, 2, _SEARCH_DAYS):
-            edges = [edge for edge in self._edges(day) if edge > at]
-            if edges:
-                return min(edges)
-        return Instant.MAX
+    # A change is looked for day by day, and one day beyond the first found: windows reach into the next day, so that
+    # yesterday's may end after today's began. Windows repeat weekly but for holidays: none within the horizon is none.
 
-    def _edge_before(self, at: Instant, today: Date) -> Instant:
-        best = Instant.MIN
-        for day in _days(today, 1, -_SEARCH_DAYS):
-            found = best > Instant.MIN
-            best = max([best, *(edge for edge in self._edges(day) if edge <= at)])
-            if found:  # one day more than the first hit: an earlier window may end after a later one began
+    def _change_after(self, at: Instant, inside: bool) -> Instant:
+        best = Instant.MAX
+        for day in _days(at.to_tz(self.zone).date(), -1, self._horizon):
+            found = best < Instant.MAX
+            best = min([best, *(e for e in self._edges(day) if e > at and self._inside(e) is not inside)])
+            if found:
                 break
         return best
+
+    def _change_before(self, at: Instant, inside: bool) -> Instant:
+        best = Instant.MIN
+        for day in _days(at.to_tz(self.zone).date(), 1, -self._horizon):
+            found = best > Instant.MIN
+            edges = (e for e in self._edges(day) if e <= at)
+            best = max([best, *(e for e in edges if self._inside(e.subtract(nanoseconds=1)) is not inside)])
+            if found:
+                break
+        return best
+
+    @property
+    def _horizon(self) -> int:
+        """Days after which a search is given up."""
+        return 400 if any(window.except_holidays for window in self.windows) else 9
 
     def _edges(self, day: Date) -> Iterator[Instant]:
         for span in self._occurrences(day):
@@ -163,12 +177,9 @@ class Weekly:
 
 
 def _days(today: Date, first: int, last: int) -> Iterator[Date]:
-    """Days at offsets `first` to `last`, both included, forwards or backwards, within the calendar."""
+    """Days at offsets `first` to `last`, both included, forwards or backwards."""
     for offset in range(first, last + 1) if first <= last else range(first, last - 1, -1):
-        try:
-            yield today.add(days=offset)
-        except ValueError:  # before year 1 or after 9999
-            continue
+        yield today.add(days=offset)
 
 
 class WhyNot(StrEnum):

@@ -47,27 +47,18 @@ def transitions(snapshot: Snapshot, start: Instant, end: Instant) -> Iterator[Tr
 
 def next_transition(snapshot: Snapshot, at: Instant) -> Instant | None:
     """The first instant after `at` at which anything changes; None if nothing ever does."""
-    changes = (_next_change(track, at) for track in snapshot.tracks)
-    return min((change for change in changes if change is not None), default=None)
-
-
-def _next_change(track: Track, at: Instant) -> Instant | None:
-    edges = [edge for span in track.exemptions.values() for edge in (span.start, span.end) if edge > at]
-    end = track.schedule.standing(at).span.end
-    if end < Instant.MAX:
-        edges.append(end)
-    return min(edges, default=None)
+    first = next(transitions(snapshot, at.add(nanoseconds=1), Instant.MAX), None)
+    return None if first is None else first.at
 
 
 def _course(track: Track, start: Instant, end: Instant) -> Iterator[Transition]:
     """Phase changes, and windows while the ban would apply."""
     schedule = track.schedule
-    if start == Instant.MIN:
-        before, at = schedule.standing(start), schedule.standing(start).span.end
-    else:
+    now = schedule.standing(start)
+    if now.span.start == start > Instant.MIN:
         before, at = schedule.standing(start.subtract(nanoseconds=1)), start
-        if schedule.standing(start).span.start != start:
-            at = schedule.standing(start).span.end
+    else:
+        before, at = now, now.span.end
     while at < end and at < Instant.MAX:
         after = schedule.standing(at)
         kind = None

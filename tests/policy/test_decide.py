@@ -1,0 +1,245 @@
+"""The one decide: every step of the precedence, and every reason."""
+
+from ipaddress import ip_network
+
+import pytest
+from whenever import Instant, ItemizedDelta, Time, Weekday
+
+from builders import at, ban, exemption, network, service, snapshot, wall
+from tokgate.policy.bans import Action, OnError, OnExpiry, UnknownClients
+from tokgate.policy.decide import Sighting, decide, decide_signals, fallback
+from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
+from tokgate.policy.schedule import Window
+
+CLIENT = "192.0.2.1"
+CLIPS = "www.clips.example.org"
+APRIL = at("2023-04-15T10:00Z")
+
+
+def test_block_says_everything() -> None:
+    """A blocked name carries the whole why, and when that changes."""
+    policy = snapshot(ban(duration=ItemizedDelta(months=6), response=Response.PAGE))
+    assert decide(policy, CLIENT, CLIPS, APRIL) == Decision(
+        verdict=Verdict.BLOCK,
+        reason=Reason.BAN_BLOCK,
+        phase=Phase.BLOCK,
+        service="clips",
+        rule="suffix:clips.example.org",
+        signal=Signal.SNI,
+        network="office",
+        ban="ban",
+        exemption=None,
+        response=Response.PAGE,
+        next_change=at("2023-09-09T22:00Z"),
+    )
+
+
+NIGHTS = (Window(frozenset(Weekday), Time(22), Time(6)),)
+
+
+@pytest.mark.parametrize(
+    ("stated", "client", "host", "moment", "verdict", "reason"),
+    [
+        ({}, CLIENT, "example.net", APRIL, "allow", "no-service"),
+        ({}, CLIENT, CLIPS, APRIL, "block", "ban-block"),
+        ({}, "::ffff:192.0.2.1", CLIPS, APRIL, "block", "ban-block"),
+        ({}, "2001:db8:1::5", CLIPS, APRIL, "block", "ban-block"),
+        ({}, CLIENT, "203.0.113.9", APRIL, "block", "ban-block"),
+        ({}, "198.51.100.1", CLIPS, APRIL, "allow", "unknown-client"),
+        ({}, "not an address", CLIPS, APRIL, "allow", "invalid-client"),
+        ({}, CLIENT, "clips..example.org", APRIL, "allow", "invalid-host"),
+        ({}, CLIENT, CLIPS, at("2023-03-09T22:59:59.999999Z"), "allow", "announced"),
+        ({"announced": wall("2023-03-01T00:00")}, CLIENT, CLIPS, at("2023-02-01T00:00Z"), "allow", "no-ban"),
+        ({"expires": wall("2023-04-01T00:00")}, CLIENT, CLIPS, APRIL, "allow", "expired"),
+        (
+            {"expires": wall("2023-04-01T00:00"), "on_expiry": OnExpiry.HOLD},
+            CLIENT,
+            CLIPS,
+            APRIL,
+            "block",
+            "ban-overdue",
+        ),
+        ({"windows": NIGHTS}, CLIENT, CLIPS, APRIL, "allow", "outside-window"),
+        ({"windows": NIGHTS}, CLIENT, CLIPS, at("2023-04-15T21:00Z"), "block", "ban-block"),
+        ({"action": Action.WARN}, CLIENT, CLIPS, APRIL, "warn", "ban-warn"),
+        ({"action": Action.MONITOR}, CLIENT, CLIPS, APRIL, "monitor", "ban-monitor"),
+        ({"services": ()}, CLIENT, CLIPS, APRIL, "allow", "no-ban"),
+    ],
+)
+def test_verdict_and_reason(
+    stated: dict[str, object], client: str, host: str, moment: Instant, verdict: str, reason: str
+) -> None:
+    """Each way a query can end."""
+    decision = decide(snapshot(ban(**stated)), client, host, moment)
+    assert (decision.verdict, decision.reason) == (verdict, reason)
+
+
+def test_unknown_clients_can_be_refused() -> None:
+    """`unknown_clients: block` refuses everything from a client in no network, and touches no other."""
+    policy = snapshot(ban(), unknown_clients=UnknownClients.BLOCK)
+    assert decide(policy, "198.51.100.1", "example.net", APRIL).verdict is Verdict.BLOCK
+    assert decide(policy, "junk", "example.net", APRIL).reason is Reason.INVALID_CLIENT
+    assert decide(policy, CLIENT, "example.net", APRIL).verdict is Verdict.ALLOW
+
+
+def test_exemption_ends_by_itself() -> None:
+    """The named client passes until the exemption's end; its neighbour never does."""
+    policy = snapshot(ban(), exemptions=(exemption(starts=wall("2023-03-20T09:00")),))
+    press = "192.0.2.9"
+    before = decide(policy, press, CLIPS, at("2023-03-20T07:59:59Z"))
+    assert (before.verdict, before.next_change) == (Verdict.BLOCK, at("2023-03-20T08:00Z"))
+    during = decide(policy, press, CLIPS, at("2023-03-20T08:00Z"))
+    assert (during.verdict, during.reason, during.exemption) == (Verdict.ALLOW, Reason.EXEMPT, "press")
+    assert during.next_change == at("2023-03-31T16:00Z")
+    assert decide(policy, press, CLIPS, at("2023-03-31T16:00Z")).verdict is Verdict.BLOCK
+    assert decide(policy, CLIENT, CLIPS, at("2023-03-20T08:00Z")).verdict is Verdict.BLOCK
+
+
+def test_exemption_is_a_hole_in_one_ban_only() -> None:
+    """A second ban on the same name still blocks."""
+    policy = snapshot(ban(), ban("other"), exemptions=(exemption(),))
+    decision = decide(policy, "192.0.2.9", CLIPS, at("2023-03-20T08:00Z"))
+    assert (decision.verdict, decision.ban) == (Verdict.BLOCK, "other")
+
+
+def test_strictest_wins() -> None:
+    """block > warn > monitor > allow, whatever the order of names and networks."""
+    wide = network("wide", "192.0.0.0/16")
+    office = network("office", "192.0.2.0/24")
+    policy = snapshot(
+        ban("a", action=Action.MONITOR), ban("b", action=Action.BLOCK, networks=("wide",)), networks=(wide, office)
+    )
+    assert decide(policy, CLIENT, CLIPS, APRIL).ban == "b"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "winner"),
+    [
+        ({"networks": ("wide",)}, {"networks": ("office",)}, "second"),
+        ({"starts": wall("2023-03-11T00:00")}, {"starts": wall("2023-03-10T00:00")}, "second"),
+        ({}, {}, "first"),
+        ({"networks": ("wide",), "starts": wall("2023-01-01T00:00")}, {"networks": ("office",)}, "second"),
+    ],
+)
+def test_ties(first: dict[str, object], second: dict[str, object], winner: str) -> None:
+    """Equal verdicts: the narrowest network, then the earliest start, then the name."""
+    networks = (network("wide", "192.0.0.0/16"), network("office", "192.0.2.0/24"))
+    policy = snapshot(ban("first", **first), ban("second", **second), networks=networks)
+    assert decide(policy, CLIENT, CLIPS, APRIL).ban == winner
+
+
+def test_next_change_passes_over_what_changes_nothing() -> None:
+    """In a succession the ban's name changes; a weaker ban in between is silent."""
+    policy = snapshot(
+        ban("first", expires=wall("2023-06-01T00:00")),
+        ban("second", starts=wall("2023-06-01T00:00"), expires=wall("2023-07-01T00:00")),
+        ban("silent", action=Action.MONITOR, starts=wall("2023-05-01T00:00"), expires=wall("2023-05-02T00:00")),
+    )
+    decision = decide(policy, CLIENT, CLIPS, APRIL)
+    assert (decision.ban, decision.next_change) == ("first", at("2023-05-31T22:00Z"))
+    assert decide(policy, CLIENT, CLIPS, at("2023-08-01T00:00Z")).next_change is None
+
+
+def test_zones_of_one_ban() -> None:
+    """A wall time is read in each network's own zone."""
+    networks = (network("office", "192.0.2.0/24"), network("far", "198.51.100.0/24", zone="Asia/Kolkata"))
+    policy = snapshot(ban(networks=("office", "far")), networks=networks)
+    moment = at("2023-03-09T20:00Z")
+    assert decide(policy, CLIENT, CLIPS, moment).verdict is Verdict.ALLOW
+    assert decide(policy, "198.51.100.1", CLIPS, moment).verdict is Verdict.BLOCK
+
+
+def test_store_listings_are_blocked_by_url() -> None:
+    """The store's host is opened only under a ban that inspects stores, and only the banned listing is refused."""
+    url = "https://play.google.com/store/apps/details?id=org.example.clips"
+    policy = snapshot(ban(inspect_stores=True))
+    front = decide(policy, CLIENT, "play.google.com", APRIL)
+    assert (front.verdict, front.reason, front.response) == (Verdict.ALLOW, Reason.STORE_FRONT, Response.INSPECT)
+    listed = decide(policy, CLIENT, url, APRIL, Signal.URL)
+    assert (listed.verdict, listed.signal, listed.rule) == ("block", "url", "store:google-play/org.example.clips")
+    assert decide(policy, CLIENT, url.replace("clips", "maps"), APRIL, Signal.URL).verdict is Verdict.ALLOW
+    assert decide(policy, CLIENT, "play.google.com", at("2023-01-01T00:00Z")).response is None
+    closed = decide(snapshot(ban()), CLIENT, "play.google.com", APRIL)
+    assert (closed.reason, closed.response) == (Reason.NO_SERVICE, None)
+
+
+@pytest.mark.parametrize(
+    ("action", "response", "delivered"),
+    [
+        (Action.BLOCK, Response.REFUSE, Response.REFUSE),
+        (Action.BLOCK, Response.PAGE, Response.PAGE),
+        (Action.WARN, Response.PAGE, Response.PAGE),
+        (Action.WARN, Response.REFUSE, None),
+        (Action.MONITOR, Response.PAGE, None),
+    ],
+)
+def test_response(action: Action, response: Response, delivered: Response | None) -> None:
+    """Only a block refuses; a warning may show a page; monitoring shows nothing."""
+    assert decide(snapshot(ban(action=action, response=response)), CLIENT, CLIPS, APRIL).response is delivered
+
+
+def test_signals_that_disagree() -> None:
+    """Each signal is decided, the strictest wins, and the disagreement is told."""
+    policy = snapshot(ban())
+    judgement = decide_signals(
+        policy, CLIENT, [Sighting(Signal.HTTP_HOST, "example.net"), Sighting(Signal.SNI, CLIPS)], APRIL
+    )
+    assert (judgement.decision.verdict, judgement.sighting.value, judgement.mismatch) == (Verdict.BLOCK, CLIPS, True)
+
+
+def test_a_shared_address_contradicts_nothing() -> None:
+    """An address in no service is no mismatch; one of a banned service beside an innocent name is."""
+    policy = snapshot(ban())
+    shared = [Sighting(Signal.SNI, CLIPS), Sighting(Signal.ADDRESS, "198.51.100.7")]
+    assert not decide_signals(policy, CLIENT, shared, APRIL).mismatch
+    hidden = [Sighting(Signal.SNI, "example.net"), Sighting(Signal.ADDRESS, "203.0.113.7")]
+    judgement = decide_signals(policy, CLIENT, hidden, APRIL)
+    assert (judgement.decision.signal, judgement.mismatch) == (Signal.ADDRESS, True)
+
+
+def test_a_judgement_needs_a_sighting() -> None:
+    """Nothing seen is the caller's error."""
+    with pytest.raises(ValueError, match="at least one"):
+        decide_signals(snapshot(ban()), CLIENT, [], APRIL)
+
+
+@pytest.mark.parametrize(
+    ("on_error", "host", "verdict"),
+    [
+        (OnError.BLOCK, CLIPS, Verdict.BLOCK),
+        (OnError.BLOCK, "203.0.113.7", Verdict.BLOCK),
+        (OnError.BLOCK, "example.net", Verdict.ALLOW),
+        (OnError.BLOCK, "other.example.com", Verdict.ALLOW),
+        (OnError.ALLOW, CLIPS, Verdict.ALLOW),
+    ],
+)
+def test_fallback(on_error: OnError, host: str, verdict: Verdict) -> None:
+    """An internal error blocks names of banned services only, or nothing when so configured."""
+    other = service("other", "suffix:other.example.com")
+    policy = snapshot(
+        ban(), services=(service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",)), other)
+    )
+    policy = snapshot(ban(), services=tuple(policy.policy.services.values()), on_error=on_error)
+    decision = fallback(policy, host)
+    assert (decision.verdict, decision.reason) == (verdict, Reason.INTERNAL_ERROR)
+
+
+def test_many_spans_are_remembered_within_bounds() -> None:
+    """Asking at thousands of instants, out of order, gives what asking afresh gives."""
+    policy = snapshot(ban(windows=NIGHTS, networks=("office",)))
+    hours = [APRIL.add(hours=h * 7 % 5000) for h in range(300)]
+    first = [decide(policy, CLIENT, CLIPS, moment) for moment in hours]
+    again = [decide(policy, CLIENT, CLIPS, moment) for moment in reversed(hours)]
+    assert first == again[::-1]
+    fresh = [decide(snapshot(ban(windows=NIGHTS)), CLIENT, CLIPS, moment) for moment in hours[:40]]
+    assert first[:40] == fresh
+
+
+def test_an_exemption_for_a_whole_prefix() -> None:
+    """Exemptions name CIDRs, and the client needs only be inside one."""
+    hole = exemption(clients=(ip_network("192.0.2.16/28"), ip_network("2001:db8:1::/64")))
+    policy = snapshot(ban(), exemptions=(hole,))
+    moment = at("2023-03-20T08:00Z")
+    verdicts = [decide(policy, c, CLIPS, moment).verdict for c in ("192.0.2.16", "192.0.2.31", "192.0.2.32")]
+    assert verdicts == [Verdict.ALLOW, Verdict.ALLOW, Verdict.BLOCK]
+    assert decide(policy, "2001:db8:1::9", CLIPS, moment).reason is Reason.EXEMPT

@@ -1,0 +1,153 @@
+"""The service index: which rule finds which name, and that nothing matches across a label boundary."""
+
+from pathlib import Path
+
+import pytest
+import tldextract
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import CLIPS, service
+from tokgate.policy.services import NO_MATCH, Match, ServiceIndex, compile_regex, is_public_suffix, registrable_label
+
+
+def rules(match: Match) -> list[tuple[str, str]]:
+    """The hits of a match as pairs."""
+    return [(hit.service, hit.rule) for hit in match.hits]
+
+
+INDEX = ServiceIndex([CLIPS])
+
+
+@pytest.mark.parametrize(
+    ("host", "rule"),
+    [
+        ("clips.example.org", "suffix:clips.example.org"),
+        ("www.clips.example.org", "suffix:clips.example.org"),
+        ("a.b.c.clips.example.org.", "suffix:clips.example.org"),
+        ("WWW.CLIPS.EXAMPLE.ORG:443", "suffix:clips.example.org"),
+        ("static.example.net", "exact:static.example.net"),
+        ("v16-clips.cdn.example", r"regex:^v[0-9]+-clips\.cdn\.example$"),
+        ("clipsapp.com", "label:clipsapp"),
+        ("www.clipsapp.co.uk", "label:clipsapp"),
+        ("203.0.113.7", "address:203.0.113.0/24"),
+        ("::ffff:203.0.113.7", "address:203.0.113.0/24"),
+        ("[2001:db8:c11::1]:443", "address:2001:db8:c11::/48"),
+    ],
+)
+def test_hits(host: str, rule: str) -> None:
+    """Each kind of pattern finds its names and is reported as the rule."""
+    assert rules(INDEX.match(host)) == [("clips", rule)]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "example.org",
+        "notclips.example.org",
+        "clips.example.org.evil.example",
+        "xclips.example.org",
+        "www.static.example.net",
+        "v16-clips.cdn.example.net",
+        "av16-clips.cdn.example",
+        "v-clips.cdn.example",
+        "clipsapp.example.com",
+        "clipsapp.github.io",
+        "clipsapp.notatld",
+        "myclipsapp.com",
+        "203.0.114.1",
+        "2001:db8:c12::1",
+        "play.google.com.example.org",
+    ],
+)
+def test_misses(host: str) -> None:
+    """Neighbours of every pattern match nothing."""
+    assert INDEX.match(host) is NO_MATCH or INDEX.match(host).hits == ()
+
+
+def test_invalid_names_say_why() -> None:
+    """An invalid name has no hits but a problem."""
+    assert INDEX.match("a..b").problem == "a label is empty"
+
+
+def test_one_hit_a_service_most_specific_first() -> None:
+    """Exact beats suffix, the longer suffix beats the shorter; every service is reported once."""
+    index = ServiceIndex(
+        [
+            service("a", "suffix:example.org", "suffix:www.example.org", "exact:x.www.example.org"),
+            service("b", "suffix:example.org"),
+        ]
+    )
+    assert rules(index.match("x.www.example.org")) == [("a", "exact:x.www.example.org"), ("b", "suffix:example.org")]
+    assert rules(index.match("y.www.example.org")) == [("a", "suffix:www.example.org"), ("b", "suffix:example.org")]
+
+
+def test_equal_matches_are_one_object() -> None:
+    """Names found by the same rules share their match, so that decisions can be remembered by it."""
+    assert INDEX.match("a.clips.example.org") is INDEX.match("b.clips.example.org")
+
+
+@pytest.mark.parametrize(
+    ("url", "rule", "front"),
+    [
+        (
+            "https://play.google.com/store/apps/details?id=org.example.clips&hl=nl",
+            "store:google-play/org.example.clips",
+            False,
+        ),
+        ("https://apps.apple.com/be/app/clips/id835599320", "store:apple/835599320", False),
+        ("https://play.google.com/store/apps/details?id=org.example.other", "store:google-play", True),
+        ("https://www.clips.example.org/watch?v=1", "suffix:clips.example.org", False),
+    ],
+)
+def test_urls(url: str, rule: str, front: bool) -> None:
+    """A URL is found by its store listing, else by its host."""
+    (hit,) = INDEX.match_url(url).hits
+    assert (hit.rule, hit.front) == (rule, front)
+
+
+def test_malformed_urls_match_nothing() -> None:
+    """A URL that cannot be split is a problem, not an exception."""
+    assert INDEX.match_url("https://[::1").hits == ()
+
+
+@pytest.mark.parametrize("pattern", [r"(?=a)b", r"(a)\1", r"(", r"a{1001}{1001}"])
+def test_nonlinear_regexes_are_refused(pattern: str) -> None:
+    """Look-around, back-references and bad syntax raise ValueError with the engine's words."""
+    with pytest.raises(ValueError, match=r"."):
+        compile_regex(pattern)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("co.uk", True), ("github.io", True), ("example.org", False), ("org", True), ("x.co.uk", False)],
+)
+def test_public_suffixes(name: str, expected: bool) -> None:
+    """Registry and private suffixes of the bundled list."""
+    assert is_public_suffix(name) is expected
+
+
+def test_registrable_label() -> None:
+    """The label under the ICANN suffix; private suffixes belong to strangers."""
+    assert registrable_label("www.clipsapp.co.uk") == "clipsapp"
+    assert registrable_label("clipsapp.github.io") == "github"
+    assert registrable_label("co.uk") is None
+
+
+def test_suffix_list_is_bundled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No network and no cache folder: even a fresh extractor writes nothing."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)("www.example.co.uk")
+    assert list(tmp_path.iterdir()) == []
+
+
+label = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)
+
+
+@given(st.lists(label, min_size=1, max_size=3), label, label)
+def test_label_boundaries(sub: list[str], glued: str, tail: str) -> None:
+    """Sub-names of a suffix match; a name glued to it, or with something behind it, does not."""
+    index = ServiceIndex([service("s", "suffix:example.org")])
+    assert index.match(".".join(sub) + ".example.org").hits
+    assert not index.match(glued + "example.org").hits
+    assert not index.match(f"example.org.{tail}x").hits
