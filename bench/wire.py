@@ -20,9 +20,11 @@ from mitmproxy.proxy.layers.tls import parse_client_hello
 from tokgate.wire.client_hello import HelloBuffer, read_client_hello
 from tokgate.wire.ja4 import ja4
 
+BROWSER = Path(__file__).parents[1] / "tests/wire/chromium-156.hex"
+
 
 def openssl_hello(maximum: ssl.TLSVersion) -> bytes:
-    """The first flight of OpenSSL's client, as a browser would set it."""
+    """The first flight of OpenSSL's client, with ALPN."""
     context = ssl.create_default_context()
     context.maximum_version = maximum
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -73,14 +75,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="rounds for each figure (default: 15)")
     rounds = parser.parse_args().rounds
+    browser = bytes.fromhex(BROWSER.read_text("ascii"))
     modern, old = openssl_hello(ssl.TLSVersion.TLSv1_3), openssl_hello(ssl.TLSVersion.TLSv1_2)
     small_records, tiny_records = in_records(modern, 37), in_records(modern, 1)
     first = modern[:1448]
     hello = read_client_hello(modern)
     assert hello is not None
     cases: list[tuple[str, Callable[[], object], Callable[[], object] | None]] = [
-        (f"TLS 1.3, {len(modern)} octets", lambda: read_client_hello(modern), lambda: mitmproxy_facts(modern)),
-        (f"TLS 1.2, {len(old)} octets", lambda: read_client_hello(old), lambda: mitmproxy_facts(old)),
+        (f"Chromium 156, {len(browser)} octets", lambda: read_client_hello(browser), lambda: mitmproxy_facts(browser)),
+        (f"OpenSSL, TLS 1.3, {len(modern)} octets", lambda: read_client_hello(modern), lambda: mitmproxy_facts(modern)),
+        (f"OpenSSL, TLS 1.2, {len(old)} octets", lambda: read_client_hello(old), lambda: mitmproxy_facts(old)),
         ("incomplete: first 1448 octets", lambda: read_client_hello(first), lambda: parse_client_hello(first)),
         ("in two segments", lambda: ours_in_pieces(modern, 1448), lambda: mitmproxy_in_pieces(modern, 1448)),
         ("in records of 37 octets", lambda: read_client_hello(small_records), lambda: mitmproxy_facts(small_records)),
@@ -94,7 +98,7 @@ def main() -> None:
         line = f"{title:<36}{cost:>12.2f}"
         if theirs is not None:
             other = microseconds(theirs, rounds)
-            line += f"{other:>12.2f}{other / cost:>8.0f}"
+            line += f"{other:>12.2f}{other / cost:>8.1f}"
         print(line)
 
 

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 SERVER_NAME = 0x0000
 SIGNATURE_ALGORITHMS = 0x000D
@@ -81,6 +82,11 @@ def records_at(message: bytes, cuts: Iterable[int], version: int = 0x0301) -> by
     edges = [0, *cuts, len(message)]
     fragments = [message[start:end] for start, end in pairwise(edges)]
     return b"".join(b"\x16" + version.to_bytes(2) + vector(2, fragment) for fragment in fragments)
+
+
+def chromium_hello() -> bytes:
+    """What Chromium 156 sent to www.example.org: with a post-quantum key share, GREASE and ECH GREASE."""
+    return bytes.fromhex(Path(__file__).with_name("chromium-156.hex").read_text("ascii"))
 
 
 def openssl_hello(name: str | None = "www.example.org", **settings: object) -> bytes:

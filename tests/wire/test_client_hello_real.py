@@ -1,4 +1,4 @@
-"""The ClientHello reader on hellos that OpenSSL wrote, side by side with mitmproxy's parser."""
+"""The ClientHello reader on hellos that OpenSSL and Chromium wrote, side by side with mitmproxy's parser."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from mitmproxy.net.check import is_valid_host
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from tokgate.wire.client_hello import ClientHello, HelloBuffer, is_grease, read_client_hello
+from tokgate.wire.ech import is_ech_outer
+from tokgate.wire.ja4 import ja4
 from tokgate.wire.server_name import NameStatus
 
 LONG = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 49, "example.org"])
@@ -115,6 +117,26 @@ def test_post_quantum_key_share() -> None:
         results = [buffer.feed(data[i : i + mss]) for i in range(0, len(data), mss)]
         assert results[-1] == seen
         assert not any(results[:-1])
+
+
+def test_chromium() -> None:
+    """A browser's hello: more than a segment, GREASE left out, ECH seen but not mistaken for a hidden name."""
+    data = build.chromium_hello()
+    assert len(data) > 1460
+    seen = assert_same_as_mitmproxy(data)
+    assert (seen.name, seen.ech, is_ech_outer(seen)) == ("www.example.org", True, False)
+    assert (seen.alpn, seen.versions) == ((b"h2", b"http/1.1"), (0x0304, 0x0303))
+    share = seen.extension(build.KEY_SHARE)
+    assert share is not None
+    assert b"\x11\xec\x04\xc0" in share
+    # the middle part is the one that FoxIO publishes for Chrome's ciphers
+    assert ja4(seen) == "t13d1517h2_8daaf6152771_cb7bf5808d99"
+
+
+def test_the_builder_makes_ordinary_hellos() -> None:
+    """The hello that other tests take from the builder is one that mitmproxy reads just the same."""
+    seen = assert_same_as_mitmproxy(build.hello_for("www.example.org", build.ech()))
+    assert (seen.name, seen.ech, seen.alpn, seen.versions) == ("www.example.org", True, (b"h2",), (0x0304, 0x0303))
 
 
 NAMES = [

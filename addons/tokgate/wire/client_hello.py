@@ -125,7 +125,8 @@ class ClientHello:
 def read_client_hello(data: bytes) -> ClientHello | None:
     """Read the hello at the start of `data`; None as long as it is incomplete. What follows it doesn't matter.
 
-    About 2 µs for a hello of 1.5 kB in one record. A caller whose hello comes in more than one piece uses
+    Takes 2 to 3 µs for a browser's hello in one record, half of it for walking over all extensions: stopping at the
+    first server_name would miss a second one, and ECH. A caller whose hello comes in more than one piece uses
     `HelloBuffer`, which doesn't start again at each.
 
     Raises:
@@ -162,12 +163,13 @@ class HelloBuffer:
     each piece do quadratic work.
     """
 
-    __slots__ = ("_message", "_next_record", "_received")
+    __slots__ = ("_message", "_next_record", "_received", "_wanted")
 
     def __init__(self) -> None:
         self._received = bytearray()
         self._message = bytearray()
         self._next_record = 0
+        self._wanted = 0  # octets received before which there is nothing new to see
 
     @property
     def received(self) -> bytes:
@@ -182,6 +184,8 @@ class HelloBuffer:
 
         """
         self._received += data
+        if len(self._received) < self._wanted:
+            return None
         while self._take_record():
             if len(self._message) >= 4:
                 end = 4 + int.from_bytes(self._message[1:4])
@@ -205,6 +209,7 @@ class HelloBuffer:
         if len(self._message) < 4:
             _check_start(self._message + received[start + 5 : min(end, start + 9)])
         if len(received) < end:
+            self._wanted = end if len(received) >= start + 9 else 0  # until then the check above has more to see
             return False
         self._message += received[start + 5 : end]
         self._next_record = end
