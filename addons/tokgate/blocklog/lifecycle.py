@@ -1,0 +1,192 @@
+"""Records about tokgate itself: start and stop, policies, phases, errors, its own history. Pure, as records.py is."""
+
+import traceback
+from collections.abc import Sequence
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.document import EventAction, Record, clean, frame, pruned, timestamp
+from tokgate.blocklog.evidence import described, observed
+from tokgate.blocklog.observation import Observation
+from tokgate.blocklog.records import decided, policy_terms
+from tokgate.blocklog.stamp import Stamp
+from tokgate.blocklog.wording import by_whom, wall_time
+from tokgate.policy.decide import Judgement
+from tokgate.policy.snapshot import Policy, Snapshot, Track
+from tokgate.policy.timeline import Kind, Transition
+
+MAX_PROBLEMS: Final = 20
+"""Most errors of one failed load that are kept in the record; the rest is counted. `tokgate check` shows all."""
+MAX_TRACE: Final = 8192
+
+
+def started(stamp: Stamp, pid: int, policy: Policy) -> Record:
+    """tokgate began to enforce a policy."""
+    message = f"tokgate {stamp.observer.version} started with policy {policy.version}: {_extent(policy)}."
+    record = frame(stamp, EventAction.STARTED, message, category=("process",), kinds=("start",))
+    return record | {"process": {"pid": pid}, "tokgate": {"policy": _policy(policy)}}
+
+
+def stopped(stamp: Stamp, pid: int, why: str) -> Record:
+    """tokgate ends in an orderly way; `why` is such as `SIGTERM`. Without this record it was killed."""
+    message = f"tokgate stopped: {clean(why)}."
+    record = frame(stamp, EventAction.STOPPED, message, category=("process",), kinds=("end",), reason=clean(why))
+    return record | {"process": {"pid": pid}}
+
+
+def policy_loaded(stamp: Stamp, policy: Policy, *, replaced: str | None = None, warnings: int = 0) -> Record:
+    """A policy is in force; `replaced` is the version before it."""
+    message = f"Policy {policy.version} is in force: {_extent(policy)}."
+    if replaced is not None:
+        message = f"Policy {policy.version} replaced {replaced}: {_extent(policy)}."
+    record = frame(stamp, EventAction.POLICY_LOADED, message, category=("configuration",), kinds=("change",))
+    return record | {"tokgate": {"policy": _policy(policy) | pruned({"replaced": replaced, "warnings": warnings})}}
+
+
+def policy_load_failed(stamp: Stamp, problems: Sequence[str], *, kept: str | None) -> Record:
+    """A policy edit was wrong; `kept` is the version that stays in force, if any. Problems are lines of text."""
+    count = len(problems)
+    first = clean(problems[0]) if problems else "no details"
+    stays = f"policy {kept} stays in force" if kept is not None else "no policy is in force"
+    message = f"The policies could not be loaded ({count} {'error' if count == 1 else 'errors'}), {stays}: {first}"
+    record = frame(
+        stamp,
+        EventAction.POLICY_LOAD_FAILED,
+        message,
+        category=("configuration",),
+        kinds=("change",),
+        succeeded=False,
+        reason=first,
+    )
+    shown = [clean(problem) for problem in problems[:MAX_PROBLEMS]]
+    return record | pruned({"tokgate": {"policy": {"version": kept, "errors": count, "problems": shown}}})
+
+
+def phase_changed(stamp: Stamp, change: Transition, policy_version: str) -> Record:
+    """A ban, one of its windows or an exemption from it reached an instant at which something changes."""
+    ban, when = change.ban, wall_time(change.at, change.zone)
+    networks = ", ".join(change.networks)
+    did = {
+        Kind.PHASE: f"went from {change.before or 'unannounced'} to {change.after or 'unannounced'}",
+        Kind.OVERDUE: "is past its end and held",
+        Kind.WINDOW_OPENS: "applies from now on: a window opened",
+        Kind.WINDOW_CLOSES: "rests: a window closed",
+        Kind.EXEMPTION_STARTS: f"has an exemption from now on: {change.exemption}",
+        Kind.EXEMPTION_ENDS: f"has one exemption fewer: {change.exemption} ended",
+    }[change.kind]
+    message = f"Ban {by_whom(ban)} {did}, for {networks}, at {when}."
+    record = frame(stamp, EventAction.PHASE_CHANGED, message, category=("configuration",), kinds=("change",))
+    fields = {
+        "ban": ban.name,
+        "authority": ban.authority,
+        "basis": ban.basis,
+        "transition": change.kind.value,
+        "phase": change.after and change.after.value,
+        "phase_before": change.before and change.before.value,
+        "exemption": change.exemption,
+        "networks": list(change.networks),
+        "zone": change.zone,
+        "due": timestamp(change.at),
+        "policy": {"version": policy_version},
+    }
+    return record | pruned({"tokgate": fields})
+
+
+def ban_near_expiry(stamp: Stamp, track: Track, policy_version: str) -> Record:
+    """A ban ends soon: whoever answers for it can still prolong it. The track's ban must have an end."""
+    ban, ends = track.ban, track.schedule.ends
+    if ends is None:
+        raise ValueError(f"ban {ban.name} has no end to be near to")
+    networks = ", ".join(track.networks)
+    message = f"Ban {by_whom(ban)} ends at {wall_time(ends, track.zone)}, for {networks}; then: {ban.on_expiry}."
+    record = frame(stamp, EventAction.BAN_NEAR_EXPIRY, message, category=("configuration",), kinds=("info",))
+    fields = {
+        "ban": ban.name,
+        "authority": ban.authority,
+        "basis": ban.basis,
+        "contact": ban.contact,
+        "until": timestamp(ends),
+        "on_expiry": ban.on_expiry.value,
+        "networks": list(track.networks),
+        "zone": track.zone,
+        "policy": {"version": policy_version},
+    }
+    return record | pruned({"tokgate": fields})
+
+
+def internal_error(
+    stamp: Stamp,
+    error: BaseException,
+    where: str,
+    *,
+    seen: Observation | None = None,
+    judgement: Judgement | None = None,
+    snapshot: Snapshot | None = None,
+) -> Record:
+    """Something raised in `where` (a hook's name), with what was seen and what `on_error` decided, where known.
+
+    Traffic is named only if it belongs to a banned service, as everywhere else.
+    """
+    detail = clean(str(error)) or "no message"
+    kind = type(error).__name__
+    message = f"{where} failed with {kind}: {detail}."
+    concerned = judgement is not None and judgement.decision.service is not None
+    if concerned and seen is not None and judgement is not None:
+        verdict, asked = judgement.decision.verdict.value, described(seen, judgement)
+        message = f"{where} failed with {kind} for {clean(seen.client.ip)} and {asked}, on_error: {verdict}: {detail}."
+    record = frame(
+        stamp,
+        EventAction.INTERNAL_ERROR,
+        message,
+        category=("network",) if concerned else ("process",),
+        kinds=("connection", "info") if concerned else ("info",),
+        succeeded=False,
+        reason=detail,
+        code="internal-error",
+    )
+    trace = "".join(traceback.format_exception(error))[-MAX_TRACE:]
+    record["error"] = {"type": kind, "message": detail, "stack_trace": trace}
+    if concerned and seen is not None and judgement is not None:
+        record |= observed(seen, judgement, EventAction.INTERNAL_ERROR)
+        if snapshot is not None:
+            record["tokgate"] |= decided(judgement, policy_terms(judgement.decision, snapshot), snapshot)
+    record.setdefault("tokgate", {})["where"] = clean(where, 128)
+    return record
+
+
+def log_gap(stamp: Stamp, dropped: int, since: Instant, until: Instant) -> Record:
+    """Records were dropped because the log could not be written; enforcement went on."""
+    message = f"{dropped} records were dropped between {timestamp(since)} and {timestamp(until)}; enforcement went on."
+    record = frame(stamp, EventAction.LOG_GAP, message, category=("process",), kinds=("info",), succeeded=False)
+    gap = {"dropped": dropped, "since": timestamp(since), "until": timestamp(until)}
+    return record | {"tokgate": {"gap": gap}}
+
+
+def log_continued(stamp: Stamp, *, file: str | None, records: int, size: int, why: str) -> Record:
+    """The first record of a new file: which file it follows (None if that is gone), with how many lines and bytes."""
+    message = f"The log continues from {file or 'a file that is gone'} ({records} records, {size} bytes): {why}."
+    record = frame(stamp, EventAction.LOG_CONTINUED, message, category=("process",), kinds=("info",), reason=why)
+    return record | pruned({"tokgate": {"continues": {"file": file, "records": records, "bytes": size}}})
+
+
+def log_recovered(stamp: Stamp, *, size: int, sha256: str) -> Record:
+    """The line before this one is torn: its length and digest. It was ended with a newline and nothing was deleted."""
+    message = f"The line before this one is torn: {size} bytes of a record whose writing was interrupted."
+    record = frame(stamp, EventAction.LOG_RECOVERED, message, category=("process",), kinds=("info",))
+    return record | {"tokgate": {"torn": {"bytes": size, "sha256": sha256}}}
+
+
+def _policy(policy: Policy) -> Record:
+    return {
+        "version": policy.version,
+        "services": len(policy.services),
+        "networks": len(policy.networks),
+        "bans": len(policy.bans),
+        "exemptions": len(policy.exemptions),
+    }
+
+
+def _extent(policy: Policy) -> str:
+    bans, networks, services = len(policy.bans), len(policy.networks), len(policy.services)
+    return f"{bans} bans, {networks} networks, {services} services, {len(policy.exemptions)} exemptions"

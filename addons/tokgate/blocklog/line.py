@@ -1,0 +1,25 @@
+"""A record as one line of bytes and back."""
+
+import json
+from typing import Final
+
+from tokgate.blocklog.document import Record
+
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def encode(record: Record) -> bytes:
+    """One line of UTF-8 with its newline. Raises TypeError or ValueError for what JSON can't say."""
+    # A lone surrogate becomes its JSON escape: inside a string, which is the only place it can be, that is valid.
+    return _encoder.encode(record).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def decode(line: bytes) -> Record:
+    """The record of a line. Raises ValueError for anything else than a JSON object in UTF-8."""
+    try:
+        value = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value

@@ -1,0 +1,177 @@
+"""Records about traffic, built from what was observed and what was decided. Pure: no clock, no ids made, no I/O.
+
+Allowed traffic has no record: it is counted elsewhere, never named.
+"""
+
+import uuid
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.document import EventAction, Record, clean, frame, pruned, timestamp
+from tokgate.blocklog.evidence import described, observed
+from tokgate.blocklog.observation import Observation, Stage
+from tokgate.blocklog.stamp import Stamp
+from tokgate.blocklog.wording import by_whom, sentence, term, wall_time
+from tokgate.policy.bans import Ban
+from tokgate.policy.decide import Judgement
+from tokgate.policy.decision import Decision, Reason, Verdict
+from tokgate.policy.snapshot import Snapshot, Track
+
+REFUSED: Final = {
+    Stage.TLS: EventAction.TLS_HANDSHAKE_REFUSED,
+    Stage.QUIC: EventAction.QUIC_REFUSED,
+    Stage.CONNECT: EventAction.CONNECT_REFUSED,
+    Stage.HTTP: EventAction.HTTP_REQUEST_BLOCKED,
+    Stage.DNS: EventAction.DNS_QUERY_BLOCKED,
+    Stage.ADDRESS: EventAction.CONNECTION_REFUSED,
+    Stage.LIVE: EventAction.CONNECTION_CUT,
+}
+_ENDING: Final = {
+    EventAction.CONNECTION_CUT: ("end", "denied"),
+    EventAction.TLS_OPENED: ("info",),
+    EventAction.HTTP_REQUEST_WARNED: ("info",),
+    EventAction.CONNECTION_WARNED: ("info",),
+    EventAction.WOULD_BLOCK: ("allowed",),
+    EventAction.EXEMPTION_USED: ("allowed",),
+}
+_MODE: Final = {Verdict.BLOCK: "enforce", Verdict.WARN: "warn", Verdict.MONITOR: "monitor", Verdict.ALLOW: "exempt"}
+_RULES: Final = uuid.UUID("6e2c7f0a-4f0f-5d57-9c50-6f1f9d1c2b7e")
+"""Namespace of rule.uuid: the same ban has the same uuid on every gateway."""
+
+
+def action_of(decision: Decision, seen: Observation) -> EventAction | None:
+    """What a decision amounts to at this stage; None when there is nothing to log."""
+    if decision.verdict is Verdict.ALLOW:
+        return EventAction.EXEMPTION_USED if decision.exemption is not None else None
+    if decision.verdict is Verdict.MONITOR:
+        return EventAction.WOULD_BLOCK
+    if seen.opened and seen.stage in (Stage.TLS, Stage.QUIC):
+        return EventAction.TLS_OPENED
+    if decision.verdict is Verdict.WARN:
+        return EventAction.HTTP_REQUEST_WARNED if seen.stage is Stage.HTTP else EventAction.CONNECTION_WARNED
+    return REFUSED[seen.stage]
+
+
+def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapshot: Snapshot) -> Record | None:
+    """The record of a decision that is worth one; None for traffic that is simply allowed."""
+    decision = judgement.decision
+    action = action_of(decision, seen)
+    if action is None:
+        return None
+    terms = policy_terms(decision, snapshot)
+    exemption = terms.exemption_words if action is EventAction.EXEMPTION_USED else None
+    message = sentence(
+        action, clean(seen.client.ip), described(seen, judgement), decision, ban=terms.words, exemption=exemption
+    )
+    record = frame(
+        stamp,
+        action,
+        message,
+        category=("network", "web") if seen.stage in (Stage.CONNECT, Stage.HTTP) else ("network",),
+        kinds=_kinds(action, seen),
+        reason=terms.reason,
+        code=decision.reason.value,
+    )
+    record.update(observed(seen, judgement, action))
+    record.update(pruned({"rule": _rule(terms.ban, decision, snapshot)}))
+    record["tokgate"] |= decided(judgement, terms, snapshot)
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the policy says of a decision: the ban, until when, and the exemption, also in words."""
+
+    ban: Ban | None = None
+    until: Instant | None = None
+    words: str | None = None
+    exemption_reason: str | None = None
+    exemption_until: Instant | None = None
+    exemption_words: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """`event.reason`: the ban's title and its basis."""
+        if self.ban is None:
+            return None
+        return self.ban.title if self.ban.basis is None else f"{self.ban.title}: {self.ban.basis}"
+
+
+def decided(judgement: Judgement, terms: Terms, snapshot: Snapshot) -> Record:
+    """The fields under `tokgate` that say what was decided and on whose authority."""
+    decision, ban = judgement.decision, terms.ban
+    return pruned(
+        {
+            "verdict": decision.verdict.value,
+            "mode": _MODE[decision.verdict],
+            "reason": decision.reason.value,
+            "phase": decision.phase and decision.phase.value,
+            "service": decision.service,
+            "rule": decision.rule,
+            "signal": decision.signal and decision.signal.value,
+            "network": decision.network,
+            "ban": decision.ban,
+            "authority": ban and ban.authority,
+            "basis": ban and ban.basis,
+            "contact": ban and ban.contact,
+            "until": terms.until and timestamp(terms.until),
+            "exemption": decision.exemption,
+            "exemption_reason": terms.exemption_reason,
+            "exemption_until": terms.exemption_until and timestamp(terms.exemption_until),
+            "response": decision.response and decision.response.value,
+            "next_change": decision.next_change and timestamp(decision.next_change),
+            "mismatch": judgement.mismatch,
+            "policy": {"version": snapshot.version},
+        }
+    )
+
+
+def policy_terms(decision: Decision, snapshot: Snapshot) -> Terms:
+    ban = snapshot.bans.get(decision.ban) if decision.ban is not None else None
+    if ban is None:
+        return Terms()
+    track = _track(decision, snapshot)
+    ends = track.schedule.ends if track is not None else None
+    zone = track.zone if track is not None else "UTC"
+    words = f"{by_whom(ban)}, {term(ban, ends, zone, overdue=decision.reason is Reason.BAN_OVERDUE)}"
+    exemption = snapshot.policy.exemptions.get(decision.exemption) if decision.exemption is not None else None
+    if exemption is None:
+        return Terms(ban, ends, words)
+    until = track.exemptions[exemption.name].end if track is not None and exemption.name in track.exemptions else None
+    said = f"{exemption.name} ({exemption.reason}" + (f", until {wall_time(until, zone)})" if until else ")")
+    return Terms(ban, ends, words, exemption.reason, until, said)
+
+
+def _track(decision: Decision, snapshot: Snapshot) -> Track | None:
+    if decision.service is None or decision.network is None:
+        return None
+    tracks = snapshot.tracks_for(decision.service, decision.network)
+    return next((track for track in tracks if track.ban.name == decision.ban), None)
+
+
+def _rule(ban: Ban | None, decision: Decision, snapshot: Snapshot) -> Record:
+    if ban is None:
+        return {}
+    return {
+        "id": ban.name,
+        "name": ban.title,
+        "category": decision.service,
+        "ruleset": ban.origin.file if ban.origin is not None else None,
+        "version": snapshot.version,
+        "description": ban.description or ban.basis,
+        "reference": ban.reference,
+        "uuid": _rule_uuid(ban.name),
+    }
+
+
+@lru_cache(maxsize=4096)
+def _rule_uuid(ban: str) -> str:
+    return str(uuid.uuid5(_RULES, ban))
+
+
+def _kinds(action: EventAction, seen: Observation) -> tuple[str, ...]:
+    base = {Stage.DNS: ("protocol",), Stage.HTTP: ("connection", "access"), Stage.CONNECT: ("connection", "access")}
+    return base.get(seen.stage, ("connection",)) + _ENDING.get(action, ("denied",))

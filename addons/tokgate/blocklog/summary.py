@@ -1,0 +1,185 @@
+"""Who, what, when, why: counts over the log's records about traffic, exact and in bounded memory.
+
+Each record is counted once in each table, so every table adds up to `events`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from tokgate.blocklog.document import TRAFFIC, EventAction, Record
+from tokgate.blocklog.reader import Junk, Line, text_field
+from tokgate.blocklog.reader import field as value_at
+
+MAX_KEYS: Final = 100_000
+"""Most different keys a table holds. Keys first met after that are counted together, in `other`."""
+
+
+class By(StrEnum):
+    """The tables of a summary."""
+
+    CLIENT = "client"
+    NAME = "name"
+    BAN = "ban"
+    SERVICE = "service"
+    NETWORK = "network"
+    SIGNAL = "signal"
+    REASON = "reason"
+    ACTION = "action"
+    VERDICT = "verdict"
+    ATTEMPT = "attempt"
+    """Client, name, ban and network together: one row answers who, what and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often a key was met, and from when to when: time stamps as text, the earliest and latest whatever the order."""
+
+    key: tuple[str, ...]
+    count: int
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Tallies, most frequent first; `other` counts what belongs to none of them, `keys` is how many there were."""
+
+    rows: tuple[Tally, ...]
+    other: int
+    keys: int
+
+    @property
+    def total(self) -> int:
+        """All events."""
+        return sum(row.count for row in self.rows) + self.other
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`records` are all lines that were read, `events` those about traffic; `dropped` is what gap records admit to."""
+
+    records: int
+    events: int
+    junk: int
+    dropped: int
+    first: str | None
+    last: str | None
+    tables: dict[By, Table]
+
+
+@dataclass(slots=True)
+class _Running:
+    count: int
+    first: str
+    last: str
+
+
+@dataclass(slots=True)
+class _Counter:
+    limit: int
+    running: dict[tuple[str, ...], _Running] = field(default_factory=dict)
+    other: int = 0
+
+    def add(self, key: tuple[str, ...], at: str) -> None:
+        found = self.running.get(key)
+        if found is not None:
+            found.count += 1
+            if at < found.first:
+                found.first = at
+            elif at > found.last:
+                found.last = at
+        elif len(self.running) < self.limit:
+            self.running[key] = _Running(1, at, at)
+        else:
+            self.other += 1
+
+    def table(self, top: int | None) -> Table:
+        order = sorted(self.running.items(), key=lambda item: (-item[1].count, item[0]))
+        shown = order if top is None else order[:top]
+        rows = tuple(Tally(key, tally.count, tally.first, tally.last) for key, tally in shown)
+        hidden = sum(tally.count for _, tally in order[len(shown) :])
+        return Table(rows, self.other + hidden, len(order))
+
+
+_ABSENT: Final = "-"
+
+
+def _of(*path: str) -> Callable[[Record], str]:
+    return lambda record: text_field(record, *path) or _ABSENT
+
+
+def _client(record: Record) -> str:
+    return text_field(record, "source", "ip") or text_field(record, "source", "address") or _ABSENT
+
+
+def _name(record: Record) -> str:
+    """The registrable domain; else the name as it is; else the address."""
+    return (
+        text_field(record, "destination", "registered_domain")
+        or text_field(record, "destination", "domain")
+        or text_field(record, "destination", "ip")
+        or _ABSENT
+    )
+
+
+_KEYS: Final[dict[By, Callable[[Record], str]]] = {
+    By.CLIENT: _client,
+    By.NAME: _name,
+    By.BAN: _of("tokgate", "ban"),
+    By.SERVICE: _of("tokgate", "service"),
+    By.NETWORK: _of("tokgate", "network"),
+    By.SIGNAL: _of("tokgate", "signal"),
+    By.REASON: _of("tokgate", "reason"),
+    By.ACTION: _of("event", "action"),
+    By.VERDICT: _of("tokgate", "verdict"),
+}
+_TRAFFIC: Final = frozenset(action.value for action in TRAFFIC)
+
+
+class Summariser:
+    """Counts line by line; `summary()` may be asked at any time."""
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        """Nothing counted yet."""
+        self._counters: Final = {by: _Counter(max_keys) for by in By}
+        self._records = self._events = self._junk = self._dropped = 0
+        self._first: str | None = None
+        self._last: str | None = None
+
+    def add(self, line: Line | Junk) -> None:
+        """Count a line."""
+        if isinstance(line, Junk):
+            self._junk += 1
+            return
+        record = line.record
+        self._records += 1
+        action = text_field(record, "event", "action")
+        if action == EventAction.LOG_GAP:
+            dropped = value_at(record, "tokgate", "gap", "dropped")
+            self._dropped += dropped if isinstance(dropped, int) else 0
+        if action not in _TRAFFIC:
+            return
+        self._events += 1
+        at = text_field(record, "@timestamp") or ""
+        self._first = at if self._first is None else min(self._first, at)
+        self._last = at if self._last is None else max(self._last, at)
+        keys = {by: key(record) for by, key in _KEYS.items()}
+        for by, text in keys.items():
+            self._counters[by].add((text,), at)
+        attempt = (keys[By.CLIENT], keys[By.NAME], keys[By.BAN], keys[By.NETWORK])
+        self._counters[By.ATTEMPT].add(attempt, at)
+
+    def summary(self, top: int | None = None) -> Summary:
+        """What was counted; each table cut to its `top` most frequent rows, the rest in `other`."""
+        tables = {by: counter.table(top) for by, counter in self._counters.items()}
+        return Summary(self._records, self._events, self._junk, self._dropped, self._first, self._last, tables)
+
+
+def summarise(lines: Iterable[Line | Junk], *, top: int | None = None, max_keys: int = MAX_KEYS) -> Summary:
+    """The summary of lines, in one pass."""
+    counting = Summariser(max_keys)
+    for line in lines:
+        counting.add(line)
+    return counting.summary(top)
