@@ -30,7 +30,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class InvalidAuthority:
-    """An authority that no conforming client sends. A server answers 400 (RFC 9112 §3.2)."""
+    """An authority that names no host to decide about; most are errors to be answered with 400 (RFC 9112 §3.2)."""
 
     raw: str
     problem: AuthorityProblem
