@@ -1,0 +1,281 @@
+"""The shipped policies as an organisation would load them: clean, self-tested, and pinned to the second.
+
+Embedded tests prove something only if they notice a mistake, so the mistakes are made here: shifted boundaries, missing
+bans, services and prefixes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from ipaddress import ip_network
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from tokgate.config.diagnostics import Code, render
+from tokgate.config.loader import Loaded, load
+from tokgate.config.policy_tests import PolicyTest, run_tests
+from tokgate.policy.bans import Action, Ban
+from tokgate.policy.decide import decide, findings
+from tokgate.policy.decision import Phase, Reason, Response, Signal, Verdict
+from tokgate.policy.snapshot import Policy, Snapshot, Track, compile_policy
+
+ROOT = Path(__file__).parents[2]
+POLICIES = ROOT / "policies"
+OWN_FILES = [POLICIES / "default.yaml", *sorted((POLICIES / "bans").glob("*.yaml"))]
+NOW = Instant("2026-01-01T00:00:00Z")
+"""After the last boundary of any shipped ban: nothing here depends on the day on which the tests run."""
+
+OVER = {
+    "belgium-federal-2023",
+    "belgium-federal-2023-extension",
+    "brussels-region-2023",
+    "wallonia-2023",
+    "wallonia-2023-extension",
+    "wallonia-brussels-federation-2023",
+}
+"""History is over, and the loader says so of exactly these."""
+
+DOCUMENTATION = [ip_network(n) for n in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")]
+APP = "www.tiktok.com"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    """All shipped policies, through the loader that `tokgate run` uses."""
+    return load(POLICIES, NOW)
+
+
+@pytest.fixture(scope="module")
+def policy(loaded: Loaded) -> Policy:
+    """The policy they make up."""
+    assert loaded.policy is not None, "\n".join(render(error) for error in loaded.errors)
+    return loaded.policy
+
+
+@pytest.fixture(scope="module")
+def snapshot(policy: Policy) -> Snapshot:
+    """The policy, compiled."""
+    return compile_policy(policy)
+
+
+def test_only_bans_that_are_over_draw_a_warning(loaded: Loaded, policy: Policy) -> None:
+    """The folder loads without an error, and with one warning for each ban that has ended and none besides."""
+    assert loaded.errors == ()
+    ban_at = {(ban.origin.file, ban.origin.line): name for name, ban in policy.bans.items() if ban.origin}
+    assert {warning.code for warning in loaded.warnings} == {Code.BAN_OVER}
+    assert sorted(ban_at[w.origin.file, w.origin.line] for w in loaded.warnings) == sorted(OVER)
+
+
+def test_embedded_tests_hold(loaded: Loaded, snapshot: Snapshot) -> None:
+    """Every test that a policy file carries passes."""
+    failed = [f"{r.test.origin}: {r.decision}" for r in run_tests(snapshot, loaded.tests) if not r.passed]
+    assert loaded.tests
+    assert failed == []
+
+
+def test_every_boundary_is_tested_on_both_sides(loaded: Loaded, snapshot: Snapshot) -> None:
+    """Each phase change of each ban, in each of its networks, has a test in the second before it and one after it."""
+    untested = [
+        f"{track.ban.name} in {network}, {change.phase} at {change.at}: no test {side}"
+        for track in snapshot.tracks
+        for network in track.networks
+        for change in track.schedule.changes
+        if change.at > Instant.MIN
+        for side, first, last in (
+            ("before", change.at.subtract(seconds=1), change.at.subtract(nanoseconds=1)),
+            ("after", change.at, change.at.add(seconds=1)),
+        )
+        if not any(first <= test.at <= last for test in _about(track, network, loaded.tests, snapshot))
+    ]
+    assert untested == []
+
+
+def _about(track: Track, network: str, tests: Sequence[PolicyTest], snapshot: Snapshot) -> Iterator[PolicyTest]:
+    """The tests that ask for a name of the ban's services from one of its networks."""
+    for test in tests:
+        match = snapshot.services.match(test.host)
+        banned = any(hit.service in track.ban.services and not hit.front for hit in match.hits)
+        if banned and network in snapshot.membership(str(test.client)).networks:
+            yield test
+
+
+def _notices(policy: Policy, tests: Sequence[PolicyTest]) -> bool:
+    """Whether some embedded test fails under a changed policy."""
+    return any(not result.passed for result in run_tests(compile_policy(policy), tests))
+
+
+def _with_ban(policy: Policy, ban: Ban) -> Policy:
+    return replace(policy, bans={**policy.bans, ban.name: ban})
+
+
+def _shifts(track: Track) -> Iterator[tuple[str, Instant, Callable[[Instant], Ban]]]:
+    """The boundaries of a ban that may change what happens, and the ban with one of them elsewhere."""
+    ban, schedule = track.ban, track.schedule
+    fixed = replace(ban, duration=None, expires=schedule.ends)
+    yield "start", schedule.starts, lambda at: replace(fixed, starts=at)
+    if schedule.ends is not None:
+        yield "end", schedule.ends, lambda at: replace(fixed, expires=at)
+    for change in schedule.changes:
+        if change.phase is Phase.MONITOR and ban.monitor_from is not None:
+            yield "monitoring", change.at, lambda at: replace(ban, monitor_from=at)
+
+
+def test_embedded_tests_notice_a_boundary_one_second_off(loaded: Loaded, policy: Policy, snapshot: Snapshot) -> None:
+    """A boundary shifted by a second either way fails an embedded test, wherever the shift changes a verdict at all."""
+    missed, caught = [], 0
+    for track in snapshot.tracks:
+        client = str(policy.networks[track.networks[0]].cidrs[0].network_address + 1)
+        for name, at, moved in _shifts(track):
+            for seconds in (-1, 1):
+                shifted = _with_ban(policy, moved(at.add(seconds=seconds)))
+                between = min(at, at.add(seconds=seconds))
+                before = decide(snapshot, client, APP, between).verdict
+                if decide(compile_policy(shifted), client, APP, between).verdict is before:
+                    continue  # held past its end, or another ban covers that second
+                caught += 1
+                if not _notices(shifted, loaded.tests):
+                    missed.append(f"{track.ban.name}: {name} {seconds:+d} s")
+    assert missed == []
+    assert caught > len(policy.bans)
+
+
+def _omissions(policy: Policy) -> Iterator[tuple[str, Policy]]:
+    """The policy with one thing forgotten, or one ban milder than decided."""
+    for name, ban in policy.bans.items():
+        yield f"without {name}", replace(policy, bans={n: b for n, b in policy.bans.items() if n != name})
+        milder = {Action.BLOCK: Action.WARN, Action.WARN: Action.MONITOR, Action.MONITOR: Action.WARN}
+        yield f"{name} milder", _with_ban(policy, replace(ban, action=milder[ban.action]))
+        for service in ban.services if len(ban.services) > 1 else ():
+            rest = tuple(s for s in ban.services if s != service)
+            yield f"{name} without {service}", _with_ban(policy, replace(ban, services=rest))
+    for name, network in policy.networks.items():
+        for cidr in network.cidrs:
+            rest_of = replace(network, cidrs=tuple(c for c in network.cidrs if c != cidr))
+            yield f"{name} without {cidr}", replace(policy, networks={**policy.networks, name: rest_of})
+
+
+def test_embedded_tests_notice_what_is_missing(loaded: Loaded, policy: Policy) -> None:
+    """A ban, service or prefix left out, or a ban that only warns, fails an embedded test."""
+    assert [what for what, changed in _omissions(policy) if not _notices(changed, loaded.tests)] == []
+
+
+@pytest.mark.parametrize("path", OWN_FILES, ids=lambda path: path.stem)
+def test_each_file_shows_what_it_leaves_alone(path: Path, loaded: Loaded, snapshot: Snapshot) -> None:
+    """Each file tests, while its ban is in force, another network, a stranger's name and a look-alike: all pass."""
+    tests = [test for test in loaded.tests if Path(test.origin.file) == path]
+    networks = {n.name for n in snapshot.policy.networks.values() if n.origin and Path(n.origin.file) == path}
+    starts = min(track.schedule.starts for track in snapshot.tracks if networks & set(track.networks))
+    passing = [test for test in tests if test.expect is Verdict.ALLOW and test.at >= starts]
+
+    def inside(test: PolicyTest) -> bool:
+        return bool(networks & snapshot.membership(str(test.client)).networks.keys())
+
+    def known(test: PolicyTest) -> bool:
+        return bool(snapshot.services.match(test.host).hits)
+
+    assert [test for test in passing if not inside(test) and known(test)]
+    assert [test for test in passing if inside(test) and not known(test) and "tiktok" not in test.host]
+    assert [test for test in passing if inside(test) and not known(test) and "tiktok" in test.host]
+
+
+@pytest.mark.parametrize(
+    ("network", "bans"),
+    [
+        ("belgium-federal", ["belgium-federal-2023", "belgium-federal-2023-extension", "belgium-federal-2024"]),
+        ("wallonia", ["wallonia-2023", "wallonia-2023-extension"]),
+    ],
+)
+def test_successive_bans_take_over_without_gap_or_overlap(network: str, bans: list[str], snapshot: Snapshot) -> None:
+    """From the first start to the last end exactly one of a body's bans refuses, and each in its turn."""
+    tracks = {track.ban.name: track for track in snapshot.tracks if network in track.networks}
+    assert set(tracks) == set(bans)
+    membership = snapshot.membership(str(snapshot.policy.networks[network].cidrs[0].network_address))
+    match = snapshot.services.match(APP)
+
+    def refusing(at: Instant) -> list[str]:
+        found = findings(snapshot, membership, match, at)
+        return [finding.track.ban.name for finding in found if finding.verdict is Verdict.BLOCK]
+
+    first = tracks[bans[0]].schedule.starts
+    assert refusing(first.subtract(nanoseconds=1)) == []
+    for name, following in zip(bans, [*bans[1:], None], strict=True):
+        schedule = tracks[name].schedule
+        assert refusing(schedule.starts) == [name]
+        if schedule.ends is not None:
+            assert refusing(schedule.ends.subtract(nanoseconds=1)) == [name]
+            assert refusing(schedule.ends) == ([following] if following else [])
+        else:
+            assert following is None
+            assert refusing(NOW) == [name]
+
+
+@pytest.mark.parametrize("ban", ["brussels-region-2023", "wallonia-brussels-federation-2023"])
+def test_a_review_that_is_due_holds_the_ban_and_says_so(ban: str, snapshot: Snapshot) -> None:
+    """A ban whose review is due goes on refusing, first as itself and from its end on as overdue."""
+    (track,) = (track for track in snapshot.tracks if track.ban.name == ban)
+    client = str(snapshot.policy.networks[track.networks[0]].cidrs[0].network_address)
+    end = track.schedule.ends
+    assert end is not None
+    for at, reason in ((end.subtract(nanoseconds=1), Reason.BAN_BLOCK), (end, Reason.BAN_OVERDUE)):
+        decision = decide(snapshot, client, APP, at)
+        assert (decision.verdict, decision.reason, decision.ban) == (Verdict.BLOCK, reason, ban)
+
+
+def test_parliament_opens_stores_on_its_own_network_only(snapshot: Snapshot) -> None:
+    """The corporate network's store traffic is read for TikTok's listings; guests' is left alone."""
+    listing = "https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically"
+    staff, guest = "198.51.100.65", "198.51.100.97"
+    assert decide(snapshot, staff, "play.google.com", NOW).reason is Reason.STORE_FRONT
+    assert decide(snapshot, staff, "play.google.com", NOW).response is Response.INSPECT
+    assert decide(snapshot, staff, listing, NOW, Signal.URL).verdict is Verdict.BLOCK
+    assert decide(snapshot, guest, "play.google.com", NOW).reason is Reason.NO_SERVICE
+
+
+def test_default_ban_holds_for_good(snapshot: Snapshot) -> None:
+    """Out of the box TikTok is refused on loopback, without a CA, at any time from now on."""
+    for client in ("127.0.0.1", "::1", "10.1.2.3"):
+        decision = decide(snapshot, client, APP, NOW)
+        assert (decision.verdict, decision.ban, decision.response) == (Verdict.BLOCK, "default-tiktok", Response.REFUSE)
+        assert decision.next_change is None
+
+
+def test_no_ban_takes_shared_names_along(policy: Policy, snapshot: Snapshot) -> None:
+    """What ByteDance's other apps share, and these apps themselves, pass everywhere."""
+    assert {service for ban in policy.bans.values() for service in ban.services} == {"tiktok", "tiktok-ads"}
+    for client in ("127.0.0.1", "192.0.2.1", "192.0.2.33", "198.51.100.65"):
+        assert decide(snapshot, client, "www.capcut.com", NOW).verdict is Verdict.ALLOW
+
+
+def test_bodies_have_networks_of_their_own(policy: Policy) -> None:
+    """No client is in two networks; the bodies' are documentation addresses, read in their own time zone."""
+    cidrs = [(name, cidr) for name, network in policy.networks.items() for cidr in network.cidrs]
+    assert [
+        (a, b) for (a, one), (b, two) in combinations(cidrs, 2) if one.version == two.version and one.overlaps(two)
+    ] == []
+    for name, network in policy.networks.items():
+        if name not in ("this-machine", "private-addresses"):
+            assert network.timezone == "Europe/Brussels"
+            assert {cidr.version for cidr in network.cidrs} == {4, 6}
+            assert all(any(c.version == d.version and c.subnet_of(d) for d in DOCUMENTATION) for c in network.cidrs)  # type: ignore[arg-type]
+
+
+def test_bans_say_who_decided_on_what_basis_and_whom_to_ask(policy: Policy) -> None:
+    """What the block page shows is there, and nobody real is named as the contact."""
+    for ban in policy.bans.values():
+        assert ban.authority
+        assert ban.basis
+        assert ban.contact is not None
+        assert ban.contact.endswith("@example.org")
+        assert ban.reference is None or ban.reference.startswith("https://")
+
+
+@pytest.mark.parametrize("path", sorted(POLICIES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(POLICIES)))
+def test_editors_find_the_schema(path: Path) -> None:
+    """Each file begins with the schema that an editor checks it against, by a path that leads there."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    prefix = "# yaml-language-server: $schema="
+    assert lines[0].startswith(prefix)
+    assert (path.parent / lines[0].removeprefix(prefix)).resolve() == ROOT / "schema" / "policy.schema.json"
+    assert "version: 1" in lines
