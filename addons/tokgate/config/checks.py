@@ -1,0 +1,108 @@
+"""What no single entry can show: references between entries, patterns said twice, networks inside networks."""
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from tokgate.config.diagnostics import Code
+from tokgate.config.models import NetworkModel, ServiceModel
+from tokgate.config.sections import Entry, Sections
+from tokgate.config.source import Place, Report
+from tokgate.config.suggest import did_you_mean
+from tokgate.policy.prefixes import IPNetwork
+
+_SUGGESTIONS: Final = 200
+"""For how many unknown names a near miss is looked for: among thousands of candidates it takes milliseconds each."""
+
+
+def check(sections: Sections, report: Report) -> None:
+    """All checks that do not depend on time."""
+    _references(sections, report)
+    for service in sections.services.values():
+        if service.model is not None:
+            _service(service, service.model, report)
+    _nested(sections, report)
+
+
+def _references(sections: Sections, report: Report) -> None:
+    spent = 0
+
+    def refer(entry: Entry[Any], word: str, place: Place, known: Collection[str], kind: str, code: Code) -> None:
+        nonlocal spent
+        if word in known or not sections.whole:  # what is missing may stand in the file that could not be read
+            return
+        spent += 1
+        hint = did_you_mean(word, known) if spent <= _SUGGESTIONS else ""
+        hint = hint or (f"; no {kind} is defined" if not known else "")
+        report.error(entry.source, place, code, f"unknown {kind} `{word}`{hint}")
+
+    for ban in sections.bans.values():
+        for key, known, kind, code in (
+            ("services", sections.services, "service", Code.UNKNOWN_SERVICE),
+            ("networks", sections.networks, "network", Code.UNKNOWN_NETWORK),
+        ):
+            seen: set[str] = set()
+            for word, place in ban.items(key):
+                refer(ban, word, place, known, kind, code)
+                if word in seen:
+                    report.warning(ban.source, place, Code.NAMED_TWICE, f"the {kind} `{word}` is named twice")
+                seen.add(word)
+    for exemption in sections.exemptions.values():
+        named = exemption.text("ban")
+        if named is not None:
+            refer(exemption, named, exemption.at("ban"), sections.bans, "ban", Code.UNKNOWN_BAN)
+
+
+def _service(entry: Entry[ServiceModel], model: ServiceModel, report: Report) -> None:
+    said: dict[tuple[str, str], Place] = {}
+
+    def once(kind: str, value: str, place: Place) -> None:
+        first = said.setdefault((kind, value), place)
+        if first is not place:
+            where = entry.source.origin(first)
+            report.warning(entry.source, place, Code.DUPLICATE_PATTERN, f"`{value}` is there already; first at {where}")
+
+    for kind in type(model.names).model_fields:
+        for value, (_, place) in zip(getattr(model.names, kind), entry.items("names", kind), strict=True):
+            once(kind, value, place)
+    for address, (_, place) in zip(model.addresses, entry.items("addresses"), strict=True):
+        once("address", str(address), place)
+    for store in type(model.store).model_fields:
+        for value, (_, place) in zip(getattr(model.store, store), entry.items("store", store), strict=True):
+            once(store, value, place)
+    if not said:
+        message = f"the service `{entry.name}` has no names, addresses or store listings: nothing belongs to it"
+        report.warning(entry.source, entry.place, Code.EMPTY_SERVICE, message)
+
+
+_Stated = tuple[IPNetwork, Entry[NetworkModel], Place]
+
+
+def _nested(sections: Sections, report: Report) -> None:
+    """Prefixes inside others, by one sweep over all in order, with a stack of those that are open."""
+    stated: list[_Stated] = [
+        (cidr, entry, place)
+        for entry in sections.networks.values()
+        if entry.model is not None
+        for cidr, (_, place) in zip(entry.model.cidrs, entry.items("cidrs"), strict=True)
+    ]
+    stated.sort(key=lambda each: (each[0].version, int(each[0].network_address), each[0].prefixlen))
+    stack: list[_Stated] = []
+    told: set[tuple[str, str]] = set()
+    for inner in stated:
+        cidr, entry, place = inner
+        while stack and not inside(cidr, stack[-1][0]):
+            stack.pop()
+        if stack:
+            outer, holder, _ = stack[-1]
+            same = "the same prefix as" if outer == cidr else "inside"
+            where = f"`{outer}`" if holder is entry else f"`{outer}` of the network `{holder.name}`"
+            narrow = "" if holder is entry else "; of equally strict bans that of the narrower prefix is reported"
+            if holder is entry or (entry.name, holder.name) not in told:
+                report.warning(entry.source, place, Code.NESTED_NETWORK, f"`{cidr}` is {same} {where}{narrow}")
+            told.add((entry.name, holder.name))
+        stack.append(inner)
+
+
+def inside(inner: IPNetwork, outer: IPNetwork) -> bool:
+    """Whether a prefix lies within another, or is the same."""
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]

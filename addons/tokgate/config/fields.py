@@ -1,0 +1,271 @@
+"""Text to values: times, durations, days, addresses, holidays. One function a kind; errors say what is allowed.
+
+All raise `PydanticCustomError` whose type is a `Code`, so that the models can use them as validators.
+"""
+
+import re
+from functools import cache
+from ipaddress import IPv6Network, ip_network
+from typing import Any, Final
+
+import holidays
+from pydantic_core import PydanticCustomError
+from whenever import Date, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
+
+from tokgate.config.diagnostics import Code
+from tokgate.config.suggest import did_you_mean, near
+from tokgate.policy.names import IPAddress, parse_address
+from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.schedule import Duration, Moment, holiday_calendar
+
+DAYS: Final = {day.name[:3].lower(): day for day in Weekday}
+"""`mon` to `sun`, in order."""
+
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+_MOMENT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}"
+    r"(?::[0-5][0-9](?:\.[0-9]{1,9})?)?(?P<offset>Z|[+-][0-9]{2}:?[0-9]{2})?\Z"
+)
+_CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z")
+_YEARS: Final = range(1900, 3001)
+"""Far from the ends of the calendar, so that no zone and no duration leads past them unnoticed."""
+
+MOMENT_SHAPE: Final = "`2023-03-10T08:00` (wall time), or with an offset `2023-03-10T08:00+01:00`"
+
+
+def wrong(code: Code, message: str) -> PydanticCustomError:
+    """An error in our own words; `message` is not a template."""
+    return PydanticCustomError(code.value, "{message}", {"message": message})
+
+
+def text(value: Any) -> str:
+    """Text that says something."""
+    if not isinstance(value, str):
+        kind = "nothing" if value is None else "a list" if isinstance(value, list) else "a mapping"
+        raise wrong(Code.WRONG_TYPE, f"must be text, not {kind}")
+    if not value.strip():
+        raise wrong(Code.BAD_VALUE, "must not be empty")
+    return value
+
+
+def one_line(value: Any) -> str:
+    """Text without line breaks: it is shown in tables and headers."""
+    line = text(value).strip()
+    if not line.isprintable():
+        raise wrong(Code.BAD_VALUE, "must be one line of printable text")
+    return line
+
+
+def link(value: Any) -> str:
+    """An address that a reader of the block page may follow."""
+    line = one_line(value)
+    if not re.match(r"https?://[^\s/]", line) or " " in line:
+        raise wrong(Code.BAD_VALUE, f"`{line}` is no web address: `https://…`")
+    return line
+
+
+def flag(value: Any) -> bool:
+    """`true` or `false`, as in YAML 1.2."""
+    if value in ("true", "True", "TRUE"):
+        return True
+    if value in ("false", "False", "FALSE"):
+        return False
+    raise wrong(Code.BAD_VALUE, f"must be `true` or `false`, not {_shown(value)}")
+
+
+def date(value: Any) -> Date:
+    """A calendar day."""
+    written = text(value)
+    if _DATE.match(written):
+        try:
+            return _in_range(Date.parse_iso(written))
+        except ValueError:
+            raise wrong(Code.BAD_TIME, f"`{written}` is not a day of the calendar") from None
+    hint = "; for a time of day use `expires`" if _MOMENT.match(written) else ""
+    raise wrong(Code.BAD_TIME, f"{_shown(written)} is no date: `2023-09-10`{hint}")
+
+
+def moment(value: Any) -> Moment:
+    """A date (its first instant), a wall time, or an instant."""
+    written = text(value)
+    if _DATE.match(written):
+        return date(written).at(Time.MIN)
+    return _time_of_day(written, f"a date, {MOMENT_SHAPE}")
+
+
+def expiry(value: Any) -> Moment:
+    """An exclusive end: a date alone would leave open whether that day is still included."""
+    written = text(value)
+    if _DATE.match(written):
+        raise wrong(
+            Code.DATE_ALONE,
+            f"a date alone does not say whether that day is still included: write `last_day: {written}` if it is, "
+            f"or the first instant after the ban: `expires: {written}T00:00`",
+        )
+    return _time_of_day(written, MOMENT_SHAPE)
+
+
+def until(value: Any) -> Moment:
+    """The exclusive end of an exemption."""
+    written = text(value)
+    if _DATE.match(written):
+        day = date(written)
+        raise wrong(
+            Code.DATE_ALONE,
+            f"a date alone does not say whether that day is still included: write `{day.add(days=1)}T00:00` if it is, "
+            f"`{written}T00:00` if not",
+        )
+    return _time_of_day(written, MOMENT_SHAPE)
+
+
+def _time_of_day(written: str, allowed: str) -> Moment:
+    found = _MOMENT.match(written)
+    if found is None:
+        hint = "; midnight at the end of a day is `00:00` of the next" if re.search(r"[T ]24:00", written) else ""
+        raise wrong(Code.BAD_TIME, f"{_shown(written)} is no time; allowed: {allowed}{hint}")
+    try:
+        if found["offset"]:
+            instant = OffsetDateTime.parse_iso(written)
+            _in_range(instant.date())
+            return instant.to_instant()
+        wall = PlainDateTime.parse_iso(written)
+        _in_range(wall.date())
+        return wall
+    except ValueError:
+        hint = "; midnight at the end of a day is `00:00` of the next" if re.search(r"[T ]24:00", written) else ""
+        raise wrong(Code.BAD_TIME, f"`{written}` is not a time of the calendar{hint}") from None
+
+
+def _in_range(day: Date) -> Date:
+    if day.year not in _YEARS:
+        raise wrong(Code.BAD_TIME, f"the year {day.year} is out of range: {_YEARS[0]} to {_YEARS[-1]}")
+    return day
+
+
+def duration(value: Any) -> Duration:
+    """A positive ISO 8601 duration."""
+    written = text(value)
+    example = "`P6M`, `P2W`, `P90D`, `P1Y6M`, `PT36H`"
+    try:
+        parsed = ItemizedDelta.parse_iso(written)
+    except ValueError:
+        raise wrong(Code.BAD_DURATION, f"{_shown(written)} is no ISO 8601 duration: {example}") from None
+    if parsed.sign() < 0:
+        raise wrong(Code.BAD_DURATION, f"`{written}` is negative: a ban ends after it starts")
+    if parsed.sign() == 0:
+        raise wrong(Code.BAD_DURATION, f"`{written}` lasts no time at all")
+    return parsed
+
+
+def clock(value: Any) -> Time:
+    """A time of day for the start of a window."""
+    written = text(value)
+    found = _CLOCK.match(written)
+    if found:
+        return Time(int(found[1]), int(found[2]))
+    if written == "24:00":
+        raise wrong(Code.BAD_TIME, "`24:00` is the end of a day: only `to` can have it")
+    padded = f"0{written}"
+    hint = f"; did you mean `{padded}`?" if _CLOCK.match(padded) else ": `08:00`"
+    raise wrong(Code.BAD_TIME, f"{_shown(written)} is no time of day{hint}")
+
+
+def closing(value: Any) -> Time:
+    """A time of day for the end of a window; `24:00` is the midnight that ends the day."""
+    return Time.MIN if value == "24:00" else clock(value)
+
+
+def days(value: Any) -> frozenset[Weekday]:
+    """One day, a range of days (`sat-mon` passes the weekend), or a list of these."""
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise wrong(Code.BAD_DAYS, f"names no day; allowed: {', '.join(DAYS)}, ranges as `mon-fri`, and lists")
+    return frozenset(day for item in items for day in _day_range(text(item)))
+
+
+def _day_range(written: str) -> list[Weekday]:
+    names = list(DAYS)
+    first, dash, last = (part.strip().lower() for part in written.partition("-"))
+    for name in (first, last) if dash else (first,):
+        if name not in DAYS:
+            meant = near(name[:3], names)
+            hint = f"; did you mean `{meant}`?" if meant else ""
+            raise wrong(
+                Code.BAD_DAYS, f"`{name}` is no day{hint} Allowed: {', '.join(names)}, ranges as `mon-fri`, and lists"
+            )
+    start = names.index(first)
+    count = (names.index(last) - start) % 7 + 1 if dash else 1
+    return [DAYS[names[(start + offset) % 7]] for offset in range(count)]
+
+
+def holiday_codes(value: Any) -> tuple[str, ...]:
+    """Country codes, or country and subdivision, whose public holidays are known."""
+    items = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(_holiday_code(text(item)) for item in items))
+
+
+def _holiday_code(written: str) -> str:
+    countries = holidays.list_supported_countries(include_aliases=True)
+    country, dash, subdivision = written.partition("-")
+    if country not in countries:
+        meant = country.upper()
+        hint = f"; did you mean `{meant + dash + subdivision}`?" if meant in countries else ": `BE`, `DE-BY`"
+        raise wrong(Code.UNKNOWN_HOLIDAYS, f"no public holidays are known for `{country}`{hint}")
+    try:
+        holiday_calendar(written)
+    except NotImplementedError:
+        hint = did_you_mean(subdivision, countries[country])
+        raise wrong(Code.UNKNOWN_HOLIDAYS, f"`{country}` has no subdivision `{subdivision}`{hint}") from None
+    return written
+
+
+def cidr(value: Any) -> IPNetwork:
+    """An IPv4 or IPv6 prefix without host bits; an address alone stands for itself."""
+    written = text(value)
+    try:
+        network = ip_network(written)
+    except ValueError:
+        try:
+            meant = ip_network(written, strict=False)
+        except ValueError:
+            example = "`10.32.0.0/14`, `2001:db8:32::/48`, `192.0.2.7`"
+            raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no network: {example}") from None
+        raise wrong(Code.HOST_BITS, f"`{written}` has host bits set; the network is `{meant}`") from None
+    if isinstance(network, IPv6Network):
+        if "%" in written:
+            raise wrong(Code.BAD_CIDR, f"`{written}` has an interface: leave out what follows the `%`")
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None and network.prefixlen >= 96:
+            meant = ip_network((mapped, network.prefixlen - 96))
+            raise wrong(Code.BAD_CIDR, f"`{written}` is IPv4 in IPv6, which is read as IPv4: write `{meant}`")
+    return network
+
+
+def address(value: Any) -> IPAddress:
+    """One client's address."""
+    written = text(value)
+    parsed = parse_address(written)
+    if parsed is None:
+        raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no address: `10.32.1.1`, `2001:db8:32::1`")
+    return parsed
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def timezone(value: Any) -> str:
+    """A name of the IANA time zone database."""
+    written = text(value)
+    if written not in _zones():
+        meant = near(written, _zones())
+        hint = f"; did you mean `{meant}`?" if meant else ": IANA names as `Europe/Brussels`, or `UTC`"
+        raise wrong(Code.UNKNOWN_TIMEZONE, f"unknown time zone `{written}`{hint}")
+    return written
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return f"`{value if len(value) <= 60 else value[:57] + '...'}`"
+    return "nothing" if value is None else "a list" if isinstance(value, list) else "a mapping"

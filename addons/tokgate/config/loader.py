@@ -1,0 +1,82 @@
+"""Loading: a file or folder to a policy, or to everything that is wrong with it. Never raises for bad input."""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from whenever import Instant
+
+from tokgate.config import build, checks, files, timing
+from tokgate.config.diagnostics import Code, Diagnostic, Level
+from tokgate.config.nodes import compose
+from tokgate.config.policy_tests import PolicyTest, build_tests
+from tokgate.config.sections import Sections
+from tokgate.config.source import Place, Report, decode
+from tokgate.policy.snapshot import Policy
+
+Progress = Callable[[int, int], None]
+"""Called with (files read, files) while loading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was read; `policy` is None when there is any error."""
+
+    policy: Policy | None
+    diagnostics: tuple[Diagnostic, ...]
+    tests: tuple[PolicyTest, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def errors(self) -> tuple[Diagnostic, ...]:
+        """What keeps the policy from loading."""
+        return tuple(each for each in self.diagnostics if each.level is Level.ERROR)
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """What is probably not meant."""
+        return tuple(each for each in self.diagnostics if each.level is Level.WARNING)
+
+
+def load(path: Path, now: Instant, progress: Progress | None = None) -> Loaded:
+    """Read a policy file, or all below a folder. `now` only decides what counts as over."""
+    report = Report()
+    with _collector_paused():
+        paths = files.policy_files(path, report)
+        sections = Sections(whole=not report.diagnostics)
+        for done, each in enumerate(paths, 1):
+            _read(each, sections, report)
+            if progress is not None:
+                progress(done, len(paths))
+        checks.check(sections, report)
+        timing.check(sections, now, report)
+        if any(each.level is Level.ERROR for each in report.diagnostics):
+            return Loaded(None, report.sorted(), (), paths)
+        return Loaded(build.policy(sections), report.sorted(), build_tests(sections), paths)
+
+
+def _read(path: Path, sections: Sections, report: Report) -> None:
+    before = len(report.diagnostics)
+    data = files.read(path, report)
+    source = None if data is None else decode(str(path), data, report)
+    root = None if source is None else compose(source, report)
+    if source is not None and root is not None:
+        sections.add(source, root, report)
+    elif source is not None and len(report.diagnostics) == before:
+        report.warning(source, Place(1, 1), Code.EMPTY_FILE, "the file is empty")
+    else:
+        sections.whole = False
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Hundreds of thousands of new objects, none of them garbage: looking for cycles would double the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,316 @@
+"""The format of policy files as pydantic models: every key with its meaning, for validation and for the JSON Schema.
+
+Scalars arrive as the text that was written; each key says what its text means.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
+from whenever import Date, Time, Weekday
+
+from tokgate.config import fields, patterns
+from tokgate.config.diagnostics import Code
+from tokgate.config.suggest import listed, near
+from tokgate.policy.bans import Action, EchOuter, MissingSni, OnError, OnExpiry, UnknownClients
+from tokgate.policy.decision import Response, Verdict
+from tokgate.policy.names import IPAddress
+from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.schedule import Duration, Moment
+
+IDENTIFIER: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""What services, networks, bans and exemptions are called."""
+
+
+def _string(**more: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "minLength": 1, **more})
+
+
+def _one_or_list(**item: Any) -> WithJsonSchema:
+    item = {"type": "string", **item}
+    return WithJsonSchema({"anyOf": [item, {"type": "array", "minItems": 1, "items": item}]})
+
+
+def _one_of[E: StrEnum](*allowed: E) -> PlainValidator:
+    """A validator for a closed set of words."""
+    words = {member.value: member for member in allowed}
+
+    def choose(value: Any) -> E:
+        written = fields.text(value)
+        if written not in words:
+            meant = near(written, words)
+            hint = f"did you mean `{meant}`? Allowed" if meant else "allowed"
+            raise fields.wrong(Code.BAD_VALUE, f"`{written}` is not known here; {hint}: {listed(words)}")
+        return words[written]
+
+    return PlainValidator(choose)
+
+
+def _words(*allowed: StrEnum) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "enum": [member.value for member in allowed]})
+
+
+_DATE_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}"
+_TIME_PATTERN: Final = r"[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"
+
+Text = Annotated[str, PlainValidator(fields.text), _string()]
+Line = Annotated[str, PlainValidator(fields.one_line), _string(pattern=r"^[^\n]*$")]
+Link = Annotated[str, PlainValidator(fields.link), _string(pattern="^https?://", format="uri")]
+Flag = Annotated[bool, PlainValidator(fields.flag), WithJsonSchema({"type": "boolean"})]
+Identifier = Annotated[str, PlainValidator(fields.text), _string(pattern=IDENTIFIER)]
+When = Annotated[Moment, PlainValidator(fields.moment), _string(pattern=f"{_DATE_PATTERN}({_TIME_PATTERN[:-1]})?$")]
+Expiry = Annotated[Moment, PlainValidator(fields.expiry), _string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
+Until = Annotated[Moment, PlainValidator(fields.until), _string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
+Day = Annotated[Date, PlainValidator(fields.date), _string(pattern=_DATE_PATTERN + "$")]
+Lasting = Annotated[Duration, PlainValidator(fields.duration), _string(pattern="^[Pp]")]
+Opening = Annotated[Time, PlainValidator(fields.clock), _string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+Closing = Annotated[Time, PlainValidator(fields.closing), _string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+Days = Annotated[
+    frozenset[Weekday],
+    PlainValidator(fields.days),
+    _one_or_list(pattern=rf"^({'|'.join(fields.DAYS)})(-({'|'.join(fields.DAYS)}))?$"),
+]
+Holidays = Annotated[tuple[str, ...], PlainValidator(fields.holiday_codes), _one_or_list(pattern="^[A-Z]{2,3}(-.+)?$")]
+Cidr = Annotated[IPNetwork, PlainValidator(fields.cidr), _string()]
+Client = Annotated[IPAddress, PlainValidator(fields.address), _string()]
+Zone = Annotated[str, PlainValidator(fields.timezone), _string()]
+ExpiryChoice = Annotated[OnExpiry, _one_of(*OnExpiry), _words(*OnExpiry)]
+ActionChoice = Annotated[Action, _one_of(*Action), _words(*Action)]
+ResponseChoice = Annotated[Response, _one_of(Response.REFUSE, Response.PAGE), _words(Response.REFUSE, Response.PAGE)]
+UnknownClientsChoice = Annotated[UnknownClients, _one_of(*UnknownClients), _words(*UnknownClients)]
+OnErrorChoice = Annotated[OnError, _one_of(*OnError), _words(*OnError)]
+MissingSniChoice = Annotated[MissingSni, _one_of(*MissingSni), _words(*MissingSni)]
+EchOuterChoice = Annotated[EchOuter, _one_of(*EchOuter), _words(*EchOuter)]
+VerdictChoice = Annotated[Verdict, _one_of(*Verdict), _words(*Verdict)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+
+class NamesModel(_Model):
+    """Name patterns. They match whole labels of a host name, never parts of a word."""
+
+    suffix: list[Annotated[str, PlainValidator(patterns.suffix), _string()]] = Field(
+        default=[], description="These names and all names below them. No public suffixes.", examples=[["tiktok.com"]]
+    )
+    exact: list[Annotated[str, PlainValidator(patterns.exact), _string()]] = Field(
+        default=[], description="These names alone.", examples=[["analytics.example.org"]]
+    )
+    label: list[Annotated[str, PlainValidator(patterns.label), _string(pattern=r"^[^.]+$")]] = Field(
+        default=[],
+        description="The label registered under any public suffix: `tiktok` takes in tiktok.com and tiktok.co.uk with "
+        "all names below them.",
+        examples=[["tiktok"]],
+    )
+    regex: list[Annotated[str, PlainValidator(patterns.regex), _string(maxLength=1000)]] = Field(
+        default=[],
+        description="Regular expressions (RE2 syntax, linear time) that match the whole name, in lower case, without "
+        "a trailing dot.",
+        examples=[["p16-(va|sg)-default\\.akamaized\\.net"]],
+    )
+
+
+_STORE_IDS: Any = {
+    name: (
+        list[
+            Annotated[
+                str,
+                PlainValidator(patterns.store_id(name)),
+                WithJsonSchema({"type": ["string", "integer"]} if name == "apple" else {"type": "string"}),
+            ]
+        ],
+        Field(default=[], description=f"Listings in `{name}`.", examples=[[patterns.STORE_EXAMPLES.get(name, "…")]]),
+    )
+    for name in patterns.STORE_NAMES
+}
+StoresModel: Any = create_model("StoresModel", __base__=_Model, __doc__="An app's identifiers, by store.", **_STORE_IDS)
+
+
+class ServiceModel(_Model):
+    """A named set of name patterns, addresses and store listings."""
+
+    title: Line | None = Field(default=None, description="What people call it. Default: the name.", examples=["TikTok"])
+    description: Text | None = Field(default=None, description="For those who read the policy.")
+    names: NamesModel = Field(default=NamesModel(), description="Which host names belong to it.")
+    addresses: list[Cidr] = Field(
+        default=[], description="Prefixes that belong to this service alone.", examples=[["192.0.2.0/24"]]
+    )
+    store: StoresModel = Field(
+        default=StoresModel(),
+        description="App store listings: what `inspect_stores` looks for.",
+        examples=[{"apple": ["835599320"]}],
+    )
+
+
+class NetworkModel(_Model):
+    """A named set of client addresses with a time zone."""
+
+    title: Line | None = Field(default=None, description="What people call it.")
+    cidrs: list[Cidr] = Field(
+        min_length=1,
+        description="The clients' prefixes, without host bits.",
+        examples=[["10.32.0.0/14", "2001:db8:32::/48"]],
+    )
+    timezone: Zone = Field(
+        default="UTC",
+        description="The zone in which dates, wall times and windows of its bans are read (IANA name).",
+        examples=["Europe/Brussels"],
+    )
+
+
+class WindowModel(_Model):
+    """When a ban applies within the week, in the zone of the network. What is left out is not limited."""
+
+    days: Days = Field(
+        default=frozenset(Weekday),
+        description="A day, a range (`mon-fri`, `sat-mon`) or a list of these. A window belongs to the day on which it "
+        "begins. Default: every day.",
+        examples=["mon-fri", ["mon", "wed-fri"]],
+    )
+    start: Opening = Field(
+        default=Time.MIN, alias="from", description="First minute, `HH:MM`. Default: 00:00.", examples=["08:00"]
+    )
+    end: Closing = Field(
+        default=Time.MIN,
+        alias="to",
+        description="End, exclusive, `HH:MM`; at or before `from` it is on the next day. Default: 24:00.",
+        examples=["18:00", "24:00"],
+    )
+    except_holidays: Holidays = Field(
+        default=(),
+        description="No window begins on public holidays of these countries (`BE`) or subdivisions (`DE-BY`).",
+        examples=["BE", ["BE", "LU"]],
+    )
+
+
+class BanModel(_Model):
+    """Services × networks × time × action, with its authority and legal basis.
+
+    Dates and wall times are read in the zone of each network, unless they carry an offset.
+    """
+
+    title: Line = Field(description="What the ban is called on the page and in the log.")
+    description: Text | None = Field(default=None, description="Shown on the page: what people should know or do.")
+    authority: Line | None = Field(
+        default=None, description="Who decided.", examples=["Belgian National Security Council"]
+    )
+    basis: Line | None = Field(
+        default=None, description="On which legal basis.", examples=["Circular 716 of 17 March 2023"]
+    )
+    reference: Link | None = Field(
+        default=None, description="Where to read it; shown on the page, logged as `rule.reference`."
+    )
+    contact: Line | None = Field(default=None, description="Whom to ask.", examples=["servicedesk@example.org"])
+    services: list[Identifier] = Field(
+        min_length=1, description="What is banned: names of services.", examples=[["tiktok"]]
+    )
+    networks: list[Identifier] = Field(min_length=1, description="For whom: names of networks.", examples=[["offices"]])
+    announced: When | None = Field(
+        default=None, description="From when the ban is known, without effect. Default: always."
+    )
+    monitor_from: When | None = Field(default=None, description="From when hits are logged, before it starts.")
+    warn_from: When | None = Field(default=None, description="From when people are warned, before it starts.")
+    starts: When = Field(description="From when `action` applies.", examples=["2023-03-10", "2023-03-10T00:00"])
+    expires: Expiry | None = Field(
+        default=None,
+        description="First instant after the ban. Give at most one of `expires`, `duration` and "
+        "`last_day`; none: until lifted.",
+    )
+    duration: Lasting | None = Field(
+        default=None,
+        description="How long it lasts from `starts` (ISO 8601; months are calendar months).",
+        examples=["P6M"],
+    )
+    last_day: Day | None = Field(
+        default=None, description="Last day on which it applies, inclusive.", examples=["2023-09-09"]
+    )
+    on_expiry: ExpiryChoice = Field(
+        default=OnExpiry.LAPSE,
+        description="`lapse`: the ban ends. `hold`: it stays in force and is reported as overdue.",
+    )
+    windows: list[WindowModel] = Field(default=[], description="When it applies within the week. Default: always.")
+    action: ActionChoice = Field(
+        default=Action.BLOCK,
+        description="What is done from `starts` on.",
+    )
+    response: ResponseChoice = Field(
+        default=Response.REFUSE,
+        description="`refuse`: the connection is refused, nothing is decrypted. `page`: this name only is decrypted, "
+        "to show a page (status 451).",
+    )
+    inspect_stores: Flag = Field(
+        default=False,
+        description="Open the app stores' own web hosts to refuse the listings of banned apps; other listings pass.",
+    )
+
+
+class ExemptionModel(_Model):
+    """A reasoned hole in one ban for some clients. It always ends."""
+
+    ban: Identifier = Field(description="Name of the ban.")
+    clients: list[Cidr] = Field(min_length=1, description="Who is exempt.", examples=[["10.32.9.0/28"]])
+    starts: When | None = Field(default=None, description="From when. Default: always.")
+    until: Until = Field(description="First instant at which it no longer holds.", examples=["2023-06-30T18:00"])
+    reason: Line = Field(description="Why.", examples=["Monitoring of public statements"])
+    ticket: Line | None = Field(default=None, description="Where the request was made.")
+
+
+class SettingsModel(_Model):
+    """What holds for the whole policy."""
+
+    unknown_clients: UnknownClientsChoice = Field(
+        default=UnknownClients.ALLOW,
+        description="A client in no network.",
+    )
+    on_error: OnErrorChoice = Field(
+        default=OnError.BLOCK,
+        description="What an internal error decides for names of banned services; all else passes.",
+    )
+    missing_sni: MissingSniChoice = Field(
+        default=MissingSni.CHECK_ADDRESS,
+        description="A TLS connection that names no host.",
+    )
+    ech_outer: EchOuterChoice = Field(
+        default=EchOuter.ALLOW,
+        description="A TLS connection whose real name is encrypted (ECH, RFC 9849).",
+    )
+
+
+class TestModel(_Model):
+    """What the policy must decide: run by `tokgate check`."""
+
+    __test__ = False
+
+    client: Client = Field(description="Address of the client.", examples=["10.32.1.1"])
+    host: Text | None = Field(
+        default=None, description="The name it asks for. Default: the host of `url`.", examples=["www.tiktok.com"]
+    )
+    url: Link | None = Field(default=None, description="The URL it asks for, where one is seen.")
+    at: When = Field(
+        description="When; without an offset in the zone of the narrowest network that holds the client, else UTC.",
+        examples=["2023-03-09T23:59:59+01:00"],
+    )
+    expect: VerdictChoice = Field(description="The verdict.")
+
+
+def _format_version(value: Any) -> int:
+    if value != "1":
+        raise fields.wrong(Code.FORMAT_VERSION, "unknown version of the policy format; this program reads `version: 1`")
+    return 1
+
+
+class PolicyFile(_Model):
+    """A tokgate policy file. A policy is all files of a folder together; any file may hold any section."""
+
+    version: Annotated[Literal[1], PlainValidator(_format_version), WithJsonSchema({"const": 1})] = Field(
+        default=1, description="Version of the format."
+    )
+    services: dict[Identifier, ServiceModel] = Field(default={}, description="What can be banned, by name.")
+    networks: dict[Identifier, NetworkModel] = Field(default={}, description="Who can be under a ban, by name.")
+    bans: dict[Identifier, BanModel] = Field(default={}, description="What is banned for whom and when, by name.")
+    exemptions: dict[Identifier, ExemptionModel] = Field(default={}, description="Time-limited holes in bans, by name.")
+    settings: SettingsModel = Field(
+        default=SettingsModel(), description="What holds for the whole policy; each key in one file only."
+    )
+    tests: list[TestModel] = Field(default=[], description="What the policy must decide, checked by `tokgate check`.")

@@ -1,0 +1,264 @@
+"""YAML text to a graph of nodes with positions. Scalars keep the text as written: what it means is for the key to say.
+
+So `22:00`, `2023-03-10` and `NO` are text here, never a sexagesimal number, a timestamp or a boolean (YAML 1.1). Built
+from the parser's events without recursion, so that no file can exhaust the stack; aliases are counted, never copied.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+
+from tokgate.config.diagnostics import Code
+from tokgate.config.source import Place, Report, Source
+
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+MAX_DEPTH: Final = 32
+"""Deepest nesting; the format needs 6."""
+MAX_EXPANSION: Final = 500_000
+"""How many nodes all aliases of a file may stand for together: enough for any use of anchors, not for a bomb."""
+
+_STRING_TAGS: Final = {None, "!", "tag:yaml.org,2002:str"}
+_NULLS: Final = {"", "~", "null", "Null", "NULL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """Text as written; `null` when nothing was written, or YAML's words for nothing."""
+
+    text: str
+    null: bool
+    place: Place
+    size: int = 1
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A list."""
+
+    place: Place
+    items: "list[Node]" = field(default_factory=list)
+    size: int = 1
+
+
+@dataclass(slots=True)
+class Mapping:
+    """Keys to values, each with the key's own place."""
+
+    place: Place
+    entries: "dict[str, tuple[Scalar, Node]]" = field(default_factory=dict)
+    size: int = 1
+
+    def get(self, key: str) -> "Node | None":
+        """The value of a key."""
+        found = self.entries.get(key)
+        return found[1] if found else None
+
+
+Node = Scalar | Sequence | Mapping
+
+
+def plain(node: Node) -> Any:
+    """The node as dicts, lists, text and None; bounded by the file's size and MAX_EXPANSION."""
+    if isinstance(node, Scalar):
+        return None if node.null else node.text
+    if isinstance(node, Sequence):
+        return [plain(item) for item in node.items]
+    return {key: plain(value) for key, (_, value) in node.entries.items()}
+
+
+class _Fatal(Exception):
+    """The rest of the file can't be read."""
+
+
+def compose(source: Source, report: Report) -> Node | None:
+    """The file's one document; None, with a diagnostic, when there is none or it can't be read."""
+    composer = _Composer(source, report)
+    try:
+        return composer.document()
+    except _Fatal:
+        return None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(1, 1) if mark is None else Place(mark.line + 1, mark.column + 1, 1)
+        line = source.line(place.line) or ""
+        if error.problem and "start any token" in error.problem and line[place.column - 1 : place.column] == "\t":
+            report.error(source, place, Code.TAB, "a tab: YAML is indented with spaces only")
+        else:
+            report.error(source, place, Code.SYNTAX, _in_our_words(error, line[place.column - 1 : place.column]))
+    except yaml.YAMLError as error:
+        report.error(source, Place(1, 1), Code.SYNTAX, f"not YAML: {error}".splitlines()[0])
+    return None
+
+
+_PROBLEMS: Final = {
+    "mapping values are not allowed": "a `: ` is not allowed here: put the value in quotes, or mend the indentation",
+    "could not find expected ':'": "a key without `: ` before this place",
+    "did not find expected key": "the indentation or the quotes before this place are not right: a key was expected",
+    "did not find expected ',' or ']'": "the list that was opened with `[` is not closed, or lacks a comma",
+    "did not find expected ',' or '}'": "the mapping that was opened with `{` is not closed, or lacks a comma",
+    "did not find expected '-'": "a list and keys are mixed: each item starts with `- ` in the same column",
+    "block sequence entries are not allowed": "a `- ` is not allowed here: start the list on a line of its own",
+    "found unexpected end of stream": "the file ends within quotes",
+    "unknown escape character": "unknown escape: in double quotes write `\\\\` for a backslash, or use single quotes",
+    "maximum nesting depth": "nested too deeply",
+    "incompatible YAML document": "the `%YAML` line asks for a version of YAML that can't be read: leave it out",
+    "expected <document start>": "something follows the end of the document",
+}
+
+
+def _in_our_words(error: yaml.MarkedYAMLError, character: str) -> str:
+    problem = error.problem or error.context or "unreadable"
+    if "start any token" in problem:
+        return f"a value can't begin with `{character}`: put it in quotes"
+    ours = next((text for key, text in _PROBLEMS.items() if key in problem), f"not YAML: {problem}")
+    if error.context_mark and error.problem_mark and error.context_mark.line != error.problem_mark.line:
+        ours += f" (began on line {error.context_mark.line + 1})"
+    return ours
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection that is being read; for mappings, the key that waits for its value."""
+
+    node: Sequence | Mapping
+    anchor: str | None
+    key: Scalar | None = None
+    at_key: bool = True
+    merges: list[tuple[Node, Place]] = field(default_factory=list)
+
+
+class _Composer:
+    """One pass over the events of one file, with a stack of open collections."""
+
+    def __init__(self, source: Source, report: Report) -> None:
+        """Nothing is read yet."""
+        self._source = source
+        self._report = report
+        self._anchors: dict[str, Node | None] = {}  # None while the anchored collection is open
+        self._stack: list[_Open] = []
+        self._root: Node | None = None
+        self._expanded = 0
+
+    def document(self) -> Node | None:
+        """Read all events; an error in one node does not stop the reading."""
+        started = False
+        for event in self._events():
+            if isinstance(event, yaml.ScalarEvent):
+                self._scalar(event)
+            elif isinstance(event, yaml.MappingStartEvent):
+                self._open(event, Mapping(_place(event)))
+            elif isinstance(event, yaml.SequenceStartEvent):
+                self._open(event, Sequence(_place(event)))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                self._close()
+            elif isinstance(event, yaml.AliasEvent):
+                self._alias(event)
+            elif isinstance(event, yaml.DocumentStartEvent):
+                if started:
+                    self._error(_place(event), Code.SEVERAL_DOCUMENTS, "a second document: a policy file holds one")
+                    raise _Fatal
+                started = True
+        return self._root
+
+    def _events(self) -> Iterator[Any]:
+        yield from yaml.parse(self._source.text, Loader=_LOADER)
+
+    def _error(self, place: Place, code: Code, message: str) -> None:
+        self._report.error(self._source, place, code, message)
+
+    def _scalar(self, event: Any) -> None:
+        self._check_tag(event)
+        bare = event.style in (None, "") and event.tag is None
+        node = Scalar(event.value, bare and event.value in _NULLS, _place(event))
+        if event.anchor:
+            self._anchors[event.anchor] = node
+        self._add(node)
+
+    def _check_tag(self, event: Any) -> None:
+        if event.tag not in _STRING_TAGS:
+            self._error(
+                _place(event), Code.TAG, f"the tag `{event.tag}` is not allowed: policies hold text, lists and mappings"
+            )
+
+    def _open(self, event: Any, node: Sequence | Mapping) -> None:
+        self._check_tag(event)
+        if len(self._stack) >= MAX_DEPTH:
+            self._error(node.place, Code.TOO_DEEP, f"nested more than {MAX_DEPTH} levels deep")
+            raise _Fatal
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        self._stack.append(_Open(node, event.anchor))
+
+    def _close(self) -> None:
+        top = self._stack.pop()
+        for merged, place in top.merges:
+            self._merge(top.node, merged, place)
+        if top.anchor:
+            self._anchors[top.anchor] = top.node
+        self._add(top.node)
+
+    def _alias(self, event: Any) -> None:
+        place, name = _place(event), event.anchor
+        if name not in self._anchors:
+            known = ", ".join(f"`&{anchor}`" for anchor in self._anchors) or "none"
+            self._error(place, Code.ALIAS, f"`*{name}` has no anchor before it (anchors so far: {known})")
+            raise _Fatal
+        node = self._anchors[name]
+        if node is None:
+            self._error(place, Code.ALIAS, f"`*{name}` stands inside what it refers to: it would never end")
+            raise _Fatal
+        self._expanded += node.size
+        if self._expanded > MAX_EXPANSION:
+            self._error(
+                place, Code.EXPANSION, f"aliases stand for more than {MAX_EXPANSION:,} values: is this an anchor bomb?"
+            )
+            raise _Fatal
+        self._add(node)
+
+    def _add(self, node: Node) -> None:
+        """Put a complete node where it belongs."""
+        if not self._stack:
+            self._root = node
+            return
+        top = self._stack[-1]
+        top.node.size += node.size
+        if isinstance(top.node, Sequence):
+            top.node.items.append(node)
+        elif top.at_key:
+            top.key, top.at_key = self._key(node), False
+        else:
+            key, top.key, top.at_key = top.key, None, True
+            if key is None:
+                return
+            if key.text == "<<":
+                top.merges.append((node, key.place))
+            elif key.text in top.node.entries:
+                first = top.node.entries[key.text][0].place
+                where = self._source.origin(first)
+                self._error(key.place, Code.DUPLICATE_KEY, f"the key `{key.text}` is given twice; first at {where}")
+            else:
+                top.node.entries[key.text] = (key, node)
+
+    def _key(self, node: Node) -> Scalar | None:
+        if isinstance(node, Scalar) and not node.null:
+            return node
+        self._error(node.place, Code.BAD_KEY, "a key must be a word")
+        return None
+
+    def _merge(self, into: Sequence | Mapping, node: Node, place: Place) -> None:
+        """The merge key `<<` (https://yaml.org/type/merge.html): what the mapping says itself goes before."""
+        for each in node.items if isinstance(node, Sequence) else [node]:
+            if not isinstance(each, Mapping) or not isinstance(into, Mapping):
+                self._error(place, Code.ALIAS, "`<<` takes a mapping, or a list of mappings")
+                return
+            for key, entry in each.entries.items():
+                into.entries.setdefault(key, entry)
+
+
+def _place(event: Any) -> Place:
+    start, end = event.start_mark, event.end_mark
+    length = end.column - start.column if start.line == end.line else 1
+    return Place(start.line + 1, start.column + 1, max(1, length))

@@ -1,0 +1,200 @@
+"""The policy in force: read at start, read again when files change, and exchanged whole or not at all.
+
+Reading and compiling happen in a worker thread; readers see one reference that is swapped. Events of the file system
+only say when to look; what counts is whether the files are others than those that were read.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import watchfiles
+from whenever import Instant
+
+from tokgate.config.diagnostics import Code, Diagnostic, Level, render
+from tokgate.config.files import policy_files
+from tokgate.config.loader import Loaded, load
+from tokgate.config.source import Report
+from tokgate.policy.origin import Origin
+from tokgate.policy.snapshot import Snapshot, compile_policy
+
+_log: Final = logging.getLogger(__name__)
+
+SETTLE: Final = 0.1
+"""Seconds for which files must rest before they are read: an editor may be half way through."""
+SETTLE_LOSS: Final = 1.0
+"""The same where a file is gone or has become empty: half a save looks like a ban that was lifted."""
+SETTLE_AT_MOST: Final = 10.0
+"""After so long without rest they are read as they are."""
+LOOK_EVERY: Final = 1.0
+"""Seconds after which files are looked at without any event: network file systems send none."""
+
+_Status = tuple[int, int, int, int, int]
+"""Device, inode, size, and the times of the last change of content and of status."""
+
+Fingerprint = dict[Path, _Status]
+"""What tells one state of the policy files from another without reading them."""
+
+
+class PolicyError(Exception):
+    """There is no valid policy; `diagnostics` say why."""
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        """The message is the rendered diagnostics."""
+        super().__init__("\n".join(render(each) for each in diagnostics))
+        self.diagnostics: Final = diagnostics
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of reading again; `snapshot` is the one in force now, the old one unless `ok`."""
+
+    ok: bool
+    snapshot: Snapshot
+    diagnostics: tuple[Diagnostic, ...]
+    at: Instant
+
+
+def open_policy(path: Path, now: Instant) -> "PolicyHolder":
+    """Read and compile; raises PolicyError when there is no valid policy."""
+    seen = fingerprint(path)
+    loaded = load(path, now)
+    if loaded.policy is None:
+        raise PolicyError(loaded.diagnostics)
+    return PolicyHolder(path, compile_policy(loaded.policy), loaded, loaded_at=now, seen=seen)
+
+
+class PolicyHolder:
+    """Holds the snapshot in force. Reading `snapshot` is one attribute access, from any thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        snapshot: Snapshot,
+        loaded: Loaded,
+        *,
+        loaded_at: Instant | None = None,
+        seen: Fingerprint | None = None,
+    ) -> None:
+        """Start from a policy that was loaded; `seen` are the files as they were then."""
+        self.path: Final = path
+        self.snapshot = snapshot
+        self.loaded = loaded
+        self.loaded_at = Instant.now() if loaded_at is None else loaded_at
+        self.last_error: str | None = None
+        self._seen: Fingerprint = fingerprint(path) if seen is None else seen
+        self._lock: Final = asyncio.Lock()
+        self._subscribers: list[Callable[[Reloaded], None]] = []
+
+    def subscribe(self, callback: Callable[[Reloaded], None]) -> None:
+        """Have `callback` called in the event loop after each reading, good or bad."""
+        self._subscribers.append(callback)
+
+    async def reload(self) -> Reloaded:
+        """Read again once the files rest. An invalid policy changes nothing but `last_error`."""
+        async with self._lock:
+            while True:
+                seen = await self._settled()
+                reloaded = await asyncio.to_thread(self._read)
+                self._seen = seen
+                if await asyncio.to_thread(fingerprint, self.path) == seen:
+                    break  # else it changed while it was read
+            self._exchange(*reloaded)
+            result = Reloaded(reloaded[1] is not None, self.snapshot, reloaded[0].diagnostics, Instant.now())
+        for callback in self._subscribers:
+            try:
+                callback(result)
+            except Exception:
+                _log.exception("a subscriber to policy changes failed")
+        return result
+
+    async def watch(self) -> None:
+        """Read again whenever the files change, until cancelled."""
+        async for _ in self._wake_ups():
+            if await asyncio.to_thread(fingerprint, self.path) != self._seen:
+                await self.reload()
+
+    def _read(self) -> tuple[Loaded, Snapshot | None]:
+        """Load and compile, in a worker thread; a fault of ours is reported like a fault of the policy's."""
+        try:
+            loaded = load(self.path, Instant.now())
+            return loaded, None if loaded.policy is None else compile_policy(loaded.policy)
+        except Exception as error:
+            _log.exception("loading the policy failed")
+            message = f"loading failed unexpectedly: {type(error).__name__}: {error}"
+            diagnostic = Diagnostic(Level.ERROR, Origin(str(self.path), 1, 1), message, Code.INTERNAL)
+            return Loaded(None, (diagnostic,), (), ()), None
+
+    def _exchange(self, loaded: Loaded, snapshot: Snapshot | None) -> None:
+        if snapshot is not None:
+            self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, Instant.now(), None
+            return
+        errors = loaded.errors
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        self.last_error = render(errors[0]).splitlines()[0] + more
+
+    async def _settled(self) -> Fingerprint:
+        """Wait until the files rest; longer when something was lost."""
+        deadline = time.monotonic() + SETTLE_AT_MOST
+        state = await asyncio.to_thread(fingerprint, self.path)
+        since = time.monotonic()
+        while (now := time.monotonic()) < deadline:
+            pause = SETTLE_LOSS if self._lost(state) else SETTLE
+            if now - since >= pause:
+                break
+            await asyncio.sleep(SETTLE / 2)
+            later = await asyncio.to_thread(fingerprint, self.path)
+            if later != state:
+                state, since = later, time.monotonic()
+        return state
+
+    def _lost(self, state: Fingerprint) -> bool:
+        """Whether a file that had content is gone or empty."""
+        return any(status[2] and (path not in state or not state[path][2]) for path, status in self._seen.items())
+
+    async def _wake_ups(self) -> AsyncIterator[None]:
+        """Yield when something may have changed; begins anew when the folder is another one."""
+        while True:
+            folder = _identity(self.path)
+            yield
+            try:
+                events = watchfiles.awatch(
+                    self.path,
+                    watch_filter=None,
+                    debounce=50,
+                    step=20,
+                    rust_timeout=int(LOOK_EVERY * 1000),
+                    yield_on_timeout=True,
+                    ignore_permission_denied=True,
+                )
+                async for _ in events:
+                    yield
+                    if _identity(self.path) != folder:
+                        break
+            except (OSError, RuntimeError) as error:  # gone, or the system's limit of watches is reached
+                _log.debug("watching %s: %s", self.path, error)
+                await asyncio.sleep(LOOK_EVERY)
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """The state of the policy files, without reading them."""
+    state: Fingerprint = {}
+    for each in policy_files(path, Report()):
+        try:
+            status = each.stat()
+        except OSError:
+            continue
+        state[each] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return state
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

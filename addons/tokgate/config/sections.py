@@ -1,0 +1,250 @@
+"""The entries of all files by section and name, each checked on its own against its model.
+
+An entry that is wrong does not hide what is wrong with another, nor does its name count as unknown.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tokgate.config.diagnostics import Code
+from tokgate.config.models import (
+    IDENTIFIER,
+    BanModel,
+    ExemptionModel,
+    NetworkModel,
+    PolicyFile,
+    ServiceModel,
+    SettingsModel,
+    TestModel,
+)
+from tokgate.config.nodes import Mapping, Node, Scalar, Sequence, plain
+from tokgate.config.source import Place, Report, Source
+from tokgate.config.suggest import did_you_mean, listed
+
+_IDENTIFIER: Final = re.compile(IDENTIFIER.removesuffix("$") + r"\Z")
+_SECTIONS: Final = tuple(PolicyFile.model_fields)
+_NAMED: Final[dict[str, type[BaseModel]]] = {
+    "services": ServiceModel,
+    "networks": NetworkModel,
+    "bans": BanModel,
+    "exemptions": ExemptionModel,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry[M: BaseModel]:
+    """One named entry (or test): its model is None when something is wrong with it."""
+
+    name: str
+    source: Source
+    place: Place
+    node: Node
+    model: M | None
+
+    def at(self, *path: str | int) -> Place:
+        """Where a key's value or a list's item stands; the nearest that is there."""
+        return _find(self.node, path, self.place)[0]
+
+    def text(self, *path: str | int) -> str | None:
+        """The text that was written for a key; None when it isn't there, or is no text."""
+        node: Node | None = self.node
+        for step in path:
+            if isinstance(node, Mapping):
+                node = node.get(str(step))
+            else:
+                known = isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items)
+                node = node.items[step] if known else None  # type: ignore[union-attr,index]
+        return node.text if isinstance(node, Scalar) else None
+
+    def items(self, *path: str) -> Iterator[tuple[str, Place]]:
+        """The texts of a list, with their places, whether or not the entry is valid."""
+        node: Node | None = self.node
+        for key in path:
+            node = node.get(key) if isinstance(node, Mapping) else None
+        for item in node.items if isinstance(node, Sequence) else ():
+            if isinstance(item, Scalar):
+                yield item.text, item.place
+
+
+@dataclass(slots=True)
+class Sections:
+    """What all files say. `whole` is False when some file could not be read: then names may be missing."""
+
+    services: dict[str, Entry[ServiceModel]] = field(default_factory=dict)
+    networks: dict[str, Entry[NetworkModel]] = field(default_factory=dict)
+    bans: dict[str, Entry[BanModel]] = field(default_factory=dict)
+    exemptions: dict[str, Entry[ExemptionModel]] = field(default_factory=dict)
+    tests: list[Entry[TestModel]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    whole: bool = True
+    _settings_at: dict[str, tuple[Source, Place]] = field(default_factory=dict)
+
+    def add(self, source: Source, root: Node, report: Report) -> None:
+        """Take in one file."""
+        if not isinstance(root, Mapping):
+            what = "a list" if isinstance(root, Sequence) else "text"
+            allowed = f"a policy file is a mapping with the keys {listed(_SECTIONS)}, not {what}"
+            report.error(source, root.place, Code.WRONG_TYPE, allowed)
+            self.whole = False
+            return
+        for section, (key, node) in root.entries.items():
+            if section not in _SECTIONS:
+                report.error(
+                    source, key.place, Code.UNKNOWN_KEY, f"unknown section `{section}`{_hint(section, _SECTIONS)}"
+                )
+            elif section == "version":
+                _check(PolicyFile, Mapping(key.place, {section: (key, node)}), source, key.place, report)
+            elif isinstance(node, Scalar) and node.null:
+                continue  # a section whose entries are all commented out
+            elif section == "settings":
+                self._add_settings(source, key, node, report)
+            elif section == "tests":
+                self._add_tests(source, key, node, report)
+            else:
+                self._add_named(section, source, node, report)
+
+    def _add_named(self, section: str, source: Source, node: Node, report: Report) -> None:
+        if not isinstance(node, Mapping):
+            message = f"`{section}` is a mapping from names to entries"
+            report.error(source, node.place, Code.WRONG_TYPE, message)
+            self.whole = False
+            return
+        known: dict[str, Entry[Any]] = getattr(self, section)
+        for name, (key, value) in node.entries.items():
+            if not _IDENTIFIER.match(name):
+                message = (
+                    f"`{name}` can't be a name: letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first"
+                )
+                report.error(source, key.place, Code.BAD_IDENTIFIER, message)
+            if name in known:
+                first = known[name].source.origin(known[name].place)
+                kind = section.removesuffix("s")
+                report.error(
+                    source, key.place, Code.DEFINED_TWICE, f"the {kind} `{name}` is defined twice; first at {first}"
+                )
+                continue
+            model = _check(_NAMED[section], value, source, key.place, report)
+            known[name] = Entry(name, source, key.place, value, model)
+
+    def _add_settings(self, source: Source, section: Scalar, node: Node, report: Report) -> None:
+        model = _check(SettingsModel, node, source, section.place, report)
+        for name, (key, _) in node.entries.items() if isinstance(node, Mapping) else ():
+            if name in self._settings_at:
+                first_source, first = self._settings_at[name]
+                where = first_source.origin(first)
+                report.error(source, key.place, Code.DEFINED_TWICE, f"`{name}` is set twice; first at {where}")
+            else:
+                self._settings_at[name] = (source, key.place)
+                if model is not None:
+                    self.settings[name] = getattr(model, name)
+
+    def _add_tests(self, source: Source, section: Scalar, node: Node, report: Report) -> None:
+        if not isinstance(node, Sequence):
+            report.error(source, node.place, Code.WRONG_TYPE, "`tests` is a list")
+            return
+        for item in node.items:
+            self.tests.append(Entry("", source, item.place, item, _check(TestModel, item, source, item.place, report)))
+
+
+def _check[M: BaseModel](model: type[M], node: Node, source: Source, owner: Place, report: Report) -> M | None:
+    """The node as a model; None, and errors at their places, when it isn't one. `owner` is where its name stands."""
+    told = set(_without_value(node))
+    for place in told:
+        report.error(source, place, Code.WRONG_TYPE, "this key has no value: write one, or leave the key out")
+    try:
+        valid = model.model_validate(plain(node))
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            place, on_key = _find(node, detail["loc"], owner, key=detail["type"] == "extra_forbidden")
+            if place not in told or on_key:
+                code, message = _in_our_words(detail, model)
+                report.error(source, place, code, message)
+        return None
+    return None if told else valid
+
+
+def _without_value(node: Node) -> Iterator[Place]:
+    """The keys that are there but say nothing."""
+    if isinstance(node, Mapping):
+        for key, value in node.entries.values():
+            if isinstance(value, Scalar) and value.null:
+                yield key.place
+            else:
+                yield from _without_value(value)
+    elif isinstance(node, Sequence):
+        for item in node.items:
+            if not isinstance(item, Scalar):
+                yield from _without_value(item)
+
+
+def _find(node: Node, path: tuple[str | int, ...], owner: Place, *, key: bool = False) -> tuple[Place, bool]:
+    """The place of what `path` leads to, and whether that is a key.
+
+    A value's own place; its key's where the value is a block, says nothing, or (with `key`) is not what is meant.
+    """
+    place, on_key = owner, True
+    for step in path:
+        if isinstance(node, Mapping) and step in node.entries:
+            name, node = node.entries[str(step)]
+            on_key = key or not isinstance(node, Scalar) or node.null
+            place = name.place if on_key else node.place
+        elif isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items):
+            node = node.items[step]
+            place, on_key = node.place, False
+    return place, on_key
+
+
+_TYPES: Final = {
+    "list_type": "must be a list: `[…]`",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "too_short": "must not be empty",
+}
+
+
+def _in_our_words(detail: ErrorDetails, model: type[BaseModel]) -> tuple[Code, str]:
+    """Code and message for one of pydantic's errors."""
+    kind, path = detail["type"], detail["loc"]
+    last = str(path[-1]) if path else ""
+    if kind in Code:
+        words = [f"`{step}`" for step in path if isinstance(step, str)]
+        message = detail["msg"]
+        return Code(kind), f"{words[-1]} {message}" if words and message.startswith("must ") else message
+    if kind in ("extra_forbidden", "missing"):
+        keys = _keys(model, path[:-1])
+        if kind == "missing":
+            return Code.MISSING_KEY, f"`{last}` is missing"
+        if path[:-1] == ("store",):
+            return Code.UNKNOWN_STORE, f"unknown store `{last}`{_hint(last, keys)}"
+        return Code.UNKNOWN_KEY, f"unknown key `{last}`{_hint(last, keys)}"
+    if kind in _TYPES:
+        named = f"`{last}` " if isinstance(path[-1] if path else None, str) else "this "
+        return Code.BAD_VALUE if kind == "too_short" else Code.WRONG_TYPE, named + _TYPES[kind]
+    return Code.BAD_VALUE, detail["msg"]
+
+
+def _hint(word: str, allowed: tuple[str, ...]) -> str:
+    """What was meant, or else all that is allowed: a wrong key gives no other way to learn the right one."""
+    return did_you_mean(word, allowed) or f"; allowed: {listed(allowed)}"
+
+
+def _keys(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The keys of the model that `path` leads to."""
+    for step in path:
+        if isinstance(step, str):
+            model = _inner(model, step)
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+def _inner(model: type[BaseModel], key: str) -> type[BaseModel]:
+    annotation: Any = next((f.annotation for n, f in model.model_fields.items() if key in (n, f.alias)), None)
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return model

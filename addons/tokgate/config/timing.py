@@ -1,0 +1,231 @@
+"""Whether the times of bans and exemptions make sense, in each zone in which they are read, and at the time given."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from itertools import pairwise
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.config import build
+from tokgate.config.checks import inside
+from tokgate.config.diagnostics import Code
+from tokgate.config.models import BanModel, ExemptionModel
+from tokgate.config.sections import Entry, Sections
+from tokgate.config.source import Report
+from tokgate.policy.bans import Action, Ban, OnExpiry
+from tokgate.policy.decision import Phase
+from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.schedule import Edge, Schedule, Span, resolve
+from tokgate.policy.snapshot import schedule_of
+
+_FOR_EVER: Final = 24 * 365 * 50
+"""Hours: an exemption that long from a ban without end outlives any policy."""
+_STEPS: Final = 1000
+"""How many changes of a ban are followed in search of one at which it applies."""
+
+_Schedules = dict[str, Schedule]
+"""A ban's schedule in each zone."""
+
+_Hole = tuple[Entry[ExemptionModel], ExemptionModel]
+
+
+def check(sections: Sections, now: Instant, report: Report) -> None:
+    """All checks that depend on time."""
+    holes: dict[str, list[_Hole]] = {}
+    for exemption in sections.exemptions.values():
+        if exemption.model is not None and _exemption(exemption, exemption.model, sections, now, report):
+            holes.setdefault(exemption.model.ban, []).append((exemption, exemption.model))
+    for entry in sections.bans.values():
+        if entry.model is not None:
+            schedules = _ban(entry, entry.model, sections, now, report)
+            if schedules and entry.name in holes:
+                _holes(entry, holes[entry.name], schedules, sections, report)
+
+
+def _zones(names: Iterable[str], sections: Sections) -> tuple[str, ...]:
+    """The zones of the networks that are known, in order."""
+    models = (sections.networks[name].model for name in names if name in sections.networks)
+    return tuple(dict.fromkeys(model.timezone for model in models if model is not None))
+
+
+def _ban(
+    entry: Entry[BanModel], model: BanModel, sections: Sections, now: Instant, report: Report
+) -> _Schedules | None:
+    """Check one ban; its schedules if they can be relied upon."""
+    before = len(report.diagnostics)
+    ends = [key for key in ("expires", "duration", "last_day") if getattr(model, key) is not None]
+    for key in ends[1:]:
+        message = f"`{ends[0]}` and `{key}` both say when the ban ends: keep one"
+        report.error(entry.source, entry.at(key), Code.TWO_ENDS, message)
+    _action(entry, model, report)
+    for number, window in enumerate(model.windows):
+        opening = entry.text("windows", number, "from") or "00:00"
+        if window.start == window.end and entry.text("windows", number, "to") == opening:
+            message = f"a window from {opening} to {opening} is empty: for the whole day say from 00:00 to 24:00"
+            report.error(entry.source, entry.at("windows", number, "to"), Code.BAD_TIME, message)
+    if len(report.diagnostics) > before:
+        return None
+    ban, zones = build.ban(entry, model), _zones(model.networks, sections) or ("UTC",)
+    schedules: _Schedules = {}
+    for zone in zones:
+        if not _in_order(entry, ban, zone, report):
+            return None
+        try:
+            schedules[zone] = schedule_of(ban, zone)
+        except (ValueError, OverflowError):
+            message = "the ban ends beyond the end of the calendar: leave out the end for a ban until lifted"
+            report.error(entry.source, entry.at(*(ends or ["starts"])), Code.BAD_DURATION, message)
+            return None
+    _applies(entry, schedules, report)
+    _over(entry, ban, schedules, now, report)
+    return schedules
+
+
+def _action(entry: Entry[BanModel], model: BanModel, report: Report) -> None:
+    """What comes before the start is milder than the start."""
+    allowed = {"monitor_from": (Action.WARN, Action.BLOCK), "warn_from": (Action.BLOCK,)}
+    for key, actions in allowed.items():
+        if getattr(model, key) is not None and model.action not in actions:
+            needs = " or ".join(f"`{action}`" for action in actions)
+            message = f"`{key}` comes before something stricter: it needs the action {needs}, not `{model.action}`"
+            report.error(entry.source, entry.at(key), Code.REVERSED_TIMES, message)
+
+
+def _in_order(entry: Entry[BanModel], ban: Ban, zone: str, report: Report) -> bool:
+    """announced ≤ monitor_from < warn_from < starts < end, as far as they are given."""
+    keys = ("announced", "monitor_from", "warn_from", "starts")
+    moments = ((key, getattr(ban, key)) for key in keys)
+    given = [(key, resolve(moment, zone, Edge.START)) for key, moment in moments if moment is not None]
+    ordered = True
+    for (earlier, first), (later, second) in pairwise(given):
+        if first > second or (first == second and earlier != "announced"):
+            relation = "after" if first > second else "at the same time as"
+            message = f"`{earlier}` is {relation} `{later}`{_in_zone(zone)}"
+            report.error(entry.source, entry.at(earlier), Code.REVERSED_TIMES, message)
+            ordered = False
+    if ban.expires is not None and resolve(ban.expires, zone, Edge.END) <= resolve(ban.starts, zone, Edge.START):
+        key = "last_day" if entry.text("last_day") is not None else "expires"
+        message = f"the ban ends before it starts{_in_zone(zone)}: `{key}` must be later than `starts`"
+        if key == "expires" and ban.expires == ban.starts:
+            message = "the ban ends at the instant at which it starts"
+        report.error(entry.source, entry.at(key), Code.REVERSED_TIMES, message)
+        ordered = False
+    return ordered
+
+
+def _in_zone(zone: str) -> str:
+    return "" if zone == "UTC" else f" in {zone}"
+
+
+def _first(schedule: Schedule) -> Instant:
+    """The first instant at which the ban does anything, windows aside."""
+    return next(change.at for change in schedule.changes if change.phase not in (Phase.ANNOUNCED, Phase.EXPIRED))
+
+
+def _applies(entry: Entry[BanModel], schedules: _Schedules, report: Report) -> None:
+    """Whether the ban is ever in force: its windows may never open during its life."""
+    for schedule in schedules.values():
+        at = _first(schedule)
+        for _ in range(_STEPS):
+            standing = schedule.standing(at)
+            if standing.idle is None:
+                return
+            at = standing.span.end
+            if standing.phase is Phase.EXPIRED or at == Instant.MAX:
+                break
+    message = f"the ban `{entry.name}` can never apply: no window opens between its start and its end"
+    report.error(entry.source, entry.at("windows"), Code.NEVER_APPLIES, message)
+
+
+def _over(entry: Entry[BanModel], ban: Ban, schedules: _Schedules, now: Instant, report: Report) -> None:
+    ends = [schedule.ends for schedule in schedules.values()]
+    last = max((end for end in ends if end is not None), default=None)
+    if last is None or last > now or None in ends:
+        return
+    state = "it has lapsed" if ban.on_expiry is OnExpiry.LAPSE else "it is held, and overdue"
+    message = f"the ban `{entry.name}` ended on {_utc(last)}: {state}"
+    report.warning(entry.source, entry.place, Code.BAN_OVER, message)
+
+
+def _utc(at: Instant) -> str:
+    return at.format_iso(unit="second")
+
+
+def _exemption(
+    entry: Entry[ExemptionModel], model: ExemptionModel, sections: Sections, now: Instant, report: Report
+) -> bool:
+    """Check one exemption on its own and against the networks of its ban; whether its times make sense."""
+    ban = sections.bans.get(model.ban)
+    networks = [name for name, _ in ban.items("networks")] if ban else []
+    zones = _zones(networks, sections) or ("UTC",)
+    for zone in zones:
+        end = resolve(model.until, zone, Edge.END)
+        if model.starts is not None and end <= resolve(model.starts, zone, Edge.START):
+            message = f"the exemption ends before it starts{_in_zone(zone)}: `until` must be later than `starts`"
+            report.error(entry.source, entry.at("until"), Code.REVERSED_TIMES, message)
+            return False
+    end = max(resolve(model.until, zone, Edge.END) for zone in zones)
+    if end <= now:
+        message = f"the exemption `{entry.name}` ended on {_utc(end)}"
+        report.warning(entry.source, entry.place, Code.EXEMPTION_OVER, message)
+    covered = _covered(networks, sections)
+    for cidr, (_, place) in zip(model.clients, entry.items("clients"), strict=True):
+        if covered and not any(_overlap(cidr, other) for other in covered):
+            message = f"`{cidr}` is in no network of the ban `{model.ban}`: the exemption does nothing for it"
+            report.warning(entry.source, place, Code.EXEMPTION_OUTSIDE, message)
+    return True
+
+
+def _covered(names: Iterable[str], sections: Sections) -> list[IPNetwork]:
+    """All prefixes of some networks; empty when not all of them are known."""
+    entries = [sections.networks.get(name) for name in names]
+    if any(entry is None or entry.model is None for entry in entries):
+        return []
+    return [cidr for entry in entries if entry and entry.model for cidr in entry.model.cidrs]
+
+
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def _holes(
+    entry: Entry[BanModel], holes: list[_Hole], schedules: _Schedules, sections: Sections, report: Report
+) -> None:
+    """What the exemptions from one ban leave of it."""
+    everywhere: dict[str, bool] = {}
+    for zone, schedule in schedules.items():
+        life = Span(_first(schedule), _end(entry, schedule))
+        lasting: list[_Hole] = []
+        for hole, model in holes:
+            starts = Instant.MIN if model.starts is None else resolve(model.starts, zone, Edge.START)
+            ends = resolve(model.until, zone, Edge.END)
+            if starts <= life.start and ends >= life.end:
+                lasting.append((hole, model))
+            elif ends <= life.start or starts >= life.end:
+                never = f"the exemption never meets the ban `{entry.name}`{_in_zone(zone)}"
+                message = f"{never}: one ends before the other starts"
+                report.warning(hole.source, hole.at("until"), Code.EXEMPTION_IDLE, message)
+        names = [name for name, _ in entry.items("networks") if _zones([name], sections) == (zone,)]
+        everywhere[zone] = _all_exempt(
+            _covered(names, sections), [cidr for _, model in lasting for cidr in model.clients]
+        )
+    if all(everywhere.values()):
+        message = (
+            f"the ban `{entry.name}` can never apply: its exemptions take out all its networks for as long as it lasts"
+        )
+        report.error(entry.source, entry.place, Code.NEVER_APPLIES, message)
+
+
+def _end(entry: Entry[BanModel], schedule: Schedule) -> Instant:
+    held = entry.model is not None and entry.model.on_expiry is OnExpiry.HOLD
+    return _first(schedule).add(hours=_FOR_EVER) if schedule.ends is None or held else schedule.ends
+
+
+def _all_exempt(covered: list[IPNetwork], clients: list[IPNetwork]) -> bool:
+    if not covered or not clients:
+        return False
+    four = collapse_addresses(cidr for cidr in clients if isinstance(cidr, IPv4Network))
+    six = collapse_addresses(cidr for cidr in clients if isinstance(cidr, IPv6Network))
+    exempt: list[IPNetwork] = [*four, *six]
+    return all(any(inside(cidr, wide) for wide in exempt) for cidr in covered)
