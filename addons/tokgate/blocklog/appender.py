@@ -42,7 +42,7 @@ class _Left:
 
 
 class Appender:
-    """Holds records until they are written. `trouble` hears of errors that stop nothing, `reject` of unwritable ones."""
+    """Holds records until they are written. `trouble` hears of errors that stop nothing, `reject` of misfits."""
 
     def __init__(
         self,

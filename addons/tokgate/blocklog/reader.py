@@ -6,11 +6,12 @@ A line that makes no sense is reported in its place and never ends the reading.
 import gzip
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import IO, Final
+from typing import BinaryIO, Final, cast
 
 from whenever import Instant
 
@@ -66,15 +67,15 @@ class Filter:
 
     def accepts(self, record: Record) -> bool:
         """Whether a record meets every condition."""
-        own = field(record, "tokgate")
+        own = value_at(record, "tokgate")
         return (
             self._in_time(record)
             and self._of_client(record)
             and self._of_name(record)
-            and (self.ban is None or field(own, "ban") == self.ban)
-            and (self.action is None or field(record, "event", "action") == self.action)
-            and (self.verdict is None or field(own, "verdict") == self.verdict)
-            and (self.network is None or field(own, "network") == self.network)
+            and (self.ban is None or value_at(own, "ban") == self.ban)
+            and (self.action is None or value_at(record, "event", "action") == self.action)
+            and (self.verdict is None or value_at(own, "verdict") == self.verdict)
+            and (self.network is None or value_at(own, "network") == self.network)
         )
 
     def _in_time(self, record: Record) -> bool:
@@ -88,17 +89,17 @@ class Filter:
     def _of_client(self, record: Record) -> bool:
         if self.client is None:
             return True
-        address = parse_address(str(field(record, "source", "ip") or ""))
+        address = parse_address(str(value_at(record, "source", "ip") or ""))
         return address is not None and address.version == self.client.version and address in self.client
 
     def _of_name(self, record: Record) -> bool:
         if self.name is None:
             return True
-        name = field(record, "destination", "domain")
+        name = value_at(record, "destination", "domain")
         return isinstance(name, str) and (name == self.name or name.endswith("." + self.name))
 
 
-def field(record: object, *path: str) -> object:
+def value_at(record: object, *path: str) -> object:
     """What stands at `path`, or None: records of other versions and other hands may lack or bend anything."""
     for key in path:
         if not isinstance(record, dict):
@@ -107,15 +108,15 @@ def field(record: object, *path: str) -> object:
     return record
 
 
-def text_field(record: object, *path: str) -> str | None:
-    """As `field`, for text."""
-    value = field(record, *path)
+def text_at(record: object, *path: str) -> str | None:
+    """As `value_at`, for text."""
+    value = value_at(record, *path)
     return value if isinstance(value, str) else None
 
 
 def instant_of(record: Record) -> Instant | None:
     """When a record was made; None if it doesn't say."""
-    text = text_field(record, "@timestamp")
+    text = text_at(record, "@timestamp")
     try:
         return None if text is None else Instant.parse_iso(text)
     except ValueError:
@@ -129,7 +130,7 @@ def client_network(text: str) -> IPNetwork:
 
 
 def read(paths: Iterable[Path]) -> Iterator[Line | Junk]:
-    """All lines of files in the order given, `.gz` and `.zst` unpacked. Raises OSError for a file that can't be opened."""
+    """All lines of files in the order given, `.gz` and `.zst` unpacked. Raises OSError if one can't be opened."""
     for path in paths:
         with _open(path) as stream:
             yield from _lines(stream, str(path))
@@ -165,16 +166,15 @@ def with_rotated(path: Path) -> list[Path]:
     return [*files, path] if path.exists() or not files else files
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> BinaryIO:
     if path.suffix == ".gz":
-        return gzip.open(path, "rb")
+        return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix == ".zst":
-        stream: IO[bytes] = zstd.open(path, "rb")
-        return stream
+        return cast(BinaryIO, zstd.open(path, "rb"))
     return path.open("rb")
 
 
-def _lines(stream: IO[bytes], file: str) -> Iterator[Line | Junk]:
+def _lines(stream: BinaryIO, file: str) -> Iterator[Line | Junk]:
     number = 0
     try:
         while raw := stream.readline(MAX_LINE):
@@ -187,7 +187,5 @@ def _lines(stream: IO[bytes], file: str) -> Iterator[Line | Junk]:
                 raw = stream.readline(MAX_LINE)
                 size += len(raw)
             yield Junk(file, number, size, f"longer than {MAX_LINE} bytes")
-    except (OSError, EOFError, zstd.ZstdError) as error:  # a compressed file that was cut short or damaged
-        yield Junk(file, number + 1, 0, f"the rest can't be read: {error}")
-    except ValueError as error:  # zlib.error is one
+    except (OSError, EOFError, zlib.error, zstd.ZstdError) as error:  # a compressed file that was cut short or damaged
         yield Junk(file, number + 1, 0, f"the rest can't be read: {error}")

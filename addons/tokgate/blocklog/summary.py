@@ -9,8 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from tokgate.blocklog.document import TRAFFIC, EventAction, Record
-from tokgate.blocklog.reader import Junk, Line, text_field
-from tokgate.blocklog.reader import field as value_at
+from tokgate.blocklog.reader import Junk, Line, text_at, value_at
 
 MAX_KEYS: Final = 100_000
 """Most different keys a table holds. Keys first met after that are counted together, in `other`."""
@@ -34,7 +33,7 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How often a key was met, and from when to when: time stamps as text, the earliest and latest whatever the order."""
+    """How often a key was met, and its earliest and latest time stamps, in whatever order they came."""
 
     key: tuple[str, ...]
     count: int
@@ -107,19 +106,19 @@ _ABSENT: Final = "-"
 
 
 def _of(*path: str) -> Callable[[Record], str]:
-    return lambda record: text_field(record, *path) or _ABSENT
+    return lambda record: text_at(record, *path) or _ABSENT
 
 
 def _client(record: Record) -> str:
-    return text_field(record, "source", "ip") or text_field(record, "source", "address") or _ABSENT
+    return text_at(record, "source", "ip") or text_at(record, "source", "address") or _ABSENT
 
 
 def _name(record: Record) -> str:
     """The registrable domain; else the name as it is; else the address."""
     return (
-        text_field(record, "destination", "registered_domain")
-        or text_field(record, "destination", "domain")
-        or text_field(record, "destination", "ip")
+        text_at(record, "destination", "registered_domain")
+        or text_at(record, "destination", "domain")
+        or text_at(record, "destination", "ip")
         or _ABSENT
     )
 
@@ -155,14 +154,14 @@ class Summariser:
             return
         record = line.record
         self._records += 1
-        action = text_field(record, "event", "action")
+        action = text_at(record, "event", "action")
         if action == EventAction.LOG_GAP:
             dropped = value_at(record, "tokgate", "gap", "dropped")
             self._dropped += dropped if isinstance(dropped, int) else 0
         if action not in _TRAFFIC:
             return
         self._events += 1
-        at = text_field(record, "@timestamp") or ""
+        at = text_at(record, "@timestamp") or ""
         self._first = at if self._first is None else min(self._first, at)
         self._last = at if self._last is None else max(self._last, at)
         keys = {by: key(record) for by, key in _KEYS.items()}

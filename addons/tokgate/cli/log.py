@@ -1,0 +1,131 @@
+"""`tokgate log`: the block log as a person reads it: `tail` for what happens, `summary` for who, what, when and why."""
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from tokgate.blocklog.document import EventAction
+from tokgate.blocklog.reader import Filter, client_network
+from tokgate.blocklog.summary import By
+from tokgate.blocklog.writer import DEFAULT_LOG
+from tokgate.cli.exits import Exit
+from tokgate.cli.instants import settle, time_argument
+from tokgate.cli.log_summary import summarise
+from tokgate.cli.log_tail import tail
+from tokgate.policy.decision import Verdict
+from tokgate.policy.names import DomainName, normalise
+from tokgate.policy.prefixes import IPNetwork
+
+_EPILOG: Final = """\
+examples:
+  tokgate log tail -f                               what is refused, as it happens
+  tokgate log tail --client 10.32.0.0/14 --json | jq .tokgate.rule
+  tokgate log summary --since 2023-03-10T00:00Z     who, what, when and why since the ban began"""
+_TAIL_EPILOG: Final = """\
+examples:
+  tokgate log tail -f                               the last 20 records, then new ones as they come
+  tokgate log tail -n 5 --name tiktok.com --verdict block
+  tokgate log tail -f --json | jq -r '.source.ip'   the records themselves, one a line
+
+Unreadable lines are told on stderr and passed over. Ctrl-C ends --follow with exit code 0."""
+_SUMMARY_EPILOG: Final = """\
+examples:
+  tokgate log summary                               ./block.ndjson and the files rotated away from it
+  tokgate log summary --by client --top 50 --network federal-offices
+  tokgate log summary --json | jq '.tables.client.rows[0]'
+
+Each table counts every record about traffic once, so all add up to the same number of events.
+`name` is the registrable domain (tiktok.com for www.tiktok.com), or the address where no name was seen."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `log` and its own commands."""
+    parser = subparsers.add_parser("log", help="read the block log", description="Read the block log.", epilog=_EPILOG)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="log_command", required=True)
+    latest = commands.add_parser(
+        "tail", help="the latest records", description="Show the latest records.", epilog=_TAIL_EPILOG
+    )
+    _add_source(latest)
+    latest.add_argument("-n", "--lines", type=_count, default=20, metavar="N", help="how many records (default: 20)")
+    latest.add_argument("-f", "--follow", action="store_true", help="go on with new records, also after rotation")
+    latest.add_argument("--json", action="store_true", help="the records themselves, one a line")
+    latest.set_defaults(run=run, log_run=_tail)
+    summary = commands.add_parser(
+        "summary", help="who, what, when, why", description="Count who, what, when and why.", epilog=_SUMMARY_EPILOG
+    )
+    _add_source(summary)
+    summary.add_argument("--no-rotated", action="store_true", help="only the files named, not those rotated from them")
+    summary.add_argument(
+        "--by", action="append", type=By, choices=list(By), help="only this table; may be given several times"
+    )
+    summary.add_argument("--top", type=_count, default=10, metavar="N", help="rows a table (default: 10)")
+    summary.add_argument("--json", action="store_true", help="the same as one JSON object")
+    summary.set_defaults(run=run, log_run=_summary)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command of `log` that was asked for."""
+    return int(args.log_run(args))
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    """Which files, and which records of them."""
+    parser.add_argument(
+        "--log", nargs="+", action="extend", type=Path, metavar="FILE",
+        help=f"files to read, .gz and .zst too (default: ./{DEFAULT_LOG})",
+    )  # fmt: skip
+    wanted = parser.add_argument_group("filters")
+    wanted.add_argument("--since", type=time_argument, metavar="TIME", help="not before; without offset it is UTC")
+    wanted.add_argument("--until", type=time_argument, metavar="TIME", help="before")
+    wanted.add_argument("--client", type=_client, metavar="IP|CIDR", help="only these clients")
+    wanted.add_argument("--name", type=_name, metavar="NAME", help="only this name and names under it")
+    wanted.add_argument("--ban", metavar="BAN", help="only this ban")
+    wanted.add_argument("--network", metavar="NETWORK", help="only this network")
+    wanted.add_argument("--verdict", choices=[verdict.value for verdict in Verdict], help="only this verdict")
+    wanted.add_argument(
+        "--action", choices=[action.value for action in EventAction], metavar="ACTION",
+        help="only this event.action, such as tls-handshake-refused",
+    )  # fmt: skip
+
+
+def _filter(args: argparse.Namespace) -> Filter:
+    return Filter(
+        since=None if args.since is None else settle(args.since, "UTC"),
+        until=None if args.until is None else settle(args.until, "UTC"),
+        client=args.client,
+        name=args.name,
+        ban=args.ban,
+        action=args.action,
+        verdict=args.verdict,
+        network=args.network,
+    )
+
+
+def _tail(args: argparse.Namespace) -> Exit:
+    files = args.log or [DEFAULT_LOG]
+    return tail(files, _filter(args), lines=args.lines, follow=args.follow, as_json=args.json)
+
+
+def _summary(args: argparse.Namespace) -> Exit:
+    files, rotated = args.log or [DEFAULT_LOG], not args.no_rotated
+    return summarise(files, _filter(args), rotated=rotated, by=args.by or [], top=args.top, as_json=args.json)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
+    return int(text)
+
+
+def _client(text: str) -> IPNetwork:
+    try:
+        return client_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an address nor a CIDR") from error
+
+
+def _name(text: str) -> str:
+    name = normalise(text)
+    if not isinstance(name, DomainName):
+        raise argparse.ArgumentTypeError(f"{text!r} is no domain name")
+    return name.value

@@ -1,0 +1,48 @@
+"""What the commands of `tokgate log` share: where records go, unreadable lines, and logs that aren't there."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tokgate.blocklog.reader import Junk, with_rotated
+from tokgate.cli.exits import CommandError
+from tokgate.cli.terminal import narrate, shown, wants_color
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MAX_JUNK_SHOWN: Final = 5
+
+
+class JunkTeller:
+    """Tells of unreadable lines on stderr: the first few in full, the others as a number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def tell(self, junk: Junk) -> None:
+        self.count += 1
+        if self.count <= MAX_JUNK_SHOWN:
+            narrate(f"tokgate: {shown(str(junk))}")
+
+    def close(self) -> None:
+        if self.count > MAX_JUNK_SHOWN:
+            narrate(f"tokgate: {self.count - MAX_JUNK_SHOWN} more lines could not be read")
+
+
+def require(files: list[Path], *, rotated: bool = False) -> None:
+    """A log that isn't there is an error, not an empty result."""
+    for path in files:
+        if not path.exists() and not (rotated and with_rotated(path) != [path]):
+            raise CommandError(f"there is no log at {path}: name it with --log, or let `tokgate run` write it")
+
+
+def console_on_stdout() -> "Console":
+    """stdout; to a pipe or a file it is as wide as its content needs."""
+    from rich.console import Console
+
+    color = wants_color(sys.stdout)
+    width = None if sys.stdout.isatty() else 400
+    return Console(
+        file=sys.stdout, force_terminal=color, no_color=not color, highlight=False, markup=False, width=width
+    )
