@@ -119,10 +119,10 @@ def frame(
 
 
 def pruned(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is absent: None and empty objects and lists (False and 0 say something, so they stay)."""
+    """Without what is absent: None and empty text, lists and objects. False and 0 say something, so they stay."""
     kept = {}
     for key, value in fields.items():
         inner = pruned(value) if isinstance(value, Mapping) else value
-        if inner is not None and inner != {} and inner != []:
+        if inner is not None and inner not in ("", [], {}):
             kept[key] = inner
     return kept

@@ -1,5 +1,6 @@
 """What the wire showed, as ECS fields: the part of a record that no policy has a say in. Pure: no clock, no I/O."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -76,7 +77,7 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
 
 
 def _shown(seen: Observation, judgement: Judgement) -> Iterator[tuple[Signal, str]]:
-    if judgement.sighting not in seen.names:
+    if judgement.sighting not in seen.names[:MAX_NAMES]:
         yield judgement.sighting.signal, judgement.sighting.value
     for sighting in seen.names[:MAX_NAMES]:
         yield sighting.signal, sighting.value
@@ -87,9 +88,8 @@ def _names(seen: Observation, judgement: Judgement) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for signal, value in _shown(seen, judgement):
         shown = clean(_without_query(value) if signal is Signal.URL else value)
-        values = names.setdefault(signal.value, [])
-        if shown not in values:
-            values.append(shown)
+        if shown and shown not in names.setdefault(signal.value, []):
+            names[signal.value].append(shown)
     return names
 
 
@@ -106,8 +106,8 @@ def _without_query(url: str) -> str:
     """A URL without query, fragment and user: they can hold what a person typed."""
     try:
         parts = urlsplit(url)
-    except ValueError:
-        return url.partition("?")[0].partition("#")[0]
+    except ValueError:  # brackets that hold no address, and the like
+        return re.sub("//[^/]*@", "//", url.partition("?")[0].partition("#")[0])
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -170,7 +170,7 @@ def _dns(seen: Observation) -> Record:
         "type": "query" if dns.response_code is None else "answer",
         "response_code": dns.response_code,
         "question": {
-            "name": clean(str(asked)) if asked is not None else None,
+            "name": clean(str(asked)) if asked is not None else None if name is None else ".",
             "type": dns.type,
             "class": "IN",
             "registered_domain": parts.registered_domain if parts is not None else None,

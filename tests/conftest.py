@@ -1,0 +1,42 @@
+"""What every test folder may need: the block log's schema, applied to records and to whole files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tokgate.blocklog.schema import log_schema
+
+Record = dict[str, Any]
+
+_validator = Draft202012Validator(log_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+def _valid(record: Record) -> Record:
+    errors = [f"{error.json_path}: {error.message}" for error in _validator.iter_errors(record)]
+    assert not errors, f"off schema: {errors}\n{json.dumps(record, indent=1)}"
+    return record
+
+
+@pytest.fixture(scope="session")
+def valid_record() -> Callable[[Record], Record]:
+    """Checks a record against the schema and returns it."""
+    return _valid
+
+
+@pytest.fixture(scope="session")
+def check_lines() -> Callable[..., list[Record]]:
+    """Checks every line of log files against the schema and returns their records in order; nothing may be torn."""
+
+    def check(*paths: Path) -> list[Record]:
+        records = []
+        for path in paths:
+            text = path.read_bytes()
+            assert not text or text.endswith(b"\n"), f"{path} ends in a torn line"
+            records += [_valid(json.loads(line)) for line in text.splitlines()]
+        return records
+
+    return check
