@@ -15,7 +15,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from whenever import Instant
 
+from tokgate.config.loader import load
 from tokgate.policy.names import DomainName, normalise
 from tokgate.policy.services import (
     NamePattern,
@@ -114,7 +116,15 @@ def test_an_editor_finds_the_schema(file: Path) -> None:
     assert yaml.safe_load(text)["version"] == 1
 
 
-@pytest.mark.skipif(not SCHEMA.is_file(), reason="the schema is not generated")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_loader_has_nothing_to_say(file: Path) -> None:
+    """The file loads without an error or a warning."""
+    loaded = load(file, Instant.from_utc(2026, 1, 1))
+    assert loaded.diagnostics == ()
+    assert loaded.policy is not None
+    assert list(loaded.policy.services) == [file.stem]
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_schema_accepts_the_file(file: Path) -> None:
     """The file is valid under the schema that editors use."""
