@@ -1,0 +1,136 @@
+"""Records about tokgate itself: on schema, and readable without the fields."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from blocklog.samples import NOON, SNAPSHOT, judged, seen, stamp
+from builders import at, ban, exemption, snapshot, wall
+
+from tokgate.blocklog import lifecycle
+from tokgate.blocklog.line import decode, encode
+from tokgate.policy.decide import Judgement, Sighting, fallback
+from tokgate.policy.decision import Signal
+from tokgate.policy.timeline import Kind, transitions
+
+Valid = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def test_start_and_stop(valid_record: Valid) -> None:
+    """A start tells the policy and its extent, a stop why."""
+    begun = valid_record(lifecycle.started(stamp(), 42, SNAPSHOT.policy))
+    assert begun["message"] == "tokgate 0.1.0 started with policy test: 1 bans, 1 networks, 1 services, 1 exemptions."
+    ended = valid_record(lifecycle.stopped(stamp(), 42, "SIGTERM"))
+    assert ended["event"] | {"action": "stopped", "type": ["end"], "reason": "SIGTERM"} == ended["event"]
+    assert begun["process"] == ended["process"] == {"pid": 42}
+
+
+def test_a_policy_that_is_loaded(valid_record: Valid) -> None:
+    """A load names the version it replaced and how many warnings there were."""
+    record = valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy, replaced="before", warnings=2))
+    assert record["tokgate"]["policy"]["replaced"] == "before"
+    assert record["tokgate"]["policy"]["warnings"] == 2
+    assert record["message"].startswith("Policy test replaced before: ")
+    valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy))
+
+
+@pytest.mark.parametrize("kept", ["before", None])
+def test_a_policy_that_cannot_be_loaded(valid_record: Valid, kept: str | None) -> None:
+    """A failed load says what stays in force, keeps the first errors and counts all."""
+    problems = [f"p.yaml:{n}:1: error: unknown key `x` [unknown-key]\n" for n in range(100)]
+    record = valid_record(lifecycle.policy_load_failed(stamp(), problems, kept=kept))
+    assert record["event"]["outcome"] == "failure"
+    assert record["tokgate"]["policy"]["errors"] == 100
+    assert len(record["tokgate"]["policy"]["problems"]) == lifecycle.MAX_PROBLEMS
+    assert ("policy before stays in force" if kept else "no policy is in force") in record["message"]
+
+
+def test_every_kind_of_transition(valid_record: Valid) -> None:
+    """Phases, windows, overdue bans and exemptions are told apart in words and in `tokgate.transition`."""
+    from whenever import Time, Weekday
+
+    from tokgate.policy.bans import OnExpiry
+    from tokgate.policy.schedule import Window
+
+    policy = snapshot(
+        ban(
+            announced=wall("2023-03-09T00:00"),
+            expires=wall("2023-04-10T00:00"),
+            on_expiry=OnExpiry.HOLD,
+            windows=(Window(frozenset([Weekday.MONDAY]), Time(8), Time(18)),),
+        ),
+        exemptions=(exemption(starts=wall("2023-03-11T00:00")),),
+    )
+    kinds = set()
+    for change in transitions(policy, at("2023-03-01T00:00:00Z"), at("2023-05-01T00:00:00Z")):
+        record = valid_record(lifecycle.phase_changed(stamp(), change, policy.version))
+        kinds.add(Kind(record["tokgate"]["transition"]))
+        assert "Europe/Brussels" in record["message"]
+    assert kinds == set(Kind)
+
+
+def test_a_ban_near_its_end(valid_record: Valid) -> None:
+    """The warning says when the ban ends where it holds, and whom to ask."""
+    record = valid_record(lifecycle.ban_near_expiry(stamp(), SNAPSHOT.tracks[0], "test"))
+    assert "ends at 2023-09-10 00:00 Europe/Brussels, for office; then: lapse." in record["message"]
+    assert record["tokgate"]["contact"] == "desk@example.org"
+    with pytest.raises(ValueError, match="has no end"):
+        lifecycle.ban_near_expiry(stamp(), snapshot(ban()).tracks[0], "test")
+
+
+def failure() -> ValueError:
+    """An exception with a trace and a message that misbehaves."""
+    try:
+        raise ValueError("bad\x1b[31m name")
+    except ValueError as error:
+        return error
+
+
+def test_an_error_without_traffic(valid_record: Valid) -> None:
+    """An error in a hook gives its type, a safe message and the trace."""
+    record = valid_record(decode(encode(lifecycle.internal_error(stamp(), failure(), "next_layer"))))
+    assert record["message"] == "next_layer failed with ValueError: bad\\x1b[31m name."
+    assert "test_lifecycle.py" in record["error"]["stack_trace"]
+    valid_record(lifecycle.internal_error(stamp(), KeyError(), "tick"))
+
+
+def test_an_error_about_a_banned_name_says_what_was_decided(valid_record: Valid) -> None:
+    """With a banned service concerned, the record has who, what and `on_error`'s verdict."""
+    observation = seen()
+    judgement = Judgement(fallback(SNAPSHOT, "clips.example.org"), observation.names[0], mismatch=False)
+    record = valid_record(
+        lifecycle.internal_error(
+            stamp(), failure(), "decide", seen=observation, judgement=judgement, snapshot=SNAPSHOT
+        )
+    )
+    assert record["tokgate"]["verdict"] == "block"
+    assert record["source"]["ip"] == "192.0.2.7"
+    assert "for 192.0.2.7 and www.clips.example.org, on_error: block" in record["message"]
+
+
+def test_an_error_about_any_other_name_names_nobody(valid_record: Valid) -> None:
+    """Traffic to no banned service stays unnamed even when deciding about it failed."""
+    observation = seen(names=(Sighting(Signal.SNI, "www.example.com"),))
+    judgement = judged(observation)
+    assert judgement.decision.service is None
+    record = valid_record(
+        lifecycle.internal_error(stamp(), failure(), "decide", seen=observation, judgement=judgement, snapshot=SNAPSHOT)
+    )
+    assert "source" not in record
+    assert "example.com" not in str(record)
+
+
+def test_the_logs_own_history(valid_record: Valid) -> None:
+    """Gaps, continuations and torn lines are counted in their records."""
+    gap = valid_record(lifecycle.log_gap(stamp(), 7, NOON, at("2023-03-10T11:00:01Z")))
+    assert gap["tokgate"]["gap"] == {
+        "dropped": 7,
+        "since": "2023-03-10T11:00:00.123456Z",
+        "until": "2023-03-10T11:00:01.000000Z",
+    }
+    assert gap["event"]["outcome"] == "failure"
+    after = valid_record(lifecycle.log_continued(stamp(), file="block-1.ndjson", records=3, size=99, why="full"))
+    assert after["tokgate"]["continues"] == {"file": "block-1.ndjson", "records": 3, "bytes": 99}
+    valid_record(lifecycle.log_continued(stamp(), file=None, records=0, size=0, why="gone"))
+    torn = valid_record(lifecycle.log_recovered(stamp(), size=12, sha256="0" * 64))
+    assert torn["tokgate"]["torn"]["bytes"] == 12
