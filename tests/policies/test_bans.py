@@ -4,13 +4,18 @@ Embedded tests prove something only if they notice a mistake, so the mistakes ar
 bans, services and prefixes.
 """
 
+import json
+import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 from itertools import combinations
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from whenever import Instant
 
 from tokgate.config.diagnostics import Code, render
@@ -113,13 +118,13 @@ def _with_ban(policy: Policy, ban: Ban) -> Policy:
 def _shifts(track: Track) -> Iterator[tuple[str, Instant, Callable[[Instant], Ban]]]:
     """The boundaries of a ban that may change what happens, and the ban with one of them elsewhere."""
     ban, schedule = track.ban, track.schedule
-    fixed = replace(ban, duration=None, expires=schedule.ends)
+    fixed = replace(ban, announced=None, duration=None, expires=schedule.ends)
     yield "start", schedule.starts, lambda at: replace(fixed, starts=at)
     if schedule.ends is not None:
         yield "end", schedule.ends, lambda at: replace(fixed, expires=at)
     for change in schedule.changes:
         if change.phase is Phase.MONITOR and ban.monitor_from is not None:
-            yield "monitoring", change.at, lambda at: replace(ban, monitor_from=at)
+            yield "monitoring", change.at, lambda at: replace(fixed, monitor_from=at)
 
 
 def test_embedded_tests_notice_a_boundary_one_second_off(loaded: Loaded, policy: Policy, snapshot: Snapshot) -> None:
@@ -271,11 +276,45 @@ def test_bans_say_who_decided_on_what_basis_and_whom_to_ask(policy: Policy) -> N
         assert ban.reference is None or ban.reference.startswith("https://")
 
 
+class _EditorLoader(yaml.SafeLoader):
+    """YAML as editors read it (YAML 1.2): a date is text."""
+
+
+_EditorLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 @pytest.mark.parametrize("path", sorted(POLICIES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(POLICIES)))
-def test_editors_find_the_schema(path: Path) -> None:
-    """Each file begins with the schema that an editor checks it against, by a path that leads there."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+def test_editors_find_the_schema_and_nothing_to_complain_of(path: Path) -> None:
+    """Each file begins with a path that leads to the schema, states its version, and is valid under that schema."""
+    text = path.read_text(encoding="utf-8")
     prefix = "# yaml-language-server: $schema="
-    assert lines[0].startswith(prefix)
-    assert (path.parent / lines[0].removeprefix(prefix)).resolve() == ROOT / "schema" / "policy.schema.json"
-    assert "version: 1" in lines
+    first, *rest = text.splitlines()
+    assert first.startswith(prefix)
+    schema = (path.parent / first.removeprefix(prefix)).resolve()
+    assert schema == ROOT / "schema" / "policy.schema.json"
+    assert "version: 1" in rest
+    jsonschema.validate(yaml.load(text, _EditorLoader), json.loads(schema.read_text(encoding="utf-8")))
+
+
+def test_examples_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
+    """The ban, its extension and its exemption from the README load beside the services, and their tests hold."""
+    shutil.copytree(POLICIES / "services", tmp_path / "services")
+    examples = re.findall(r"^```yaml\n(.*?)^```", (POLICIES / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    for number, example in enumerate(examples):
+        (tmp_path / f"example-{number}.yaml").write_text(example, encoding="utf-8")
+    loaded = load(tmp_path, Instant("2027-01-01T00:00:00Z"))
+    assert [render(each) for each in loaded.diagnostics] == []
+    assert loaded.policy is not None
+    results = run_tests(compile_policy(loaded.policy), loaded.tests)
+    assert len(results) > len(examples) == 3
+    assert [f"{r.test.origin}: {r.decision}" for r in results if not r.passed] == []
+
+
+def test_readme_names_every_file_and_every_reference(policy: Policy) -> None:
+    """The table of sources leaves out no ban file and no public document that a ban refers to."""
+    readme = (POLICIES / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in OWN_FILES if f"({path.relative_to(POLICIES).as_posix()})" not in readme] == []
+    assert [ban.name for ban in policy.bans.values() if ban.reference and f"({ban.reference})" not in readme] == []
