@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import lab_clients
 import lab_netns
-from lab_gateway import Gateway, shared_policy
+from lab_gateway import Gateway, office_policy
 from lab_origin import Origin
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def gateway(
     gateway_factory: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     """A transparent gateway that refuses the banned service for the office network."""
-    with gateway_factory(tmp_path_factory.mktemp("gateway"), policy=shared_policy()) as running:
+    with gateway_factory(tmp_path_factory.mktemp("gateway"), policy=office_policy()) as running:
         yield running
 
 

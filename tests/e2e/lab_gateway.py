@@ -1,3 +1,165 @@
-"""tokgate on the gateway: its policy, its process with the firewall rules that it prints, and its log."""
-class Gateway: ...
-def shared_policy(): ...
+"""tokgate on the gateway: a policy of the test's own, the process, the firewall rules that it prints, and its log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from lab_netns import Namespace, wait_until
+
+ROOT = Path(__file__).parents[2]
+PORT = 8080
+
+type Record = dict[str, Any]
+
+
+def office_policy(**ban: Any) -> dict[str, Any]:
+    """A ban of the service for the office network only; the visitors' network is known, and in no ban."""
+    return {
+        "version": 1,
+        "services": {"tiktok": {"title": "TikTok", "names": {"suffix": ["tiktok.com"]}}},
+        "networks": {
+            "office": {"cidrs": ["192.0.2.0/24", "2001:db8:c::/64"], "timezone": "Europe/Brussels"},
+            "visitors": {"cidrs": ["198.51.100.0/24", "2001:db8:9::/64"], "timezone": "Europe/Brussels"},
+        },
+        "bans": {
+            "office-ban": {
+                "title": "TikTok on office devices",
+                "authority": "Example Authority",
+                "basis": "Circular 1 of 1 March 2023",
+                "reference": "https://www.example.org/circular-1",
+                "contact": "servicedesk@example.org",
+                "services": ["tiktok"],
+                "networks": ["office"],
+                "starts": "2023-03-10T00:00",
+                "last_day": "2099-12-31",
+                **ban,
+            }
+        },
+    }
+
+
+class Gateway:
+    """`tokgate run` in the gateway's namespace while the `with` block lasts."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        folder: Path,
+        *,
+        policy: Mapping[str, Any] | Path,
+        mode: str = "transparent",
+        options: Sequence[str | Path] = (),
+    ) -> None:
+        self.namespace = namespace
+        self.folder = folder
+        self.mode = mode
+        self.options = options
+        self.policies = policy if isinstance(policy, Path) else folder / "policies"
+        self.log = folder / "block.ndjson"
+        self.narration = folder / "tokgate.log"
+        self.home = folder / "home"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._read = 0
+        if not isinstance(policy, Path):
+            self.write_policy(policy)
+
+    def write_policy(self, policy: Mapping[str, Any] | str) -> None:
+        """Replace the policy as editors do: a new file, renamed over the old one."""
+        self.policies.mkdir(parents=True, exist_ok=True)
+        text = policy if isinstance(policy, str) else yaml.safe_dump(dict(policy), sort_keys=False)
+        draft = self.folder / "draft"
+        draft.write_text(text)
+        draft.rename(self.policies / "policy.yaml")
+
+    def command(self, *words: str | Path) -> list[str]:
+        """A tokgate command line."""
+        return [sys.executable, "-m", "tokgate.cli.main", *(str(word) for word in words)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tokgate runs with: the tree's own package, and a home folder of its own."""
+        paths = [str(ROOT / "addons"), os.environ.get("PYTHONPATH", "")]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HOME": str(self.home)}
+
+    def __enter__(self) -> Self:
+        self.home.mkdir(exist_ok=True)
+        if self.mode == "transparent":
+            self.load_ruleset()
+        self.process = self.namespace.start(
+            *self.command("run", "--mode", self.mode, "--policies", self.policies, "--log", self.log, *self.options),
+            output=self.narration,
+            env=self.environment,
+        )
+        try:
+            wait_until("tokgate listens", self._listens, 20)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        self.namespace.run("nft", "delete", "table", "inet", "tokgate", check=False)
+
+    def _listens(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise RuntimeError(f"tokgate ended:\n{self.narrated()}")
+        return f":{PORT} " in self.namespace.run("ss", "-Hltn").stdout
+
+    def ruleset(self) -> str:
+        """What `tokgate ruleset` prints for the policy."""
+        printed = self.namespace.run(*self.command("ruleset", "--policies", self.policies), env=self.environment)
+        return printed.stdout
+
+    def load_ruleset(self) -> None:
+        """`tokgate ruleset | nft -f -`."""
+        self.namespace.run("nft", "-f", "-", given=self.ruleset())
+
+    def reload(self) -> None:
+        """Ask for a reload, as `systemctl reload` does."""
+        assert self.process
+        self.process.send_signal(signal.SIGHUP)
+
+    def narrated(self) -> str:
+        """What tokgate said on stderr so far."""
+        return self.narration.read_text(errors="replace") if self.narration.exists() else ""
+
+    def records(self) -> list[Record]:
+        """The whole lines of the log so far."""
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_bytes().split(b"\n")[:-1]]
+
+    def wait_for_record(self, what: str, matches: Callable[[Record], bool], seconds: float = 10.0) -> Record:
+        """The newest record that matches, as soon as there is one."""
+
+        def newest() -> Record | None:
+            return next((record for record in reversed(self.records()) if matches(record)), None)
+
+        found = wait_until(what, newest, seconds)
+        assert found
+        return found
+
+
+def refuses(name: str, client: str) -> Callable[[Record], bool]:
+    """Matches the record of a refused name and client."""
+    return lambda record: (
+        "denied" in record["event"]["type"]
+        and record.get("destination", {}).get("domain") == name
+        and record["source"]["ip"] == client
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import subprocess
 from collections import Counter
@@ -13,7 +15,7 @@ from typing import Self
 
 import trustme
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from lab_netns import Lab, Namespace, wait_until
 
 ALLOWED = "allowed.example.org"
@@ -33,7 +35,7 @@ _SERVER = """
     ssl_certificate {folder}/{name}.pem; ssl_certificate_key {folder}/{name}.key;
     location / {{ default_type text/plain; return 200 "origin of $host over $server_protocol\\n"; }}
     location = /large {{ alias {folder}/large; }}
-    location = /slow {{ alias {folder}/large; limit_rate 256k; }}
+    location = /paced {{ alias {folder}/large; limit_rate 4m; }}
   }}
 """
 _NGINX = """
@@ -54,6 +56,13 @@ def fingerprint(certificate: bytes) -> str:
     return x509.load_der_x509_certificate(certificate).fingerprint(hashes.SHA256()).hex()
 
 
+def _pin(chain: bytes) -> str:
+    """Base64 of the SHA-256 of a certificate's public key, as `--ignore-certificate-errors-spki-list` takes it."""
+    key = x509.load_pem_x509_certificates(chain)[0].public_key()
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(spki).digest()).decode()
+
+
 class Origin:
     """nginx in the origin's namespace: HTTP/1.1, HTTP/2, HTTP/3 and plain HTTP for each name."""
 
@@ -62,6 +71,7 @@ class Origin:
         self.folder = folder
         self.authority = folder / "authority.pem"
         self.fingerprints: dict[str, str] = {}
+        self.pins: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -101,6 +111,7 @@ class Origin:
             (self.folder / f"{name}.pem").write_bytes(chain)
             issued.private_key_pem.write_to_path(self.folder / f"{name}.key")
             self.fingerprints[name] = fingerprint(chain)
+            self.pins[name] = _pin(chain)
 
     def _count(self) -> None:
         """Count every packet by the address and port it came for; neighbour discovery isn't traffic."""

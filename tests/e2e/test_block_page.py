@@ -1,0 +1,124 @@
+"""`response: page`: only the banned name is opened, and a browser that trusts the authority shows why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lab_clients import UNRECOGNIZED_NAME, browser, curl
+from lab_gateway import Gateway, office_policy, refuses
+from lab_netns import Lab
+from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
+
+
+@pytest.fixture(scope="module")
+def page_gateway(
+    gateway_factory: Callable[..., Gateway],
+    constrained_authority: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Gateway]:
+    """A gateway that shows the page, with the authority that certs/README.md makes."""
+    folder = tmp_path_factory.mktemp("page")
+    with gateway_factory(
+        folder, policy=office_policy(response="page"), options=["--confdir", constrained_authority]
+    ) as running:
+        yield running
+
+
+# The first words of the page in each language, and its own word for it.
+LANGUAGES = {"en": "en", "fr": "fr", "nl": "nl", "de": "de"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_chromium_shows_the_page(
+    lab: Lab,
+    origin: Origin,
+    page_gateway: Gateway,
+    constrained_authority: Path,
+    artifacts: Path,
+    language: str,
+) -> None:
+    """The page is in the reader's language, says by whom, on which basis and whom to ask, and carries the log's id."""
+    picture = artifacts / f"page-{language}.png"
+    flags = [f"--accept-lang={language}", f"--screenshot={picture}", "--window-size=900,1100"]
+    with origin.watch() as seen, browser(lab.client, constrained_authority / "root.pem") as browse:
+        page = browse(f"https://{BANNED}/", 4, *flags)
+
+    assert page.error == ""
+    assert f'lang="{language}"' in page.dom
+    for text in ("TikTok", "Example Authority", "Circular 1 of 1 March 2023", "servicedesk@example.org"):
+        assert text in page.text
+    assert picture.stat().st_size > 10_000
+    assert to_banned(seen) == 0
+    record = page_gateway.wait_for_record("the page is logged", lambda record: record["event"]["id"] in page.dom)
+    assert refuses(BANNED, Lab.CLIENT[4])(record)
+    assert record["event"]["action"] == "http-request-blocked"
+    assert record["http"]["response"]["status_code"] == 451
+
+
+def test_page_needs_nothing_from_the_network(
+    lab: Lab, page_gateway: Gateway, constrained_authority: Path
+) -> None:
+    """The page loads no script, style, font or picture."""
+    with browser(lab.client, constrained_authority / "root.pem") as browse:
+        page = browse(f"https://{BANNED}/")
+
+    for attribute in ("src=", "@import", "url(", "<script", "<link rel=\"stylesheet\""):
+        assert attribute not in page.dom
+
+
+def fetch_page(lab: Lab, authority: Path, family: int, *options: str) -> tuple[str, str, str]:
+    """Head, body and certificate fingerprint of the page, by curl."""
+    done = lab.client.run(
+        *("curl", "-sS", "--max-time", "20", "--cacert", authority / "root.pem", "--include", *options),
+        *("--resolve", f"{BANNED}:443:{ADDRESSES[BANNED][family]}", f"https://{BANNED}/"),
+        *("--write-out", "\n%{certs}"),
+    )
+    head, _, rest = done.stdout.partition("\r\n\r\n")
+    body, _, certificate = rest.partition("Subject:") if "Subject:" in rest else rest.partition("-----BEGIN")
+    return head, body, fingerprint(("-----BEGIN" + certificate.partition("-----BEGIN")[2]).encode())
+
+
+def test_page_by_curl(
+    lab: Lab, origin: Origin, page_gateway: Gateway, constrained_authority: Path, family: int
+) -> None:
+    """451 with its headers; the certificate is tokgate's, not the origin's; nothing reaches the origin."""
+    with origin.watch() as seen:
+        head, body, certificate = fetch_page(lab, constrained_authority, family)
+
+    assert head.split()[1] == "451"
+    assert 'rel="blocked-by"' in head
+    assert "no-store" in head
+    assert "Example Authority" in body
+    assert certificate != origin.fingerprints[BANNED]
+    assert to_banned(seen) == 0
+
+
+def test_page_as_json(lab: Lab, page_gateway: Gateway, constrained_authority: Path) -> None:
+    """A program that asks for JSON gets the same facts as JSON."""
+    head, body, _ = fetch_page(lab, constrained_authority, 4, "--header", "Accept: application/json")
+
+    assert head.split()[1] == "451"
+    assert "application/json" in head
+    assert "Example Authority" in json.dumps(json.loads(body))
+
+
+def test_allowed_name_is_not_opened(
+    lab: Lab, origin: Origin, page_gateway: Gateway, family: int
+) -> None:
+    """Beside a ban with a page, other names still carry the origin's own certificate."""
+    answer = curl(lab.client, ALLOWED, family, True, origin.authority)
+
+    assert answer.certificate == origin.fingerprints[ALLOWED]
+
+
+def test_untrusting_browser_gets_no_page_and_no_service(lab: Lab, origin: Origin, page_gateway: Gateway) -> None:
+    """Without the authority a browser shows a certificate error, and the service is refused all the same."""
+    with origin.watch() as seen, browser(lab.client, origin.authority) as browse:
+        page = browse(f"https://{BANNED}/")
+
+    assert page.error == "ERR_CERT_AUTHORITY_INVALID"
+    assert page.error != UNRECOGNIZED_NAME
+    assert to_banned(seen) == 0

@@ -1,0 +1,105 @@
+"""The printed ruleset on a real gateway: QUIC, plain HTTP, and what must not reach the proxy's port."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from lab_clients import browser
+from lab_gateway import PORT, Gateway, refuses
+from lab_netns import Lab, Namespace
+from lab_origin import ALLOWED, BANNED, Origin, to_banned
+
+
+def test_ruleset_is_accepted_and_loads_twice(gateway: Gateway) -> None:
+    """nft accepts what is printed, and loading it over itself leaves the same rules."""
+    gateway.namespace.run("nft", "-c", "-f", "-", given=gateway.ruleset())
+    before = gateway.namespace.run("nft", "-s", "list", "ruleset").stdout
+    gateway.load_ruleset()
+
+    assert "redirect to :8080" in before
+    assert gateway.namespace.run("nft", "-s", "list", "ruleset").stdout == before
+
+
+def test_quic_is_refused_at_once(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """A banned network's UDP to port 443 is answered by ICMP from the first packet, and nothing reaches the origin."""
+    with origin.watch() as seen, lab.client.datagrams(Lab.BANNED[family], 443) as socket:
+        started = time.monotonic()
+        socket.send(b"first packet")
+        with pytest.raises(ConnectionRefusedError):
+            socket.recv(1)
+        elapsed = time.monotonic() - started
+
+    assert elapsed < 1
+    assert seen["banned-udp443"] == 0
+
+
+def test_quic_of_another_network_passes(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """The control: Chromium in the visitors' network speaks HTTP/3 with the same name."""
+    with origin.watch() as seen, browser(lab.guest, origin.authority) as browse:
+        page = browse(f"https://{BANNED}/", family, *_quic(BANNED, origin))
+
+    assert page.text.strip() == f"origin of {BANNED} over HTTP/3.0"
+    assert seen["banned-udp443"] > 0
+
+
+def test_browser_falls_back_from_quic(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """A browser told to prefer HTTP/3 shows an allowed page over TCP without waiting for a timeout."""
+    with origin.watch() as seen, browser(lab.client, origin.authority) as browse:
+        page = browse(f"https://{ALLOWED}/", family, *_quic(ALLOWED, origin))
+
+    assert seen["allowed-udp443"] == 0
+    assert page.error == "ERR_QUIC_PROTOCOL_ERROR" or "HTTP/2.0" in page.text
+
+
+def _quic(name: str, origin: Origin) -> list[str]:
+    return [
+        f"--origin-to-force-quic-on={name}:443",
+        f"--ignore-certificate-errors-spki-list={origin.pins[name]}",
+    ]
+
+
+def get(namespace: Namespace, name: str, family: int, *headers: str) -> tuple[str, str]:
+    """Head and body of a plain HTTP request."""
+    address = (Lab.BANNED if name == BANNED else Lab.ALLOWED)[family]
+    lines = [f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close", *headers]
+    with namespace.connect(address, 80) as socket, socket.makefile("rb") as stream:
+        socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        head, _, body = stream.read().decode().partition("\r\n\r\n")
+        return head, body
+
+
+def test_plain_http_gets_the_page(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """Port 80 of a banned name answers 451 with its reason, whom it is due to, and no permission to cache it."""
+    with origin.watch() as seen:
+        head, body = get(lab.client, BANNED, family, "Accept-Language: en")
+        control, text = get(lab.client, ALLOWED, family)
+
+    assert head.startswith("HTTP/1.1 451 ")
+    assert 'rel="blocked-by"' in head
+    assert "cache-control: no-store" in head.lower()
+    assert "Example Authority" in body
+    assert to_banned(seen) == 0
+    assert control.startswith("HTTP/1.1 200 ")
+    assert text.strip() == f"origin of {ALLOWED} over HTTP/1.1"
+    record = gateway.wait_for_record("a record of the page", refuses(BANNED, Lab.CLIENT[family]))
+    assert record["event"]["action"] == "http-request-blocked"
+    assert record["http"]["response"]["status_code"] == 451
+    assert record["event"]["id"] in body
+
+
+def test_plain_http_of_another_network_passes(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """The control: the visitors get the origin's own answer for the same name."""
+    head, body = get(lab.guest, BANNED, family)
+
+    assert head.startswith("HTTP/1.1 200 ")
+    assert body.strip() == f"origin of {BANNED} over HTTP/1.1"
+
+
+@pytest.mark.parametrize("role", ["client", "guest", "origin"])
+def test_proxy_port_is_closed_to_direct_dialling(lab: Lab, gateway: Gateway, role: str, family: int) -> None:
+    """Nobody reaches the proxy's own port by its number: it would connect to itself."""
+    namespace: Namespace = getattr(lab, role)
+
+    with pytest.raises(ConnectionRefusedError):
+        namespace.connect(Lab.GATEWAY[family], PORT)
