@@ -1,0 +1,136 @@
+"""`tokgate`: finds the command, runs it, and turns whatever happens into an exit code.
+
+Only the module of the command asked for is imported, so that `tokgate explain` starts without mitmproxy.
+"""
+
+import argparse
+import io
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Any, Final
+
+from tokgate.cli.exits import CommandError, Exit
+
+COMMANDS: Final = ("run", "check", "explain", "simulate", "timeline", "ruleset", "schema", "log")
+"""In the order of help. Each is a module of this package with `add_parser(subparsers)`, which sets `run`."""
+
+DESCRIPTION: Final = """\
+Keep named services off your networks for a stated time and reason, and show that you did.
+Everything else passes undecrypted."""
+
+EPILOG: Final = """\
+examples:
+  tokgate check                                     errors, warnings and tests of ./policies
+  tokgate explain --client 192.0.2.7 --host www.example.org
+                                                    what would happen now, and every step that led to it
+  tokgate run                                       explicit proxy on 127.0.0.1:8080
+  tokgate ruleset | nft -f -                        make a Linux gateway send its clients through the proxy
+
+exit codes:
+  0 done, nothing found   1 findings (policy errors, failed tests)   2 usage   3 internal error or environment
+
+`tokgate COMMAND --help` has examples for each command. TOKGATE_DEBUG=1 or --debug shows full traces."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose help keeps its examples as written, that takes no abbreviations and knows `--debug`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As argparse's, with other defaults."""
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("conflict_handler", "resolve")
+        super().__init__(*args, **kwargs)
+        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="full trace of an error")
+
+
+class _Version(argparse.Action):
+    """Print the version; looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("tokgate")
+        except metadata.PackageNotFoundError:
+            version = "(source folder, not installed)"
+        sys.stdout.write(f"tokgate {version}\n")
+        parser.exit()
+
+
+def build_parser(commands: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser with these commands; importing their modules is what makes a parser slow."""
+    parser = CommandParser(prog="tokgate", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    subparsers = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=CommandParser
+    )
+    for command in commands:
+        import_module(f"tokgate.cli.{command}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Never raises, except what ends the interpreter anyway."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in arguments or bool(os.environ.get("TOKGATE_DEBUG"))
+    _tolerate_any_text()
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        _abandon_stdout()
+        return Exit.READER_GONE
+    except Exception as error:
+        return _failed(error, debug)
+
+
+def _run(arguments: list[str]) -> int:
+    # The program's own options take no values: the first word that is no option is the command.
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        parser = build_parser((asked,) if asked in COMMANDS else COMMANDS)
+        options = parser.parse_args(arguments)
+        code = int(options.run(options))
+    except SystemExit as leaving:  # argparse: 0 after help, 2 after a usage error
+        code = leaving.code if isinstance(leaving.code, int) else Exit.DONE if leaving.code is None else Exit.FAILURE
+    sys.stdout.flush()  # here, so that a full disk or a reader that went away is seen while it can be told
+    return code
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    """Say what went wrong: in a line, or with its trace."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, CommandError):
+        sys.stderr.write(f"tokgate: {error}\n")
+        return error.code
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"tokgate: {where}{error.strerror or error}\n")
+        return Exit.FAILURE
+    hint = "" if debug else "\nThis is a defect: run again with --debug and report the trace."
+    sys.stderr.write(f"tokgate: internal error: {type(error).__name__}: {error}{hint}\n")
+    return Exit.FAILURE
+
+
+def _tolerate_any_text() -> None:
+    """Names seen on networks and titles in policies must not fail in a terminal that can't show them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _abandon_stdout() -> None:
+    """Point stdout at nothing: the interpreter flushes it once more on its way out and would complain."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)

@@ -1,0 +1,66 @@
+"""A query as explain, simulate and policy tests put it, how it is judged, and its answer in JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from whenever import Instant
+
+from tokgate.cli.instants import utc
+from tokgate.policy.decide import Judgement, Sighting, decide_signals
+from tokgate.policy.decision import Decision, Signal
+from tokgate.policy.snapshot import Membership, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Who asks for what, and when: a host as its ClientHello names it, a URL as a decrypted request does, or both."""
+
+    client: str
+    host: str | None
+    at: Instant
+    url: str | None = None
+
+    @property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """What live traffic would have seen, in its order."""
+        seen = ((Signal.SNI, self.host), (Signal.URL, self.url))
+        return tuple(Sighting(signal, value) for signal, value in seen if value is not None)
+
+
+def judge(snapshot: Snapshot, query: Query) -> Judgement:
+    """What the policy says: the strictest over host and URL."""
+    return decide_signals(snapshot, query.client, query.sightings, query.at)
+
+
+def zone_of(snapshot: Snapshot, membership: Membership) -> str:
+    """The zone in which a client lives: that of its narrowest network; UTC for clients of no network."""
+    network = next(iter(membership.networks), None)
+    return "UTC" if network is None else snapshot.policy.networks[network].timezone
+
+
+def answer(query: Query, decision: Decision) -> dict[str, object]:
+    """A decision as JSON, in the order that is documented."""
+    return {"client": query.client, "host": query.host, "at": utc(query.at), **outcome(decision)}
+
+
+def outcome(decision: Decision) -> dict[str, object]:
+    """The part of an answer that does not depend on who asked."""
+    return {
+        "verdict": decision.verdict,
+        "phase": decision.phase,
+        "service": decision.service,
+        "rule": decision.rule,
+        "signal": decision.signal,
+        "network": decision.network,
+        "ban": decision.ban,
+        "exemption": decision.exemption,
+        "response": decision.response,
+        "reason": decision.reason,
+        "next_change": None if decision.next_change is None else utc(decision.next_change),
+    }
+
+
+def as_json(document: Mapping[str, object]) -> str:
+    """One line of ASCII, so that whatever was asked for survives any terminal or pipe."""
+    return json.dumps(document)

@@ -1,0 +1,201 @@
+"""Every step that led to a decision, in the numbered order of `policy.decide`, for people to read.
+
+Reads the same findings that `decide` weighs and never decides: what wins is looked up in the decision itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from whenever import Instant
+
+from tokgate.cli.instants import both
+from tokgate.cli.queries import Query, judge, zone_of
+from tokgate.cli.terminal import shown
+from tokgate.policy.decide import Finding, Sighting, decide, findings
+from tokgate.policy.decision import Decision, Reason, Signal, Verdict
+from tokgate.policy.names import AddressLiteral, normalise, parse_address
+from tokgate.policy.origin import Origin
+from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.schedule import ALWAYS
+from tokgate.policy.services import Match
+from tokgate.policy.snapshot import Membership, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One numbered step: a heading and what was found, a line each."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+def steps(snapshot: Snapshot, query: Query) -> Iterator[Step]:
+    """The steps for a query; with host and URL, steps 2 to 5 come once for each."""
+    membership = snapshot.membership(query.client)
+    yield Step("1. Client", tuple(_client(snapshot, query.client, membership)))
+    sightings = query.sightings
+    for sighting in sightings:
+        seen = f" seen in {sighting.signal}" if len(sightings) > 1 else ""
+        yield from _sighting_steps(snapshot, query, membership, sighting, seen)
+    if len(sightings) > 1:
+        yield Step("6. Strictest over all signals", tuple(_over_all(snapshot, query)))
+
+
+def _client(snapshot: Snapshot, client: str, membership: Membership) -> Iterator[str]:
+    address = parse_address(client)
+    if address is None:
+        yield f"{shown(client)} is no IP address, so it is in no network"
+    elif str(address) != client:
+        yield f"{shown(client)} is read as {address}"
+    if not membership.networks:
+        yield f"in no network of the policy: settings.unknown_clients says {snapshot.settings.unknown_clients}"
+    for name, length in membership.networks.items():
+        network = snapshot.policy.networks[name]
+        cidr = next(c for c in network.cidrs if c.prefixlen == length and address is not None and _holds(c, address))
+        yield f"in {name} through {cidr}, time zone {network.timezone}{_at(network.origin)}"
+
+
+def _holds(cidr: IPNetwork, address: object) -> bool:
+    return address in cidr
+
+
+def _sighting_steps(
+    snapshot: Snapshot, query: Query, membership: Membership, sighting: Sighting, seen: str
+) -> Iterator[Step]:
+    services = snapshot.services
+    match = services.match_url(sighting.value) if sighting.signal is Signal.URL else services.match(sighting.value)
+    decision = decide(snapshot, query.client, sighting.value, query.at, sighting.signal)
+    found = tuple(findings(snapshot, membership, match, query.at))
+    zone = zone_of(snapshot, membership)
+    yield Step(f"2. Name{seen}", tuple(_name(sighting, match)))
+    yield Step("3. Bans", tuple(_bans(snapshot, found, membership, match)))
+    yield Step("4. Exemptions", tuple(_exemptions(snapshot, found, membership, query.at, zone)))
+    yield Step("5. Strictest", tuple(_strictest(decision, found)))
+
+
+def _name(sighting: Sighting, match: Match) -> Iterator[str]:
+    if match.problem is not None:
+        yield f"{shown(sighting.value)} is no host name: {match.problem}"
+        return
+    if sighting.signal is Signal.URL:
+        yield f"the URL is {shown(sighting.value)}"
+    else:
+        name = normalise(sighting.value)
+        kind = "address" if isinstance(name, AddressLiteral) else "name"
+        spelt = "" if str(name) == sighting.value else f", as {shown(sighting.value)} is read"
+        yield f"the {kind} {name}{spelt}"
+    if not match.hits:
+        yield "no service claims it"
+    for hit in match.hits:
+        front = ", which only shows that the store is asked, not for which app" if hit.front else ""
+        yield f"belongs to {hit.service} by {hit.rule}{front}{_at(hit.origin)}"
+
+
+def _bans(snapshot: Snapshot, found: Sequence[Finding], membership: Membership, match: Match) -> Iterator[str]:
+    if not membership.networks:
+        yield "none: bans hold for networks"
+    elif not match.hits:
+        yield "none: bans hold for services"
+    elif not found:
+        yield "none covers this service in these networks"
+    for finding in found:
+        zone = finding.track.zone
+        yield (
+            f"{finding.track.ban.name} ({finding.hit.service} in {finding.network}), "
+            f"{'not announced' if finding.phase is None else f'phase {finding.phase}'}: "
+            f"{_says(finding, zone)}{_at(finding.track.ban.origin)}"
+        )
+
+
+def _says(finding: Finding, zone: str) -> str:
+    """Whether a ban counts, and why or why not."""
+    schedule = finding.track.schedule
+    until = "" if finding.span.end == ALWAYS.end else f" until {both(finding.span.end, zone)}"
+    ended = "" if schedule.ends is None else both(schedule.ends, zone)
+    match finding.reason:
+        case Reason.NO_BAN:
+            return f"does not count, it is not announced{until}"
+        case Reason.ANNOUNCED:
+            return f"does not count yet, it starts {both(schedule.starts, zone)}"
+        case Reason.OUTSIDE_WINDOW:
+            return f"does not count, it is outside its windows{until}"
+        case Reason.EXPIRED:
+            return f"does not count, it ended {ended}"
+        case Reason.EXEMPT:
+            return f"does not count, exemption {finding.exemption} takes it out{until}"
+        case Reason.STORE_FRONT:
+            return f"refuses nothing here, but opens the store to read which app is asked for{until}"
+        case Reason.BAN_OVERDUE:
+            return f"counts as {finding.verdict}, held past its end {ended}"
+        case _:
+            return f"counts as {finding.verdict}{until}"
+
+
+def _exemptions(
+    snapshot: Snapshot, found: Sequence[Finding], membership: Membership, at: Instant, zone: str
+) -> Iterator[str]:
+    if not membership.exemptions:
+        yield "none names this client"
+        return
+    spans = {name: span for f in found for name, span in f.track.exemptions.items() if name in membership.exemptions}
+    if not spans:
+        yield "none that names this client is from these bans"
+    for name, span in sorted(spans.items()):
+        exemption = snapshot.policy.exemptions[name]
+        if at in span:
+            state = f"in force until {both(span.end, zone)}"
+        elif at < span.start:
+            state = f"starts {both(span.start, zone)}"
+        else:
+            state = f"ended {both(span.end, zone)}"
+        yield f"{name} from {exemption.ban}, {state}: {exemption.reason}{_at(exemption.origin)}"
+
+
+def _strictest(decision: Decision, found: Sequence[Finding]) -> Iterator[str]:
+    yield f"{decision.verdict}, because {decision.reason}"
+    winner = next((f for f in found if _is_winner(f, decision)), None)
+    if winner is None:
+        return
+    for other in found:
+        if other is not winner:
+            yield f"{winner.track.ban.name} goes before {_label(other, winner)}: {_advantage(winner, other)}"
+
+
+def _is_winner(finding: Finding, decision: Decision) -> bool:
+    said = (finding.verdict, finding.reason, finding.hit.service, finding.network, finding.exemption)
+    named = decision.ban in (None, finding.track.ban.name)
+    return named and said == (
+        decision.verdict, decision.reason, decision.service, decision.network, decision.exemption
+    )  # fmt: skip
+
+
+def _label(other: Finding, winner: Finding) -> str:
+    if other.track.ban.name != winner.track.ban.name:
+        return other.track.ban.name
+    return f"itself ({other.hit.service} in {other.network})"
+
+
+def _advantage(winner: Finding, other: Finding) -> str:
+    """What set a finding before another: the rules of `decide`, in their order."""
+    if winner.verdict is not other.verdict:
+        return f"{winner.verdict} is stricter than {other.verdict}"
+    if winner.verdict is Verdict.ALLOW and winner.reason is not other.reason:
+        return f"{winner.reason} tells more than {other.reason}"
+    if winner.prefix_length != other.prefix_length:
+        return f"its network is narrower, /{winner.prefix_length} against /{other.prefix_length}"
+    if winner.track.schedule.starts != other.track.schedule.starts:
+        return "it starts earlier"
+    if winner.track.ban.name != other.track.ban.name:
+        return "its name sorts first"
+    return "it was found first"
+
+
+def _over_all(snapshot: Snapshot, query: Query) -> Iterator[str]:
+    judgement = judge(snapshot, query)
+    yield f"{judgement.decision.verdict}, as {judgement.sighting.signal} says"
+    if judgement.mismatch:
+        yield "the signals belong to different services: logged as tokgate.mismatch"
+
+
+def _at(origin: Origin | None) -> str:
+    return "" if origin is None else f" [{origin.file}:{origin.line}]"

@@ -1,0 +1,147 @@
+"""`tokgate timeline`: what changes next, when, and for whom."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.cli.exits import Exit
+from tokgate.cli.instants import local, settle, time_argument, utc
+from tokgate.cli.policies import add_policies_option, open_snapshot
+from tokgate.cli.terminal import narrate, shown
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.timeline import Kind, Transition, transitions
+
+EPILOG = """\
+examples:
+  tokgate timeline                                  the year to come
+  tokgate timeline --from 2023-03-01 --to 2023-10-01
+  tokgate timeline --json --limit 1                 the next change, for a program
+
+Times without offset are wall time in the zone of the policy's networks, or UTC when these live in several.
+`--from` is included, `--to` is not."""
+
+_HEADINGS: Final = ("local time", "UTC", "ban", "what changes", "for whom")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `timeline`."""
+    summary = "the next transitions, in local time and UTC"
+    parser = subparsers.add_parser("timeline", help=summary, description=summary, epilog=EPILOG)
+    add_policies_option(parser)
+    parser.add_argument("--from", dest="start", type=time_argument, metavar="TIME", help="default: now")
+    parser.add_argument("--to", dest="end", type=time_argument, metavar="TIME", help="default: a year after --from")
+    parser.add_argument("--limit", type=_limit, default=200, metavar="N", help="show at most N (default: 200)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show the transitions of a stretch of time."""
+    now = Instant.now()
+    snapshot = open_snapshot(options.policies, now)
+    zone = _common_zone(snapshot)
+    start = now if options.start is None else settle(options.start, zone)
+    end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
+    if end <= start:
+        options.usage_error(f"--to ({utc(end)}) is not after --from ({utc(start)})")
+    found = list(islice(transitions(snapshot, start, end), options.limit + 1))
+    shown_ones, more = found[: options.limit], len(found) > options.limit
+    if options.json:
+        sys.stdout.write(json.dumps(_document(start, end, shown_ones, more), indent=2) + "\n")
+    elif shown_ones:
+        rows = [_row(transition) for transition in shown_ones]
+        sys.stdout.writelines(f"{line}\n" for line in _aligned(rows)) if not sys.stdout.isatty() else _table(rows)
+    else:
+        narrate(f"nothing changes from {utc(start)} to {utc(end)}")
+    if more:
+        narrate(f"tokgate: only the first {options.limit} transitions are shown: see --limit, --from and --to")
+    return Exit.DONE
+
+
+def _common_zone(snapshot: Snapshot) -> str:
+    zones = {network.timezone for network in snapshot.policy.networks.values()}
+    return zones.pop() if len(zones) == 1 else "UTC"
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no limit: 1 to 1000000")
+    return int(text)
+
+
+def effect(transition: Transition) -> str:
+    """What a transition changes, in words."""
+    after = "nothing" if transition.after is None else str(transition.after)
+    match transition.kind:
+        case Kind.PHASE:
+            before = "" if transition.before is None else f"{transition.before} -> "
+            return f"{before}{after}"
+        case Kind.OVERDUE:
+            return f"its end, but held: stays {after} until somebody decides"
+        case Kind.WINDOW_OPENS:
+            return f"window opens: {after}"
+        case Kind.WINDOW_CLOSES:
+            return f"window closes: no {after} until the next"
+        case Kind.EXEMPTION_STARTS:
+            return f"exemption {transition.exemption} starts"
+        case Kind.EXEMPTION_ENDS:
+            return f"exemption {transition.exemption} ends"
+
+
+def _row(transition: Transition) -> tuple[str, ...]:
+    return (
+        f"{local(transition.at, transition.zone)} {transition.zone}",
+        utc(transition.at),
+        transition.ban.name,
+        effect(transition),
+        f"{', '.join(transition.ban.services)} in {', '.join(transition.networks)}",
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns by spaces, for pipes and files: every row is one line."""
+    lines = [_HEADINGS, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*_HEADINGS, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    Console().print(table)
+
+
+def _document(start: Instant, end: Instant, found: Sequence[Transition], more: bool) -> dict[str, object]:
+    return {
+        "from": utc(start),
+        "to": utc(end),
+        "more": more,
+        "transitions": [
+            {
+                "at": utc(transition.at),
+                "local": local(transition.at, transition.zone),
+                "zone": transition.zone,
+                "kind": transition.kind,
+                "ban": transition.ban.name,
+                "title": transition.ban.title,
+                "services": list(transition.ban.services),
+                "networks": list(transition.networks),
+                "before": transition.before,
+                "after": transition.after,
+                "exemption": transition.exemption,
+            }
+            for transition in found
+        ],
+    }
