@@ -1,0 +1,180 @@
+"""The first decision about a connection, on what its first bytes, its destination and its CONNECT request show."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from tokgate.blocklog.observation import Endpoint, Observation, Stage, TlsSeen, Visibility
+from tokgate.gate.enforcer import Enforcer, Ruling
+from tokgate.gate.nameless import refusal
+from tokgate.policy.bans import EchOuter, MissingSni
+from tokgate.policy.decide import Judgement, Sighting
+from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
+from tokgate.policy.names import parse_address
+from tokgate.wire.client_hello import ClientHello
+from tokgate.wire.ech import is_ech_outer
+from tokgate.wire.ja4 import ja4
+
+
+class Passage(StrEnum):
+    """What the carrier does with the connection."""
+
+    PASS = "pass"
+    """Carry its bytes unchanged and unread; only now connect to the destination."""
+    REFUSE = "refuse"
+    """Say no, in the connection's own protocol, and never contact the destination."""
+    OPEN = "open"
+    """Terminate TLS for this one name, to answer with a page or to read URLs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A connection as it arrives: who, and where to as far as is known before its first byte."""
+
+    client: Endpoint
+    destination: Endpoint | None = None
+    """Host and port: an address for redirected connections, a name or an address literal in a CONNECT tunnel."""
+    connect: str | None = None
+    """The host that was asked for with CONNECT, as it was sent."""
+    connection: str | None = None
+
+    @property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """What is seen before any byte of the connection's own."""
+        host = self.destination.ip if self.destination is not None else None
+        address = (Sighting(Signal.ADDRESS, host),) if host and parse_address(host) is not None else ()
+        return (Sighting(Signal.HTTP_HOST, self.connect), *address) if self.connect else address
+
+    @property
+    def names_its_host(self) -> bool:
+        """Whether CONNECT named the destination, so that a ClientHello without a name hides nothing."""
+        return self.connect is not None and parse_address(self.connect) is None
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The destination as the log wants it: an address, or nothing."""
+        if self.destination is None or parse_address(self.destination.ip) is None:
+            return None
+        return self.destination
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What to do with a connection and on which ruling; `stage` and `visibility` are the log's words."""
+
+    passage: Passage
+    ruling: Ruling
+    stage: Stage
+    visibility: Visibility
+    names: tuple[Sighting, ...]
+
+
+def needs_certificate(enforcer: Enforcer, arrival: Arrival, hello: ClientHello) -> bool:
+    """Whether to ask the destination for its certificate first, because nothing else says who it is."""
+    if hello.name is not None or arrival.names_its_host or arrival.destination is None:
+        return False
+    return enforcer.snapshot.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
+
+
+def admit_tls(
+    enforcer: Enforcer, arrival: Arrival, hello: ClientHello, certificate_names: tuple[str, ...] = ()
+) -> Admission:
+    """Decide at a ClientHello."""
+    visibility = _visibility(hello)
+    names = (*_hello_sightings(enforcer, arrival, hello, certificate_names),)
+    ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.SNI, ""),))
+    if not ruling.blocks:
+        ruling = _hidden(enforcer, arrival, visibility, ruling)
+    return Admission(passage_of(ruling.decision), ruling, Stage.TLS, visibility, names)
+
+
+def admit_unreadable(enforcer: Enforcer, arrival: Arrival) -> Admission:
+    """Decide about a connection that begins like TLS and then makes no sense: a server might read it all the same."""
+    admission = admit_bytes(enforcer, arrival)
+    if not admission.ruling.blocks:
+        ruling = _refused_if_banned(enforcer, arrival, admission.ruling, Reason.INVALID_HOST)
+        admission = replace(admission, ruling=ruling)
+    return replace(
+        admission, passage=passage_of(admission.ruling.decision), stage=Stage.TLS, visibility=Visibility.NONE
+    )
+
+
+def admit_bytes(enforcer: Enforcer, arrival: Arrival) -> Admission:
+    """Decide about a connection whose bytes say nothing: neither TLS nor HTTP."""
+    names = arrival.sightings
+    ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.ADDRESS, ""),))
+    passage = Passage.REFUSE if ruling.blocks else Passage.PASS
+    stage = Stage.ADDRESS if arrival.connect is None else Stage.CONNECT
+    return Admission(passage, ruling, stage, Visibility.ADDRESS, names)
+
+
+def passage_of(decision: Decision) -> Passage:
+    """How a decision about a TLS connection is carried out. A warning passes unopened, as yet."""
+    if decision.verdict is Verdict.BLOCK:
+        return Passage.OPEN if decision.response is Response.PAGE else Passage.REFUSE
+    return Passage.OPEN if decision.response is Response.INSPECT else Passage.PASS
+
+
+def observe(arrival: Arrival, admission: Admission, hello: ClientHello | None) -> Observation:
+    """The connection as the log sees it."""
+    tls = None
+    if hello is not None:
+        alpn = tuple(name.decode("ascii", "backslashreplace") for name in hello.alpn)
+        tls = TlsSeen(alpn=alpn, ja4=ja4(hello), ech=hello.ech)
+    return Observation(
+        client=arrival.client,
+        destination=arrival.endpoint,
+        stage=admission.stage,
+        visibility=admission.visibility,
+        names=admission.names,
+        tls=tls,
+        opened=admission.passage is Passage.OPEN,
+        connection=arrival.connection,
+    )
+
+
+def _hello_sightings(
+    enforcer: Enforcer, arrival: Arrival, hello: ClientHello, certificate_names: tuple[str, ...]
+) -> Iterator[Sighting]:
+    if hello.name is not None:
+        yield Sighting(Signal.SNI, hello.name)
+    for name in certificate_names:
+        yield Sighting(Signal.CERTIFICATE, name)
+    unchecked = hello.name is None and enforcer.snapshot.settings.missing_sni is MissingSni.ALLOW
+    for sighting in arrival.sightings:
+        if not (unchecked and sighting.signal is Signal.ADDRESS):
+            yield sighting
+
+
+def _visibility(hello: ClientHello) -> Visibility:
+    if hello.name is None:
+        return Visibility.NONE
+    return Visibility.ECH_OUTER if is_ech_outer(hello) else Visibility.SNI
+
+
+def _hidden(enforcer: Enforcer, arrival: Arrival, visibility: Visibility, ruling: Ruling) -> Ruling:
+    """Apply the settings for connections that do not show where they go."""
+    settings = ruling.snapshot.settings
+    if visibility is Visibility.NONE and settings.missing_sni is MissingSni.BLOCK and not arrival.names_its_host:
+        return _refused_if_banned(enforcer, arrival, ruling, Reason.MISSING_SNI)
+    if visibility is Visibility.ECH_OUTER:
+        if settings.ech_outer is EchOuter.BLOCK:
+            return _refused_if_banned(enforcer, arrival, ruling, Reason.ECH_OUTER)
+        if settings.ech_outer is EchOuter.INSPECT:
+            refused = _refused_if_banned(enforcer, arrival, ruling, Reason.ECH_OUTER)
+            if refused.blocks:  # under a ban: opened, so that the client tries again without ECH (RFC 9849 §6.1.6)
+                decision = replace(refused.decision, verdict=Verdict.ALLOW, ban=None, response=Response.INSPECT)
+                return replace(ruling, judgement=replace(ruling.judgement, decision=decision))
+    return ruling
+
+
+def _refused_if_banned(enforcer: Enforcer, arrival: Arrival, ruling: Ruling, reason: Reason) -> Ruling:
+    try:
+        decision = refusal(ruling.snapshot, arrival.client.ip, ruling.at, reason)
+    except Exception as error:
+        enforcer.failed("decide", error)
+        return enforcer.judge_by_fallback(arrival.sightings)
+    if decision is None:
+        return ruling
+    judgement = Judgement(decision, ruling.judgement.sighting, ruling.judgement.mismatch)
+    return replace(ruling, judgement=judgement)

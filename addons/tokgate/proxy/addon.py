@@ -1,0 +1,235 @@
+"""The addon as mitmproxy loads it: its options, the policy and the log behind the traffic hooks, and their upkeep."""
+# mypy: disallow-untyped-calls=False
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from mitmproxy import ctx, exceptions
+from mitmproxy.addonmanager import Loader
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.connection import Client
+from mitmproxy.proxy import mode_specs
+from whenever import Instant
+
+from tokgate.blocklog import lifecycle
+from tokgate.blocklog.stamp import this_observer
+from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
+from tokgate.config.diagnostics import Level, render
+from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
+from tokgate.gate import phases
+from tokgate.gate.counters import Counters
+from tokgate.gate.enforcer import Enforcer
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.timeline import Transition
+from tokgate.proxy.health import Health
+from tokgate.proxy.insist import insist, refuse_forbidden
+from tokgate.proxy.traffic import Place, Traffic
+
+logger = logging.getLogger(__name__)
+
+PATIENCE: Final = 20.0
+"""Seconds in which a client has to say what it wants."""
+LOG_DEADLINE: Final = 5.0
+"""Seconds that the log has at the end to write what is queued."""
+_MODES: Final = (
+    mode_specs.RegularMode,
+    mode_specs.TransparentMode,
+    mode_specs.Socks5Mode,
+    mode_specs.WireGuardMode,
+    mode_specs.LocalMode,
+    mode_specs.TunMode,
+    mode_specs.DnsMode,
+)
+
+
+class PolicyRefused(exceptions.OptionsError):
+    """There is no valid policy to start with; the message is all diagnostics."""
+
+
+class Tokgate:
+    """The addon. Its parts that see traffic are in `traffic`, a sub-addon."""
+
+    name = "tokgate"
+
+    def __init__(self, *, now: Callable[[], Instant] = Instant.now, patience: float = PATIENCE) -> None:
+        """`now` is the wall clock; `patience` in seconds."""
+        self.traffic: Final = Traffic()
+        self.addons: Final = [self.traffic]
+        self.counters: Final = Counters()
+        self.holder: PolicyHolder | None = None
+        self.log: LogWriter | None = None
+        self.stop_reason = "asked to"
+        self._now: Final = now
+        self._patience: Final = patience
+        self._started_at: Final = now()
+        self._opened: tuple[str, str] | None = None
+        self._version = ""
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+
+    def load(self, loader: Loader) -> None:
+        """Declare the options."""
+        loader.add_option("tokgate_policies", str, "policies", "The tokgate policy: a YAML file, or a folder of them.")
+        loader.add_option("tokgate_log", str, str(DEFAULT_LOG), "The file to which tokgate appends its block log.")
+        loader.add_option(
+            "tokgate_implementer",
+            str,
+            "",
+            "URI of whoever runs this filter, named on the block page (RFC 7725). Default: the ban's contact.",
+        )
+
+    def configure(self, updated: set[str]) -> None:
+        """Hold mitmproxy to what a filter needs, and open policy and log once. Raises OptionsError."""
+        refuse_forbidden(ctx.options)
+        _check_modes(ctx.options.mode)
+        for name in insist(ctx.options):
+            logger.warning("tokgate needs the option %s as %r and has set it", name, getattr(ctx.options, name))
+        if updated & {"tokgate_policies", "tokgate_log"}:  # others' options come first, one by one
+            self._open_once((ctx.options.tokgate_policies, ctx.options.tokgate_log))
+        self.traffic.place = Place(
+            connections=lambda: _proxyserver().connections,
+            listens_at=lambda: frozenset(address[1] for address in _proxyserver().listen_addrs()),
+            implementer=ctx.options.tokgate_implementer,
+            hostname=socket.gethostname(),
+        )
+
+    def running(self) -> None:
+        """Begin the upkeep: reload, phases, silent clients, signals."""
+        if self.holder is None:
+            return
+        self._keep(self.holder.watch())
+        self._keep(phases.follow(self.holder, self._phase_changed, self._now))
+        self._keep(self._close_silent())
+        with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread, or no such signal
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
+
+    def client_connected(self, client: Client) -> None:
+        """Nothing passes until there is a policy."""
+        if self.holder is None:
+            client.error = "tokgate has no policy: nothing passes"
+
+    def done(self) -> None:
+        """End the upkeep and the log."""
+        for task in self._tasks:
+            task.cancel()
+        if self.log is not None:
+            self._enforcer().write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), self.stop_reason))
+            if not self.log.close(LOG_DEADLINE):
+                logger.error("the block log could not be written to its end: see %s", self.log.path)
+
+    def hang_up(self) -> None:
+        """SIGHUP: read the policy again and open the log again."""
+        if self.log is not None:
+            self.log.reopen()
+        if self.holder is not None:
+            self._keep(self._reload(self.holder))
+
+    def health(self) -> Health:
+        """How it is going."""
+        if self.holder is None or self.log is None:
+            raise RuntimeError("tokgate has no policy")
+        return Health(
+            started_at=self._started_at,
+            policy_version=self.holder.snapshot.version,
+            policy_loaded_at=self.holder.loaded_at,
+            policy_error=self.holder.last_error,
+            log=self.log.health(),
+            counters=self.counters,
+            connections=len(_proxyserver().connections),
+        )
+
+    def _open_once(self, wanted: tuple[str, str]) -> None:
+        """Open what is wanted. After a failure mitmproxy comes back with the options of before: not to be tried."""
+        if self._opened is None:
+            self._opened = wanted
+            self._open(*map(Path, wanted))
+        elif self.holder is not None and self._opened != wanted:
+            raise exceptions.OptionsError("tokgate_policies and tokgate_log can't change while tokgate runs")
+
+    def _open(self, policies: Path, log: Path) -> None:
+        try:
+            self.holder = open_policy(policies, self._now())
+        except PolicyError as error:
+            raise PolicyRefused(f"there is no valid policy to start with:\n{error}") from error
+        observer = this_observer()
+        self.log = LogWriter(log, observer, clock=self._now)
+        try:
+            self.log.start()
+        except OSError as error:  # another process writes it
+            self.holder = self.log = None
+            raise exceptions.OptionsError(f"tokgate can't write its log {log}: {error}") from error
+        enforcer = Enforcer(self.holder, self.log, observer, counters=self.counters, now=self._now)
+        self.traffic.enforcer = enforcer
+        policy = self.holder.snapshot.policy
+        enforcer.write(lambda stamp: lifecycle.started(stamp, os.getpid(), policy))
+        self._version = policy.version
+        self.holder.subscribe(self._reloaded)
+        if count := len(self.holder.loaded.warnings):
+            logger.warning("the policies have %d warnings, which `tokgate check` shows", count)
+
+    def _reloaded(self, reloaded: Reloaded) -> None:
+        """Tell log and standard error what came of reading the policy again."""
+        problems = [render(d).splitlines()[0] for d in reloaded.diagnostics if d.level is Level.ERROR]
+        policy = reloaded.snapshot.policy
+        if not reloaded.ok:
+            logger.error("tokgate keeps policy %s, the new one has errors:\n%s", policy.version, "\n".join(problems))
+            self._enforcer().write(lambda stamp: lifecycle.policy_load_failed(stamp, problems, kept=policy.version))
+            return
+        replaced, self._version = self._version, policy.version
+        warnings = len(reloaded.diagnostics)
+        logger.warning("tokgate policy %s is in force, it replaces %s", policy.version, replaced)
+        self._enforcer().write(
+            lambda stamp: lifecycle.policy_loaded(stamp, policy, replaced=replaced, warnings=warnings)
+        )
+
+    def _phase_changed(self, transition: Transition, snapshot: Snapshot) -> None:
+        self._enforcer().write(lambda stamp: lifecycle.phase_changed(stamp, transition, snapshot.version))
+
+    async def _close_silent(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self._patience / 2))
+            await self.traffic.close_silent(self._patience)
+
+    async def _reload(self, holder: PolicyHolder) -> None:
+        await holder.reload()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something in the background; should it fail, that is logged, and enforcement goes on."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("tokgate: %s failed", task.get_coro(), exc_info=error)
+            self._enforcer().failed("upkeep", error)
+
+    def _enforcer(self) -> Enforcer:
+        if self.traffic.enforcer is None:
+            raise RuntimeError("tokgate has no policy")
+        return self.traffic.enforcer
+
+
+def _check_modes(specs: list[str]) -> None:
+    """Raises OptionsError for modes that are no filter's: they lead all clients to one destination."""
+    for spec in specs:
+        try:
+            mode = mode_specs.ProxyMode.parse(spec)
+        except ValueError:
+            continue  # mitmproxy says it
+        if not isinstance(mode, _MODES):
+            raise exceptions.OptionsError(f"tokgate does not filter in mode {mode.type_name}")
+
+
+def _proxyserver() -> Proxyserver:
+    server = ctx.master.addons.get("proxyserver")
+    if not isinstance(server, Proxyserver):
+        raise RuntimeError("mitmproxy runs without its proxyserver")
+    return server

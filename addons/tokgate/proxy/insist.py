@@ -1,0 +1,45 @@
+"""The mitmproxy options that a filter needs: those that are set whatever the user says, and those that are refused."""
+# mypy: disallow-untyped-calls=False
+
+from collections.abc import Mapping
+from typing import Final
+
+from mitmproxy import exceptions
+from mitmproxy.options import Options
+
+REQUIRED: Final[Mapping[str, object]] = {
+    "connection_strategy": "lazy",  # eager connects upstream before the name is known
+    "block_global": False,  # clients are restricted by policy and firewall; some have public addresses
+    "show_ignored_hosts": False,  # keeps all that passes in memory
+    "store_streamed_bodies": False,
+    "validate_inbound_headers": True,  # off, it allows request smuggling past the decision
+    "upstream_cert": False,  # certificates for pages are made without asking the origin
+    "ignore_hosts": [],  # both would let names pass before they are decided about
+    "allow_hosts": [],
+    "onboarding": False,
+}
+"""Set as they stand here, with a warning where the user had said something else."""
+
+DEFAULTS: Final[Mapping[str, object]] = {"stream_large_bodies": "1m", "flow_detail": 0}
+"""Set unless the user has said something else."""
+
+FORBIDDEN: Final = ("emudhra", "emudhra_old")
+"""They sign with a key that is public: anyone could forge what our clients would trust."""
+
+
+def refuse_forbidden(options: Options) -> None:
+    """Raises OptionsError if an option is set that no filter may run with."""
+    for name in FORBIDDEN:
+        if name in options and getattr(options, name):
+            raise exceptions.OptionsError(f"tokgate does not run with {name}: it signs with a compromised key")
+
+
+def insist(options: Options) -> list[str]:
+    """Set what is required; the names of options that had been given another value than their default."""
+    known = {name: value for name, value in REQUIRED.items() if name in options and getattr(options, name) != value}
+    overruled = [name for name in known if options.has_changed(name)]
+    defaults = {n: v for n, v in DEFAULTS.items() if n in options and not options.has_changed(n)}
+    wanted = known | {name: value for name, value in defaults.items() if getattr(options, name) != value}
+    if wanted:
+        options.update(**wanted)
+    return overruled

@@ -1,0 +1,139 @@
+"""Runs the proxy: mitmproxy's master with only the addons that a filter needs, from start to a drained end."""
+# mypy: disallow-untyped-calls=False
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mitmproxy import exceptions
+from mitmproxy.addons import core, disable_h2c, dns_resolver, errorcheck, next_layer, proxyserver, tlsconfig
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from whenever import Instant
+
+from tokgate.blocklog.writer import DEFAULT_LOG
+from tokgate.proxy.addon import PolicyRefused, Tokgate
+from tokgate.proxy.announcement import announcement
+from tokgate.proxy.keys import secure_folder
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CONFDIR: Final = Path("~/.tokgate")
+_LOCAL_MODES: Final = ("regular", "socks5", "dns")
+"""Modes whose clients name the proxy themselves: on loopback unless something else is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a person chooses. `drain` in seconds; `listen_host` None: loopback for explicit modes, else everywhere."""
+
+    modes: tuple[str, ...] = ("regular",)
+    policies: Path = Path("policies")
+    log: Path = DEFAULT_LOG
+    listen_host: str | None = None
+    listen_port: int | None = None
+    confdir: Path = DEFAULT_CONFDIR
+    drain: float = 30.0
+    implementer: str = ""
+
+
+class Announcer:
+    """Says once that the proxy is ready, when its ports are open."""
+
+    def __init__(self, tokgate: Tokgate, servers: proxyserver.Proxyserver, say: Callable[[str], None]) -> None:
+        self._tokgate: Final = tokgate
+        self._servers: Final = servers
+        self._say: Final = say
+
+    def running(self) -> None:
+        """Announce."""
+        if self._tokgate.holder is None:
+            return
+        listening = [(server.mode, list(server.listen_addrs)) for server in self._servers.servers]
+        for line in announcement(self._tokgate.holder.snapshot, listening, Instant.now()):
+            self._say(line)
+
+
+class Drain:
+    """Ends the proxy in order: no new connections, those that are open may finish within a deadline."""
+
+    def __init__(self, master: Master, servers: proxyserver.Proxyserver, tokgate: Tokgate, deadline: float) -> None:
+        self._master: Final = master
+        self._servers: Final = servers
+        self._tokgate: Final = tokgate
+        self._deadline: Final = deadline
+        self._task: asyncio.Task[None] | None = None
+
+    def request(self, reason: str) -> None:
+        """Begin; asked a second time, end at once."""
+        if self._task is not None:
+            self._master.shutdown()
+            return
+        self._tokgate.stop_reason = reason
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        give_up = time.monotonic() + self._deadline
+        try:
+            await self._servers.servers.update([])
+            while self._servers.connections and time.monotonic() < give_up:
+                await asyncio.sleep(0.05)
+            if self._servers.connections:
+                logger.warning("ending with %d connections still open", len(self._servers.connections))
+        finally:
+            self._master.shutdown()
+
+
+async def run(options: RunOptions, say: Callable[[str], None] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit code: 0, 1 for an invalid policy, 3 for an environment that won't do."""
+    say = say or _say
+    confdir = options.confdir.expanduser()
+    secure_folder(confdir)
+    master = Master(Options(confdir=str(confdir)))
+    tokgate, servers = Tokgate(), proxyserver.Proxyserver()
+    master.addons.add(core.Core(), servers, tokgate, Announcer(tokgate, servers, say))
+    if any(mode.partition(":")[0].partition("@")[0] not in ("regular", "transparent") for mode in options.modes):
+        master.addons.add(dns_resolver.DnsResolver())
+    master.addons.add(next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
+    try:
+        master.options.update(
+            mode=list(options.modes),
+            listen_host=_listen_host(options),
+            listen_port=options.listen_port,
+            tokgate_policies=str(options.policies),
+            tokgate_log=str(options.log),
+            tokgate_implementer=options.implementer,
+        )
+    except exceptions.OptionsError as error:
+        say(str(error))
+        return 1 if isinstance(error, PolicyRefused) else 3
+    secure_folder(confdir)  # the CA has been made by now
+    drain = Drain(master, servers, tokgate, options.drain)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread
+            loop.add_signal_handler(number, drain.request, signal.Signals(number).name)
+    try:
+        await master.run()
+    except SystemExit:  # ErrorCheck: a port is taken, say; it has been logged
+        return 3
+    return 0
+
+
+def _listen_host(options: RunOptions) -> str:
+    if options.listen_host is not None:
+        return options.listen_host
+    explicit = all(mode.partition(":")[0].partition("@")[0] in _LOCAL_MODES for mode in options.modes)
+    return "127.0.0.1" if explicit else ""
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"tokgate: {line}\n" if not line.startswith(" ") else f"{line}\n")
+    sys.stderr.flush()

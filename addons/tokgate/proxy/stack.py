@@ -1,0 +1,50 @@
+"""Which layer comes next, by what is there already. Nothing is decided about names here."""
+
+from typing import Final
+
+from mitmproxy.proxy import layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import ClientTLSLayer, HttpLayer, UDPLayer, modes
+from mitmproxy.proxy.layers.http import HTTPMode, HttpStream
+
+from tokgate.gate.admission import Passage, admit_bytes, observe
+from tokgate.gate.enforcer import Enforcer
+from tokgate.proxy.guard import Guard
+from tokgate.proxy.relay import Discard
+from tokgate.proxy.tunnel import ExplicitProxy
+from tokgate.proxy.visit import Visit
+
+_DNS: Final = 53
+
+
+def layer_for(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) -> layer.Layer | None:
+    """The next layer for a connection whose client has sent `data`; None leaves it to mitmproxy."""
+    address, top = context.server.address, context.layers[-1]
+    if address is not None and address[1] == _DNS and not isinstance(top, HttpStream | modes.HttpProxy):
+        return None  # mitmproxy's resolver; DNS has rules of its own
+    if context.client.transport_protocol == "udp":
+        return _datagrams(context, data, enforcer, visit)
+    if isinstance(top, modes.HttpProxy):
+        # TLS between the client and the proxy itself, before any request.
+        return ClientTLSLayer(context) if data[:1] == b"\x16" else ExplicitProxy(context)
+    if isinstance(top, ClientTLSLayer):
+        if isinstance(context.layers[0], modes.HttpProxy) and len(context.layers) == 2:
+            return ExplicitProxy(context)
+        # Opened to read requests: whatever else is spoken inside would reach the destination unread.
+        return HttpLayer(context, HTTPMode.transparent)
+    if isinstance(top, HttpStream):
+        return Guard(context, enforcer, visit, tunnelled=True)
+    if isinstance(top, modes.TransparentProxy | modes.Socks5Proxy):
+        return Guard(context, enforcer, visit, tunnelled=False)
+    return None
+
+
+def _datagrams(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) -> layer.Layer:
+    """UDP in modes that carry it: decided by address. QUIC is not carried, so that clients turn to TCP."""
+    visit.spoken()
+    if context.server.address is not None and context.server.address[1] in (80, 443) and data[:1] >= b"\x80":
+        return Discard(context)
+    arrival = visit.arrival(context.server.address)
+    admission = admit_bytes(enforcer, arrival)
+    enforcer.enter(admission.ruling, admission.visibility, lambda: observe(arrival, admission, None))
+    return UDPLayer(context, ignore=True) if admission.passage is Passage.PASS else Discard(context)

@@ -1,0 +1,242 @@
+"""The hooks that traffic passes: each translates, decides and applies. What fails in one ends in `on_error`."""
+# mypy: disallow-untyped-calls=False
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, Final
+
+from mitmproxy.connection import Client
+from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.mode_specs import TransparentMode
+from mitmproxy.proxy.server import ConnectionHandler
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from tokgate.blocklog.observation import Stage, Visibility
+from tokgate.gate.admission import Passage, passage_of
+from tokgate.gate.enforcer import Enforcer, Ruling
+from tokgate.gate.origin_certificate import OriginCertificates
+from tokgate.policy.bans import OnError
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Signal
+from tokgate.proxy import page, requests
+from tokgate.proxy.guard import OriginCertificate
+from tokgate.proxy.notice import notice_of
+from tokgate.proxy.relay import Refusal, Relay
+from tokgate.proxy.stack import layer_for
+from tokgate.proxy.visit import Visit, Visits
+
+UNCONFIGURED: Final = "tokgate has no policy: nothing passes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What the hooks need to know of the proxy that they run in."""
+
+    connections: Callable[[], Mapping[Any, ConnectionHandler]] = dict
+    """The connections that mitmproxy serves, by the client's id."""
+    listens_at: Callable[[], frozenset[int]] = frozenset
+    """The ports on which clients connect."""
+    implementer: str = ""
+    """The URI of who runs this filter; empty: the ban's contact, else this host."""
+    hostname: str = "localhost"
+
+
+type Hook[D] = Callable[["Traffic", D], None]
+
+
+def ends_in[D](fallback: Hook[D]) -> Callable[[Hook[D]], Hook[D]]:
+    """Wrap a hook so that what it raises is counted, logged, and answered by `fallback`.
+
+    mitmproxy logs what a hook raises and goes on as if there had been no hook: traffic would pass undecided.
+    """
+
+    def wrap(hook: Hook[D]) -> Hook[D]:
+        @wraps(hook)
+        def call(self: "Traffic", data: D) -> None:
+            try:
+                hook(self, data)
+            except Exception as error:
+                self.failed(hook.__name__, error)
+                fallback(self, data)
+
+        return call
+
+    return wrap
+
+
+class Traffic:
+    """The traffic hooks of one proxy. Without an enforcer nothing passes."""
+
+    def __init__(self) -> None:
+        """`enforcer` and `place` are set once the options are known."""
+        self.enforcer: Enforcer | None = None
+        self.place = Place()
+        self.visits: Final = Visits()
+        self.certificates: Final = OriginCertificates()
+        self._own_sockets: Final[set[tuple[str, int]]] = set()
+
+    # Fallbacks, named by the hooks below.
+
+    def _refuse_client(self, client: Client) -> None:
+        client.error = UNCONFIGURED
+
+    def _close_or_pass(self, next_layer: NextLayer) -> None:
+        """No name could be read: the connection is closed, unless errors let everything pass."""
+        strict = self.enforcer is None or self.enforcer.snapshot.settings.on_error is OnError.BLOCK
+        next_layer.layer = Refusal(next_layer.context, b"") if strict else Relay(next_layer.context)
+
+    def _kill_if_banned(self, flow: HTTPFlow) -> None:
+        """The page could not be made, or nothing be decided: cut off what `on_error` blocks."""
+        flow.response = None
+        if self.enforcer is None:
+            flow.kill()
+            return
+        hosts = (flow.request.data.host, flow.request.host_header or "", flow.client_conn.sni or "")
+        names = [Sighting(Signal.HTTP_HOST, host) for host in hosts if host]
+        if self.enforcer.judge_by_fallback(names).blocks:
+            flow.kill()
+
+    def _nothing(self, _: Any) -> None:
+        """Nothing passed or was refused in this hook."""
+
+    # Hooks, in the order of a connection's life.
+
+    @ends_in(_refuse_client)
+    def client_connected(self, client: Client) -> None:
+        """A client connects: not to the redirected port itself, which would lead in a circle."""
+        if self.enforcer is None:
+            client.error = UNCONFIGURED
+            return
+        self.visits.begin(client)
+        if isinstance(client.proxy_mode, TransparentMode) and self._dialled_directly(client):
+            self.enforcer.counters.loops += 1
+            client.error = "nothing was redirected here: this port is for redirected connections only"
+
+    @ends_in(_nothing)
+    def client_disconnected(self, client: Client) -> None:
+        """A client has gone."""
+        self.visits.end(client)
+
+    @ends_in(_close_or_pass)
+    def next_layer(self, next_layer: NextLayer) -> None:
+        """The first bytes have come: put the layer in charge that waits until they say enough."""
+        client = next_layer.context.client
+        if next_layer.layer is not None or self.enforcer is None:
+            return
+        if client.peername[:2] in self._own_sockets:
+            self.enforcer.counters.loops += 1
+            next_layer.layer = Refusal(next_layer.context, b"")
+            return
+        visit = self.visits.of(client)
+        next_layer.layer = layer_for(next_layer.context, next_layer.data_client(), self.enforcer, visit)
+
+    @ends_in(_kill_if_banned)
+    def http_connect(self, flow: HTTPFlow) -> None:
+        """A client asks for a tunnel: refused here, or to be decided about again inside. A page needs the tunnel."""
+        if flow.response is not None or flow.error is not None:
+            return
+        visit, host = self.visits.of(flow.client_conn), flow.request.data.host
+        names = (Sighting(Signal.HTTP_HOST, host),)
+        ruling = self._enforcer().judge(visit.client.ip, names)
+        if ruling.blocks and passage_of(ruling.decision) is Passage.REFUSE:
+            self._refuse(flow, visit, names, ruling, Stage.CONNECT)
+        else:
+            visit.connect, visit.waiting_since = host, time.monotonic()
+
+    @ends_in(_kill_if_banned)
+    def requestheaders(self, flow: HTTPFlow) -> None:
+        """A request can be read, plain or in an opened connection: decide about every name that it shows."""
+        if flow.response is not None or flow.error is not None:
+            return
+        visit = self.visits.of(flow.client_conn)
+        visit.spoken()
+        if requests.invalid_authority(flow.request) is not None:
+            self._answer(flow, Response.make(400, b"", {"Cache-Control": "no-store"}))
+            return
+        names = requests.sightings(flow, visit)
+        ruling = self._enforcer().judge(visit.client.ip, names)
+        if ruling.blocks:
+            self._refuse(flow, visit, names, ruling, Stage.HTTP)
+        else:
+            seen = lambda: requests.observe(flow, visit, names, Stage.HTTP, None)  # noqa: E731
+            self._enforcer().enter(ruling, Visibility.DECRYPTED, seen)
+
+    async def origin_certificate(self, asked: OriginCertificate) -> None:
+        """The guard asks who a destination is. Without an answer, its address decides."""
+        try:
+            asked.names = await self.certificates.names(asked.host, asked.port)
+        except Exception as error:
+            self.failed("origin_certificate", error)
+
+    @ends_in(_nothing)
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        """Remember our own end, to know ourselves should it come back as a client."""
+        if data.server.sockname is not None:
+            self._own_sockets.add(data.server.sockname[:2])
+
+    @ends_in(_nothing)
+    def server_disconnected(self, data: ServerConnectionHookData) -> None:
+        """Forget our own end."""
+        if data.server.sockname is not None:
+            self._own_sockets.discard(data.server.sockname[:2])
+
+    # What hooks share.
+
+    def failed(self, where: str, error: Exception) -> None:
+        """Count and log what a hook raised."""
+        if self.enforcer is not None:
+            self.enforcer.failed(where, error)
+
+    async def close_silent(self, patience: float) -> None:
+        """Close the connections whose client has not said in `patience` seconds what it wants."""
+        connections = self.place.connections()
+        for visit in list(self.visits.overdue(time.monotonic() - patience)):
+            visit.spoken()
+            handler = connections.get(visit.connection)
+            if handler is not None:
+                self._enforcer().counters.timeouts += 1
+                await handler.on_timeout()
+
+    def _enforcer(self) -> Enforcer:
+        if self.enforcer is None:
+            raise RuntimeError(UNCONFIGURED)
+        return self.enforcer
+
+    def _dialled_directly(self, client: Client) -> bool:
+        """Whether the destination that the kernel remembers is the very socket that accepted the connection."""
+        handler = self.place.connections().get(client.id)
+        if handler is None or client.sockname is None:
+            return False
+        writer = handler.transports[client].writer
+        local: tuple[str, int] | None = writer.get_extra_info("sockname") if writer is not None else None
+        return local is not None and local[:2] == client.sockname[:2] and local[1] in self.place.listens_at()
+
+    def _refuse(self, flow: HTTPFlow, visit: Visit, names: tuple[Sighting, ...], ruling: Ruling, stage: Stage) -> None:
+        """Record a blocked request and answer it with the page."""
+        ban = ruling.snapshot.bans.get(ruling.decision.ban or "")
+        contact = page.href_of(ban.contact) if ban is not None else None
+        implementer = self.place.implementer or contact or f"dns:{self.place.hostname}"
+        asked = ruling.judgement.sighting.value
+        notice = notice_of(ruling, asked=asked, event="", implementer=implementer, opened=visit.opened)
+        seen = lambda: requests.observe(flow, visit, names, stage, notice.status)  # noqa: E731
+        stamp = self._enforcer().enter(ruling, Visibility.DECRYPTED, seen)
+        tongues = flow.request.headers.get("accept-language")
+        kind = flow.request.headers.get("accept", "text/plain" if stage is Stage.CONNECT else None)
+        answer = page.compose(replace(notice, event=stamp.id), accept=kind, accept_language=tongues)
+        self._answer(flow, Response.make(answer.status, answer.body, dict(answer.headers)))
+
+    def _answer(self, flow: HTTPFlow, response: Response) -> None:
+        """Answer a request ourselves, or cut it off where its body would have to be awaited for too long."""
+        request = flow.request
+        if request.method != "CONNECT" and not requests.answerable(request):
+            flow.kill()
+            return
+        if request.method == "HEAD":
+            response.raw_content = b""  # Content-Length stays what GET would have got
+        if request.is_http2:  # RFC 9113 §8.2.1
+            response.headers = type(response.headers)((name.lower(), value) for name, value in response.headers.fields)
+        request.stream = False
+        flow.response = response

@@ -1,0 +1,59 @@
+"""What is known of one client connection while it lasts."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mitmproxy.connection import Client
+
+from tokgate.blocklog.observation import Endpoint
+from tokgate.gate.admission import Arrival
+
+
+@dataclass(slots=True)
+class Visit:
+    """One client connection. `waiting_since` is monotonic seconds, None while the client owes us nothing."""
+
+    client: Endpoint
+    connection: str
+    waiting_since: float | None = field(default_factory=time.monotonic)
+    connect: str | None = None
+    """The host of the CONNECT request that is being served."""
+    opened: bool = False
+    """TLS ends here, for a page or to read URLs."""
+
+    def spoken(self) -> None:
+        """The client has said what it wants."""
+        self.waiting_since = None
+
+    def arrival(self, destination: tuple[str, int] | None) -> Arrival:
+        """The connection for the first decision about it."""
+        end = None if destination is None else Endpoint(destination[0], destination[1])
+        return Arrival(client=self.client, destination=end, connect=self.connect, connection=self.connection)
+
+
+class Visits:
+    """The client connections that are open, by mitmproxy's id."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Visit] = {}
+
+    def begin(self, client: Client) -> Visit:
+        """A client has connected."""
+        visit = Visit(Endpoint(client.peername[0], client.peername[1]), client.id)
+        self._open[client.id] = visit
+        return visit
+
+    def of(self, client: Client) -> Visit:
+        """The visit of a client; a fresh one for a client that was never announced."""
+        return self._open.get(client.id) or self.begin(client)
+
+    def end(self, client: Client) -> None:
+        """A client has gone."""
+        self._open.pop(client.id, None)
+
+    def overdue(self, before: float) -> Iterator[Visit]:
+        """The visits whose client has owed us its first words since before then."""
+        for visit in self._open.values():
+            if visit.waiting_since is not None and visit.waiting_since < before:
+                yield visit
