@@ -70,7 +70,7 @@ def openssl(namespace: Namespace, name: str, family: int, http2: bool, authority
         return Answer(error=_wording(done.stderr))
     chosen = re.search(r"ALPN protocol: (\S+)", done.stdout)
     return Answer(
-        body=done.stdout.rpartition("\r\n\r\n")[2].partition("---\n")[0],
+        body=done.stdout.rpartition("\r\n\r\n")[2].partition("---\n")[0] if request else "",
         protocol=chosen[1] if chosen else "",
         certificate=fingerprint(done.stdout.encode()),
     )

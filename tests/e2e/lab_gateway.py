@@ -17,6 +17,7 @@ from lab_netns import Namespace, wait_until
 
 ROOT = Path(__file__).parents[2]
 PORT = 8080
+END = ("--drain", "1")
 
 type Record = dict[str, Any]
 
@@ -82,7 +83,7 @@ class Gateway:
 
     def command(self, *words: str | Path) -> list[str]:
         """A tokgate command line."""
-        return [sys.executable, "-m", "tokgate.cli.main", *(str(word) for word in words)]
+        return [sys.executable, "-m", "tokgate.cli", *(str(word) for word in words)]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -95,7 +96,7 @@ class Gateway:
         if self.mode == "transparent":
             self.load_ruleset()
         self.process = self.namespace.start(
-            *self.command("run", "--mode", self.mode, "--policies", self.policies, "--log", self.log, *self.options),
+            *self.command("run", "--mode", self.mode, "--policies", self.policies, "--log", self.log, *END, *self.options),
             output=self.narration,
             env=self.environment,
         )
@@ -124,6 +125,7 @@ class Gateway:
     def ruleset(self) -> str:
         """What `tokgate ruleset` prints for the policy."""
         printed = self.namespace.run(*self.command("ruleset", "--policies", self.policies), env=self.environment)
+        assert "redirect" in printed.stdout, printed.stderr
         return printed.stdout
 
     def load_ruleset(self) -> None:

@@ -35,20 +35,13 @@ def run(
     seconds: float = 60.0,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; its output is text, and part of the error when it fails."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        input=given,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=seconds,
-        env=env,
-        check=False,
-    )
+    """Run a command to its end; its output is text with its own line ends, and part of the error when it fails."""
+    words = [str(part) for part in command]
+    done = subprocess.run(words, input=given.encode(), capture_output=True, timeout=seconds, env=env, check=False)
+    output, error = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     if check and done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done
+        raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}\n{output}{error}")
+    return subprocess.CompletedProcess(words, done.returncode, output, error)
 
 
 class Namespace:
