@@ -3,7 +3,6 @@
 from typing import Any
 
 from builders import at, ban, exemption, snapshot, wall
-
 from tokgate.blocklog.observation import DnsSeen, Endpoint, HttpSeen, Observation, Stage, TlsSeen, Transport, Visibility
 from tokgate.blocklog.stamp import Observer, Stamp
 from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals

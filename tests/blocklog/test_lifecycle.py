@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from blocklog.samples import NOON, SNAPSHOT, judged, seen, stamp
 from builders import at, ban, exemption, snapshot, wall
-
 from tokgate.blocklog import lifecycle
 from tokgate.blocklog.line import decode, encode
 from tokgate.policy.decide import Judgement, Sighting, fallback
@@ -99,9 +99,7 @@ def test_an_error_about_a_banned_name_says_what_was_decided(valid_record: Valid)
     observation = seen()
     judgement = Judgement(fallback(SNAPSHOT, "clips.example.org"), observation.names[0], mismatch=False)
     record = valid_record(
-        lifecycle.internal_error(
-            stamp(), failure(), "decide", seen=observation, judgement=judgement, snapshot=SNAPSHOT
-        )
+        lifecycle.internal_error(stamp(), failure(), "decide", seen=observation, judgement=judgement, snapshot=SNAPSHOT)
     )
     assert record["tokgate"]["verdict"] == "block"
     assert record["source"]["ip"] == "192.0.2.7"

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from blocklog.samples import NAME, SNAPSHOT, judged, seen, stamp
-from builders import ban, snapshot, wall
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blocklog.samples import NAME, SNAPSHOT, judged, seen, stamp
+from builders import ban, snapshot, wall
 from tokgate.blocklog.line import decode, encode
 from tokgate.blocklog.observation import Endpoint, HttpSeen, Observation, Stage, Visibility
 from tokgate.blocklog.records import traffic_record
@@ -21,7 +21,9 @@ from tokgate.policy.snapshot import Snapshot
 Valid = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def record_of(observation: Observation, policy: Snapshot = SNAPSHOT, moment: str = "2023-03-10T11:00:00.123456Z") -> Any:
+def record_of(
+    observation: Observation, policy: Snapshot = SNAPSHOT, moment: str = "2023-03-10T11:00:00.123456Z"
+) -> Any:
     """The record of an observation under a policy, as it comes back from a line."""
     record = traffic_record(stamp(moment), observation, judged(observation, moment, policy), policy)
     assert record is not None

@@ -34,7 +34,6 @@ class Rotation:
 class _Left:
     """The file that the next one continues."""
 
-    identity: tuple[int, int]
     name: str | None
     lines: int
     size: int
@@ -84,11 +83,11 @@ class Appender:
             self.leave("renamed or removed")
             segment = None
         if segment is None:
-            self._open()
+            segment = self._open()
         elif segment.changed_by_others():
             self._rewind()
             segment.end_line()
-        elif not self._partial and (why := self._full(segment)) is not None:
+        if not self._partial and (why := self._full(segment)) is not None:
             self._rotate(segment, why)
 
     def advance(self) -> None:
@@ -113,7 +112,8 @@ class Appender:
         segment = self._segment
         if segment is None:
             return
-        self._left = _Left(segment.identity, segment.present_name(), segment.lines, segment.size, why)
+        if segment.replaced():  # else what is opened next is the same file
+            self._left = _Left(segment.present_name(), segment.lines, segment.size, why)
         self._segment = None
         self._rewind()
         try:
@@ -130,20 +130,21 @@ class Appender:
         self._inflight.clear()
         return count
 
-    def _open(self) -> None:
+    def _open(self) -> Segment:
         segment = Segment(self.path, self._today())
         openers = []
         if segment.torn is not None:
             torn = segment.torn
             openers.append(lifecycle.log_recovered(self._stamp(), size=torn.size, sha256=torn.sha256))
         left = self._left
-        if left is not None and left.identity != segment.identity:
+        if left is not None:
             openers.append(
                 lifecycle.log_continued(self._stamp(), file=left.name, records=left.lines, size=left.size, why=left.why)
             )
         self._waiting.extendleft(reversed(openers))
         segment.openers = segment.lines + len(openers) if openers else 0
         self._segment, self._left = segment, None
+        return segment
 
     def _full(self, segment: Segment) -> str | None:
         """Why the file has to be followed by another; None if it hasn't."""

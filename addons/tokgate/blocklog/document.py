@@ -1,6 +1,5 @@
 """How a record is put together: the frame that all share, what is left out, and outside text made safe to print."""
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -118,11 +117,11 @@ def frame(
     }
 
 
-def pruned(fields: Mapping[str, Any]) -> dict[str, Any]:
+def pruned(fields: dict[str, Any]) -> dict[str, Any]:
     """Without what is absent: None and empty text, lists and objects. False and 0 say something, so they stay."""
     kept = {}
     for key, value in fields.items():
-        inner = pruned(value) if isinstance(value, Mapping) else value
+        inner = pruned(value) if isinstance(value, dict) else value
         if inner is not None and inner not in ("", [], {}):
             kept[key] = inner
     return kept

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -111,6 +112,7 @@ def _without_query(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+@lru_cache(maxsize=8192)
 def _ip(text: str) -> str | None:
     address = parse_address(text)
     return None if address is None else str(address)

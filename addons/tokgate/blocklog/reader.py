@@ -152,7 +152,7 @@ def with_rotated(path: Path) -> list[Path]:
     Ours are `block-<instant>.ndjson`; logrotate's `block.ndjson.2.gz` and `block.ndjson-20230310` are found as well.
     """
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
-    ours = re.compile(rf"{stem}-[0-9]{{8}}T[0-9.]+Z(?:\.[0-9]+)?{suffix}(?:\.gz|\.zst)?")
+    ours = re.compile(rf"{stem}-[0-9]{{8}}T[0-9.]+Z{suffix}(?:\.gz|\.zst)?")
     dated = re.compile(rf"{stem}{suffix}-[0-9]+(?:\.gz|\.zst)?")
     counted = re.compile(rf"{stem}{suffix}\.([0-9]+)(?:\.gz|\.zst)?")
     found: list[tuple[int, str]] = []

@@ -38,7 +38,7 @@ class Segment:
     Devices and pipes (`/dev/stdout`) can be written too: they are not `regular`, and never locked, archived or synced.
     """
 
-    __slots__ = ("_fd", "_folder_synced", "day", "identity", "lines", "openers", "path", "regular", "size", "torn")
+    __slots__ = ("_fd", "_folder_synced", "_identity", "day", "lines", "openers", "path", "regular", "size", "torn")
 
     def __init__(self, path: Path, today: Date) -> None:
         """Open for appending, made if need be. A torn last line is ended and reported in `torn`. Raises OSError."""
@@ -47,7 +47,7 @@ class Segment:
         try:
             found = os.fstat(self._fd)
             self.regular: Final = stat.S_ISREG(found.st_mode)
-            self.identity: Final = (found.st_dev, found.st_ino)
+            self._identity: Final = (found.st_dev, found.st_ino)
             self.size, self.lines, self.openers = 0, 0, 0
             self._folder_synced = False
             self.torn: Torn | None = None
@@ -82,7 +82,7 @@ class Segment:
             there = self.path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return True
-        return (there.st_dev, there.st_ino) != self.identity
+        return (there.st_dev, there.st_ino) != self._identity
 
     def present_name(self) -> str | None:
         """What the file is called now, wherever it was moved; None if it was removed or this can't be told."""
@@ -91,7 +91,7 @@ class Segment:
             there = target.lstat()
         except OSError:
             return self.path.name if not self.replaced() else None
-        return target.name if (there.st_dev, there.st_ino) == self.identity else None
+        return target.name if (there.st_dev, there.st_ino) == self._identity else None
 
     def archive(self, at: Instant) -> Path:
         """Give the file its final name, with the instant in it, so that names sort by time. The path is free then."""
@@ -157,14 +157,13 @@ class Segment:
 
 
 def archive_name(path: Path, at: Instant) -> Path:
-    """A free name beside `path`: `block-20230310T230000.000000Z.ndjson`."""
-    moment = at.format_iso(unit="microsecond", basic=True)
-    target = path.with_name(f"{path.stem}-{moment}{path.suffix}")
-    number = 1
-    while os.path.lexists(target):
-        target = path.with_name(f"{path.stem}-{moment}.{number}{path.suffix}")
-        number += 1
-    return target
+    """A free name beside `path`: `block-20230310T230000.000000Z.ndjson`; where that is taken, microseconds later."""
+    while True:
+        moment = at.format_iso(unit="microsecond", basic=True)
+        target = path.with_name(f"{path.stem}-{moment}{path.suffix}")
+        if not os.path.lexists(target):
+            return target
+        at = at.add(microseconds=1)  # names keep their order, which a number after the instant would not
 
 
 def _open(path: Path) -> int:

@@ -183,6 +183,8 @@ class LogWriter:
         self._wake()
         if self._thread.ident is not None:
             self._thread.join(deadline + 0.5)
+        else:
+            self._finish()
         return not self._thread.is_alive() and self._dropped == lost_before
 
     def _stamp(self) -> Stamp:

@@ -1,0 +1,383 @@
+"""The writer under load, with failing disks, on SIGHUP and at the end: it never holds up and never lies about losses."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from blocklog.samples import OBSERVER, SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.appender import Rotation
+from tokgate.blocklog.records import traffic_record
+from tokgate.blocklog.segment import LogLocked
+from tokgate.blocklog.stamp import new_stamp
+from tokgate.blocklog.writer import Limits, LogWriter
+
+Lines = Callable[..., list[dict[str, Any]]]
+QUICK = Limits(linger=0.0, retry_first=0.005, retry_longest=0.02)
+
+
+def until(condition: Callable[[], bool], deadline: float = 10.0) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < end, "it never came to hold"
+        threading.Event().wait(0.002)
+
+
+def refusal(number: int = 1) -> dict[str, Any]:
+    """A real record; `number` is its source port."""
+    observation = seen()
+    record = traffic_record(stamp(number=number), observation, judged(observation), SNAPSHOT)
+    assert record is not None
+    record["source"]["port"] = number
+    return record
+
+
+def numbers(records: list[dict[str, Any]]) -> list[int]:
+    """The source ports of the records about traffic."""
+    return [record["source"]["port"] for record in records if "source" in record]
+
+
+def actions(records: list[dict[str, Any]]) -> list[str]:
+    """What the records are about."""
+    return [record["event"]["action"] for record in records]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the log is."""
+    return tmp_path / "block.ndjson"
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., LogWriter]]:
+    """Starts writers, and closes them after the test."""
+    writers = []
+
+    def start(path: Path, limits: Limits = QUICK) -> LogWriter:
+        writer = LogWriter(path, OBSERVER, limits=limits)
+        writers.append(writer)
+        writer.start()
+        return writer
+
+    yield start
+    for writer in writers:
+        writer.close(0.0)
+
+
+def test_what_is_put_is_in_the_file(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """After a flush all records are there, in order, and health says so."""
+    writer = make(path)
+    assert all(writer.put(refusal(n)) for n in range(500))
+    assert writer.flush(10)
+    assert numbers(check_lines(path)) == list(range(500))
+    health = writer.health()
+    assert (health.ok, health.written, health.dropped, health.queued, health.last_error) == (True, 500, 0, 0, None)
+    assert writer.close(5)
+    assert not writer.put(refusal())
+
+
+def test_close_writes_what_is_queued(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """Closing right after putting loses nothing, and lets go of the lock."""
+    writer = make(path, Limits())
+    for n in range(2000):
+        writer.put(refusal(n))
+    assert writer.close(10)
+    assert numbers(check_lines(path)) == list(range(2000))
+    assert make(path).close(5)
+
+
+def test_a_second_writer_of_the_same_file_is_refused(path: Path, make: Callable[..., LogWriter]) -> None:
+    """Two writers would tear each other's chain: the second one doesn't start."""
+    make(path)
+    with pytest.raises(LogLocked, match="give each its own file"):
+        make(path)
+
+
+def test_many_threads_lose_nothing(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """Records of eight threads are all there, those of each in its order, over rotations by size."""
+    writer = make(path, Limits(queued=1 << 20, rotation=Rotation(max_bytes=200_000)))
+
+    def work(thread: int) -> None:
+        for n in range(250):
+            writer.put(refusal(thread * 1000 + n))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert writer.close(20)
+    files = sorted(path.parent.glob("block-*.ndjson"))
+    assert len(files) == writer.health().rotations > 3
+    found = numbers(check_lines(*files, path))
+    for thread in range(8):
+        assert [n for n in found if n // 1000 == thread] == [thread * 1000 + n for n in range(250)]
+    assert all(file.stat().st_size >= 200_000 for file in files)
+
+
+def test_a_full_device_costs_only_records(make: Callable[..., LogWriter]) -> None:
+    """On /dev/full the queue stays within its bound, putting stays quick, and close keeps its deadline."""
+    writer = make(Path("/dev/full"), Limits(queued=100, batch=10, retry_first=0.005, retry_longest=0.02))
+    begun = time.monotonic()
+    kept = sum(writer.put(refusal()) for _ in range(5000))
+    assert time.monotonic() - begun < 5
+    until(lambda: not writer.health().ok)
+    health = writer.health()
+    assert "No space left" in str(health.last_error)
+    assert health.queued <= 100 + 10
+    assert kept + health.dropped == 5000
+    begun = time.monotonic()
+    assert not writer.close(0.2)
+    assert time.monotonic() - begun < 2
+    assert writer.health().dropped == 5000
+    assert writer.health().queued == 0
+
+
+def test_a_gap_is_admitted_once_writing_works(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """A path that can't be written makes a gap; when it can be, the gap record counts what is missing, and when."""
+    path.mkdir()
+    before = Instant.now()
+    writer = make(path, Limits(queued=50, batch=10, retry_first=0.005, retry_longest=0.02, linger=0))
+    assert not writer.health().ok
+    for n in range(200):
+        writer.put(refusal(n))
+    assert writer.health().dropped >= 140
+    path.rmdir()
+    assert writer.flush(10)
+    until(lambda: writer.health().queued == 0)
+    assert writer.close(10)
+    records = check_lines(path)
+    [gap] = [record["tokgate"]["gap"] for record in records if record["event"]["action"] == "log-gap"]
+    assert len(numbers(records)) + gap["dropped"] == 200
+    assert numbers(records) == list(range(len(numbers(records))))
+    assert before <= Instant.parse_iso(gap["since"]).add(microseconds=1) <= Instant.now()
+    assert writer.health().ok
+    assert writer.health().errors > 0
+
+
+def test_a_path_that_becomes_writable_heals_by_itself(path: Path, make: Callable[..., LogWriter]) -> None:
+    """Health turns green again although nothing is put."""
+    path.mkdir()
+    writer = make(path)
+    assert not writer.health().ok
+    path.rmdir()
+    until(lambda: writer.health().ok)
+
+
+def test_a_record_that_is_no_json_is_dropped_alone(
+    path: Path, make: Callable[..., LogWriter], check_lines: Lines
+) -> None:
+    """A defect in a builder costs its record, is counted, and the thread lives on."""
+    writer = make(path)
+    writer.put(refusal(1))
+    writer.put({"bad": object()})
+    writer.put(refusal(2))
+    assert writer.flush(10)
+    assert writer.close(10)
+    records = check_lines(path)
+    assert numbers(records) == [1, 2]
+    assert [record["tokgate"]["gap"]["dropped"] for record in records if "gap" in record["tokgate"]] == [1]
+    assert "TypeError" in str(writer.health().last_error)
+
+
+def test_a_defect_in_the_thread_does_not_end_it(
+    path: Path, make: Callable[..., LogWriter], monkeypatch: pytest.MonkeyPatch, check_lines: Lines
+) -> None:
+    """An exception that nobody thought of costs the records at hand; later ones are written."""
+    from tokgate.blocklog.appender import Appender
+
+    writer = make(path)
+    advance = Appender.advance
+    monkeypatch.setattr(Appender, "advance", lambda self: 1 / 0)
+    writer.put(refusal(1))
+    until(lambda: writer.health().errors > 0)
+    monkeypatch.setattr(Appender, "advance", advance)
+    until(lambda: writer.health().queued == 0)
+    writer.put(refusal(2))
+    assert writer.close(10)
+    records = check_lines(path)
+    assert 2 in numbers(records)
+    assert writer.health().written == len(records)
+    assert numbers(records).count(1) + writer.health().dropped == 1
+
+
+def test_reopening_follows_logrotate(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """After rename and reopen the new file is there at once, and names the old one."""
+    writer = make(path)
+    writer.put(refusal(1))
+    assert writer.flush(10)
+    old = path.with_name("block.ndjson.1")
+    path.rename(old)
+    writer.reopen()
+    until(lambda: path.exists() and path.stat().st_size > 0)
+    assert actions(check_lines(path)) == ["log-continued"]
+    writer.put(refusal(2))
+    assert writer.flush(10)
+    first, second = check_lines(path)
+    assert first["tokgate"]["continues"]["file"] == old.name
+    assert (numbers(check_lines(old)), numbers([second])) == ([1], [2])
+
+
+def test_reopening_without_a_rename_changes_nothing(
+    path: Path, make: Callable[..., LogWriter], check_lines: Lines
+) -> None:
+    """SIGHUP to reload policies must not litter the log."""
+    writer = make(path)
+    writer.put(refusal(1))
+    writer.reopen()
+    writer.put(refusal(2))
+    assert writer.close(10)
+    assert numbers(check_lines(path)) == [1, 2]
+    assert len(check_lines(path)) == 2
+
+
+def test_the_day_is_the_clocks(path: Path, check_lines: Lines) -> None:
+    """The writer rotates by the clock it is given, at midnight UTC."""
+    moments = [Instant.from_utc(2026, 3, 10, hour=23, minute=59)]
+    writer = LogWriter(path, OBSERVER, limits=QUICK, clock=lambda: moments[-1])
+    writer.start()
+    writer.put(refusal(1))
+    assert writer.flush(10)
+    moments.append(Instant.from_utc(2026, 3, 11))
+    writer.put(refusal(2))
+    assert writer.close(10)
+    [old] = path.parent.glob("block-*.ndjson")
+    assert old.name == "block-20260311T000000.000000Z.ndjson"
+    assert numbers(check_lines(old)) == [1]
+    assert actions(check_lines(path)) == ["log-continued", "tls-handshake-refused"]
+
+
+def test_a_flush_that_cannot_succeed_says_so() -> None:
+    """Nobody is told that a record is safe when it isn't."""
+    writer = LogWriter(Path("/dev/full"), OBSERVER, limits=QUICK)
+    writer.start()
+    writer.put(refusal())
+    assert not writer.flush(0.05)
+    assert not writer.close(0.05)
+
+
+def test_closing_a_writer_that_never_started(path: Path) -> None:
+    """It is harmless, and what was put by then counts as lost."""
+    writer = LogWriter(path, OBSERVER)
+    assert writer.close(0.1)
+    other = LogWriter(path, OBSERVER)
+    other.put(refusal())
+    assert not other.close(0.1)
+    assert other.health().dropped == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip(f"no tmpfs could be mounted: {made.stderr.strip()}")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_a_disk_that_fills_up_and_is_cleared(
+    small_disk: Path, make: Callable[..., LogWriter], check_lines: Lines
+) -> None:
+    """On a real full disk: records queue, then are dropped and counted; with room again all is accounted for."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * (40 << 10))
+    path = small_disk / "block.ndjson"
+    writer = make(path, Limits(queued=20, batch=5, linger=0, retry_first=0.005, retry_longest=0.02))
+    put = 0
+    while writer.health().dropped < 10:
+        writer.put(refusal(put))
+        put += 1
+        threading.Event().wait(0.001)
+    assert "No space left" in str(writer.health().last_error)
+    ballast.unlink()
+    assert writer.flush(10)
+    until(lambda: writer.health().queued == 0)
+    assert writer.close(10)
+    records = check_lines(path)
+    gaps = sum(record["tokgate"]["gap"]["dropped"] for record in records if record["event"]["action"] == "log-gap")
+    assert gaps == writer.health().dropped >= 10
+    assert len(numbers(records)) + gaps == put
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from whenever import Instant
+from tokgate.blocklog.lifecycle import stopped
+from tokgate.blocklog.appender import Rotation
+from tokgate.blocklog.stamp import Observer, new_stamp
+from tokgate.blocklog.writer import Limits, LogWriter
+observer = Observer(hostname="gw1.example.org", version="0.1.0")
+writer = LogWriter(Path(sys.argv[1]), observer, limits=Limits(linger=0, rotation=Rotation(max_bytes=40_000)))
+writer.start()
+number = int(sys.argv[2])
+while True:
+    for _ in range(20):
+        writer.put(stopped(new_stamp(Instant.now(), observer), 1, f"number {number}"))
+        number += 1
+    if writer.flush(10):
+        print(number, flush=True)
+"""
+
+
+def test_killed_in_a_loop_nothing_acknowledged_is_lost(path: Path, check_lines: Lines) -> None:
+    """SIGKILL at random moments: what a flush confirmed is there, once, and torn lines are told of and readable past."""
+    acknowledged = 0
+    for _ in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(path), str(acknowledged)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(3):
+                acknowledged = int(process.stdout.readline())
+            process.kill()
+            acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
+    survivor = LogWriter(path, OBSERVER, limits=QUICK)
+    survivor.start()
+    assert survivor.close(10)
+    found, torn, told = set(), 0, 0
+    for file in [*sorted(path.parent.glob("block-*.ndjson")), path]:
+        for line in file.read_bytes().split(b"\n")[:-1]:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                torn += 1
+                continue
+            told += record["event"]["action"] == "log-recovered"
+            reason = record["event"].get("reason", "")
+            if reason.startswith("number "):
+                found.add(int(reason.removeprefix("number ")))
+    assert found >= set(range(acknowledged))
+    assert torn <= told
+
+
+def test_ids_sort_by_time_and_are_uuids() -> None:
+    """A later event has the greater id (RFC 9562, version 7)."""
+    import uuid
+
+    first = new_stamp(Instant.from_utc(2026, 3, 10), OBSERVER).id
+    later = new_stamp(Instant.from_utc(2026, 3, 10).add(milliseconds=1), OBSERVER).id
+    assert first < later
+    assert uuid.UUID(first).version == 7
+    assert uuid.UUID(first).variant == uuid.RFC_4122
