@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from mitmproxy import exceptions
-from mitmproxy.addons import core, disable_h2c, dns_resolver, errorcheck, next_layer, proxyserver, tlsconfig
+from mitmproxy.addons import core, disable_h2c, dns_resolver, errorcheck, next_layer, proxyserver
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from whenever import Instant
@@ -21,6 +21,7 @@ from whenever import Instant
 from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.proxy.addon import PolicyRefused, Tokgate
 from tokgate.proxy.announcement import announcement
+from tokgate.proxy.certificates import NarrowCertificates
 from tokgate.proxy.keys import secure_folder
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ async def run(options: RunOptions, say: Callable[[str], None] | None = None) -> 
     master.addons.add(core.Core(), servers, tokgate, Announcer(tokgate, servers, say))
     if any(mode.partition(":")[0].partition("@")[0] not in ("regular", "transparent") for mode in options.modes):
         master.addons.add(dns_resolver.DnsResolver())
-    master.addons.add(next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
+    master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
     try:
         master.options.update(
             mode=list(options.modes),
