@@ -111,7 +111,12 @@ def ban(entry: Entry[BanModel], model: BanModel) -> Ban:
 
 def window(model: WindowModel) -> Window:
     """A window."""
-    return Window(model.days, model.start, model.end, model.except_holidays)
+    return Window(
+        days=frozenset().union(*model.days),
+        start=model.start,
+        end=model.end,
+        except_holidays=tuple(dict.fromkeys(model.except_holidays)),
+    )
 
 
 def exemption(entry: Entry[ExemptionModel], model: ExemptionModel) -> Exemption:

@@ -20,7 +20,18 @@ def check(sections: Sections, report: Report) -> None:
     for service in sections.services.values():
         if service.model is not None:
             _service(service, service.model, report)
+    for ban in sections.bans.values():
+        models = [sections.services[name].model for name, _ in ban.items("services") if name in sections.services]
+        if models and all(model is not None and _is_empty(model) for model in models) and sections.whole:
+            message = f"the ban `{ban.name}` can never apply: nothing belongs to any of its services"
+            report.error(ban.source, ban.at("services"), Code.NEVER_APPLIES, message)
     _nested(sections, report)
+
+
+def _is_empty(model: ServiceModel) -> bool:
+    names, stores = model.names, model.store
+    held = [getattr(part, key) for part in (names, stores) for key in type(part).model_fields]
+    return not model.addresses and not any(held)
 
 
 def _references(sections: Sections, report: Report) -> None:

@@ -114,7 +114,8 @@ def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
     caret = "^" + "~" * (_width(shown[len(before) : len(before) + length]) - 1)
     blank = "".join("\t" if character == "\t" else " " * _width(character) for character in before)
     margin = _painted(f"{' ' * len(gutter)} | ", "2", color)
-    return f"{head}\n{_painted(f'{gutter} | ', '2', color)}{shown}\n{margin}{blank}{_painted(caret, tint, color)}"
+    source = f"{_painted(f'{gutter} | ', '2', color)}{shown}".rstrip()
+    return f"{head}\n{source}\n{margin}{blank}{_painted(caret, tint, color)}"
 
 
 def _excerpt(line: str, column: int, length: int) -> tuple[str, str, int]:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from whenever import Date, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.suggest import did_you_mean, near
+from tokgate.config.suggest import did_you_mean, listed, near
 from tokgate.policy.names import IPAddress, parse_address
 from tokgate.policy.prefixes import IPNetwork
 from tokgate.policy.schedule import Duration, Moment, holiday_calendar
@@ -29,6 +29,8 @@ _MOMENT: Final = re.compile(
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z")
 _YEARS: Final = range(1900, 3001)
 """Far from the ends of the calendar, so that no zone and no duration leads past them unnoticed."""
+
+_LONGEST_LINE: Final = 1000
 
 MOMENT_SHAPE: Final = "`2023-03-10T08:00` (wall time), or with an offset `2023-03-10T08:00+01:00`"
 
@@ -53,6 +55,8 @@ def one_line(value: Any) -> str:
     line = text(value).strip()
     if not line.isprintable():
         raise wrong(Code.BAD_VALUE, "must be one line of printable text")
+    if len(line) > _LONGEST_LINE:
+        raise wrong(Code.BAD_VALUE, f"must be at most {_LONGEST_LINE} characters")
     return line
 
 
@@ -76,13 +80,14 @@ def flag(value: Any) -> bool:
 def date(value: Any) -> Date:
     """A calendar day."""
     written = text(value)
-    if _DATE.match(written):
-        try:
-            return _in_range(Date.parse_iso(written))
-        except ValueError:
-            raise wrong(Code.BAD_TIME, f"`{written}` is not a day of the calendar") from None
-    hint = "; for a time of day use `expires`" if _MOMENT.match(written) else ""
-    raise wrong(Code.BAD_TIME, f"{_shown(written)} is no date: `2023-09-10`{hint}")
+    if not _DATE.match(written):
+        hint = "; for a time of day use `expires`" if _MOMENT.match(written) else ""
+        raise wrong(Code.BAD_TIME, f"{_shown(written)} is no date; write it as `2023-09-10`{hint}")
+    try:
+        day = Date.parse_iso(written)
+    except ValueError:
+        raise wrong(Code.BAD_TIME, f"`{written}` is not a day of the calendar") from None
+    return _in_range(day)
 
 
 def moment(value: Any) -> Moment:
@@ -120,20 +125,15 @@ def until(value: Any) -> Moment:
 
 def _time_of_day(written: str, allowed: str) -> Moment:
     found = _MOMENT.match(written)
+    hint = "; midnight at the end of a day is `00:00` of the next" if re.search(r"[T ]24:00", written) else ""
     if found is None:
-        hint = "; midnight at the end of a day is `00:00` of the next" if re.search(r"[T ]24:00", written) else ""
-        raise wrong(Code.BAD_TIME, f"{_shown(written)} is no time; allowed: {allowed}{hint}")
+        raise wrong(Code.BAD_TIME, f"{_shown(written)} is no time; write {allowed}{hint}")
     try:
-        if found["offset"]:
-            instant = OffsetDateTime.parse_iso(written)
-            _in_range(instant.date())
-            return instant.to_instant()
-        wall = PlainDateTime.parse_iso(written)
-        _in_range(wall.date())
-        return wall
+        local = OffsetDateTime.parse_iso(written) if found["offset"] else PlainDateTime.parse_iso(written)
     except ValueError:
-        hint = "; midnight at the end of a day is `00:00` of the next" if re.search(r"[T ]24:00", written) else ""
         raise wrong(Code.BAD_TIME, f"`{written}` is not a time of the calendar{hint}") from None
+    _in_range(local.date())
+    return local.to_instant() if isinstance(local, OffsetDateTime) else local
 
 
 def _in_range(day: Date) -> Date:
@@ -145,11 +145,11 @@ def _in_range(day: Date) -> Date:
 def duration(value: Any) -> Duration:
     """A positive ISO 8601 duration."""
     written = text(value)
-    example = "`P6M`, `P2W`, `P90D`, `P1Y6M`, `PT36H`"
+    example = "`P6M`, `P2W`, `P90D`, `P1Y6M` or `PT36H`"
     try:
         parsed = ItemizedDelta.parse_iso(written)
     except ValueError:
-        raise wrong(Code.BAD_DURATION, f"{_shown(written)} is no ISO 8601 duration: {example}") from None
+        raise wrong(Code.BAD_DURATION, f"{_shown(written)} is no ISO 8601 duration; write it as {example}") from None
     if parsed.sign() < 0:
         raise wrong(Code.BAD_DURATION, f"`{written}` is negative: a ban ends after it starts")
     if parsed.sign() == 0:
@@ -166,7 +166,7 @@ def clock(value: Any) -> Time:
     if written == "24:00":
         raise wrong(Code.BAD_TIME, "`24:00` is the end of a day: only `to` can have it")
     padded = f"0{written}"
-    hint = f"; did you mean `{padded}`?" if _CLOCK.match(padded) else ": `08:00`"
+    hint = f"; did you mean `{padded}`?" if _CLOCK.match(padded) else "; write it as `08:00`"
     raise wrong(Code.BAD_TIME, f"{_shown(written)} is no time of day{hint}")
 
 
@@ -175,41 +175,40 @@ def closing(value: Any) -> Time:
     return Time.MIN if value == "24:00" else clock(value)
 
 
-def days(value: Any) -> frozenset[Weekday]:
-    """One day, a range of days (`sat-mon` passes the weekend), or a list of these."""
-    items = value if isinstance(value, list) else [value]
-    if not items:
-        raise wrong(Code.BAD_DAYS, f"names no day; allowed: {', '.join(DAYS)}, ranges as `mon-fri`, and lists")
-    return frozenset(day for item in items for day in _day_range(text(item)))
+def as_list(value: Any) -> Any:
+    """Where one or a list is allowed, always a list."""
+    return value if isinstance(value, list) else [value]
 
 
-def _day_range(written: str) -> list[Weekday]:
-    names = list(DAYS)
+def day_range(value: Any) -> frozenset[Weekday]:
+    """One day, or a range of days; `sat-mon` passes the weekend."""
+    written, names = text(value), list(DAYS)
     first, dash, last = (part.strip().lower() for part in written.partition("-"))
     for name in (first, last) if dash else (first,):
         if name not in DAYS:
             meant = near(name[:3], names)
-            hint = f"; did you mean `{meant}`?" if meant else ""
-            raise wrong(
-                Code.BAD_DAYS, f"`{name}` is no day{hint} Allowed: {', '.join(names)}, ranges as `mon-fri`, and lists"
-            )
+            hint = f"did you mean `{meant}`? Allowed" if meant else "allowed"
+            raise wrong(Code.BAD_DAYS, f"`{name}` is no day; {hint}: {listed(names)}, and ranges as `mon-fri`")
     start = names.index(first)
     count = (names.index(last) - start) % 7 + 1 if dash else 1
-    return [DAYS[names[(start + offset) % 7]] for offset in range(count)]
+    return frozenset(DAYS[names[(start + offset) % 7]] for offset in range(count))
 
 
-def holiday_codes(value: Any) -> tuple[str, ...]:
-    """Country codes, or country and subdivision, whose public holidays are known."""
-    items = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(_holiday_code(text(item)) for item in items))
+@cache
+def _countries() -> dict[str, list[str]]:
+    return holidays.list_supported_countries(include_aliases=True)  # type: ignore[no-any-return]
 
 
-def _holiday_code(written: str) -> str:
-    countries = holidays.list_supported_countries(include_aliases=True)
+def holiday_code(value: Any) -> str:
+    """A country, or country and subdivision, whose public holidays are known."""
+    written = text(value)
+    countries = _countries()
     country, dash, subdivision = written.partition("-")
     if country not in countries:
         meant = country.upper()
-        hint = f"; did you mean `{meant + dash + subdivision}`?" if meant in countries else ": `BE`, `DE-BY`"
+        hint = (
+            f"; did you mean `{meant + dash + subdivision}`?" if meant in countries else "; write it as `BE` or `DE-BY`"
+        )
         raise wrong(Code.UNKNOWN_HOLIDAYS, f"no public holidays are known for `{country}`{hint}")
     try:
         holiday_calendar(written)
@@ -228,8 +227,8 @@ def cidr(value: Any) -> IPNetwork:
         try:
             meant = ip_network(written, strict=False)
         except ValueError:
-            example = "`10.32.0.0/14`, `2001:db8:32::/48`, `192.0.2.7`"
-            raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no network: {example}") from None
+            example = "`10.32.0.0/14`, `2001:db8:32::/48` or `192.0.2.7`"
+            raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no network; write it as {example}") from None
         raise wrong(Code.HOST_BITS, f"`{written}` has host bits set; the network is `{meant}`") from None
     if isinstance(network, IPv6Network):
         if "%" in written:
@@ -246,7 +245,7 @@ def address(value: Any) -> IPAddress:
     written = text(value)
     parsed = parse_address(written)
     if parsed is None:
-        raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no address: `10.32.1.1`, `2001:db8:32::1`")
+        raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no address; write it as `10.32.1.1` or `2001:db8:32::1`")
     return parsed
 
 
@@ -260,7 +259,7 @@ def timezone(value: Any) -> str:
     written = text(value)
     if written not in _zones():
         meant = near(written, _zones())
-        hint = f"; did you mean `{meant}`?" if meant else ": IANA names as `Europe/Brussels`, or `UTC`"
+        hint = f"; did you mean `{meant}`?" if meant else "; write an IANA name as `Europe/Brussels`, or `UTC`"
         raise wrong(Code.UNKNOWN_TIMEZONE, f"unknown time zone `{written}`{hint}")
     return written
 

@@ -10,7 +10,7 @@ from whenever import Instant
 
 from tokgate.config import build, checks, files, timing
 from tokgate.config.diagnostics import Code, Diagnostic, Level
-from tokgate.config.nodes import compose
+from tokgate.config.nodes import Scalar, compose
 from tokgate.config.policy_tests import PolicyTest, build_tests
 from tokgate.config.sections import Sections
 from tokgate.config.source import Place, Report, decode
@@ -62,12 +62,12 @@ def _read(path: Path, sections: Sections, report: Report) -> None:
     data = files.read(path, report)
     source = None if data is None else decode(str(path), data, report)
     root = None if source is None else compose(source, report)
-    if source is not None and root is not None:
-        sections.add(source, root, report)
-    elif source is not None and len(report.diagnostics) == before:
-        report.warning(source, Place(1, 1), Code.EMPTY_FILE, "the file is empty")
-    else:
+    if len(report.diagnostics) > before and root is None:
         sections.whole = False
+    elif source is not None and (root is None or (isinstance(root, Scalar) and root.null)):
+        report.warning(source, Place(1, 1), Code.EMPTY_FILE, "the file says nothing")
+    elif source is not None and root is not None:
+        sections.add(source, root, report)
 
 
 @contextmanager

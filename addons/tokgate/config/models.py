@@ -4,9 +4,10 @@ Scalars arrive as the text that was written; each key says what its text means.
 """
 
 from enum import StrEnum
+from itertools import combinations
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
 from whenever import Date, Time, Weekday
 
 from tokgate.config import fields, patterns
@@ -66,11 +67,17 @@ Lasting = Annotated[Duration, PlainValidator(fields.duration), _string(pattern="
 Opening = Annotated[Time, PlainValidator(fields.clock), _string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Closing = Annotated[Time, PlainValidator(fields.closing), _string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
 Days = Annotated[
-    frozenset[Weekday],
-    PlainValidator(fields.days),
+    list[Annotated[frozenset[Weekday], PlainValidator(fields.day_range)]],
+    Field(min_length=1),
+    BeforeValidator(fields.as_list),
     _one_or_list(pattern=rf"^({'|'.join(fields.DAYS)})(-({'|'.join(fields.DAYS)}))?$"),
 ]
-Holidays = Annotated[tuple[str, ...], PlainValidator(fields.holiday_codes), _one_or_list(pattern="^[A-Z]{2,3}(-.+)?$")]
+Holidays = Annotated[
+    list[Annotated[str, PlainValidator(fields.holiday_code)]],
+    Field(min_length=1),
+    BeforeValidator(fields.as_list),
+    _one_or_list(pattern="^[A-Z]{2,3}(-.+)?$"),
+]
 Cidr = Annotated[IPNetwork, PlainValidator(fields.cidr), _string()]
 Client = Annotated[IPAddress, PlainValidator(fields.address), _string()]
 Zone = Annotated[str, PlainValidator(fields.timezone), _string()]
@@ -132,12 +139,12 @@ class ServiceModel(_Model):
 
     title: Line | None = Field(default=None, description="What people call it. Default: the name.", examples=["TikTok"])
     description: Text | None = Field(default=None, description="For those who read the policy.")
-    names: NamesModel = Field(default=NamesModel(), description="Which host names belong to it.")
+    names: NamesModel = Field(default_factory=NamesModel, description="Which host names belong to it.")
     addresses: list[Cidr] = Field(
         default=[], description="Prefixes that belong to this service alone.", examples=[["192.0.2.0/24"]]
     )
     store: StoresModel = Field(
-        default=StoresModel(),
+        default_factory=StoresModel,
         description="App store listings: what `inspect_stores` looks for.",
         examples=[{"apple": ["835599320"]}],
     )
@@ -163,7 +170,7 @@ class WindowModel(_Model):
     """When a ban applies within the week, in the zone of the network. What is left out is not limited."""
 
     days: Days = Field(
-        default=frozenset(Weekday),
+        default=[frozenset(Weekday)],
         description="A day, a range (`mon-fri`, `sat-mon`) or a list of these. A window belongs to the day on which it "
         "begins. Default: every day.",
         examples=["mon-fri", ["mon", "wed-fri"]],
@@ -178,10 +185,13 @@ class WindowModel(_Model):
         examples=["18:00", "24:00"],
     )
     except_holidays: Holidays = Field(
-        default=(),
+        default=[],
         description="No window begins on public holidays of these countries (`BE`) or subdivisions (`DE-BY`).",
         examples=["BE", ["BE", "LU"]],
     )
+
+
+_ENDS: Final = ("expires", "duration", "last_day")
 
 
 class BanModel(_Model):
@@ -189,6 +199,10 @@ class BanModel(_Model):
 
     Dates and wall times are read in the zone of each network, unless they carry an offset.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [{"not": {"required": list(pair)}} for pair in combinations(_ENDS, 2)]}
+    )
 
     title: Line = Field(description="What the ban is called on the page and in the log.")
     description: Text | None = Field(default=None, description="Shown on the page: what people should know or do.")
@@ -281,6 +295,7 @@ class TestModel(_Model):
     """What the policy must decide: run by `tokgate check`."""
 
     __test__ = False
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["host"]}, {"required": ["url"]}]})
 
     client: Client = Field(description="Address of the client.", examples=["10.32.1.1"])
     host: Text | None = Field(
@@ -311,6 +326,6 @@ class PolicyFile(_Model):
     bans: dict[Identifier, BanModel] = Field(default={}, description="What is banned for whom and when, by name.")
     exemptions: dict[Identifier, ExemptionModel] = Field(default={}, description="Time-limited holes in bans, by name.")
     settings: SettingsModel = Field(
-        default=SettingsModel(), description="What holds for the whole policy; each key in one file only."
+        default_factory=SettingsModel, description="What holds for the whole policy; each key in one file only."
     )
     tests: list[TestModel] = Field(default=[], description="What the policy must decide, checked by `tokgate check`.")

@@ -20,6 +20,9 @@ MAX_DEPTH: Final = 32
 MAX_EXPANSION: Final = 500_000
 """How many nodes all aliases of a file may stand for together: enough for any use of anchors, not for a bomb."""
 
+MAX_NODES: Final = 1_000_000
+"""How many keys and values a file holds: several times what 100,000 names take."""
+
 _STRING_TAGS: Final = {None, "!", "tag:yaml.org,2002:str"}
 _NULLS: Final = {"", "~", "null", "Null", "NULL"}
 
@@ -81,7 +84,8 @@ def compose(source: Source, report: Report) -> Node | None:
     except _Fatal:
         return None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        unclosed = "end of stream" in (error.problem or "")
+        mark = error.context_mark if unclosed and error.context_mark else error.problem_mark
         place = Place(1, 1) if mark is None else Place(mark.line + 1, mark.column + 1, 1)
         line = source.line(place.line) or ""
         if error.problem and "start any token" in error.problem and line[place.column - 1 : place.column] == "\t":
@@ -101,7 +105,7 @@ _PROBLEMS: Final = {
     "did not find expected ',' or '}'": "the mapping that was opened with `{` is not closed, or lacks a comma",
     "did not find expected '-'": "a list and keys are mixed: each item starts with `- ` in the same column",
     "block sequence entries are not allowed": "a `- ` is not allowed here: start the list on a line of its own",
-    "found unexpected end of stream": "the file ends within quotes",
+    "found unexpected end of stream": "these quotes are never closed",
     "unknown escape character": "unknown escape: in double quotes write `\\\\` for a backslash, or use single quotes",
     "maximum nesting depth": "nested too deeply",
     "incompatible YAML document": "the `%YAML` line asks for a version of YAML that can't be read: leave it out",
@@ -114,7 +118,12 @@ def _in_our_words(error: yaml.MarkedYAMLError, character: str) -> str:
     if "start any token" in problem:
         return f"a value can't begin with `{character}`: put it in quotes"
     ours = next((text for key, text in _PROBLEMS.items() if key in problem), f"not YAML: {problem}")
-    if error.context_mark and error.problem_mark and error.context_mark.line != error.problem_mark.line:
+    if (
+        "end of stream" not in problem
+        and error.context_mark
+        and error.problem_mark
+        and error.context_mark.line != error.problem_mark.line
+    ):
         ours += f" (began on line {error.context_mark.line + 1})"
     return ours
 
@@ -145,7 +154,10 @@ class _Composer:
     def document(self) -> Node | None:
         """Read all events; an error in one node does not stop the reading."""
         started = False
-        for event in self._events():
+        for number, event in enumerate(self._events()):
+            if number > MAX_NODES:
+                self._error(_place(event), Code.TOO_LARGE, f"more than {MAX_NODES:,} keys and values: split the file")
+                raise _Fatal
             if isinstance(event, yaml.ScalarEvent):
                 self._scalar(event)
             elif isinstance(event, yaml.MappingStartEvent):

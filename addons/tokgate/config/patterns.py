@@ -109,7 +109,8 @@ def _store_id(store: str, value: Any) -> str:
     written = text(value)
     shown = listing(_LISTINGS[store].format(written)) if store in _LISTINGS else None
     readable = store not in _LISTINGS or (shown is not None and shown.identifier == written)
-    if readable and (store not in _BY_PACKAGE or _PACKAGE.match(written)):
+    spaced = any(character.isspace() for character in written)
+    if readable and not spaced and (store not in _BY_PACKAGE or _PACKAGE.match(written)):
         return written
     by_url = listing(written)
     hint = f": for example `{STORE_EXAMPLES[store]}`" if store in STORE_EXAMPLES else ""

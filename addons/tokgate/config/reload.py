@@ -7,7 +7,8 @@ only say when to look; what counts is whether the files are others than those th
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,8 +29,8 @@ SETTLE: Final = 0.1
 """Seconds for which files must rest before they are read: an editor may be half way through."""
 SETTLE_LOSS: Final = 1.0
 """The same where a file is gone or has become empty: half a save looks like a ban that was lifted."""
-SETTLE_AT_MOST: Final = 10.0
-"""After so long without rest they are read as they are."""
+RESTLESS: Final = 10.0
+"""Seconds without rest after which it is said that the files keep changing; they are never read half written."""
 LOOK_EVERY: Final = 1.0
 """Seconds after which files are looked at without any event: network file systems send none."""
 
@@ -114,9 +115,10 @@ class PolicyHolder:
 
     async def watch(self) -> None:
         """Read again whenever the files change, until cancelled."""
-        async for _ in self._wake_ups():
-            if await asyncio.to_thread(fingerprint, self.path) != self._seen:
-                await self.reload()
+        async with aclosing(self._wake_ups()) as wake_ups:
+            async for _ in wake_ups:
+                if await asyncio.to_thread(fingerprint, self.path) != self._seen:
+                    await self.reload()
 
     def _read(self) -> tuple[Loaded, Snapshot | None]:
         """Load and compile, in a worker thread; a fault of ours is reported like a fault of the policy's."""
@@ -139,13 +141,13 @@ class PolicyHolder:
 
     async def _settled(self) -> Fingerprint:
         """Wait until the files rest; longer when something was lost."""
-        deadline = time.monotonic() + SETTLE_AT_MOST
+        told = False
         state = await asyncio.to_thread(fingerprint, self.path)
-        since = time.monotonic()
-        while (now := time.monotonic()) < deadline:
-            pause = SETTLE_LOSS if self._lost(state) else SETTLE
-            if now - since >= pause:
-                break
+        start = since = time.monotonic()
+        while (now := time.monotonic()) - since < (SETTLE_LOSS if self._lost(state) else SETTLE):
+            if now - start > RESTLESS and not told:
+                told, self.last_error = True, f"the policy files in {self.path} keep changing: not read yet"
+                _log.warning(self.last_error)
             await asyncio.sleep(SETTLE / 2)
             later = await asyncio.to_thread(fingerprint, self.path)
             if later != state:
@@ -156,28 +158,31 @@ class PolicyHolder:
         """Whether a file that had content is gone or empty."""
         return any(status[2] and (path not in state or not state[path][2]) for path, status in self._seen.items())
 
-    async def _wake_ups(self) -> AsyncIterator[None]:
+    async def _wake_ups(self) -> AsyncGenerator[None]:
         """Yield when something may have changed; begins anew when the folder is another one."""
         while True:
-            folder = _identity(self.path)
+            folder = await asyncio.to_thread(_identity, self.path)
             yield
             try:
-                events = watchfiles.awatch(
-                    self.path,
-                    watch_filter=None,
-                    debounce=50,
-                    step=20,
-                    rust_timeout=int(LOOK_EVERY * 1000),
-                    yield_on_timeout=True,
-                    ignore_permission_denied=True,
-                )
-                async for _ in events:
-                    yield
-                    if _identity(self.path) != folder:
-                        break
+                async with aclosing(self._events()) as events:
+                    async for _ in events:
+                        yield
+                        if await asyncio.to_thread(_identity, self.path) != folder:
+                            break
             except (OSError, RuntimeError) as error:  # gone, or the system's limit of watches is reached
                 _log.debug("watching %s: %s", self.path, error)
                 await asyncio.sleep(LOOK_EVERY)
+
+    def _events(self) -> AsyncGenerator[object]:
+        return watchfiles.awatch(
+            self.path,
+            watch_filter=None,
+            debounce=50,
+            step=20,
+            rust_timeout=int(LOOK_EVERY * 1000),
+            yield_on_timeout=True,
+            ignore_permission_denied=True,
+        )
 
 
 def fingerprint(path: Path) -> Fingerprint:

@@ -48,7 +48,7 @@ class Entry[M: BaseModel]:
 
     def at(self, *path: str | int) -> Place:
         """Where a key's value or a list's item stands; the nearest that is there."""
-        return _find(self.node, path, self.place)[0]
+        return _find(self.node, path, self.place)
 
     def text(self, *path: str | int) -> str | None:
         """The text that was written for a key; None when it isn't there, or is no text."""
@@ -148,24 +148,29 @@ class Sections:
             report.error(source, node.place, Code.WRONG_TYPE, "`tests` is a list")
             return
         for item in node.items:
-            self.tests.append(Entry("", source, item.place, item, _check(TestModel, item, source, item.place, report)))
+            model = _check(TestModel, item, source, item.place, report)
+            if model is not None and model.host is None and model.url is None:
+                report.error(source, item.place, Code.MISSING_KEY, "a test names a `host` or a `url`")
+            self.tests.append(Entry("", source, item.place, item, model))
 
 
 def _check[M: BaseModel](model: type[M], node: Node, source: Source, owner: Place, report: Report) -> M | None:
     """The node as a model; None, and errors at their places, when it isn't one. `owner` is where its name stands."""
-    told = set(_without_value(node))
-    for place in told:
-        report.error(source, place, Code.WRONG_TYPE, "this key has no value: write one, or leave the key out")
+    silent = set(_without_value(node))
+    valid: M | None = None
     try:
         valid = model.model_validate(plain(node))
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False):
-            place, on_key = _find(node, detail["loc"], owner, key=detail["type"] == "extra_forbidden")
-            if place not in told or on_key:
-                code, message = _in_our_words(detail, model)
-                report.error(source, place, code, message)
-        return None
-    return None if told else valid
+            unknown = detail["type"] == "extra_forbidden"
+            place = _find(node, detail["loc"], owner, key=unknown)
+            if unknown:
+                silent.discard(place)  # that it has no value either is of no interest
+            if place not in silent:
+                report.error(source, place, *_in_our_words(detail, model))
+    for place in silent:
+        report.error(source, place, Code.WRONG_TYPE, "this key has no value: write one, or leave the key out")
+    return None if silent else valid
 
 
 def _without_value(node: Node) -> Iterator[Place]:
@@ -182,21 +187,20 @@ def _without_value(node: Node) -> Iterator[Place]:
                 yield from _without_value(item)
 
 
-def _find(node: Node, path: tuple[str | int, ...], owner: Place, *, key: bool = False) -> tuple[Place, bool]:
-    """The place of what `path` leads to, and whether that is a key.
+def _find(node: Node, path: tuple[str | int, ...], owner: Place, *, key: bool = False) -> Place:
+    """The place of what `path` leads to, or of the nearest that is there.
 
     A value's own place; its key's where the value is a block, says nothing, or (with `key`) is not what is meant.
     """
-    place, on_key = owner, True
+    place = owner
     for step in path:
         if isinstance(node, Mapping) and step in node.entries:
             name, node = node.entries[str(step)]
-            on_key = key or not isinstance(node, Scalar) or node.null
-            place = name.place if on_key else node.place
+            place = name.place if key or not isinstance(node, Scalar) or node.null else node.place
         elif isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items):
             node = node.items[step]
-            place, on_key = node.place, False
-    return place, on_key
+            place = node.place
+    return place
 
 
 _TYPES: Final = {
@@ -213,9 +217,8 @@ def _in_our_words(detail: ErrorDetails, model: type[BaseModel]) -> tuple[Code, s
     kind, path = detail["type"], detail["loc"]
     last = str(path[-1]) if path else ""
     if kind in Code:
-        words = [f"`{step}`" for step in path if isinstance(step, str)]
         message = detail["msg"]
-        return Code(kind), f"{words[-1]} {message}" if words and message.startswith("must ") else message
+        return Code(kind), f"{_subject(path)} {message}" if message.startswith("must ") else message
     if kind in ("extra_forbidden", "missing"):
         keys = _keys(model, path[:-1])
         if kind == "missing":
@@ -224,9 +227,15 @@ def _in_our_words(detail: ErrorDetails, model: type[BaseModel]) -> tuple[Code, s
             return Code.UNKNOWN_STORE, f"unknown store `{last}`{_hint(last, keys)}"
         return Code.UNKNOWN_KEY, f"unknown key `{last}`{_hint(last, keys)}"
     if kind in _TYPES:
-        named = f"`{last}` " if isinstance(path[-1] if path else None, str) else "this "
-        return Code.BAD_VALUE if kind == "too_short" else Code.WRONG_TYPE, named + _TYPES[kind]
+        return Code.BAD_VALUE if kind == "too_short" else Code.WRONG_TYPE, f"{_subject(path)} {_TYPES[kind]}"
     return Code.BAD_VALUE, detail["msg"]
+
+
+def _subject(path: tuple[str | int, ...]) -> str:
+    names = [step for step in path if isinstance(step, str)]
+    if not names:
+        return "this entry"
+    return f"`{names[-1]}`" if names[-1] == path[-1] else f"each item of `{names[-1]}`"
 
 
 def _hint(word: str, allowed: tuple[str, ...]) -> str:

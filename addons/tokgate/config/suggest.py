@@ -4,7 +4,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Final
 
-_LISTED: Final = 12
+_LISTED: Final = 20
 """How many alternatives a message lists before it only counts them."""
 _COMPARED: Final = 20_000
 """Against how many words a near miss is looked for: difflib is slow, and a policy may define tens of thousands."""
