@@ -1,0 +1,202 @@
+"""Explicit clients: CONNECT (RFC 9110 §9.3.6) and SOCKS 5. An allowed destination gets a tunnel through the gate.
+
+Everything else that speaks HTTP (a refused CONNECT, a request in absolute form) goes to an opener, which answers with
+the reason. What the tunnel then carries is judged by its own first bytes, as if it had come by redirection.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import h11
+
+from tokgate.blocklog.observation import Endpoint, Observation, Stage, Visibility
+from tokgate.gate.connection import Connection, State
+from tokgate.gate.enforcer import Ruling
+from tokgate.gate.relay import DONT_WAIT
+from tokgate.gate.resolver import Addresses, Resolver
+from tokgate.gate.sockets import connect
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Response, Signal, Verdict
+from tokgate.policy.names import parse_address
+from tokgate.wire import socks5
+from tokgate.wire.http_authority import Authority, read_connect_target
+
+if TYPE_CHECKING:
+    from tokgate.gate.gate import Gate
+
+MAX_HEAD: Final = 65536
+_ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
+_FORBIDDEN: Final = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_UNREACHABLE: Final = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@dataclass(slots=True)
+class Tunnel:
+    """What an explicit client asked for. `addresses` are those not tried yet."""
+
+    host: str
+    port: int
+    socks: bool
+    addresses: Addresses = ()
+    established: bool = False
+
+
+class ExplicitFront:
+    """Reads what explicit clients ask of a gate, and builds their tunnels."""
+
+    def __init__(self, gate: "Gate") -> None:
+        self._gate: Final = gate
+        self._resolver: Final = Resolver()
+        gate.callbacks[self._resolver.descriptor] = self._resolver.deliver
+        gate.epoll.register(self._resolver.descriptor, 1)
+
+    def close(self) -> None:
+        """Stop resolving."""
+        self._gate.epoll.unregister(self._resolver.descriptor)
+        self._resolver.close()
+
+    # -- requests
+
+    def greet(self, connection: Connection) -> None:
+        """The client said something; `connection.held` is all of it."""
+        held = connection.held
+        if held[0] == socks5.VERSION:
+            self._greet_socks(connection)
+        elif held.startswith(b"CONNECT "):
+            self._greet_connect(connection)
+        elif b"CONNECT ".startswith(held):
+            self._gate.wait_for_greeting(connection)
+        elif b"\n" in held or len(held) > MAX_HEAD:
+            self._open(connection)  # any other request, or something that will be told that it is none
+        else:
+            self._gate.wait_for_greeting(connection)
+
+    def _greet_connect(self, connection: Connection) -> None:
+        reader = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        try:
+            reader.receive_data(connection.held)
+            request = reader.next_event()
+        except h11.RemoteProtocolError:
+            self._gate.refuse(connection, _BAD_REQUEST)
+            return
+        if not isinstance(request, h11.Request):
+            self._gate.wait_for_greeting(connection)
+            return
+        target = read_connect_target(request.target.decode("latin-1"))
+        if not isinstance(target, Authority) or target.port is None:
+            self._gate.refuse(connection, _BAD_REQUEST)
+            return
+        if not self._passes(connection, target.host)[0]:
+            self._open(connection)
+            return
+        connection.held = reader.trailing_data[0]
+        self._tunnel(connection, Tunnel(target.host, target.port, socks=False))
+
+    def _greet_socks(self, connection: Connection) -> None:
+        try:
+            methods = socks5.read_methods(connection.held)
+            if methods is None:
+                self._gate.wait_for_greeting(connection)
+                return
+            if not connection.greeting:
+                connection.greeting = True
+                connection.client.send(socks5.METHOD_CHOSEN, DONT_WAIT)
+            request = socks5.read_request(connection.held[methods:])
+        except socks5.SocksError as error:
+            self._gate.refuse(connection, error.reply)
+            return
+        except OSError:
+            self._gate.close(connection)
+            return
+        if request is None:
+            self._gate.wait_for_greeting(connection)
+            return
+        passes, ruling = self._passes(connection, request.host)
+        if not passes:
+            self._enter(connection, ruling, request.host, request.port)
+            if ruling.blocks:
+                self._gate.refuse(connection, socks5.Reply.NOT_ALLOWED.octets)
+                return
+        connection.held = connection.held[methods + request.length :]
+        self._tunnel(connection, Tunnel(request.host, request.port, socks=True))
+
+    def _passes(self, connection: Connection, host: str) -> tuple[bool, Ruling]:
+        """Whether a destination is allowed without anything to tell, by its name or address."""
+        literal = parse_address(host) is not None
+        sightings = [Sighting(Signal.HTTP_HOST, host)]
+        if literal:
+            sightings.append(Sighting(Signal.ADDRESS, host))
+        ruling = self._gate.enforcer.judge(connection.peer, sightings)
+        decision = ruling.decision
+        plain = decision.response is None or decision.response is Response.INSPECT
+        return decision.verdict is Verdict.ALLOW and plain and decision.exemption is None, ruling
+
+    def _enter(self, connection: Connection, ruling: Ruling, host: str, port: int) -> None:
+        arrival = self._gate.arrival(connection)
+
+        def observe() -> Observation:
+            return Observation(
+                client=arrival.client,
+                destination=Endpoint(host, port) if parse_address(host) is not None else None,
+                stage=Stage.CONNECT,
+                visibility=Visibility.ADDRESS,
+                names=(ruling.judgement.sighting,),
+                connection=arrival.connection,
+            )
+
+        self._gate.enforcer.enter(ruling, Visibility.ADDRESS, observe, allowed=False)
+
+    def _open(self, connection: Connection) -> None:
+        """An opener reads the request and answers it."""
+        if not self._gate.hand_over(connection, self._gate.arrival(connection), tls=False):
+            self._gate.refuse(connection, _FORBIDDEN)
+
+    # -- tunnels
+
+    def _tunnel(self, connection: Connection, tunnel: Tunnel) -> None:
+        connection.tunnel = tunnel
+        connection.destination = (tunnel.host, tunnel.port)
+        connection.greeting = None
+        connection.state = State.WAITING
+        connection.deadline = self._gate.now + self._gate.limits.connecting
+        self._gate.watch_greeting(connection)
+
+        def resolved(addresses: Addresses) -> None:
+            if connection.state is State.WAITING:
+                tunnel.addresses = addresses
+                self.try_next(connection)
+
+        if parse_address(tunnel.host) is not None:
+            resolved((tunnel.host,))
+        else:
+            self._resolver.ask(tunnel.host, resolved)
+
+    def try_next(self, connection: Connection) -> None:
+        """Connect to the next address of a destination; the last failure is told to the client."""
+        tunnel: Tunnel = connection.tunnel
+        while tunnel.addresses:
+            address, tunnel.addresses = tunnel.addresses[0], tunnel.addresses[1:]
+            try:
+                server, _ = connect((address, tunnel.port), self._gate.mark)
+            except OSError:
+                continue
+            self._gate.await_server(connection, server)
+            return
+        words = socks5.Reply.HOST_UNREACHABLE.octets if tunnel.socks else _UNREACHABLE
+        self._gate.refuse(connection, words)
+
+    def established(self, connection: Connection) -> None:
+        """The destination answered: tell the client, and wait for what it will say through the tunnel."""
+        tunnel: Tunnel = connection.tunnel
+        tunnel.established = True
+        connection.state = State.GREETING
+        connection.deadline = 0.0  # some protocols have the server speak first; silence is theirs to end
+        try:
+            connection.client.send(socks5.Reply.SUCCEEDED.octets if tunnel.socks else _ESTABLISHED, DONT_WAIT)
+        except OSError:
+            self._gate.close(connection)
+            return
+        self._gate.watch_client(connection)
+        if connection.held:  # the client did not wait for the answer
+            self._gate.read_greeting(connection, connection.held)

@@ -1,0 +1,391 @@
+"""The gate: accepts, reads the first bytes once, decides, and connects, refuses or hands over.
+
+What decides is `admission`, the same as behind mitmproxy. Here is only what must be quick: the one short way that an
+allowed name takes without building anything, and everything that carries a decision out.
+"""
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, SocketType
+from typing import Final, Protocol
+
+from whenever import Instant
+
+from tokgate.blocklog.observation import Endpoint, Visibility
+from tokgate.blocklog.stamp import new_event_id
+from tokgate.gate.admission import (
+    Admission,
+    Arrival,
+    Passage,
+    admit_bytes,
+    admit_tls,
+    admit_unreadable,
+    needs_certificate,
+    observe,
+)
+from tokgate.gate.connection import Connection, State
+from tokgate.gate.enforcer import Enforcer
+from tokgate.gate.explicit import ExplicitFront
+from tokgate.gate.relay import DONT_WAIT, Relay
+from tokgate.gate.sockets import (
+    Address,
+    Entry,
+    Listener,
+    NoDestinationError,
+    Socket,
+    connect,
+    original_destination,
+    reset_on_close,
+)
+from tokgate.policy.decide import decide
+from tokgate.policy.decision import Signal, Verdict
+from tokgate.wire.alert import Alert
+from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloBuffer, looks_like_tls, read_client_hello
+from tokgate.wire.ech import is_ech_outer
+
+ACCEPTS: Final = 64
+"""Connections taken from a listener at a time."""
+_REFUSED: Final = Alert.UNRECOGNIZED_NAME.record
+_UNREADABLE: Final = Alert.DECODE_ERROR.record
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the gate bounds. Times in seconds."""
+
+    connections: int = 50_000
+    per_client: int = 4_096
+    greeting: float = 10.0
+    """For a client to say what it wants."""
+    connecting: float = 10.0
+    """For a destination to answer."""
+    idle: float = 3_600.0
+    """Without a byte in either direction, before a connection is given up."""
+    parting: float = 2.0
+    """For a client to hear a refusal out."""
+
+
+class Opener(Protocol):
+    """Whoever opens what must be opened."""
+
+    def adopt(self, client: Socket, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
+        """Take over a client's socket, with the bytes read so far; False if nobody can."""
+        ...
+
+
+class Gate(Relay):
+    """One gate: an epoll loop over its listeners and all their connections."""
+
+    def __init__(
+        self, enforcer: Enforcer, opener: Opener, limits: Limits | None = None, mark: int | None = None
+    ) -> None:
+        """`mark` is set on sockets towards destinations, for firewalls that tell the proxy's own traffic by it."""
+        super().__init__()
+        self.enforcer: Final = enforcer
+        self.limits: Final = limits or Limits()
+        self.idle_seconds = self.limits.idle
+        self.allowed: Final[Counter[str | None]] = Counter()
+        """Connections that took the short way, by network; added to the counters when somebody asks."""
+        self.clients: Final[dict[str, int]] = {}
+        """Open connections by client."""
+        self.open_connections = 0
+        self.refused_at_limit = 0
+        self.explicit: Final = ExplicitFront(self)
+        self._opener: Final = opener
+        self.mark: Final = mark
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._now: Final[Callable[[], Instant]] = Instant.now
+
+    # -- accepting
+
+    def add_listener(self, listener: Listener) -> None:
+        """Accept from a listener from now on."""
+        descriptor = listener.socket.fileno()
+        self.listeners[descriptor] = listener
+        self.epoll.register(descriptor, 1)  # level: what is left over is told again
+
+    def accept(self, listener: Listener) -> None:
+        """Take what has come, up to a bound, and look at each at once: mostly its first bytes are there."""
+        take = listener.socket._accept  # private in CPython, for want of an accept that makes no Python socket
+        clients, limits = self.clients, self.limits
+        for _ in range(ACCEPTS):
+            try:
+                descriptor, address = take()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._turn_away(listener)
+                elif error.errno in (errno.ECONNABORTED, errno.EINTR):
+                    continue
+                return
+            client = SocketType(listener.family, 1, 0, descriptor)
+            peer = address[0]
+            count = clients.get(peer, 0)
+            if count >= limits.per_client or self.open_connections >= limits.connections:
+                self.refused_at_limit += 1
+                reset_on_close(client)
+                client.close()
+                continue
+            clients[peer] = count + 1
+            self.open_connections += 1
+            self.greet(Connection(client, descriptor, peer, address[1], listener, self.now))
+
+    def _turn_away(self, listener: Listener) -> None:
+        """Out of descriptors: give up the spare one to take a client and let it go, instead of spinning."""
+        self.refused_at_limit += 1
+        os.close(self._spare)
+        try:
+            descriptor, _ = listener.socket._accept()
+            os.close(descriptor)
+        except OSError:
+            pass
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    # -- the first bytes
+
+    def greet(self, connection: Connection) -> None:
+        """Read what the client says first, and decide as soon as it says enough."""
+        try:
+            received: int = connection.client.recv_into(self._buffer, 0, DONT_WAIT)
+        except BlockingIOError:
+            self.wait_for_greeting(connection)
+            return
+        except OSError:
+            self.close(connection)
+            return
+        if not received:  # ended without having said enough
+            self.close(connection)
+            return
+        data = bytes(self._view[:received])
+        connection.held = connection.held + data if connection.held else data
+        if connection.listener.entry is Entry.EXPLICIT and connection.tunnel is None:
+            self.explicit.greet(connection)
+        else:
+            self.read_greeting(connection, data)
+
+    def read_greeting(self, connection: Connection, data: bytes) -> None:
+        """Look for a ClientHello in what is held, of which `data` is new."""
+        buffer: HelloBuffer | None = connection.greeting
+        try:
+            hello = read_client_hello(connection.held) if buffer is None else buffer.feed(data)
+        except ClientHelloError:
+            self._no_hello(connection)
+            return
+        if hello is not None:
+            self._decide(connection, hello)
+            return
+        if buffer is None:
+            connection.greeting = buffer = HelloBuffer()
+            buffer.feed(connection.held)
+        self.wait_for_greeting(connection)
+
+    def wait_for_greeting(self, connection: Connection) -> None:
+        """The client has to say more."""
+        if not connection.deadline and connection.tunnel is None:
+            connection.deadline = self.now + self.limits.greeting
+        self.watch_greeting(connection)
+
+    def _decide(self, connection: Connection, hello: ClientHello) -> None:
+        destination = self._destination(connection)
+        if destination is None:
+            return
+        name = hello.name
+        if name is not None:
+            try:
+                if self._takes_short_way(connection, name, destination[0], hello):
+                    self.connect(connection, destination)
+                    return
+            except Exception as error:  # the long way asks again, and answers for it
+                self.enforcer.failed("gate", error)
+        arrival = self.arrival(connection)
+        if needs_certificate(self.enforcer, arrival, hello):
+            self.hand_over(connection, arrival, tls=True)  # to who has the time to ask the destination
+            return
+        self._carry_out(connection, arrival, admit_tls(self.enforcer, arrival, hello), hello)
+
+    def _takes_short_way(self, connection: Connection, name: str, host: str, hello: ClientHello) -> bool:
+        """Whether `admit_tls` would let this pass without a word, found out without building what it needs."""
+        snapshot, at = self.enforcer.snapshot, self._now()
+        decision = decide(snapshot, connection.peer, name, at)
+        if decision.verdict is not Verdict.ALLOW or decision.response is not None or decision.exemption is not None:
+            return False
+        signal = Signal.ADDRESS if connection.tunnel is None else Signal.HTTP_HOST
+        other = decide(snapshot, connection.peer, host, at, signal)
+        if other.verdict is not Verdict.ALLOW or other.exemption is not None or (hello.ech and is_ech_outer(hello)):
+            return False
+        self.allowed[decision.network] += 1
+        return True
+
+    def _no_hello(self, connection: Connection) -> None:
+        """What came can never become a ClientHello."""
+        if self._destination(connection) is None:
+            return
+        arrival = self.arrival(connection)
+        if looks_like_tls(connection.held) is not False:
+            self._carry_out(connection, arrival, admit_unreadable(self.enforcer, arrival), None)
+        else:
+            self.plain(connection, arrival)
+
+    def plain(self, connection: Connection, arrival: Arrival) -> None:
+        """Bytes that aren't TLS: HTTP is read request by request, elsewhere; the rest is decided by address."""
+        if self.speaks_http(connection.held):
+            if not self.hand_over(connection, arrival, tls=False):
+                self.close(connection)
+            return
+        self._carry_out(connection, arrival, admit_bytes(self.enforcer, arrival), None)
+
+    def speaks_http(self, data: bytes) -> bool:
+        """Whether the bytes can be the start of an HTTP/1 request: a method, in capitals."""
+        method = data.lstrip(b"\r\n")[:16].partition(b" ")[0]
+        return method.isalpha() and method.isupper()
+
+    def _destination(self, connection: Connection) -> Address | None:
+        """Where the client wants to go; None, and the connection closed, if that can't be."""
+        if connection.destination is None:
+            try:
+                connection.destination = original_destination(connection.client, connection.listener)
+            except NoDestinationError:
+                self.enforcer.counters.loops += 1
+                self.reset(connection, connection.client)
+            except OSError:
+                self.close(connection)
+        return connection.destination
+
+    def arrival(self, connection: Connection) -> Arrival:
+        """The connection in the words of admission."""
+        if connection.id is None:
+            connection.id = new_event_id(self._now())
+        destination = connection.destination
+        return Arrival(
+            client=Endpoint(connection.peer, connection.port),
+            destination=None if destination is None else Endpoint(destination[0], destination[1]),
+            connect=None if connection.tunnel is None or connection.tunnel.socks else connection.tunnel.host,
+            connection=connection.id,
+        )
+
+    # -- carrying out
+
+    def _carry_out(
+        self, connection: Connection, arrival: Arrival, admission: Admission, hello: ClientHello | None
+    ) -> None:
+        if admission.passage is Passage.OPEN and self.hand_over(connection, arrival, tls=True):
+            return  # the opener decides again, and writes the record
+        self.enforcer.enter(admission.ruling, admission.visibility, lambda: observe(arrival, admission, hello))
+        if admission.passage is Passage.PASS:
+            destination = connection.destination
+            if destination is not None:
+                self.connect(connection, destination)
+            return
+        self.refuse(connection, _REFUSED if connection.held[:1] == b"\x16" else b"")
+
+    def hand_over(self, connection: Connection, arrival: Arrival, *, tls: bool) -> bool:
+        """Give the client to an opener; False, and nothing done, if there is none."""
+        explicit = connection.destination is None
+        if not self._opener.adopt(connection.client, arrival, connection.held, tls=tls, explicit=explicit):
+            return False
+        self.unwatch_client(connection)
+        self.close(connection)  # our descriptor; the opener has its own
+        return True
+
+    def connect(self, connection: Connection, destination: Address) -> None:
+        """Begin to connect to the destination; a tunnel is connected already."""
+        if connection.server is not None:
+            self.open(connection)
+            return
+        try:
+            server, _ = connect(destination, self.mark)
+        except OSError:
+            self.reset(connection, connection.client)
+            return
+        self.await_server(connection, server)
+
+    def await_server(self, connection: Connection, server: Socket) -> None:
+        """Wait for the destination to answer."""
+        connection.server = server
+        connection.server_fd = server.fileno()
+        connection.state = State.CONNECTING
+        connection.deadline = self.now + self.limits.connecting
+        self.watch_server(connection)
+
+    def connected(self, connection: Connection, event: int) -> None:
+        """The destination answered, or can't be reached."""
+        if event & 24 and connection.server.getsockopt(SOL_SOCKET, SO_ERROR):  # EPOLLERR, EPOLLHUP
+            self._unreachable(connection)
+            return
+        if connection.tunnel is not None:
+            self.explicit.established(connection)
+            return
+        self.open(connection)
+        if event & ~4 and connection.state is State.OPEN:  # it spoke first, or ended at once
+            self.server_event(connection, event)
+
+    def _unreachable(self, connection: Connection) -> None:
+        """Show the client of a destination that refuses the same: a reset, or the answer that its protocol has."""
+        if connection.tunnel is None:
+            self.reset(connection, connection.client)
+            return
+        self.drop_server(connection)
+        self.explicit.try_next(connection)
+
+    def refuse(self, connection: Connection, last_words: bytes) -> None:
+        """Say no and half-close; listen on for a moment, so that the kernel sends no reset before that was read."""
+        try:
+            if last_words:
+                connection.client.send(last_words, DONT_WAIT)
+            connection.client.shutdown(SHUT_WR)
+        except OSError:
+            self.close(connection)
+            return
+        self.drop_server(connection)
+        connection.state = State.PARTING
+        connection.deadline = self.now + self.limits.parting
+        self.watch_greeting(connection)
+        self.epoll.modify(connection.client_fd, 1 | 0x2000 | 1 << 31)  # an edge anew
+
+    def overdue(self, connection: Connection) -> None:
+        """A deadline has passed, or nothing has moved for too long."""
+        if connection.state is State.GREETING:
+            self.enforcer.counters.timeouts += 1
+        if connection.state is State.CONNECTING:
+            self._unreachable(connection)
+        else:
+            self.close(connection)
+
+    # -- ends
+
+    def closed(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self.open_connections -= 1
+        left = self.clients.get(connection.peer, 1) - 1
+        if left > 0:
+            self.clients[connection.peer] = left
+        else:
+            self.clients.pop(connection.peer, None)
+
+    def settle(self) -> None:
+        """Add what took the short way to the counters."""
+        for network, count in self.allowed.items():
+            self.enforcer.counters.count(network, Visibility.SNI, Verdict.ALLOW, count)
+        self.allowed.clear()
+
+    def stop_accepting(self) -> None:
+        """Close the listeners; what is open goes on."""
+        for descriptor, listener in self.listeners.items():
+            self.epoll.unregister(descriptor)
+            listener.socket.close()
+        self.listeners.clear()
+
+    def close_all(self) -> None:
+        """Close everything, at once."""
+        self.stop_accepting()
+        for connection in list(self.connections.values()):
+            self.close(connection)
+        self.bury()
+        self.close_pipes()
+        self.explicit.close()
+        self.epoll.close()
+        os.close(self._spare)

@@ -1,0 +1,224 @@
+"""One epoll over many connections: who is readable, what is closed when, and who has waited too long.
+
+Descriptors are closed only after a batch of events has been served. A number that was closed within a batch and given
+out again by the next `accept` or `connect` would receive the old connection's remaining events.
+"""
+
+import select
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
+
+from tokgate.gate.connection import Connection, State
+from tokgate.gate.sockets import Listener, Socket
+
+EVENTS: Final = 512
+"""Events taken at once."""
+# Numbers of <sys/epoll.h>; plain ints are faster in the hot path than attributes of a module.
+_EDGE: Final = 1 << 31
+CLIENT_WAITING: Final = 1 | 0x2000 | _EDGE  # IN, RDHUP
+CLIENT_WRITING: Final = CLIENT_WAITING | 4  # OUT
+SERVER: Final = CLIENT_WRITING
+
+SWEEP_SECONDS: Final = 0.05
+SWEEP_SIZE: Final = 4096
+"""Entries of the table looked at between two batches of events, at most this often: the table is seen whole within a
+second up to 80,000 entries, later beyond, and never at once."""
+
+
+class Poller:
+    """The table of sockets and their events. What happens to a connection is the business of those who inherit."""
+
+    def __init__(self) -> None:
+        self.epoll: Final = select.epoll()
+        self.connections: Final[dict[int, Connection]] = {}
+        """By descriptor: a connection stands here once or twice."""
+        self.listeners: Final[dict[int, Listener]] = {}
+        self.callbacks: Final[dict[int, Callable[[], None]]] = {}
+        """Other descriptors that are watched: answers from the resolver, orders from the supervisor."""
+        self.now: float = time.monotonic()
+        self._dead: list[Socket] = []
+        self._sweep: Iterator[Connection] = iter(())
+        self._next_sweep = 0.0
+
+    # -- for those who inherit
+
+    bulk: Collection[object]
+    """Directions that wait for a turn."""
+
+    def greet(self, connection: Connection) -> None:
+        """The client sent something, or ended, before it is known what it wants."""
+        raise NotImplementedError
+
+    def client_event(self, connection: Connection, event: int) -> None:
+        """An event of an open connection's client."""
+        raise NotImplementedError
+
+    def server_event(self, connection: Connection, event: int) -> None:
+        """An event of an open connection's destination."""
+        raise NotImplementedError
+
+    def connected(self, connection: Connection, event: int) -> None:
+        """The destination answered, or refused."""
+        raise NotImplementedError
+
+    def accept(self, listener: Listener) -> None:
+        """A listener has connections."""
+        raise NotImplementedError
+
+    def serve_bulk(self) -> None:
+        """One turn of bulk."""
+        raise NotImplementedError
+
+    def forget(self, connection: Connection) -> None:
+        """Give back what a connection holds for relaying."""
+        raise NotImplementedError
+
+    def closed(self, connection: Connection) -> None:
+        """A connection was closed, whoever did it."""
+        raise NotImplementedError
+
+    def overdue(self, connection: Connection) -> None:
+        """The connection's deadline has passed."""
+        raise NotImplementedError
+
+    idle_seconds: float
+
+    # -- the loop
+
+    def once(self, timeout: float) -> None:
+        """Serve one batch of events, waiting at most `timeout` seconds for it, and at most one turn of bulk."""
+        bulk = self.bulk
+        ready = self.epoll.poll(0 if bulk else timeout, EVENTS)
+        self.now = time.monotonic()
+        table = self.connections
+        fresh: list[Listener] | None = None
+        for descriptor, event in ready:
+            connection = table.get(descriptor)
+            if connection is not None:
+                state = connection.state
+                if state is State.OPEN:
+                    if descriptor == connection.client_fd:
+                        self.client_event(connection, event)
+                    else:
+                        self.server_event(connection, event)
+                else:
+                    self._early(connection, descriptor, event)
+            elif descriptor in self.listeners:
+                fresh = [*(fresh or ()), self.listeners[descriptor]]
+            elif descriptor in self.callbacks:
+                self.callbacks[descriptor]()
+        if fresh is not None:
+            for listener in fresh:
+                self.accept(listener)
+        if bulk:
+            self.serve_bulk()
+        if self.now >= self._next_sweep:
+            self._look_for_overdue()
+        if self._dead:
+            self.bury()
+
+    def _early(self, connection: Connection, descriptor: int, event: int) -> None:
+        """An event of a connection that isn't open yet, or not any more."""
+        state = connection.state
+        if state is State.CONNECTING:
+            if descriptor == connection.server_fd:
+                self.connected(connection, event)
+            elif event & 8:  # the client broke off; an ordinary end is passed on once there is somebody to tell
+                self.close(connection)
+        elif state is State.GREETING:
+            if descriptor == connection.client_fd:
+                self.greet(connection)
+            else:  # in a tunnel the destination may speak first
+                self.server_event(connection, event)
+        elif state is State.PARTING:
+            self._throw_away(connection)
+        elif state is State.WAITING and event & 8:
+            self.close(connection)
+
+    def _throw_away(self, connection: Connection) -> None:
+        """Read on after a refusal, so that the kernel doesn't take it back with a reset, until the client ends."""
+        try:
+            for _ in range(16):
+                if not connection.client.recv(65536, 0x40):
+                    self.close(connection)
+                    return
+            self.close(connection)  # a megabyte was thrown away: who still hasn't read the refusal never will
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close(connection)
+
+    def _look_for_overdue(self) -> None:
+        """Look at the next part of the table."""
+        self._next_sweep = self.now + SWEEP_SECONDS
+        quiet_since = self.now - self.idle_seconds
+        for looked, connection in enumerate(self._sweep, 1):
+            if connection.state is not State.CLOSED and (
+                self.now >= connection.deadline if connection.deadline else connection.seen < quiet_since
+            ):
+                self.overdue(connection)
+            if looked >= SWEEP_SIZE:
+                return
+        self._next_sweep = self.now + 1.0
+        self._sweep = iter(list(self.connections.values()))
+
+    # -- sockets
+
+    def watch_client(self, connection: Connection) -> None:
+        """Watch the client of a connection that is open now; it may be watched already."""
+        descriptor = connection.client_fd
+        events = CLIENT_WAITING if connection.down is None else CLIENT_WRITING
+        if descriptor in self.connections:
+            self.epoll.modify(descriptor, events)  # an edge anew: what came meanwhile is told again
+        else:
+            self.connections[descriptor] = connection
+            self.epoll.register(descriptor, events)
+
+    def watch_greeting(self, connection: Connection) -> None:
+        """Watch a client that has not said enough yet."""
+        if connection.client_fd not in self.connections:
+            self.connections[connection.client_fd] = connection
+            self.epoll.register(connection.client_fd, CLIENT_WAITING)
+
+    def watch_client_writes(self, connection: Connection) -> None:
+        """Also be told when the client takes more."""
+        self.epoll.modify(connection.client_fd, CLIENT_WRITING)
+
+    def watch_server(self, connection: Connection) -> None:
+        """Watch a destination that is being connected to."""
+        self.connections[connection.server_fd] = connection
+        self.epoll.register(connection.server_fd, SERVER)
+
+    def drop_server(self, connection: Connection) -> None:
+        """Give up the destination of a connection that goes on without it."""
+        if connection.server is not None:
+            self.connections.pop(connection.server_fd, None)
+            self.epoll.unregister(connection.server_fd)
+            self._dead.append(connection.server)
+            self.forget(connection)
+            connection.server, connection.server_fd = None, -1
+
+    def unwatch_client(self, connection: Connection) -> None:
+        """Forget the client's socket without closing it: it goes to somebody else."""
+        if self.connections.pop(connection.client_fd, None) is not None:
+            self.epoll.unregister(connection.client_fd)
+
+    def close(self, connection: Connection) -> None:
+        """End a connection, at the end of this batch. May be called again."""
+        if connection.state is State.CLOSED:
+            return
+        connection.state = State.CLOSED
+        self.connections.pop(connection.client_fd, None)
+        self._dead.append(connection.client)
+        if connection.server is not None:
+            self.connections.pop(connection.server_fd, None)
+            self._dead.append(connection.server)
+        self.forget(connection)
+        self.closed(connection)
+
+    def bury(self) -> None:
+        """Close what has died; only between two batches."""
+        for sock in self._dead:
+            sock.close()
+        self._dead.clear()
