@@ -47,12 +47,13 @@ def in_force(track: Track, at: Instant) -> bool:
     return standing.idle is None and standing.phase is not Phase.EXPIRED
 
 
-def _names(snapshot: Snapshot, track: Track) -> Iterator[tuple[bool, int, str]]:
-    """Names to try a ban with; the first in order is the one that people know: short, and called like the service."""
+def _names(snapshot: Snapshot, track: Track) -> Iterator[tuple[bool, int, int, str]]:
+    """Names to try a ban with; the least is the one that people know: called like the service, and listed first."""
     for service in track.ban.services:
-        for pattern in snapshot.policy.services[service].patterns:
+        for number, pattern in enumerate(snapshot.policy.services[service].patterns):
             if pattern.kind in (PatternKind.SUFFIX, PatternKind.EXACT):
-                yield service not in pattern.value.split("."), len(pattern.value), pattern.value
+                labels = pattern.value.split(".")
+                yield service not in labels, len(labels), number, pattern.value
 
 
 def _dialled(address: Sequence[object]) -> str:
