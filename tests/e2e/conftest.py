@@ -87,11 +87,13 @@ def constrained_authority(requirements: None, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def gateway_factory(lab: lab_netns.Lab, origin: Origin) -> Callable[..., Gateway]:
+def gateway_factory(
+    lab: lab_netns.Lab, origin: Origin, check_lines: Callable[[Path], object]
+) -> Callable[..., Gateway]:
     """Make gateways that end with their `with` block; one at a time, because they share the namespace."""
 
     def make(folder: Path, **options: Any) -> Gateway:
-        return Gateway(lab.gateway, folder, **options)
+        return Gateway(lab.gateway, folder, check=check_lines, **options)
 
     return make
 

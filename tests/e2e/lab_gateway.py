@@ -1,4 +1,7 @@
-"""tokgate on the gateway: a policy of the test's own, the process, the firewall rules that it prints, and its log."""
+"""tokgate on the gateway: a policy of the test's own, the process, the firewall rules that it prints, and its log.
+
+Every line of every log that a test here makes is checked against the schema when the gateway ends.
+"""
 
 from __future__ import annotations
 
@@ -59,17 +62,18 @@ class Gateway:
         policy: Mapping[str, Any] | Path,
         mode: str = "transparent",
         options: Sequence[str | Path] = (),
+        check: Callable[[Path], object],
     ) -> None:
         self.namespace = namespace
         self.folder = folder
         self.mode = mode
         self.options = options
+        self.check = check
         self.policies = policy if isinstance(policy, Path) else folder / "policies"
         self.log = folder / "block.ndjson"
         self.narration = folder / "tokgate.log"
         self.home = folder / "home"
         self.process: subprocess.Popen[bytes] | None = None
-        self._read = 0
         if not isinstance(policy, Path):
             self.write_policy(policy)
 
@@ -101,7 +105,7 @@ class Gateway:
             env=self.environment,
         )
         try:
-            wait_until("tokgate listens", self._listens, 20)
+            wait_until("tokgate listens", self._started, 20)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -116,11 +120,27 @@ class Gateway:
                 self.process.kill()
                 self.process.wait(10)
         self.namespace.run("nft", "delete", "table", "inet", "tokgate", check=False)
+        if kind is None:
+            self._audit()
 
-    def _listens(self) -> bool:
+    def _audit(self) -> None:
+        """However a test used it: tokgate ended well, complained of nothing internal, and wrote only what its schema has."""
+        assert self.process
+        assert self.process.returncode == 0, self.narrated()
+        assert "Traceback" not in self.narrated(), self.narrated()
+        self.check(self.log)
+        actions = [record["event"]["action"] for record in self.records()]
+        assert "internal-error" not in actions
+        assert (actions[0], actions[-1]) == ("started", "stopped")
+
+    def listens(self) -> bool:
+        """Whether the proxy's port is open. Asked of the kernel: a connection would be one that tokgate sees."""
+        return f":{PORT} " in self.namespace.run("ss", "-Hltn").stdout
+
+    def _started(self) -> bool:
         if self.process is None or self.process.poll() is not None:
             raise RuntimeError(f"tokgate ended:\n{self.narrated()}")
-        return f":{PORT} " in self.namespace.run("ss", "-Hltn").stdout
+        return self.listens()
 
     def ruleset(self) -> str:
         """What `tokgate ruleset` prints for the policy."""
