@@ -151,6 +151,7 @@ def test_every_store_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("validate", _VALIDATORS)
+@settings(deadline=None)  # the first look at a country's holidays imports its calendar
 @given(
     written=st.none() | st.text(max_size=30) | st.lists(st.text(), max_size=1) | st.dictionaries(st.text(), st.text())
 )

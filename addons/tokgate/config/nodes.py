@@ -100,6 +100,7 @@ def compose(source: Source, report: Report) -> Node | None:
 _PROBLEMS: Final = {
     "mapping values are not allowed": "a `: ` is not allowed here: put the value in quotes, or mend the indentation",
     "could not find expected ':'": "a key without `: ` before this place",
+    "did not find expected node content": "a value was expected here",
     "did not find expected key": "the indentation or the quotes before this place are not right: a key was expected",
     "did not find expected ',' or ']'": "the list that was opened with `[` is not closed, or lacks a comma",
     "did not find expected ',' or '}'": "the mapping that was opened with `{` is not closed, or lacks a comma",

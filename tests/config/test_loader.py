@@ -1,0 +1,225 @@
+"""Loading as a whole: what a policy becomes, what does not change it, and texts nobody foresaw."""
+
+import gc
+import random
+from collections.abc import Callable
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
+
+from tokgate.config.diagnostics import Code, render
+from tokgate.config.loader import Loaded, load
+from tokgate.policy.bans import Action, EchOuter, MissingSni, OnExpiry
+from tokgate.policy.decide import decide
+from tokgate.policy.decision import Reason, Response
+from tokgate.policy.schedule import Window
+from tokgate.policy.services import NamePattern, PatternKind
+from tokgate.policy.snapshot import Policy, compile_policy
+from tokgate.policy.stores import StoreListing
+
+EVERY_KEY = Path(__file__).parent / "data" / "ok" / "every-key.yaml"
+Say = Callable[[str], Loaded]
+
+
+def valid(loaded: Loaded) -> Policy:
+    """The policy; the diagnostics where there is none."""
+    assert loaded.policy is not None, "\n".join(map(render, loaded.diagnostics))
+    return loaded.policy
+
+
+@pytest.fixture(scope="module")
+def every_key() -> Policy:
+    """A policy in which every key is used."""
+    return valid(load(EVERY_KEY, Instant.from_utc(2023, 5, 1)))
+
+
+def test_service(every_key: Policy) -> None:
+    """A service, its patterns canonical and with their origins."""
+    service = every_key.services["tiktok"]
+    assert service.title == "TikTok"
+    assert {(pattern.kind, pattern.value) for pattern in service.patterns} == {
+        (PatternKind.SUFFIX, "tiktok.com"),
+        (PatternKind.SUFFIX, "tiktokcdn.com"),
+        (PatternKind.SUFFIX, "xn--bcher-kva.example"),
+        (PatternKind.EXACT, "analytics.example.org"),
+        (PatternKind.LABEL, "tiktok"),
+        (PatternKind.REGEX, r"^p16-(va|sg)-default\.akamaized\.net$"),
+    }
+    assert service.addresses == tuple(map(ip_network, ("198.51.100.0/24", "2001:db8:147::/48", "203.0.113.7")))
+    assert ("apple", "835599320") in {(listing.store, listing.identifier) for listing in service.stores}
+    assert all(isinstance(listing, StoreListing) and listing.origin for listing in service.stores)
+
+
+def test_ban(every_key: Policy) -> None:
+    """A ban, its moments as instants or wall times."""
+    ban = every_key.bans["tiktok-2023"]
+    assert ban.announced == PlainDateTime(2023, 3, 1)
+    assert ban.monitor_from == PlainDateTime(2023, 3, 6, 8)
+    assert ban.starts == Instant.from_utc(2023, 3, 9, 23)
+    assert ban.expires == Instant.from_utc(2023, 9, 10)
+    assert (ban.action, ban.response, ban.on_expiry) == (Action.BLOCK, Response.PAGE, OnExpiry.HOLD)
+    assert ban.inspect_stores
+    workdays = frozenset(Weekday) - {Weekday.SATURDAY, Weekday.SUNDAY}
+    night = frozenset({Weekday.SATURDAY, Weekday.SUNDAY, Weekday.MONDAY, Weekday.WEDNESDAY})
+    assert ban.windows == (
+        Window(workdays, Time(8), Time(18), ("BE",)),
+        Window(night, Time(22), Time(6), ("DE-BY", "LU")),
+        Window(frozenset({Weekday.SUNDAY}), Time.MIN, Time.MIN),
+    )
+    assert (ban.authority, ban.contact) == ("City council", "servicedesk@example.org")
+    duration = every_key.bans["by-duration"].duration
+    assert duration is not None
+    assert duration.strict_eq(ItemizedDelta(months=6))
+    assert every_key.bans["by-last-day"].expires == PlainDateTime(2024, 1, 1)
+
+
+def test_the_rest(every_key: Policy) -> None:
+    """Networks, exemptions and settings."""
+    assert every_key.networks["offices"].timezone == "Europe/Brussels"
+    exemption = every_key.exemptions["press"]
+    assert (exemption.ban, exemption.until) == ("tiktok-2023", PlainDateTime(2023, 6, 30, 18))
+    assert exemption.clients == (ip_network("192.0.2.16/28"),)
+    assert every_key.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
+    assert every_key.settings.ech_outer is EchOuter.INSPECT
+
+
+def test_origins_lead_to_the_file(every_key: Policy) -> None:
+    """Everything knows where it was said."""
+    lines = EVERY_KEY.read_text().splitlines()
+    for name, ban in every_key.bans.items():
+        assert ban.origin is not None
+        assert lines[ban.origin.line - 1][ban.origin.column - 1 :].startswith(f"{name}:")
+    for pattern in every_key.services["tiktok"].patterns:
+        assert isinstance(pattern, NamePattern)
+        assert pattern.origin is not None
+        written = lines[pattern.origin.line - 1][pattern.origin.column - 1 :]
+        assert pattern.kind is not PatternKind.EXACT or written.startswith("analytics.example.org")
+
+
+def test_unquoted_words_mean_what_they_say() -> None:
+    """22:00 is a time, NO is Norway, and a date is a date, without quotes."""
+    policy = valid(load(EVERY_KEY.with_name("unquoted.yaml"), Instant.from_utc(2023, 5, 1)))
+    ban = policy.bans["2023"]
+    assert ban.title == "2023-03-10"
+    assert ban.windows[0].start == Time(22)
+    assert ban.windows[0].except_holidays == ("NO",)
+    decision = decide(compile_policy(policy), "192.0.2.1", "www.on.example", Instant.from_utc(2023, 5, 2, 7))
+    assert decision.reason is Reason.NO_SERVICE  # `on` is a label under a public suffix, `example` is none
+    decision = decide(compile_policy(policy), "192.0.2.1", "www.on.org", Instant.from_utc(2023, 5, 2, 7))
+    assert decision.reason is Reason.BAN_BLOCK
+
+
+def test_version_depends_on_what_is_said_alone(say: Say, minimal: str, tmp_path: Path, now: Instant) -> None:
+    """Comments, formatting, order and the split into files don't change the version; any content does."""
+    version = valid(say(minimal)).version
+    rewritten = minimal.replace("version: 1\n", "# A comment\n").replace("[tiktok.com]", '[\n  "tiktok.com",\n]')
+    assert valid(say(rewritten)).version == version
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for number, line in enumerate(reversed(minimal.splitlines())):
+        (folder / f"{number}.yaml").write_text(line)
+    assert valid(load(folder, now)).version == version
+    for old, new in (("tiktok.com", "tiktok.org"), ("2023-03-10", "2023-03-11"), ("192.0.2.0/24", "192.0.2.0/25")):
+        assert valid(say(minimal.replace(old, new))).version != version
+    assert valid(say(minimal + "settings: {on_error: allow}\n")).version != version
+
+
+def test_byte_order_mark_and_line_ends(tmp_path: Path, minimal: str, now: Instant) -> None:
+    """Files from other systems load, and their columns are right."""
+    path = tmp_path / "windows.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + minimal.replace("\n", "\r\n").encode())
+    valid(load(path, now))
+    path.write_bytes(b"\xef\xbb\xbfbanns: {}\r\nbans:\r\n\ta: 1\r\n")
+    (tab,) = load(path, now).errors
+    assert (tab.code, tab.origin.line, tab.line) == (Code.TAB, 3, "\ta: 1")
+
+
+def test_empty_file_is_a_warning(folder: Path, now: Instant) -> None:
+    """An empty file, or one with nothing but a comment or dashes, says nothing."""
+    for name, text in (("b", ""), ("c", "# nothing\n"), ("d", "---\n"), ("e", "~\n")):
+        (folder / f"{name}.yaml").write_text(text)
+    loaded = load(folder, now)
+    assert [each.code for each in loaded.diagnostics] == [Code.EMPTY_FILE] * 4
+    valid(loaded)
+
+
+def test_all_errors_of_all_files(folder: Path, now: Instant) -> None:
+    """One load shows everything that is wrong, by file and line."""
+    (folder / "b.yaml").write_text("networks: {x: {cidrs: [192.0.2.1/24]}}\nbans: {y: {title: x}}\n")
+    (folder / "c.yaml").write_text("bans:\n  z: {title: x, services: [tiktoc], networks: [offices], starts: soon}\n")
+    places = [(Path(each.origin.file).name, each.origin.line, each.code) for each in load(folder, now).errors]
+    assert places == [
+        ("b.yaml", 1, Code.HOST_BITS),
+        ("b.yaml", 2, Code.MISSING_KEY),
+        ("b.yaml", 2, Code.MISSING_KEY),
+        ("b.yaml", 2, Code.MISSING_KEY),
+        ("c.yaml", 2, Code.UNKNOWN_SERVICE),
+        ("c.yaml", 2, Code.BAD_TIME),
+    ]
+
+
+def test_an_entry_with_errors_is_not_unknown(say: Say, minimal: str) -> None:
+    """A service that is wrong is still a service: no error follows from another."""
+    loaded = say(minimal.replace("tiktok.com", "co.uk"))
+    assert [each.code for each in loaded.errors] == [Code.PUBLIC_SUFFIX]
+
+
+def test_a_hundred_thousand_names(tmp_path: Path, now: Instant) -> None:
+    """A policy of 3 MB loads in seconds, with progress, and leaves the garbage collector as it was."""
+    with (tmp_path / "a.yaml").open("w") as file:
+        file.write("services:\n")
+        for service in range(1000):
+            file.write(f"  s{service}:\n    names:\n      suffix:\n")
+            file.writelines(f"        - n{service}x{name}.example.org\n" for name in range(100))
+    with (tmp_path / "b.yaml").open("w") as file:
+        file.write("networks:\n")
+        file.writelines(
+            f"  n{n}: {{cidrs: [10.{n >> 8}.{n & 255}.0/24], timezone: Europe/Brussels}}\n" for n in range(10_000)
+        )
+        file.write("bans:\n")
+        for n in range(1000):
+            networks = ", ".join(f"n{n * 10 + k}" for k in range(10))
+            file.write(f"  b{n}: {{title: b, services: [s{n}], networks: [{networks}], starts: 2023-03-10}}\n")
+    seen: list[tuple[int, int]] = []
+    start = Instant.now()
+    policy = valid(load(tmp_path, now, progress=lambda done, total: seen.append((done, total))))
+    assert (Instant.now() - start).total("seconds") < 30  # about 1.3 on an idle machine
+    assert sum(len(service.patterns) for service in policy.services.values()) == 100_000
+    assert seen == [(1, 2), (2, 2)]
+    assert gc.isenabled()
+
+
+_PIECES = st.sampled_from(
+    ["[", "]", "{", "}", ": ", ",", "\n", "\n  ", "- ", "&a ", "*a", "<<: *a", "~", "''", '"', "#", "\t", "!x ", "? ",
+     "2023-03-10", "24:00", "P6M", "tiktok", "bans", "exemptions:", "networks:", "-1", "\u2028", "é", "|\n", "--- ",
+     "10.0.0.0/8"]
+)  # fmt: skip
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(), pieces=st.lists(_PIECES, min_size=1, max_size=5), cut=st.integers(0, 20))
+def test_broken_files_are_never_an_exception(say: Say, seed: int, pieces: list[str], cut: int) -> None:
+    """Cut and splice the file that has every key: there is a policy that compiles, or there are errors with places."""
+    text, chance = EVERY_KEY.read_text(), random.Random(seed)
+    for piece in pieces:
+        at = chance.randrange(len(text))
+        text = text[:at] + piece + text[at + cut :]
+    loaded = say(text)
+    lines = text.count("\n") + text.count("\u2028") + 2
+    assert all(render(each) and 1 <= each.origin.line <= lines for each in loaded.diagnostics)
+    assert (loaded.policy is None) == bool(loaded.errors)
+    if loaded.policy is not None:
+        compile_policy(loaded.policy)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_never_an_exception(tmp_path: Path, data: bytes) -> None:
+    """Not even for what is no text at all."""
+    path = tmp_path / "x.yaml"
+    path.write_bytes(data)
+    load(path, Instant.from_utc(2023, 5, 1))

@@ -1,0 +1,294 @@
+"""Reloading: the good state of the files ends in force, whatever happened on the way to it."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from tokgate.config import reload as reload_module
+from tokgate.config.diagnostics import Code
+from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
+
+NOW = Instant.from_utc(2023, 5, 1)
+DEADLINE = 20.0
+
+BROKEN = "bans: {tiktok: {title: x"
+
+
+def policy(title: str) -> str:
+    """A valid policy that differs from others by the title of its ban."""
+    return (
+        "services: {tiktok: {names: {suffix: [tiktok.com]}}}\nnetworks: {offices: {cidrs: [192.0.2.0/24]}}\n"
+        f"bans: {{tiktok: {{title: {title}, services: [tiktok], networks: [offices], starts: 2023-03-10}}}}\n"
+    )
+
+
+def title(holder: PolicyHolder) -> str:
+    """Which policy is in force."""
+    return holder.snapshot.bans["tiktok"].title
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A folder whose policy is called `first`."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "a.yaml").write_text(policy("first"))
+    return folder
+
+
+@asynccontextmanager
+async def watching(holder: PolicyHolder) -> AsyncIterator[list[Reloaded]]:
+    """Watch in the background; gives what was reported."""
+    seen: list[Reloaded] = []
+    holder.subscribe(seen.append)
+    task = asyncio.create_task(holder.watch())
+    try:
+        yield seen
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, with a deadline."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def test_open(path: Path) -> None:
+    """A valid policy opens; the holder knows what was read and when."""
+    holder = open_policy(path, NOW)
+    assert title(holder) == "first"
+    assert (holder.loaded_at, holder.last_error) == (NOW, None)
+    assert [file.name for file in holder.loaded.files] == ["a.yaml"]
+
+
+def test_open_without_valid_policy(path: Path) -> None:
+    """There is no starting without a valid policy, and the error shows everything."""
+    (path / "b.yaml").write_text("networks: {x: {cidrs: [192.0.2.1/24, nonsense]}}")
+    with pytest.raises(PolicyError) as raised:
+        open_policy(path, NOW)
+    assert [each.code for each in raised.value.diagnostics] == [Code.HOST_BITS, Code.BAD_CIDR]
+    assert "192.0.2.0/24" in str(raised.value)
+
+
+async def test_reload_swaps_or_keeps(path: Path) -> None:
+    """A good edit is taken, a bad one changes nothing but the error that is shown; the next good one ends it."""
+    holder = open_policy(path, NOW)
+    reported: list[Reloaded] = []
+    holder.subscribe(reported.append)
+    (path / "a.yaml").write_text(policy("second"))
+    assert (await holder.reload()).ok
+    assert title(holder) == "second"
+    kept = holder.snapshot
+    (path / "a.yaml").write_text(BROKEN)
+    result = await holder.reload()
+    assert not result.ok
+    assert result.snapshot is holder.snapshot is kept
+    assert holder.last_error is not None
+    assert "a.yaml:2:1: error:" in holder.last_error
+    (path / "a.yaml").write_text(policy("third"))
+    await holder.reload()
+    assert (title(holder), holder.last_error) == ("third", None)
+    assert [each.ok for each in reported] == [True, False, True]
+
+
+async def test_a_fault_of_ours_keeps_the_last_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even an exception in loading or compiling leaves the policy in force and is reported."""
+    holder = open_policy(path, NOW)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(reload_module, "compile_policy", fail)
+    result = await holder.reload()
+    assert [each.code for each in result.diagnostics] == [Code.INTERNAL]
+    assert title(holder) == "first"
+    assert "boom" in (holder.last_error or "")
+
+
+async def test_a_subscriber_that_fails_stops_nothing(path: Path) -> None:
+    """One bad subscriber does not keep others from hearing of a change."""
+    holder, heard = open_policy(path, NOW), list[Reloaded]()
+
+    def fail(_: Reloaded) -> None:
+        raise RuntimeError("boom")
+
+    holder.subscribe(fail)
+    holder.subscribe(heard.append)
+    await holder.reload()
+    assert len(heard) == 1
+
+
+async def test_the_event_loop_keeps_running(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading happens in another thread: the loop turns while it lasts."""
+    holder, turned = open_policy(path, NOW), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    load = reload_module.load
+
+    def wait_for_a_turn(where: Path, now: Instant) -> object:
+        return asyncio.run_coroutine_threadsafe(turned.wait(), loop).result(DEADLINE) and load(where, now)
+
+    monkeypatch.setattr(reload_module, "load", wait_for_a_turn)
+    loop.call_later(0.01, turned.set)
+    assert (await holder.reload()).ok
+
+
+async def test_edits_in_quick_succession(path: Path) -> None:
+    """Two bad edits and a good one within a second end in the good one."""
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        (path / "a.yaml").write_text(BROKEN)
+        await asyncio.sleep(0)
+        (path / "a.yaml").write_text("nonsense")
+        await asyncio.sleep(0)
+        (path / "a.yaml").write_text(policy("good"))
+        await until(lambda: title(holder) == "good")
+        assert holder.last_error is None
+
+
+async def test_bad_edit_is_reported_once_and_ends(path: Path) -> None:
+    """A broken file is reported when it is written, not again each second; mending it is noticed."""
+    holder = open_policy(path, NOW)
+    async with watching(holder) as seen:
+        (path / "a.yaml").write_text(BROKEN)
+        await until(lambda: holder.last_error is not None)
+        (path / "a.yaml").write_text(policy("mended"))
+        await until(lambda: title(holder) == "mended")
+        assert [each.ok for each in seen] == [False, True]
+
+
+async def test_saving_by_rename(path: Path) -> None:
+    """Editors write a new file and rename it over the old one."""
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        (path / ".a.yaml.swp").write_text(policy("renamed"))
+        (path / ".a.yaml.swp").rename(path / "a.yaml")
+        await until(lambda: title(holder) == "renamed")
+
+
+async def test_truncating_and_writing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty moment between truncating a file and writing it never lifts a ban, however often it is looked at."""
+    looks = 0
+
+    def look(where: Path) -> reload_module.Fingerprint:
+        nonlocal looks
+        looks += 1
+        return fingerprint(where)
+
+    fingerprint = reload_module.fingerprint
+    monkeypatch.setattr(reload_module, "fingerprint", look)
+    (path / "b.yaml").write_text("networks: {guests: {cidrs: [198.51.100.0/24]}}")
+    holder = open_policy(path, NOW)
+    async with watching(holder) as seen:
+        for _ in range(3):
+            with (path / "a.yaml").open("w") as file:  # truncated here
+                enough = looks + 6
+                await until(lambda enough=enough: looks > enough)  # type: ignore[misc]
+                file.write(policy("written"))
+        await until(lambda: title(holder) == "written")
+        assert all("tiktok" in each.snapshot.bans for each in seen)
+
+
+async def test_a_ban_can_still_be_lifted(path: Path) -> None:
+    """A file that stays empty, or away, is believed."""
+    (path / "b.yaml").write_text("networks: {guests: {cidrs: [198.51.100.0/24]}}")
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        (path / "a.yaml").unlink()
+        await until(lambda: not holder.snapshot.bans)
+
+
+async def test_replaced_folder(path: Path) -> None:
+    """A folder that is removed and put back, by another or the same name, is followed."""
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        shutil.rmtree(path)
+        await until(lambda: holder.last_error is not None)
+        assert title(holder) == "first"
+        path.mkdir()
+        (path / "a.yaml").write_text(policy("again"))
+        await until(lambda: title(holder) == "again")
+        fresh = path.with_name("fresh")
+        fresh.mkdir()
+        (fresh / "a.yaml").write_text(policy("moved"))
+        path.rename(path.with_name("old"))
+        fresh.rename(path)
+        await until(lambda: title(holder) == "moved")
+        (path / "a.yaml").write_text(policy("edited"))
+        await until(lambda: title(holder) == "edited")
+
+
+async def test_swapped_links(tmp_path: Path) -> None:
+    """A ConfigMap's `..data`, and a link to the folder itself, are swapped in one step and followed."""
+    for name in ("one", "two"):
+        (tmp_path / "map" / f"..{name}").mkdir(parents=True)
+        (tmp_path / "map" / f"..{name}" / "a.yaml").write_text(policy(name))
+    (tmp_path / "map" / "..data").symlink_to("..one")
+    (tmp_path / "map" / "a.yaml").symlink_to("..data/a.yaml")
+    (tmp_path / "link").symlink_to("map")
+    holder = open_policy(tmp_path / "link", NOW)
+    assert title(holder) == "one"
+    async with watching(holder):
+        (tmp_path / "map" / "..tmp").symlink_to("..two")
+        (tmp_path / "map" / "..tmp").rename(tmp_path / "map" / "..data")
+        await until(lambda: title(holder) == "two")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "a.yaml").write_text(policy("other"))
+        (tmp_path / "new").symlink_to("other")
+        (tmp_path / "new").rename(tmp_path / "link")
+        await until(lambda: title(holder) == "other")
+
+
+async def test_a_single_file_is_watched(tmp_path: Path) -> None:
+    """The policy may be one file, saved by rename as well."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(policy("first"))
+    holder = open_policy(file, NOW)
+    async with watching(holder):
+        (tmp_path / "x").write_text(policy("second"))
+        (tmp_path / "x").rename(file)
+        await until(lambda: title(holder) == "second")
+        file.write_text(policy("third"))
+        await until(lambda: title(holder) == "third")
+
+
+async def test_without_events(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system can't watch, files are looked at all the same."""
+
+    def no_watches(*_: object, **__: object) -> object:
+        raise OSError("OS file watch limit reached")
+
+    monkeypatch.setattr(reload_module.watchfiles, "awatch", no_watches)
+    monkeypatch.setattr(reload_module, "LOOK_EVERY", 0.05)
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        (path / "a.yaml").write_text(policy("polled"))
+        await until(lambda: title(holder) == "polled")
+
+
+async def test_changes_before_watching_are_seen(path: Path) -> None:
+    """What changed between opening and watching is not missed."""
+    holder = open_policy(path, NOW)
+    (path / "a.yaml").write_text(policy("meanwhile"))
+    async with watching(holder):
+        await until(lambda: title(holder) == "meanwhile")
+
+
+async def test_touching_a_file_of_no_policy_changes_nothing(path: Path) -> None:
+    """Only policy files matter."""
+    holder = open_policy(path, NOW)
+    before = reload_module.fingerprint(path)
+    (path / "README.md").write_text("x")
+    assert reload_module.fingerprint(path) == before
+    os.utime(path / "a.yaml")
+    assert reload_module.fingerprint(path) != before
+    assert title(holder) == "first"

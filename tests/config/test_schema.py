@@ -1,0 +1,94 @@
+"""The JSON Schema: current, complete, and of the same mind as the loader."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from tokgate.config.schema import policy_schema
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(__file__).parent / "data"
+OK = [*sorted((DATA / "ok").glob("*.yaml")), *sorted((ROOT / "policies").rglob("*.yaml"))]
+
+BY_SCHEMA = ["keys", "exemptions", "tests", "list", "text", "windows"]
+"""Files under data/err in which an editor must see something wrong without running tokgate."""
+
+
+class Core(yaml.SafeLoader):
+    """YAML as editors read it: the core schema of YAML 1.2."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+
+Core.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
+Core.add_implicit_resolver("tag:yaml.org,2002:int", re.compile("-?[0-9]+$"), list("-0123456789"))
+Core.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("~|null|$"), ["~", "n", ""])
+Core.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("<<$"), ["<"])
+
+
+def errors(path: Path) -> list[str]:
+    """What the schema finds wrong with a file."""
+    said = yaml.load(path.read_text(), Loader=Core)
+    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(policy_schema()).iter_errors(said)]
+
+
+def test_committed_copy_is_current() -> None:
+    """schema/policy.schema.json is what the models say: write it anew with `tokgate schema policy`."""
+    committed = json.loads((ROOT / "schema" / "policy.schema.json").read_text())
+    assert committed == policy_schema()
+
+
+def test_is_a_schema() -> None:
+    """It is valid under its own draft."""
+    Draft202012Validator.check_schema(policy_schema())
+
+
+@pytest.mark.parametrize("path", OK, ids=lambda path: str(path.relative_to(ROOT)))
+def test_accepts_what_loads(path: Path) -> None:
+    """An editor finds nothing wrong with files that load."""
+    if path.stem != "only-comments":
+        assert errors(path) == []
+
+
+@pytest.mark.parametrize("name", BY_SCHEMA)
+def test_refuses_what_does_not_load(name: str) -> None:
+    """An editor shows what is wrong in shape."""
+    assert errors(DATA / "err" / f"{name}.yaml")
+
+
+def properties(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every property of every object."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if key == "properties":
+            yield from ((f"{path}.{name}", each) for name, each in value.items())
+        yield from properties(value, f"{path}.{key}")
+
+
+def test_every_key_is_explained() -> None:
+    """Each key has a description, also in the form that editors render."""
+    found = list(properties(policy_schema()))
+    assert len(found) > 50
+    assert [path for path, each in found if not each.get("description") or not each.get("markdownDescription")] == []
+
+
+def test_every_example_is_valid() -> None:
+    """The examples that editors offer are accepted by the key that they stand at."""
+    schema = policy_schema()
+    for path, each in properties(schema):
+        validator = Draft202012Validator({"$defs": schema["$defs"], **each})
+        for example in each.get("examples", ()):
+            assert validator.is_valid(example), (path, example)
+
+
+def test_closed_sets_are_enumerated() -> None:
+    """Where only some words are allowed, the schema lists them."""
+    listed = {path.rpartition(".")[2] for path, each in properties(policy_schema()) if "enum" in each}
+    assert listed == {
+        "action", "response", "on_expiry", "expect", "unknown_clients", "on_error", "missing_sni", "ech_outer",
+    }  # fmt: skip
