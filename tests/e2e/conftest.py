@@ -99,9 +99,7 @@ def gateway_factory(
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    gateway_factory: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
+def gateway(gateway_factory: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A transparent gateway that refuses the banned service for the office network."""
     with gateway_factory(tmp_path_factory.mktemp("gateway"), policy=office_policy()) as running:
         yield running

@@ -61,7 +61,17 @@ def openssl(namespace: Namespace, name: str, family: int, http2: bool, authority
     address = ADDRESSES[name][family]
     done = namespace.run(
         *("openssl", "s_client", "-connect", f"[{address}]:443" if family == 6 else f"{address}:443"),
-        *("-servername", name, "-alpn", protocol, "-CAfile", authority, "-verify_return_error", "-verify_hostname", name),
+        *(
+            "-servername",
+            name,
+            "-alpn",
+            protocol,
+            "-CAfile",
+            authority,
+            "-verify_return_error",
+            "-verify_hostname",
+            name,
+        ),
         *(["-ign_eof"] if request else []),
         given=request,
         check=False,

@@ -62,12 +62,15 @@ class Gateway:
         policy: Mapping[str, Any] | Path,
         mode: str = "transparent",
         options: Sequence[str | Path] = (),
+        stock: bool = False,
         check: Callable[[Path], object],
     ) -> None:
+        """`stock`: not by `tokgate run`, but in mitmproxy's own mitmdump. `check` is given the log at the end."""
         self.namespace = namespace
         self.folder = folder
         self.mode = mode
         self.options = options
+        self.stock = stock
         self.check = check
         self.policies = policy if isinstance(policy, Path) else folder / "policies"
         self.log = folder / "block.ndjson"
@@ -99,11 +102,8 @@ class Gateway:
         self.home.mkdir(exist_ok=True)
         if self.mode == "transparent":
             self.load_ruleset()
-        self.process = self.namespace.start(
-            *self.command("run", "--mode", self.mode, "--policies", self.policies, "--log", self.log, *END, *self.options),
-            output=self.narration,
-            env=self.environment,
-        )
+        command = self._mitmdump() if self.stock else self._run()
+        self.process = self.namespace.start(*command, output=self.narration, env=self.environment)
         try:
             wait_until("tokgate listens", self._started, 20)
         except BaseException:
@@ -123,8 +123,18 @@ class Gateway:
         if kind is None:
             self._audit()
 
+    def _run(self) -> list[str]:
+        files = ("--policies", self.policies, "--log", self.log)
+        return self.command("run", "--mode", self.mode, *files, *END, *self.options)
+
+    def _mitmdump(self) -> list[str]:
+        options = {"tokgate_policies": self.policies, "tokgate_log": self.log, "confdir": self.home}
+        settings = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+        program = Path(sys.executable).with_name("mitmdump")
+        return [str(program), "-q", "-s", str(ROOT / "addons/tokgate_addon.py"), "--mode", self.mode, *settings]
+
     def _audit(self) -> None:
-        """However a test used it: tokgate ended well, complained of nothing internal, and wrote only what its schema has."""
+        """However a test used it: tokgate ended well, failed nowhere inside, and wrote only what its schema has."""
         assert self.process
         assert self.process.returncode == 0, self.narrated()
         assert "Traceback" not in self.narrated(), self.narrated()

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 NETNS = Path("/run/netns")
 OURS = re.compile(r"tokgate(\d+)-(?:client|guest|gateway|origin)")
@@ -100,12 +101,12 @@ class Namespace:
         """Run a command here to its end."""
         return run(*self.command(*command), check=check, given=given, seconds=seconds, env=env)
 
-    def start(self, *command: str | Path, output: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *command: str | Path, output: Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a command here; what it prints goes to a file."""
         with output.open("ab") as sink:
-            return subprocess.Popen(
-                self.command(*command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=env
-            )
+            return subprocess.Popen(self.command(*command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=env)
 
     def inside[T](self, work: Callable[[], T]) -> T:
         """Call something in a thread that is inside: the sockets it makes stay there, wherever they are used later."""
@@ -149,11 +150,11 @@ class Namespace:
 class Lab:
     """client and guest - gateway - origin, with IPv4 and IPv6 (RFC 5737 and RFC 3849 addresses)."""
 
-    CLIENT = {4: "192.0.2.10", 6: "2001:db8:c::10"}
-    GUEST = {4: "198.51.100.10", 6: "2001:db8:9::10"}
-    GATEWAY = {4: "192.0.2.1", 6: "2001:db8:c::1"}
-    ALLOWED = {4: "203.0.113.10", 6: "2001:db8:f::10"}
-    BANNED = {4: "203.0.113.20", 6: "2001:db8:f::20"}
+    CLIENT: Final = {4: "192.0.2.10", 6: "2001:db8:c::10"}
+    GUEST: Final = {4: "198.51.100.10", 6: "2001:db8:9::10"}
+    GATEWAY: Final = {4: "192.0.2.1", 6: "2001:db8:c::1"}
+    ALLOWED: Final = {4: "203.0.113.10", 6: "2001:db8:f::10"}
+    BANNED: Final = {4: "203.0.113.20", 6: "2001:db8:f::20"}
 
     def __init__(self, pid: int) -> None:
         self.client, self.guest, self.gateway, self.origin = self.namespaces = tuple(
@@ -172,9 +173,7 @@ class Lab:
             )
         self.client.address("eth0", "192.0.2.10/24", "2001:db8:c::10/64")
         self.guest.address("eth0", "198.51.100.10/24", "2001:db8:9::10/64")
-        self.origin.address(
-            "eth0", *("203.0.113.10/24", "203.0.113.20/24", "2001:db8:f::10/64", "2001:db8:f::20/64")
-        )
+        self.origin.address("eth0", *("203.0.113.10/24", "203.0.113.20/24", "2001:db8:f::10/64", "2001:db8:f::20/64"))
         self.gateway.address("client0", "192.0.2.1/24", "2001:db8:c::1/64")
         self.gateway.address("guest0", "198.51.100.1/24", "2001:db8:9::1/64")
         self.gateway.address("origin0", "203.0.113.1/24", "2001:db8:f::1/64")

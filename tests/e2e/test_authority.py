@@ -40,9 +40,7 @@ class Thief:
     def forge_below(self, name: str) -> Path:
         """The same by way of a further authority, which has no constraint of its own."""
         between = self._sign("between", self.chain[0], self.key, authority=True)
-        return self._write(
-            name, self._sign(name, between, self.key, authority=False), self.key, [between, *self.chain]
-        )
+        return self._write(name, self._sign(name, between, self.key, authority=False), self.key, [between, *self.chain])
 
     def _sign(
         self, name: str, issuer: x509.Certificate, key: ec.EllipticCurvePrivateKey, *, authority: bool
@@ -60,9 +58,7 @@ class Thief:
         )
         if authority:
             builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            builder = builder.add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
+            builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         else:
             builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(name)]), critical=False)
         return builder.sign(self.key, hashes.SHA256())

@@ -58,23 +58,20 @@ def test_chromium_shows_the_page(
     assert record["http"]["response"]["status_code"] == 451
 
 
-def test_page_needs_nothing_from_the_network(
-    lab: Lab, page_gateway: Gateway, constrained_authority: Path
-) -> None:
+def test_page_needs_nothing_from_the_network(lab: Lab, page_gateway: Gateway, constrained_authority: Path) -> None:
     """The page loads no script, style, font or picture."""
     with browser(lab.client, constrained_authority / "root.pem") as browse:
         page = browse(f"https://{BANNED}/")
 
-    for attribute in ("src=", "@import", "url(", "<script", "<link rel=\"stylesheet\""):
+    for attribute in ("src=", "@import", "url(", "<script", '<link rel="stylesheet"'):
         assert attribute not in page.dom
 
 
 def fetch_page(lab: Lab, authority: Path, family: int, *options: str) -> tuple[str, str, str]:
     """Head, body and certificate fingerprint of the page, by curl."""
     done = lab.client.run(
-        *("curl", "-sS", "--max-time", "20", "--cacert", authority / "root.pem", "--include", *options),
-        *("--resolve", f"{BANNED}:443:{ADDRESSES[BANNED][family]}", f"https://{BANNED}/"),
-        *("--write-out", "\n%{certs}"),
+        *("curl", "-sS", "--max-time", "20", "--cacert", str(authority / "root.pem"), "--include", *options),
+        *("--resolve", f"{BANNED}:443:{ADDRESSES[BANNED][family]}", f"https://{BANNED}/", "--write-out", "\n%{certs}"),
     )
     head, _, rest = done.stdout.partition("\r\n\r\n")
     body, _, certificate = rest.partition("Subject:") if "Subject:" in rest else rest.partition("-----BEGIN")
@@ -105,9 +102,7 @@ def test_page_as_json(lab: Lab, page_gateway: Gateway, constrained_authority: Pa
     assert "Example Authority" in json.dumps(json.loads(body))
 
 
-def test_allowed_name_is_not_opened(
-    lab: Lab, origin: Origin, page_gateway: Gateway, family: int
-) -> None:
+def test_allowed_name_is_not_opened(lab: Lab, origin: Origin, page_gateway: Gateway, family: int) -> None:
     """Beside a ban with a page, other names still carry the origin's own certificate."""
     answer = curl(lab.client, ALLOWED, family, True, origin.authority)
 

@@ -1,9 +1,8 @@
-"""`tokgate run` as `make run` starts it: an explicit proxy on loopback, with the policies that ship."""
+"""An explicit proxy on loopback with the policies that ship, as `make run` starts it, and in stock mitmdump."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from lab_gateway import ROOT, Gateway
@@ -13,8 +12,9 @@ from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banne
 PROXY = "http://127.0.0.1:8080"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[False, True], ids=["tokgate-run", "mitmdump"])
 def proxy(
+    request: pytest.FixtureRequest,
     lab: Lab,
     origin: Origin,
     gateway_factory: Callable[..., Gateway],
@@ -23,7 +23,7 @@ def proxy(
     """The proxy, and names that it can resolve: were it to let one pass, the origin would see it."""
     lab.gateway.hosts({name: list(addresses.values()) for name, addresses in ADDRESSES.items()})
     folder = tmp_path_factory.mktemp("explicit")
-    with gateway_factory(folder, policy=ROOT / "policies", mode="regular") as running:
+    with gateway_factory(folder, policy=ROOT / "policies", mode="regular", stock=request.param) as running:
         yield running
 
 

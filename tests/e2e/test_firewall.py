@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -43,9 +44,7 @@ def test_quic_of_another_network_passes(lab: Lab, origin: Origin, gateway: Gatew
     assert seen["banned-udp443"] > 0
 
 
-def test_browser_learns_at_once_that_quic_is_refused(
-    lab: Lab, origin: Origin, gateway: Gateway, family: int
-) -> None:
+def test_browser_learns_at_once_that_quic_is_refused(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
     """A browser bound to HTTP/3 gives up in a moment, and one that isn't shows the page over TCP."""
     with origin.watch() as seen, browser(lab.client, origin.authority) as browse:
         started = time.monotonic()
@@ -110,3 +109,18 @@ def test_proxy_port_is_closed_to_direct_dialling(lab: Lab, gateway: Gateway, rol
 
     with pytest.raises(ConnectionRefusedError):
         namespace.connect(Lab.GATEWAY[family], PORT)
+
+
+def test_direct_dialling_ends_without_the_firewall_too(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """Where the rules let a direct connection in, tokgate ends it, connects to nobody, and goes on serving."""
+    gateway.namespace.run("nft", "flush", "chain", "inet", "tokgate", "input")
+    try:
+        with origin.watch() as seen, lab.client.connect(Lab.GATEWAY[family], PORT) as socket:
+            socket.sendall(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode())
+            with contextlib.suppress(ConnectionResetError):
+                assert socket.recv(65536) == b""
+    finally:
+        gateway.load_ruleset()
+
+    assert not seen
+    assert get(lab.client, ALLOWED, family)[0].startswith("HTTP/1.1 200 ")

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +29,7 @@ def refused(lab: Lab, origin: Origin) -> bool:
 def test_ban_starts_and_ends_at_its_instant(
     lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    """Without a restart or a reload the name is reachable before the start, refused during the ban, reachable after it."""
+    """Without a restart or a reload the name is reachable before the ban, refused during it, reachable after it."""
     with gateway_factory(tmp_path, policy=office_policy()) as gateway:
         wait_until("the ban that is in force refuses", lambda: refused(lab, origin))
         starts = Instant.now().add(seconds=3)
@@ -95,6 +96,9 @@ def test_reload_under_load_drops_nothing(
             answer = python(lab.client, ALLOWED, 6, False, origin.authority)
             (failures if answer.error else successes).append(answer.error)
 
+    def follows(banned: bool) -> bool:
+        return refused(lab, origin) == banned
+
     with gateway_factory(tmp_path, policy=office_policy()) as gateway:
         threads = [threading.Thread(target=work) for work in (fetch_large, fetch_large, fetch_large, hammer, hammer)]
         for thread in threads:
@@ -105,7 +109,7 @@ def test_reload_under_load_drops_nothing(
             if turn % 3 == 0:
                 gateway.reload()
             assert turn > 2 or all(thread.is_alive() for thread in threads), "reloaded while nothing was under way"
-            wait_until(f"edit {turn} is in force", lambda banned=banned: refused(lab, origin) == banned)
+            wait_until(f"edit {turn} is in force", partial(follows, banned))
         done.set()
         for thread in threads:
             thread.join(60)
@@ -162,10 +166,11 @@ def test_end_lets_open_connections_finish(
     size = 8 << 20
     with gateway_factory(tmp_path, policy=office_policy(), options=["--drain", "20"]) as gateway:
         with downloading(lab, origin, size) as stream:
-            assert gateway.process
-            gateway.process.terminate()
+            process = gateway.process
+            assert process
+            process.terminate()
             wait_until("the port is closed", lambda: not gateway.listens())
             with pytest.raises(ConnectionRefusedError):
                 lab.client.connect(Lab.ALLOWED[4], 443)
             assert len(stream.read()) == size
-        wait_until("tokgate has ended", lambda: gateway.process.poll() is not None)
+        wait_until("tokgate has ended", lambda: process.poll() is not None)
