@@ -108,7 +108,7 @@ class Guard(layer.Layer):
         self._enforcer.enter(admission.ruling, admission.visibility, lambda: observe(arrival, admission, hello))
         match admission.passage:
             case Passage.PASS:
-                yield from self._become(Relay(self.context))
+                yield from self._become(Relay(self.context, self._visit.wires))
             case Passage.OPEN:
                 self._visit.opened = True
                 server = ServerTLSLayer(self.context)

@@ -6,12 +6,18 @@ from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
+from tokgate.proxy.wires import Wires
+
 LINGER: Final = 2.0
 """Seconds in which a refused client may read the refusal and close, before the connection is cut."""
 
 
 class Relay(layer.Layer):
     """Connects to the destination and carries bytes both ways. The end of one direction leaves the other open."""
+
+    def __init__(self, context: Context, wires: Wires) -> None:
+        super().__init__(context)
+        self._wires: Final = wires
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         client, server = self.context.client, self.context.server
@@ -20,15 +26,22 @@ class Relay(layer.Layer):
                 error = yield commands.OpenConnection(server)
                 if error:
                     yield commands.CloseConnection(client)
+            self._wires.separate()
         elif isinstance(event, events.DataReceived):
             yield commands.SendData(self._opposite(event.connection), event.data)
         elif isinstance(event, events.ConnectionClosed):
-            if (client.state | server.state) & ConnectionState.CAN_READ:
+            if self._wires.was_reset(event.connection):
+                self._wires.reset(self._opposite(event.connection))
+                yield from self._close()
+            elif (client.state | server.state) & ConnectionState.CAN_READ:
                 yield commands.CloseTcpConnection(self._opposite(event.connection), half_close=True)
             else:
-                for end in (server, client):
-                    if end.state is not ConnectionState.CLOSED:
-                        yield commands.CloseConnection(end)
+                yield from self._close()
+
+    def _close(self) -> layer.CommandGenerator[None]:
+        for end in (self.context.server, self.context.client):
+            if end.state is not ConnectionState.CLOSED:
+                yield commands.CloseConnection(end)
 
     def _opposite(self, end: Connection) -> Connection:
         return self.context.server if end == self.context.client else self.context.client

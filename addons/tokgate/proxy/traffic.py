@@ -27,6 +27,7 @@ from tokgate.proxy.notice import notice_of
 from tokgate.proxy.relay import Refusal, Relay
 from tokgate.proxy.stack import layer_for
 from tokgate.proxy.visit import Visit, Visits
+from tokgate.proxy.wires import Wires
 
 UNCONFIGURED: Final = "tokgate has no policy: nothing passes"
 
@@ -86,7 +87,7 @@ class Traffic:
     def _close_or_pass(self, next_layer: NextLayer) -> None:
         """No name could be read: the connection is closed, unless errors let everything pass."""
         strict = self.enforcer is None or self.enforcer.snapshot.settings.on_error is OnError.BLOCK
-        next_layer.layer = Refusal(next_layer.context, b"") if strict else Relay(next_layer.context)
+        next_layer.layer = Refusal(next_layer.context, b"") if strict else Relay(next_layer.context, Wires(None))
 
     def _kill_if_banned(self, flow: HTTPFlow) -> None:
         """The page could not be made, or nothing be decided: cut off what `on_error` blocks."""
@@ -110,7 +111,7 @@ class Traffic:
         if self.enforcer is None:
             client.error = UNCONFIGURED
             return
-        self.visits.begin(client)
+        self.visits.begin(client, Wires(self.place.connections().get(client.id)))
         if isinstance(client.proxy_mode, TransparentMode) and self._dialled_directly(client):
             self.enforcer.counters.loops += 1
             client.error = "nothing was redirected here: this port is for redirected connections only"

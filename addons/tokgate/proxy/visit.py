@@ -8,6 +8,7 @@ from mitmproxy.connection import Client
 
 from tokgate.blocklog.observation import Endpoint
 from tokgate.gate.admission import Arrival
+from tokgate.proxy.wires import Wires
 
 
 @dataclass(slots=True)
@@ -16,6 +17,7 @@ class Visit:
 
     client: Endpoint
     connection: str
+    wires: Wires
     waiting_since: float | None = field(default_factory=time.monotonic)
     connect: str | None = None
     """The host of the CONNECT request that is being served."""
@@ -38,15 +40,15 @@ class Visits:
     def __init__(self) -> None:
         self._open: dict[str, Visit] = {}
 
-    def begin(self, client: Client) -> Visit:
+    def begin(self, client: Client, wires: Wires) -> Visit:
         """A client has connected."""
-        visit = Visit(Endpoint(client.peername[0], client.peername[1]), client.id)
+        visit = Visit(Endpoint(client.peername[0], client.peername[1]), client.id, wires)
         self._open[client.id] = visit
         return visit
 
     def of(self, client: Client) -> Visit:
         """The visit of a client; a fresh one for a client that was never announced."""
-        return self._open.get(client.id) or self.begin(client)
+        return self._open.get(client.id) or self.begin(client, Wires(None))
 
     def end(self, client: Client) -> None:
         """A client has gone."""

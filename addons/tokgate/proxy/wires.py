@@ -1,0 +1,57 @@
+"""The sockets under mitmproxy's layers, where layers alone can't reach: resets, and pressure one way only.
+
+Layers see the end of a connection, but not whether it was orderly; and mitmproxy reads on from one side only when
+everything sent to *both* sides is on its way, so that a client that sends all before it reads anything gets stuck.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Final
+
+from mitmproxy.connection import Connection
+from mitmproxy.proxy.server import ConnectionHandler
+
+_LINGER_NOT: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER on, zero seconds: closing discards what is unsent and resets the connection."""
+
+
+class Wires:
+    """The sockets of one client connection; without a handler (in mitmproxy's own tests, say) it does nothing."""
+
+    def __init__(self, handler: ConnectionHandler | None) -> None:
+        self._handler: Final = handler
+
+    def separate(self) -> None:
+        """From now on each direction waits for its own receiver only."""
+        if self._handler is not None:
+            self._handler.drain_writers = self._drain_opposite  # type: ignore[method-assign]
+
+    def was_reset(self, end: Connection) -> bool:
+        """Whether a connection that has ended was broken off."""
+        io = self._handler.transports.get(end) if self._handler is not None else None
+        return io is not None and isinstance(io.reader, asyncio.StreamReader) and io.reader.exception() is not None
+
+    def reset(self, end: Connection) -> None:
+        """Break a connection off, so that its peer can't take what it got for the whole."""
+        io = self._handler.transports.get(end) if self._handler is not None else None
+        if io is None or not isinstance(io.writer, asyncio.StreamWriter):
+            return
+        sock: socket.socket | None = io.writer.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        io.writer.transport.abort()
+
+    async def _drain_opposite(self) -> None:
+        """Called by the task that has read from one side, before it reads on."""
+        reading = asyncio.current_task()
+        for io in list(self._handler.transports.values()) if self._handler is not None else ():
+            if io.writer is None or io.handler is reading:
+                continue
+            try:
+                await io.writer.drain()
+            except OSError as error:
+                if io.handler is not None:
+                    io.handler.cancel(f"Error sending data: {error}")
