@@ -1,0 +1,180 @@
+"""A gate in a thread, origins on loopback, and clients that say exactly what a test wants."""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from builders import network, service, snapshot
+from tokgate.blocklog.stamp import Observer
+from tokgate.gate.admission import Arrival
+from tokgate.gate.enforcer import Enforcer
+from tokgate.gate.gate import Gate, Limits
+from tokgate.gate.sockets import Address, Entry, listen
+from tokgate.policy.snapshot import Snapshot
+
+DEADLINE = 10.0
+
+
+def until[T](probe: Callable[[], T], seconds: float = DEADLINE) -> T:
+    """Wait for a condition; its value, or the last false one when time is up."""
+    give_up = time.monotonic() + seconds
+    while not (value := probe()) and time.monotonic() < give_up:
+        time.sleep(0.005)
+    return value
+
+
+@dataclass
+class Holder:
+    """A policy that a test may exchange."""
+
+    snapshot: Snapshot
+
+
+@dataclass
+class Sink:
+    """Keeps records."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def put(self, record: dict[str, Any]) -> bool:
+        """Keep one."""
+        self.records.append(record)
+        return True
+
+
+@dataclass
+class Adopter:
+    """An opener that keeps what it is given, or refuses to."""
+
+    willing: bool = True
+    adopted: list[tuple[socket.socket, Arrival, bytes, bool, bool]] = field(default_factory=list)
+
+    def adopt(self, client: Any, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
+        """Keep a duplicate of the socket, as another process would."""
+        if self.willing:
+            copy = socket.socket(fileno=socket.dup(client.fileno()))
+            self.adopted.append((copy, arrival, received, tls, explicit))
+        return self.willing
+
+
+class Origin:
+    """A server on loopback; each connection is given to `serve` in a thread of its own."""
+
+    def __init__(self, serve: Callable[[socket.socket], None], family: int = socket.AF_INET) -> None:
+        self.socket = socket.create_server(
+            ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family, backlog=512
+        )
+        self.address: Address = self.socket.getsockname()[:2]
+        self.accepted = 0
+        self._serve = serve
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.socket.accept()
+                self.accepted += 1
+                threading.Thread(target=self._one, args=(client,), daemon=True).start()
+
+    def _one(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.settimeout(DEADLINE)
+            self._serve(client)
+
+    def close(self) -> None:
+        """Stop accepting."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+
+class RunningGate:
+    """A gate whose loop runs in a thread. `redirected` and `explicit` are where to dial it."""
+
+    def __init__(self, policy: Snapshot, limits: Limits | None = None) -> None:
+        self.holder = Holder(policy)
+        self.sink = Sink()
+        self.opener = Adopter()
+        enforcer = Enforcer(self.holder, self.sink, Observer(hostname="gate.example.org", version="test"))
+        self.gate = Gate(enforcer, self.opener, limits)
+        redirected, explicit = listen("127.0.0.1", 0, Entry.REDIRECT), listen("127.0.0.1", 0, Entry.EXPLICIT)
+        self.gate.add_listener(redirected)
+        self.gate.add_listener(explicit)
+        self.redirected: Address = ("127.0.0.1", redirected.port)
+        self.explicit: Address = ("127.0.0.1", explicit.port)
+        self.error: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.gate.once(0.02)
+        except BaseException as error:
+            self.error = error
+
+    def pause(self) -> None:
+        """Stop the loop, and leave the gate as it is."""
+        self._stop.set()
+        self._thread.join(DEADLINE)
+
+    def stop(self) -> None:
+        """Stop the loop and close everything; what went wrong in it is raised here."""
+        self.pause()
+        self.gate.close_all()
+        for sock, *_ in self.opener.adopted:
+            sock.close()
+        if self.error is not None:
+            raise self.error
+
+    def settled(self) -> bool:
+        """Whether no connection is left."""
+        return bool(until(lambda: not self.gate.connections and self.gate.open_connections == 0))
+
+
+POLICY_PARTS: dict[str, Any] = {
+    "services": (service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",)),),
+    "networks": (network("loop", "127.0.0.0/8", "::1/128"),),
+}
+
+
+def policy(*bans: Any, **settings: Any) -> Snapshot:
+    """A policy for clients on loopback."""
+    return snapshot(*bans, **(POLICY_PARTS | settings))
+
+
+def echo(client: socket.socket) -> None:
+    """Send back what comes, until its end."""
+    while data := client.recv(65536):
+        client.sendall(data)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Everything up to the end of the stream."""
+    data = bytearray()
+    while piece := sock.recv(1 << 16):
+        data += piece
+    return bytes(data)
+
+
+def reset(sock: socket.socket) -> None:
+    """Break a connection off."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@contextlib.contextmanager
+def dial(address: Address, *said: bytes) -> Iterator[socket.socket]:
+    """A client that has said something."""
+    with socket.create_connection(address, DEADLINE) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in said:
+            sock.sendall(piece)
+        yield sock
