@@ -17,7 +17,7 @@ with warnings.catch_warnings():  # ldap3, which mitmproxy imports, uses names th
     warnings.simplefilter("ignore", DeprecationWarning)
     import mitmproxy.addons  # noqa: F401
 
-from proxy_lab import Authority, Lab, Records  # noqa: E402
+from proxy_lab import Authority, Lab, Records
 
 
 @pytest.fixture(scope="session")

@@ -108,6 +108,16 @@ def admit_bytes(enforcer: Enforcer, arrival: Arrival) -> Admission:
     return Admission(passage, ruling, stage, Visibility.ADDRESS, names)
 
 
+def admit_by_fallback(enforcer: Enforcer, arrival: Arrival, hello: ClientHello | None) -> Admission:
+    """What `on_error` makes of a connection about which deciding failed."""
+    names = arrival.sightings
+    if hello is not None and hello.name is not None:
+        names = (Sighting(Signal.SNI, hello.name), *names)
+    ruling = enforcer.judge_by_fallback(names)
+    passage = Passage.REFUSE if ruling.blocks else Passage.PASS
+    return Admission(passage, ruling, Stage.TLS, Visibility.SNI if hello is not None else Visibility.NONE, names)
+
+
 def passage_of(decision: Decision) -> Passage:
     """How a decision about a TLS connection is carried out. A warning passes unopened, as yet."""
     if decision.verdict is Verdict.BLOCK:

@@ -14,6 +14,7 @@ from tokgate.gate.admission import (
     Admission,
     Arrival,
     Passage,
+    admit_by_fallback,
     admit_bytes,
     admit_tls,
     admit_unreadable,
@@ -27,7 +28,8 @@ from tokgate.proxy.visit import Visit
 from tokgate.wire.alert import Alert
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloBuffer, looks_like_tls
 
-MAX_REQUEST_LINE: Final = 65536
+MAX_REQUEST_LINE: Final = 16384
+_HANDSHAKE: Final = 0x16
 _REQUEST_LINE: Final = re.compile(rb"(?:\r?\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\r\n]+ HTTP/[0-9]\.[0-9]\r?\n")
 _METHOD_SO_FAR: Final = re.compile(rb"(?:\r?\n)*\r?[!#$%&'*+.^_`|~0-9A-Za-z-]{0,32}(?: [^\r\n]*\r?)?\Z")
 
@@ -48,7 +50,7 @@ class OriginCertificate:
     names: tuple[str, ...] = ()
 
 
-def looks_like_http(data: bytes) -> bool | None:
+def looks_like_http(data: bytes | bytearray) -> bool | None:
     """Whether a connection begins with an HTTP/1 request line; None while that can't be told yet."""
     if _REQUEST_LINE.match(data):
         return True
@@ -68,7 +70,7 @@ class Guard(layer.Layer):
         self._visit: Final = visit
         self._tunnelled: Final = tunnelled
         self._hello: Final = HelloBuffer()
-        self._received = b""
+        self._received = bytearray()
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.DataReceived) and event.connection == self.context.client:
@@ -79,29 +81,48 @@ class Guard(layer.Layer):
     def _weigh(self, data: bytes) -> layer.CommandGenerator[None]:
         """Decide as soon as what was received says enough."""
         self._received += data
-        if self._received[0] == 0x16 and looks_like_tls(self._received) is not False:
+        try:
+            found = self._read(data)
+        except Exception as error:
+            found = self._by_fallback(error, None)
+        if isinstance(found, ClientHello):
+            yield from self._admit(found)
+        elif isinstance(found, Admission):
+            yield from self._carry_out(found, None)
+        elif found:
+            yield from self._become(HttpLayer(self.context, HTTPMode.transparent))
+
+    def _read(self, data: bytes) -> ClientHello | Admission | bool:
+        """What the bytes so far are: a hello, nothing with a name (and what follows from that), HTTP, or too few."""
+        if self._received[0] == _HANDSHAKE and looks_like_tls(bytes(self._received[:2])) is not False:
             try:
-                hello = self._hello.feed(data)
+                return self._hello.feed(data) or False
             except ClientHelloError:
-                yield from self._carry_out(admit_unreadable(self._enforcer, self._arrival()), None)
-            else:
-                if hello is not None:
-                    yield from self._admit(hello)
-            return
-        match looks_like_http(self._received):
-            case True:
-                yield from self._become(HttpLayer(self.context, HTTPMode.transparent))
-            case False:
-                yield from self._carry_out(admit_bytes(self._enforcer, self._arrival()), None)
+                return admit_unreadable(self._enforcer, self._arrival())
+        http = looks_like_http(self._received)
+        return admit_bytes(self._enforcer, self._arrival()) if http is False else bool(http)
 
     def _admit(self, hello: ClientHello) -> layer.CommandGenerator[None]:
-        arrival = self._arrival()
-        certificate: tuple[str, ...] = ()
-        if needs_certificate(self._enforcer, arrival, hello) and arrival.destination is not None:
-            asked = OriginCertificate(arrival.destination.ip, arrival.destination.port or 443)
-            yield OriginCertificateHook(asked)
-            certificate = asked.names
-        yield from self._carry_out(admit_tls(self._enforcer, arrival, hello, certificate), hello)
+        try:
+            arrival = self._arrival()
+            certificate: tuple[str, ...] = ()
+            asked = self._question(arrival, hello)
+            if asked is not None:
+                yield OriginCertificateHook(asked)
+                certificate = asked.names
+            admission = admit_tls(self._enforcer, arrival, hello, certificate)
+        except Exception as error:
+            admission = self._by_fallback(error, hello)
+        yield from self._carry_out(admission, hello)
+
+    def _question(self, arrival: Arrival, hello: ClientHello) -> OriginCertificate | None:
+        if arrival.destination is None or not needs_certificate(self._enforcer, arrival, hello):
+            return None
+        return OriginCertificate(arrival.destination.ip, arrival.destination.port or 443)
+
+    def _by_fallback(self, error: Exception, hello: ClientHello | None) -> Admission:
+        self._enforcer.failed("guard", error)
+        return admit_by_fallback(self._enforcer, self._arrival(), hello)
 
     def _carry_out(self, admission: Admission, hello: ClientHello | None) -> layer.CommandGenerator[None]:
         arrival = self._arrival()
@@ -115,15 +136,17 @@ class Guard(layer.Layer):
                 server.child_layer = ClientTLSLayer(self.context)
                 yield from self._become(server)
             case Passage.REFUSE:
-                alert = Alert.UNRECOGNIZED_NAME.record if self._received[0] == 0x16 else b""
+                alert = Alert.UNRECOGNIZED_NAME.record if self._received[0] == _HANDSHAKE else b""
                 yield from self._become(Refusal(self.context, alert))
 
     def _become(self, successor: layer.Layer) -> layer.CommandGenerator[None]:
         """Hand everything over, beginning with what was received."""
         self._visit.spoken()
-        received = self._received.lstrip(b"\r\n") if isinstance(successor, HttpLayer) else self._received
+        received = bytes(self._received)
+        if isinstance(successor, HttpLayer):
+            received = received.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are to be ignored
         replay = (events.Start(), events.DataReceived(self.context.client, received))
-        self._received = b""
+        self._received.clear()
         if self._tunnelled:
             yield TakeOver(successor, replay)
             return
