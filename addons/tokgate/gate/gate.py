@@ -45,11 +45,13 @@ from tokgate.policy.decision import Signal, Verdict
 from tokgate.wire.alert import Alert
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloBuffer, looks_like_tls, read_client_hello
 from tokgate.wire.ech import is_ech_outer
+from tokgate.wire.http_start import looks_like_http
 
 ACCEPTS: Final = 64
 """Connections taken from a listener at a time."""
+_HANDSHAKE: Final = 22
+"""The content type with which a TLS connection begins (RFC 8446 §5.1)."""
 _REFUSED: Final = Alert.UNRECOGNIZED_NAME.record
-_UNREADABLE: Final = Alert.DECODE_ERROR.record
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,9 @@ class Gate(Relay):
 
     def read_greeting(self, connection: Connection, data: bytes) -> None:
         """Look for a ClientHello in what is held, of which `data` is new."""
+        if connection.held[0] != _HANDSHAKE:
+            self._no_hello(connection)
+            return
         buffer: HelloBuffer | None = connection.greeting
         try:
             hello = read_client_hello(connection.held) if buffer is None else buffer.feed(data)
@@ -224,24 +229,23 @@ class Gate(Relay):
         """What came can never become a ClientHello."""
         if self._destination(connection) is None:
             return
-        arrival = self.arrival(connection)
-        if looks_like_tls(connection.held) is not False:
-            self._carry_out(connection, arrival, admit_unreadable(self.enforcer, arrival), None)
-        else:
-            self.plain(connection, arrival)
-
-    def plain(self, connection: Connection, arrival: Arrival) -> None:
-        """Bytes that aren't TLS: HTTP is read request by request, elsewhere; the rest is decided by address."""
-        if self.speaks_http(connection.held):
-            if not self.hand_over(connection, arrival, tls=False):
-                self.close(connection)
+        if looks_like_tls(connection.held) is False:
+            self._plain(connection)
             return
-        self._carry_out(connection, arrival, admit_bytes(self.enforcer, arrival), None)
+        arrival = self.arrival(connection)
+        self._carry_out(connection, arrival, admit_unreadable(self.enforcer, arrival), None)
 
-    def speaks_http(self, data: bytes) -> bool:
-        """Whether the bytes can be the start of an HTTP/1 request: a method, in capitals."""
-        method = data.lstrip(b"\r\n")[:16].partition(b" ")[0]
-        return method.isalpha() and method.isupper()
+    def _plain(self, connection: Connection) -> None:
+        """Bytes that aren't TLS: HTTP is read request by request, elsewhere; the rest is decided by address."""
+        http = looks_like_http(connection.held)
+        if http is None:
+            self.wait_for_greeting(connection)
+            return
+        arrival = self.arrival(connection)
+        if not http:
+            self._carry_out(connection, arrival, admit_bytes(self.enforcer, arrival), None)
+        elif not self.hand_over(connection, arrival, tls=False):
+            self.close(connection)
 
     def _destination(self, connection: Connection) -> Address | None:
         """Where the client wants to go; None, and the connection closed, if that can't be."""
@@ -280,7 +284,7 @@ class Gate(Relay):
             if destination is not None:
                 self.connect(connection, destination)
             return
-        self.refuse(connection, _REFUSED if connection.held[:1] == b"\x16" else b"")
+        self.refuse(connection, _REFUSED if connection.held[0] == _HANDSHAKE else b"")
 
     def hand_over(self, connection: Connection, arrival: Arrival, *, tls: bool) -> bool:
         """Give the client to an opener; False, and nothing done, if there is none."""

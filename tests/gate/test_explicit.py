@@ -1,0 +1,191 @@
+"""Explicit clients: CONNECT and SOCKS 5 through the gate, and what goes to an opener instead."""
+
+import socket
+from collections.abc import Callable
+
+import pytest
+from gate_lab import Origin, RunningGate, dial, policy, read_all, until
+from hello_builder import hello_for
+
+from builders import ban
+from tokgate.wire.alert import Alert
+
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
+
+ALLOWED = hello_for("www.example.net")
+BANNED = hello_for("www.clips.example.org")
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def connect_request(host: str, port: int) -> bytes:
+    """A CONNECT request."""
+    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+
+
+def exactly(sock: socket.socket, count: int) -> bytes:
+    """That many bytes."""
+    data = b""
+    while len(data) < count and (piece := sock.recv(count - len(data))):
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_connect(start_gate: StartGate, start_origin: StartOrigin, host: str, eager: bool) -> None:
+    """An allowed destination gets a tunnel, by address or name, also for a client that doesn't wait for the answer."""
+    gate = start_gate()
+    origin = start_origin()
+    request = connect_request(host, origin.address[1])
+    with dial(gate.explicit, *([request + ALLOWED] if eager else [request])) as client:
+        assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+        if not eager:
+            client.sendall(ALLOWED)
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == ALLOWED
+    assert gate.settled()
+    assert gate.sink.records == []
+
+
+def test_connect_in_one_byte_pieces(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """However the request is cut."""
+    gate = start_gate()
+    origin = start_origin()
+    with dial(gate.explicit, *(bytes([b]) for b in connect_request("127.0.0.1", origin.address[1]))) as client:
+        assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+
+
+def test_a_banned_name_inside_a_tunnel(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """The tunnel's own first bytes are judged: a banned name behind an innocent CONNECT is refused."""
+    gate = start_gate()
+    origin = start_origin()
+    with dial(gate.explicit, connect_request("localhost", origin.address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        client.sendall(BANNED)
+        assert read_all(client) == REFUSED
+    assert gate.settled()
+    (record,) = gate.sink.records
+    assert record["tokgate"]["mismatch"] is True
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        connect_request("www.clips.example.org", 443),
+        connect_request("203.0.113.7", 443),
+        b"GET http://www.example.net/ HTTP/1.1\r\nHost: www.example.net\r\n\r\n",
+    ],
+)
+def test_openers_answer_everything_else(start_gate: StartGate, said: bytes) -> None:
+    """Refused CONNECTs and requests in absolute form go to an opener with every byte, which tells the reason."""
+    gate = start_gate()
+    with dial(gate.explicit, said[:9], said[9:]):
+        ((_, arrival, received, tls, explicit),) = until(lambda: gate.opener.adopted)
+    assert (received, tls, explicit, arrival.destination) == (said, False, True, None)
+
+
+def test_without_an_opener_a_request_is_forbidden(start_gate: StartGate) -> None:
+    """Nobody can say why, but no is said."""
+    gate = start_gate()
+    gate.opener.willing = False
+    with dial(gate.explicit, connect_request("www.clips.example.org", 443)) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 403 ")
+
+
+def test_a_server_that_speaks_first(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A tunnel carries protocols in which the client waits for the server's greeting."""
+
+    def greeter(client: socket.socket) -> None:
+        client.sendall(b"220 mail.example.net\r\n")
+        client.sendall(read_all(client))
+
+    gate = start_gate()
+    origin = start_origin(greeter)
+    with dial(gate.explicit, connect_request("127.0.0.1", origin.address[1])) as client:
+        expected = ESTABLISHED + b"220 mail.example.net\r\n"
+        assert exactly(client, len(expected)) == expected
+        client.sendall(b"EHLO client.example.net\r\n")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"EHLO client.example.net\r\n"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "nonexistent.invalid"])
+def test_unreachable_destinations(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
+    """A destination that refuses, or a name that does not exist, is a bad gateway."""
+    gate = start_gate()
+    origin = start_origin()
+    origin.close()
+    with dial(gate.explicit, connect_request(host, origin.address[1])) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 502 ")
+    assert gate.settled()
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"CONNECT www.example.net HTTP/1.1", b"CONNECT a@b:443 HTTP/1.1", b"CONNECT x:1 FOO"]
+)
+def test_bad_requests(start_gate: StartGate, request_line: bytes) -> None:
+    """A CONNECT that names no destination is the client's mistake, and is told so."""
+    gate = start_gate()
+    with dial(gate.explicit, request_line + b"\r\n\r\n") as client:
+        assert read_all(client).startswith(b"HTTP/1.1 400 ")
+
+
+def socks_request(host: str, port: int) -> bytes:
+    """A SOCKS 5 request by name."""
+    return b"\x05\x01\x00\x03" + bytes([len(host)]) + host.encode() + port.to_bytes(2)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_socks(start_gate: StartGate, start_origin: StartOrigin, together: bool) -> None:
+    """A SOCKS client gets its tunnel, whether or not it waits for each answer."""
+    gate = start_gate()
+    origin = start_origin()
+    request = socks_request("localhost", origin.address[1])
+    with dial(gate.explicit, b"\x05\x01\x00" + (request if together else b"")) as client:
+        assert exactly(client, 2) == b"\x05\x00"
+        if not together:
+            client.sendall(request)
+        assert exactly(client, 10)[:2] == b"\x05\x00"
+        client.sendall(ALLOWED)
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == ALLOWED
+    assert gate.settled()
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply"),
+    [
+        (socks_request("www.clips.example.org", 443), 2),
+        (b"\x05\x01\x00\x01\xcb\x00\x71\x07\x01\xbb", 2),  # 203.0.113.7
+        (b"\x05\x02\x00\x01\x7f\x00\x00\x01\x01\xbb", 7),  # BIND
+        (b"\x05\x01\x00\x09\x7f\x00\x00\x01\x01\xbb", 8),
+        (b"\x05\x01\x00\x03\x00\x01\xbb", 1),
+    ],
+)
+def test_socks_refusals(start_gate: StartGate, request_: bytes, reply: int) -> None:
+    """A banned destination is not allowed, and is recorded; what isn't served is said."""
+    gate = start_gate()
+    with dial(gate.explicit, b"\x05\x01\x00", request_) as client:
+        answer = read_all(client)
+    assert answer[:4] == bytes((5, 0, 5, reply))
+    assert [r["event"]["action"] for r in gate.sink.records] == (["connect-refused"] if reply == 2 else [])
+
+
+def test_socks_without_a_method(start_gate: StartGate) -> None:
+    """A client that insists on authentication is told that there is none."""
+    gate = start_gate()
+    with dial(gate.explicit, b"\x05\x01\x02") as client:
+        assert read_all(client) == b"\x05\xff"
+
+
+def test_ipv6_destination(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """CONNECT to an IPv6 literal."""
+    gate = start_gate(snapshot=policy(ban(networks=("loop",))))
+    origin = start_origin(family=socket.AF_INET6)
+    with dial(gate.explicit, connect_request("[::1]", origin.address[1])) as client:
+        assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+        client.sendall(ALLOWED)
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == ALLOWED

@@ -1,0 +1,39 @@
+"""SOCKS 5 requests, whole, byte by byte, and wrong."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokgate.wire.socks5 import SocksError, SocksRequest, read_methods, read_request
+
+CASES = [
+    (b"\x05\x01\x00\x01\xc0\x00\x02\x01\x01\xbb", SocksRequest("192.0.2.1", 443, 10)),
+    (b"\x05\x01\x00\x03\x0bexample.org\x00\x50", SocksRequest("example.org", 80, 18)),
+    (b"\x05\x01\x00\x04\x20\x01\x0d\xb8" + bytes(11) + b"\x01\x01\xbb", SocksRequest("2001:db8::1", 443, 22)),
+]
+
+
+@pytest.mark.parametrize(("data", "request_"), CASES)
+def test_requests(data: bytes, request_: SocksRequest) -> None:
+    """Complete with anything behind it; incomplete at every shorter length."""
+    assert read_request(data) == read_request(data + b"more") == request_
+    assert all(read_request(data[:length]) is None for length in range(len(data)))
+
+
+def test_methods() -> None:
+    """The offer must hold the method without authentication."""
+    assert read_methods(b"\x05\x02\x02\x00rest") == 4
+    assert read_methods(b"\x05") is read_methods(b"\x05\x02\x00") is read_methods(b"") is None
+    for offer in (b"\x05\x01\x02", b"\x05\x00", b"\x04\x01\x00"):
+        with pytest.raises(SocksError):
+            read_methods(offer)
+
+
+@given(st.binary(max_size=40))
+def test_garbage(data: bytes) -> None:
+    """Any bytes are a request, incomplete, or an error."""
+    for read in (read_methods, read_request):
+        with contextlib.suppress(SocksError):
+            read(b"\x05" + data)
