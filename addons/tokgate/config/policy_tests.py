@@ -67,4 +67,4 @@ def _narrowest_zone(holders: tuple[Held[NetworkModel], ...]) -> str:
 def _test(entry: Entry[TestModel], model: TestModel, zones: PrefixTable[NetworkModel, str]) -> PolicyTest:
     host = model.host if model.host is not None else urlsplit(model.url or "").hostname or ""
     at = resolve(model.at, zones.find(model.client), Edge.START)
-    return PolicyTest(str(model.client), host, model.url, at, model.expect, entry.source.origin(entry.place))
+    return PolicyTest(entry.text("client") or "", host, model.url, at, model.expect, entry.source.origin(entry.place))
