@@ -52,4 +52,4 @@ HEALTHCHECK --interval=30s --timeout=3s --start-period=20s --retries=3 \
   CMD ["python", "-c", "import socket; socket.create_connection(('127.0.0.1', 8080), 2).close()"]
 
 ENTRYPOINT ["tokgate"]
-CMD ["run", "--listen-host", "0.0.0.0", "--policies", "/etc/tokgate/policies", "--log", "/var/log/tokgate/block.ndjson"]
+CMD ["run", "--listen-host", "", "--policies", "/etc/tokgate/policies", "--log", "/var/log/tokgate/block.ndjson"]

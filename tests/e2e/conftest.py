@@ -23,7 +23,7 @@ from lab_origin import Origin
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TOOLS = ("ip", "nft", "curl", "openssl", "nginx", "chromium", "certutil")
+TOOLS = ("ip", "ss", "sysctl", "nft", "curl", "openssl", "nginx", "chromium", "certutil")
 REQUIRE = "TOKGATE_REQUIRE_E2E"
 
 
@@ -74,15 +74,27 @@ def origin(lab: lab_netns.Lab, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield running
 
 
+def documented_block(language: str, beginning: str) -> str:
+    """A code block of certs/README.md, by its language and its first words."""
+    readme = Path(__file__).parents[2] / "certs/README.md"
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = [block for block in blocks if block.startswith(beginning)]
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def names_from_policies() -> str:
+    """The Python of certs/README.md that lists the names to put into the certificate."""
+    return documented_block("python", "from pathlib")
+
+
 @pytest.fixture(scope="session")
 def constrained_authority(requirements: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the commands of certs/README.md make, run as they stand there."""
-    readme = Path(__file__).parents[2] / "certs/README.md"
-    block = re.search(r"^```sh\n(set -eu\n.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)
-    assert block
+    block = documented_block("sh", "set -eu")
     folder = tmp_path_factory.mktemp("certs")
     environment = {**os.environ, "NAMES": "tiktok.com tiktokv.com"}
-    subprocess.run(["sh", "-c", block[1]], cwd=folder, env=environment, check=True, capture_output=True, timeout=60)
+    subprocess.run(["sh", "-c", block], cwd=folder, env=environment, check=True, capture_output=True, timeout=60)
     return folder / "authority"
 
 
