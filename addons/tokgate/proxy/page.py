@@ -162,7 +162,7 @@ def _html(notice: Notice, words: Strings, language: str) -> str:
         words=words,
         style=_style,
         status=notice.status,
-        title=words.title.format(what=_what(notice)),
+        title=_title(notice, words),
         lead=words.lead.format(what=_asked(notice)),
         why=_why(notice, words),
         description=notice.ban.description if notice.ban is not None else None,
@@ -172,7 +172,7 @@ def _html(notice: Notice, words: Strings, language: str) -> str:
 
 
 def _text(notice: Notice, words: Strings) -> str:
-    lines = [words.title.format(what=_what(notice)), "", words.lead.format(what=_asked(notice)), ""]
+    lines = [_title(notice, words), "", words.lead.format(what=_asked(notice)), ""]
     if (why := _why(notice, words)) is not None:
         lines += [why, ""]
     lines += [f"{row.label}: {clean(row.value)}" for row in rows(notice, words)]
@@ -184,7 +184,7 @@ def _json(notice: Notice, words: Strings, language: str) -> str:
     ban = notice.ban
     facts = {
         "type": TYPE if notice.status == 451 else "about:blank",
-        "title": words.title.format(what=_what(notice)),
+        "title": _title(notice, words),
         "status": notice.status,
         "detail": _why(notice, words) or words.lead.format(what=_asked(notice)),
         "instance": f"urn:uuid:{notice.event}",
@@ -208,8 +208,8 @@ def _json(notice: Notice, words: Strings, language: str) -> str:
     return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
 
 
-def _what(notice: Notice) -> str:
-    return notice.service or _asked(notice)
+def _title(notice: Notice, words: Strings) -> str:
+    return words.title.format(what=notice.service or words.this_address)
 
 
 def _asked(notice: Notice) -> str:

@@ -12,6 +12,9 @@ class Strings:
     """All words of one language. `{…}` are filled in with values from the policy and the request."""
 
     title: str
+    this_address: str
+    """Stands for the service in the title where no service is known."""
+    refused: str
     lead: str
     why: str
     nothing_else: str
@@ -38,6 +41,8 @@ class Strings:
 
 _EN: Final = Strings(
     title="{what} is not available on this network",
+    this_address="This address",
+    refused="Refused",
     lead="Your request to {what} was refused. This is not a fault of your device or of the website.",
     why="Why",
     nothing_else="Nothing was sent to the website. Only requests to refused services are stopped: "
@@ -50,8 +55,8 @@ _EN: Final = Strings(
     basis="Legal basis",
     reference="Read more",
     since="In force since",
-    until="Until",
-    lifted="until it is lifted",
+    until="End",
+    lifted="no end is set: until it is lifted",
     overdue="was to end on {moment}, and is kept until it is lifted",
     contact="Questions or objections",
     event="Reference of this refusal",
@@ -81,6 +86,8 @@ _EN: Final = Strings(
 )
 _FR: Final = Strings(
     title="{what} n’est pas accessible sur ce réseau",
+    this_address="Cette adresse",
+    refused="Refusé",
     lead="Votre requête vers {what} a été refusée. Ni votre appareil ni le site ne sont en panne.",
     why="Pourquoi",
     nothing_else="Rien n’a été envoyé au site. Seules les requêtes vers les services refusés sont arrêtées : "
@@ -93,8 +100,8 @@ _FR: Final = Strings(
     basis="Base juridique",
     reference="En savoir plus",
     since="En vigueur depuis le",
-    until="Jusqu’au",
-    lifted="jusqu’à sa levée",
+    until="Fin",
+    lifted="aucune fin n’est fixée : jusqu’à sa levée",
     overdue="devait prendre fin le {moment} ; maintenue jusqu’à sa levée",
     contact="Questions ou objections",
     event="Référence de ce refus",
@@ -125,6 +132,8 @@ _FR: Final = Strings(
 )
 _NL: Final = Strings(
     title="{what} is niet beschikbaar op dit netwerk",
+    this_address="Dit adres",
+    refused="Geweigerd",
     lead="Uw verzoek aan {what} is geweigerd. Er is niets mis met uw toestel of met de website.",
     why="Waarom",
     nothing_else="Er is niets naar de website verzonden. Alleen verzoeken aan geweigerde diensten worden "
@@ -138,8 +147,8 @@ _NL: Final = Strings(
     basis="Rechtsgrond",
     reference="Meer lezen",
     since="Van kracht sinds",
-    until="Tot",
-    lifted="tot de opheffing ervan",
+    until="Einde",
+    lifted="er is geen einde vastgelegd: tot de opheffing ervan",
     overdue="zou eindigen op {moment}, en blijft gelden tot de opheffing ervan",
     contact="Vragen of bezwaren",
     event="Referentie van deze weigering",
@@ -169,6 +178,8 @@ _NL: Final = Strings(
 )
 _DE: Final = Strings(
     title="{what} ist in diesem Netz nicht verfügbar",
+    this_address="Diese Adresse",
+    refused="Abgelehnt",
     lead="Ihre Anfrage an {what} wurde abgelehnt. Weder Ihr Gerät noch die Website ist gestört.",
     why="Warum",
     nothing_else="An die Website wurde nichts gesendet. Nur Anfragen an gesperrte Dienste werden angehalten: "
@@ -182,8 +193,8 @@ _DE: Final = Strings(
     basis="Rechtsgrundlage",
     reference="Mehr dazu",
     since="In Kraft seit",
-    until="Bis",
-    lifted="bis zur Aufhebung",
+    until="Ende",
+    lifted="kein Ende ist festgelegt: bis zur Aufhebung",
     overdue="sollte am {moment} enden und gilt bis zur Aufhebung weiter",
     contact="Fragen oder Einwände",
     event="Aktenzeichen dieser Ablehnung",
