@@ -10,6 +10,7 @@ from whenever import Instant
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.nftables import Bypass, Ruleset
 from tokgate.cli.policies import add_policies_option, open_snapshot
+from tokgate.cli.terminal import narrate
 from tokgate.policy.bans import OnExpiry
 from tokgate.policy.snapshot import Snapshot
 
@@ -72,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         bypass=bypass,
         local=options.local,
     )
+    if not options.local and all(cidr.is_loopback for network in networks.values() for cidr in network.cidrs):
+        narrate("tokgate: the policy has no network beyond this machine: nothing is redirected")
     sys.stdout.write(str(rules))
     return Exit.DONE
 

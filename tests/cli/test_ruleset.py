@@ -1,0 +1,274 @@
+"""The ruleset: what it says, that nft takes it, and in namespaces what it does to packets."""
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.command_line import Command
+from cli.ruleset_lab import CLIENT, GATEWAY, ORIGIN, Lab, Namespace, original_destination
+from tokgate.cli.main import main
+
+PORT = 18080
+NO_NFT = "" if shutil.which("nft") and shutil.which("ip") else "needs nft and ip"
+needs_nft = pytest.mark.skipif(bool(NO_NFT) or os.geteuid() != 0, reason=NO_NFT or "needs root")
+
+POLICY = """\
+version: 1
+services:
+  clips: {title: Clips, names: {suffix: [clips.example.org]}}
+networks:
+  office: {cidrs: [192.0.2.0/24, "2001:db8:1::/48"]}
+  egress: {cidrs: [203.0.113.0/29, "2001:db8:f::/120"]}
+bans:
+  now: {title: No clips, services: [clips], networks: [office, egress], starts: 2023-03-10T00:00}
+"""
+
+
+def printed(policies: Path, *arguments: str) -> str:
+    """The ruleset for a policy."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["ruleset", "--policies", str(policies), "--port", str(PORT), *arguments]) == 0
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy with the lab's client under a ban, and the gateway's own address on the origin's side."""
+    path = tmp_path_factory.mktemp("ruleset") / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lab(office: Path) -> Iterator[Lab]:
+    """Namespaces with the ruleset loaded, twice: loading again replaces it."""
+    built = Lab()
+    try:
+        rules = printed(office)
+        built.load(rules)
+        built.load(rules)
+        yield built
+    finally:
+        built.down()
+
+
+def test_sets_hold_the_networks(policies: Path, tokgate: Command) -> None:
+    """Client sets hold all networks merged; the QUIC set only those under a ban that is not over."""
+    out = tokgate("ruleset").out
+    clients, quic = out.partition("set clients4")[2], out.partition("set quic_refused4")[2]
+    assert elements(clients) == ["192.0.2.0/24", "198.51.100.0/24"]
+    assert elements(quic) == ["192.0.2.64/28", "198.51.100.0/24"]  # office's ban ended in 2023
+    assert elements(out.partition("set quic_refused6")[2]) == []
+
+
+def elements(text: str) -> list[str]:
+    """The elements of the first set in a text."""
+    inside = text.partition("\n\t}")[0].partition("elements = {")[2]
+    return [line.strip(" \t,") for line in inside.splitlines() if line.strip(" \t,}")]
+
+
+def test_output_is_deterministic(policies: Path, tokgate: Command) -> None:
+    """The same policy prints the same ruleset."""
+    assert tokgate("ruleset").out == tokgate("ruleset").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--uid", "990"), "meta skuid 990 accept"),
+        (("--uid", "root"), "meta skuid 0 accept"),
+        (("--mark", "0x10"), "meta mark 0x10 accept"),
+        (("--port", "9000"), "tcp dport { 80, 443 } counter redirect to :9000"),
+        (("--http-port", "9001"), "tcp dport 80 counter redirect to :9001"),
+        (("--table", "egress"), "delete table inet egress"),
+        (("--local", "--uid", "990"), "chain output_quic"),
+    ],
+)
+def test_options(policies: Path, tokgate: Command, arguments: tuple[str, ...], said: str) -> None:
+    """Each option changes what it is for."""
+    outcome = tokgate("ruleset", *arguments)
+    assert outcome.code == 0
+    assert said in outcome.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--uid", "no-such-user"),
+        ("--uid", "1", "--mark", "1"),
+        ("--mark", "0"),
+        ("--mark", "x"),
+        ("--port", "0"),
+        ("--port", "65536"),
+        ("--table", "a; flush ruleset"),
+        ("--table", "1"),
+    ],
+)
+def test_usage_errors(policies: Path, tokgate: Command, arguments: tuple[str, ...]) -> None:
+    """What cannot be meant is refused before anything is printed."""
+    outcome = tokgate("ruleset", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+
+
+def test_local_needs_an_exemption(policies: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one the proxy would be redirected to itself."""
+    monkeypatch.setattr("tokgate.cli.ruleset._DEFAULT_USER", "no-such-user")
+    outcome = tokgate("ruleset", "--local")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--uid or --mark" in outcome.err
+
+
+def test_a_policy_without_networks_beyond_this_machine_says_so(policies: Path, tokgate: Command) -> None:
+    """A ruleset that redirects nothing is told apart from one that does."""
+    (policies / "policy.yaml").write_text("version: 1\nnetworks: {here: {cidrs: [127.0.0.0/8]}}\n")
+    outcome = tokgate("ruleset")
+    assert outcome.code == 0
+    assert "nothing is redirected" in outcome.err
+
+
+@needs_nft
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--uid", "990"), ("--mark", "7"), ("--local", "--uid", "990", "--http-port", "9001"), ("--table", "t_1")],
+)
+@pytest.mark.parametrize("cidrs", ["192.0.2.0/24", '0.0.0.0/0, "::/0"', "127.0.0.0/8", '"fe80::/10"'])
+def test_nft_accepts_it(policies: Path, tokgate: Command, arguments: tuple[str, ...], cidrs: str) -> None:
+    """`nft -c` takes every variant, for whole, empty and single-family sets."""
+    (policies / "policy.yaml").write_text(f"version: 1\nnetworks: {{any: {{cidrs: [{cidrs}]}}}}\n")
+    rules = tokgate("ruleset", *arguments).out
+    checked = subprocess.run(
+        ("unshare", "-n", "nft", "-c", "-f", "-"), input=rules, capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("port", [80, 443])
+def test_web_traffic_is_redirected(lab: Lab, version: int, port: int) -> None:
+    """The proxy gets the connection, and conntrack tells whom it was meant for."""
+    with lab.gateway.listen(version, PORT) as proxy, lab.client.connect(ORIGIN[version], port):
+        accepted, peer = proxy.accept()
+        with accepted:
+            assert peer[0] == CLIENT[version]
+            assert original_destination(accepted) == (ORIGIN[version], port)
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_other_ports_pass(lab: Lab, version: int) -> None:
+    """Negative control: what is not web traffic reaches the origin as it is."""
+    with lab.origin.listen(version, 8443) as origin, lab.client.connect(ORIGIN[version], 8443):
+        accepted, peer = origin.accept()
+        accepted.close()
+        assert peer[0] == CLIENT[version]
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_strangers_pass(lab: Lab, version: int) -> None:
+    """A client of no network reaches the origin, over TCP and UDP."""
+    with lab.origin.listen(version, 443) as origin, lab.stranger.connect(ORIGIN[version], 443):
+        origin.accept()[0].close()
+    passed(lab.stranger, lab.origin, version, 443)
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_quic_is_refused_aloud(lab: Lab, version: int) -> None:
+    """The first datagram is answered with an ICMP error, which the sender's socket reports."""
+    with lab.client.datagrams(version, to=(ORIGIN[version], 443)) as sender:
+        sender.send(b"initial")
+        with pytest.raises(ConnectionRefusedError):
+            sender.recv(1)
+    passed(lab.client, lab.origin, version, 8443)
+
+
+def passed(sender: Namespace, receiver: Namespace, version: int, port: int) -> None:
+    """A datagram arrives."""
+    with (
+        receiver.datagrams(version, bound=port) as far,
+        sender.datagrams(version, to=(ORIGIN[version], port)) as near,
+    ):
+        near.send(b"hello")
+        assert far.recv(16) == b"hello"
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_direct_dials_are_refused(lab: Lab, version: int) -> None:
+    """Nobody reaches the proxy's port by asking for it: not clients, not strangers, not this machine."""
+    with lab.gateway.listen(version, PORT):
+        for somebody in (lab.client, lab.stranger, lab.gateway):
+            with pytest.raises(ConnectionRefusedError):
+                somebody.connect(GATEWAY[version], PORT)
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_gateway_is_not_redirected(lab: Lab, version: int) -> None:
+    """What it serves itself stays reachable, and its own connections, so also the proxy's, go out as they are."""
+    with lab.gateway.listen(version, 443) as served, lab.client.connect(GATEWAY[version], 443):
+        served.accept()[0].close()
+    with lab.origin.listen(version, 443) as origin, lab.gateway.connect(ORIGIN[version], 443):
+        origin.accept()[0].close()
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_loading_again_keeps_connections(lab: Lab, office: Path, version: int) -> None:
+    """A redirected connection goes on while the table is replaced."""
+    with lab.gateway.listen(version, PORT) as proxy, lab.client.connect(ORIGIN[version], 443) as client:
+        accepted, _ = proxy.accept()
+        with accepted:
+            accepted.settimeout(5)
+            lab.load(printed(office))
+            client.sendall(b"still")
+            assert accepted.recv(16) == b"still"
+            accepted.sendall(b"here")
+            assert client.recv(16) == b"here"
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_connections_older_than_the_rules_are_reset(lab: Lab, office: Path, version: int) -> None:
+    """A connection that was forwarded before the rules came does not go on past the proxy."""
+    lab.gateway.run("nft", "delete", "table", "inet", "tokgate")
+    try:
+        with lab.origin.listen(version, 443) as origin, lab.client.connect(ORIGIN[version], 443) as client:
+            accepted, _ = origin.accept()
+            with accepted:
+                lab.load(printed(office))
+                client.sendall(b"more")
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+    finally:
+        lab.load(printed(office))
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("option", "own"), [("--mark", {"mark": 7}), ("--uid", {"uid": 990})])
+def test_local_programs(lab: Lab, office: Path, version: int, option: str, own: dict[str, int]) -> None:
+    """With --local this machine's programs go through the proxy, the proxy's own connections do not, and none loops."""
+    lab.load(printed(office, "--local", option, *map(str, own.values())))
+    try:
+        with lab.gateway.listen(version, PORT) as proxy, lab.gateway.connect(ORIGIN[version], 443):
+            accepted, _ = proxy.accept()
+            with accepted:
+                assert original_destination(accepted) == (ORIGIN[version], 443)
+        with (
+            lab.gateway.datagrams(version, to=(ORIGIN[version], 443)) as sender,
+            pytest.raises((ConnectionRefusedError, PermissionError)),  # the ICMP error, or that of the sending itself
+        ):
+            sender.sendall(b"initial") or sender.recv(1)
+        with lab.origin.listen(version, 443) as origin, lab.gateway.connect(ORIGIN[version], 443, **own):
+            origin.accept()[0].close()
+    finally:
+        lab.load(printed(office))
