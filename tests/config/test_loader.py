@@ -168,6 +168,34 @@ def test_an_entry_with_errors_is_not_unknown(say: Say, minimal: str) -> None:
     assert [each.code for each in loaded.errors] == [Code.PUBLIC_SUFFIX]
 
 
+def test_a_section_given_twice_is_one_error(say: Say, minimal: str) -> None:
+    """What stands under a section that is given twice is not unknown, and is checked."""
+    loaded = say(f"{minimal}services: {{other: {{names: {{suffix: [com]}}}}}}\n")
+    assert [each.code for each in loaded.errors] == [Code.DUPLICATE_KEY, Code.PUBLIC_SUFFIX]
+    again = minimal.replace("[tiktok]", "[other]")
+    loaded = say(f"{again}services: {{other: {{names: {{suffix: [example.org]}}}}}}\n")
+    assert [each.code for each in loaded.errors] == [Code.DUPLICATE_KEY]
+
+
+def test_words_of_many_languages(say: Say, minimal: str) -> None:
+    """Titles may hold what languages need: spaces that don't break, joiners, right-to-left text."""
+    for title in ("12\u00a0mars\u202f: non", "می\u200cخواهم", "حظر", "禁令"):
+        policy = valid(say(minimal.replace("TikTok at work", f'"{title}"')))
+        assert policy.bans["tiktok"].title == title
+    assert say(minimal.replace("TikTok at work", '"a\u202eb"')).policy is None
+
+
+def test_thousands_of_unknown_names(say: Say) -> None:
+    """Near misses are looked for within a bound: a policy of nothing but typos is reported in seconds."""
+    networks = "".join(f"  network-{n}: {{cidrs: [10.{n >> 8}.{n & 255}.0/24]}}\n" for n in range(10_000))
+    bans = "".join(f"  b{n}: {{title: x, services: [s], networks: [netwerk-{n}], starts: 2023-03-10}}\n" for n in range(500))
+    start = Instant.now()
+    loaded = say(f"services: {{s: {{names: {{suffix: [example.org]}}}}}}\nnetworks:\n{networks}bans:\n{bans}")
+    assert (Instant.now() - start).total("seconds") < 30
+    assert {each.code for each in loaded.errors} == {Code.UNKNOWN_NETWORK}
+    assert "did you mean `network-0`?" in loaded.errors[0].message
+
+
 def test_a_hundred_thousand_names(tmp_path: Path, now: Instant) -> None:
     """A policy of 3 MB loads in seconds, with progress, and leaves the garbage collector as it was."""
     with (tmp_path / "a.yaml").open("w") as file:

@@ -11,8 +11,8 @@ from tokgate.policy.origin import Origin
 _SHOWN: Final = 140
 """Widest part of a source line that is shown; a policy may be written on one line of megabytes."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What a terminal would obey instead of show: control characters and bidirectional overrides."""
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal would obey instead of show (controls, bidirectional overrides), and what can't be written at all."""
 
 
 class Level(StrEnum):
@@ -120,9 +120,8 @@ def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
 
 def _excerpt(line: str, column: int, length: int) -> tuple[str, str, int]:
     """The part of a line to show, what of it comes before the caret, and how many characters to underline."""
-    line = _safe(line.rstrip())
     start = 0 if len(line) <= _SHOWN else max(0, min(column - _SHOWN // 2, len(line) - _SHOWN))
-    shown = line[start : start + _SHOWN]
+    shown = _safe(line[start : start + _SHOWN])
     lead, trail = "…" if start else "", "…" if start + _SHOWN < len(line) else ""
     before = lead + shown[: column - start]
     return lead + shown + trail, before, max(1, min(length, len(shown) - (column - start)))

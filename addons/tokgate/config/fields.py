@@ -31,6 +31,8 @@ _YEARS: Final = range(1900, 3001)
 """Far from the ends of the calendar, so that no zone and no duration leads past them unnoticed."""
 
 _LONGEST_LINE: Final = 1000
+_JOINERS: Final = dict.fromkeys((0xA0, 0x202F, 0x200C, 0x200D))
+"""Spaces that don't break, and joiners: languages need them, though Python calls them unprintable."""
 
 MOMENT_SHAPE: Final = "`2023-03-10T08:00` (wall time), or with an offset `2023-03-10T08:00+01:00`"
 
@@ -53,7 +55,7 @@ def text(value: Any) -> str:
 def one_line(value: Any) -> str:
     """Text without line breaks: it is shown in tables and headers."""
     line = text(value).strip()
-    if not line.isprintable():
+    if not line.translate(_JOINERS).isprintable():
         raise wrong(Code.BAD_VALUE, "must be one line of printable text")
     if len(line) > _LONGEST_LINE:
         raise wrong(Code.BAD_VALUE, f"must be at most {_LONGEST_LINE} characters")

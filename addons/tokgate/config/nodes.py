@@ -252,6 +252,7 @@ class _Composer:
                 first = top.node.entries[key.text][0].place
                 where = self._source.origin(first)
                 self._error(key.place, Code.DUPLICATE_KEY, f"the key `{key.text}` is given twice; first at {where}")
+                _absorb(top.node.entries[key.text][1], node)
             else:
                 top.node.entries[key.text] = (key, node)
 
@@ -269,6 +270,13 @@ class _Composer:
                 return
             for key, entry in each.entries.items():
                 into.entries.setdefault(key, entry)
+
+
+def _absorb(first: Node, second: Node) -> None:
+    """Go on as if both had been one: what stands under a section that is given twice is not unknown."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for key, entry in second.entries.items():
+            first.entries.setdefault(key, entry)
 
 
 def _place(event: Any) -> Place:
