@@ -1,12 +1,11 @@
 """Gives a client's socket to an opener in another process: the descriptor by SCM_RIGHTS, with what is known of it.
 
-One datagram a connection on a unix SOCK_SEQPACKET socket: a JSON line that describes it, then the bytes read so far.
+One datagram a connection on a SOCK_SEQPACKET socket pair: a JSON line that describes it, then the bytes read so far.
 """
 
 import json
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.observation import Endpoint
@@ -62,62 +61,33 @@ class Handover:
             raise ValueError(f"a handover is malformed: {error!r}") from error
 
 
-class RemoteOpeners:
-    """Openers in other processes, in turn; one that can't be reached is left out for a moment, then tried again."""
+class OpenerChannel:
+    """The openers in other processes, behind one socket: whichever is free takes the next connection."""
 
-    def __init__(self, paths: tuple[Path, ...]) -> None:
-        """`paths`: the openers' sockets. None need be there yet."""
-        self._paths: Final = paths
-        self._sockets: Final[dict[Path, socket.socket]] = {}
-        self._next = 0
+    def __init__(self, sock: socket.socket) -> None:
+        """`sock` is the writing end of `channel`."""
         self.handed_over = 0
         self.failed = 0
+        self._socket: Final = sock
+        sock.setblocking(False)
 
     def adopt(self, client: Socket, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
-        """Send to the first opener that takes it; False if none does."""
+        """Send a client; False if it can't be sent now, because nobody takes any."""
         datagram = Handover(arrival, tls, explicit, received).encode()
-        if len(datagram) <= MAX_DATAGRAM:
-            for _ in self._paths:
-                self._next = (self._next + 1) % len(self._paths)
-                if self._send(self._paths[self._next], client, datagram):
-                    self.handed_over += 1
-                    return True
-        self.failed += 1
-        return False
-
-    def _send(self, path: Path, client: Socket, datagram: bytes) -> bool:
-        for attempt in range(2):  # a socket kept from before an opener's restart fails once
-            kept = self._sockets.get(path)
-            try:
-                if kept is None:
-                    kept = self._sockets[path] = _connect(path)
-                socket.send_fds(kept, [datagram], [client.fileno()])
-                return True
-            except BlockingIOError:  # its queue is full: it has more than enough to do
-                return False
-            except OSError:
-                if kept is not None:
-                    self._sockets.pop(path, None)
-                    kept.close()
-                if kept is None or attempt:
-                    return False
-        return False
-
-    def close(self) -> None:
-        """Close the sockets towards the openers."""
-        while self._sockets:
-            self._sockets.popitem()[1].close()
+        try:
+            socket.send_fds(self._socket, [datagram], [client.fileno()])
+        except OSError:  # the queue is full: they have more than enough to do, or are gone for longer
+            self.failed += 1
+            return False
+        self.handed_over += 1
+        return True
 
 
-def _connect(path: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_DATAGRAM)
-        sock.connect(str(path))
-    except OSError:
-        sock.close()
-        raise
-    return sock
+def channel() -> tuple[socket.socket, socket.socket]:
+    """A pair (to write, to read): gates inherit one end, openers the other, and each may be restarted."""
+    write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_DATAGRAM)
+    return write, read
 
 
 def receive(sock: socket.socket) -> tuple[Handover, socket.socket] | None:
