@@ -65,7 +65,7 @@ def test_a_gap_is_told(
     while not sender.flush() or len(received) <= len(put) - lost:
         received += drain(read)
     gap = valid_record(received[-1])
-    assert (gap["event"]["action"], gap["tokgate"]["gap"]["count"]) == ("log-gap", lost)
+    assert (gap["event"]["action"], gap["tokgate"]["gap"]["dropped"]) == ("log-gap", lost)
 
 
 def test_a_record_too_long_is_a_gap(ends: tuple[RecordSender, socket.socket]) -> None:
