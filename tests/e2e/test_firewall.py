@@ -53,7 +53,7 @@ def test_browser_learns_at_once_that_quic_is_refused(lab: Lab, origin: Origin, g
         free = browse(f"https://{ALLOWED}/", family)
 
     assert bound.error.startswith("ERR_QUIC_")
-    assert elapsed < 4  # its handshake times out after ten seconds
+    assert elapsed < 8  # its handshake times out after ten seconds
     assert seen["allowed-udp443"] == 0
     assert free.text.strip() == f"origin of {ALLOWED} over HTTP/2.0"
 
