@@ -156,7 +156,7 @@ class Tokgate:
         try:
             self.holder = open_policy(policies, self._now())
         except PolicyError as error:
-            raise PolicyRefused(f"there is no valid policy to start with:\n{error}") from error
+            raise PolicyRefused(f"there is no valid policy to start with:\n{error}") from None
         observer = this_observer()
         self.log = LogWriter(log, observer, clock=self._now)
         try:

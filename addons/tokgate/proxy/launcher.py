@@ -97,7 +97,7 @@ async def run(options: RunOptions, say: Callable[[str], None] | None = None) -> 
     say = say or _say
     confdir = options.confdir.expanduser()
     secure_folder(confdir)
-    master = Master(Options(confdir=str(confdir)))
+    master = Master(Options())
     tokgate, servers = Tokgate(), proxyserver.Proxyserver()
     master.addons.add(core.Core(), servers, tokgate, Announcer(tokgate, servers, say))
     if any(mode.partition(":")[0].partition("@")[0] not in ("regular", "transparent") for mode in options.modes):
@@ -105,6 +105,7 @@ async def run(options: RunOptions, say: Callable[[str], None] | None = None) -> 
     master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
     try:
         master.options.update(
+            confdir=str(confdir),  # an update, not a start value: only then is the CA there before the first client
             mode=list(options.modes),
             listen_host=_listen_host(options),
             listen_port=options.listen_port,

@@ -1,0 +1,401 @@
+"""Supervises the processes that carry traffic: gates, openers and the collector of their records.
+
+It carries none itself and has one thread, so that it may fork: a gate is a fork of it, with the policy compiled and the
+listeners open. It reads changed policies, restarts what died, and ends everything in order.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from whenever import Instant
+
+from tokgate.blocklog import channel, lifecycle
+from tokgate.blocklog.collector import collect
+from tokgate.blocklog.document import Record
+from tokgate.blocklog.stamp import Observer, Stamp, new_stamp, this_observer
+from tokgate.config.diagnostics import Level, render
+from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
+from tokgate.gate import handover, phases
+from tokgate.gate.gate import Limits
+from tokgate.gate.process import RETIRE, GateProcess, Inheritance
+from tokgate.gate.sockets import Entry, Listener, listen
+
+logger = logging.getLogger(__name__)
+
+FIRST_DELAY: Final = 0.1
+LONGEST_DELAY: Final = 30.0
+"""Seconds before a process that keeps dying is started again: doubled each time, from the first to the longest."""
+STEADY: Final = 30.0
+"""Seconds after which a process that lives counts as well again."""
+GENERATIONS: Final = 8
+"""Gates with an old policy that may go on serving their last connections; the oldest beyond are asked to drain."""
+
+
+class Role(StrEnum):
+    """What a child does."""
+
+    GATE = "gate"
+    OPENER = "opener"
+    COLLECTOR = "collector"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where gates listen, and how clients come there."""
+
+    host: str
+    port: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuperviseOptions:
+    """What a person chooses. Times in seconds."""
+
+    endpoints: tuple[Endpoint, ...]
+    policies: Path
+    log: Path
+    confdir: Path
+    workers: int
+    openers: int = 1
+    drain: float = 30.0
+    implementer: str = ""
+    mark: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(slots=True)
+class Child:
+    """A running process. `slot` tells equals apart; `version` is the policy's that a gate has."""
+
+    role: Role
+    slot: int
+    pid: int
+    started: float
+    version: str
+    retired: bool = False
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Health:
+    """How often a slot's process has died lately, and when it may be started again."""
+
+    failures: int = 0
+    not_before: float = 0.0
+
+
+class Supervisor:
+    """Starts everything, keeps it running, ends it."""
+
+    def __init__(self, options: SuperviseOptions, holder: PolicyHolder, say: Callable[[str], None]) -> None:
+        """Nothing is opened before `run`."""
+        self._options: Final = options
+        self._holder: Final = holder
+        self._say: Final = say
+        self._observer: Final = this_observer()
+        self._children: Final[dict[int, Child]] = {}
+        self._health: Final[dict[tuple[Role, int], Health]] = {}
+        self._listeners: Final[list[tuple[Listener, ...]]] = []
+        self._records_in, self._records_out = channel.channel()
+        self._openers_in, self._openers_out = handover.channel()
+        self._reports_in, self._reports_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lifeline_out, self._lifeline_in = os.pipe2(os.O_CLOEXEC)
+        self._sender: Final = channel.RecordSender(self._records_in, self._observer)
+        self._signals: Final[list[int]] = []
+        self._ending: str | None = None
+        self._since = Instant.now()
+        self._reload_wanted = False
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT; the exit code: 0, or 3 for an environment that won't do."""
+        try:
+            self._listen()
+        except OSError as error:
+            self._say(f"can't listen: {error}")
+            return 3
+        wake = self._listen_to_signals()
+        self._start(Role.COLLECTOR, 0)
+        for slot in range(self._options.openers):
+            self._start(Role.OPENER, slot)
+        for slot in range(self._options.workers):
+            self._start(Role.GATE, slot)
+        self._write(lambda stamp: lifecycle.started(stamp, os.getpid(), self._holder.snapshot.policy))
+        self._announce()
+        while self._ending is None:
+            select.select([wake, self._reports_out.fileno()], [], [], phases.nap(self._holder.snapshot, Instant.now()))
+            self._take_signals(wake)
+            self._take_reports()
+            self._reap()
+            self._restart_missing()
+            self._follow_phases()
+            self._follow_files()
+            self._sender.flush()
+        return self._end(self._ending)
+
+    # -- starting
+
+    def _listen(self) -> None:
+        """One listener for each gate and endpoint; kept open here, so that none is lost with a gate."""
+        ports: dict[Endpoint, int] = {}
+        for _ in range(self._options.workers):
+            opened = []
+            for endpoint in self._options.endpoints:
+                try:
+                    listener = listen(endpoint.host, ports.get(endpoint, endpoint.port), endpoint.entry)
+                except OSError as error:
+                    if ":" in endpoint.host and len(self._options.endpoints) > 1 and not socket.has_dualstack_ipv6():
+                        logger.warning("no IPv6 here: %s", error)
+                        continue
+                    raise
+                ports[endpoint] = listener.port
+                opened.append(listener)
+            self._listeners.append(tuple(opened))
+
+    def _start(self, role: Role, slot: int) -> None:
+        """Fork a child; in it, never return."""
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            version = self._holder.snapshot.version
+            self._children[pid] = Child(role, slot, pid, time.monotonic(), version)
+            return
+        code = 3
+        try:
+            code = self._become(role, slot)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _become(self, role: Role, slot: int) -> int:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.close(self._lifeline_in)
+        observer = this_observer(f"{role.value}-{slot}")
+        if role is Role.COLLECTOR:
+            self._records_in.close()
+            return collect(self._records_out, self._options.log, this_observer(), self._lifeline_out)
+        if role is Role.OPENER:
+            self._exec_opener(slot)
+        GateProcess(self._inheritance(slot, observer)).run()
+        return 0
+
+    def _inheritance(self, slot: int, observer: Observer) -> Inheritance:
+        options = self._options
+        return Inheritance(
+            snapshot=self._holder.snapshot,
+            listeners=self._listeners[slot],
+            records=self._records_in,
+            openers=self._openers_in,
+            reports=self._reports_in,
+            lifeline=self._lifeline_out,
+            observer=observer,
+            limits=options.limits,
+            drain=options.drain,
+            mark=options.mark,
+        )
+
+    def _exec_opener(self, slot: int) -> None:
+        """Become an opener: a fresh interpreter, since mitmproxy must not be in the processes that fork."""
+        options = self._options
+        descriptors = (self._openers_out.fileno(), self._records_in.fileno(), self._lifeline_out)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, True)
+        given = {
+            "handovers": descriptors[0],
+            "records": descriptors[1],
+            "lifeline": descriptors[2],
+            "name": f"{Role.OPENER.value}-{slot}",
+            "policies": str(options.policies),
+            "confdir": str(options.confdir),
+            "drain": options.drain,
+            "implementer": options.implementer,
+        }
+        os.execv(sys.executable, [sys.executable, "-m", "tokgate.proxy.opener", json.dumps(given)])
+
+    def _announce(self) -> None:
+        shown = []
+        for listener in self._listeners[0]:
+            host, port = listener.socket.getsockname()[:2]
+            shown.append(f"{listener.entry.value} {f'[{host}]' if ':' in host else host}:{port}")
+        self._say(f"gate: {', '.join(shown)}; {self._options.workers} gates, {self._options.openers} openers")
+
+    # -- signals
+
+    def _listen_to_signals(self) -> int:
+        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda number, _: self._signals.append(number))
+        return read
+
+    def _take_signals(self, wake: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake, 4096)
+        while self._signals:
+            number = self._signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._ending = signal.Signals(number).name
+            elif number == signal.SIGHUP:
+                self._reload_wanted = True
+                self._tell(signal.SIGHUP, Role.COLLECTOR, Role.OPENER)
+
+    def _tell(self, number: signal.Signals, *roles: Role) -> None:
+        for child in self._children.values():
+            if child.role in roles:
+                _kill(child.pid, number)
+
+    # -- children
+
+    def _reap(self) -> None:
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            child = self._children.pop(pid, None)
+            if child is None or child.retired or self._ending is not None:
+                continue
+            lived = time.monotonic() - child.started
+            health = self._health.setdefault((child.role, child.slot), Health())
+            health.failures = 1 if lived > STEADY else health.failures + 1
+            delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (health.failures - 1))
+            health.not_before = time.monotonic() + delay
+            how = os.waitstatus_to_exitcode(status)
+            what = f"signal {-how}" if how < 0 else f"exit code {how}"
+            logger.error("%s-%d ended with %s; starting it again in %.1f s", child.role.value, child.slot, what, delay)
+            error = RuntimeError(f"{child.role.value}-{child.slot} ended with {what}")
+            self._write(partial(lifecycle.internal_error, error=error, where="supervisor"))
+
+    def _restart_missing(self) -> None:
+        running = {(child.role, child.slot) for child in self._children.values() if not child.retired}
+        wanted = [(Role.COLLECTOR, 0)]
+        wanted += [(Role.OPENER, slot) for slot in range(self._options.openers)]
+        wanted += [(Role.GATE, slot) for slot in range(self._options.workers)]
+        for role, slot in wanted:
+            if (role, slot) not in running:
+                health = self._health.get((role, slot))
+                if health is None or time.monotonic() >= health.not_before:
+                    self._start(role, slot)
+
+    def _take_reports(self) -> None:
+        while True:
+            try:
+                report = json.loads(self._reports_out.recv(1 << 16, socket.MSG_DONTWAIT))
+            except (BlockingIOError, ValueError):
+                return
+            child = self._children.get(report.get("pid"))
+            if child is not None:
+                child.report = report
+
+    # -- the policy
+
+    def _follow_files(self) -> None:
+        if not self._reload_wanted and not self._holder.changed():
+            return
+        self._reload_wanted = False
+        before = self._holder.snapshot
+        reloaded = asyncio.run(self._holder.reload())
+        self._tell_of(reloaded, before.version)
+        if reloaded.ok and reloaded.snapshot is not before:
+            self._next_generation()
+
+    def _next_generation(self) -> None:
+        """Fork gates with the new policy beside the old ones, which then accept no more: no connection is lost."""
+        old = [child for child in self._children.values() if child.role is Role.GATE and not child.retired]
+        for child in old:
+            child.retired = True
+        for slot in range(self._options.workers):
+            self._start(Role.GATE, slot)
+        for child in old:
+            _kill(child.pid, RETIRE)
+        retired = [child for child in self._children.values() if child.retired]
+        retired.sort(key=lambda child: child.started)
+        for child in retired[: -GENERATIONS * self._options.workers]:
+            _kill(child.pid, signal.SIGTERM)
+
+    def _tell_of(self, reloaded: Reloaded, replaced: str) -> None:
+        problems = [render(d).splitlines()[0] for d in reloaded.diagnostics if d.level is Level.ERROR]
+        policy = reloaded.snapshot.policy
+        if not reloaded.ok:
+            logger.error("the new policy has errors, %s stays in force:\n%s", policy.version, "\n".join(problems))
+            self._write(lambda stamp: lifecycle.policy_load_failed(stamp, problems, kept=policy.version))
+            return
+        warnings = len(reloaded.diagnostics)
+        logger.warning("policy %s is in force, it replaces %s", policy.version, replaced)
+        self._write(lambda stamp: lifecycle.policy_loaded(stamp, policy, replaced=replaced, warnings=warnings))
+
+    def _follow_phases(self) -> None:
+        now, snapshot = Instant.now(), self._holder.snapshot
+        for change in phases.passed(snapshot, self._since, now):
+            self._write(partial(lifecycle.phase_changed, change=change, policy_version=snapshot.version))
+        self._since = now
+
+    def _write(self, build: Callable[[Stamp], Record]) -> None:
+        self._sender.put(build(new_stamp(Instant.now(), self._observer)))
+
+    # -- the end
+
+    def _end(self, reason: str) -> int:
+        """Ask everyone to drain, wait, then insist; the collector ends last, when nobody sends any more."""
+        self._say(f"{reason}: draining for at most {self._options.drain:g} s")
+        self._tell(signal.SIGTERM, Role.GATE, Role.OPENER)
+        give_up = time.monotonic() + self._options.drain + 1.0
+        carriers = self._carriers()
+        while carriers and time.monotonic() < give_up and not self._signals:
+            select.select([], [], [], 0.05)
+            self._reap()
+            self._signals[:] = [n for n in self._signals if n in (signal.SIGTERM, signal.SIGINT)]
+            carriers = self._carriers()
+        for child in carriers:
+            _kill(child.pid, signal.SIGKILL)
+        self._write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), reason))
+        self._sender.close()
+        os.close(self._lifeline_in)
+        give_up = time.monotonic() + 10.0
+        while self._children and time.monotonic() < give_up:
+            self._reap()
+            select.select([], [], [], 0.02)
+        for child in self._children.values():
+            _kill(child.pid, signal.SIGKILL)
+        return 0
+
+    def _carriers(self) -> Sequence[Child]:
+        return [child for child in self._children.values() if child.role is not Role.COLLECTOR]
+
+
+def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
+    """Run gates and openers until told to end; the exit code: 1 for an invalid policy, 3 for an unfit environment."""
+    try:
+        holder = open_policy(options.policies, Instant.now())
+    except PolicyError as error:
+        say(f"there is no valid policy to start with:\n{error}")
+        return 1
+    return Supervisor(options, holder, say).run()
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
