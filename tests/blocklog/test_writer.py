@@ -1,4 +1,4 @@
-"""The writer under load, with failing disks, on SIGHUP and at the end: it never holds up and never lies about losses."""
+"""The writer under load, with failing disks, on SIGHUP and at the end: it never holds up and never hides a loss."""
 
 import json
 import os
@@ -339,7 +339,7 @@ while True:
 
 
 def test_killed_in_a_loop_nothing_acknowledged_is_lost(path: Path, check_lines: Lines) -> None:
-    """SIGKILL at random moments: what a flush confirmed is there, once, and torn lines are told of and readable past."""
+    """SIGKILL at random moments: what a flush confirmed is there, and torn lines are told of and readable past."""
     acknowledged = 0
     for _ in range(8):
         with subprocess.Popen(
