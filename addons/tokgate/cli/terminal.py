@@ -38,7 +38,10 @@ def progress_on_stderr(*, count: bool) -> "Progress":
     columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
     if not count:
         columns.insert(2, MofNCompleteColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    # Redirecting, rich's default, would send the answers on stdout to the terminal.
+    return Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+    )
 
 
 class Patience:

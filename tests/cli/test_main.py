@@ -1,0 +1,168 @@
+"""The program around the commands: help, usage errors, exit codes, and what happens when something goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.command_line import Command
+from tokgate.cli import explain
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.main import COMMANDS, main
+
+ADDONS = Path(__file__).parents[2] / "addons"
+ASKED = ("explain", "--client", "192.0.2.7", "--host", "www.example.org")
+
+
+def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    """The program as a process of its own."""
+    return subprocess.Popen(
+        (sys.executable, "-m", "tokgate.cli", *arguments),
+        env=os.environ | {"PYTHONPATH": str(ADDONS)},
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_help_names_every_command(tokgate: Command) -> None:
+    """The overview lists the commands and how to use them."""
+    outcome = tokgate("--help")
+    assert outcome.code == 0
+    assert all(f"    {command} " in outcome.out for command in COMMANDS)
+    assert "examples:" in outcome.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_teaches(tokgate: Command, command: str) -> None:
+    """Every command's help has examples."""
+    outcome = tokgate(command, "--help")
+    assert outcome.code == 0
+    assert f"tokgate {command}" in outcome.out.partition("examples:")[2]
+
+
+def test_version(tokgate: Command) -> None:
+    """The version goes to stdout."""
+    outcome = tokgate("--version")
+    assert outcome.code == 0
+    assert outcome.out.startswith("tokgate ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("no-such-command",),
+        ("explain",),
+        ("explain", "--client", "192.0.2.7"),
+        ("explain", "--client", "192.0.2.7", "--host", "a.example", "--at", "yesterday"),
+        ("explain", "--client", "192.0.2.7", "--host", "a.example", "--at", "2023-02-30"),
+        ("explain", "--cli", "192.0.2.7", "--host", "a.example"),
+        ("simulate",),
+        ("timeline", "--limit", "0"),
+        ("timeline", "--from", "2023-03-02", "--to", "2023-03-01"),
+        ("schema", "everything"),
+    ],
+)
+def test_usage_errors(policies: Path, tokgate: Command, arguments: tuple[str, ...]) -> None:
+    """Exit code 2, nothing on stdout, and the usage on stderr."""
+    outcome = tokgate(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "usage: tokgate" in outcome.err
+
+
+def test_only_the_command_asked_for_is_imported() -> None:
+    """`tokgate explain` starts without mitmproxy and without the other commands."""
+    program = (
+        "import sys; from tokgate.cli.main import main; main(['explain', '--help']); "
+        "sys.exit(' '.join(name for name in sys.modules if name.startswith(('mitmproxy', 'tokgate.proxy', 'rich'))))"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", program),
+        env=os.environ | {"PYTHONPATH": str(ADDONS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (CommandError("no luck", Exit.FINDINGS), 1, "tokgate: no luck\n"),
+        (PermissionError(13, "Permission denied", "secret"), 3, "tokgate: secret: Permission denied\n"),
+        (RuntimeError("a defect"), 3, "tokgate: internal error: RuntimeError: a defect\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_goes_wrong_is_one_line(
+    policies: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    """Errors become an exit code and a line; a trace only when asked for."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.delenv("TOKGATE_DEBUG", raising=False)
+    monkeypatch.setattr(explain, "open_snapshot", fail)
+    outcome = tokgate(*ASKED)
+    assert outcome.code == code
+    assert outcome.err.startswith(said)
+    assert "Traceback" not in outcome.err
+    if code == 3:
+        assert "Traceback" in tokgate(*ASKED, "--debug").err
+        monkeypatch.setenv("TOKGATE_DEBUG", "1")
+        assert "Traceback" in tokgate(*ASKED).err
+
+
+def test_no_valid_policy(policies: Path, tokgate: Command) -> None:
+    """All errors are shown on stderr, and the exit code is 1."""
+    (policies / "policy.yaml").write_text("version: 1\nbans: {b: {title: t, services: [nowhere]}}\n")
+    outcome = tokgate(*ASKED)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "unknown-service" in outcome.err
+    assert "missing-key" in outcome.err
+
+
+def test_a_reader_that_stops(policies: Path) -> None:
+    """A closed pipe ends the program silently, as other tools end."""
+    process = start("ruleset", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(20) == Exit.READER_GONE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk(policies: Path) -> None:
+    """Output that cannot be written is a failure, not a success."""
+    with Path("/dev/full").open("w") as full:
+        process = start("ruleset", stdout=full, stderr=subprocess.PIPE)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert errors.startswith("tokgate: No space left on device")
+
+
+def test_interrupt(policies: Path) -> None:
+    """Ctrl-C while waiting for queries ends it without a trace."""
+    process = start("simulate", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write('{"client": "192.0.2.7", "host": "www.example.org"}\n')
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["verdict"] == "allow"  # it is up, and waits for more
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, "")
+
+
+def test_main_returns_an_int() -> None:
+    """Every way out of `main` is an exit code, also for programs that call it."""
+    assert main(["--version"]) == 0
+    assert main(["explain"]) == 2

@@ -1,0 +1,21 @@
+"""Schema: what is printed is what is committed, from the code alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from cli.command_line import Command
+
+SCHEMAS = Path(__file__).parents[2] / "schema"
+
+
+@pytest.mark.parametrize("what", ["policy", "log"])
+def test_printed_is_committed(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Byte for byte, wherever it is called from, and a valid schema."""
+    monkeypatch.chdir(tmp_path)
+    outcome = tokgate("schema", what)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (SCHEMAS / f"{what}.schema.json").read_text(encoding="utf-8")
+    Draft202012Validator.check_schema(json.loads(outcome.out))

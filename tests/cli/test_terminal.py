@@ -1,0 +1,71 @@
+"""On a terminal: colour, tables and progress; in a pipe, and for those who ask for it, plain text."""
+
+import contextlib
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ADDONS = Path(__file__).parents[2] / "addons"
+ESCAPE = "\x1b["
+BLOCKED = ("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--at", "2023-05-02T08:00Z")
+
+
+def on_terminal(*arguments: str, output: Path | None = None, **environment: str) -> str:
+    """What a command shows on a terminal; with `output`, stdout goes to that file and only stderr is shown."""
+    ours, theirs = pty.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    with contextlib.ExitStack() as stack:
+        process = subprocess.Popen(
+            (sys.executable, "-m", "tokgate.cli", *arguments),
+            env=inherited | {"PYTHONPATH": str(ADDONS), "TERM": "xterm", "COLUMNS": "160"} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=theirs if output is None else stack.enter_context(output.open("wb")),
+            stderr=theirs,
+        )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the other side is closed
+        while piece := os.read(ours, 1 << 16):
+            shown += piece
+    os.close(ours)
+    assert process.wait(20) in (0, 1)
+    return shown.decode()
+
+
+def test_explain_in_color(policies: Path) -> None:
+    """The verdict stands out."""
+    assert f"{ESCAPE}1;31mblock{ESCAPE}0m" in on_terminal(*BLOCKED)
+
+
+def test_check_in_color(policies: Path) -> None:
+    """Diagnostics stand out."""
+    (policies / "policy.yaml").write_text("version: 1\nservice: {}\n")
+    assert ESCAPE in on_terminal("check")
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_plain_when_asked(policies: Path, environment: dict[str, str]) -> None:
+    """https://no-color.org, and terminals that can't."""
+    assert ESCAPE not in on_terminal(*BLOCKED, **environment)
+
+
+def test_timeline_is_a_table(policies: Path) -> None:
+    """On a terminal columns have a rule under their headings."""
+    shown = on_terminal("timeline", "--from", "2023-03-02T00:00Z")
+    assert "spring-ban" in shown
+    assert "─" in shown
+
+
+def test_simulate_shows_progress(policies: Path) -> None:
+    """Progress goes to the terminal, answers stay clean."""
+    file = policies.parent / "queries.ndjson"
+    file.write_text('{"client": "192.0.2.7", "host": "clips.example.org"}\n' * 1000)
+    answers = policies.parent / "answers.ndjson"
+    assert "1,000 queries" in on_terminal("simulate", str(file), output=answers)
+    hosts = [json.loads(line)["host"] for line in answers.read_text().splitlines()]
+    assert hosts == ["clips.example.org"] * 1000
