@@ -95,6 +95,17 @@ def test_content_is_read_once(folder: Path, now: Instant) -> None:
     assert [path.name for path in loaded.files] == ["a.yaml", "x.yaml"]
 
 
+def test_links_that_multiply(folder: Path, now: Instant) -> None:
+    """Thirty folders with two links each to the next are walked thirty times, not a billion."""
+    for number in range(30):
+        (folder.parent / f"f{number}").mkdir()
+        for name in ("one", "two"):
+            (folder.parent / f"f{number}" / name).symlink_to(f"../f{number + 1}", target_is_directory=True)
+    (folder.parent / "f30").mkdir()
+    (folder / "in").symlink_to("../f0", target_is_directory=True)
+    assert load(folder, now).diagnostics == ()
+
+
 def test_kubernetes_config_map(tmp_path: Path, minimal: str, now: Instant) -> None:
     """A mounted ConfigMap (files that link through `..data`) is read once."""
     (tmp_path / "..2023_05_01").mkdir()

@@ -188,7 +188,9 @@ def test_words_of_many_languages(say: Say, minimal: str) -> None:
 def test_thousands_of_unknown_names(say: Say) -> None:
     """Near misses are looked for within a bound: a policy of nothing but typos is reported in seconds."""
     networks = "".join(f"  network-{n}: {{cidrs: [10.{n >> 8}.{n & 255}.0/24]}}\n" for n in range(10_000))
-    bans = "".join(f"  b{n}: {{title: x, services: [s], networks: [netwerk-{n}], starts: 2023-03-10}}\n" for n in range(500))
+    bans = "".join(
+        f"  b{n}: {{title: x, services: [s], networks: [netwerk-{n}], starts: 2023-03-10}}\n" for n in range(500)
+    )
     start = Instant.now()
     loaded = say(f"services: {{s: {{names: {{suffix: [example.org]}}}}}}\nnetworks:\n{networks}bans:\n{bans}")
     assert (Instant.now() - start).total("seconds") < 30

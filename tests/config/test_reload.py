@@ -6,12 +6,15 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import watchfiles
 from whenever import Instant
 
 from tokgate.config import reload as reload_module
 from tokgate.config.diagnostics import Code
+from tokgate.config.loader import Loaded
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 
 NOW = Instant.from_utc(2023, 5, 1)
@@ -155,12 +158,36 @@ async def test_edits_in_quick_succession(path: Path) -> None:
         assert holder.last_error is None
 
 
-async def test_bad_edit_is_reported_once_and_ends(path: Path) -> None:
-    """A broken file is reported when it is written, not again each second; mending it is noticed."""
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Grows each time the files are looked at."""
+    seen: list[Path] = []
+    fingerprint = reload_module.fingerprint
+
+    def look(where: Path) -> reload_module.Fingerprint:
+        seen.append(where)
+        return fingerprint(where)
+
+    monkeypatch.setattr(reload_module, "fingerprint", look)
+    return seen
+
+
+async def more(looks: list[Path], number: int) -> None:
+    """Wait until the files were looked at so many more times."""
+    enough = len(looks) + number
+    await until(lambda: len(looks) >= enough)
+
+
+async def test_bad_edit_is_reported_once_and_ends(
+    path: Path, looks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken file is reported when it is written, not again at each look; mending it is noticed."""
+    monkeypatch.setattr(reload_module, "LOOK_EVERY", 0.05)
     holder = open_policy(path, NOW)
     async with watching(holder) as seen:
         (path / "a.yaml").write_text(BROKEN)
         await until(lambda: holder.last_error is not None)
+        await more(looks, 15)
         (path / "a.yaml").write_text(policy("mended"))
         await until(lambda: title(holder) == "mended")
         assert [each.ok for each in seen] == [False, True]
@@ -175,24 +202,14 @@ async def test_saving_by_rename(path: Path) -> None:
         await until(lambda: title(holder) == "renamed")
 
 
-async def test_truncating_and_writing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_truncating_and_writing(path: Path, looks: list[Path]) -> None:
     """An empty moment between truncating a file and writing it never lifts a ban, however often it is looked at."""
-    looks = 0
-
-    def look(where: Path) -> reload_module.Fingerprint:
-        nonlocal looks
-        looks += 1
-        return fingerprint(where)
-
-    fingerprint = reload_module.fingerprint
-    monkeypatch.setattr(reload_module, "fingerprint", look)
     (path / "b.yaml").write_text("networks: {guests: {cidrs: [198.51.100.0/24]}}")
     holder = open_policy(path, NOW)
     async with watching(holder) as seen:
         for _ in range(3):
             with (path / "a.yaml").open("w") as file:  # truncated here
-                enough = looks + 6
-                await until(lambda enough=enough: looks > enough)  # type: ignore[misc]
+                await more(looks, 6)
                 file.write(policy("written"))
         await until(lambda: title(holder) == "written")
         assert all("tiktok" in each.snapshot.bans for each in seen)
@@ -225,6 +242,63 @@ async def test_replaced_folder(path: Path) -> None:
         await until(lambda: title(holder) == "moved")
         (path / "a.yaml").write_text(policy("edited"))
         await until(lambda: title(holder) == "edited")
+
+
+async def test_a_replaced_folder_is_watched_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch follows the name, not the folder that had it."""
+    watches: list[Path] = []
+    awatch = watchfiles.awatch
+
+    def count(where: Path, **options: Any) -> Any:
+        watches.append(where)
+        return awatch(where, **options)
+
+    monkeypatch.setattr(reload_module.watchfiles, "awatch", count)
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        await until(lambda: len(watches) == 1)
+        shutil.copytree(path, path.with_name("fresh"))
+        path.rename(path.with_name("old"))
+        path.with_name("fresh").rename(path)
+        await until(lambda: len(watches) == 2)
+
+
+async def test_changes_while_reading(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes while it is read is read again before anything is taken."""
+    holder, load = open_policy(path, NOW), reload_module.load
+    seen: list[Reloaded] = []
+    holder.subscribe(seen.append)
+
+    def change_once(where: Path, now: Instant) -> Loaded:
+        loaded = load(where, now)
+        if loaded.policy is not None and loaded.policy.bans["tiktok"].title == "first":
+            (path / "a.yaml").write_text(policy("second"))
+        return loaded
+
+    monkeypatch.setattr(reload_module, "load", change_once)
+    assert (await holder.reload()).ok
+    assert [each.snapshot.bans["tiktok"].title for each in seen] == ["second"]
+
+
+async def test_files_that_never_rest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that keep changing are not read half way, and that is said; once they rest they are."""
+    monkeypatch.setattr(reload_module, "RESTLESS", 0.2)
+    fingerprint, resting = reload_module.fingerprint, asyncio.Event()
+
+    def restless(where: Path) -> reload_module.Fingerprint:
+        if not resting.is_set():
+            os.utime(path / "a.yaml")
+        return fingerprint(where)
+
+    holder = open_policy(path, NOW)
+    monkeypatch.setattr(reload_module, "fingerprint", restless)
+    (path / "a.yaml").write_text(policy("second"))
+    task = asyncio.create_task(holder.reload())
+    await until(lambda: "keep changing" in (holder.last_error or ""))
+    assert title(holder) == "first"
+    resting.set()
+    assert (await task).ok
+    assert (title(holder), holder.last_error) == ("second", None)
 
 
 async def test_swapped_links(tmp_path: Path) -> None:
