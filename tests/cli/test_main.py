@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,13 @@ ADDONS = Path(__file__).parents[2] / "addons"
 ASKED = ("explain", "--client", "192.0.2.7", "--host", "www.example.org")
 
 
-def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """The program as a process of its own."""
     return subprocess.Popen(
         (sys.executable, "-m", "tokgate.cli", *arguments),
         env=os.environ | {"PYTHONPATH": str(ADDONS)},
         text=True,
-        **options,  # type: ignore[call-overload]
+        **options,
     )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,17 @@ def test_sets_hold_the_networks(policies: Path, tokgate: Command) -> None:
     assert elements(clients) == ["192.0.2.0/24", "198.51.100.0/24"]
     assert elements(quic) == ["192.0.2.64/28", "198.51.100.0/24"]  # office's ban ended in 2023
     assert elements(out.partition("set quic_refused6")[2]) == []
+
+
+def test_strangers_that_are_blocked_are_seen(policies: Path, tokgate: Command) -> None:
+    """Under `unknown_clients: block` everybody goes through the proxy: who passes it by is not refused."""
+    with (policies / "policy.yaml").open("a") as policy:
+        policy.write("settings: {unknown_clients: block}\n")
+    out = tokgate("ruleset").out
+    for name in ("clients4", "quic_refused4"):
+        assert elements(out.partition(f"set {name}")[2]) == ["0.0.0.0/0"]
+    for name in ("clients6", "quic_refused6"):
+        assert elements(out.partition(f"set {name}")[2]) == ["::/0"]
 
 
 def elements(text: str) -> list[str]:
@@ -252,6 +264,12 @@ def test_connections_older_than_the_rules_are_reset(lab: Lab, office: Path, vers
         lab.load(printed(office))
 
 
+def ask(sender: socket.socket) -> bytes:
+    """Send a datagram and wait for what comes of it."""
+    sender.send(b"initial")
+    return sender.recv(16)
+
+
 @needs_nft
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize(("option", "own"), [("--mark", {"mark": 7}), ("--uid", {"uid": 990})])
@@ -267,7 +285,7 @@ def test_local_programs(lab: Lab, office: Path, version: int, option: str, own: 
             lab.gateway.datagrams(version, to=(ORIGIN[version], 443)) as sender,
             pytest.raises((ConnectionRefusedError, PermissionError)),  # the ICMP error, or that of the sending itself
         ):
-            sender.sendall(b"initial") or sender.recv(1)
+            ask(sender)
         with lab.origin.listen(version, 443) as origin, lab.gateway.connect(ORIGIN[version], 443, **own):
             origin.accept()[0].close()
     finally:

@@ -25,7 +25,7 @@ from tokgate.policy.snapshot import Snapshot, compile_policy
 
 ADDONS = Path(__file__).parents[2] / "addons"
 AT = Instant.from_utc(2023, 5, 2, 8)
-QUERY = {"client": "192.0.2.7", "host": "www.clips.example.org"}
+QUERY: dict[str, Any] = {"client": "192.0.2.7", "host": "www.clips.example.org"}
 KEYS = [
     "client", "host", "at", "verdict", "phase", "service", "rule", "signal",
     "network", "ban", "exemption", "response", "reason", "next_change",
@@ -51,7 +51,7 @@ def answers(tokgate: Command, lines: Iterable[object], tmp_path: Path, *argument
 
 def test_order_and_shape(policies: Path, tokgate: Command, tmp_path: Path) -> None:
     """One line for each, in order, with the keys of the contract; `at` of the line goes before --at."""
-    lines = [
+    lines: list[dict[str, Any]] = [
         QUERY,
         QUERY | {"at": "2023-03-09T23:59:59+01:00"},
         QUERY | {"at": "2023-03-10T00:00", "comment": "wall time; other keys are ignored"},

@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_check_in_color(policies: Path) -> None:
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_plain_when_asked(policies: Path, environment: dict[str, str]) -> None:
+def test_plain_when_asked(policies: Path, environment: dict[str, Any]) -> None:
     """https://no-color.org, and terminals that can't."""
     assert ESCAPE not in on_terminal(*BLOCKED, **environment)
 

@@ -11,11 +11,10 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.exits import Exit
-from tokgate.cli.explain import step_lines
 from tokgate.cli.instants import both, local, settle, time_argument, utc
 from tokgate.cli.policies import compile_patiently, load_patiently
 from tokgate.cli.queries import Query, outcome
-from tokgate.cli.steps import steps
+from tokgate.cli.steps import step_lines, steps
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.config.diagnostics import Diagnostic, render
 from tokgate.config.loader import Loaded

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What the shell sees; documented in docs/commands.md."""
+    """What the shell sees."""
 
     DONE = 0
     FINDINGS = 1

@@ -10,7 +10,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.instants import both, settle, time_argument
 from tokgate.cli.policies import add_policies_option, open_snapshot
 from tokgate.cli.queries import Query, answer, as_json, judge, zone_of
-from tokgate.cli.steps import Step, steps
+from tokgate.cli.steps import step_lines, steps
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.policy.decision import Decision, Verdict
 from tokgate.policy.snapshot import Snapshot
@@ -83,9 +83,3 @@ def _ban_lines(snapshot: Snapshot, decision: Decision) -> Iterator[str]:
     yield f"ban {ban.name}: " + "; ".join(part for part in (ban.title, ban.authority, ban.basis) if part)
     if decision.response is not None:
         yield f"response: {decision.response}"
-
-
-def step_lines(step: Step) -> Iterator[str]:
-    """A step as text, a line each."""
-    yield step.title
-    yield from (f"   {line}" for line in step.lines)

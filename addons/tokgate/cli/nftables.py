@@ -50,7 +50,7 @@ class Ruleset:
 def _file(rules: Ruleset) -> Iterator[str]:
     yield f"# nftables for tokgate, policy {rules.version}. Load with: tokgate ruleset | nft -f -"
     yield "# Print and load it again when networks or bans change; loading replaces the whole table at once."
-    yield "# The proxy must listen on all addresses, IPv4 and IPv6: redirected connections arrive at its interface's."
+    yield "# The proxy must listen on all addresses, IPv4 and IPv6: what is redirected comes to the gateway's own."
     yield "# A firewall of your own must let the clients reach the proxy's port: accepting here does not overrule it."
     yield "#"
     yield "# Networks of the policy:"
@@ -77,7 +77,7 @@ def _file(rules: Ruleset) -> Iterator[str]:
 
 def _sets(rules: Ruleset) -> Iterator[str]:
     purposes = (
-        ("clients", "Whose web traffic goes through the proxy: all networks of the policy.", rules.clients),
+        ("clients", "Whose web traffic goes through the proxy.", rules.clients),
         ("quic_refused", "Networks under a ban that is not over: these must not speak QUIC.", rules.quic_refused),
     )
     first = True
@@ -155,7 +155,7 @@ def _forward(rules: Ruleset) -> Iterator[str]:
     yield "\t# QUIC (HTTP/3) would pass the proxy by. Refused aloud from the first packet: browsers use TCP at once,"
     yield "\t# while dropping in silence would cost them seconds."
     for family, version, _ in _FAMILIES:
-        yield (f"\t{family} saddr @quic_refused{version} udp dport 443 counter reject with icmpx port-unreachable")
+        yield f"\t{family} saddr @quic_refused{version} udp dport 443 counter reject with icmpx port-unreachable"
     yield ""
     yield "\t# Web traffic still forwarded was not redirected. Stray packets of ended connections must not reach the"
     yield "\t# origin; connections older than these rules are reset, and come again through the proxy."
@@ -189,5 +189,5 @@ def _output_quic(rules: Ruleset) -> Iterator[str]:
         yield f"\t{rules.bypass.condition} accept"
     yield "\t# QUIC of this machine's own programs, for the same reason as of forwarded clients."
     for family, version, _ in _FAMILIES:
-        yield (f"\t{family} saddr @quic_refused{version} udp dport 443 counter reject with icmpx port-unreachable")
+        yield f"\t{family} saddr @quic_refused{version} udp dport 443 counter reject with icmpx port-unreachable"
     yield "}"

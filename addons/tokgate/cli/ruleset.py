@@ -4,6 +4,7 @@ import argparse
 import pwd
 import re
 import sys
+from ipaddress import IPv4Network, IPv6Network
 
 from whenever import Instant
 
@@ -11,7 +12,8 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.nftables import Bypass, Ruleset
 from tokgate.cli.policies import add_policies_option, open_snapshot
 from tokgate.cli.terminal import narrate
-from tokgate.policy.bans import OnExpiry
+from tokgate.policy.bans import OnExpiry, UnknownClients
+from tokgate.policy.networks import Network
 from tokgate.policy.snapshot import Snapshot
 
 EPILOG = """\
@@ -27,6 +29,8 @@ Needs the proxy in transparent mode on the same machine: tokgate run --mode tran
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _DEFAULT_USER = "tokgate"
+_STRANGERS = Network("everybody else (unknown_clients: block)", (IPv4Network("0.0.0.0/0"), IPv6Network("::/0")))
+"""Refusing the clients of no network takes seeing them."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,19 +65,20 @@ def run(options: argparse.Namespace) -> int:
         )
     now = Instant.now()
     snapshot = open_snapshot(options.policies, now)
-    networks = snapshot.policy.networks
     banned = _networks_under_a_ban(snapshot, now)
+    strangers = (_STRANGERS,) if snapshot.settings.unknown_clients is UnknownClients.BLOCK else ()
+    clients = (*snapshot.policy.networks.values(), *strangers)
     rules = Ruleset(
         table=options.table,
         version=snapshot.version,
-        clients=tuple(networks.values()),
-        quic_refused=tuple(network for name, network in networks.items() if name in banned),
+        clients=clients,
+        quic_refused=tuple(network for network in clients if network.name in banned or network in strangers),
         https_port=options.port,
         http_port=options.http_port or options.port,
         bypass=bypass,
         local=options.local,
     )
-    if not options.local and all(cidr.is_loopback for network in networks.values() for cidr in network.cidrs):
+    if not options.local and all(cidr.is_loopback for network in clients for cidr in network.cidrs):
         narrate("tokgate: the policy has no network beyond this machine: nothing is redirected")
     sys.stdout.write(str(rules))
     return Exit.DONE

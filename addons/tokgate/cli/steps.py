@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from whenever import Instant
 
 from tokgate.cli.instants import both
-from tokgate.cli.queries import Query, judge, zone_of
+from tokgate.cli.queries import Query, judge
 from tokgate.cli.terminal import shown
 from tokgate.policy.decide import Finding, Sighting, decide, findings
 from tokgate.policy.decision import Decision, Reason, Signal, Verdict
 from tokgate.policy.names import AddressLiteral, normalise, parse_address
 from tokgate.policy.origin import Origin
-from tokgate.policy.prefixes import IPNetwork
 from tokgate.policy.schedule import ALWAYS
 from tokgate.policy.services import Match
 from tokgate.policy.snapshot import Membership, Snapshot
@@ -51,12 +50,8 @@ def _client(snapshot: Snapshot, client: str, membership: Membership) -> Iterator
         yield f"in no network of the policy: settings.unknown_clients says {snapshot.settings.unknown_clients}"
     for name, length in membership.networks.items():
         network = snapshot.policy.networks[name]
-        cidr = next(c for c in network.cidrs if c.prefixlen == length and address is not None and _holds(c, address))
+        cidr = next(c for c in network.cidrs if c.prefixlen == length and address in c)
         yield f"in {name} through {cidr}, time zone {network.timezone}{_at(network.origin)}"
-
-
-def _holds(cidr: IPNetwork, address: object) -> bool:
-    return address in cidr
 
 
 def _sighting_steps(
@@ -66,10 +61,9 @@ def _sighting_steps(
     match = services.match_url(sighting.value) if sighting.signal is Signal.URL else services.match(sighting.value)
     decision = decide(snapshot, query.client, sighting.value, query.at, sighting.signal)
     found = tuple(findings(snapshot, membership, match, query.at))
-    zone = zone_of(snapshot, membership)
     yield Step(f"2. Name{seen}", tuple(_name(sighting, match)))
     yield Step("3. Bans", tuple(_bans(snapshot, found, membership, match)))
-    yield Step("4. Exemptions", tuple(_exemptions(snapshot, found, membership, query.at, zone)))
+    yield Step("4. Exemptions", tuple(_exemptions(snapshot, found, membership, query.at)))
     yield Step("5. Strictest", tuple(_strictest(decision, found)))
 
 
@@ -131,16 +125,17 @@ def _says(finding: Finding, zone: str) -> str:
             return f"counts as {finding.verdict}{until}"
 
 
-def _exemptions(
-    snapshot: Snapshot, found: Sequence[Finding], membership: Membership, at: Instant, zone: str
-) -> Iterator[str]:
+def _exemptions(snapshot: Snapshot, found: Sequence[Finding], membership: Membership, at: Instant) -> Iterator[str]:
     if not membership.exemptions:
         yield "none names this client"
         return
-    spans = {name: span for f in found for name, span in f.track.exemptions.items() if name in membership.exemptions}
-    if not spans:
+    tracks = {finding.track: None for finding in found}
+    holes = [
+        (name, hole, t.zone) for t in tracks for name, hole in t.exemptions.items() if name in membership.exemptions
+    ]
+    if not holes:
         yield "none that names this client is from these bans"
-    for name, span in sorted(spans.items()):
+    for name, span, zone in holes:
         exemption = snapshot.policy.exemptions[name]
         if at in span:
             state = f"in force until {both(span.end, zone)}"
@@ -153,8 +148,8 @@ def _exemptions(
 
 def _strictest(decision: Decision, found: Sequence[Finding]) -> Iterator[str]:
     yield f"{decision.verdict}, because {decision.reason}"
-    winner = next((f for f in found if _is_winner(f, decision)), None)
-    if winner is None:
+    winner = next((finding for finding in found if _is_winner(finding, decision)), None)
+    if winner is None:  # no ban has a say
         return
     for other in found:
         if other is not winner:
@@ -162,11 +157,8 @@ def _strictest(decision: Decision, found: Sequence[Finding]) -> Iterator[str]:
 
 
 def _is_winner(finding: Finding, decision: Decision) -> bool:
-    said = (finding.verdict, finding.reason, finding.hit.service, finding.network, finding.exemption)
-    named = decision.ban in (None, finding.track.ban.name)
-    return named and said == (
-        decision.verdict, decision.reason, decision.service, decision.network, decision.exemption
-    )  # fmt: skip
+    said = (finding.track.ban.name, finding.hit.service, finding.network)
+    return said == (decision.ban, decision.service, decision.network)
 
 
 def _label(other: Finding, winner: Finding) -> str:
@@ -199,3 +191,9 @@ def _over_all(snapshot: Snapshot, query: Query) -> Iterator[str]:
 
 def _at(origin: Origin | None) -> str:
     return "" if origin is None else f" [{origin.file}:{origin.line}]"
+
+
+def step_lines(step: Step) -> Iterator[str]:
+    """A step as text, a line each."""
+    yield step.title
+    yield from (f"   {line}" for line in step.lines)

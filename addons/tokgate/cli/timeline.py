@@ -54,13 +54,19 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps(_document(start, end, shown_ones, more), indent=2) + "\n")
     elif shown_ones:
-        rows = [_row(transition) for transition in shown_ones]
-        sys.stdout.writelines(f"{line}\n" for line in _aligned(rows)) if not sys.stdout.isatty() else _table(rows)
+        _show([_row(transition) for transition in shown_ones])
     else:
         narrate(f"nothing changes from {utc(start)} to {utc(end)}")
     if more:
         narrate(f"tokgate: only the first {options.limit} transitions are shown: see --limit, --from and --to")
     return Exit.DONE
+
+
+def _show(rows: Sequence[Sequence[str]]) -> None:
+    if sys.stdout.isatty():
+        _table(rows)
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in _aligned(rows))
 
 
 def _common_zone(snapshot: Snapshot) -> str:
