@@ -96,7 +96,7 @@ def test_filters(log: Path, tokgate: Command, options: list[str], count: int) ->
         ["--since", "yesterday"],
         ["--verdict", "no"],
         ["-n", "-1"],
-        ["--acti"],
+        ["--acti", "started"],
     ],
 )
 def test_wrong_options_are_usage_errors(log: Path, tokgate: Command, wrong: list[str]) -> None:
@@ -125,7 +125,7 @@ def test_summary_answers_who_what_when_why(log: Path, tokgate: Command) -> None:
     [row] = [line.split() for line in lines if "192.0.2.7" in line and "example.org" in line]
     assert row == [
         "192.0.2.7", "example.org", "ban", "office", "2",
-        "2023-03-10", "11:00:00Z", "2023-03-11", "11:00:00Z",
+        "2023-03-10", "11:00Z", "2023-03-11", "11:00Z",
     ]  # fmt: skip
 
 

@@ -2,10 +2,11 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tokgate.blocklog.reader import Filter, Junk, read, with_rotated
+from tokgate.blocklog.reader import Filter, Junk, Line, read, with_rotated
 from tokgate.blocklog.summary import By, Summariser, Summary, Table
 from tokgate.cli.exits import Exit
 from tokgate.cli.log_output import JunkTeller, console_on_stdout, require
@@ -45,18 +46,27 @@ def summarise(named: list[Path], wanted: Filter, *, rotated: bool, by: list[By],
 
 def _count_up(files: list[Path], wanted: Filter, top: int) -> Summary:
     counting, junk = Summariser(), JunkTeller()
-    with progress_on_stderr(count=True) as progress:
-        task = progress.add_task("reading", total=None)
-        for number, line in enumerate(read(files), 1):
-            if isinstance(line, Junk):
-                junk.tell(line)
-                counting.add(line)
-            elif wanted.accepts(line.record):
-                counting.add(line)
-            if number % 10_000 == 0:
-                progress.update(task, completed=number)
+    for line in _with_progress(read(files)):
+        if isinstance(line, Junk):
+            junk.tell(line)
+            counting.add(line)
+        elif wanted.accepts(line.record):
+            counting.add(line)
     junk.close()
     return counting.summary(top)
+
+
+def _with_progress(lines: Iterator[Line | Junk]) -> Iterator[Line | Junk]:
+    """The same lines; somebody who waits at a terminal sees how many have been read."""
+    if not sys.stderr.isatty():
+        yield from lines
+        return
+    with progress_on_stderr(count=True) as progress:
+        task = progress.add_task("reading", total=None)
+        for number, line in enumerate(lines, 1):
+            yield line
+            if number % 10_000 == 0:
+                progress.update(task, completed=number)
 
 
 def _as_json(summary: Summary, tables: tuple[By, ...]) -> dict[str, Any]:
@@ -100,15 +110,17 @@ def _show_table(console: "Console", by: By, table: Table) -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    grid = Grid(title=_TITLES[by], title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Grid(title=_TITLES[by], title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in _COLUMNS.get(by, (by.value,)):
         grid.add_column(column, overflow="fold")
-    grid.add_column("events", justify="right")
-    grid.add_column("first", no_wrap=True)
-    grid.add_column("last", no_wrap=True)
+    # On a narrow terminal names are folded; a number or a time that was cut short would be wrong.
+    widest = max(len("events"), *(len(str(row.count)) for row in table.rows), len(str(table.other)))
+    grid.add_column("events", justify="right", no_wrap=True, min_width=widest)
+    grid.add_column("first", no_wrap=True, min_width=17)
+    grid.add_column("last", no_wrap=True, min_width=17)
     for row in table.rows:
         cells = [Text(shown(part)) for part in row.key]
-        grid.add_row(*cells, str(row.count), _to_second(row.first), _to_second(row.last))
+        grid.add_row(*cells, str(row.count), _to_minute(row.first), _to_minute(row.last))
     if table.other:
         blank = [""] * (len(_COLUMNS.get(by, (by.value,))) - 1)
         grid.add_row(f"({table.keys - len(table.rows)} others)", *blank, str(table.other), "", "")
@@ -116,5 +128,5 @@ def _show_table(console: "Console", by: By, table: Table) -> None:
     console.print(grid)
 
 
-def _to_second(timestamp: str) -> str:
-    return shown(timestamp[:19].replace("T", " ") + "Z") if len(timestamp) == 27 else shown(timestamp)
+def _to_minute(timestamp: str) -> str:
+    return shown(timestamp[:16].replace("T", " ") + "Z") if len(timestamp) == 27 else shown(timestamp)

@@ -74,7 +74,8 @@ class _Printer:
         when = at.format_iso(unit="second", sep=" ") if at is not None else "(no time)"
         verdict = text_at(record, "tokgate", "verdict")
         label = verdict or text_at(record, "event", "action") or "?"
-        text = Text(when, "dim")
+        text = Text()
+        text.append(when, "dim")
         text.append(f"  {shown(label):<9} ", _STYLES.get(label, "magenta"))
         text.append(shown(text_at(record, "message") or "(no message)"))
         console.print(text, soft_wrap=True)
