@@ -357,6 +357,16 @@ async def test_changes_before_watching_are_seen(path: Path) -> None:
         await until(lambda: title(holder) == "meanwhile")
 
 
+async def test_changed(path: Path) -> None:
+    """Whether there is something to read can be asked; reading settles it, even when it is wrong."""
+    holder = open_policy(path, NOW)
+    assert not holder.changed()
+    (path / "a.yaml").write_text(BROKEN)
+    assert holder.changed()
+    await holder.reload()
+    assert not holder.changed()
+
+
 async def test_touching_a_file_of_no_policy_changes_nothing(path: Path) -> None:
     """Only policy files matter."""
     holder = open_policy(path, NOW)

@@ -101,7 +101,7 @@ def _nested(sections: Sections, report: Report) -> None:
     told: set[tuple[str, str]] = set()
     for inner in stated:
         cidr, entry, place = inner
-        while stack and not inside(cidr, stack[-1][0]):
+        while stack and not _inside(cidr, stack[-1][0]):
             stack.pop()
         if stack:
             outer, holder, _ = stack[-1]
@@ -114,6 +114,5 @@ def _nested(sections: Sections, report: Report) -> None:
         stack.append(inner)
 
 
-def inside(inner: IPNetwork, outer: IPNetwork) -> bool:
-    """Whether a prefix lies within another, or is the same."""
+def _inside(inner: IPNetwork, outer: IPNetwork) -> bool:
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]

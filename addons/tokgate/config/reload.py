@@ -95,6 +95,10 @@ class PolicyHolder:
         """Have `callback` called in the event loop after each reading, good or bad."""
         self._subscribers.append(callback)
 
+    def changed(self) -> bool:
+        """Whether the files are others than those that were read last; costs a `stat` of each."""
+        return fingerprint(self.path) != self._seen
+
     async def reload(self) -> Reloaded:
         """Read again once the files rest. An invalid policy changes nothing but `last_error`."""
         async with self._lock:
@@ -117,7 +121,7 @@ class PolicyHolder:
         """Read again whenever the files change, until cancelled."""
         async with aclosing(self._wake_ups()) as wake_ups:
             async for _ in wake_ups:
-                if await asyncio.to_thread(fingerprint, self.path) != self._seen:
+                if await asyncio.to_thread(self.changed):
                     await self.reload()
 
     def _read(self) -> tuple[Loaded, Snapshot | None]:

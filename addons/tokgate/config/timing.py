@@ -1,14 +1,13 @@
 """Whether the times of bans and exemptions make sense, in each zone in which they are read, and at the time given."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from itertools import pairwise
 from typing import Final
 
 from whenever import Instant
 
 from tokgate.config import build
-from tokgate.config.checks import inside
+from tokgate.config.cover import Cover
 from tokgate.config.diagnostics import Code
 from tokgate.config.models import BanModel, ExemptionModel
 from tokgate.config.sections import Entry, Sections
@@ -36,6 +35,8 @@ def check(sections: Sections, now: Instant, report: Report) -> None:
     for exemption in sections.exemptions.values():
         if exemption.model is not None and _exemption(exemption, exemption.model, sections, now, report):
             holes.setdefault(exemption.model.ban, []).append((exemption, exemption.model))
+    for name in holes:
+        _outside(name, holes[name], sections, report)
     for entry in sections.bans.values():
         if entry.model is not None:
             schedules = _ban(entry, entry.model, sections, now, report)
@@ -169,12 +170,18 @@ def _exemption(
     if end <= now:
         message = f"the exemption `{entry.name}` ended on {_utc(end)}"
         report.warning(entry.source, entry.place, Code.EXEMPTION_OVER, message)
-    covered = _covered(networks, sections)
-    for cidr, (_, place) in zip(model.clients, entry.items("clients"), strict=True):
-        if covered and not any(_overlap(cidr, other) for other in covered):
-            message = f"`{cidr}` is in no network of the ban `{model.ban}`: the exemption does nothing for it"
-            report.warning(entry.source, place, Code.EXEMPTION_OUTSIDE, message)
     return True
+
+
+def _outside(name: str, holes: list[_Hole], sections: Sections, report: Report) -> None:
+    """Clients whom a ban does not concern need no exemption from it."""
+    ban = sections.bans.get(name)
+    covered = Cover(_covered([network for network, _ in ban.items("networks")] if ban else (), sections))
+    for entry, model in holes if covered else ():
+        for cidr, (_, place) in zip(model.clients, entry.items("clients"), strict=True):
+            if not covered.meets(cidr):
+                message = f"`{cidr}` is in no network of the ban `{name}`: the exemption does nothing for it"
+                report.warning(entry.source, place, Code.EXEMPTION_OUTSIDE, message)
 
 
 def _covered(names: Iterable[str], sections: Sections) -> list[IPNetwork]:
@@ -185,14 +192,14 @@ def _covered(names: Iterable[str], sections: Sections) -> list[IPNetwork]:
     return [cidr for entry in entries if entry and entry.model for cidr in entry.model.cidrs]
 
 
-def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
-    return one.version == other.version and one.overlaps(other)
-
-
 def _holes(
     entry: Entry[BanModel], holes: list[_Hole], schedules: _Schedules, sections: Sections, report: Report
 ) -> None:
     """What the exemptions from one ban leave of it."""
+    by_zone: dict[str, list[str]] = {zone: [] for zone in schedules}
+    for name, _ in entry.items("networks"):
+        for zone in _zones([name], sections):
+            by_zone[zone].append(name)
     everywhere: dict[str, bool] = {}
     for zone, schedule in schedules.items():
         life = Span(_first(schedule), _end(entry, schedule))
@@ -206,10 +213,9 @@ def _holes(
                 never = f"the exemption never meets the ban `{entry.name}`{_in_zone(zone)}"
                 message = f"{never}: one ends before the other starts"
                 report.warning(hole.source, hole.at("until"), Code.EXEMPTION_IDLE, message)
-        names = [name for name, _ in entry.items("networks") if _zones([name], sections) == (zone,)]
-        everywhere[zone] = _all_exempt(
-            _covered(names, sections), [cidr for _, model in lasting for cidr in model.clients]
-        )
+        exempt = Cover(cidr for _, model in lasting for cidr in model.clients)
+        covered = _covered(by_zone[zone], sections)
+        everywhere[zone] = bool(covered) and all(exempt.holds(cidr) for cidr in covered)
     if all(everywhere.values()):
         message = (
             f"the ban `{entry.name}` can never apply: its exemptions take out all its networks for as long as it lasts"
@@ -220,12 +226,3 @@ def _holes(
 def _end(entry: Entry[BanModel], schedule: Schedule) -> Instant:
     held = entry.model is not None and entry.model.on_expiry is OnExpiry.HOLD
     return _first(schedule).add(hours=_FOR_EVER) if schedule.ends is None or held else schedule.ends
-
-
-def _all_exempt(covered: list[IPNetwork], clients: list[IPNetwork]) -> bool:
-    if not covered or not clients:
-        return False
-    four = collapse_addresses(cidr for cidr in clients if isinstance(cidr, IPv4Network))
-    six = collapse_addresses(cidr for cidr in clients if isinstance(cidr, IPv6Network))
-    exempt: list[IPNetwork] = [*four, *six]
-    return all(any(inside(cidr, wide) for wide in exempt) for cidr in covered)
