@@ -51,11 +51,12 @@ def utc(instant: Instant) -> str:
 
 
 def local(instant: Instant, zone: str) -> str:
-    """Wall time and offset in `zone`, seconds only where there are any: `2023-03-10 00:00 +01:00`."""
+    """Wall time and offset in `zone`, to the second and without :00 seconds: `2023-03-10 00:00 +01:00`."""
     there = instant.to_tz(zone).to_fixed_offset()
     wall = there.to_plain()
     offset = there.format_iso().removeprefix(wall.format_iso())
-    return f"{wall.format_iso(sep=' ').removesuffix(':00')} {offset}"
+    whole = wall.round("second", mode="floor")
+    return f"{whole.format_iso(sep=' ').removesuffix(':00')} {offset}"
 
 
 def both(instant: Instant, zone: str) -> str:
