@@ -115,13 +115,14 @@ class Tokgate:
             client.error = "tokgate has no policy: nothing passes"
 
     def done(self) -> None:
-        """End the upkeep and the log."""
+        """End the upkeep and the log; once."""
         for task in self._tasks:
             task.cancel()
-        if self.log is not None:
+        log, self.log = self.log, None
+        if log is not None:
             self._enforcer().write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), self.stop_reason))
-            if not self.log.close(LOG_DEADLINE):
-                logger.error("the block log could not be written to its end: see %s", self.log.path)
+            if not log.close(LOG_DEADLINE):
+                logger.error("the block log could not be written to its end: see %s", log.path)
 
     def hang_up(self) -> None:
         """SIGHUP: read the policy again and open the log again."""

@@ -1,13 +1,12 @@
 """The layer in front of everything: holds a connection's first bytes until it is decided what becomes of it."""
 # mypy: disallow-untyped-calls=False
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
+from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.tls import ClientTLSLayer, ServerTLSLayer
 
 from tokgate.gate.admission import (
@@ -22,16 +21,14 @@ from tokgate.gate.admission import (
     observe,
 )
 from tokgate.gate.enforcer import Enforcer
+from tokgate.proxy.http_front import HttpFront, TakeOver
 from tokgate.proxy.relay import Refusal, Relay
-from tokgate.proxy.tunnel import TakeOver
 from tokgate.proxy.visit import Visit
 from tokgate.wire.alert import Alert
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloBuffer, looks_like_tls
+from tokgate.wire.http_start import looks_like_http
 
-MAX_REQUEST_LINE: Final = 16384
 _HANDSHAKE: Final = 0x16
-_REQUEST_LINE: Final = re.compile(rb"(?:\r?\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\r\n]+ HTTP/[0-9]\.[0-9]\r?\n")
-_METHOD_SO_FAR: Final = re.compile(rb"(?:\r?\n)*\r?[!#$%&'*+.^_`|~0-9A-Za-z-]{0,32}(?: [^\r\n]*\r?)?\Z")
 
 
 @dataclass
@@ -48,13 +45,6 @@ class OriginCertificate:
     host: str
     port: int
     names: tuple[str, ...] = ()
-
-
-def looks_like_http(data: bytes | bytearray) -> bool | None:
-    """Whether a connection begins with an HTTP/1 request line; None while that can't be told yet."""
-    if _REQUEST_LINE.match(data):
-        return True
-    return None if len(data) < MAX_REQUEST_LINE and _METHOD_SO_FAR.match(data) else False
 
 
 class Guard(layer.Layer):
@@ -90,7 +80,7 @@ class Guard(layer.Layer):
         elif isinstance(found, Admission):
             yield from self._carry_out(found, None)
         elif found:
-            yield from self._become(HttpLayer(self.context, HTTPMode.transparent))
+            yield from self._become(HttpFront(self.context, HTTPMode.transparent))
 
     def _read(self, data: bytes) -> ClientHello | Admission | bool:
         """What the bytes so far are: a hello, nothing with a name (and what follows from that), HTTP, or too few."""
@@ -99,7 +89,7 @@ class Guard(layer.Layer):
                 return self._hello.feed(data) or False
             except ClientHelloError:
                 return admit_unreadable(self._enforcer, self._arrival())
-        http = looks_like_http(self._received)
+        http = looks_like_http(bytes(self._received))
         return admit_bytes(self._enforcer, self._arrival()) if http is False else bool(http)
 
     def _admit(self, hello: ClientHello) -> layer.CommandGenerator[None]:
@@ -143,7 +133,7 @@ class Guard(layer.Layer):
         """Hand everything over, beginning with what was received."""
         self._visit.spoken()
         received = bytes(self._received)
-        if isinstance(successor, HttpLayer):
+        if isinstance(successor, HttpFront):
             received = received.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are to be ignored
         replay = (events.Start(), events.DataReceived(self.context.client, received))
         self._received.clear()

@@ -125,7 +125,10 @@ async def run(options: RunOptions, say: Callable[[str], None] | None = None) -> 
     try:
         await master.run()
     except SystemExit:  # ErrorCheck: a port is taken, say; it has been logged
+        tokgate.stop_reason = "it could not start"
         return 3
+    finally:
+        tokgate.done()
     return 0
 
 

@@ -4,14 +4,14 @@ from typing import Final
 
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import ClientTLSLayer, HttpLayer, UDPLayer, modes
+from mitmproxy.proxy.layers import ClientTLSLayer, UDPLayer, modes
 from mitmproxy.proxy.layers.http import HTTPMode, HttpStream
 
 from tokgate.gate.admission import Passage, admit_bytes, observe
 from tokgate.gate.enforcer import Enforcer
 from tokgate.proxy.guard import Guard
+from tokgate.proxy.http_front import HttpFront
 from tokgate.proxy.relay import Discard
-from tokgate.proxy.tunnel import ExplicitProxy
 from tokgate.proxy.visit import Visit
 
 _DNS: Final = 53
@@ -26,12 +26,12 @@ def layer_for(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) -
         return _datagrams(context, data, enforcer, visit)
     if isinstance(top, modes.HttpProxy):
         # TLS between the client and the proxy itself, before any request.
-        return ClientTLSLayer(context) if data[:1] == b"\x16" else ExplicitProxy(context)
+        return ClientTLSLayer(context) if data[:1] == b"\x16" else HttpFront(context, HTTPMode.regular)
     if isinstance(top, ClientTLSLayer):
         if isinstance(context.layers[0], modes.HttpProxy) and len(context.layers) == 2:
-            return ExplicitProxy(context)
+            return HttpFront(context, HTTPMode.regular)
         # Opened to read requests: whatever else is spoken inside would reach the destination unread.
-        return HttpLayer(context, HTTPMode.transparent)
+        return HttpFront(context, HTTPMode.transparent)
     if isinstance(top, HttpStream):
         return Guard(context, enforcer, visit, tunnelled=True)
     if isinstance(top, modes.TransparentProxy | modes.Socks5Proxy):

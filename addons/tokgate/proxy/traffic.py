@@ -13,6 +13,7 @@ from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.mode_specs import TransparentMode
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tcp import TCPFlow
 
 from tokgate.blocklog.observation import Stage, Visibility
 from tokgate.gate.admission import Passage, passage_of
@@ -77,7 +78,8 @@ class Traffic:
         self.place = Place()
         self.visits: Final = Visits()
         self.certificates: Final = OriginCertificates()
-        self._own_sockets: Final[set[tuple[str, int]]] = set()
+        self._own: Final[set[tuple[Any, Any]]] = set()
+        """Our end and the far end of each connection to a destination. Our end alone may be a client's as well."""
 
     # Fallbacks, named by the hooks below.
 
@@ -127,7 +129,7 @@ class Traffic:
         client = next_layer.context.client
         if next_layer.layer is not None or self.enforcer is None:
             return
-        if client.peername[:2] in self._own_sockets:
+        if _ends(client.peername, client.sockname) in self._own:
             self.enforcer.counters.loops += 1
             next_layer.layer = Refusal(next_layer.context, b"")
             return
@@ -140,6 +142,7 @@ class Traffic:
         if flow.response is not None or flow.error is not None:
             return
         visit, host = self.visits.of(flow.client_conn), flow.request.data.host
+        visit.spoken()
         names = (Sighting(Signal.HTTP_HOST, host),)
         ruling = self._enforcer().judge(visit.client.ip, names)
         if ruling.blocks and passage_of(ruling.decision) is Passage.REFUSE:
@@ -162,8 +165,27 @@ class Traffic:
         if ruling.blocks:
             self._refuse(flow, visit, names, ruling, Stage.HTTP)
         else:
-            seen = lambda: requests.observe(flow, visit, names, Stage.HTTP, None)  # noqa: E731
-            self._enforcer().enter(ruling, Visibility.DECRYPTED, seen)
+            flow.request.stream = True  # nothing is read of what passes, so nothing has to be held back
+            self._enforcer().enter(
+                ruling, Visibility.DECRYPTED, lambda: requests.observe(flow, visit, names, Stage.HTTP, None)
+            )
+
+    @ends_in(_nothing)
+    def responseheaders(self, flow: HTTPFlow) -> None:
+        """An origin's answer passes as it comes: events and long polls don't wait for their end."""
+        if flow.response is not None and flow.response.raw_content is None:
+            flow.response.stream = True
+
+    @ends_in(_nothing)
+    def websocket_message(self, flow: HTTPFlow) -> None:
+        """mitmproxy would keep every message as long as the connection lasts."""
+        if flow.websocket is not None:
+            del flow.websocket.messages[:-1]
+
+    @ends_in(_nothing)
+    def tcp_message(self, flow: TCPFlow) -> None:
+        """The same for protocols that a request was upgraded to."""
+        del flow.messages[:-1]
 
     async def origin_certificate(self, asked: OriginCertificate) -> None:
         """The guard asks who a destination is. Without an answer, its address decides."""
@@ -174,15 +196,13 @@ class Traffic:
 
     @ends_in(_nothing)
     def server_connected(self, data: ServerConnectionHookData) -> None:
-        """Remember our own end, to know ourselves should it come back as a client."""
-        if data.server.sockname is not None:
-            self._own_sockets.add(data.server.sockname[:2])
+        """Remember a connection of ours, to know it should it come back as a client's."""
+        self._own.add(_ends(data.server.sockname, data.server.peername))
 
     @ends_in(_nothing)
     def server_disconnected(self, data: ServerConnectionHookData) -> None:
-        """Forget our own end."""
-        if data.server.sockname is not None:
-            self._own_sockets.discard(data.server.sockname[:2])
+        """Forget it."""
+        self._own.discard(_ends(data.server.sockname, data.server.peername))
 
     # What hooks share.
 
@@ -241,3 +261,8 @@ class Traffic:
             response.headers = type(response.headers)((name.lower(), value) for name, value in response.headers.fields)
         request.stream = False
         flow.response = response
+
+
+def _ends(near: Any, far: Any) -> tuple[Any, Any]:
+    """Both ends of a connection, without what IPv6 adds to an address and a port."""
+    return near and near[:2], far and far[:2]

@@ -8,6 +8,7 @@ from mitmproxy.connection import Client
 
 from tokgate.blocklog.observation import Endpoint
 from tokgate.gate.admission import Arrival
+from tokgate.policy.names import parse_address
 from tokgate.proxy.wires import Wires
 
 
@@ -29,9 +30,10 @@ class Visit:
         self.waiting_since = None
 
     def arrival(self, destination: tuple[str, int] | None) -> Arrival:
-        """The connection for the first decision about it."""
+        """The connection for the first decision about it. A destination by name was asked for, as with CONNECT."""
         end = None if destination is None else Endpoint(destination[0], destination[1])
-        return Arrival(client=self.client, destination=end, connect=self.connect, connection=self.connection)
+        asked = end.ip if end is not None and parse_address(end.ip) is None else None
+        return Arrival(client=self.client, destination=end, connect=self.connect or asked, connection=self.connection)
 
 
 class Visits:
