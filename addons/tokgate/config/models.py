@@ -3,92 +3,48 @@
 Scalars arrive as the text that was written; each key says what its text means.
 """
 
-from enum import StrEnum
 from itertools import combinations
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
-from whenever import Date, Time, Weekday
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
+from whenever import Time, Weekday
 
 from tokgate.config import fields, patterns
 from tokgate.config.diagnostics import Code
-from tokgate.config.suggest import listed, near
+from tokgate.config.values import (
+    ActionChoice,
+    Cidr,
+    Client,
+    Closing,
+    Day,
+    Days,
+    EchOuterChoice,
+    ExactPattern,
+    Expiry,
+    ExpiryChoice,
+    Flag,
+    Holidays,
+    Identifier,
+    LabelPattern,
+    Lasting,
+    Line,
+    Link,
+    MissingSniChoice,
+    OnErrorChoice,
+    Opening,
+    RegexPattern,
+    ResponseChoice,
+    SuffixPattern,
+    Text,
+    UnknownClientsChoice,
+    Until,
+    VerdictChoice,
+    When,
+    Zone,
+    store_id,
+)
 from tokgate.policy.bans import Action, EchOuter, MissingSni, OnError, OnExpiry, UnknownClients
-from tokgate.policy.decision import Response, Verdict
-from tokgate.policy.names import IPAddress
-from tokgate.policy.prefixes import IPNetwork
-from tokgate.policy.schedule import Duration, Moment
-
-IDENTIFIER: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""What services, networks, bans and exemptions are called."""
-
-
-def _string(**more: Any) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "minLength": 1, **more})
-
-
-def _one_or_list(**item: Any) -> WithJsonSchema:
-    item = {"type": "string", **item}
-    return WithJsonSchema({"anyOf": [item, {"type": "array", "minItems": 1, "items": item}]})
-
-
-def _one_of[E: StrEnum](*allowed: E) -> PlainValidator:
-    """A validator for a closed set of words."""
-    words = {member.value: member for member in allowed}
-
-    def choose(value: Any) -> E:
-        written = fields.text(value)
-        if written not in words:
-            meant = near(written, words)
-            hint = f"did you mean `{meant}`? Allowed" if meant else "allowed"
-            raise fields.wrong(Code.BAD_VALUE, f"`{written}` is not known here; {hint}: {listed(words)}")
-        return words[written]
-
-    return PlainValidator(choose)
-
-
-def _words(*allowed: StrEnum) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "enum": [member.value for member in allowed]})
-
-
-_DATE_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}"
-_TIME_PATTERN: Final = r"[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"
-
-Text = Annotated[str, PlainValidator(fields.text), _string()]
-Line = Annotated[str, PlainValidator(fields.one_line), _string(pattern=r"^[^\n]*$")]
-Link = Annotated[str, PlainValidator(fields.link), _string(pattern="^https?://", format="uri")]
-Flag = Annotated[bool, PlainValidator(fields.flag), WithJsonSchema({"type": "boolean"})]
-Identifier = Annotated[str, PlainValidator(fields.text), _string(pattern=IDENTIFIER)]
-When = Annotated[Moment, PlainValidator(fields.moment), _string(pattern=f"{_DATE_PATTERN}({_TIME_PATTERN[:-1]})?$")]
-Expiry = Annotated[Moment, PlainValidator(fields.expiry), _string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
-Until = Annotated[Moment, PlainValidator(fields.until), _string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
-Day = Annotated[Date, PlainValidator(fields.date), _string(pattern=_DATE_PATTERN + "$")]
-Lasting = Annotated[Duration, PlainValidator(fields.duration), _string(pattern="^[Pp]")]
-Opening = Annotated[Time, PlainValidator(fields.clock), _string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
-Closing = Annotated[Time, PlainValidator(fields.closing), _string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
-Days = Annotated[
-    list[Annotated[frozenset[Weekday], PlainValidator(fields.day_range)]],
-    Field(min_length=1),
-    BeforeValidator(fields.as_list),
-    _one_or_list(pattern=rf"^({'|'.join(fields.DAYS)})(-({'|'.join(fields.DAYS)}))?$"),
-]
-Holidays = Annotated[
-    list[Annotated[str, PlainValidator(fields.holiday_code)]],
-    Field(min_length=1),
-    BeforeValidator(fields.as_list),
-    _one_or_list(pattern="^[A-Z]{2,3}(-.+)?$"),
-]
-Cidr = Annotated[IPNetwork, PlainValidator(fields.cidr), _string()]
-Client = Annotated[IPAddress, PlainValidator(fields.address), _string()]
-Zone = Annotated[str, PlainValidator(fields.timezone), _string()]
-ExpiryChoice = Annotated[OnExpiry, _one_of(*OnExpiry), _words(*OnExpiry)]
-ActionChoice = Annotated[Action, _one_of(*Action), _words(*Action)]
-ResponseChoice = Annotated[Response, _one_of(Response.REFUSE, Response.PAGE), _words(Response.REFUSE, Response.PAGE)]
-UnknownClientsChoice = Annotated[UnknownClients, _one_of(*UnknownClients), _words(*UnknownClients)]
-OnErrorChoice = Annotated[OnError, _one_of(*OnError), _words(*OnError)]
-MissingSniChoice = Annotated[MissingSni, _one_of(*MissingSni), _words(*MissingSni)]
-EchOuterChoice = Annotated[EchOuter, _one_of(*EchOuter), _words(*EchOuter)]
-VerdictChoice = Annotated[Verdict, _one_of(*Verdict), _words(*Verdict)]
+from tokgate.policy.decision import Response
 
 
 class _Model(BaseModel):
@@ -98,19 +54,19 @@ class _Model(BaseModel):
 class NamesModel(_Model):
     """Name patterns. They match whole labels of a host name, never parts of a word."""
 
-    suffix: list[Annotated[str, PlainValidator(patterns.suffix), _string()]] = Field(
+    suffix: list[SuffixPattern] = Field(
         default=[], description="These names and all names below them. No public suffixes.", examples=[["tiktok.com"]]
     )
-    exact: list[Annotated[str, PlainValidator(patterns.exact), _string()]] = Field(
+    exact: list[ExactPattern] = Field(
         default=[], description="These names alone.", examples=[["analytics.example.org"]]
     )
-    label: list[Annotated[str, PlainValidator(patterns.label), _string(pattern=r"^[^.]+$")]] = Field(
+    label: list[LabelPattern] = Field(
         default=[],
         description="The label registered under any public suffix: `tiktok` takes in tiktok.com and tiktok.co.uk with "
         "all names below them.",
         examples=[["tiktok"]],
     )
-    regex: list[Annotated[str, PlainValidator(patterns.regex), _string(maxLength=1000)]] = Field(
+    regex: list[RegexPattern] = Field(
         default=[],
         description="Regular expressions (RE2 syntax, linear time) that match the whole name, in lower case, without "
         "a trailing dot.",
@@ -120,13 +76,7 @@ class NamesModel(_Model):
 
 _STORE_IDS: Any = {
     name: (
-        list[
-            Annotated[
-                str,
-                PlainValidator(patterns.store_id(name)),
-                WithJsonSchema({"type": ["string", "integer"]} if name == "apple" else {"type": "string"}),
-            ]
-        ],
+        list[store_id(name)],  # type: ignore[misc]
         Field(default=[], description=f"Listings in `{name}`.", examples=[[patterns.STORE_EXAMPLES.get(name, "…")]]),
     )
     for name in patterns.STORE_NAMES

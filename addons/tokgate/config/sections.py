@@ -13,7 +13,6 @@ from pydantic_core import ErrorDetails
 
 from tokgate.config.diagnostics import Code
 from tokgate.config.models import (
-    IDENTIFIER,
     BanModel,
     ExemptionModel,
     NetworkModel,
@@ -25,6 +24,7 @@ from tokgate.config.models import (
 from tokgate.config.nodes import Mapping, Node, Scalar, Sequence, plain
 from tokgate.config.source import Place, Report, Source
 from tokgate.config.suggest import did_you_mean, listed
+from tokgate.config.values import IDENTIFIER
 
 _IDENTIFIER: Final = re.compile(IDENTIFIER.removesuffix("$") + r"\Z")
 _SECTIONS: Final = tuple(PolicyFile.model_fields)

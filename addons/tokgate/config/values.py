@@ -1,0 +1,98 @@
+"""What kinds of values the keys of the format take: each a validator and the JSON Schema that editors see."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from whenever import Date, Time, Weekday
+
+from tokgate.config import fields, patterns
+from tokgate.config.diagnostics import Code
+from tokgate.config.suggest import listed, near
+from tokgate.policy.bans import Action, EchOuter, MissingSni, OnError, OnExpiry, UnknownClients
+from tokgate.policy.decision import Response, Verdict
+from tokgate.policy.names import IPAddress
+from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.schedule import Duration, Moment
+
+IDENTIFIER: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""What services, networks, bans and exemptions are called."""
+
+
+def string(**more: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "minLength": 1, **more})
+
+
+def _one_or_list(**item: Any) -> WithJsonSchema:
+    item = {"type": "string", **item}
+    return WithJsonSchema({"anyOf": [item, {"type": "array", "minItems": 1, "items": item}]})
+
+
+def _one_of[E: StrEnum](*allowed: E) -> PlainValidator:
+    """A validator for a closed set of words."""
+    words = {member.value: member for member in allowed}
+
+    def choose(value: Any) -> E:
+        written = fields.text(value)
+        if written not in words:
+            meant = near(written, words)
+            hint = f"did you mean `{meant}`? Allowed" if meant else "allowed"
+            raise fields.wrong(Code.BAD_VALUE, f"`{written}` is not known here; {hint}: {listed(words)}")
+        return words[written]
+
+    return PlainValidator(choose)
+
+
+def _words(*allowed: StrEnum) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "enum": [member.value for member in allowed]})
+
+
+_DATE_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}"
+_TIME_PATTERN: Final = r"[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"
+
+Text = Annotated[str, PlainValidator(fields.text), string()]
+Line = Annotated[str, PlainValidator(fields.one_line), string(pattern=r"^[^\n]*$")]
+Link = Annotated[str, PlainValidator(fields.link), string(pattern="^https?://", format="uri")]
+Flag = Annotated[bool, PlainValidator(fields.flag), WithJsonSchema({"type": "boolean"})]
+Identifier = Annotated[str, PlainValidator(fields.text), string(pattern=IDENTIFIER)]
+When = Annotated[Moment, PlainValidator(fields.moment), string(pattern=f"{_DATE_PATTERN}({_TIME_PATTERN[:-1]})?$")]
+Expiry = Annotated[Moment, PlainValidator(fields.expiry), string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
+Until = Annotated[Moment, PlainValidator(fields.until), string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
+Day = Annotated[Date, PlainValidator(fields.date), string(pattern=_DATE_PATTERN + "$")]
+Lasting = Annotated[Duration, PlainValidator(fields.duration), string(pattern="^[Pp]")]
+Opening = Annotated[Time, PlainValidator(fields.clock), string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+Closing = Annotated[Time, PlainValidator(fields.closing), string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+Days = Annotated[
+    list[Annotated[frozenset[Weekday], PlainValidator(fields.day_range)]],
+    Field(min_length=1),
+    BeforeValidator(fields.as_list),
+    _one_or_list(pattern=rf"^({'|'.join(fields.DAYS)})(-({'|'.join(fields.DAYS)}))?$"),
+]
+Holidays = Annotated[
+    list[Annotated[str, PlainValidator(fields.holiday_code)]],
+    Field(min_length=1),
+    BeforeValidator(fields.as_list),
+    _one_or_list(pattern="^[A-Z]{2,3}(-.+)?$"),
+]
+Cidr = Annotated[IPNetwork, PlainValidator(fields.cidr), string()]
+Client = Annotated[IPAddress, PlainValidator(fields.address), string()]
+Zone = Annotated[str, PlainValidator(fields.timezone), string()]
+ExpiryChoice = Annotated[OnExpiry, _one_of(*OnExpiry), _words(*OnExpiry)]
+ActionChoice = Annotated[Action, _one_of(*Action), _words(*Action)]
+ResponseChoice = Annotated[Response, _one_of(Response.REFUSE, Response.PAGE), _words(Response.REFUSE, Response.PAGE)]
+UnknownClientsChoice = Annotated[UnknownClients, _one_of(*UnknownClients), _words(*UnknownClients)]
+OnErrorChoice = Annotated[OnError, _one_of(*OnError), _words(*OnError)]
+MissingSniChoice = Annotated[MissingSni, _one_of(*MissingSni), _words(*MissingSni)]
+EchOuterChoice = Annotated[EchOuter, _one_of(*EchOuter), _words(*EchOuter)]
+VerdictChoice = Annotated[Verdict, _one_of(*Verdict), _words(*Verdict)]
+
+SuffixPattern = Annotated[str, PlainValidator(patterns.suffix), string()]
+ExactPattern = Annotated[str, PlainValidator(patterns.exact), string()]
+LabelPattern = Annotated[str, PlainValidator(patterns.label), string(pattern=r"^[^.]+$")]
+RegexPattern = Annotated[str, PlainValidator(patterns.regex), string(maxLength=1000)]
+
+
+def store_id(store: str) -> Any:
+    """Identifiers of one store; numbers need no quotes."""
+    kinds = ["string", "integer"] if store == "apple" else "string"
+    return Annotated[str, PlainValidator(patterns.store_id(store)), WithJsonSchema({"type": kinds})]
