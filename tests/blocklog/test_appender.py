@@ -301,3 +301,21 @@ def test_what_json_cannot_say_is_rejected_alone(path: Path) -> None:
     log.write({"n": 0}, {"n": object()}, {"n": float("nan")}, {"n": 1})
     assert log.numbers() == [0, 1]
     assert len(log.complaints) == 2
+
+
+def test_a_file_that_fails_to_the_last_is_left_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that can't be looked at and a sync that fails are told, cost no record and keep nobody from going on."""
+    log = Log(path, Rotation(daily=False))
+    log.write({"n": 0})
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", _fail)
+        broken.setattr(Path, "lstat", _fail)
+        log.write({"n": 1})
+        log.appender.leave("an error")
+    assert [type(error) for error in log.complaints] == [PermissionError]
+    log.write({"n": 2})
+    assert log.numbers() == [0, 1, 2]
+
+
+def _fail(*_: object) -> None:
+    raise PermissionError(errno.EACCES, "no")

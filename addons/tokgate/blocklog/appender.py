@@ -116,12 +116,11 @@ class Appender:
             self._left = _Left(segment.present_name(), segment.lines, segment.size, why)
         self._segment = None
         self._rewind()
-        try:
-            segment.sync()
-        except OSError as error:
-            self._trouble(error)
-        finally:
-            segment.close()
+        for last in (segment.sync, segment.close):
+            try:
+                last()
+            except OSError as error:
+                self._trouble(error)
 
     def abandon(self) -> int:
         """Forget what is pending; returns how many records that were."""

@@ -82,6 +82,8 @@ class Segment:
             there = self.path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return True
+        except OSError:  # it can't be told, and the file that is open still takes lines
+            return False
         return (there.st_dev, there.st_ino) != self._identity
 
     def present_name(self) -> str | None:
