@@ -19,7 +19,7 @@ IDENTIFIER: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """What services, networks, bans and exemptions are called."""
 
 
-def string(**more: Any) -> WithJsonSchema:
+def _string(**more: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "minLength": 1, **more})
 
 
@@ -50,18 +50,18 @@ def _words(*allowed: StrEnum) -> WithJsonSchema:
 _DATE_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}"
 _TIME_PATTERN: Final = r"[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"
 
-Text = Annotated[str, PlainValidator(fields.text), string()]
-Line = Annotated[str, PlainValidator(fields.one_line), string(pattern=r"^[^\n]*$")]
-Link = Annotated[str, PlainValidator(fields.link), string(pattern="^https?://", format="uri")]
+Text = Annotated[str, PlainValidator(fields.text), _string()]
+Line = Annotated[str, PlainValidator(fields.one_line), _string(pattern=r"^[^\n]*$")]
+Link = Annotated[str, PlainValidator(fields.link), _string(pattern="^https?://", format="uri")]
 Flag = Annotated[bool, PlainValidator(fields.flag), WithJsonSchema({"type": "boolean"})]
-Identifier = Annotated[str, PlainValidator(fields.text), string(pattern=IDENTIFIER)]
-When = Annotated[Moment, PlainValidator(fields.moment), string(pattern=f"{_DATE_PATTERN}({_TIME_PATTERN[:-1]})?$")]
-Expiry = Annotated[Moment, PlainValidator(fields.expiry), string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
-Until = Annotated[Moment, PlainValidator(fields.until), string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
-Day = Annotated[Date, PlainValidator(fields.date), string(pattern=_DATE_PATTERN + "$")]
-Lasting = Annotated[Duration, PlainValidator(fields.duration), string(pattern="^[Pp]")]
-Opening = Annotated[Time, PlainValidator(fields.clock), string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
-Closing = Annotated[Time, PlainValidator(fields.closing), string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+Identifier = Annotated[str, PlainValidator(fields.text), _string(pattern=IDENTIFIER)]
+When = Annotated[Moment, PlainValidator(fields.moment), _string(pattern=f"{_DATE_PATTERN}({_TIME_PATTERN[:-1]})?$")]
+Expiry = Annotated[Moment, PlainValidator(fields.expiry), _string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
+Until = Annotated[Moment, PlainValidator(fields.until), _string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
+Day = Annotated[Date, PlainValidator(fields.date), _string(pattern=_DATE_PATTERN + "$")]
+Lasting = Annotated[Duration, PlainValidator(fields.duration), _string(pattern="^[Pp]")]
+Opening = Annotated[Time, PlainValidator(fields.clock), _string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+Closing = Annotated[Time, PlainValidator(fields.closing), _string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
 Days = Annotated[
     list[Annotated[frozenset[Weekday], PlainValidator(fields.day_range)]],
     Field(min_length=1),
@@ -74,9 +74,9 @@ Holidays = Annotated[
     BeforeValidator(fields.as_list),
     _one_or_list(pattern="^[A-Z]{2,3}(-.+)?$"),
 ]
-Cidr = Annotated[IPNetwork, PlainValidator(fields.cidr), string()]
-Client = Annotated[IPAddress, PlainValidator(fields.address), string()]
-Zone = Annotated[str, PlainValidator(fields.timezone), string()]
+Cidr = Annotated[IPNetwork, PlainValidator(fields.cidr), _string()]
+Client = Annotated[IPAddress, PlainValidator(fields.address), _string()]
+Zone = Annotated[str, PlainValidator(fields.timezone), _string()]
 ExpiryChoice = Annotated[OnExpiry, _one_of(*OnExpiry), _words(*OnExpiry)]
 ActionChoice = Annotated[Action, _one_of(*Action), _words(*Action)]
 ResponseChoice = Annotated[Response, _one_of(Response.REFUSE, Response.PAGE), _words(Response.REFUSE, Response.PAGE)]
@@ -86,10 +86,10 @@ MissingSniChoice = Annotated[MissingSni, _one_of(*MissingSni), _words(*MissingSn
 EchOuterChoice = Annotated[EchOuter, _one_of(*EchOuter), _words(*EchOuter)]
 VerdictChoice = Annotated[Verdict, _one_of(*Verdict), _words(*Verdict)]
 
-SuffixPattern = Annotated[str, PlainValidator(patterns.suffix), string()]
-ExactPattern = Annotated[str, PlainValidator(patterns.exact), string()]
-LabelPattern = Annotated[str, PlainValidator(patterns.label), string(pattern=r"^[^.]+$")]
-RegexPattern = Annotated[str, PlainValidator(patterns.regex), string(maxLength=1000)]
+SuffixPattern = Annotated[str, PlainValidator(patterns.suffix), _string()]
+ExactPattern = Annotated[str, PlainValidator(patterns.exact), _string()]
+LabelPattern = Annotated[str, PlainValidator(patterns.label), _string(pattern=r"^[^.]+$")]
+RegexPattern = Annotated[str, PlainValidator(patterns.regex), _string(maxLength=1000)]
 
 
 def store_id(store: str) -> Any:
