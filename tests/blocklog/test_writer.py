@@ -15,10 +15,11 @@ from whenever import Instant
 
 from blocklog.samples import OBSERVER, SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.appender import Rotation
+from tokgate.blocklog.health import Limits
 from tokgate.blocklog.records import traffic_record
 from tokgate.blocklog.segment import LogLocked
 from tokgate.blocklog.stamp import new_stamp
-from tokgate.blocklog.writer import Limits, LogWriter
+from tokgate.blocklog.writer import LogWriter
 
 Lines = Callable[..., list[dict[str, Any]]]
 QUICK = Limits(linger=0.0, retry_first=0.005, retry_longest=0.02)
@@ -324,7 +325,8 @@ from whenever import Instant
 from tokgate.blocklog.lifecycle import stopped
 from tokgate.blocklog.appender import Rotation
 from tokgate.blocklog.stamp import Observer, new_stamp
-from tokgate.blocklog.writer import Limits, LogWriter
+from tokgate.blocklog.health import Limits
+from tokgate.blocklog.writer import LogWriter
 observer = Observer(hostname="gw1.example.org", version="0.1.0")
 writer = LogWriter(Path(sys.argv[1]), observer, limits=Limits(linger=0, rotation=Rotation(max_bytes=40_000)))
 writer.start()

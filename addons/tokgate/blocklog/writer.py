@@ -8,15 +8,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from whenever import Instant
 
 from tokgate.blocklog import lifecycle
-from tokgate.blocklog.appender import Appender, Rotation
+from tokgate.blocklog.appender import Appender
 from tokgate.blocklog.document import Record
+from tokgate.blocklog.health import Health, Limits
 from tokgate.blocklog.segment import LogLocked
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
 
@@ -24,43 +25,6 @@ DEFAULT_LOG: Final = Path("block.ndjson")
 
 _SAME_FILE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR})
 """After these the file that is open may take the rest later; after any other error it is opened anew."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds and intervals, in records and seconds.
-
-    A record takes some 8 KiB while it waits, so the default bound is about 80 MiB, reached only while the disk fails.
-    Several threads that put at the same moment can pass the bound by one record each.
-    """
-
-    queued: int = 10_000
-    batch: int = 256
-    linger: float = 0.01
-    """How long the first record of a batch waits for others: fewer wake-ups beside a busy event loop."""
-    sync_every: float = 1.0
-    retry_first: float = 0.1
-    retry_longest: float = 5.0
-    rotation: Rotation = field(default_factory=Rotation)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """How the log fares. Counts are of records since the start; `failing_since` is None while writing works."""
-
-    path: Path
-    written: int
-    dropped: int
-    errors: int
-    queued: int
-    rotations: int
-    last_error: str | None
-    failing_since: Instant | None
-
-    @property
-    def ok(self) -> bool:
-        """Whether records reach the file."""
-        return self.failing_since is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from whenever import Instant
 
-from tokgate.blocklog import writer
+from tokgate.blocklog import health as log_health
 from tokgate.gate.counters import Counters
 
 
@@ -17,7 +17,7 @@ class Health:
     policy_loaded_at: Instant
     policy_error: str | None
     """Why the newest policy files aren't in force; None when they are."""
-    log: writer.Health
+    log: log_health.Health
     counters: Counters
     connections: int
 
