@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -28,13 +29,15 @@ def on_terminal(*arguments: str, output: Path | None = None, **environment: str)
             stdout=theirs if output is None else stack.enter_context(output.open("wb")),
             stderr=theirs,
         )
-    os.close(theirs)
     shown = b""
-    with contextlib.suppress(OSError):  # EIO: the other side is closed
-        while piece := os.read(ours, 1 << 16):
-            shown += piece
+    ended = False
+    while not ended or select.select([ours], [], [], 0)[0]:  # our end of `theirs` stays open: closing discards
+        if select.select([ours], [], [], 0.05)[0]:
+            shown += os.read(ours, 1 << 16)
+        ended = process.poll() is not None
     os.close(ours)
-    assert process.wait(20) in (0, 1)
+    os.close(theirs)
+    assert process.returncode in (0, 1), shown.decode()
     return shown.decode()
 
 
