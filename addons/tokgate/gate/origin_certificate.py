@@ -73,6 +73,8 @@ def certificate_names(der: bytes) -> tuple[str, ...]:
             names += extension.value.get_values_for_type(x509.DNSName)
             names += map(str, extension.value.get_values_for_type(x509.IPAddress))
     except x509.ExtensionNotFound:
+        pass
+    if not names:
         names += [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return tuple(dict.fromkeys(name.removeprefix("*.") for name in names))[:MAX_NAMES]
 

@@ -17,12 +17,14 @@ def announcement(
     snapshot: Snapshot, listening: Iterable[tuple[mode_specs.ProxyMode, Sequence[tuple[str, int]]]], at: Instant
 ) -> Iterator[str]:
     """The lines."""
-    proxy = None
+    proxy, scheme, carries = None, "http", False
     for mode, addresses in listening:
         shown = " and ".join(dict.fromkeys(human.format_address(address[:2]) for address in addresses))
         yield f"{mode.type_name}: listening on {shown}" if shown else f"{mode.type_name}: started"
-        if isinstance(mode, mode_specs.RegularMode) and addresses:
+        carries |= not isinstance(mode, mode_specs.DnsMode)
+        if isinstance(mode, mode_specs.RegularMode | mode_specs.Socks5Mode) and addresses and proxy is None:
             proxy = _dialled(addresses[0])
+            scheme = "http" if isinstance(mode, mode_specs.RegularMode) else "socks5h"
     policy = snapshot.policy
     yield f"policy {snapshot.version}: {len(policy.bans)} bans, {len(policy.networks)} networks"
     active = [track for track in snapshot.tracks if in_force(track, at)]
@@ -36,8 +38,8 @@ def announcement(
     here = snapshot.membership(proxy.rpartition(":")[0].strip("[]")).networks if proxy is not None else None
     tracks = [track for track in active if here is None or not here.keys().isdisjoint(track.networks)]
     name = min((found for track in tracks for found in _names(snapshot, track)), default=None)
-    if name is not None:
-        through = f"-x http://{proxy} " if proxy is not None else ""
+    if name is not None and carries:
+        through = f"-x {scheme}://{proxy} " if proxy is not None else ""
         yield f"try it: curl -v {through}https://{name[-1]}/"
 
 
