@@ -97,7 +97,7 @@ async def test_invalid_policy(addon: tuple[Tokgate, Any], tmp_path: Path) -> Non
 
     client = tflow.tclient_conn()
     client.error = None
-    tokgate.client_connected(client)
+    tokgate.traffic.client_connected(client)
     assert client.error
 
 

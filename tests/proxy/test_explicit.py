@@ -1,7 +1,9 @@
 """The explicit proxy: CONNECT, tunnels and absolute-form requests; each refusal beside one that passes."""
 
 import pytest
-from proxy_lab import ALLOWED, BANNED, BANNED_ADDRESS, Lab, ban, client, client_hello, policy
+from proxy_lab import ALLOWED, BANNED, BANNED_ADDRESS, Lab, ban, client, client_hello, eventually, policy
+
+from tokgate.gate.origin_certificate import OriginCertificates
 
 ALERT = bytes.fromhex("15030300020270")
 
@@ -146,6 +148,37 @@ async def test_tls_to_the_proxy_itself(lab: Lab) -> None:
         passed = await guest.get(f"{ALLOWED}:{origin.port}", f"http://{ALLOWED}:{origin.port}/")
 
     assert (refused.status, passed.status) == (451, 200)
+
+
+async def test_tunnel_through_tls_to_the_proxy(lab: Lab) -> None:
+    """A tunnel inside TLS to the proxy shows the origin's certificate too."""
+    origin = await lab.web_origin(ALLOWED)
+    proxy = await lab.proxy()
+
+    async with client(proxy.port) as guest:
+        await guest.tls(lab.authority.client(proxy.ca), "127.0.0.1")
+        assert (await guest.connect(f"{ALLOWED}:{origin.port}")).status == 200
+        await guest.tls(lab.authority.client(), ALLOWED)
+        assert "mitmproxy" not in guest.issuer
+        assert (await guest.get(ALLOWED)).body == b"origin"
+
+
+async def test_what_comes_while_the_guard_asks(lab: Lab) -> None:
+    """What a client sends, and its end, while the origin is asked for its certificate arrives in order."""
+    origin = await lab.sink_origin(b"through")
+    proxy = await lab.proxy(policy(missing_sni="check-certificate"))
+    proxy.traffic.certificates = OriginCertificates(deadline=0.2)
+    hello = client_hello(None)
+
+    async with client(proxy.port) as guest:
+        assert (await guest.connect(f"127.0.0.1:{origin.port}")).status == 200
+        await guest.send(hello)
+        await eventually("the origin is asked", lambda: origin.connections == 1)
+        await guest.send(b"and more")
+        guest.writer.write_eof()
+        assert await guest.to_end() == b"through"
+
+    assert bytes(origin.received).endswith(hello + b"and more")
 
 
 async def test_proxy_asked_for_itself(lab: Lab) -> None:

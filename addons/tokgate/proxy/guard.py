@@ -61,6 +61,7 @@ class Guard(layer.Layer):
         self._tunnelled: Final = tunnelled
         self._hello: Final = HelloBuffer()
         self._received = bytearray()
+        self._replay: list[events.Event] = []
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.DataReceived) and event.connection == self.context.client:
@@ -135,14 +136,21 @@ class Guard(layer.Layer):
         received = bytes(self._received)
         if isinstance(successor, HttpFront):
             received = received.lstrip(b"\r\n")  # RFC 9112 §2.2: empty lines before a request are to be ignored
-        replay = (events.Start(), events.DataReceived(self.context.client, received))
+        replay = [events.Start(), events.DataReceived(self.context.client, received)]
         self._received.clear()
         if self._tunnelled:
+            self._replay = replay
+            self._handle_event = self._leave_behind  # type: ignore[method-assign]
             yield TakeOver(successor, replay)
             return
         self._handle_event = successor.handle_event  # type: ignore[method-assign]
         for event in replay:
             yield from successor.handle_event(event)
+
+    def _leave_behind(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """What came while we waited for an answer is the successor's too."""
+        self._replay.append(event)
+        yield from ()
 
     def _arrival(self) -> Arrival:
         return self._visit.arrival(self.context.server.address)

@@ -19,10 +19,13 @@ MAX_UNREAD: Final = 1 << 18
 
 @dataclass(repr=False)
 class TakeOver(commands.Command):
-    """Asks the HttpFront to put `layer` in its own place; `replay` are the events that it begins with."""
+    """Asks the HttpFront to put `layer` in its own place; `replay` are the events that it begins with.
+
+    More of them may be added until the event at hand has been dealt with.
+    """
 
     layer: layer.Layer
-    replay: tuple[events.Event, ...]
+    replay: list[events.Event]
 
 
 class HttpFront(layer.Layer):

@@ -15,18 +15,20 @@ from tokgate.proxy.relay import Discard
 from tokgate.proxy.visit import Visit
 
 _DNS: Final = 53
+_TLS: Final = b"\x16"
 
 
 def layer_for(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) -> layer.Layer | None:
     """The next layer for a connection whose client has sent `data`; None leaves it to mitmproxy."""
     address, top = context.server.address, context.layers[-1]
-    if address is not None and address[1] == _DNS and not isinstance(top, HttpStream | modes.HttpProxy):
+    tunnelled = isinstance(top, HttpStream | modes.HttpProxy)
+    if address is not None and address[1] == _DNS and not tunnelled and data[:1] != _TLS:
         return None  # mitmproxy's resolver; DNS has rules of its own
     if context.client.transport_protocol == "udp":
         return _datagrams(context, data, enforcer, visit)
     if isinstance(top, modes.HttpProxy):
         # TLS between the client and the proxy itself, before any request.
-        return ClientTLSLayer(context) if data[:1] == b"\x16" else HttpFront(context, HTTPMode.regular)
+        return ClientTLSLayer(context) if data[:1] == _TLS else HttpFront(context, HTTPMode.regular)
     if isinstance(top, ClientTLSLayer):
         if isinstance(context.layers[0], modes.HttpProxy) and len(context.layers) == 2:
             return HttpFront(context, HTTPMode.regular)

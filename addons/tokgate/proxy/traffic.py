@@ -4,7 +4,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final
 
 from mitmproxy.connection import Client
@@ -77,14 +77,11 @@ class Traffic:
         self.enforcer: Enforcer | None = None
         self.place = Place()
         self.visits: Final = Visits()
-        self.certificates: Final = OriginCertificates()
+        self.certificates = OriginCertificates()
         self._own: Final[set[tuple[Any, Any]]] = set()
         """Our end and the far end of each connection to a destination. Our end alone may be a client's as well."""
 
     # Fallbacks, named by the hooks below.
-
-    def _refuse_client(self, client: Client) -> None:
-        client.error = UNCONFIGURED
 
     def _close_or_pass(self, next_layer: NextLayer) -> None:
         """No name could be read: the connection is closed, unless errors let everything pass."""
@@ -107,7 +104,7 @@ class Traffic:
 
     # Hooks, in the order of a connection's life.
 
-    @ends_in(_refuse_client)
+    @ends_in(_nothing)
     def client_connected(self, client: Client) -> None:
         """A client connects: not to the redirected port itself, which would lead in a circle."""
         if self.enforcer is None:
@@ -154,21 +151,19 @@ class Traffic:
     def requestheaders(self, flow: HTTPFlow) -> None:
         """A request can be read, plain or in an opened connection: decide about every name that it shows."""
         if flow.response is not None or flow.error is not None:
-            return
+            return None
         visit = self.visits.of(flow.client_conn)
         visit.spoken()
         if requests.invalid_authority(flow.request) is not None:
-            self._answer(flow, Response.make(400, b"", {"Cache-Control": "no-store"}))
-            return
+            return self._answer(flow, Response.make(400, b"", {"Cache-Control": "no-store"}))
         names = requests.sightings(flow, visit)
         ruling = self._enforcer().judge(visit.client.ip, names)
         if ruling.blocks:
-            self._refuse(flow, visit, names, ruling, Stage.HTTP)
-        else:
-            flow.request.stream = True  # nothing is read of what passes, so nothing has to be held back
-            self._enforcer().enter(
-                ruling, Visibility.DECRYPTED, lambda: requests.observe(flow, visit, names, Stage.HTTP, None)
-            )
+            return self._refuse(flow, visit, names, ruling, Stage.HTTP)
+        flow.request.stream = True  # nothing is read of what passes, so nothing has to be held back
+        seen = partial(requests.observe, flow, visit, names, Stage.HTTP, None)
+        self._enforcer().enter(ruling, Visibility.DECRYPTED, seen)
+        return None
 
     @ends_in(_nothing)
     def responseheaders(self, flow: HTTPFlow) -> None:
@@ -242,7 +237,7 @@ class Traffic:
         implementer = self.place.implementer or contact or f"dns:{self.place.hostname}"
         asked = ruling.judgement.sighting.value
         notice = notice_of(ruling, asked=asked, event="", implementer=implementer, opened=visit.opened)
-        seen = lambda: requests.observe(flow, visit, names, stage, notice.status)  # noqa: E731
+        seen = partial(requests.observe, flow, visit, names, stage, notice.status)
         stamp = self._enforcer().enter(ruling, Visibility.DECRYPTED, seen)
         tongues = flow.request.headers.get("accept-language")
         kind = flow.request.headers.get("accept", "text/plain" if stage is Stage.CONNECT else None)
