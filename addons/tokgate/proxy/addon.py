@@ -14,7 +14,6 @@ from typing import Any, Final
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.connection import Client
 from mitmproxy.proxy import mode_specs
 from whenever import Instant
 
@@ -108,11 +107,6 @@ class Tokgate:
         self._keep(self._close_silent())
         with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread, or no such signal
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
-
-    def client_connected(self, client: Client) -> None:
-        """Nothing passes until there is a policy."""
-        if self.holder is None:
-            client.error = "tokgate has no policy: nothing passes"
 
     def done(self) -> None:
         """End the upkeep and the log; once."""

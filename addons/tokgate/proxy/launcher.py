@@ -97,33 +97,21 @@ async def run(options: RunOptions, say: Callable[[str], None] | None = None) -> 
     say = say or _say
     confdir = options.confdir.expanduser()
     secure_folder(confdir)
-    master = Master(Options())
-    tokgate, servers = Tokgate(), proxyserver.Proxyserver()
+    master, servers = Master(Options()), proxyserver.Proxyserver()
+    tokgate = Tokgate()
     master.addons.add(core.Core(), servers, tokgate, Announcer(tokgate, servers, say))
-    if any(mode.partition(":")[0].partition("@")[0] not in ("regular", "transparent") for mode in options.modes):
+    if any(_type(mode) not in ("regular", "transparent") for mode in options.modes):
         master.addons.add(dns_resolver.DnsResolver())
     master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
+    drain = Drain(master, servers, tokgate, options.drain)
     try:
-        master.options.update(
-            confdir=str(confdir),  # an update, not a start value: only then is the CA there before the first client
-            mode=list(options.modes),
-            listen_host=_listen_host(options),
-            listen_port=options.listen_port,
-            tokgate_policies=str(options.policies),
-            tokgate_log=str(options.log),
-            tokgate_implementer=options.implementer,
-        )
+        _configure(master, options, confdir)
+        secure_folder(confdir)  # the CA has been made by now
+        _end_on_signals(drain)
+        await master.run()
     except exceptions.OptionsError as error:
         say(str(error))
         return 1 if isinstance(error, PolicyRefused) else 3
-    secure_folder(confdir)  # the CA has been made by now
-    drain = Drain(master, servers, tokgate, options.drain)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread
-            loop.add_signal_handler(number, drain.request, signal.Signals(number).name)
-    try:
-        await master.run()
     except SystemExit:  # ErrorCheck: a port is taken, say; it has been logged
         tokgate.stop_reason = "it could not start"
         return 3
@@ -132,11 +120,34 @@ async def run(options: RunOptions, say: Callable[[str], None] | None = None) -> 
     return 0
 
 
+def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
+    master.options.update(
+        confdir=str(confdir),  # an update, not a start value: only then is the CA there before the first client
+        mode=list(options.modes),
+        listen_host=_listen_host(options),
+        listen_port=options.listen_port,
+        tokgate_policies=str(options.policies),
+        tokgate_log=str(options.log),
+        tokgate_implementer=options.implementer,
+    )
+
+
+def _end_on_signals(drain: Drain) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread
+            loop.add_signal_handler(number, drain.request, signal.Signals(number).name)
+
+
 def _listen_host(options: RunOptions) -> str:
     if options.listen_host is not None:
         return options.listen_host
-    explicit = all(mode.partition(":")[0].partition("@")[0] in _LOCAL_MODES for mode in options.modes)
-    return "127.0.0.1" if explicit else ""
+    return "127.0.0.1" if all(_type(mode) in _LOCAL_MODES for mode in options.modes) else ""
+
+
+def _type(mode: str) -> str:
+    """`regular` of `regular@127.0.0.1:8080`."""
+    return mode.partition(":")[0].partition("@")[0]
 
 
 def _say(line: str) -> None:
