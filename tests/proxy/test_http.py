@@ -170,6 +170,7 @@ async def test_page_inside_tls(lab: Lab) -> None:
         assert (await other.get(ALLOWED)).body == b"origin"
 
     assert (page.status, page.headers["content-language"]) == (451, "nl")
+    assert b"app-winkels" not in page.body
     assert page.headers["link"] == '<mailto:desk@example.org>; rel="blocked-by"'
     assert page.headers["cache-control"] == "no-store"
     assert elsewhere.status == 451
@@ -213,6 +214,7 @@ async def test_store_is_inspected(lab: Lab) -> None:
         other = await guest.get(STORE, "/store/apps/details?id=org.example.mail")
 
     assert (banned.status, other.status, other.body) == (451, 200, b"origin")
+    assert b"app stores" in banned.body  # the page doesn't claim that nothing else is opened
     assert lab.records.actions == ["http-request-blocked"]
 
 

@@ -225,6 +225,18 @@ def test_open_ended_and_overdue() -> None:
     assert "was to end on 1 October 2023, 00:00 (Europe/Brussels)" in text
 
 
+@pytest.mark.parametrize("accept", ["text/html", "text/plain"])
+def test_what_is_opened_is_said(accept: str) -> None:
+    """That nothing else is opened is said with the exceptions that the policy makes, and only with these."""
+    words = STRINGS["en"]
+    quiet = compose(NOTICE, accept=accept, accept_language="en").body.decode()
+    told = compose(replace(NOTICE, inspected=True), accept=accept, accept_language="en").body.decode()
+
+    assert words.nothing_else in quiet
+    assert words.nothing_else in told
+    assert (words.inspected in quiet, words.inspected in told) == (False, True)
+
+
 def test_languages_have_the_same_words() -> None:
     """Every language has twelve months and every explanation."""
     for words in STRINGS.values():

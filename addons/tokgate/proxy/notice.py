@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from whenever import Instant
 
 from tokgate.gate.enforcer import Ruling
-from tokgate.policy.bans import Ban
+from tokgate.policy.bans import Ban, EchOuter
 from tokgate.policy.decision import Reason
 from tokgate.policy.snapshot import Track
 
@@ -23,6 +23,9 @@ class Notice:
     overdue: bool = False
     zone: str = "UTC"
     opened: bool = False
+    """This very connection was opened, to show the page."""
+    inspected: bool = False
+    """The policy has other connections opened too, to see what is asked for."""
     event: str
     implementer: str
 
@@ -50,6 +53,7 @@ def notice_of(ruling: Ruling, *, asked: str, event: str, implementer: str, opene
         overdue=decision.reason is Reason.BAN_OVERDUE,
         zone=track.zone if track is not None else network.timezone if network is not None else "UTC",
         opened=opened,
+        inspected=_inspects(ruling),
         event=event,
         implementer=implementer,
     )
@@ -59,3 +63,11 @@ def _track(ruling: Ruling, ban: Ban | None) -> Track | None:
     """The ban in the time zone of the client's network."""
     tracks = [track for track in ruling.snapshot.tracks if ban is not None and track.ban.name == ban.name]
     return next((track for track in tracks if ruling.decision.network in track.networks), None)
+
+
+def _inspects(ruling: Ruling) -> bool:
+    """Whether anything that isn't refused may be opened for clients of this network now."""
+    if ruling.snapshot.settings.ech_outer is EchOuter.INSPECT:
+        return True
+    inspecting = (track for track in ruling.snapshot.tracks if track.ban.inspect_stores)
+    return any(t.schedule.standing(ruling.at).idle is None for t in inspecting if ruling.decision.network in t.networks)

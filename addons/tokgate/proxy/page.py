@@ -168,6 +168,7 @@ def _html(notice: Notice, words: Strings, language: str) -> str:
         description=notice.ban.description if notice.ban is not None else None,
         rows=list(rows(notice, words)),
         opened=notice.opened,
+        inspected=notice.inspected,
     )
 
 
@@ -176,7 +177,7 @@ def _text(notice: Notice, words: Strings) -> str:
     if (why := _why(notice, words)) is not None:
         lines += [why, ""]
     lines += [f"{row.label}: {clean(row.value)}" for row in rows(notice, words)]
-    return "\n".join([*lines, "", words.nothing_else, ""])
+    return "\n".join([*lines, "", words.nothing_else, *([words.inspected] if notice.inspected else []), ""])
 
 
 def _json(notice: Notice, words: Strings, language: str) -> str:
@@ -200,6 +201,8 @@ def _json(notice: Notice, words: Strings, language: str) -> str:
         "since": notice.since and notice.since.format_iso(),
         "until": notice.until and notice.until.format_iso(),
         "overdue": notice.overdue,
+        "opened": notice.opened,
+        "inspected": notice.inspected,
         "zone": notice.zone,
         "reason": notice.reason.value,
         "event": notice.event,

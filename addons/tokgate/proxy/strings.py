@@ -18,6 +18,8 @@ class Strings:
     lead: str
     why: str
     nothing_else: str
+    inspected: str
+    """What the policy opens besides, where it does."""
     opened: str
     asked: str
     service: str
@@ -45,8 +47,9 @@ _EN: Final = Strings(
     refused="Refused",
     lead="Your request to {what} was refused. This is not a fault of your device or of the website.",
     why="Why",
-    nothing_else="Nothing was sent to the website. Only requests to refused services are stopped: "
-    "all other connections pass this network unopened and unread.",
+    nothing_else="Nothing was sent to the website. Encrypted connections to other services pass this network unopened.",
+    inspected="An exception are app stores and connections that hide their destination: "
+    "they can be opened to see which app or name is asked for.",
     opened="To show you this page, the encrypted connection to this one name, and to no other, was ended here.",
     asked="Address asked for",
     service="Service",
@@ -90,8 +93,10 @@ _FR: Final = Strings(
     refused="Refusé",
     lead="Votre requête vers {what} a été refusée. Ni votre appareil ni le site ne sont en panne.",
     why="Pourquoi",
-    nothing_else="Rien n’a été envoyé au site. Seules les requêtes vers les services refusés sont arrêtées : "
-    "toutes les autres connexions traversent ce réseau sans être ouvertes ni lues.",
+    nothing_else="Rien n’a été envoyé au site. Les connexions chiffrées vers d’autres services "
+    "traversent ce réseau sans être ouvertes.",
+    inspected="Font exception les magasins d’applications et les connexions qui cachent leur destination : "
+    "elles peuvent être ouvertes pour savoir quelle application ou quel nom est demandé.",
     opened="Pour afficher cette page, la connexion chiffrée vers ce seul nom, et aucun autre, a été interrompue ici.",
     asked="Adresse demandée",
     service="Service",
@@ -136,8 +141,10 @@ _NL: Final = Strings(
     refused="Geweigerd",
     lead="Uw verzoek aan {what} is geweigerd. Er is niets mis met uw toestel of met de website.",
     why="Waarom",
-    nothing_else="Er is niets naar de website verzonden. Alleen verzoeken aan geweigerde diensten worden "
-    "tegengehouden: alle andere verbindingen passeren dit netwerk ongeopend en ongelezen.",
+    nothing_else="Er is niets naar de website verzonden. Versleutelde verbindingen met andere diensten "
+    "passeren dit netwerk ongeopend.",
+    inspected="Een uitzondering zijn app-winkels en verbindingen die hun bestemming verbergen: "
+    "die kunnen worden geopend om te zien welke app of naam wordt gevraagd.",
     opened="Om u deze pagina te tonen is de versleutelde verbinding met alleen deze naam, "
     "en geen andere, hier beëindigd.",
     asked="Gevraagd adres",
@@ -182,8 +189,10 @@ _DE: Final = Strings(
     refused="Abgelehnt",
     lead="Ihre Anfrage an {what} wurde abgelehnt. Weder Ihr Gerät noch die Website ist gestört.",
     why="Warum",
-    nothing_else="An die Website wurde nichts gesendet. Nur Anfragen an gesperrte Dienste werden angehalten: "
-    "Alle anderen Verbindungen passieren dieses Netz ungeöffnet und ungelesen.",
+    nothing_else="An die Website wurde nichts gesendet. Verschlüsselte Verbindungen zu anderen Diensten "
+    "passieren dieses Netz ungeöffnet.",
+    inspected="Eine Ausnahme sind App-Stores und Verbindungen, die ihr Ziel verbergen: "
+    "Sie können geöffnet werden, um zu sehen, welche App oder welcher Name angefragt wird.",
     opened="Um Ihnen diese Seite zu zeigen, wurde die verschlüsselte Verbindung zu diesem einen Namen, "
     "und zu keinem anderen, hier beendet.",
     asked="Angefragte Adresse",
