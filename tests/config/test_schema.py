@@ -77,6 +77,38 @@ def test_every_key_is_explained() -> None:
     assert [path for path, each in found if not each.get("description") or not each.get("markdownDescription")] == []
 
 
+def offers(node: dict[str, Any], schema: dict[str, Any]) -> bool:
+    """Whether an editor has something to complete a value with."""
+    if "$ref" in node:
+        node = {**schema["$defs"][node["$ref"].rpartition("/")[2]], **node}
+    return bool(node.get("examples") or node.get("enum") or "const" in node or node.get("type") == "boolean")
+
+
+def test_every_key_completes() -> None:
+    """At each key an editor can offer values: an enumeration, true and false, or examples."""
+    schema = policy_schema()
+    assert [path for path, each in properties(schema) if not offers(each, schema)] == []
+
+
+def test_objects_are_closed_and_say_what_they_need() -> None:
+    """An editor marks unknown keys and completes the required ones: every object of the format states both."""
+    schema = policy_schema()
+    for name, each in {"the file": schema, **schema["$defs"]}.items():
+        if each.get("type") == "object":
+            assert each["additionalProperties"] is False, name
+            assert set(each.get("required", ())) <= set(each["properties"]), name
+            assert each["markdownDescription"], name
+
+
+def test_every_enumerated_word_is_explained() -> None:
+    """Beside each word that is offered stands what it means."""
+    for path, each in properties(policy_schema()):
+        if "enum" in each:
+            for key in ("enumDescriptions", "markdownEnumDescriptions"):
+                assert len(each[key]) == len(each["enum"]), path
+                assert all(each[key]), path
+
+
 def test_every_example_is_valid() -> None:
     """The examples that editors offer are accepted by the key that they stand at."""
     schema = policy_schema()

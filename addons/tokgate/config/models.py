@@ -88,8 +88,14 @@ class ServiceModel(_Model):
     """A named set of name patterns, addresses and store listings."""
 
     title: Line | None = Field(default=None, description="What people call it. Default: the name.", examples=["TikTok"])
-    description: Text | None = Field(default=None, description="For those who read the policy.")
-    names: NamesModel = Field(default_factory=NamesModel, description="Which host names belong to it.")
+    description: Text | None = Field(
+        default=None, description="For those who read the policy.", examples=["The app, its site and its API"]
+    )
+    names: NamesModel = Field(
+        default_factory=NamesModel,
+        description="Which host names belong to it.",
+        examples=[{"suffix": ["tiktok.com"], "label": ["tiktok"]}],
+    )
     addresses: list[Cidr] = Field(
         default=[], description="Prefixes that belong to this service alone.", examples=[["192.0.2.0/24"]]
     )
@@ -103,7 +109,7 @@ class ServiceModel(_Model):
 class NetworkModel(_Model):
     """A named set of client addresses with a time zone."""
 
-    title: Line | None = Field(default=None, description="What people call it.")
+    title: Line | None = Field(default=None, description="What people call it.", examples=["Offices of the city"])
     cidrs: list[Cidr] = Field(
         min_length=1,
         description="The clients' prefixes, without host bits.",
@@ -154,8 +160,14 @@ class BanModel(_Model):
         json_schema_extra={"allOf": [{"not": {"required": list(pair)}} for pair in combinations(_ENDS, 2)]}
     )
 
-    title: Line = Field(description="What the ban is called on the page and in the log.")
-    description: Text | None = Field(default=None, description="Shown on the page: what people should know or do.")
+    title: Line = Field(
+        description="What the ban is called on the page and in the log.", examples=["TikTok on work devices"]
+    )
+    description: Text | None = Field(
+        default=None,
+        description="Shown on the page: what people should know or do.",
+        examples=["Please remove the app from devices that the city pays for."],
+    )
     authority: Line | None = Field(
         default=None, description="Who decided.", examples=["Belgian National Security Council"]
     )
@@ -163,7 +175,9 @@ class BanModel(_Model):
         default=None, description="On which legal basis.", examples=["Circular 716 of 17 March 2023"]
     )
     reference: Link | None = Field(
-        default=None, description="Where to read it; shown on the page, logged as `rule.reference`."
+        default=None,
+        description="Where to read it; shown on the page, logged as `rule.reference`.",
+        examples=["https://www.example.org/decisions/12"],
     )
     contact: Line | None = Field(default=None, description="Whom to ask.", examples=["servicedesk@example.org"])
     services: list[Identifier] = Field(
@@ -171,20 +185,27 @@ class BanModel(_Model):
     )
     networks: list[Identifier] = Field(min_length=1, description="For whom: names of networks.", examples=[["offices"]])
     announced: When | None = Field(
-        default=None, description="From when the ban is known, without effect. Default: always."
+        default=None,
+        description="From when the ban is known, without effect. Default: always.",
+        examples=["2023-03-01"],
     )
-    monitor_from: When | None = Field(default=None, description="From when hits are logged, before it starts.")
-    warn_from: When | None = Field(default=None, description="From when people are warned, before it starts.")
+    monitor_from: When | None = Field(
+        default=None, description="From when hits are logged, before it starts.", examples=["2023-03-06"]
+    )
+    warn_from: When | None = Field(
+        default=None, description="From when people are warned, before it starts.", examples=["2023-03-08T08:00"]
+    )
     starts: When = Field(description="From when `action` applies.", examples=["2023-03-10", "2023-03-10T00:00"])
     expires: Expiry | None = Field(
         default=None,
         description="First instant after the ban. Give at most one of `expires`, `duration` and "
         "`last_day`; none: until lifted.",
+        examples=["2023-09-10T00:00", "2023-09-10T00:00+02:00"],
     )
     duration: Lasting | None = Field(
         default=None,
         description="How long it lasts from `starts` (ISO 8601; months are calendar months).",
-        examples=["P6M"],
+        examples=["P6M", "P2W", "PT36H"],
     )
     last_day: Day | None = Field(
         default=None, description="Last day on which it applies, inclusive.", examples=["2023-09-09"]
@@ -193,7 +214,11 @@ class BanModel(_Model):
         default=OnExpiry.LAPSE,
         description="`lapse`: the ban ends. `hold`: it stays in force and is reported as overdue.",
     )
-    windows: list[WindowModel] = Field(default=[], description="When it applies within the week. Default: always.")
+    windows: list[WindowModel] = Field(
+        default=[],
+        description="When it applies within the week. Default: always.",
+        examples=[[{"days": "mon-fri", "from": "08:00", "to": "18:00"}]],
+    )
     action: ActionChoice = Field(
         default=Action.BLOCK,
         description="What is done from `starts` on.",
@@ -212,12 +237,12 @@ class BanModel(_Model):
 class ExemptionModel(_Model):
     """A reasoned hole in one ban for some clients. It always ends."""
 
-    ban: Identifier = Field(description="Name of the ban.")
+    ban: Identifier = Field(description="Name of the ban.", examples=["tiktok-2023"])
     clients: list[Cidr] = Field(min_length=1, description="Who is exempt.", examples=[["10.32.9.0/28"]])
-    starts: When | None = Field(default=None, description="From when. Default: always.")
+    starts: When | None = Field(default=None, description="From when. Default: always.", examples=["2023-06-01T08:00"])
     until: Until = Field(description="First instant at which it no longer holds.", examples=["2023-06-30T18:00"])
     reason: Line = Field(description="Why.", examples=["Monitoring of public statements"])
-    ticket: Line | None = Field(default=None, description="Where the request was made.")
+    ticket: Line | None = Field(default=None, description="Where the request was made.", examples=["REQ-1234"])
 
 
 class SettingsModel(_Model):
@@ -251,7 +276,11 @@ class TestModel(_Model):
     host: Text | None = Field(
         default=None, description="The name it asks for. Default: the host of `url`.", examples=["www.tiktok.com"]
     )
-    url: Link | None = Field(default=None, description="The URL it asks for, where one is seen.")
+    url: Link | None = Field(
+        default=None,
+        description="The URL it asks for, where one is seen.",
+        examples=["https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically"],
+    )
     at: When = Field(
         description="When; without an offset in the zone of the narrowest network that holds the client, else UTC.",
         examples=["2023-03-09T23:59:59+01:00"],
@@ -271,11 +300,54 @@ class PolicyFile(_Model):
     version: Annotated[Literal[1], PlainValidator(_format_version), WithJsonSchema({"const": 1})] = Field(
         default=1, description="Version of the format."
     )
-    services: dict[Identifier, ServiceModel] = Field(default={}, description="What can be banned, by name.")
-    networks: dict[Identifier, NetworkModel] = Field(default={}, description="Who can be under a ban, by name.")
-    bans: dict[Identifier, BanModel] = Field(default={}, description="What is banned for whom and when, by name.")
-    exemptions: dict[Identifier, ExemptionModel] = Field(default={}, description="Time-limited holes in bans, by name.")
-    settings: SettingsModel = Field(
-        default_factory=SettingsModel, description="What holds for the whole policy; each key in one file only."
+    services: dict[Identifier, ServiceModel] = Field(
+        default={},
+        description="What can be banned, by name.",
+        examples=[{"tiktok": {"title": "TikTok", "names": {"suffix": ["tiktok.com"]}}}],
     )
-    tests: list[TestModel] = Field(default=[], description="What the policy must decide, checked by `tokgate check`.")
+    networks: dict[Identifier, NetworkModel] = Field(
+        default={},
+        description="Who can be under a ban, by name.",
+        examples=[{"offices": {"cidrs": ["10.32.0.0/14"], "timezone": "Europe/Brussels"}}],
+    )
+    bans: dict[Identifier, BanModel] = Field(
+        default={},
+        description="What is banned for whom and when, by name.",
+        examples=[
+            {
+                "tiktok-2023": {
+                    "title": "TikTok on work devices",
+                    "services": ["tiktok"],
+                    "networks": ["offices"],
+                    "starts": "2023-03-10T00:00",
+                    "duration": "P6M",
+                }
+            }
+        ],
+    )
+    exemptions: dict[Identifier, ExemptionModel] = Field(
+        default={},
+        description="Time-limited holes in bans, by name.",
+        examples=[
+            {
+                "press-office": {
+                    "ban": "tiktok-2023",
+                    "clients": ["10.32.9.0/28"],
+                    "until": "2023-06-30T18:00",
+                    "reason": "Monitoring of public statements",
+                }
+            }
+        ],
+    )
+    settings: SettingsModel = Field(
+        default_factory=SettingsModel,
+        description="What holds for the whole policy; each key in one file only.",
+        examples=[{"on_error": "block"}],
+    )
+    tests: list[TestModel] = Field(
+        default=[],
+        description="What the policy must decide, checked by `tokgate check`.",
+        examples=[
+            [{"client": "10.32.1.1", "host": "www.tiktok.com", "at": "2023-03-10T00:00+01:00", "expect": "block"}]
+        ],
+    )

@@ -43,8 +43,14 @@ def _one_of[E: StrEnum](*allowed: E) -> PlainValidator:
     return PlainValidator(choose)
 
 
-def _words(*allowed: StrEnum) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "enum": [member.value for member in allowed]})
+def _words(*allowed: StrEnum, meaning: tuple[str, ...]) -> WithJsonSchema:
+    """The words in their order, each with its meaning as editors show it beside the word."""
+    pairs = list(zip(allowed, meaning, strict=True))
+    meanings = [said for _, said in pairs]
+    words = [member.value for member, _ in pairs]
+    return WithJsonSchema(
+        {"type": "string", "enum": words, "enumDescriptions": meanings, "markdownEnumDescriptions": meanings}
+    )
 
 
 _DATE_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}"
@@ -77,14 +83,61 @@ Holidays = Annotated[
 Cidr = Annotated[IPNetwork, PlainValidator(fields.cidr), _string()]
 Client = Annotated[IPAddress, PlainValidator(fields.address), _string()]
 Zone = Annotated[str, PlainValidator(fields.timezone), _string()]
-ExpiryChoice = Annotated[OnExpiry, _one_of(*OnExpiry), _words(*OnExpiry)]
-ActionChoice = Annotated[Action, _one_of(*Action), _words(*Action)]
-ResponseChoice = Annotated[Response, _one_of(Response.REFUSE, Response.PAGE), _words(Response.REFUSE, Response.PAGE)]
-UnknownClientsChoice = Annotated[UnknownClients, _one_of(*UnknownClients), _words(*UnknownClients)]
-OnErrorChoice = Annotated[OnError, _one_of(*OnError), _words(*OnError)]
-MissingSniChoice = Annotated[MissingSni, _one_of(*MissingSni), _words(*MissingSni)]
-EchOuterChoice = Annotated[EchOuter, _one_of(*EchOuter), _words(*EchOuter)]
-VerdictChoice = Annotated[Verdict, _one_of(*Verdict), _words(*Verdict)]
+ExpiryChoice = Annotated[
+    OnExpiry,
+    _one_of(*OnExpiry),
+    _words(*OnExpiry, meaning=("The ban ends.", "The ban stays in force and is reported as overdue.")),
+]
+ActionChoice = Annotated[
+    Action,
+    _one_of(*Action),
+    _words(*Action, meaning=("Refused.", "People are warned and may go on.", "Only logged.")),
+]
+ResponseChoice = Annotated[
+    Response,
+    _one_of(Response.REFUSE, Response.PAGE),
+    _words(
+        Response.REFUSE,
+        Response.PAGE,
+        meaning=(
+            "The connection is refused; nothing is decrypted.",
+            "The banned name only is decrypted, to show a page that says why (status 451).",
+        ),
+    ),
+]
+UnknownClientsChoice = Annotated[
+    UnknownClients,
+    _one_of(*UnknownClients),
+    _words(*UnknownClients, meaning=("All its traffic passes.", "All its traffic is refused.")),
+]
+OnErrorChoice = Annotated[
+    OnError,
+    _one_of(*OnError),
+    _words(*OnError, meaning=("Names of banned services are refused.", "Everything passes.")),
+]
+MissingSniChoice = Annotated[
+    MissingSni,
+    _one_of(*MissingSni),
+    _words(
+        *MissingSni,
+        meaning=(
+            "It passes.",
+            "The address that it goes to decides.",
+            "The certificate that the server shows decides.",
+            "It is refused.",
+        ),
+    ),
+]
+EchOuterChoice = Annotated[
+    EchOuter,
+    _one_of(*EchOuter),
+    _words(*EchOuter, meaning=("It passes.", "It is refused.", "It is decrypted to see the name.")),
+]
+VerdictChoice = Annotated[
+    Verdict,
+    _one_of(*Verdict),
+    _words(*Verdict, meaning=("It passes.", "It passes and is logged.", "People are warned.", "It is refused.")),
+]
 
 SuffixPattern = Annotated[str, PlainValidator(patterns.suffix), _string()]
 ExactPattern = Annotated[str, PlainValidator(patterns.exact), _string()]
