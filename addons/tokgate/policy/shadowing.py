@@ -1,0 +1,126 @@
+"""Bans that another ban makes useless: at every instant of their life it is at least as strict for the same clients.
+
+Only what is certain counts: where windows or exemptions cannot be compared one by one, nothing is said.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from whenever import Instant, Time
+
+from tokgate.policy.bans import Ban, Exemption
+from tokgate.policy.decision import Phase, Verdict
+from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.schedule import Schedule, Span, Window
+from tokgate.policy.snapshot import Snapshot, Track
+
+_VERDICT: Final = {Phase.MONITOR: Verdict.MONITOR, Phase.WARN: Verdict.WARN, Phase.BLOCK: Verdict.BLOCK}
+_DAY_MINUTES: Final = 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """`ban` changes nothing while `by` is there."""
+
+    ban: Ban
+    by: Ban
+
+
+def shadows(snapshot: Snapshot) -> Iterator[Shadow]:
+    """Each useless ban once, with the first ban that makes it so. Of bans that shadow each other one is kept."""
+    by_zone: dict[str, dict[str, Track]] = {}
+    for track in snapshot.tracks:
+        by_zone.setdefault(track.ban.name, {})[track.zone] = track
+    for name, tracks in by_zone.items():
+        ban = snapshot.bans[name]
+        candidates = snapshot.tracks_for(ban.services[0], ban.networks[0])
+        for other in dict.fromkeys(track.ban for track in candidates):
+            if other.name != name and _covers(other, ban):
+                theirs = by_zone[other.name]
+                exemptions = snapshot.policy.exemptions
+                if all(_shadowed(tracks[zone], theirs[zone], exemptions) for zone in tracks):
+                    yield Shadow(ban, other)
+                    break
+
+
+def _covers(other: Ban, ban: Ban) -> bool:
+    """Whether the other ban is for at least the same services and networks, and opens the stores if this one does."""
+    same = set(ban.services) <= set(other.services) and set(ban.networks) <= set(other.networks)
+    return same and (other.inspect_stores or not ban.inspect_stores) and _windows_within(ban.windows, other.windows)
+
+
+def _shadowed(track: Track, by: Track, exemptions: Mapping[str, Exemption]) -> bool:
+    """In one zone: whether `by` is as strict at every instant, and the one that is reported where both are equal."""
+    first = _rank(by) < _rank(track)
+    life: list[Span] = []
+    for span, mine, theirs in _side_by_side(track.schedule, by.schedule):
+        if theirs.severity < mine.severity:
+            return False
+        if mine is theirs is not Verdict.ALLOW and not first:
+            return False  # this ban is the one that people see
+        if mine is not Verdict.ALLOW:
+            life.append(span)
+    return bool(life) and _holes_within(by, track, life, exemptions)
+
+
+def _rank(track: Track) -> tuple[Instant, str]:
+    """Which of equally strict bans goes before the other, as in `decide`."""
+    return track.schedule.starts, track.ban.name
+
+
+def _side_by_side(one: Schedule, other: Schedule) -> Iterator[tuple[Span, Verdict, Verdict]]:
+    """What both schedules say over all time, windows aside."""
+    edges = sorted({Instant.MIN, *(change.at for change in (*one.changes, *other.changes)), Instant.MAX})
+    for start, end in pairwise(edges):
+        yield Span(start, end), _verdict(one, start), _verdict(other, start)
+
+
+def _verdict(schedule: Schedule, at: Instant) -> Verdict:
+    phase = next((change.phase for change in reversed(schedule.changes) if change.at <= at), None)
+    return Verdict.ALLOW if phase is None else _VERDICT.get(phase, Verdict.ALLOW)
+
+
+def _windows_within(inner: tuple[Window, ...], outer: tuple[Window, ...]) -> bool:
+    if not outer:
+        return True
+    return bool(inner) and all(any(_window_within(each, whole) for whole in outer) for each in inner)
+
+
+def _window_within(inner: Window, outer: Window) -> bool:
+    (start, end), (outer_start, outer_end) = _minutes(inner), _minutes(outer)
+    holidays = set(outer.except_holidays) <= set(inner.except_holidays)
+    return inner.days <= outer.days and holidays and outer_start <= start and end <= outer_end
+
+
+def _minutes(window: Window) -> tuple[int, int]:
+    """Start and end from the midnight at which the window's day begins."""
+    start, end = _minute(window.start), _minute(window.end)
+    return start, end if end > start else end + _DAY_MINUTES
+
+
+def _minute(time: Time) -> int:
+    return time.hour * 60 + time.minute
+
+
+def _holes_within(by: Track, track: Track, life: list[Span], exemptions: Mapping[str, Exemption]) -> bool:
+    """Whether every hole in `by`, as far as it meets the life of the other, is a hole in the other as well."""
+    for name, hole in by.exemptions.items():
+        met = [span & hole for span in life]
+        for part in (span for span in met if span.start < span.end):
+            for client in exemptions[name].clients:
+                if not _exempt(client, part, track, exemptions):
+                    return False
+    return True
+
+
+def _exempt(client: IPNetwork, part: Span, track: Track, exemptions: Mapping[str, Exemption]) -> bool:
+    return any(
+        hole.start <= part.start and part.end <= hole.end and any(_inside(client, c) for c in exemptions[name].clients)
+        for name, hole in track.exemptions.items()
+    )
+
+
+def _inside(inner: IPNetwork, outer: IPNetwork) -> bool:
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
