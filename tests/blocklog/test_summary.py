@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocklog.samples import SNAPSHOT, judged, seen, stamp
+from builders import at
+from tokgate.blocklog.folding import Repeats
 from tokgate.blocklog.lifecycle import log_gap, started
 from tokgate.blocklog.line import encode
 from tokgate.blocklog.observation import Endpoint, Stage
 from tokgate.blocklog.reader import Junk, Line
-from tokgate.blocklog.records import traffic_record
+from tokgate.blocklog.records import repeats_record, traffic_record
 from tokgate.blocklog.summary import By, Summariser, summarise
 
 
@@ -109,3 +111,17 @@ def test_every_table_adds_up(given_records: list[dict[str, Any]], max_keys: int,
     for row in summary.tables[By.ACTION].rows:
         assert row.count == actions[row.key[0]]
         assert row.first <= row.last
+
+
+def test_repeats_count_as_what_they_stand_for() -> None:
+    """A record of repeats adds its count and its time span to every table."""
+    first = refusal("192.0.2.7", moment="2023-03-10T11:00:00Z")
+    observation = seen(client=Endpoint("192.0.2.7"))
+    repeats = Repeats(99, at("2023-03-10T11:00:01Z"), at("2023-03-10T11:00:59Z"), first.record["event"]["id"])
+    again = repeats_record(stamp("2023-03-10T11:00:59Z", 2), observation, judged(observation), SNAPSHOT, repeats)
+    assert again is not None
+    summary = summarise([first, line(again)])
+    assert (summary.records, summary.events) == (2, 100)
+    assert all(table.total == 100 for table in summary.tables.values())
+    (row,) = summary.tables[By.ATTEMPT].rows
+    assert (row.count, row.first, row.last) == (100, "2023-03-10T11:00:00.000000Z", "2023-03-10T11:00:59.000000Z")

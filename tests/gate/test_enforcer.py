@@ -1,7 +1,7 @@
 """The enforcer: what is counted, what is recorded, and what it answers when everything below it fails."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 import builders
 from tokgate.blocklog.observation import Endpoint, Observation, Stage, Visibility
 from tokgate.blocklog.stamp import Observer
-from tokgate.gate.enforcer import Enforcer
+from tokgate.gate.enforcer import Enforcer, Ruling
 from tokgate.policy import decide as core
 from tokgate.policy.bans import OnError
 from tokgate.policy.decide import Sighting
@@ -141,3 +141,93 @@ def test_a_sink_that_raises(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None
 
     assert ruling.blocks
     assert enforcer.counters.errors["record"] == 4  # each record, and each record about it
+
+
+@dataclass
+class Clock:
+    """A clock that goes when it is told to."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def a_folding_enforcer(sink: Sink, clock: Clock) -> Enforcer:
+    """An enforcer whose wall clock goes with `clock`."""
+    holder = Holder(builders.snapshot(builders.ban()))
+    observer = Observer(hostname="gateway.example.org", version="0")
+    return Enforcer(holder, sink, observer, now=lambda: NOW.add(seconds=clock.seconds), monotonic=clock)
+
+
+def test_repeats_become_one_record(sink: Sink) -> None:
+    """The first event is told at once, the next ones when their minute is over: how many, and of which record."""
+    clock = Clock()
+    enforcer = a_folding_enforcer(sink, clock)
+    stamps = set()
+    for second in range(60):
+        clock.seconds = second
+        ruling = enforcer.judge(CLIENT, BANNED)
+        if enforcer.repeats(CLIENT, "WWW.clips.example.org", ruling.decision, Stage.TLS, ruling.at):
+            continue
+        stamps.add(enforcer.enter(ruling, Visibility.SNI, seen).id)
+        stamps.add(enforcer.enter(ruling, Visibility.SNI, seen).id)
+        enforcer.settle()
+    assert len(sink) == 1
+    clock.seconds = 60
+    enforcer.settle()
+
+    first, again = sink
+    assert stamps == {first["event"]["id"]}
+    assert again["tokgate"]["repeats"] == {
+        "count": 60,
+        "first": first["@timestamp"],
+        "last": "2023-04-01T12:00:59.000000Z",
+        "of": first["event"]["id"],
+    }
+    assert again["@timestamp"] == "2023-04-01T12:00:59.000000Z"
+    assert "port" not in again["source"]
+    assert (again["event"]["action"], again["tokgate"]["rule"]) == (first["event"]["action"], first["tokgate"]["rule"])
+    assert again["message"].endswith(
+        "This happened 60 times more, from 2023-04-01T12:00:00.000000Z to 2023-04-01T12:00:59.000000Z."
+    )
+    assert sum(enforcer.counters.decisions.values()) == 61
+    assert not enforcer.counters.errors
+
+
+def test_an_end_tells_what_is_open(sink: Sink) -> None:
+    """Closing tells of repeats whose minute isn't over, once."""
+    enforcer = a_folding_enforcer(sink, Clock())
+    ruling = enforcer.judge(CLIENT, BANNED)
+    enforcer.enter(ruling, Visibility.SNI, seen)
+    assert enforcer.repeats(CLIENT, BANNED[0].value, ruling.decision, Stage.TLS, ruling.at)
+    enforcer.close()
+    enforcer.close()
+    assert [record["tokgate"].get("repeats", {}).get("count") for record in sink] == [None, 1]
+
+
+def test_a_dropped_record_opens_no_fold(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the log could not take is never referred to: each event stays one record, and one in the log's gap."""
+    enforcer = a_folding_enforcer(sink, Clock())
+    monkeypatch.setattr(Sink, "put", lambda *_: False)
+    ruling = enforcer.judge(CLIENT, BANNED)
+    enforcer.enter(ruling, Visibility.SNI, seen)
+    assert not enforcer.repeats(CLIENT, BANNED[0].value, ruling.decision, Stage.TLS, ruling.at)
+
+
+def test_other_destinations_of_a_nameless_client_are_not_folded(sink: Sink) -> None:
+    """Where no name was seen, the address is what was asked for."""
+    enforcer = a_folding_enforcer(sink, Clock())
+    for address in ("203.0.113.5", "203.0.113.6", "203.0.113.5"):
+        observation = Observation(
+            client=Endpoint(CLIENT, 1024),
+            destination=Endpoint(address, 443),
+            stage=Stage.TLS,
+            visibility=Visibility.NONE,
+        )
+        ruling = enforcer.judge(CLIENT, BANNED)
+        nameless = Ruling(replace(ruling.judgement, sighting=Sighting(Signal.SNI, "")), ruling.snapshot, ruling.at)
+        enforcer.enter(nameless, Visibility.NONE, lambda seen=observation: seen)  # type: ignore[misc]
+    enforcer.close()
+    assert [record["destination"]["ip"] for record in sink] == ["203.0.113.5", "203.0.113.6", "203.0.113.5"]
+    assert "repeats" in sink[2]["tokgate"]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -31,6 +32,30 @@ def described(seen: Observation, judgement: Judgement) -> str:
     if name:
         return clean(str(normalise(name)), 253)
     return clean(seen.destination.ip) if seen.destination is not None else "a host without a name"
+
+
+def folded_name(seen: Observation, judgement: Judgement) -> str:
+    """What was asked for, as repeats are told apart by it: the domain name, else what was said and the address."""
+    name = normalise(_host_of(judgement.sighting.signal, judgement.sighting.value) or "")
+    if isinstance(name, DomainName):
+        return name.value
+    return f"{name} {seen.destination.ip if seen.destination is not None else ''}"
+
+
+def common(seen: Observation, judgement: Judgement) -> Observation:
+    """What all repeats of an event show alike: no ports, no paths, no fingerprints; an address for want of a name."""
+    by_name = isinstance(normalise(_host_of(judgement.sighting.signal, judgement.sighting.value) or ""), DomainName)
+    destination = seen.destination
+    return replace(
+        seen,
+        client=Endpoint(seen.client.ip),
+        destination=None if by_name or destination is None else Endpoint(destination.ip),
+        names=(judgement.sighting,),
+        tls=None,
+        http=seen.http and replace(seen.http, path=None, user_agent=None),
+        dns=seen.dns and replace(seen.dns, id=None),
+        connection=None,
+    )
 
 
 def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Record:

@@ -11,7 +11,8 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.document import EventAction, Record, clean, frame, pruned, timestamp
-from tokgate.blocklog.evidence import described, observed
+from tokgate.blocklog.evidence import common, described, observed
+from tokgate.blocklog.folding import Repeats
 from tokgate.blocklog.observation import Observation, Stage
 from tokgate.blocklog.stamp import Stamp
 from tokgate.blocklog.wording import by_whom, sentence, term, wall_time
@@ -78,6 +79,20 @@ def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapsh
     record.update(observed(seen, judgement, action))
     record.update(pruned({"rule": _rule(terms.ban, decision, snapshot)}))
     record["tokgate"] |= decided(judgement, terms, snapshot)
+    return record
+
+
+def repeats_record(
+    stamp: Stamp, seen: Observation, judgement: Judgement, snapshot: Snapshot, repeats: Repeats
+) -> Record | None:
+    """The one record that stands for `repeats.count` events like the one with the id `repeats.of`."""
+    record = traffic_record(stamp, common(seen, judgement), judgement, snapshot)
+    if record is None:
+        return None
+    first, last = timestamp(repeats.first), timestamp(repeats.last)
+    times = "once more" if repeats.count == 1 else f"{repeats.count} times more"
+    record["message"] += f" This happened {times}, from {first} to {last}."
+    record["tokgate"]["repeats"] = {"count": repeats.count, "first": first, "last": last, "of": repeats.of}
     return record
 
 

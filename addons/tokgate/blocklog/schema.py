@@ -136,6 +136,9 @@ _TOKGATE: Final = _closed(
         "alpn": TEXTS,
         "ja4": TEXT,
         "ech": FLAG,
+        "repeats": _closed(
+            {"count": POSITIVE, "first": TIME, "last": TIME, "of": UUID}, "count", "first", "last", "of"
+        ),
         # About tokgate itself.
         "policy": _closed(
             {
@@ -253,7 +256,8 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.TLS_OPENED,), {"tls": {"established": True}}),
     ((_A.QUIC_REFUSED,), {"tls": {"established": False}, "network": {"transport": "udp", "protocol": "quic"}}),
     ((_A.CONNECT_REFUSED,), {"http": {"request": ...}, "network": {"protocol": "http"}}),
-    ((_A.HTTP_REQUEST_BLOCKED, _A.HTTP_REQUEST_WARNED), {"http": {"response": {"status_code": ...}}, "url": ...}),
+    ((_A.HTTP_REQUEST_BLOCKED,), {"http": {"response": {"status_code": ...}}, "url": ...}),
+    ((_A.HTTP_REQUEST_WARNED,), {"http": {"request": ...}, "url": ...}),
     ((_A.DNS_QUERY_BLOCKED,), {"dns": {"question": {"name": ...}, "response_code": ...}}),
     ((_A.HTTP_REQUEST_WARNED, _A.CONNECTION_WARNED), {"tokgate": {"verdict": "warn", "mode": "warn", "ban": ...}}),
     ((_A.WOULD_BLOCK,), {"tokgate": {"verdict": "monitor", "mode": "monitor", "ban": ...}}),

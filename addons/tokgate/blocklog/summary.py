@@ -1,10 +1,11 @@
 """Who, what, when, why: counts over the log's records about traffic, exact and in bounded memory.
 
-Each record is counted once in each table, so every table adds up to `events`.
+Each event is counted once in each table, so every table adds up to `events`: a record is one event, or as many as it
+says it stands for.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -57,7 +58,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`records` are all lines that were read, `events` those about traffic; `dropped` is what gap records admit to."""
+    """`records` are all lines that were read, `events` what those about traffic stand for, `dropped` what gaps tell."""
 
     records: int
     events: int
@@ -74,6 +75,13 @@ class _Running:
     first: str
     last: str
 
+    def add(self, other: "_Running") -> None:
+        self.count += other.count
+        if other.first < self.first:
+            self.first = other.first
+        if other.last > self.last:
+            self.last = other.last
+
 
 @dataclass(slots=True)
 class _Counter:
@@ -81,18 +89,14 @@ class _Counter:
     running: dict[tuple[str, ...], _Running] = field(default_factory=dict)
     other: int = 0
 
-    def add(self, key: tuple[str, ...], at: str) -> None:
+    def add(self, key: tuple[str, ...], met: _Running) -> None:
         found = self.running.get(key)
         if found is not None:
-            found.count += 1
-            if at < found.first:
-                found.first = at
-            elif at > found.last:
-                found.last = at
+            found.add(met)
         elif len(self.running) < self.limit:
-            self.running[key] = _Running(1, at, at)
+            self.running[key] = replace(met)
         else:
-            self.other += 1
+            self.other += met.count
 
     def table(self, top: int | None) -> Table:
         order = sorted(self.running.items(), key=lambda item: (-item[1].count, item[0]))
@@ -134,6 +138,18 @@ _KEYS: Final[dict[By, Callable[[Record], str]]] = {
     By.ACTION: _of("event", "action"),
     By.VERDICT: _of("tokgate", "verdict"),
 }
+
+
+def _met(record: Record) -> _Running:
+    """How many events a record stands for, from when to when: itself, or repeats of an earlier one (folding.py)."""
+    at = text_at(record, "@timestamp") or ""
+    count = value_at(record, "tokgate", "repeats", "count")
+    if type(count) is not int or count < 1:
+        return _Running(1, at, at)
+    first, last = (text_at(record, "tokgate", "repeats", end) or at for end in ("first", "last"))
+    return _Running(count, min(first, last), max(first, last))
+
+
 _TRAFFIC: Final = frozenset(action.value for action in TRAFFIC)
 
 
@@ -143,9 +159,8 @@ class Summariser:
     def __init__(self, max_keys: int = MAX_KEYS) -> None:
         """Nothing counted yet."""
         self._counters: Final = {by: _Counter(max_keys) for by in By}
-        self._records = self._events = self._junk = self._dropped = 0
-        self._first: str | None = None
-        self._last: str | None = None
+        self._records = self._junk = self._dropped = 0
+        self._all: _Running | None = None
 
     def add(self, line: Line | Junk) -> None:
         """Count a line."""
@@ -160,20 +175,24 @@ class Summariser:
             self._dropped += dropped if isinstance(dropped, int) else 0
         if action not in _TRAFFIC:
             return
-        self._events += 1
-        at = text_at(record, "@timestamp") or ""
-        self._first = at if self._first is None else min(self._first, at)
-        self._last = at if self._last is None else max(self._last, at)
+        met = _met(record)
+        if self._all is None:
+            self._all = replace(met)
+        else:
+            self._all.add(met)
         keys = {by: key(record) for by, key in _KEYS.items()}
         for by, text in keys.items():
-            self._counters[by].add((text,), at)
+            self._counters[by].add((text,), met)
         attempt = (keys[By.CLIENT], keys[By.NAME], keys[By.BAN], keys[By.NETWORK])
-        self._counters[By.ATTEMPT].add(attempt, at)
+        self._counters[By.ATTEMPT].add(attempt, met)
 
     def summary(self, top: int | None = None) -> Summary:
         """What was counted; each table cut to its `top` most frequent rows, the rest in `other`."""
         tables = {by: counter.table(top) for by, counter in self._counters.items()}
-        return Summary(self._records, self._events, self._junk, self._dropped, self._first, self._last, tables)
+        met = self._all
+        if met is None:
+            return Summary(self._records, 0, self._junk, self._dropped, None, None, tables)
+        return Summary(self._records, met.count, self._junk, self._dropped, met.first, met.last, tables)
 
 
 def summarise(lines: Iterable[Line | Junk], *, top: int | None = None, max_keys: int = MAX_KEYS) -> Summary:

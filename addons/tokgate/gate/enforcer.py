@@ -3,7 +3,8 @@
 All that carries traffic goes through here, so that a failing decision is never a silent pass.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -11,8 +12,10 @@ from whenever import Instant
 
 from tokgate.blocklog import lifecycle
 from tokgate.blocklog.document import Record
-from tokgate.blocklog.observation import Observation, Visibility
-from tokgate.blocklog.records import traffic_record
+from tokgate.blocklog.evidence import folded_name
+from tokgate.blocklog.folding import Fold, Folding, key_of
+from tokgate.blocklog.observation import Observation, Stage, Visibility
+from tokgate.blocklog.records import repeats_record, traffic_record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
 from tokgate.gate.counters import Counters
 from tokgate.policy import decide as core
@@ -58,8 +61,21 @@ class Ruling:
         return self.judgement.decision.verdict is Verdict.BLOCK
 
 
+@dataclass(frozen=True, slots=True)
+class _First:
+    """An event that was recorded: what its repeats will be told by."""
+
+    stamp: Stamp
+    seen: Observation
+    ruling: Ruling
+    visibility: Visibility
+
+
 class Enforcer:
-    """Decides about live traffic with the policy in force now. Never raises."""
+    """Decides about live traffic with the policy in force now. Never raises.
+
+    Whoever has one calls `settle` about once a second, and `close` at the end: repeats are told then.
+    """
 
     def __init__(
         self,
@@ -69,13 +85,16 @@ class Enforcer:
         *,
         counters: Counters | None = None,
         now: Callable[[], Instant] = Instant.now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`now` is the wall clock: bans begin and end by it, however it jumps."""
+        """`now` is the wall clock: bans begin and end by it, however it jumps. Repeats fold by `monotonic`."""
         self.counters: Final = counters if counters is not None else Counters()
         self._source: Final = source
         self._sink: Final = sink
         self._observer: Final = observer
         self._now: Final = now
+        self._monotonic: Final = monotonic
+        self._folding: Final[Folding[_First]] = Folding()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -101,26 +120,43 @@ class Enforcer:
         decision, sighting = max(decisions, key=lambda pair: pair[0].verdict.severity)
         return Ruling(Judgement(decision, sighting, mismatch=False), snapshot, at)
 
+    def repeats(self, client: str, name: str, decision: Decision, stage: Stage, at: Instant) -> bool:
+        """Whether this event repeats one that was recorded within the last minute; if so it is counted, all of it.
+
+        The quick way for a carrier that has a decision and nothing else to tell: after True it carries the decision
+        out and builds nothing. `name` is the one that was decided about; what else the connection showed goes unnoted.
+        """
+        return self._folding.repeat(key_of(client, name.lower(), decision, stage), at) is not None
+
     def enter(
         self, ruling: Ruling, visibility: Visibility, observe: Callable[[], Observation], *, allowed: bool = True
     ) -> Stamp:
         """Count what was decided and write its record if it is worth one. The stamp is the record's, for the page.
 
-        `observe` is called only if there may be a record; without `allowed`, traffic that passes isn't counted either:
-        it will be, at a later stage of the same connection.
+        A repeat is only counted, and has the stamp of the first record. `observe` is called only if there may be a
+        record. Without `allowed`, what passes isn't counted: it will be, at a later stage of the same connection.
         """
         decision = ruling.decision
-        stamp = new_stamp(ruling.at, self._observer) if _notable(ruling) else Stamp("", ruling.at, self._observer)
         if ruling.blocks or allowed:
             self.counters.count(decision.network, visibility, decision.verdict)
-        if stamp.id:
-            try:
-                record = traffic_record(stamp, observe(), ruling.judgement, ruling.snapshot)
-                if record is not None:
-                    self._sink.put(record)
-            except Exception as error:  # a record that can't be made must not change what happens to the traffic
-                self.failed("record", error)
-        return stamp
+        if not _notable(ruling):
+            return Stamp("", ruling.at, self._observer)
+        stamp = new_stamp(ruling.at, self._observer)
+        try:
+            return self._record(_First(stamp, observe(), ruling, visibility))
+        except Exception as error:  # a record that can't be made must not change what happens to the traffic
+            self.failed("record", error)
+            return stamp
+
+    def settle(self) -> None:
+        """Tell of the repeats whose minute is over, and add what was counted the quick way to the counters."""
+        self._count_repeats()
+        self._tell(self._folding.due(self._monotonic()))
+
+    def close(self) -> None:
+        """Tell of all repeats now. To be called before the sink is closed."""
+        self._count_repeats()
+        self._tell(self._folding.close())
 
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log an internal error; never raises."""
@@ -136,6 +172,45 @@ class Enforcer:
             self._sink.put(build(new_stamp(self._now(), self._observer)))
         except Exception as error:
             self.failed("record", error)
+
+    def _record(self, event: _First) -> Stamp:
+        """Write an event's record, or count it as a repeat. The stamp is the one to be found in the log."""
+        seen, ruling = event.seen, event.ruling
+        judgement = ruling.judgement
+        name = folded_name(seen, judgement)
+        key = key_of(seen.client.ip, name, ruling.decision, seen.stage, opened=seen.opened, mismatch=judgement.mismatch)
+        now = self._monotonic()
+        self._tell(self._folding.due(now))
+        fold = self._folding.repeat(key, ruling.at, taken=True)
+        if fold is not None:
+            return fold.event.stamp
+        record = traffic_record(event.stamp, seen, judgement, ruling.snapshot)
+        if record is not None and self._sink.put(record):  # a dropped record can't be referred to
+            closed = self._folding.open(key, event, now)
+            if closed is not None:
+                self._tell(iter((closed,)))
+        return event.stamp
+
+    def _tell(self, folds: Iterator[Fold[_First]]) -> None:
+        """Write what closed folds have to tell."""
+        for fold in folds:
+            event = fold.event
+            repeats = fold.repeats(event.stamp.id)
+            if repeats is None:
+                continue
+            ruling = event.ruling
+            try:
+                stamp = new_stamp(repeats.last, self._observer)
+                record = repeats_record(stamp, event.seen, ruling.judgement, ruling.snapshot, repeats)
+                if record is not None:
+                    self._sink.put(record)
+            except Exception as error:
+                self.failed("record", error)
+
+    def _count_repeats(self) -> None:
+        for fold, number in self._folding.take():
+            ruling = fold.event.ruling
+            self.counters.count(ruling.decision.network, fold.event.visibility, ruling.decision.verdict, number)
 
 
 def _notable(ruling: Ruling) -> bool:
