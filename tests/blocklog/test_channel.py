@@ -80,7 +80,7 @@ def test_the_end_and_junk(ends: tuple[RecordSender, socket.socket]) -> None:
     """What is no record is an error; when all senders have gone, that is told."""
     write, read = channel()
     write.send(b"[]")
-    with pytest.raises(ValueError, match="no object"):
+    with pytest.raises(ValueError, match="not a JSON object"):
         receive(read)
     write.close()
     assert receive(read) is None

@@ -5,7 +5,6 @@ a bound and tried again, what goes beyond is counted, and the count becomes a ga
 """
 
 import contextlib
-import json
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from whenever import Instant
 
 from tokgate.blocklog import lifecycle
 from tokgate.blocklog.document import Record
+from tokgate.blocklog.line import decode, encode
 from tokgate.blocklog.stamp import Observer, new_stamp
 
 MAX_RECORD: Final = 128 * 1024
@@ -48,7 +48,7 @@ class RecordSender:
 
     def put(self, record: Record) -> bool:
         """Send a record, or keep it for later; False if it had to be dropped, and was counted."""
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+        line = encode(record)
         if len(self._kept) >= KEPT or len(line) > MAX_RECORD:
             self.dropped += 1
             self._gap = (1, self._now()) if self._gap is None else (self._gap[0] + 1, self._gap[1])
@@ -90,7 +90,4 @@ def receive(sock: socket.socket) -> Record | None:
     datagram = sock.recv(MAX_RECORD)
     if not datagram:
         return None
-    record = json.loads(datagram)
-    if not isinstance(record, dict):
-        raise ValueError("a record is no object")
-    return record
+    return decode(datagram)

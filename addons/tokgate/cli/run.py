@@ -3,10 +3,16 @@
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
+from tokgate.blocklog.writer import DEFAULT_LOG
+from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.policies import add_policies_option
+from tokgate.gate.endpoints import Endpoint, endpoints, is_gate_mode
+from tokgate.gate.overview import say
+from tokgate.proxy.keys import DEFAULT_CONFDIR
 
 EPILOG = """\
 examples:
@@ -14,6 +20,10 @@ examples:
   tokgate run --mode transparent                 behind the redirection that `tokgate ruleset` prints
   tokgate run --mode regular@8080 --mode transparent@8443
                                                  both
+  tokgate run --mode gate                        redirected clients through gates, one a core, in front of mitmproxy
+  tokgate run --mode gate@8443 --mode gate:explicit@8080
+                                                 redirected and explicit clients (gate:tproxy for nftables tproxy)
+  tokgate run --mode gate:explicit --single      one gate and mitmproxy in one process
 
 SIGHUP reads the policies again and reopens the log. SIGTERM takes no new connections and lets the open ones finish;
 a second one ends at once."""
@@ -27,7 +37,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--mode",
         metavar="MODE[@[HOST:]PORT]",
         action="append",
-        help="regular (default), transparent, socks5, wireguard, local, dns; may be given several times",
+        help="gate, gate:tproxy, gate:explicit (the fast path), or regular (default), transparent, socks5, wireguard, "
+        "local, dns; may be given several times",
+    )
+    parser.add_argument("--workers", metavar="N", type=_count, help="gates (default: one a core)")
+    parser.add_argument(
+        "--openers", metavar="N", type=_count, default=1, help="mitmproxy processes behind the gates (default: 1)"
+    )
+    parser.add_argument("--single", action="store_true", help="a gate and mitmproxy in one process")
+    parser.add_argument(
+        "--mark",
+        metavar="N",
+        type=lambda text: int(text, 0),
+        help="firewall mark on the gates' own connections",
     )
     add_policies_option(parser)
     parser.add_argument("--log", metavar="FILE", type=Path, help="block log (default: ./block.ndjson)")
@@ -51,21 +73,53 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Run the proxy until a signal ends it."""
-    from tokgate.blocklog.writer import DEFAULT_LOG
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="tokgate: %(levelname)s: %(message)s")
+    modes = tuple(args.mode or ("regular",))
+    gates = [is_gate_mode(mode) for mode in modes]
+    if not any(gates):
+        return _run_mitmproxy(args, modes)
+    if not all(gates):
+        raise CommandError("gates and mitmproxy's own modes are separate: start tokgate twice", Exit.USAGE)
+    try:
+        places = endpoints(modes, args.listen_host, args.listen_port)
+    except ValueError as error:
+        raise CommandError(str(error), Exit.USAGE) from error
+    return _run_mitmproxy(args, ("gate",), places) if args.single else _supervise(args, places)
+
+
+def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...], gate: tuple[Endpoint, ...] = ()) -> int:
     from tokgate.proxy import launcher
 
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="tokgate: %(levelname)s: %(message)s")
     options = launcher.RunOptions(
-        modes=tuple(args.mode or ("regular",)),
+        modes=modes,
         policies=args.policies,
         log=args.log or DEFAULT_LOG,
         listen_host=args.listen_host,
-        listen_port=args.listen_port,
-        confdir=args.confdir or launcher.DEFAULT_CONFDIR,
+        listen_port=None if gate else args.listen_port,
+        confdir=args.confdir or DEFAULT_CONFDIR,
         drain=args.drain,
         implementer=args.implementer,
+        gate=gate,
+        mark=args.mark,
     )
     return asyncio.run(launcher.run(options))
+
+
+def _supervise(args: argparse.Namespace, places: tuple[Endpoint, ...]) -> int:
+    from tokgate.proxy.supervisor import SuperviseOptions, supervise
+
+    options = SuperviseOptions(
+        endpoints=places,
+        policies=args.policies,
+        log=args.log or DEFAULT_LOG,
+        confdir=(args.confdir or DEFAULT_CONFDIR).expanduser(),
+        workers=args.workers or len(os.sched_getaffinity(0)),
+        openers=args.openers,
+        drain=args.drain,
+        implementer=args.implementer,
+        mark=args.mark,
+    )
+    return supervise(options, say)
 
 
 def _port(text: str) -> int:
@@ -73,6 +127,13 @@ def _port(text: str) -> int:
     if not 0 <= port < 65536:
         raise ValueError
     return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 1024:
+        raise ValueError
+    return count
 
 
 def _seconds(text: str) -> float:

@@ -93,10 +93,9 @@ def admit_unreadable(enforcer: Enforcer, arrival: Arrival) -> Admission:
     admission = admit_bytes(enforcer, arrival)
     if not admission.ruling.blocks:
         ruling = _refused_if_banned(enforcer, arrival, admission.ruling, Reason.INVALID_HOST)
-        admission = replace(admission, ruling=ruling)
-    return replace(
-        admission, passage=passage_of(admission.ruling.decision), stage=Stage.TLS, visibility=Visibility.NONE
-    )
+        passage = Passage.REFUSE if ruling.blocks else Passage.PASS  # no page: nothing can be opened here
+        admission = replace(admission, ruling=ruling, passage=passage)
+    return replace(admission, stage=Stage.TLS, visibility=Visibility.NONE)
 
 
 def admit_bytes(enforcer: Enforcer, arrival: Arrival) -> Admission:

@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
@@ -18,15 +18,17 @@ from mitmproxy.proxy import mode_specs
 from whenever import Instant
 
 from tokgate.blocklog import lifecycle
-from tokgate.blocklog.stamp import this_observer
+from tokgate.blocklog.health import Health as LogHealth
+from tokgate.blocklog.stamp import Observer, this_observer
 from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
 from tokgate.config.diagnostics import Level, render
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 from tokgate.gate import phases
 from tokgate.gate.counters import Counters
-from tokgate.gate.enforcer import Enforcer
+from tokgate.gate.enforcer import Enforcer, RecordSink
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Transition
+from tokgate.proxy.adoption import GateMode
 from tokgate.proxy.health import Health
 from tokgate.proxy.insist import insist, refuse_forbidden
 from tokgate.proxy.traffic import Place, Traffic
@@ -45,7 +47,40 @@ _MODES: Final = (
     mode_specs.LocalMode,
     mode_specs.TunMode,
     mode_specs.DnsMode,
+    GateMode,
 )
+
+
+class Log(RecordSink, Protocol):
+    """Where records go, with what its keeper needs: `blocklog.writer.LogWriter`, or a way to another process's."""
+
+    @property
+    def path(self) -> Path:
+        """Where the records end up, for messages."""
+        ...
+
+    def start(self) -> None:
+        """Open. Raises OSError if that is in vain."""
+        ...
+
+    def reopen(self) -> None:
+        """Look whether the path leads to another file."""
+        ...
+
+    def health(self) -> LogHealth:
+        """How it fares."""
+        ...
+
+    def close(self, deadline: float) -> bool:
+        """Write what is left within `deadline` seconds; False if records were lost."""
+        ...
+
+
+LogFor = Callable[[Path, Observer], Log]
+"""Makes the log for a path."""
+
+PolicyFor = Callable[[Path, Instant], PolicyHolder]
+"""Opens the policy in a folder. Raises PolicyError."""
 
 
 class PolicyRefused(exceptions.OptionsError):
@@ -57,16 +92,30 @@ class Tokgate:
 
     name = "tokgate"
 
-    def __init__(self, *, now: Callable[[], Instant] = Instant.now, patience: float = PATIENCE) -> None:
-        """`now` is the wall clock; `patience` in seconds."""
+    def __init__(
+        self,
+        *,
+        now: Callable[[], Instant] = Instant.now,
+        patience: float = PATIENCE,
+        worker: str | None = None,
+        log_for: LogFor = LogWriter,
+        policy_for: PolicyFor = open_policy,
+    ) -> None:
+        """`now` is the wall clock; `patience` in seconds.
+
+        A `worker` is one of several processes: what concerns all of them is recorded by their supervisor.
+        """
         self.traffic: Final = Traffic()
         self.addons: Final = [self.traffic]
         self.counters: Final = Counters()
         self.holder: PolicyHolder | None = None
-        self.log: LogWriter | None = None
+        self.log: Log | None = None
         self.stop_reason = "asked to"
         self._now: Final = now
         self._patience: Final = patience
+        self._worker: Final = worker
+        self._log_for: Final = log_for
+        self._policy_for: Final = policy_for
         self._started_at: Final = now()
         self._opened: tuple[str, str] | None = None
         self._version = ""
@@ -103,7 +152,8 @@ class Tokgate:
         if self.holder is None:
             return
         self._keep(self.holder.watch())
-        self._keep(phases.follow(self.holder, self._phase_changed, self._now))
+        if self._worker is None:
+            self._keep(phases.follow(self.holder, self._phase_changed, self._now))
         self._keep(self._close_silent())
         with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread, or no such signal
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
@@ -114,7 +164,9 @@ class Tokgate:
             task.cancel()
         log, self.log = self.log, None
         if log is not None:
-            self._enforcer().write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), self.stop_reason))
+            self._enforcer().close()
+            if self._worker is None:
+                self._enforcer().write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), self.stop_reason))
             if not log.close(LOG_DEADLINE):
                 logger.error("the block log could not be written to its end: see %s", log.path)
 
@@ -149,11 +201,11 @@ class Tokgate:
 
     def _open(self, policies: Path, log: Path) -> None:
         try:
-            self.holder = open_policy(policies, self._now())
+            self.holder = self._policy_for(policies, self._now())
         except PolicyError as error:
             raise PolicyRefused(f"there is no valid policy to start with:\n{error}") from None
-        observer = this_observer()
-        self.log = LogWriter(log, observer, clock=self._now)
+        observer = this_observer(self._worker)
+        self.log = self._log_for(log, observer)
         try:
             self.log.start()
         except OSError as error:  # another process writes it
@@ -161,6 +213,8 @@ class Tokgate:
             raise exceptions.OptionsError(f"tokgate can't write its log {log}: {error}") from error
         enforcer = Enforcer(self.holder, self.log, observer, counters=self.counters, now=self._now)
         self.traffic.enforcer = enforcer
+        if self._worker is not None:
+            return
         policy = self.holder.snapshot.policy
         enforcer.write(lambda stamp: lifecycle.started(stamp, os.getpid(), policy))
         self._version = policy.version
@@ -189,6 +243,7 @@ class Tokgate:
     async def _close_silent(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._patience / 2))
+            self._enforcer().settle()
             await self.traffic.close_silent(self._patience)
 
     async def _reload(self, holder: PolicyHolder) -> None:

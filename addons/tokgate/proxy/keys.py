@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+DEFAULT_CONFDIR: Final = Path("~/.tokgate")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _KEYS: Final = ("mitmproxy-ca.pem", "mitmproxy-ca.p12")
 """The files in which mitmproxy keeps the CA's private key."""

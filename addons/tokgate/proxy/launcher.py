@@ -5,10 +5,10 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +18,19 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 from whenever import Instant
 
-from tokgate.blocklog.writer import DEFAULT_LOG
-from tokgate.proxy.addon import PolicyRefused, Tokgate
+from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
+from tokgate.config.reload import open_policy
+from tokgate.gate.endpoints import Endpoint
+from tokgate.gate.gate import Limits
+from tokgate.gate.overview import say
+from tokgate.proxy.addon import LogFor, PolicyFor, PolicyRefused, Tokgate
 from tokgate.proxy.announcement import announcement
 from tokgate.proxy.certificates import NarrowCertificates
-from tokgate.proxy.keys import secure_folder
+from tokgate.proxy.keys import DEFAULT_CONFDIR, secure_folder
+from tokgate.proxy.local_gate import LocalGate
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_CONFDIR: Final = Path("~/.tokgate")
 _LOCAL_MODES: Final = ("regular", "socks5", "dns")
 """Modes whose clients name the proxy themselves: on loopback unless something else is asked for."""
 
@@ -43,6 +47,16 @@ class RunOptions:
     confdir: Path = DEFAULT_CONFDIR
     drain: float = 30.0
     implementer: str = ""
+    worker: str | None = None
+    """The name of this process among several, under a supervisor."""
+    log_for: LogFor = LogWriter
+    policy_for: PolicyFor = open_policy
+    until: int | None = None
+    """A descriptor; when it ends, the proxy drains as after SIGTERM."""
+    gate: tuple[Endpoint, ...] = ()
+    """Where a gate in this process listens; then `gate` is among the modes."""
+    limits: Limits | None = None
+    mark: int | None = None
 
 
 class Announcer:
@@ -65,11 +79,19 @@ class Announcer:
 class Drain:
     """Ends the proxy in order: no new connections, those that are open may finish within a deadline."""
 
-    def __init__(self, master: Master, servers: proxyserver.Proxyserver, tokgate: Tokgate, deadline: float) -> None:
+    def __init__(
+        self,
+        master: Master,
+        servers: proxyserver.Proxyserver,
+        tokgate: Tokgate,
+        deadline: float,
+        gate: LocalGate | None = None,
+    ) -> None:
         self._master: Final = master
         self._servers: Final = servers
         self._tokgate: Final = tokgate
         self._deadline: Final = deadline
+        self._gate: Final = gate
         self._task: asyncio.Task[None] | None = None
 
     def request(self, reason: str) -> None:
@@ -83,31 +105,43 @@ class Drain:
     async def _run(self) -> None:
         give_up = time.monotonic() + self._deadline
         try:
-            await self._servers.servers.update([])
-            while self._servers.connections and time.monotonic() < give_up:
+            if self._gate is not None:
+                self._gate.stop_accepting()
+            else:
+                await self._servers.servers.update([])
+            while self._open() and time.monotonic() < give_up:
                 await asyncio.sleep(0.05)
-            if self._servers.connections:
-                logger.warning("ending with %d connections still open", len(self._servers.connections))
+            if left := self._open():
+                logger.warning("ending with %d connections still open", left)
         finally:
             self._master.shutdown()
 
+    def _open(self) -> int:
+        """Connections that are still served."""
+        return len(self._servers.connections) + (self._gate.open_connections if self._gate is not None else 0)
 
-async def run(options: RunOptions, say: Callable[[str], None] | None = None) -> int:
+
+async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     """Run until SIGTERM or SIGINT; the exit code: 0, 1 for an invalid policy, 3 for an environment that won't do."""
-    say = say or _say
     confdir = options.confdir.expanduser()
     secure_folder(confdir)
     master, servers = Master(Options()), proxyserver.Proxyserver()
-    tokgate = Tokgate()
-    master.addons.add(core.Core(), servers, tokgate, Announcer(tokgate, servers, say))
+    tokgate = Tokgate(worker=options.worker, log_for=options.log_for, policy_for=options.policy_for)
+    master.addons.add(core.Core(), servers, tokgate)
+    if not options.gate:
+        master.addons.add(Announcer(tokgate, servers, say))
     if any(_type(mode) not in ("regular", "transparent") for mode in options.modes):
         master.addons.add(dns_resolver.DnsResolver())
     master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
-    drain = Drain(master, servers, tokgate, options.drain)
+    gate = None
+    if options.gate:
+        gate = LocalGate(tokgate, options.gate, say, limits=options.limits, mark=options.mark)
+        master.addons.add(gate)
+    drain = Drain(master, servers, tokgate, options.drain, gate)
     try:
         _configure(master, options, confdir)
         secure_folder(confdir)  # the CA has been made by now
-        _end_on_signals(drain)
+        _end_on_request(drain, options.until)
         await master.run()
     except exceptions.OptionsError as error:
         say(str(error))
@@ -132,11 +166,18 @@ def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
     )
 
 
-def _end_on_signals(drain: Drain) -> None:
+def _end_on_request(drain: Drain, until: int | None) -> None:
     loop = asyncio.get_running_loop()
+    if until is not None:
+        loop.add_reader(until, partial(_orphaned, loop, until, drain))
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread
             loop.add_signal_handler(number, drain.request, signal.Signals(number).name)
+
+
+def _orphaned(loop: asyncio.AbstractEventLoop, until: int, drain: Drain) -> None:
+    loop.remove_reader(until)
+    drain.request("its supervisor is gone")
 
 
 def _listen_host(options: RunOptions) -> str:
@@ -148,8 +189,3 @@ def _listen_host(options: RunOptions) -> str:
 def _type(mode: str) -> str:
     """`regular` of `regular@127.0.0.1:8080`."""
     return mode.partition(":")[0].partition("@")[0]
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"tokgate: {line}\n" if not line.startswith(" ") else f"{line}\n")
-    sys.stderr.flush()

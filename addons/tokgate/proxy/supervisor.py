@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import select
 import signal
 import socket
@@ -31,7 +32,9 @@ from tokgate.blocklog.stamp import Observer, Stamp, new_stamp, this_observer
 from tokgate.config.diagnostics import Level, render
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 from tokgate.gate import handover, phases
+from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Limits
+from tokgate.gate.overview import dialled, overview
 from tokgate.gate.process import RETIRE, GateProcess, Inheritance
 from tokgate.gate.sockets import Entry, Listener, listen
 
@@ -52,15 +55,6 @@ class Role(StrEnum):
     GATE = "gate"
     OPENER = "opener"
     COLLECTOR = "collector"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where gates listen, and how clients come there."""
-
-    host: str
-    port: int
-    entry: Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +153,10 @@ class Supervisor:
                 try:
                     listener = listen(endpoint.host, ports.get(endpoint, endpoint.port), endpoint.entry)
                 except OSError as error:
-                    if ":" in endpoint.host and len(self._options.endpoints) > 1 and not socket.has_dualstack_ipv6():
-                        logger.warning("no IPv6 here: %s", error)
-                        continue
-                    raise
+                    if not endpoint.optional:
+                        raise
+                    logger.warning("not listening on %s: %s", endpoint.host, error)
+                    continue
                 ports[endpoint] = listener.port
                 opened.append(listener)
             self._listeners.append(tuple(opened))
@@ -188,6 +182,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        os.setpgid(0, 0)  # what the terminal sends is for the supervisor, which tells us in its own way
         os.close(self._lifeline_in)
         observer = this_observer(f"{role.value}-{slot}")
         if role is Role.COLLECTOR:
@@ -216,13 +211,17 @@ class Supervisor:
     def _exec_opener(self, slot: int) -> None:
         """Become an opener: a fresh interpreter, since mitmproxy must not be in the processes that fork."""
         options = self._options
-        descriptors = (self._openers_out.fileno(), self._records_in.fileno(), self._lifeline_out)
+        policy = os.memfd_create("tokgate-policy")
+        with os.fdopen(os.dup(policy), "wb") as file:
+            pickle.dump(self._holder.snapshot.policy, file)
+        descriptors = (self._openers_out.fileno(), self._records_in.fileno(), self._lifeline_out, policy)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
         given = {
             "handovers": descriptors[0],
             "records": descriptors[1],
             "lifeline": descriptors[2],
+            "policy": descriptors[3],
             "name": f"{Role.OPENER.value}-{slot}",
             "policies": str(options.policies),
             "confdir": str(options.confdir),
@@ -232,11 +231,14 @@ class Supervisor:
         os.execv(sys.executable, [sys.executable, "-m", "tokgate.proxy.opener", json.dumps(given)])
 
     def _announce(self) -> None:
-        shown = []
+        proxy = None
         for listener in self._listeners[0]:
-            host, port = listener.socket.getsockname()[:2]
-            shown.append(f"{listener.entry.value} {f'[{host}]' if ':' in host else host}:{port}")
-        self._say(f"gate: {', '.join(shown)}; {self._options.workers} gates, {self._options.openers} openers")
+            where = dialled(*listener.socket.getsockname()[:2])
+            self._say(f"gate: {listener.entry.value} clients on {where}")
+            if listener.entry is Entry.EXPLICIT:
+                proxy = proxy or f"http://{where}"
+        for line in overview(self._holder.snapshot, Instant.now(), proxy):
+            self._say(line)
 
     # -- signals
 
@@ -316,8 +318,10 @@ class Supervisor:
         self._reload_wanted = False
         before = self._holder.snapshot
         reloaded = asyncio.run(self._holder.reload())
+        if reloaded.ok and reloaded.snapshot.version == before.version:
+            return  # comments, or order: nothing that anybody would notice
         self._tell_of(reloaded, before.version)
-        if reloaded.ok and reloaded.snapshot is not before:
+        if reloaded.ok:
             self._next_generation()
 
     def _next_generation(self) -> None:

@@ -1,0 +1,138 @@
+"""A gate's process: what a forked child does from its first to its last breath.
+
+The policy and the listeners are inherited from the supervisor. A changed policy means new processes, forked from a
+supervisor that has it compiled; the old ones accept no more and end with their last connection. So a reload stalls
+nobody, and the memory of a policy is shared by all gates.
+"""
+
+import gc
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tokgate.blocklog.channel import RecordSender
+from tokgate.blocklog.stamp import Observer
+from tokgate.gate.enforcer import Enforcer
+from tokgate.gate.gate import Gate, Limits
+from tokgate.gate.handover import OpenerChannel
+from tokgate.gate.sockets import Listener
+from tokgate.policy.snapshot import Snapshot
+
+RETIRE: Final = signal.SIGUSR1
+"""Accept no more, serve what is open to its end."""
+TICK: Final = 1.0
+"""Seconds between two rounds of housekeeping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a gate is given. `lifeline` ends when the supervisor does; `drain` in seconds."""
+
+    snapshot: Snapshot
+    listeners: tuple[Listener, ...]
+    records: socket.socket
+    openers: socket.socket
+    reports: socket.socket
+    lifeline: int
+    observer: Observer
+    limits: Limits
+    drain: float
+    mark: int | None = None
+
+
+class GateProcess:
+    """Runs a gate until it is told to end, or has nothing left to serve."""
+
+    def __init__(self, given: Inheritance) -> None:
+        """Call in the child, after the fork."""
+        self._given: Final = given
+        self._sender: Final = RecordSender(given.records, given.observer)
+        self._openers: Final = OpenerChannel(given.openers)
+        self._enforcer: Final = Enforcer(given, self._sender, given.observer)
+        self._gate: Final = Gate(self._enforcer, self._openers, given.limits, given.mark)
+        self._leaving = False
+        self._give_up_at = float("inf")
+        self._next_tick = 0.0
+
+    def run(self) -> None:
+        """Serve."""
+        gate = self._gate
+        self._listen_to_signals()
+        self._watch(self._given.lifeline, self._orphaned)
+        for listener in self._given.listeners:
+            gate.add_listener(listener)
+        gc.collect()
+        gc.freeze()  # what was inherited stays shared: never looked at, so never copied
+        while not (self._leaving and gate.open_connections == 0) and gate.now < self._give_up_at:
+            try:
+                gate.once(TICK)
+            except Exception as error:  # a bug costs one connection its deadline, not all of them their gate
+                self._enforcer.failed("gate", error)
+            if gate.now >= self._next_tick:
+                self._next_tick = gate.now + TICK
+                self._housekeep()
+        self._enforcer.close()
+        self._housekeep()
+        gate.close_all()
+        self._sender.close()
+
+    def _housekeep(self) -> None:
+        self._gate.settle()
+        self._enforcer.settle()
+        self._sender.flush()
+        report = json.dumps(self._report()).encode()
+        try:
+            self._given.reports.send(report, socket.MSG_DONTWAIT)
+        except OSError:
+            return
+
+    def _report(self) -> dict[str, object]:
+        """What the supervisor tells about this gate."""
+        gate, counters = self._gate, self._enforcer.counters
+        decisions = [[k.network, k.visibility.value, k.verdict.value, n] for k, n in counters.decisions.items()]
+        return {
+            "pid": os.getpid(),
+            "connections": gate.open_connections,
+            "clients": len(gate.clients),
+            "decisions": decisions,
+            "errors": dict(counters.errors),
+            "loops": counters.loops,
+            "timeouts": counters.timeouts,
+            "refused_at_limit": gate.refused_at_limit,
+            "handed_over": self._openers.handed_over,
+            "not_handed_over": self._openers.failed,
+            "records_dropped": self._sender.dropped,
+        }
+
+    # -- being told
+
+    def _listen_to_signals(self) -> None:
+        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._watch(read, lambda: self._empty(read))
+        signal.signal(RETIRE, lambda *_: self._leave(float("inf")))
+        signal.signal(signal.SIGTERM, lambda *_: self._leave(self._given.drain))
+        for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's business, though the terminal tells everyone
+            signal.signal(number, signal.SIG_IGN)
+
+    def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._gate.callbacks[descriptor] = callback
+        self._gate.epoll.register(descriptor, 1)
+
+    def _empty(self, descriptor: int) -> None:
+        os.read(descriptor, 4096)
+
+    def _orphaned(self) -> None:
+        """The supervisor is gone: nobody would restart us or read our log."""
+        self._gate.epoll.unregister(self._given.lifeline)
+        self._leave(self._given.drain)
+
+    def _leave(self, seconds: float) -> None:
+        """Accept no more, and end with the last connection, or when time is up."""
+        self._leaving = True
+        self._gate.stop_accepting()
+        self._give_up_at = min(self._give_up_at, self._gate.now + seconds)

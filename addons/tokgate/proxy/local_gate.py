@@ -1,0 +1,123 @@
+"""A gate on mitmproxy's own event loop: one process for a laptop and for tests, from the same code as many."""
+# mypy: disallow-untyped-calls=False
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from mitmproxy import exceptions
+from whenever import Instant
+
+from tokgate.gate.admission import Arrival
+from tokgate.gate.endpoints import Endpoint
+from tokgate.gate.gate import Gate, Limits
+from tokgate.gate.handover import Handover
+from tokgate.gate.overview import dialled, overview
+from tokgate.gate.sockets import Entry, listen
+from tokgate.proxy.addon import Tokgate
+from tokgate.proxy.adoption import GateInstance
+
+logger = logging.getLogger(__name__)
+
+TICK: Final = 0.5
+"""Seconds between two rounds of housekeeping."""
+
+
+class LocalGate:
+    """An addon that runs a gate. What it must open it hands to the proxy around it."""
+
+    def __init__(
+        self,
+        tokgate: Tokgate,
+        endpoints: Sequence[Endpoint],
+        say: Callable[[str], None],
+        *,
+        limits: Limits | None = None,
+        mark: int | None = None,
+    ) -> None:
+        """Nothing is opened before mitmproxy runs."""
+        self.gate: Gate | None = None
+        self._tokgate: Final = tokgate
+        self._endpoints: Final = endpoints
+        self._say: Final = say
+        self._limits: Final = limits
+        self._mark: Final = mark
+        self._task: asyncio.Task[None] | None = None
+        self._again: asyncio.Handle | None = None
+
+    def running(self) -> None:
+        """Listen, and serve whenever epoll says so: an epoll is itself a descriptor that can be watched."""
+        enforcer = self._tokgate.traffic.enforcer
+        if enforcer is None:
+            return
+        gate = self.gate = Gate(enforcer, self, self._limits, self._mark)
+        proxy = None
+        for endpoint in self._endpoints:
+            try:
+                listener = listen(endpoint.host, endpoint.port, endpoint.entry)
+            except OSError as error:
+                if endpoint.optional:
+                    logger.warning("not listening on %s: %s", endpoint.host, error)
+                    continue
+                raise exceptions.OptionsError(f"can't listen on {endpoint.host}:{endpoint.port}: {error}") from error
+            gate.add_listener(listener)
+            where = dialled(endpoint.host, listener.port)
+            self._say(f"gate: {endpoint.entry.value} clients on {where}")
+            if endpoint.entry is Entry.EXPLICIT:
+                proxy = proxy or f"http://{where}"
+        for line in overview(enforcer.snapshot, Instant.now(), proxy):
+            self._say(line)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(gate.epoll.fileno(), self._serve)
+        self._task = loop.create_task(self._housekeep(gate))
+
+    def adopt(self, client: Any, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
+        """Give a connection to the proxy; the gate closes its own descriptor."""
+        instance = GateInstance.running
+        if instance is None:
+            return False
+        instance.adopt(Handover(arrival, tls, explicit, received), socket.socket(fileno=socket.dup(client.fileno())))
+        return True
+
+    def stop_accepting(self) -> None:
+        """Take no new connections."""
+        if self.gate is not None:
+            self.gate.stop_accepting()
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that the gate relays."""
+        return self.gate.open_connections if self.gate is not None else 0
+
+    def done(self) -> None:
+        """Close everything."""
+        gate, self.gate = self.gate, None
+        if gate is None:
+            return
+        asyncio.get_running_loop().remove_reader(gate.epoll.fileno())
+        if self._task is not None:
+            self._task.cancel()
+        if self._again is not None:
+            self._again.cancel()
+        gate.settle()
+        gate.close_all()
+
+    def _serve(self) -> None:
+        self._again = None
+        gate = self.gate
+        if gate is None:
+            return
+        try:
+            gate.once(0)
+        except Exception as error:  # a bug costs one connection its deadline, not all of them their gate
+            gate.enforcer.failed("gate", error)
+        if gate.bulk and self._again is None:
+            self._again = asyncio.get_running_loop().call_soon(self._serve)
+
+    async def _housekeep(self, gate: Gate) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._serve()  # deadlines pass without any event
+            gate.settle()
