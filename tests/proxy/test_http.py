@@ -136,6 +136,21 @@ async def test_without_a_mandate_it_is_403(lab: Lab) -> None:
         assert (await guest.get(BANNED)).status == 403
 
 
+@pytest.mark.parametrize(
+    ("action", "logged"),
+    [("monitor", "would-block"), ("warn", "http-request-warned"), ("block", "http-request-blocked")],
+)
+async def test_milder_verdicts_pass_and_are_logged(lab: Lab, action: str, logged: str) -> None:
+    """A monitored or warned request is answered by the origin and leaves a record; a blocked one is not."""
+    origin = await lab.web_origin(tls=False)
+    proxy = await lab.proxy(policy(ban(action=action)), destination=("127.0.0.1", origin.port))
+
+    async with client(proxy.port) as guest:
+        assert (await guest.get(BANNED)).status == (451 if action == "block" else 200)
+
+    assert lab.records.actions == [logged]
+
+
 async def test_raw_bytes_by_address(lab: Lab) -> None:
     """What is neither TLS nor HTTP passes, or is closed, by the destination's address."""
     origin = await lab.sink_origin(b"through")

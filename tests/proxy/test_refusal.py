@@ -132,6 +132,21 @@ async def test_hello_over_the_cap(lab: Lab) -> None:
     assert origin.connections == 0
 
 
+@pytest.mark.parametrize(("networks", "answer"), [(("127.0.0.0/8",), ALERT), (("192.0.2.0/24",), b"through")])
+async def test_unreadable_hello(lab: Lab, networks: tuple[str, ...], answer: bytes) -> None:
+    """What begins like TLS and makes no sense is refused to clients under a ban; others are none of our business."""
+    origin = await lab.sink_origin(b"through")
+    snapshot = policy(ban(response="page"), networks=networks)
+    proxy = await lab.proxy(snapshot, destination=("127.0.0.1", origin.port))
+
+    async with client(proxy.port) as guest:
+        await guest.send(b"\x16\x03\x01\x00\x08\x01\x00\x00\x04oops")
+        guest.writer.write_eof()
+        assert await guest.to_end() == answer
+
+    assert origin.connections == (answer == b"through")
+
+
 async def test_banned_destination_address(lab: Lab) -> None:
     """An allowed name at a banned address is refused by the address."""
     origin = await lab.sink_origin()

@@ -20,7 +20,11 @@ REQUIRED: Final[Mapping[str, object]] = {
 }
 """Set as they stand here, with a warning where the user had said something else."""
 
-DEFAULTS: Final[Mapping[str, object]] = {"stream_large_bodies": "1m", "flow_detail": 0}
+DEFAULTS: Final[Mapping[str, object]] = {
+    "stream_large_bodies": "1m",
+    "flow_detail": 0,
+    "tcp_timeout": 7440,  # RFC 5382 §5: whoever stands between must not end idle connections before 2 hours 4 minutes
+}
 """Set unless the user has said something else."""
 
 FORBIDDEN: Final = ("emudhra", "emudhra_old")
