@@ -38,8 +38,9 @@ def test_a_failed_test_explains_itself(policies: Path, tokgate: Command) -> None
     assert outcome.code == 1
     assert (
         "policies/policy.yaml:37:5: error: expected warn, got block (ban-block) for 192.0.2.7 www.clips.example.org "
-        "at 2023-03-09T23:00:00Z [test-failed]\n   1. Client\n      in office through 192.0.2.0/24"
+        "at 2023-03-09T23:00:00Z [test-failed]\n37 |   - {client: 192.0.2.7, "
     ) in outcome.out
+    assert "\n   1. Client\n      in office through 192.0.2.0/24" in outcome.out
     assert "spring-ban (clips in office), phase block: counts as block" in outcome.out
     assert outcome.out.endswith("1 tests passed, 1 failed\n")
 
@@ -56,7 +57,7 @@ def test_a_failed_test_explains_itself(policies: Path, tokgate: Command) -> None
 def test_bans_near_their_end(policies: Path, tokgate: Command, at: str, listed: bool) -> None:
     """From thirty days before until the end itself."""
     out = tokgate("check", "--at", at).out
-    assert ("note: the ban `spring-ban` ends 2023-09-10 00:00 +02:00 Europe/Brussels" in out) is listed
+    assert ("warning: the ban `spring-ban` ends 2023-09-10 00:00 +02:00 Europe/Brussels" in out) is listed
 
 
 def test_warnings_count_when_strict(policies: Path, tokgate: Command) -> None:
@@ -76,9 +77,12 @@ def test_json(policies: Path, tokgate: Command) -> None:
     assert (document["errors"], document["passed"], document["failed"]) == (0, 1, 1)
     assert document["tests"][0]["expect"] == "warn"
     assert document["tests"][0]["verdict"] == "block"
+    assert document["tests"][0]["trace"][0] == "1. Client"
+    assert document["tests"][1]["trace"] == []
     assert document["ending"] == [
         {
             "ban": "spring-ban",
+            "exemption": None,
             "networks": ["office"],
             "ends": "2023-09-09T22:00:00Z",
             "local": "2023-09-10 00:00 +02:00",
@@ -99,6 +103,21 @@ def test_json_of_errors(policies: Path, tokgate: Command) -> None:
     assert (found["file"], found["line"], found["column"], found["code"]) == (
         "policies/policy.yaml", 2, 1, "unknown-key",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", [(), ("--format", "github"), ("--format", "sarif")])
+def test_quiet_shows_no_warnings(policies: Path, tokgate: Command, way: tuple[str, ...]) -> None:
+    """They are counted in the summary, and still make --strict fail."""
+    outcome = tokgate("check", "--quiet", *THEN, *way)
+    assert outcome.code == 0
+    assert "nested-network" not in outcome.out
+    assert "1 files, 0 errors, 1 warnings, 2 tests passed, 0 failed\n" in (outcome.out, outcome.err)
+    assert tokgate("check", "--quiet", "--strict", *THEN, *way).code == 1
+
+
+def test_formats_exclude_each_other(policies: Path, tokgate: Command) -> None:
+    """--json is a format like the others."""
+    assert tokgate("check", "--json", "--format", "sarif").code == 2
 
 
 def test_a_folder_that_is_not_there(policies: Path, tokgate: Command) -> None:

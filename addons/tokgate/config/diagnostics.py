@@ -83,6 +83,11 @@ class Code(StrEnum):
     EXEMPTION_OVER = "exemption-over"
     EXEMPTION_OUTSIDE = "exemption-outside"
     EXEMPTION_IDLE = "exemption-idle"
+    # What `tokgate check` adds to what loading finds
+    BAN_ENDS = "ban-ends"
+    BAN_USELESS = "ban-useless"
+    EXEMPTION_ENDS = "exemption-ends"
+    TEST_FAILED = "test-failed"
     # Ours
     INTERNAL = "internal"
 

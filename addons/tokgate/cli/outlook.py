@@ -1,0 +1,81 @@
+"""What lies ahead for a valid policy: bans and exemptions about to end, and bans that another one makes useless."""
+
+import linecache
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.cli.instants import both
+from tokgate.config.diagnostics import Code, Diagnostic, Level
+from tokgate.policy.bans import OnExpiry
+from tokgate.policy.origin import Origin
+from tokgate.policy.shadowing import shadows
+from tokgate.policy.snapshot import Snapshot, Track
+
+NEAR: Final = 30
+"""Days before its end from which a ban or an exemption is listed."""
+_NOWHERE: Final = Origin("policy", 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A ban, or the exemption named from it, that is about to end in the networks of one time zone."""
+
+    track: Track
+    at: Instant
+    exemption: str | None = None
+
+
+def endings(snapshot: Snapshot, now: Instant) -> tuple[Ending, ...]:
+    """What ends within days, the next first."""
+    limit = now.add(hours=24 * NEAR)
+    found: dict[tuple[str, str, Instant], Ending] = {}
+    for track in snapshot.tracks:
+        ends = track.schedule.ends
+        if ends is not None and now < ends <= limit:
+            found[track.ban.name, track.zone, ends] = Ending(track, ends)
+        for name, hole in track.exemptions.items():
+            if now < hole.end <= limit and hole.start <= now and not _gone(track, hole.end):
+                found.setdefault((track.ban.name, name, hole.end), Ending(track, hole.end, name))
+    return tuple(sorted(found.values(), key=lambda ending: ending.at))
+
+
+def _gone(track: Track, at: Instant) -> bool:
+    """Whether the ban itself is no more when an exemption from it ends."""
+    ends = track.schedule.ends
+    return ends is not None and ends <= at and track.ban.on_expiry is OnExpiry.LAPSE
+
+
+def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnostic]:
+    """The warnings that need a valid policy, with their places."""
+    for ending in found:
+        ban, when = ending.track.ban, both(ending.at, ending.track.zone)
+        if ending.exemption is None:
+            after = "is then held until somebody decides" if ban.on_expiry is OnExpiry.HOLD else "then lapses"
+            text = f"the ban `{ban.name}` ends {when} for {', '.join(ending.track.networks)}, and {after}"
+            yield _warning(Code.BAN_ENDS, text, ban.origin, ban.name)
+        else:
+            exemption = snapshot.policy.exemptions[ending.exemption]
+            text = f"the exemption `{exemption.name}` from `{ban.name}` ends {when}: {exemption.reason}"
+            yield _warning(Code.EXEMPTION_ENDS, text, exemption.origin, exemption.name)
+    for shadow in shadows(snapshot):
+        where = "" if shadow.by.origin is None else f" ({shadow.by.origin})"
+        text = (
+            f"the ban `{shadow.ban.name}` changes nothing: at every instant `{shadow.by.name}`{where} is at least as "
+            "strict for the same services and networks"
+        )
+        yield _warning(Code.BAN_USELESS, text, shadow.ban.origin, shadow.ban.name)
+
+
+def source_line(origin: Origin) -> str | None:
+    """The line that an origin points to; None if the file was changed or went away since it was read."""
+    linecache.checkcache(origin.file)
+    return linecache.getline(origin.file, origin.line).rstrip("\r\n") or None
+
+
+def _warning(code: Code, text: str, origin: Origin | None, word: str) -> Diagnostic:
+    if origin is None:
+        return Diagnostic(Level.WARNING, _NOWHERE, text, code)
+    return Diagnostic(Level.WARNING, origin, text, code, source_line(origin), len(word))
