@@ -4,6 +4,7 @@ What decides is `admission`, the same as behind mitmproxy. Here is only what mus
 allowed name takes without building anything, and everything that carries a decision out.
 """
 
+import contextlib
 import errno
 import os
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Final, Protocol
 
 from whenever import Instant
 
-from tokgate.blocklog.observation import Endpoint, Visibility
+from tokgate.blocklog.observation import Endpoint, Stage, Visibility
 from tokgate.blocklog.stamp import new_event_id
 from tokgate.gate.admission import (
     Admission,
@@ -41,7 +42,7 @@ from tokgate.gate.sockets import (
     reset_on_close,
 )
 from tokgate.policy.decide import decide
-from tokgate.policy.decision import Signal, Verdict
+from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.wire.alert import Alert
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloBuffer, looks_like_tls, read_client_hello
 from tokgate.wire.ech import is_ech_outer
@@ -201,8 +202,7 @@ class Gate(Relay):
         name = hello.name
         if name is not None:
             try:
-                if self._takes_short_way(connection, name, destination[0], hello):
-                    self.connect(connection, destination)
+                if self._takes_short_way(connection, name, destination, hello):
                     return
             except Exception as error:  # the long way asks again, and answers for it
                 self.enforcer.failed("gate", error)
@@ -212,17 +212,23 @@ class Gate(Relay):
             return
         self._carry_out(connection, arrival, admit_tls(self.enforcer, arrival, hello), hello)
 
-    def _takes_short_way(self, connection: Connection, name: str, host: str, hello: ClientHello) -> bool:
-        """Whether `admit_tls` would let this pass without a word, found out without building what it needs."""
-        snapshot, at = self.enforcer.snapshot, self._now()
-        decision = decide(snapshot, connection.peer, name, at)
-        if decision.verdict is not Verdict.ALLOW or decision.response is not None or decision.exemption is not None:
+    def _takes_short_way(self, connection: Connection, name: str, destination: Address, hello: ClientHello) -> bool:
+        """Do at once what `admit_tls` would come to where nothing need be built: a plain pass, a repeated refusal."""
+        snapshot, at, peer = self.enforcer.snapshot, self._now(), connection.peer
+        decision = decide(snapshot, peer, name, at)
+        if decision.verdict is Verdict.ALLOW:
+            if decision.response is not None or decision.exemption is not None or (hello.ech and is_ech_outer(hello)):
+                return False
+            signal = Signal.ADDRESS if connection.tunnel is None else Signal.HTTP_HOST
+            other = decide(snapshot, peer, destination[0], at, signal)
+            if other.verdict is not Verdict.ALLOW or other.exemption is not None:
+                return False
+            self.allowed[decision.network] += 1
+            self.connect(connection, destination)
+            return True
+        if decision.response is not Response.REFUSE or not self.enforcer.repeats(peer, name, decision, Stage.TLS, at):
             return False
-        signal = Signal.ADDRESS if connection.tunnel is None else Signal.HTTP_HOST
-        other = decide(snapshot, connection.peer, host, at, signal)
-        if other.verdict is not Verdict.ALLOW or other.exemption is not None or (hello.ech and is_ech_outer(hello)):
-            return False
-        self.allowed[decision.network] += 1
+        self._refuse_at_once(connection, hello)
         return True
 
     def _no_hello(self, connection: Connection) -> None:
@@ -284,7 +290,10 @@ class Gate(Relay):
             if destination is not None:
                 self.connect(connection, destination)
             return
-        self.refuse(connection, _REFUSED if connection.held[0] == _HANDSHAKE else b"")
+        if hello is not None:
+            self._refuse_at_once(connection, hello)
+        else:
+            self.refuse(connection, _REFUSED if connection.held[0] == _HANDSHAKE else b"")
 
     def hand_over(self, connection: Connection, arrival: Arrival, *, tls: bool) -> bool:
         """Give the client to an opener; False, and nothing done, if there is none."""
@@ -349,6 +358,15 @@ class Gate(Relay):
         connection.deadline = self.now + self.limits.parting
         self.watch_greeting(connection)
         self.epoll.modify(connection.client_fd, 1 | 0x2000 | 1 << 31)  # an edge anew
+
+    def _refuse_at_once(self, connection: Connection, hello: ClientHello) -> None:
+        """Refuse and close, where the hello is all there is: nothing unread could turn the end into a reset."""
+        if len(connection.held) != len(hello.message) + 5 or connection.server is not None:
+            self.refuse(connection, _REFUSED)
+            return
+        with contextlib.suppress(OSError):  # the client is gone
+            connection.client.send(_REFUSED, DONT_WAIT)
+        self.close(connection)
 
     def overdue(self, connection: Connection) -> None:
         """A deadline has passed, or nothing has moved for too long."""
