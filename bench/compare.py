@@ -36,6 +36,8 @@ from comparison.settings import RESULTS_JSON, RESULTS_MD
 
 _FULL_ROUNDS: Final = 5
 _QUICK_ROUNDS: Final = 3
+_FULL_REPEATS: Final = 2
+_QUICK_REPEATS: Final = 1
 _FULL_SECONDS: Final = 1.5
 _QUICK_SECONDS: Final = 0.6
 _QUICK_PROXIES: Final = ("haproxy", "tokgate")
@@ -163,7 +165,9 @@ def _plan(args: argparse.Namespace, chosen: list[Peer], parser: argparse.Argumen
     needed = [peer for peer in chosen if any(test.suits(peer) for test in tests)]
     if not needed:
         parser.error("none of these tests is for any of these proxies")
-    return Plan(tests, needed, args.rounds or (_QUICK_ROUNDS if args.quick else _FULL_ROUNDS))
+    if args.quick:
+        return Plan(tests, needed, args.rounds or _QUICK_ROUNDS, _QUICK_REPEATS)
+    return Plan(tests, needed, args.rounds or _FULL_ROUNDS, _FULL_REPEATS)
 
 
 def _run(args: argparse.Namespace, plan: Plan, results: Results) -> None:

@@ -8,7 +8,7 @@ import select
 import shlex
 import time
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from comparison.load import LoadError
 from comparison.namespaces import Lab
@@ -40,7 +40,7 @@ _TIMING: Final = """(() => {
 
 
 class Browser:
-    """One browser; `page_ms()` as often as one likes."""
+    """One browser; `page_ms()` as often as one likes, then `close()`."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self._folder = folder
@@ -56,10 +56,8 @@ class Browser:
         self._received = b""
         self._last = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End it."""
         with contextlib.suppress(LoadError, OSError):
             self._call("Browser.close")
         self._service.end()

@@ -38,14 +38,35 @@ class Bench:
     origin: Origin
     folder: Path
     seconds: float
-    spent: float = 0.0
-    """Seconds of processor that clients used which no wait() will tell of: a browser's helpers aren't waited for."""
+    _browser: Browser | None = None
+    _browsed: float = 0.0
     _ports: "itertools.count[int]" = field(default_factory=lambda: itertools.count(9000, 2))
 
     def start(self, peer: Peer) -> Proxy:
         """A new instance of a proxy, on ports and in a folder of its own."""
         port = next(self._ports)
         return Proxy(peer, Place(self.lab, self.origin, self.folder / f"{port}-{peer.name}", port))
+
+    def browser(self) -> Browser:
+        """One browser for all proxies of a test: two differ from each other more than any two proxies do."""
+        if self._browser is None:
+            folder = tempfile.mkdtemp(dir=self.folder)
+            self._browser = Browser(self.lab, Path(folder) / "profile")
+            for _ in range(5):  # the first pages compile and fill what later ones find
+                self._browser.page_ms()
+        return self._browser
+
+    def rest(self) -> None:
+        """End what a test keeps for its next proxy."""
+        if self._browser is not None:
+            self._browsed += self._browser.cpu()
+            self._browser.close()
+            self._browser = None
+
+    def cpu(self) -> float:
+        """Seconds of processor that servers and browsers used so far. Load generators are children that ended."""
+        live = 0.0 if self._browser is None else self._browser.cpu()
+        return self.origin.cpu() + self._browsed + live
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +227,8 @@ def _http2_page(bench: Bench, proxy: Proxy) -> Metrics:
 
 
 def _browser_page(bench: Bench, proxy: Proxy) -> Metrics:
-    folder = tempfile.TemporaryDirectory(dir=bench.folder, ignore_cleanup_errors=True)
-    with folder as profile, Browser(bench.lab, Path(profile) / "profile") as browser:
-        for _ in range(3):  # the first ones compile and fill what later ones find
-            browser.page_ms()
-        taken = statistics.median(browser.page_ms() for _ in range(15))
-        bench.spent += browser.cpu()
-    return {"page_ms": taken}
+    browser = bench.browser()
+    return {"page_ms": statistics.median(browser.page_ms() for _ in range(25))}
 
 
 def _passes(peer: Peer) -> bool:

@@ -23,7 +23,7 @@ from comparison.settings import HOSTS, PEER_TEMPLATES, POLICIES, PROJECT
 
 SQUID_HELPER: Final = "/usr/lib/squid/security_file_certgen"
 E2GUARDIAN_HOME: Final = Path("/etc/e2guardian")
-DIRECT: Final = "no proxy"
+DIRECT: Final = "no-proxy"
 
 
 @dataclass(frozen=True, slots=True)
