@@ -44,6 +44,8 @@ def rows(text: str) -> dict[str, list[str]]:
         ("Bans", models.WindowModel),
         ("Exemptions", models.ExemptionModel),
         ("Settings", models.SettingsModel),
+        ("Settings", models.OverridesModel),
+        ("Settings", models.NotifyModel),
         ("Tests", models.TestModel),
     ],
 )
@@ -63,7 +65,7 @@ def test_no_other_keys() -> None:
         ("Networks", models.NetworkModel),
         ("Bans", models.BanModel, models.WindowModel),
         ("Exemptions", models.ExemptionModel),
-        ("Settings", models.SettingsModel),
+        ("Settings", models.SettingsModel, models.OverridesModel, models.NotifyModel),
         ("Tests", models.TestModel),
     ):
         keys = {field.alias or name for model in all_of for name, field in model.model_fields.items()}

@@ -10,7 +10,7 @@ from whenever import Time
 from tokgate.config.models import BanModel, ExemptionModel, NetworkModel, ServiceModel, WindowModel
 from tokgate.config.nodes import plain
 from tokgate.config.sections import Entry, Sections
-from tokgate.policy.bans import Ban, Exemption, Settings
+from tokgate.policy.bans import Ban, Exemption, Notify, OverrideLimits, Settings
 from tokgate.policy.networks import Network
 from tokgate.policy.origin import Origin
 from tokgate.policy.schedule import Moment, Window
@@ -26,7 +26,7 @@ def policy(sections: Sections) -> Policy:
         networks={name: network(entry, _model(entry)) for name, entry in sections.networks.items()},
         bans={name: ban(entry, _model(entry)) for name, entry in sections.bans.items()},
         exemptions={name: exemption(entry, _model(entry)) for name, entry in sections.exemptions.items()},
-        settings=Settings(**sections.settings),
+        settings=settings(sections.settings),
         version=version(sections),
     )
 
@@ -45,6 +45,18 @@ def version(sections: Sections) -> str:
     said["settings"] = {name: str(value) for name, value in sections.settings.items()}
     canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def settings(stated: Mapping[str, Any]) -> Settings:
+    """The settings: models of keys with keys of their own become the core's values."""
+    values = dict(stated)
+    if "overrides" in values:
+        values["overrides"] = OverrideLimits(longest=values["overrides"].longest)
+    if "reminders" in values:
+        values["reminders"] = tuple(dict.fromkeys(values["reminders"]))
+    if "notify" in values:
+        values["notify"] = Notify(webhook=values["notify"].webhook, command=tuple(values["notify"].command))
+    return Settings(**values)
 
 
 def _model[M: Any](entry: Entry[M]) -> M:
@@ -100,6 +112,7 @@ def ban(entry: Entry[BanModel], model: BanModel) -> Ban:
         action=model.action,
         response=model.response,
         inspect_stores=model.inspect_stores,
+        overrides=model.overrides,
         authority=model.authority,
         basis=model.basis,
         reference=model.reference,
@@ -128,5 +141,9 @@ def exemption(entry: Entry[ExemptionModel], model: ExemptionModel) -> Exemption:
         until=model.until,
         reason=model.reason,
         starts=model.starts,
+        ticket=model.ticket,
+        by=model.by,
+        ended_by=model.ended_by,
+        override=model.override,
         origin=_origin(entry),
     )

@@ -83,6 +83,8 @@ class Code(StrEnum):
     EXEMPTION_OVER = "exemption-over"
     EXEMPTION_OUTSIDE = "exemption-outside"
     EXEMPTION_IDLE = "exemption-idle"
+    OVERRIDE_FORBIDDEN = "override-forbidden"
+    OVERRIDE_TOO_LONG = "override-too-long"
     # What `tokgate check` adds to what loading finds
     BAN_ENDS = "ban-ends"
     BAN_USELESS = "ban-useless"

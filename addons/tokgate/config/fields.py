@@ -153,7 +153,7 @@ def duration(value: Any) -> Duration:
     except ValueError:
         raise wrong(Code.BAD_DURATION, f"{_shown(written)} is no ISO 8601 duration; write it as {example}") from None
     if parsed.sign() < 0:
-        raise wrong(Code.BAD_DURATION, f"`{written}` is negative: a ban ends after it starts")
+        raise wrong(Code.BAD_DURATION, f"`{written}` is negative: it must last some time")
     if parsed.sign() == 0:
         raise wrong(Code.BAD_DURATION, f"`{written}` lasts no time at all")
     return parsed
@@ -248,6 +248,13 @@ def address(value: Any) -> IPAddress:
     if parsed is None:
         raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no address; write it as `10.32.1.1` or `2001:db8:32::1`")
     return parsed
+
+
+def program(words: list[str]) -> list[str]:
+    """A program and its arguments; by its path, so that no search path decides what is run."""
+    if words and not words[0].startswith("/"):
+        raise wrong(Code.BAD_VALUE, f"`{words[0]}` must be the whole path of a program: `/usr/local/bin/…`")
+    return words
 
 
 @cache

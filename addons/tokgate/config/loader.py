@@ -1,10 +1,12 @@
 """Loading: a file or folder to a policy, or to everything that is wrong with it. Never raises for bad input."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from whenever import Instant
 
@@ -18,6 +20,8 @@ from tokgate.policy.snapshot import Policy
 
 Progress = Callable[[int, int], None]
 """Called with (files read, files) while loading."""
+
+_NOTHING: Final[Mapping[Path, bytes]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +44,21 @@ class Loaded:
         return tuple(each for each in self.diagnostics if each.level is Level.WARNING)
 
 
-def load(path: Path, now: Instant, progress: Progress | None = None) -> Loaded:
-    """Read a policy file, or all below a folder. `now` only decides what counts as over."""
+def load(
+    path: Path, now: Instant, progress: Progress | None = None, *, proposed: Mapping[Path, bytes] = _NOTHING
+) -> Loaded:
+    """Read a policy file, or all below a folder. `now` only decides what counts as over.
+
+    `proposed` are files as they would be: read in place of what is on the disk under their paths, if anything is.
+    """
     report = Report()
     with _collector_paused():
         paths = files.policy_files(path, report)
+        if proposed:
+            paths = tuple(dict.fromkeys((*paths, *proposed)))
         sections = Sections(whole=not report.diagnostics)
         for done, each in enumerate(paths, 1):
-            _read(each, sections, report)
+            _read(each, proposed.get(each), sections, report)
             if progress is not None:
                 progress(done, len(paths))
         checks.check(sections, report)
@@ -57,9 +68,9 @@ def load(path: Path, now: Instant, progress: Progress | None = None) -> Loaded:
         return Loaded(build.policy(sections), report.sorted(), build_tests(sections), paths)
 
 
-def _read(path: Path, sections: Sections, report: Report) -> None:
+def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report) -> None:
     before = len(report.diagnostics)
-    data = files.read(path, report)
+    data = files.read(path, report) if proposed is None else proposed
     source = None if data is None else decode(str(path), data, report)
     root = None if source is None else compose(source, report)
     if len(report.diagnostics) > before and root is None:

@@ -32,6 +32,8 @@ from tokgate.config.values import (
     MissingSniChoice,
     OnErrorChoice,
     Opening,
+    OverridesChoice,
+    Program,
     RegexPattern,
     ResponseChoice,
     SuffixPattern,
@@ -43,7 +45,17 @@ from tokgate.config.values import (
     Zone,
     store_id,
 )
-from tokgate.policy.bans import Action, EchOuter, MissingSni, OnError, OnExpiry, UnknownClients
+from tokgate.policy.bans import (
+    LONGEST_OVERRIDE,
+    REMINDERS,
+    Action,
+    EchOuter,
+    MissingSni,
+    OnError,
+    OnExpiry,
+    Overrides,
+    UnknownClients,
+)
 from tokgate.policy.decision import Response
 
 
@@ -232,6 +244,10 @@ class BanModel(_Model):
         default=False,
         description="Open the app stores' own web hosts to refuse the listings of banned apps; other listings pass.",
     )
+    overrides: OverridesChoice = Field(
+        default=Overrides.ALLOWED,
+        description="Whether `tokgate override` may make exceptions while the ban is in force.",
+    )
 
 
 class ExemptionModel(_Model):
@@ -243,6 +259,40 @@ class ExemptionModel(_Model):
     until: Until = Field(description="First instant at which it no longer holds.", examples=["2023-06-30T18:00"])
     reason: Line = Field(description="Why.", examples=["Monitoring of public statements"])
     ticket: Line | None = Field(default=None, description="Where the request was made.", examples=["REQ-1234"])
+    by: Line | None = Field(default=None, description="Who made it.", examples=["alice"])
+    ended_by: Line | None = Field(
+        default=None, description="Who ended it early: `until` is then when.", examples=["alice"]
+    )
+    override: Flag = Field(
+        default=False,
+        description="Made by `tokgate override`: its start and end are logged, its length and its ban are checked.",
+    )
+
+
+class OverridesModel(_Model):
+    """What overrides may be."""
+
+    longest: Lasting = Field(
+        default_factory=lambda: LONGEST_OVERRIDE,
+        description="The longest override that may be made (ISO 8601). Default: `PT24H`.",
+        examples=["PT8H"],
+    )
+
+
+class NotifyModel(_Model):
+    """Who is told of bans that are about to end. Enforcement waits for neither."""
+
+    webhook: Link | None = Field(
+        default=None,
+        description="Where reminders are posted as JSON.",
+        examples=["https://chat.example.org/hooks/tokgate"],
+    )
+    command: Program = Field(
+        default=[],
+        description="A program that gets each reminder as JSON on its standard input: its path and arguments. It runs "
+        "as the user that tokgate runs as.",
+        examples=[["/usr/local/bin/mail-reminder", "servicedesk@example.org"]],
+    )
 
 
 class SettingsModel(_Model):
@@ -263,6 +313,22 @@ class SettingsModel(_Model):
     ech_outer: EchOuterChoice = Field(
         default=EchOuter.ALLOW,
         description="A TLS connection whose real name is encrypted (ECH, RFC 9849).",
+    )
+    overrides: OverridesModel = Field(
+        default_factory=OverridesModel,
+        description="Limits of what `tokgate override` makes.",
+        examples=[{"longest": "PT8H"}],
+    )
+    reminders: list[Lasting] = Field(
+        default_factory=lambda: list(REMINDERS),
+        description="How long before the end of a ban it is told that it ends, once for each entry. "
+        "Default: `[P30D, P7D, P1D]`; `[]`: never.",
+        examples=[["P30D", "P7D", "P1D"]],
+    )
+    notify: NotifyModel = Field(
+        default_factory=NotifyModel,
+        description="Who is told of bans that are about to end, beside the log.",
+        examples=[{"webhook": "https://chat.example.org/hooks/tokgate"}],
     )
 
 

@@ -12,10 +12,11 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.models import BanModel, ExemptionModel
 from tokgate.config.sections import Entry, Sections
 from tokgate.config.source import Report
-from tokgate.policy.bans import Action, Ban, OnExpiry
+from tokgate.policy.bans import LONGEST_OVERRIDE, Action, Ban, OnExpiry, Overrides
 from tokgate.policy.decision import Phase
+from tokgate.policy.overrides import outlasts
 from tokgate.policy.prefixes import IPNetwork
-from tokgate.policy.schedule import Edge, Schedule, Span, resolve
+from tokgate.policy.schedule import Duration, Edge, Schedule, Span, resolve
 from tokgate.policy.snapshot import schedule_of
 
 _FOR_EVER: Final = 24 * 365 * 50
@@ -167,10 +168,33 @@ def _exemption(
             report.error(entry.source, entry.at("until"), Code.REVERSED_TIMES, message)
             return False
     end = max(resolve(model.until, zone, Edge.END) for zone in zones)
+    if model.override:
+        return end > now and _override(entry, model, zones, sections, report)  # one that is over is kept as a record
     if end <= now:
         message = f"the exemption `{entry.name}` ended on {_utc(end)}"
         report.warning(entry.source, entry.place, Code.EXEMPTION_OVER, message)
     return True
+
+
+def _override(
+    entry: Entry[ExemptionModel], model: ExemptionModel, zones: Iterable[str], sections: Sections, report: Report
+) -> bool:
+    """Whether an override is one that its ban and the settings allow."""
+    before = len(report.diagnostics)
+    ban = sections.bans.get(model.ban)
+    if ban is not None and ban.model is not None and ban.model.overrides is Overrides.FORBIDDEN:
+        message = f"the ban `{model.ban}` forbids overrides ({ban.source.origin(ban.at('overrides'))})"
+        report.error(entry.source, entry.at("ban"), Code.OVERRIDE_FORBIDDEN, message)
+    stated = sections.settings.get("overrides")
+    longest: Duration = LONGEST_OVERRIDE if stated is None else stated.longest
+    starts = model.starts
+    if starts is None:
+        message = "an override says when it `starts`: else it has no length"
+        report.error(entry.source, entry.place, Code.OVERRIDE_TOO_LONG, message)
+    elif any(outlasts(starts, model.until, longest, zone) for zone in zones):
+        message = f"an override lasts at most {longest.format_iso()} (`settings.overrides.longest`)"
+        report.error(entry.source, entry.at("until"), Code.OVERRIDE_TOO_LONG, message)
+    return len(report.diagnostics) == before
 
 
 def _outside(name: str, holes: list[_Hole], sections: Sections, report: Report) -> None:

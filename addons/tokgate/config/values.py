@@ -3,13 +3,13 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from whenever import Date, Time, Weekday
 
 from tokgate.config import fields, patterns
 from tokgate.config.diagnostics import Code
 from tokgate.config.suggest import listed, near
-from tokgate.policy.bans import Action, EchOuter, MissingSni, OnError, OnExpiry, UnknownClients
+from tokgate.policy.bans import Action, EchOuter, MissingSni, OnError, OnExpiry, Overrides, UnknownClients
 from tokgate.policy.decision import Response, Verdict
 from tokgate.policy.names import IPAddress
 from tokgate.policy.prefixes import IPNetwork
@@ -68,6 +68,7 @@ Day = Annotated[Date, PlainValidator(fields.date), _string(pattern=_DATE_PATTERN
 Lasting = Annotated[Duration, PlainValidator(fields.duration), _string(pattern="^[Pp]")]
 Opening = Annotated[Time, PlainValidator(fields.clock), _string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Closing = Annotated[Time, PlainValidator(fields.closing), _string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+Program = Annotated[list[Line], AfterValidator(fields.program)]
 Days = Annotated[
     list[Annotated[frozenset[Weekday], PlainValidator(fields.day_range)]],
     Field(min_length=1),
@@ -109,6 +110,11 @@ UnknownClientsChoice = Annotated[
     UnknownClients,
     _one_of(*UnknownClients),
     _words(*UnknownClients, meaning=("All its traffic passes.", "All its traffic is refused.")),
+]
+OverridesChoice = Annotated[
+    Overrides,
+    _one_of(*Overrides),
+    _words(*Overrides, meaning=("Exceptions may be made.", "No exceptions: `tokgate override` refuses.")),
 ]
 OnErrorChoice = Annotated[
     OnError,

@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from tokgate.policy.decision import Response
 from tokgate.policy.origin import Origin
 from tokgate.policy.prefixes import IPNetwork
 from tokgate.policy.schedule import Duration, Moment, Window
+
+LONGEST_OVERRIDE: Final = Duration(hours=24)
+REMINDERS: Final = (Duration(days=30), Duration(days=7), Duration(days=1))
+"""How long before the end of a ban it is told that it ends."""
 
 
 class Action(StrEnum):
@@ -22,6 +27,13 @@ class OnExpiry(StrEnum):
 
     LAPSE = "lapse"
     HOLD = "hold"
+
+
+class Overrides(StrEnum):
+    """Whether overrides may be made from a ban."""
+
+    ALLOWED = "allowed"
+    FORBIDDEN = "forbidden"
 
 
 class UnknownClients(StrEnum):
@@ -78,6 +90,7 @@ class Ban:
     action: Action = Action.BLOCK
     response: Response = Response.REFUSE
     inspect_stores: bool = False
+    overrides: Overrides = Overrides.ALLOWED
     authority: str | None = None
     basis: str | None = None
     reference: str | None = None
@@ -88,7 +101,10 @@ class Ban:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exemption:
-    """A reasoned hole in one ban for the clients named, in `[starts, until)`; it always ends."""
+    """A reasoned hole in one ban for the clients named, in `[starts, until)`; it always ends.
+
+    An `override` was made while the ban was in force, for a short time: the log says when it starts and ends.
+    """
 
     name: str
     ban: str
@@ -96,7 +112,26 @@ class Exemption:
     until: Moment
     reason: str
     starts: Moment | None = None
+    ticket: str | None = None
+    by: str | None = None
+    ended_by: str | None = None
+    override: bool = False
     origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverrideLimits:
+    """What overrides may be."""
+
+    longest: Duration = LONGEST_OVERRIDE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """Who is told of reminders outside the log: an address that takes JSON, a program that reads it."""
+
+    webhook: str | None = None
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,4 +142,7 @@ class Settings:
     on_error: OnError = OnError.BLOCK
     missing_sni: MissingSni = MissingSni.CHECK_ADDRESS
     ech_outer: EchOuter = EchOuter.ALLOW
+    overrides: OverrideLimits = OverrideLimits()
+    reminders: tuple[Duration, ...] = REMINDERS
+    notify: Notify = Notify()
     origin: Origin | None = field(default=None, compare=False)
