@@ -97,6 +97,11 @@ def decide(snapshot: Snapshot, client: str, host: str, at: Instant, signal: Sign
     return course.remembered(at) or _extend(snapshot, course, at)
 
 
+def decide_kind(snapshot: Snapshot, membership: Membership, match: Match, at: Instant) -> Decision:
+    """Decide for a kind of query that no client or host need stand for, such as one network and one service."""
+    return _extend(snapshot, Course(membership, match, Signal.SNI), at)
+
+
 def decide_signals(snapshot: Snapshot, client: str, sightings: Sequence[Sighting], at: Instant) -> Judgement:
     """6. Signals that disagree are each decided; the strictest wins, and the first of equals."""
     if not sightings:

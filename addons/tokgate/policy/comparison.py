@@ -1,0 +1,167 @@
+"""Where two policies differ: which service's verdict in which network, from when until when, and in what they define.
+
+A network is looked at by itself, as by a client that is in no other; exemptions are compared on their own.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+
+from whenever import Instant
+
+from tokgate.policy.bans import Ban, Settings
+from tokgate.policy.decide import decide_kind
+from tokgate.policy.decision import Decision
+from tokgate.policy.networks import Network
+from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.schedule import Span
+from tokgate.policy.services import Hit, Match, Service
+from tokgate.policy.snapshot import Membership, Policy, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Over `span` the two policies treat a service in a network differently."""
+
+    network: str
+    service: str
+    span: Span
+    before: Decision
+    after: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class ExemptionChange:
+    """Over `span` clients are exempt from a ban by one policy only: the other's name is None."""
+
+    ban: str
+    client: IPNetwork
+    span: Span
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Redefinition:
+    """What one name means more, and what it means less, in the words of the policy; `kind` as in YAML."""
+
+    kind: str
+    name: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def differs(before: Decision, after: Decision) -> bool:
+    """Whether a client would notice: another verdict, or another way of being told."""
+    return before.verdict is not after.verdict or before.response is not after.response
+
+
+def stretches(old: Snapshot, new: Snapshot, within: Span) -> Iterator[Stretch]:
+    """Where treatment differs, by network and service in the order of the policies; adjoining ones are joined."""
+    networks = dict.fromkeys((*old.policy.networks, *new.policy.networks))
+    services = dict.fromkeys((*old.policy.services, *new.policy.services))
+    for network in networks:
+        for service in services:
+            if _stated(old, network, service) != _stated(new, network, service):
+                yield from _joined(_pair(old, new, network, service, within))
+
+
+def _stated(snapshot: Snapshot, network: str, service: str) -> list[tuple[Ban, str]]:
+    """All that bears on a pair, exemptions aside: pairs for which it is equal need no walk through time."""
+    tracks = snapshot.tracks_for(service, network)
+    return sorted(((replace(t.ban, origin=None), t.zone) for t in tracks), key=lambda each: each[0].name)
+
+
+def _pair(old: Snapshot, new: Snapshot, network: str, service: str, within: Span) -> Iterator[Stretch]:
+    membership, match = Membership({network: 0}, frozenset()), Match((Hit(service, service),))
+    at = within.start
+    while at < within.end:
+        before, after = (decide_kind(snapshot, membership, match, at) for snapshot in (old, new))
+        changes = [d.next_change for d in (before, after) if d.next_change is not None]
+        end = min([within.end, *changes])
+        if differs(before, after):
+            yield Stretch(network, service, Span(at, end), before, after)
+        at = end
+
+
+def _joined(found: Iterable[Stretch]) -> Iterator[Stretch]:
+    last: Stretch | None = None
+    for each in found:
+        if last is not None and last.span.end == each.span.start and _alike(last, each):
+            last = replace(last, span=Span(last.span.start, each.span.end))
+            continue
+        if last is not None:
+            yield last
+        last = each
+    if last is not None:
+        yield last
+
+
+def _alike(one: Stretch, other: Stretch) -> bool:
+    return not differs(one.before, other.before) and not differs(one.after, other.after)
+
+
+_Holes = dict[tuple[str, IPNetwork, str], list[tuple[Span, str]]]
+"""By ban, client and zone: when who is exempt, and the exemption's name."""
+
+
+def exemption_changes(old: Snapshot, new: Snapshot, within: Span) -> Iterator[ExemptionChange]:
+    """Where only one policy exempts clients from a ban, once for each stretch of time."""
+    before, after = _holes(old), _holes(new)
+    told: set[ExemptionChange] = set()
+    for key in dict.fromkeys((*before, *after)):
+        mine, theirs = before.get(key, []), after.get(key, [])
+        edges = {edge for span, _ in (*mine, *theirs) for edge in (span.start, span.end)}
+        inside = sorted({within.start, within.end, *(edge for edge in edges if edge in within)})
+        for start, end in pairwise(inside):
+            was, becomes = _in_force(mine, start), _in_force(theirs, start)
+            change = ExemptionChange(key[0], key[1], Span(start, end), was, becomes)
+            if (was is None) != (becomes is None) and change not in told:
+                told.add(change)
+                yield change
+
+
+def _holes(snapshot: Snapshot) -> _Holes:
+    found: _Holes = {}
+    for track in snapshot.tracks:
+        for name, span in track.exemptions.items():
+            for client in snapshot.policy.exemptions[name].clients:
+                found.setdefault((track.ban.name, client, track.zone), []).append((span, name))
+    return found
+
+
+def _in_force(holes: list[tuple[Span, str]], at: Instant) -> str | None:
+    return next((name for span, name in holes if at in span), None)
+
+
+def redefinitions(old: Policy, new: Policy) -> Iterator[Redefinition]:
+    """What networks, services and settings mean more or less; also of those that only one policy knows."""
+    yield from _redefined("networks", _meanings(old.networks, _network), _meanings(new.networks, _network))
+    yield from _redefined("services", _meanings(old.services, _service), _meanings(new.services, _service))
+    yield from _redefined("settings", _settings(old.settings), _settings(new.settings))
+
+
+def _redefined(kind: str, old: Mapping[str, set[str]], new: Mapping[str, set[str]]) -> Iterator[Redefinition]:
+    for name in dict.fromkeys((*old, *new)):
+        before, after = old.get(name, set()), new.get(name, set())
+        if before != after:
+            yield Redefinition(kind, name, tuple(sorted(after - before)), tuple(sorted(before - after)))
+
+
+def _meanings[T](held: Mapping[str, T], meaning: Callable[[T], set[str]]) -> dict[str, set[str]]:
+    return {name: meaning(each) for name, each in held.items()}
+
+
+def _network(network: Network) -> set[str]:
+    return {f"timezone:{network.timezone}", *map(str, network.cidrs)}
+
+
+def _service(service: Service) -> set[str]:
+    """Its rules as decisions name them."""
+    names = {f"{pattern.kind}:{pattern.value}" for pattern in service.patterns}
+    addresses = {f"address:{prefix}" for prefix in service.addresses}
+    return names | addresses | {f"store:{each.store}/{each.identifier}" for each in service.stores}
+
+
+def _settings(settings: Settings) -> dict[str, set[str]]:
+    return {each.name: {str(getattr(settings, each.name))} for each in fields(settings) if each.compare}
