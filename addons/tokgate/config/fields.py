@@ -26,6 +26,7 @@ _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}"
     r"(?::[0-5][0-9](?:\.[0-9]{1,9})?)?(?P<offset>Z|[+-][0-9]{2}:?[0-9]{2})?\Z"
 )
+_TYPED: Final = re.compile(r"(?:([0-9]{1,5})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?<=[dhm])\Z")
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z")
 _YEARS: Final = range(1900, 3001)
 """Far from the ends of the calendar, so that no zone and no duration leads past them unnoticed."""
@@ -157,6 +158,20 @@ def duration(value: Any) -> Duration:
     if parsed.sign() == 0:
         raise wrong(Code.BAD_DURATION, f"`{written}` lasts no time at all")
     return parsed
+
+
+def lasting(value: Any) -> Duration:
+    """A duration as it is typed: `30m`, `2h`, `1h30m`, `1d` (24 hours), or in ISO 8601."""
+    written = text(value)
+    found = _TYPED.match(written)
+    if found is None:
+        if not written[:1].upper() == "P":
+            raise wrong(Code.BAD_DURATION, f"{_shown(written)} is no duration; write it as `30m`, `2h`, `1d` or `PT2H`")
+        return duration(written)
+    days, hours, minutes = (int(part or 0) for part in found.groups())
+    if not days + hours + minutes:
+        raise wrong(Code.BAD_DURATION, f"`{written}` lasts no time at all")
+    return ItemizedDelta(hours=24 * days + hours, minutes=minutes)
 
 
 def clock(value: Any) -> Time:

@@ -1,0 +1,222 @@
+"""Making and ending overrides: what the policy allows, tried out on the whole policy before anything is written."""
+
+import getpass
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.instants import both
+from tokgate.cli.override_file import Change, Text, locked, remove, write
+from tokgate.cli.policies import open_policy
+from tokgate.cli.terminal import narrate, shown, wants_color
+from tokgate.config.cover import Cover
+from tokgate.config.diagnostics import Code, Diagnostic, render
+from tokgate.config.loader import load
+from tokgate.config.suggest import did_you_mean, listed
+from tokgate.policy.bans import Ban, Exemption, Overrides
+from tokgate.policy.overrides import outlasts
+from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.schedule import Duration, Edge, Moment, add_duration, resolve
+from tokgate.policy.snapshot import Policy
+
+FOLDER: Final = "overrides"
+"""Where overrides are kept, below the policies."""
+_BAN_PART: Final = 44
+"""Characters of the ban's name in that of an override: names have 64 at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What was asked for; `lasting` or `until`, `network` or `clients`."""
+
+    ban: str
+    network: str | None
+    clients: tuple[IPNetwork, ...]
+    lasting: Duration | None
+    until: Moment | None
+    reason: str
+    ticket: str | None
+    by: str | None
+    name: str | None
+
+
+def add(policies: Path, wanted: Wanted) -> Exit:
+    """Make an override; its name goes to stdout."""
+    _need_folder(policies)
+    with locked(policies):
+        now = Instant.now().round("second", mode="floor")
+        policy = open_policy(policies, now)
+        ban = _ban(policy, wanted.ban)
+        clients, zone = _clients(policy, ban, wanted)
+        until = _until(policy, wanted, now, zone)
+        override = Exemption(
+            name=_name(policy, policies, wanted, now),
+            ban=ban.name,
+            clients=clients,
+            starts=now,
+            until=until,
+            reason=wanted.reason,
+            ticket=wanted.ticket,
+            by=wanted.by or you(),
+            override=True,
+        )
+        path = policies / FOLDER / f"{override.name}.yaml"
+        said = Text(override, zone, (Change("made", now, override.by or ""),)).encode()
+        _try_out(policies, path, said, now)
+        write(path, said)
+    sys.stdout.write(f"{override.name}\n")
+    whom = wanted.network or listed([str(client) for client in clients])
+    narrate(f"tokgate: {shown(ban.name)} does not hold for {shown(whom)} until {both(until, zone)}")
+    narrate(f"tokgate: written to {shown(str(path))}; to end it earlier: tokgate override end {override.name}")
+    return Exit.DONE
+
+
+def end(policies: Path, name: str, by: str | None) -> Exit:
+    """End an override now; the file keeps that it was."""
+    _need_folder(policies)
+    with locked(policies):
+        now = Instant.now().round("second", mode="floor")
+        policy = open_policy(policies, now)
+        override = _override(policy, name)
+        zone = _zone(policy, policy.bans[override.ban].networks)
+        starts = Instant.MIN if override.starts is None else resolve(override.starts, zone, Edge.START)
+        ends, path = resolve(override.until, zone, Edge.END), policies / FOLDER / f"{name}.yaml"
+        if ends <= now:
+            narrate(f"tokgate: {shown(name)} ended {both(ends, zone)}: nothing to do")
+            return Exit.DONE
+        earlier = Text.read(path, override, zone)
+        if starts > now:
+            remove(path)
+            narrate(f"tokgate: {shown(name)} had not begun: {shown(str(path))} is removed")
+            return Exit.DONE
+        who, over = by or you(), max(now, starts.add(seconds=1))  # one ended in its first second has had that second
+        ended = replace(override, until=over, ended_by=who)
+        said = Text(ended, zone, (*earlier.history, Change("ended", over, who))).encode()
+        _try_out(policies, path, said, now)
+        write(path, said)
+    narrate(f"tokgate: {shown(name)} ended {both(over, zone)}: {shown(override.ban)} holds again")
+    return Exit.DONE
+
+
+def you() -> str:
+    """The person at the keyboard, as far as the system knows: whoever became root is meant, not root."""
+    try:
+        return os.environ.get("SUDO_USER") or os.environ.get("DOAS_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry anywhere
+        return f"uid {os.getuid()}"
+
+
+def _need_folder(policies: Path) -> None:
+    if policies.exists() and not policies.is_dir():
+        raise CommandError(f"{shown(str(policies))} is a file: overrides need a folder of policies", Exit.USAGE)
+    if not policies.exists():
+        raise CommandError(f"{shown(str(policies))}: no such folder", Exit.FINDINGS)
+
+
+def _ban(policy: Policy, name: str) -> Ban:
+    ban = policy.bans.get(name)
+    if ban is None:
+        raise CommandError(f"unknown ban `{shown(name)}`{did_you_mean(name, policy.bans)}", Exit.USAGE)
+    if ban.overrides is Overrides.FORBIDDEN:
+        raise CommandError(f"the ban `{name}` forbids overrides ({ban.origin})", Exit.FINDINGS)
+    return ban
+
+
+def _clients(policy: Policy, ban: Ban, wanted: Wanted) -> tuple[tuple[IPNetwork, ...], str]:
+    """Who is exempt, and the zone they live in."""
+    if wanted.network is not None:
+        network = policy.networks.get(wanted.network)
+        if network is None:
+            hint = did_you_mean(wanted.network, ban.networks)
+            raise CommandError(f"unknown network `{shown(wanted.network)}`{hint}", Exit.USAGE)
+        if wanted.network not in ban.networks:
+            theirs = listed(ban.networks)
+            message = f"the ban `{ban.name}` does not concern the network `{network.name}`, but {theirs}"
+            raise CommandError(message, Exit.FINDINGS)
+        return network.cidrs, network.timezone
+    covered = Cover(cidr for name in ban.networks for cidr in policy.networks[name].cidrs)
+    for client in wanted.clients:
+        if not covered.holds(client):
+            part = "not wholly in" if covered.meets(client) else "in none of"
+            message = f"`{client}` is {part} the networks of the ban `{ban.name}`: {listed(ban.networks)}"
+            raise CommandError(message, Exit.FINDINGS)
+    near = [name for name in ban.networks if any(_meets(policy, name, client) for client in wanted.clients)]
+    return tuple(dict.fromkeys(wanted.clients)), _zone(policy, near)
+
+
+def _meets(policy: Policy, network: str, client: IPNetwork) -> bool:
+    return Cover(policy.networks[network].cidrs).meets(client)
+
+
+def _zone(policy: Policy, networks: "list[str] | tuple[str, ...]") -> str:
+    """The zone in which times are read and written: UTC where the networks live in several."""
+    zones = {policy.networks[name].timezone for name in networks}
+    return zones.pop() if len(zones) == 1 else "UTC"
+
+
+def _until(policy: Policy, wanted: Wanted, now: Instant, zone: str) -> Instant:
+    longest = policy.settings.overrides.longest
+    try:
+        if wanted.until is not None:
+            until = resolve(wanted.until, zone, Edge.END)
+        else:
+            until = add_duration(now, wanted.lasting or longest, zone)
+    except (ValueError, OverflowError):
+        raise CommandError("that is beyond the end of the calendar", Exit.USAGE) from None
+    if until <= now:
+        raise CommandError(f"it is past {both(until, zone)} already: it is {both(now, zone)}", Exit.USAGE)
+    if outlasts(now, until, longest, zone):
+        latest = both(add_duration(now, longest, zone), zone)
+        allowed = f"an override lasts at most {longest.format_iso()} (`settings.overrides.longest`), until {latest} now"
+        raise CommandError(f"{allowed}; for longer write an exemption, and have it reviewed", Exit.FINDINGS)
+    return until
+
+
+def _name(policy: Policy, policies: Path, wanted: Wanted, now: Instant) -> str:
+    if wanted.name is not None:
+        known = policy.exemptions.get(wanted.name)
+        if known is not None:
+            raise CommandError(f"there is an exemption `{shown(wanted.name)}` already ({known.origin})", Exit.USAGE)
+        if os.sep in wanted.name or wanted.name.startswith("."):
+            raise CommandError(f"`{shown(wanted.name)}` can't be a name", Exit.USAGE)
+        if (policies / FOLDER / f"{wanted.name}.yaml").exists():
+            raise CommandError(f"there is a file for `{shown(wanted.name)}` already: choose another name", Exit.USAGE)
+        return wanted.name
+    made = f"{wanted.ban[:_BAN_PART]}-{now.format_iso(basic=True)}"
+    name, number = made, 2
+    while name in policy.exemptions or (policies / FOLDER / f"{name}.yaml").exists():
+        name, number = f"{made}-{number}", number + 1
+    return name
+
+
+def _override(policy: Policy, name: str) -> Exemption:
+    known = policy.exemptions.get(name)
+    if known is None:
+        names = [each.name for each in policy.exemptions.values() if each.override]
+        raise CommandError(f"unknown override `{shown(name)}`{did_you_mean(name, names)}", Exit.USAGE)
+    if not known.override:
+        message = f"`{name}` is no override but an exemption written by hand: change its `until` ({known.origin})"
+        raise CommandError(message, Exit.FINDINGS)
+    return known
+
+
+def _try_out(policies: Path, path: Path, said: bytes, now: Instant) -> None:
+    """Refuse what would break the policy, or would have no effect in it."""
+    loaded = load(policies, now, proposed={path: said})
+    ours = [each for each in loaded.diagnostics if each.origin.file == str(path) and each.code is Code.EXEMPTION_IDLE]
+    if loaded.policy is not None and not ours:
+        return
+    for diagnostic in loaded.errors or ours:
+        _show(diagnostic)
+    why = "is over, or has not begun by then: there is nothing to make an exception from"
+    message = f"the ban {why}" if ours and not loaded.errors else "with this override the policy would not be valid"
+    raise CommandError(f"{message}; nothing was written", Exit.FINDINGS)
+
+
+def _show(diagnostic: Diagnostic) -> None:
+    narrate(render(diagnostic, color=wants_color(sys.stderr)))

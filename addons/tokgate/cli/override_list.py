@@ -1,0 +1,96 @@
+"""`tokgate override list`: which overrides are in force, which are to come, and with --all which there were."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.cli.exits import Exit
+from tokgate.cli.instants import local, utc
+from tokgate.cli.policies import open_snapshot
+from tokgate.cli.terminal import narrate, shown
+from tokgate.policy.overrides import Override, overrides
+from tokgate.policy.snapshot import Snapshot
+
+_HEADINGS: Final = ("name", "state", "ban", "for whom", "until", "by", "reason")
+_NAMED: Final = 3
+"""Clients that a row of the table names."""
+
+
+class State(StrEnum):
+    """Where an override stands."""
+
+    ACTIVE = "active"
+    UPCOMING = "upcoming"
+    ENDED = "ended"
+
+
+def state(override: Override, now: Instant) -> State:
+    """Where it stands at `now`."""
+    if now in override.span:
+        return State.ACTIVE
+    return State.UPCOMING if now < override.span.start else State.ENDED
+
+
+def show(policies: Path, *, everything: bool, as_json: bool) -> Exit:
+    """Show the overrides of a policy, the next to end first."""
+    now = Instant.now()
+    snapshot = open_snapshot(policies, now)
+    known = sorted(overrides(snapshot).values(), key=lambda each: (each.span.end, each.exemption.name))
+    found = [each for each in known if everything or state(each, now) is not State.ENDED]
+    if as_json:
+        document = {"at": utc(now), "overrides": [_document(each, now) for each in found]}
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    elif found:
+        sys.stdout.writelines(f"{line}\n" for line in _aligned([_row(each, snapshot, now) for each in found]))
+    else:
+        narrate("no overrides" if everything else "no overrides in force or to come")
+    return Exit.DONE
+
+
+def _document(override: Override, now: Instant) -> dict[str, object]:
+    exemption = override.exemption
+    return {
+        "name": exemption.name,
+        "state": state(override, now),
+        "ban": exemption.ban,
+        "clients": [str(client) for client in exemption.clients],
+        "starts": None if override.span.start == Instant.MIN else utc(override.span.start),
+        "until": utc(override.span.end),
+        "reason": exemption.reason,
+        "ticket": exemption.ticket,
+        "by": exemption.by,
+        "ended_by": exemption.ended_by,
+        "file": None if exemption.origin is None else exemption.origin.file,
+    }
+
+
+def _row(override: Override, snapshot: Snapshot, now: Instant) -> tuple[str, ...]:
+    exemption = override.exemption
+    clients = [str(client) for client in exemption.clients]
+    more = len(clients) - _NAMED
+    zones = {snapshot.policy.networks[name].timezone for name in snapshot.bans[exemption.ban].networks}
+    zone = zones.pop() if len(zones) == 1 else "UTC"
+    who = exemption.by or "-"
+    if exemption.ended_by is not None:
+        who += f", ended by {exemption.ended_by}"
+    return (
+        exemption.name,
+        state(override, now),
+        exemption.ban,
+        ", ".join(clients[:_NAMED]) + (f" and {more} more" if more > 0 else ""),
+        f"{local(override.span.end, zone)} {zone}",
+        who,
+        exemption.reason + ("" if exemption.ticket is None else f" ({exemption.ticket})"),
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    lines = [_HEADINGS, *([shown(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
