@@ -252,7 +252,7 @@ def test_an_io_error_costs_no_record(path: Path, monkeypatch: pytest.MonkeyPatch
     disk.room = 1 << 20
     log.write()
     lines = path.read_bytes().splitlines()
-    if 0 < room < LINE:
+    if 0 < room < LINE - 1:  # what lacks only its newline is whole
         assert json.loads(lines.pop(1))["tokgate"]["torn"]["bytes"] == room
         lines.pop(0)
     assert lines == [b'{"n":0}', b'{"n":1}']

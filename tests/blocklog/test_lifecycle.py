@@ -9,6 +9,7 @@ from blocklog.samples import NOON, SNAPSHOT, judged, seen, stamp
 from builders import at, ban, exemption, snapshot, wall
 from tokgate.blocklog import lifecycle
 from tokgate.blocklog.line import decode, encode
+from tokgate.blocklog.segment import Torn
 from tokgate.policy.decide import Judgement, Sighting, fallback
 from tokgate.policy.decision import Signal
 from tokgate.policy.timeline import Kind, transitions
@@ -130,5 +131,5 @@ def test_the_logs_own_history(valid_record: Valid) -> None:
     after = valid_record(lifecycle.log_continued(stamp(), file="block-1.ndjson", records=3, size=99, why="full"))
     assert after["tokgate"]["continues"] == {"file": "block-1.ndjson", "records": 3, "bytes": 99}
     valid_record(lifecycle.log_continued(stamp(), file=None, records=0, size=0, why="gone"))
-    torn = valid_record(lifecycle.log_recovered(stamp(), size=12, sha256="0" * 64))
+    torn = valid_record(lifecycle.log_recovered(stamp(), Torn(12, "0" * 64)))
     assert torn["tokgate"]["torn"]["bytes"] == 12

@@ -74,7 +74,7 @@ def test_a_second_writer_is_told(tmp_path: Path) -> None:
     Segment(path, TODAY).close()
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"a":1}', b"x" * (3 << 20)], ids=["brace", "whole", "three-mebibytes"])
+@pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"x" * (3 << 20)], ids=["brace", "all-but-one", "three-mebibytes"])
 def test_a_torn_line_is_ended_and_told(tmp_path: Path, torn: bytes) -> None:
     """What a crash left is neither deleted nor changed: it gets a newline, a length and a digest."""
     path = tmp_path / "block.ndjson"
@@ -86,6 +86,16 @@ def test_a_torn_line_is_ended_and_told(tmp_path: Path, torn: bytes) -> None:
     assert segment.torn.size == len(torn)
     assert segment.torn.sha256 == hashlib.sha256(torn).hexdigest()
     assert (segment.lines, segment.size) == (2, 8 + len(torn) + 1)
+
+
+def test_a_record_that_lacks_only_its_newline_is_whole(tmp_path: Path) -> None:
+    """A part of a JSON object is none: what can be read was all there."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b'{"a":0}\n{"a":1}')
+    segment = Segment(path, TODAY)
+    segment.close()
+    assert path.read_bytes() == b'{"a":0}\n{"a":1}\n'
+    assert (segment.torn, segment.last, segment.lines) == (None, {"a": 1}, 2)
 
 
 def test_a_file_in_order_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Whole lines into one log file after another: rotation by size and day, and files that others rename, cut or remove.
 
+With a custody the lines form a chain; they get their numbers and hashes here, in the order of the file.
+
 Single-threaded and blocking; it raises what the system says and can be asked again: nothing it holds is lost by that.
 """
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,9 +16,14 @@ from typing import Final
 from whenever import Date
 
 from tokgate.blocklog import lifecycle
-from tokgate.blocklog.document import Record
+from tokgate.blocklog.chain import Head, link
+from tokgate.blocklog.checkpoint import Checkpoint
+from tokgate.blocklog.custody import Custody, Sealing
+from tokgate.blocklog.document import Record, timestamp
 from tokgate.blocklog.line import encode
-from tokgate.blocklog.segment import Segment
+from tokgate.blocklog.reader import last_rotated
+from tokgate.blocklog.segment import Segment, Torn
+from tokgate.blocklog.signing import key_path_for
 from tokgate.blocklog.stamp import Stamp
 
 ROTATION_RETRY: Final = 60.0
@@ -38,6 +46,35 @@ class _Left:
     lines: int
     size: int
     why: str
+    last: Head | None
+    torn: Torn | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Continuation:
+    """Stands among what waits: the record that a new file begins with."""
+
+    stamp: Stamp
+    left: _Left
+
+
+class _Checkpoint:
+    """Stands among what waits: a signature over what was written before."""
+
+    __slots__ = ()
+
+
+type _Entry = Record | _Continuation | _Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line that is being written, what it was made of, and the chain's head once it is whole."""
+
+    entry: _Entry
+    data: bytes
+    head: Head | None
+    checkpoint: Checkpoint | None = None
 
 
 class Appender:
@@ -51,8 +88,9 @@ class Appender:
         *,
         trouble: Callable[[Exception], None],
         reject: Callable[[Exception], None],
+        sealing: Sealing | None = None,
     ) -> None:
-        """Nothing is opened yet."""
+        """Nothing is opened yet. Without `sealing` the lines form no chain."""
         self.path: Final = path
         self.written = 0
         self.rotations = 0
@@ -62,8 +100,10 @@ class Appender:
         self._reject: Final = reject
         self._segment: Segment | None = None
         self._left: _Left | None = None
-        self._waiting: Final[deque[Record]] = deque()
-        self._inflight: Final[deque[tuple[Record, bytes]]] = deque()
+        self._sealing: Final = sealing
+        self._custody: Custody | None = None
+        self._waiting: Final[deque[_Entry]] = deque()
+        self._inflight: Final[deque[_Line]] = deque()
         self._partial = 0
         self._no_rotation_before = 0.0
 
@@ -75,6 +115,21 @@ class Appender:
     def add(self, record: Record) -> None:
         """Take a record to be written."""
         self._waiting.append(record)
+
+    def attest(self) -> None:
+        """Have a checkpoint written after what is pending, if there is anything new to sign."""
+        if self.unattested:
+            self._waiting.append(_Checkpoint())
+
+    @property
+    def unattested(self) -> int:
+        """Records since the last checkpoint."""
+        return self._custody.unattested if self._custody is not None else 0
+
+    @property
+    def never_attested(self) -> bool:
+        """Whether this run has signed nothing yet, and could."""
+        return self._custody is not None and not self._custody.attested
 
     def ready(self) -> None:
         """Have the right file open: at the path, not full. Raises OSError, LogLocked."""
@@ -98,52 +153,94 @@ class Appender:
             return
         if not self._inflight:
             self._encode(segment)
-        data = b"".join(line for _, line in self._inflight)
+        data = b"".join(line.data for line in self._inflight)
         if data:
             self._account(segment, segment.write(data[self._partial :] if self._partial else data))
 
     def sync(self) -> None:
         """Have all that was written on the disk."""
         if self._segment is not None:
-            self._segment.sync()
+            self._sync(self._segment)
 
     def leave(self, why: str) -> None:
         """Close the file; the next use opens what is at the path then, and says so if that is another."""
         segment = self._segment
         if segment is None:
             return
+        if (
+            self._inflight and self._partial == len(self._inflight[0].data) - 1
+        ):  # the record is whole, but for its newline
+            self._account(segment, 1)
         if segment.replaced():  # else what is opened next is the same file
-            self._left = _Left(segment.present_name(), segment.lines, segment.size, why)
+            self._left = _Left(
+                segment.present_name(), segment.lines, segment.size, why, self._head(), self._half_a_line()
+            )
         self._segment = None
         self._rewind()
-        for last in (segment.sync, segment.close):
-            try:
-                last()
-            except OSError as error:
-                self._trouble(error)
+        try:
+            self._sync(segment)
+        except OSError as error:
+            self._trouble(error)
+        try:
+            segment.close()
+        except OSError as error:
+            self._trouble(error)
 
     def abandon(self) -> int:
         """Forget what is pending; returns how many records that were."""
-        count = self.pending
+        entries = [*self._waiting, *(line.entry for line in self._inflight)]
+        count = sum(isinstance(entry, dict) for entry in entries)
         self._waiting.clear()
         self._inflight.clear()
         return count
 
+    def _sync(self, segment: Segment) -> None:
+        segment.sync()
+        if self._custody is not None:
+            self._custody.synced()
+
     def _open(self) -> Segment:
         segment = Segment(self.path, self._today())
-        openers = []
+        if self._custody is None and self._sealing is not None:
+            self._take_up(segment, self._sealing)
+        openers: list[_Entry] = []
         if segment.torn is not None:
-            torn = segment.torn
-            openers.append(lifecycle.log_recovered(self._stamp(), size=torn.size, sha256=torn.sha256))
+            openers.append(lifecycle.log_recovered(self._stamp(), segment.torn))
         left = self._left
         if left is not None:
-            openers.append(
-                lifecycle.log_continued(self._stamp(), file=left.name, records=left.lines, size=left.size, why=left.why)
-            )
+            openers.append(_Continuation(self._stamp(), left))
         self._waiting.extendleft(reversed(openers))
         segment.openers = segment.lines + len(openers) if openers else 0
         self._segment, self._left = segment, None
         return segment
+
+    def _take_up(self, segment: Segment, sealing: Sealing) -> None:
+        """Begin a chain, or go on with the one that an earlier run wrote: in this file or in the one before it."""
+        key = sealing.key or (key_path_for(self.path) if segment.regular else None)
+        self._custody = custody = Custody(sealing, key, self._trouble)
+        if segment.last is not None:
+            custody.resume(segment.last)
+            return
+        if not segment.regular or segment.size:
+            return
+        try:
+            before = last_rotated(self.path)
+        except OSError as error:
+            self._trouble(error)
+            return
+        if before is not None and custody.resume(before.last):
+            self._left = _Left(before.name, before.lines, before.size, "a restart", custody.head, before.torn)
+
+    def _head(self) -> Head | None:
+        """The last record that is wholly in a file; None without a chain."""
+        return self._custody.head if self._custody is not None else None
+
+    def _half_a_line(self) -> Torn | None:
+        """What stands at the file's end of the record whose writing was interrupted."""
+        if not self._partial:
+            return None
+        data = self._inflight[0].data[: self._partial]
+        return Torn(len(data), hashlib.sha256(data).hexdigest())
 
     def _full(self, segment: Segment) -> str | None:
         """Why the file has to be followed by another; None if it hasn't."""
@@ -170,34 +267,71 @@ class Appender:
         self._open()
 
     def _encode(self, segment: Segment) -> None:
-        """Make lines of what fits into the file. The place for a chain: lines are made in the order of the file.
+        """Make lines of what fits into the file, in its order.
 
         Lines that weren't wholly written when the file had to change are made again, after the new file's first.
         """
+        head = self._head()
         size, limit = segment.size, self._rotation.max_bytes
         while self._waiting:
-            record = self._waiting.popleft()
+            entry = self._waiting.popleft()
             try:
-                line = encode(record)
+                line = self._make(entry, head)
             except (TypeError, ValueError, RecursionError) as error:
                 self._reject(error)
                 continue
-            self._inflight.append((record, line))
-            size += len(line)
+            if line is None:
+                continue
+            self._inflight.append(line)
+            head = line.head
+            size += len(line.data)
             if segment.regular and limit is not None and size >= limit:
                 break
 
+    def _make(self, entry: _Entry, head: Head | None) -> _Line | None:
+        """The line that an entry becomes after `head`; None if there is nothing to write."""
+        checkpoint = None
+        if isinstance(entry, _Checkpoint):
+            stamp = self._stamp()
+            if self._custody is not None and head is not None:
+                checkpoint = self._custody.checkpoint(head, timestamp(stamp.at))
+            if checkpoint is None:
+                return None
+            record = lifecycle.log_checkpoint(stamp, checkpoint)
+        elif isinstance(entry, _Continuation):
+            left = entry.left
+            record = lifecycle.log_continued(
+                entry.stamp,
+                file=left.name,
+                records=left.lines,
+                size=left.size,
+                why=left.why,
+                last=left.last,
+                torn=left.torn,
+            )
+        else:
+            record = entry
+        if head is not None:
+            record, head = link(head, record)
+        return _Line(entry, encode(record), head, checkpoint)
+
     def _account(self, segment: Segment, count: int) -> None:
         count += self._partial
-        while self._inflight and count >= len(self._inflight[0][1]):
-            count -= len(self._inflight.popleft()[1])
+        custody = self._custody
+        while self._inflight and count >= len(self._inflight[0].data):
+            line = self._inflight.popleft()
+            count -= len(line.data)
             segment.lines += 1
             self.written += 1
+            if custody is not None and line.head is not None:
+                custody.wrote(line.head, line.checkpoint)
         self._partial = count
+        if custody is not None and not self._inflight and custody.unattested >= custody.sealing.records:
+            self._waiting.appendleft(_Checkpoint())
 
     def _rewind(self) -> None:
         """Lines that aren't wholly in the file will be made and written again."""
-        self._waiting.extendleft(record for record, _ in reversed(self._inflight))
+        self._waiting.extendleft(line.entry for line in reversed(self._inflight))
         self._inflight.clear()
         self._partial = 0
 

@@ -37,9 +37,12 @@ class EventAction(StrEnum):
     POLICY_LOAD_FAILED = "policy-load-failed"
     PHASE_CHANGED = "phase-changed"
     BAN_NEAR_EXPIRY = "ban-near-expiry"
+    OVERRIDE_STARTED = "override-started"
+    OVERRIDE_ENDED = "override-ended"
     LOG_GAP = "log-gap"
     LOG_CONTINUED = "log-continued"
     LOG_RECOVERED = "log-recovered"
+    LOG_CHECKPOINT = "log-checkpoint"
 
 
 TRAFFIC: Final = frozenset(

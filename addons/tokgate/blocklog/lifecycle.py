@@ -6,12 +6,16 @@ from typing import Final
 
 from whenever import Instant
 
+from tokgate.blocklog.chain import Head
+from tokgate.blocklog.checkpoint import Checkpoint
 from tokgate.blocklog.document import EventAction, Record, clean, frame, pruned, timestamp
 from tokgate.blocklog.evidence import described, observed
 from tokgate.blocklog.observation import Observation
 from tokgate.blocklog.records import decided, policy_terms
+from tokgate.blocklog.segment import Torn
 from tokgate.blocklog.stamp import Stamp
 from tokgate.blocklog.wording import by_whom, wall_time
+from tokgate.policy.bans import Exemption
 from tokgate.policy.decide import Judgement
 from tokgate.policy.snapshot import Policy, Snapshot, Track
 from tokgate.policy.timeline import Kind, Transition
@@ -19,6 +23,8 @@ from tokgate.policy.timeline import Kind, Transition
 MAX_PROBLEMS: Final = 20
 """Most errors of one failed load that are kept in the record; the rest is counted. `tokgate check` shows all."""
 MAX_TRACE: Final = 8192
+MAX_CLIENTS: Final = 16
+"""Most prefixes of an override that its records name; the policy file has all."""
 
 
 def started(stamp: Stamp, pid: int, policy: Policy) -> Record:
@@ -115,6 +121,55 @@ def ban_near_expiry(stamp: Stamp, track: Track, policy_version: str) -> Record:
     return record | pruned({"tokgate": fields})
 
 
+def override_started(stamp: Stamp, exemption: Exemption, until: Instant, policy_version: str) -> Record:
+    """An override is in force: who made it, for whom, from which ban, until when and why."""
+    who, ban, clients = _who(exemption.by), exemption.ban, _clients(exemption)
+    why = f"{clean(exemption.reason)}{_ticket(exemption)}"
+    message = (
+        f"Override {exemption.name} from ban {ban} is in force for {clients} until {timestamp(until)}, {who}: {why}."
+    )
+    record = frame(stamp, EventAction.OVERRIDE_STARTED, message, category=("configuration",), kinds=("change", "start"))
+    actor = None if exemption.by is None else {"name": clean(exemption.by)}
+    return record | pruned({"user": actor, "tokgate": _override(exemption, until, policy_version)})
+
+
+def override_ended(stamp: Stamp, exemption: Exemption, until: Instant, policy_version: str, *, why: str) -> Record:
+    """An override is over; `why` is `its time is over`, say. `exemption.ended_by` ended it early."""
+    message = f"Override {exemption.name} from ban {exemption.ban} ended for {_clients(exemption)}: {why}."
+    record = frame(
+        stamp, EventAction.OVERRIDE_ENDED, message, category=("configuration",), kinds=("change", "end"), reason=why
+    )
+    actor = None if exemption.ended_by is None else {"name": clean(exemption.ended_by)}
+    return record | pruned({"user": actor, "tokgate": _override(exemption, until, policy_version)})
+
+
+def _who(by: str | None) -> str:
+    return f"made by {clean(by)}" if by is not None else "nobody says by whom"
+
+
+def _ticket(exemption: Exemption) -> str:
+    return "" if exemption.ticket is None else f" ({clean(exemption.ticket)})"
+
+
+def _clients(exemption: Exemption) -> str:
+    named, more = exemption.clients[:MAX_CLIENTS], len(exemption.clients) - MAX_CLIENTS
+    return ", ".join(map(str, named)) + (f" and {more} more" if more > 0 else "")
+
+
+def _override(exemption: Exemption, until: Instant, policy_version: str) -> Record:
+    return {
+        "ban": exemption.ban,
+        "exemption": exemption.name,
+        "exemption_reason": clean(exemption.reason),
+        "exemption_until": timestamp(until),
+        "clients": [str(client) for client in exemption.clients[:MAX_CLIENTS]],
+        "ticket": exemption.ticket and clean(exemption.ticket),
+        "by": exemption.by and clean(exemption.by),
+        "ended_by": exemption.ended_by and clean(exemption.ended_by),
+        "policy": {"version": policy_version},
+    }
+
+
 def internal_error(
     stamp: Stamp,
     error: BaseException,
@@ -163,18 +218,46 @@ def log_gap(stamp: Stamp, dropped: int, since: Instant, until: Instant) -> Recor
     return record | {"tokgate": {"gap": gap}}
 
 
-def log_continued(stamp: Stamp, *, file: str | None, records: int, size: int, why: str) -> Record:
-    """The first record of a new file: which file it follows (None if that is gone), with how many lines and bytes."""
+def log_continued(
+    stamp: Stamp,
+    *,
+    file: str | None,
+    records: int,
+    size: int,
+    why: str,
+    last: Head | None = None,
+    torn: Torn | None = None,
+) -> Record:
+    """The first record of a new file: which file it follows (None if that is gone), with how many lines and bytes.
+
+    `last` is the old file's last record; `torn` what was written of one that now follows whole.
+    """
     message = f"The log continues from {file or 'a file that is gone'} ({records} records, {size} bytes): {why}."
     record = frame(stamp, EventAction.LOG_CONTINUED, message, category=("process",), kinds=("info",), reason=why)
-    return record | pruned({"tokgate": {"continues": {"file": file, "records": records, "bytes": size}}})
+    continues = {"file": file, "records": records, "bytes": size}
+    if last is not None and last.sequence:
+        continues |= {"sequence": last.sequence, "hash": last.hash}
+    return record | pruned({"tokgate": {"continues": continues, "torn": torn and _torn(torn)}})
 
 
-def log_recovered(stamp: Stamp, *, size: int, sha256: str) -> Record:
-    """The line before this one is torn: its length and digest. It was ended with a newline and nothing was deleted."""
-    message = f"The line before this one is torn: {size} bytes of a record whose writing was interrupted."
+def log_recovered(stamp: Stamp, torn: Torn) -> Record:
+    """What stands before this record is torn: its length and digest. It got a newline, and nothing was deleted."""
+    what = "The line before this one is" if torn.lines == 1 else f"The {torn.lines} lines before this one are"
+    message = f"{what} torn: {torn.size} bytes of records whose writing was interrupted."
     record = frame(stamp, EventAction.LOG_RECOVERED, message, category=("process",), kinds=("info",))
-    return record | {"tokgate": {"torn": {"bytes": size, "sha256": sha256}}}
+    return record | {"tokgate": {"torn": _torn(torn)}}
+
+
+def log_checkpoint(stamp: Stamp, checkpoint: Checkpoint) -> Record:
+    """A signature over the record before this one, and so over everything before it."""
+    message = f"Checkpoint: all up to record {checkpoint.head.sequence} of this chain is signed."
+    record = frame(stamp, EventAction.LOG_CHECKPOINT, message, category=("process",), kinds=("info",))
+    return record | {"tokgate": {"checkpoint": checkpoint.as_json()}}
+
+
+def _torn(torn: Torn) -> Record:
+    said = {"bytes": torn.size, "sha256": torn.sha256}
+    return said if torn.lines == 1 else said | {"lines": torn.lines}
 
 
 def _policy(policy: Policy) -> Record:

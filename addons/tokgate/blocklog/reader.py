@@ -4,6 +4,7 @@ A line that makes no sense is reported in its place and never ends the reading.
 """
 
 import gzip
+import hashlib
 import re
 import sys
 import zlib
@@ -17,6 +18,7 @@ from whenever import Instant
 
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.line import decode
+from tokgate.blocklog.segment import Torn
 from tokgate.policy.names import parse_address
 from tokgate.policy.prefixes import IPNetwork
 
@@ -132,7 +134,7 @@ def client_network(text: str) -> IPNetwork:
 def read(paths: Iterable[Path]) -> Iterator[Line | Junk]:
     """All lines of files in the order given, `.gz` and `.zst` unpacked. Raises OSError if one can't be opened."""
     for path in paths:
-        with _open(path) as stream:
+        with open_log(path) as stream:
             yield from _lines(stream, str(path))
 
 
@@ -166,7 +168,36 @@ def with_rotated(path: Path) -> list[Path]:
     return [*files, path] if path.exists() or not files else files
 
 
-def _open(path: Path) -> BinaryIO:
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A file that was rotated away: its last record, what is torn after that, the size that it unpacks to."""
+
+    name: str
+    lines: int
+    size: int
+    last: Record
+    torn: Torn | None
+
+
+def last_rotated(path: Path) -> Rotated | None:
+    """The latest file rotated away from `path`; None if there is none, or it holds no record. Raises OSError."""
+    files = [file for file in with_rotated(path) if file != path]
+    if not files:
+        return None
+    lines, size, latest, rest = 0, 0, b"", b""
+    with open_log(files[-1]) as stream:
+        for raw in stream:
+            lines, size = lines + 1, size + len(raw)
+            latest, rest = (raw, b"") if raw.endswith(b"\n") else (latest, raw)
+    try:
+        torn = Torn(len(rest), hashlib.sha256(rest).hexdigest()) if rest else None
+        return Rotated(files[-1].name, lines, size, decode(latest), torn)
+    except ValueError:
+        return None
+
+
+def open_log(path: Path) -> BinaryIO:
+    """The octets of a log file, unpacked. Raises OSError."""
     if path.suffix == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix == ".zst":

@@ -27,6 +27,7 @@ TIME: Final[Schema] = {
     "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
 }
 UUID: Final[Schema] = {"type": "string", "format": "uuid", "pattern": r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}
+HASH: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 IP: Final[Schema] = {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
 TEXTS: Final[Schema] = {"type": "array", "items": TEXT, "minItems": 1}
 
@@ -98,6 +99,8 @@ _EVENT: Final = _closed(
         "code": _enum(Reason),
         "module": {"const": "tokgate"},
         "dataset": _enum(("tokgate.block", "tokgate.state")),
+        "sequence": POSITIVE,
+        "hash": HASH,
     },
     *("id", "kind", "category", "type", "action", "outcome", "module", "dataset"),
 )
@@ -159,18 +162,30 @@ _TOKGATE: Final = _closed(
         "networks": TEXTS,
         "zone": TEXT,
         "on_expiry": _enum(OnExpiry),
+        "clients": TEXTS,
+        "ticket": TEXT,
+        "by": TEXT,
+        "ended_by": TEXT,
         "where": TEXT,
         "gap": _closed(
             {"dropped": {"type": "integer", "minimum": 1}, "since": TIME, "until": TIME}, "dropped", "since"
         ),
-        "continues": _closed({"file": TEXT, "records": COUNT, "bytes": COUNT}, "records", "bytes"),
-        "torn": _closed(
+        "continues": _closed(
+            {"file": TEXT, "records": COUNT, "bytes": COUNT, "sequence": POSITIVE, "hash": HASH}, "records", "bytes"
+        ),
+        "torn": _closed({"bytes": POSITIVE, "sha256": HASH, "lines": POSITIVE}, "bytes", "sha256"),
+        "chain": UUID,
+        "checkpoint": _closed(
             {
-                "bytes": POSITIVE,
-                "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                "sequence": POSITIVE,
+                "hash": HASH,
+                "at": TIME,
+                "epoch": COUNT,
+                "key": TEXT,
+                "next_key": TEXT,
+                "signature": TEXT,
             },
-            "bytes",
-            "sha256",
+            *("sequence", "hash", "at", "epoch", "key", "signature"),
         ),
     }
 )
@@ -192,6 +207,7 @@ _FIELDS: Final[Schema] = {
         *("type", "vendor", "product", "version", "hostname"),
     ),
     "process": _closed({"pid": POSITIVE}, "pid"),
+    "user": _closed({"name": TEXT}, "name"),
     "error": _closed({"type": TEXT, "message": TEXT, "stack_trace": TEXT}, "type", "message"),
     "source": _closed(_ENDPOINT),
     "destination": _closed(_ENDPOINT | _DOMAIN),
@@ -269,7 +285,13 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.POLICY_LOAD_FAILED,), {"event": {"outcome": "failure"}, "tokgate": {"policy": {"errors": ...}}}),
     ((_A.PHASE_CHANGED,), {"tokgate": {"ban": ..., "transition": ..., "due": ..., "networks": ..., "zone": ...}}),
     ((_A.BAN_NEAR_EXPIRY,), {"tokgate": {"ban": ..., "until": ..., "on_expiry": ..., "networks": ..., "zone": ...}}),
+    (
+        (_A.OVERRIDE_STARTED, _A.OVERRIDE_ENDED),
+        {"tokgate": {"ban": ..., "exemption": ..., "exemption_reason": ..., "exemption_until": ..., "clients": ...}},
+    ),
+    ((_A.OVERRIDE_ENDED,), {"event": {"reason": ...}}),
     ((_A.LOG_GAP,), {"event": {"outcome": "failure"}, "tokgate": {"gap": ...}}),
     ((_A.LOG_CONTINUED,), {"tokgate": {"continues": ...}}),
     ((_A.LOG_RECOVERED,), {"tokgate": {"torn": ...}}),
+    ((_A.LOG_CHECKPOINT,), {"tokgate": {"checkpoint": ...}}),
 )

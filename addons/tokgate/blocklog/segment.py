@@ -15,9 +15,14 @@ from typing import Final
 
 from whenever import Date, Instant
 
+from tokgate.blocklog.document import Record
+from tokgate.blocklog.line import decode
+
 FILE_MODE: Final = 0o640
 FOLDER_MODE: Final = 0o750
 _CHUNK: Final = 1 << 20
+_MAX_TORN: Final = 16
+"""Most lines that are taken for torn: each is from a run that was killed before it wrote one record."""
 
 
 class LogLocked(BlockingIOError):
@@ -26,10 +31,11 @@ class LogLocked(BlockingIOError):
 
 @dataclass(frozen=True, slots=True)
 class Torn:
-    """The end of a line whose writing was interrupted."""
+    """What is left of lines whose writing was interrupted: mostly one. The digest is over all but the last newline."""
 
     size: int
     sha256: str
+    lines: int = 1
 
 
 class Segment:
@@ -38,7 +44,10 @@ class Segment:
     Devices and pipes (`/dev/stdout`) can be written too: they are not `regular`, and never locked, archived or synced.
     """
 
-    __slots__ = ("_fd", "_folder_synced", "_identity", "day", "lines", "openers", "path", "regular", "size", "torn")
+    __slots__ = (
+        *("_fd", "_folder_synced", "_identity"),
+        *("day", "last", "lines", "openers", "path", "regular", "size", "torn"),
+    )
 
     def __init__(self, path: Path, today: Date) -> None:
         """Open for appending, made if need be. A torn last line is ended and reported in `torn`. Raises OSError."""
@@ -51,6 +60,7 @@ class Segment:
             self.size, self.lines, self.openers = 0, 0, 0
             self._folder_synced = False
             self.torn: Torn | None = None
+            self.last: Record | None = None
             self.day = today
             if self.regular:
                 self._lock()
@@ -135,27 +145,55 @@ class Segment:
 
     def _take_stock(self, found: os.stat_result, today: Date) -> None:
         """Count the lines of a file that was there before; end a torn one."""
-        last_break = -1
         offset = 0
         while chunk := os.pread(self._fd, _CHUNK, offset):
             self.lines += chunk.count(b"\n")
-            at = chunk.rfind(b"\n")
-            last_break = offset + at if at >= 0 else last_break
             offset += len(chunk)
         self.size = offset
         if self.size:
             modified = datetime.fromtimestamp(found.st_mtime, UTC)
             self.day = Date(modified.year, modified.month, modified.day)
-        if last_break + 1 < self.size:
-            self.torn = self._digest(last_break + 1, self.size)
-            self.end_line()
+        self._look_back()
 
-    def _digest(self, start: int, end: int) -> Torn:
+    def _look_back(self) -> None:
+        """Find the last record, and what crashes left torn after it: also of a run that ended before it told."""
+        end, lines = self.size, 0
+        while end and lines < _MAX_TORN:
+            start = self._start_of_line(end)
+            self.last = self._record(start, end)  # part of an object is none, so without its newline it is whole too
+            if self.last is not None:
+                break
+            end, lines = start, lines + 1
+        if lines:
+            ended = os.pread(self._fd, 1, self.size - 1) == b"\n"
+            self.torn = self._digest(end, self.size - ended, lines)
+        self.end_line()
+
+    def _start_of_line(self, end: int) -> int:
+        """Where the line begins whose last octet stands before `end`."""
+        stop = end - 1
+        while stop > 0:
+            start = max(0, stop - _CHUNK)
+            at = os.pread(self._fd, stop - start, start).rfind(b"\n")
+            if at >= 0:
+                return start + at + 1
+            stop = start
+        return 0
+
+    def _record(self, start: int, end: int) -> Record | None:
+        if end - start > _CHUNK:
+            return None
+        try:
+            return decode(os.pread(self._fd, end - start, start))
+        except ValueError:
+            return None
+
+    def _digest(self, start: int, end: int, lines: int) -> Torn | None:
         digest, offset = hashlib.sha256(), start
         while offset < end and (chunk := os.pread(self._fd, min(_CHUNK, end - offset), offset)):
             digest.update(chunk)
             offset += len(chunk)
-        return Torn(end - start, digest.hexdigest())
+        return Torn(end - start, digest.hexdigest(), lines) if end > start else None
 
 
 def archive_name(path: Path, at: Instant) -> Path:

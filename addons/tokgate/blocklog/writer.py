@@ -16,6 +16,7 @@ from whenever import Instant
 
 from tokgate.blocklog import lifecycle
 from tokgate.blocklog.appender import Appender
+from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.health import Health, Limits
 from tokgate.blocklog.segment import LogLocked
@@ -63,12 +64,14 @@ class LogWriter:
         observer: Observer,
         *,
         limits: Limits | None = None,
+        sealing: Sealing | None = None,
         clock: Callable[[], Instant] = Instant.now,
     ) -> None:
-        """Nothing is opened before `start()`."""
+        """Nothing is opened before `start()`. `sealing` is how the chain is signed, by default with a key beside it."""
         self.path: Final = path
         self._observer: Final = observer
         self._limits: Final = limits or Limits()
+        self._sealing: Final = sealing or Sealing()
         self._clock: Final = clock
         self._thread: Final = threading.Thread(target=self._run, name="tokgate-log", daemon=True)
 
@@ -84,10 +87,16 @@ class LogWriter:
         self._give_up_at = float("inf")
 
         self._appender: Final = Appender(
-            path, self._limits.rotation, self._stamp, trouble=self._note, reject=self._rejected
+            path,
+            self._limits.rotation,
+            self._stamp,
+            trouble=self._note,
+            reject=self._rejected,
+            sealing=self._sealing,
         )
         self._flushes: Final[list[_Flush]] = []
         self._unsynced_since: float | None = None
+        self._attest_at: float | None = None
         self._errors = 0
         self._last_error: str | None = None
         self._failing_since: Instant | None = None
@@ -188,6 +197,7 @@ class LogWriter:
         self._pump()
         if not self._appender.pending:
             self._tell_drops()
+            self._attest_if_due()
             self._pump()
         self._sync_if_due()
 
@@ -212,7 +222,7 @@ class LogWriter:
         """How long the thread may sleep when nothing is put."""
         if self._unsynced_since is not None or self._flushes:
             return self._limits.sync_every
-        return None
+        return None if self._attest_at is None else max(0.0, self._attest_at - time.monotonic())
 
     def _pump(self) -> None:
         """Write what is pending; stay with it through errors, until it is written or closing takes too long."""
@@ -243,6 +253,18 @@ class LogWriter:
             drops, self._drops = self._drops, None
         self._appender.add(lifecycle.log_gap(self._stamp(), drops.count, drops.since, drops.until))
 
+    def _attest_if_due(self) -> None:
+        """Sign what was written, when the oldest record that no checkpoint covers has waited long enough."""
+        if not self._appender.unattested:
+            self._attest_at = None
+        elif self._appender.never_attested:  # what a run begins with is signed at once
+            self._appender.attest()
+        elif self._attest_at is None:
+            self._attest_at = time.monotonic() + self._sealing.seconds
+        elif time.monotonic() >= self._attest_at:
+            self._attest_at = None
+            self._appender.attest()
+
     def _sync_if_due(self) -> None:
         since = self._unsynced_since
         flushing = self._flushes and not self._appender.pending
@@ -263,6 +285,8 @@ class LogWriter:
         """Count what the deadline left unwritten; sync and close the rest."""
         if not self._expired():
             self._tell_drops()
+            self._pump()
+            self._appender.attest()
             self._pump()
         self._ended = True
         lost = self._appender.abandon() + self._drain()

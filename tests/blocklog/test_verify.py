@@ -1,0 +1,433 @@
+"""Tampering: every kind of change to a log is found and named by its place; what no one touched gives no finding."""
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from blocklog.samples import OBSERVER, stamp
+from tokgate.blocklog.appender import Appender, Rotation
+from tokgate.blocklog.chain import Head, link, proper_hash, stated_head
+from tokgate.blocklog.checkpoint import Checkpoint, parse_checkpoints
+from tokgate.blocklog.custody import Sealing
+from tokgate.blocklog.lifecycle import stopped
+from tokgate.blocklog.reader import with_rotated
+from tokgate.blocklog.signing import KeyUnusable, Signer, key_path_for, public_path_for, read_key, read_public_key
+from tokgate.blocklog.stamp import Stamp
+from tokgate.blocklog.verify import Code, Finding, Verifier
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+Lines = Callable[..., list[dict[str, Any]]]
+
+
+class Log:
+    """A sealed log, as runs write it one after another."""
+
+    def __init__(self, path: Path, **sealing: Any) -> None:
+        self.path = path
+        self.kept: list[str] = []
+        self.sealing = Sealing(outlets=(self.kept.append,), **sealing)
+        self.errors: list[Exception] = []
+
+    def run(self, count: int, *, attest: bool = True, rotation: Rotation | None = None) -> None:
+        """Open, write so many records, one checkpoint, and close."""
+        appender = Appender(
+            self.path,
+            rotation or Rotation(daily=False),
+            self.stamp,
+            trouble=self.errors.append,
+            reject=self.errors.append,
+            sealing=self.sealing,
+        )
+        for number in range(count):
+            appender.add(stopped(self.stamp(), 1, f"number {number}"))
+            while appender.pending:
+                appender.advance()
+        if attest:
+            appender.attest()
+        while appender.pending:
+            appender.advance()
+        appender.leave("closed")
+
+    def stamp(self) -> Stamp:
+        """Always the same."""
+        return stamp()
+
+    @property
+    def files(self) -> list[Path]:
+        """The log's files, oldest first."""
+        return [path for path in with_rotated(self.path) if path.exists()]
+
+    @property
+    def elsewhere(self) -> list[Checkpoint]:
+        """The checkpoints that were sent away."""
+        return list(parse_checkpoints(self.kept))
+
+    def findings(self, *, trusted: str | None = None, elsewhere: bool = False) -> list[Finding]:
+        """What is wrong with the log."""
+        return list(Verifier(trusted, self.elsewhere if elsewhere else ()).run(self.files))
+
+    def edit(self, change: Callable[[list[bytes]], object], path: Path | None = None) -> None:
+        """Change a file's lines."""
+        path = path or self.path
+        lines = path.read_bytes().splitlines(keepends=True)
+        change(lines)
+        path.write_bytes(b"".join(lines))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    """A log of three runs: records 1 to 12, of which 4, 8 and 12 are checkpoints."""
+    log = Log(tmp_path / "block.ndjson")
+    for _ in range(3):
+        log.run(3)
+    yield log
+    assert not log.errors
+
+
+def codes(findings: list[Finding]) -> list[tuple[int, str]]:
+    """Line and code of findings."""
+    return [(finding.line, finding.code.value) for finding in findings]
+
+
+def test_what_no_one_touched(log: Log, check_lines: Lines) -> None:
+    """Three runs make one chain without a finding: signed to the end by the key beside it, kept elsewhere too."""
+    records = check_lines(log.path)
+    assert [record["event"]["sequence"] for record in records] == list(range(1, 13))
+    verifier = Verifier(read_public_key(public_path_for(key_path_for(log.path))), log.elsewhere)
+    assert list(verifier.run(log.files)) == []
+    ((_, chain),) = verifier.chains.items()
+    assert (chain.first, chain.head.sequence, chain.records, chain.signed) == (1, 12, 12, 11)
+    assert len(log.elsewhere) == 3
+
+
+def change_text(lines: list[bytes]) -> None:
+    """Another client is blamed."""
+    lines[4] = lines[4].replace(b"number 0", b"number 7")
+
+
+def change_and_rehash(lines: list[bytes]) -> None:
+    """The same, with a hash that fits."""
+    record = json.loads(lines[4].replace(b"number 0", b"number 7"))
+    before = json.loads(lines[3])["event"]["hash"]
+    record["event"]["hash"] = proper_hash(before, record)
+    lines[4] = json.dumps(record).encode() + b"\n"
+
+
+def renumber(lines: list[bytes]) -> None:
+    """A record's number is changed."""
+    lines[4] = lines[4].replace(b'"sequence":5,', b'"sequence":50,')
+
+
+def rewrite_from(lines: list[bytes]) -> None:
+    """Everything from a record on is hashed anew, checkpoints' signatures left as they were."""
+    head = stated_head(json.loads(lines[3]))
+    assert head is not None
+    for index in range(4, len(lines)):
+        record, head = link(head, json.loads(lines[index].replace(b"number 0", b"number 7")))
+        lines[index] = json.dumps(record).encode() + b"\n"
+
+
+def repeat_key(lines: list[bytes]) -> None:
+    """Readers that take the first of two keys see something else than those that take the last."""
+    lines[4] = lines[4].replace(b'{"@timestamp":', b'{"message":"nothing happened","@timestamp":', 1)
+
+
+def swap(lines: list[bytes]) -> None:
+    """Two records change places."""
+    lines[4], lines[5] = lines[5], lines[4]
+
+
+def foreign(lines: list[bytes]) -> None:
+    """A record of no chain is put in."""
+    lines.insert(4, json.dumps({"message": "hello", "event": {}}).encode() + b"\n")
+
+
+def another_chain(lines: list[bytes]) -> None:
+    """A second chain begins in the middle."""
+    record, _ = link(Head("00000000-0000-4000-8000-000000000000"), json.loads(lines[0]))
+    lines.insert(4, json.dumps(record).encode() + b"\n")
+
+
+def false_recovery(lines: list[bytes]) -> None:
+    """A line is made rubbish."""
+    lines[4] = b'{"@timest\n'
+
+
+TAMPERED: list[tuple[Callable[[list[bytes]], object], list[tuple[int, str]]]] = [
+    (change_text, [(5, "changed")]),
+    (change_and_rehash, [(6, "changed")]),
+    (renumber, [(5, "missing"), (6, "order")]),
+    (rewrite_from, [(8, "signature"), (12, "signature")]),
+    (repeat_key, [(5, "changed")]),
+    (swap, [(5, "missing"), (6, "order")]),
+    (foreign, [(5, "unchained")]),
+    (another_chain, [(5, "new-chain")]),
+    (false_recovery, [(5, "torn"), (6, "missing")]),
+    (lambda lines: lines.pop(4), [(5, "missing")]),
+    (lambda lines: lines.__delitem__(slice(2, 6)), [(3, "missing")]),
+    (lambda lines: lines.pop(0), [(1, "missing")]),
+    (lambda lines: lines.insert(6, lines[4]), [(7, "order")]),
+    (lambda lines: lines.append(lines[4]), [(13, "order")]),
+    (lambda lines: lines.append(b"\n"), [(13, "torn")]),
+]
+
+
+@pytest.mark.parametrize(("tamper", "expected"), TAMPERED, ids=lambda value: getattr(value, "__name__", ""))
+def test_every_change_is_found(
+    log: Log, tamper: Callable[[list[bytes]], object], expected: list[tuple[int, str]]
+) -> None:
+    """Edits, deletions, insertions, copies and moves are found where they are, and nowhere else."""
+    log.edit(tamper)
+    assert codes(log.findings()) == expected
+
+
+def test_other_white_space_is_the_same_content(log: Log) -> None:
+    """The hash is over the content: what a shipper wrote anew with spaces and other orders of keys still verifies."""
+
+    def spread(lines: list[bytes]) -> None:
+        lines[:] = [json.dumps(json.loads(line), sort_keys=True, indent=None).encode() + b"\n" for line in lines]
+
+    log.edit(spread)
+    assert log.findings() == []
+
+
+@pytest.mark.parametrize("kept", [11, 9, 8, 1])
+def test_a_cut_tail(log: Log, kept: int) -> None:
+    """The chain alone can't show it; a checkpoint that was kept elsewhere does."""
+    log.edit(lambda lines: lines.__delitem__(slice(kept, None)))
+    assert log.findings() == []
+    found = log.findings(elsewhere=True)
+    assert codes(found) == ([] if kept == 11 else [(kept, "cut")])
+
+
+def test_a_tail_that_was_cut_and_written_over(log: Log) -> None:
+    """After a cut the writer goes on from where the log ends: what was attested before contradicts it."""
+    log.edit(lambda lines: lines.__delitem__(slice(6, None)))
+    log.path.write_bytes(log.path.read_bytes().replace(b"", b""))
+    log.kept, before = [], log.kept
+    log.sealing = Sealing(key=key_path_for(log.path))
+    log.run(6)
+    assert log.findings() == []
+    found = list(Verifier(None, parse_checkpoints(before)).run(log.files))
+    assert Code.CONTRADICTED in {finding.code for finding in found}
+
+
+def test_a_log_written_anew_by_another_key(log: Log, tmp_path: Path) -> None:
+    """Who can write the log can sign it with a key of their own; not with the one that is trusted."""
+    trusted = read_public_key(public_path_for(key_path_for(log.path)))
+    forged = Log(tmp_path / "forged" / "block.ndjson")
+    forged.run(3)
+    assert forged.findings() == []
+    assert {finding.code for finding in forged.findings(trusted=trusted)} == {Code.KEY}
+    found = list(Verifier(trusted, log.elsewhere).run(forged.files))
+    assert Code.CUT in {finding.code for finding in found}
+
+
+def test_a_forged_signature(log: Log) -> None:
+    """A checkpoint whose signature was changed, in a record whose hash was made to fit."""
+
+    def forge(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[10]))
+        assert head is not None
+        record = json.loads(lines[11])
+        record["tokgate"]["checkpoint"]["signature"] = base64.b64encode(bytes(64)).decode()
+        lines[11] = json.dumps(link(head, record)[0]).encode() + b"\n"
+
+    log.edit(forge)
+    assert codes(log.findings()) == [(12, "signature")]
+
+
+def test_over_rotation_and_compression(tmp_path: Path, check_lines: Lines) -> None:
+    """The chain goes on over files, in whatever order and packing they are given; a file that is gone is missed."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    assert len(log.files) > 4
+    check_lines(*log.files)
+    assert log.findings() == []
+    first, second, third, *_ = log.files
+    Path(f"{first}.gz").write_bytes(gzip.compress(first.read_bytes()))
+    Path(f"{second}.zst").write_bytes(zstd.compress(second.read_bytes()))
+    first.unlink()
+    second.unlink()
+    assert list(Verifier().run(reversed(log.files))) == []
+    assert list(Verifier().run(log.files[1:])) == []  # what came before may have been deleted when its time was over
+    found = list(Verifier().run([*log.files[:2], *log.files[3:]]))
+    assert codes(found) == [(1, "missing")]
+    assert found[0].file == str(log.files[3])
+    log.edit(lambda lines: lines.pop(), third)
+    assert [finding.code for finding in log.findings()] == [Code.MISSING]
+
+
+def test_a_restart_after_the_file_was_moved(tmp_path: Path) -> None:
+    """When logrotate moved the file while nothing ran, the next run goes on from what it moved."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(2)
+    log.path.rename(tmp_path / "block.ndjson.1")
+    log.run(2)
+    first = json.loads(log.path.read_bytes().splitlines()[0])
+    assert first["event"]["sequence"] == 4
+    assert first["tokgate"]["continues"]["sequence"] == 3
+    assert log.findings() == []
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"\0" * 4096, b"{\n{", b"[]\n"], ids=repr)
+def test_after_a_crash(log: Log, torn: bytes) -> None:
+    """Torn lines, also of runs that died before they told, are accepted in exactly the shape that is told of."""
+    with log.path.open("ab") as file:
+        file.write(torn)
+    before = Verifier()
+    assert list(before.run(log.files)) == [] if b"\n" not in torn else True
+    log.run(2)
+    assert log.findings() == []
+    log.edit(lambda lines: lines.__setitem__(12, b"x" + lines[12]))
+    assert {finding.code for finding in log.findings()} == {Code.TORN, Code.RECOVERY}
+
+
+def test_killed_between_a_record_and_its_newline(log: Log) -> None:
+    """Then the record is whole, counts, and the next run goes on after it."""
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole[:-1])
+    assert log.findings(elsewhere=True) == []
+    log.run(1)
+    assert log.path.read_bytes().startswith(whole)
+    assert log.findings(elsewhere=True) == []
+
+
+def test_a_torn_line_taken_out(log: Log) -> None:
+    """A recovery record without what it tells of."""
+    with log.path.open("ab") as file:
+        file.write(b"{")
+    log.run(1)
+    log.edit(lambda lines: lines.pop(12))
+    assert codes(log.findings()) == [(13, "recovery")]
+
+
+def test_the_last_line_is_being_written(log: Log) -> None:
+    """A last line without an end is told, and is no finding: its writer is at work, or will tell of it."""
+    with log.path.open("ab") as file:
+        file.write(b'{"@timesta')
+    verifier = Verifier()
+    assert list(verifier.run(log.files)) == []
+    assert verifier.unfinished == (str(log.path), 13)
+
+
+def test_evolving_keys(tmp_path: Path, check_lines: Lines) -> None:
+    """Each checkpoint is signed by another key, announced by the one before; the first public key verifies them all."""
+    log = Log(tmp_path / "block.ndjson", forward_secure=True)
+    for _ in range(4):
+        log.run(2)
+    records = check_lines(log.path)
+    signed = [r["tokgate"]["checkpoint"] for r in records if r["event"]["action"] == "log-checkpoint"]
+    assert [one["epoch"] for one in signed] == [0, 1, 2, 3]
+    assert [one["key"] for one in signed[1:]] == [one["next_key"] for one in signed[:-1]]
+    trusted = read_public_key(public_path_for(key_path_for(log.path)))
+    assert log.findings(trusted=trusted, elsewhere=True) == []
+
+    # Who takes the key that is there now can't sign what came before it.
+    stolen, _ = read_key(key_path_for(log.path))
+    head = stated_head(records[4])
+    assert head is not None
+    from tokgate.blocklog.checkpoint import sign
+    from tokgate.blocklog.lifecycle import log_checkpoint
+
+    forged, _ = link(head, log_checkpoint(stamp(), sign(stolen, head, "2023-03-10T11:00:00.000000Z", 1)))
+
+    def forge(lines: list[bytes]) -> None:
+        lines[5:] = [json.dumps(forged).encode() + b"\n"]
+
+    log.edit(forge)
+    assert codes(log.findings(trusted=trusted)) == [(6, "key")]
+
+
+def test_the_key_file(tmp_path: Path) -> None:
+    """Only its owner reads it; its public part lies beside it; what is no such key is refused and stops nothing."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(1)
+    key = key_path_for(log.path)
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert read_public_key(public_path_for(key))
+    key.chmod(0o640)
+    with pytest.raises(KeyUnusable, match="read by others"):
+        Signer(key)
+    log.run(1)
+    assert [type(error) for error in log.errors] == [KeyUnusable]
+    assert log.findings() == []
+    key.write_text("no key")
+    key.chmod(0o600)
+    with pytest.raises(KeyUnusable, match="no key"):
+        Signer(key)
+    with pytest.raises(KeyUnusable, match="no public key"):
+        read_public_key(key)
+
+
+def test_a_checkpoint_every_so_many_records(tmp_path: Path) -> None:
+    """Long runs are signed while they last."""
+    log = Log(tmp_path / "block.ndjson", records=5)
+    log.run(20, attest=False)
+    assert [checkpoint.head.sequence for checkpoint in log.elsewhere] == [5, 11, 17, 23]
+
+
+def test_checkpoints_are_found_in_other_text() -> None:
+    """In syslog lines, journal output as JSON, and not in rubbish."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from tokgate.blocklog.checkpoint import sign
+
+    made = sign(Ed25519PrivateKey.generate(), Head("c", 5, "0" * 64), "2023-03-10T11:00:00.000000Z", 0)
+    text = [
+        f"Mar 10 12:00:00 gw tokgate[7]: {made.message()}",
+        json.dumps({"MESSAGE": made.message(), "_PID": "7"}),
+        "tokgate-checkpoint {",
+        "tokgate-checkpoint []",
+        'tokgate-checkpoint {"chain":"c","sequence":true}',
+        "",
+    ]
+    found = list(parse_checkpoints(text))
+    assert found == [made, made]
+    assert all(one.genuine for one in found)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(data=st.data())
+def test_any_changed_octet_is_found(log: Log, data: st.DataObject) -> None:
+    """Whatever octet is changed, to whatever: something is found, unless the content stayed the same."""
+    whole = log.path.read_bytes()
+    index = data.draw(st.integers(0, len(whole) - 2))
+    octet = data.draw(st.integers(0, 255).filter(lambda value: value != whole[index]))
+    before = [json.loads(line) for line in whole.splitlines()]
+    log.path.write_bytes(whole[:index] + bytes([octet]) + whole[index + 1 :])
+    try:
+        try:
+            same = [json.loads(line) for line in log.path.read_bytes().split(b"\n")[:-1]] == before
+        except ValueError:
+            same = False
+        assert same or log.findings(elsewhere=True)
+    finally:
+        log.path.write_bytes(whole)
+
+
+def test_a_record_is_hashed_as_documented(log: Log) -> None:
+    """The recipe of docs/log.md, written out: an auditor needs no tokgate."""
+    before = bytes(32)
+    for line in log.path.read_bytes().splitlines():
+        record = json.loads(line)
+        stated = record["event"].pop("hash")
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert stated == hashlib.sha256(before + text.encode()).hexdigest()
+        before = bytes.fromhex(stated)
+    assert os.path.lexists(log.path)
+    assert OBSERVER.hostname in text
