@@ -19,6 +19,7 @@ from comparison.load import Figures, Load, LoadError, Running
 from comparison.namespaces import Lab
 from comparison.origin import Origin
 from comparison.peers import DIRECT, Peer, Place, Proxy
+from comparison.processes import wait_until
 
 Metrics = Mapping[str, float]
 
@@ -94,6 +95,8 @@ def check(bench: Bench, proxy: Proxy) -> None:
         _expect(bench.load.refused(4, 10, 40), 40, f"{peer.name} does not refuse what is banned")
     if peer.opens:
         assert proxy.authority is not None
+        # What opens connections may be a process of its own that is ready later than the port.
+        wait_until(f"{proxy.authority.name}, the authority of {peer.name}", proxy.authority.exists, 20)
         _expect(bench.load.pages(2, 15, proxy.authority, 8), 8, f"{peer.name} does not show a page for what is banned")
     if not (peer.refuses or peer.opens) and bench.load.refused(1, 10, 4).finish().ok:
         raise LoadError("a banned name is refused without any proxy: the laboratory is broken")
