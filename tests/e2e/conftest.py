@@ -98,14 +98,36 @@ def constrained_authority(requirements: None, tmp_path_factory: pytest.TempPathF
     return folder / "authority"
 
 
+CARRIERS: dict[str, dict[str, Any]] = {
+    "mitmproxy": {"mode": "transparent"},
+    "gates": {"mode": "gate"},
+    "single": {"mode": "gate", "single": True},
+}
+"""What carries the traffic: mitmproxy alone, gates in front of it, and both in one process."""
+
+
+@pytest.fixture(scope="module", params=CARRIERS)
+def carrier(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each carrier in turn: what is true of one must be true of all."""
+    return CARRIERS[request.param]
+
+
 @pytest.fixture(scope="module")
-def gateway_factory(
-    lab: lab_netns.Lab, origin: Origin, check_lines: Callable[[Path], object]
-) -> Callable[..., Gateway]:
+def any_gateway(lab: lab_netns.Lab, origin: Origin, check_lines: Callable[[Path], object]) -> Callable[..., Gateway]:
     """Make gateways that end with their `with` block; one at a time, because they share the namespace."""
 
     def make(folder: Path, **options: Any) -> Gateway:
         return Gateway(lab.gateway, folder, check=check_lines, **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def gateway_factory(any_gateway: Callable[..., Gateway], carrier: dict[str, Any]) -> Callable[..., Gateway]:
+    """Make gateways with each carrier in turn, for redirected clients."""
+
+    def make(folder: Path, **options: Any) -> Gateway:
+        return any_gateway(folder, **(carrier | options))
 
     return make
 

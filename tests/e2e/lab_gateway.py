@@ -21,6 +21,8 @@ from lab_netns import Namespace, wait_until
 ROOT = Path(__file__).parents[2]
 PORT = 8080
 END = ("--drain", "1")
+REDIRECTED = ("transparent", "gate")
+"""The modes whose clients come by the firewall's redirection."""
 
 type Record = dict[str, Any]
 
@@ -63,14 +65,19 @@ class Gateway:
         mode: str = "transparent",
         options: Sequence[str | Path] = (),
         stock: bool = False,
+        single: bool = False,
         check: Callable[[Path], object],
     ) -> None:
-        """`stock`: not by `tokgate run`, but in mitmproxy's own mitmdump. `check` is given the log at the end."""
+        """`stock`: not by `tokgate run`, but in mitmproxy's own mitmdump. `single`: one process for gate and all.
+
+        `check` is given the log at the end.
+        """
         self.namespace = namespace
         self.folder = folder
         self.mode = mode
         self.options = options
         self.stock = stock
+        self.single = single
         self.check = check
         self.policies = policy if isinstance(policy, Path) else folder / "policies"
         self.log = folder / "block.ndjson"
@@ -100,7 +107,7 @@ class Gateway:
 
     def __enter__(self) -> Self:
         self.home.mkdir(exist_ok=True)
-        if self.mode == "transparent":
+        if self.mode in REDIRECTED:
             self.load_ruleset()
         command = self._mitmdump() if self.stock else self._run()
         self.process = self.namespace.start(*command, output=self.narration, env=self.environment)
@@ -125,7 +132,8 @@ class Gateway:
 
     def _run(self) -> list[str]:
         files = ("--policies", self.policies, "--log", self.log)
-        return self.command("run", "--mode", self.mode, *files, *END, *self.options)
+        single = ("--single",) if self.single else ()
+        return self.command("run", "--mode", self.mode, *files, *END, *single, *self.options)
 
     def _mitmdump(self) -> list[str]:
         options = {"tokgate_policies": self.policies, "tokgate_log": self.log, "confdir": self.home}
@@ -140,8 +148,9 @@ class Gateway:
         assert "Traceback" not in self.narrated(), self.narrated()
         self.check(self.log)
         actions = [record["event"]["action"] for record in self.records()]
+        actions = [action for action in actions if not action.startswith("log-")]  # what the log says of itself
         assert "internal-error" not in actions
-        assert (actions[0], actions[-1]) == ("started", "stopped")
+        assert (actions[0], actions[-1]) == ("started", "stopped"), actions
 
     def listens(self) -> bool:
         """Whether the proxy's port is open. Asked of the kernel: a connection would be one that tokgate sees."""

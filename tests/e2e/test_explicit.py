@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from lab_gateway import ROOT, Gateway
@@ -12,18 +13,26 @@ from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banne
 PROXY = "http://127.0.0.1:8080"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["tokgate-run", "mitmdump"])
+CARRIERS: dict[str, dict[str, Any]] = {
+    "tokgate-run": {"mode": "regular"},
+    "mitmdump": {"mode": "regular", "stock": True},
+    "gates": {"mode": "gate:explicit"},
+    "single": {"mode": "gate:explicit", "single": True},
+}
+
+
+@pytest.fixture(scope="module", params=CARRIERS)
 def proxy(
     request: pytest.FixtureRequest,
     lab: Lab,
     origin: Origin,
-    gateway_factory: Callable[..., Gateway],
+    any_gateway: Callable[..., Gateway],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Gateway]:
     """The proxy, and names that it can resolve: were it to let one pass, the origin would see it."""
     lab.gateway.hosts({name: list(addresses.values()) for name, addresses in ADDRESSES.items()})
     folder = tmp_path_factory.mktemp("explicit")
-    with gateway_factory(folder, policy=ROOT / "policies", mode="regular", stock=request.param) as running:
+    with any_gateway(folder, policy=ROOT / "policies", **CARRIERS[request.param]) as running:
         yield running
 
 

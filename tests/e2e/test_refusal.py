@@ -29,7 +29,6 @@ def test_banned_name_is_refused_before_anything_is_sent(
     lab: Lab, origin: Origin, gateway: Gateway, fetch: Client, family: int
 ) -> None:
     """Every client gets alert 112 for the banned name, the origin gets no packet, and the log gets a line."""
-    lines = len(gateway.records())
     with origin.watch() as seen:
         answer = fetch(lab.client, BANNED, family, True, origin.authority)
         # The control is also a barrier: what the gateway might have sent before this answer would have arrived.
@@ -38,10 +37,8 @@ def test_banned_name_is_refused_before_anything_is_sent(
     assert answer.error == UNRECOGNIZED_NAME
     assert control.certificate == origin.fingerprints[ALLOWED]
     assert to_banned(seen) == 0
-    record = gateway.wait_for_record(
-        "a record of the refusal",
-        lambda record: len(gateway.records()) > lines and refuses(BANNED, Lab.CLIENT[family])(record),
-    )
+    # Within a minute of another attempt on this name this one is only counted: the record may be that one's.
+    record = gateway.wait_for_record("a record of the refusal", refuses(BANNED, Lab.CLIENT[family]))
     assert record["event"]["action"] == "tls-handshake-refused"
     assert record["tls"]["client"]["server_name"] == BANNED
     assert record["rule"]["id"] == "office-ban"

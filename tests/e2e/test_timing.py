@@ -139,14 +139,15 @@ def test_wrong_edit_keeps_the_last_good_policy(
         wait_until("the corrected policy is in force", lambda: not refused(lab, origin))
 
 
+@pytest.mark.parametrize("mode", ["regular", "gate:explicit"])
 def test_no_valid_policy_no_start(
-    lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
+    lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], tmp_path: Path, mode: str
 ) -> None:
     """tokgate doesn't start with a wrong policy: exit 1, and every error with its place."""
     wrong = office_policy(services=["tiktoc"], networks=["offices"])
-    gateway = gateway_factory(tmp_path, policy=wrong, mode="regular")
+    gateway = any_gateway(tmp_path, policy=wrong, mode=mode)
     done = gateway.namespace.run(
-        *gateway.command("run", "--policies", gateway.policies, "--log", gateway.log),
+        *gateway.command("run", "--mode", mode, "--policies", gateway.policies, "--log", gateway.log),
         env=gateway.environment,
         check=False,
     )

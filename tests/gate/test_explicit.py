@@ -94,7 +94,23 @@ def test_without_an_opener_a_request_is_forbidden(start_gate: StartGate) -> None
         assert read_all(client).startswith(b"HTTP/1.1 403 ")
 
 
-def test_a_server_that_speaks_first(start_gate: StartGate, start_origin: StartOrigin) -> None:
+def test_an_address_is_not_contacted_before_it_is_known_whose_it_is(
+    start_gate: StartGate, start_origin: StartOrigin
+) -> None:
+    """A tunnel to a bare address is refused by the name in its hello, and the address never hears of it."""
+    gate = start_gate()
+    origin = start_origin()
+    with dial(gate.explicit, connect_request("127.0.0.1", origin.address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        client.sendall(BANNED)
+        assert read_all(client) == REFUSED
+    with dial(gate.explicit, connect_request("127.0.0.1", origin.address[1]) + ALLOWED) as client:
+        assert exactly(client, len(ESTABLISHED) + len(ALLOWED)).endswith(ALLOWED)
+    assert origin.accepted == 1
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_server_that_speaks_first(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
     """A tunnel carries protocols in which the client waits for the server's greeting."""
 
     def greeter(client: socket.socket) -> None:
@@ -103,7 +119,7 @@ def test_a_server_that_speaks_first(start_gate: StartGate, start_origin: StartOr
 
     gate = start_gate()
     origin = start_origin(greeter)
-    with dial(gate.explicit, connect_request("127.0.0.1", origin.address[1])) as client:
+    with dial(gate.explicit, connect_request(host, origin.address[1])) as client:
         expected = ESTABLISHED + b"220 mail.example.net\r\n"
         assert exactly(client, len(expected)) == expected
         client.sendall(b"EHLO client.example.net\r\n")
@@ -111,7 +127,7 @@ def test_a_server_that_speaks_first(start_gate: StartGate, start_origin: StartOr
         assert read_all(client) == b"EHLO client.example.net\r\n"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "nonexistent.invalid"])
+@pytest.mark.parametrize("host", ["localhost", "nonexistent.invalid"])
 def test_unreachable_destinations(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
     """A destination that refuses, or a name that does not exist, is a bad gateway."""
     gate = start_gate()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tokgate.gate.gate import Gate
 
 MAX_HEAD: Final = 65536
+PATIENCE: Final = 0.5
+"""Seconds of a client's silence after which a tunnel to an address is taken for one where the server speaks first."""
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _FORBIDDEN: Final = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _UNREACHABLE: Final = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -168,9 +170,17 @@ class ExplicitFront:
                 self.try_next(connection)
 
         if parse_address(tunnel.host) is not None:
-            resolved((tunnel.host,))
+            # An address doesn't say whose it is: it is contacted only once the client's first bytes do.
+            tunnel.addresses = (tunnel.host,)
+            self.established(connection)
+            connection.deadline = self._gate.now + PATIENCE
         else:
             self._resolver.ask(tunnel.host, resolved)
+
+    def lose_patience(self, connection: Connection) -> None:
+        """The client waits as well: a protocol in which the server speaks first. Connect, and judge what will come."""
+        if connection.server is None:
+            self.try_next(connection)
 
     def try_next(self, connection: Connection) -> None:
         """Connect to the next address of a destination; the last failure is told to the client."""
@@ -183,11 +193,26 @@ class ExplicitFront:
                 continue
             self._gate.await_server(connection, server)
             return
+        if tunnel.established:  # too late for words
+            self._gate.reset(connection, connection.client)
+            return
         words = socks5.Reply.HOST_UNREACHABLE.octets if tunnel.socks else _UNREACHABLE
         self._gate.refuse(connection, words)
 
+    def connected(self, connection: Connection) -> None:
+        """The destination answered: what the client has said was judged already, or is awaited."""
+        tunnel: Tunnel = connection.tunnel
+        if not tunnel.established:
+            self.established(connection)
+        elif connection.held:
+            self._gate.open(connection)
+        else:
+            connection.state = State.GREETING
+            connection.deadline = 0.0
+            self._gate.watch_client(connection)
+
     def established(self, connection: Connection) -> None:
-        """The destination answered: tell the client, and wait for what it will say through the tunnel."""
+        """Tell the client that it has its tunnel, and wait for what it will say through it."""
         tunnel: Tunnel = connection.tunnel
         tunnel.established = True
         connection.state = State.GREETING

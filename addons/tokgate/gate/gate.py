@@ -305,9 +305,12 @@ class Gate(Relay):
         return True
 
     def connect(self, connection: Connection, destination: Address) -> None:
-        """Begin to connect to the destination; a tunnel is connected already."""
+        """Begin to connect to the destination; a tunnel may be connected already."""
         if connection.server is not None:
             self.open(connection)
+            return
+        if connection.tunnel is not None:
+            self.explicit.try_next(connection)
             return
         try:
             server, _ = connect(destination, self.mark)
@@ -330,10 +333,10 @@ class Gate(Relay):
             self._unreachable(connection)
             return
         if connection.tunnel is not None:
-            self.explicit.established(connection)
-            return
-        self.open(connection)
-        if event & ~4 and connection.state is State.OPEN:  # it spoke first, or ended at once
+            self.explicit.connected(connection)
+        else:
+            self.open(connection)
+        if event & ~4 and connection.state in (State.OPEN, State.GREETING):  # it spoke first, or ended at once
             self.server_event(connection, event)
 
     def _unreachable(self, connection: Connection) -> None:
@@ -370,6 +373,9 @@ class Gate(Relay):
 
     def overdue(self, connection: Connection) -> None:
         """A deadline has passed, or nothing has moved for too long."""
+        if connection.state is State.GREETING and connection.tunnel is not None and connection.deadline:
+            self.explicit.lose_patience(connection)
+            return
         if connection.state is State.GREETING:
             self.enforcer.counters.timeouts += 1
         if connection.state is State.CONNECTING:

@@ -27,6 +27,7 @@ from whenever import Instant
 
 from tokgate.blocklog import channel, lifecycle
 from tokgate.blocklog.collector import collect
+from tokgate.blocklog.custody import sealing_of
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp, this_observer
 from tokgate.config.diagnostics import Level, render
@@ -37,6 +38,8 @@ from tokgate.gate.gate import Limits
 from tokgate.gate.overview import dialled, overview
 from tokgate.gate.process import RETIRE, GateProcess, Inheritance
 from tokgate.gate.sockets import Entry, Listener, listen
+from tokgate.proxy.ledger import Ledger
+from tokgate.proxy.reminders import Courier
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +114,7 @@ class Supervisor:
         self._reports_in, self._reports_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lifeline_out, self._lifeline_in = os.pipe2(os.O_CLOEXEC)
         self._sender: Final = channel.RecordSender(self._records_in, self._observer)
+        self._ledger: Final = Ledger(options.log, self._write, Courier(reaps=False))
         self._signals: Final[list[int]] = []
         self._ending: str | None = None
         self._since = Instant.now()
@@ -139,6 +143,7 @@ class Supervisor:
             self._restart_missing()
             self._follow_phases()
             self._follow_files()
+            self._ledger.look_and_save(self._holder.snapshot, Instant.now())
             self._sender.flush()
         return self._end(self._ending)
 
@@ -184,10 +189,14 @@ class Supervisor:
             signal.signal(number, signal.SIG_DFL)
         os.setpgid(0, 0)  # what the terminal sends is for the supervisor, which tells us in its own way
         os.close(self._lifeline_in)
+        for other, listeners in enumerate(self._listeners):  # a port is closed only when nobody holds it open
+            if role is not Role.GATE or other != slot:
+                _close(listeners)
         observer = this_observer(f"{role.value}-{slot}")
         if role is Role.COLLECTOR:
             self._records_in.close()
-            return collect(self._records_out, self._options.log, this_observer(), self._lifeline_out)
+            sealing = sealing_of(self._holder.snapshot.settings.log)
+            return collect(self._records_out, self._options.log, this_observer(), self._lifeline_out, sealing)
         if role is Role.OPENER:
             self._exec_opener(slot)
         GateProcess(self._inheritance(slot, observer)).run()
@@ -363,6 +372,8 @@ class Supervisor:
     def _end(self, reason: str) -> int:
         """Ask everyone to drain, wait, then insist; the collector ends last, when nobody sends any more."""
         self._say(f"{reason}: draining for at most {self._options.drain:g} s")
+        for listeners in self._listeners:
+            _close(listeners)
         self._tell(signal.SIGTERM, Role.GATE, Role.OPENER)
         give_up = time.monotonic() + self._options.drain + 1.0
         carriers = self._carriers()
@@ -396,6 +407,11 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
         say(f"there is no valid policy to start with:\n{error}")
         return 1
     return Supervisor(options, holder, say).run()
+
+
+def _close(listeners: Sequence[Listener]) -> None:
+    for listener in listeners:
+        listener.socket.close()
 
 
 def _kill(pid: int, number: signal.Signals) -> None:
