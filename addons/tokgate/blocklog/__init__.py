@@ -1,1 +1,1 @@
-"""The block log: records (ECS), the writer, the reader and the summary. It never decides and never stops who does."""
+"""The block log: records (ECS), the writer and the reader. It never decides and never stops who does."""

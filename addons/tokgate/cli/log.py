@@ -6,8 +6,8 @@ from typing import Final
 
 from tokgate.blocklog.document import EventAction
 from tokgate.blocklog.reader import Filter, client_network
-from tokgate.blocklog.summary import By
 from tokgate.blocklog.writer import DEFAULT_LOG
+from tokgate.cli import log_export, log_query, log_verify
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import settle, time_argument
 from tokgate.cli.log_summary import summarise
@@ -15,6 +15,7 @@ from tokgate.cli.log_tail import tail
 from tokgate.policy.decision import Verdict
 from tokgate.policy.names import DomainName, normalise
 from tokgate.policy.prefixes import IPNetwork
+from tokgate.review.summary import By
 
 _EPILOG: Final = """\
 examples:
@@ -61,6 +62,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     summary.add_argument("--top", type=_count, default=10, metavar="N", help="rows a table (default: 10)")
     summary.add_argument("--json", action="store_true", help="the same as one JSON object")
     summary.set_defaults(run=run, log_run=_summary)
+    log_query.add_parser(commands, _add_source, _filter)
+    log_export.add_parsers(commands, _add_source, _filter)
+    for command in commands.choices.values():
+        command.set_defaults(run=run)
+    log_verify.add_parsers(commands)
 
 
 def run(args: argparse.Namespace) -> int:

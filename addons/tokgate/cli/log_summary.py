@@ -2,15 +2,16 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tokgate.blocklog.reader import Filter, Junk, Line, read, with_rotated
-from tokgate.blocklog.summary import By, Summariser, Summary, Table
+from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
-from tokgate.cli.log_output import JunkTeller, console_on_stdout, require
-from tokgate.cli.terminal import progress_on_stderr, shown
+from tokgate.cli.log_output import MAX_JUNK_SHOWN, console_on_stdout
+from tokgate.cli.log_review import files_of, review_of, tell_of
+from tokgate.cli.terminal import Patience, shown
+from tokgate.review import summary as counting
+from tokgate.review.summary import By, Summary, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,40 +34,16 @@ _SHOWN_BY_DEFAULT: Final = (By.ATTEMPT, By.CLIENT, By.NAME, By.BAN, By.NETWORK, 
 
 def summarise(named: list[Path], wanted: Filter, *, rotated: bool, by: list[By], top: int, as_json: bool) -> Exit:
     """Count and show; `by` empty means the usual tables, or all of them in JSON."""
-    require(named, rotated=rotated)
-    files = list(dict.fromkeys(p for path in named for p in with_rotated(path))) if rotated else named
-    summary = _count_up(files, wanted, top)
-    tables = tuple(dict.fromkeys(by))
+    files = files_of(named, rotated=rotated)
+    tables = tuple(dict.fromkeys(by)) or (tuple(By) if as_json else _SHOWN_BY_DEFAULT)
+    with review_of(files, wanted) as review, Patience("reading") as patience:
+        summary = counting.summarise(review, tables=tables, top=top, told=MAX_JUNK_SHOWN, progress=patience)
+    tell_of(summary.junk, summary.unreadable)
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(summary, tables or tuple(By)), ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(_as_json(summary, tables), ensure_ascii=False) + "\n")
     else:
-        _show_summary(summary, tables or _SHOWN_BY_DEFAULT)
+        _show_summary(summary, tables)
     return Exit.DONE
-
-
-def _count_up(files: list[Path], wanted: Filter, top: int) -> Summary:
-    counting, junk = Summariser(), JunkTeller()
-    for line in _with_progress(read(files)):
-        if isinstance(line, Junk):
-            junk.tell(line)
-            counting.add(line)
-        elif wanted.accepts(line.record):
-            counting.add(line)
-    junk.close()
-    return counting.summary(top)
-
-
-def _with_progress(lines: Iterator[Line | Junk]) -> Iterator[Line | Junk]:
-    """The same lines; somebody who waits at a terminal sees how many have been read."""
-    if not sys.stderr.isatty():
-        yield from lines
-        return
-    with progress_on_stderr(count=True) as progress:
-        task = progress.add_task("reading", total=None)
-        for number, line in enumerate(lines, 1):
-            yield line
-            if number % 10_000 == 0:
-                progress.update(task, completed=number)
 
 
 def _as_json(summary: Summary, tables: tuple[By, ...]) -> dict[str, Any]:
@@ -76,7 +53,7 @@ def _as_json(summary: Summary, tables: tuple[By, ...]) -> dict[str, Any]:
         "records": summary.records,
         "events": summary.events,
         "dropped": summary.dropped,
-        "unreadable": summary.junk,
+        "unreadable": summary.unreadable,
         "tables": {by.value: _table_as_json(by, summary.tables[by]) for by in tables},
     }
 
@@ -98,8 +75,8 @@ def _show_summary(summary: Summary, tables: tuple[By, ...]) -> None:
     console.print(Text(f"{summary.events} events{when}, in {summary.records} records", "bold"), soft_wrap=True)
     if summary.dropped:
         console.print(Text(f"{summary.dropped} records were dropped (log-gap)", "bold red"))
-    if summary.junk:
-        console.print(Text(f"{summary.junk} lines could not be read", "bold red"))
+    if summary.unreadable:
+        console.print(Text(f"{summary.unreadable} lines could not be read", "bold red"))
     for by in tables:
         if summary.tables[by].keys:
             _show_table(console, by, summary.tables[by])

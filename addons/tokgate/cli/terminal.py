@@ -73,5 +73,9 @@ class Patience:
 
     def __exit__(self, *_: object) -> None:
         """Take the display away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the display away, before something else is printed."""
         if self._display is not None:
             self._display.stop()

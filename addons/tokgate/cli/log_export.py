@@ -1,0 +1,167 @@
+"""`tokgate log export`: the log in the formats of other systems. `tokgate log compact`: old files as Parquet."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from tokgate.blocklog.reader import Filter
+from tokgate.blocklog.writer import DEFAULT_LOG
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.log_query import AddSource, WantedOf
+from tokgate.cli.log_review import files_of, review_of, tell_of
+from tokgate.cli.terminal import Patience, narrate
+from tokgate.review.cef import cef_line
+from tokgate.review.compact import compact
+from tokgate.review.engine import Review, literal
+from tokgate.review.ocsf import ocsf_event
+from tokgate.review.query import EVERY_COLUMN, listing
+from tokgate.review.sources import PARQUET, LogError, compacted
+from tokgate.review.tabular import rows_as_records, write_csv
+
+FORMATS: Final = ("csv", "parquet", "cef", "ocsf")
+
+_EPILOG: Final = """\
+examples:
+  tokgate log export --format csv -o march.csv --since 2023-03-01 --until 2023-04-01
+  tokgate log export --format parquet -o march.parquet
+  tokgate log export --format cef --ban belgium-federal-2023 | logger -n siem.example.org
+  tokgate log export --format ocsf | gzip > march.ocsf.ndjson.gz
+
+csv and parquet have the columns of docs/log-queries.md; cef is ArcSight's CEF:0; ocsf is OCSF 1.8, one JSON object a
+line, without records about tokgate itself, for which its classes have no words. A file is complete or isn't there."""
+_COMPACT_EPILOG: Final = """\
+examples:
+  tokgate log compact                               make Parquet of what was rotated away from ./block.ndjson
+  tokgate log compact --remove                      and remove each file whose Parquet was verified
+  tokgate log compact --log archive/block-*.ndjson.zst
+
+Parquet keeps every line byte for byte beside the columns of docs/log-queries.md. It is read back and compared, line
+count and SHA-256, before it gets its name. `summary`, `query`, `export` and `report` then read it instead of the
+file."""
+
+
+def add_parsers(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add_source: AddSource, wanted_of: WantedOf
+) -> None:
+    """Add `export` and `compact`."""
+    parser = commands.add_parser(
+        "export", help="CSV, Parquet, CEF, OCSF", description="Write the log for other systems.", epilog=_EPILOG
+    )
+    add_source(parser)
+    parser.add_argument("--no-rotated", action="store_true", help="only the files named, not those rotated from them")
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: stdout; not for parquet)")
+    parser.set_defaults(log_run=lambda args: export(args, wanted_of(args)))
+    packing = commands.add_parser(
+        "compact", help="old files as Parquet", description="Make Parquet of rotated files.", epilog=_COMPACT_EPILOG
+    )
+    packing.add_argument(
+        "--log", nargs="+", action="extend", type=Path, metavar="FILE",
+        help=f"logs whose rotated files are meant, or rotated files themselves (default: ./{DEFAULT_LOG})",
+    )  # fmt: skip
+    packing.add_argument("--remove", action="store_true", help="remove a file once its Parquet is verified")
+    packing.set_defaults(log_run=compact_all)
+
+
+def export(args: argparse.Namespace, wanted: Filter) -> Exit:
+    """Write what the filters accept."""
+    output: Path | None = args.output
+    if args.format == "parquet" and output is None:
+        raise CommandError("parquet can't be written to stdout: name a file with -o", Exit.USAGE)
+    files = files_of(args.log or [Path(DEFAULT_LOG)], rotated=not args.no_rotated)
+    if output is not None and any(output.exists() and output.samefile(path) for path in files):
+        raise CommandError(f"{output} is the log itself", Exit.USAGE)
+    if args.format == "parquet" and output is not None:
+        _export_parquet(files, wanted, output)
+        return Exit.DONE
+    with review_of(files, wanted) as review, _writing_to(output) as stream:
+        left_out = _write(review, args.format, stream)
+        tell_of(review.damage, 0)
+    if left_out:
+        narrate(f"tokgate: {left_out} records about tokgate itself are not in it: OCSF's classes can't say them")
+    return Exit.DONE
+
+
+def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
+    partial = output.absolute().with_name(f".{output.name}.partial")
+    try:
+        with review_of(files, wanted, also_write=[partial]) as review, Patience("exporting") as patience:
+            review.do(
+                f"COPY (SELECT {EVERY_COLUMN} FROM events) TO {literal(str(partial))} "
+                "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
+                progress=patience,
+            )
+            tell_of(review.damage, 0)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(review: Review, form: str, stream: TextIO) -> int:
+    """Returns how many records could not be said in the format."""
+    answer = review.answer(listing(wide=True, limit=None))
+    if form == "csv":
+        write_csv(answer, stream)
+        return 0
+    line_of: Callable[[dict[str, Any]], str | None] = cef_line if form == "cef" else _ocsf_line
+    left_out = 0
+    for record in rows_as_records(answer.columns, answer.rows):
+        line = line_of(record)
+        if line is None:
+            left_out += 1
+        else:
+            stream.write(line)
+    return left_out
+
+
+def _ocsf_line(record: dict[str, Any]) -> str | None:
+    event = ocsf_event(record)
+    return None if event is None else json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+@contextmanager
+def _writing_to(output: Path | None) -> Iterator[TextIO]:
+    """stdout, or a file that gets its name only when it is complete."""
+    if output is None:
+        yield sys.stdout
+        return
+    partial = output.with_name(f".{output.name}.partial")
+    partial.touch(0o640)  # as the log itself: what it holds is about people
+    try:
+        with partial.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
+            yield stream
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def compact_all(args: argparse.Namespace) -> Exit:
+    """Compact rotated files; one that can't be is told and left, and the exit code is 1."""
+    named = args.log or [Path(DEFAULT_LOG)]
+    files = [path for path in files_of(named, rotated=True) if path.suffix != PARQUET and not _is_current(path, named)]
+    failed = 0
+    with Patience("compacting") as patience:
+        for done, path in enumerate(files):
+            patience(done, len(files))
+            try:
+                made = compact(path, remove=args.remove)
+            except LogError as error:
+                failed += 1
+                narrate(f"tokgate: {error}")
+                continue
+            gone = ", and the file is removed" if made.removed else ""
+            sizes = f"{made.size_before} -> {made.size_after} bytes"
+            sys.stdout.write(f"{made.target}: {made.lines} lines of {path.name}, {sizes}{gone}\n")
+    if not files:
+        narrate("tokgate: there is nothing to compact: no file was rotated that has no Parquet yet")
+    return Exit.FINDINGS if failed else Exit.DONE
+
+
+def _is_current(path: Path, named: list[Path]) -> bool:
+    """The file that tokgate may still be writing: it was named without being a rotated one."""
+    target = compacted(path)
+    return path in named and (target is None or (target.stem == path.name.split(".")[0] and "-" not in target.stem))

@@ -1,0 +1,46 @@
+"""What the commands over a whole log share: its files, opening them for review, and errors in the user's words."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tokgate.blocklog.reader import Filter, Junk
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.log_output import JunkTeller, require
+from tokgate.review.engine import Review
+from tokgate.review.sources import LogError, whole_log
+
+
+def files_of(named: list[Path], *, rotated: bool) -> list[Path]:
+    """The files to read, oldest first. Raises CommandError if there are none."""
+    files = whole_log(named, rotated=rotated)
+    missing = [path for path in named if not path.exists() and not (rotated and set(files) - set(named))]
+    require(missing)
+    return [path for path in files if path.exists()]
+
+
+@contextmanager
+def review_of(
+    files: Sequence[Path], wanted: Filter | None = None, *, also_write: Sequence[Path] = ()
+) -> Iterator[Review]:
+    """A review of files; what goes wrong with the log or the query is told in a line, with exit code 3."""
+    with told_as_command_errors(), Review(files, wanted, also_write=also_write) as review:
+        yield review
+
+
+@contextmanager
+def told_as_command_errors() -> Iterator[None]:
+    """A log that can't be read or a query that can't be answered is the user's to know."""
+    try:
+        yield
+    except LogError as error:
+        raise CommandError(str(error), Exit.FAILURE) from error
+
+
+def tell_of(junk: Sequence[Junk], unreadable: int) -> None:
+    """Unreadable lines on stderr: the first few with their places, the others as a number."""
+    teller = JunkTeller()
+    for line in junk:
+        teller.tell(line)
+    teller.count = max(teller.count, unreadable)
+    teller.close()

@@ -1,0 +1,153 @@
+"""Rotated NDJSON as Parquet: the columns of `events` beside every line as it was, so that nothing is lost.
+
+A Parquet file counts only after it was read back and gave the same bytes; until then it has another name.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+import duckdb
+
+from tokgate.blocklog.reader import MAX_LINE
+from tokgate.review.columns import COLUMNS, READABLE, expression, structure
+from tokgate.review.engine import MEMORY, literal, quoted
+from tokgate.review.sources import LogError, compacted
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_CHUNK: Final = 1 << 20
+_ROWS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What was made of a file; `removed`: the file itself is gone."""
+
+    source: Path
+    target: Path
+    lines: int
+    size_before: int
+    size_after: int
+    removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """The lines of a file and the digest of its bytes, unpacked."""
+
+    lines: int
+    digest: bytes
+
+
+def compact(source: Path, *, remove: bool) -> Compacted:
+    """Make Parquet of a rotated file, and verify it. Raises LogError if that can't be done without losing a byte."""
+    target = compacted(source)
+    if target is None:
+        raise LogError(f"{source} will have another name after the next rotation: let logrotate use `dateext`")
+    before = source.stat()
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        extent = _extent(source)
+        _write(source, partial)
+        _verify(source, partial, extent)
+        now = source.stat()
+        if (before.st_size, before.st_mtime_ns, before.st_ino) != (now.st_size, now.st_mtime_ns, now.st_ino):
+            raise LogError(f"{source} changed meanwhile: only files that are no longer written can be compacted")
+        _settle(partial, target, before)
+    except (duckdb.Error, EOFError, ValueError, zstd.ZstdError) as error:
+        raise LogError(f"{source} stays as it is: {str(error).splitlines()[0]}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    if remove:
+        source.unlink()
+    return Compacted(source, target, extent.lines, before.st_size, target.stat().st_size, remove)
+
+
+def lines_of(parquet: Path) -> Iterator[bytes]:
+    """The lines that a compacted file keeps, each as it was written, in their order."""
+    with duckdb.connect() as connection:
+        connection.execute("SET python_enable_replacements = false")
+        connection.execute(f"SET memory_limit = {literal(MEMORY)}")
+        cursor = connection.execute("SELECT line FROM read_parquet(?) ORDER BY line_number", [str(parquet.absolute())])
+        while rows := cursor.fetchmany(_ROWS):
+            for (line,) in rows:
+                yield line.encode() + b"\n"
+
+
+def _extent(source: Path) -> _Extent:
+    lines, digest, last = 0, hashlib.sha256(), b"\n"
+    with _open(source) as stream:
+        while chunk := stream.read(_CHUNK):
+            lines += chunk.count(b"\n")
+            digest.update(chunk)
+            last = chunk[-1:]
+    if last != b"\n":
+        raise LogError(f"{source} stays as it is: its last line is torn")
+    return _Extent(lines, digest.digest())
+
+
+def _write(source: Path, target: Path) -> None:
+    path = str(source.absolute())
+    if any(sign in path for sign in "*?["):
+        raise LogError(f"{source} stays as it is: its name would be taken for a pattern")
+    compression = {".gz": "gzip", ".zst": "zstd"}.get(source.suffix, "none")
+    parsed = f"from_json(CASE WHEN json_valid(line) THEN line END, {literal(json.dumps(structure()))})"
+    columns = ", ".join(f"{expression(column)} AS {quoted(column.name)}" for column in COLUMNS)
+    # A column for each line as it is: no separator, no quotes, no escapes.
+    lines = (
+        f"read_csv({literal(path)}, columns = {{line: 'VARCHAR'}}, header = false, auto_detect = false, "
+        f"delim = '\x01', quote = '', escape = '', new_line = '\\n', compression = '{compression}', "
+        f"null_padding = false, max_line_size = {2 * MAX_LINE}, parallel = false)"
+    )
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET python_enable_replacements = false")
+        connection.execute(f"SET memory_limit = {literal(MEMORY)}")
+        connection.execute(
+            f"COPY (SELECT {columns}, {READABLE} AS readable, line_number, line FROM "
+            f"(SELECT unnest({parsed}), line_number, line FROM "
+            f"(SELECT row_number() OVER () AS line_number, coalesce(line, '') AS line FROM {lines}))) "
+            f"TO {literal(str(target.absolute()))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
+        )
+
+
+def _verify(source: Path, parquet: Path, extent: _Extent) -> None:
+    lines, digest = 0, hashlib.sha256()
+    for line in lines_of(parquet):
+        lines += 1
+        digest.update(line)
+    if (lines, digest.digest()) != (extent.lines, extent.digest):
+        raise LogError(f"{source} stays as it is: Parquet gives other lines back ({lines}, not {extent.lines})")
+
+
+def _settle(partial: Path, target: Path, before: os.stat_result) -> None:
+    """On the disk, with the rights and owner of the file it stands for, under its name."""
+    with partial.open("rb") as stream:
+        os.fchmod(stream.fileno(), before.st_mode & 0o777)
+        if os.geteuid() == 0:
+            os.fchown(stream.fileno(), before.st_uid, before.st_gid)
+        os.fsync(stream.fileno())
+    partial.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if path.suffix == ".zst":
+        return cast(BinaryIO, zstd.open(path, "rb"))
+    return path.open("rb")

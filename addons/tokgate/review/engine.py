@@ -1,0 +1,272 @@
+"""DuckDB over the files of a log, closed to everything else: read-only, no other file, no network, bounded memory."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import duckdb
+
+from tokgate.blocklog.reader import MAX_LINE, Filter, Junk, Line, read
+from tokgate.review.columns import COLUMNS, READABLE, Column, expression, structure
+from tokgate.review.conditions import MACROS, conditions
+from tokgate.review.sources import LogError, Source
+
+type Progress = Callable[[int, int], None]
+"""Told (done, total), in any unit."""
+type Row = tuple[Any, ...]
+
+MEMORY: Final = "1GB"
+"""What DuckDB may keep in memory; beyond that it uses a temporary folder."""
+BATCH: Final = 2048
+_POLL_SECONDS: Final = 0.1
+_UNCLEAR: Final = frozenset("*?[")
+"""What DuckDB takes for a pattern in a file's name."""
+_CLOSED: Final = (
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false",
+    "SET python_enable_replacements = false",  # a query can't reach the variables of this program
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows as they come; nothing is read before they are asked for."""
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: Iterator[Row]
+
+
+class Review:
+    """A look at a log. Views: `events` has the records that are wanted, `wanted` also the lines that hold no record."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        wanted: Filter | None = None,
+        *,
+        memory: str = MEMORY,
+        also_write: Sequence[Path] = (),
+    ) -> None:
+        """`also_write` names the files that an export makes. Raises LogError or OSError if a file can't be read."""
+        self._wanted: Final = wanted if wanted is not None else Filter()
+        self._memory: Final = memory
+        self._also_write: Final = also_write
+        self._folder: Final = Path(tempfile.mkdtemp(prefix="tokgate-review-"))
+        self._worker: Final = ThreadPoolExecutor(max_workers=1)
+        self.damage: list[Junk] = []
+        """Files whose rest could not be unpacked, found while querying."""
+        try:
+            self._sources = [self._source(number, path) for number, path in enumerate(files)]
+            self._connection = self._connect()
+        except BaseException:
+            self._remove()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything, temporary files too."""
+        self._connection.close()
+        self._remove()
+
+    def shown(self, path: str) -> str:
+        """The name by which the user knows a file of the column `file`."""
+        return next((source.shown for source in self._sources if str(source.path) == path), path)
+
+    def answer(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> Answer:
+        """The answer to our own SQL, with parameters bound. Raises LogError."""
+        cursor = self._run(sql, parameters, progress)
+        described = cursor.description or []
+        rows = self._rows(cursor)
+        return Answer(tuple(entry[0] for entry in described), tuple(str(entry[1]) for entry in described), rows)
+
+    def answer_query(self, sql: str, *, progress: Progress | None = None) -> Answer:
+        """The answer to somebody's SQL: one statement, and one that only reads. Raises LogError."""
+        try:
+            statements = duckdb.extract_statements(sql)
+        except duckdb.Error as error:
+            raise LogError(_words(error)) from error
+        if len(statements) != 1 or statements[0].type is not duckdb.StatementType.SELECT:
+            raise LogError("a query is one SELECT over the view `events`")
+        return self.answer(statements[0].query, progress=progress)
+
+    def one(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> Row:
+        """The one row of an answer."""
+        (row,) = self.answer(sql, parameters, progress=progress).rows
+        return row
+
+    def do(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> None:
+        """A statement of our own that has no rows to give."""
+        self._run(sql, parameters, progress)
+
+    def unreadable(self, files: Iterable[str], limit: int) -> Iterator[Junk]:
+        """The first `limit` lines of files that hold no record, with their places."""
+        for file in files:
+            for line in read([Path(file)]):
+                if isinstance(line, Junk):
+                    yield Junk(self.shown(line.file), line.number, line.size, line.problem)
+                    limit -= 1
+                if limit <= 0:
+                    return
+
+    def _source(self, number: int, path: Path) -> Source:
+        """A file as DuckDB can be told of it: names that it would take for a pattern get another."""
+        absolute = path.absolute()
+        with absolute.open("rb"):  # says clearly if it isn't there, is a folder, or isn't ours to read
+            pass
+        if not _UNCLEAR & set(str(absolute)):
+            return Source(absolute, str(path))
+        link = self._folder / f"{number}{absolute.suffix}"
+        link.symlink_to(absolute)
+        return Source(link, str(path))
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+        try:
+            allowed = [str(source.path) for source in self._sources] + [str(path) for path in self._also_write]
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(f"SET memory_limit = {literal(self._memory)}")
+            connection.execute(f"SET temp_directory = {literal(str(self._folder))}")
+            connection.execute("SET preserve_insertion_order = true")
+            connection.execute("SET enable_progress_bar = true")
+            connection.execute("SET enable_progress_bar_print = false")
+            connection.execute(f"SET allowed_paths = [{', '.join(map(literal, allowed))}]")
+            wanted = conditions(self._wanted)
+            for name, value in wanted.variables.items():
+                connection.execute(f"SET VARIABLE {name} = ?", [value])
+            for statement in (*MACROS, *_views(connection, self._sources, wanted.sql), *_CLOSED):
+                connection.execute(statement)
+        except duckdb.Error as error:
+            connection.close()
+            raise LogError(_words(error)) from error
+        return connection
+
+    def _run(self, sql: str, parameters: object, progress: Progress | None) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._wait(sql, parameters, progress)
+        except duckdb.IOException as error:
+            if not self._salvage():
+                raise LogError(_words(error)) from error
+        except duckdb.Error as error:
+            raise LogError(_words(error)) from error
+        return self._run(sql, parameters, progress)
+
+    def _wait(self, sql: str, parameters: object, progress: Progress | None) -> duckdb.DuckDBPyConnection:
+        """Execute elsewhere, so that progress can be told and Ctrl-C is heard."""
+        running: Future[duckdb.DuckDBPyConnection]
+        running = self._worker.submit(self._connection.execute, sql, parameters)
+        try:
+            while True:
+                try:
+                    return running.result(timeout=_POLL_SECONDS if progress is not None else None)
+                except TimeoutError:
+                    if progress is not None:
+                        progress(max(0, round(self._connection.query_progress() * 10)), 1000)
+        except KeyboardInterrupt:
+            self._connection.interrupt()
+            raise
+
+    def _rows(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[Row]:
+        try:
+            while batch := cursor.fetchmany(BATCH):
+                yield from batch
+        except duckdb.Error as error:
+            raise LogError(_words(error)) from error
+
+    def _salvage(self) -> bool:
+        """Unpack what can be unpacked of damaged files, and look at that instead. False if there is nothing to do."""
+        damaged = False
+        for number, source in enumerate(self._sources):
+            if source.is_parquet or source.compression == "none":
+                continue
+            rescued = self._folder / f"rescued-{number}.ndjson"
+            junk = None
+            with rescued.open("wb") as stream:
+                for line in read([source.path]):
+                    if isinstance(line, Line):
+                        stream.write(line.raw + b"\n")
+                    elif line.size == 0:
+                        junk = Junk(source.shown, line.number, 0, line.problem)
+            if junk is None:
+                rescued.unlink()
+                continue
+            damaged = True
+            self.damage.append(junk)
+            self._sources[number] = Source(rescued, source.shown)
+        if damaged:
+            self._connection.close()
+            self._connection = self._connect()
+        return damaged
+
+    def _remove(self) -> None:
+        self._worker.shutdown(wait=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def literal(text: str) -> str:
+    """Text as an SQL literal, for the few places that take no parameter; only names of files come here."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _views(connection: duckdb.DuckDBPyConnection, sources: Sequence[Source], wanted: str) -> Iterator[str]:
+    parts = [_of_ndjson(sources, kind) for kind in ("none", "gzip", "zstd")]
+    parts += [_of_parquet(connection, source) for source in sources if source.is_parquet]
+    every = " UNION ALL ".join(part for part in parts if part)
+    names = ", ".join(f'"{column.name}"' for column in COLUMNS)
+    yield f"CREATE TEMP VIEW every_record AS {every}"
+    yield f"CREATE TEMP VIEW wanted AS SELECT * FROM every_record WHERE NOT readable OR ({wanted})"
+    yield f'CREATE TEMP VIEW events AS SELECT {names}, "file" FROM every_record WHERE readable AND {wanted}'
+
+
+def _of_ndjson(sources: Sequence[Source], compression: str) -> str:
+    paths = [literal(str(s.path)) for s in sources if not s.is_parquet and s.compression == compression]
+    if not paths:
+        return ""
+    columns = ", ".join(f'"{key}": {literal(_type(kind))}' for key, kind in structure().items())
+    return (
+        f"SELECT {', '.join(f'{expression(column)} AS {quoted(column.name)}' for column in COLUMNS)}, "
+        f'"filename" AS "file", {READABLE} AS readable FROM read_ndjson([{", ".join(paths)}], columns = {{{columns}}}, '
+        f"filename = true, ignore_errors = true, compression = '{compression}', maximum_object_size = {2 * MAX_LINE})"
+    )
+
+
+def _of_parquet(connection: duckdb.DuckDBPyConnection, source: Source) -> str:
+    """A file that an older version made may lack columns: they are null in it."""
+    path = literal(str(source.path))
+    there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM read_parquet({path})").fetchall()}
+    if not {"time", "events", "readable"} <= there:
+        raise LogError(f"{source.shown} is no log: `tokgate log compact` makes Parquet that can be read here")
+
+    def value(column: Column) -> str:
+        return quoted(column.name) if column.name in there else f"CAST(NULL AS {column.type}) AS {quoted(column.name)}"
+
+    return f'SELECT {", ".join(map(value, COLUMNS))}, {path} AS "file", readable FROM read_parquet({path})'
+
+
+def _type(kind: Any) -> str:
+    """A DuckDB type for what `structure` says."""
+    if isinstance(kind, str):
+        return kind
+    return f"STRUCT({', '.join(f'{quoted(key)} {_type(inner)}' for key, inner in kind.items())})"
+
+
+def quoted(name: str) -> str:
+    """A column's name in SQL."""
+    return f'"{name}"'
+
+
+def _words(error: duckdb.Error) -> str:
+    """What went wrong, without the parts that only repeat the query."""
+    return str(error).split("\n\nLINE ")[0].strip()

@@ -1,0 +1,147 @@
+"""How long the review of a large log takes: writes one, then summarises, compacts and summarises it again.
+
+    python bench/review.py [--events 10000000] [--clients 5000] [--folder /tmp] [--keep]
+
+Records are tokgate's own, unfolded: every event is a line of some 1.9 kB, so ten million need 19 GB for the time being.
+CPU time is what the machine's other work can't change; wall time is on whatever cores are free.
+"""
+
+import argparse
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "addons"))
+
+from whenever import Instant
+
+from tokgate.blocklog.line import encode
+from tokgate.blocklog.observation import DnsSeen, Endpoint, Observation, Stage, TlsSeen, Transport, Visibility
+from tokgate.blocklog.records import traffic_record
+from tokgate.blocklog.stamp import Stamp, this_observer
+from tokgate.config.loader import load
+from tokgate.policy.decide import Sighting, decide_signals
+from tokgate.policy.decision import Signal
+from tokgate.policy.snapshot import Snapshot, compile_policy
+
+START = Instant.from_utc(2026, 1, 1)
+PER_FILE = 35_000
+"""Lines of a rotated file: some 64 MiB."""
+CLIENT, HOST, STAMPED = "10.127.127.127", "bench-placeholder.tiktok.com", "2026-01-01T00:00:00.000000Z"
+NAMES = ("www", "api16-normal", "v16-webapp", "log", "mon", "m", "vm", "webcast", "im-ws", "p16-sign", "ads", "lf16")
+
+
+def templates(snapshot: Snapshot) -> list[bytes]:
+    """A record of each frequent kind, to be filled in: building ten million would take longer than reading them."""
+    tls = TlsSeen(alpn=("h2", "http/1.1"), ja4="t13d1516h2_8daaf6152771_02713d6af862")
+    kinds = (
+        (Stage.TLS, Signal.SNI, Visibility.SNI, Transport.TCP, {"tls": tls}),
+        (Stage.QUIC, Signal.QUIC_SNI, Visibility.QUIC_SNI, Transport.UDP, {"tls": tls}),
+        (
+            Stage.DNS,
+            Signal.DNS_NAME,
+            Visibility.DNS,
+            Transport.UDP,
+            {"dns": DnsSeen(id=7, type="HTTPS", response_code="NXDOMAIN")},
+        ),
+    )
+    lines = []
+    for stage, signal, visibility, transport, extra in kinds:
+        seen = Observation(
+            client=Endpoint(CLIENT, 51234), destination=Endpoint("203.0.113.5", 443), stage=stage,
+            visibility=visibility, transport=transport, names=(Sighting(signal, HOST),), **extra,
+        )  # fmt: skip
+        judgement = decide_signals(snapshot, CLIENT, seen.names, START)
+        record = traffic_record(
+            Stamp("01862000-0000-7000-8000-000000000001", START, this_observer()), seen, judgement, snapshot
+        )
+        if record is None:
+            raise SystemExit("the policy blocks nothing here: the bench needs the shipped policies")
+        lines.append(encode(record))
+    return lines
+
+
+def write_log(folder: Path, events: int, clients: int, snapshot: Snapshot) -> None:
+    """Files as rotation leaves them."""
+    rng = random.Random(7)
+    lines = templates(snapshot)
+    parts = [
+        line.replace(STAMPED.encode(), b"\0T").replace(CLIENT.encode(), b"\0C").replace(HOST.encode(), b"\0N")
+        for line in lines
+    ]
+    addresses = [f"10.{32 + n // 65536}.{n // 256 % 256}.{n % 256}".encode() for n in range(clients)]
+    for number, first in enumerate(range(0, events, PER_FILE)):
+        path = folder / f"block-2026{number // 28 + 1:02}{number % 28 + 1:02}T000000.000000Z.ndjson"
+        with path.open("wb") as stream:
+            for event in range(first, min(first + PER_FILE, events)):
+                at = START.add(seconds=event * 31_536_000 // events).format_iso(unit="microsecond").encode()
+                name = f"{rng.choice(NAMES)}.tiktok.com".encode()
+                client = addresses[int(rng.paretovariate(1.1) * 3) % clients]
+                stream.write(rng.choice(parts).replace(b"\0T", at).replace(b"\0C", client).replace(b"\0N", name))
+
+
+def measured(what: str, *arguments: str) -> None:
+    """Run a command and say what it took."""
+    env = os.environ | {"PYTHONPATH": sys.path[0]}
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "tokgate.cli", "log", *arguments], check=True, stdout=subprocess.DEVNULL, env=env
+    )
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{what:<42} {wall:8.1f} s wall  {cpu:8.1f} s CPU  peak {after.ru_maxrss / 1024:6.0f} MiB so far", flush=True)
+
+
+def main() -> None:
+    """Write, measure, remove."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--clients", type=int, default=5_000)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--compact", type=int, default=20, help="how many files to compact (default: 20)")
+    parser.add_argument("--keep", action="store_true", help="leave the log where it is")
+    args = parser.parse_args()
+    policy = load(Path(__file__).parent.parent / "policies", START).policy
+    if policy is None:
+        raise SystemExit("the shipped policies have errors")
+    folder = Path(tempfile.mkdtemp(prefix="tokgate-bench-review-", dir=args.folder))
+    try:
+        write_log(folder, args.events, args.clients, compile_policy(policy))
+        files = sorted(folder.iterdir())
+        size = sum(path.stat().st_size for path in files)
+        print(f"{args.events:,} events in {len(files)} files, {size / 2**30:.1f} GiB", flush=True)
+        log = str(folder / "block.ndjson")
+        measured("summary of NDJSON", "summary", "--json", "--log", log)
+        measured("summary of one client", "summary", "--json", "--client", "10.32.0.7", "--log", log)
+        measured(
+            "query: top clients, SQL",
+            "query",
+            "--json",
+            "--sql",
+            "SELECT client, sum(events) FROM events GROUP BY 1",
+            "--log",
+            log,
+        )
+        chosen = [str(path) for path in files[: args.compact]]
+        if chosen:
+            measured(f"compact {len(chosen)} files, verified", "compact", "--remove", "--log", *chosen)
+            packed = sorted(folder.glob("*.parquet"))
+            sizes = sum(path.stat().st_size for path in packed)
+            lines = min(args.events, PER_FILE * len(chosen))
+            print(f"{len(packed)} Parquet files: {sizes / 2**20:.1f} MiB, {sizes / max(1, lines):.0f} bytes an event")
+            measured(
+                f"summary of {lines:,} events, Parquet", "summary", "--json", "--no-rotated", "--log", *map(str, packed)
+            )
+    finally:
+        if not args.keep:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
