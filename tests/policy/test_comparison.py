@@ -55,13 +55,10 @@ def test_phases_and_ends() -> None:
     """Each phase is a stretch of its own; what is the same between them is left out."""
     old = policy(ban(warn_from=wall("2023-03-01T00:00"), expires=wall("2023-06-01T00:00")))
     new = policy(ban(expires=wall("2023-09-01T00:00")))
-    assert (
-        told(old, new)
-        == [
-            ("office", "warn", "allow", "2023-02-28T23:00:00Z", "2023-03-09T23:00:00Z"),
-                ("office", "allow", "block", "2023-05-31T22:00:00Z", "2023-08-31T22:00:00Z"),
-        ][::2]
-    )
+    assert told(old, new) == [
+        ("office", "warn", "allow", "2023-02-28T23:00:00Z", "2023-03-09T23:00:00Z"),
+        ("office", "allow", "block", "2023-05-31T22:00:00Z", "2023-08-31T22:00:00Z"),
+    ]
 
 
 def test_open_ends() -> None:

@@ -1,0 +1,84 @@
+"""What differs between two policies by themselves, gathered so that what changes alike is told once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tokgate.cli.replay import treatment
+from tokgate.policy.comparison import (
+    ExemptionChange,
+    Redefinition,
+    Stretch,
+    exemption_changes,
+    redefinitions,
+    stretches,
+)
+from tokgate.policy.schedule import Span
+from tokgate.policy.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Services in networks of one zone whose treatment changes alike, over the same stretches of time."""
+
+    before: str
+    after: str
+    spans: tuple[Span, ...]
+    zone: str
+    services: tuple[str, ...]
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """All that differs within a span of time."""
+
+    old: Snapshot
+    new: Snapshot
+    within: Span
+    stretches: tuple[Stretch, ...]
+    exemptions: tuple[ExemptionChange, ...]
+    redefinitions: tuple[Redefinition, ...]
+
+    @property
+    def any(self) -> bool:
+        """Whether there are any."""
+        return bool(self.stretches or self.exemptions or self.redefinitions)
+
+
+def compare(old: Snapshot, new: Snapshot, within: Span) -> Differences:
+    """All differences."""
+    return Differences(
+        old,
+        new,
+        within,
+        tuple(stretches(old, new, within)),
+        tuple(exemption_changes(old, new, within)),
+        tuple(redefinitions(old.policy, new.policy)),
+    )
+
+
+def common_zone(snapshot: Snapshot) -> str:
+    """The zone of all networks; UTC where they live in several."""
+    zones = {network.timezone for network in snapshot.policy.networks.values()}
+    return zones.pop() if len(zones) == 1 else "UTC"
+
+
+def grouped(differences: Differences) -> list[Group]:
+    """First the services of a network that change alike, then the networks in which these do."""
+    courses: dict[tuple[str, str, str, str], list[Span]] = {}
+    for each in differences.stretches:
+        key = (each.network, each.service, treatment(each.before, each.after), treatment(each.after, each.before))
+        courses.setdefault(key, []).append(each.span)
+    by_network: dict[tuple[str, str, str, tuple[Span, ...]], list[str]] = {}
+    for (network, service, before, after), spans in courses.items():
+        by_network.setdefault((network, before, after, tuple(spans)), []).append(service)
+    groups: dict[tuple[str, str, tuple[Span, ...], str, tuple[str, ...]], list[str]] = {}
+    for (network, before, after, over), services in by_network.items():
+        zone = _zone((differences.new, differences.old), network)
+        groups.setdefault((before, after, over, zone, tuple(services)), []).append(network)
+    found = [Group(*key, tuple(networks)) for key, networks in groups.items()]
+    return sorted(found, key=lambda group: group.spans[0].start)
+
+
+def _zone(snapshots: Iterable[Snapshot], network: str) -> str:
+    return next(s.policy.networks[network].timezone for s in snapshots if network in s.policy.networks)

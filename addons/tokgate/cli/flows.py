@@ -1,0 +1,102 @@
+"""Traffic to be decided again: flows as NDJSON, or what the block log recorded. A line that is none is counted.
+
+Flows have the keys of `tokgate simulate`: `client` and `host`, `at` and `url` where there are any.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, cast
+
+from whenever import Instant
+
+from tokgate.blocklog.reader import Junk, read
+from tokgate.cli.instants import read_moment, settle
+from tokgate.cli.queries import Query
+from tokgate.cli.recorded import is_traffic, recorded
+from tokgate.cli.simulate import batches
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Signal
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes read since it was last called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Who asked for what, when; `count` times, decided by the policy `version` if a log says so."""
+
+    client: str
+    at: Instant
+    sightings: tuple[Sighting, ...]
+    count: int = 1
+    version: str | None = None
+
+
+def read_flows(
+    files: Iterable[str], at: Instant | None, zone: Callable[[str], str], progress: Progress
+) -> Iterator[Flow | None]:
+    """The flows of files (`-` is standard input) in order; None for a line that holds none.
+
+    `at` is the instant of flows without one; wall times are read in the `zone` of their client.
+    """
+    for file in files:
+        with _open(file) as source:
+            yield from _flows(source, at, zone, progress)
+
+
+def _open(file: str) -> AbstractContextManager[BufferedIOBase]:
+    if file == "-":
+        return nullcontext(cast(BufferedIOBase, sys.stdin.buffer))
+    return Path(file).open("rb")
+
+
+def _flows(
+    source: BufferedIOBase, at: Instant | None, zone: Callable[[str], str], progress: Progress
+) -> Iterator[Flow | None]:
+    loads, moment = json.JSONDecoder().decode, lru_cache(maxsize=4096)(read_moment)
+    for lines in batches(source):
+        for line in lines:
+            try:
+                asked: Any = loads(line.decode()) if line is not None else None
+                client, host = asked["client"], asked["host"]
+                url, when = asked.get("url"), asked.get("at")
+                settled = at if when is None else moment(when)
+                if not isinstance(settled, Instant):
+                    if settled is None:
+                        raise ValueError("neither the flow nor --at says when")
+                    settled = settle(settled, zone(client))
+                yield Flow(client, settled, _sightings(client, host, url, settled))
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                yield None
+        progress(sum(len(line) + 1 for line in lines if line is not None))
+
+
+def _sightings(client: object, host: object, url: object, at: Instant) -> tuple[Sighting, ...]:
+    if not isinstance(client, str) or not isinstance(host, str):
+        raise TypeError("client and host are text")
+    if url is None:
+        return (Sighting(Signal.SNI, host),)
+    if not isinstance(url, str):
+        raise TypeError("a URL is text")
+    return Query(client, host, at, url).sightings
+
+
+def read_log(files: Iterable[Path], progress: Progress) -> Iterator[Flow | None]:
+    """The events that logs recorded, in order; None for a line that is unreadable or an event that can't be asked."""
+    for line in read(files):
+        if isinstance(line, Junk):
+            progress(line.size)
+            yield None
+            continue
+        progress(len(line.raw) + 1)
+        found = recorded(line)
+        if found is not None:
+            yield Flow(found.client, found.at, found.sightings, found.count, found.version)
+        elif is_traffic(line.record):
+            yield None

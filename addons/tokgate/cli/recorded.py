@@ -1,0 +1,84 @@
+"""Records of the block log as questions that can be asked again: who asked for what, and when."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.document import TRAFFIC, Record
+from tokgate.blocklog.reader import Junk, Line, instant_of, read, text_at, value_at
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Signal
+
+_TRAFFIC: Final = frozenset(action.value for action in TRAFFIC)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event about traffic; `count` is how many it stands for, `version` the policy that decided it."""
+
+    line: Line
+    client: str
+    at: Instant
+    sightings: tuple[Sighting, ...]
+    count: int
+    version: str | None
+
+    def said(self, key: str) -> str | None:
+        """What the record says under `tokgate`, as text."""
+        return text_at(self.line.record, "tokgate", key)
+
+
+def is_traffic(record: Record) -> bool:
+    """Whether a record names a client and what it asked for."""
+    return text_at(record, "event", "action") in _TRAFFIC
+
+
+def recorded(line: Line) -> Recorded | None:
+    """The question in a record; None if it is not about traffic, or lacks the client, the time, or anything asked for.
+
+    The log keeps no query of a URL, and a name in it may have been made printable: both can change the answer.
+    """
+    record = line.record
+    client = text_at(record, "source", "ip") or text_at(record, "source", "address")
+    at = _first(record)
+    sightings = tuple(_sightings(record))
+    if not is_traffic(record) or client is None or at is None or not sightings:
+        return None
+    count = value_at(record, "tokgate", "repeats", "count")
+    number = count if type(count) is int and count > 0 else 1
+    return Recorded(line, client, at, sightings, number, text_at(record, "tokgate", "policy", "version"))
+
+
+def _first(record: Record) -> Instant | None:
+    """When it happened; of repeats when the first of them did."""
+    text = text_at(record, "tokgate", "repeats", "first")
+    try:
+        return instant_of(record) if text is None else Instant.parse_iso(text)
+    except ValueError:
+        return None
+
+
+def _sightings(record: Record) -> Iterator[Sighting]:
+    names = value_at(record, "tokgate", "names")
+    found = False
+    for signal, values in names.items() if isinstance(names, dict) else ():
+        if signal in set(Signal) and isinstance(values, list):
+            for value in values:
+                if isinstance(value, str):
+                    found = True
+                    yield Sighting(Signal(signal), value)
+    address = text_at(record, "destination", "ip")
+    if not found and address is not None:
+        yield Sighting(Signal.ADDRESS, address)
+
+
+def find(files: Iterable[Path], event: str) -> Line | None:
+    """The record with the id `event`: the last of them if files overlap."""
+    found = None
+    for line in read(files):
+        if not isinstance(line, Junk) and text_at(line.record, "event", "id") == event:
+            found = line
+    return found

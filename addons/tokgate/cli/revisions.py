@@ -1,0 +1,71 @@
+"""Policies from where they are kept: a folder, a file, or a git revision written as `REV:DIR`.
+
+A revision is read with `git archive` into a folder that goes away again; nothing in the work tree is touched.
+"""
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.policies import open_snapshot
+from tokgate.cli.terminal import shown
+from tokgate.policy.snapshot import Snapshot
+
+SOURCE: Final = "DIR|REV:DIR"
+"""How help calls a place that policies come from."""
+
+
+def open_source(source: str, now: Instant) -> Snapshot:
+    """Load and compile the policies of a source; when they are wrong, show their errors and end with exit code 1.
+
+    Something that exists as a file or folder is that. Places in a revision are told as `REV:DIR/file.yaml:LINE`.
+    """
+    path = Path(source)
+    revision, colon, folder = source.partition(":")
+    if path.exists() or not colon:
+        return open_snapshot(path, now)
+    with _checked_out(revision, folder) as (root, name), chdir(root):
+        return open_snapshot(Path(name), now)
+
+
+@contextmanager
+def _checked_out(revision: str, folder: str) -> Iterator[tuple[Path, str]]:
+    """A temporary folder that holds the revision's policies, under a name that reads `REV:DIR` there."""
+    inside = PurePosixPath(folder)
+    if not revision or revision.startswith("-") or inside.is_absolute() or ".." in inside.parts:
+        raise CommandError(f"{shown(f'{revision}:{folder}')} is no folder in a git revision: REV:DIR", Exit.USAGE)
+    top = _git("rev-parse", "--show-toplevel").decode().rstrip("\n")
+    prefix = _git("rev-parse", "--show-prefix").decode().rstrip("\n")
+    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    archive = _git("-C", top, "archive", "--format=tar", commit, "--", str(PurePosixPath(prefix) / inside))
+    with TemporaryDirectory(prefix="tokgate-") as temporary:
+        # The archive's own paths stand below a folder called `REV:`, so that origins name the revision.
+        root = Path(temporary).resolve()
+        name = f"{revision}:{inside}"
+        place = root / "archive"
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            tar.extractall(place, filter="data")
+        target = root / "shown" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (place / prefix / inside).rename(target)
+        yield root / "shown", name
+
+
+def _git(*arguments: str) -> bytes:
+    """What git prints; what it complains about ends the command."""
+    try:
+        done = subprocess.run(("git", *arguments), capture_output=True, check=True)
+    except FileNotFoundError:
+        raise CommandError("git is not installed: it is needed to read policies of a revision") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
+        raise CommandError(f"git {arguments[0]}: {shown(said or 'there is no such revision')}") from None
+    return done.stdout
