@@ -37,7 +37,6 @@ from comparison.settings import RESULTS_JSON, RESULTS_MD
 _FULL_ROUNDS: Final = 5
 _QUICK_ROUNDS: Final = 3
 _FULL_REPEATS: Final = 2
-_QUICK_REPEATS: Final = 1
 _FULL_SECONDS: Final = 1.5
 _QUICK_SECONDS: Final = 0.6
 _QUICK_PROXIES: Final = ("haproxy", "tokgate")
@@ -166,7 +165,7 @@ def _plan(args: argparse.Namespace, chosen: list[Peer], parser: argparse.Argumen
     if not needed:
         parser.error("none of these tests is for any of these proxies")
     if args.quick:
-        return Plan(tests, needed, args.rounds or _QUICK_ROUNDS, _QUICK_REPEATS)
+        return Plan(tests, needed, args.rounds or _QUICK_ROUNDS, repeats=0)  # its time is limited
     return Plan(tests, needed, args.rounds or _FULL_ROUNDS, _FULL_REPEATS)
 
 
@@ -231,6 +230,10 @@ def _quick_verdict(kept: Results | None, now: Results) -> int:
         print(f"slower: {change.test} {change.metric}, {change.percent:+.0f} %")
     if not slower:
         print("nothing got slower")
+    elif now.disturbed():
+        print(
+            f"{now.disturbed()} of {len(now.samples)} samples were disturbed by other work: run it again before looking"
+        )
     return 1 if slower else 0
 
 

@@ -20,7 +20,6 @@ WATCHED: Final[dict[tuple[str, str], bool]] = {
     ("bulk1", "mb_per_s"): True,
     ("bulk8", "mb_per_s"): True,
     ("bulk8", "cpu_s_per_gib"): False,
-    ("beside-bulk", "p50_ms"): False,
     ("beside-bulk", "p99_ms"): False,
     ("refused1", "p50_ms"): False,
     ("refused32", "rate"): True,
