@@ -1,0 +1,83 @@
+"""A process of its own that delivers one reminder: an order on standard input, failures on standard error.
+
+Imports the standard library alone, so that it starts at once and can be run beside anything.
+"""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+WEBHOOK_SECONDS: Final = 10.0
+COMMAND_SECONDS: Final = 60.0
+RETRY_AFTER: Final = (5.0, 30.0, 120.0)
+"""Seconds between attempts at a webhook: a server that is being restarted should not cost a reminder."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A POST that is redirected becomes a GET and says nothing to anybody: better a failure that is seen."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def main(retry_after: Sequence[float] = RETRY_AFTER) -> int:
+    """Deliver; the exit code: 0, or 1 if anything was not delivered."""
+    order = json.load(sys.stdin.buffer)
+    letter = json.dumps(order["letter"], ensure_ascii=False).encode()
+    failures = []
+    if order["command"]:
+        failures.append(run(order["command"], letter))
+    if order["webhook"] is not None:
+        failures.append(post(order["webhook"], letter, retry_after))
+    for failure in filter(None, failures):
+        sys.stderr.write(f"tokgate: the reminder of the end of ban {order['letter']['ban']} was not sent: {failure}\n")
+    return 1 if any(failures) else 0
+
+
+def run(command: Sequence[str], letter: bytes) -> str | None:
+    """Run a program with the letter on its standard input; what went wrong, if anything."""
+    try:
+        done = subprocess.run(command, input=letter, stdout=sys.stderr, timeout=COMMAND_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} did not end within {COMMAND_SECONDS:g} s"
+    except OSError as error:
+        return f"{command[0]}: {error.strerror or error}"
+    return None if done.returncode == 0 else f"{command[0]} ended with {done.returncode}"
+
+
+def post(url: str, letter: bytes, retry_after: Sequence[float]) -> str | None:
+    """Post the letter, again after a while where that may help; what went wrong, if anything.
+
+    Only the host is ever named: the rest of such an address is often a secret.
+    """
+    opener = urllib.request.build_opener(_NoRedirect)
+    request = urllib.request.Request(
+        url, letter, {"Content-Type": "application/json", "User-Agent": "tokgate"}, method="POST"
+    )
+    where = f"webhook at {urlsplit(url).hostname}"
+    failure = ""
+    for pause in (0.0, *retry_after):
+        time.sleep(pause)
+        try:
+            with opener.open(request, timeout=WEBHOOK_SECONDS):
+                return None
+        except urllib.error.HTTPError as error:
+            failure = f"{where} answered {error.code} {error.reason}"
+            error.close()
+            if error.code < 500 and error.code != 429:  # asked for again it would say the same
+                break
+        except urllib.error.URLError as error:
+            failure = f"{where}: {error.reason}"
+        except (OSError, ValueError) as error:
+            failure = f"{where}: {error}"
+    return failure
+
+
+if __name__ == "__main__":
+    sys.exit(main())

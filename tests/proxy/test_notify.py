@@ -1,0 +1,214 @@
+"""Delivering reminders: real processes, a real web server on loopback, and everything that can go wrong with them."""
+
+import io
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tokgate.policy.bans import Notify
+from tokgate.proxy import notify, reminders
+from tokgate.proxy.reminders import Courier
+
+LETTER = {"event": "ban-near-expiry", "ban": "clips", "text": "Ban “Clips” ends."}
+DEADLINE = 20.0
+
+
+@dataclass
+class Hook:
+    """A webhook that answers as it is told and keeps what came."""
+
+    url: str = ""
+    answers: list[int] = field(default_factory=list)
+    came: list[tuple[str, str, Any]] = field(default_factory=list)
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    """A web server in a thread."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    kept = Hook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            kept.came.append((self.path, self.headers["Content-Type"], body))
+            self.send_response(kept.answers.pop(0) if kept.answers else 204)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    kept.url = f"http://127.0.0.1:{server.server_port}/hook/secret"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield kept
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str], list[str]]:
+    """Makes a program from a shell script."""
+
+    def make(script: str) -> list[str]:
+        path = tmp_path / "program"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return [str(path), "desk@example.org"]
+
+    return make
+
+
+def deliver(monkeypatch: pytest.MonkeyPatch, **order: Any) -> int:
+    """Deliver in this process, without pauses between attempts."""
+    given = {"webhook": None, "command": [], "letter": LETTER} | order
+    stdin = SimpleNamespace(buffer=io.BytesIO(json.dumps(given).encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    return notify.main(retry_after=(0.0, 0.0))
+
+
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    """Wait for another process, within a deadline."""
+    give_up = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < give_up, f"not in time: {what}"
+        time.sleep(0.01)
+
+
+def test_webhook(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The letter is posted as JSON."""
+    assert deliver(monkeypatch, webhook=hook.url) == 0
+    assert hook.came == [("/hook/secret", "application/json", LETTER)]
+
+
+def test_webhook_that_recovers(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is busy or being restarted is asked again."""
+    hook.answers = [503, 429]
+    assert deliver(monkeypatch, webhook=hook.url) == 0
+    assert len(hook.came) == 3
+
+
+@pytest.mark.parametrize(("answers", "attempts"), [([404], 1), ([302], 1), ([500, 502, 503], 3)])
+def test_webhook_that_refuses(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answers: list[int], attempts: int
+) -> None:
+    """What won't help is not tried again; the failure is told, without what may be secret in the address."""
+    told, hook.answers = str(answers[-1]), answers
+    assert deliver(monkeypatch, webhook=hook.url) == 1
+    assert len(hook.came) == attempts
+    said = capfd.readouterr().err
+    assert "the end of ban clips was not sent: webhook at 127.0.0.1 answered" in said
+    assert told in said
+    assert "secret" not in said
+
+
+def test_webhook_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nobody listens: that is told."""
+    assert deliver(monkeypatch, webhook="http://127.0.0.1:1/hook/secret") == 1
+    said = capfd.readouterr().err
+    assert "webhook at 127.0.0.1: " in said
+    assert "secret" not in said
+
+
+def test_command(program: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The program gets its arguments, and the letter on standard input."""
+    command = program(f'echo "$1" > {tmp_path}/to; cat > {tmp_path}/letter')
+    assert deliver(monkeypatch, command=command) == 0
+    assert json.loads((tmp_path / "letter").read_text()) == LETTER
+    assert (tmp_path / "to").read_text() == "desk@example.org\n"
+
+
+def test_command_that_fails(
+    program: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its exit code is told, also when it doesn't read its input."""
+    assert deliver(monkeypatch, command=program("exit 7")) == 1
+    assert "program ended with 7" in capfd.readouterr().err
+    assert deliver(monkeypatch, command=["/nowhere/program"]) == 1
+    assert "/nowhere/program: No such file" in capfd.readouterr().err
+
+
+def test_command_that_hangs(
+    program: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is ended after a while."""
+    monkeypatch.setattr(notify, "COMMAND_SECONDS", 0.05)
+    assert deliver(monkeypatch, command=program("exec sleep 60")) == 1
+    assert "did not end within 0.05 s" in capfd.readouterr().err
+
+
+def test_one_failing_does_not_keep_the_other(
+    hook: Hook, program: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways are tried."""
+    assert deliver(monkeypatch, webhook=hook.url, command=program("exit 1")) == 1
+    assert len(hook.came) == 1
+
+
+def test_courier(hook: Hook, program: Callable[[str], list[str]], tmp_path: Path) -> None:
+    """A process of its own delivers, the sender goes on at once, and no zombie is left."""
+    courier = Courier(reaps=True)
+    command = program(f"cat > {tmp_path}/letter.new; mv {tmp_path}/letter.new {tmp_path}/letter")
+    long = LETTER | {"networks": [f"network-{number}" for number in range(20_000)]}  # more than a pipe holds
+
+    courier.send(Notify(webhook=hook.url, command=tuple(command)), long)
+
+    wait_for("the webhook", lambda: hook.came)
+    wait_for("the program", (tmp_path / "letter").exists)
+    assert json.loads((tmp_path / "letter").read_text()) == hook.came[0][2] == long
+    (child,) = courier._children
+
+    def ended() -> bool:
+        courier.reap()
+        return not courier._children
+
+    wait_for("the end of the process", ended)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child, os.WNOHANG)
+
+
+def test_courier_without_anybody_to_tell() -> None:
+    """Nothing is started."""
+    courier = Courier(reaps=True)
+    courier.send(Notify(), LETTER)
+    assert not courier._children
+
+
+def test_courier_where_another_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor waits for all its children: the courier doesn't, and doesn't mind."""
+    started: list[int] = []
+    start = reminders._start
+
+    def remember(order: bytes) -> int:
+        started.append(start(order))
+        return started[-1]
+
+    monkeypatch.setattr(reminders, "_start", remember)
+    for reaps in (False, True):
+        courier = Courier(reaps=reaps)
+        courier.send(Notify(command=("/bin/true",)), LETTER)
+        assert bool(courier._children) is reaps
+        assert os.waitpid(started[-1], 0)[0] == started[-1]
+        courier.reap()
+        assert not courier._children
+
+
+def test_courier_that_cannot_start(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """That is told, and nobody fails."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    Courier(reaps=True).send(Notify(command=("/bin/true",)), LETTER)
+    assert "the end of ban clips can't be sent" in caplog.text
