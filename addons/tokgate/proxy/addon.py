@@ -31,6 +31,8 @@ from tokgate.policy.timeline import Transition
 from tokgate.proxy.adoption import GateMode
 from tokgate.proxy.health import Health
 from tokgate.proxy.insist import insist, refuse_forbidden
+from tokgate.proxy.ledger import Ledger
+from tokgate.proxy.reminders import Courier
 from tokgate.proxy.traffic import Place, Traffic
 
 logger = logging.getLogger(__name__)
@@ -154,6 +156,8 @@ class Tokgate:
         self._keep(self.holder.watch())
         if self._worker is None:
             self._keep(phases.follow(self.holder, self._phase_changed, self._now))
+            ledger = Ledger(Path(ctx.options.tokgate_log), self._enforcer().write, Courier(reaps=True))
+            self._keep(ledger.follow(self.holder, self._now))
         self._keep(self._close_silent())
         with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread, or no such signal
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
