@@ -65,7 +65,7 @@ def test_no_other_keys() -> None:
         ("Networks", models.NetworkModel),
         ("Bans", models.BanModel, models.WindowModel),
         ("Exemptions", models.ExemptionModel),
-        ("Settings", models.SettingsModel, models.OverridesModel, models.NotifyModel),
+        ("Settings", models.SettingsModel, models.OverridesModel, models.NotifyModel, models.LogModel),
         ("Tests", models.TestModel),
     ):
         keys = {field.alias or name for model in all_of for name, field in model.model_fields.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.blocklog.channel import receive
+from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.stamp import Observer
 from tokgate.blocklog.writer import LogWriter
 
@@ -14,7 +15,7 @@ DEADLINE: Final = 5.0
 """Seconds at the end in which the disk may take what is left."""
 
 
-def collect(sock: socket.socket, path: Path, observer: Observer, lifeline: int) -> int:
+def collect(sock: socket.socket, path: Path, observer: Observer, lifeline: int, sealing: Sealing | None = None) -> int:
     """Write until all senders have closed, or `lifeline` has ended; the exit code. SIGHUP reopens the file.
 
     Raises:
@@ -23,7 +24,7 @@ def collect(sock: socket.socket, path: Path, observer: Observer, lifeline: int) 
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends last, when nobody sends any more
         signal.signal(number, signal.SIG_IGN)
-    writer = LogWriter(path, observer)
+    writer = LogWriter(path, observer, sealing)
     writer.start()
     signal.signal(signal.SIGHUP, lambda *_: writer.reopen())
     sock.setblocking(False)

@@ -12,8 +12,9 @@ from uuid import uuid4
 from tokgate.blocklog.chain import Head, stated_head
 from tokgate.blocklog.checkpoint import Checkpoint
 from tokgate.blocklog.document import EventAction, Record
-from tokgate.blocklog.outlets import Outlet
+from tokgate.blocklog.outlets import Outlet, outlet
 from tokgate.blocklog.signing import Signer
+from tokgate.policy.bans import LogSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,15 @@ class Sealing:
     seconds: float = 60.0
     forward_secure: bool = False
     outlets: tuple[Outlet, ...] = ()
+
+
+def sealing_of(settings: LogSettings) -> Sealing:
+    """What a policy's settings mean. Raises ValueError for an outlet that there is none of."""
+    return Sealing(
+        key=None if settings.key is None else Path(settings.key),
+        forward_secure=settings.forward_security,
+        outlets=tuple(outlet(target) for target in settings.checkpoint_to),
+    )
 
 
 class Custody:

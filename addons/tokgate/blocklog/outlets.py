@@ -58,6 +58,6 @@ def _to_syslog(text: str, address: str | tuple[str, int]) -> None:
     try:
         handler.ident = "tokgate: "
         handler.append_nul = False
-        handler.emit(logging.LogRecord("tokgate", logging.INFO, "", 0, text.replace("%", "%%"), (), None))
+        handler.emit(logging.LogRecord("tokgate", logging.INFO, "", 0, text, (), None))
     finally:
         handler.close()

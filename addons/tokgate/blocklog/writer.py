@@ -62,9 +62,9 @@ class LogWriter:
         self,
         path: Path,
         observer: Observer,
+        sealing: Sealing | None = None,
         *,
         limits: Limits | None = None,
-        sealing: Sealing | None = None,
         clock: Callable[[], Instant] = Instant.now,
     ) -> None:
         """Nothing is opened before `start()`. `sealing` is how the chain is signed, by default with a key beside it."""

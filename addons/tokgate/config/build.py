@@ -10,7 +10,7 @@ from whenever import Time
 from tokgate.config.models import BanModel, ExemptionModel, NetworkModel, ServiceModel, WindowModel
 from tokgate.config.nodes import plain
 from tokgate.config.sections import Entry, Sections
-from tokgate.policy.bans import Ban, Exemption, Notify, OverrideLimits, Settings
+from tokgate.policy.bans import Ban, Exemption, LogSettings, Notify, OverrideLimits, Settings
 from tokgate.policy.networks import Network
 from tokgate.policy.origin import Origin
 from tokgate.policy.schedule import Moment, Window
@@ -56,6 +56,11 @@ def settings(stated: Mapping[str, Any]) -> Settings:
         values["reminders"] = tuple(dict.fromkeys(values["reminders"]))
     if "notify" in values:
         values["notify"] = Notify(webhook=values["notify"].webhook, command=tuple(values["notify"].command))
+    if "log" in values:
+        log = values["log"]
+        values["log"] = LogSettings(
+            checkpoint_to=tuple(dict.fromkeys(log.checkpoint_to)), key=log.key, forward_security=log.forward_security
+        )
     return Settings(**values)
 
 

@@ -7,6 +7,7 @@ import re
 from functools import cache
 from ipaddress import IPv6Network, ip_network
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import holidays
 from pydantic_core import PydanticCustomError
@@ -263,6 +264,28 @@ def address(value: Any) -> IPAddress:
     if parsed is None:
         raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no address; write it as `10.32.1.1` or `2001:db8:32::1`")
     return parsed
+
+
+def whole_path(value: Any) -> str:
+    """A file by its whole path: what the current folder is when tokgate starts must not matter."""
+    written = one_line(value)
+    if not written.startswith("/"):
+        raise wrong(Code.BAD_VALUE, f"`{written}` must be a whole path: `/etc/tokgate/…`")
+    return written
+
+
+def outlet(value: Any) -> str:
+    """Where checkpoints of the log are sent."""
+    written = one_line(value)
+    try:
+        url = urlsplit(written)
+        port = url.port or 514
+    except ValueError:
+        url, port = urlsplit(""), 0
+    remote = url.scheme == "syslog" and url.hostname and written == f"syslog://{url.netloc}" and "@" not in url.netloc
+    if written not in ("journald", "syslog") and not (remote and port):
+        raise wrong(Code.BAD_VALUE, f"`{written}` is none of `journald`, `syslog`, `syslog://host:port`")
+    return written
 
 
 def program(words: list[str]) -> list[str]:

@@ -32,6 +32,7 @@ from tokgate.config.values import (
     MissingSniChoice,
     OnErrorChoice,
     Opening,
+    Outlet,
     OverridesChoice,
     Program,
     RegexPattern,
@@ -42,6 +43,7 @@ from tokgate.config.values import (
     Until,
     VerdictChoice,
     When,
+    WholePath,
     Zone,
     store_id,
 )
@@ -295,6 +297,27 @@ class NotifyModel(_Model):
     )
 
 
+class LogModel(_Model):
+    """How the block log is kept. Read when tokgate starts."""
+
+    checkpoint_to: list[Outlet] = Field(
+        default=[],
+        description="Where signed checkpoints are sent besides the log, so that a tail that was cut off shows: "
+        "`journald`, `syslog` (this machine's), `syslog://host:port` (UDP).",
+        examples=[["journald", "syslog://loghost.example.org:514"]],
+    )
+    key: WholePath | None = Field(
+        default=None,
+        description="The private key that signs the checkpoints; made if it isn't there. Default: beside the log.",
+        examples=["/etc/tokgate/log.key"],
+    )
+    forward_security: Flag = Field(
+        default=False,
+        description="Each key signs one checkpoint, and is then overwritten by the next: a key that is stolen can't "
+        "sign what came before.",
+    )
+
+
 class SettingsModel(_Model):
     """What holds for the whole policy."""
 
@@ -329,6 +352,11 @@ class SettingsModel(_Model):
         default_factory=NotifyModel,
         description="Who is told of bans that are about to end, beside the log.",
         examples=[{"webhook": "https://chat.example.org/hooks/tokgate"}],
+    )
+    log: LogModel = Field(
+        default_factory=LogModel,
+        description="How the block log is kept.",
+        examples=[{"checkpoint_to": ["journald"]}],
     )
 
 

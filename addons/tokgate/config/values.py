@@ -68,6 +68,8 @@ Day = Annotated[Date, PlainValidator(fields.date), _string(pattern=_DATE_PATTERN
 Lasting = Annotated[Duration, PlainValidator(fields.duration), _string(pattern="^[Pp]")]
 Opening = Annotated[Time, PlainValidator(fields.clock), _string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Closing = Annotated[Time, PlainValidator(fields.closing), _string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+WholePath = Annotated[str, PlainValidator(fields.whole_path), _string(pattern="^/")]
+Outlet = Annotated[str, PlainValidator(fields.outlet), _string(pattern=r"^(journald|syslog(://[^/]+)?)$")]
 Program = Annotated[list[Line], AfterValidator(fields.program)]
 Days = Annotated[
     list[Annotated[frozenset[Weekday], PlainValidator(fields.day_range)]],

@@ -135,6 +135,15 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """How the block log is kept: where its key is, and where the checkpoints go that it is signed with."""
+
+    checkpoint_to: tuple[str, ...] = ()
+    key: str | None = None
+    forward_security: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What holds for the whole policy."""
 
@@ -145,4 +154,5 @@ class Settings:
     overrides: OverrideLimits = OverrideLimits()
     reminders: tuple[Duration, ...] = REMINDERS
     notify: Notify = Notify()
+    log: LogSettings = LogSettings()
     origin: Origin | None = field(default=None, compare=False)

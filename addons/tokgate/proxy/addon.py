@@ -18,6 +18,7 @@ from mitmproxy.proxy import mode_specs
 from whenever import Instant
 
 from tokgate.blocklog import lifecycle
+from tokgate.blocklog.custody import Sealing, sealing_of
 from tokgate.blocklog.health import Health as LogHealth
 from tokgate.blocklog.stamp import Observer, this_observer
 from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
@@ -78,7 +79,7 @@ class Log(RecordSink, Protocol):
         ...
 
 
-LogFor = Callable[[Path, Observer], Log]
+LogFor = Callable[[Path, Observer, Sealing], Log]
 """Makes the log for a path."""
 
 PolicyFor = Callable[[Path, Instant], PolicyHolder]
@@ -209,7 +210,7 @@ class Tokgate:
         except PolicyError as error:
             raise PolicyRefused(f"there is no valid policy to start with:\n{error}") from None
         observer = this_observer(self._worker)
-        self.log = self._log_for(log, observer)
+        self.log = self._log_for(log, observer, sealing_of(self.holder.snapshot.settings.log))
         try:
             self.log.start()
         except OSError as error:  # another process writes it

@@ -91,7 +91,7 @@ async def serve(given: dict[str, object]) -> int:
         drain=float(str(given["drain"])),
         implementer=str(given["implementer"]),
         worker=str(given["name"]),
-        log_for=lambda path, observer: ForwardedLog(records, observer),
+        log_for=lambda path, observer, _: ForwardedLog(records, observer),
         until=lifeline,
         policy_for=partial(_policy_in_force, int(str(given["policy"]))),
     )
