@@ -1,6 +1,8 @@
 """Records about tokgate itself: on schema, and readable without the fields."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -77,6 +79,26 @@ def test_a_ban_near_its_end(valid_record: Valid) -> None:
     assert record["tokgate"]["contact"] == "desk@example.org"
     with pytest.raises(ValueError, match="has no end"):
         lifecycle.ban_near_expiry(stamp(), snapshot(ban()).tracks[0], "test")
+
+
+def test_an_override(valid_record: Valid) -> None:
+    """Start and end say who, for whom, until when and why; names and reasons can't misbehave."""
+    ends = at("2023-03-10T13:00:00Z")
+    clients = tuple(ip_network(f"192.0.2.{host}") for host in range(20))
+    hole = exemption(clients=clients, reason="Press\x1b[31m", by="alice", ticket="CHG-1", override=True)
+    begun = valid_record(lifecycle.override_started(stamp(), hole, ends, "test"))
+    assert begun["message"].endswith(
+        "192.0.2.15/32 and 4 more until 2023-03-10T13:00:00.000000Z, made by alice: Press\\x1b[31m (CHG-1)."
+    )
+    assert begun["user"] == {"name": "alice"}
+    assert len(begun["tokgate"]["clients"]) == lifecycle.MAX_CLIENTS
+    over = valid_record(
+        lifecycle.override_ended(stamp(), replace(hole, ended_by="bob"), ends, "test", why="ended early")
+    )
+    assert (over["user"], over["event"]["reason"]) == ({"name": "bob"}, "ended early")
+    assert over["message"].endswith(": ended early by bob.")
+    nameless = replace(hole, by=None, ticket=None)
+    assert "user" not in valid_record(lifecycle.override_started(stamp(), nameless, ends, "test"))
 
 
 def failure() -> ValueError:

@@ -135,7 +135,8 @@ def override_started(stamp: Stamp, exemption: Exemption, until: Instant, policy_
 
 def override_ended(stamp: Stamp, exemption: Exemption, until: Instant, policy_version: str, *, why: str) -> Record:
     """An override is over; `why` is `its time is over`, say. `exemption.ended_by` ended it early."""
-    message = f"Override {exemption.name} from ban {exemption.ban} ended for {_clients(exemption)}: {why}."
+    whom = "" if exemption.ended_by is None else f" by {clean(exemption.ended_by)}"
+    message = f"Override {exemption.name} from ban {exemption.ban} ended for {_clients(exemption)}: {why}{whom}."
     record = frame(
         stamp, EventAction.OVERRIDE_ENDED, message, category=("configuration",), kinds=("change", "end"), reason=why
     )
