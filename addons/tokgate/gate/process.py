@@ -5,7 +5,6 @@ supervisor that has it compiled; the old ones accept no more and end with their 
 nobody, and the memory of a policy is shared by all gates.
 """
 
-import gc
 import json
 import os
 import signal
@@ -65,8 +64,6 @@ class GateProcess:
         self._watch(self._given.lifeline, self._orphaned)
         for listener in self._given.listeners:
             gate.add_listener(listener)
-        gc.collect()
-        gc.freeze()  # what was inherited stays shared: never looked at, so never copied
         while not (self._leaving and gate.open_connections == 0) and gate.now < self._give_up_at:
             try:
                 gate.once(TICK)

@@ -91,7 +91,7 @@ class Relay(Poller):
         """The destination answered: send what was held, and listen to the client from now on."""
         connection.state = State.OPEN
         connection.deadline = 0.0
-        held, connection.held = connection.held, b""
+        held, connection.held, connection.greeting = connection.held, b"", None
         sent = 0
         if held:
             try:

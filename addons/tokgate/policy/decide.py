@@ -10,11 +10,11 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.policy.bans import OnError, UnknownClients
+from tokgate.policy.bans import OnError
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.names import AddressLiteral, normalise
 from tokgate.policy.schedule import ALWAYS, Span, WhyNot
-from tokgate.policy.services import Hit, Match
+from tokgate.policy.services import NO_MATCH, Hit, Match
 from tokgate.policy.snapshot import Course, Membership, Snapshot, Track
 
 _LOOK_AHEAD: Final = 1000
@@ -90,8 +90,12 @@ def decide(snapshot: Snapshot, client: str, host: str, at: Instant, signal: Sign
     """
     # 1. The client's address says which networks contain it.
     membership = snapshot.membership(client)
+    if not membership.networks:
+        return membership.unconcerned
     # 2. The observed name says which services it belongs to, and by which rule.
     match = snapshot.services.match_url(host) if signal is Signal.URL else snapshot.services.match(host)
+    if match is NO_MATCH:
+        return membership.unconcerned
     # 3.-5. Bans, exemptions, strictness: once for each kind of query and span of time, then remembered.
     course = snapshot.course(membership, match, signal)
     return course.remembered(at) or _extend(snapshot, course, at)
@@ -170,16 +174,9 @@ def _judge(snapshot: Snapshot, course: Course, at: Instant) -> tuple[Decision, S
     signal = course.signal if match.hits else None
     if signal is not None and match.hits[0].rule.startswith("address:"):
         signal = Signal.ADDRESS
-    if not membership.networks:
-        reason = Reason.UNKNOWN_CLIENT if membership.valid else Reason.INVALID_CLIENT
-        if snapshot.settings.unknown_clients is UnknownClients.BLOCK:
-            return Decision(Verdict.BLOCK, reason, signal=signal, response=Response.REFUSE), ALWAYS
-        return Decision(Verdict.ALLOW, reason), ALWAYS
     network = next(iter(membership.networks))
     if match.problem is not None:
         return Decision(Verdict.ALLOW, Reason.INVALID_HOST, network=network), ALWAYS
-    if not match.hits:
-        return Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=network), ALWAYS
     found = list(findings(snapshot, membership, match, at))
     span = ALWAYS
     for finding in found:
@@ -187,7 +184,7 @@ def _judge(snapshot: Snapshot, course: Course, at: Instant) -> tuple[Decision, S
     if not found:
         named = next((hit for hit in match.hits if not hit.front), None)
         if named is None:  # a store's host, and no ban that inspects stores
-            return Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=network), ALWAYS
+            return membership.unconcerned, ALWAYS
         return Decision(Verdict.ALLOW, Reason.NO_BAN, None, named.service, named.rule, signal, network), ALWAYS
     best = min(found, key=_strictness)
     decision = Decision(

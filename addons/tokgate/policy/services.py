@@ -4,9 +4,11 @@ Matching is by label boundary only, never by substring. The cost of a look-up de
 for, not on how many names are known.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -105,32 +107,29 @@ def _regex_options() -> Any:
     return options
 
 
+class _Node:
+    """A place in the tree of reversed labels: what is said of the name itself, of all below it, and the next labels."""
+
+    __slots__ = ("below", "exact", "suffix")
+
+    def __init__(self) -> None:
+        self.exact: tuple[Hit, ...] = ()
+        self.suffix: tuple[Hit, ...] = ()
+        self.below: dict[str, _Node] | None = None
+
+
 class ServiceIndex:
     """Immutable index over the patterns of many services."""
 
-    __slots__ = (
-        "_addresses",
-        "_exact",
-        "_fronts",
-        "_interned",
-        "_labels",
-        "_listings",
-        "_regex",
-        "_regex_hits",
-        "_suffix",
-    )
-
     def __init__(self, services: Iterable[Service]) -> None:
         """Index all patterns; they must be valid (config/ has checked them)."""
-        self._exact: dict[str, tuple[Hit, ...]] = {}
-        self._suffix: dict[str, tuple[Hit, ...]] = {}
+        self._names: Final = _Node()
         self._labels: dict[str, tuple[Hit, ...]] = {}
         self._listings: dict[tuple[str, str], tuple[Hit, ...]] = {}
         self._fronts: dict[str, tuple[Hit, ...]] = {}
         self._regex_hits: list[Hit] = []
         self._interned: dict[tuple[Hit, ...], Match] = {(): NO_MATCH}
         addresses: list[tuple[IPNetwork, Hit]] = []
-        tables = {PatternKind.EXACT: self._exact, PatternKind.SUFFIX: self._suffix, PatternKind.LABEL: self._labels}
         regexes = re2.Set.FullMatchSet(_regex_options())
         for service in services:
             for pattern in service.patterns:
@@ -138,8 +137,10 @@ class ServiceIndex:
                 if pattern.kind is PatternKind.REGEX:
                     regexes.Add(pattern.value)
                     self._regex_hits.append(hit)
+                elif pattern.kind is PatternKind.LABEL:
+                    _append(self._labels, pattern.value, hit)
                 else:
-                    _append(tables[pattern.kind], pattern.value, hit)
+                    self._add_name(pattern, hit)
             addresses += [(p, Hit(service.name, f"address:{p}", service.origin)) for p in service.addresses]
             for entry in service.stores:
                 rule = f"store:{entry.store}/{entry.identifier}"
@@ -151,33 +152,51 @@ class ServiceIndex:
             regexes.Compile()
             self._regex = regexes
         self._addresses: Final = PrefixTable(addresses, self._by_address)
+        self._match_otherwise: Final = lru_cache(maxsize=8192)(self._match_unusual)
+
+    def _add_name(self, pattern: NamePattern, hit: Hit) -> None:
+        node = self._names
+        for label in reversed(pattern.value.split(".")):
+            if node.below is None:
+                node.below = {}
+            node = node.below.setdefault(sys.intern(label), _Node())
+        if pattern.kind is PatternKind.EXACT:
+            node.exact = (*node.exact, hit)
+        else:
+            node.suffix = (*node.suffix, hit)
 
     def match(self, host: str) -> Match:
         """The services that a host (any spelling, or an address literal) belongs to."""
-        name = host
-        if not is_canonical(host):
-            normal = normalise(host)
-            if isinstance(normal, AddressLiteral):
-                return self._addresses.find(normal.address)
-            if isinstance(normal, InvalidName):
-                return Match((), normal.problem)
-            name = normal.value
-        hits: tuple[Hit, ...] = self._exact.get(name, ())
-        suffixes, rest = self._suffix, name
-        while True:
-            found = suffixes.get(rest)
-            if found is not None:
-                hits += found
-            dot = rest.find(".")
-            if dot < 0:
+        return self._match_name(host) if is_canonical(host) else self._match_otherwise(host)
+
+    def _match_unusual(self, host: str) -> Match:
+        """Whatever is not a canonical name already: addresses above all, asked for again and again."""
+        normal = normalise(host)
+        if isinstance(normal, AddressLiteral):
+            return self._addresses.find(normal.address)
+        if isinstance(normal, InvalidName):
+            return Match((), normal.problem)
+        return self._match_name(normal.value)
+
+    def _match_name(self, name: str) -> Match:
+        # From the top-level label down: a name that belongs to nobody leaves the tree after a label or two.
+        labels = name.split(".")
+        node: _Node | None = self._names
+        hits: tuple[Hit, ...] = ()
+        for label in reversed(labels):
+            node = node.below.get(label) if node is not None and node.below is not None else None
+            if node is None:
                 break
-            rest = rest[dot + 1 :]
+            if node.suffix:
+                hits = node.suffix + hits  # the longer suffix first
+        if node is not None and node.exact:
+            hits = node.exact + hits
         if self._regex is not None:
             regex = self._regex.Match(name)
             if regex:
                 hits += tuple(self._regex_hits[number] for number in sorted(regex))
         if self._labels:
-            hits += self._label_hits(name)
+            hits += self._label_hits(name, labels)
         if self._fronts:
             store = store_of_front(name)
             if store is not None:
@@ -195,8 +214,8 @@ class ServiceIndex:
         hits = self._listings.get((shown.store, shown.identifier), ()) if shown else ()
         return self._intern(hits + by_host.hits) if hits else by_host
 
-    def _label_hits(self, name: str) -> tuple[Hit, ...]:
-        if not any(label in self._labels for label in name.split(".")):
+    def _label_hits(self, name: str, labels: list[str]) -> tuple[Hit, ...]:
+        if self._labels.keys().isdisjoint(labels):
             return ()  # the public suffix is looked up only for names that have such a label at all
         label = registrable_label(name)
         return self._labels.get(label, ()) if label else ()

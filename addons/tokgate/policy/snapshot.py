@@ -6,14 +6,14 @@ Compiling joins what the policy keeps apart: each ban becomes one track for each
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Final
 
 from whenever import Instant
 
-from tokgate.policy.bans import Ban, Exemption, OnExpiry, Settings
-from tokgate.policy.decision import Decision, Phase, Signal
+from tokgate.policy.bans import Ban, Exemption, OnExpiry, Settings, UnknownClients
+from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.names import parse_address
 from tokgate.policy.networks import Network
 from tokgate.policy.prefixes import Held, IPNetwork, PrefixTable
@@ -47,20 +47,21 @@ class Track:
     exemptions: Mapping[str, Span]
 
 
+_NO_SERVICE: Final = Decision(Verdict.ALLOW, Reason.NO_SERVICE)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Membership:
     """What the policy says of a client's address: its networks, narrowest first, and the exemptions that name it.
 
     `networks` maps to the length of the prefix through which the client belongs. Interned: clients that no policy can
-    tell apart share one. `valid` is False for something that is no address.
+    tell apart share one.
     """
 
     networks: Mapping[str, int]
     exemptions: frozenset[str]
-    valid: bool = True
-
-
-NO_CLIENT: Final = Membership({}, frozenset(), valid=False)
+    unconcerned: Decision = _NO_SERVICE
+    """What is decided at any time of a name that belongs to no service; of every name, for a client in no network."""
 
 
 def schedule_of(ban: Ban, zone: str) -> Schedule:
@@ -161,7 +162,8 @@ class Snapshot:
                 for network in track.networks:
                     by_pair.setdefault((service, network), []).append(track)
         self._by_pair: Final = {pair: tuple(tracks) for pair, tracks in by_pair.items()}
-        self._clients: Final = PrefixTable(_client_entries(policy), _membership)
+        self._clients: Final = PrefixTable(_client_entries(policy), partial(_membership, policy.settings))
+        self._no_client: Final = Membership({}, frozenset(), _stranger(policy.settings, Reason.INVALID_CLIENT))
         self._courses: dict[tuple[Membership, Match, Signal], Course] = {}
         self.membership: Final = lru_cache(maxsize=65536)(self._membership)
 
@@ -184,7 +186,7 @@ class Snapshot:
     def _membership(self, client: str) -> Membership:
         """The networks and exemptions of a client, given as an address in any spelling."""
         address = parse_address(client)
-        return NO_CLIENT if address is None else self._clients.find(address)
+        return self._no_client if address is None else self._clients.find(address)
 
 
 def compile_policy(policy: Policy, progress: Progress | None = None) -> Snapshot:
@@ -214,7 +216,7 @@ def _client_entries(policy: Policy) -> Iterable[tuple[IPNetwork, Network | Exemp
         yield from ((cidr, exemption) for cidr in exemption.clients)
 
 
-def _membership(holders: tuple[Held[Network | Exemption], ...]) -> Membership:
+def _membership(settings: Settings, holders: tuple[Held[Network | Exemption], ...]) -> Membership:
     networks: dict[str, int] = {}
     exemptions: set[str] = set()
     for held in holders:
@@ -222,4 +224,14 @@ def _membership(holders: tuple[Held[Network | Exemption], ...]) -> Membership:
             networks.setdefault(held.value.name, held.prefix.prefixlen)  # narrowest first
         else:
             exemptions.add(held.value.name)
-    return Membership(networks, frozenset(exemptions))
+    if not networks:
+        return Membership(networks, frozenset(exemptions), _stranger(settings, Reason.UNKNOWN_CLIENT))
+    unconcerned = Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=next(iter(networks)))
+    return Membership(networks, frozenset(exemptions), unconcerned)
+
+
+def _stranger(settings: Settings, reason: Reason) -> Decision:
+    """What is decided of everything that a client in no network asks for."""
+    if settings.unknown_clients is UnknownClients.BLOCK:
+        return Decision(Verdict.BLOCK, reason, response=Response.REFUSE)
+    return Decision(Verdict.ALLOW, reason)

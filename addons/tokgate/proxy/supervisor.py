@@ -6,6 +6,7 @@ listeners open. It reads changed policies, restarts what died, and ends everythi
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -48,6 +49,8 @@ LONGEST_DELAY: Final = 30.0
 """Seconds before a process that keeps dying is started again: doubled each time, from the first to the longest."""
 STEADY: Final = 30.0
 """Seconds after which a process that lives counts as well again."""
+READY: Final = 5.0
+"""Seconds that new gates have to report before the old ones are retired all the same."""
 GENERATIONS: Final = 8
 """Gates with an old policy that may go on serving their last connections; the oldest beyond are asked to drain."""
 
@@ -128,6 +131,7 @@ class Supervisor:
             self._say(f"can't listen: {error}")
             return 3
         wake = self._listen_to_signals()
+        _freeze()
         self._start(Role.COLLECTOR, 0)
         for slot in range(self._options.openers):
             self._start(Role.OPENER, slot)
@@ -334,18 +338,26 @@ class Supervisor:
             self._next_generation()
 
     def _next_generation(self) -> None:
-        """Fork gates with the new policy beside the old ones, which then accept no more: no connection is lost."""
-        old = [child for child in self._children.values() if child.role is Role.GATE and not child.retired]
+        """Fork gates with the new policy beside the old ones, which accept no more once the new ones do."""
+        _freeze()
+        old = self._newest_gates()
         for child in old:
             child.retired = True
         for slot in range(self._options.workers):
             self._start(Role.GATE, slot)
+        give_up = time.monotonic() + READY
+        while time.monotonic() < give_up and not all(child.report for child in self._newest_gates()):
+            select.select([self._reports_out.fileno()], [], [], 0.05)
+            self._take_reports()
         for child in old:
             _kill(child.pid, RETIRE)
         retired = [child for child in self._children.values() if child.retired]
         retired.sort(key=lambda child: child.started)
         for child in retired[: -GENERATIONS * self._options.workers]:
             _kill(child.pid, signal.SIGTERM)
+
+    def _newest_gates(self) -> list[Child]:
+        return [child for child in self._children.values() if child.role is Role.GATE and not child.retired]
 
     def _tell_of(self, reloaded: Reloaded, replaced: str) -> None:
         problems = [render(d).splitlines()[0] for d in reloaded.diagnostics if d.level is Level.ERROR]
@@ -412,6 +424,12 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
 def _close(listeners: Sequence[Listener]) -> None:
     for listener in listeners:
         listener.socket.close()
+
+
+def _freeze() -> None:
+    """Before forking: what is inherited stays shared as long as no collection looks at it, and so copies it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _kill(pid: int, number: signal.Signals) -> None:
