@@ -23,6 +23,7 @@ response: refuse
 1. Client
    in lab through 192.0.2.64/28, time zone Europe/Brussels [policies/policy.yaml:12]
    in office through 192.0.2.0/24, time zone Europe/Brussels [policies/policy.yaml:11]
+   - abroad does not contain it [policies/policy.yaml:13]
 
 2. Name
    the name www.clips.example.org, as WWW.Clips.example.org. is read
@@ -35,6 +36,7 @@ response: refuse
 
 4. Exemptions
    none names this client
+   - press from spring-ban is not for this client [policies/policy.yaml:31]
 
 5. Strictest
    block, because ban-block
@@ -51,6 +53,8 @@ ban spring-ban: No clips at work; Example Authority; Circular 1 of 10 March 2023
 1. Client
    ::ffff:192.0.2.9 is read as 192.0.2.9
    in office through 192.0.2.0/24, time zone Europe/Brussels [policies/policy.yaml:11]
+   - lab does not contain it [policies/policy.yaml:12]
+   - abroad does not contain it [policies/policy.yaml:13]
 
 2. Name
    the address 203.0.113.7
@@ -59,6 +63,7 @@ ban spring-ban: No clips at work; Example Authority; Circular 1 of 10 March 2023
 3. Bans
    spring-ban (clips in office), phase block: does not count, exemption press takes it out until \
 2023-06-30 18:00 +02:00 Europe/Brussels (2023-06-30T16:00:00Z) [policies/policy.yaml:15]
+   - lab-watch is not for this client's networks [policies/policy.yaml:24]
 
 4. Exemptions
    press from spring-ban, in force until 2023-06-30 18:00 +02:00 Europe/Brussels (2023-06-30T16:00:00Z): \
@@ -77,15 +82,22 @@ at 2023-05-02T08:00:00Z
 1. Client
    nobody is no IP address, so it is in no network
    in no network of the policy: settings.unknown_clients says allow
+   - office does not contain it [policies/policy.yaml:11]
+   - lab does not contain it [policies/policy.yaml:12]
+   - abroad does not contain it [policies/policy.yaml:13]
 
 2. Name
    bad..name is no host name: a label is empty
+   - clips has no rule that matches [policies/policy.yaml:3]
 
 3. Bans
    none: bans hold for networks
+   - spring-ban is not for this service [policies/policy.yaml:15]
+   - lab-watch is not for this service [policies/policy.yaml:24]
 
 4. Exemptions
    none names this client
+   - press from spring-ban is from a ban that has no say here [policies/policy.yaml:31]
 
 5. Strictest
    allow, because invalid-client

@@ -109,7 +109,7 @@ def test_what_goes_wrong_is_one_line(
         raise error
 
     monkeypatch.delenv("TOKGATE_DEBUG", raising=False)
-    monkeypatch.setattr(explain, "open_snapshot", fail)
+    monkeypatch.setattr(explain, "open_source", fail)
     outcome = tokgate(*ASKED)
     assert outcome.code == code
     assert outcome.err.startswith(said)

@@ -1,15 +1,18 @@
-"""`tokgate explain`: the decision for one query, and every step that led to it."""
+"""`tokgate explain`: the decision for one query or one event of the log, and every step that led to it."""
 
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from whenever import Instant
 
+from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import both, settle, time_argument
-from tokgate.cli.policies import add_policies_option, open_snapshot
-from tokgate.cli.queries import Query, answer, as_json, judge, zone_of
+from tokgate.cli.queries import Query, Question, answer, as_json, judge, zone_of
+from tokgate.cli.recollection import Recollection, find_event
+from tokgate.cli.revisions import SOURCE, open_source
 from tokgate.cli.steps import step_lines, steps
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.policy.decision import Decision, Verdict
@@ -21,9 +24,18 @@ examples:
   tokgate explain --client 192.0.2.7 --host www.example.org --at 2023-03-10T00:00+01:00
   tokgate explain --client 192.0.2.7 --host www.example.org --at 2023-03-10T08:00 --json
   tokgate explain --client 192.0.2.7 --url 'https://play.google.com/store/apps/details?id=org.example.app'
+  tokgate explain --event 01862000-0000-7000-8000-000000000001 --log block.ndjson
+                                                    a line of the block log, by the id that is on the block page
+  tokgate explain --event 01862000-0000-7000-8000-000000000001 --policies HEAD~3:policies
 
 A time without offset is wall time in the zone of the client's (narrowest) network. A URL is decided together with the
-host, as a decrypted request would be: the strictest wins. The exit code is 0 whatever the verdict is."""
+host, as a decrypted request would be: the strictest wins. What was considered and does not count is marked with `-`.
+
+--policies takes a folder or file, or REV:DIR for a folder in a git revision. An event is explained by the policies
+given. When they are not those that the log names for it, this is said, and what they would decide is shown.
+
+The exit code is 0 whatever the verdict is. With --event it is 1 when the policies are not those of the log, or when
+they decide otherwise than it says."""
 
 _TINTS = {Verdict.ALLOW: "32", Verdict.MONITOR: "36", Verdict.WARN: "33", Verdict.BLOCK: "31"}
 
@@ -32,21 +44,32 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `explain`."""
     summary = "what happens to a client that asks for a name, and why"
     parser = subparsers.add_parser("explain", help=summary, description=summary, epilog=EPILOG)
-    add_policies_option(parser)
-    parser.add_argument("--client", required=True, metavar="IP", help="address of the client")
+    parser.add_argument(
+        "--policies", metavar=SOURCE, default="policies", help="where the policies are (default: ./policies)"
+    )
+    parser.add_argument("--client", metavar="IP", help="address of the client")
     parser.add_argument("--host", metavar="NAME", help="name or address asked for, as seen in a ClientHello")
     parser.add_argument("--url", metavar="URL", help="absolute URL, as seen in a decrypted request")
     parser.add_argument("--at", type=time_argument, metavar="TIME", help="instant, local time or `now` (default: now)")
+    parser.add_argument("--event", metavar="ID", help="explain this event of the block log")
+    parser.add_argument(
+        "--log", nargs="+", action="extend", type=Path, metavar="FILE",
+        help=f"logs to look in, those rotated away included (default: ./{DEFAULT_LOG})",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the decision as one JSON object")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Explain one query."""
+    """Explain one query, or one event."""
+    now = Instant.now()
+    if options.event is not None:
+        return _event(options, now)
+    if options.client is None:
+        options.usage_error("one of the arguments --client --event is required")
     if options.host is None and options.url is None:
         options.usage_error("one of the arguments --host --url is required")
-    now = Instant.now()
-    snapshot = open_snapshot(options.policies, now)
+    snapshot = open_source(options.policies, now)
     zone = zone_of(snapshot, snapshot.membership(options.client))
     moment = now if options.at is None else options.at
     at = settle(moment, zone)
@@ -62,15 +85,33 @@ def run(options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _text(snapshot: Snapshot, query: Query, decision: Decision, zone: str, color: bool) -> Iterator[str]:
+def _event(options: argparse.Namespace, now: Instant) -> Exit:
+    """Explain a line of the log: what it says, whether these are the policies it names, and what they decide."""
+    given = [name for name in ("client", "host", "url", "at") if getattr(options, name) is not None]
+    if given:
+        options.usage_error(f"argument --{given[0]}: not allowed with argument --event")
+    event = find_event(options.log or [DEFAULT_LOG], options.event)
+    snapshot = open_source(options.policies, now)
+    decision = judge(snapshot, event).decision
+    comparison = Recollection(event, snapshot, decision)
+    if options.json:
+        sys.stdout.write(as_json(comparison.document()) + "\n")
+    else:
+        zone, color = zone_of(snapshot, snapshot.membership(event.client)), wants_color(sys.stdout)
+        sys.stdout.writelines(f"{line}\n" for line in comparison.lines(options.policies))
+        sys.stdout.writelines(f"{line}\n" for line in _text(snapshot, event, decision, zone, color))
+    return Exit.DONE if comparison.same_policy and comparison.agrees else Exit.FINDINGS
+
+
+def _text(snapshot: Snapshot, query: Question, decision: Decision, zone: str, color: bool) -> Iterator[str]:
     verdict = f"\x1b[1;{_TINTS[decision.verdict]}m{decision.verdict}\x1b[0m" if color else str(decision.verdict)
-    asked = " ".join(shown(part) for part in (query.client, query.host, query.url) if part is not None)
+    asked = " ".join(shown(part) for part in (query.client, *(sighting.value for sighting in query.sightings)))
     yield f"{verdict}: {asked} ({decision.reason})"
     yield f"at {both(query.at, zone)}"
     yield from _ban_lines(snapshot, decision)
     for step in steps(snapshot, query):
         yield ""
-        yield from step_lines(step)
+        yield from step_lines(step, everything=True)
     yield ""
     change = decision.next_change
     yield f"Next change: {'none' if change is None else both(change, zone)}"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from whenever import Instant
 
@@ -10,6 +11,17 @@ from tokgate.cli.instants import utc
 from tokgate.policy.decide import Judgement, Sighting, decide_signals
 from tokgate.policy.decision import Decision, Signal
 from tokgate.policy.snapshot import Membership, Snapshot
+
+
+class Question(Protocol):
+    """Who shows what by which signals, and when."""
+
+    @property
+    def client(self) -> str: ...
+    @property
+    def at(self) -> Instant: ...
+    @property
+    def sightings(self) -> tuple[Sighting, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +40,8 @@ class Query:
         return tuple(Sighting(signal, value) for signal, value in seen if value is not None)
 
 
-def judge(snapshot: Snapshot, query: Query) -> Judgement:
-    """What the policy says: the strictest over host and URL."""
+def judge(snapshot: Snapshot, query: Question) -> Judgement:
+    """What the policy says: the strictest over all that was seen."""
     return decide_signals(snapshot, query.client, query.sightings, query.at)
 
 

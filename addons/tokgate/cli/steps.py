@@ -3,13 +3,14 @@
 Reads the same findings that `decide` weighs and never decides: what wins is looked up in the decision itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from whenever import Instant
 
 from tokgate.cli.instants import both
-from tokgate.cli.queries import Query, judge
+from tokgate.cli.queries import Question, judge
 from tokgate.cli.terminal import shown
 from tokgate.policy.decide import Finding, Sighting, decide, findings
 from tokgate.policy.decision import Decision, Reason, Signal, Verdict
@@ -22,16 +23,19 @@ from tokgate.policy.snapshot import Membership, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One numbered step: a heading and what was found, a line each."""
+    """One numbered step: a heading and what was found, a line each; `others` was considered and does not count."""
 
     title: str
     lines: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
-def steps(snapshot: Snapshot, query: Query) -> Iterator[Step]:
+def steps(snapshot: Snapshot, query: Question) -> Iterator[Step]:
     """The steps for a query; with host and URL, steps 2 to 5 come once for each."""
     membership = snapshot.membership(query.client)
-    yield Step("1. Client", tuple(_client(snapshot, query.client, membership)))
+    outside = ((n.name, n.origin) for n in snapshot.policy.networks.values() if n.name not in membership.networks)
+    others = tuple(_others(outside, "does not contain it"))
+    yield Step("1. Client", tuple(_client(snapshot, query.client, membership)), others)
     sightings = query.sightings
     for sighting in sightings:
         seen = f" seen in {sighting.signal}" if len(sightings) > 1 else ""
@@ -55,16 +59,30 @@ def _client(snapshot: Snapshot, client: str, membership: Membership) -> Iterator
 
 
 def _sighting_steps(
-    snapshot: Snapshot, query: Query, membership: Membership, sighting: Sighting, seen: str
+    snapshot: Snapshot, query: Question, membership: Membership, sighting: Sighting, seen: str
 ) -> Iterator[Step]:
     services = snapshot.services
     match = services.match_url(sighting.value) if sighting.signal is Signal.URL else services.match(sighting.value)
     decision = decide(snapshot, query.client, sighting.value, query.at, sighting.signal)
     found = tuple(findings(snapshot, membership, match, query.at))
-    yield Step(f"2. Name{seen}", tuple(_name(sighting, match)))
-    yield Step("3. Bans", tuple(_bans(snapshot, found, membership, match)))
-    yield Step("4. Exemptions", tuple(_exemptions(snapshot, found, membership, query.at)))
+    counted = {finding.track.ban.name for finding in found}
+    yield Step(f"2. Name{seen}", tuple(_name(sighting, match)), tuple(_other_services(snapshot, match)))
+    yield Step("3. Bans", tuple(_bans(found, membership, match)), tuple(_other_bans(snapshot, counted, match)))
+    holes = tuple(_exemptions(snapshot, found, membership, query.at))
+    yield Step("4. Exemptions", holes, tuple(_other_exemptions(snapshot, counted, membership)))
     yield Step("5. Strictest", tuple(_strictest(decision, found)))
+
+
+_SHOWN: Final = 20
+"""Things that don't count are named one by one up to that many, and only counted beyond."""
+
+
+def _others(others: Iterable[tuple[str, Origin | None]], why: str) -> Iterator[str]:
+    """What was considered and does not count, with its place."""
+    rest = list(others)
+    yield from (f"{name} {why}{_at(origin)}" for name, origin in rest[:_SHOWN])
+    if len(rest) > _SHOWN:
+        yield f"{len(rest) - _SHOWN} more: {why}"
 
 
 def _name(sighting: Sighting, match: Match) -> Iterator[str]:
@@ -85,7 +103,13 @@ def _name(sighting: Sighting, match: Match) -> Iterator[str]:
         yield f"belongs to {hit.service} by {hit.rule}{front}{_at(hit.origin)}"
 
 
-def _bans(snapshot: Snapshot, found: Sequence[Finding], membership: Membership, match: Match) -> Iterator[str]:
+def _other_services(snapshot: Snapshot, match: Match) -> Iterator[str]:
+    claimed = {hit.service for hit in match.hits}
+    others = ((s.name, s.origin) for s in snapshot.policy.services.values() if s.name not in claimed)
+    yield from _others(others, "has no rule that matches")
+
+
+def _bans(found: Sequence[Finding], membership: Membership, match: Match) -> Iterator[str]:
     if not membership.networks:
         yield "none: bans hold for networks"
     elif not match.hits:
@@ -99,6 +123,16 @@ def _bans(snapshot: Snapshot, found: Sequence[Finding], membership: Membership, 
             f"{'not announced' if finding.phase is None else f'phase {finding.phase}'}: "
             f"{_says(finding, zone)}{_at(finding.track.ban.origin)}"
         )
+
+
+def _other_bans(snapshot: Snapshot, counted: Collection[str], match: Match) -> Iterator[str]:
+    """The other bans, by what sets them apart."""
+    asked = {hit.service for hit in match.hits}
+    rest = [ban for ban in snapshot.bans.values() if ban.name not in counted]
+    elsewhere = [(ban.name, ban.origin) for ban in rest if asked & set(ban.services)]
+    others = [(ban.name, ban.origin) for ban in rest if not asked & set(ban.services)]
+    yield from _others(elsewhere, "is not for this client's networks")
+    yield from _others(others, "is not for this service")
 
 
 def _says(finding: Finding, zone: str) -> str:
@@ -126,10 +160,10 @@ def _says(finding: Finding, zone: str) -> str:
 
 
 def _exemptions(snapshot: Snapshot, found: Sequence[Finding], membership: Membership, at: Instant) -> Iterator[str]:
+    tracks = {finding.track: None for finding in found}
     if not membership.exemptions:
         yield "none names this client"
         return
-    tracks = {finding.track: None for finding in found}
     holes = [
         (name, hole, t.zone) for t in tracks for name, hole in t.exemptions.items() if name in membership.exemptions
     ]
@@ -144,6 +178,14 @@ def _exemptions(snapshot: Snapshot, found: Sequence[Finding], membership: Member
         else:
             state = f"ended {both(span.end, zone)}"
         yield f"{name} from {exemption.ban}, {state}: {exemption.reason}{_at(exemption.origin)}"
+
+
+def _other_exemptions(snapshot: Snapshot, counted: Collection[str], membership: Membership) -> Iterator[str]:
+    stated = snapshot.policy.exemptions.values()
+    rest = [e for e in stated if e.name not in membership.exemptions and e.ban in counted]
+    yield from _others(((f"{e.name} from {e.ban}", e.origin) for e in rest), "is not for this client")
+    foreign = [e for e in stated if e.ban not in counted]
+    yield from _others(((f"{e.name} from {e.ban}", e.origin) for e in foreign), "is from a ban that has no say here")
 
 
 def _strictest(decision: Decision, found: Sequence[Finding]) -> Iterator[str]:
@@ -182,7 +224,7 @@ def _advantage(winner: Finding, other: Finding) -> str:
     return "it was found first"
 
 
-def _over_all(snapshot: Snapshot, query: Query) -> Iterator[str]:
+def _over_all(snapshot: Snapshot, query: Question) -> Iterator[str]:
     judgement = judge(snapshot, query)
     yield f"{judgement.decision.verdict}, as {judgement.sighting.signal} says"
     if judgement.mismatch:
@@ -193,7 +235,8 @@ def _at(origin: Origin | None) -> str:
     return "" if origin is None else f" [{origin.file}:{origin.line}]"
 
 
-def step_lines(step: Step) -> Iterator[str]:
-    """A step as text, a line each."""
+def step_lines(step: Step, *, everything: bool = False) -> Iterator[str]:
+    """A step as text, a line each; with `everything` also what does not count."""
     yield step.title
     yield from (f"   {line}" for line in step.lines)
+    yield from (f"   - {line}" for line in step.others if everything)
