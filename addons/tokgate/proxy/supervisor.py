@@ -428,6 +428,7 @@ def _close(listeners: Sequence[Listener]) -> None:
 
 def _freeze() -> None:
     """Before forking: what is inherited stays shared as long as no collection looks at it, and so copies it."""
+    gc.unfreeze()  # what was frozen before may have ended since
     gc.collect()
     gc.freeze()
 
