@@ -17,9 +17,9 @@ from whenever import Date
 
 from tokgate.blocklog import lifecycle
 from tokgate.blocklog.chain import Head, link
-from tokgate.blocklog.checkpoint import Checkpoint
 from tokgate.blocklog.custody import Custody, Sealing
 from tokgate.blocklog.document import Record, timestamp
+from tokgate.blocklog.entries import CheckpointDue, Continuation, Entry, Left, Line
 from tokgate.blocklog.line import encode
 from tokgate.blocklog.reader import last_rotated
 from tokgate.blocklog.segment import Segment, Torn
@@ -36,45 +36,6 @@ class Rotation:
 
     max_bytes: int | None = 64 << 20
     daily: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """The file that the next one continues."""
-
-    name: str | None
-    lines: int
-    size: int
-    why: str
-    last: Head | None
-    torn: Torn | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Continuation:
-    """Stands among what waits: the record that a new file begins with."""
-
-    stamp: Stamp
-    left: _Left
-
-
-class _Checkpoint:
-    """Stands among what waits: a signature over what was written before."""
-
-    __slots__ = ()
-
-
-type _Entry = Record | _Continuation | _Checkpoint
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A line that is being written, what it was made of, and the chain's head once it is whole."""
-
-    entry: _Entry
-    data: bytes
-    head: Head | None
-    checkpoint: Checkpoint | None = None
 
 
 class Appender:
@@ -99,11 +60,11 @@ class Appender:
         self._trouble: Final = trouble
         self._reject: Final = reject
         self._segment: Segment | None = None
-        self._left: _Left | None = None
+        self._left: Left | None = None
         self._sealing: Final = sealing
         self._custody: Custody | None = None
-        self._waiting: Final[deque[_Entry]] = deque()
-        self._inflight: Final[deque[_Line]] = deque()
+        self._waiting: Final[deque[Entry]] = deque()
+        self._inflight: Final[deque[Line]] = deque()
         self._partial = 0
         self._no_rotation_before = 0.0
 
@@ -119,7 +80,7 @@ class Appender:
     def attest(self) -> None:
         """Have a checkpoint written after what is pending, if there is anything new to sign."""
         if self.unattested:
-            self._waiting.append(_Checkpoint())
+            self._waiting.append(CheckpointDue())
 
     @property
     def unattested(self) -> int:
@@ -172,7 +133,7 @@ class Appender:
         ):  # the record is whole, but for its newline
             self._account(segment, 1)
         if segment.replaced():  # else what is opened next is the same file
-            self._left = _Left(
+            self._left = Left(
                 segment.present_name(), segment.lines, segment.size, why, self._head(), self._half_a_line()
             )
         self._segment = None
@@ -203,12 +164,12 @@ class Appender:
         segment = Segment(self.path, self._today())
         if self._custody is None and self._sealing is not None:
             self._take_up(segment, self._sealing)
-        openers: list[_Entry] = []
+        openers: list[Entry] = []
         if segment.torn is not None:
             openers.append(lifecycle.log_recovered(self._stamp(), segment.torn))
         left = self._left
         if left is not None:
-            openers.append(_Continuation(self._stamp(), left))
+            openers.append(Continuation(self._stamp(), left))
         self._waiting.extendleft(reversed(openers))
         segment.openers = segment.lines + len(openers) if openers else 0
         self._segment, self._left = segment, None
@@ -229,7 +190,7 @@ class Appender:
             self._trouble(error)
             return
         if before is not None and custody.resume(before.last):
-            self._left = _Left(before.name, before.lines, before.size, "a restart", custody.head, before.torn)
+            self._left = Left(before.name, before.lines, before.size, "a restart", custody.head, before.torn)
 
     def _head(self) -> Head | None:
         """The last record that is wholly in a file; None without a chain."""
@@ -288,17 +249,17 @@ class Appender:
             if segment.regular and limit is not None and size >= limit:
                 break
 
-    def _make(self, entry: _Entry, head: Head | None) -> _Line | None:
+    def _make(self, entry: Entry, head: Head | None) -> Line | None:
         """The line that an entry becomes after `head`; None if there is nothing to write."""
         checkpoint = None
-        if isinstance(entry, _Checkpoint):
+        if isinstance(entry, CheckpointDue):
             stamp = self._stamp()
             if self._custody is not None and head is not None:
                 checkpoint = self._custody.checkpoint(head, timestamp(stamp.at))
             if checkpoint is None:
                 return None
             record = lifecycle.log_checkpoint(stamp, checkpoint)
-        elif isinstance(entry, _Continuation):
+        elif isinstance(entry, Continuation):
             left = entry.left
             record = lifecycle.log_continued(
                 entry.stamp,
@@ -313,7 +274,7 @@ class Appender:
             record = entry
         if head is not None:
             record, head = link(head, record)
-        return _Line(entry, encode(record), head, checkpoint)
+        return Line(entry, encode(record), head, checkpoint)
 
     def _account(self, segment: Segment, count: int) -> None:
         count += self._partial
@@ -327,7 +288,7 @@ class Appender:
                 custody.wrote(line.head, line.checkpoint)
         self._partial = count
         if custody is not None and not self._inflight and custody.unattested >= custody.sealing.records:
-            self._waiting.appendleft(_Checkpoint())
+            self._waiting.appendleft(CheckpointDue())
 
     def _rewind(self) -> None:
         """Lines that aren't wholly in the file will be made and written again."""

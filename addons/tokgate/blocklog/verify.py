@@ -4,7 +4,6 @@ Reads in one pass and constant memory. It says where something is wrong and what
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,11 +13,9 @@ from typing import Any, Final
 from tokgate.blocklog.chain import NO_HASH, Head, is_hash, proper_hash, stated_head
 from tokgate.blocklog.checkpoint import Checkpoint, checkpoint_of
 from tokgate.blocklog.document import EventAction, Record
+from tokgate.blocklog.ordering import LONGEST_LINE, decode_strictly, in_order
 from tokgate.blocklog.reader import open_log, text_at, value_at
 
-_LOOK_FOR_FIRST: Final = 32
-"""Lines in which a file's first record must be found for the file to be put in its place among others."""
-_LONGEST: Final = 64 << 20
 _TICK: Final = 10_000
 
 
@@ -130,7 +127,7 @@ class Verifier:
             with open_log(path) as stream:
                 number = 0
                 try:
-                    while raw := stream.readline(_LONGEST):
+                    while raw := stream.readline(LONGEST_LINE):
                         number += 1
                         self.lines += 1
                         if self.lines % _TICK == 0:
@@ -145,7 +142,7 @@ class Verifier:
         yield from self._cut()
 
     def _line(self, place: tuple[str, int], raw: bytes) -> Iterator[Finding]:
-        record, repeated = _decode(raw)
+        record, repeated = decode_strictly(raw)
         if record is None:
             self._rubble.add(place, raw)
             return
@@ -281,50 +278,3 @@ def _continues(record: Record, head: Head) -> str | None:
         return None
     stated = value_at(continues, "hash")
     return str(stated) if is_hash(stated) else None
-
-
-def in_order(files: Iterable[Path]) -> list[Path]:
-    """Files in the order in which they were written, by chain and number. Those without any keep theirs, at the end."""
-    begins: dict[str, str] = {}
-    places: list[tuple[str, int, Path]] = []
-    for path in files:
-        found = _first_record(path)
-        if found is None:
-            places.append(("", 0, path))
-            continue
-        record, head = found
-        at = text_at(record, "@timestamp") or ""
-        begins[head.chain] = min(begins.get(head.chain, at), at)
-        places.append((head.chain, head.sequence, path))
-    return [path for _, _, path in sorted(places, key=lambda one: (one[0] == "", begins.get(one[0], ""), *one[:2]))]
-
-
-def _first_record(path: Path) -> tuple[Record, Head] | None:
-    try:
-        with open_log(path) as stream:
-            for _ in range(_LOOK_FOR_FIRST):
-                record, _ = _decode(stream.readline(_LONGEST))
-                head = stated_head(record) if record is not None else None
-                if record is not None and head is not None:
-                    return record, head
-    except (EOFError, ValueError):
-        return None
-    return None
-
-
-def _decode(raw: bytes) -> tuple[Record | None, str | None]:
-    """The record of a line; and a key that stands twice in one of its objects, where readers would differ."""
-    repeated: list[str] = []
-
-    def collect(pairs: list[tuple[str, Any]]) -> Record:
-        collected = dict(pairs)
-        if len(collected) != len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated.append(next(key for key in keys if keys.count(key) > 1))
-        return collected
-
-    try:
-        value = json.loads(raw, object_pairs_hook=collect)
-    except (ValueError, RecursionError):
-        return None, None
-    return (value, repeated[0] if repeated else None) if isinstance(value, dict) else (None, None)

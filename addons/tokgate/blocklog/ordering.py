@@ -1,0 +1,62 @@
+"""Log files in the order in which they were written, and their lines read more strictly than readers do."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from tokgate.blocklog.chain import Head, stated_head
+from tokgate.blocklog.document import Record
+from tokgate.blocklog.reader import open_log, text_at
+
+LONGEST_LINE: Final = 64 << 20
+"""Longest line that is looked at as a whole, in octets."""
+_LOOK_FOR_FIRST: Final = 32
+"""Lines in which a file's first record must be found for the file to be put in its place among others."""
+
+
+def in_order(files: Iterable[Path]) -> list[Path]:
+    """Files in the order in which they were written, by chain and number. Those without any keep theirs, at the end."""
+    begins: dict[str, str] = {}
+    places: list[tuple[str, int, Path]] = []
+    for path in files:
+        found = _first_record(path)
+        if found is None:
+            places.append(("", 0, path))
+            continue
+        record, head = found
+        at = text_at(record, "@timestamp") or ""
+        begins[head.chain] = min(begins.get(head.chain, at), at)
+        places.append((head.chain, head.sequence, path))
+    return [path for _, _, path in sorted(places, key=lambda one: (one[0] == "", begins.get(one[0], ""), *one[:2]))]
+
+
+def _first_record(path: Path) -> tuple[Record, Head] | None:
+    try:
+        with open_log(path) as stream:
+            for _ in range(_LOOK_FOR_FIRST):
+                record, _ = decode_strictly(stream.readline(LONGEST_LINE))
+                head = stated_head(record) if record is not None else None
+                if record is not None and head is not None:
+                    return record, head
+    except (EOFError, ValueError):
+        return None
+    return None
+
+
+def decode_strictly(raw: bytes) -> tuple[Record | None, str | None]:
+    """The record of a line; and a key that stands twice in one of its objects, where readers would differ."""
+    repeated: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> Record:
+        collected = dict(pairs)
+        if len(collected) != len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated.append(next(key for key in keys if keys.count(key) > 1))
+        return collected
+
+    try:
+        value = json.loads(raw, object_pairs_hook=collect)
+    except (ValueError, RecursionError):
+        return None, None
+    return (value, repeated[0] if repeated else None) if isinstance(value, dict) else (None, None)
