@@ -189,8 +189,9 @@ class Supervisor:
 
     def _become(self, role: Role, slot: int) -> int:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # also through an exec, until there is a handler for it
         os.setpgid(0, 0)  # what the terminal sends is for the supervisor, which tells us in its own way
         os.close(self._lifeline_in)
         for other, listeners in enumerate(self._listeners):  # a port is closed only when nobody holds it open
