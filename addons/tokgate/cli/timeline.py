@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
 from whenever import Instant
@@ -13,6 +14,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.instants import local, settle, time_argument, utc
 from tokgate.cli.policies import add_policies_option, open_snapshot
 from tokgate.cli.terminal import narrate, shown
+from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Kind, Transition, transitions
 
@@ -21,10 +23,15 @@ examples:
   tokgate timeline                                  the year to come
   tokgate timeline --from 2023-03-01 --to 2023-10-01
   tokgate timeline --json --limit 1                 the next change, for a program
+  tokgate timeline --ics > bans.ics                 for a web server: calendars subscribe to it
+  tokgate timeline --plot bans.svg                  a chart of all bans, their phases and exemptions
 
 Times without offset are wall time in the zone of the policy's networks, or UTC when these live in several.
-`--from` is included, `--to` is not."""
+`--from` is included, `--to` is not. A chart shows all that the policy says unless it is given --from or --to. Events of
+a calendar keep their identity when a time is changed in the policy, so that subscribers see them move."""
 
+_LIMIT: Final = 200
+_LIMIT_ICS: Final = 10_000
 _HEADINGS: Final = ("local time", "UTC", "ban", "what changes", "for whom")
 
 
@@ -35,8 +42,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_policies_option(parser)
     parser.add_argument("--from", dest="start", type=time_argument, metavar="TIME", help="default: now")
     parser.add_argument("--to", dest="end", type=time_argument, metavar="TIME", help="default: a year after --from")
-    parser.add_argument("--limit", type=_limit, default=200, metavar="N", help="show at most N (default: 200)")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--limit", type=_limit, metavar="N", help="show at most N (default: 200; calendar: 10000)")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="one JSON object")
+    output.add_argument("--ics", action="store_true", help="an iCalendar feed (RFC 5545)")
+    output.add_argument("--plot", metavar="FILE", help="write a chart as SVG; - for standard output")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
@@ -49,16 +59,37 @@ def run(options: argparse.Namespace) -> int:
     end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
     if end <= start:
         options.usage_error(f"--to ({utc(end)}) is not after --from ({utc(start)})")
-    found = list(islice(transitions(snapshot, start, end), options.limit + 1))
-    shown_ones, more = found[: options.limit], len(found) > options.limit
-    if options.json:
+    if options.plot is not None:
+        whole = options.start is None and options.end is None
+        return _plot(options.plot, snapshot, None if whole else Span(start, end), now)
+    limit = options.limit or (_LIMIT_ICS if options.ics else _LIMIT)
+    found = list(islice(transitions(snapshot, start, end), limit + 1))
+    shown_ones, more = found[:limit], len(found) > limit
+    if options.ics:
+        from tokgate.cli.ics import calendar
+
+        sys.stdout.write(calendar(snapshot, ((each, effect(each)) for each in shown_ones), now))
+    elif options.json:
         sys.stdout.write(json.dumps(_document(start, end, shown_ones, more), indent=2) + "\n")
     elif shown_ones:
         _show([_row(transition) for transition in shown_ones])
     else:
         narrate(f"nothing changes from {utc(start)} to {utc(end)}")
     if more:
-        narrate(f"tokgate: only the first {options.limit} transitions are shown: see --limit, --from and --to")
+        narrate(f"tokgate: only the first {limit} transitions are shown: see --limit, --from and --to")
+    return Exit.DONE
+
+
+def _plot(file: str, snapshot: Snapshot, within: Span | None, now: Instant) -> Exit:
+    """Write the chart."""
+    from tokgate.cli.gantt import extent, gantt
+
+    chart = gantt(snapshot, within or extent(snapshot, now), now)
+    if file == "-":
+        sys.stdout.write(chart + "\n")
+    else:
+        Path(file).write_text(chart + "\n", encoding="utf-8")
+        narrate(f"tokgate: wrote {shown(file)}")
     return Exit.DONE
 
 
