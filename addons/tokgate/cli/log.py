@@ -7,7 +7,7 @@ from typing import Final
 from tokgate.blocklog.document import EventAction
 from tokgate.blocklog.reader import Filter, client_network
 from tokgate.blocklog.writer import DEFAULT_LOG
-from tokgate.cli import log_export, log_query, log_verify
+from tokgate.cli import log_export, log_query, log_report, log_verify
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import settle, time_argument
 from tokgate.cli.log_summary import summarise
@@ -64,6 +64,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     summary.set_defaults(run=run, log_run=_summary)
     log_query.add_parser(commands, _add_source, _filter)
     log_export.add_parsers(commands, _add_source, _filter)
+    log_report.add_parser(commands, _add_source, _filter)
     for command in commands.choices.values():
         command.set_defaults(run=run)
     log_verify.add_parsers(commands)

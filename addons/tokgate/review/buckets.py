@@ -1,0 +1,54 @@
+"""Dividing a period into equal pieces of time that a chart can show: hours, days, weeks or months, in UTC."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+MAX_BARS: Final = 186
+_HOURS, _DAYS, _WEEKS = MAX_BARS / 24, MAX_BARS, MAX_BARS * 7
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """`unit` is a word of SQL's date_trunc; `starts` has the beginning of every piece, also of those without events."""
+
+    unit: str
+    starts: tuple[datetime, ...]
+    end: datetime
+
+    def fraction(self, at: datetime) -> float:
+        """Where an instant stands on the axis, from 0 to 1."""
+        if not self.starts:
+            return 0.0
+        whole = (self.end - self.starts[0]).total_seconds()
+        return min(1.0, max(0.0, (at - self.starts[0]).total_seconds() / whole))
+
+    def label(self, start: datetime) -> str:
+        """A piece's name on the axis."""
+        return start.strftime({"hour": "%d %b %H:%M", "month": "%b %Y"}.get(self.unit, "%d %b %Y"))
+
+
+def buckets(start: datetime, end: datetime) -> Buckets:
+    """The pieces of `[start, end)`."""
+    days = (end - start) / timedelta(days=1)
+    unit = "hour" if days <= _HOURS else "day" if days <= _DAYS else "week" if days <= _WEEKS else "month"
+    starts, at = [], _floor(start, unit)
+    while at < end:
+        starts.append(at)
+        at = _next(at, unit)
+    return Buckets(unit, tuple(starts), at)
+
+
+def _floor(at: datetime, unit: str) -> datetime:
+    if unit == "hour":
+        return at.replace(minute=0, second=0, microsecond=0)
+    day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    if unit == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if unit == "month" else day
+
+
+def _next(at: datetime, unit: str) -> datetime:
+    if unit == "month":
+        return _floor(at + timedelta(days=32), "month")
+    return at + {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}[unit]
