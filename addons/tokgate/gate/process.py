@@ -23,6 +23,8 @@ from tokgate.policy.snapshot import Snapshot
 
 RETIRE: Final = signal.SIGUSR1
 """Accept no more, serve what is open to its end."""
+GO: Final = signal.SIGUSR2
+"""Begin to accept: the gates of the policy before have stopped."""
 TICK: Final = 1.0
 """Seconds between two rounds of housekeeping."""
 
@@ -41,6 +43,8 @@ class Inheritance:
     limits: Limits
     drain: float
     mark: int | None = None
+    waits: bool = False
+    """Whether to accept only when told to."""
 
 
 class GateProcess:
@@ -62,8 +66,9 @@ class GateProcess:
         gate = self._gate
         self._listen_to_signals()
         self._watch(self._given.lifeline, self._orphaned)
-        for listener in self._given.listeners:
-            gate.add_listener(listener)
+        if not self._given.waits:
+            self._accept()
+        self._housekeep()  # tell that we are ready
         while not (self._leaving and gate.open_connections == 0) and gate.now < self._give_up_at:
             try:
                 gate.once(TICK)
@@ -76,6 +81,10 @@ class GateProcess:
         self._housekeep()
         gate.close_all()
         self._sender.close()
+
+    def _accept(self) -> None:
+        for listener in self._given.listeners:
+            self._gate.add_listener(listener)
 
     def _housekeep(self) -> None:
         self._gate.settle()
@@ -93,6 +102,7 @@ class GateProcess:
         decisions = [[k.network, k.visibility.value, k.verdict.value, n] for k, n in counters.decisions.items()]
         return {
             "pid": os.getpid(),
+            "leaving": self._leaving,
             "connections": gate.open_connections,
             "clients": len(gate.clients),
             "decisions": decisions,
@@ -111,6 +121,7 @@ class GateProcess:
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         self._watch(read, lambda: self._empty(read))
+        signal.signal(GO, lambda *_: self._accept())
         signal.signal(RETIRE, lambda *_: self._leave(float("inf")))
         signal.signal(signal.SIGTERM, lambda *_: self._leave(self._given.drain))
         for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's business, though the terminal tells everyone
@@ -131,5 +142,6 @@ class GateProcess:
     def _leave(self, seconds: float) -> None:
         """Accept no more, and end with the last connection, or when time is up."""
         self._leaving = True
+        self._next_tick = 0.0  # report it now
         self._gate.stop_accepting()
         self._give_up_at = min(self._give_up_at, self._gate.now + seconds)

@@ -37,7 +37,7 @@ from tokgate.gate import handover, phases
 from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Limits
 from tokgate.gate.overview import dialled, overview
-from tokgate.gate.process import RETIRE, GateProcess, Inheritance
+from tokgate.gate.process import GO, RETIRE, GateProcess, Inheritance
 from tokgate.gate.sockets import Entry, Listener, listen
 from tokgate.proxy.ledger import Ledger
 from tokgate.proxy.reminders import Courier
@@ -51,6 +51,8 @@ STEADY: Final = 30.0
 """Seconds after which a process that lives counts as well again."""
 READY: Final = 5.0
 """Seconds that new gates have to report before the old ones are retired all the same."""
+STOPPED: Final = 0.5
+"""Seconds that old gates have to report that they stopped before the new ones begin all the same."""
 GENERATIONS: Final = 8
 """Gates with an old policy that may go on serving their last connections; the oldest beyond are asked to drain."""
 
@@ -170,7 +172,7 @@ class Supervisor:
                 opened.append(listener)
             self._listeners.append(tuple(opened))
 
-    def _start(self, role: Role, slot: int) -> None:
+    def _start(self, role: Role, slot: int, *, waits: bool = False) -> None:
         """Fork a child; in it, never return."""
         sys.stderr.flush()
         pid = os.fork()
@@ -180,14 +182,14 @@ class Supervisor:
             return
         code = 3
         try:
-            code = self._become(role, slot)
+            code = self._become(role, slot, waits)
         except BaseException:
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
 
-    def _become(self, role: Role, slot: int) -> int:
+    def _become(self, role: Role, slot: int, waits: bool) -> int:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
@@ -204,10 +206,10 @@ class Supervisor:
             return collect(self._records_out, self._options.log, this_observer(), self._lifeline_out, sealing)
         if role is Role.OPENER:
             self._exec_opener(slot)
-        GateProcess(self._inheritance(slot, observer)).run()
+        GateProcess(self._inheritance(slot, observer, waits)).run()
         return 0
 
-    def _inheritance(self, slot: int, observer: Observer) -> Inheritance:
+    def _inheritance(self, slot: int, observer: Observer, waits: bool) -> Inheritance:
         options = self._options
         return Inheritance(
             snapshot=self._holder.snapshot,
@@ -220,6 +222,7 @@ class Supervisor:
             limits=options.limits,
             drain=options.drain,
             mark=options.mark,
+            waits=waits,
         )
 
     def _exec_opener(self, slot: int) -> None:
@@ -339,23 +342,33 @@ class Supervisor:
             self._next_generation()
 
     def _next_generation(self) -> None:
-        """Fork gates with the new policy beside the old ones, which accept no more once the new ones do."""
+        """Replace the gates by ones with the new policy, at one instant for all clients and without losing any.
+
+        The new ones are made ready; then the old ones stop accepting, and only then the new ones begin. In between,
+        connections wait in the listeners' queues, which are shared.
+        """
         _freeze()
         old = self._newest_gates()
         for child in old:
             child.retired = True
         for slot in range(self._options.workers):
-            self._start(Role.GATE, slot)
-        give_up = time.monotonic() + READY
-        while time.monotonic() < give_up and not all(child.report for child in self._newest_gates()):
-            select.select([self._reports_out.fileno()], [], [], 0.05)
-            self._take_reports()
+            self._start(Role.GATE, slot, waits=True)
+        self._wait(READY, lambda: all(child.report for child in self._newest_gates()))
         for child in old:
             _kill(child.pid, RETIRE)
+        self._wait(STOPPED, lambda: all(child.report.get("leaving") for child in old if _lives(child.pid)))
+        for child in self._newest_gates():
+            _kill(child.pid, GO)
         retired = [child for child in self._children.values() if child.retired]
         retired.sort(key=lambda child: child.started)
         for child in retired[: -GENERATIONS * self._options.workers]:
             _kill(child.pid, signal.SIGTERM)
+
+    def _wait(self, seconds: float, done: Callable[[], bool]) -> None:
+        give_up = time.monotonic() + seconds
+        while not done() and time.monotonic() < give_up:
+            select.select([self._reports_out.fileno()], [], [], 0.01)
+            self._take_reports()
 
     def _newest_gates(self) -> list[Child]:
         return [child for child in self._children.values() if child.role is Role.GATE and not child.retired]
@@ -432,6 +445,14 @@ def _freeze() -> None:
     gc.unfreeze()  # what was frozen before may have ended since
     gc.collect()
     gc.freeze()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _kill(pid: int, number: signal.Signals) -> None:
