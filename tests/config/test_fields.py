@@ -12,6 +12,7 @@ from whenever import Date, Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
 from tokgate.config import fields, patterns
 from tokgate.config.diagnostics import Code
+from tokgate.policy.schedule import add_duration
 from tokgate.policy.stores import STORES
 
 _VALIDATORS: list[Callable[[Any], Any]] = [
@@ -92,6 +93,32 @@ def test_ends_need_a_time_of_day(end: Callable[[Any], object]) -> None:
 def test_durations(written: str, value: ItemizedDelta) -> None:
     """ISO 8601, calendar units kept apart from exact ones."""
     assert fields.duration(written).strict_eq(value)
+
+
+@pytest.mark.parametrize(
+    ("written", "minutes"), [("30m", 30), ("2h", 120), ("1h30m", 90), ("1d", 1440), ("1d2h3m", 1563), ("PT2H", 120)]
+)
+def test_durations_as_typed(written: str, minutes: int) -> None:
+    """Short forms are exact time, whatever the clock does; ISO 8601 is taken, too."""
+    start = Instant.from_utc(2023, 3, 25, 12)  # the clocks go forward on the next day
+    assert add_duration(start, fields.lasting(written), "Europe/Brussels") == start.add(minutes=minutes)
+
+
+@pytest.mark.parametrize(
+    "written", ["", "2", "h", "2H", "2 h", "1m2h", "2h 30", "0m", "-2h", "1.5h", "P", "2w", "99999999h"]
+)
+def test_no_durations(written: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(PydanticCustomError):
+        fields.lasting(written)
+
+
+def test_programs() -> None:
+    """By their whole path, or none at all."""
+    assert fields.program([]) == []
+    assert fields.program(["/bin/mail", "desk"]) == ["/bin/mail", "desk"]
+    with pytest.raises(PydanticCustomError, match="whole path"):
+        fields.program(["mail"])
 
 
 def test_times_of_day() -> None:

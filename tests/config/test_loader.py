@@ -13,7 +13,7 @@ from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
 from tokgate.config.diagnostics import Code, render
 from tokgate.config.loader import Loaded, load
-from tokgate.policy.bans import Action, EchOuter, MissingSni, OnExpiry
+from tokgate.policy.bans import Action, EchOuter, MissingSni, Notify, OnExpiry, Overrides, Settings
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Reason, Response
 from tokgate.policy.schedule import Window
@@ -85,6 +85,43 @@ def test_the_rest(every_key: Policy) -> None:
     assert exemption.clients == (ip_network("192.0.2.16/28"),)
     assert every_key.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
     assert every_key.settings.ech_outer is EchOuter.INSPECT
+
+
+def test_overrides_and_reminders(every_key: Policy) -> None:
+    """Who made an exemption, what overrides may be, and who is told when; without these keys, the defaults."""
+    exemption = every_key.exemptions["press"]
+    assert (exemption.ticket, exemption.by, exemption.ended_by) == ("CHG-1234", "alice", "bob")
+    assert not exemption.override
+    assert every_key.bans["tiktok-2023"].overrides is Overrides.FORBIDDEN
+    assert every_key.bans["by-duration"].overrides is Overrides.ALLOWED
+    stated = every_key.settings
+    assert stated.overrides.longest.strict_eq(ItemizedDelta(hours=8))
+    assert [each.format_iso() for each in stated.reminders] == ["P14D", "P2D"]
+    assert stated.notify == Notify(
+        webhook="https://chat.example.org/hooks/tokgate",
+        command=("/usr/local/bin/mail-reminder", "servicedesk@example.org"),
+    )
+
+
+def test_settings_that_are_not_given(say: Say, minimal: str) -> None:
+    """Saying nothing is the same as the core's defaults."""
+    settled = valid(say(minimal)).settings
+    assert (settled.overrides, settled.reminders, settled.notify) == (
+        Settings().overrides,
+        Settings().reminders,
+        Settings().notify,
+    )
+
+
+def test_files_as_they_would_be(folder: Path, minimal: str, now: Instant) -> None:
+    """A proposed file counts beside those on the disk, or in place of one; nothing is written."""
+    extra = b"networks: {guests: {cidrs: [198.51.100.0/24]}}\n"
+    beside = load(folder, now, proposed={folder / "deep" / "b.yaml": extra})
+    assert set(valid(beside).networks) == {"offices", "guests"}
+    assert beside.files == (folder / "a.yaml", folder / "deep" / "b.yaml")
+    instead = load(folder, now, proposed={folder / "a.yaml": minimal.encode() + b"nonsense: 1\n"})
+    assert [each.code for each in instead.errors] == [Code.UNKNOWN_KEY]
+    assert [path.name for path in folder.iterdir()] == ["a.yaml"]
 
 
 def test_origins_lead_to_the_file(every_key: Policy) -> None:
