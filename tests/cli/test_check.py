@@ -60,6 +60,28 @@ def test_bans_near_their_end(policies: Path, tokgate: Command, at: str, listed: 
     assert ("warning: the ban `spring-ban` ends 2023-09-10 00:00 +02:00 Europe/Brussels" in out) is listed
 
 
+@pytest.mark.parametrize(
+    ("at", "until", "more", "listed"),
+    [
+        ("2023-05-31T15:59Z", "2023-06-30T18:00", "", False),
+        ("2023-05-31T16:00Z", "2023-06-30T18:00", "", True),
+        ("2023-06-30T15:59Z", "2023-06-30T18:00", "", True),
+        ("2023-06-30T16:00Z", "2023-06-30T18:00", "", False),
+        ("2023-08-30T00:00Z", "2023-09-20T18:00", "", False),
+        ("2023-06-10T00:00Z", "2023-06-30T18:00", "    starts: 2023-06-20T08:00\n", False),
+        ("2023-06-30T09:00Z", "2023-06-30T18:00", "    starts: 2023-06-30T08:00\n    override: true\n", False),
+    ],
+    ids=["early", "30-days", "last-minute", "over", "after-its-ban", "not-begun", "override"],
+)
+def test_exemptions_near_their_end(
+    policies: Path, tokgate: Command, at: str, until: str, more: str, listed: bool
+) -> None:
+    """Those in force whose end somebody has to think of: not overrides, nor those whose ban ends before."""
+    text = POLICY.replace("    until: 2023-06-30T18:00\n", f"    until: {until}\n{more}")
+    (policies / "policy.yaml").write_text(text)
+    assert ("[exemption-ends]" in tokgate("check", "--at", at).out) is listed
+
+
 def test_warnings_count_when_strict(policies: Path, tokgate: Command) -> None:
     """A ban that is over is a warning: exit code 0, and 1 with --strict."""
     assert " 0 errors, 0 warnings" not in tokgate("check", "--at", "2024-01-01T00:00Z").out

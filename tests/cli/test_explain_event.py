@@ -158,3 +158,19 @@ def test_what_cannot_be_explained(log: Log, tokgate: Command) -> None:
     record["event"]["action"] = "started"
     Path("block.ndjson").write_bytes(encode(record))
     assert "it is about tokgate itself" in tokgate("explain", "--event", EVENT).err
+
+
+@pytest.mark.parametrize("shown", ["p1-0123456789abcdef", "192.0.2.0/24"])
+def test_a_client_that_the_log_does_not_name(log: Log, tokgate: Command, shown: str) -> None:
+    """Nothing is guessed: who knows the address gives it."""
+    record = log("192.0.2.7", (Signal.SNI, "clips.example.org"))
+    assert tokgate("explain", "--event", EVENT, "--client", "192.0.2.7").code == 2
+    del record["source"]["ip"]
+    record["source"]["address"] = shown
+    Path("block.ndjson").write_bytes(encode(record))
+    outcome = tokgate("explain", "--event", EVENT)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err == f"tokgate: the log shows the client only as {shown}: give its address with --client\n"
+    assert document(tokgate, "--client", "192.0.2.7")["verdict"] == "block"
+    traffic = json.loads(tokgate("diff", "policies", "policies", "--log", "block.ndjson", "--json").out)["traffic"]
+    assert (traffic["events"], traffic["unreadable"]) == (0, 1)

@@ -47,7 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--policies", metavar=SOURCE, default="policies", help="where the policies are (default: ./policies)"
     )
-    parser.add_argument("--client", metavar="IP", help="address of the client")
+    parser.add_argument("--client", metavar="IP", help="address of the client; of an event only where the log hides it")
     parser.add_argument("--host", metavar="NAME", help="name or address asked for, as seen in a ClientHello")
     parser.add_argument("--url", metavar="URL", help="absolute URL, as seen in a decrypted request")
     parser.add_argument("--at", type=time_argument, metavar="TIME", help="instant, local time or `now` (default: now)")
@@ -87,10 +87,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _event(options: argparse.Namespace, now: Instant) -> Exit:
     """Explain a line of the log: what it says, whether these are the policies it names, and what they decide."""
-    given = [name for name in ("client", "host", "url", "at") if getattr(options, name) is not None]
+    given = [name for name in ("host", "url", "at") if getattr(options, name) is not None]
     if given:
         options.usage_error(f"argument --{given[0]}: not allowed with argument --event")
-    event = find_event(options.log or [DEFAULT_LOG], options.event)
+    event = find_event(options.log or [DEFAULT_LOG], options.event, options.client)
     snapshot = open_source(options.policies, now)
     decision = judge(snapshot, event).decision
     comparison = Recollection(event, snapshot, decision)

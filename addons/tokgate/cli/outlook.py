@@ -37,15 +37,16 @@ def endings(snapshot: Snapshot, now: Instant) -> tuple[Ending, ...]:
         if ends is not None and now < ends <= limit:
             found[track.ban.name, track.zone, ends] = Ending(track, ends)
         for name, hole in track.exemptions.items():
-            if now < hole.end <= limit and hole.start <= now and not _gone(track, hole.end):
+            if now < hole.end <= limit and hole.start <= now and not _passes(snapshot, track, name, hole.end):
                 found.setdefault((track.ban.name, name, hole.end), Ending(track, hole.end, name))
     return tuple(sorted(found.values(), key=lambda ending: ending.at))
 
 
-def _gone(track: Track, at: Instant) -> bool:
-    """Whether the ban itself is no more when an exemption from it ends."""
+def _passes(snapshot: Snapshot, track: Track, exemption: str, at: Instant) -> bool:
+    """Whether nobody need think of the end: an override is short by nature, or the ban itself is over by then."""
     ends = track.schedule.ends
-    return ends is not None and ends <= at and track.ban.on_expiry is OnExpiry.LAPSE
+    lapsed = ends is not None and ends <= at and track.ban.on_expiry is OnExpiry.LAPSE
+    return lapsed or snapshot.policy.exemptions[exemption].override
 
 
 def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnostic]:

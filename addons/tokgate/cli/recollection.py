@@ -10,7 +10,7 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.instants import utc
 from tokgate.cli.log_output import require
 from tokgate.cli.queries import outcome
-from tokgate.cli.recorded import Recorded, find, is_traffic, recorded
+from tokgate.cli.recorded import Recorded, disguise, find, is_traffic, recorded
 from tokgate.cli.terminal import shown
 from tokgate.policy.decision import Decision, Signal
 from tokgate.policy.snapshot import Snapshot
@@ -30,14 +30,22 @@ _COMPARED: Final = (
 """What a record and a decision both say."""
 
 
-def find_event(logs: Sequence[Path], event: str) -> Recorded:
-    """The event with that id; one that is not there, or that is not about traffic, ends the command."""
+def find_event(logs: Sequence[Path], event: str, client: str | None) -> Recorded:
+    """The event with that id; one that is not there, or that can't be decided again, ends the command.
+
+    `client` is the address behind a pseudonym or a prefix.
+    """
     require(list(logs), rotated=True)
     line = find([path for log in logs for path in with_rotated(log)], event.strip().lower())
     if line is None:
         where = ", ".join(str(path) for path in logs)
         raise CommandError(f"no event {shown(event)} in {shown(where)} nor in what was rotated from it", Exit.FINDINGS)
-    found = recorded(line)
+    hidden = disguise(line.record)
+    if hidden is not None and client is None:
+        raise CommandError(f"the log shows the client only as {shown(hidden)}: give its address with --client")
+    if hidden is None and client is not None:
+        raise CommandError("the log says who the client was: --client is for those that it does not name", Exit.USAGE)
+    found = recorded(line, client)
     if found is None:
         about = "it lacks what was asked for" if is_traffic(line.record) else "it is about tokgate itself, not traffic"
         raise CommandError(f"{line.file}:{line.number}: the event can't be decided again: {about}", Exit.FINDINGS)

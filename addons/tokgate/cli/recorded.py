@@ -10,7 +10,8 @@ from whenever import Instant
 from tokgate.blocklog.document import TRAFFIC, Record
 from tokgate.blocklog.reader import Junk, Line, instant_of, read, text_at, value_at
 from tokgate.policy.decide import Sighting
-from tokgate.policy.decision import Signal
+from tokgate.policy.decision import Reason, Signal
+from tokgate.policy.names import parse_address
 
 _TRAFFIC: Final = frozenset(action.value for action in TRAFFIC)
 
@@ -36,13 +37,22 @@ def is_traffic(record: Record) -> bool:
     return text_at(record, "event", "action") in _TRAFFIC
 
 
-def recorded(line: Line) -> Recorded | None:
+def disguise(record: Record) -> str | None:
+    """What the log shows in place of the client's address, where it names clients by pseudonym or prefix."""
+    shown = text_at(record, "source", "address")
+    plain = text_at(record, "source", "ip") or text_at(record, "tokgate", "reason") == Reason.INVALID_CLIENT
+    return None if shown is None or plain or parse_address(shown) is not None else shown
+
+
+def recorded(line: Line, client: str | None = None) -> Recorded | None:
     """The question in a record; None if it is not about traffic, or lacks the client, the time, or anything asked for.
 
-    The log keeps no query of a URL, and a name in it may have been made printable: both can change the answer.
+    `client` is the address where the log only has a pseudonym or prefix. The log keeps no query of a URL, and a name
+    in it may have been made printable: both can change the answer.
     """
     record = line.record
-    client = text_at(record, "source", "ip") or text_at(record, "source", "address")
+    if client is None and disguise(record) is None:
+        client = text_at(record, "source", "ip") or text_at(record, "source", "address")
     at = _first(record)
     sightings = tuple(_sightings(record))
     if not is_traffic(record) or client is None or at is None or not sightings:

@@ -4,12 +4,13 @@ A network is looked at by itself, as by a client that is in no other; exemptions
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from whenever import Instant
 
-from tokgate.policy.bans import Ban, Settings
+from tokgate.policy.bans import Ban
 from tokgate.policy.decide import decide_kind
 from tokgate.policy.decision import Decision
 from tokgate.policy.networks import Network
@@ -163,5 +164,14 @@ def _service(service: Service) -> set[str]:
     return names | addresses | {f"store:{each.store}/{each.identifier}" for each in service.stores}
 
 
-def _settings(settings: Settings) -> dict[str, set[str]]:
-    return {each.name: {str(getattr(settings, each.name))} for each in fields(settings) if each.compare}
+def _settings(settings: Any, above: str = "") -> dict[str, set[str]]:
+    """Keys as they stand in YAML, with a dot for each level."""
+    found: dict[str, set[str]] = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value) and each.compare:
+            found |= _settings(value, f"{above}{each.name}.")
+        elif each.compare:
+            values = value if isinstance(value, tuple) else () if value is None else (value,)
+            found[f"{above}{each.name}"] = {str(one) for one in values}
+    return found
