@@ -158,6 +158,16 @@ def test_until_is_wall_time_of_the_network(policies: Path, tokgate: Command) -> 
     assert loaded.policy.exemptions[name].until == ends.assume_tz("Europe/Brussels").to_instant()
 
 
+def test_until_in_several_zones(policies: Path, tokgate: Command) -> None:
+    """There a wall time would be two instants: it is UTC, and the file says so."""
+    ends = Instant.now().add(hours=2).to_tz("UTC").to_plain().round("minute", mode="ceil")
+    clients = ("--client", "192.0.2.7", "--client", "203.0.113.7")
+    outcome = tokgate(*ADD, "--ban", "everywhere", *clients, "--until", ends.format_iso())
+    loaded = load(policies, Instant.now())
+    assert loaded.policy is not None
+    assert loaded.policy.exemptions[outcome.out.strip()].until == ends.assume_utc()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

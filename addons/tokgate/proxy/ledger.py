@@ -5,6 +5,7 @@ single process. Telling never waits, and failing to keep the file costs at most 
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -75,9 +76,7 @@ class Ledger:
     def look(self, snapshot: Snapshot, now: Instant) -> bool:
         """Tell what is to be told now; whether there was anything. Then `save`."""
         if snapshot is not self._seen:
-            self._seen = snapshot
-            self._plan = reminders.plan(snapshot)
-            self._overrides = dict(overrides.overrides(snapshot))
+            self._plan_for(snapshot)
         self._courier.reap()
         reminded = self._remind(snapshot, now)
         return self._follow_overrides(snapshot, now) or reminded
@@ -90,9 +89,17 @@ class Ledger:
     async def follow(self, source: SnapshotSource, now: Callable[[], Instant] = Instant.now) -> None:
         """Both, again and again until cancelled, in an event loop that carries traffic."""
         while True:
+            if source.snapshot is not self._seen:  # takes longest: tens of milliseconds for a thousand bans
+                with contextlib.suppress(Exception):  # what fails here fails again below, and is told
+                    await asyncio.to_thread(self._plan_for, source.snapshot)
             if self._look(source.snapshot, now()):
                 await asyncio.to_thread(self.save)
             await asyncio.sleep(LOOK_EVERY)
+
+    def _plan_for(self, snapshot: Snapshot) -> None:
+        """Work out what there will be to tell under a policy."""
+        self._plan, self._overrides = reminders.plan(snapshot), dict(overrides.overrides(snapshot))
+        self._seen = snapshot
 
     def _look(self, snapshot: Snapshot, now: Instant) -> bool:
         """`look`; should it fail, that is told, once, and enforcement goes on."""
