@@ -34,7 +34,7 @@ setup: $(VENV)/.ready ## Make the virtual environment
 
 .PHONY: run
 run: $(VENV)/.ready ## Start an explicit proxy on 127.0.0.1:8080 with the shipped policies
-	$(BIN)/tokgate run --policies policies --log block.ndjson --listen-port $(LISTEN_PORT)
+	$(BIN)/tokgate run --mode gate:explicit --policies policies --log block.ndjson --listen-port $(LISTEN_PORT)
 
 .PHONY: test
 test: $(VENV)/.ready ## Run all tests (end-to-end ones skip, with a reason, where they can't run)
@@ -70,9 +70,14 @@ schema: $(VENV)/.ready ## Write schema/*.json again from the models
 	$(BIN)/tokgate schema log > schema/log.schema.json
 
 .PHONY: bench
-bench: $(VENV)/.ready ## Measure deciding and reading ClientHellos
+bench: $(VENV)/.ready ## Compare with HAProxy, Squid, e2guardian and mitmproxy (root, some 25 minutes; writes bench/RESULTS.md)
 	$(BIN)/python bench/decide.py
 	$(BIN)/python bench/wire.py
+	$(BIN)/python bench/compare.py
+
+.PHONY: bench-quick
+bench-quick: $(VENV)/.ready ## Say what got slower than bench/results.json, by ratio to HAProxy (root, under two minutes)
+	$(BIN)/python bench/compare.py --quick
 
 .PHONY: lock
 lock: $(VENV)/.ready ## Pin the requirements again (hashes, no addresses)
