@@ -98,3 +98,13 @@ def test_outside_a_repository(policies: Path, tokgate: Command, monkeypatch: pyt
     outcome = tokgate("diff", "HEAD:policies", "policies")
     assert outcome.code == 3
     assert "not a git repository" in outcome.err
+
+
+def test_a_link_out_of_the_folder(repository: Path, tokgate: Command) -> None:
+    """It is not followed, and said."""
+    (repository / "out.yaml").symlink_to("/etc/hostname")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "Link")
+    outcome = tokgate(*ASKED, "HEAD:policies")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith("tokgate: HEAD:policies: ")

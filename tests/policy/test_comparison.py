@@ -156,3 +156,18 @@ def test_agrees_with_decide(one: list[Any], other: list[Any], minute: int) -> No
         before, after = (decide(each, client, "clips.example.org", when) for each in (old, new))
         said = any(when in each.span and each.network == name for each in stretches(old, new, within))
         assert said == differs(before, after)
+
+
+def test_many_networks_are_walked_once() -> None:
+    """A thousand networks under one windowed ban are each told, under their own name, without a walk for each."""
+    many = tuple(network(f"n{n}", f"10.{n >> 8}.{n & 255}.0/24") for n in range(1000))
+    names = tuple(each.name for each in many)
+    window = Window(frozenset(Weekday), Time(8), Time(18))
+    old, new = (
+        snapshot(ban(networks=names, windows=(window,), action=action), networks=many)
+        for action in (Action.MONITOR, Action.BLOCK)
+    )
+    found = list(stretches(old, new, Span(at("2023-05-01T00:00Z"), at("2023-05-15T00:00Z"))))
+    assert len(found) == 14 * 1000
+    assert {each.network for each in found} == set(names)
+    assert all(each.before.network == each.after.network == each.network for each in found)

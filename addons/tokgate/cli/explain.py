@@ -34,8 +34,8 @@ host, as a decrypted request would be: the strictest wins. What was considered a
 --policies takes a folder or file, or REV:DIR for a folder in a git revision. An event is explained by the policies
 given. When they are not those that the log names for it, this is said, and what they would decide is shown.
 
-The exit code is 0 whatever the verdict is. With --event it is 1 when the policies are not those of the log, or when
-they decide otherwise than it says."""
+The exit code is 0 whatever the verdict is. With --event it is 1 when the policies are not those of the log, when they
+decide otherwise than it says, or when there is no such event."""
 
 _TINTS = {Verdict.ALLOW: "32", Verdict.MONITOR: "36", Verdict.WARN: "33", Verdict.BLOCK: "31"}
 

@@ -51,8 +51,11 @@ def _checked_out(revision: str, folder: str) -> Iterator[tuple[Path, str]]:
         root = Path(temporary).resolve()
         name = f"{revision}:{inside}"
         place = root / "archive"
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(place, filter="data")
+        try:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                tar.extractall(place, filter="data")
+        except tarfile.TarError as error:  # a link that leads out of the folder
+            raise CommandError(f"{shown(name)}: {shown(str(error))}", Exit.FINDINGS) from None
         target = root / "shown" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         (place / prefix / inside).rename(target)

@@ -17,7 +17,7 @@ from tokgate.policy.networks import Network
 from tokgate.policy.prefixes import IPNetwork
 from tokgate.policy.schedule import Span
 from tokgate.policy.services import Hit, Match, Service
-from tokgate.policy.snapshot import Membership, Policy, Snapshot
+from tokgate.policy.snapshot import Membership, Policy, Snapshot, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,33 @@ def stretches(old: Snapshot, new: Snapshot, within: Span) -> Iterator[Stretch]:
     """Where treatment differs, by network and service in the order of the policies; adjoining ones are joined."""
     networks = dict.fromkeys((*old.policy.networks, *new.policy.networks))
     services = dict.fromkeys((*old.policy.services, *new.policy.services))
+    walked: dict[tuple[_Tracks, _Tracks], list[Stretch]] = {}
     for network in networks:
         for service in services:
-            if _stated(old, network, service) != _stated(new, network, service):
-                yield from _joined(_pair(old, new, network, service, within))
+            key = old.tracks_for(service, network), new.tracks_for(service, network)
+            if key not in walked:  # the same bans in the same zone say the same of every network and service
+                same = _stated(key[0]) == _stated(key[1])
+                walked[key] = [] if same else list(_joined(_pair(old, new, network, service, within)))
+            yield from (_named(each, network, service) for each in walked[key])
 
 
-def _stated(snapshot: Snapshot, network: str, service: str) -> list[tuple[Ban, str]]:
+_Tracks = tuple[Track, ...]
+
+
+def _stated(tracks: _Tracks) -> list[tuple[Ban, str]]:
     """All that bears on a pair, exemptions aside: pairs for which it is equal need no walk through time."""
-    tracks = snapshot.tracks_for(service, network)
     return sorted(((replace(t.ban, origin=None), t.zone) for t in tracks), key=lambda each: each[0].name)
+
+
+def _named(stretch: Stretch, network: str, service: str) -> Stretch:
+    if (stretch.network, stretch.service) == (network, service):
+        return stretch
+    before, after = (_about(decision, network, service) for decision in (stretch.before, stretch.after))
+    return Stretch(network, service, stretch.span, before, after)
+
+
+def _about(decision: Decision, network: str, service: str) -> Decision:
+    return replace(decision, network=network, service=decision.service and service, rule=decision.rule and service)
 
 
 def _pair(old: Snapshot, new: Snapshot, network: str, service: str, within: Span) -> Iterator[Stretch]:
