@@ -266,7 +266,7 @@ def test_agrees_with_decide(
 @pytest.fixture
 def tokgate_json(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """`tokgate explain --json` over the snapshot, without loading the policy for each query."""
-    monkeypatch.setattr("tokgate.cli.explain.open_snapshot", lambda *_: snapshot)
+    monkeypatch.setattr("tokgate.cli.explain.open_source", lambda *_: snapshot)
     parser = build_parser(("explain",))
 
     def ask(client: str, host: str, at: str) -> dict[str, Any]:
