@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from proxy_lab import Records, eventually
 from whenever import Instant
 
 from builders import at, ban, exemption, snapshot, wall
+from tokgate.blocklog import lifecycle
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
 from tokgate.policy.bans import Notify
@@ -160,8 +162,6 @@ def test_an_override_that_disappears(log: Path, records: Records) -> None:
 
 def test_other_clients_make_another_override(log: Path, records: Records) -> None:
     """Who widens an override by hand is told of."""
-    from ipaddress import ip_network
-
     desk = Desk(log, records)
     desk.tell(overridden(), START)
     wider = overridden(clients=(ip_network("192.0.2.0/24"),))
@@ -239,6 +239,19 @@ def test_a_failure_is_told_once(
     with caplog.at_level(logging.ERROR):
         assert [action for action, _ in desk.tell(ending(), WEEK_BEFORE)] == ["internal-error"]
     assert desk.tell(ending(), WEEK_BEFORE) == []
+
+
+def test_what_failed_is_not_told_every_second(log: Path, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One record that can't be made is one record missing; the others are told once."""
+    desk = Desk(log, records)
+
+    def fail(*_: object, **__: object) -> Record:
+        raise ValueError("broken on purpose")
+
+    monkeypatch.setattr(lifecycle, "override_started", fail)
+    assert [action for action, _ in desk.tell(overridden(), START)] == ["internal-error"]
+    assert desk.tell(overridden(), START.add(seconds=1)) == []
+    assert [action for action, _ in desk.tell(overridden(), END)] == ["override-ended"]
 
 
 async def test_following(log: Path, records: Records) -> None:

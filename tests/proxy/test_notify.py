@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -122,6 +123,36 @@ def test_webhook_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pytes
     said = capfd.readouterr().err
     assert "webhook at 127.0.0.1: " in said
     assert "secret" not in said
+
+
+@pytest.mark.parametrize("url", ["http://[secret", "http://127.0.0.1:secret/", "http://127.0.0.1/s\u00e9cret secret"])
+def test_webhook_with_an_odd_address(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], url: str
+) -> None:
+    """Told in a line like everything else, without the address."""
+    assert deliver(monkeypatch, webhook=url) == 1
+    said = capfd.readouterr().err
+    assert said.startswith("tokgate: the reminder of the end of ban clips was not sent: ")
+    assert said.count("\n") == 1
+    assert "cret" not in said
+
+
+def test_webhook_that_speaks_something_else(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """A server that is none for the web is a failure as any other."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            for _ in range(3):
+                peer, _ = server.accept()
+                with peer:
+                    peer.recv(65536)
+                    peer.sendall(b"220 mail.example.org ESMTP\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        assert deliver(monkeypatch, webhook=f"http://127.0.0.1:{server.getsockname()[1]}/secret") == 1
+        thread.join()
+    assert "webhook at 127.0.0.1: " in capfd.readouterr().err
 
 
 def test_command(program: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

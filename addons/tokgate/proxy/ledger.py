@@ -104,25 +104,27 @@ class Ledger:
     def _look(self, snapshot: Snapshot, now: Instant) -> bool:
         """`look`; should it fail, that is told, once, and enforcement goes on."""
         try:
-            return self.look(snapshot, now)
+            anything = self.look(snapshot, now)
         except Exception as error:
             if repr(error) != self._failure:
                 self._failure = repr(error)
                 logger.exception("reminders and overrides can't be followed")
                 self._write(partial(lifecycle.internal_error, error=error, where="ledger"))
             return False
+        self._failure = ""
+        return anything
 
     def _remind(self, snapshot: Snapshot, now: Instant) -> bool:
         found = list(reminders.due(self._plan, now, self._told))
+        if found:  # remembered before it is told: should telling fail, it must not fail every second
+            self._told |= {notice for notice in reminders.missed(self._plan, now) if notice.ends > now}
+            self._told = {notice for notice in self._told if notice.ends.add(hours=REMEMBERED) > now}
         for reminder in found:
             record = self._written(
                 partial(lifecycle.ban_near_expiry, track=reminder.track, policy_version=snapshot.version)
             )
             if record is not None:
                 self._courier.send(snapshot.settings.notify, letter(record, reminder))
-        if found:
-            self._told |= {notice for notice in reminders.missed(self._plan, now) if notice.ends > now}
-            self._told = {notice for notice in self._told if notice.ends.add(hours=REMEMBERED) > now}
         return bool(found)
 
     def _written(self, build: Callable[[Stamp], Record]) -> Record | None:
@@ -140,8 +142,9 @@ class Ledger:
         version = snapshot.version
         held = overrides.standing(self._overrides, now)
         standing = {run.identity: run for run in (Running(each.exemption, each.span.end) for each in held.values())}
-        ended = [run for identity, run in self._running.items() if identity not in standing]
-        started = [run for identity, run in standing.items() if identity not in self._running]
+        before, self._running = self._running, standing
+        ended = [run for identity, run in before.items() if identity not in standing]
+        started = [run for identity, run in standing.items() if identity not in before]
         for run in ended:
             last, why = self._last_words(run, now)
             self._write(
@@ -157,9 +160,7 @@ class Ledger:
             self._write(
                 partial(lifecycle.override_started, exemption=run.exemption, until=run.until, policy_version=version)
             )
-        changed = standing != self._running
-        self._running = standing
-        return changed
+        return standing != before
 
     def _last_words(self, run: Running, now: Instant) -> tuple[Running, str]:
         """An ended override as the policy has it now, and why it ended."""
@@ -223,8 +224,11 @@ class Ledger:
 
 def beside(log: Path) -> Path | None:
     """Where what was told is kept: `block.told.json` for `block.ndjson`; nowhere for a log that is no file."""
-    if log.exists() and not log.is_file():
-        return None
+    try:
+        if log.exists() and not log.is_file():
+            return None
+    except OSError:  # what is there can't be seen: then neither can it be written, and that will be told
+        pass
     return log.with_name(f"{log.stem}.told.json")
 
 

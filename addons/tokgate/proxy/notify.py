@@ -3,6 +3,7 @@
 Imports the standard library alone, so that it starts at once and can be run beside anything.
 """
 
+import http.client
 import json
 import subprocess
 import sys
@@ -56,11 +57,13 @@ def post(url: str, letter: bytes, retry_after: Sequence[float]) -> str | None:
 
     Only the host is ever named: the rest of such an address is often a secret.
     """
+    headers = {"Content-Type": "application/json", "User-Agent": "tokgate"}
+    try:
+        where = f"webhook at {urlsplit(url).hostname}"
+        request = urllib.request.Request(url, letter, headers, method="POST")
+    except ValueError:
+        return "the webhook's address is none"
     opener = urllib.request.build_opener(_NoRedirect)
-    request = urllib.request.Request(
-        url, letter, {"Content-Type": "application/json", "User-Agent": "tokgate"}, method="POST"
-    )
-    where = f"webhook at {urlsplit(url).hostname}"
     failure = ""
     for pause in (0.0, *retry_after):
         time.sleep(pause)
@@ -68,14 +71,16 @@ def post(url: str, letter: bytes, retry_after: Sequence[float]) -> str | None:
             with opener.open(request, timeout=WEBHOOK_SECONDS):
                 return None
         except urllib.error.HTTPError as error:
-            failure = f"{where} answered {error.code} {error.reason}"
+            failure = f"{where} answered {error.code}"
             error.close()
             if error.code < 500 and error.code != 429:  # asked for again it would say the same
                 break
         except urllib.error.URLError as error:
             failure = f"{where}: {error.reason}"
-        except (OSError, ValueError) as error:
+        except OSError as error:
             failure = f"{where}: {error}"
+        except (ValueError, http.client.HTTPException) as error:  # their texts may quote the address
+            failure = f"{where}: {type(error).__name__}"
     return failure
 
 
