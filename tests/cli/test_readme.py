@@ -1,0 +1,64 @@
+"""What README.md tells people to type works: command lines, the policy that it shows, links."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from tokgate.cli.main import main
+from tokgate.config.loader import load
+from tokgate.config.policy_tests import run_tests
+from tokgate.policy.snapshot import compile_policy
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """The tokgate command lines in the shell blocks, without what they are piped into."""
+    lines = [line.partition("#")[0].partition("|")[0] for block in blocks("sh") for line in block.splitlines()]
+    words = [shlex.split(line) for line in lines if "tokgate" in line]
+    return [command[1:] for command in words if Path(command[0]).name == "tokgate"]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_commands_are_understood(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """With --help behind it each command line ends well: the command exists, and so do its options' names."""
+    assert main([*command, "--help"]) == 0
+    assert command[0] in capsys.readouterr().out
+
+
+X
+
+
+def test_harmless_commands_work(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that only read do what they should with the shipped policies."""
+    monkeypatch.chdir(ROOT)
+    assert main(command) == 0
+    assert capsys.readouterr().out
+
+
+def test_the_policy_it_shows_is_valid(tmp_path: Path) -> None:
+    """No errors, and its own tests pass."""
+    (policy,) = blocks("yaml")
+    (tmp_path / "policy.yaml").write_text(policy)
+    loaded = load(tmp_path, Instant.from_utc(2023, 3, 1))
+    assert loaded.policy is not None, loaded.errors
+    assert len(loaded.tests) == 2
+    assert all(result.passed for result in run_tests(compile_policy(loaded.policy), loaded.tests))
+
+
+def test_links_lead_somewhere() -> None:
+    """Every file that it points to is there."""
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
