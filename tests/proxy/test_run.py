@@ -81,12 +81,14 @@ class Setup:
         self._check_lines = check_lines
 
     def records(self) -> list[dict[str, Any]]:
-        return self._check_lines(self.log)
+        """What the log says, but for the checkpoints, which come as time passes."""
+        return [r for r in self._check_lines(self.log) if r["event"]["action"] != "log-checkpoint"]
 
     def actions(self) -> list[str]:
         """What is in the log so far, also while it is written."""
         lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []
-        return [json.loads(line)["event"]["action"] for line in lines if line.endswith("\n")]
+        actions = [json.loads(line)["event"]["action"] for line in lines if line.endswith("\n")]
+        return [action for action in actions if action != "log-checkpoint"]
 
     @asynccontextmanager
     async def run(self, *extra: str) -> AsyncIterator[Process]:

@@ -22,6 +22,7 @@ from tokgate.blocklog.document import Record, timestamp
 from tokgate.blocklog.entries import CheckpointDue, Continuation, Entry, Left, Line
 from tokgate.blocklog.line import encode
 from tokgate.blocklog.reader import last_rotated
+from tokgate.blocklog.retention import expired
 from tokgate.blocklog.segment import Segment, Torn
 from tokgate.blocklog.signing import key_path_for
 from tokgate.blocklog.stamp import Stamp
@@ -100,6 +101,7 @@ class Appender:
             segment = None
         if segment is None:
             segment = self._open()
+            self._delete_expired()
         elif segment.changed_by_others():
             self._rewind()
             segment.end_line()
@@ -226,6 +228,22 @@ class Appender:
         self.rotations += 1
         self.leave(why)
         self._open()
+        self._delete_expired()
+
+    def _delete_expired(self) -> None:
+        """Delete the files whose time is over, and record which."""
+        days = self._sealing.retention_days if self._sealing is not None else None
+        if days is None:
+            return
+        now, names = self._stamp().at, []
+        try:
+            for path in expired(self.path, now.subtract(hours=24 * days)):
+                path.unlink()
+                names.append(path.name)
+        except OSError as error:
+            self._trouble(error)
+        if names:
+            self._waiting.append(lifecycle.log_deleted(self._stamp(), names, days))
 
     def _encode(self, segment: Segment) -> None:
         """Make lines of what fits into the file, in its order.

@@ -14,13 +14,15 @@ from tokgate.blocklog.checkpoint import Checkpoint
 from tokgate.blocklog.document import EventAction, Record
 from tokgate.blocklog.outlets import Outlet, outlet
 from tokgate.blocklog.signing import Signer
-from tokgate.policy.bans import LogSettings
+from tokgate.policy.bans import ClientsShown, LogSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealing:
-    """How a log is sealed. `key` is the private key's file (beside the log by default); `seconds` and `records` between
-    two checkpoints.
+    """How a log is kept. `key` is the private key's file, beside the log by default.
+
+    A checkpoint is due after `records` or `seconds`. Clients are named as `clients` says, with a new key every
+    `pseudonym_days`; files are deleted after `retention_days`.
     """
 
     key: Path | None = None
@@ -28,6 +30,9 @@ class Sealing:
     seconds: float = 60.0
     forward_secure: bool = False
     outlets: tuple[Outlet, ...] = ()
+    clients: ClientsShown = ClientsShown.PLAIN
+    pseudonym_days: int = 30
+    retention_days: int | None = None
 
 
 def sealing_of(settings: LogSettings) -> Sealing:
@@ -36,6 +41,9 @@ def sealing_of(settings: LogSettings) -> Sealing:
         key=None if settings.key is None else Path(settings.key),
         forward_secure=settings.forward_security,
         outlets=tuple(outlet(target) for target in settings.checkpoint_to),
+        clients=settings.clients,
+        pseudonym_days=settings.pseudonym_days,
+        retention_days=settings.retention_days,
     )
 
 

@@ -43,6 +43,7 @@ class EventAction(StrEnum):
     LOG_CONTINUED = "log-continued"
     LOG_RECOVERED = "log-recovered"
     LOG_CHECKPOINT = "log-checkpoint"
+    LOG_DELETED = "log-deleted"
 
 
 TRAFFIC: Final = frozenset(

@@ -249,6 +249,13 @@ def log_recovered(stamp: Stamp, torn: Torn) -> Record:
     return record | {"tokgate": {"torn": _torn(torn)}}
 
 
+def log_deleted(stamp: Stamp, files: Sequence[str], days: int) -> Record:
+    """Files of the log were deleted because they were older than `days`."""
+    message = f"{len(files)} {'file' if len(files) == 1 else 'files'} of the log were older than {days} days: deleted."
+    record = frame(stamp, EventAction.LOG_DELETED, message, category=("process",), kinds=("info",))
+    return record | {"tokgate": {"deleted": {"files": list(files), "days": days}}}
+
+
 def log_checkpoint(stamp: Stamp, checkpoint: Checkpoint) -> Record:
     """A signature over the record before this one, and so over everything before it."""
     message = f"Checkpoint: all up to record {checkpoint.head.sequence} of this chain is signed."

@@ -174,6 +174,7 @@ _TOKGATE: Final = _closed(
             {"file": TEXT, "records": COUNT, "bytes": COUNT, "sequence": POSITIVE, "hash": HASH}, "records", "bytes"
         ),
         "torn": _closed({"bytes": POSITIVE, "sha256": HASH, "lines": POSITIVE}, "bytes", "sha256"),
+        "deleted": _closed({"files": TEXTS, "days": POSITIVE}, "files", "days"),
         "chain": UUID,
         "checkpoint": _closed(
             {
@@ -293,5 +294,6 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.LOG_GAP,), {"event": {"outcome": "failure"}, "tokgate": {"gap": ...}}),
     ((_A.LOG_CONTINUED,), {"tokgate": {"continues": ...}}),
     ((_A.LOG_RECOVERED,), {"tokgate": {"torn": ...}}),
+    ((_A.LOG_DELETED,), {"tokgate": {"deleted": ...}}),
     ((_A.LOG_CHECKPOINT,), {"tokgate": {"checkpoint": ...}}),
 )

@@ -57,9 +57,9 @@ class Signer:
             self._key, self._epoch = read_key(path)
             return
         self._key, self._epoch = Ed25519PrivateKey.generate(), 0
-        _write(path, _pem(self._key, 0), KEY_MODE)
+        replace_file(path, _pem(self._key, 0), KEY_MODE)
         public = public_pem(self._key.public_key())
-        _write(public_path_for(path), public.encode(), PUBLIC_MODE)
+        replace_file(public_path_for(path), public.encode(), PUBLIC_MODE)
         logger.warning(
             "the block log is signed with a new key, %s; keep its public part elsewhere, to verify with:\n%s",
             path,
@@ -78,7 +78,7 @@ class Signer:
         """The log has this checkpoint on the disk: the key that it announces takes over. Raises OSError."""
         if self._next is None or checkpoint.next_key != key_text(self._next.public_key()):
             return
-        _write(self.path, _pem(self._next, self._epoch + 1), KEY_MODE)
+        replace_file(self.path, _pem(self._next, self._epoch + 1), KEY_MODE)
         self._key, self._next, self._epoch = self._next, None, self._epoch + 1
 
 
@@ -118,7 +118,7 @@ def _pem(key: Ed25519PrivateKey, epoch: int) -> bytes:
     return f"{_EPOCH}{epoch}\n".encode() + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def replace_file(path: Path, content: bytes, mode: int) -> None:
     """Replace a file as a whole, on the disk before this returns. A symbolic link in its place is replaced too."""
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")

@@ -19,8 +19,10 @@ from tokgate.blocklog.appender import Appender
 from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.health import Health, Limits
+from tokgate.blocklog.privacy import WITHHELD, Pseudonyms, disguised, prefix, secret_path_for
 from tokgate.blocklog.segment import LogLocked
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
+from tokgate.policy.bans import ClientsShown
 
 DEFAULT_LOG: Final = Path("block.ndjson")
 
@@ -94,6 +96,7 @@ class LogWriter:
             reject=self._rejected,
             sealing=self._sealing,
         )
+        self._alias: Final = self._alias_of_clients()
         self._flushes: Final[list[_Flush]] = []
         self._unsynced_since: float | None = None
         self._attest_at: float | None = None
@@ -163,6 +166,19 @@ class LogWriter:
     def _stamp(self) -> Stamp:
         return new_stamp(self._clock(), self._observer)
 
+    def _alias_of_clients(self) -> Callable[[Record], Record]:
+        """What becomes of each record before it is written, so that it names clients as it should."""
+        if self._sealing.clients is ClientsShown.PLAIN:
+            return lambda record: record
+        if self._sealing.clients is ClientsShown.PREFIX:
+            return lambda record: disguised(record, prefix)
+        device = self.path.is_symlink() or (self.path.exists() and not self.path.is_file())
+        if device and self._sealing.key is None:  # there is no place beside it for a secret
+            return lambda record: disguised(record, lambda _: WITHHELD)
+        secret = secret_path_for(self._sealing.key or self.path)
+        pseudonyms = Pseudonyms(secret, self._sealing.pseudonym_days, self._clock, self._note)
+        return lambda record: disguised(record, pseudonyms)
+
     def _wake(self) -> None:
         self._nudges.put(None)
         self._queue.put(_Wake())
@@ -209,7 +225,7 @@ class LogWriter:
                 self._pause(self._limits.linger)
             while True:
                 if isinstance(item, dict):
-                    self._appender.add(item)
+                    self._appender.add(self._alias(item))
                 elif isinstance(item, _Flush):
                     self._flushes.append(item)
                 if self._flushes or self._appender.pending >= self._limits.batch:

@@ -7,7 +7,7 @@ from typing import Final
 from tokgate.blocklog.document import EventAction
 from tokgate.blocklog.reader import Filter, client_network
 from tokgate.blocklog.writer import DEFAULT_LOG
-from tokgate.cli import log_export, log_query, log_report, log_verify
+from tokgate.cli import log_export, log_privacy, log_query, log_report, log_verify
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import settle, time_argument
 from tokgate.cli.log_summary import summarise
@@ -68,6 +68,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     for command in commands.choices.values():
         command.set_defaults(run=run)
     log_verify.add_parsers(commands)
+    log_privacy.add_parsers(commands)
 
 
 def run(args: argparse.Namespace) -> int:

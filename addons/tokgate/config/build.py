@@ -59,7 +59,12 @@ def settings(stated: Mapping[str, Any]) -> Settings:
     if "log" in values:
         log = values["log"]
         values["log"] = LogSettings(
-            checkpoint_to=tuple(dict.fromkeys(log.checkpoint_to)), key=log.key, forward_security=log.forward_security
+            clients=log.clients,
+            pseudonym_days=log.pseudonym_days,
+            retention_days=log.retention_days,
+            checkpoint_to=tuple(dict.fromkeys(log.checkpoint_to)),
+            key=log.key,
+            forward_security=log.forward_security,
         )
     return Settings(**values)
 

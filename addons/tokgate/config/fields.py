@@ -266,6 +266,14 @@ def address(value: Any) -> IPAddress:
     return parsed
 
 
+def day_count(value: Any) -> int:
+    """A number of days, from 1 to a hundred years."""
+    written = text(value)
+    if not re.fullmatch("[1-9][0-9]{0,4}", written) or int(written) > 36_500:
+        raise wrong(Code.BAD_VALUE, f"must be a number of days from 1 to 36500, not {_shown(written)}")
+    return int(written)
+
+
 def whole_path(value: Any) -> str:
     """A file by its whole path: what the current folder is when tokgate starts must not matter."""
     written = one_line(value)

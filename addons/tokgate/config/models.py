@@ -15,8 +15,10 @@ from tokgate.config.values import (
     ActionChoice,
     Cidr,
     Client,
+    ClientsShownChoice,
     Closing,
     Day,
+    DayCount,
     Days,
     EchOuterChoice,
     ExactPattern,
@@ -51,6 +53,7 @@ from tokgate.policy.bans import (
     LONGEST_OVERRIDE,
     REMINDERS,
     Action,
+    ClientsShown,
     EchOuter,
     MissingSni,
     OnError,
@@ -300,6 +303,16 @@ class NotifyModel(_Model):
 class LogModel(_Model):
     """How the block log is kept. Read when tokgate starts."""
 
+    clients: ClientsShownChoice = Field(
+        default=ClientsShown.PLAIN,
+        description="How clients are named: by address, by a keyed pseudonym, or by the network around them.",
+    )
+    pseudonym_days: DayCount = Field(
+        default=30, description="How many days a pseudonym stays the same. Default: `30`.", examples=[7]
+    )
+    retention_days: DayCount | None = Field(
+        default=None, description="After how many days rotated files are deleted. Default: never.", examples=[180]
+    )
     checkpoint_to: list[Outlet] = Field(
         default=[],
         description="Where signed checkpoints are sent besides the log, so that a tail that was cut off shows: "

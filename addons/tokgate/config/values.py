@@ -9,7 +9,7 @@ from whenever import Date, Time, Weekday
 from tokgate.config import fields, patterns
 from tokgate.config.diagnostics import Code
 from tokgate.config.suggest import listed, near
-from tokgate.policy.bans import Action, EchOuter, MissingSni, OnError, OnExpiry, Overrides, UnknownClients
+from tokgate.policy.bans import Action, ClientsShown, EchOuter, MissingSni, OnError, OnExpiry, Overrides, UnknownClients
 from tokgate.policy.decision import Response, Verdict
 from tokgate.policy.names import IPAddress
 from tokgate.policy.prefixes import IPNetwork
@@ -68,6 +68,9 @@ Day = Annotated[Date, PlainValidator(fields.date), _string(pattern=_DATE_PATTERN
 Lasting = Annotated[Duration, PlainValidator(fields.duration), _string(pattern="^[Pp]")]
 Opening = Annotated[Time, PlainValidator(fields.clock), _string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Closing = Annotated[Time, PlainValidator(fields.closing), _string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+DayCount = Annotated[
+    int, PlainValidator(fields.day_count), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 36_500})
+]
 WholePath = Annotated[str, PlainValidator(fields.whole_path), _string(pattern="^/")]
 Outlet = Annotated[str, PlainValidator(fields.outlet), _string(pattern=r"^(journald|syslog(://[^/]+)?)$")]
 Program = Annotated[list[Line], AfterValidator(fields.program)]
@@ -134,6 +137,14 @@ MissingSniChoice = Annotated[
             "The certificate that the server shows decides.",
             "It is refused.",
         ),
+    ),
+]
+ClientsShownChoice = Annotated[
+    ClientsShown,
+    _one_of(*ClientsShown),
+    _words(
+        *ClientsShown,
+        meaning=("By address.", "By a keyed pseudonym that changes with time.", "By the network around them."),
     ),
 ]
 EchOuterChoice = Annotated[

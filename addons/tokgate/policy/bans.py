@@ -134,9 +134,21 @@ class Notify:
     command: tuple[str, ...] = ()
 
 
+class ClientsShown(StrEnum):
+    """How the log names clients."""
+
+    PLAIN = "plain"
+    PSEUDONYM = "pseudonym"
+    PREFIX = "prefix"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """How the block log is kept: where its key is, and where the checkpoints go that it is signed with."""
+    """How the block log is kept: how it names clients, for how many days, how it is signed and where that is told."""
+
+    clients: ClientsShown = ClientsShown.PLAIN
+    pseudonym_days: int = 30
+    retention_days: int | None = None
 
     checkpoint_to: tuple[str, ...] = ()
     key: str | None = None
