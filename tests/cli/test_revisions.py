@@ -5,8 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from whenever import Instant
 
 from cli.command_line import POLICY, Command
+from tokgate.cli.revisions import find_revision, open_source
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -108,3 +110,22 @@ def test_a_link_out_of_the_folder(repository: Path, tokgate: Command) -> None:
     outcome = tokgate(*ASKED, "HEAD:policies")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.startswith("tokgate: HEAD:policies: ")
+
+
+def test_the_revision_of_a_version_is_found(repository: Path, tokgate: Command) -> None:
+    """The latest revision with that version, among those that changed the folder; None for what never was."""
+    now = Instant.from_utc(2023, 5, 1)
+    version = open_source("HEAD:policies", now).version
+    revision = git("rev-parse", "--short", "HEAD").strip()
+    git("commit", "--all", "--quiet", "--message", "Only log")
+    assert find_revision("policies", version, now) == f"{revision}:policies"
+    assert tokgate(*ASKED, f"{revision}:policies").out.startswith("block: ")
+    assert find_revision("policies", "0" * 12, now) is None
+    assert find_revision("nowhere", version, now) is None
+    assert find_revision(str(repository), version, now) is None
+
+
+def test_no_revision_is_found_outside_git(policies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a repository there is none, and no complaint."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(policies.parent.parent))
+    assert find_revision("policies", "0" * 12, Instant.from_utc(2023, 5, 1)) is None

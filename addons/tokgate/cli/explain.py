@@ -12,7 +12,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.instants import both, settle, time_argument
 from tokgate.cli.queries import Query, Question, answer, as_json, judge, zone_of
 from tokgate.cli.recollection import Recollection, find_event
-from tokgate.cli.revisions import SOURCE, open_source
+from tokgate.cli.revisions import SOURCE, find_revision, open_source
 from tokgate.cli.steps import step_lines, steps
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.policy.decision import Decision, Verdict
@@ -98,7 +98,9 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
         sys.stdout.write(as_json(comparison.document()) + "\n")
     else:
         zone, color = zone_of(snapshot, snapshot.membership(event.client)), wants_color(sys.stdout)
-        sys.stdout.writelines(f"{line}\n" for line in comparison.lines(options.policies))
+        known = comparison.same_policy or event.version is None
+        found = None if known else find_revision(options.policies, str(event.version), now)
+        sys.stdout.writelines(f"{line}\n" for line in comparison.lines(options.policies, found))
         sys.stdout.writelines(f"{line}\n" for line in _text(snapshot, event, decision, zone, color))
     return Exit.DONE if comparison.same_policy and comparison.agrees else Exit.FINDINGS
 

@@ -75,8 +75,11 @@ class Recollection:
         now = outcome(self.decision)
         return [key for key in _COMPARED if self.event.said(key) != now[key]]
 
-    def lines(self, source: str) -> Iterator[str]:
-        """What the log says, whether these are its policies, and where they differ; then an empty line."""
+    def lines(self, source: str, found: str | None) -> Iterator[str]:
+        """What the log says, whether these are its policies, and where they differ; then an empty line.
+
+        `found` is where the policies of the log are, if they are not those of `source`.
+        """
         event, line = self.event, self.event.line
         logged = self._logged()
         yield f"event {text_at(line.record, 'event', 'id')} [{line.file}:{line.number}]"
@@ -89,7 +92,10 @@ class Recollection:
         else:
             named, here = shown(event.version or "none"), self.snapshot.version
             yield f"policy: NOT the one that decided it: the log names {named}, {shown(source)} is {here}"
-            yield "        name the revision that was in force then: --policies REV:DIR"
+            if found is not None:
+                yield f"        that one is in git: --policies {shown(found)}"
+            else:
+                yield "        name the revision that was in force then: --policies REV:DIR"
         if self.agrees:
             yield "decided the same again:" if self.same_policy else "it decides the same:"
         else:

@@ -16,11 +16,14 @@ from whenever import Instant
 
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.policies import open_snapshot
-from tokgate.cli.terminal import shown
+from tokgate.cli.terminal import Patience, shown
+from tokgate.config.loader import load
 from tokgate.policy.snapshot import Snapshot
 
 SOURCE: Final = "DIR|REV:DIR"
 """How help calls a place that policies come from."""
+LOOKED_BACK: Final = 100
+"""Revisions that are searched for a version."""
 
 
 def open_source(source: str, now: Instant) -> Snapshot:
@@ -34,6 +37,27 @@ def open_source(source: str, now: Instant) -> Snapshot:
         return open_snapshot(path, now)
     with _checked_out(revision, folder) as (root, name), chdir(root):
         return open_snapshot(Path(name), now)
+
+
+def find_revision(source: str, version: str, now: Instant) -> str | None:
+    """Where policies of this version are: the latest of a folder's revisions that has it, as `REV:DIR`.
+
+    Looks through the last revisions that changed the folder; None when it is not among them, or there is no git.
+    """
+    if not Path(source).exists() or Path(source).is_absolute():
+        return None
+    try:
+        listed = _git("rev-list", "--abbrev-commit", f"--max-count={LOOKED_BACK}", "HEAD", "--", source).decode()
+        with Patience("looking through revisions") as show:
+            for done, revision in enumerate(listed.split()):
+                show(done, LOOKED_BACK)
+                with _checked_out(revision, source) as (root, name), chdir(root):
+                    policy = load(Path(name), now).policy
+                if policy is not None and policy.version == version:
+                    return name
+    except CommandError:  # no repository, or a revision without the folder
+        return None
+    return None
 
 
 @contextmanager
