@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from cli.command_line import Command, Outcome
 from review.logs import write
+from tokgate.cli.main import main
 
 type WriteLog = Callable[..., Path]
 
@@ -21,3 +23,16 @@ def write_log(tmp_path: Path) -> WriteLog:
         return path
 
     return write_to
+
+
+@pytest.fixture
+def tokgate(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in process."""
+
+    def run(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

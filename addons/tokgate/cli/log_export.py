@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,17 +13,17 @@ from tokgate.blocklog.reader import Filter
 from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log_query import AddSource, WantedOf
-from tokgate.cli.log_review import files_of, review_of, tell_of
+from tokgate.cli.log_review import files_of, review_of, tell_of, told_as_command_errors
 from tokgate.cli.terminal import Patience, narrate
 from tokgate.review.cef import cef_line
-from tokgate.review.compact import compact
+from tokgate.review.compact import compact, lines_of, open_log
 from tokgate.review.engine import Review, literal
 from tokgate.review.ocsf import ocsf_event
 from tokgate.review.query import EVERY_COLUMN, listing
 from tokgate.review.sources import PARQUET, LogError, compacted
 from tokgate.review.tabular import rows_as_records, write_csv
 
-FORMATS: Final = ("csv", "parquet", "cef", "ocsf")
+FORMATS: Final = ("csv", "parquet", "cef", "ocsf", "ndjson")
 
 _EPILOG: Final = """\
 examples:
@@ -32,7 +33,8 @@ examples:
   tokgate log export --format ocsf | gzip > march.ocsf.ndjson.gz
 
 csv and parquet have the columns of docs/log-queries.md; cef is ArcSight's CEF:0; ocsf is OCSF 1.8, one JSON object a
-line, without records about tokgate itself, for which its classes have no words. A file is complete or isn't there."""
+line, without records about tokgate itself, for which its classes have no words; ndjson is the lines themselves, as
+`compact` kept them, without filters. A file is complete or isn't there."""
 _COMPACT_EPILOG: Final = """\
 examples:
   tokgate log compact                               make Parquet of what was rotated away from ./block.ndjson
@@ -49,7 +51,7 @@ def add_parsers(
 ) -> None:
     """Add `export` and `compact`."""
     parser = commands.add_parser(
-        "export", help="CSV, Parquet, CEF, OCSF", description="Write the log for other systems.", epilog=_EPILOG
+        "export", help="CSV, Parquet, CEF, OCSF, NDJSON", description="Write the log for other systems.", epilog=_EPILOG
     )
     add_source(parser)
     parser.add_argument("--no-rotated", action="store_true", help="only the files named, not those rotated from them")
@@ -75,6 +77,12 @@ def export(args: argparse.Namespace, wanted: Filter) -> Exit:
     files = files_of(args.log or [Path(DEFAULT_LOG)], rotated=not args.no_rotated)
     if output is not None and any(output.exists() and output.samefile(path) for path in files):
         raise CommandError(f"{output} is the log itself", Exit.USAGE)
+    if args.format == "ndjson":
+        if wanted != Filter():
+            raise CommandError("ndjson is every line as it is: it takes no filters", Exit.USAGE)
+        with _writing_to(output) as stream, told_as_command_errors():
+            _copy_lines(files, stream)
+        return Exit.DONE
     if args.format == "parquet" and output is not None:
         _export_parquet(files, wanted, output)
         return Exit.DONE
@@ -84,6 +92,18 @@ def export(args: argparse.Namespace, wanted: Filter) -> Exit:
     if left_out:
         narrate(f"tokgate: {left_out} records about tokgate itself are not in it: OCSF's classes can't say them")
     return Exit.DONE
+
+
+def _copy_lines(files: list[Path], stream: TextIO) -> None:
+    """Bytes as they are: what is verified afterwards must not have passed through anybody's idea of text."""
+    stream.flush()
+    for path in files:
+        if path.suffix == PARQUET:
+            stream.buffer.writelines(lines_of(path))
+        else:
+            with open_log(path) as log:
+                shutil.copyfileobj(log, stream.buffer)
+    stream.buffer.flush()
 
 
 def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:

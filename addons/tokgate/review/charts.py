@@ -60,6 +60,7 @@ class _WithLanes(StackedBar):  # type: ignore[misc]
 
 def attempts_over_time(pieces: Buckets, counts: dict[str, list[int]], lanes: Sequence[Lane], description: str) -> str:
     """Events by verdict, with the phases of bans drawn in above and their edges through the bars."""
+    counts = counts or {"block": [0] * len(pieces.starts)}
     height = 300 + _LANE * len(lanes)
     highest = max((sum(column) for column in zip(*counts.values(), strict=True)), default=0) or 1
     plot = height - 45  # what margins and labels leave

@@ -86,7 +86,7 @@ def lines_of(parquet: Path) -> Iterator[bytes]:
 
 def _extent(source: Path) -> _Extent:
     lines, digest, last = 0, hashlib.sha256(), b"\n"
-    with _open(source) as stream:
+    with open_log(source) as stream:
         while chunk := stream.read(_CHUNK):
             lines += chunk.count(b"\n")
             digest.update(chunk)
@@ -145,7 +145,8 @@ def _settle(partial: Path, target: Path, before: os.stat_result) -> None:
         os.close(folder)
 
 
-def _open(path: Path) -> BinaryIO:
+def open_log(path: Path) -> BinaryIO:
+    """The bytes of a file as they were before it was packed."""
     if path.suffix == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix == ".zst":

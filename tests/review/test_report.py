@@ -1,0 +1,199 @@
+"""The report: complete, self-contained, right in its numbers, and safe whatever clients called themselves."""
+
+import re
+import shutil
+from datetime import datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from blocklog.samples import SNAPSHOT, stamp
+from builders import at
+from cli.command_line import POLICY, Command
+from review.conftest import WriteLog
+from review.logs import refusal, repeats
+from tokgate.blocklog.lifecycle import log_gap, phase_changed, started
+from tokgate.policy.timeline import transitions
+from tokgate.review.buckets import MAX_BARS, buckets
+from tokgate.review.charts import attempts_over_time
+from tokgate.review.engine import Review
+from tokgate.review.findings import find
+from tokgate.review.lanes import Lane, Stretch, lanes_of_log, lanes_of_policy
+
+MARCH = (at("2023-03-01T00:00:00Z"), at("2023-04-01T00:00:00Z"))
+
+
+@pytest.fixture
+def log(write_log: WriteLog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A client from before, one that comes back day after day, one that is new, and what tokgate says of itself."""
+    monkeypatch.chdir(tmp_path)
+    exempt = refusal("192.0.2.50", "2023-03-20T08:00:00Z")
+    exempt["event"]["action"] = "exemption-used"
+    exempt["tokgate"] |= {"verdict": "allow", "exemption": "press", "exemption_reason": "Monitoring of statements"}
+    changes = [phase_changed(stamp(change.at.format_iso()), change, "test") for change in transitions(SNAPSHOT, *MARCH)]
+    return write_log(
+        [
+            refusal("192.0.2.7") | {"@timestamp": "2023-02-20T08:00:00.000000Z"},
+            *(refusal("192.0.2.7", f"2023-03-{day:02}T08:00:00Z") for day in range(10, 15)),
+            repeats(95, "2023-03-14T08:00:01Z", "2023-03-14T08:00:50Z"),
+            refusal("192.0.2.10", "2023-03-15T08:00:00Z"),
+            exempt,
+            started(stamp("2023-03-01T00:00:00Z"), 1, SNAPSHOT.policy),
+            log_gap(stamp("2023-03-16T00:00:00Z"), 7, stamp().at, stamp().at),
+            *changes,
+            refusal("192.0.2.11", "2023-04-01T00:00:00Z"),
+        ]
+    )
+
+
+def test_findings(log: Path) -> None:
+    """Repeats add up, the period is half-open, new means never met before."""
+    with Review([log]) as review:
+        found = find(review, *MARCH)
+    assert found.events == 102
+    assert found.verdicts == {"block": 101, "allow": 1}
+    assert (found.clients, found.dropped, found.unreadable) == (3, 7, 0)
+    assert [(row["client"], row["days"], row["events"]) for row in found.offenders] == [("192.0.2.7", 5, 100)]
+    assert [row["client"] for row in found.new_clients] == ["192.0.2.10", "192.0.2.50"]
+    assert [(row["exemption"], row["events"]) for row in found.exemptions] == [("press", 1)]
+    assert [row["policy"] for row in found.policies] == ["test"]
+    assert sum(map(sum, found.over_time.values())) == found.events
+    for ranking in (found.networks, found.by_client, found.by_name, found.signals, found.visibilities):
+        assert sum(row["events"] for row in ranking.rows) + ranking.other == found.events
+
+
+class _Reader(HTMLParser):
+    """What a page would fetch or run, and which of its elements aren't closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("script", "link", "img", "iframe", "object"):
+            self.outside.append(tag)
+        self.outside += [f"{name}={value}" for name, value in attrs if name in ("src", "href") or name.startswith("on")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_complete_and_needs_nothing(log: Path, tokgate: Command) -> None:
+    """Every section, charts with words for those who can't see them, no script, nothing from the network."""
+    outcome = tokgate("log", "report", "--log", str(log), "--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html")
+    assert (outcome.code, outcome.out) == (0, "")
+    page = Path("r.html").read_text(encoding="utf-8")
+    reader = _Reader()
+    reader.feed(page)
+    assert reader.outside == []
+    assert reader.open == []
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        "Attempts over time", "Who, what and by what", "Repeated offenders", "New clients", "Exemptions used",
+        "Coverage", "Policies in force", "Method and limits",
+    ]  # fmt: skip
+    for said in (
+        "Not verified for this report", "7 records were lost", "192.0.2.7", "Monitoring of statements",
+        "has no coverage records", "<code>test</code>", 'role="img"', "ban: block",
+    ):  # fmt: skip
+        assert said in page
+    assert Path("r.html").stat().st_mode & 0o007 == 0
+
+
+def test_clients_cannot_write_into_the_page(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """Markup in names stays text, in tables and in charts."""
+    record = refusal()
+    for field in ("ban", "network", "signal"):
+        record["tokgate"][field] = '<script>alert("x")</script>'
+    record["destination"] |= {"registered_domain": "<img src=x onerror=alert(1)>"}
+    target = tmp_path / "r.html"
+    assert tokgate("log", "report", "--log", str(write_log([record])), "-o", str(target)).code == 0
+    reader = _Reader()
+    reader.feed(target.read_text(encoding="utf-8"))
+    assert reader.outside == []
+
+
+def test_phases_come_from_the_policies_where_there_are_any(log: Path, tokgate: Command, tmp_path: Path) -> None:
+    """The page says which it was."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "policy.yaml").write_text(POLICY)
+    options = ("--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html")
+    assert tokgate("log", "report", "--log", str(log), *options).code == 0
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert "spring-ban: announced" in page
+    assert "by the policy files as they were" in page
+
+
+def test_an_empty_log_gives_an_empty_report(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """No events is something to report."""
+    target = tmp_path / "r.html"
+    assert tokgate("log", "report", "--log", str(write_log([])), "-o", str(target)).code == 0
+    assert "None." in target.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [(("-o", "r.txt"), 2), (("-o", "r.html", "--from", "2023-03-02", "--to", "2023-03-02"), 2), ((), 2)],
+)
+def test_wrong_options_are_usage_errors(log: Path, tokgate: Command, options: tuple[str, ...], code: int) -> None:
+    """Told, and nothing written."""
+    assert tokgate("log", "report", "--log", str(log), *options).code == code
+    assert not Path("r.html").exists()
+
+
+def test_pdf_needs_a_browser(log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one the message says what to do instead."""
+    monkeypatch.setenv("PATH", "")
+    outcome = tokgate("log", "report", "--log", str(log), "-o", "r.pdf")
+    assert outcome.code == 3
+    assert "PDF needs Chromium" in outcome.err
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_pdf_is_the_page_on_paper(log: Path, tokgate: Command) -> None:
+    """Chromium prints it."""
+    assert tokgate("log", "report", "--log", str(log), "-o", "r.pdf").code == 0
+    assert Path("r.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_phases_are_cut_to_the_period() -> None:
+    """From a policy and from the log's changes alike; what has ended is not drawn."""
+    first, last = datetime(2023, 3, 1), datetime(2023, 3, 20)
+    (lane,) = lanes_of_policy(SNAPSHOT, first, last)
+    assert lane.ban == "ban"
+    assert lane.stretches[-1].end == last
+    day = datetime(2023, 3, 10)
+    changes = [("b", day, "block", "announced"), ("b", day + timedelta(days=2), "expired", "block")]
+    assert lanes_of_log(changes, first, last) == [
+        Lane("b", "b", (Stretch("announced", first, day), Stretch("block", day, day + timedelta(days=2))))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "unit"),
+    [(1, "hour"), (7, "hour"), (8, "day"), (186, "day"), (187, "week"), (1302, "week"), (4000, "month")],
+)
+def test_periods_are_divided_into_few_equal_pieces(days: int, unit: str) -> None:
+    """Every instant belongs to a piece, and there are never more than a page can show."""
+    start = datetime(2023, 3, 10, 12, 30)
+    pieces = buckets(start, start + timedelta(days=days))
+    assert pieces.unit == unit
+    assert pieces.starts[0] <= start
+    assert pieces.end >= start + timedelta(days=days)
+    assert len(pieces.starts) <= MAX_BARS + 2
+    assert list(pieces.starts) == sorted(set(pieces.starts))
+
+
+def test_charts_are_svg_that_says_what_it_shows() -> None:
+    """Well-formed, with the phases in it and a bar for each piece."""
+    pieces = buckets(datetime(2023, 3, 1), datetime(2023, 3, 11))
+    lane = Lane("b", "B", (Stretch("block", datetime(2023, 3, 5), datetime(2023, 3, 11)),))
+    svg = attempts_over_time(pieces, {"block": list(range(1, 11))}, [lane], "Events per day")
+    root = ElementTree.fromstring(svg)
+    assert root.get("aria-label") == "Events per day"
+    assert [node.text for node in root.iter() if node.get("class") == "said"] == ["b: block"]
+    assert sum("rect reactive" in (node.get("class") or "") for node in root.iter()) == 10
