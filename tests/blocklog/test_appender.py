@@ -258,6 +258,21 @@ def test_an_io_error_costs_no_record(path: Path, monkeypatch: pytest.MonkeyPatch
     assert lines == [b'{"n":0}', b'{"n":1}']
 
 
+def test_what_was_half_written_and_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of a record that is given up never runs into the next one: it is ended, and told of."""
+    log = Log(path, Rotation(daily=False))
+    log.appender.ready()
+    disk = Disk(monkeypatch, 3, errno.EIO)
+    with pytest.raises(OSError, match="error"):
+        log.write({"n": 0}, {"n": 1})
+    disk.room = 1 << 20
+    assert log.appender.abandon() == 2
+    log.write({"n": 2})
+    torn, told, record = path.read_bytes().splitlines()
+    assert (torn, record) == (b'{"n', b'{"n":2}')
+    assert json.loads(told)["tokgate"]["torn"]["bytes"] == 3
+
+
 def test_a_half_written_line_is_written_whole_into_another_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the file is moved away while a line is half in it, the new file gets the whole line."""
     log = Log(path)

@@ -130,9 +130,7 @@ class Appender:
         segment = self._segment
         if segment is None:
             return
-        if (
-            self._inflight and self._partial == len(self._inflight[0].data) - 1
-        ):  # the record is whole, but for its newline
+        if self._partial and self._partial == len(self._inflight[0].data) - 1:  # it lacks only its newline: it is whole
             self._account(segment, 1)
         if segment.replaced():  # else what is opened next is the same file
             self._left = Left(
@@ -150,7 +148,9 @@ class Appender:
             self._trouble(error)
 
     def abandon(self) -> int:
-        """Forget what is pending; returns how many records that were."""
+        """Forget what is pending; returns how many records that were. What is half written will be told of."""
+        if self._partial:
+            self.leave("records were given up")
         entries = [*self._waiting, *(line.entry for line in self._inflight)]
         count = sum(isinstance(entry, dict) for entry in entries)
         self._waiting.clear()

@@ -78,6 +78,7 @@ class Custody:
     def checkpoint(self, head: Head, at: str) -> Checkpoint | None:
         """A checkpoint of a head; None if there is no key to sign it."""
         if self._key is None:
+            self.attested = head.sequence
             return None
         try:
             if self._signer is None:
