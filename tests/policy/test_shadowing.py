@@ -4,11 +4,14 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from whenever import Time, Weekday
 
-from builders import CLIPS, OFFICE, ban, exemption, network, service, snapshot, wall
+from builders import CLIPS, OFFICE, at, ban, exemption, network, service, snapshot, wall
 from tokgate.policy.bans import Action, OnExpiry
-from tokgate.policy.decision import Response
+from tokgate.policy.decide import decide
+from tokgate.policy.decision import Response, Verdict
 from tokgate.policy.schedule import Window
 from tokgate.policy.shadowing import shadows
 
@@ -94,3 +97,42 @@ def test_a_hole_before_the_life_of_a_ban_does_not_count() -> None:
     """What the other ban lets pass before this one starts is not missing from this one."""
     early = exemption("early", ban="a", until=wall("2023-03-15T00:00"))
     assert found({}, {"starts": LATER}, early) == [("b", "a")]
+
+
+MOMENTS = st.sampled_from([wall("2023-03-01T00:00"), wall("2023-03-10T00:00"), wall("2023-03-26T02:30")])
+ENDS = st.sampled_from([None, wall("2023-04-10T00:00"), wall("2023-06-01T00:00")])
+WINDOWS = st.sampled_from([(), (window(),), (window("09:00", "17:00"),), (window("22:00", "06:00"),)])
+BANS = st.builds(
+    dict,
+    starts=MOMENTS,
+    expires=ENDS,
+    windows=WINDOWS,
+    action=st.sampled_from(Action),
+    on_expiry=st.sampled_from(OnExpiry),
+    networks=st.sampled_from([("office",), ("lab", "office")]),
+)
+HOLES = st.builds(
+    lambda name, of, client, until: exemption(name, ban=of, clients=(ip_network(client),), until=until),
+    st.sampled_from(["h1", "h2"]),
+    st.sampled_from(["a", "b"]),
+    st.sampled_from(["192.0.2.9/32", "192.0.2.0/28"]),
+    st.sampled_from([wall("2023-03-20T00:00"), wall("2023-07-01T00:00")]),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(BANS, BANS, BANS, st.lists(HOLES, max_size=2, unique_by=lambda hole: hole.name), st.data())
+def test_without_the_useless_nothing_changes(one: Any, other: Any, third: Any, holes: list[Any], data: Any) -> None:
+    """At no instant does any client get another verdict when a useless ban is left out."""
+    bans = [ban("a", **one), ban("b", **other), ban("c", **third)]
+    whole = snapshot(*bans, networks=(OFFICE, LAB), exemptions=tuple(holes))
+    for shadow in shadows(whole):
+        left = [each for each in bans if each.name != shadow.ban.name]
+        kept = tuple(hole for hole in holes if hole.ban != shadow.ban.name)
+        rest = snapshot(*left, networks=(OFFICE, LAB), exemptions=kept)
+        minute = data.draw(st.integers(0, 150 * 24 * 60))
+        when = at("2023-02-15T00:00Z").add(minutes=minute)
+        for client in ("192.0.2.9", "192.0.2.1", "192.0.2.77", "198.51.100.7"):
+            before, after = (decide(each, client, "clips.example.org", when) for each in (whole, rest))
+            assert before.verdict is after.verdict
+            assert before.verdict is Verdict.ALLOW or before.ban == after.ban
