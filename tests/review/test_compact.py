@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from builders import at
 from cli.command_line import Command
 from review.conftest import WriteLog
 from review.logs import refusal
 from tokgate.blocklog.line import encode
+from tokgate.blocklog.retention import expired
 from tokgate.review import compact as compacting
 from tokgate.review.compact import compact, lines_of
 from tokgate.review.sources import LogError
@@ -96,3 +98,11 @@ def test_the_lines_can_be_had_back(write_log: WriteLog, tokgate: Command, tmp_pa
     assert tokgate("log", "export", "--format", "ndjson", "--log", str(current), "-o", str(target)).code == 0
     assert target.read_bytes() == whole
     assert tokgate("log", "export", "--format", "ndjson", "--log", str(current), "--ban", "ban").code == 2
+
+
+def test_parquet_is_kept_no_longer_than_its_file(write_log: WriteLog) -> None:
+    """Retention, which promises that people are forgotten, finds Parquet too."""
+    current = write_log([refusal()])
+    made = compact(write_log([refusal()], OLD), remove=True)
+    assert list(expired(current, at("2023-03-10T22:59:59Z"))) == []
+    assert list(expired(current, at("2023-03-10T23:00:00Z"))) == [made.target]

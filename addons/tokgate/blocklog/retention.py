@@ -15,7 +15,8 @@ def expired(path: Path, before: Instant) -> Iterator[Path]:
 
     Others' names don't say when their content ends: who made them deletes them. Raises OSError.
     """
-    ours = re.compile(rf"{re.escape(path.stem)}-{_INSTANT}{re.escape(path.suffix)}(?:\.gz|\.zst)?")
+    packed = rf"(?:{re.escape(path.suffix)}(?:\.gz|\.zst)?|\.parquet)"  # the last is what `tokgate log compact` makes
+    ours = re.compile(rf"{re.escape(path.stem)}-{_INSTANT}{packed}")
     for entry in sorted(path.parent.iterdir()):
         named = ours.fullmatch(entry.name)
         if named is not None and (ended := _instant(named)) is not None and ended <= before and entry.is_file():

@@ -7,21 +7,23 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from tokgate.blocklog.reader import Filter
+from tokgate.blocklog.reader import Filter, open_log
 from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log_query import AddSource, WantedOf
 from tokgate.cli.log_review import files_of, review_of, tell_of, told_as_command_errors
 from tokgate.cli.terminal import Patience, narrate
 from tokgate.review.cef import cef_line
-from tokgate.review.compact import compact, lines_of, open_log
-from tokgate.review.engine import Review, literal
 from tokgate.review.ocsf import ocsf_event
 from tokgate.review.query import EVERY_COLUMN, listing
 from tokgate.review.sources import PARQUET, LogError, compacted
+from tokgate.review.sql import literal
 from tokgate.review.tabular import rows_as_records, write_csv
+
+if TYPE_CHECKING:
+    from tokgate.review.engine import Review
 
 FORMATS: Final = ("csv", "parquet", "cef", "ocsf", "ndjson")
 
@@ -96,6 +98,8 @@ def export(args: argparse.Namespace, wanted: Filter) -> Exit:
 
 def _copy_lines(files: list[Path], stream: TextIO) -> None:
     """Bytes as they are: what is verified afterwards must not have passed through anybody's idea of text."""
+    from tokgate.review.compact import lines_of
+
     stream.flush()
     for path in files:
         if path.suffix == PARQUET:
@@ -121,7 +125,7 @@ def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write(review: Review, form: str, stream: TextIO) -> int:
+def _write(review: "Review", form: str, stream: TextIO) -> int:
     """Returns how many records could not be said in the format."""
     answer = review.answer(listing(wide=True, limit=None))
     if form == "csv":
@@ -161,6 +165,8 @@ def _writing_to(output: Path | None) -> Iterator[TextIO]:
 
 def compact_all(args: argparse.Namespace) -> Exit:
     """Compact rotated files; one that can't be is told and left, and the exit code is 1."""
+    from tokgate.review.compact import compact  # brings DuckDB
+
     named = args.log or [Path(DEFAULT_LOG)]
     files = [path for path in files_of(named, rotated=True) if path.suffix != PARQUET and not _is_current(path, named)]
     failed = 0

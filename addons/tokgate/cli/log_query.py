@@ -13,8 +13,8 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.log_output import console_on_stdout
 from tokgate.cli.log_review import files_of, review_of, tell_of
 from tokgate.cli.terminal import Patience, narrate, shown
-from tokgate.review.engine import Answer
 from tokgate.review.query import listing
+from tokgate.review.sql import Answer
 from tokgate.review.tabular import json_lines, plain, write_csv
 
 ROWS_SHOWN: Final = 100

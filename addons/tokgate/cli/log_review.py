@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokgate.blocklog.reader import Filter, Junk
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log_output import JunkTeller, require
-from tokgate.review.engine import Review
 from tokgate.review.sources import LogError, whole_log
+
+if TYPE_CHECKING:
+    from tokgate.review.engine import Review
 
 
 def files_of(named: list[Path], *, rotated: bool) -> list[Path]:
@@ -22,8 +25,10 @@ def files_of(named: list[Path], *, rotated: bool) -> list[Path]:
 @contextmanager
 def review_of(
     files: Sequence[Path], wanted: Filter | None = None, *, also_write: Sequence[Path] = ()
-) -> Iterator[Review]:
+) -> Iterator["Review"]:
     """A review of files; what goes wrong with the log or the query is told in a line, with exit code 3."""
+    from tokgate.review.engine import Review  # brings DuckDB, which `tail` and `verify` need not wait for
+
     with told_as_command_errors(), Review(files, wanted, also_write=also_write) as review:
         yield review
 

@@ -3,22 +3,23 @@
 A Parquet file counts only after it was read back and gave the same bytes; until then it has another name.
 """
 
-import gzip
 import hashlib
 import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Final
 
 import duckdb
 
-from tokgate.blocklog.reader import MAX_LINE
+from tokgate.blocklog.reader import MAX_LINE, open_log
 from tokgate.review.columns import COLUMNS, READABLE, expression, structure
-from tokgate.review.engine import MEMORY, literal, quoted
+from tokgate.review.engine import MEMORY
 from tokgate.review.sources import LogError, compacted
+from tokgate.review.sql import literal, quoted
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -74,14 +75,33 @@ def compact(source: Path, *, remove: bool) -> Compacted:
 
 
 def lines_of(parquet: Path) -> Iterator[bytes]:
-    """The lines that a compacted file keeps, each as it was written, in their order."""
+    """The lines that a compacted file keeps, each as it was written, in their order. Raises LogError."""
+    path = _clear(parquet)
+    try:
+        with _connection() as connection:
+            cursor = connection.execute(f"SELECT line FROM read_parquet({literal(path)})")
+            while rows := cursor.fetchmany(_ROWS):
+                for (line,) in rows:
+                    yield line.encode() + b"\n"
+    except duckdb.Error as error:
+        raise LogError(f"{parquet}: {str(error).splitlines()[0]}") from error
+
+
+def _clear(path: Path) -> str:
+    """A path that DuckDB takes for nothing but itself."""
+    if any(sign in str(path.absolute()) for sign in "*?["):
+        raise LogError(f"{path}: its name would be taken for a pattern")
+    return str(path.absolute())
+
+
+@contextmanager
+def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB for one pass over one file: lines stay in their order, nothing is put aside on the disk."""
     with duckdb.connect() as connection:
-        connection.execute("SET python_enable_replacements = false")
+        for setting in ("TimeZone = 'UTC'", "python_enable_replacements = false", "temp_directory = ''"):
+            connection.execute(f"SET {setting}")
         connection.execute(f"SET memory_limit = {literal(MEMORY)}")
-        cursor = connection.execute("SELECT line FROM read_parquet(?) ORDER BY line_number", [str(parquet.absolute())])
-        while rows := cursor.fetchmany(_ROWS):
-            for (line,) in rows:
-                yield line.encode() + b"\n"
+        yield connection
 
 
 def _extent(source: Path) -> _Extent:
@@ -97,9 +117,7 @@ def _extent(source: Path) -> _Extent:
 
 
 def _write(source: Path, target: Path) -> None:
-    path = str(source.absolute())
-    if any(sign in path for sign in "*?["):
-        raise LogError(f"{source} stays as it is: its name would be taken for a pattern")
+    path = _clear(source)
     compression = {".gz": "gzip", ".zst": "zstd"}.get(source.suffix, "none")
     parsed = f"from_json(CASE WHEN json_valid(line) THEN line END, {literal(json.dumps(structure()))})"
     columns = ", ".join(f"{expression(column)} AS {quoted(column.name)}" for column in COLUMNS)
@@ -109,10 +127,7 @@ def _write(source: Path, target: Path) -> None:
         f"delim = '\x01', quote = '', escape = '', new_line = '\\n', compression = '{compression}', "
         f"null_padding = false, max_line_size = {2 * MAX_LINE}, parallel = false)"
     )
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET python_enable_replacements = false")
-        connection.execute(f"SET memory_limit = {literal(MEMORY)}")
+    with _connection() as connection:
         connection.execute(
             f"COPY (SELECT {columns}, {READABLE} AS readable, line_number, line FROM "
             f"(SELECT unnest({parsed}), line_number, line FROM "
@@ -143,12 +158,3 @@ def _settle(partial: Path, target: Path, before: os.stat_result) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def open_log(path: Path) -> BinaryIO:
-    """The bytes of a file as they were before it was packed."""
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if path.suffix == ".zst":
-        return cast(BinaryIO, zstd.open(path, "rb"))
-    return path.open("rb")

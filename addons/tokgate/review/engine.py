@@ -2,9 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -14,10 +13,7 @@ from tokgate.blocklog.reader import MAX_LINE, Filter, Junk, Line, read
 from tokgate.review.columns import COLUMNS, READABLE, Column, expression, structure
 from tokgate.review.conditions import MACROS, conditions
 from tokgate.review.sources import LogError, Source
-
-type Progress = Callable[[int, int], None]
-"""Told (done, total), in any unit."""
-type Row = tuple[Any, ...]
+from tokgate.review.sql import Answer, Progress, Row, literal, quoted
 
 MEMORY: Final = "1GB"
 """What DuckDB may keep in memory; beyond that it uses a temporary folder."""
@@ -33,15 +29,6 @@ _CLOSED: Final = (
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Rows as they come; nothing is read before they are asked for."""
-
-    columns: tuple[str, ...]
-    types: tuple[str, ...]
-    rows: Iterator[Row]
 
 
 class Review:
@@ -197,7 +184,9 @@ class Review:
                 for line in read([source.path]):
                     if isinstance(line, Line):
                         stream.write(line.raw + b"\n")
-                    elif line.size == 0:
+                    elif line.size:
+                        stream.write(b"?\n")  # as unreadable as it was, and the lines after it keep their numbers
+                    else:
                         junk = Junk(source.shown, line.number, 0, line.problem)
             if junk is None:
                 rescued.unlink()
@@ -213,11 +202,6 @@ class Review:
     def _remove(self) -> None:
         self._worker.shutdown(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def literal(text: str) -> str:
-    """Text as an SQL literal, for the few places that take no parameter; only names of files come here."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _views(connection: duckdb.DuckDBPyConnection, sources: Sequence[Source], wanted: str) -> Iterator[str]:
@@ -260,11 +244,6 @@ def _type(kind: Any) -> str:
     if isinstance(kind, str):
         return kind
     return f"STRUCT({', '.join(f'{quoted(key)} {_type(inner)}' for key, inner in kind.items())})"
-
-
-def quoted(name: str) -> str:
-    """A column's name in SQL."""
-    return f'"{name}"'
 
 
 def _words(error: duckdb.Error) -> str:

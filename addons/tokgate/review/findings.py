@@ -10,7 +10,8 @@ from whenever import Instant
 
 from tokgate.review.buckets import Buckets, buckets
 from tokgate.review.conditions import utc_text
-from tokgate.review.engine import Progress, Review
+from tokgate.review.engine import Review
+from tokgate.review.sql import Progress
 from tokgate.review.summary import ABSENT
 
 TOP: Final = 15

@@ -3,7 +3,7 @@
 from typing import Final
 
 from tokgate.review.columns import COLUMNS
-from tokgate.review.engine import quoted
+from tokgate.review.sql import quoted
 
 SHOWN: Final = ("time", "events", "verdict", "action", "client", "name", "network", "ban", "signal")
 """The columns that fit a terminal."""

@@ -8,11 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tokgate.blocklog.document import EventAction
 from tokgate.blocklog.reader import Junk
-from tokgate.review.engine import Progress, Review, quoted
+from tokgate.review.sql import Progress, quoted
+
+if TYPE_CHECKING:
+    from tokgate.review.engine import Review
 
 ABSENT: Final = "-"
 
@@ -79,7 +82,7 @@ _GAP: Final = f"\"action\" = '{EventAction.LOG_GAP}'"
 
 
 def summarise(
-    review: Review, *, tables: Iterable[By] = tuple(By), top: int | None = None, told: int = 0,
+    review: "Review", *, tables: Iterable[By] = tuple(By), top: int | None = None, told: int = 0,
     progress: Progress | None = None,
 ) -> Summary:  # fmt: skip
     """Read the log once; each table is cut to its `top` most frequent rows. Places of `told` unreadable lines."""
@@ -106,7 +109,7 @@ def summarise(
     )
 
 
-def _count_combinations(review: Review, progress: Progress | None) -> None:
+def _count_combinations(review: "Review", progress: Progress | None) -> None:
     """The one pass over the files: how often each combination of keys occurs. All tables are made of that."""
     keys = ", ".join(quoted(_COLUMN[by]) for by in _KEYS)
     review.do(
@@ -118,7 +121,7 @@ def _count_combinations(review: Review, progress: Progress | None) -> None:
     )
 
 
-def _table(review: Review, by: By, top: int | None) -> Table:
+def _table(review: "Review", by: By, top: int | None) -> Table:
     parts = _ATTEMPT if by is By.ATTEMPT else (by,)
     keys = ", ".join(f"coalesce({quoted(_COLUMN[part])}, '{ABSENT}') AS {quoted(part.value)}" for part in parts)
     grouped = (

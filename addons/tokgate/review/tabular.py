@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final, TextIO
 from uuid import UUID
 
-from tokgate.review.engine import Answer, Row
+from tokgate.review.sql import Answer, Row
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """How a spreadsheet recognises something to compute (https://owasp.org/www-community/attacks/CSV_Injection)."""
