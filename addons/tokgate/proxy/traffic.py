@@ -23,6 +23,7 @@ from tokgate.policy.bans import OnError
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.proxy import page, requests
+from tokgate.proxy.adoption import GateInstance
 from tokgate.proxy.guard import OriginCertificate
 from tokgate.proxy.notice import notice_of
 from tokgate.proxy.relay import Refusal, Relay
@@ -110,7 +111,8 @@ class Traffic:
         if self.enforcer is None:
             client.error = UNCONFIGURED
             return
-        self.visits.begin(client, Wires(self.place.connections().get(client.id)))
+        visit = self.visits.begin(client, Wires(self.place.connections().get(client.id)))
+        visit.connect = GateInstance.asked.get(client.id)
         if isinstance(client.proxy_mode, TransparentMode) and self._dialled_directly(client):
             self.enforcer.counters.loops += 1
             client.error = "nothing was redirected here: this port is for redirected connections only"
