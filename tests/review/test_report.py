@@ -9,12 +9,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from blocklog.samples import SNAPSHOT, stamp
+from blocklog.samples import OBSERVER, SNAPSHOT, stamp
 from builders import at
 from cli.command_line import POLICY, Command
 from review.conftest import WriteLog
 from review.logs import refusal, repeats
+from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.lifecycle import log_gap, phase_changed, started
+from tokgate.blocklog.line import encode
+from tokgate.blocklog.writer import LogWriter
 from tokgate.policy.timeline import transitions
 from tokgate.review.buckets import MAX_BARS, buckets
 from tokgate.review.charts import attempts_over_time
@@ -197,3 +200,36 @@ def test_charts_are_svg_that_says_what_it_shows() -> None:
     assert root.get("aria-label") == "Events per day"
     assert [node.text for node in root.iter() if node.get("class") == "said"] == ["b: block"]
     assert sum("rect reactive" in (node.get("class") or "") for node in root.iter()) == 10
+
+
+def test_the_chain_is_verified_if_asked(tmp_path: Path, tokgate: Command) -> None:
+    """Sound, broken, and a log without chain each have their sentence; a broken one is exit code 1."""
+    path, target = tmp_path / "block.ndjson", str(tmp_path / "r.html")
+    writer = LogWriter(path, OBSERVER, Sealing())
+    writer.start()
+    for day in range(10, 14):
+        writer.put(refusal(moment=f"2023-03-{day}T11:00:00Z"))
+    assert writer.close(10)
+    arguments = ("log", "report", "--log", str(path), "-o", target, "--verify")
+    assert tokgate(*arguments).code == 0
+    assert "nothing changed, missing or moved" in Path(target).read_text(encoding="utf-8")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:1], *lines[2:]]))
+    assert tokgate(*arguments).code == 1
+    assert "BROKEN" in Path(target).read_text(encoding="utf-8")
+    path.write_bytes(encode(refusal()))
+    assert tokgate(*arguments).code == 0
+    assert "the log has no chain" in Path(target).read_text(encoding="utf-8")
+
+
+def test_coverage_is_added_up_where_the_log_has_it(write_log: WriteLog) -> None:
+    """By network and visibility; what has another shape is left out."""
+    hour = started(stamp("2023-03-10T00:00:00Z"), 1, SNAPSHOT.policy)
+    covered = {"office": {"sni": 90, "none": 10}, "bent": 7}
+    records = [hour | {"tokgate": {"coverage": covered}}, hour | {"tokgate": {"coverage": covered}}, refusal()]
+    with Review([write_log(records)]) as review:
+        found = find(review, *MARCH)
+    assert [(row["network"], row["visibility"], row["connections"]) for row in found.coverage] == [
+        ("office", "none", 20),
+        ("office", "sni", 180),
+    ]
