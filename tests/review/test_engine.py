@@ -118,3 +118,17 @@ def test_a_log_is_its_files_and_never_a_file_twice(tmp_path: Path) -> None:
         "block-20230309T000000.000000Z.ndjson.zst", "block.ndjson",
     ]  # fmt: skip
     assert whole_log([tmp_path / "block.ndjson"], rotated=False) == [tmp_path / "block.ndjson"]
+
+
+def test_ctrl_c_ends_a_long_query_and_cleans_up(log: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At once, not when DuckDB is done, and without a trace of its own."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Review([log]) as review:
+        review.one("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b", progress=interrupted)
+    assert list(temporary.iterdir()) == []

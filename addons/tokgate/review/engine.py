@@ -65,8 +65,10 @@ class Review:
 
     def close(self) -> None:
         """Let go of everything, temporary files too."""
-        self._connection.close()
-        self._remove()
+        try:
+            self._connection.close()
+        finally:
+            self._remove()
 
     def shown(self, path: str) -> str:
         """The name by which the user knows a file of the column `file`."""
@@ -163,6 +165,7 @@ class Review:
                         progress(max(0, round(self._connection.query_progress() * 10)), 1000)
         except KeyboardInterrupt:
             self._connection.interrupt()
+            running.exception()  # a connection can't be closed while it works
             raise
 
     def _rows(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[Row]:
