@@ -106,3 +106,14 @@ def test_parquet_is_kept_no_longer_than_its_file(write_log: WriteLog) -> None:
     made = compact(write_log([refusal()], OLD), remove=True)
     assert list(expired(current, at("2023-03-10T22:59:59Z"))) == []
     assert list(expired(current, at("2023-03-10T23:00:00Z"))) == [made.target]
+
+
+def test_unreadable_lines_keep_their_places(write_log: WriteLog, tokgate: Command) -> None:
+    """Told from Parquet as from the file that it was made of."""
+    path = write_log([refusal(), b"junk\n", refusal(), b"[1]\n"], OLD)
+    target = compact(path, remove=True).target
+    outcome = tokgate("log", "summary", "--json", "--log", str(target))
+    assert outcome.err == (
+        f"tokgate: {target}:2: not a record (5 bytes)\ntokgate: {target}:4: not a record (4 bytes)\n"
+    )
+    assert '"unreadable": 2' in outcome.out

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -12,7 +13,7 @@ import duckdb
 from tokgate.blocklog.reader import MAX_LINE, Filter, Junk, Line, read
 from tokgate.review.columns import COLUMNS, READABLE, Column, expression, structure
 from tokgate.review.conditions import MACROS, conditions
-from tokgate.review.sources import LogError, Source
+from tokgate.review.sources import PARQUET, LogError, Source
 from tokgate.review.sql import Answer, Progress, Row, literal, quoted
 
 MEMORY: Final = "1GB"
@@ -102,13 +103,18 @@ class Review:
 
     def unreadable(self, files: Iterable[str], limit: int) -> Iterator[Junk]:
         """The first `limit` lines of files that hold no record, with their places."""
-        for file in files:
-            for line in read([Path(file)]):
-                if isinstance(line, Junk):
-                    yield Junk(self.shown(line.file), line.number, line.size, line.problem)
-                    limit -= 1
-                if limit <= 0:
-                    return
+        found = (junk for file in files for junk in self._junk_in(file, limit))
+        yield from islice(found, limit)
+
+    def _junk_in(self, file: str, limit: int) -> Iterator[Junk]:
+        if file.endswith(PARQUET):
+            sql = f"SELECT line_number, strlen(line) FROM read_parquet({literal(file)}) WHERE NOT readable"
+            for number, size in self.answer(f"{sql} ORDER BY 1 LIMIT ?", [limit]).rows:
+                yield Junk(self.shown(file), number, size + 1, "not a record")
+            return
+        for line in read([Path(file)]):
+            if isinstance(line, Junk):
+                yield Junk(self.shown(line.file), line.number, line.size, line.problem)
 
     def _source(self, number: int, path: Path) -> Source:
         """A file as DuckDB can be told of it: names that it would take for a pattern get another."""
