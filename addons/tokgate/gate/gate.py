@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from select import EPOLLEXCLUSIVE, EPOLLIN
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, SocketType
 from typing import Final, Protocol
 
@@ -48,7 +49,7 @@ from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloBuffer
 from tokgate.wire.ech import is_ech_outer
 from tokgate.wire.http_start import looks_like_http
 
-ACCEPTS: Final = 64
+ACCEPTS: Final = 32
 """Connections taken from a listener at a time."""
 _HANDSHAKE: Final = 22
 """The content type with which a TLS connection begins (RFC 8446 §5.1)."""
@@ -108,7 +109,8 @@ class Gate(Relay):
         """Accept from a listener from now on."""
         descriptor = listener.socket.fileno()
         self.listeners[descriptor] = listener
-        self.epoll.register(descriptor, 1)  # level: what is left over is told again
+        # Level, so that what is left over is told again; exclusive, so that of several gates one is woken.
+        self.epoll.register(descriptor, EPOLLIN | EPOLLEXCLUSIVE)
 
     def accept(self, listener: Listener) -> None:
         """Take what has come, up to a bound, and look at each at once: mostly its first bytes are there."""

@@ -57,7 +57,7 @@ class NoDestinationError(OSError):
 
 
 def listen(host: str, port: int, entry: Entry) -> Listener:
-    """Open a listener that shares its port with other gates (SO_REUSEPORT) and accepts without blocking.
+    """Open a listener that accepts without blocking; gates that inherit it share its queue.
 
     IPv6 listeners take IPv6 only, so that a client's address is never IPv4-mapped.
 
@@ -69,7 +69,6 @@ def listen(host: str, port: int, entry: Entry) -> Listener:
     sock = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Inherited by accepted sockets: what they exchange is small and must not wait for more.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if entry is not Entry.EXPLICIT:  # a client of an explicit proxy speaks first too, but may think for long

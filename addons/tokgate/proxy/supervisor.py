@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 30.0
 """Seconds before a process that keeps dying is started again: doubled each time, from the first to the longest."""
-STEADY: Final = 30.0
+STEADY: Final = 10.0
 """Seconds after which a process that lives counts as well again."""
 READY: Final = 5.0
 """Seconds that new gates have to report before the old ones are retired all the same."""
@@ -113,7 +113,7 @@ class Supervisor:
         self._observer: Final = this_observer()
         self._children: Final[dict[int, Child]] = {}
         self._health: Final[dict[tuple[Role, int], Health]] = {}
-        self._listeners: Final[list[tuple[Listener, ...]]] = []
+        self._listeners: Final[list[Listener]] = []
         self._records_in, self._records_out = channel.channel()
         self._openers_in, self._openers_out = handover.channel()
         self._reports_in, self._reports_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -156,21 +156,14 @@ class Supervisor:
     # -- starting
 
     def _listen(self) -> None:
-        """One listener for each gate and endpoint; kept open here, so that none is lost with a gate."""
-        ports: dict[Endpoint, int] = {}
-        for _ in range(self._options.workers):
-            opened = []
-            for endpoint in self._options.endpoints:
-                try:
-                    listener = listen(endpoint.host, ports.get(endpoint, endpoint.port), endpoint.entry)
-                except OSError as error:
-                    if not endpoint.optional:
-                        raise
-                    logger.warning("not listening on %s: %s", endpoint.host, error)
-                    continue
-                ports[endpoint] = listener.port
-                opened.append(listener)
-            self._listeners.append(tuple(opened))
+        """Open the listeners. All gates share each: while one is being replaced, the others take its clients."""
+        for endpoint in self._options.endpoints:
+            try:
+                self._listeners.append(listen(endpoint.host, endpoint.port, endpoint.entry))
+            except OSError as error:
+                if not endpoint.optional:
+                    raise
+                logger.warning("not listening on %s: %s", endpoint.host, error)
 
     def _start(self, role: Role, slot: int, *, waits: bool = False) -> None:
         """Fork a child; in it, never return."""
@@ -196,9 +189,8 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # also through an exec, until there is a handler for it
         os.setpgid(0, 0)  # what the terminal sends is for the supervisor, which tells us in its own way
         os.close(self._lifeline_in)
-        for other, listeners in enumerate(self._listeners):  # a port is closed only when nobody holds it open
-            if role is not Role.GATE or other != slot:
-                _close(listeners)
+        if role is not Role.GATE:  # a port is closed only when nobody holds it open
+            _close(self._listeners)
         observer = this_observer(f"{role.value}-{slot}")
         if role is Role.COLLECTOR:
             self._records_in.close()
@@ -213,7 +205,7 @@ class Supervisor:
         options = self._options
         return Inheritance(
             snapshot=self._holder.snapshot,
-            listeners=self._listeners[slot],
+            listeners=tuple(self._listeners),
             records=self._records_in,
             openers=self._openers_in,
             reports=self._reports_in,
@@ -249,7 +241,7 @@ class Supervisor:
 
     def _announce(self) -> None:
         proxy = None
-        for listener in self._listeners[0]:
+        for listener in self._listeners:
             where = dialled(*listener.socket.getsockname()[:2])
             self._say(f"gate: {listener.entry.value} clients on {where}")
             if listener.entry is Entry.EXPLICIT:
@@ -398,8 +390,7 @@ class Supervisor:
     def _end(self, reason: str) -> int:
         """Ask everyone to drain, wait, then insist; the collector ends last, when nobody sends any more."""
         self._say(f"{reason}: draining for at most {self._options.drain:g} s")
-        for listeners in self._listeners:
-            _close(listeners)
+        _close(self._listeners)
         self._tell(signal.SIGTERM, Role.GATE, Role.OPENER)
         give_up = time.monotonic() + self._options.drain + 1.0
         carriers = self._carriers()
