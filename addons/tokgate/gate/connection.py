@@ -1,7 +1,7 @@
 """One client connection on its way through the gate, and the directions of it that carry more than a packet."""
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from tokgate.gate.sockets import Address, Listener, Socket
 
@@ -20,6 +20,15 @@ class State(IntEnum):
     PARTING = 4
     """Refused; our side is closed, and what the client still sends is thrown away."""
     CLOSED = 5
+
+
+# By themselves, for the hot path: a global is found quicker than a member of a class.
+GREETING: Final = State.GREETING
+WAITING: Final = State.WAITING
+CONNECTING: Final = State.CONNECTING
+OPEN: Final = State.OPEN
+PARTING: Final = State.PARTING
+CLOSED: Final = State.CLOSED
 
 
 class Connection:

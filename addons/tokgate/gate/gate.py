@@ -28,7 +28,7 @@ from tokgate.gate.admission import (
     needs_certificate,
     observe,
 )
-from tokgate.gate.connection import Connection, State
+from tokgate.gate.connection import CONNECTING, GREETING, OPEN, PARTING, Connection
 from tokgate.gate.enforcer import Enforcer
 from tokgate.gate.explicit import ExplicitFront
 from tokgate.gate.relay import DONT_WAIT, Relay
@@ -44,6 +44,7 @@ from tokgate.gate.sockets import (
 )
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Response, Signal, Verdict
+from tokgate.policy.services import NO_MATCH
 from tokgate.wire.alert import Alert
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloBuffer, looks_like_tls, read_client_hello
 from tokgate.wire.ech import is_ech_outer
@@ -221,9 +222,10 @@ class Gate(Relay):
         if decision.verdict is Verdict.ALLOW:
             if decision.response is not None or decision.exemption is not None or (hello.ech and is_ech_outer(hello)):
                 return False
-            signal = Signal.ADDRESS if connection.tunnel is None else Signal.HTTP_HOST
-            other = decide(snapshot, peer, destination[0], at, signal)
-            if other.verdict is not Verdict.ALLOW or other.exemption is not None:
+            if connection.tunnel is None:
+                if snapshot.services.match_unusual(destination[0]) is not NO_MATCH:
+                    return False  # an address of somebody's own may be under a ban whatever the name says
+            elif decide(snapshot, peer, destination[0], at, Signal.HTTP_HOST).verdict is not Verdict.ALLOW:
                 return False
             self.allowed[decision.network] += 1
             self.connect(connection, destination)
@@ -325,7 +327,7 @@ class Gate(Relay):
         """Wait for the destination to answer."""
         connection.server = server
         connection.server_fd = server.fileno()
-        connection.state = State.CONNECTING
+        connection.state = CONNECTING
         connection.deadline = self.now + self.limits.connecting
         self.watch_server(connection)
 
@@ -338,7 +340,7 @@ class Gate(Relay):
             self.explicit.connected(connection)
         else:
             self.open(connection)
-        if event & ~4 and connection.state in (State.OPEN, State.GREETING):  # it spoke first, or ended at once
+        if event & ~4 and connection.state in (OPEN, GREETING):  # it spoke first, or ended at once
             self.server_event(connection, event)
 
     def _unreachable(self, connection: Connection) -> None:
@@ -359,7 +361,7 @@ class Gate(Relay):
             self.close(connection)
             return
         self.drop_server(connection)
-        connection.state = State.PARTING
+        connection.state = PARTING
         connection.deadline = self.now + self.limits.parting
         self.watch_greeting(connection)
         self.epoll.modify(connection.client_fd, 1 | 0x2000 | 1 << 31)  # an edge anew
@@ -375,12 +377,12 @@ class Gate(Relay):
 
     def overdue(self, connection: Connection) -> None:
         """A deadline has passed, or nothing has moved for too long."""
-        if connection.state is State.GREETING and connection.tunnel is not None and connection.deadline:
+        if connection.state is GREETING and connection.tunnel is not None and connection.deadline:
             self.explicit.lose_patience(connection)
             return
-        if connection.state is State.GREETING:
+        if connection.state is GREETING:
             self.enforcer.counters.timeouts += 1
-        if connection.state is State.CONNECTING:
+        if connection.state is CONNECTING:
             self._unreachable(connection)
         else:
             self.close(connection)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
-from tokgate.gate.connection import Connection, State
+from tokgate.gate.connection import CLOSED, CONNECTING, GREETING, OPEN, PARTING, WAITING, Connection
 from tokgate.gate.sockets import Listener, Socket
 
 EVENTS: Final = 512
@@ -97,7 +97,7 @@ class Poller:
             connection = table.get(descriptor)
             if connection is not None:
                 state = connection.state
-                if state is State.OPEN:
+                if state is OPEN:
                     if descriptor == connection.client_fd:
                         self.client_event(connection, event)
                     else:
@@ -121,19 +121,19 @@ class Poller:
     def _early(self, connection: Connection, descriptor: int, event: int) -> None:
         """An event of a connection that isn't open yet, or not any more."""
         state = connection.state
-        if state is State.CONNECTING:
+        if state is CONNECTING:
             if descriptor == connection.server_fd:
                 self.connected(connection, event)
             elif event & 8:  # the client broke off; an ordinary end is passed on once there is somebody to tell
                 self.close(connection)
-        elif state is State.GREETING:
+        elif state is GREETING:
             if descriptor == connection.client_fd:
                 self.greet(connection)
             else:  # in a tunnel the destination may speak first
                 self.server_event(connection, event)
-        elif state is State.PARTING:
+        elif state is PARTING:
             self._throw_away(connection)
-        elif state is State.WAITING and event & 8:
+        elif state is WAITING and event & 8:
             self.close(connection)
 
     def _throw_away(self, connection: Connection) -> None:
@@ -154,7 +154,7 @@ class Poller:
         self._next_sweep = self.now + SWEEP_SECONDS
         quiet_since = self.now - self.idle_seconds
         for looked, connection in enumerate(self._sweep, 1):
-            if connection.state is not State.CLOSED and (
+            if connection.state is not CLOSED and (
                 self.now >= connection.deadline if connection.deadline else connection.seen < quiet_since
             ):
                 self.overdue(connection)
@@ -206,9 +206,9 @@ class Poller:
 
     def close(self, connection: Connection) -> None:
         """End a connection, at the end of this batch. May be called again."""
-        if connection.state is State.CLOSED:
+        if connection.state is CLOSED:
             return
-        connection.state = State.CLOSED
+        connection.state = CLOSED
         self.connections.pop(connection.client_fd, None)
         self._dead.append(connection.client)
         if connection.server is not None:

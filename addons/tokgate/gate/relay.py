@@ -11,7 +11,7 @@ from collections import deque
 from socket import SHUT_WR
 from typing import Final
 
-from tokgate.gate.connection import Connection, Half, State
+from tokgate.gate.connection import CLOSED, OPEN, Connection, Half
 from tokgate.gate.poller import Poller
 from tokgate.gate.sockets import Socket, reset_on_close
 
@@ -89,7 +89,7 @@ class Relay(Poller):
 
     def open(self, connection: Connection) -> None:
         """The destination answered: send what was held, and listen to the client from now on."""
-        connection.state = State.OPEN
+        connection.state = OPEN
         connection.deadline = 0.0
         held, connection.held, connection.greeting = connection.held, b"", None
         sent = 0
@@ -231,7 +231,7 @@ class Relay(Poller):
 
     def reset(self, connection: Connection, other: Socket) -> None:
         """One side broke off: break off towards the other as well."""
-        if connection.state is not State.CLOSED and other is not None:
+        if connection.state is not CLOSED and other is not None:
             reset_on_close(other)
         self.close(connection)
 

@@ -152,7 +152,8 @@ class ServiceIndex:
             regexes.Compile()
             self._regex = regexes
         self._addresses: Final = PrefixTable(addresses, self._by_address)
-        self._match_otherwise: Final = lru_cache(maxsize=8192)(self._match_unusual)
+        self.match_unusual: Final = lru_cache(maxsize=8192)(self._match_unusual)
+        """`match` for what is known to be no canonical name, such as an address: remembered, so all the quicker."""
 
     def _add_name(self, pattern: NamePattern, hit: Hit) -> None:
         node = self._names
@@ -167,7 +168,7 @@ class ServiceIndex:
 
     def match(self, host: str) -> Match:
         """The services that a host (any spelling, or an address literal) belongs to."""
-        return self._match_name(host) if is_canonical(host) else self._match_otherwise(host)
+        return self._match_name(host) if is_canonical(host) else self.match_unusual(host)
 
     def _match_unusual(self, host: str) -> Match:
         """Whatever is not a canonical name already: addresses above all, asked for again and again."""
