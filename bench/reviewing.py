@@ -1,6 +1,6 @@
 """How long the review of a large log takes: writes one, then summarises, compacts and summarises it again.
 
-    python bench/review.py [--events 10000000] [--clients 5000] [--folder /tmp] [--keep]
+    python bench/reviewing.py [--events 10000000] [--clients 5000] [--folder /tmp] [--keep]
 
 Records are tokgate's own, unfolded: every event is a line of some 1.9 kB, so ten million need 19 GB for the time being.
 CPU time is what the machine's other work can't change; wall time is on whatever cores are free.
