@@ -18,7 +18,7 @@ from hello_builder import ech, hello_for
 from builders import at, ban, exemption
 from tokgate.gate.connection import Connection
 from tokgate.gate.gate import Limits
-from tokgate.gate.sockets import Entry, NoDestinationError, listen, original_destination
+from tokgate.gate.sockets import Entry, NoDestinationError, acceptor, listen, original_destination
 from tokgate.policy.bans import EchOuter, OnError
 from tokgate.policy.decision import Response
 from tokgate.wire.alert import Alert
@@ -299,6 +299,41 @@ def _accepted(sock: Any) -> int:
         return int(sock._accept()[0])
     except BlockingIOError:
         return 0
+
+
+def test_a_bug_costs_one_connection(
+    start_gate: StartGate, start_origin: StartOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody expected is recorded and closes its connection; the next one is served."""
+    gate = start_gate(start_origin())
+    broken = monkeypatch.context()
+    with broken as patch, dial(gate.redirected) as client:
+        patch.setattr("tokgate.gate.gate.looks_like_tls", lambda data: 1 / 0)
+        client.sendall(b"\x00")
+        assert read_all(client) == b""
+    assert [r["event"]["action"] for r in gate.sink.records] == ["internal-error"]
+    with dial(gate.redirected, ALLOWED) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == ALLOWED
+    assert gate.settled()
+
+
+def test_accepting_without_the_private_accept() -> None:
+    """The public way gives the same: a descriptor and an address, or BlockingIOError."""
+
+    class Public:
+        def __init__(self, sock: Any) -> None:
+            self.fileno = sock.fileno
+
+    listener = listen("127.0.0.1", 0, Entry.EXPLICIT)
+    take = acceptor(Public(listener.socket))
+    with pytest.raises(BlockingIOError):
+        take()
+    with dial(("127.0.0.1", listener.port)) as client:
+        descriptor, address = take()
+        assert address == client.getsockname()
+        os.close(descriptor)
+    listener.socket.close()
 
 
 def test_silent_clients_are_closed(start_gate: StartGate, start_origin: StartOrigin) -> None:

@@ -1,5 +1,6 @@
 """Gates, openers and the collector under their supervisor: whatever dies or changes, clients are served."""
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tokgate.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 20.0
@@ -197,3 +200,32 @@ def test_children_end_with_their_supervisor(tmp_path: Path) -> None:
     orphaned.process.wait(DEADLINE)
     until("no process is left", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
     orphaned.origin.close()
+
+
+def test_status(running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The supervisor tells how everything is; a policy that could not be loaded needs a person."""
+    until("an opener answers", running.refuses)
+    ask = ["status", "--confdir", str(tmp_path / "keys")]
+    until("the gates have reported", lambda: _state(ask, capsys)["workers"][-1]["report"])
+    state = _state(ask, capsys)
+    assert state["ok"]
+    assert sorted(w["name"] for w in state["workers"]) == ["collector-0", "gate-0", "gate-1", "opener-0"]
+    assert [(b["ban"], b["phase"], b["networks"]) for b in state["policy"]["bans"]] == [("ban", "block", ["here"])]
+    running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
+    until("the error is told", lambda: "has errors" in running.narrated())
+    assert main(ask) == 1
+    assert "not in force" in capsys.readouterr().out
+    assert (tmp_path / "keys/control.sock").stat().st_mode & 0o077 == 0
+
+
+def _state(ask: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    main([*ask, "--json"])
+    state: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return state
+
+
+def test_no_status_without_a_tokgate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody there is exit code 3 and one line."""
+    assert main(["status", "--confdir", str(tmp_path)]) == 3
+    assert "no tokgate" in capsys.readouterr().err

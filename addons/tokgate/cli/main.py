@@ -14,7 +14,19 @@ from typing import Any, Final
 
 from tokgate.cli.exits import CommandError, Exit
 
-COMMANDS: Final = ("run", "check", "explain", "simulate", "diff", "timeline", "override", "ruleset", "schema", "log")
+COMMANDS: Final = (
+    "run",
+    "status",
+    "check",
+    "explain",
+    "simulate",
+    "diff",
+    "timeline",
+    "override",
+    "ruleset",
+    "schema",
+    "log",
+)
 """In the order of help. Each is a module of this package with `add_parser(subparsers)`, which sets `run`."""
 
 DESCRIPTION: Final = """\

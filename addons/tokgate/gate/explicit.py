@@ -42,6 +42,7 @@ class Tunnel:
     socks: bool
     addresses: Addresses = ()
     established: bool = False
+    hurried: bool = False
 
 
 class ExplicitFront:
@@ -179,8 +180,15 @@ class ExplicitFront:
 
     def lose_patience(self, connection: Connection) -> None:
         """The client waits as well: a protocol in which the server speaks first. Connect, and judge what will come."""
-        if connection.server is None:
+        tunnel: Tunnel = connection.tunnel
+        if not connection.held:
             self.try_next(connection)
+        elif not tunnel.hurried:  # it has begun to say something: it gets the time that others have
+            tunnel.hurried = True
+            connection.deadline = self._gate.now + self._gate.limits.greeting
+        else:
+            self._gate.enforcer.counters.timeouts += 1
+            self._gate.close(connection)
 
     def try_next(self, connection: Connection) -> None:
         """Connect to the next address of a destination; the last failure is told to the client."""

@@ -38,6 +38,7 @@ from tokgate.gate.sockets import (
     Listener,
     NoDestinationError,
     Socket,
+    acceptor,
     connect,
     original_destination,
     reset_on_close,
@@ -115,7 +116,7 @@ class Gate(Relay):
 
     def accept(self, listener: Listener) -> None:
         """Take what has come, up to a bound, and look at each at once: mostly its first bytes are there."""
-        take = listener.socket._accept  # private in CPython, for want of an accept that makes no Python socket
+        take = acceptor(listener.socket)
         clients, limits = self.clients, self.limits
         for _ in range(ACCEPTS):
             try:
@@ -138,14 +139,23 @@ class Gate(Relay):
                 continue
             clients[peer] = count + 1
             self.open_connections += 1
-            self.greet(Connection(client, descriptor, peer, address[1], listener, self.now))
+            connection = Connection(client, descriptor, peer, address[1], listener, self.now)
+            try:
+                self.greet(connection)
+            except Exception as error:
+                self.broken(connection, error)
+
+    def broken(self, connection: Connection, error: Exception) -> None:
+        """Record what was raised, and give the connection up: nothing of it passes undecided."""
+        self.enforcer.failed("gate", error)
+        self.close(connection)
 
     def _turn_away(self, listener: Listener) -> None:
         """Out of descriptors: give up the spare one to take a client and let it go, instead of spinning."""
         self.refused_at_limit += 1
         os.close(self._spare)
         try:
-            descriptor, _ = listener.socket._accept()
+            descriptor, _ = acceptor(listener.socket)()
             os.close(descriptor)
         except OSError:
             pass
@@ -210,9 +220,8 @@ class Gate(Relay):
             except Exception as error:  # the long way asks again, and answers for it
                 self.enforcer.failed("gate", error)
         arrival = self.arrival(connection)
-        if needs_certificate(self.enforcer, arrival, hello):
-            self.hand_over(connection, arrival, tls=True)  # to who has the time to ask the destination
-            return
+        if needs_certificate(self.enforcer, arrival, hello) and self.hand_over(connection, arrival, tls=True):
+            return  # to who has the time to ask the destination; without anyone, its address decides
         self._carry_out(connection, arrival, admit_tls(self.enforcer, arrival, hello), hello)
 
     def _takes_short_way(self, connection: Connection, name: str, destination: Address, hello: ClientHello) -> bool:

@@ -82,6 +82,10 @@ class Poller:
         """The connection's deadline has passed."""
         raise NotImplementedError
 
+    def broken(self, connection: Connection, error: Exception) -> None:
+        """Serving the connection raised what nobody expected."""
+        raise NotImplementedError
+
     idle_seconds: float
 
     # -- the loop
@@ -96,14 +100,15 @@ class Poller:
         for descriptor, event in ready:
             connection = table.get(descriptor)
             if connection is not None:
-                state = connection.state
-                if state is OPEN:
-                    if descriptor == connection.client_fd:
+                try:
+                    if connection.state is not OPEN:
+                        self._early(connection, descriptor, event)
+                    elif descriptor == connection.client_fd:
                         self.client_event(connection, event)
                     else:
                         self.server_event(connection, event)
-                else:
-                    self._early(connection, descriptor, event)
+                except Exception as error:  # a bug costs this connection, not the others' events of the batch
+                    self.broken(connection, error)
             elif descriptor in self.listeners:
                 fresh = [*(fresh or ()), self.listeners[descriptor]]
             elif descriptor in self.callbacks:

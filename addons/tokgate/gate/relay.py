@@ -176,6 +176,9 @@ class Relay(Poller):
         except OSError:
             self.reset(connection, half.sink)
             return
+        except Exception as error:
+            self.broken(connection, error)
+            return
         half.queued = True
         half.turns -= 1
         if half.turns > 0:

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -86,6 +87,24 @@ def listen(host: str, port: int, entry: Entry) -> Listener:
         sock.close()
         raise
     return Listener(sock, entry, sock.getsockname()[1], family)
+
+
+def acceptor(sock: Socket) -> Callable[[], tuple[int, Any]]:
+    """What takes a connection from a listener: its descriptor and the client's address.
+
+    CPython's private `_accept` makes no Python socket; should it go one day, the public way does the same, slower.
+    """
+    take: Callable[[], tuple[int, Any]] | None = getattr(sock, "_accept", None)
+    if take is not None:
+        return take
+
+    def accept() -> tuple[int, Any]:
+        listener = socket.socket(fileno=socket.dup(sock.fileno()))
+        with listener:
+            client, address = listener.accept()
+        return client.detach(), address
+
+    return accept
 
 
 def original_destination(sock: Socket, listener: Listener) -> Address:

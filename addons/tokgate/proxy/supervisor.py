@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -19,7 +20,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +39,9 @@ from tokgate.gate.gate import Limits
 from tokgate.gate.overview import dialled, overview
 from tokgate.gate.process import GO, RETIRE, GateProcess, Inheritance
 from tokgate.gate.sockets import Entry, Listener, listen
+from tokgate.proxy.children import Child, Health, Role, state_of
+from tokgate.proxy.control import Control
+from tokgate.proxy.keys import secure_folder
 from tokgate.proxy.ledger import Ledger
 from tokgate.proxy.reminders import Courier
 
@@ -57,14 +60,6 @@ GENERATIONS: Final = 8
 """Gates with an old policy that may go on serving their last connections; the oldest beyond are asked to drain."""
 
 
-class Role(StrEnum):
-    """What a child does."""
-
-    GATE = "gate"
-    OPENER = "opener"
-    COLLECTOR = "collector"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuperviseOptions:
     """What a person chooses. Times in seconds."""
@@ -79,27 +74,6 @@ class SuperviseOptions:
     implementer: str = ""
     mark: int | None = None
     limits: Limits = field(default_factory=Limits)
-
-
-@dataclass(slots=True)
-class Child:
-    """A running process. `slot` tells equals apart; `version` is the policy's that a gate has."""
-
-    role: Role
-    slot: int
-    pid: int
-    started: float
-    version: str
-    retired: bool = False
-    report: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Health:
-    """How often a slot's process has died lately, and when it may be started again."""
-
-    failures: int = 0
-    not_before: float = 0.0
 
 
 class Supervisor:
@@ -120,6 +94,7 @@ class Supervisor:
         self._lifeline_out, self._lifeline_in = os.pipe2(os.O_CLOEXEC)
         self._sender: Final = channel.RecordSender(self._records_in, self._observer)
         self._ledger: Final = Ledger(options.log, self._write, Courier(reaps=False))
+        self._control: Final = Control(options.confdir)
         self._signals: Final[list[int]] = []
         self._ending: str | None = None
         self._since = Instant.now()
@@ -133,6 +108,7 @@ class Supervisor:
             self._say(f"can't listen: {error}")
             return 3
         wake = self._listen_to_signals()
+        self._control.open()
         _freeze()
         self._start(Role.COLLECTOR, 0)
         for slot in range(self._options.openers):
@@ -142,9 +118,11 @@ class Supervisor:
         self._write(lambda stamp: lifecycle.started(stamp, os.getpid(), self._holder.snapshot.policy))
         self._announce()
         while self._ending is None:
-            select.select([wake, self._reports_out.fileno()], [], [], phases.nap(self._holder.snapshot, Instant.now()))
+            nap = phases.nap(self._holder.snapshot, Instant.now())
+            select.select([wake, self._reports_out.fileno(), self._control.fileno()], [], [], nap)
             self._take_signals(wake)
             self._take_reports()
+            self._control.answer(self._state)
             self._reap()
             self._restart_missing()
             self._follow_phases()
@@ -189,6 +167,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # also through an exec, until there is a handler for it
         os.setpgid(0, 0)  # what the terminal sends is for the supervisor, which tells us in its own way
         os.close(self._lifeline_in)
+        self._control.close(remove=False)
         if role is not Role.GATE:  # a port is closed only when nobody holds it open
             _close(self._listeners)
         observer = this_observer(f"{role.value}-{slot}")
@@ -319,6 +298,9 @@ class Supervisor:
             if child is not None:
                 child.report = report
 
+    def _state(self) -> dict[str, Any]:
+        return state_of(self._holder, self._children.values(), Instant.now())
+
     # -- the policy
 
     def _follow_files(self) -> None:
@@ -403,6 +385,7 @@ class Supervisor:
             _kill(child.pid, signal.SIGKILL)
         self._write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), reason))
         self._sender.close()
+        self._control.close(remove=True)
         os.close(self._lifeline_in)
         give_up = time.monotonic() + 10.0
         while self._children and time.monotonic() < give_up:
@@ -423,7 +406,16 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     except PolicyError as error:
         say(f"there is no valid policy to start with:\n{error}")
         return 1
+    secure_folder(options.confdir)
+    _raise_limit()
     return Supervisor(options, holder, say).run()
+
+
+def _raise_limit() -> None:
+    """Have as many descriptors as the system lets us: each connection takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _close(listeners: Sequence[Listener]) -> None:
