@@ -6,6 +6,7 @@ out again by the next `accept` or `connect` would receive the old connection's r
 
 import select
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
@@ -26,7 +27,7 @@ SWEEP_SIZE: Final = 4096
 second up to 80,000 entries, later beyond, and never at once."""
 
 
-class Poller:
+class Poller(ABC):
     """The table of sockets and their events. What happens to a connection is the business of those who inherit."""
 
     def __init__(self) -> None:
@@ -46,45 +47,45 @@ class Poller:
     bulk: Collection[object]
     """Directions that wait for a turn."""
 
+    @abstractmethod
     def greet(self, connection: Connection) -> None:
         """The client sent something, or ended, before it is known what it wants."""
-        raise NotImplementedError
 
+    @abstractmethod
     def client_event(self, connection: Connection, event: int) -> None:
         """An event of an open connection's client."""
-        raise NotImplementedError
 
+    @abstractmethod
     def server_event(self, connection: Connection, event: int) -> None:
         """An event of an open connection's destination."""
-        raise NotImplementedError
 
+    @abstractmethod
     def connected(self, connection: Connection, event: int) -> None:
         """The destination answered, or refused."""
-        raise NotImplementedError
 
+    @abstractmethod
     def accept(self, listener: Listener) -> None:
         """A listener has connections."""
-        raise NotImplementedError
 
+    @abstractmethod
     def serve_bulk(self) -> None:
         """One turn of bulk."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forget(self, connection: Connection) -> None:
         """Give back what a connection holds for relaying."""
-        raise NotImplementedError
 
+    @abstractmethod
     def closed(self, connection: Connection) -> None:
         """A connection was closed, whoever did it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def overdue(self, connection: Connection) -> None:
         """The connection's deadline has passed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def broken(self, connection: Connection, error: Exception) -> None:
         """Serving the connection raised what nobody expected."""
-        raise NotImplementedError
 
     idle_seconds: float
 
