@@ -200,12 +200,18 @@ async def test_port_in_use(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("mode", ["reverse:https://www.example.org", "upstream:http://proxy.example.org", "nonsense"])
-async def test_modes_that_filter_nothing(setup: Setup, mode: str) -> None:
-    """Modes with one destination for all, and unknown ones, are refused."""
+async def test_modes_that_filter_nothing(
+    setup: Setup, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modes with one destination for all, and unknown ones, are refused, and nothing is opened on the way."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     async with setup.run("--mode", mode) as process:
         assert await process.ended() == 3
 
     assert "Traceback" not in process.text
+    assert list(folder.iterdir()) == []
 
 
 async def test_log_of_another_process(setup: Setup) -> None:

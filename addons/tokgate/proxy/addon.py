@@ -54,6 +54,10 @@ _MODES: Final = (
 )
 
 
+_NOTHING: Final = ("", "")
+"""Stands for the policies and the log of a start that failed before it opened any."""
+
+
 class Log(RecordSink, Protocol):
     """Where records go, with what its keeper needs: `blocklog.writer.LogWriter`, or a way to another process's."""
 
@@ -137,8 +141,13 @@ class Tokgate:
 
     def configure(self, updated: set[str]) -> None:
         """Hold mitmproxy to what a filter needs, and open policy and log once. Raises OptionsError."""
-        refuse_forbidden(ctx.options)
-        _check_modes(ctx.options.mode)
+        try:
+            refuse_forbidden(ctx.options)
+            _check_modes(ctx.options.mode)
+        except exceptions.OptionsError:
+            if self._opened is None:
+                self._opened = _NOTHING  # mitmproxy comes back with the options of before, which nobody asked for
+            raise
         for name in insist(ctx.options):
             logger.warning("tokgate needs the option %s as %r and has set it", name, getattr(ctx.options, name))
         if updated & {"tokgate_policies", "tokgate_log"}:  # others' options come first, one by one
@@ -277,8 +286,8 @@ def _check_modes(specs: list[str]) -> None:
     for spec in specs:
         try:
             mode = mode_specs.ProxyMode.parse(spec)
-        except ValueError:
-            continue  # mitmproxy says it
+        except ValueError as error:
+            raise exceptions.OptionsError(str(error)) from error
         if not isinstance(mode, _MODES):
             raise exceptions.OptionsError(f"tokgate does not filter in mode {mode.type_name}")
 

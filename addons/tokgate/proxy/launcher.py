@@ -16,6 +16,7 @@ from mitmproxy import exceptions
 from mitmproxy.addons import core, disable_h2c, dns_resolver, errorcheck, next_layer, proxyserver
 from mitmproxy.master import Master
 from mitmproxy.options import Options
+from mitmproxy.proxy import mode_specs
 from whenever import Instant
 
 from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
@@ -155,6 +156,11 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
 
 
 def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
+    for mode in options.modes:  # before mitmproxy, which would then come back with options that nobody asked for
+        try:
+            mode_specs.ProxyMode.parse(mode)
+        except ValueError as error:
+            raise exceptions.OptionsError(str(error)) from error
     master.options.update(
         confdir=str(confdir),  # an update, not a start value: only then is the CA there before the first client
         mode=list(options.modes),
