@@ -5,16 +5,13 @@ everything sent to *both* sides is on its way, so that a client that sends all b
 """
 
 import asyncio
-import contextlib
 import socket
-import struct
 from typing import Final
 
 from mitmproxy.connection import Connection
 from mitmproxy.proxy.server import ConnectionHandler
 
-_LINGER_NOT: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER on, zero seconds: closing discards what is unsent and resets the connection."""
+from tokgate.gate.sockets import reset_on_close
 
 
 class Wires:
@@ -40,8 +37,7 @@ class Wires:
             return
         sock: socket.socket | None = io.writer.get_extra_info("socket")
         if sock is not None:
-            with contextlib.suppress(OSError):  # it is gone already
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+            reset_on_close(sock)
         io.writer.transport.abort()
 
     async def _drain_opposite(self) -> None:
