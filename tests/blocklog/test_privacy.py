@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from blocklog.samples import NOON, OBSERVER, SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.aliases import WITHHELD
 from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.lifecycle import internal_error, stopped
 from tokgate.blocklog.line import decode, encode
 from tokgate.blocklog.observation import Endpoint, Stage
 from tokgate.blocklog.privacy import (
-    WITHHELD,
     NotAHalf,
     Pseudonyms,
     Secret,

@@ -85,3 +85,36 @@ def test_the_public_key_is_found_in_the_private_one(log: Path, tokgate: Command)
     public = log.with_suffix(".pub").read_text()
     log.with_suffix(".pub").unlink()
     assert tokgate("log", "key").out == public
+
+
+def test_compacted_files_are_verified(log: Path, tokgate: Command, kept: list[str]) -> None:
+    """Where only Parquet is left, the lines that it keeps are verified, and a change in them is found in its place."""
+    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
+    writer = LogWriter(log, OBSERVER, Sealing(outlets=(kept.append,)))
+    writer.start()
+    writer.put(stopped(stamp(), 1, "SIGTERM"))
+    assert writer.close(10)
+    assert tokgate("log", "verify").err.endswith("tokgate: 10 lines, no findings\n")
+    assert tokgate("log", "compact", "--log", str(rotated)).code == 0
+    assert "10 lines, no findings" in tokgate("log", "verify").err  # what was written goes before its Parquet
+    changed = rotated.read_bytes().replace(b"SIGTERM", b"SIGKILL", 1)
+    rotated.unlink()
+    outcome = tokgate("log", "verify")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "10 lines, no findings" in outcome.err
+    parquet = rotated.with_suffix(".parquet")
+    parquet.unlink()
+    rotated.write_bytes(changed)
+    assert tokgate("log", "compact", "--remove", "--log", str(rotated)).code == 0
+    outcome = tokgate("log", "verify")
+    assert outcome.code == 1
+    assert outcome.out.startswith(f"{parquet.name}:1: the content of record 1 does not give its hash [changed]")
+
+
+def test_a_broken_parquet_file_is_told(log: Path, tokgate: Command) -> None:
+    """It is unreadable, which is a finding, and the rest is verified all the same."""
+    Path("other.parquet").write_bytes(b"PAR1 and nothing else")
+    outcome = tokgate("log", "verify", "other.parquet", str(log))
+    assert outcome.code == 1
+    assert "other.parquet:1: the rest can't be read" in outcome.out
+    assert "7 lines, 1 finding" in outcome.err

@@ -14,7 +14,7 @@ from review.conftest import WriteLog
 from review.logs import refusal, repeats, write
 from tokgate.blocklog.lifecycle import log_gap, started
 from tokgate.blocklog.observation import Stage
-from tokgate.blocklog.reader import Filter, client_network, value_at
+from tokgate.blocklog.reader import Filter, client_filter, client_network, value_at
 from tokgate.review.compact import compact
 from tokgate.review.engine import Review
 from tokgate.review.summary import By, Summary, summarise
@@ -108,6 +108,30 @@ def test_clients_are_chosen_by_address_or_prefix(write_log: WriteLog, client: st
     clients = ("192.0.2.7", "192.0.2.8", "2001:db8:1::7", "2001:db8:1:ffff::", "2001:db8:2::1")
     records = [dict(refusal(), source={"ip": ip}) for ip in clients]
     assert summary_of(write_log(records), wanted=Filter(client=client_network(client))).events == count
+
+
+@pytest.mark.parametrize(
+    ("client", "count"),
+    [
+        ("p689-abcdefghijklmnop", 1),
+        ("p690-abcdefghijklmnop", 0),
+        ("withheld", 1),
+        ("192.0.2.0/24", 1),
+        ("192.0.0.0/16", 1),
+        ("192.0.2.0/28", 0),
+        ("192.0.2.7", 0),
+        ("2001:db8::/32", 1),
+        ("2001:db8:1:1::/64", 0),
+        ("0.0.0.0/0", 1),
+    ],
+)
+def test_clients_are_chosen_by_what_stands_for_them(write_log: WriteLog, client: str, count: int) -> None:
+    """Pseudonyms as they are, prefixes by networks that hold all of them; DuckDB and the reader agree."""
+    shown = ("p689-abcdefghijklmnop", "withheld", "192.0.2.0/24", "2001:db8:1::/48")
+    records = [dict(refusal(), source={"address": word}) for word in shown]
+    wanted = Filter(client=client_filter(client))
+    assert summary_of(write_log(records), wanted=wanted).events == count
+    assert sum(wanted.accepts(record) for record in records) == count
 
 
 words = st.sampled_from(["a", "b", "c", None])

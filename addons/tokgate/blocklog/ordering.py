@@ -1,9 +1,9 @@
 """Log files in the order in which they were written, and their lines read more strictly than readers do."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from tokgate.blocklog.chain import Head, stated_head
 from tokgate.blocklog.document import Record
@@ -15,12 +15,16 @@ _LOOK_FOR_FIRST: Final = 32
 """Lines in which a file's first record must be found for the file to be put in its place among others."""
 
 
-def in_order(files: Iterable[Path]) -> list[Path]:
+type Opener = Callable[[Path], BinaryIO]
+"""Gives the octets of a log file as they were written, whatever it is packed in."""
+
+
+def in_order(files: Iterable[Path], opener: Opener = open_log) -> list[Path]:
     """Files in the order in which they were written, by chain and number. Those without any keep theirs, at the end."""
     begins: dict[str, str] = {}
     places: list[tuple[str, int, Path]] = []
     for path in files:
-        found = _first_record(path)
+        found = _first_record(path, opener)
         if found is None:
             places.append(("", 0, path))
             continue
@@ -31,16 +35,16 @@ def in_order(files: Iterable[Path]) -> list[Path]:
     return [path for _, _, path in sorted(places, key=lambda one: (one[0] == "", begins.get(one[0], ""), *one[:2]))]
 
 
-def _first_record(path: Path) -> tuple[Record, Head] | None:
-    try:
-        with open_log(path) as stream:
+def _first_record(path: Path, opener: Opener) -> tuple[Record, Head] | None:
+    with opener(path) as stream:
+        try:
             for _ in range(_LOOK_FOR_FIRST):
                 record, _ = decode_strictly(stream.readline(LONGEST_LINE))
                 head = stated_head(record) if record is not None else None
                 if record is not None and head is not None:
                     return record, head
-    except (EOFError, ValueError):
-        return None
+        except (OSError, EOFError, ValueError):  # reading it will tell
+            return None
     return None
 
 

@@ -19,16 +19,14 @@ from typing import Any, Final
 
 from whenever import Instant
 
+from tokgate.blocklog.aliases import PSEUDONYM, WITHHELD
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.signing import KeyUnusable, replace_file
 from tokgate.policy.names import parse_address
 
-WITHHELD: Final = "withheld"
-"""Stands for every client while there is no key to make pseudonyms with."""
 PREFIX_LENGTHS: Final = {4: 24, 6: 48}
 """How much of an address `prefix` keeps, by version."""
 _SECONDS_A_DAY: Final = 86_400
-_PSEUDONYM: Final = re.compile(r"p([0-9]+)-([a-z2-7]{16})")
 
 
 class NotAHalf(ValueError):
@@ -96,7 +94,7 @@ def reidentify(secret: Secret, pseudonyms: Iterable[str], among: Iterable[str]) 
     """Pseudonyms with their addresses, where that is one of `among`. Raises ValueError for what is no pseudonym."""
     wanted: dict[int, set[str]] = {}
     for pseudonym in pseudonyms:
-        found = _PSEUDONYM.fullmatch(pseudonym)
+        found = PSEUDONYM.fullmatch(pseudonym)
         if found is None:
             raise ValueError(f"{pseudonym!r} is no pseudonym")
         wanted.setdefault(int(found[1]), set()).add(pseudonym)

@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, cast
 
 from whenever import Instant
 
+from tokgate.blocklog.aliases import is_alias
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.line import decode
 from tokgate.blocklog.segment import Torn
@@ -56,11 +57,14 @@ class Junk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which records are wanted; what is None accepts all. `[since, until)` is half-open; `name` includes subdomains."""
+    """Which records are wanted; what is None accepts all. `[since, until)` is half-open; `name` includes subdomains.
+
+    `client` is a network, or a word that stands for a client where the log doesn't name its address.
+    """
 
     since: Instant | None = None
     until: Instant | None = None
-    client: IPNetwork | None = None
+    client: IPNetwork | str | None = None
     name: str | None = None
     ban: str | None = None
     action: str | None = None
@@ -91,8 +95,13 @@ class Filter:
     def _of_client(self, record: Record) -> bool:
         if self.client is None:
             return True
-        address = parse_address(str(value_at(record, "source", "ip") or ""))
-        return address is not None and address.version == self.client.version and address in self.client
+        shown = text_at(record, "source", "ip") or text_at(record, "source", "address") or ""
+        if isinstance(self.client, str):
+            return shown == self.client
+        try:  # of a log that names prefixes, those that are wholly within
+            return client_network(shown).subnet_of(self.client)  # type: ignore[arg-type]
+        except (ValueError, TypeError):  # no address, or of the other family
+            return False
 
     def _of_name(self, record: Record) -> bool:
         if self.name is None:
@@ -126,9 +135,14 @@ def instant_of(record: Record) -> Instant | None:
 
 
 def client_network(text: str) -> IPNetwork:
-    """An address or CIDR for `Filter.client`. Raises ValueError."""
+    """An address or CIDR as a network. Raises ValueError."""
     address = parse_address(text)
     return ip_network(address if address is not None else text, strict=False)
+
+
+def client_filter(text: str) -> IPNetwork | str:
+    """What a person types for `Filter.client`: an address, a CIDR, or a pseudonym. Raises ValueError."""
+    return text if is_alias(text) else client_network(text)
 
 
 def read(paths: Iterable[Path]) -> Iterator[Line | Junk]:

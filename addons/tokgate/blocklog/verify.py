@@ -13,7 +13,7 @@ from typing import Any, Final
 from tokgate.blocklog.chain import NO_HASH, Head, is_hash, proper_hash, stated_head
 from tokgate.blocklog.checkpoint import Checkpoint, checkpoint_of
 from tokgate.blocklog.document import EventAction, Record
-from tokgate.blocklog.ordering import LONGEST_LINE, decode_strictly, in_order
+from tokgate.blocklog.ordering import LONGEST_LINE, Opener, decode_strictly, in_order
 from tokgate.blocklog.reader import open_log, text_at, value_at
 
 _TICK: Final = 10_000
@@ -106,8 +106,11 @@ class _Rubble:
 class Verifier:
     """Verifies files. `trusted` is a public key as in checkpoints; None accepts the first one of each chain."""
 
-    def __init__(self, trusted: str | None = None, elsewhere: Iterable[Checkpoint] = ()) -> None:
+    def __init__(
+        self, trusted: str | None = None, elsewhere: Iterable[Checkpoint] = (), opener: Opener = open_log
+    ) -> None:
         """`elsewhere` are checkpoints that were kept off the machine; those that aren't genuine are passed over."""
+        self._opener: Final = opener
         self.chains: Final[dict[str, Chain]] = {}
         self.lines = 0
         self.unfinished: tuple[str, int] | None = None
@@ -122,9 +125,9 @@ class Verifier:
 
     def run(self, files: Iterable[Path], tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
         """All findings, in the order of the log. `tick` hears now and then how many lines were read. Raises OSError."""
-        for path in in_order(files):
+        for path in in_order(files, self._opener):
             self._first_of_file = True
-            with open_log(path) as stream:
+            with self._opener(path) as stream:
                 number = 0
                 try:
                     while raw := stream.readline(LONGEST_LINE):

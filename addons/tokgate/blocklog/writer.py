@@ -15,11 +15,12 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog import lifecycle
+from tokgate.blocklog.aliases import WITHHELD
 from tokgate.blocklog.appender import Appender
 from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.health import Health, Limits
-from tokgate.blocklog.privacy import WITHHELD, Pseudonyms, disguised, prefix, secret_path_for
+from tokgate.blocklog.privacy import Pseudonyms, disguised, prefix, secret_path_for
 from tokgate.blocklog.segment import LogLocked
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
 from tokgate.policy.bans import ClientsShown

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.blocklog.document import EventAction
-from tokgate.blocklog.reader import Filter, client_network
+from tokgate.blocklog.reader import Filter, client_filter
 from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli import log_export, log_privacy, log_query, log_report, log_verify
 from tokgate.cli.exits import Exit
@@ -85,7 +85,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     wanted = parser.add_argument_group("filters")
     wanted.add_argument("--since", type=time_argument, metavar="TIME", help="not before; without offset it is UTC")
     wanted.add_argument("--until", type=time_argument, metavar="TIME", help="before")
-    wanted.add_argument("--client", type=_client, metavar="IP|CIDR", help="only these clients")
+    wanted.add_argument("--client", type=_client, metavar="IP|CIDR|PSEUDONYM", help="only these clients")
     wanted.add_argument("--name", type=_name, metavar="NAME", help="only this name and names under it")
     wanted.add_argument("--ban", metavar="BAN", help="only this ban")
     wanted.add_argument("--network", metavar="NETWORK", help="only this network")
@@ -125,11 +125,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _client(text: str) -> IPNetwork:
+def _client(text: str) -> IPNetwork | str:
     try:
-        return client_network(text)
+        return client_filter(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither an address nor a CIDR") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an address, a CIDR nor a pseudonym") from error
 
 
 def _name(text: str) -> str:

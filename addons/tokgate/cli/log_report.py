@@ -19,9 +19,9 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.instants import settle, time_argument
 from tokgate.cli.log_query import AddSource, WantedOf
 from tokgate.cli.log_review import files_of, review_of, tell_of
+from tokgate.cli.log_verify import opener_for
 from tokgate.cli.policies import compile_patiently, load_patiently
 from tokgate.cli.terminal import Patience, narrate
-from tokgate.review.sources import PARQUET
 
 if TYPE_CHECKING:
     from tokgate.policy.snapshot import Snapshot
@@ -143,15 +143,11 @@ def _snapshot(policies: Path, now: Instant) -> "Snapshot | None":
 def _verified(files: list[Path], key: Path | None) -> "ChainStatus":
     from tokgate.review.report import ChainStatus
 
-    if any(path.suffix == PARQUET for path in files):
-        return ChainStatus(
-            None, ("Not verified: part of the log is Parquet, which `tokgate log verify` can't follow.",)
-        )
     try:
         trusted = None if key is None else read_public_key(key)
     except ValueError as error:
         raise CommandError(f"{key}: {error}") from error
-    verifier = Verifier(trusted)
+    verifier = Verifier(trusted, opener=opener_for(files))
     findings = list(verifier.run(files))
     if not verifier.chains and key is None:
         return ChainStatus(None, ("Not verified: the log has no chain.",))

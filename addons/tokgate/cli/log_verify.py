@@ -3,24 +3,26 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.checkpoint import Checkpoint, parse_checkpoints
-from tokgate.blocklog.reader import with_rotated
+from tokgate.blocklog.ordering import Opener
+from tokgate.blocklog.reader import open_log
 from tokgate.blocklog.signing import key_path_for, public_path_for, public_pem, read_key, read_public_key
 from tokgate.blocklog.verify import Chain, Finding, Verifier
 from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log_output import require
 from tokgate.cli.terminal import narrate, progress_on_stderr, shown
+from tokgate.review.sources import PARQUET, written_log
 
 MAX_SHOWN: Final = 1000
 _VERIFY_EPILOG: Final = """\
 examples:
   tokgate log verify                                ./block.ndjson and the files rotated away from it
-  tokgate log verify --key block.pub archive/*.ndjson.zst
+  tokgate log verify --key block.pub archive/*.ndjson.zst archive/*.parquet
   journalctl -t tokgate -o cat > kept.txt; tokgate log verify --key block.pub --checkpoints kept.txt
 
 Without --key the log's own first key is believed: whoever can write the log could have signed it anew.
@@ -39,7 +41,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         epilog=_VERIFY_EPILOG,
     )
     verify.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help=f"also .gz and .zst (default: {DEFAULT_LOG})"
+        "files", nargs="*", type=Path, metavar="FILE", help=f"also .gz, .zst and .parquet (default: {DEFAULT_LOG})"
     )
     verify.add_argument("--key", type=Path, metavar="PUB", help="public key (PEM) that the log must be signed with")
     verify.add_argument(
@@ -62,9 +64,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> Exit:
-    files = args.files or [path for path in with_rotated(DEFAULT_LOG) if path.exists()] or [DEFAULT_LOG]
+    files = args.files or written_log(DEFAULT_LOG) or [DEFAULT_LOG]
     require(files)
-    verifier = Verifier(_trusted(args.key), _kept(args.checkpoints))
+    verifier = Verifier(_trusted(args.key), _kept(args.checkpoints), opener_for(files))
     count, shown_findings = 0, []
     for finding in _with_progress(verifier, files):
         count += 1
@@ -79,6 +81,15 @@ def _verify(args: argparse.Namespace) -> Exit:
     else:
         _tell(verifier, count, trusted=args.key is not None)
     return Exit.FINDINGS if count else Exit.DONE
+
+
+def opener_for(files: Iterable[Path]) -> Opener:
+    """How to open these files; only Parquet has to wait for DuckDB."""
+    if all(path.suffix != PARQUET for path in files):
+        return open_log
+    from tokgate.review.compact import open_lines
+
+    return open_lines
 
 
 def _with_progress(verifier: Verifier, files: list[Path]) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ A Parquet file counts only after it was read back and gave the same bytes; until
 """
 
 import hashlib
+import io
 import json
 import os
 import sys
@@ -11,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 import duckdb
 
 from tokgate.blocklog.reader import MAX_LINE, open_log
 from tokgate.review.columns import COLUMNS, READABLE, expression, structure
 from tokgate.review.engine import MEMORY
-from tokgate.review.sources import LogError, compacted
+from tokgate.review.sources import PARQUET, LogError, compacted
 from tokgate.review.sql import literal, quoted
 
 if sys.version_info >= (3, 14):
@@ -85,6 +86,35 @@ def lines_of(parquet: Path) -> Iterator[bytes]:
                     yield line.encode() + b"\n"
     except duckdb.Error as error:
         raise LogError(f"{parquet}: {str(error).splitlines()[0]}") from error
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """The octets of a log file as it was written: of a compacted one, the lines that it keeps. Raises OSError."""
+    if path.suffix != PARQUET:
+        return open_log(path)
+    return cast(BinaryIO, io.BufferedReader(_Kept(path), _CHUNK))
+
+
+class _Kept(io.RawIOBase):
+    """The lines of a compacted file, one after the other, as a stream."""
+
+    def __init__(self, path: Path) -> None:
+        path.stat()  # says in the system's words that it isn't there
+        self._lines = lines_of(path)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # typeshed allows any buffer
+        try:
+            self._rest = self._rest or next(self._lines, b"")
+        except LogError as error:
+            raise OSError(str(error)) from error
+        given = self._rest[: len(buffer)]
+        self._rest = self._rest[len(given) :]
+        buffer[: len(given)] = given
+        return len(given)
 
 
 def _clear(path: Path) -> str:

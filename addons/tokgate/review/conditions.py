@@ -1,5 +1,6 @@
 """A filter as SQL over the view's columns. What a person typed reaches DuckDB as values of variables, never as SQL."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Final
@@ -35,26 +36,34 @@ class Conditions:
     variables: dict[str, Value]
 
 
-def conditions(wanted: Filter) -> Conditions:
-    """The same as `Filter.accepts`, for DuckDB."""
+type Placeholder = Callable[[str], str]
+"""SQL for the value of a name."""
+
+
+def _variable(name: str) -> str:
+    return f"getvariable('{name}')"
+
+
+def conditions(wanted: Filter, value: Placeholder = _variable) -> Conditions:
+    """The same as `Filter.accepts`, for DuckDB; `value` says how the SQL asks for a value."""
     terms: list[str] = []
     variables: dict[str, Value] = {}
-    for name, value, comparison in (("since", wanted.since, ">="), ("until", wanted.until, "<")):
-        if value is not None:
-            terms.append(f"\"time\" {comparison} CAST(getvariable('{name}') AS TIMESTAMP)")
-            variables[name] = utc_text(value)
+    for name, at, comparison in (("since", wanted.since, ">="), ("until", wanted.until, "<")):
+        if at is not None:
+            terms.append(f'"time" {comparison} CAST({value(name)} AS TIMESTAMP)')
+            variables[name] = utc_text(at)
     if wanted.client is not None:
-        sql, ends = _client(wanted.client)
+        sql, ends = _client(wanted.client, value)
         terms.append(sql)
         variables |= ends
     if wanted.name is not None:
-        terms.append("(\"name\" = getvariable('name') OR ends_with(\"name\", '.' || getvariable('name')))")
+        terms.append(f'("name" = {value("name")} OR ends_with("name", \'.\' || {value("name")}))')
         variables["name"] = wanted.name
     for field in _EQUAL:
-        value = getattr(wanted, field)
-        if value is not None:
-            terms.append(f"\"{field}\" = getvariable('{field}')")
-            variables[field] = str(value)
+        stated = getattr(wanted, field)
+        if stated is not None:
+            terms.append(f'"{field}" = {value(field)}')
+            variables[field] = str(stated)
     return Conditions(" AND ".join(terms) or "true", variables)
 
 
@@ -63,11 +72,21 @@ def utc_text(at: Instant) -> str:
     return at.format_iso(unit="microsecond").removesuffix("Z")
 
 
-def _client(network: IPNetwork) -> tuple[str, dict[str, Value]]:
-    first, last = network.network_address, network.broadcast_address
+def _client(wanted: IPNetwork | str, value: Placeholder) -> tuple[str, dict[str, Value]]:
+    if isinstance(wanted, str):
+        return f'"client" = {value("client")}', {"client": wanted}
+    first, last = wanted.network_address, wanted.broadcast_address
     if first == last:
-        return "\"client\" = getvariable('client')", {"client": str(first)}
-    within = "BETWEEN getvariable('client_first') AND getvariable('client_last')"
-    if isinstance(network, IPv4Network):
-        return f'ipv4_number("client") {within}', {"client_first": int(first), "client_last": int(last)}
-    return f'ipv6_digits("client") {within}', {"client_first": f"{int(first):032x}", "client_last": f"{int(last):032x}"}
+        return f'"client" = {value("client")}', {"client": str(first)}
+    # A log may name prefixes instead of addresses: those that are wholly within.
+    within = (
+        f"BETWEEN {value('client_first')} AND {value('client_last')} "
+        f"AND coalesce(TRY_CAST(split_part(\"client\", '/', 2) AS INTEGER), 128) >= {wanted.prefixlen}"
+    )
+    if isinstance(wanted, IPv4Network):
+        numbers: dict[str, Value] = {"client_first": int(first), "client_last": int(last)}
+        return f"ipv4_number(split_part(\"client\", '/', 1)) {within}", numbers
+    return f"ipv6_digits(split_part(\"client\", '/', 1)) {within}", {
+        "client_first": f"{int(first):032x}",
+        "client_last": f"{int(last):032x}",
+    }

@@ -54,6 +54,13 @@ def whole_log(named: Iterable[Path], *, rotated: bool = True) -> list[Path]:
     return [path for path in files if path.suffix == PARQUET or compacted(path) not in files]
 
 
+def written_log(path: Path) -> list[Path]:
+    """The files of a log as they were written; Parquet only where nothing else is left of one. None need be there."""
+    written = [file for file in with_rotated(path) if file.exists()]
+    there = {compacted(file) for file in written}
+    return [*(file for file in _parquet_of(path) if file not in there), *written]
+
+
 def _parquet_of(path: Path) -> Iterator[Path]:
     """The Parquet files of a log, oldest first."""
     pattern = re.compile(rf"{re.escape(path.stem)}(?:-|{re.escape(path.suffix)}-)[0-9TZ.]+{re.escape(PARQUET)}")
