@@ -15,7 +15,7 @@ endef
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-17s %s\n", $$1, $$2 }'
 
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	@python="$(PYTHON)"; [ -n "$$python" ] || python="$$($(FIND_PYTHON))"; \
@@ -31,6 +31,10 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 
 .PHONY: setup
 setup: $(VENV)/.ready ## Make the virtual environment
+
+.PHONY: setup-clickhouse
+setup-clickhouse: $(VENV)/.ready ## Add ClickHouse (over 500 MB) for the tests that need it
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-clickhouse.lock
 
 .PHONY: run
 run: $(VENV)/.ready ## Start an explicit proxy on 127.0.0.1:8080 with the shipped policies
@@ -85,6 +89,9 @@ lock: $(VENV)/.ready ## Pin the requirements again (hashes, no addresses)
 	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate \
 	  --custom-compile-command 'make lock' --group dev --output-file requirements-dev.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate \
+	  --custom-compile-command 'make lock' --group clickhouse --constraint requirements-dev.lock \
+	  --output-file requirements-clickhouse.lock
 
 .PHONY: clean
 clean: ## Remove what the targets made

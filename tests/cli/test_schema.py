@@ -8,7 +8,8 @@ from jsonschema import Draft202012Validator
 
 from cli.command_line import Command
 
-SCHEMAS = Path(__file__).parents[2] / "schema"
+ROOT = Path(__file__).parents[2]
+SCHEMAS = ROOT / "schema"
 
 
 @pytest.mark.parametrize("what", ["policy", "log"])
@@ -19,3 +20,13 @@ def test_printed_is_committed(tokgate: Command, tmp_path: Path, monkeypatch: pyt
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (SCHEMAS / f"{what}.schema.json").read_text(encoding="utf-8")
     Draft202012Validator.check_schema(json.loads(outcome.out))
+
+
+@pytest.mark.parametrize(
+    ("what", "file"), [("clickhouse", "clickhouse/schema.sql"), ("elastic", "elastic/mappings.json")]
+)
+def test_what_stores_are_told_is_committed(tokgate: Command, what: str, file: str) -> None:
+    """Byte for byte: a field that the log gains is in the shipped files too."""
+    outcome = tokgate("schema", what)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (ROOT / "deploy" / "siem" / file).read_text(encoding="utf-8")

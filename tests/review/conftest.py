@@ -1,10 +1,13 @@
-"""Logs to review: written to files, as they are read."""
+"""Logs to review: written to files, as they are read; made-up days come from the bench."""
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 from cli.command_line import Command, Outcome
 from review.logs import write

@@ -1,28 +1,32 @@
-"""`tokgate schema`: the JSON Schemas of policy files and of the block log, as committed in schema/."""
+"""`tokgate schema`: the JSON Schemas of policy files and of the block log, and the log's tables in other stores."""
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from typing import Final
 
 from tokgate.cli.exits import Exit
 
 EPILOG = """\
 examples:
   tokgate schema policy > policy.schema.json     for editors: # yaml-language-server: $schema=policy.schema.json
-  tokgate schema log                             for whoever reads the block log"""
+  tokgate schema log                             for whoever reads the block log
+  tokgate schema clickhouse | clickhouse-client  tables for the logs of a fleet (deploy/siem/clickhouse)
+  tokgate schema elastic > mappings.json         an Elasticsearch component template (deploy/siem/elastic)"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `schema`."""
-    summary = "print a JSON Schema"
+    summary = "print a JSON Schema, or what a log store needs to know of the block log"
     parser = subparsers.add_parser("schema", help=summary, description=summary, epilog=EPILOG)
-    parser.add_argument("what", choices=("policy", "log"), help="policy files, or the block log")
+    parser.add_argument("what", choices=tuple(_PRINTED), help="of policy files, or of the block log")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print one schema; made from the code, so that an installed package needs no files for it."""
-    sys.stdout.write(_policy() if options.what == "policy" else _log())
+    sys.stdout.write(_PRINTED[options.what]())
     return Exit.DONE
 
 
@@ -36,3 +40,23 @@ def _log() -> str:
     from tokgate.blocklog.schema import schema_text
 
     return schema_text()
+
+
+def _clickhouse() -> str:
+    from tokgate.review.clickhouse import clickhouse_schema
+
+    return clickhouse_schema()
+
+
+def _elastic() -> str:
+    from tokgate.blocklog.elastic import template_text
+
+    return template_text()
+
+
+_PRINTED: Final[dict[str, Callable[[], str]]] = {
+    "policy": _policy,
+    "log": _log,
+    "clickhouse": _clickhouse,
+    "elastic": _elastic,
+}

@@ -4,18 +4,15 @@ Each event is counted once in each table, so every table adds up to `events`: a 
 says it stands for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from tokgate.blocklog.document import EventAction
 from tokgate.blocklog.reader import Junk
-from tokgate.review.sql import Progress, quoted
-
-if TYPE_CHECKING:
-    from tokgate.review.engine import Review
+from tokgate.review.sql import Answer, Progress, Row, quoted
 
 ABSENT: Final = "-"
 
@@ -75,6 +72,29 @@ class Summary:
     """The first few lines that could not be read."""
 
 
+class Engine(Protocol):
+    """What answers: DuckDB over files (`Review`), or a ClickHouse that holds the tables of clickhouse.py.
+
+    Everything asked here is in SQL that both understand.
+    """
+
+    @property
+    def damage(self) -> Sequence[Junk]:
+        """Files whose rest could not be unpacked."""
+
+    def answer(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> Answer:
+        """The answer to a SELECT."""
+
+    def one(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> Row:
+        """The one row of an answer."""
+
+    def do(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> None:
+        """A statement that has no rows to give."""
+
+    def unreadable(self, files: Iterable[str], limit: int) -> Iterable[Junk]:
+        """The first `limit` lines of files that hold no record, with their places."""
+
+
 _COLUMN: Final[dict[By, str]] = {by: by.value for by in By} | {By.NAME: "target"}
 _ATTEMPT: Final = (By.CLIENT, By.NAME, By.BAN, By.NETWORK)
 _KEYS: Final = tuple(by for by in By if by is not By.ATTEMPT)
@@ -82,14 +102,17 @@ _GAP: Final = f"\"action\" = '{EventAction.LOG_GAP}'"
 
 
 def summarise(
-    review: "Review", *, tables: Iterable[By] = tuple(By), top: int | None = None, told: int = 0,
-    progress: Progress | None = None,
+    review: Engine, *, tables: Iterable[By] = tuple(By), top: int | None = None, told: int = 0,
+    source: str = "wanted", progress: Progress | None = None,
 ) -> Summary:  # fmt: skip
-    """Read the log once; each table is cut to its `top` most frequent rows. Places of `told` unreadable lines."""
-    _count_combinations(review, progress)
+    """Read the log once; each table is cut to its `top` most frequent rows. Places of `told` unreadable lines.
+
+    `source` has the columns of `events`, and `readable` and `file`: also the lines that hold no record.
+    """
+    _count_combinations(review, source, progress)
     records, events, dropped, first, last = review.one(
-        """SELECT coalesce(sum("records"), 0), coalesce(sum("events") FILTER ("traffic"), 0),
-        coalesce(sum("dropped"), 0), min("first") FILTER ("traffic"), max("last") FILTER ("traffic")
+        """SELECT coalesce(sum("records"), 0), coalesce(sum("events") FILTER (WHERE "traffic"), 0),
+        coalesce(sum("dropped"), 0), min("first") FILTER (WHERE "traffic"), max("last") FILTER (WHERE "traffic")
         FROM combinations WHERE readable"""
     )
     junk_in = list(
@@ -109,19 +132,19 @@ def summarise(
     )
 
 
-def _count_combinations(review: "Review", progress: Progress | None) -> None:
+def _count_combinations(review: Engine, source: str, progress: Progress | None) -> None:
     """The one pass over the files: how often each combination of keys occurs. All tables are made of that."""
     keys = ", ".join(quoted(_COLUMN[by]) for by in _KEYS)
     review.do(
-        f'CREATE OR REPLACE TEMP TABLE combinations AS SELECT {keys}, "traffic", readable, '
+        f'CREATE OR REPLACE TEMPORARY TABLE combinations AS SELECT {keys}, "traffic", readable, '
         f'CASE WHEN NOT readable THEN "file" END AS "file", count(*) AS "records", sum("events") AS "events", '
-        f'sum("dropped") FILTER ({_GAP}) AS "dropped", min("first_time") AS "first", max("last_time") AS "last" '
-        "FROM wanted GROUP BY ALL",
+        f'sum("dropped") FILTER (WHERE {_GAP}) AS "dropped", min("first_time") AS "first", max("last_time") AS "last" '
+        f"FROM {source} GROUP BY ALL",
         progress=progress,
     )
 
 
-def _table(review: "Review", by: By, top: int | None) -> Table:
+def _table(review: Engine, by: By, top: int | None) -> Table:
     parts = _ATTEMPT if by is By.ATTEMPT else (by,)
     keys = ", ".join(f"coalesce({quoted(_COLUMN[part])}, '{ABSENT}') AS {quoted(part.value)}" for part in parts)
     grouped = (

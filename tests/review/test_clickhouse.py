@@ -1,0 +1,137 @@
+"""ClickHouse: the shipped tables take a day's log and say the same as DuckDB, row by row and in every summary."""
+
+import json
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from day import Gateway, Traffic
+
+from review.logs import write
+from tokgate.blocklog.reader import with_rotated
+from tokgate.review.columns import COLUMNS
+from tokgate.review.engine import Review
+from tokgate.review.summary import By, summarise
+
+if TYPE_CHECKING:
+    from review.clickhouse import ClickHouse
+
+TORN = b'{"@timestamp":"2026-11-24T12:00:00.000000Z","event":{"act\n'
+EVERY = ", ".join(f'"{column.name}"' for column in COLUMNS)
+needs_chdb = pytest.mark.skipif(
+    find_spec("chdb") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1",
+    reason="needs chdb, some 500 MB: uv pip install --group clickhouse",
+)
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The files of two gateways' days, with a line that a crash tore."""
+    folder, files = tmp_path_factory.mktemp("days"), []
+    for number in range(2):
+        log = folder / f"gw{number}" / "block.ndjson"
+        Gateway(Traffic(events=4_000, clients=60, gateway=number)).write(log)
+        files += with_rotated(log)
+    write(folder / "torn.ndjson", [TORN, b"\x00\x01 no text\n"])
+    return [*files, folder / "torn.ndjson"]
+
+
+@pytest.fixture(scope="module")
+def clickhouse(days: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator["ClickHouse"]:
+    """The shipped tables, with those days in them."""
+    from review.clickhouse import ClickHouse
+
+    database = ClickHouse(tmp_path_factory.mktemp("clickhouse"))
+    database.take(*days)
+    yield database
+    database.close()
+
+
+@needs_chdb
+def test_the_summary_is_the_same(days: list[Path], clickhouse: "ClickHouse") -> None:
+    """Counts with repeats, first and last times, unreadable lines and gaps, in every table, from the same SQL."""
+    with Review(days) as review:
+        here = summarise(review)
+    there = summarise(clickhouse, source="tokgate.records")
+    assert (there.records, there.events, there.unreadable, there.dropped) == (
+        here.records, here.events, here.unreadable, here.dropped,
+    )  # fmt: skip
+    assert (there.first, there.last, there.tables) == (here.first, here.last, here.tables)
+    assert here.events > here.records > 1_000
+    assert here.unreadable == 2
+    assert {row.key[0] for row in here.tables[By.VERDICT].rows} == {"block", "warn", "monitor", "allow"}
+
+
+@needs_chdb
+@pytest.mark.parametrize("top", [1, 5])
+def test_what_is_cut_off_is_the_same(days: list[Path], clickhouse: "ClickHouse", top: int) -> None:
+    """The rows that are shown, and the count of those that are not."""
+    with Review(days) as review:
+        here = summarise(review, top=top)
+    assert summarise(clickhouse, source="tokgate.records", top=top).tables == here.tables
+
+
+@needs_chdb
+def test_every_row_is_the_same(days: list[Path], clickhouse: "ClickHouse") -> None:
+    """All columns of all records, by their names in docs/log-queries.md."""
+    with Review(days) as review:
+        here = [_comparable(row) for row in review.answer(f"SELECT {EVERY} FROM events ORDER BY event_id").rows]
+    there = clickhouse.answer(f"SELECT {EVERY} FROM tokgate.events ORDER BY toString(event_id)").rows
+    assert [_comparable(row) for row in there] == here
+
+
+@needs_chdb
+def test_the_counts_kept_add_up(days: list[Path], clickhouse: "ClickHouse") -> None:
+    """The materialised views tell the same as the records: by hour with phases, and by day with clients."""
+    keys = "gateway, network, ban, service, phase, verdict, action, signal"
+    by_hour = f"SELECT date_trunc('hour', time), {keys}, sum(events), count(DISTINCT client) FROM events"
+    by_day = "SELECT client, target, ban, network, verdict, sum(events), min(first_time), max(last_time) FROM events"
+    with Review(days) as review:
+        hours = sorted(review.answer(f"{by_hour} WHERE traffic GROUP BY ALL").rows, key=str)
+        clients = sorted(review.answer(f"{by_day} WHERE traffic GROUP BY ALL").rows, key=str)
+    assert {row[5] for row in hours} == {"block", "warn", "monitor"}
+    kept = f"SELECT toDateTime64(hour, 6, 'UTC'), {keys}, sum(events), uniqMerge(clients) FROM tokgate.hourly"
+    assert sorted(clickhouse.answer(f"{kept} GROUP BY ALL").rows, key=str) == hours
+    kept = "SELECT client, target, ban, network, verdict, sum(events), min(first), max(last) FROM tokgate.daily"
+    assert sorted(clickhouse.answer(f"{kept} GROUP BY ALL").rows, key=str) == clients
+
+
+@needs_chdb
+def test_a_line_sent_twice_counts_once(days: list[Path], clickhouse: "ClickHouse") -> None:
+    """What a shipper sends again makes rows that FINAL, and each merge, takes out; `arrival` counts them meanwhile."""
+    before = clickhouse.one("SELECT sum(events) FROM tokgate.events FINAL")
+    assert clickhouse.one("SELECT sum(missing), sum(twice), sum(contradicting) FROM tokgate.arrival") == (0, 0, 0)
+    clickhouse.take(days[0])
+    assert clickhouse.one("SELECT sum(events) FROM tokgate.events FINAL") == before
+    (again,) = clickhouse.one("SELECT sum(twice) FROM tokgate.arrival")
+    assert again > 1_000
+    clickhouse.do("OPTIMIZE TABLE tokgate.events FINAL")
+    assert clickhouse.one("SELECT sum(twice) FROM tokgate.arrival") == (0,)
+
+
+@needs_chdb
+def test_a_line_that_never_arrived_is_missed(days: list[Path], tmp_path: Path, clickhouse: "ClickHouse") -> None:
+    """Each lost record is one that `arrival` misses; one that says something else contradicts."""
+    lines = days[0].read_bytes().splitlines(keepends=True)
+    lost, changed = json.loads(lines[500]), json.loads(lines[501])
+    changed["event"]["hash"] = "0" * 64
+    write(tmp_path / "changed.ndjson", [changed])
+    clickhouse.take(tmp_path / "changed.ndjson")
+    clickhouse.do(f"DELETE FROM tokgate.events WHERE event_id = '{lost['event']['id']}'")
+    found = "SELECT missing, contradicting FROM tokgate.arrival WHERE gateway = 'gw000.example.org'"
+    assert clickhouse.one(found) == (1, 1)
+
+
+@needs_chdb
+def test_the_policy_in_force_on_each_gateway(clickhouse: "ClickHouse") -> None:
+    """A fleet's question: who runs which policy, and who has not been heard."""
+    found = clickhouse.answer("SELECT gateway, policy, version FROM tokgate.gateways ORDER BY gateway").rows
+    assert list(found) == [(f"gw00{n}.example.org", "5f1c0a9be2d4", "0.1.0") for n in range(2)]
+
+
+def _comparable(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """JSON by its content."""
+    return tuple(json.loads(v) if isinstance(v, str) and v[:1] in ("{", "[") else v for v in row)
