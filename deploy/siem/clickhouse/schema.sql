@@ -247,7 +247,7 @@ WHERE e."traffic"
 GROUP BY "day", "client", "target", "ban", "network", "verdict";
 
 -- Did everything arrive, and once? Ask for a day. `missing`: numbers of a chain that no row has between its first and
--- its last of the day; `twice`: rows that a merge will take out; `contradicting`: numbers that came with several contents.
+-- its last of the day; `twice`: rows that a merge will take out; `contradicting`: numbers that came with two contents.
 CREATE VIEW IF NOT EXISTS tokgate.arrival AS
 SELECT toDate(e."time", 'UTC') AS "day", e."gateway" AS "gateway", e."chain" AS "chain",
     min(e."sequence") AS "first", max(e."sequence") AS "last", uniqExact(e."sequence") AS "records",
