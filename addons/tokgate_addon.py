@@ -1,5 +1,7 @@
 """Entry for mitmproxy: `mitmdump -s addons/tokgate_addon.py --set tokgate_policies=DIR --set tokgate_log=FILE`."""
 
 from tokgate.proxy.addon import Tokgate
+from tokgate.proxy.desk import Desk
 
-addons = [Tokgate()]
+tokgate = Tokgate()
+addons = [tokgate, Desk(tokgate)]

@@ -22,7 +22,7 @@ Valid = Callable[[dict[str, Any]], dict[str, Any]]
 def test_start_and_stop(valid_record: Valid) -> None:
     """A start tells the policy and its extent, a stop why."""
     begun = valid_record(lifecycle.started(stamp(), 42, SNAPSHOT.policy))
-    assert begun["message"] == "tokgate 0.1.0 started with policy test: 1 bans, 1 networks, 1 services, 1 exemptions."
+    assert begun["message"] == "tokgate 0.1.0 started with policy test: 1 ban, 1 network, 1 service, 1 exemption."
     ended = valid_record(lifecycle.stopped(stamp(), 42, "SIGTERM"))
     assert ended["event"] | {"action": "stopped", "type": ["end"], "reason": "SIGTERM"} == ended["event"]
     assert begun["process"] == ended["process"] == {"pid": 42}
@@ -34,7 +34,15 @@ def test_a_policy_that_is_loaded(valid_record: Valid) -> None:
     assert record["tokgate"]["policy"]["replaced"] == "before"
     assert record["tokgate"]["policy"]["warnings"] == 2
     assert record["message"].startswith("Policy test replaced before: ")
+    assert "restart_needed" not in record["tokgate"]["policy"]
     valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy))
+
+
+def test_a_policy_that_waits_for_a_restart(valid_record: Valid) -> None:
+    """Settings that are not in force yet are named."""
+    record = valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy, restart=("settings.log.key",)))
+    assert record["tokgate"]["policy"]["restart_needed"] == ["settings.log.key"]
+    assert record["message"].endswith(" Only after a restart: settings.log.key.")
 
 
 @pytest.mark.parametrize("kept", ["before", None])

@@ -10,7 +10,7 @@ from whenever import Instant, Time, Weekday
 
 from builders import CLIPS, OFFICE, at, ban, exemption, network, service, snapshot, wall
 from tokgate.policy.bans import Action, MissingSni
-from tokgate.policy.comparison import differs, exemption_changes, redefinitions, stretches
+from tokgate.policy.comparison import Change, How, changes, differs, exemption_changes, redefinitions, stretches
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Response
 from tokgate.policy.schedule import Span, Window
@@ -172,3 +172,25 @@ def test_many_networks_are_walked_once() -> None:
     assert len(found) == 14 * 1000
     assert {each.network for each in found} == set(names)
     assert all(each.before.network == each.after.network == each.network for each in found)
+
+
+def test_changes_by_name() -> None:
+    """What was said otherwise: keys of bans, the words of networks and services, settings; a ban's end is its end."""
+    wider = network("abroad", "198.51.100.0/24", "203.0.113.0/24", zone="America/New_York")
+    old = policy(ban(), ban("gone"), exemptions=(exemption("hole"),))
+    new = snapshot(
+        ban(expires=wall("2023-09-01T00:00"), title="Another"),
+        ban("come"),
+        networks=(OFFICE, wider),
+        missing_sni=MissingSni.BLOCK,
+    )
+    name = next(iter(old.bans))
+    assert list(changes(old.policy, new.policy)) == [
+        Change("bans", name, How.CHANGED, ("title", "end")),
+        Change("bans", "gone", How.REMOVED),
+        Change("bans", "come", How.ADDED),
+        Change("exemptions", "hole", How.REMOVED),
+        Change("networks", "abroad", How.CHANGED, ("+203.0.113.0/24",)),
+        Change("settings", "missing_sni", How.CHANGED, ("+block", "-check-address")),
+    ]
+    assert list(changes(new.policy, new.policy)) == []

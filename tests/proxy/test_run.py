@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from proxy_lab import ALLOWED, BANNED, DEADLINE, Lab, client, client_hello, eventually
 
+from tokgate.proxy.control import Request, ask
+
 ROOT = Path(__file__).parents[2]
 START = 60.0
 """Seconds: importing mitmproxy takes a while where several tests share few cores."""
@@ -89,6 +91,12 @@ class Setup:
         lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []
         actions = [json.loads(line)["event"]["action"] for line in lines if line.endswith("\n")]
         return [action for action in actions if action != "log-checkpoint"]
+
+    def loaded_at(self) -> str:
+        """When the policy was read, as `tokgate status` says."""
+        state = ask(self.confdir, Request.STATUS)
+        assert state is not None
+        return str(state["policy"]["loaded_at"])
 
     @asynccontextmanager
     async def run(self, *extra: str) -> AsyncIterator[Process]:
@@ -251,9 +259,10 @@ async def test_hang_up(lab: Lab, setup: Setup) -> None:
         port = await process.port()
         await eventually("the log is there", lambda: "started" in setup.actions())
         moved = setup.log.rename(setup.folder / "moved.ndjson")
+        loaded_at = setup.loaded_at()
         process.process.send_signal(signal.SIGHUP)
         await eventually("the log is made anew", setup.log.exists)
-        await eventually("the policy was read", lambda: "policy-loaded" in setup.actions())
+        await eventually("the policy was read", lambda: setup.loaded_at() != loaded_at)
         assert await answer(port, origin.port, BANNED) != b"through"
         await eventually("the new file is written", lambda: "tls-handshake-refused" in setup.actions())
 
@@ -270,7 +279,7 @@ async def test_reload_drops_no_connection(lab: Lab, setup: Setup) -> None:
             await old.send(client_hello(ALLOWED))
             answers: list[bytes] = []
             for round_ in range(3):
-                setup.policy.write_text((POLICY, WITHOUT_BAN)[round_ % 2] + f"# {round_}\n")
+                setup.policy.write_text((WITHOUT_BAN, POLICY)[round_ % 2] + f"# {round_}\n")
                 while setup.actions().count("policy-loaded") <= round_:
                     answers += await asyncio.gather(*(answer(port, origin.port, ALLOWED) for _ in range(8)))
             old.writer.write_eof()

@@ -14,7 +14,7 @@ from tokgate.blocklog.observation import Observation
 from tokgate.blocklog.records import decided, policy_terms
 from tokgate.blocklog.segment import Torn
 from tokgate.blocklog.stamp import Stamp
-from tokgate.blocklog.wording import by_whom, wall_time
+from tokgate.blocklog.wording import by_whom, counted, wall_time
 from tokgate.policy.bans import Exemption
 from tokgate.policy.decide import Judgement
 from tokgate.policy.snapshot import Policy, Snapshot, Track
@@ -41,21 +41,25 @@ def stopped(stamp: Stamp, pid: int, why: str) -> Record:
     return record | {"process": {"pid": pid}}
 
 
-def policy_loaded(stamp: Stamp, policy: Policy, *, replaced: str | None = None, warnings: int = 0) -> Record:
-    """A policy is in force; `replaced` is the version before it."""
+def policy_loaded(
+    stamp: Stamp, policy: Policy, *, replaced: str | None = None, warnings: int = 0, restart: Sequence[str] = ()
+) -> Record:
+    """A policy is in force; `replaced` is the version before it, `restart` the settings that wait for a restart."""
     message = f"Policy {policy.version} is in force: {_extent(policy)}."
     if replaced is not None:
         message = f"Policy {policy.version} replaced {replaced}: {_extent(policy)}."
+    if restart:
+        message += f" Only after a restart: {', '.join(restart)}."
     record = frame(stamp, EventAction.POLICY_LOADED, message, category=("configuration",), kinds=("change",))
-    return record | {"tokgate": {"policy": _policy(policy) | pruned({"replaced": replaced, "warnings": warnings})}}
+    more = pruned({"replaced": replaced, "warnings": warnings, "restart_needed": list(restart)})
+    return record | {"tokgate": {"policy": _policy(policy) | more}}
 
 
 def policy_load_failed(stamp: Stamp, problems: Sequence[str], *, kept: str | None) -> Record:
     """A policy edit was wrong; `kept` is the version that stays in force, if any. Problems are lines of text."""
-    count = len(problems)
     first = clean(problems[0]) if problems else "no details"
     stays = f"policy {kept} stays in force" if kept is not None else "no policy is in force"
-    message = f"The policies could not be loaded ({count} {'error' if count == 1 else 'errors'}), {stays}: {first}"
+    message = f"The policies could not be loaded ({counted(len(problems), 'error')}), {stays}: {first}"
     record = frame(
         stamp,
         EventAction.POLICY_LOAD_FAILED,
@@ -66,7 +70,7 @@ def policy_load_failed(stamp: Stamp, problems: Sequence[str], *, kept: str | Non
         reason=first,
     )
     shown = [clean(problem) for problem in problems[:MAX_PROBLEMS]]
-    return record | pruned({"tokgate": {"policy": {"version": kept, "errors": count, "problems": shown}}})
+    return record | pruned({"tokgate": {"policy": {"version": kept, "errors": len(problems), "problems": shown}}})
 
 
 def phase_changed(stamp: Stamp, change: Transition, policy_version: str) -> Record:
@@ -213,7 +217,9 @@ def internal_error(
 
 def log_gap(stamp: Stamp, dropped: int, since: Instant, until: Instant) -> Record:
     """Records were dropped because the log could not be written; enforcement went on."""
-    message = f"{dropped} records were dropped between {timestamp(since)} and {timestamp(until)}; enforcement went on."
+    were = "was" if dropped == 1 else "were"
+    when = f"between {timestamp(since)} and {timestamp(until)}"
+    message = f"{counted(dropped, 'record')} {were} dropped {when}; enforcement went on."
     record = frame(stamp, EventAction.LOG_GAP, message, category=("process",), kinds=("info",), succeeded=False)
     gap = {"dropped": dropped, "since": timestamp(since), "until": timestamp(until)}
     return record | {"tokgate": {"gap": gap}}
@@ -233,7 +239,8 @@ def log_continued(
 
     `last` is the old file's last record; `torn` what was written of one that now follows whole.
     """
-    message = f"The log continues from {file or 'a file that is gone'} ({records} records, {size} bytes): {why}."
+    held = f"{counted(records, 'record')}, {counted(size, 'byte')}"
+    message = f"The log continues from {file or 'a file that is gone'} ({held}): {why}."
     record = frame(stamp, EventAction.LOG_CONTINUED, message, category=("process",), kinds=("info",), reason=why)
     continues = {"file": file, "records": records, "bytes": size}
     if last is not None and last.sequence:
@@ -244,14 +251,15 @@ def log_continued(
 def log_recovered(stamp: Stamp, torn: Torn) -> Record:
     """What stands before this record is torn: its length and digest. It got a newline, and nothing was deleted."""
     what = "The line before this one is" if torn.lines == 1 else f"The {torn.lines} lines before this one are"
-    message = f"{what} torn: {torn.size} bytes of records whose writing was interrupted."
+    message = f"{what} torn: {counted(torn.size, 'byte')} of records whose writing was interrupted."
     record = frame(stamp, EventAction.LOG_RECOVERED, message, category=("process",), kinds=("info",))
     return record | {"tokgate": {"torn": _torn(torn)}}
 
 
 def log_deleted(stamp: Stamp, files: Sequence[str], days: int) -> Record:
     """Files of the log were deleted because they were older than `days`."""
-    message = f"{len(files)} {'file' if len(files) == 1 else 'files'} of the log were older than {days} days: deleted."
+    were = "was" if len(files) == 1 else "were"
+    message = f"{counted(len(files), 'file')} of the log {were} older than {counted(days, 'day')}: deleted."
     record = frame(stamp, EventAction.LOG_DELETED, message, category=("process",), kinds=("info",))
     return record | {"tokgate": {"deleted": {"files": list(files), "days": days}}}
 
@@ -279,5 +287,5 @@ def _policy(policy: Policy) -> Record:
 
 
 def _extent(policy: Policy) -> str:
-    bans, networks, services = len(policy.bans), len(policy.networks), len(policy.services)
-    return f"{bans} bans, {networks} networks, {services} services, {len(policy.exemptions)} exemptions"
+    parts = ((policy.bans, "ban"), (policy.networks, "network"), (policy.services, "service"))
+    return ", ".join(counted(len(held), noun) for held, noun in (*parts, (policy.exemptions, "exemption")))

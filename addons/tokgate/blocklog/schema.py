@@ -152,6 +152,7 @@ _TOKGATE: Final = _closed(
                 "bans": COUNT,
                 "exemptions": COUNT,
                 "warnings": COUNT,
+                "restart_needed": TEXTS,
                 "errors": COUNT,
                 "problems": TEXTS,
             }

@@ -34,6 +34,11 @@ _WITHOUT_BAN: Final = {
 }
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 ban`, `2 bans`: for nouns that take an s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def wall_time(at: Instant, zone: str) -> str:
     """`2023-09-10 00:00 Europe/Brussels`: as the people under the ban read their clocks."""
     local = at.to_tz(zone)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from tokgate.cli.findings import Finding, Report
+from tokgate.cli.findings import Report
 from tokgate.cli.instants import local, utc
 from tokgate.cli.outlook import Ending
 from tokgate.cli.queries import outcome
-from tokgate.config.diagnostics import Code
+from tokgate.config.diagnostics import Code, as_json
 from tokgate.config.policy_tests import TestResult
 
 
@@ -27,21 +27,9 @@ def document(report: Report) -> dict[str, Any]:
         "warnings": report.warnings,
         "passed": len(report.results) - report.failed,
         "failed": report.failed,
-        "diagnostics": [_diagnostic(finding) for finding in others],
+        "diagnostics": [as_json(finding.diagnostic) for finding in others],
         "tests": [_result(result, traces.get(result.test.origin, ())) for result in report.results],
         "ending": [_end(ending) for ending in report.endings],
-    }
-
-
-def _diagnostic(finding: Finding) -> dict[str, Any]:
-    each = finding.diagnostic
-    return {
-        "level": each.level,
-        "file": each.origin.file,
-        "line": each.origin.line,
-        "column": each.origin.column,
-        "message": each.message,
-        "code": each.code,
     }
 
 

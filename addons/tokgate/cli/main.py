@@ -17,6 +17,7 @@ from tokgate.cli.exits import CommandError, Exit
 COMMANDS: Final = (
     "run",
     "status",
+    "reload",
     "check",
     "explain",
     "simulate",

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from tokgate.policy.origin import Origin
 
@@ -104,6 +104,18 @@ class Diagnostic:
     code: Code
     line: str | None = None
     length: int = 0
+
+
+def as_json(diagnostic: Diagnostic) -> dict[str, Any]:
+    """A diagnostic for another program."""
+    return {
+        "level": diagnostic.level.value,
+        "file": diagnostic.origin.file,
+        "line": diagnostic.origin.line,
+        "column": diagnostic.origin.column,
+        "message": diagnostic.message,
+        "code": diagnostic.code.value,
+    }
 
 
 def render(diagnostic: Diagnostic, *, color: bool = False) -> str:

@@ -20,8 +20,10 @@ from tokgate.config.diagnostics import Code, Diagnostic, Level, render
 from tokgate.config.files import policy_files
 from tokgate.config.loader import Loaded, load
 from tokgate.config.source import Report
+from tokgate.config.writers import being_written
+from tokgate.policy.comparison import Change, changes
 from tokgate.policy.origin import Origin
-from tokgate.policy.snapshot import Snapshot, compile_policy
+from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 
 _log: Final = logging.getLogger(__name__)
 
@@ -30,7 +32,10 @@ SETTLE: Final = 0.1
 SETTLE_LOSS: Final = 1.0
 """The same where a file is gone or has become empty: half a save looks like a ban that was lifted."""
 RESTLESS: Final = 10.0
-"""Seconds without rest after which it is said that the files keep changing; they are never read half written."""
+"""Seconds without rest after which it is said that the files keep changing; they are never read half written.
+
+Also how long a file that rests is left alone because somebody has it open for writing.
+"""
 LOOK_EVERY: Final = 1.0
 """Seconds after which files are looked at without any event: network file systems send none."""
 
@@ -52,12 +57,17 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What came of reading again; `snapshot` is the one in force now, the old one unless `ok`."""
+    """What came of reading again; `snapshot` is the one in force now, the old one unless `ok`.
+
+    `before` is the version that was in force, and `changes` what the new one says otherwise.
+    """
 
     ok: bool
     snapshot: Snapshot
     diagnostics: tuple[Diagnostic, ...]
     at: Instant
+    before: str
+    changes: tuple[Change, ...] = ()
 
 
 def open_policy(path: Path, now: Instant) -> "PolicyHolder":
@@ -86,7 +96,10 @@ class PolicyHolder:
         self.snapshot = snapshot
         self.loaded = loaded
         self.loaded_at = Instant.now() if loaded_at is None else loaded_at
+        self.in_force_since = self.loaded_at
         self.last_error: str | None = None
+        self.last_change: Reloaded | None = None
+        """The reading that brought the policy in force, unless it is the one of the start."""
         self._seen: Fingerprint = fingerprint(path) if seen is None else seen
         self._lock: Final = asyncio.Lock()
         self._subscribers: list[Callable[[Reloaded], None]] = []
@@ -108,8 +121,7 @@ class PolicyHolder:
                 self._seen = seen
                 if await asyncio.to_thread(fingerprint, self.path) == seen:
                     break  # else it changed while it was read
-            self._exchange(*reloaded)
-            result = Reloaded(reloaded[1] is not None, self.snapshot, reloaded[0].diagnostics, Instant.now())
+            result = self._exchange(*reloaded)
         for callback in self._subscribers:
             try:
                 callback(result)
@@ -124,31 +136,43 @@ class PolicyHolder:
                 if await asyncio.to_thread(self.changed):
                     await self.reload()
 
-    def _read(self) -> tuple[Loaded, Snapshot | None]:
-        """Load and compile, in a worker thread; a fault of ours is reported like a fault of the policy's."""
+    def _read(self) -> tuple[Loaded, Snapshot | None, tuple[Change, ...]]:
+        """Load, compile and compare, in a worker thread; a fault of ours is reported like a fault of the policy's."""
         try:
             loaded = load(self.path, Instant.now())
-            return loaded, None if loaded.policy is None else compile_policy(loaded.policy)
+            if loaded.policy is None:
+                return loaded, None, ()
+            return loaded, compile_policy(loaded.policy), self._changes(loaded.policy)
         except Exception as error:
             _log.exception("loading the policy failed")
             message = f"loading failed unexpectedly: {type(error).__name__}: {error}"
             diagnostic = Diagnostic(Level.ERROR, Origin(str(self.path), 1, 1), message, Code.INTERNAL)
-            return Loaded(None, (diagnostic,), (), ()), None
+            return Loaded(None, (diagnostic,), (), ()), None, ()
 
-    def _exchange(self, loaded: Loaded, snapshot: Snapshot | None) -> None:
-        if snapshot is not None:
-            self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, Instant.now(), None
-            return
-        errors = loaded.errors
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        self.last_error = render(errors[0]).splitlines()[0] + more
+    def _changes(self, policy: Policy) -> tuple[Change, ...]:
+        old = self.snapshot.policy
+        return () if policy.version == old.version else tuple(changes(old, policy))
+
+    def _exchange(self, loaded: Loaded, snapshot: Snapshot | None, changed: tuple[Change, ...]) -> Reloaded:
+        """Put the new policy in force, if there is one."""
+        before, now = self.snapshot.version, Instant.now()
+        if snapshot is None:
+            errors = loaded.errors
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            self.last_error = render(errors[0]).splitlines()[0] + more
+            return Reloaded(False, self.snapshot, loaded.diagnostics, now, before)
+        self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
+        result = Reloaded(True, snapshot, loaded.diagnostics, now, before, changed)
+        if snapshot.version != before:
+            self.last_change, self.in_force_since = result, now
+        return result
 
     async def _settled(self) -> Fingerprint:
         """Wait until the files rest; longer when something was lost."""
         told = False
         state = await asyncio.to_thread(fingerprint, self.path)
         start = since = time.monotonic()
-        while (now := time.monotonic()) - since < (SETTLE_LOSS if self._lost(state) else SETTLE):
+        while not await self._rests(state, (now := time.monotonic()) - since):
             if now - start > RESTLESS and not told:
                 told, self.last_error = True, f"the policy files in {self.path} keep changing: not read yet"
                 _log.warning(self.last_error)
@@ -157,6 +181,16 @@ class PolicyHolder:
             if later != state:
                 state, since = later, time.monotonic()
         return state
+
+    async def _rests(self, state: Fingerprint, seconds: float) -> bool:
+        """Whether files that have not changed for so long can be taken as whole."""
+        if seconds < (SETTLE_LOSS if self._lost(state) else SETTLE):
+            return False
+        return seconds >= RESTLESS or not await asyncio.to_thread(self._unfinished, state)
+
+    def _unfinished(self, state: Fingerprint) -> bool:
+        """Whether somebody is still at a file that is another than was read."""
+        return any(being_written(path) for path, status in state.items() if self._seen.get(path) != status)
 
     def _lost(self, state: Fingerprint) -> bool:
         """Whether a file that had content is gone or empty."""

@@ -27,6 +27,8 @@ class Counters:
     decisions: Counter[Kind] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     """Internal errors, by where they were raised."""
+    last_error: str | None = None
+    """The latest of them, in a line."""
     loops: int = 0
     """Connections refused because they came from this very proxy, or were addressed to it."""
     timeouts: int = 0

@@ -161,6 +161,7 @@ class Enforcer:
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log an internal error; never raises."""
         self.counters.errors[where] += 1
+        self.counters.last_error = f"{where}: {type(error).__name__} at {self._now()}"
         try:
             self._sink.put(lifecycle.internal_error(new_stamp(self._now(), self._observer), error, where))
         except Exception:

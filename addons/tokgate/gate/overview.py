@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from whenever import Instant
 
+from tokgate.blocklog.wording import counted
 from tokgate.policy.decision import Phase
 from tokgate.policy.services import PatternKind
 from tokgate.policy.snapshot import Snapshot, Track
@@ -15,7 +16,7 @@ MAX_BANS = 20
 def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names: bool = True) -> Iterator[str]:
     """The lines. `proxy` is the URL of an explicit proxy; without `names`, connections are not what is carried."""
     policy = snapshot.policy
-    yield f"policy {snapshot.version}: {_counted(len(policy.bans), 'ban')}, {_counted(len(policy.networks), 'network')}"
+    yield f"policy {snapshot.version}: {counted(len(policy.bans), 'ban')}, {counted(len(policy.networks), 'network')}"
     active = [track for track in snapshot.tracks if in_force(track, at)]
     for track in active[:MAX_BANS]:
         phase, networks = track.schedule.standing(at).phase, ", ".join(track.networks)
@@ -41,10 +42,6 @@ def dialled(host: str, port: int) -> str:
     """Where a client on this machine dials a listener."""
     here = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{here}]:{port}" if ":" in here else f"{here}:{port}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _host(proxy: str) -> str:

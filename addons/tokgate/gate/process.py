@@ -107,6 +107,7 @@ class GateProcess:
             "clients": len(gate.clients),
             "decisions": decisions,
             "errors": dict(counters.errors),
+            "last_error": counters.last_error,
             "loops": counters.loops,
             "timeouts": counters.timeouts,
             "refused_at_limit": gate.refused_at_limit,

@@ -5,7 +5,8 @@ A network is looked at by itself, as by a client that is in no other; exemptions
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import pairwise
+from enum import StrEnum
+from itertools import chain, pairwise
 from typing import Any
 
 from whenever import Instant
@@ -50,6 +51,27 @@ class Redefinition:
     name: str
     added: tuple[str, ...]
     removed: tuple[str, ...]
+
+
+class How(StrEnum):
+    """What became of a name from one policy to the next."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """That a policy says something else of a name; `what` of it is told only where both policies have it.
+
+    Keys for a ban or an exemption; for networks, services and settings what comes in (`+`) and goes (`-`).
+    """
+
+    kind: str
+    name: str
+    how: How
+    what: tuple[str, ...] = ()
 
 
 def differs(before: Decision, after: Decision) -> bool:
@@ -150,6 +172,50 @@ def _holes(snapshot: Snapshot) -> _Holes:
 
 def _in_force(holes: list[tuple[Span, str]], at: Instant) -> str | None:
     return next((name for span, name in holes if at in span), None)
+
+
+def changes(old: Policy, new: Policy) -> Iterator[Change]:
+    """What was said otherwise, by section and name; where in the files it is said makes no difference."""
+    yield from _changed("bans", old.bans, new.bans, _keys)
+    yield from _changed("exemptions", old.exemptions, new.exemptions, _keys)
+    yield from _changed("networks", old.networks, new.networks, _by_meaning(_network))
+    yield from _changed("services", old.services, new.services, _by_meaning(_service))
+    before, after = _settings(old.settings), _settings(new.settings)
+    yield from (
+        Change("settings", name, How.CHANGED, _words(before.get(name, set()), after.get(name, set())))
+        for name in dict.fromkeys((*before, *after))
+        if before.get(name) != after.get(name)
+    )
+
+
+def _changed[T](
+    kind: str, old: Mapping[str, T], new: Mapping[str, T], what: Callable[[T, T], tuple[str, ...]]
+) -> Iterator[Change]:
+    for name in dict.fromkeys((*old, *new)):
+        before, after = old.get(name), new.get(name)
+        if before is None:
+            yield Change(kind, name, How.ADDED)
+        elif after is None:
+            yield Change(kind, name, How.REMOVED)
+        elif before != after and (said := what(before, after)):
+            yield Change(kind, name, How.CHANGED, said)
+
+
+def _keys(before: Any, after: Any) -> tuple[str, ...]:
+    """The keys that differ, as in YAML; whichever of its forms was used, a ban's end is its end."""
+    names = (field.name for field in fields(before) if field.name not in ("name", "origin"))
+    differing = (name for name in names if getattr(before, name) != getattr(after, name))
+    return tuple(dict.fromkeys("end" if name in ("expires", "duration") else name for name in differing))
+
+
+def _by_meaning[T](meaning: Callable[[T], set[str]]) -> Callable[[T, T], tuple[str, ...]]:
+    return lambda before, after: _words(meaning(before), meaning(after))
+
+
+def _words(before: set[str], after: set[str]) -> tuple[str, ...]:
+    return tuple(
+        chain((f"+{word}" for word in sorted(after - before)), (f"-{word}" for word in sorted(before - after)))
+    )
 
 
 def redefinitions(old: Policy, new: Policy) -> Iterator[Redefinition]:

@@ -22,18 +22,20 @@ from tokgate.blocklog.custody import Sealing, sealing_of
 from tokgate.blocklog.health import Health as LogHealth
 from tokgate.blocklog.stamp import Observer, this_observer
 from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
-from tokgate.config.diagnostics import Level, render
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 from tokgate.gate import phases
 from tokgate.gate.counters import Counters
 from tokgate.gate.enforcer import Enforcer, RecordSink
+from tokgate.policy.bans import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Transition
 from tokgate.proxy.adoption import GateMode
 from tokgate.proxy.health import Health
 from tokgate.proxy.insist import insist, refuse_forbidden
 from tokgate.proxy.ledger import Ledger
+from tokgate.proxy.reloading import announce
 from tokgate.proxy.reminders import Courier
+from tokgate.proxy.state import restart_needed
 from tokgate.proxy.traffic import Place, Traffic
 
 logger = logging.getLogger(__name__)
@@ -125,7 +127,7 @@ class Tokgate:
         self._policy_for: Final = policy_for
         self._started_at: Final = now()
         self._opened: tuple[str, str] | None = None
-        self._version = ""
+        self._log_kept: LogSettings | None = None
         self._tasks: Final[set[asyncio.Task[None]]] = set()
 
     def load(self, loader: Loader) -> None:
@@ -219,7 +221,8 @@ class Tokgate:
         except PolicyError as error:
             raise PolicyRefused(f"there is no valid policy to start with:\n{error}") from None
         observer = this_observer(self._worker)
-        self.log = self._log_for(log, observer, sealing_of(self.holder.snapshot.settings.log))
+        self._log_kept = self.holder.snapshot.settings.log
+        self.log = self._log_for(log, observer, sealing_of(self._log_kept))
         try:
             self.log.start()
         except OSError as error:  # another process writes it
@@ -231,25 +234,19 @@ class Tokgate:
             return
         policy = self.holder.snapshot.policy
         enforcer.write(lambda stamp: lifecycle.started(stamp, os.getpid(), policy))
-        self._version = policy.version
         self.holder.subscribe(self._reloaded)
         if count := len(self.holder.loaded.warnings):
             logger.warning("the policies have %d warnings, which `tokgate check` shows", count)
 
+    def restart_needed(self) -> tuple[str, ...]:
+        """The settings of the policy in force that wait for a restart."""
+        if self.holder is None or self._log_kept is None:
+            return ()
+        return restart_needed(self._log_kept, self.holder.snapshot.settings.log)
+
     def _reloaded(self, reloaded: Reloaded) -> None:
         """Tell log and standard error what came of reading the policy again."""
-        problems = [render(d).splitlines()[0] for d in reloaded.diagnostics if d.level is Level.ERROR]
-        policy = reloaded.snapshot.policy
-        if not reloaded.ok:
-            logger.error("tokgate keeps policy %s, the new one has errors:\n%s", policy.version, "\n".join(problems))
-            self._enforcer().write(lambda stamp: lifecycle.policy_load_failed(stamp, problems, kept=policy.version))
-            return
-        replaced, self._version = self._version, policy.version
-        warnings = len(reloaded.diagnostics)
-        logger.warning("tokgate policy %s is in force, it replaces %s", policy.version, replaced)
-        self._enforcer().write(
-            lambda stamp: lifecycle.policy_loaded(stamp, policy, replaced=replaced, warnings=warnings)
-        )
+        announce(reloaded, self.restart_needed(), self._enforcer().write)
 
     def _phase_changed(self, transition: Transition, snapshot: Snapshot) -> None:
         self._enforcer().write(lambda stamp: lifecycle.phase_changed(stamp, transition, snapshot.version))

@@ -1,16 +1,11 @@
-"""The processes under the supervisor, and the state of all of them and of the policy for `tokgate status`."""
+"""The processes under the supervisor: what each does, how often it failed, and what it says of itself."""
 
 import time
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from whenever import Instant
-
-from tokgate.config.reload import PolicyHolder
-from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.timeline import next_transition
+from tokgate.proxy.state import Worker
 
 
 class Role(StrEnum):
@@ -23,7 +18,7 @@ class Role(StrEnum):
 
 @dataclass(slots=True)
 class Child:
-    """A running process. `slot` tells equals apart; `version` is the policy's that a gate has."""
+    """A running process. `slot` tells equals apart; `version` is the policy's that it was started with."""
 
     role: Role
     slot: int
@@ -33,6 +28,27 @@ class Child:
     retired: bool = False
     report: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Role and slot."""
+        return f"{self.role.value}-{self.slot}"
+
+    def as_worker(self) -> Worker:
+        """As it is told. A gate keeps its policy; an opener reads each new one, and reports which it has."""
+        reported = {
+            Role.GATE: self.version,
+            Role.OPENER: self.report.get("version", self.version),
+            Role.COLLECTOR: None,
+        }
+        return Worker(
+            name=self.name,
+            pid=self.pid,
+            seconds=time.monotonic() - self.started,
+            version=reported[self.role],
+            retired=self.retired,
+            report=self.report,
+        )
+
 
 @dataclass(slots=True)
 class Health:
@@ -40,48 +56,3 @@ class Health:
 
     failures: int = 0
     not_before: float = 0.0
-
-
-def state_of(holder: PolicyHolder, children: Collection[Child], now: Instant) -> dict[str, Any]:
-    """One JSON object. `ok`: nothing needs a person."""
-    upcoming = next_transition(holder.snapshot, now)
-    trouble = any(child.report.get("errors") or child.report.get("records_dropped") for child in children)
-    return {
-        "ok": holder.last_error is None and not trouble,
-        "at": str(now),
-        "policy": {
-            "version": holder.snapshot.version,
-            "loaded_at": str(holder.loaded_at),
-            "error": holder.last_error,
-            "next_transition": None if upcoming is None else str(upcoming),
-            "bans": _bans(holder.snapshot, now),
-        },
-        "workers": [
-            {
-                "name": f"{child.role.value}-{child.slot}",
-                "pid": child.pid,
-                "seconds": round(time.monotonic() - child.started, 1),
-                "version": child.version if child.role is Role.GATE else None,
-                "retired": child.retired,
-                "report": child.report,
-            }
-            for child in children
-        ],
-    }
-
-
-def _bans(snapshot: Snapshot, now: Instant) -> list[dict[str, Any]]:
-    bans = []
-    for track in snapshot.tracks:
-        standing = track.schedule.standing(now)
-        bans.append(
-            {
-                "ban": track.ban.name,
-                "zone": track.zone,
-                "networks": list(track.networks),
-                "phase": standing.phase and standing.phase.value,
-                "idle": standing.idle and standing.idle.value,
-                "overdue": standing.overdue,
-            }
-        )
-    return bans

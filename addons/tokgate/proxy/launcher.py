@@ -27,6 +27,7 @@ from tokgate.gate.overview import say
 from tokgate.proxy.addon import LogFor, PolicyFor, PolicyRefused, Tokgate
 from tokgate.proxy.announcement import announcement
 from tokgate.proxy.certificates import NarrowCertificates
+from tokgate.proxy.desk import Desk
 from tokgate.proxy.keys import DEFAULT_CONFDIR, secure_folder
 from tokgate.proxy.local_gate import LocalGate
 
@@ -34,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 _LOCAL_MODES: Final = ("regular", "socks5", "dns")
 """Modes whose clients name the proxy themselves: on loopback unless something else is asked for."""
+
+
+DeskFor = Callable[[Tokgate, Callable[[], int]], object]
+"""Made from the addon and from a count of the connections that don't pass mitmproxy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,8 @@ class RunOptions:
     """The name of this process among several, under a supervisor."""
     log_for: LogFor = LogWriter
     policy_for: PolicyFor = open_policy
+    desk_for: DeskFor = Desk
+    """Makes the addon that tells others how it goes."""
     until: int | None = None
     """A descriptor; when it ends, the proxy drains as after SIGTERM."""
     gate: tuple[Endpoint, ...] = ()
@@ -128,15 +135,17 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     secure_folder(confdir)
     master, servers = Master(Options()), proxyserver.Proxyserver()
     tokgate = Tokgate(worker=options.worker, log_for=options.log_for, policy_for=options.policy_for)
-    master.addons.add(core.Core(), servers, tokgate)
+    gate = None
+    if options.gate:
+        gate = LocalGate(tokgate, options.gate, say, limits=options.limits, mark=options.mark)
+    desk = options.desk_for(tokgate, lambda: 0 if gate is None else gate.open_connections)
+    master.addons.add(core.Core(), servers, tokgate, desk)
     if not options.gate:
         master.addons.add(Announcer(tokgate, servers, say))
     if any(_type(mode) not in ("regular", "transparent") for mode in options.modes):
         master.addons.add(dns_resolver.DnsResolver())
     master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
-    gate = None
-    if options.gate:
-        gate = LocalGate(tokgate, options.gate, say, limits=options.limits, mark=options.mark)
+    if gate is not None:
         master.addons.add(gate)
     drain = Drain(master, servers, tokgate, options.drain, gate)
     try:

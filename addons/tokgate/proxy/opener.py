@@ -27,6 +27,7 @@ from tokgate.config.reload import PolicyHolder
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.proxy import launcher
 from tokgate.proxy.adoption import GateInstance
+from tokgate.proxy.desk import Reporter
 
 FLUSH_EVERY: Final = 0.5
 """Seconds between two attempts to send what the collector did not take at once."""
@@ -83,6 +84,7 @@ async def serve(given: dict[str, object]) -> int:
     """Run as the supervisor says."""
     GateInstance.handovers = socket.socket(fileno=int(str(given["handovers"])))
     records = socket.socket(fileno=int(str(given["records"])))
+    reports = socket.socket(fileno=int(str(given["reports"])))
     lifeline = int(str(given["lifeline"]))
     options = launcher.RunOptions(
         modes=("gate",),
@@ -94,6 +96,7 @@ async def serve(given: dict[str, object]) -> int:
         log_for=lambda path, observer, _: ForwardedLog(records, observer),
         until=lifeline,
         policy_for=partial(_policy_in_force, int(str(given["policy"]))),
+        desk_for=lambda tokgate, _: Reporter(reports, tokgate),
     )
     return await launcher.run(options, say=lambda line: None)
 

@@ -31,19 +31,20 @@ from tokgate.blocklog.collector import collect
 from tokgate.blocklog.custody import sealing_of
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp, this_observer
-from tokgate.config.diagnostics import Level, render
-from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
+from tokgate.config.reload import PolicyError, PolicyHolder, open_policy
 from tokgate.gate import handover, phases
 from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Limits
 from tokgate.gate.overview import dialled, overview
 from tokgate.gate.process import GO, RETIRE, GateProcess, Inheritance
 from tokgate.gate.sockets import Entry, Listener, listen
-from tokgate.proxy.children import Child, Health, Role, state_of
-from tokgate.proxy.control import Control
+from tokgate.proxy.children import Child, Health, Role
+from tokgate.proxy.control import Control, Request
 from tokgate.proxy.keys import secure_folder
 from tokgate.proxy.ledger import Ledger
+from tokgate.proxy.reloading import Waiting, announce
 from tokgate.proxy.reminders import Courier
+from tokgate.proxy.state import restart_needed, state_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ class Supervisor:
         self._sender: Final = channel.RecordSender(self._records_in, self._observer)
         self._ledger: Final = Ledger(options.log, self._write, Courier(reaps=False))
         self._control: Final = Control(options.confdir)
+        self._waiting: Final = Waiting(holder)
+        self._log_kept = holder.snapshot.settings.log
         self._signals: Final[list[int]] = []
         self._ending: str | None = None
         self._since = Instant.now()
@@ -108,7 +111,8 @@ class Supervisor:
             self._say(f"can't listen: {error}")
             return 3
         wake = self._listen_to_signals()
-        self._control.open()
+        control = self._control.open()
+        woken_by: list[Any] = [wake, self._reports_out, *(() if control is None else (control,))]
         _freeze()
         self._start(Role.COLLECTOR, 0)
         for slot in range(self._options.openers):
@@ -119,14 +123,15 @@ class Supervisor:
         self._announce()
         while self._ending is None:
             nap = phases.nap(self._holder.snapshot, Instant.now())
-            select.select([wake, self._reports_out.fileno(), self._control.fileno()], [], [], nap)
+            select.select(woken_by, [], [], nap)
             self._take_signals(wake)
             self._take_reports()
-            self._control.answer(self._state)
+            self._take_calls()
             self._reap()
             self._restart_missing()
             self._follow_phases()
             self._follow_files()
+            self._waiting.look([child.as_worker() for child in self._children.values()], self._restart_needed())
             self._ledger.look_and_save(self._holder.snapshot, Instant.now())
             self._sender.flush()
         return self._end(self._ending)
@@ -149,6 +154,8 @@ class Supervisor:
         pid = os.fork()
         if pid:
             version = self._holder.snapshot.version
+            if role is Role.COLLECTOR:
+                self._log_kept = self._holder.snapshot.settings.log
             self._children[pid] = Child(role, slot, pid, time.monotonic(), version)
             return
         code = 3
@@ -202,14 +209,18 @@ class Supervisor:
         policy = os.memfd_create("tokgate-policy")
         with os.fdopen(os.dup(policy), "wb") as file:
             pickle.dump(self._holder.snapshot.policy, file)
-        descriptors = (self._openers_out.fileno(), self._records_in.fileno(), self._lifeline_out, policy)
+        descriptors = (
+            *(self._openers_out.fileno(), self._records_in.fileno(), self._reports_in.fileno()),
+            *(self._lifeline_out, policy),
+        )
         for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
         given = {
             "handovers": descriptors[0],
             "records": descriptors[1],
-            "lifeline": descriptors[2],
-            "policy": descriptors[3],
+            "reports": descriptors[2],
+            "lifeline": descriptors[3],
+            "policy": descriptors[4],
             "name": f"{Role.OPENER.value}-{slot}",
             "policies": str(options.policies),
             "confdir": str(options.confdir),
@@ -298,8 +309,21 @@ class Supervisor:
             if child is not None:
                 child.report = report
 
-    def _state(self) -> dict[str, Any]:
-        return state_of(self._holder, self._children.values(), Instant.now())
+    def _take_calls(self) -> None:
+        for caller in self._control.callers():
+            match caller.request:
+                case Request.STATUS:
+                    workers = (child.as_worker() for child in self._children.values())
+                    caller.answer(state_of(self._holder, workers, Instant.now(), self._restart_needed()))
+                case Request.RELOAD:
+                    self._waiting.add(caller)
+                    self._reload_wanted = True
+                    self._tell(signal.SIGHUP, Role.OPENER)
+                case None:
+                    caller.close()
+
+    def _restart_needed(self) -> tuple[str, ...]:
+        return restart_needed(self._log_kept, self._holder.snapshot.settings.log)
 
     # -- the policy
 
@@ -307,12 +331,10 @@ class Supervisor:
         if not self._reload_wanted and not self._holder.changed():
             return
         self._reload_wanted = False
-        before = self._holder.snapshot
         reloaded = asyncio.run(self._holder.reload())
-        if reloaded.ok and reloaded.snapshot.version == before.version:
-            return  # comments, or order: nothing that anybody would notice
-        self._tell_of(reloaded, before.version)
-        if reloaded.ok:
+        self._waiting.read(reloaded)
+        announce(reloaded, self._restart_needed(), self._write)
+        if reloaded.snapshot.version != reloaded.before:
             self._next_generation()
 
     def _next_generation(self) -> None:
@@ -347,17 +369,6 @@ class Supervisor:
     def _newest_gates(self) -> list[Child]:
         return [child for child in self._children.values() if child.role is Role.GATE and not child.retired]
 
-    def _tell_of(self, reloaded: Reloaded, replaced: str) -> None:
-        problems = [render(d).splitlines()[0] for d in reloaded.diagnostics if d.level is Level.ERROR]
-        policy = reloaded.snapshot.policy
-        if not reloaded.ok:
-            logger.error("the new policy has errors, %s stays in force:\n%s", policy.version, "\n".join(problems))
-            self._write(lambda stamp: lifecycle.policy_load_failed(stamp, problems, kept=policy.version))
-            return
-        warnings = len(reloaded.diagnostics)
-        logger.warning("policy %s is in force, it replaces %s", policy.version, replaced)
-        self._write(lambda stamp: lifecycle.policy_loaded(stamp, policy, replaced=replaced, warnings=warnings))
-
     def _follow_phases(self) -> None:
         now, snapshot = Instant.now(), self._holder.snapshot
         for change in phases.passed(snapshot, self._since, now):
@@ -385,6 +396,7 @@ class Supervisor:
             _kill(child.pid, signal.SIGKILL)
         self._write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), reason))
         self._sender.close()
+        self._waiting.close()
         self._control.close(remove=True)
         os.close(self._lifeline_in)
         give_up = time.monotonic() + 10.0

@@ -1,0 +1,82 @@
+"""`tokgate reload`: have the running tokgate read its policy now, and see what came of it."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tokgate.cli.exits import Exit
+from tokgate.cli.running import add_confdir_option, ask_running
+from tokgate.cli.terminal import narrate, shown, wants_color
+from tokgate.config.diagnostics import Code, Diagnostic, Level, render
+from tokgate.policy.origin import Origin
+from tokgate.proxy.control import Request
+
+EPILOG = """\
+examples:
+  tokgate reload              read the policy now, wait until every worker has it, show what changed
+  tokgate reload --json       the same for programs
+
+A running tokgate also reads its policy when a file changes: what is in force already is shown with the change that
+brought it. Exit codes: 0 in force; 1 the policy has errors, the last good one stays; 3 no tokgate answers, or a worker
+does not take the policy over."""
+
+_MARKS: Final = {"added": "+", "removed": "-", "changed": "~"}
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `reload`."""
+    summary = "have the running tokgate read its policy now"
+    parser = subparsers.add_parser("reload", help=summary, description=summary, epilog=EPILOG)
+    add_confdir_option(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, wait, show."""
+    answer = ask_running(args.confdir, Request.RELOAD, lambda text: narrate(f"tokgate: {text}"))
+    if args.json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in _lines(answer, wants_color(sys.stdout)))
+        if not answer["read"]:
+            narrate(f"tokgate: policy {answer['version']} stays in force")
+    if not answer["read"]:
+        return Exit.FINDINGS
+    return Exit.DONE if answer["ok"] else Exit.FAILURE
+
+
+def _lines(answer: dict[str, Any], color: bool) -> Iterator[str]:
+    for each in answer["diagnostics"]:
+        diagnostic = _diagnostic(each)
+        if diagnostic.level is Level.ERROR or answer["read"]:
+            yield render(diagnostic, color=color)
+    if not answer["read"]:
+        return
+    old, new = answer["before"], answer["version"]
+    since = f", in force since {answer['since']}" if answer["unchanged"] else ""
+    yield f"policy {new}{since}" if old == new else f"policy {old} -> {new}{since}"
+    yield from _changes(answer)
+    if answer["workers"]:
+        yield f"in force in {', '.join(answer['workers'])}"
+    if answer["missing"]:
+        yield f"not taken over by {', '.join(answer['missing'])}"
+    if answer["restart_needed"]:
+        yield f"only after a restart: {', '.join(answer['restart_needed'])}"
+
+
+def _changes(answer: dict[str, Any]) -> Iterator[str]:
+    for change in answer["changes"]:
+        what = f": {', '.join(map(shown, change['what']))}" if change["what"] else ""
+        yield f"  {_MARKS[change['how']]} {change['section']} {shown(change['name'])}{what}"
+    if answer["more_changes"]:
+        yield f"  and {answer['more_changes']} more"
+    if answer["before"] != answer["version"] and not answer["changes"]:
+        yield "  only words that decide nothing"
+
+
+def _diagnostic(said: dict[str, Any]) -> Diagnostic:
+    origin = Origin(said["file"], said["line"], said["column"])
+    return Diagnostic(Level(said["level"]), origin, said["message"], Code(said["code"]), said["source"], said["length"])
