@@ -79,6 +79,33 @@ def test_children_end_with_their_supervisor(tmp_path: Path) -> None:
     orphaned.origin.close()
 
 
+def test_coverage_is_exact_whoever_dies(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
+    """Each connection is counted once, whether its gate or opener was killed, replaced by a new policy, or lives."""
+    running = Running(tmp_path)
+    until("an opener answers", running.refuses)
+    refused = 1
+
+    def some_pass() -> int:
+        return [running.passes() for _ in range(10)].count(True)
+
+    assert some_pass() == 10
+    for victim in children(running.process.pid):
+        os.kill(victim, signal.SIGKILL)
+        until("it is replaced", lambda victim=victim: len(set(children(running.process.pid)) - {victim}) == 4)
+        assert some_pass() == 10
+    running.write(POLICY | {"settings": {"unknown_clients": "block"}})
+    until("the new policy is told", lambda: "is in force, it replaces" in running.narrated())
+    assert some_pass() == 10
+    for _ in range(5):
+        refused += running.refuses()
+    running.close()
+    counted = [r["tokgate"] for r in check_lines(running.log) if r["event"]["action"] == "coverage-counted"]
+    sums: dict[str, int] = {}
+    for visibility, number in (item for each in counted for item in each["coverage"]["here"].items()):
+        sums[visibility] = sums.get(visibility, 0) + number
+    assert sums == {"address": 60, "decrypted": refused}
+
+
 def test_status(running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The supervisor tells how everything is; a policy that could not be loaded needs a person."""
     until("an opener answers", running.refuses)

@@ -39,6 +39,7 @@ class EventAction(StrEnum):
     BAN_NEAR_EXPIRY = "ban-near-expiry"
     OVERRIDE_STARTED = "override-started"
     OVERRIDE_ENDED = "override-ended"
+    COVERAGE_COUNTED = "coverage-counted"
     LOG_GAP = "log-gap"
     LOG_CONTINUED = "log-continued"
     LOG_RECOVERED = "log-recovered"

@@ -71,8 +71,6 @@ class Fold[T]:
     count: int = 0
     first: Instant | None = None
     last: Instant | None = None
-    taken: int = 0
-    """How many of `count` are known to who keeps other counts of the same events."""
 
     def repeats(self, of: str) -> Repeats | None:
         """What there is to tell; None if the event did not come again."""
@@ -84,28 +82,23 @@ class Fold[T]:
 class Folding[T]:
     """The open folds, in the order in which they end."""
 
-    __slots__ = ("_fresh", "_limit", "_open", "_window")
+    __slots__ = ("_limit", "_open", "_window")
 
     def __init__(self, window: float = WINDOW, limit: int = MAX_OPEN) -> None:
         """`window` in seconds; `limit` is at least 1."""
         self._window: Final = window
         self._limit: Final = limit
         self._open: Final[dict[Key, Fold[T]]] = {}
-        self._fresh: list[Fold[T]] = []
 
     def __len__(self) -> int:
         """How many folds are open."""
         return len(self._open)
 
-    def repeat(self, key: Key, at: Instant, *, taken: bool = False) -> Fold[T] | None:
-        """Count an event if a fold is open for it; else None, and nothing done. `taken`: `take` needn't tell of it."""
+    def repeat(self, key: Key, at: Instant) -> Fold[T] | None:
+        """Count an event if a fold is open for it; else None, and nothing done."""
         fold = self._open.get(key)
         if fold is None:
             return None
-        if taken:
-            fold.taken += 1
-        elif fold.count == fold.taken:
-            self._fresh.append(fold)
         if fold.first is None:
             fold.first = at
         fold.last = at
@@ -132,10 +125,3 @@ class Folding[T]:
     def close(self) -> Iterator[Fold[T]]:
         """Close and yield all that is open."""
         return self.due(float("inf"))
-
-    def take(self) -> Iterator[tuple[Fold[T], int]]:
-        """The folds with repeats that weren't taken yet, and how many each: also of folds that are closed by now."""
-        fresh, self._fresh = self._fresh, []
-        for fold in fresh:
-            number, fold.taken = fold.count - fold.taken, fold.count
-            yield fold, number

@@ -168,6 +168,11 @@ _TOKGATE: Final = _closed(
         "by": TEXT,
         "ended_by": TEXT,
         "where": TEXT,
+        "coverage": {
+            "type": "object",
+            "additionalProperties": _closed({visibility.value: POSITIVE for visibility in Visibility}),
+        },
+        "since": TIME,
         "gap": _closed(
             {"dropped": {"type": "integer", "minimum": 1}, "since": TIME, "until": TIME}, "dropped", "since"
         ),
@@ -292,6 +297,7 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
         {"tokgate": {"ban": ..., "exemption": ..., "exemption_reason": ..., "exemption_until": ..., "clients": ...}},
     ),
     ((_A.OVERRIDE_ENDED,), {"event": {"reason": ...}}),
+    ((_A.COVERAGE_COUNTED,), {"tokgate": {"coverage": ..., "since": ...}}),
     ((_A.LOG_GAP,), {"event": {"outcome": "failure"}, "tokgate": {"gap": ...}}),
     ((_A.LOG_CONTINUED,), {"tokgate": {"continues": ...}}),
     ((_A.LOG_RECOVERED,), {"tokgate": {"torn": ...}}),

@@ -68,7 +68,8 @@ class _First:
     stamp: Stamp
     seen: Observation
     ruling: Ruling
-    visibility: Visibility
+    slot: int
+    """Where it is counted."""
 
 
 class Enforcer:
@@ -126,7 +127,11 @@ class Enforcer:
         The quick way for a carrier that has a decision and nothing else to tell: after True it carries the decision
         out and builds nothing. `name` is the one that was decided about; what else the connection showed goes unnoted.
         """
-        return self._folding.repeat(key_of(client, name.lower(), decision, stage), at) is not None
+        fold = self._folding.repeat(key_of(client, name.lower(), decision, stage), at)
+        if fold is None:
+            return False
+        self.counters.cells[fold.event.slot] += 1
+        return True
 
     def enter(
         self, ruling: Ruling, visibility: Visibility, observe: Callable[[], Observation], *, allowed: bool = True
@@ -143,19 +148,18 @@ class Enforcer:
             return Stamp("", ruling.at, self._observer)
         stamp = new_stamp(ruling.at, self._observer)
         try:
-            return self._record(_First(stamp, observe(), ruling, visibility))
+            slot = self.counters.slot(decision.network, visibility, decision.verdict)
+            return self._record(_First(stamp, observe(), ruling, slot))
         except Exception as error:  # a record that can't be made must not change what happens to the traffic
             self.failed("record", error)
             return stamp
 
     def settle(self) -> None:
-        """Tell of the repeats whose minute is over, and add what was counted the quick way to the counters."""
-        self._count_repeats()
+        """Tell of the repeats whose minute is over."""
         self._tell(self._folding.due(self._monotonic()))
 
     def close(self) -> None:
         """Tell of all repeats now. To be called before the sink is closed."""
-        self._count_repeats()
         self._tell(self._folding.close())
 
     def failed(self, where: str, error: BaseException) -> None:
@@ -182,7 +186,7 @@ class Enforcer:
         key = key_of(seen.client.ip, name, ruling.decision, seen.stage, opened=seen.opened, mismatch=judgement.mismatch)
         now = self._monotonic()
         self._tell(self._folding.due(now))
-        fold = self._folding.repeat(key, ruling.at, taken=True)
+        fold = self._folding.repeat(key, ruling.at)
         if fold is not None:
             return fold.event.stamp
         record = traffic_record(event.stamp, seen, judgement, ruling.snapshot)
@@ -207,11 +211,6 @@ class Enforcer:
                     self._sink.put(record)
             except Exception as error:
                 self.failed("record", error)
-
-    def _count_repeats(self) -> None:
-        for fold, number in self._folding.take():
-            ruling = fold.event.ruling
-            self.counters.count(ruling.decision.network, fold.event.visibility, ruling.decision.verdict, number)
 
 
 def _notable(ruling: Ruling) -> bool:

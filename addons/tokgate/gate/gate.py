@@ -7,7 +7,6 @@ allowed name takes without building anything, and everything that carries a deci
 import contextlib
 import errno
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from select import EPOLLEXCLUSIVE, EPOLLIN
@@ -16,7 +15,7 @@ from typing import Final, Protocol
 
 from whenever import Instant
 
-from tokgate.blocklog.observation import Endpoint, Stage, Visibility
+from tokgate.blocklog.observation import Endpoint, Stage
 from tokgate.blocklog.stamp import new_event_id
 from tokgate.gate.admission import (
     Admission,
@@ -93,8 +92,8 @@ class Gate(Relay):
         self.enforcer: Final = enforcer
         self.limits: Final = limits or Limits()
         self.idle_seconds = self.limits.idle
-        self.allowed: Final[Counter[str | None]] = Counter()
-        """Connections that took the short way, by network; added to the counters when somebody asks."""
+        self._cells: Final = enforcer.counters.cells
+        self._passed: Final = enforcer.counters.plain
         self.clients: Final[dict[str, int]] = {}
         """Open connections by client."""
         self.open_connections = 0
@@ -236,7 +235,7 @@ class Gate(Relay):
                     return False  # an address of somebody's own may be under a ban whatever the name says
             elif decide(snapshot, peer, destination[0], at, Signal.HTTP_HOST).verdict is not Verdict.ALLOW:
                 return False
-            self.allowed[decision.network] += 1
+            self._cells[self._passed[decision.network]] += 1
             self.connect(connection, destination)
             return True
         if decision.response is not Response.REFUSE or not self.enforcer.repeats(peer, name, decision, Stage.TLS, at):
@@ -406,12 +405,6 @@ class Gate(Relay):
             self.clients[connection.peer] = left
         else:
             self.clients.pop(connection.peer, None)
-
-    def settle(self) -> None:
-        """Add what took the short way to the counters."""
-        for network, count in self.allowed.items():
-            self.enforcer.counters.count(network, Visibility.SNI, Verdict.ALLOW, count)
-        self.allowed.clear()
 
     def stop_accepting(self) -> None:
         """Close the listeners; what is open goes on."""

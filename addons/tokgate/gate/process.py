@@ -15,10 +15,12 @@ from typing import Final
 
 from tokgate.blocklog.channel import RecordSender
 from tokgate.blocklog.stamp import Observer
+from tokgate.gate.counters import AT_LIMIT, HANDED_OVER, NOT_HANDED_OVER, RECORDS_DROPPED, Counters
 from tokgate.gate.enforcer import Enforcer
 from tokgate.gate.gate import Gate, Limits
 from tokgate.gate.handover import OpenerChannel
 from tokgate.gate.sockets import Listener
+from tokgate.gate.tally import Tally
 from tokgate.policy.snapshot import Snapshot
 
 RETIRE: Final = signal.SIGUSR1
@@ -40,6 +42,7 @@ class Inheritance:
     reports: socket.socket
     lifeline: int
     observer: Observer
+    tally: Tally
     limits: Limits
     drain: float
     mark: int | None = None
@@ -55,7 +58,7 @@ class GateProcess:
         self._given: Final = given
         self._sender: Final = RecordSender(given.records, given.observer)
         self._openers: Final = OpenerChannel(given.openers)
-        self._enforcer: Final = Enforcer(given, self._sender, given.observer)
+        self._enforcer: Final = Enforcer(given, self._sender, given.observer, counters=Counters(given.tally))
         self._gate: Final = Gate(self._enforcer, self._openers, given.limits, given.mark)
         self._leaving = False
         self._give_up_at = float("inf")
@@ -87,25 +90,34 @@ class GateProcess:
             self._gate.add_listener(listener)
 
     def _housekeep(self) -> None:
-        self._gate.settle()
         self._enforcer.settle()
         self._sender.flush()
+        self._count_others()
         report = json.dumps(self._report()).encode()
         try:
             self._given.reports.send(report, socket.MSG_DONTWAIT)
         except OSError:
             return
 
+    def _count_others(self) -> None:
+        """What is counted elsewhere goes into the tally as well, for who adds up all gates that there ever were."""
+        tally = self._enforcer.counters.tally
+        for name, number in (
+            (AT_LIMIT, self._gate.refused_at_limit),
+            (HANDED_OVER, self._openers.handed_over),
+            (NOT_HANDED_OVER, self._openers.failed),
+            (RECORDS_DROPPED, self._sender.dropped),
+        ):
+            tally.cells[tally.slot(name)] = number
+
     def _report(self) -> dict[str, object]:
         """What the supervisor tells about this gate."""
         gate, counters = self._gate, self._enforcer.counters
-        decisions = [[k.network, k.visibility.value, k.verdict.value, n] for k, n in counters.decisions.items()]
         return {
             "pid": os.getpid(),
             "leaving": self._leaving,
             "connections": gate.open_connections,
             "clients": len(gate.clients),
-            "decisions": decisions,
             "errors": dict(counters.errors),
             "last_error": counters.last_error,
             "loops": counters.loops,

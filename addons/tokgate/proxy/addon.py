@@ -25,6 +25,7 @@ from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 from tokgate.gate import phases
 from tokgate.gate.counters import Counters
+from tokgate.gate.coverage import CoverageTeller
 from tokgate.gate.enforcer import Enforcer, RecordSink
 from tokgate.policy.bans import LogSettings
 from tokgate.policy.snapshot import Snapshot
@@ -109,6 +110,7 @@ class Tokgate:
         worker: str | None = None,
         log_for: LogFor = LogWriter,
         policy_for: PolicyFor = open_policy,
+        counters: Counters | None = None,
     ) -> None:
         """`now` is the wall clock; `patience` in seconds.
 
@@ -116,7 +118,7 @@ class Tokgate:
         """
         self.traffic: Final = Traffic()
         self.addons: Final = [self.traffic]
-        self.counters: Final = Counters()
+        self.counters: Final = counters if counters is not None else Counters()
         self.holder: PolicyHolder | None = None
         self.log: Log | None = None
         self.stop_reason = "asked to"
@@ -128,6 +130,7 @@ class Tokgate:
         self._started_at: Final = now()
         self._opened: tuple[str, str] | None = None
         self._log_kept: LogSettings | None = None
+        self._coverage: Final = CoverageTeller(self._started_at)
         self._tasks: Final[set[asyncio.Task[None]]] = set()
 
     def load(self, loader: Loader) -> None:
@@ -170,6 +173,7 @@ class Tokgate:
             self._keep(phases.follow(self.holder, self._phase_changed, self._now))
             ledger = Ledger(Path(ctx.options.tokgate_log), self._enforcer().write, Courier(reaps=True))
             self._keep(ledger.follow(self.holder, self._now))
+            self._keep(self._tell_coverage())
         self._keep(self._close_silent())
         with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread, or no such signal
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
@@ -182,6 +186,7 @@ class Tokgate:
         if log is not None:
             self._enforcer().close()
             if self._worker is None:
+                self._enforcer().write(self._coverage.tell(self.counters.decisions, self._now()))
                 self._enforcer().write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), self.stop_reason))
             if not log.close(LOG_DEADLINE):
                 logger.error("the block log could not be written to its end: see %s", log.path)
@@ -250,6 +255,12 @@ class Tokgate:
 
     def _phase_changed(self, transition: Transition, snapshot: Snapshot) -> None:
         self._enforcer().write(lambda stamp: lifecycle.phase_changed(stamp, transition, snapshot.version))
+
+    async def _tell_coverage(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            if self._coverage.due(now := self._now()):
+                self._enforcer().write(self._coverage.tell(self.counters.decisions, now))
 
     async def _close_silent(self) -> None:
         while True:

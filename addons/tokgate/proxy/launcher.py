@@ -21,9 +21,11 @@ from whenever import Instant
 
 from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
 from tokgate.config.reload import open_policy
+from tokgate.gate.counters import Counters
 from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Limits
 from tokgate.gate.overview import say
+from tokgate.gate.tally import Tally
 from tokgate.proxy.addon import LogFor, PolicyFor, PolicyRefused, Tokgate
 from tokgate.proxy.announcement import announcement
 from tokgate.proxy.certificates import NarrowCertificates
@@ -59,6 +61,8 @@ class RunOptions:
     policy_for: PolicyFor = open_policy
     desk_for: DeskFor = Desk
     """Makes the addon that tells others how it goes."""
+    tally: Tally | None = None
+    """Where to count, for a supervisor to read."""
     until: int | None = None
     """A descriptor; when it ends, the proxy drains as after SIGTERM."""
     gate: tuple[Endpoint, ...] = ()
@@ -134,7 +138,8 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     confdir = options.confdir.expanduser()
     secure_folder(confdir)
     master, servers = Master(Options()), proxyserver.Proxyserver()
-    tokgate = Tokgate(worker=options.worker, log_for=options.log_for, policy_for=options.policy_for)
+    counters = Counters(options.tally)
+    tokgate = Tokgate(worker=options.worker, log_for=options.log_for, policy_for=options.policy_for, counters=counters)
     gate = None
     if options.gate:
         gate = LocalGate(tokgate, options.gate, say, limits=options.limits, mark=options.mark)

@@ -101,7 +101,6 @@ class LocalGate:
             self._task.cancel()
         if self._again is not None:
             self._again.cancel()
-        gate.settle()
         gate.close_all()
 
     def _serve(self) -> None:
@@ -120,4 +119,3 @@ class LocalGate:
         while True:
             await asyncio.sleep(TICK)
             self._serve()  # deadlines pass without any event
-            gate.settle()

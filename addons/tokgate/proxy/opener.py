@@ -24,6 +24,7 @@ from tokgate.blocklog.health import Health
 from tokgate.blocklog.stamp import Observer
 from tokgate.config.loader import Loaded
 from tokgate.config.reload import PolicyHolder
+from tokgate.gate.tally import Tally
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.proxy import launcher
 from tokgate.proxy.adoption import GateInstance
@@ -97,6 +98,7 @@ async def serve(given: dict[str, object]) -> int:
         until=lifeline,
         policy_for=partial(_policy_in_force, int(str(given["policy"]))),
         desk_for=lambda tokgate, _: Reporter(reports, tokgate),
+        tally=Tally(int(str(given["tally"]))),
     )
     return await launcher.run(options, say=lambda line: None)
 

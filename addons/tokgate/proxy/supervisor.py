@@ -33,11 +33,15 @@ from tokgate.blocklog.document import Record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp, this_observer
 from tokgate.config.reload import PolicyError, PolicyHolder, open_policy
 from tokgate.gate import handover, phases
+from tokgate.gate.counters import decisions_in
+from tokgate.gate.coverage import CoverageTeller
 from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Limits
 from tokgate.gate.overview import dialled, overview
 from tokgate.gate.process import GO, RETIRE, GateProcess, Inheritance
 from tokgate.gate.sockets import Entry, Listener, listen
+from tokgate.gate.tally import Tally
+from tokgate.proxy.census import Census
 from tokgate.proxy.children import Child, Health, Role
 from tokgate.proxy.control import Control, Request
 from tokgate.proxy.keys import secure_folder
@@ -94,6 +98,8 @@ class Supervisor:
         self._reports_in, self._reports_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lifeline_out, self._lifeline_in = os.pipe2(os.O_CLOEXEC)
         self._sender: Final = channel.RecordSender(self._records_in, self._observer)
+        self._census: Final = Census()
+        self._coverage: Final = CoverageTeller(Instant.now())
         self._ledger: Final = Ledger(options.log, self._write, Courier(reaps=False))
         self._control: Final = Control(options.confdir)
         self._waiting: Final = Waiting(holder)
@@ -133,6 +139,7 @@ class Supervisor:
             self._follow_files()
             self._waiting.look([child.as_worker() for child in self._children.values()], self._restart_needed())
             self._ledger.look_and_save(self._holder.snapshot, Instant.now())
+            self._tell_coverage(ending=False)
             self._sender.flush()
         return self._end(self._ending)
 
@@ -151,23 +158,25 @@ class Supervisor:
     def _start(self, role: Role, slot: int, *, waits: bool = False) -> None:
         """Fork a child; in it, never return."""
         sys.stderr.flush()
+        tally = Tally()
         pid = os.fork()
         if pid:
             version = self._holder.snapshot.version
             if role is Role.COLLECTOR:
                 self._log_kept = self._holder.snapshot.settings.log
             self._children[pid] = Child(role, slot, pid, time.monotonic(), version)
+            self._census.begin(pid, tally)
             return
         code = 3
         try:
-            code = self._become(role, slot, waits)
+            code = self._become(role, slot, tally, waits)
         except BaseException:
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
 
-    def _become(self, role: Role, slot: int, waits: bool) -> int:
+    def _become(self, role: Role, slot: int, tally: Tally, waits: bool) -> int:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
@@ -183,11 +192,11 @@ class Supervisor:
             sealing = sealing_of(self._holder.snapshot.settings.log)
             return collect(self._records_out, self._options.log, this_observer(), self._lifeline_out, sealing)
         if role is Role.OPENER:
-            self._exec_opener(slot)
-        GateProcess(self._inheritance(slot, observer, waits)).run()
+            self._exec_opener(slot, tally)
+        GateProcess(self._inheritance(observer, tally, waits)).run()
         return 0
 
-    def _inheritance(self, slot: int, observer: Observer, waits: bool) -> Inheritance:
+    def _inheritance(self, observer: Observer, tally: Tally, waits: bool) -> Inheritance:
         options = self._options
         return Inheritance(
             snapshot=self._holder.snapshot,
@@ -197,13 +206,14 @@ class Supervisor:
             reports=self._reports_in,
             lifeline=self._lifeline_out,
             observer=observer,
+            tally=tally,
             limits=options.limits,
             drain=options.drain,
             mark=options.mark,
             waits=waits,
         )
 
-    def _exec_opener(self, slot: int) -> None:
+    def _exec_opener(self, slot: int, tally: Tally) -> None:
         """Become an opener: a fresh interpreter, since mitmproxy must not be in the processes that fork."""
         options = self._options
         policy = os.memfd_create("tokgate-policy")
@@ -211,7 +221,7 @@ class Supervisor:
             pickle.dump(self._holder.snapshot.policy, file)
         descriptors = (
             *(self._openers_out.fileno(), self._records_in.fileno(), self._reports_in.fileno()),
-            *(self._lifeline_out, policy),
+            *(self._lifeline_out, policy, tally.share()),
         )
         for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
@@ -221,6 +231,7 @@ class Supervisor:
             "reports": descriptors[2],
             "lifeline": descriptors[3],
             "policy": descriptors[4],
+            "tally": descriptors[5],
             "name": f"{Role.OPENER.value}-{slot}",
             "policies": str(options.policies),
             "confdir": str(options.confdir),
@@ -274,6 +285,7 @@ class Supervisor:
                 return
             if not pid:
                 return
+            self._census.end(pid)
             child = self._children.pop(pid, None)
             if child is None or child.retired or self._ending is not None:
                 continue
@@ -375,6 +387,11 @@ class Supervisor:
             self._write(partial(lifecycle.phase_changed, change=change, policy_version=snapshot.version))
         self._since = now
 
+    def _tell_coverage(self, *, ending: bool) -> None:
+        now = Instant.now()
+        if ending or self._coverage.due(now):
+            self._write(self._coverage.tell(decisions_in(self._census.total()), now))
+
     def _write(self, build: Callable[[Stamp], Record]) -> None:
         self._sender.put(build(new_stamp(Instant.now(), self._observer)))
 
@@ -394,6 +411,7 @@ class Supervisor:
             carriers = self._carriers()
         for child in carriers:
             _kill(child.pid, signal.SIGKILL)
+        self._tell_coverage(ending=True)
         self._write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), reason))
         self._sender.close()
         self._waiting.close()
