@@ -13,6 +13,7 @@ import pytest
 
 from blocklog.samples import SNAPSHOT, judged, seen, stamp
 from cli.command_line import Command
+from tokgate.blocklog.coverage import coverage_counted
 from tokgate.blocklog.lifecycle import log_gap, stopped
 from tokgate.blocklog.line import encode
 from tokgate.blocklog.observation import Endpoint, Stage
@@ -140,6 +141,7 @@ def test_summary_as_json(log: Path, tokgate: Command) -> None:
         "records": 4,
         "events": 3,
         "dropped": 4,
+        "coverage": None,
         "unreadable": 0,
         "tables": {
             "client": {
@@ -157,6 +159,21 @@ def test_summary_as_json(log: Path, tokgate: Command) -> None:
         },
     }
     assert "4 records were dropped" in tokgate("log", "summary").out
+
+
+def test_summary_tells_coverage(log: Path, tokgate: Command) -> None:
+    """Hours are added up; the share that showed a name, and in words what did not."""
+    with log.open("ab") as stream:
+        for _ in range(2):
+            stream.write(encode(coverage_counted(stamp(), {"office": {"sni": 3, "none": 1}}, stamp().at)))
+    out = tokgate("log", "summary", "--by", "ban").out
+    assert "Of 8 connections and requests 75 % showed a name, by which they were judged. Not seen by name: 2 TLS" in out
+    assert ["office", "8", "75", "%", "none", "2,", "sni", "6"] in [line.split() for line in out.splitlines()]
+    assert json.loads(tokgate("log", "summary", "--json").out)["coverage"] == {
+        "total": 8,
+        "named": 6,
+        "networks": {"office": {"none": 2, "sni": 6}},
+    }
 
 
 def test_summary_reads_rotated_files_too(log: Path, tokgate: Command) -> None:

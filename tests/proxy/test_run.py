@@ -170,8 +170,16 @@ async def test_run(lab: Lab, setup: Setup) -> None:
 
     assert "block: Clips on work devices [clips-2023] for here" in process.text
     records = setup.records()
-    assert [record["event"]["action"] for record in records] == ["started", "tls-handshake-refused", "stopped"]
-    assert records[2]["event"]["reason"] == "SIGTERM"
+    refused, counted, stopped = records[1:]
+    assert [record["event"]["action"] for record in records] == [
+        "started",
+        "tls-handshake-refused",
+        "coverage-counted",
+        "stopped",
+    ]
+    assert refused["tokgate"]["ban"] == "clips-2023"
+    assert counted["tokgate"]["coverage"]["here"]["sni"] >= 1
+    assert stopped["event"]["reason"] == "SIGTERM"
     assert origin.connections == 1
 
 
@@ -358,6 +366,7 @@ async def test_plain_mitmdump(lab: Lab, setup: Setup) -> None:
         "started",
         "connect-refused",
         "tls-handshake-refused",
+        "coverage-counted",
         "stopped",
     ]
 

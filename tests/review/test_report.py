@@ -14,6 +14,7 @@ from builders import at
 from cli.command_line import POLICY, Command
 from review.conftest import WriteLog
 from review.logs import refusal, repeats
+from tokgate.blocklog.coverage import coverage_counted
 from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.lifecycle import log_gap, phase_changed, started
 from tokgate.blocklog.line import encode
@@ -229,7 +230,16 @@ def test_coverage_is_added_up_where_the_log_has_it(write_log: WriteLog) -> None:
     records = [hour | {"tokgate": {"coverage": covered}}, hour | {"tokgate": {"coverage": covered}}, refusal()]
     with Review([write_log(records)]) as review:
         found = find(review, *MARCH)
-    assert [(row["network"], row["visibility"], row["connections"]) for row in found.coverage] == [
-        ("office", "none", 20),
-        ("office", "sni", 180),
-    ]
+    assert found.coverage == {"office": {"none": 20, "sni": 180}}
+    assert (found.share.percent, found.shares["office"].total) == ("90 %", 200)
+
+
+def test_coverage_is_said_plainly(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """The share that could be judged, and what was not seen."""
+    coverage = coverage_counted(stamp("2023-03-10T01:00:00Z"), {"office": {"sni": 9}, "-": {"none": 1}}, stamp().at)
+    target = tmp_path / "r.html"
+    assert tokgate("log", "report", "--log", str(write_log([coverage, refusal()])), "-o", str(target)).code == 0
+    page = target.read_text(encoding="utf-8")
+    assert "Of 10 connections and requests 90 % showed a name" in page
+    assert "1 TLS that named no host" in page
+    assert '<th scope="row">in no network</th><td class="n">1</td><td class="n">0 %</td>' in page

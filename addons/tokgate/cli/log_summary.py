@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tokgate.blocklog.coverage import Coverage, Share, share_of
 from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
 from tokgate.cli.log_output import MAX_JUNK_SHOWN, console_on_stdout
@@ -54,8 +55,16 @@ def _as_json(summary: Summary, tables: tuple[By, ...]) -> dict[str, Any]:
         "events": summary.events,
         "dropped": summary.dropped,
         "unreadable": summary.unreadable,
+        "coverage": _coverage_as_json(summary.coverage),
         "tables": {by.value: _table_as_json(by, summary.tables[by]) for by in tables},
     }
+
+
+def _coverage_as_json(coverage: Coverage) -> dict[str, Any] | None:
+    if not coverage:
+        return None
+    share = share_of(coverage)
+    return {"total": share.total, "named": share.named, "networks": coverage}
 
 
 def _table_as_json(by: By, table: Table) -> dict[str, Any]:
@@ -80,6 +89,27 @@ def _show_summary(summary: Summary, tables: tuple[By, ...]) -> None:
     for by in tables:
         if summary.tables[by].keys:
             _show_table(console, by, summary.tables[by])
+    if summary.coverage:
+        _show_coverage(console, summary.coverage)
+
+
+def _show_coverage(console: "Console", coverage: Coverage) -> None:
+    from rich import box
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid(title="Coverage", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid.add_column("network", overflow="fold")
+    for column in ("connections", "judged by name"):
+        grid.add_column(column, justify="right", no_wrap=True)
+    grid.add_column("what was visible", overflow="fold")
+    for network, seen in coverage.items():
+        share = Share(seen)
+        visible = ", ".join(f"{visibility} {number}" for visibility, number in seen.items())
+        grid.add_row(Text(shown(network)), str(share.total), share.percent, Text(shown(visible)))
+    console.print()
+    console.print(grid)
+    console.print(Text(" ".join(share_of(coverage).sentences())), soft_wrap=True)
 
 
 def _show_table(console: "Console", by: By, table: Table) -> None:

@@ -1,15 +1,15 @@
 """What a report says, asked of the log in one reading of its traffic and one of its records about tokgate itself."""
 
-import json
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from whenever import Instant
 
+from tokgate.blocklog.coverage import Share, share_of
 from tokgate.review.buckets import Buckets, buckets
 from tokgate.review.conditions import utc_text
+from tokgate.review.coverage import added_up
 from tokgate.review.engine import Review
 from tokgate.review.sql import Progress
 from tokgate.review.summary import ABSENT
@@ -59,7 +59,7 @@ class Findings:
     policies: tuple[Record, ...]
     phase_changes: tuple[Record, ...]
     incidents: tuple[Record, ...]
-    coverage: tuple[Record, ...]
+    coverage: dict[str, dict[str, int]]
     gateways: tuple[str, ...]
     bans: frozenset[str]
 
@@ -67,6 +67,16 @@ class Findings:
     def events(self) -> int:
         """All of them."""
         return sum(self.verdicts.values())
+
+    @property
+    def share(self) -> Share:
+        """What could be judged of all traffic that was counted."""
+        return share_of(self.coverage)
+
+    @property
+    def shares(self) -> dict[str, Share]:
+        """The same by network."""
+        return {network: Share(seen) for network, seen in self.coverage.items()}
 
     @property
     def has_a_past(self) -> bool:
@@ -99,7 +109,7 @@ def find(review: Review, start: Instant | None, end: Instant | None, *, progress
         new_clients=new[:TOP], new_count=len(new),
         exemptions=_records(review, _EXEMPTIONS), policies=_records(review, _POLICIES, bounds),
         phase_changes=_records(review, _PHASES, bounds), incidents=_records(review, _INCIDENTS, bounds),
-        coverage=_coverage(_rows(review, _COVERAGE, bounds)),
+        coverage=added_up(_rows(review, _COVERAGE, bounds)),
         gateways=tuple(row[0] for row in _rows(review, _GATEWAYS)),
         bans=frozenset(row[0] for row in _rows(review, _BANS)),
     )  # fmt: skip
@@ -147,7 +157,8 @@ _INCIDENTS: Final = """SELECT action, count(*) AS records, min(time) AS first, m
         sum(coalesce(dropped, 0)) AS dropped FROM state WHERE time >= ? AND time < ? AND action IN
         ('started', 'stopped', 'policy-loaded', 'policy-load-failed', 'ban-near-expiry', 'log-gap', 'log-recovered',
          'internal-error') GROUP BY 1 ORDER BY 1"""
-_COVERAGE: Final = "SELECT coverage FROM state WHERE coverage IS NOT NULL AND time >= ? AND time < ?"
+_COVERAGE: Final = """SELECT coverage, count(*) FROM state WHERE coverage IS NOT NULL AND time >= ? AND time < ?
+    GROUP BY 1"""
 _GATEWAYS: Final = "SELECT DISTINCT gateway FROM attempts WHERE gateway IS NOT NULL ORDER BY 1"
 
 _BANS: Final = "SELECT DISTINCT ban FROM attempts WHERE ban IS NOT NULL"
@@ -182,17 +193,6 @@ def _ranking(review: Review, column: str) -> Ranking:
         f"SELECT count(DISTINCT {column}), coalesce(sum(events), 0) FROM attempts WHERE in_period"
     )
     return Ranking(rows, keys, int(events) - sum(int(row["events"]) for row in rows))
-
-
-def _coverage(rows: list[tuple[Any, ...]]) -> tuple[Record, ...]:
-    """Counts by network and visibility, added up; what has another shape says nothing here."""
-    sums: Counter[tuple[str, str]] = Counter()
-    for (said,) in rows:
-        networks = json.loads(said)
-        for network, visible in networks.items() if isinstance(networks, dict) else ():
-            for visibility, number in visible.items() if isinstance(visible, dict) else ():
-                sums[network, visibility] += number if isinstance(number, int) else 0
-    return tuple({"network": n, "visibility": v, "connections": number} for (n, v), number in sorted(sums.items()))
 
 
 def _over_time(review: Review, pieces: Buckets) -> tuple[dict[str, list[int]], list[int]]:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from tokgate.blocklog.document import EventAction
 from tokgate.blocklog.reader import Junk
+from tokgate.review.coverage import added_up
 from tokgate.review.sql import Answer, Progress, Row, quoted
 
 ABSENT: Final = "-"
@@ -68,6 +69,8 @@ class Summary:
     first: str | None
     last: str | None
     tables: dict[By, Table]
+    coverage: dict[str, dict[str, int]]
+    """Connections and requests by network and visibility, allowed ones too; empty where no record tells."""
     junk: tuple[Junk, ...]
     """The first few lines that could not be read."""
 
@@ -128,6 +131,11 @@ def summarise(
         first=_shown(first) if events else None,
         last=_shown(last) if events else None,
         tables={by: _table(review, by, top) for by in tables},
+        coverage=added_up(
+            review.answer(
+                'SELECT "coverage", sum("records") FROM combinations WHERE "coverage" IS NOT NULL GROUP BY 1'
+            ).rows
+        ),
         junk=junk,
     )
 
@@ -136,7 +144,7 @@ def _count_combinations(review: Engine, source: str, progress: Progress | None) 
     """The one pass over the files: how often each combination of keys occurs. All tables are made of that."""
     keys = ", ".join(quoted(_COLUMN[by]) for by in _KEYS)
     review.do(
-        f'CREATE OR REPLACE TEMPORARY TABLE combinations AS SELECT {keys}, "traffic", readable, '
+        f'CREATE OR REPLACE TEMPORARY TABLE combinations AS SELECT {keys}, "traffic", readable, "coverage", '
         f'CASE WHEN NOT readable THEN "file" END AS "file", count(*) AS "records", sum("events") AS "events", '
         f'sum("dropped") FILTER (WHERE {_GAP}) AS "dropped", min("first_time") AS "first", max("last_time") AS "last" '
         f"FROM {source} GROUP BY ALL",
