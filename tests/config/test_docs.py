@@ -40,6 +40,7 @@ def rows(text: str) -> dict[str, list[str]]:
         ("Services", models.NamesModel),
         ("Services", models.StoresModel),
         ("Networks", models.NetworkModel),
+        ("Networks", models.DevicesModel),
         ("Bans", models.BanModel),
         ("Bans", models.WindowModel),
         ("Exemptions", models.ExemptionModel),
@@ -62,7 +63,7 @@ def test_every_key(title: str, model: type[BaseModel]) -> None:
 def test_no_other_keys() -> None:
     """Nothing is documented that the format does not have."""
     for title, *all_of in (
-        ("Networks", models.NetworkModel),
+        ("Networks", models.NetworkModel, models.DevicesModel),
         ("Bans", models.BanModel, models.WindowModel),
         ("Exemptions", models.ExemptionModel),
         ("Settings", models.SettingsModel, models.OverridesModel, models.NotifyModel, models.LogModel),
@@ -111,3 +112,14 @@ def test_shown_output_is_the_real_output(tmp_path: Path, monkeypatch: pytest.Mon
     diagnostics = load(Path("policy.yaml"), NOW).diagnostics
     assert "".join(f"{render(each)}\n" for each in diagnostics) == shown
     assert {each.level for each in diagnostics} == {Level.ERROR}
+
+
+def test_inventory_example(tmp_path: Path) -> None:
+    """The inventory and the policy around it mean what the page says."""
+    ((rows, policy),) = re.findall(r"```csv\n(.*?)```\n\n```yaml inventory\n(.*?)```", DOCS, re.DOTALL)
+    (tmp_path / "devices.csv").write_text(rows)
+    (tmp_path / "policy.yaml").write_text(policy)
+    loaded = load(tmp_path, NOW)
+    assert loaded.policy is not None
+    assert loaded.diagnostics == ()
+    assert all(result.passed for result in run_tests(compile_policy(loaded.policy), loaded.tests))

@@ -17,7 +17,6 @@ NOW = Instant.from_utc(2023, 5, 1)
 CASES = sorted(p for kind in ("ok", "err") for p in (DATA / kind).iterdir() if p.suffix == ".yaml" or p.is_dir())
 
 _UNREACHED = {  # what files of text can't show; tested in test_files.py, test_source.py and test_reload.py
-    Code.NOT_FOUND,
     Code.UNREADABLE,
     Code.BROKEN_LINK,
     Code.LINK_LOOP,

@@ -10,7 +10,18 @@ from whenever import Instant
 from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import both, settle, time_argument
-from tokgate.cli.queries import Query, Question, answer, as_json, judge, zone_of
+from tokgate.cli.queries import (
+    Query,
+    Question,
+    add_identity_options,
+    answer,
+    as_json,
+    identity_of,
+    judge,
+    member,
+    who,
+    zone_of,
+)
 from tokgate.cli.recollection import Recollection, find_event
 from tokgate.cli.revisions import SOURCE, find_revision, open_source
 from tokgate.cli.steps import step_lines, steps
@@ -24,6 +35,8 @@ examples:
   tokgate explain --client 192.0.2.7 --host www.example.org --at 2023-03-10T00:00+01:00
   tokgate explain --client 192.0.2.7 --host www.example.org --at 2023-03-10T08:00 --json
   tokgate explain --client 192.0.2.7 --url 'https://play.google.com/store/apps/details?id=org.example.app'
+  tokgate explain --client 192.0.2.7 --user alice --group press --host www.example.org
+  tokgate explain --client 192.0.2.7 --device 00:53:00:aa:bb:cc --host www.example.org
   tokgate explain --event 01862000-0000-7000-8000-000000000001 --log block.ndjson
                                                     a line of the block log, by the id that is on the block page
   tokgate explain --event 01862000-0000-7000-8000-000000000001 --policies HEAD~3:policies
@@ -56,6 +69,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--log", nargs="+", action="extend", type=Path, metavar="FILE",
         help=f"logs to look in, those rotated away included (default: ./{DEFAULT_LOG})",
     )  # fmt: skip
+    add_identity_options(parser)
     parser.add_argument("--json", action="store_true", help="the decision as one JSON object")
     parser.set_defaults(run=run, usage_error=parser.error)
 
@@ -70,12 +84,13 @@ def run(options: argparse.Namespace) -> int:
     if options.host is None and options.url is None:
         options.usage_error("one of the arguments --host --url is required")
     snapshot = open_source(options.policies, now)
-    zone = zone_of(snapshot, snapshot.membership(options.client))
+    identity = identity_of(options)
+    zone = zone_of(snapshot, member(snapshot, options.client, identity))
     moment = now if options.at is None else options.at
     at = settle(moment, zone)
     if not isinstance(moment, Instant):
         narrate(f"--at {moment.format_iso()} is read in {zone}: {both(at, zone)}")
-    query = Query(options.client, options.host, at, options.url)
+    query = Query(options.client, options.host, at, options.url, identity)
     decision = judge(snapshot, query).decision
     if options.json:
         sys.stdout.write(as_json(answer(query, decision)) + "\n")
@@ -97,7 +112,7 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
     if options.json:
         sys.stdout.write(as_json(comparison.document()) + "\n")
     else:
-        zone, color = zone_of(snapshot, snapshot.membership(event.client)), wants_color(sys.stdout)
+        zone, color = zone_of(snapshot, member(snapshot, event.client, event.identity)), wants_color(sys.stdout)
         known = comparison.same_policy or event.version is None
         found = None if known else find_revision(options.policies, str(event.version), now)
         sys.stdout.writelines(f"{line}\n" for line in comparison.lines(options.policies, found))
@@ -107,7 +122,8 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
 
 def _text(snapshot: Snapshot, query: Question, decision: Decision, zone: str, color: bool) -> Iterator[str]:
     verdict = f"\x1b[1;{_TINTS[decision.verdict]}m{decision.verdict}\x1b[0m" if color else str(decision.verdict)
-    asked = " ".join(shown(part) for part in (query.client, *(sighting.value for sighting in query.sightings)))
+    asked = " ".join(shown(sighting.value) for sighting in query.sightings)
+    asked = f"{shown(query.client)}{who(query.identity)} {asked}"
     yield f"{verdict}: {asked} ({decision.reason})"
     yield f"at {both(query.at, zone)}"
     yield from _ban_lines(snapshot, decision)

@@ -9,7 +9,7 @@ from whenever import Instant
 from tokgate.cli.instants import utc
 from tokgate.cli.outlook import Ending, endings, outlook, source_line
 from tokgate.cli.policies import compile_patiently, load_patiently
-from tokgate.cli.queries import Query
+from tokgate.cli.queries import Query, who
 from tokgate.cli.steps import step_lines, steps
 from tokgate.cli.terminal import shown
 from tokgate.config.diagnostics import Code, Diagnostic, Level
@@ -78,7 +78,7 @@ def _failure(snapshot: Snapshot, result: TestResult) -> Finding:
     test, decision = result.test, result.decision
     message = (
         f"expected {test.expect}, got {decision.verdict} ({decision.reason}) for "
-        f"{shown(test.client)} {shown(test.url or test.host)} at {utc(test.at)}"
+        f"{shown(test.client)}{who(test.identity)} {shown(test.url or test.host)} at {utc(test.at)}"
     )
     line = source_line(test.origin)
     length = 0 if line is None else len(line) - test.origin.column + 1
@@ -88,6 +88,6 @@ def _failure(snapshot: Snapshot, result: TestResult) -> Finding:
 
 def _trace(snapshot: Snapshot, result: TestResult) -> Iterator[str]:
     test = result.test
-    query = Query(test.client, None if test.url else test.host, test.at, test.url)
+    query = Query(test.client, None if test.url else test.host, test.at, test.url, test.identity)
     for step in steps(snapshot, query):
         yield from step_lines(step)

@@ -1,6 +1,6 @@
 """Traffic to be decided again: flows as NDJSON, or what the block log recorded. A line that is none is counted.
 
-Flows have the keys of `tokgate simulate`: `client` and `host`, `at` and `url` where there are any.
+Flows have the keys of `tokgate simulate`: `client` and `host`; where there are any `at`, `url`, and who the client is.
 """
 
 import json
@@ -19,9 +19,10 @@ from tokgate.blocklog.reader import Junk, read
 from tokgate.cli.instants import read_moment, settle
 from tokgate.cli.queries import Query
 from tokgate.cli.recorded import is_traffic, recorded
-from tokgate.cli.simulate import batches
+from tokgate.cli.simulate import IDENTITY, batches, read_identity
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
+from tokgate.policy.identity import Identity
 
 Progress = Callable[[int], None]
 """Called with the number of bytes read since it was last called."""
@@ -36,6 +37,7 @@ class Flow:
     sightings: tuple[Sighting, ...]
     count: int = 1
     version: str | None = None
+    identity: Identity | None = None
 
 
 def read_flows(
@@ -71,7 +73,8 @@ def _flows(
                     if settled is None:
                         raise ValueError("neither the flow nor --at says when")
                     settled = settle(settled, zone(client))
-                yield Flow(client, settled, _sightings(client, host, url, settled))
+                identity = None if asked.keys().isdisjoint(IDENTITY) else read_identity(asked)
+                yield Flow(client, settled, _sightings(client, host, url, settled), identity=identity)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 yield None
         progress(sum(len(line) + 1 for line in lines if line is not None))
@@ -97,6 +100,6 @@ def read_log(files: Iterable[Path], progress: Progress) -> Iterator[Flow | None]
         progress(len(line.raw) + 1)
         found = recorded(line)
         if found is not None:
-            yield Flow(found.client, found.at, found.sightings, found.count, found.version)
+            yield Flow(found.client, found.at, found.sightings, found.count, found.version, found.identity)
         elif is_traffic(line.record):
             yield None

@@ -55,7 +55,7 @@ def _file(rules: Ruleset) -> Iterator[str]:
     yield "#"
     yield "# Networks of the policy:"
     for network in rules.clients:
-        yield f"#   {network.name}: {', '.join(map(str, network.cidrs))}"
+        yield f"#   {network.name}: {_in_words(network)}"
     yield ""
     yield "# Declared, so that deleting cannot fail, then deleted: one transaction, never a moment without rules."
     yield f"table inet {rules.table}"
@@ -73,6 +73,13 @@ def _file(rules: Ruleset) -> Iterator[str]:
         for line in chain:
             yield f"\t{line}" if line else ""
     yield "}"
+
+
+def _in_words(network: Network) -> str:
+    words = list(map(str, network.cidrs))
+    if network.devices:
+        words.append(f"{len(network.devices)} devices of an inventory")
+    return ", ".join(words)
 
 
 def _sets(rules: Ruleset) -> Iterator[str]:
@@ -101,7 +108,7 @@ def _sets(rules: Ruleset) -> Iterator[str]:
 
 def _prefixes(networks: Iterable[Network], version: int, *, loopback: bool) -> list[IPNetwork]:
     """Disjoint prefixes in order. Loopback addresses never reach a gateway, so they are of use to `local` only."""
-    cidrs = [c for n in networks for c in n.cidrs if c.version == version and (loopback or not c.is_loopback)]
+    cidrs = [c for n in networks for c in n.prefixes if c.version == version and (loopback or not c.is_loopback)]
     if version == 4:
         return list(collapse_addresses(c for c in cidrs if isinstance(c, IPv4Network)))
     return list(collapse_addresses(c for c in cidrs if isinstance(c, IPv6Network)))

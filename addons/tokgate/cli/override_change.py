@@ -138,9 +138,14 @@ def _clients(policy: Policy, ban: Ban, wanted: Wanted) -> tuple[tuple[IPNetwork,
             theirs = listed(ban.networks)
             message = f"the ban `{ban.name}` does not concern the network `{network.name}`, but {theirs}"
             raise CommandError(message, Exit.FINDINGS)
+        if tuple(network.prefixes) != network.cidrs or not network.by_address:
+            message = f"`{network.name}` names clients by more than `cidrs`, which an override can't: use --client"
+            raise CommandError(message, Exit.FINDINGS)
         return network.cidrs, network.timezone
-    covered = Cover(cidr for name in ban.networks for cidr in policy.networks[name].cidrs)
-    for client in wanted.clients:
+    networks = [policy.networks[name] for name in ban.networks]
+    covered = Cover(prefix for network in networks for prefix in network.prefixes)
+    certain = all(network.by_address for network in networks)  # else a client may be in one all the same
+    for client in wanted.clients if certain else ():
         if not covered.holds(client):
             part = "not wholly in" if covered.meets(client) else "in none of"
             message = f"`{client}` is {part} the networks of the ban `{ban.name}`: {listed(ban.networks)}"
@@ -150,7 +155,7 @@ def _clients(policy: Policy, ban: Ban, wanted: Wanted) -> tuple[tuple[IPNetwork,
 
 
 def _meets(policy: Policy, network: str, client: IPNetwork) -> bool:
-    return Cover(policy.networks[network].cidrs).meets(client)
+    return Cover(policy.networks[network].prefixes).meets(client)
 
 
 def _zone(policy: Policy, networks: "list[str] | tuple[str, ...]") -> str:

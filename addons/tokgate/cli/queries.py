@@ -1,5 +1,6 @@
 """A query as explain, simulate and policy tests put it, how it is judged, and its answer in JSON."""
 
+import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +9,10 @@ from typing import Protocol
 from whenever import Instant
 
 from tokgate.cli.instants import utc
+from tokgate.cli.terminal import shown
 from tokgate.policy.decide import Judgement, Sighting, decide_signals
 from tokgate.policy.decision import Decision, Signal
+from tokgate.policy.identity import Identity
 from tokgate.policy.snapshot import Membership, Snapshot
 
 
@@ -18,6 +21,8 @@ class Question(Protocol):
 
     @property
     def client(self) -> str: ...
+    @property
+    def identity(self) -> Identity | None: ...
     @property
     def at(self) -> Instant: ...
     @property
@@ -32,6 +37,7 @@ class Query:
     host: str | None
     at: Instant
     url: str | None = None
+    identity: Identity | None = None
 
     @property
     def sightings(self) -> tuple[Sighting, ...]:
@@ -42,7 +48,7 @@ class Query:
 
 def judge(snapshot: Snapshot, query: Question) -> Judgement:
     """What the policy says: the strictest over all that was seen."""
-    return decide_signals(snapshot, query.client, query.sightings, query.at)
+    return decide_signals(snapshot, query.client, query.sightings, query.at, query.identity)
 
 
 def zone_of(snapshot: Snapshot, membership: Membership) -> str:
@@ -53,7 +59,48 @@ def zone_of(snapshot: Snapshot, membership: Membership) -> str:
 
 def answer(query: Query, decision: Decision) -> dict[str, object]:
     """A decision as JSON, in the order that is documented."""
-    return {"client": query.client, "host": query.host, "at": utc(query.at), **outcome(decision)}
+    asked = {"client": query.client, "host": query.host, "at": utc(query.at)}
+    return asked | identified(query.identity) | outcome(decision)
+
+
+def identified(identity: Identity | None) -> dict[str, object]:
+    """What was said about the client beside its address, and no more than that."""
+    if identity is None:
+        return {}
+    said = {
+        "user": identity.user,
+        "groups": sorted(identity.groups),
+        "device": identity.device,
+        "interface": identity.interface,
+    }
+    return {key: value for key, value in said.items() if value}
+
+
+def who(identity: Identity | None) -> str:
+    """The same in words, to be put after the client's address."""
+    said = (
+        (key, " ".join(value) if isinstance(value, list) else str(value)) for key, value in identified(identity).items()
+    )
+    return "".join(f", {key} {shown(value)}" for key, value in said)
+
+
+def add_identity_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say who the client is."""
+    who = parser.add_argument_group("who the client is, beside its address")
+    who.add_argument("--user", metavar="NAME", help="the user that it has proved to be, with an explicit proxy")
+    who.add_argument("--group", metavar="NAME", action="append", default=[], help="a group of that user; repeatable")
+    who.add_argument("--device", metavar="MAC|NAME", help="its hardware address, or its name in an inventory")
+    who.add_argument("--interface", metavar="NAME", help="the gateway's interface by which it comes")
+
+
+def identity_of(options: argparse.Namespace) -> Identity | None:
+    """What these options say; None when they say nothing."""
+    return Identity(options.user, frozenset(options.group), options.device, options.interface) or None
+
+
+def member(snapshot: Snapshot, client: str, identity: Identity | None) -> Membership:
+    """The networks and exemptions of a client."""
+    return snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
 
 
 def outcome(decision: Decision) -> dict[str, object]:

@@ -9,7 +9,7 @@ from tokgate.blocklog.reader import text_at, with_rotated
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.instants import utc
 from tokgate.cli.log_output import require
-from tokgate.cli.queries import outcome
+from tokgate.cli.queries import identified, outcome
 from tokgate.cli.recorded import Recorded, disguise, find, is_traffic, recorded
 from tokgate.cli.terminal import shown
 from tokgate.policy.decision import Decision, Signal
@@ -127,5 +127,6 @@ class Recollection:
             "client": event.client,
             "host": event.sightings[0].value,
             "at": utc(event.at),
+            **identified(event.identity),
             **outcome(self.decision),
         }

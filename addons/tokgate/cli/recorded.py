@@ -11,6 +11,7 @@ from tokgate.blocklog.document import TRAFFIC, Record
 from tokgate.blocklog.reader import Junk, Line, instant_of, read, text_at, value_at
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal
+from tokgate.policy.identity import Identity
 from tokgate.policy.names import parse_address
 
 _TRAFFIC: Final = frozenset(action.value for action in TRAFFIC)
@@ -26,6 +27,7 @@ class Recorded:
     sightings: tuple[Sighting, ...]
     count: int
     version: str | None
+    identity: Identity | None = None
 
     def said(self, key: str) -> str | None:
         """What the record says under `tokgate`, as text."""
@@ -59,7 +61,24 @@ def recorded(line: Line, client: str | None = None) -> Recorded | None:
         return None
     count = value_at(record, "tokgate", "repeats", "count")
     number = count if type(count) is int and count > 0 else 1
-    return Recorded(line, client, at, sightings, number, text_at(record, "tokgate", "policy", "version"))
+    version = text_at(record, "tokgate", "policy", "version")
+    return Recorded(line, client, at, sightings, number, version, _identity(record))
+
+
+def _identity(record: Record) -> Identity | None:
+    """Who the client was beside its address, as far as the log says: of groups those that the policy names."""
+    groups = value_at(record, "tokgate", "groups")
+    found = Identity(
+        user=text_at(record, "user", "name"),
+        groups=frozenset(filter(_is_text, groups if isinstance(groups, list) else ())),
+        device=text_at(record, "source", "mac"),
+        interface=text_at(record, "observer", "ingress", "interface", "name"),
+    )
+    return found or None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _first(record: Record) -> Instant | None:

@@ -133,8 +133,8 @@ def treatment(decision: Decision, other: Decision) -> str:
 def _decide(snapshot: Snapshot, flow: Flow, at: Instant) -> Decision:
     if len(flow.sightings) == 1:  # the same as judging one sighting, at a third of the cost
         (sighting,) = flow.sightings
-        return decide(snapshot, flow.client, sighting.value, at, sighting.signal)
-    return decide_signals(snapshot, flow.client, flow.sightings, at).decision
+        return decide(snapshot, flow.client, sighting.value, at, sighting.signal, flow.identity)
+    return decide_signals(snapshot, flow.client, flow.sightings, at, flow.identity).decision
 
 
 def _name(flow: Flow) -> str:

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         bypass=bypass,
         local=options.local,
     )
-    if not options.local and all(cidr.is_loopback for network in clients for cidr in network.cidrs):
+    if not options.local and all(prefix.is_loopback for network in clients for prefix in network.prefixes):
         narrate("tokgate: the policy has no network beyond this machine: nothing is redirected")
     sys.stdout.write(str(rules))
     return Exit.DONE

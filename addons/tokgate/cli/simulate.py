@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from io import BufferedIOBase
@@ -15,10 +15,11 @@ from whenever import Instant
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import read_moment, settle, time_argument, utc
 from tokgate.cli.policies import add_policies_option, open_snapshot
-from tokgate.cli.queries import Query, judge, outcome, zone_of
+from tokgate.cli.queries import Query, identified, judge, member, outcome, zone_of
 from tokgate.cli.terminal import narrate, progress_on_stderr
 from tokgate.policy.decide import decide, fallback
 from tokgate.policy.decision import Decision, Reason
+from tokgate.policy.identity import Identity
 from tokgate.policy.schedule import Moment
 from tokgate.policy.snapshot import Snapshot
 
@@ -28,10 +29,11 @@ examples:
   tokgate simulate --at 2023-03-10T00:00+01:00 queries.ndjson > decisions.ndjson
 
 Each line is an object with `client` and `host`, and where wanted `at` (an RFC 3339 instant, or a wall time in the zone
-of the client's network) and `url` (what a decrypted request showed). Other keys are ignored. Without `at` a query is
-decided at --at, or at the instant it is read. Each line gets one line, in order; one that is no query gets the verdict
-null and the reason `invalid-query`, is counted on stderr, and makes the exit code 1. Answers are flushed whenever no
-further line is waiting: another program can keep this one running and ask as it goes."""
+of the client's network), `url` (what a decrypted request showed), and who the client is beside its address: `user`,
+`groups` (a list), `device` (hardware address, or name in an inventory), `interface`. Other keys are ignored. Without
+`at` a query is decided at --at, or at the instant it is read. Each line gets one line, in order; one that is no query
+gets the verdict null and the reason `invalid-query`, is counted on stderr, and makes the exit code 1. Answers are
+flushed whenever no further line is waiting: another program can keep this one running and ask as it goes."""
 
 CHUNK: Final = 1 << 18
 MAX_LINE: Final = 1 << 20
@@ -134,6 +136,8 @@ class Simulation:
             client, host = self._echo(invalid.client), self._echo(invalid.host)
             return f'{{"client": {client}, "host": {host}, "at": null, {_INVALID}\n'
         head = f'{{"client": {self._dumps(query.client)}, "host": {self._dumps(query.host)}, "at": "{utc(query.at)}", '
+        if query.identity is not None:
+            head += f"{self._dumps(identified(query.identity))[1:-1]}, "
         return f"{head}{self._tail(self._decide(query))}\n"
 
     def _query(self, line: bytes | None) -> Query:
@@ -149,12 +153,13 @@ class Simulation:
         if not isinstance(client, str) or not isinstance(host, str) or not isinstance(url, str | None):
             raise InvalidQuery(client, host)
         try:
-            at = self._instant(client, asked.get("at"))
+            identity = None if asked.keys().isdisjoint(IDENTITY) else read_identity(asked)
+            at = self._instant(client, identity, asked.get("at"))
         except ValueError:
             raise InvalidQuery(client, host) from None
-        return Query(client, host, at, url)
+        return Query(client, host, at, url, identity)
 
-    def _instant(self, client: str, at: Any) -> Instant:
+    def _instant(self, client: str, identity: Identity | None, at: Any) -> Instant:
         if at is None:
             moment = self._at
             if moment is None:
@@ -165,12 +170,12 @@ class Simulation:
             raise ValueError("`at` is no time")
         if isinstance(moment, Instant):
             return moment
-        return settle(moment, zone_of(self._snapshot, self._snapshot.membership(client)))
+        return settle(moment, zone_of(self._snapshot, member(self._snapshot, client, identity)))
 
     def _decide(self, query: Query) -> Decision:
         try:
             if query.url is None and query.host is not None:  # the same as judging one sighting, at a third of the cost
-                return decide(self._snapshot, query.client, query.host, query.at)
+                return decide(self._snapshot, query.client, query.host, query.at, identity=query.identity)
             return judge(self._snapshot, query).decision
         except Exception:  # as live traffic: what `on_error` says, and counted
             self.failed += 1
@@ -191,6 +196,21 @@ class Simulation:
             return self._dumps(value)
         except (ValueError, RecursionError):  # 1e999, or nested deeper than can be written
             return "null"
+
+
+IDENTITY: Final = frozenset({"user", "groups", "device", "interface"})
+"""The keys of a query that say who the client is beside its address."""
+
+
+def read_identity(asked: Mapping[str, Any]) -> Identity | None:
+    """Who a query says that the client is. Raises ValueError when that makes no sense."""
+    user, device, interface = asked.get("user"), asked.get("device"), asked.get("interface")
+    groups = asked.get("groups") or []
+    if not all(isinstance(each, str | None) for each in (user, device, interface)):
+        raise ValueError("who the client is is said by text")
+    if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+        raise ValueError("`groups` is a list of names")
+    return Identity(user, frozenset(groups), device, interface) or None
 
 
 def _no_constant(name: str) -> object:

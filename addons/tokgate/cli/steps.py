@@ -10,7 +10,8 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.instants import both
-from tokgate.cli.queries import Question, judge
+from tokgate.cli.queries import Question, judge, member
+from tokgate.cli.statements import statements
 from tokgate.cli.terminal import shown
 from tokgate.policy.decide import Finding, Sighting, decide, findings
 from tokgate.policy.decision import Decision, Reason, Signal, Verdict
@@ -32,10 +33,10 @@ class Step:
 
 def steps(snapshot: Snapshot, query: Question) -> Iterator[Step]:
     """The steps for a query; with host and URL, steps 2 to 5 come once for each."""
-    membership = snapshot.membership(query.client)
+    membership = member(snapshot, query.client, query.identity)
     outside = ((n.name, n.origin) for n in snapshot.policy.networks.values() if n.name not in membership.networks)
     others = tuple(_others(outside, "does not contain it"))
-    yield Step("1. Client", tuple(_client(snapshot, query.client, membership)), others)
+    yield Step("1. Client", tuple(_client(snapshot, query, membership)), others)
     sightings = query.sightings
     for sighting in sightings:
         seen = f" seen in {sighting.signal}" if len(sightings) > 1 else ""
@@ -44,18 +45,18 @@ def steps(snapshot: Snapshot, query: Question) -> Iterator[Step]:
         yield Step("6. Strictest over all signals", tuple(_over_all(snapshot, query)))
 
 
-def _client(snapshot: Snapshot, client: str, membership: Membership) -> Iterator[str]:
-    address = parse_address(client)
+def _client(snapshot: Snapshot, query: Question, membership: Membership) -> Iterator[str]:
+    client, address = query.client, parse_address(query.client)
     if address is None:
         yield f"{shown(client)} is no IP address, so it is in no network"
     elif str(address) != client:
         yield f"{shown(client)} is read as {address}"
     if not membership.networks:
         yield f"in no network of the policy: settings.unknown_clients says {snapshot.settings.unknown_clients}"
-    for name, length in membership.networks.items():
+    for name in membership.networks:
         network = snapshot.policy.networks[name]
-        cidr = next(c for c in network.cidrs if c.prefixlen == length and address in c)
-        yield f"in {name} through {cidr}, time zone {network.timezone}{_at(network.origin)}"
+        through = " and ".join(statements(network, address, query.identity))
+        yield f"in {name} through {shown(through)}, time zone {network.timezone}{_at(network.origin)}"
 
 
 def _sighting_steps(
@@ -63,7 +64,7 @@ def _sighting_steps(
 ) -> Iterator[Step]:
     services = snapshot.services
     match = services.match_url(sighting.value) if sighting.signal is Signal.URL else services.match(sighting.value)
-    decision = decide(snapshot, query.client, sighting.value, query.at, sighting.signal)
+    decision = decide(snapshot, query.client, sighting.value, query.at, sighting.signal, query.identity)
     found = tuple(findings(snapshot, membership, match, query.at))
     counted = {finding.track.ban.name for finding in found}
     yield Step(f"2. Name{seen}", tuple(_name(sighting, match)), tuple(_other_services(snapshot, match)))

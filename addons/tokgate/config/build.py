@@ -23,7 +23,7 @@ def policy(sections: Sections) -> Policy:
     """The policy that valid sections state."""
     return Policy(
         services={name: service(entry, _model(entry)) for name, entry in sections.services.items()},
-        networks={name: network(entry, _model(entry)) for name, entry in sections.networks.items()},
+        networks={name: network(entry, _model(entry), sections) for name, entry in sections.networks.items()},
         bans={name: ban(entry, _model(entry)) for name, entry in sections.bans.items()},
         exemptions={name: exemption(entry, _model(entry)) for name, entry in sections.exemptions.items()},
         settings=settings(sections.settings),
@@ -32,7 +32,10 @@ def policy(sections: Sections) -> Policy:
 
 
 def version(sections: Sections) -> str:
-    """A short hash of what is said: comments, order, formatting and the split into files make no difference."""
+    """A short hash of what is said, inventories included.
+
+    Comments, order, formatting and the split into files make no difference.
+    """
     named: tuple[tuple[str, Mapping[str, Entry[Any]]], ...] = (
         ("services", sections.services),
         ("networks", sections.networks),
@@ -42,6 +45,9 @@ def version(sections: Sections) -> str:
     said: dict[str, Any] = {
         kind: {name: plain(entry.node) for name, entry in entries.items()} for kind, entries in named
     }
+    if sections.inventories:
+        digests = (inventory.digest for inventory in sections.inventories.values() if inventory is not None)
+        said["inventories"] = sorted(set(digests))
     said["settings"] = {name: str(value) for name, value in sections.settings.items()}
     canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -96,9 +102,18 @@ def service(entry: Entry[ServiceModel], model: ServiceModel) -> Service:
     return Service(entry.name, model.title or entry.name, tuple(patterns.values()), addresses, stores, _origin(entry))
 
 
-def network(entry: Entry[NetworkModel], model: NetworkModel) -> Network:
-    """A network."""
-    return Network(entry.name, tuple(dict.fromkeys(model.cidrs)), model.timezone, _origin(entry))
+def network(entry: Entry[NetworkModel], model: NetworkModel, sections: Sections) -> Network:
+    """A network, with the devices that it means."""
+    return Network(
+        entry.name,
+        tuple(dict.fromkeys(model.cidrs)),
+        model.timezone,
+        _origin(entry),
+        users=tuple(dict.fromkeys(model.users)),
+        groups=tuple(dict.fromkeys(model.groups)),
+        interfaces=tuple(dict.fromkeys(model.interfaces)),
+        devices=sections.devices(entry),
+    )
 
 
 def ban(entry: Entry[BanModel], model: BanModel) -> Ban:

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.models import NetworkModel, ServiceModel
+from tokgate.config.models import CLIENTS_BY, NetworkModel, ServiceModel
 from tokgate.config.sections import Entry, Sections
 from tokgate.config.source import Place, Report
-from tokgate.config.suggest import did_you_mean
+from tokgate.config.suggest import did_you_mean, listed
 from tokgate.policy.prefixes import IPNetwork
 
 _COMPARISONS: Final = 200_000
@@ -17,6 +17,10 @@ _COMPARISONS: Final = 200_000
 def check(sections: Sections, report: Report) -> None:
     """All checks that do not depend on time."""
     _references(sections, report)
+    for network in sections.networks.values():
+        if network.model is not None and not any(getattr(network.model, key) for key in CLIENTS_BY):
+            message = f"the network `{network.name}` holds nobody: it needs one of {listed(CLIENTS_BY)}"
+            report.error(network.source, network.place, Code.MISSING_KEY, message)
     for service in sections.services.values():
         if service.model is not None:
             _service(service, service.model, report)

@@ -70,6 +70,10 @@ class Code(StrEnum):
     HOST_BITS = "host-bits"
     NESTED_NETWORK = "nested-network"
     UNKNOWN_TIMEZONE = "unknown-timezone"
+    BAD_INVENTORY = "bad-inventory"
+    BAD_DEVICE = "bad-device"
+    DUPLICATE_DEVICE = "duplicate-device"
+    NO_DEVICES = "no-devices"
     # Time
     BAD_TIME = "bad-time"
     DATE_ALONE = "date-alone"

@@ -282,6 +282,22 @@ def whole_path(value: Any) -> str:
     return written
 
 
+def interface(value: Any) -> str:
+    """The name of a network interface, as the kernel has it (dev_valid_name)."""
+    written = text(value)
+    if len(written.encode()) > 15 or written in (".", "..") or re.search(r"[\s/:*?]", written):
+        raise wrong(Code.BAD_VALUE, f"{_shown(written)} is no interface; write its whole name as `eth1` or `eth0.20`")
+    return written
+
+
+def inventory(value: Any) -> str:
+    """A file of devices, beside the policy file that names it."""
+    written = one_line(value)
+    if not written.casefold().endswith(".csv"):
+        raise wrong(Code.BAD_VALUE, f"`{written}` must be a CSV file: `devices.csv`")
+    return written
+
+
 def outlet(value: Any) -> str:
     """Where checkpoints of the log are sent."""
     written = one_line(value)

@@ -44,6 +44,14 @@ def policy_files(path: Path, report: Report) -> tuple[Path, ...]:
     return found
 
 
+def read_other(path: Path, report: Report) -> bytes | None:
+    """The bytes of a file that a policy names, as of a policy file; what is no regular file is not waited for."""
+    if path.exists() and not path.is_file():
+        report.error(Source(str(path)), _HERE, Code.UNREADABLE, "not a regular file")
+        return None
+    return read(path, report)
+
+
 def read(path: Path, report: Report) -> bytes | None:
     """The bytes of a file; None, and an error, when it can't be read or is too large."""
     try:

@@ -1,8 +1,6 @@
 """Loading: a file or folder to a policy, or to everything that is wrong with it. Never raises for bad input."""
 
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -10,12 +8,13 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.config import build, checks, files, timing
+from tokgate.config import build, checks, files, inventories, timing
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.config.nodes import Scalar, compose
 from tokgate.config.policy_tests import PolicyTest, build_tests
 from tokgate.config.sections import Sections
 from tokgate.config.source import Place, Report, decode
+from tokgate.policy import collector
 from tokgate.policy.snapshot import Policy
 
 Progress = Callable[[int, int], None]
@@ -32,6 +31,8 @@ class Loaded:
     diagnostics: tuple[Diagnostic, ...]
     tests: tuple[PolicyTest, ...]
     files: tuple[Path, ...]
+    inventories: tuple[Path, ...] = ()
+    """Files that the policy files name, also those that are not there."""
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -52,7 +53,7 @@ def load(
     `proposed` are files as they would be: read in place of what is on the disk under their paths, if anything is.
     """
     report = Report()
-    with _collector_paused():
+    with collector.paused():
         paths = files.policy_files(path, report)
         if proposed:
             paths = tuple(dict.fromkeys((*paths, *proposed)))
@@ -61,11 +62,14 @@ def load(
             _read(each, proposed.get(each), sections, report)
             if progress is not None:
                 progress(done, len(paths))
+        inventories.read(sections, report)
         checks.check(sections, report)
         timing.check(sections, now, report)
+        named = tuple(sections.inventories)
         if any(each.level is Level.ERROR for each in report.diagnostics):
-            return Loaded(None, report.sorted(), (), paths)
-        return Loaded(build.policy(sections), report.sorted(), build_tests(sections), paths)
+            return Loaded(None, report.sorted(), (), paths, named)
+        policy = build.policy(sections)
+        return Loaded(policy, report.sorted(), build_tests(sections, policy.networks.values()), paths, named)
 
 
 def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report) -> None:
@@ -79,15 +83,3 @@ def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report
         report.warning(source, Place(1, 1), Code.EMPTY_FILE, "the file says nothing")
     elif source is not None and root is not None:
         sections.add(source, root, report)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Hundreds of thousands of new objects, none of them garbage: looking for cycles would double the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

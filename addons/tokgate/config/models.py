@@ -27,11 +27,14 @@ from tokgate.config.values import (
     Flag,
     Holidays,
     Identifier,
+    InterfaceName,
+    InventoryFile,
     LabelPattern,
     Lasting,
     Line,
     Link,
     MissingSniChoice,
+    Names,
     OnErrorChoice,
     Opening,
     Outlet,
@@ -123,14 +126,55 @@ class ServiceModel(_Model):
     )
 
 
+class DevicesModel(_Model):
+    """Devices of an inventory, a CSV file."""
+
+    file: InventoryFile = Field(
+        description="The inventory: a CSV file beside this one (or by its whole path). Its first row names the "
+        "columns: `address` and/or `mac`, and where there are any `name`, `owner`, `paid_by`.",
+        examples=["devices.csv"],
+    )
+    paid_by: Names = Field(
+        default=[],
+        description="Only devices paid for, in whole or in part, by one of these. Default: all devices.",
+        examples=[["federal", "shared"]],
+    )
+
+
+CLIENTS_BY: Final = ("cidrs", "users", "groups", "interfaces", "devices")
+"""What a network can name its clients by."""
+
+
 class NetworkModel(_Model):
-    """A named set of client addresses with a time zone."""
+    """A named set of clients with a time zone. A client is in it if any of its statements names the client."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [key]} for key in CLIENTS_BY]})
 
     title: Line | None = Field(default=None, description="What people call it.", examples=["Offices of the city"])
-    cidrs: list[Cidr] = Field(
-        min_length=1,
+    cidrs: Annotated[list[Cidr], Field(min_length=1)] = Field(
+        default=[],
         description="The clients' prefixes, without host bits.",
         examples=[["10.32.0.0/14", "2001:db8:32::/48"]],
+    )
+    users: Names = Field(
+        default=[],
+        description="Users of an explicit proxy, who prove who they are (`settings.proxy_auth`).",
+        examples=[["alice"]],
+    )
+    groups: Names = Field(
+        default=[],
+        description="Groups of such users.",
+        examples=[["press-office"]],
+    )
+    interfaces: Annotated[list[InterfaceName], Field(min_length=1)] = Field(
+        default=[],
+        description="The gateway's interfaces by which its connections come; a VLAN by the interface it has.",
+        examples=[["eth1", "eth0.20"]],
+    )
+    devices: DevicesModel | None = Field(
+        default=None,
+        description="Devices of an inventory, by address or hardware address.",
+        examples=[{"file": "devices.csv", "paid_by": ["federal", "shared"]}],
     )
     timezone: Zone = Field(
         default="UTC",
@@ -387,6 +431,18 @@ class TestModel(_Model):
         default=None,
         description="The URL it asks for, where one is seen.",
         examples=["https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically"],
+    )
+    user: Line | None = Field(
+        default=None, description="The user that it has proved to be, with an explicit proxy.", examples=["alice"]
+    )
+    groups: Names = Field(default=[], description="The groups of that user.", examples=[["press-office"]])
+    device: Line | None = Field(
+        default=None,
+        description="Its hardware address, or the name of a device in an inventory.",
+        examples=["00:53:00:aa:bb:cc", "laptop-7"],
+    )
+    interface: InterfaceName | None = Field(
+        default=None, description="The gateway's interface by which it comes.", examples=["eth0.20"]
     )
     at: When = Field(
         description="When; without an offset in the zone of the narrowest network that holds the client, else UTC.",

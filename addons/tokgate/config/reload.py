@@ -7,7 +7,7 @@ only say when to look; what counts is whether the files are others than those th
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +72,13 @@ class Reloaded:
 
 def open_policy(path: Path, now: Instant) -> "PolicyHolder":
     """Read and compile; raises PolicyError when there is no valid policy."""
+    began = time.time_ns()
     seen = fingerprint(path)
     loaded = load(path, now)
     if loaded.policy is None:
         raise PolicyError(loaded.diagnostics)
+    # Which inventories there are is known only now: one that changed meanwhile counts as not seen, and is read again.
+    seen |= {path: status for path, status in statuses(loaded.inventories).items() if status[-1] < began}
     return PolicyHolder(path, compile_policy(loaded.policy), loaded, loaded_at=now, seen=seen)
 
 
@@ -100,7 +103,9 @@ class PolicyHolder:
         self.last_error: str | None = None
         self.last_change: Reloaded | None = None
         """The reading that brought the policy in force, unless it is the one of the start."""
-        self._seen: Fingerprint = fingerprint(path) if seen is None else seen
+        self._others: tuple[Path, ...] = loaded.inventories
+        """Inventories: files that the policy files name."""
+        self._seen: Fingerprint = self._look() if seen is None else seen
         self._lock: Final = asyncio.Lock()
         self._subscribers: list[Callable[[Reloaded], None]] = []
 
@@ -110,7 +115,7 @@ class PolicyHolder:
 
     def changed(self) -> bool:
         """Whether the files are others than those that were read last; costs a `stat` of each."""
-        return fingerprint(self.path) != self._seen
+        return self._look() != self._seen
 
     async def reload(self) -> Reloaded:
         """Read again once the files rest. An invalid policy changes nothing but `last_error`."""
@@ -118,9 +123,9 @@ class PolicyHolder:
             while True:
                 seen = await self._settled()
                 reloaded = await asyncio.to_thread(self._read)
-                self._seen = seen
-                if await asyncio.to_thread(fingerprint, self.path) == seen:
-                    break  # else it changed while it was read
+                self._seen, self._others = seen, reloaded[0].inventories
+                if await asyncio.to_thread(self._look) == seen:
+                    break  # else it changed while it was read, or names files that were not looked at
             result = self._exchange(*reloaded)
         for callback in self._subscribers:
             try:
@@ -170,14 +175,14 @@ class PolicyHolder:
     async def _settled(self) -> Fingerprint:
         """Wait until the files rest; longer when something was lost."""
         told = False
-        state = await asyncio.to_thread(fingerprint, self.path)
+        state = await asyncio.to_thread(self._look)
         start = since = time.monotonic()
         while not await self._rests(state, (now := time.monotonic()) - since):
             if now - start > RESTLESS and not told:
                 told, self.last_error = True, f"the policy files in {self.path} keep changing: not read yet"
                 _log.warning(self.last_error)
             await asyncio.sleep(SETTLE / 2)
-            later = await asyncio.to_thread(fingerprint, self.path)
+            later = await asyncio.to_thread(self._look)
             if later != state:
                 state, since = later, time.monotonic()
         return state
@@ -191,6 +196,9 @@ class PolicyHolder:
     def _unfinished(self, state: Fingerprint) -> bool:
         """Whether somebody is still at a file that is another than was read."""
         return any(being_written(path) for path, status in state.items() if self._seen.get(path) != status)
+
+    def _look(self) -> Fingerprint:
+        return fingerprint(self.path) | statuses(self._others)
 
     def _lost(self, state: Fingerprint) -> bool:
         """Whether a file that had content is gone or empty."""
@@ -225,8 +233,13 @@ class PolicyHolder:
 
 def fingerprint(path: Path) -> Fingerprint:
     """The state of the policy files, without reading them."""
+    return statuses(policy_files(path, Report()))
+
+
+def statuses(paths: Iterable[Path]) -> Fingerprint:
+    """The state of those files that are there."""
     state: Fingerprint = {}
-    for each in policy_files(path, Report()):
+    for each in paths:
         try:
             status = each.stat()
         except OSError:

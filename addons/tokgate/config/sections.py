@@ -6,12 +6,14 @@ An entry that is wrong does not hide what is wrong with another, nor does its na
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tokgate.config.diagnostics import Code
+from tokgate.config.inventory import Inventory
 from tokgate.config.models import (
     BanModel,
     ExemptionModel,
@@ -25,6 +27,7 @@ from tokgate.config.nodes import Mapping, Node, Scalar, Sequence, plain
 from tokgate.config.source import Place, Report, Source
 from tokgate.config.suggest import did_you_mean, listed
 from tokgate.config.values import IDENTIFIER
+from tokgate.policy.devices import Device
 
 _IDENTIFIER: Final = re.compile(IDENTIFIER.removesuffix("$") + r"\Z")
 _SECTIONS: Final = tuple(PolicyFile.model_fields)
@@ -61,6 +64,10 @@ class Entry[M: BaseModel]:
                 node = node.items[step] if known else None  # type: ignore[union-attr,index]
         return node.text if isinstance(node, Scalar) else None
 
+    def beside(self, file: str) -> Path:
+        """A file that is named here: as it stands beside the policy file, unless its path is whole."""
+        return Path(self.source.file).parent / file
+
     def items(self, *path: str) -> Iterator[tuple[str, Place]]:
         """The texts of a list, with their places, whether or not the entry is valid."""
         node: Node | None = self.node
@@ -81,8 +88,16 @@ class Sections:
     exemptions: dict[str, Entry[ExemptionModel]] = field(default_factory=dict)
     tests: list[Entry[TestModel]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    inventories: dict[Path, Inventory | None] = field(default_factory=dict)
+    """By file; None for those that could not be read."""
     whole: bool = True
     _settings_at: dict[str, tuple[Source, Place]] = field(default_factory=dict)
+
+    def devices(self, entry: Entry[NetworkModel]) -> tuple[Device, ...]:
+        """The devices that a network means."""
+        stated = None if entry.model is None else entry.model.devices
+        inventory = None if stated is None else self.inventories.get(entry.beside(stated.file))
+        return () if stated is None or inventory is None else inventory.paid_by(stated.paid_by)
 
     def add(self, source: Source, root: Node, report: Report) -> None:
         """Take in one file."""

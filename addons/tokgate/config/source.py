@@ -32,7 +32,8 @@ class Source:
         self.text: Final = text
 
     @cached_property
-    def _lines(self) -> list[str]:
+    def lines(self) -> list[str]:
+        """All lines, without their ends."""
         return _BREAK.split(self.text)  # only when something is wrong, so not when the file is read
 
     def origin(self, place: Place) -> Origin:
@@ -41,7 +42,7 @@ class Source:
 
     def line(self, number: int) -> str | None:
         """The source line, if the file has it."""
-        return self._lines[number - 1] if self.text and 0 < number <= len(self._lines) else None
+        return self.lines[number - 1] if self.text and 0 < number <= len(self.lines) else None
 
 
 @dataclass(slots=True)

@@ -209,11 +209,16 @@ def _outside(name: str, holes: list[_Hole], sections: Sections, report: Report) 
 
 
 def _covered(names: Iterable[str], sections: Sections) -> list[IPNetwork]:
-    """All prefixes of some networks; empty when not all of them are known."""
-    entries = [sections.networks.get(name) for name in names]
-    if any(entry is None or entry.model is None for entry in entries):
+    """All prefixes of some networks; empty when not all of their clients are known by address."""
+    networks = []
+    for name in names:
+        entry = sections.networks.get(name)
+        if entry is None or entry.model is None:
+            return []
+        networks.append(build.network(entry, entry.model, sections))
+    if not all(network.by_address for network in networks):
         return []
-    return [cidr for entry in entries if entry and entry.model for cidr in entry.model.cidrs]
+    return [prefix for network in networks for prefix in network.prefixes]
 
 
 def _holes(

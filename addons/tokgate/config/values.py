@@ -72,6 +72,9 @@ DayCount = Annotated[
     int, PlainValidator(fields.day_count), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 36_500})
 ]
 WholePath = Annotated[str, PlainValidator(fields.whole_path), _string(pattern="^/")]
+InterfaceName = Annotated[str, PlainValidator(fields.interface), _string(maxLength=15, pattern=r"^[^\s/:*?]+$")]
+InventoryFile = Annotated[str, PlainValidator(fields.inventory), _string(pattern=r"\.[Cc][Ss][Vv]$")]
+Names = Annotated[list[Line], Field(min_length=1), BeforeValidator(fields.as_list), _one_or_list(minLength=1)]
 Outlet = Annotated[str, PlainValidator(fields.outlet), _string(pattern=r"^(journald|syslog(://[^/]+)?)$")]
 Program = Annotated[list[Line], AfterValidator(fields.program)]
 Days = Annotated[

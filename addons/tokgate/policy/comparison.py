@@ -237,7 +237,12 @@ def _meanings[T](held: Mapping[str, T], meaning: Callable[[T], set[str]]) -> dic
 
 
 def _network(network: Network) -> set[str]:
-    return {f"timezone:{network.timezone}", *map(str, network.cidrs)}
+    """Its statements; a device by what it is known by, since that is what a client shows."""
+    said = {f"timezone:{network.timezone}", *map(str, network.cidrs)}
+    for kind, names in (("user", network.users), ("group", network.groups), ("interface", network.interfaces)):
+        said |= {f"{kind}:{name}" for name in names}
+    devices = (known for d in network.devices for known in (*map(str, d.addresses), *d.hardware))
+    return said | {f"device:{known}" for known in devices}
 
 
 def _service(service: Service) -> set[str]:

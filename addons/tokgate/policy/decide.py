@@ -12,6 +12,7 @@ from whenever import Instant
 
 from tokgate.policy.bans import OnError
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
+from tokgate.policy.identity import Identity
 from tokgate.policy.names import AddressLiteral, normalise
 from tokgate.policy.schedule import ALWAYS, Span, WhyNot
 from tokgate.policy.services import NO_MATCH, Hit, Match
@@ -83,13 +84,20 @@ class Judgement:
     mismatch: bool
 
 
-def decide(snapshot: Snapshot, client: str, host: str, at: Instant, signal: Signal = Signal.SNI) -> Decision:
+def decide(
+    snapshot: Snapshot,
+    client: str,
+    host: str,
+    at: Instant,
+    signal: Signal = Signal.SNI,
+    identity: Identity | None = None,
+) -> Decision:
     """Decide one query. Never raises for any client or host; `host` is a URL when the signal is `url`.
 
     An address literal is reported with the signal `address`, whatever it stood for.
     """
-    # 1. The client's address says which networks contain it.
-    membership = snapshot.membership(client)
+    # 1. The client's address, and who else it is known to be, say which networks contain it.
+    membership = snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
     if not membership.networks:
         return membership.unconcerned
     # 2. The observed name says which services it belongs to, and by which rule.
@@ -106,11 +114,13 @@ def decide_kind(snapshot: Snapshot, membership: Membership, match: Match, at: In
     return _extend(snapshot, Course(membership, match, Signal.SNI), at)
 
 
-def decide_signals(snapshot: Snapshot, client: str, sightings: Sequence[Sighting], at: Instant) -> Judgement:
+def decide_signals(
+    snapshot: Snapshot, client: str, sightings: Sequence[Sighting], at: Instant, identity: Identity | None = None
+) -> Judgement:
     """6. Signals that disagree are each decided; the strictest wins, and the first of equals."""
     if not sightings:
         raise ValueError("a judgement needs at least one sighting")
-    decisions = [(decide(snapshot, client, s.value, at, s.signal), s) for s in sightings]
+    decisions = [(decide(snapshot, client, s.value, at, s.signal, identity), s) for s in sightings]
     decision, sighting = max(decisions, key=lambda pair: pair[0].verdict.severity)
     services = {d.service for d, s in decisions if s.signal is not Signal.ADDRESS or d.service is not None}
     return Judgement(decision, sighting, mismatch=len(services) > 1)

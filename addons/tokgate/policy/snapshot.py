@@ -6,14 +6,16 @@ Compiling joins what the policy keeps apart: each ban becomes one track for each
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from operator import itemgetter
 from typing import Final
 
 from whenever import Instant
 
+from tokgate.policy import collector
 from tokgate.policy.bans import Ban, Exemption, OnExpiry, Settings, UnknownClients
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
+from tokgate.policy.identity import Identity, IdentityIndex, narrowest_first
 from tokgate.policy.names import parse_address
 from tokgate.policy.networks import Network
 from tokgate.policy.prefixes import Held, IPNetwork, PrefixTable
@@ -52,10 +54,10 @@ _NO_SERVICE: Final = Decision(Verdict.ALLOW, Reason.NO_SERVICE)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Membership:
-    """What the policy says of a client's address: its networks, narrowest first, and the exemptions that name it.
+    """What the policy says of a client: its networks, narrowest first, and the exemptions that name it.
 
-    `networks` maps to the length of the prefix through which the client belongs. Interned: clients that no policy can
-    tell apart share one.
+    `networks` maps to the length of the prefix through which the client belongs; for what is no prefix, see
+    `identity`. Interned: clients that no policy can tell apart share one.
     """
 
     networks: Mapping[str, int]
@@ -162,8 +164,11 @@ class Snapshot:
                 for network in track.networks:
                     by_pair.setdefault((service, network), []).append(track)
         self._by_pair: Final = {pair: tuple(tracks) for pair, tracks in by_pair.items()}
-        self._clients: Final = PrefixTable(_client_entries(policy), partial(_membership, policy.settings))
+        self._memberships: Final = _Memberships(policy.settings)
+        self._clients: Final = PrefixTable(_client_entries(policy), self._memberships.of_holders)
         self._no_client: Final = Membership({}, frozenset(), _stranger(policy.settings, Reason.INVALID_CLIENT))
+        self._identities: Final = IdentityIndex(policy.networks.values())
+        self.identifies: Final = self._identities.identifies
         self._courses: dict[tuple[Membership, Match, Signal], Course] = {}
         self.membership: Final = lru_cache(maxsize=65536)(self._membership)
 
@@ -183,15 +188,22 @@ class Snapshot:
             found = self._courses.setdefault(key, Course(membership, match, signal))
         return found
 
-    def _membership(self, client: str) -> Membership:
-        """The networks and exemptions of a client, given as an address in any spelling."""
+    def _membership(self, client: str, identity: Identity | None = None) -> Membership:
+        """The networks and exemptions of a client: its address in any spelling, and what else was found out."""
         address = parse_address(client)
-        return self._no_client if address is None else self._clients.find(address)
+        by_address = self._no_client if address is None else self._clients.find(address)
+        if identity is None:
+            return by_address
+        found = list(self._identities.find(identity, 128 if address is None else address.max_prefixlen))
+        if not found:
+            return by_address
+        return self._memberships.of(narrowest_first(by_address.networks, found), by_address.exemptions)
 
 
 def compile_policy(policy: Policy, progress: Progress | None = None) -> Snapshot:
-    """Compile a valid policy: seconds for 10,000 networks, 1,000 bans and 100,000 names."""
-    return Snapshot(policy, progress)
+    """Compile a valid policy: seconds for 10,000 networks, 1,000 bans, 100,000 names and 100,000 devices."""
+    with collector.paused():
+        return Snapshot(policy, progress)
 
 
 def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
@@ -211,23 +223,40 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
 
 def _client_entries(policy: Policy) -> Iterable[tuple[IPNetwork, Network | Exemption]]:
     for network in policy.networks.values():
-        yield from ((cidr, network) for cidr in network.cidrs)
+        yield from ((prefix, network) for prefix in network.prefixes)
     for exemption in policy.exemptions.values():
         yield from ((cidr, exemption) for cidr in exemption.clients)
 
 
-def _membership(settings: Settings, holders: tuple[Held[Network | Exemption], ...]) -> Membership:
-    networks: dict[str, int] = {}
-    exemptions: set[str] = set()
-    for held in holders:
-        if isinstance(held.value, Network):
-            networks.setdefault(held.value.name, held.prefix.prefixlen)  # narrowest first
-        else:
-            exemptions.add(held.value.name)
-    if not networks:
-        return Membership(networks, frozenset(exemptions), _stranger(settings, Reason.UNKNOWN_CLIENT))
-    unconcerned = Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=next(iter(networks)))
-    return Membership(networks, frozenset(exemptions), unconcerned)
+class _Memberships:
+    """Makes memberships, the same one for what is the same."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._stranger: Final = _stranger(settings, Reason.UNKNOWN_CLIENT)
+        self._known: Final[dict[tuple[tuple[tuple[str, int], ...], frozenset[str]], Membership]] = {}
+
+    def of_holders(self, holders: tuple[Held[Network | Exemption], ...]) -> Membership:
+        """Of the clients that all these prefixes hold, narrowest first."""
+        networks: dict[str, int] = {}
+        exemptions: set[str] = set()
+        for held in holders:
+            if isinstance(held.value, Network):
+                networks.setdefault(held.value.name, held.prefix.prefixlen)
+            else:
+                exemptions.add(held.value.name)
+        return self.of(networks, frozenset(exemptions))
+
+    def of(self, networks: dict[str, int], exemptions: frozenset[str]) -> Membership:
+        """With these networks, narrowest first, and exemptions. Safe to call from any thread."""
+        key = (tuple(networks.items()), exemptions)
+        found = self._known.get(key)
+        if found is None:
+            if networks:
+                unconcerned = Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=next(iter(networks)))
+            else:
+                unconcerned = self._stranger
+            found = self._known.setdefault(key, Membership(networks, exemptions, unconcerned))
+        return found
 
 
 def _stranger(settings: Settings, reason: Reason) -> Decision:

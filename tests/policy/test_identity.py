@@ -1,0 +1,216 @@
+"""Who the client is beside its address: what networks make of it, and that nothing changes where nothing is known."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import BRUSSELS, CLIPS, OFFICE, at, ban, exemption, network, snapshot
+from tokgate.policy.decide import Sighting, decide, decide_signals
+from tokgate.policy.decision import Signal, Verdict
+from tokgate.policy.devices import Device, hardware_address
+from tokgate.policy.identity import Identity
+from tokgate.policy.networks import Network
+from tokgate.policy.snapshot import Snapshot
+
+MAY = at("2023-05-02T08:00:00Z")
+NAME = "www.clips.example.org"
+ELSEWHERE = "198.51.100.7"
+LAPTOP = Device("Laptop-7", (ip_network("198.51.100.70/32"),), ("00:53:00:00:00:07",), "alice", ("federal",))
+
+
+def people(**named: tuple[object, ...]) -> Network:
+    """A network that names its clients by other things than prefixes."""
+    return Network("people", (), BRUSSELS, **named)  # type: ignore[arg-type]
+
+
+def verdict(policy: Snapshot, identity: Identity | None, client: str = ELSEWHERE) -> Verdict:
+    """What is decided of a banned name."""
+    return decide(policy, client, NAME, MAY, identity=identity).verdict
+
+
+@pytest.mark.parametrize(
+    ("named", "identity", "held"),
+    [
+        ({"users": ("alice",)}, Identity(user="alice"), True),
+        ({"users": ("Alice",)}, Identity(user="aLICE"), True),
+        ({"users": ("alice",)}, Identity(user="alicia"), False),
+        ({"users": ("alice",)}, Identity(groups=frozenset({"alice"})), False),
+        ({"groups": ("Press",)}, Identity(user="x", groups=frozenset({"staff", "press"})), True),
+        ({"groups": ("press",)}, Identity(user="press"), False),
+        ({"interfaces": ("eth0.20",)}, Identity(interface="eth0.20"), True),
+        ({"interfaces": ("eth0.20",)}, Identity(interface="eth0"), False),
+        ({"devices": (LAPTOP,)}, Identity(device="00:53:00:00:00:07"), True),
+        ({"devices": (LAPTOP,)}, Identity(device="0053.0000.0007"), True),
+        ({"devices": (LAPTOP,)}, Identity(device="laptop-7"), True),
+        ({"devices": (LAPTOP,)}, Identity(device="00:53:00:00:00:08"), False),
+        ({"users": ("alice",), "interfaces": ("eth1",)}, Identity(user="bob", interface="eth1"), True),
+        ({"users": ("alice",)}, Identity(), False),
+        ({"users": ("alice",)}, None, False),
+    ],
+)
+def test_statements(named: dict[str, tuple[object, ...]], identity: Identity | None, held: bool) -> None:
+    """A network holds a client that any of its statements names, and no other."""
+    policy = snapshot(ban(networks=("people",)), networks=(people(**named),))
+    assert verdict(policy, identity) is (Verdict.BLOCK if held else Verdict.ALLOW)
+
+
+def test_device_by_address() -> None:
+    """An address in an inventory needs nothing to be found out, in any spelling, and names no neighbour."""
+    policy = snapshot(ban(networks=("people",)), networks=(people(devices=(LAPTOP,)),))
+    assert verdict(policy, None, "198.51.100.70") is Verdict.BLOCK
+    assert verdict(policy, None, "::ffff:198.51.100.70") is Verdict.BLOCK
+    assert verdict(policy, None, "198.51.100.71") is Verdict.ALLOW
+
+
+def test_signals_are_judged_with_the_identity() -> None:
+    """Several sightings are each decided for who it is."""
+    policy = snapshot(ban(networks=("people",)), networks=(people(users=("alice",)),))
+    sightings = [Sighting(Signal.HTTP_HOST, "example.org"), Sighting(Signal.SNI, NAME)]
+    assert decide_signals(policy, ELSEWHERE, sightings, MAY).decision.verdict is Verdict.ALLOW
+    assert decide_signals(policy, ELSEWHERE, sightings, MAY, Identity("alice")).decision.verdict is Verdict.BLOCK
+
+
+def test_narrowest() -> None:
+    """A user and a device count as one address does; a group and an interface as wider than any prefix."""
+    stated = {
+        "user": Network("user", (), users=("alice",)),
+        "device": Network("device", (), devices=(LAPTOP,)),
+        "group": Network("group", (), groups=("press",)),
+        "interface": Network("interface", (), interfaces=("eth1",)),
+        "wide": network("wide", "0.0.0.0/1", "128.0.0.0/1"),
+        "single": network("single", f"{ELSEWHERE}/32"),
+    }
+    identity = Identity("alice", frozenset({"press"}), "laptop-7", "eth1")
+    for names, expected in (
+        (("group", "interface", "wide", "user"), ("user", "wide", "group", "interface")),
+        (("interface", "device", "wide"), ("device", "wide", "interface")),
+        (("group", "single", "user"), ("single", "user", "group")),
+    ):
+        policy = snapshot(networks=tuple(stated[name] for name in names))
+        assert tuple(policy.membership(ELSEWHERE, identity).networks) == expected
+    both = Network("both", (ip_network("0.0.0.0/0"),), users=("alice",))
+    assert policy.membership(ELSEWHERE).networks == {"single": 32}
+    assert snapshot(networks=(both,)).membership(ELSEWHERE, identity).networks == {"both": 32}
+
+
+def test_exemptions_and_strangers() -> None:
+    """An address keeps its exemptions; who is named is no unknown client, not even at an address that is none."""
+    policy = snapshot(
+        ban(networks=("people",)),
+        networks=(OFFICE, people(users=("alice",))),
+        exemptions=(exemption(clients=(ip_network(f"{ELSEWHERE}/32"),), until=at("2099-01-01T00:00:00Z")),),
+    )
+    assert verdict(policy, Identity("alice")) is Verdict.ALLOW
+    assert verdict(policy, Identity("alice"), "198.51.100.8") is Verdict.BLOCK
+    assert verdict(policy, Identity("alice"), "nowhere") is Verdict.BLOCK
+
+
+def test_what_carriers_have_to_find_out() -> None:
+    """Only what the policy names: an address in an inventory is no reason to look for hardware addresses."""
+    by_address = Device(None, LAPTOP.addresses, (), None, ())
+    assert not snapshot().identifies.links
+    assert not snapshot(networks=(people(devices=(by_address,)),)).identifies.hardware
+    found = snapshot(networks=(people(devices=(LAPTOP,), groups=("Press",)),)).identifies
+    assert (found.users, found.groups, found.hardware, found.interfaces) == (True, {"press"}, True, False)
+    assert snapshot(networks=(people(interfaces=("eth1",)),)).identifies.links
+
+
+@pytest.mark.parametrize("written", ["00:53:00:AA:bb:cc", "00-53-00-aa-bb-cc", "0053.00aa.bbcc", " 005300aabbcc "])
+def test_hardware_address(written: str) -> None:
+    """Every usual spelling is read as one."""
+    assert hardware_address(written) == "00:53:00:aa:bb:cc"
+
+
+@pytest.mark.parametrize("written", ["", "00:53:00:aa:bb", "00:53:00:aa:bb:cc:dd", "00:53:00:aa:bb:cg", "laptop-7"])
+def test_no_hardware_address(written: str) -> None:
+    """What is none is none."""
+    assert hardware_address(written) is None
+
+
+# -- properties -------------------------------------------------------------------------------------------------------
+
+USERS, GROUPS, LINKS = ("alice", "bob"), ("press", "staff"), ("eth1", "eth0.20")
+HARDWARE = tuple(f"00:53:00:00:00:{number:02x}" for number in range(3))
+ADDRESSES = tuple(f"192.0.2.{number}" for number in range(4))
+
+
+def some(words: tuple[str, ...]) -> st.SearchStrategy[tuple[str, ...]]:
+    """Some of the words."""
+    return st.lists(st.sampled_from(words), unique=True, max_size=2).map(tuple)
+
+
+DEVICES = st.builds(
+    Device,
+    name=st.none(),
+    addresses=some(ADDRESSES).map(lambda found: tuple(ip_network(each) for each in found)),
+    hardware=some(HARDWARE),
+    owner=st.none(),
+    paid_by=st.just(()),
+)
+NETWORKS = st.lists(
+    st.builds(
+        Network,
+        name=st.uuids().map(str),
+        cidrs=st.sampled_from([(), (ip_network("192.0.2.0/30"),), (ip_network("192.0.2.1/32"),)]),
+        users=some(USERS),
+        groups=some(GROUPS),
+        interfaces=some(LINKS),
+        devices=st.lists(DEVICES, max_size=2).map(tuple),
+    ),
+    max_size=4,
+).map(tuple)
+IDENTITIES = st.builds(
+    Identity,
+    user=st.sampled_from((None, *USERS)),
+    groups=some(GROUPS).map(frozenset),
+    device=st.sampled_from((None, *HARDWARE)),
+    interface=st.sampled_from((None, *LINKS)),
+)
+
+
+def holds(stated: Network, client: str, identity: Identity) -> bool:
+    """Whether a network holds a client, by reading it."""
+    address = ip_address(client)
+    return (
+        any(address in cidr for cidr in stated.cidrs)
+        or identity.user in stated.users
+        or not identity.groups.isdisjoint(stated.groups)
+        or identity.interface in stated.interfaces
+        or any(
+            identity.device in device.hardware or any(address in each for each in device.addresses)
+            for device in stated.devices
+        )
+    )
+
+
+@given(networks=NETWORKS, identity=IDENTITIES, client=st.sampled_from(ADDRESSES))
+def test_any_statement_is_enough(networks: tuple[Network, ...], identity: Identity, client: str) -> None:
+    """The networks of a client are those that name it, narrowest first, whatever was found out."""
+    policy = snapshot(networks=networks)
+    held = policy.membership(client, identity).networks
+    assert set(held) == {network.name for network in networks if holds(network, client, identity)}
+    assert list(held.values()) == sorted(held.values(), reverse=True)
+
+
+@given(networks=NETWORKS, client=st.sampled_from(ADDRESSES))
+def test_nothing_found_out_changes_nothing(networks: tuple[Network, ...], client: str) -> None:
+    """An identity that says nothing is as none at all: the very same membership, and so the same decision."""
+    policy = snapshot(*(ban(n.name, networks=(n.name,)) for n in networks), networks=networks, services=(CLIPS,))
+    assert policy.membership(client, Identity()) is policy.membership(client)
+    assert decide(policy, client, NAME, MAY, identity=Identity()) is decide(policy, client, NAME, MAY)
+
+
+@given(identity=IDENTITIES, client=st.sampled_from(ADDRESSES))
+def test_policies_by_address_ask_for_no_identity(identity: Identity, client: str) -> None:
+    """Where networks are prefixes only, who it is makes no difference."""
+    policy = snapshot(ban(), networks=(OFFICE,))
+    assert policy.membership(client, identity) is policy.membership(client)
+
+
+def test_clients_that_cannot_be_told_apart_share_a_membership() -> None:
+    """A hundred thousand devices of one network are remembered once, not each with decisions of its own."""
+    devices = tuple(Device(None, (ip_network(f"192.0.2.{n}/32"),), (), None, ()) for n in range(256))
+    policy = snapshot(networks=(people(devices=devices),))
+    assert len({id(policy.membership(f"192.0.2.{n}")) for n in range(256)}) == 1
