@@ -18,9 +18,12 @@ bans:
 tests:
   - {client: 192.0.2.9, user: bob, groups: [staff], host: clips.example.org, at: 2023-03-10T00:00, expect: EXPECTED}
 """
-DEVICES = (
-    "name,address,mac,owner,paid_by\nphone-3,,00:53:00:00:00:03,carol,federal|region\nlaptop-1,192.0.2.21,,,federal\n"
-)
+DEVICES = """\
+name,address,mac,owner,paid_by
+phone-3,,00:53:00:00:00:03,carol,federal|region
+laptop-1,192.0.2.21,,,federal
+"""
+PHONE = "in devices through the device phone-3 of carol, paid for by federal and region, by"
 AT = ("--at", "2023-03-10T00:00")
 
 
