@@ -18,13 +18,15 @@ def test_defaults() -> None:
 def test_everything_said() -> None:
     """Each option reaches its place, and modes add up."""
     said = (
-        "run --mode regular@8080 --mode transparent@8443 --policies p --log l --confdir c --drain 1.5 --listen-port 0"
+        "run --mode regular@8080 --mode transparent@8443 --policies p --log l --confdir c --drain 1.5 --listen-port 0 "
+        "--name-server 203.0.113.53 --name-server 2001:db8::53"
     )
     args = build_parser(("run",)).parse_args(said.split())
 
     assert args.mode == ["regular@8080", "transparent@8443"]
     assert (args.policies, args.log, args.confdir) == (Path("p"), Path("l"), Path("c"))
     assert (args.drain, args.listen_port) == (1.5, 0)
+    assert [str(address) for address in args.name_server] == ["203.0.113.53", "2001:db8::53"]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def test_everything_said() -> None:
         ("--drain", "-1"),
         ("--drain", "nan"),
         ("--drain", "soon"),
+        ("--name-server", "resolver.example.org"),
         ("unexpected",),
     ],
 )

@@ -13,7 +13,7 @@ from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
 from tokgate.config.diagnostics import Code, render
 from tokgate.config.loader import Loaded, load
-from tokgate.policy.bans import Action, EchOuter, MissingSni, Notify, OnExpiry, Overrides, Settings
+from tokgate.policy.bans import Action, EchOuter, EncryptedDns, MissingSni, Notify, OnExpiry, Overrides, Settings
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Reason, Response
 from tokgate.policy.schedule import Window
@@ -85,6 +85,7 @@ def test_the_rest(every_key: Policy) -> None:
     assert exemption.clients == (ip_network("192.0.2.16/28"),)
     assert every_key.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
     assert every_key.settings.ech_outer is EchOuter.INSPECT
+    assert every_key.settings.encrypted_dns is EncryptedDns.ALLOW
 
 
 def test_overrides_and_reminders(every_key: Policy) -> None:

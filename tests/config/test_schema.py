@@ -123,5 +123,5 @@ def test_closed_sets_are_enumerated() -> None:
     listed = {path.rpartition(".")[2] for path, each in properties(policy_schema()) if "enum" in each}
     assert listed == {
         "action", "response", "on_expiry", "expect", "unknown_clients", "on_error", "missing_sni", "ech_outer",
-        "overrides", "clients",
+        "encrypted_dns", "overrides", "clients",
     }  # fmt: skip

@@ -19,6 +19,7 @@ import lab_clients
 import lab_netns
 from lab_gateway import Gateway, office_policy
 from lab_origin import Origin
+from lab_resolver import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,6 +72,13 @@ def lab(requirements: None) -> Iterator[lab_netns.Lab]:
 def origin(lab: lab_netns.Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Origin]:
     """The servers that the clients want to reach, and the counters of what arrives there."""
     with Origin(lab.origin, tmp_path_factory.mktemp("origin")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def resolver(lab: lab_netns.Lab) -> Iterator[Resolver]:
+    """The resolver that gateways ask."""
+    with Resolver(lab.origin) as running:
         yield running
 
 

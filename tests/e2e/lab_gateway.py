@@ -63,6 +63,7 @@ class Gateway:
         *,
         policy: Mapping[str, Any] | Path,
         mode: str = "transparent",
+        port: int = PORT,
         options: Sequence[str | Path] = (),
         stock: bool = False,
         single: bool = False,
@@ -75,6 +76,7 @@ class Gateway:
         self.namespace = namespace
         self.folder = folder
         self.mode = mode
+        self.port = port
         self.options = options
         self.stock = stock
         self.single = single
@@ -139,7 +141,16 @@ class Gateway:
         options = {"tokgate_policies": self.policies, "tokgate_log": self.log, "confdir": self.home}
         settings = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
         program = Path(sys.executable).with_name("mitmdump")
-        return [str(program), "-q", "-s", str(ROOT / "addons/tokgate_addon.py"), "--mode", self.mode, *settings]
+        return [
+            str(program),
+            "-q",
+            "-s",
+            str(ROOT / "addons/tokgate_addon.py"),
+            "--mode",
+            self.mode,
+            *settings,
+            *self.options,
+        ]
 
     def _audit(self) -> None:
         """However a test used it: tokgate ended well, failed nowhere inside, and wrote only what its schema has."""
@@ -154,7 +165,7 @@ class Gateway:
 
     def listens(self) -> bool:
         """Whether the proxy's port is open. Asked of the kernel: a connection would be one that tokgate sees."""
-        return f":{PORT} " in self.namespace.run("ss", "-Hltn").stdout
+        return f":{self.port} " in self.namespace.run("ss", "-Hltn").stdout
 
     def _started(self) -> bool:
         if self.process is None or self.process.poll() is not None:

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 from tokgate.blocklog.writer import DEFAULT_LOG
@@ -23,6 +24,8 @@ examples:
   tokgate run --mode gate                        redirected clients through gates, one a core, in front of mitmproxy
   tokgate run --mode gate@8443 --mode gate:explicit@8080
                                                  redirected and explicit clients (gate:tproxy for nftables tproxy)
+  tokgate run --mode dns@192.0.2.53:53 --name-server 203.0.113.53
+                                                 resolver for clients that name it: refused names don't exist
   tokgate run --mode gate:explicit --single      one gate and mitmproxy in one process
 
 SIGHUP reads the policies again and reopens the log. SIGTERM takes no new connections and lets the open ones finish;
@@ -68,6 +71,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--implementer", metavar="URI", default="", help="who runs this filter, named on the block page"
     )
+    parser.add_argument(
+        "--name-server",
+        metavar="ADDRESS",
+        type=ip_address,
+        action="append",
+        default=[],
+        help="resolver that is asked in dns mode, and for wireguard's 10.0.0.53; may be given several times (default: "
+        "the system's)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -99,6 +111,7 @@ def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...], gate: tuple
         confdir=args.confdir or DEFAULT_CONFDIR,
         drain=args.drain,
         implementer=args.implementer,
+        name_servers=tuple(map(str, args.name_server)),
         gate=gate,
         mark=args.mark,
     )

@@ -21,6 +21,7 @@ from tokgate.config.values import (
     DayCount,
     Days,
     EchOuterChoice,
+    EncryptedDnsChoice,
     ExactPattern,
     Expiry,
     ExpiryChoice,
@@ -58,6 +59,7 @@ from tokgate.policy.bans import (
     Action,
     ClientsShown,
     EchOuter,
+    EncryptedDns,
     MissingSni,
     OnError,
     OnExpiry,
@@ -393,6 +395,11 @@ class SettingsModel(_Model):
     ech_outer: EchOuterChoice = Field(
         default=EchOuter.ALLOW,
         description="A TLS connection whose real name is encrypted (ECH, RFC 9849).",
+    )
+    encrypted_dns: EncryptedDnsChoice = Field(
+        default=EncryptedDns.DISCOURAGE,
+        description="What clients under a ban are told when they ask the resolver for an encrypted one (Firefox' "
+        "`use-application-dns.net`, RFC 9462).",
     )
     overrides: OverridesModel = Field(
         default_factory=OverridesModel,

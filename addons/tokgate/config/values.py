@@ -9,7 +9,17 @@ from whenever import Date, Time, Weekday
 from tokgate.config import fields, patterns
 from tokgate.config.diagnostics import Code
 from tokgate.config.suggest import listed, near
-from tokgate.policy.bans import Action, ClientsShown, EchOuter, MissingSni, OnError, OnExpiry, Overrides, UnknownClients
+from tokgate.policy.bans import (
+    Action,
+    ClientsShown,
+    EchOuter,
+    EncryptedDns,
+    MissingSni,
+    OnError,
+    OnExpiry,
+    Overrides,
+    UnknownClients,
+)
 from tokgate.policy.decision import Response, Verdict
 from tokgate.policy.names import IPAddress
 from tokgate.policy.prefixes import IPNetwork
@@ -154,6 +164,11 @@ EchOuterChoice = Annotated[
     EchOuter,
     _one_of(*EchOuter),
     _words(*EchOuter, meaning=("It passes.", "It is refused.", "It is decrypted to see the name.")),
+]
+EncryptedDnsChoice = Annotated[
+    EncryptedDns,
+    _one_of(*EncryptedDns),
+    _words(*EncryptedDns, meaning=("Clients under a ban are told that there is none.", "Nothing is done about it.")),
 ]
 VerdictChoice = Annotated[
     Verdict,

@@ -67,6 +67,13 @@ class EchOuter(StrEnum):
     INSPECT = "inspect"
 
 
+class EncryptedDns(StrEnum):
+    """What clients under a ban that blocks are told when they ask the resolver whether to go around it, encrypted."""
+
+    DISCOURAGE = "discourage"
+    ALLOW = "allow"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ban:
     """Services x networks x time x action, with its authority and legal basis.
@@ -163,6 +170,7 @@ class Settings:
     on_error: OnError = OnError.BLOCK
     missing_sni: MissingSni = MissingSni.CHECK_ADDRESS
     ech_outer: EchOuter = EchOuter.ALLOW
+    encrypted_dns: EncryptedDns = EncryptedDns.DISCOURAGE
     overrides: OverrideLimits = OverrideLimits()
     reminders: tuple[Duration, ...] = REMINDERS
     notify: Notify = Notify()

@@ -34,6 +34,7 @@ from tokgate.proxy.adoption import GateMode
 from tokgate.proxy.health import Health
 from tokgate.proxy.insist import insist, refuse_forbidden
 from tokgate.proxy.ledger import Ledger
+from tokgate.proxy.name_servers import check_name_servers
 from tokgate.proxy.reloading import announce
 from tokgate.proxy.reminders import Courier
 from tokgate.proxy.state import restart_needed
@@ -149,6 +150,7 @@ class Tokgate:
         try:
             refuse_forbidden(ctx.options)
             _check_modes(ctx.options.mode)
+            check_name_servers(ctx.options)
         except exceptions.OptionsError:
             if self._opened is None:
                 self._opened = _NOTHING  # mitmproxy comes back with the options of before, which nobody asked for

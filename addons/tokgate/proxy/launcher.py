@@ -14,6 +14,7 @@ from typing import Final
 
 from mitmproxy import exceptions
 from mitmproxy.addons import core, disable_h2c, dns_resolver, errorcheck, next_layer, proxyserver
+from mitmproxy.connection import Client
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs
@@ -55,6 +56,8 @@ class RunOptions:
     confdir: Path = DEFAULT_CONFDIR
     drain: float = 30.0
     implementer: str = ""
+    name_servers: tuple[str, ...] = ()
+    """Addresses of the resolvers that are asked where clients ask us; none: the system's."""
     worker: str | None = None
     """The name of this process among several, under a supervisor."""
     log_for: LogFor = LogWriter
@@ -130,7 +133,8 @@ class Drain:
 
     def _open(self) -> int:
         """Connections that are still served."""
-        return len(self._servers.connections) + (self._gate.open_connections if self._gate is not None else 0)
+        served = sum(not _is_resolved(handler.client) for handler in list(self._servers.connections.values()))
+        return served + (self._gate.open_connections if self._gate is not None else 0)
 
 
 async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
@@ -175,6 +179,8 @@ def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
             mode_specs.ProxyMode.parse(mode)
         except ValueError as error:
             raise exceptions.OptionsError(str(error)) from error
+    if "dns_name_servers" in master.options:
+        master.options.update(dns_name_servers=list(options.name_servers))
     master.options.update(
         confdir=str(confdir),  # an update, not a start value: only then is the CA there before the first client
         mode=list(options.modes),
@@ -193,6 +199,11 @@ def _end_on_request(drain: Drain, until: int | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread
             loop.add_signal_handler(number, drain.request, signal.Signals(number).name)
+
+
+def _is_resolved(client: Client) -> bool:
+    """Whether this is a client of DNS over UDP: mitmproxy keeps it for a while, but there is nothing to wait for."""
+    return isinstance(client.proxy_mode, mode_specs.DnsMode) and client.transport_protocol == "udp"
 
 
 def _orphaned(loop: asyncio.AbstractEventLoop, until: int, drain: Drain) -> None:

@@ -9,6 +9,7 @@ from mitmproxy.proxy.layers.http import HTTPMode, HttpStream
 
 from tokgate.gate.admission import Passage, admit_bytes, observe
 from tokgate.gate.enforcer import Enforcer
+from tokgate.proxy.dns_front import DnsFront
 from tokgate.proxy.guard import Guard
 from tokgate.proxy.http_front import HttpFront
 from tokgate.proxy.relay import Discard
@@ -22,8 +23,8 @@ def layer_for(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) -
     """The next layer for a connection whose client has sent `data`; None leaves it to mitmproxy."""
     address, top = context.server.address, context.layers[-1]
     tunnelled = isinstance(top, HttpStream | modes.HttpProxy)
-    if address is not None and address[1] == _DNS and not tunnelled and data[:1] != _TLS:
-        return None  # mitmproxy's resolver; DNS has rules of its own
+    if address is not None and address[1] == _DNS and not tunnelled:
+        return DnsFront(context, enforcer, visit)
     if context.client.transport_protocol == "udp":
         return _datagrams(context, data, enforcer, visit)
     if isinstance(top, modes.HttpProxy):

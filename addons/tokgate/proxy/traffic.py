@@ -8,9 +8,11 @@ from functools import partial, wraps
 from typing import Any, Final
 
 from mitmproxy.connection import Client
+from mitmproxy.dns import DNSFlow
+from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.proxy.layer import NextLayer
-from mitmproxy.proxy.mode_specs import TransparentMode
+from mitmproxy.proxy.mode_specs import DnsMode, TransparentMode
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tcp import TCPFlow
@@ -24,6 +26,7 @@ from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.proxy import page, requests
 from tokgate.proxy.adoption import GateInstance
+from tokgate.proxy.dns_front import DnsFront
 from tokgate.proxy.guard import OriginCertificate
 from tokgate.proxy.notice import notice_of
 from tokgate.proxy.relay import Refusal, Relay
@@ -103,9 +106,15 @@ class Traffic:
     def _nothing(self, _: Any) -> None:
         """Nothing passed or was refused in this hook."""
 
+    def _turn_away(self, client: Client) -> None:
+        """mitmproxy's own layer for DNS would answer everything: not if errors block."""
+        strict = self.enforcer is None or self.enforcer.snapshot.settings.on_error is OnError.BLOCK
+        if strict and isinstance(client.proxy_mode, DnsMode):
+            client.error = "questions can't be decided"
+
     # Hooks, in the order of a connection's life.
 
-    @ends_in(_nothing)
+    @ends_in(_turn_away)
     def client_connected(self, client: Client) -> None:
         """A client connects: not to the redirected port itself, which would lead in a circle."""
         if self.enforcer is None:
@@ -116,6 +125,8 @@ class Traffic:
         if isinstance(client.proxy_mode, TransparentMode) and self._dialled_directly(client):
             self.enforcer.counters.loops += 1
             client.error = "nothing was redirected here: this port is for redirected connections only"
+        if isinstance(client.proxy_mode, DnsMode):
+            self._stand_before_dns(client, visit)
 
     @ends_in(_nothing)
     def client_disconnected(self, client: Client) -> None:
@@ -134,6 +145,14 @@ class Traffic:
             return
         visit = self.visits.of(client)
         next_layer.layer = layer_for(next_layer.context, next_layer.data_client(), self.enforcer, visit)
+
+    @ends_in(_nothing)
+    def dns_request(self, flow: DNSFlow) -> None:
+        """A question is about to be asked on: not if it is one of our own that came back."""
+        client = flow.client_conn
+        if _ends(client.peername, client.sockname) in self._own:
+            self._enforcer().counters.loops += 1
+            flow.error = Error("a question of our own came back: the resolver that we ask is this one")
 
     @ends_in(_kill_if_banned)
     def http_connect(self, flow: HTTPFlow) -> None:
@@ -222,6 +241,13 @@ class Traffic:
         if self.enforcer is None:
             raise RuntimeError(UNCONFIGURED)
         return self.enforcer
+
+    def _stand_before_dns(self, client: Client, visit: Visit) -> None:
+        """In this mode mitmproxy asks nobody which layer to use: ours takes the place of its own before the start."""
+        handler = self.place.connections()[client.id]
+        context = handler.layer.context
+        context.layers.clear()
+        handler.layer = DnsFront(context, self._enforcer(), visit)
 
     def _dialled_directly(self, client: Client) -> bool:
         """Whether the destination that the kernel remembers is the very socket that accepted the connection."""

@@ -1,0 +1,74 @@
+"""DNS mode between real networks: banned names don't exist, and others are resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dns.edns
+import dns.rcode
+import pytest
+from lab_gateway import Gateway, office_policy
+from lab_netns import Lab
+from lab_resolver import ADDRESS, Resolver, ask
+
+BANNED = "dns.tiktok.com"
+ALLOWED = "resolved.example.org"
+CARRIERS: dict[str, dict[str, Any]] = {
+    "tokgate-run": {"options": ("--listen-host", "", "--name-server", ADDRESS)},
+    "mitmdump": {"stock": True, "options": ("--set", f"dns_name_servers={ADDRESS}")},
+}
+both_transports = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+
+
+@pytest.fixture(scope="module", params=CARRIERS)
+def dns_gateway(
+    request: pytest.FixtureRequest,
+    lab: Lab,
+    resolver: Resolver,
+    any_gateway: Callable[..., Gateway],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Gateway]:
+    """A gateway that resolves for the office and for visitors."""
+    folder = tmp_path_factory.mktemp("dns")
+    with any_gateway(folder, policy=office_policy(), mode="dns", port=53, **CARRIERS[request.param]) as running:
+        yield running
+
+
+@both_transports
+@pytest.mark.parametrize("kind", ["A", "AAAA", "HTTPS"])
+def test_banned_name(lab: Lab, resolver: Resolver, dns_gateway: Gateway, kind: str, tcp: bool) -> None:
+    """A banned name is refused with the reason, logged, and asked of nobody."""
+    resolver.asked.clear()
+
+    got = ask(lab.client, BANNED, kind, tcp=tcp)
+
+    assert got.rcode() == dns.rcode.NXDOMAIN
+    (error,) = got.options
+    assert isinstance(error, dns.edns.EDEOption)
+    assert (error.code, "Example Authority" in (error.text or "")) == (16, True)
+    assert resolver.asked == []
+    record = dns_gateway.wait_for_record("it is logged", lambda r: r["event"]["action"] == "dns-query-blocked")
+    assert (record["source"]["ip"], record["dns"]["question"]["name"]) == (Lab.CLIENT[4], BANNED)
+
+
+@both_transports
+@pytest.mark.parametrize("kind", ["A", "AAAA", "HTTPS", "TXT"])
+def test_allowed_name(lab: Lab, dns_gateway: Gateway, kind: str, tcp: bool) -> None:
+    """Any other name is resolved, whether mitmproxy's resolver does it or the question is passed on."""
+    got = ask(lab.client, ALLOWED, kind, tcp=tcp)
+
+    assert (got.rcode(), got.edns) == (dns.rcode.NOERROR, 0)
+    assert len(got.answer) == 1
+
+
+@both_transports
+def test_visitors(lab: Lab, dns_gateway: Gateway, tcp: bool) -> None:
+    """Who is under no ban gets the address."""
+    assert ask(lab.guest, BANNED, server="198.51.100.1", tcp=tcp).answer[0][0].to_text() == ADDRESS
+
+
+def test_ipv6_clients(lab: Lab, dns_gateway: Gateway) -> None:
+    """Clients may come over IPv6."""
+    assert ask(lab.client, BANNED, server=Lab.GATEWAY[6]).rcode() == dns.rcode.NXDOMAIN
+    assert ask(lab.client, ALLOWED, server=Lab.GATEWAY[6]).answer

@@ -1,0 +1,46 @@
+"""What DNS mode lets clients remember, across the start and the end of a ban."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dns.message
+import dns.rcode
+from lab_gateway import Gateway, office_policy
+from lab_netns import Lab, wait_until
+from lab_resolver import ADDRESS, TTL, Resolver, ask
+from whenever import Instant
+
+BANNED = "dns.tiktok.com"
+
+
+def test_nothing_outlives_a_ban_s_edges(
+    lab: Lab, resolver: Resolver, any_gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """Before a start no answer lasts beyond it, before an end no refusal does; and they come at their instants."""
+    starts = Instant.now().round("second").add(seconds=8)
+    expires = starts.add(seconds=4)
+    policy = office_policy(starts=str(starts), expires=str(expires))
+    del policy["bans"]["office-ban"]["last_day"]
+    options = ("--listen-host", "", "--name-server", ADDRESS)
+    seen: list[tuple[Instant, dns.message.Message, Instant]] = []
+
+    def over() -> bool:
+        before = Instant.now()
+        seen.extend((before, ask(lab.client, BANNED, kind), Instant.now()) for kind in ("A", "HTTPS"))
+        return before > expires.add(seconds=1)
+
+    with any_gateway(tmp_path, policy=policy, mode="dns", port=53, options=options):
+        wait_until("the ban is over", over, 40, every=0.1)
+
+    for before, got, after in seen:
+        if after < starts:
+            assert got.answer[0].ttl <= (starts - before).total("seconds")
+        elif before >= starts and after < expires:
+            assert got.rcode() == dns.rcode.NXDOMAIN
+            assert got.authority[0].ttl <= (expires - before).total("seconds")
+        elif before >= expires:
+            assert got.answer[0].ttl in (60, TTL)
+    assert {got.rcode() for _, got, _ in seen} == {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}
+    assert [after < starts for _, _, after in seen].count(True) > 2
