@@ -168,11 +168,17 @@ def _override(exemption: Exemption, until: Instant, policy_version: str) -> Reco
         "exemption_reason": clean(exemption.reason),
         "exemption_until": timestamp(until),
         "clients": [str(client) for client in exemption.clients[:MAX_CLIENTS]],
+        "widest": pruned({"ipv4": _widest(exemption, 4), "ipv6": _widest(exemption, 6)}),
         "ticket": exemption.ticket and clean(exemption.ticket),
         "by": exemption.by and clean(exemption.by),
         "ended_by": exemption.ended_by and clean(exemption.ended_by),
         "policy": {"version": policy_version},
     }
+
+
+def _widest(exemption: Exemption, version: int) -> int | None:
+    """The length of the prefix that holds most addresses, of all clients, also of those that aren't named."""
+    return min((client.prefixlen for client in exemption.clients if client.version == version), default=None)
 
 
 def internal_error(
@@ -283,6 +289,13 @@ def _policy(policy: Policy) -> Record:
         "networks": len(policy.networks),
         "bans": len(policy.bans),
         "exemptions": len(policy.exemptions),
+        # What a reviewer must hear of when it changes: where the policy lets through what it can't judge.
+        "settings": {
+            "unknown_clients": policy.settings.unknown_clients.value,
+            "on_error": policy.settings.on_error.value,
+            "missing_sni": policy.settings.missing_sni.value,
+            "ech_outer": policy.settings.ech_outer.value,
+        },
     }
 
 

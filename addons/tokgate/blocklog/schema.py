@@ -11,7 +11,7 @@ from typing import Any, Final
 from tokgate.blocklog.document import ECS_VERSION, TRAFFIC, EventAction
 from tokgate.blocklog.observation import Stage, Transport, Visibility
 from tokgate.blocklog.records import REFUSED
-from tokgate.policy.bans import OnExpiry
+from tokgate.policy.bans import EchOuter, MissingSni, OnError, OnExpiry, UnknownClients
 from tokgate.policy.decision import Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.timeline import Kind
 
@@ -155,6 +155,15 @@ _TOKGATE: Final = _closed(
                 "restart_needed": TEXTS,
                 "errors": COUNT,
                 "problems": TEXTS,
+                "settings": _closed(
+                    {
+                        "unknown_clients": _enum(UnknownClients),
+                        "on_error": _enum(OnError),
+                        "missing_sni": _enum(MissingSni),
+                        "ech_outer": _enum(EchOuter),
+                    },
+                    *("unknown_clients", "on_error", "missing_sni", "ech_outer"),
+                ),
             }
         ),
         "transition": _enum(Kind),
@@ -164,6 +173,7 @@ _TOKGATE: Final = _closed(
         "zone": TEXT,
         "on_expiry": _enum(OnExpiry),
         "clients": TEXTS,
+        "widest": _closed({"ipv4": COUNT, "ipv6": COUNT}),
         "ticket": TEXT,
         "by": TEXT,
         "ended_by": TEXT,

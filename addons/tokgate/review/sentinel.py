@@ -1,0 +1,164 @@
+"""The log as a table of Microsoft Sentinel: its columns, and the KQL that takes a line apart when it arrives.
+
+Made from the columns of the view `events`, by the same names; `tokgate schema sentinel` prints an ARM template.
+"""
+
+import json
+from typing import Any, Final
+
+from tokgate.review.columns import COLUMNS, Column, Path
+
+TABLE: Final = "TokgateBlock_CL"
+_STREAM: Final = f"Custom-{TABLE}"
+_LINES: Final = f"Custom-Text-{TABLE}"
+_TYPES: Final = {
+    "VARCHAR": "string", "BIGINT": "long", "BOOLEAN": "boolean", "TIMESTAMP": "datetime", "JSON": "dynamic",
+}  # fmt: skip
+_CONVERT: Final = {
+    "string": "tostring({})", "long": "tolong({})", "boolean": "tobool({})", "datetime": "todatetime({})",
+    "dynamic": "{}",
+}  # fmt: skip
+
+
+def _also(name: str, kind: str, meaning: str, *path: str) -> Column:
+    return Column(name, kind, meaning, path)
+
+
+_ALSO: Final = (
+    _also("dataset", "VARCHAR", "`tokgate.block` or `tokgate.state`", "event", "dataset"),
+    _also("failed_in", "VARCHAR", "where an internal error was", "tokgate", "where"),
+    _also("torn_bytes", "BIGINT", "bytes of a torn line", "tokgate", "torn", "bytes"),
+    _also("continues_file", "VARCHAR", "the file before", "tokgate", "continues", "file"),
+    _also("checkpoint_key", "VARCHAR", "the public key that signed", "tokgate", "checkpoint", "key"),
+    _also("checkpoint_next_key", "VARCHAR", "the one that will", "tokgate", "checkpoint", "next_key"),
+    _also("on_error", "VARCHAR", "what the policy decides on errors", "tokgate", "policy", "settings", "on_error"),
+    _also("bans", "BIGINT", "how many bans the policy has", "tokgate", "policy", "bans"),
+    _also("widest_ipv4", "BIGINT", "of an override: its shortest prefix", "tokgate", "widest", "ipv4"),
+    _also("widest_ipv6", "BIGINT", "in IPv6", "tokgate", "widest", "ipv6"),
+)
+"""What the rules of deploy/siem/sigma ask for beyond the view."""
+
+
+def _at(path: Path) -> str:
+    """A field of the parsed line `r`; in brackets, since `first`, `of` and `where` are words of KQL."""
+    return "r" + "".join(f'["{key}"]' for key in path)
+
+
+def _first_of(*paths: Path) -> str:
+    """The first text that is there. `coalesce` would say it, but transformations don't have it."""
+    *others, last = (f"tostring({_at(path)})" for path in paths)
+    sql = last
+    for text in reversed(others):
+        sql = f"iif(isnotempty({text}), {text}, {sql})"
+    return sql
+
+
+_NOW: Final = ("@timestamp",)
+_REPEATS: Final = ("tokgate", "repeats")
+_COMPOSED: Final = {
+    "traffic": 'tostring(r["event"]["dataset"]) == "tokgate.block"',
+    "events": f"iif(isnotnull({_at((*_REPEATS, 'count'))}), tolong({_at((*_REPEATS, 'count'))}), tolong(1))",
+    "first_time": f"todatetime({_first_of((*_REPEATS, 'first'), _NOW)})",
+    "last_time": f"todatetime({_first_of((*_REPEATS, 'last'), _NOW)})",
+    "client": _first_of(("source", "ip"), ("source", "address")),
+    "target": _first_of(("destination", "registered_domain"), ("destination", "domain"), ("destination", "ip")),
+}
+
+
+def name_of(column: Column) -> str:
+    """A column's name in Sentinel: its own, but for the one that every table must have."""
+    return "TimeGenerated" if column.name == "time" else column.name
+
+
+def columns() -> tuple[tuple[Column, str], ...]:
+    """The table's columns and their types."""
+    return tuple((column, _TYPES[column.type]) for column in (*COLUMNS, *_ALSO))
+
+
+def transformation() -> str:
+    """The KQL that makes a row of a line, in the subset that transformations have."""
+    values = ",\n".join(f"    {name_of(column)} = {_value(column, kind)}" for column, kind in columns())
+    seen = f"isnotempty(tostring({_at(('event', 'action'))}))"
+    return f"source\n| extend r = parse_json(RawData)\n| where {seen}\n| project\n{values}"
+
+
+def field_names() -> dict[str, str]:
+    """Where Sigma's fields are: the log's names and the columns that hold them."""
+    found = {".".join(column.path): name_of(column) for column, _ in columns() if column.path}
+    return found | {"source.ip": "client", "source.address": "client"}
+
+
+def template_text() -> str:
+    """What `tokgate schema sentinel` prints and `deploy/siem/sentinel/template.json` holds."""
+    return json.dumps(_template(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _value(column: Column, kind: str) -> str:
+    return _COMPOSED.get(column.name) or _CONVERT[kind].format(_at(column.path))
+
+
+def _template() -> dict[str, Any]:
+    table = [
+        {"name": name_of(column), "type": kind, "description": column.meaning} for column, kind in columns()
+    ]
+    text = {"type": "string"}
+    return {
+        "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
+        "contentVersion": "1.0.0.0",
+        "parameters": {
+            "workspaceName": text,
+            "dataCollectionEndpointId": text,
+            "location": text | {"defaultValue": "[resourceGroup().location]"},
+            "retentionInDays": {"type": "int", "defaultValue": 400},
+            "filePattern": text | {"defaultValue": "/var/log/tokgate/block.ndjson"},
+        },
+        "resources": [_table(table), _rule()],
+    }
+
+
+def _table(table: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "type": "Microsoft.OperationalInsights/workspaces/tables",
+        "apiVersion": "2022-10-01",
+        "name": f"[concat(parameters('workspaceName'), '/{TABLE}')]",
+        "properties": {
+            "plan": "Analytics",
+            "totalRetentionInDays": "[parameters('retentionInDays')]",
+            "schema": {"name": TABLE, "columns": table},
+        },
+    }
+
+
+def _rule() -> dict[str, Any]:
+    workspace = "resourceId('Microsoft.OperationalInsights/workspaces', parameters('workspaceName'))"
+    lines = [{"name": "TimeGenerated", "type": "datetime"}, {"name": "RawData", "type": "string"}]
+    files = {
+        "name": "blocklog",
+        "streams": [_LINES],
+        "filePatterns": ["[parameters('filePattern')]"],
+        "format": "text",
+        "settings": {"text": {"recordStartTimestampFormat": "ISO 8601"}},
+    }
+    return {
+        "type": "Microsoft.Insights/dataCollectionRules",
+        "apiVersion": "2023-03-11",
+        "name": "tokgate-block-log",
+        "location": "[parameters('location')]",
+        "kind": "Linux",
+        "dependsOn": [f"[resourceId('{'Microsoft.OperationalInsights/workspaces/tables'}', "
+                      f"parameters('workspaceName'), '{TABLE}')]"],
+        "properties": {
+            "dataCollectionEndpointId": "[parameters('dataCollectionEndpointId')]",
+            "streamDeclarations": {_LINES: {"columns": lines}},
+            "dataSources": {"logFiles": [files]},
+            "destinations": {"logAnalytics": [{"name": "workspace", "workspaceResourceId": f"[{workspace}]"}]},
+            "dataFlows": [
+                {
+                    "streams": [_LINES],
+                    "destinations": ["workspace"],
+                    "transformKql": transformation(),
+                    "outputStream": _STREAM,
+                }
+            ],
+        },
+    }  # fmt: skip

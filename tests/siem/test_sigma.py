@@ -1,0 +1,94 @@
+"""The Sigma rules: valid, findable, each right about lines of the log, and what the backends make of them is shipped."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sigma.collection import SigmaCollection
+from sigma.correlations import SigmaCorrelationCondition, SigmaCorrelationRule
+from sigma.rule import SigmaRule
+from sigma.validation import SigmaValidator
+from sigma.validators.core import validators
+
+from siem.examples import EXAMPLES
+from siem.sqlite import alerts
+from tokgate.blocklog.elastic import component_template
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "siem" / "sigma"
+RULES = sorted(str(path.relative_to(FOLDER))[:-4] for path in FOLDER.glob("*/*.yml") if path.parent.name != "pipelines")
+NETWORKED = {"attacktag", "d3_fendtag"}
+"""Validators that fetch lists from the internet."""
+
+
+def parsed(name: str) -> SigmaCollection:
+    """A file's rules."""
+    return SigmaCollection.from_yaml((FOLDER / f"{name}.yml").read_text(encoding="utf-8"))
+
+
+def test_every_rule_has_examples() -> None:
+    """None is shipped untried."""
+    assert set(EXAMPLES) == set(RULES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_it_is_valid(name: str) -> None:
+    """No error, and nothing that Sigma's own validators mind."""
+    rules = parsed(name)
+    assert not rules.errors
+    validator = SigmaValidator({known for key, known in validators.items() if key not in NETWORKED})
+    assert [str(issue) for issue in validator.validate_rules(iter(rules.rules))] == []
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_its_fields_exist(name: str) -> None:
+    """Every field that it asks for is one of the log's: a slip would make a rule that never fires."""
+    properties = component_template()["template"]["mappings"]
+    for rule in parsed(name).rules:
+        fields = _fields(rule) if isinstance(rule, SigmaRule) else _counted(rule)
+        for field in fields:
+            found = properties
+            for key in field.split("."):
+                found = found["properties"][key]
+            assert "type" in found, field
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_it_finds_what_it_should(name: str) -> None:
+    """One alert at least from the lines that it is for, none from those that it is not for."""
+    rule, example = FOLDER / f"{name}.yml", EXAMPLES[name]
+    assert alerts(rule, FOLDER / "pipelines" / "elastic.yml", example.found) >= 1
+    assert alerts(rule, FOLDER / "pipelines" / "elastic.yml", example.passed) == 0
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_its_examples_are_lines_of_the_log(name: str, valid_record: object) -> None:
+    """What it is tried on is on schema."""
+    assert callable(valid_record)
+    for record in [*EXAMPLES[name].found, *EXAMPLES[name].passed]:
+        valid_record(record)
+
+
+def test_ids_are_their_own() -> None:
+    """Two rules with one id would replace each other."""
+    ids = [rule.id for name in RULES for rule in parsed(name).rules]
+    assert all(isinstance(one, UUID) for one in ids)
+    assert len(ids) == len(set(ids))
+
+
+def _fields(rule: SigmaRule) -> list[str]:
+    found: list[str] = []
+    pending = [item for detection in rule.detection.detections.values() for item in detection.detection_items]
+    while pending:
+        item = pending.pop()
+        if hasattr(item, "detection_items"):
+            pending += item.detection_items
+        else:
+            found.append(item.field)
+    return found
+
+
+def _counted(rule: SigmaCorrelationRule) -> list[str]:
+    condition = rule.condition
+    assert isinstance(condition, SigmaCorrelationCondition)
+    named = condition.fieldref if isinstance(condition.fieldref, list) else [condition.fieldref]
+    return [*(rule.group_by or []), *(name for name in named if name is not None)]
