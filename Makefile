@@ -49,16 +49,16 @@ check: format-check lint types policies test ## Everything that CI runs: format,
 
 .PHONY: format
 format: $(VENV)/.ready ## Format the code
-	$(BIN)/ruff format addons tests bench
-	$(BIN)/ruff check --fix --select I addons tests bench
+	$(BIN)/ruff format addons tests bench deploy
+	$(BIN)/ruff check --fix --select I addons tests bench deploy
 
 .PHONY: format-check
 format-check: $(VENV)/.ready
-	$(BIN)/ruff format --check addons tests bench
+	$(BIN)/ruff format --check addons tests bench deploy
 
 .PHONY: lint
 lint: $(VENV)/.ready ## Lint
-	$(BIN)/ruff check addons tests bench
+	$(BIN)/ruff check addons tests bench deploy
 
 .PHONY: types
 types: $(VENV)/.ready ## Check types
@@ -69,9 +69,10 @@ policies: $(VENV)/.ready ## Check the shipped policies and run the tests in them
 	$(BIN)/tokgate check policies --quiet
 
 .PHONY: schema
-schema: $(VENV)/.ready ## Write schema/*.json again from the models
+schema: $(VENV)/.ready ## Write schema/*.json and deploy/siem again from the models
 	$(BIN)/tokgate schema policy > schema/policy.schema.json
 	$(BIN)/tokgate schema log > schema/log.schema.json
+	$(BIN)/python deploy/siem/generate.py > /dev/null
 
 .PHONY: bench
 bench: $(VENV)/.ready ## Compare with HAProxy, Squid, e2guardian and mitmproxy (root, some 25 minutes; writes bench/RESULTS.md)

@@ -1,4 +1,6 @@
-"""Writes what is made of the log's schema and of the Sigma rules, for each store: python deploy/siem/generate.py
+"""Writes what is made of the log's schema and of the Sigma rules, for each store.
+
+    python deploy/siem/generate.py
 
 Needs tokgate's development requirements. A test asserts that what is committed is what this writes.
 """
@@ -25,7 +27,13 @@ from tokgate.review.clickhouse import clickhouse_schema
 HERE: Final = Path(__file__).resolve().parent
 _EVERY: Final = "1h"
 _SECONDS: Final = 3_600
-_SEVERITY: Final = {"informational": "Informational", "low": "Low", "medium": "Medium", "high": "High", "critical": "High"}
+_SEVERITY: Final = {
+    "informational": "Informational",
+    "low": "Low",
+    "medium": "Medium",
+    "high": "High",
+    "critical": "High",
+}
 _RISK: Final = {"informational": 5, "low": 21, "medium": 47, "high": 73, "critical": 99}
 _ISO: Final = {"m": "PT{}M", "h": "PT{}H", "d": "P{}D"}
 _LONGEST_DAYS: Final = 14
@@ -152,7 +160,9 @@ def _sentinel_pipeline() -> str:
             {"id": "table", "type": "set_state", "key": "query_table", "val": sentinel.TABLE},
         ],
     }
-    comment = "# For kusto's backend. Made by deploy/siem/generate.py: fields by the columns of sentinel/template.json.\n"
+    comment = (
+        "# For kusto's backend. Made by deploy/siem/generate.py: fields by the columns of sentinel/template.json.\n"
+    )
     return comment + yaml.safe_dump(pipeline, sort_keys=False)
 
 
@@ -195,7 +205,8 @@ def _counted(rule: SigmaCorrelationRule) -> str:
     limit = f"{rule.condition.op.name.lower()} {rule.condition.count}".replace("gte", ">=")  # type: ignore[union-attr]
     window = f"bin(TimeGenerated, {rule.timespan.spec})" if _days(rule) < 1 else ""
     by = ", ".join(part for part in (groups, window) if part)
-    return f"| summarize found = {counted}, since = min(TimeGenerated), latest = max(TimeGenerated) by {by}\n| where found {limit}\n"
+    times = "since = min(TimeGenerated), latest = max(TimeGenerated)"
+    return f"| summarize found = {counted}, {times} by {by}\n| where found {limit}\n"
 
 
 def _entities(rule: SigmaRule | SigmaCorrelationRule) -> list[dict[str, Any]]:

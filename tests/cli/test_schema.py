@@ -23,7 +23,12 @@ def test_printed_is_committed(tokgate: Command, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("what", "file"), [("clickhouse", "clickhouse/schema.sql"), ("elastic", "elastic/mappings.json")]
+    ("what", "file"),
+    [
+        ("clickhouse", "clickhouse/schema.sql"),
+        ("elastic", "elastic/mappings.json"),
+        ("sentinel", "sentinel/template.json"),
+    ],
 )
 def test_what_stores_are_told_is_committed(tokgate: Command, what: str, file: str) -> None:
     """Byte for byte: a field that the log gains is in the shipped files too."""

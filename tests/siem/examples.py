@@ -1,4 +1,4 @@
-"""For each Sigma rule, lines that it must find and lines that it must not, made by the product's own record builders."""
+"""For each Sigma rule, lines that it must find and lines that it must not, by the product's own record builders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from builders import at, ban, exemption, network, service, snapshot, wall
 from tokgate.blocklog import lifecycle
 from tokgate.blocklog.chain import Head, link
 from tokgate.blocklog.checkpoint import sign
+from tokgate.blocklog.coverage import coverage_counted
 from tokgate.blocklog.observation import Endpoint, Observation, Stage, Visibility
 from tokgate.blocklog.records import traffic_record
 from tokgate.blocklog.segment import Torn
@@ -113,9 +114,7 @@ def fronted() -> Record:
 
 def names(number: int, apart: int = 10) -> list[Record]:
     """One client's refusals for so many different names."""
-    return [
-        traffic(seen(Stage.TLS, (Signal.SNI, f"n{n}.clips.example.org")), n * apart) for n in range(number)
-    ]
+    return [traffic(seen(Stage.TLS, (Signal.SNI, f"n{n}.clips.example.org")), n * apart) for n in range(number)]
 
 
 def often(stage: Stage, number: int, apart: int, clients: int = 1) -> list[Record]:
@@ -127,6 +126,7 @@ CLIPS = service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24"
 OPEN = snapshot(ban(), networks=(network("office", "192.0.2.0/24"),), on_error=OnError.ALLOW)
 TORN = Torn(17, "ab" * 32)
 ONE, OTHER = Ed25519PrivateKey.from_private_bytes(b"\1" * 32), Ed25519PrivateKey.from_private_bytes(b"\2" * 32)
+SINCE = NOON.subtract(hours=1)
 REFUSED = [traffic(seen())]
 STARTED = [lifecycle.started(stamped(), 1, SNAPSHOT.policy)]
 
@@ -136,9 +136,7 @@ EXAMPLES: Final[dict[str, Example]] = {
     ),
     "tampering/gap": Example([lifecycle.log_gap(stamped(), 5, NOON, NOON)], STARTED),
     "tampering/new-chain": Example([chained(STARTED[0], 1)], [chained(STARTED[0], 2), *STARTED]),
-    "tampering/log-removed": Example(
-        [continued(None)], [continued("block-20230310T110000.000000Z.ndjson"), *REFUSED]
-    ),
+    "tampering/log-removed": Example([continued(None)], [continued("block-20230310T110000.000000Z.ndjson"), *REFUSED]),
     "tampering/key-changed": Example(
         [checkpoint(ONE, 0), checkpoint(OTHER, 60)],
         [checkpoint(ONE, 0), checkpoint(ONE, 60), checkpoint(OTHER, 120, announced="next")],
@@ -148,7 +146,9 @@ EXAMPLES: Final[dict[str, Example]] = {
         [chained(REFUSED[0], 7), chained(REFUSED[0], 7), chained(STARTED[0], 8)],
     ),
     "enforcement/fails-open": Example([loaded(on_error=OnError.ALLOW)], [loaded(), *STARTED, *REFUSED]),
-    "enforcement/error-passed": Example([error(OPEN)], [error(SNAPSHOT), lifecycle.internal_error(stamped(), KeyError(), "x")]),
+    "enforcement/error-passed": Example(
+        [error(OPEN)], [error(SNAPSHOT), lifecycle.internal_error(stamped(), KeyError(), "x")]
+    ),
     "enforcement/policy-rejected": Example(
         [lifecycle.policy_load_failed(stamped(), ["p.yaml:1:1: error: unknown key"], kept="test")], [loaded()]
     ),
@@ -157,7 +157,8 @@ EXAMPLES: Final[dict[str, Example]] = {
         [override("192.0.2.7/32", "198.18.0.0/15")], [override("192.0.2.0/24"), override("2001:db8:1:2::/64"), *STARTED]
     ),
     "enforcement/process-died": Example(
-        [lifecycle.internal_error(stamped(), RuntimeError("gate-0 ended with signal 9"), "supervisor")], [error(SNAPSHOT)]
+        [lifecycle.internal_error(stamped(), RuntimeError("gate-0 ended with signal 9"), "supervisor")],
+        [error(SNAPSHOT)],
     ),
     "enforcement/restarts": Example(
         [lifecycle.started(stamped(n * 60), n + 1, SNAPSHOT.policy) for n in range(3)],
@@ -165,10 +166,19 @@ EXAMPLES: Final[dict[str, Example]] = {
         + [lifecycle.started(stamped(n, f"gw{n}.example.org"), 1, SNAPSHOT.policy) for n in range(10, 14)],
     ),
     "enforcement/ban-ended": Example(changes(Kind.PHASE)[-1:], changes(Kind.PHASE)[:1] + changes(Kind.EXEMPTION_ENDS)),
+    "coverage/drop": Example(
+        [coverage_counted(stamped(), {"office": {"sni": 700, "none": 299, "ech-outer": 1}}, SINCE)],
+        [
+            coverage_counted(stamped(), {"office": {"sni": 750, "none": 250}}, SINCE),
+            coverage_counted(stamped(), {"office": {"none": 999}}, SINCE),
+            coverage_counted(stamped(), {}, SINCE),
+        ],
+    ),
     "expiry/near": Example([lifecycle.ban_near_expiry(stamped(), SNAPSHOT.tracks[0], "test")], changes(Kind.PHASE)),
     "evasion/mismatch": Example([fronted()], REFUSED),
     "evasion/no-name": Example(
-        [traffic(seen(visibility=Visibility.ECH_OUTER))], [*REFUSED, traffic(seen(Stage.DNS)), traffic(seen(Stage.HTTP))]
+        [traffic(seen(visibility=Visibility.ECH_OUTER))],
+        [*REFUSED, traffic(seen(Stage.DNS)), traffic(seen(Stage.HTTP))],
     ),
     "evasion/by-address": Example([by_address()], REFUSED),
     "evasion/many-names": Example(names(20), [*names(19), *names(40, apart=60)]),

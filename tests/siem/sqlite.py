@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,15 @@ def alerts(rule: Path, pipeline: Path, records: Sequence[Mapping[str, Any]]) -> 
     backend = sqliteBackend(ProcessingPipeline.from_yaml(pipeline.read_text(encoding="utf-8")))
     (query,) = backend.convert(SigmaCollection.from_yaml(rule.read_text(encoding="utf-8")))
     query = query.replace("<TABLE_NAME>", "logs")
-    with sqlite3.connect(":memory:") as database:
+    with closing(sqlite3.connect(":memory:")) as database:
         database.create_function("REGEXP", 2, lambda pattern, text: text is not None and bool(re.search(pattern, text)))
         names = ["timestamp", *dict.fromkeys(_leaves(log_schema()))]
         database.execute(f"CREATE TABLE logs ({', '.join(f'`{name}`' for name in names)})")
         for record in records:
-            flat = dict(_flat(record)) | {"timestamp": record["@timestamp"]}
+            flat = {name: value for name, value in _flat(record) if name in names} | {"timestamp": record["@timestamp"]}
             columns = ", ".join(f"`{name}`" for name in flat)
             database.execute(f"INSERT INTO logs ({columns}) VALUES ({', '.join('?' * len(flat))})", list(flat.values()))
-        found = len(database.execute(query).fetchall())
-    database.close()
-    return found
+        return len(database.execute(query).fetchall())
 
 
 def _leaves(schema: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -1,6 +1,8 @@
-"""The Sigma rules: valid, findable, each right about lines of the log, and what the backends make of them is shipped."""
+"""The Sigma rules: valid, about fields that exist, and each right about lines of the log."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -61,9 +63,8 @@ def test_it_finds_what_it_should(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_its_examples_are_lines_of_the_log(name: str, valid_record: object) -> None:
+def test_its_examples_are_lines_of_the_log(name: str, valid_record: Callable[[dict[str, Any]], object]) -> None:
     """What it is tried on is on schema."""
-    assert callable(valid_record)
     for record in [*EXAMPLES[name].found, *EXAMPLES[name].passed]:
         valid_record(record)
 

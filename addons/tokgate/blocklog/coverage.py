@@ -78,4 +78,8 @@ def coverage_counted(stamp: Stamp, coverage: Coverage, since: Instant) -> Record
     message = " ".join((f"From {timestamp(since)} to {until}:", *share_of(coverage).sentences()))
     record = frame(stamp, EventAction.COVERAGE_COUNTED, message, category=("network",), kinds=("info",))
     counts = {network: dict(visible) for network, visible in sorted(coverage.items())}
-    return record | {"tokgate": {"coverage": counts, "since": timestamp(since)}}
+    share = share_of(coverage)
+    judged = {"total": share.total, "named": share.named}
+    if share.total:
+        judged["percent"] = share.named * 100 // share.total
+    return record | {"tokgate": {"coverage": counts, "judged": judged, "since": timestamp(since)}}

@@ -182,6 +182,10 @@ _TOKGATE: Final = _closed(
             "type": "object",
             "additionalProperties": _closed({visibility.value: POSITIVE for visibility in Visibility}),
         },
+        "judged": _closed(
+            {"total": COUNT, "named": COUNT, "percent": {"type": "integer", "minimum": 0, "maximum": 100}},
+            *("total", "named"),
+        ),
         "since": TIME,
         "gap": _closed(
             {"dropped": {"type": "integer", "minimum": 1}, "since": TIME, "until": TIME}, "dropped", "since"
@@ -307,7 +311,7 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
         {"tokgate": {"ban": ..., "exemption": ..., "exemption_reason": ..., "exemption_until": ..., "clients": ...}},
     ),
     ((_A.OVERRIDE_ENDED,), {"event": {"reason": ...}}),
-    ((_A.COVERAGE_COUNTED,), {"tokgate": {"coverage": ..., "since": ...}}),
+    ((_A.COVERAGE_COUNTED,), {"tokgate": {"coverage": ..., "judged": ..., "since": ...}}),
     ((_A.LOG_GAP,), {"event": {"outcome": "failure"}, "tokgate": {"gap": ...}}),
     ((_A.LOG_CONTINUED,), {"tokgate": {"continues": ...}}),
     ((_A.LOG_RECOVERED,), {"tokgate": {"torn": ...}}),

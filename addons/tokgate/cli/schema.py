@@ -13,7 +13,8 @@ examples:
   tokgate schema policy > policy.schema.json     for editors: # yaml-language-server: $schema=policy.schema.json
   tokgate schema log                             for whoever reads the block log
   tokgate schema clickhouse | clickhouse-client  tables for the logs of a fleet (deploy/siem/clickhouse)
-  tokgate schema elastic > mappings.json         an Elasticsearch component template (deploy/siem/elastic)"""
+  tokgate schema elastic > mappings.json         an Elasticsearch component template (deploy/siem/elastic)
+  tokgate schema sentinel > template.json        a table and its collection rule for Microsoft Sentinel"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,9 +55,16 @@ def _elastic() -> str:
     return template_text()
 
 
+def _sentinel() -> str:
+    from tokgate.review.sentinel import template_text
+
+    return template_text()
+
+
 _PRINTED: Final[dict[str, Callable[[], str]]] = {
     "policy": _policy,
     "log": _log,
     "clickhouse": _clickhouse,
     "elastic": _elastic,
+    "sentinel": _sentinel,
 }

@@ -35,6 +35,9 @@ _ALSO: Final = (
     _also("bans", "BIGINT", "how many bans the policy has", "tokgate", "policy", "bans"),
     _also("widest_ipv4", "BIGINT", "of an override: its shortest prefix", "tokgate", "widest", "ipv4"),
     _also("widest_ipv6", "BIGINT", "in IPv6", "tokgate", "widest", "ipv6"),
+    _also("judged_total", "BIGINT", "connections and requests of an hour", "tokgate", "judged", "total"),
+    _also("judged_named", "BIGINT", "those that showed a name", "tokgate", "judged", "named"),
+    _also("judged_percent", "BIGINT", "the share of them, rounded down", "tokgate", "judged", "percent"),
 )
 """What the rules of deploy/siem/sigma ask for beyond the view."""
 
@@ -98,9 +101,7 @@ def _value(column: Column, kind: str) -> str:
 
 
 def _template() -> dict[str, Any]:
-    table = [
-        {"name": name_of(column), "type": kind, "description": column.meaning} for column, kind in columns()
-    ]
+    table = [{"name": name_of(column), "type": kind, "description": column.meaning} for column, kind in columns()]
     text = {"type": "string"}
     return {
         "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
@@ -131,6 +132,7 @@ def _table(table: list[dict[str, str]]) -> dict[str, Any]:
 
 def _rule() -> dict[str, Any]:
     workspace = "resourceId('Microsoft.OperationalInsights/workspaces', parameters('workspaceName'))"
+    table = f"[resourceId('Microsoft.OperationalInsights/workspaces/tables', parameters('workspaceName'), '{TABLE}')]"
     lines = [{"name": "TimeGenerated", "type": "datetime"}, {"name": "RawData", "type": "string"}]
     files = {
         "name": "blocklog",
@@ -145,8 +147,7 @@ def _rule() -> dict[str, Any]:
         "name": "tokgate-block-log",
         "location": "[parameters('location')]",
         "kind": "Linux",
-        "dependsOn": [f"[resourceId('{'Microsoft.OperationalInsights/workspaces/tables'}', "
-                      f"parameters('workspaceName'), '{TABLE}')]"],
+        "dependsOn": [table],
         "properties": {
             "dataCollectionEndpointId": "[parameters('dataCollectionEndpointId')]",
             "streamDeclarations": {_LINES: {"columns": lines}},

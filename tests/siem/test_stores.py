@@ -1,0 +1,120 @@
+"""What stores are told: in step with the schema and the rules, in ECS's own types, and in the KQL that is allowed."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import generate
+import pytest
+import yaml
+from kusto_query_language_parser.parse_tools.KqlLexer import KqlLexer
+from kusto_query_language_parser.parse_tools.KqlParser import KqlParser
+
+from tokgate.blocklog.document import ECS_VERSION
+from tokgate.blocklog.elastic import component_template
+from tokgate.blocklog.schema import log_schema
+from tokgate.review import sentinel
+
+SIEM = Path(__file__).parents[2] / "deploy" / "siem"
+ECS = json.loads((Path(__file__).parent / f"ecs-{ECS_VERSION}.json").read_text(encoding="utf-8"))["fields"]
+"""What ECS says of the fields used here, taken from its own package: `npm pack @elastic/ecs@9.4.0`."""
+TRANSFORMATIONS = frozenset(
+    ["extend", "iif", "isnotempty", "isnotnull", "parse_json", "project", "todatetime", "tobool", "tolong", "tostring"]
+)
+"""https://learn.microsoft.com/azure/azure-monitor/data-collection/data-collection-transformations-kql"""
+
+
+def leaves(properties: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The fields of a mapping or a schema that hold values, by their full names."""
+    for name, inner in properties.items():
+        if inner.get("properties"):
+            yield from leaves(inner["properties"], f"{path}{name}.")
+        else:
+            yield f"{path}{name}", inner
+
+
+def test_what_is_committed_is_what_is_made() -> None:
+    """Every generated file, byte for byte, and no other in its folders."""
+    made = generate.files()
+    for name, text in made.items():
+        assert (SIEM / name).read_text(encoding="utf-8") == text, f"run deploy/siem/generate.py: {name} is stale"
+    rules = {f"sentinel/rules/{path.name}" for path in (SIEM / "sentinel" / "rules").iterdir()}
+    assert rules <= set(made)
+
+
+def test_every_field_of_the_log_is_mapped() -> None:
+    """None is left to be guessed: the mapping does not grow by itself."""
+    mapped = dict(leaves(component_template()["template"]["mappings"]["properties"]))
+    assert set(mapped) == {name for name, _ in leaves(log_schema()["properties"])}
+
+
+@pytest.mark.parametrize("name", sorted(ECS))
+def test_ecs_types(name: str) -> None:
+    """A field of ECS has the type that ECS gives it, and is a list where ECS says so."""
+    mapped = dict(leaves(component_template()["template"]["mappings"]["properties"]))
+    assert mapped[name]["type"] == ECS[name]["type"]
+    schema = dict(leaves(log_schema()["properties"]))[name]
+    assert (schema.get("type") == "array") is ECS[name]["array"]
+    words = schema.get("items", schema)
+    stated = set(words.get("enum", [words["const"]] if "const" in words else []))
+    allowed = set(ECS[name].get("allowed", ())) or set(ECS[name].get("expected", ()))
+    assert not allowed or stated <= allowed
+
+
+def test_all_fields_outside_tokgate_are_of_ecs() -> None:
+    """What isn't under `tokgate` is a field that ECS knows."""
+    names = {name for name, _ in leaves(log_schema()["properties"]) if not name.startswith("tokgate.")}
+    assert names == set(ECS), "make the list again from @elastic/ecs, with what ECS says of the new field"
+
+
+def test_the_transformation_is_one_that_is_allowed() -> None:
+    """Azure Monitor has fewer functions than KQL: none but those that it lists are called."""
+    kql = sentinel.transformation()
+    assert set(re.findall(r"\b([a-z_]+)\(", kql)) | set(re.findall(r"^\| ([a-z]+)", kql, re.MULTILINE)) <= (
+        TRANSFORMATIONS | {"where"}
+    )
+
+
+KQL = sorted([*SIEM.glob("sentinel/*.kql"), *SIEM.glob("sentinel/rules/*.yaml")])
+
+
+@pytest.mark.parametrize("path", KQL, ids=lambda path: path.stem)
+def test_kql_can_be_parsed(path: Path) -> None:
+    """Each query is KQL by its published grammar, and names no column that the table lacks."""
+    text = path.read_text(encoding="utf-8")
+    query = yaml.safe_load(text)["query"] if path.suffix == ".yaml" else text
+    assert syntax_errors(query) == []
+    assert syntax_errors(query.replace("|", "||", 1)) != []
+
+
+def syntax_errors(query: str) -> list[str]:
+    """What the parser minds."""
+    from antlr4 import CommonTokenStream, InputStream
+    from antlr4.error.ErrorListener import ErrorListener
+
+    class Listener(ErrorListener):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.found: list[str] = []
+
+        def syntaxError(self, recognizer: Any, symbol: Any, line: int, column: int, message: str, error: Any) -> None:  # noqa: N802
+            self.found.append(f"{line}:{column}: {message}")
+
+    listener = Listener()
+    lexer = KqlLexer(InputStream(query))
+    parser = KqlParser(CommonTokenStream(lexer))
+    for part in (lexer, parser):
+        part.removeErrorListeners()
+        part.addErrorListener(listener)
+    parser.top()
+    return listener.found
+
+
+@pytest.mark.parametrize("path", sorted(SIEM.glob("sentinel/rules/*.yaml")), ids=lambda path: path.stem)
+def test_rules_for_sentinel_look_far_enough(path: Path) -> None:
+    """A rule looks back at least to its last run, and at most as far as Sentinel allows."""
+    rule = yaml.safe_load(path.read_text(encoding="utf-8"))
+    hours = {"PT1H": 1, "P7D": 168, "P14D": 336}
+    assert hours[rule["queryFrequency"]] <= hours[rule["queryPeriod"]]
+    assert rule["severity"] in ("Informational", "Low", "Medium", "High")
