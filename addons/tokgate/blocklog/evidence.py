@@ -65,6 +65,9 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
     addresses = [ip for end in (seen.client, seen.destination) if end is not None and (ip := _ip(end.ip)) is not None]
     addresses += [str(name) for name in names if isinstance(name, AddressLiteral)]
     source, destination = _endpoint(seen.client), _endpoint(seen.destination)
+    carried = seen.carried
+    if carried is not None:
+        source["bytes"], destination["bytes"] = carried.up, carried.down
     asked = normalise(_host_of(judgement.sighting.signal, judgement.sighting.value) or "")
     if isinstance(asked, DomainName):
         parts = domain_parts(asked.value)
@@ -84,6 +87,7 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
                 "type": None if (ip := _ip(seen.client.ip)) is None else "ipv6" if ":" in ip else "ipv4",
                 "direction": "outbound",
                 "name": judgement.decision.network,
+                "bytes": None if carried is None else carried.up + carried.down,
             },
             "tls": _tls(seen, action),
             **_http(seen),

@@ -84,6 +84,14 @@ class DnsSeen:
     response_code: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Octets that a connection has carried: from the client (`up`) and to it (`down`)."""
+
+    up: int
+    down: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """One event as seen: who, to where, and every name that was shown, by signal."""
@@ -101,6 +109,8 @@ class Observation:
     """TLS was terminated here, so that a page could be shown."""
     connection: str | None = None
     """The same for all events of one connection."""
+    carried: Carried | None = None
+    """Of a connection that was cut: how much had passed."""
 
     def name(self, *signals: Signal) -> str | None:
         """The first name shown by one of `signals`, as it was shown."""

@@ -83,7 +83,7 @@ def _when(actions: tuple[EventAction, ...], needs: Mapping[str, Any]) -> Schema:
     return {"if": {"properties": {"event": action}}, "then": _needs(needs)}
 
 
-_ENDPOINT: Final = {"address": TEXT, "ip": IP, "port": PORT}
+_ENDPOINT: Final = {"address": TEXT, "ip": IP, "port": PORT, "bytes": COUNT}
 _DOMAIN: Final = {"domain": TEXT, "registered_domain": TEXT, "subdomain": TEXT, "top_level_domain": TEXT}
 _TYPES: Final = ("access", "allowed", "change", "connection", "denied", "end", "error", "info", "protocol", "start")
 
@@ -239,6 +239,7 @@ _FIELDS: Final[Schema] = {
             "type": _enum(("ipv4", "ipv6")),
             "direction": {"const": "outbound"},
             "name": TEXT,
+            "bytes": COUNT,
         },
         *("transport", "direction"),
     ),
@@ -297,6 +298,7 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.HTTP_REQUEST_WARNED,), {"http": {"request": ...}, "url": ...}),
     ((_A.DNS_QUERY_BLOCKED,), {"dns": {"question": {"name": ...}, "response_code": ...}}),
     ((_A.HTTP_REQUEST_WARNED, _A.CONNECTION_WARNED), {"tokgate": {"verdict": "warn", "mode": "warn", "ban": ...}}),
+    ((_A.CONNECTION_CUT,), {"tokgate": {"stage": "live", "connection": ...}}),
     ((_A.WOULD_BLOCK,), {"tokgate": {"verdict": "monitor", "mode": "monitor", "ban": ...}}),
     ((_A.EXEMPTION_USED,), {"tokgate": {"verdict": "allow", "mode": "exempt", "exemption": ..., "ban": ...}}),
     ((_A.INTERNAL_ERROR,), {"event": {"outcome": "failure"}, "error": ..., "tokgate": {"where": ...}}),

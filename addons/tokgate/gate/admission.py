@@ -58,15 +58,32 @@ class Arrival:
         return self.destination
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a connection's first bytes showed of where it goes: enough to decide about it again while it lasts."""
+
+    visibility: Visibility
+    name: str | None = None
+    certificate: tuple[str, ...] = ()
+    """The names on the destination's certificate, where it was asked for that."""
+    unreadable: bool = False
+    """It began like TLS and then made no sense."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What to do with a connection and on which ruling; `stage` and `visibility` are the log's words."""
+    """What to do with a connection and on which ruling; `stage` is the log's word."""
 
     passage: Passage
     ruling: Ruling
     stage: Stage
-    visibility: Visibility
+    shown: Shown
     names: tuple[Sighting, ...]
+
+    @property
+    def visibility(self) -> Visibility:
+        """What could be seen of the connection, in the log's word."""
+        return self.shown.visibility
 
 
 def needs_certificate(enforcer: Enforcer, arrival: Arrival, hello: ClientHello) -> bool:
@@ -80,12 +97,17 @@ def admit_tls(
     enforcer: Enforcer, arrival: Arrival, hello: ClientHello, certificate_names: tuple[str, ...] = ()
 ) -> Admission:
     """Decide at a ClientHello."""
-    visibility = _visibility(hello)
-    names = (*_hello_sightings(enforcer, arrival, hello, certificate_names),)
+    return _admit_tls(
+        enforcer, arrival, Shown(visibility=_visibility(hello), name=hello.name, certificate=certificate_names)
+    )
+
+
+def _admit_tls(enforcer: Enforcer, arrival: Arrival, shown: Shown) -> Admission:
+    names = (*_hello_sightings(enforcer, arrival, shown),)
     ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.SNI, ""),))
     if not ruling.blocks:
-        ruling = _hidden(enforcer, arrival, visibility, ruling)
-    return Admission(passage_of(ruling.decision), ruling, Stage.TLS, visibility, names)
+        ruling = _hidden(enforcer, arrival, shown.visibility, ruling)
+    return Admission(passage_of(ruling.decision), ruling, Stage.TLS, shown, names)
 
 
 def admit_unreadable(enforcer: Enforcer, arrival: Arrival) -> Admission:
@@ -95,7 +117,7 @@ def admit_unreadable(enforcer: Enforcer, arrival: Arrival) -> Admission:
         ruling = _refused_if_banned(enforcer, arrival, admission.ruling, Reason.INVALID_HOST)
         passage = Passage.REFUSE if ruling.blocks else Passage.PASS  # no page: nothing can be opened here
         admission = replace(admission, ruling=ruling, passage=passage)
-    return replace(admission, stage=Stage.TLS, visibility=Visibility.NONE)
+    return replace(admission, stage=Stage.TLS, shown=Shown(visibility=Visibility.NONE, unreadable=True))
 
 
 def admit_bytes(enforcer: Enforcer, arrival: Arrival) -> Admission:
@@ -104,7 +126,16 @@ def admit_bytes(enforcer: Enforcer, arrival: Arrival) -> Admission:
     ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.ADDRESS, ""),))
     passage = Passage.REFUSE if ruling.blocks else Passage.PASS
     stage = Stage.ADDRESS if arrival.connect is None else Stage.CONNECT
-    return Admission(passage, ruling, stage, Visibility.ADDRESS, names)
+    return Admission(passage, ruling, stage, Shown(visibility=Visibility.ADDRESS), names)
+
+
+def admit_again(enforcer: Enforcer, arrival: Arrival, shown: Shown) -> Admission:
+    """Decide, now, about a connection that showed this when it began: what a new one like it would be told."""
+    if shown.unreadable:
+        return admit_unreadable(enforcer, arrival)
+    if shown.visibility is Visibility.ADDRESS:
+        return admit_bytes(enforcer, arrival)
+    return _admit_tls(enforcer, arrival, shown)
 
 
 def admit_by_fallback(enforcer: Enforcer, arrival: Arrival, hello: ClientHello | None) -> Admission:
@@ -114,7 +145,11 @@ def admit_by_fallback(enforcer: Enforcer, arrival: Arrival, hello: ClientHello |
         names = (Sighting(Signal.SNI, hello.name), *names)
     ruling = enforcer.judge_by_fallback(names)
     passage = Passage.REFUSE if ruling.blocks else Passage.PASS
-    return Admission(passage, ruling, Stage.TLS, Visibility.SNI if hello is not None else Visibility.NONE, names)
+    if hello is None:
+        shown = Shown(visibility=Visibility.NONE, unreadable=True)
+    else:
+        shown = Shown(visibility=Visibility.SNI, name=hello.name)
+    return Admission(passage, ruling, Stage.TLS, shown, names)
 
 
 def passage_of(decision: Decision) -> Passage:
@@ -142,14 +177,12 @@ def observe(arrival: Arrival, admission: Admission, hello: ClientHello | None) -
     )
 
 
-def _hello_sightings(
-    enforcer: Enforcer, arrival: Arrival, hello: ClientHello, certificate_names: tuple[str, ...]
-) -> Iterator[Sighting]:
-    if hello.name is not None:
-        yield Sighting(Signal.SNI, hello.name)
-    for name in certificate_names:
+def _hello_sightings(enforcer: Enforcer, arrival: Arrival, shown: Shown) -> Iterator[Sighting]:
+    if shown.name is not None:
+        yield Sighting(Signal.SNI, shown.name)
+    for name in shown.certificate:
         yield Sighting(Signal.CERTIFICATE, name)
-    unchecked = hello.name is None and enforcer.snapshot.settings.missing_sni is MissingSni.ALLOW
+    unchecked = shown.name is None and enforcer.snapshot.settings.missing_sni is MissingSni.ALLOW
     for sighting in arrival.sightings:
         if not (unchecked and sighting.signal is Signal.ADDRESS):
             yield sighting

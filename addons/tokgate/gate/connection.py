@@ -3,6 +3,7 @@
 from enum import IntEnum
 from typing import Any, Final
 
+from tokgate.gate.admission import Shown
 from tokgate.gate.sockets import Address, Listener, Socket
 
 
@@ -52,6 +53,7 @@ class Connection:
         "server",
         "server_fd",
         "server_fin",
+        "shown",
         "state",
         "tunnel",
         "up",
@@ -74,6 +76,8 @@ class Connection:
         """Whoever collects a greeting that comes in pieces."""
         self.tunnel: Any = None
         """What an explicit client asked for, while the tunnel it got still has to show what it carries."""
+        self.shown: str | Shown | None = None
+        """What it was let through on: the name in its ClientHello, or more where a name isn't all."""
         self.seen: float = now
         """When something last happened, in monotonic seconds."""
         self.deadline: float = 0.0

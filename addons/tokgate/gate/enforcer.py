@@ -93,7 +93,7 @@ class Enforcer:
         self._source: Final = source
         self._sink: Final = sink
         self._observer: Final = observer
-        self._now: Final = now
+        self.now: Final = now
         self._monotonic: Final = monotonic
         self._folding: Final[Folding[_First]] = Folding()
 
@@ -104,7 +104,7 @@ class Enforcer:
 
     def judge(self, client: str, sightings: Sequence[Sighting]) -> Ruling:
         """Decide over everything seen of a connection or request; at least one sighting."""
-        snapshot, at = self._source.snapshot, self._now()
+        snapshot, at = self._source.snapshot, self.now()
         try:
             judgement = core.decide_signals(snapshot, client, sightings, at)
         except Exception as error:  # on_error decides, whatever it was that failed
@@ -114,7 +114,7 @@ class Enforcer:
 
     def judge_by_fallback(self, sightings: Sequence[Sighting]) -> Ruling:
         """What `on_error` says of the same sightings."""
-        snapshot, at = self._source.snapshot, self._now()
+        snapshot, at = self._source.snapshot, self.now()
         decisions = [(_fallback(snapshot, s), s) for s in sightings if s.signal is not Signal.URL]
         if not decisions:
             decisions = [(Decision(Verdict.ALLOW, Reason.INTERNAL_ERROR), Sighting(Signal.ADDRESS, ""))]
@@ -165,16 +165,16 @@ class Enforcer:
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log an internal error; never raises."""
         self.counters.errors[where] += 1
-        self.counters.last_error = f"{where}: {type(error).__name__} at {self._now()}"
+        self.counters.last_error = f"{where}: {type(error).__name__} at {self.now()}"
         try:
-            self._sink.put(lifecycle.internal_error(new_stamp(self._now(), self._observer), error, where))
+            self._sink.put(lifecycle.internal_error(new_stamp(self.now(), self._observer), error, where))
         except Exception:
             self.counters.errors["record"] += 1
 
     def write(self, build: Callable[[Stamp], Record]) -> None:
         """Write a record about tokgate itself."""
         try:
-            self._sink.put(build(new_stamp(self._now(), self._observer)))
+            self._sink.put(build(new_stamp(self.now(), self._observer)))
         except Exception as error:
             self.failed("record", error)
 
@@ -186,6 +186,11 @@ class Enforcer:
         key = key_of(seen.client.ip, name, ruling.decision, seen.stage, opened=seen.opened, mismatch=judgement.mismatch)
         now = self._monotonic()
         self._tell(self._folding.due(now))
+        if seen.stage is Stage.LIVE:  # each connection is cut once, and has its own line, with its own id
+            record = traffic_record(event.stamp, seen, judgement, ruling.snapshot)
+            if record is not None:
+                self._sink.put(record)
+            return event.stamp
         fold = self._folding.repeat(key, ruling.at)
         if fold is not None:
             return fold.event.stamp

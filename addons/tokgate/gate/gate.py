@@ -102,7 +102,7 @@ class Gate(Relay):
         self._opener: Final = opener
         self.mark: Final = mark
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._now: Final[Callable[[], Instant]] = Instant.now
+        self._now: Final[Callable[[], Instant]] = enforcer.now
 
     # -- accepting
 
@@ -236,6 +236,7 @@ class Gate(Relay):
             elif decide(snapshot, peer, destination[0], at, Signal.HTTP_HOST).verdict is not Verdict.ALLOW:
                 return False
             self._cells[self._passed[decision.network]] += 1
+            connection.shown = name
             self.connect(connection, destination)
             return True
         if decision.response is not Response.REFUSE or not self.enforcer.repeats(peer, name, decision, Stage.TLS, at):
@@ -300,6 +301,7 @@ class Gate(Relay):
         if admission.passage is Passage.PASS:
             destination = connection.destination
             if destination is not None:
+                connection.shown = admission.shown
                 self.connect(connection, destination)
             return
         if hello is not None:
@@ -396,6 +398,12 @@ class Gate(Relay):
             self.close(connection)
 
     # -- ends
+
+    def adopt(self, connection: Connection) -> None:
+        """Go on with a connection that another gate has begun to serve."""
+        self.open_connections += 1
+        self.clients[connection.peer] = self.clients.get(connection.peer, 0) + 1
+        self.resume(connection)
 
     def closed(self, connection: Connection) -> None:
         """Count a connection out."""

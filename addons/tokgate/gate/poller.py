@@ -223,6 +223,13 @@ class Poller(ABC):
         self.forget(connection)
         self.closed(connection)
 
+    def let_go(self, connection: Connection) -> None:
+        """Give a connection up whose descriptors somebody else has as well, and serves from now on."""
+        for descriptor in (connection.client_fd, connection.server_fd):
+            if self.connections.pop(descriptor, None) is not None:
+                self.epoll.unregister(descriptor)  # closing ours wouldn't do that: what is watched lives on
+        self.close(connection)
+
     def bury(self) -> None:
         """Close what has died; only between two batches."""
         for sock in self._dead:

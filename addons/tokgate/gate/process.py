@@ -1,8 +1,8 @@
 """A gate's process: what a forked child does from its first to its last breath.
 
 The policy and the listeners are inherited from the supervisor. A changed policy means new processes, forked from a
-supervisor that has it compiled; the old ones accept no more and end with their last connection. So a reload stalls
-nobody, and the memory of a policy is shared by all gates.
+supervisor that has it compiled; the old ones accept no more, pass on what is open, and end. So a reload stalls nobody,
+the memory of a policy is shared by all gates, and one policy is in force for all connections.
 """
 
 import json
@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from select import EPOLLEXCLUSIVE, EPOLLIN
 from typing import Final
 
 from tokgate.blocklog.channel import RecordSender
@@ -19,12 +20,14 @@ from tokgate.gate.counters import AT_LIMIT, HANDED_OVER, NOT_HANDED_OVER, RECORD
 from tokgate.gate.enforcer import Enforcer
 from tokgate.gate.gate import Gate, Limits
 from tokgate.gate.handover import OpenerChannel
+from tokgate.gate.live import GateConnections, Review
 from tokgate.gate.sockets import Listener
+from tokgate.gate.succession import Succession
 from tokgate.gate.tally import Tally
 from tokgate.policy.snapshot import Snapshot
 
 RETIRE: Final = signal.SIGUSR1
-"""Accept no more, serve what is open to its end."""
+"""Accept no more, pass on what is open."""
 GO: Final = signal.SIGUSR2
 """Begin to accept: the gates of the policy before have stopped."""
 TICK: Final = 1.0
@@ -39,6 +42,10 @@ class Inheritance:
     listeners: tuple[Listener, ...]
     records: socket.socket
     openers: socket.socket
+    heirs: socket.socket
+    """Where a retired gate passes connections on."""
+    estate: socket.socket
+    """Where its successors take them over."""
     reports: socket.socket
     lifeline: int
     observer: Observer
@@ -60,30 +67,55 @@ class GateProcess:
         self._openers: Final = OpenerChannel(given.openers)
         self._enforcer: Final = Enforcer(given, self._sender, given.observer, counters=Counters(given.tally))
         self._gate: Final = Gate(self._enforcer, self._openers, given.limits, given.mark)
+        self._review: Final = Review(self._enforcer, GateConnections(self._gate))
+        self._succession: Final = Succession(self._gate, given.listeners, given.heirs, given.estate)
         self._leaving = False
+        self._retired = False
         self._give_up_at = float("inf")
         self._next_tick = 0.0
+        self._next_housekeeping = 0.0
 
     def run(self) -> None:
         """Serve."""
         gate = self._gate
         self._listen_to_signals()
         self._watch(self._given.lifeline, self._orphaned)
+        self._watch(self._succession.descriptor, self._take_over, EPOLLIN | EPOLLEXCLUSIVE)
+        self._review.look()  # finds out when the policy changes next, before anybody waits for it
         if not self._given.waits:
             self._accept()
-        self._housekeep()  # tell that we are ready
+        self._tick()  # tell that we are ready
         while not (self._leaving and gate.open_connections == 0) and gate.now < self._give_up_at:
             try:
-                gate.once(TICK)
+                gate.once(max(0.0, self._next_tick - gate.now))
+                if gate.now >= self._next_tick:
+                    self._tick()
             except Exception as error:  # a bug costs one connection its deadline, not all of them their gate
                 self._enforcer.failed("gate", error)
-            if gate.now >= self._next_tick:
-                self._next_tick = gate.now + TICK
-                self._housekeep()
+        self._review.close()
         self._enforcer.close()
         self._housekeep()
         gate.close_all()
         self._sender.close()
+
+    def _tick(self) -> None:
+        """Do what isn't an event's doing, and find out when to come back for more."""
+        gate = self._gate
+        self._next_tick = gate.now + TICK
+        pause = self._review.look()
+        if self._retired:
+            pause = min(pause, self._succession.pass_on())
+        if gate.now >= self._next_housekeeping:
+            self._next_housekeeping = gate.now + TICK
+            self._housekeep()
+        # A signal may have asked for an earlier one meanwhile.
+        self._next_tick = min(self._next_tick, gate.now + pause, self._next_housekeeping)
+
+    def _take_over(self) -> None:
+        """Go on with what a retired gate has begun, as far as this gate's policy has it."""
+        for connection in self._succession.take():
+            self._review.examine(connection)
+        self._next_tick = 0.0  # there may be records to write
 
     def _accept(self) -> None:
         for listener in self._given.listeners:
@@ -125,6 +157,10 @@ class GateProcess:
             "refused_at_limit": gate.refused_at_limit,
             "handed_over": self._openers.handed_over,
             "not_handed_over": self._openers.failed,
+            "taken_over": self._succession.taken_over,
+            "passed_on": self._succession.passed_on,
+            "judged_again": self._review.judged,
+            "cut": self._review.cut,
             "records_dropped": self._sender.dropped,
         }
 
@@ -135,14 +171,14 @@ class GateProcess:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         self._watch(read, lambda: self._empty(read))
         signal.signal(GO, lambda *_: self._accept())
-        signal.signal(RETIRE, lambda *_: self._leave(float("inf")))
+        signal.signal(RETIRE, lambda *_: self._retire())
         signal.signal(signal.SIGTERM, lambda *_: self._leave(self._given.drain))
         for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's business, though the terminal tells everyone
             signal.signal(number, signal.SIG_IGN)
 
-    def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+    def _watch(self, descriptor: int, callback: Callable[[], None], events: int = EPOLLIN) -> None:
         self._gate.callbacks[descriptor] = callback
-        self._gate.epoll.register(descriptor, 1)
+        self._gate.epoll.register(descriptor, events)
 
     def _empty(self, descriptor: int) -> None:
         os.read(descriptor, 4096)
@@ -152,9 +188,16 @@ class GateProcess:
         self._gate.epoll.unregister(self._given.lifeline)
         self._leave(self._given.drain)
 
+    def _retire(self) -> None:
+        """Others have a newer policy: they go on with what is open."""
+        if not self._retired:
+            self._retired = True
+            self._gate.epoll.unregister(self._succession.descriptor)
+        self._leave(float("inf"))
+
     def _leave(self, seconds: float) -> None:
         """Accept no more, and end with the last connection, or when time is up."""
         self._leaving = True
-        self._next_tick = 0.0  # report it now
+        self._next_tick = self._next_housekeeping = 0.0  # report it now
         self._gate.stop_accepting()
         self._give_up_at = min(self._give_up_at, self._gate.now + seconds)

@@ -105,6 +105,16 @@ class Relay(Poller):
             self._half(connection, True, held[sent:]).blocked = True
         self.watch_client(connection)
 
+    def resume(self, connection: Connection) -> None:
+        """Go on where another relay has stopped; what came meanwhile is told as soon as the sockets are watched."""
+        if connection.server is not None:
+            self.watch_server(connection)
+        self.watch_client(connection)
+        for half in (connection.up, connection.down):
+            if half is not None:
+                half.queued = True
+                self.bulk.append(half)
+
     # -- one receive, one send
 
     def _small(self, connection: Connection, is_up: bool, source: Socket, sink: Socket, fin: bool) -> None:

@@ -171,3 +171,13 @@ def reset_on_close(sock: Socket) -> None:
     """Make closing pass on a reset that came from the other side."""
     with contextlib.suppress(OSError):  # the peer is gone: nobody is left to be told
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
+
+
+def octets(sock: Socket) -> tuple[int, int] | None:
+    """What the peer of a TCP connection has sent and what it has acknowledged, as the kernel counts it (tcp(7))."""
+    try:
+        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+        acknowledged, received = struct.unpack_from("=QQ", info, 120)  # tcpi_bytes_acked, tcpi_bytes_received
+    except (OSError, struct.error):  # gone, or a kernel that counts less
+        return None
+    return received, acknowledged

@@ -27,6 +27,7 @@ from tokgate.gate import phases
 from tokgate.gate.counters import Counters
 from tokgate.gate.coverage import CoverageTeller
 from tokgate.gate.enforcer import Enforcer, RecordSink
+from tokgate.gate.live import Review
 from tokgate.policy.bans import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Transition
@@ -34,11 +35,13 @@ from tokgate.proxy.adoption import GateMode
 from tokgate.proxy.health import Health
 from tokgate.proxy.insist import insist, refuse_forbidden
 from tokgate.proxy.ledger import Ledger
+from tokgate.proxy.live import VisitedConnections
 from tokgate.proxy.name_servers import check_name_servers
 from tokgate.proxy.reloading import announce
 from tokgate.proxy.reminders import Courier
 from tokgate.proxy.state import restart_needed
 from tokgate.proxy.traffic import Place, Traffic
+from tokgate.proxy.visit import Visit
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +135,7 @@ class Tokgate:
         self._opened: tuple[str, str] | None = None
         self._log_kept: LogSettings | None = None
         self._coverage: Final = CoverageTeller(self._started_at)
+        self._review: Review[Visit] | None = None
         self._tasks: Final[set[asyncio.Task[None]]] = set()
 
     def load(self, loader: Loader) -> None:
@@ -177,6 +181,8 @@ class Tokgate:
             self._keep(ledger.follow(self.holder, self._now))
             self._keep(self._tell_coverage())
         self._keep(self._close_silent())
+        self._review = Review(self._enforcer(), VisitedConnections(self.traffic.visits, self._enforcer()))
+        self._keep(_judge_again(self._review))
         with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread, or no such signal
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
 
@@ -186,6 +192,8 @@ class Tokgate:
             task.cancel()
         log, self.log = self.log, None
         if log is not None:
+            if self._review is not None:
+                self._review.close()
             self._enforcer().close()
             if self._worker is None:
                 self._enforcer().write(self._coverage.tell(self.counters.decisions, self._now()))
@@ -289,6 +297,11 @@ class Tokgate:
         if self.traffic.enforcer is None:
             raise RuntimeError("tokgate has no policy")
         return self.traffic.enforcer
+
+
+async def _judge_again(review: Review[Visit]) -> None:
+    while True:
+        await asyncio.sleep(review.look())
 
 
 def _check_modes(specs: list[str]) -> None:

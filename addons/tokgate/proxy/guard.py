@@ -23,7 +23,7 @@ from tokgate.gate.admission import (
 from tokgate.gate.enforcer import Enforcer
 from tokgate.proxy.http_front import HttpFront, TakeOver
 from tokgate.proxy.relay import Refusal, Relay
-from tokgate.proxy.visit import Visit
+from tokgate.proxy.visit import Passing, Visit
 from tokgate.wire.alert import Alert
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloBuffer, looks_like_tls
 from tokgate.wire.http_start import looks_like_http
@@ -118,6 +118,8 @@ class Guard(layer.Layer):
     def _carry_out(self, admission: Admission, hello: ClientHello | None) -> layer.CommandGenerator[None]:
         arrival = self._arrival()
         self._enforcer.enter(admission.ruling, admission.visibility, lambda: observe(arrival, admission, hello))
+        if not admission.ruling.blocks:
+            self._visit.passing = Passing(arrival, admission.shown)
         match admission.passage:
             case Passage.PASS:
                 yield from self._become(Relay(self.context, self._visit.wires))

@@ -11,9 +11,11 @@ from mitmproxy import exceptions
 from whenever import Instant
 
 from tokgate.gate.admission import Arrival
+from tokgate.gate.connection import Connection
 from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Gate, Limits
 from tokgate.gate.handover import Handover
+from tokgate.gate.live import GateConnections, Review
 from tokgate.gate.overview import dialled, overview
 from tokgate.gate.sockets import Entry, listen
 from tokgate.proxy.addon import Tokgate
@@ -46,6 +48,8 @@ class LocalGate:
         self._mark: Final = mark
         self._task: asyncio.Task[None] | None = None
         self._again: asyncio.Handle | None = None
+        self._review: Review[Connection] | None = None
+        self._next_look: asyncio.Handle | None = None
 
     def running(self) -> None:
         """Listen, and serve whenever epoll says so: an epoll is itself a descriptor that can be watched."""
@@ -72,6 +76,8 @@ class LocalGate:
         loop = asyncio.get_running_loop()
         loop.add_reader(gate.epoll.fileno(), self._serve)
         self._task = loop.create_task(self._housekeep(gate))
+        self._review = Review(enforcer, GateConnections(gate))
+        self._look(self._review)
 
     def adopt(self, client: Any, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
         """Give a connection to the proxy; the gate closes its own descriptor."""
@@ -99,8 +105,11 @@ class LocalGate:
         asyncio.get_running_loop().remove_reader(gate.epoll.fileno())
         if self._task is not None:
             self._task.cancel()
-        if self._again is not None:
-            self._again.cancel()
+        for handle in (self._again, self._next_look):
+            if handle is not None:
+                handle.cancel()
+        if self._review is not None:
+            self._review.close()
         gate.close_all()
 
     def _serve(self) -> None:
@@ -114,6 +123,10 @@ class LocalGate:
             gate.enforcer.failed("gate", error)
         if gate.bulk and self._again is None:
             self._again = asyncio.get_running_loop().call_soon(self._serve)
+
+    def _look(self, review: Review[Connection]) -> None:
+        pause = review.look()
+        self._next_look = asyncio.get_running_loop().call_later(pause, self._look, review)
 
     async def _housekeep(self, gate: Gate) -> None:
         while True:

@@ -13,7 +13,7 @@ from tokgate.proxy.dns_front import DnsFront
 from tokgate.proxy.guard import Guard
 from tokgate.proxy.http_front import HttpFront
 from tokgate.proxy.relay import Discard
-from tokgate.proxy.visit import Visit
+from tokgate.proxy.visit import Passing, Visit
 
 _DNS: Final = 53
 _TLS: Final = b"\x16"
@@ -50,4 +50,7 @@ def _datagrams(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) 
     arrival = visit.arrival(context.server.address)
     admission = admit_bytes(enforcer, arrival)
     enforcer.enter(admission.ruling, admission.visibility, lambda: observe(arrival, admission, None))
-    return UDPLayer(context, ignore=True) if admission.passage is Passage.PASS else Discard(context)
+    if admission.passage is not Passage.PASS:
+        return Discard(context)
+    visit.passing = Passing(arrival, admission.shown)
+    return UDPLayer(context, ignore=True)

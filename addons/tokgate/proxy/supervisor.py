@@ -62,7 +62,7 @@ READY: Final = 5.0
 STOPPED: Final = 0.5
 """Seconds that old gates have to report that they stopped before the new ones begin all the same."""
 GENERATIONS: Final = 8
-"""Gates with an old policy that may go on serving their last connections; the oldest beyond are asked to drain."""
+"""Gates with an old policy that may linger, should they not get rid of their connections; the oldest beyond drain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,7 @@ class Supervisor:
         self._listeners: Final[list[Listener]] = []
         self._records_in, self._records_out = channel.channel()
         self._openers_in, self._openers_out = handover.channel()
+        self._heirs, self._estate = handover.channel()
         self._reports_in, self._reports_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lifeline_out, self._lifeline_in = os.pipe2(os.O_CLOEXEC)
         self._sender: Final = channel.RecordSender(self._records_in, self._observer)
@@ -203,6 +204,8 @@ class Supervisor:
             listeners=tuple(self._listeners),
             records=self._records_in,
             openers=self._openers_in,
+            heirs=self._heirs,
+            estate=self._estate,
             reports=self._reports_in,
             lifeline=self._lifeline_out,
             observer=observer,
@@ -352,8 +355,8 @@ class Supervisor:
     def _next_generation(self) -> None:
         """Replace the gates by ones with the new policy, at one instant for all clients and without losing any.
 
-        The new ones are made ready; then the old ones stop accepting, and only then the new ones begin. In between,
-        connections wait in the listeners' queues, which are shared.
+        The new ones are made ready; then the old ones stop accepting and pass on what is open, and only then the new
+        ones begin. In between, connections wait in the listeners' queues, which are shared.
         """
         _freeze()
         old = self._newest_gates()

@@ -31,9 +31,10 @@ from tokgate.proxy.guard import OriginCertificate
 from tokgate.proxy.notice import notice_of
 from tokgate.proxy.relay import Refusal, Relay
 from tokgate.proxy.stack import layer_for
-from tokgate.proxy.visit import Visit, Visits
+from tokgate.proxy.visit import Request, Visit, Visits
 from tokgate.proxy.wires import Wires
 
+_SWITCHING: Final = 101
 UNCONFIGURED: Final = "tokgate has no policy: nothing passes"
 
 
@@ -167,6 +168,8 @@ class Traffic:
             self._refuse(flow, visit, names, ruling, Stage.CONNECT)
         else:
             visit.connect, visit.waiting_since = host, time.monotonic()
+            if not ruling.blocks:
+                visit.requests[flow.id] = Request(flow, names)
 
     @ends_in(_kill_if_banned)
     def requestheaders(self, flow: HTTPFlow) -> None:
@@ -184,6 +187,7 @@ class Traffic:
         flow.request.stream = True  # nothing is read of what passes, so nothing has to be held back
         seen = partial(requests.observe, flow, visit, names, Stage.HTTP, None)
         self._enforcer().enter(ruling, Visibility.DECRYPTED, seen)
+        visit.requests[flow.id] = Request(flow, names)
         return None
 
     @ends_in(_nothing)
@@ -191,6 +195,17 @@ class Traffic:
         """An origin's answer passes as it comes: events and long polls don't wait for their end."""
         if flow.response is not None and flow.response.raw_content is None:
             flow.response.stream = True
+
+    @ends_in(_nothing)
+    def response(self, flow: HTTPFlow) -> None:
+        """A request has its whole answer. What it was upgraded to goes on, and is under its names still."""
+        if flow.response is None or flow.response.status_code != _SWITCHING:
+            self.visits.of(flow.client_conn).requests.pop(flow.id, None)
+
+    @ends_in(_nothing)
+    def error(self, flow: HTTPFlow) -> None:
+        """A request ended without an answer."""
+        self.visits.of(flow.client_conn).requests.pop(flow.id, None)
 
     @ends_in(_nothing)
     def websocket_message(self, flow: HTTPFlow) -> None:

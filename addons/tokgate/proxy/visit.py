@@ -5,11 +5,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mitmproxy.connection import Client
+from mitmproxy.http import HTTPFlow
 
 from tokgate.blocklog.observation import Endpoint
-from tokgate.gate.admission import Arrival
+from tokgate.gate.admission import Arrival, Shown
+from tokgate.policy.decide import Sighting
 from tokgate.policy.names import parse_address
 from tokgate.proxy.wires import Wires
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """What a connection showed when it was let through."""
+
+    arrival: Arrival
+    shown: Shown
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that was let through, and every name that it showed."""
+
+    flow: HTTPFlow
+    names: tuple[Sighting, ...]
 
 
 @dataclass(slots=True)
@@ -24,6 +42,10 @@ class Visit:
     """The host of the CONNECT request that is being served."""
     opened: bool = False
     """TLS ends here, for a page or to read URLs."""
+    passing: Passing | None = None
+    """On what it was let through, once it was."""
+    requests: dict[str, Request] = field(default_factory=dict)
+    """The requests that were let through and last, tunnels among them, by mitmproxy's id of the flow."""
 
     def spoken(self) -> None:
         """The client has said what it wants."""
@@ -55,6 +77,10 @@ class Visits:
     def end(self, client: Client) -> None:
         """A client has gone."""
         self._open.pop(client.id, None)
+
+    def all(self) -> tuple[Visit, ...]:
+        """Those of now."""
+        return tuple(self._open.values())
 
     def overdue(self, before: float) -> Iterator[Visit]:
         """The visits whose client has owed us its first words since before then."""

@@ -11,7 +11,7 @@ from typing import Final
 from mitmproxy.connection import Connection
 from mitmproxy.proxy.server import ConnectionHandler
 
-from tokgate.gate.sockets import reset_on_close
+from tokgate.gate.sockets import octets, reset_on_close
 
 
 class Wires:
@@ -39,6 +39,23 @@ class Wires:
         if sock is not None:
             reset_on_close(sock)
         io.writer.transport.abort()
+
+    def break_off(self) -> None:
+        """Break off towards both sides, at once, whatever layers have in hand."""
+        if self._handler is None:
+            return
+        for end in list(self._handler.transports):
+            self.reset(end)
+        client = self._handler.transports.get(self._handler.client)
+        if client is not None and client.handler is not None:
+            client.handler.cancel("cut")  # and with it all that is still being connected to
+
+    def octets(self) -> tuple[int, int] | None:
+        """What the client has sent and got, if the kernel counts it."""
+        io = self._handler.transports.get(self._handler.client) if self._handler is not None else None
+        if io is None or not isinstance(io.writer, asyncio.StreamWriter):
+            return None
+        return octets(io.writer.get_extra_info("socket"))
 
     async def _drain_opposite(self) -> None:
         """Called by the task that has read from one side, before it reads on."""
