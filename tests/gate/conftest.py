@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from whenever import Instant
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "wire")]
 
@@ -21,11 +22,14 @@ def start_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Runnin
     running: list[RunningGate] = []
 
     def start(
-        origin: Origin | None = None, snapshot: Snapshot | None = None, limits: Limits | None = None
+        origin: Origin | None = None,
+        snapshot: Snapshot | None = None,
+        limits: Limits | None = None,
+        now: Callable[[], Instant] | None = None,
     ) -> RunningGate:
         if origin is not None:
             monkeypatch.setattr("tokgate.gate.gate.original_destination", lambda sock, listener: origin.address)
-        gate = RunningGate(snapshot or policy(ban(networks=("loop",))), limits)
+        gate = RunningGate(snapshot or policy(ban(networks=("loop",))), limits, now)
         running.append(gate)
         return gate
 

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from whenever import Instant
+
 from builders import network, service, snapshot
 from tokgate.blocklog.stamp import Observer
 from tokgate.gate.admission import Arrival
 from tokgate.gate.enforcer import Enforcer
 from tokgate.gate.gate import Gate, Limits
+from tokgate.gate.live import GateConnections, Review
 from tokgate.gate.sockets import Address, Entry, listen
+from tokgate.gate.succession import Succession
 from tokgate.policy.snapshot import Snapshot
 
 DEADLINE = 10.0
@@ -97,13 +101,20 @@ class Origin:
 class RunningGate:
     """A gate whose loop runs in a thread. `redirected` and `explicit` are where to dial it."""
 
-    def __init__(self, policy: Snapshot, limits: Limits | None = None) -> None:
+    def __init__(
+        self, policy: Snapshot, limits: Limits | None = None, now: Callable[[], Instant] | None = None
+    ) -> None:
         self.holder = Holder(policy)
         self.sink = Sink()
         self.opener = Adopter()
-        enforcer = Enforcer(self.holder, self.sink, Observer(hostname="gate.example.org", version="test"))
+        observer = Observer(hostname="gate.example.org", version="test")
+        enforcer = Enforcer(self.holder, self.sink, observer, now=now or Instant.now)
         self.gate = Gate(enforcer, self.opener, limits)
+        self.review = Review(enforcer, GateConnections(self.gate))
+        self.succession: Succession | None = None
+        self.retired = False
         redirected, explicit = listen("127.0.0.1", 0, Entry.REDIRECT), listen("127.0.0.1", 0, Entry.EXPLICIT)
+        self.listeners = (redirected, explicit)
         self.gate.add_listener(redirected)
         self.gate.add_listener(explicit)
         self.redirected: Address = ("127.0.0.1", redirected.port)
@@ -116,7 +127,13 @@ class RunningGate:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self.gate.once(0.02)
+                self.gate.once(0.005)
+                self.review.look()
+                if self.succession is not None and self.retired:
+                    self.succession.pass_on()
+                elif self.succession is not None:
+                    for connection in self.succession.take():
+                        self.review.examine(connection)
         except BaseException as error:
             self.error = error
 
@@ -137,6 +154,21 @@ class RunningGate:
     def settled(self) -> bool:
         """Whether no connection is left."""
         return bool(until(lambda: not self.gate.connections and self.gate.open_connections == 0))
+
+
+class Clock:
+    """A wall clock that stands until a test sets it."""
+
+    def __init__(self, text: str) -> None:
+        self.at = Instant.parse_iso(text)
+
+    def __call__(self) -> Instant:
+        """What it shows."""
+        return self.at
+
+    def set(self, text: str) -> None:
+        """Jump, whichever way."""
+        self.at = Instant.parse_iso(text)
 
 
 POLICY_PARTS: dict[str, Any] = {
@@ -162,6 +194,16 @@ def read_all(sock: socket.socket) -> bytes:
     while piece := sock.recv(1 << 16):
         data += piece
     return bytes(data)
+
+
+def broken_off(sock: socket.socket) -> bool:
+    """Whether a connection ends with a reset, whatever comes before it."""
+    try:
+        while sock.recv(1 << 16):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
 
 
 def reset(sock: socket.socket) -> None:

@@ -112,6 +112,23 @@ def test_half_close_downwards(start_gate: StartGate, start_origin: StartOrigin) 
     assert until(lambda: heard) == [b"late" * 50_000]
 
 
+def test_a_client_that_does_not_read_stalls_nobody(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """Its pipe fills, and the gate turns to the others; once it reads, it gets everything."""
+    body = bytes(12 << 20)
+
+    def serve(client: socket.socket) -> None:
+        if client.recv(65536) == ALLOWED:
+            client.sendall(body)
+
+    gate = start_gate(start_origin(serve))
+    with dial(gate.redirected, ALLOWED) as idle:
+        assert until(lambda: any(c.down and c.down.blocked for c in list(gate.gate.connections.values())))
+        with dial(gate.redirected, BANNED) as other:
+            other.settimeout(2.0)
+            assert read_all(other) == REFUSED
+        assert read_all(idle) == body
+
+
 def test_both_ways_at_once_with_a_slow_reader(start_gate: StartGate, start_origin: StartOrigin) -> None:
     """Bulk in both directions, the client reading late: nothing is lost and nothing swapped."""
     gate = start_gate(start_origin(echo))

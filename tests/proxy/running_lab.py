@@ -1,5 +1,6 @@
 """A tokgate in processes of its own, on loopback, with an origin that echoes; in any mode of explicit clients."""
 
+import json
 import os
 import re
 import socket
@@ -85,6 +86,10 @@ class Running:
     def narrated(self) -> str:
         """What it said."""
         return self.narration.read_text() if self.narration.exists() else ""
+
+    def records(self) -> list[dict[str, Any]]:
+        """The whole lines of the log so far."""
+        return [json.loads(line) for line in self.log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
     def write(self, policy: dict[str, Any]) -> None:
         """Replace the policy."""

@@ -52,7 +52,7 @@ def test_a_wrong_policy_on_disk_keeps_nobody_from_starting_again(running: Runnin
 
 
 def test_a_new_policy_is_a_new_generation(running: Running) -> None:
-    """New connections follow the new policy; one that is open keeps its gate until it ends."""
+    """Connections follow the new policy, also those that are open: they go to the new gates, and the old ones end."""
     _, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
     kept.sendall(b"\x00before")
     assert kept.recv(7) == b"\x00before"
@@ -60,12 +60,35 @@ def test_a_new_policy_is_a_new_generation(running: Running) -> None:
     running.write(POLICY | {"bans": {}})
     until("the new policy is told", lambda: "is in force, it replaces" in running.narrated())
     until("banned names pass", lambda: not running.refuses())
-    # Of the old ones stay the opener, the collector, and the gate with a connection.
-    until("the idle old gate ends", lambda: len(old & set(children(running.process.pid))) == 3)
+    # Of the old ones stay the opener and the collector.
+    until("the old gates end", lambda: len(old & set(children(running.process.pid))) == 2)
+    until("nobody else is there", lambda: len(children(running.process.pid)) == 4)
     kept.sendall(b"\x00after")
     assert kept.recv(6) == b"\x00after"
     kept.close()
-    until("the old gate ends", lambda: len(children(running.process.pid)) == 4)
+
+
+def test_a_new_ban_ends_what_is_open(running: Running) -> None:
+    """Over three reloads: what no ban concerns goes on, what the last one bans is cut, with a record that says so."""
+    _, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
+    _, doomed = running.connect("localhost", running.origin.getsockname()[1])
+    for number in range(3):
+        running.write(POLICY | {"networks": {f"here-{number}": {"cidrs": ["127.0.0.0/8"]}}, "bans": {}})
+        until("the policy is told", lambda number=number: running.narrated().count("is in force") == number + 1)
+        for sock in (kept, doomed):
+            sock.sendall(b"\x00goes on")
+            assert sock.recv(8) == b"\x00goes on"
+    running.write(POLICY | {"services": {"clips": {"names": {"exact": ["localhost"]}}}})
+    with pytest.raises(ConnectionResetError):
+        doomed.recv(1)
+    kept.sendall(b"\x00still")
+    assert kept.recv(6) == b"\x00still"
+    kept.close()
+    doomed.close()
+    record = until("it is told", lambda: next((r for r in running.records() if "cut" in r["event"]["action"]), None))
+    assert record["destination"]["domain"] == "localhost"
+    loaded = [r for r in running.records() if r["event"]["action"] == "policy-loaded"]
+    assert record["tokgate"]["policy"]["version"] == loaded[-1]["tokgate"]["policy"]["version"]
 
 
 def test_children_end_with_their_supervisor(tmp_path: Path) -> None:

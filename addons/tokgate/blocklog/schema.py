@@ -298,7 +298,7 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.HTTP_REQUEST_WARNED,), {"http": {"request": ...}, "url": ...}),
     ((_A.DNS_QUERY_BLOCKED,), {"dns": {"question": {"name": ...}, "response_code": ...}}),
     ((_A.HTTP_REQUEST_WARNED, _A.CONNECTION_WARNED), {"tokgate": {"verdict": "warn", "mode": "warn", "ban": ...}}),
-    ((_A.CONNECTION_CUT,), {"tokgate": {"stage": "live", "connection": ...}}),
+    ((_A.CONNECTION_CUT,), {"tokgate": {"stage": "live"}}),
     ((_A.WOULD_BLOCK,), {"tokgate": {"verdict": "monitor", "mode": "monitor", "ban": ...}}),
     ((_A.EXEMPTION_USED,), {"tokgate": {"verdict": "allow", "mode": "exempt", "exemption": ..., "ban": ...}}),
     ((_A.INTERNAL_ERROR,), {"event": {"outcome": "failure"}, "error": ..., "tokgate": {"where": ...}}),

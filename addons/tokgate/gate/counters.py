@@ -15,6 +15,7 @@ DECISION: Final = "decision"
 ERROR: Final = "error"
 LOOP: Final = "loop"
 TIMEOUT: Final = "timeout"
+CUT: Final = "cut"
 AT_LIMIT: Final = "refused-at-limit"
 HANDED_OVER: Final = "handed-over"
 NOT_HANDED_OVER: Final = "not-handed-over"
@@ -75,6 +76,15 @@ class Counters:
     @timeouts.setter
     def timeouts(self, number: int) -> None:
         self.cells[self.tally.slot(TIMEOUT)] = number
+
+    @property
+    def cuts(self) -> int:
+        """Connections that were ended while they lasted."""
+        return int(self.cells[self.tally.slot(CUT)])
+
+    @cuts.setter
+    def cuts(self, number: int) -> None:
+        self.cells[self.tally.slot(CUT)] = number
 
 
 def decisions_in(counts: Mapping[Key, int]) -> Counter[Kind]:

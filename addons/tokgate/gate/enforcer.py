@@ -154,6 +154,20 @@ class Enforcer:
             self.failed("record", error)
             return stamp
 
+    def cut(self, ruling: Ruling, seen: Observation) -> None:
+        """Count and record a connection that was ended while it lasted.
+
+        Each has its own line, with its own id: it happens once to a connection. Decided about it was at its beginning.
+        """
+        self.counters.cuts += 1
+        try:
+            stamp = new_stamp(ruling.at, self._observer)
+            record = traffic_record(stamp, seen, ruling.judgement, ruling.snapshot)
+            if record is not None:
+                self._sink.put(record)
+        except Exception as error:
+            self.failed("record", error)
+
     def settle(self) -> None:
         """Tell of the repeats whose minute is over."""
         self._tell(self._folding.due(self._monotonic()))
@@ -186,11 +200,6 @@ class Enforcer:
         key = key_of(seen.client.ip, name, ruling.decision, seen.stage, opened=seen.opened, mismatch=judgement.mismatch)
         now = self._monotonic()
         self._tell(self._folding.due(now))
-        if seen.stage is Stage.LIVE:  # each connection is cut once, and has its own line, with its own id
-            record = traffic_record(event.stamp, seen, judgement, ruling.snapshot)
-            if record is not None:
-                self._sink.put(record)
-            return event.stamp
         fold = self._folding.repeat(key, ruling.at)
         if fold is not None:
             return fold.event.stamp

@@ -90,7 +90,6 @@ class Review[T]:
     ) -> None:
         """`monotonic` measures turns; the enforcer's wall clock says when they are due."""
         self.judged = 0
-        self.cut = 0
         self._enforcer: Final = enforcer
         self._carrier: Final = carrier
         self._monotonic: Final = monotonic
@@ -133,13 +132,11 @@ class Review[T]:
             self._carrier.cut(one)
             return
         if found is not None:
-            self.cut += 1
             self._untold.append(found)
             self._carrier.cut(one)
 
     def _tell(self) -> None:
-        ruling, seen = self._untold.popleft()
-        self._enforcer.enter(ruling, seen.visibility, lambda: seen)
+        self._enforcer.cut(*self._untold.popleft())
 
 
 class GateConnections:

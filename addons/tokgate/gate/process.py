@@ -154,13 +154,13 @@ class GateProcess:
             "last_error": counters.last_error,
             "loops": counters.loops,
             "timeouts": counters.timeouts,
+            "cuts": counters.cuts,
             "refused_at_limit": gate.refused_at_limit,
             "handed_over": self._openers.handed_over,
             "not_handed_over": self._openers.failed,
             "taken_over": self._succession.taken_over,
             "passed_on": self._succession.passed_on,
             "judged_again": self._review.judged,
-            "cut": self._review.cut,
             "records_dropped": self._sender.dropped,
         }
 

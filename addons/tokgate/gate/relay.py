@@ -158,9 +158,10 @@ class Relay(Poller):
 
     def _half(self, connection: Connection, is_up: bool, pending: bytes) -> Half:
         half = Half(connection, is_up, pending, STICK)
+        # Receives and sends say so each time; splice can't, and would wait for a client that doesn't read.
+        connection.client.setblocking(False)
         if is_up:
             connection.up = half
-            connection.client.setblocking(False)  # receives and sends say so each time; splice can't
         else:
             connection.down = half
             self.watch_client_writes(connection)

@@ -70,7 +70,8 @@ def describe(connection: Connection, listeners: Sequence[Listener]) -> tuple[Leg
     descriptors = [connection.client_fd]
     if connection.server is not None:
         descriptors.append(connection.server_fd)
-    up, down = _flow(connection.up, descriptors), _flow(connection.down, descriptors)
+    up = None if connection.up_done else _flow(connection.up, descriptors)
+    down = None if connection.down_done else _flow(connection.down, descriptors)
     legacy = Legacy(
         peer=connection.peer,
         port=connection.port,

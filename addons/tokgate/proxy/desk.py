@@ -131,6 +131,7 @@ def report_of(tokgate: Tokgate) -> dict[str, Any]:
         "last_error": counters.last_error,
         "loops": counters.loops,
         "timeouts": counters.timeouts,
+        "cuts": counters.cuts,
         "records_dropped": health.log.dropped,
         "log_error": None if health.log.ok else health.log.last_error,
     }
