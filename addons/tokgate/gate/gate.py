@@ -30,7 +30,7 @@ from tokgate.gate.admission import (
 from tokgate.gate.connection import CONNECTING, GREETING, OPEN, PARTING, Connection
 from tokgate.gate.enforcer import Enforcer
 from tokgate.gate.explicit import ExplicitFront
-from tokgate.gate.relay import DONT_WAIT, Relay
+from tokgate.gate.relay import DONT_WAIT, LAST_WORDS, Relay
 from tokgate.gate.sockets import (
     Address,
     Entry,
@@ -228,7 +228,7 @@ class Gate(Relay):
         snapshot, at, peer = self.enforcer.snapshot, self._now(), connection.peer
         decision = decide(snapshot, peer, name, at)
         if decision.verdict is Verdict.ALLOW:
-            if decision.response is not None or decision.exemption is not None or (hello.ech and is_ech_outer(hello)):
+            if decision.response is not None or decision.exemption is not None or is_ech_outer(hello):
                 return False
             if connection.tunnel is None:
                 if snapshot.services.match_unusual(destination[0]) is not NO_MATCH:
@@ -365,7 +365,7 @@ class Gate(Relay):
         """Say no and half-close; listen on for a moment, so that the kernel sends no reset before that was read."""
         try:
             if last_words:
-                connection.client.send(last_words, DONT_WAIT)
+                connection.client.send(last_words, LAST_WORDS)
             connection.client.shutdown(SHUT_WR)
         except OSError:
             self.close(connection)
@@ -382,7 +382,7 @@ class Gate(Relay):
             self.refuse(connection, _REFUSED)
             return
         with contextlib.suppress(OSError):  # the client is gone
-            connection.client.send(_REFUSED, DONT_WAIT)
+            connection.client.send(_REFUSED, LAST_WORDS)
         self.close(connection)
 
     def overdue(self, connection: Connection) -> None:

@@ -16,6 +16,7 @@ from tokgate.gate.poller import Poller
 from tokgate.gate.sockets import Socket, reset_on_close
 
 DONT_WAIT: Final = 0x40  # MSG_DONTWAIT, bits/socket.h; a plain int is faster than socket.MSG_DONTWAIT
+LAST_WORDS: Final = DONT_WAIT | 0x8000  # MSG_MORE: the end that follows at once travels in the same packet
 BUFFER: Final = 65536
 PIPE: Final = 1 << 20
 """Octets a pipe is asked to hold, and the most that one splice moves while nothing small is going on."""
@@ -125,7 +126,7 @@ class Relay(Poller):
                 self._end(connection, is_up)
                 return
             try:
-                sent: int = sink.send(self._view[:received], DONT_WAIT)
+                sent: int = sink.send(self._view[:received], LAST_WORDS if fin else DONT_WAIT)
             except BlockingIOError:
                 sent = 0
             if sent == received and received < BUFFER:

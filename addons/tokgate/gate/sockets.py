@@ -72,6 +72,8 @@ def listen(host: str, port: int, entry: Entry) -> Listener:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Inherited by accepted sockets: what they exchange is small and must not wait for more.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Inherited as well: the ACK of a ClientHello then travels with what answers it: a packet less.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         if entry is not Entry.EXPLICIT:  # a client of an explicit proxy speaks first too, but may think for long
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_SECONDS)
         if family == socket.AF_INET6:
@@ -123,7 +125,7 @@ def original_destination(sock: Socket, listener: Listener) -> Address:
             a: bytes = sock.getsockopt(socket.IPPROTO_IP, SO_ORIGINAL_DST, 16)  # struct sockaddr_in
         except OSError as error:
             raise _untracked(error) from error
-        destination = f"{a[4]}.{a[5]}.{a[6]}.{a[7]}", a[2] << 8 | a[3]
+        destination = socket.inet_ntoa(a[4:8]), a[2] << 8 | a[3]
     else:
         try:
             a = sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28)  # struct sockaddr_in6

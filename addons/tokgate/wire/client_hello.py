@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from tokgate.wire.server_name import NameStatus, read_server_name
 
@@ -21,7 +20,6 @@ _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _SESSION_ID: Final = 38  # after type, length, legacy_version and random
 
-_SERVER_NAME: Final = 0x0000
 _SIGNATURE_ALGORITHMS: Final = 0x000D
 _ALPN: Final = 0x0010
 _SUPPORTED_VERSIONS: Final = 0x002B
@@ -50,8 +48,7 @@ class ClientHelloError(ValueError):
         self.problem = problem
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHello:
+class ClientHello(NamedTuple):
     """A complete ClientHello. The fields are read at once; the properties on demand, for the log.
 
     The properties leave GREASE (RFC 8701) out, and are empty where the client sent a list that can't be read: the walk
@@ -61,15 +58,18 @@ class ClientHello:
     name: str | None
     """The server name exactly as sent (case, trailing dot, address literals); None unless `name_status` is `valid`."""
     name_status: NameStatus
-    ech: bool
-    """Whether encrypted_client_hello is present: real, or GREASE, which looks the same."""
-    message: bytes = field(repr=False)
+    message: bytes
     """The handshake message with its four octets of header, without record headers."""
 
     @property
     def has_unusable_name(self) -> bool:
         """Whether a server_name is present from which no name can be taken: not the same as absent."""
         return self.name_status is not NameStatus.VALID and self.name_status is not NameStatus.ABSENT
+
+    @property
+    def ech(self) -> bool:
+        """Whether encrypted_client_hello is present: real, or GREASE, which looks the same."""
+        return self.extension(_ENCRYPTED_CLIENT_HELLO) is not None
 
     @property
     def legacy_version(self) -> int:
@@ -245,9 +245,9 @@ def _read_message(message: bytes) -> ClientHello:
 
     Reading past the end raises IndexError or struct.error; falling short of it or past it shows in `position`.
     """
-    end = len(message)
+    end, unpack = len(message), _type_and_length
     server_name = name_end = 0
-    ech = repeated = False
+    repeated = False
     try:
         session_id = message[_SESSION_ID]
         position = _SESSION_ID + 1 + session_id
@@ -263,23 +263,22 @@ def _read_message(message: bytes) -> ClientHello:
             if position + extensions != end:
                 raise ClientHelloError(HelloProblem.MALFORMED)
         while position < end:
-            kind, length = _type_and_length(message, position)
-            if kind == _SERVER_NAME:
+            kind, length = unpack(message, position)
+            position += 4
+            if not kind:
                 repeated = server_name > 0
-                server_name, name_end = position + 4, position + 4 + length
-            elif kind == _ENCRYPTED_CLIENT_HELLO:
-                ech = True
-            position += 4 + length
+                server_name, name_end = position, position + length
+            position += length
     except (IndexError, struct.error):
         raise ClientHelloError(HelloProblem.MALFORMED) from None
     if position != end:
         raise ClientHelloError(HelloProblem.MALFORMED)
     if not server_name:
-        return ClientHello(None, NameStatus.ABSENT, ech, message)
+        return ClientHello(None, NameStatus.ABSENT, message)
     if repeated:
-        return ClientHello(None, NameStatus.SEVERAL, ech, message)
+        return ClientHello(None, NameStatus.SEVERAL, message)
     name, status = read_server_name(message, server_name, name_end)
-    return ClientHello(name, status, ech, message)
+    return ClientHello(name, status, message)
 
 
 def _vector(data: bytes, prefix: int) -> bytes:

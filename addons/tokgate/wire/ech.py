@@ -30,4 +30,5 @@ def is_ech_outer(hello: ClientHello, public_names: AbstractSet[str] = PUBLIC_NAM
     (GREASE, §6.2), as all big browsers do: the extension alone proves nothing. A public name that is missing from the
     list goes unnoticed: the hello then counts as one for that name.
     """
-    return hello.ech and hello.name is not None and hello.name.lower().removesuffix(".") in public_names
+    name = hello.name
+    return name is not None and name.lower().removesuffix(".") in public_names and hello.ech

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from enum import StrEnum
 
 from tokgate.wire.host_name import is_host_name
+
+_list_of_one = struct.Struct("!HBH").unpack_from
+"""The length of the list, the type of its first name and that name's length."""
 
 
 class NameStatus(StrEnum):
@@ -27,15 +31,15 @@ def read_server_name(message: bytes, start: int, end: int) -> tuple[str | None, 
     connection goes, and the server might hold the other one. An address literal is not allowed there either, yet some
     clients send it, it says where they want to go, and policy knows addresses: it counts as valid.
     """
-    entries = start + 2
-    name_start = entries + 3  # behind the length of the list, the type of the name and its length
+    name_start = start + 5
     if end < name_start:
         return None, NameStatus.EMPTY if message[start:end] in (b"", b"\0\0") else NameStatus.MALFORMED
-    if entries + (message[start] << 8 | message[start + 1]) != end:
+    list_length, name_type, name_length = _list_of_one(message, start)
+    if start + 2 + list_length != end:
         return None, NameStatus.MALFORMED
-    if name_start + (message[start + 3] << 8 | message[start + 4]) != end:
-        return None, NameStatus.SEVERAL if _is_list(message, entries, end) else NameStatus.MALFORMED
-    if message[entries]:
+    if name_start + name_length != end:
+        return None, NameStatus.SEVERAL if _is_list(message, start + 2, end) else NameStatus.MALFORMED
+    if name_type:
         return None, NameStatus.WRONG_TYPE
     name = message[name_start:end]
     if is_host_name(name):
