@@ -6,6 +6,7 @@ only say when to look; what counts is whether the files are others than those th
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
@@ -19,6 +20,7 @@ from whenever import Instant
 from tokgate.config.diagnostics import Code, Diagnostic, Level, render
 from tokgate.config.files import policy_files
 from tokgate.config.loader import Loaded, load
+from tokgate.config.memory import release, undisturbed
 from tokgate.config.source import Report
 from tokgate.config.writers import being_written
 from tokgate.policy.comparison import Change, changes
@@ -38,6 +40,9 @@ Also how long a file that rests is left alone because somebody has it open for w
 """
 LOOK_EVERY: Final = 1.0
 """Seconds after which files are looked at without any event: network file systems send none."""
+
+_UNUSED: Final = 2
+"""References to something that only the one who asks has."""
 
 _Status = tuple[int, int, int, int, int]
 """Device, inode, size, and the times of the last change of content and of status."""
@@ -108,6 +113,8 @@ class PolicyHolder:
         self._seen: Fingerprint = self._look() if seen is None else seen
         self._lock: Final = asyncio.Lock()
         self._subscribers: list[Callable[[Reloaded], None]] = []
+        self._watching = False
+        self._replaced: list[Snapshot] = []
 
     def subscribe(self, callback: Callable[[Reloaded], None]) -> None:
         """Have `callback` called in the event loop after each reading, good or bad."""
@@ -135,19 +142,34 @@ class PolicyHolder:
         return result
 
     async def watch(self) -> None:
-        """Read again whenever the files change, until cancelled."""
+        """Read again whenever the files change, and let go of policies that nobody uses any more, until cancelled."""
+        self._watching = True
         async with aclosing(self._wake_ups()) as wake_ups:
             async for _ in wake_ups:
                 if await asyncio.to_thread(self.changed):
                     await self.reload()
+                if self._replaced:
+                    await asyncio.to_thread(self._let_go)
+
+    def _let_go(self) -> None:
+        """Free what was replaced, in a worker thread, once decisions made with it are history."""
+        for _ in range(len(self._replaced)):
+            old = self._replaced.pop(0)
+            if sys.getrefcount(old) > _UNUSED:
+                self._replaced.append(old)
+                continue
+            held: list[object] = [old]
+            del old
+            release(held)
 
     def _read(self) -> tuple[Loaded, Snapshot | None, tuple[Change, ...]]:
         """Load, compile and compare, in a worker thread; a fault of ours is reported like a fault of the policy's."""
         try:
-            loaded = load(self.path, Instant.now())
-            if loaded.policy is None:
-                return loaded, None, ()
-            return loaded, compile_policy(loaded.policy), self._changes(loaded.policy)
+            with undisturbed():
+                loaded = load(self.path, Instant.now())
+                if loaded.policy is None:
+                    return loaded, None, ()
+                return loaded, compile_policy(loaded.policy), self._changes(loaded.policy)
         except Exception as error:
             _log.exception("loading the policy failed")
             message = f"loading failed unexpectedly: {type(error).__name__}: {error}"
@@ -166,6 +188,8 @@ class PolicyHolder:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             self.last_error = render(errors[0]).splitlines()[0] + more
             return Reloaded(False, self.snapshot, loaded.diagnostics, now, before)
+        if self._watching:
+            self._replaced.append(self.snapshot)
         self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
         result = Reloaded(True, snapshot, loaded.diagnostics, now, before, changed)
         if snapshot.version != before:

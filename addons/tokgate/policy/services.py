@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import urlsplit
+from weakref import ref
 
 import re2
 import tldextract
@@ -152,7 +153,8 @@ class ServiceIndex:
             regexes.Compile()
             self._regex = regexes
         self._addresses: Final = PrefixTable(addresses, self._by_address)
-        self.match_unusual: Final = lru_cache(maxsize=8192)(self._match_unusual)
+        # By a weak reference: an index that referred back to itself would be freed by a search alone.
+        self.match_unusual: Final = lru_cache(maxsize=8192)(partial(_match_unusual, ref(self)))
         """`match` for what is known to be no canonical name, such as an address: remembered, so all the quicker."""
 
     def _add_name(self, pattern: NamePattern, hit: Hit) -> None:
@@ -170,7 +172,7 @@ class ServiceIndex:
         """The services that a host (any spelling, or an address literal) belongs to."""
         return self._match_name(host) if is_canonical(host) else self.match_unusual(host)
 
-    def _match_unusual(self, host: str) -> Match:
+    def unusual(self, host: str) -> Match:
         """Whatever is not a canonical name already: addresses above all, asked for again and again."""
         normal = normalise(host)
         if isinstance(normal, AddressLiteral):
@@ -236,6 +238,13 @@ class ServiceIndex:
             found = self._interned.setdefault(unique, Match(unique))
             self._interned[hits] = found
         return found
+
+
+def _match_unusual(index: "ref[ServiceIndex]", host: str) -> Match:
+    held = index()
+    if held is None:
+        raise ReferenceError("the index is gone")
+    return held.unusual(host)
 
 
 def _append[K](table: dict[K, tuple[Hit, ...]], key: K, hit: Hit) -> None:

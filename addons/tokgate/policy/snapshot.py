@@ -164,13 +164,11 @@ class Snapshot:
                 for network in track.networks:
                     by_pair.setdefault((service, network), []).append(track)
         self._by_pair: Final = {pair: tuple(tracks) for pair, tracks in by_pair.items()}
-        self._memberships: Final = _Memberships(policy.settings)
-        self._clients: Final = PrefixTable(_client_entries(policy), self._memberships.of_holders)
-        self._no_client: Final = Membership({}, frozenset(), _stranger(policy.settings, Reason.INVALID_CLIENT))
-        self._identities: Final = IdentityIndex(policy.networks.values())
-        self.identifies: Final = self._identities.identifies
+        clients = _Clients(policy)
+        self.identifies: Final = clients.identifies
         self._courses: dict[tuple[Membership, Match, Signal], Course] = {}
-        self.membership: Final = lru_cache(maxsize=65536)(self._membership)
+        # Nothing in a snapshot refers back to it: when it is replaced it is freed without a search by the collector.
+        self.membership: Final = lru_cache(maxsize=65536)(clients.membership)
 
     def tracks_for(self, service: str, network: str) -> tuple[Track, ...]:
         """The bans, by zone, that cover this service in this network, at any time."""
@@ -187,17 +185,6 @@ class Snapshot:
                 self._courses = {}
             found = self._courses.setdefault(key, Course(membership, match, signal))
         return found
-
-    def _membership(self, client: str, identity: Identity | None = None) -> Membership:
-        """The networks and exemptions of a client: its address in any spelling, and what else was found out."""
-        address = parse_address(client)
-        by_address = self._no_client if address is None else self._clients.find(address)
-        if identity is None:
-            return by_address
-        found = list(self._identities.find(identity, 128 if address is None else address.max_prefixlen))
-        if not found:
-            return by_address
-        return self._memberships.of(narrowest_first(by_address.networks, found), by_address.exemptions)
 
 
 def compile_policy(policy: Policy, progress: Progress | None = None) -> Snapshot:
@@ -219,6 +206,28 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
             yield Track(ban, zone, tuple(networks), schedule_of(ban, zone), holes)
         if progress is not None:
             progress(done, len(policy.bans))
+
+
+class _Clients:
+    """Finds the membership of clients."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._memberships: Final = _Memberships(policy.settings)
+        self._addresses: Final = PrefixTable(_client_entries(policy), self._memberships.of_holders)
+        self._nowhere: Final = Membership({}, frozenset(), _stranger(policy.settings, Reason.INVALID_CLIENT))
+        self._identities: Final = IdentityIndex(policy.networks.values())
+        self.identifies: Final = self._identities.identifies
+
+    def membership(self, client: str, identity: Identity | None = None) -> Membership:
+        """The networks and exemptions of a client: its address in any spelling, and what else was found out."""
+        address = parse_address(client)
+        by_address = self._nowhere if address is None else self._addresses.find(address)
+        if identity is None:
+            return by_address
+        found = list(self._identities.find(identity, 128 if address is None else address.max_prefixlen))
+        if not found:
+            return by_address
+        return self._memberships.of(narrowest_first(by_address.networks, found), by_address.exemptions)
 
 
 def _client_entries(policy: Policy) -> Iterable[tuple[IPNetwork, Network | Exemption]]:

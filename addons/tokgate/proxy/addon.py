@@ -22,6 +22,7 @@ from tokgate.blocklog.custody import Sealing, sealing_of
 from tokgate.blocklog.health import Health as LogHealth
 from tokgate.blocklog.stamp import Observer, this_observer
 from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
+from tokgate.config.memory import settle
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 from tokgate.gate import phases
 from tokgate.gate.counters import Counters
@@ -174,6 +175,7 @@ class Tokgate:
         """Begin the upkeep: reload, phases, silent clients, signals."""
         if self.holder is None:
             return
+        settle()
         self._keep(self.holder.watch())
         if self._worker is None:
             self._keep(phases.follow(self.holder, self._phase_changed, self._now))

@@ -6,7 +6,6 @@ listeners open. It reads changed policies, restarts what died, and ends everythi
 
 import asyncio
 import contextlib
-import gc
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from tokgate.blocklog.collector import collect
 from tokgate.blocklog.custody import sealing_of
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp, this_observer
+from tokgate.config.memory import settle
 from tokgate.config.reload import PolicyError, PolicyHolder, open_policy
 from tokgate.gate import handover, phases
 from tokgate.gate.counters import decisions_in
@@ -120,7 +120,7 @@ class Supervisor:
         wake = self._listen_to_signals()
         control = self._control.open()
         woken_by: list[Any] = [wake, self._reports_out, *(() if control is None else (control,))]
-        _freeze()
+        settle()
         self._start(Role.COLLECTOR, 0)
         for slot in range(self._options.openers):
             self._start(Role.OPENER, slot)
@@ -358,7 +358,7 @@ class Supervisor:
         The new ones are made ready; then the old ones stop accepting and pass on what is open, and only then the new
         ones begin. In between, connections wait in the listeners' queues, which are shared.
         """
-        _freeze()
+        settle()
         old = self._newest_gates()
         for child in old:
             child.retired = True
@@ -454,13 +454,6 @@ def _raise_limit() -> None:
 def _close(listeners: Sequence[Listener]) -> None:
     for listener in listeners:
         listener.socket.close()
-
-
-def _freeze() -> None:
-    """Before forking: what is inherited stays shared as long as no collection looks at it, and so copies it."""
-    gc.unfreeze()  # what was frozen before may have ended since
-    gc.collect()
-    gc.freeze()
 
 
 def _lives(pid: int) -> bool:
