@@ -82,6 +82,19 @@ def test_exemptions_near_their_end(
     assert ("[exemption-ends]" in tokgate("check", "--at", at).out) is listed
 
 
+@pytest.mark.parametrize(
+    ("reminders", "listed"),
+    [("[P7D, P1D]", []), ("[P2M, P1D]", ["ban", "exemption"]), ("[P7D, P30D]", ["ban", "exemption"]), ("[]", [])],
+)
+def test_as_far_ahead_as_the_longest_reminder(
+    policies: Path, tokgate: Command, reminders: str, listed: list[str]
+) -> None:
+    """What is told ahead of an end is told by check as well; who wants no reminders gets none."""
+    for end, at in (("ban", "2023-08-20T00:00Z"), ("exemption", "2023-06-10T00:00Z")):
+        (policies / "settings.yaml").write_text(f"settings: {{reminders: {reminders}}}")
+        assert (f"[{end}-ends]" in tokgate("check", "--at", at).out) is (end in listed)
+
+
 def test_warnings_count_when_strict(policies: Path, tokgate: Command) -> None:
     """A ban that is over is a warning: exit code 0, and 1 with --strict."""
     assert " 0 errors, 0 warnings" not in tokgate("check", "--at", "2024-01-01T00:00Z").out

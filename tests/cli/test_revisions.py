@@ -66,6 +66,16 @@ def test_diff_of_revisions(repository: Path, tokgate: Command) -> None:
     assert "block -> monitor: clips in office: all the time" in outcome.out
 
 
+def test_simulate_and_timeline_by_a_revision(repository: Path, tokgate: Command) -> None:
+    """Whatever reads policies to answer a question takes them from a revision, too."""
+    Path("queries").write_text('{"client": "192.0.2.7", "host": "clips.example.org", "at": "2023-05-02T08:00Z"}\n')
+    assert '"verdict": "block"' in tokgate("simulate", "queries", "--policies", "HEAD:policies").out
+    assert '"verdict": "monitor"' in tokgate("simulate", "queries", "--policies", "policies").out
+    window = ("--from", "2023-03-02", "--to", "2023-03-20")
+    assert "announced -> block" in tokgate("timeline", *window, "--policies", "HEAD:policies").out
+    assert "announced -> monitor" in tokgate("timeline", *window, "--policies", "policies").out
+
+
 def test_errors_in_a_revision(repository: Path, tokgate: Command) -> None:
     """Errors are told with the place in the revision."""
     (repository / "policy.yaml").write_text("version: 2\n")

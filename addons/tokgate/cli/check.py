@@ -28,8 +28,9 @@ examples:
   tokgate check --format sarif > tokgate.sarif
   tokgate check --at 2023-09-01T00:00Z  as of another day
 
-Warns of bans and exemptions that end within 30 days, of bans held past their end, and of bans that another makes
-useless. The last line of text is always: N files, N errors, N warnings, N tests passed, N failed
+Warns of bans and exemptions that end within 30 days (the longest of `settings.reminders`), of bans held past their
+end, and of bans that another makes useless. The last line of text is always:
+  N files, N errors, N warnings, N tests passed, N failed
 Exit code 1: errors or failed tests (with --strict also warnings)."""
 
 

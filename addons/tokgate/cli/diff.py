@@ -12,10 +12,10 @@ from whenever import Instant
 from tokgate.blocklog.reader import with_rotated
 from tokgate.cli.diff_json import document
 from tokgate.cli.diff_text import text
-from tokgate.cli.differences import Differences, common_zone, compare
+from tokgate.cli.differences import Differences, compare
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.flows import Flow, read_flows, read_log
-from tokgate.cli.instants import settle, time_argument, utc
+from tokgate.cli.instants import common_zone, settle, time_argument, utc
 from tokgate.cli.queries import zone_of
 from tokgate.cli.replay import Replay
 from tokgate.cli.revisions import SOURCE, open_source
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _within(options: argparse.Namespace, new: Snapshot, now: Instant) -> Span:
-    zone = common_zone(new)
+    zone = common_zone(new.policy.networks.values())
     start = now if options.start is None else settle(options.start, zone)
     end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
     if end <= start:
@@ -121,7 +121,7 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
 
 
 def _settled(moment: Moment, snapshot: Snapshot) -> Instant:
-    return settle(moment, common_zone(snapshot))
+    return settle(moment, common_zone(snapshot.policy.networks.values()))
 
 
 def _feed(replay: Replay, flows: Iterable[Flow | None]) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tokgate.cli.differences import Differences, Group, common_zone, grouped
-from tokgate.cli.instants import local, utc
+from tokgate.cli.differences import Differences, Group, grouped
+from tokgate.cli.instants import common_zone, local, utc
 from tokgate.cli.replay import Effect, Example, Replay, Tally
 from tokgate.cli.terminal import shown
 from tokgate.policy.comparison import ExemptionChange
@@ -24,7 +24,7 @@ def text(old: str, new: str, differences: Differences, replay: Replay | None, to
     yield f"new: {shown(new)} ({differences.new.version})"
     yield f"from {utc(within.start)} to {utc(within.end)}"
     yield from _section("Verdicts", [_group(group, within, color) for group in grouped(differences)])
-    zone = common_zone(differences.new)
+    zone = common_zone(differences.new.policy.networks.values())
     yield from _section("Exemptions", [_exemption(each, within, zone) for each in differences.exemptions])
     meanings = [f"{each.kind}.{each.name}: {_meanings(each.added, each.removed)}" for each in differences.redefinitions]
     yield from _section("Definitions", meanings)

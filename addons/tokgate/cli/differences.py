@@ -57,12 +57,6 @@ def compare(old: Snapshot, new: Snapshot, within: Span) -> Differences:
     )
 
 
-def common_zone(snapshot: Snapshot) -> str:
-    """The zone of all networks; UTC where they live in several."""
-    zones = {network.timezone for network in snapshot.policy.networks.values()}
-    return zones.pop() if len(zones) == 1 else "UTC"
-
-
 def grouped(differences: Differences) -> list[Group]:
     """First the services of a network that change alike, then the networks in which these do."""
     courses: dict[tuple[str, str, str, str], list[Span]] = {}

@@ -23,7 +23,7 @@ from tokgate.cli.queries import (
     zone_of,
 )
 from tokgate.cli.recollection import Recollection, find_event
-from tokgate.cli.revisions import SOURCE, find_revision, open_source
+from tokgate.cli.revisions import add_source_option, find_revision, open_source
 from tokgate.cli.steps import step_lines, steps
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.policy.decision import Decision, Verdict
@@ -57,9 +57,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `explain`."""
     summary = "what happens to a client that asks for a name, and why"
     parser = subparsers.add_parser("explain", help=summary, description=summary, epilog=EPILOG)
-    parser.add_argument(
-        "--policies", metavar=SOURCE, default="policies", help="where the policies are (default: ./policies)"
-    )
+    add_source_option(parser)
     parser.add_argument("--client", metavar="IP", help="address of the client; of an event only where the log hides it")
     parser.add_argument("--host", metavar="NAME", help="name or address asked for, as seen in a ClientHello")
     parser.add_argument("--url", metavar="URL", help="absolute URL, as seen in a decrypted request")

@@ -1,9 +1,11 @@
 """Instants on the command line: reading what a person types, and showing an instant where it is lived."""
 
 import argparse
+from collections.abc import Iterable
 
 from whenever import Date, Instant, PlainDateTime, Time
 
+from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Edge, Moment, resolve
 
 _PLAUSIBLE = (Instant.from_utc(1900, 1, 1), Instant.from_utc(9900, 1, 1))
@@ -43,6 +45,12 @@ def time_argument(text: str) -> Moment:
 def settle(moment: Moment, zone: str) -> Instant:
     """The instant of a moment, wall times read in `zone`: of one that occurs twice the earlier is meant."""
     return resolve(moment, zone, Edge.START)
+
+
+def common_zone(networks: Iterable[Network]) -> str:
+    """The zone in which all these networks live; UTC where they live in several."""
+    zones = {network.timezone for network in networks}
+    return zones.pop() if len(zones) == 1 else "UTC"
 
 
 def utc(instant: Instant) -> str:

@@ -11,11 +11,10 @@ from tokgate.cli.instants import both
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.policy.bans import OnExpiry
 from tokgate.policy.origin import Origin
+from tokgate.policy.reminders import near_from
 from tokgate.policy.shadowing import shadows
 from tokgate.policy.snapshot import Snapshot, Track
 
-NEAR: Final = 30
-"""Days before its end from which a ban or an exemption is listed."""
 _NOWHERE: Final = Origin("policy", 1, 1)
 
 
@@ -29,17 +28,22 @@ class Ending:
 
 
 def endings(snapshot: Snapshot, now: Instant) -> tuple[Ending, ...]:
-    """What ends within days, the next first."""
-    limit = now.add(hours=24 * NEAR)
+    """What ends as soon as the longest of `settings.reminders` looks ahead, the next first."""
     found: dict[tuple[str, str, Instant], Ending] = {}
     for track in snapshot.tracks:
         ends = track.schedule.ends
-        if ends is not None and now < ends <= limit:
+        if ends is not None and _is_near(snapshot, ends, track.zone, now):
             found[track.ban.name, track.zone, ends] = Ending(track, ends)
         for name, hole in track.exemptions.items():
-            if now < hole.end <= limit and hole.start <= now and not _passes(snapshot, track, name, hole.end):
+            near = hole.start <= now and _is_near(snapshot, hole.end, track.zone, now)
+            if near and not _passes(snapshot, track, name, hole.end):
                 found.setdefault((track.ban.name, name, hole.end), Ending(track, hole.end, name))
     return tuple(sorted(found.values(), key=lambda ending: ending.at))
+
+
+def _is_near(snapshot: Snapshot, ends: Instant, zone: str, now: Instant) -> bool:
+    begins = near_from(snapshot, ends, zone)
+    return begins is not None and begins <= now < ends
 
 
 def _passes(snapshot: Snapshot, track: Track, exemption: str, at: Instant) -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.instants import both
+from tokgate.cli.instants import both, common_zone
 from tokgate.cli.override_file import Change, Text, locked, remove, write
 from tokgate.cli.policies import open_policy
 from tokgate.cli.terminal import narrate, shown, wants_color
@@ -160,8 +160,7 @@ def _meets(policy: Policy, network: str, client: IPNetwork) -> bool:
 
 def _zone(policy: Policy, networks: "list[str] | tuple[str, ...]") -> str:
     """The zone in which times are read and written: UTC where the networks live in several."""
-    zones = {policy.networks[name].timezone for name in networks}
-    return zones.pop() if len(zones) == 1 else "UTC"
+    return common_zone(policy.networks[name] for name in networks)
 
 
 def _until(policy: Policy, wanted: Wanted, now: Instant, zone: str) -> Instant:

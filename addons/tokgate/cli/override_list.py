@@ -10,7 +10,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.exits import Exit
-from tokgate.cli.instants import local, utc
+from tokgate.cli.instants import common_zone, local, utc
 from tokgate.cli.policies import open_snapshot
 from tokgate.cli.terminal import narrate, shown
 from tokgate.policy.overrides import Override, overrides
@@ -73,8 +73,7 @@ def _row(override: Override, snapshot: Snapshot, now: Instant) -> tuple[str, ...
     exemption = override.exemption
     clients = [str(client) for client in exemption.clients]
     more = len(clients) - _NAMED
-    zones = {snapshot.policy.networks[name].timezone for name in snapshot.bans[exemption.ban].networks}
-    zone = zones.pop() if len(zones) == 1 else "UTC"
+    zone = common_zone(snapshot.policy.networks[name] for name in snapshot.bans[exemption.ban].networks)
     who = exemption.by or "-"
     if exemption.ended_by is not None:
         who += f", ended by {exemption.ended_by}"

@@ -3,6 +3,7 @@
 A revision is read with `git archive` into a folder that goes away again; nothing in the work tree is touched.
 """
 
+import argparse
 import io
 import subprocess
 import tarfile
@@ -24,6 +25,13 @@ SOURCE: Final = "DIR|REV:DIR"
 """How help calls a place that policies come from."""
 LOOKED_BACK: Final = 100
 """Revisions that are searched for a version."""
+
+
+def add_source_option(parser: argparse.ArgumentParser) -> None:
+    """`--policies`, also from a revision."""
+    parser.add_argument(
+        "--policies", metavar=SOURCE, default="policies", help="where the policies are (default: ./policies)"
+    )
 
 
 def open_source(source: str, now: Instant) -> Snapshot:

@@ -14,8 +14,8 @@ from whenever import Instant
 
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import read_moment, settle, time_argument, utc
-from tokgate.cli.policies import add_policies_option, open_snapshot
 from tokgate.cli.queries import Query, identified, judge, member, outcome, zone_of
+from tokgate.cli.revisions import add_source_option, open_source
 from tokgate.cli.terminal import narrate, progress_on_stderr
 from tokgate.policy.decide import decide, fallback
 from tokgate.policy.decision import Decision, Reason
@@ -27,6 +27,8 @@ EPILOG = """\
 examples:
   echo '{"client": "192.0.2.7", "host": "www.example.org"}' | tokgate simulate -
   tokgate simulate --at 2023-03-10T00:00+01:00 queries.ndjson > decisions.ndjson
+
+--policies takes a folder or file, or REV:DIR for a folder in a git revision.
 
 Each line is an object with `client` and `host`, and where wanted `at` (an RFC 3339 instant, or a wall time in the zone
 of the client's network), `url` (what a decrypted request showed), and who the client is beside its address: `user`,
@@ -53,7 +55,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `simulate`."""
     summary = "decide many queries: NDJSON in, NDJSON out"
     parser = subparsers.add_parser("simulate", help=summary, description=summary, epilog=EPILOG)
-    add_policies_option(parser)
+    add_source_option(parser)
     parser.add_argument("--at", type=time_argument, metavar="TIME", help="the instant for lines without one")
     parser.add_argument("file", metavar="FILE", help="file of queries, or - for standard input")
     parser.set_defaults(run=run)
@@ -61,7 +63,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(options: argparse.Namespace) -> int:
     """Answer all lines."""
-    snapshot = open_snapshot(options.policies, Instant.now())
+    snapshot = open_source(options.policies, Instant.now())
     simulation = Simulation(snapshot, options.at)
     with _open(options.file) as source:
         _pump(simulation, source)

@@ -11,8 +11,8 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.exits import Exit
-from tokgate.cli.instants import local, settle, time_argument, utc
-from tokgate.cli.policies import add_policies_option, open_snapshot
+from tokgate.cli.instants import common_zone, local, settle, time_argument, utc
+from tokgate.cli.revisions import add_source_option, open_source
 from tokgate.cli.terminal import narrate, shown
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
@@ -26,6 +26,7 @@ examples:
   tokgate timeline --ics > bans.ics                 for a web server: calendars subscribe to it
   tokgate timeline --plot bans.svg                  a chart of all bans, their phases and exemptions
 
+--policies takes a folder or file, or REV:DIR for a folder in a git revision.
 Times without offset are wall time in the zone of the policy's networks, or UTC when these live in several.
 `--from` is included, `--to` is not. A chart shows all that the policy says unless it is given --from or --to. Events of
 a calendar keep their identity when a time is changed in the policy, so that subscribers see them move."""
@@ -39,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `timeline`."""
     summary = "the next transitions, in local time and UTC"
     parser = subparsers.add_parser("timeline", help=summary, description=summary, epilog=EPILOG)
-    add_policies_option(parser)
+    add_source_option(parser)
     parser.add_argument("--from", dest="start", type=time_argument, metavar="TIME", help="default: now")
     parser.add_argument("--to", dest="end", type=time_argument, metavar="TIME", help="default: a year after --from")
     parser.add_argument("--limit", type=_limit, metavar="N", help="show at most N (default: 200; calendar: 10000)")
@@ -53,8 +54,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> int:
     """Show the transitions of a stretch of time."""
     now = Instant.now()
-    snapshot = open_snapshot(options.policies, now)
-    zone = _common_zone(snapshot)
+    snapshot = open_source(options.policies, now)
+    zone = common_zone(snapshot.policy.networks.values())
     start = now if options.start is None else settle(options.start, zone)
     end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
     if end <= start:
@@ -98,11 +99,6 @@ def _show(rows: Sequence[Sequence[str]]) -> None:
         _table(rows)
     else:
         sys.stdout.writelines(f"{line}\n" for line in _aligned(rows))
-
-
-def _common_zone(snapshot: Snapshot) -> str:
-    zones = {network.timezone for network in snapshot.policy.networks.values()}
-    return zones.pop() if len(zones) == 1 else "UTC"
 
 
 def _limit(text: str) -> int:

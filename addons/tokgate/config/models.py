@@ -409,7 +409,7 @@ class SettingsModel(_Model):
     reminders: list[Lasting] = Field(
         default_factory=lambda: list(REMINDERS),
         description="How long before the end of a ban it is told that it ends, once for each entry. "
-        "Default: `[P30D, P7D, P1D]`; `[]`: never.",
+        "Default: `[P30D, P7D, P1D]`; `[]`: never. `tokgate check` looks as far ahead as the longest.",
         examples=[["P30D", "P7D", "P1D"]],
     )
     notify: NotifyModel = Field(

@@ -70,6 +70,12 @@ def missed(planned: Iterable[Reminder], now: Instant) -> frozenset[Notice]:
     return frozenset(reminder.notice for reminder in planned if reminder.at <= now)
 
 
+def near_from(snapshot: Snapshot, ends: Instant, zone: str) -> Instant | None:
+    """From when on an end counts as near: the longest of the policy's reminders ahead; None where it wants none."""
+    ahead = (_ahead(ends, before, zone) for before in snapshot.settings.reminders)
+    return min((at for at in ahead if at is not None), default=None)
+
+
 def _ahead(ends: Instant, before: Duration, zone: str) -> Instant | None:
     """`before` ahead of the end, days and months on the wall clock of the zone; None beyond the calendar."""
     try:
