@@ -17,7 +17,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from tokgate.blocklog.custody import sealing_of
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp, this_observer
 from tokgate.config.memory import settle
-from tokgate.config.reload import PolicyError, PolicyHolder, open_policy
+from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 from tokgate.gate import handover, phases
 from tokgate.gate.counters import decisions_in
 from tokgate.gate.coverage import CoverageTeller
@@ -63,6 +64,9 @@ STOPPED: Final = 0.5
 """Seconds that old gates have to report that they stopped before the new ones begin all the same."""
 GENERATIONS: Final = 8
 """Gates with an old policy that may linger, should they not get rid of their connections; the oldest beyond drain."""
+
+READING_NICE: Final = 10
+"""How far reading a policy stands back behind traffic, see nice(2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,7 +350,7 @@ class Supervisor:
         if not self._reload_wanted and not self._holder.changed():
             return
         self._reload_wanted = False
-        reloaded = asyncio.run(self._holder.reload())
+        reloaded = asyncio.run(_behind_traffic(self._holder.reload))
         self._waiting.read(reloaded)
         announce(reloaded, self._restart_needed(), self._write)
         if reloaded.snapshot.version != reloaded.before:
@@ -442,6 +446,13 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     secure_folder(options.confdir)
     _raise_limit()
     return Supervisor(options, holder, say).run()
+
+
+async def _behind_traffic(read: Callable[[], Awaitable[Reloaded]]) -> Reloaded:
+    """Read with less right to the processors than the gates have, which serve on meanwhile."""
+    executor = ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, READING_NICE))
+    asyncio.get_running_loop().set_default_executor(executor)  # on Linux a priority is a thread's, and ends with it
+    return await read()
 
 
 def _raise_limit() -> None:
