@@ -71,6 +71,7 @@ class GateProcess:
         self._succession: Final = Succession(self._gate, given.listeners, given.heirs, given.estate)
         self._leaving = False
         self._retired = False
+        self._inherits = False
         self._give_up_at = float("inf")
         self._next_tick = 0.0
         self._next_housekeeping = 0.0
@@ -80,7 +81,7 @@ class GateProcess:
         gate = self._gate
         self._listen_to_signals()
         self._watch(self._given.lifeline, self._orphaned)
-        self._watch(self._succession.descriptor, self._take_over, EPOLLIN | EPOLLEXCLUSIVE)
+        self._watch(self._succession.descriptor, self._inherit, EPOLLIN | EPOLLEXCLUSIVE)
         self._review.look()  # finds out when the policy changes next, before anybody waits for it
         if not self._given.waits:
             self._accept()
@@ -102,6 +103,8 @@ class GateProcess:
         """Do what isn't an event's doing, and find out when to come back for more."""
         gate = self._gate
         self._next_tick = gate.now + TICK
+        if self._inherits:
+            self._take_over()
         pause = self._review.look()
         if self._retired:
             pause = min(pause, self._succession.pass_on())
@@ -111,11 +114,16 @@ class GateProcess:
         # A signal may have asked for an earlier one meanwhile.
         self._next_tick = min(self._next_tick, gate.now + pause, self._next_housekeeping)
 
+    def _inherit(self) -> None:
+        """A retired gate passes something on. Not now: what is cut is closed, and a batch of events is under way."""
+        self._inherits = True
+        self._next_tick = 0.0
+
     def _take_over(self) -> None:
         """Go on with what a retired gate has begun, as far as this gate's policy has it."""
+        self._inherits = False
         for connection in self._succession.take():
             self._review.examine(connection)
-        self._next_tick = 0.0  # there may be records to write
 
     def _accept(self) -> None:
         for listener in self._given.listeners:
