@@ -2,6 +2,8 @@
 
 from tokgate.proxy.addon import Tokgate
 from tokgate.proxy.desk import Desk
+from tokgate.proxy.scraping import Scraping
 
 tokgate = Tokgate()
-addons = [tokgate, Desk(tokgate)]
+desk = Desk(tokgate)
+addons = [tokgate, desk, Scraping(tokgate, desk)]

@@ -38,8 +38,10 @@ def test_the_share_is_never_rounded_up(seen: dict[str, int], percent: str) -> No
 def test_all_and_nothing_are_said_plainly() -> None:
     """No zero shares, no empty lists."""
     assert (
-        Share({"sni": 2}).sentences()[0] == "All 2 connections and requests showed a name, by which they were judged."
+        Share({"sni": 2}).sentences()[0]
+        == "All of 2 connections and requests showed a name, by which they were judged."
     )
+    assert Share({"none": 1}).sentences()[0].startswith("Of 1 connection or request 0 % showed")
     assert Share({}).sentences() == ("Nothing passed or was refused.", NOT_COUNTED)
 
 

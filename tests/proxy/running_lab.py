@@ -42,11 +42,15 @@ class Running:
     """`tokgate run` on loopback, and an origin that echoes."""
 
     def __init__(
-        self, folder: Path, workers: int = 2, mode: Sequence[str] = ("--mode", "gate:explicit@127.0.0.1:0")
+        self,
+        folder: Path,
+        workers: int = 2,
+        mode: Sequence[str] = ("--mode", "gate:explicit@127.0.0.1:0"),
+        log: Path | None = None,
     ) -> None:
         self.policies = folder / "policies"
         self.policies.mkdir()
-        self.log = folder / "block.ndjson"
+        self.log = folder / "block.ndjson" if log is None else log
         self.confdir = folder / "keys"
         self.write(POLICY)
         self.narration = folder / "narration"

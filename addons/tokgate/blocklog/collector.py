@@ -3,20 +3,35 @@
 import select
 import signal
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from tokgate.blocklog.channel import receive
 from tokgate.blocklog.custody import Sealing
+from tokgate.blocklog.health import Health
 from tokgate.blocklog.stamp import Observer
 from tokgate.blocklog.writer import LogWriter
 
+REPORT_EVERY: Final = 1.0
+"""Seconds."""
 DEADLINE: Final = 5.0
 """Seconds at the end in which the disk may take what is left."""
 
 
-def collect(sock: socket.socket, path: Path, observer: Observer, lifeline: int, sealing: Sealing | None = None) -> int:
+def collect(
+    sock: socket.socket,
+    path: Path,
+    observer: Observer,
+    lifeline: int,
+    sealing: Sealing | None = None,
+    *,
+    report: Callable[[Health], None] = lambda health: None,
+) -> int:
     """Write until all senders have closed, or `lifeline` has ended; the exit code. SIGHUP reopens the file.
+
+    `report` is told about once a second how the log fares.
 
     Raises:
         LogLocked: another process writes this file.
@@ -31,7 +46,11 @@ def collect(sock: socket.socket, path: Path, observer: Observer, lifeline: int, 
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     poller.register(lifeline, select.POLLIN)
+    next_report = 0.0
     while True:
+        if time.monotonic() >= next_report:
+            report(writer.health())
+            next_report = time.monotonic() + REPORT_EVERY
         poller.poll(1000)
         ended, orphaned = _take(sock, writer), bool(select.select([lifeline], [], [], 0)[0])
         if ended or orphaned:

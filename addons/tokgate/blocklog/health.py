@@ -33,6 +33,8 @@ class Health:
     path: Path
     written: int
     dropped: int
+    gap: int
+    """Dropped, and not told of in the log yet."""
     errors: int
     queued: int
     rotations: int

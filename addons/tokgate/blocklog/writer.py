@@ -138,6 +138,7 @@ class LogWriter:
             path=self.path,
             written=self._appender.written,
             dropped=self._dropped,
+            gap=0 if (drops := self._drops) is None else drops.count,
             errors=self._errors,
             queued=self._queue.qsize() + self._appender.pending,
             rotations=self._appender.rotations,

@@ -11,7 +11,7 @@ from pathlib import Path
 from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.policies import add_policies_option
-from tokgate.gate.endpoints import Endpoint, endpoints, is_gate_mode
+from tokgate.gate.endpoints import Endpoint, endpoints, is_gate_mode, scrapers_endpoint
 from tokgate.gate.overview import say
 from tokgate.proxy.keys import DEFAULT_CONFDIR
 
@@ -69,6 +69,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="how long open connections may go on after SIGTERM (default: 30)",
     )
     parser.add_argument(
+        "--metrics",
+        metavar="[HOST:]PORT",
+        type=_scrapers,
+        help="serve /metrics (Prometheus) and /healthz there; without HOST on loopback",
+    )
+    parser.add_argument(
         "--implementer", metavar="URI", default="", help="who runs this filter, named on the block page"
     )
     parser.add_argument(
@@ -112,6 +118,7 @@ def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...], gate: tuple
         drain=args.drain,
         implementer=args.implementer,
         name_servers=tuple(map(str, args.name_server)),
+        metrics=args.metrics,
         gate=gate,
         mark=args.mark,
     )
@@ -131,8 +138,16 @@ def _supervise(args: argparse.Namespace, places: tuple[Endpoint, ...]) -> int:
         drain=args.drain,
         implementer=args.implementer,
         mark=args.mark,
+        metrics=args.metrics,
     )
     return supervise(options, say)
+
+
+def _scrapers(text: str) -> tuple[str, int]:
+    try:
+        return scrapers_endpoint(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _port(text: str) -> int:

@@ -54,6 +54,10 @@ class Counters:
         """Count a decision about one connection or request."""
         self.cells[self.slot(network, visibility, verdict)] += 1
 
+    def put(self, key: str, number: int) -> None:
+        """Take over what is counted elsewhere, for who adds up all processes that there ever were."""
+        self.cells[self.tally.slot(key)] = number
+
     @property
     def decisions(self) -> Counter[Kind]:
         """All decisions."""
@@ -66,7 +70,7 @@ class Counters:
 
     @loops.setter
     def loops(self, number: int) -> None:
-        self.cells[self.tally.slot(LOOP)] = number
+        self.put(LOOP, number)
 
     @property
     def timeouts(self) -> int:
@@ -75,7 +79,7 @@ class Counters:
 
     @timeouts.setter
     def timeouts(self, number: int) -> None:
-        self.cells[self.tally.slot(TIMEOUT)] = number
+        self.put(TIMEOUT, number)
 
     @property
     def cuts(self) -> int:

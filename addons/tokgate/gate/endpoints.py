@@ -1,6 +1,7 @@
 """Where gates listen, and how clients come there: `gate`, `gate:tproxy@8443`, `gate:explicit@127.0.0.1:8080`."""
 
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -42,6 +43,19 @@ def endpoints(specs: Sequence[str], host: str | None = None, port: int | None = 
     if len(places) < sum(bool(endpoint.port) for endpoint in found):
         raise ValueError("two modes want the same port: give each its own, as in gate@8443 gate:explicit@8080")
     return tuple(found)
+
+
+def scrapers_endpoint(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, `[ADDRESS]:PORT` or, on loopback, `PORT`. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def listen_for_scrapers(host: str, port: int) -> socket.socket:
+    """A socket on which metrics are asked for. Raises OSError."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def _endpoints(spec: str, host: str | None, port: int | None) -> Iterator[Endpoint]:

@@ -140,15 +140,13 @@ class GateProcess:
             return
 
     def _count_others(self) -> None:
-        """What is counted elsewhere goes into the tally as well, for who adds up all gates that there ever were."""
-        tally = self._enforcer.counters.tally
         for name, number in (
             (AT_LIMIT, self._gate.refused_at_limit),
             (HANDED_OVER, self._openers.handed_over),
             (NOT_HANDED_OVER, self._openers.failed),
             (RECORDS_DROPPED, self._sender.dropped),
         ):
-            tally.cells[tally.slot(name)] = number
+            self._enforcer.counters.put(name, number)
 
     def _report(self) -> dict[str, object]:
         """What the supervisor tells about this gate."""

@@ -127,6 +127,7 @@ class Tokgate:
         self.holder: PolicyHolder | None = None
         self.log: Log | None = None
         self.stop_reason = "asked to"
+        self.version = "unknown"
         self._now: Final = now
         self._patience: Final = patience
         self._worker: Final = worker
@@ -238,6 +239,7 @@ class Tokgate:
         except PolicyError as error:
             raise PolicyRefused(f"there is no valid policy to start with:\n{error}") from None
         observer = this_observer(self._worker)
+        self.version = observer.version
         self._log_kept = self.holder.snapshot.settings.log
         self.log = self._log_for(log, observer, sealing_of(self._log_kept))
         try:

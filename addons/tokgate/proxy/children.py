@@ -14,6 +14,7 @@ class Role(StrEnum):
     GATE = "gate"
     OPENER = "opener"
     COLLECTOR = "collector"
+    METRICS = "metrics"
 
 
 @dataclass(slots=True)
@@ -38,13 +39,12 @@ class Child:
         reported = {
             Role.GATE: self.version,
             Role.OPENER: self.report.get("version", self.version),
-            Role.COLLECTOR: None,
         }
         return Worker(
             name=self.name,
             pid=self.pid,
             seconds=time.monotonic() - self.started,
-            version=reported[self.role],
+            version=reported.get(self.role),
             retired=self.retired,
             report=self.report,
         )
@@ -52,7 +52,8 @@ class Child:
 
 @dataclass(slots=True)
 class Health:
-    """How often a slot's process has died lately, and when it may be started again."""
+    """How often a slot's process has died, lately and at all, and when it may be started again."""
 
     failures: int = 0
+    deaths: int = 0
     not_before: float = 0.0

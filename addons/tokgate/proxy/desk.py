@@ -16,6 +16,7 @@ from mitmproxy import ctx
 from whenever import Instant
 
 from tokgate.config.reload import PolicyHolder, Reloaded
+from tokgate.gate.counters import RECORDS_DROPPED
 from tokgate.proxy.addon import Tokgate
 from tokgate.proxy.control import PATIENCE, Control, Request, answer_line, progress_line
 from tokgate.proxy.reloading import answer_of
@@ -56,6 +57,10 @@ class Desk:
         if self._control is not None:
             self._control.close(remove=True)
 
+    def state(self, holder: PolicyHolder) -> dict[str, Any]:
+        """How it goes."""
+        return state_of(holder, [self._worker(holder)], Instant.now(), self._tokgate.restart_needed())
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, ValueError):
             request = Request.read(await asyncio.wait_for(reader.readline(), PATIENCE))
@@ -63,7 +68,7 @@ class Desk:
             if request is None or holder is None:
                 return
             if request is Request.STATUS:
-                answer = state_of(holder, [self._worker(holder)], Instant.now(), self._tokgate.restart_needed())
+                answer = self.state(holder)
             else:
                 writer.write(progress_line("reading the policy"))
                 reloaded = await holder.reload()
@@ -114,7 +119,9 @@ class Reporter:
             await asyncio.sleep(EVERY)
 
     def _report(self) -> None:
-        report = json.dumps(report_of(self._tokgate) | {"pid": os.getpid()}).encode()
+        told = report_of(self._tokgate) | {"pid": os.getpid()}
+        self._tokgate.counters.put(RECORDS_DROPPED, told["records_dropped"])
+        report = json.dumps(told).encode()
         with contextlib.suppress(OSError):
             self._socket.send(report, socket.MSG_DONTWAIT)
 

@@ -33,6 +33,7 @@ from tokgate.proxy.certificates import NarrowCertificates
 from tokgate.proxy.desk import Desk
 from tokgate.proxy.keys import DEFAULT_CONFDIR, secure_folder
 from tokgate.proxy.local_gate import LocalGate
+from tokgate.proxy.scraping import Scraping
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class RunOptions:
     """Where to count, for a supervisor to read."""
     until: int | None = None
     """A descriptor; when it ends, the proxy drains as after SIGTERM."""
+    metrics: tuple[str, int] | None = None
+    """Host and port where metrics can be had."""
     gate: tuple[Endpoint, ...] = ()
     """Where a gate in this process listens; then `gate` is among the modes."""
     limits: Limits | None = None
@@ -149,6 +152,8 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
         gate = LocalGate(tokgate, options.gate, say, limits=options.limits, mark=options.mark)
     desk = options.desk_for(tokgate, lambda: 0 if gate is None else gate.open_connections)
     master.addons.add(core.Core(), servers, tokgate, desk)
+    if isinstance(desk, Desk):
+        master.addons.add(Scraping(tokgate, desk, say))
     if not options.gate:
         master.addons.add(Announcer(tokgate, servers, say))
     if any(_type(mode) not in ("regular", "transparent") for mode in options.modes):
@@ -190,6 +195,9 @@ def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
         tokgate_log=str(options.log),
         tokgate_implementer=options.implementer,
     )
+    if options.metrics is not None:
+        host, port = options.metrics
+        master.options.update(tokgate_metrics=f"[{host}]:{port}")
 
 
 def _end_on_request(drain: Drain, until: int | None) -> None:

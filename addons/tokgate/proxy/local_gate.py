@@ -12,6 +12,7 @@ from whenever import Instant
 
 from tokgate.gate.admission import Arrival
 from tokgate.gate.connection import Connection
+from tokgate.gate.counters import AT_LIMIT
 from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Gate, Limits
 from tokgate.gate.handover import Handover
@@ -132,3 +133,4 @@ class LocalGate:
         while True:
             await asyncio.sleep(TICK)
             self._serve()  # deadlines pass without any event
+            gate.enforcer.counters.put(AT_LIMIT, gate.refused_at_limit)

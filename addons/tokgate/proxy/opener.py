@@ -67,6 +67,7 @@ class ForwardedLog:
             path=self.path,
             written=self._sender.sent,
             dropped=self._sender.dropped,
+            gap=0,
             errors=0,
             queued=0,
             rotations=0,

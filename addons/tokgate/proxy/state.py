@@ -71,7 +71,7 @@ def _trouble(report: dict[str, Any]) -> bool:
 def _bans(snapshot: Snapshot, now: Instant) -> list[dict[str, Any]]:
     bans = []
     for track in snapshot.tracks:
-        standing = track.schedule.standing(now)
+        standing, ends = track.schedule.standing(now), track.schedule.ends
         bans.append(
             {
                 "ban": track.ban.name,
@@ -80,6 +80,8 @@ def _bans(snapshot: Snapshot, now: Instant) -> list[dict[str, Any]]:
                 "phase": standing.phase and standing.phase.value,
                 "idle": standing.idle and standing.idle.value,
                 "overdue": standing.overdue,
+                "next": None if standing.span.end == Instant.MAX else str(standing.span.end),
+                "ends": None if ends is None or (ends <= now and not standing.overdue) else str(ends),
             }
         )
     return bans

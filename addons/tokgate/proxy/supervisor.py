@@ -27,6 +27,7 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.blocklog import channel, lifecycle
+from tokgate.blocklog import health as log_health
 from tokgate.blocklog.collector import collect
 from tokgate.blocklog.custody import sealing_of
 from tokgate.blocklog.document import Record
@@ -36,12 +37,13 @@ from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_poli
 from tokgate.gate import handover, phases
 from tokgate.gate.counters import decisions_in
 from tokgate.gate.coverage import CoverageTeller
-from tokgate.gate.endpoints import Endpoint
+from tokgate.gate.endpoints import Endpoint, listen_for_scrapers
 from tokgate.gate.gate import Limits
 from tokgate.gate.overview import dialled, overview
 from tokgate.gate.process import GO, RETIRE, GateProcess, Inheritance
 from tokgate.gate.sockets import Entry, Listener, listen
 from tokgate.gate.tally import Tally
+from tokgate.proxy import vitals
 from tokgate.proxy.census import Census
 from tokgate.proxy.children import Child, Health, Role
 from tokgate.proxy.control import Control, Request
@@ -83,6 +85,8 @@ class SuperviseOptions:
     implementer: str = ""
     mark: int | None = None
     limits: Limits = field(default_factory=Limits)
+    metrics: tuple[str, int] | None = None
+    """Host and port where metrics can be had."""
 
 
 class Supervisor:
@@ -103,6 +107,11 @@ class Supervisor:
         self._reports_in, self._reports_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lifeline_out, self._lifeline_in = os.pipe2(os.O_CLOEXEC)
         self._sender: Final = channel.RecordSender(self._records_in, self._observer)
+        self._asking, self._asked = vitals.channel()
+        self._metrics: socket.socket | None = None
+        self._started: Final = Instant.now()
+        self._reloads: Final = vitals.Reloads()
+        holder.subscribe(self._reloads.note)
         self._census: Final = Census()
         self._coverage: Final = CoverageTeller(Instant.now())
         self._ledger: Final = Ledger(options.log, self._write, Courier(reaps=False))
@@ -123,9 +132,11 @@ class Supervisor:
             return 3
         wake = self._listen_to_signals()
         control = self._control.open()
-        woken_by: list[Any] = [wake, self._reports_out, *(() if control is None else (control,))]
+        woken_by: list[Any] = [wake, self._reports_out, self._asked, *(() if control is None else (control,))]
         settle()
         self._start(Role.COLLECTOR, 0)
+        if self._metrics is not None:
+            self._start(Role.METRICS, 0)
         for slot in range(self._options.openers):
             self._start(Role.OPENER, slot)
         for slot in range(self._options.workers):
@@ -138,6 +149,7 @@ class Supervisor:
             self._take_signals(wake)
             self._take_reports()
             self._take_calls()
+            self._asked.answer(self._vitals)
             self._reap()
             self._restart_missing()
             self._follow_phases()
@@ -152,6 +164,8 @@ class Supervisor:
 
     def _listen(self) -> None:
         """Open the listeners. All gates share each: while one is being replaced, the others take its clients."""
+        if self._options.metrics is not None:
+            self._metrics = listen_for_scrapers(*self._options.metrics)
         for endpoint in self._options.endpoints:
             try:
                 self._listeners.append(listen(endpoint.host, endpoint.port, endpoint.entry))
@@ -195,7 +209,11 @@ class Supervisor:
         if role is Role.COLLECTOR:
             self._records_in.close()
             sealing = sealing_of(self._holder.snapshot.settings.log)
-            return collect(self._records_out, self._options.log, this_observer(), self._lifeline_out, sealing)
+            log, observer = self._options.log, this_observer()
+            return collect(self._records_out, log, observer, self._lifeline_out, sealing, report=self._report_on_log)
+        if role is Role.METRICS:
+            self._records_in.close()
+            return self._serve_metrics()
         if role is Role.OPENER:
             self._exec_opener(slot, tally)
         GateProcess(self._inheritance(observer, tally, waits)).run()
@@ -247,7 +265,27 @@ class Supervisor:
         }
         os.execv(sys.executable, [sys.executable, "-m", "tokgate.proxy.opener", json.dumps(given)])
 
+    def _report_on_log(self, health: log_health.Health) -> None:
+        """In the collector: tell the supervisor."""
+        said = {
+            "pid": os.getpid(),
+            "log": vitals.log_vitals(health),
+            "log_error": None if health.ok else health.last_error,
+        }
+        with contextlib.suppress(OSError):
+            self._reports_in.send(json.dumps(said).encode(), socket.MSG_DONTWAIT)
+
+    def _serve_metrics(self) -> int:
+        """In the process for metrics: serve until the supervisor has gone."""
+        from tokgate.proxy.exposition import serve_until  # nobody else needs its libraries
+
+        if self._metrics is None:
+            raise RuntimeError("nobody asked for metrics")
+        return serve_until(self._metrics, self._asking.ask, self._lifeline_out)
+
     def _announce(self) -> None:
+        if self._metrics is not None:
+            self._say(f"metrics: http://{dialled(*self._metrics.getsockname()[:2])}/metrics")
         proxy = None
         for listener in self._listeners:
             where = dialled(*listener.socket.getsockname()[:2])
@@ -298,6 +336,7 @@ class Supervisor:
                 continue
             lived = time.monotonic() - child.started
             health = self._health.setdefault((child.role, child.slot), Health())
+            health.deaths += 1
             health.failures = 1 if lived > STEADY else health.failures + 1
             delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (health.failures - 1))
             health.not_before = time.monotonic() + delay
@@ -310,6 +349,7 @@ class Supervisor:
     def _restart_missing(self) -> None:
         running = {(child.role, child.slot) for child in self._children.values() if not child.retired}
         wanted = [(Role.COLLECTOR, 0)]
+        wanted += [(Role.METRICS, 0)] if self._metrics is not None else []
         wanted += [(Role.OPENER, slot) for slot in range(self._options.openers)]
         wanted += [(Role.GATE, slot) for slot in range(self._options.workers)]
         for role, slot in wanted:
@@ -340,6 +380,20 @@ class Supervisor:
                     self._tell(signal.SIGHUP, Role.OPENER)
                 case None:
                     caller.close()
+
+    def _vitals(self) -> vitals.Vitals:
+        logs = [child.report.get("log") for child in self._children.values() if child.role is Role.COLLECTOR]
+        workers = (child.as_worker() for child in self._children.values())
+        return vitals.vitals(
+            state_of(self._holder, workers, Instant.now(), self._restart_needed()),
+            version=self._observer.version,
+            started=self._started,
+            counts=self._census.total(),
+            log=next(iter(logs), None),
+            reloads=self._reloads,
+            confdir=self._options.confdir,
+            restarts={f"{role.value}-{slot}": each.deaths for (role, slot), each in self._health.items()},
+        )
 
     def _restart_needed(self) -> tuple[str, ...]:
         return restart_needed(self._log_kept, self._holder.snapshot.settings.log)
@@ -408,7 +462,7 @@ class Supervisor:
         """Ask everyone to drain, wait, then insist; the collector ends last, when nobody sends any more."""
         self._say(f"{reason}: draining for at most {self._options.drain:g} s")
         _close(self._listeners)
-        self._tell(signal.SIGTERM, Role.GATE, Role.OPENER)
+        self._tell(signal.SIGTERM, Role.GATE, Role.OPENER, Role.METRICS)
         give_up = time.monotonic() + self._options.drain + 1.0
         carriers = self._carriers()
         while carriers and time.monotonic() < give_up and not self._signals:
@@ -433,7 +487,7 @@ class Supervisor:
         return 0
 
     def _carriers(self) -> Sequence[Child]:
-        return [child for child in self._children.values() if child.role is not Role.COLLECTOR]
+        return [child for child in self._children.values() if child.role in (Role.GATE, Role.OPENER)]
 
 
 def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:

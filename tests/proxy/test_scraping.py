@@ -1,0 +1,144 @@
+"""Metrics and health of running tokgates: with gates, in one process, and with mitmproxy alone."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from running_lab import POLICY, ROOT, Running, until
+
+from tokgate.proxy.control import Request, ask
+
+WRONG = POLICY | {"bans": {"ban": {"title": "no services"}}}
+CARRIERS = {
+    "gates": ("--mode", "gate:explicit@127.0.0.1:0"),
+    "single": ("--mode", "gate:explicit@127.0.0.1:0", "--single"),
+    "mitmproxy": ("--mode", "regular@127.0.0.1:0"),
+}
+
+
+class Scraped(Running):
+    """One with metrics at a free port."""
+
+    def __init__(self, folder: Path, carrier: str, log: Path | None = None) -> None:
+        super().__init__(folder, 1, (*CARRIERS[carrier], "--metrics", "0"), log)
+        self.base = until("it says where", self._told)[1]
+
+    def _told(self) -> re.Match[str] | None:
+        return re.search(r"metrics: (http://127\.0\.0\.1:[0-9]+)/metrics", self.narrated())
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body; 0 where nobody answers."""
+        try:
+            with urllib.request.urlopen(self.base + path, timeout=10) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """One value."""
+        status, body = self.get("/metrics")
+        if status != 200:
+            return None
+        for family in text_string_to_metric_families(body.decode()):
+            for sample in family.samples:
+                if sample.name == f"tokgate_{name}" and sample.labels == labels:
+                    return float(sample.value)
+        return None
+
+    def problems(self) -> list[str]:
+        """What health says."""
+        status, body = self.get("/healthz")
+        found: list[str] = json.loads(body)["problems"] if body else ["nobody answers"]
+        assert not body or (status == 200) == (not found)
+        return found
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Scraped]]:
+    """Starts one, and ends it with the test."""
+    running: list[Scraped] = []
+
+    def begin(carrier: str, log: Path | None = None) -> Scraped:
+        running.append(Scraped(tmp_path, carrier, log))
+        return running[0]
+
+    yield begin
+    for each in running:
+        each.close()
+        assert "Traceback" not in each.narrated()
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_metrics_and_health(start: Callable[..., Scraped], carrier: str) -> None:
+    """Green once it runs; red with the reason while the newest edit is wrong; green again after it is mended."""
+    running = start(carrier)
+    until("it is well", lambda: running.problems() == [])
+    until("a banned name is refused", running.refuses)
+    assert running.metric("healthy") == 1
+    assert running.metric("ban_phase", ban="ban", zone="UTC", phase="block") == 1
+    until("records were written", lambda: (running.metric("log_records_written_total") or 0) >= 2)
+    counted = running.metric("decisions_total", network="here", visibility="decrypted", verdict="block")
+    assert (counted or 0) >= 1
+    role = "gate" if carrier == "gates" else "proxy"
+    assert running.metric("workers", role=role, state="serving") == 1
+    authority = str(running.confdir / "mitmproxy-ca.pem")
+    assert (running.metric("certificate_seconds_until_expiry", file=authority) or 0) > 86400
+
+    running.write(WRONG)
+    until("health is red", running.problems)
+    assert "the newest policy is not in force" in running.problems()[0]
+    assert running.metric("policy_newest_in_force") == 0
+    assert (running.metric("policy_reloads_total", result="failure") or 0) >= 1
+    running.write(POLICY | {"bans": {}})
+    until("it is well again", lambda: running.problems() == [])
+    assert running.metric("ban_phase", ban="ban", zone="UTC", phase="block") is None
+    assert (running.metric("policy_reloads_total", result="success") or 0) >= 1
+
+
+@pytest.mark.parametrize("carrier", ["gates", "single"])
+def test_a_full_disk_is_red(start: Callable[..., Scraped], carrier: str) -> None:
+    """Health says what fails; bans are enforced all the same."""
+    running = start(carrier, Path("/dev/full"))
+    until("health is red", lambda: any("No space left on device" in each for each in running.problems()))
+    assert running.metric("log_writable") == 0
+    assert running.metric("healthy") == 0
+    assert until("a banned name is refused", running.refuses)
+
+
+def test_whoever_dies_the_counts_go_on(start: Callable[..., Scraped]) -> None:
+    """The process for metrics is replaced at its port; so are the others, and each death is counted."""
+    running = start("gates")
+    until("it is well", lambda: running.problems() == [])
+    state = ask(running.confdir, Request.STATUS)
+    assert state is not None
+    names = {worker["name"]: worker["pid"] for worker in state["workers"]}
+    for role in ("metrics", "gate", "collector"):
+        os.kill(names[f"{role}-0"], signal.SIGKILL)
+        until(f"the death of {role} is counted", lambda role=role: running.metric("restarts_total", role=role) == 1)
+    until("all is well", lambda: running.problems() == [])
+
+
+def test_a_port_that_is_taken_is_said_at_once(start: Callable[..., Scraped], tmp_path: Path) -> None:
+    """Exit code 3, in every mode."""
+    taken = start("gates").base.rpartition(":")[2]
+    files = ("--policies", "policies", "--log", "other.ndjson", "--confdir", "others", "--metrics", taken)
+    for mode in CARRIERS.values():
+        command = [sys.executable, "-m", "tokgate.cli", "run", *mode, *files]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "addons")}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 3, done.stderr
+        assert "in use" in done.stderr
