@@ -7,6 +7,7 @@ from whenever import Instant, PlainDateTime
 
 from tokgate.policy.bans import Ban, Exemption, Settings
 from tokgate.policy.networks import Network
+from tokgate.policy.schedule import Duration
 from tokgate.policy.services import NamePattern, PatternKind, Service
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 from tokgate.policy.stores import StoreListing
@@ -22,6 +23,11 @@ def at(text: str) -> Instant:
 def wall(text: str) -> PlainDateTime:
     """A wall time from ISO 8601 text."""
     return PlainDateTime.parse_iso(text)
+
+
+def duration(text: str) -> Duration:
+    """A duration from ISO 8601 text."""
+    return Duration.parse_iso(text)
 
 
 def service(name: str, *patterns: str, addresses: tuple[str, ...] = (), stores: tuple[str, ...] = ()) -> Service:

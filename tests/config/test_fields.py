@@ -104,6 +104,19 @@ def test_durations_as_typed(written: str, minutes: int) -> None:
     assert add_duration(start, fields.lasting(written), "Europe/Brussels") == start.add(minutes=minutes)
 
 
+@pytest.mark.parametrize("written", ["PT1M", "PT60S", "PT8H", "P1D", "P1DT12H", "P30D", "PT720H"])
+def test_continuing(written: str) -> None:
+    """From a minute to 30 days."""
+    assert fields.continuing(written).strict_eq(fields.duration(written))
+
+
+@pytest.mark.parametrize("written", ["PT59S", "P31D", "P1M", "P1Y", "PT720H1S", "P9999999Y", "8h", "-PT8H", "PT0S"])
+def test_not_continuing(written: str) -> None:
+    """Shorter would show the page at every turn, longer would outlast what it said."""
+    with pytest.raises(PydanticCustomError):
+        fields.continuing(written)
+
+
 @pytest.mark.parametrize(
     "written", ["", "2", "h", "2H", "2 h", "1m2h", "2h 30", "0m", "-2h", "1.5h", "P", "2w", "99999999h"]
 )

@@ -63,6 +63,8 @@ def test_ban(every_key: Policy) -> None:
     assert ban.expires == Instant.from_utc(2023, 9, 10)
     assert (ban.action, ban.response, ban.on_expiry) == (Action.BLOCK, Response.PAGE, OnExpiry.HOLD)
     assert ban.inspect_stores
+    assert ban.continue_for.strict_eq(ItemizedDelta(hours=4))
+    assert every_key.bans["by-duration"].continue_for.strict_eq(ItemizedDelta(hours=8))
     workdays = frozenset(Weekday) - {Weekday.SATURDAY, Weekday.SUNDAY}
     night = frozenset({Weekday.SATURDAY, Weekday.SUNDAY, Weekday.MONDAY, Weekday.WEDNESDAY})
     assert ban.windows == (

@@ -12,9 +12,10 @@ import pytest
 import builders
 from tokgate.policy.decision import Reason
 from tokgate.proxy.languages import Format, choose_format, choose_language
-from tokgate.proxy.notice import Notice
+from tokgate.proxy.notice import Notice, Warned
 from tokgate.proxy.page import compose, href_of, link_target, local_moment
 from tokgate.proxy.strings import STRINGS
+from tokgate.proxy.warning_strings import WARNING_STRINGS
 
 NOTICE = Notice(
     asked="www.clips.example.org",
@@ -33,6 +34,19 @@ NOTICE = Notice(
     zone="Europe/Brussels",
     event="018c0ffe-0000-7000-8000-000000000001",
     implementer="https://example.org/filter",
+)
+WARNING = replace(
+    NOTICE,
+    reason=Reason.BAN_WARN,
+    warning=Warned(
+        blocks_from=builders.at("2023-03-31T22:00:00Z"),
+        lasting=builders.duration("P1DT12H"),
+        until=builders.at("2023-03-17T08:30:00Z"),
+        shortened=False,
+        path="/.tokgate/continue",
+        token="1679000000-abc",
+        target="/@someone?a=b&c=%22",
+    ),
 )
 HOSTILE = "</style><script>alert(1)</script>\"'&<b>\x00\r\nSet-Cookie: a=b"
 
@@ -170,14 +184,18 @@ def test_json_is_a_problem_document() -> None:
     assert (facts["status"], facts["type"], facts["ban"], facts["until"]) == (403, "about:blank", None, None)
 
 
+@pytest.mark.parametrize("warns", [False, True])
 @pytest.mark.parametrize("language", STRINGS)
-def test_hostile_texts_stay_texts(language: str) -> None:
+def test_hostile_texts_stay_texts(language: str, warns: bool) -> None:
     """Markup in a name, a ban or a contact is shown, not obeyed; headers stay one line each."""
     ban = builders.ban(
         name=HOSTILE, title=HOSTILE, authority=HOSTILE, basis=HOSTILE, reference=HOSTILE, contact=HOSTILE
     )
-    notice = replace(NOTICE, asked=HOSTILE, service=HOSTILE, ban=ban, implementer=HOSTILE)
-    harmless = Reading(compose(NOTICE, accept="text/html", accept_language=language).body.decode())
+    honest = WARNING if warns else NOTICE
+    notice = replace(honest, asked=HOSTILE, service=HOSTILE, ban=ban, implementer=HOSTILE)
+    if notice.warning is not None:
+        notice = replace(notice, warning=replace(notice.warning, token=HOSTILE, target=HOSTILE))
+    harmless = Reading(compose(honest, accept="text/html", accept_language=language).body.decode())
 
     answer = compose(notice, accept="text/html", accept_language=language)
     found = Reading(answer.body.decode())
@@ -187,7 +205,7 @@ def test_hostile_texts_stay_texts(language: str) -> None:
     for value in answer.headers.values():
         assert value.isascii()
         assert value.isprintable()
-    assert answer.headers["Link"].count("<") == answer.headers["Link"].count(">") == 1
+    assert warns or answer.headers["Link"].count("<") == answer.headers["Link"].count(">") == 1
     json.loads(compose(notice, accept="application/json", accept_language=language).body)
 
 
@@ -242,3 +260,90 @@ def test_languages_have_the_same_words() -> None:
     for words in STRINGS.values():
         assert len(words.months) == 12
         assert words.without_ban.keys() == STRINGS["en"].without_ban.keys()
+
+
+WARNED = {
+    "en": (
+        "Before you continue to Clips",
+        "1 day, 12 hours: until 17 March 2023, 09:30 (Europe/Brussels)",
+        "1 April 2023, 00:00",
+    ),
+    "fr": (
+        "Avant de continuer vers Clips",
+        "1 jour, 12 heures : jusqu’au 17 mars 2023 à 09:30 (Europe/Brussels)",
+        "1er avril 2023",
+    ),
+    "nl": (
+        "Voordat u doorgaat naar Clips",
+        "1 dag, 12 uur niet meer: tot 17 maart 2023 om 09:30",
+        "1 april 2023 om 00:00",
+    ),
+    "de": (
+        "Bevor Sie Clips öffnen",
+        "1 Tag, 12 Stunden lang, bis 17. März 2023, 09:30 Uhr",
+        "1. April 2023, 00:00 Uhr",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", STRINGS)
+def test_a_warning_says_what_continuing_means(language: str) -> None:
+    """The reason, from when it blocks, for how long continuing holds, and one button that sends its token."""
+    answer = compose(WARNING, accept="text/html", accept_language=language)
+    page = answer.body.decode()
+    found = Reading(page)
+
+    for text in (*WARNED[language], "The Council", "Circular 716", "desk@example.org", NOTICE.event):
+        assert text in found.text
+    assert "451" not in page
+    assert [tag for tag in found.tags if tag in ("form", "input", "button")] == ["form", "input", "input", "button"]
+    assert set(WARNING_STRINGS[language].units) == set(WARNING_STRINGS["en"].units)
+    for attribute in (
+        ("method", "post"),
+        ("action", "/.tokgate/continue"),
+        ("value", "1679000000-abc"),
+        ("value", "/@someone?a=b&c=%22"),
+        ("lang", language),
+    ):
+        assert attribute in found.attributes
+
+
+@pytest.mark.parametrize("language", STRINGS)
+def test_a_warning_cut_short_names_its_end_only(language: str) -> None:
+    """Where the ban blocks before continuing would end, no length is promised; a ban that only warns has no start."""
+    assert WARNING.warning is not None
+    notice = replace(WARNING, warning=replace(WARNING.warning, shortened=True))
+    page = compose(notice, accept="text/html", accept_language=language).body.decode()
+    assert "12" not in page.partition("<form")[0].partition("</dl>")[2]
+    assert "09:30" in page
+
+    only = replace(WARNING, warning=replace(WARNING.warning, blocks_from=None))
+    assert (
+        WARNING_STRINGS[language].blocked_from not in compose(only, accept=None, accept_language=language).body.decode()
+    )
+
+
+def test_a_warning_is_neither_a_legal_refusal_nor_a_success() -> None:
+    """403, never stored, without `blocked-by`; the form may be sent, and says from where; no script, no frame."""
+    answer = compose(WARNING, accept="text/html", accept_language=None)
+
+    assert answer.status == 403
+    assert "Link" not in answer.headers
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Referrer-Policy"] == "same-origin"
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+    assert (policy["default-src"], policy["frame-ancestors"], policy["base-uri"]) == ("'none'", "'none'", "'none'")
+    assert policy["form-action"].startswith("'self'")
+    assert "form-action 'none'" in compose(NOTICE, accept=None, accept_language=None).headers["Content-Security-Policy"]
+
+
+def test_a_warning_for_programs_has_no_token() -> None:
+    """JSON and text have the facts; continuing is for people."""
+    for accept in ("application/json", "text/plain"):
+        told = compose(WARNING, accept=accept, accept_language=None).body.decode()
+        assert "abc" not in told
+        assert "The Council" in told
+    facts = json.loads(compose(WARNING, accept="application/json", accept_language=None).body)
+    assert (facts["status"], facts["type"], facts["warning"]) == (403, "about:blank", True)
+    assert facts["blocks_from"] == "2023-03-31T22:00:00Z"
+    assert facts["blocked_by"] is None

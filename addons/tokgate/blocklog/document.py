@@ -24,6 +24,7 @@ class EventAction(StrEnum):
     CONNECT_REFUSED = "connect-refused"
     HTTP_REQUEST_BLOCKED = "http-request-blocked"
     HTTP_REQUEST_WARNED = "http-request-warned"
+    WARNING_CONTINUED = "warning-continued"
     DNS_QUERY_BLOCKED = "dns-query-blocked"
     CONNECTION_REFUSED = "connection-refused"
     CONNECTION_WARNED = "connection-warned"
@@ -55,6 +56,7 @@ TRAFFIC: Final = frozenset(
         EventAction.CONNECT_REFUSED,
         EventAction.HTTP_REQUEST_BLOCKED,
         EventAction.HTTP_REQUEST_WARNED,
+        EventAction.WARNING_CONTINUED,
         EventAction.DNS_QUERY_BLOCKED,
         EventAction.CONNECTION_REFUSED,
         EventAction.CONNECTION_WARNED,

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from tokgate.blocklog.document import EventAction, Record, clean, pruned
+from tokgate.blocklog.document import EventAction, Record, clean, pruned, timestamp
 from tokgate.blocklog.domains import domain_parts
 from tokgate.blocklog.observation import Endpoint, Observation, Stage
 from tokgate.policy.decide import Judgement
@@ -101,6 +101,8 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
                 "alpn": [clean(protocol, 64) for protocol in seen.tls.alpn[:MAX_NAMES]] if seen.tls else None,
                 "ja4": clean(seen.tls.ja4, 64) if seen.tls and seen.tls.ja4 else None,
                 "ech": seen.tls.ech if seen.tls else None,
+                "passed": seen.passed and seen.passed.value,
+                "continued_until": seen.continued_until and timestamp(seen.continued_until),
             },
         }
     )

@@ -29,6 +29,7 @@ def key_of(
     *,
     opened: bool = False,
     mismatch: bool = False,
+    passed: str | None = None,
 ) -> Key:
     """The key of an event: everything that reviewers group by is in it, so that a count stands for equal events.
 
@@ -48,6 +49,7 @@ def key_of(
         decision.exemption,
         opened,
         mismatch,
+        passed,
     )
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from whenever import Instant
+
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 
@@ -24,6 +26,17 @@ class Stage(StrEnum):
     """At a connection's first packet, by address alone."""
     LIVE = "live"
     """In the middle of a connection that was allowed when it began."""
+
+
+class Passed(StrEnum):
+    """Why what a ban warns of passed without the page that the ban asks for."""
+
+    CONTINUED = "continued"
+    """The client has continued past the page."""
+    NO_PAGE = "no-page"
+    """No page can be shown: its software rejects our certificate, is no browser, or speaks neither TLS nor HTTP."""
+    NO_NAVIGATION = "no-navigation"
+    """A request that no person waits for: a part of a page, a form, a program's call."""
 
 
 class Transport(StrEnum):
@@ -107,6 +120,10 @@ class Observation:
     dns: DnsSeen | None = None
     opened: bool = False
     """TLS was terminated here, so that a page could be shown."""
+    passed: Passed | None = None
+    """Under a ban that warns with a page: why it passed without."""
+    continued_until: Instant | None = None
+    """The client continues past the page: until when it isn't shown again."""
     connection: str | None = None
     """The same for all events of one connection."""
     carried: Carried | None = None

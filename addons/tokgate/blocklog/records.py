@@ -34,6 +34,7 @@ _ENDING: Final = {
     EventAction.CONNECTION_CUT: ("end", "denied"),
     EventAction.TLS_OPENED: ("info",),
     EventAction.HTTP_REQUEST_WARNED: ("info",),
+    EventAction.WARNING_CONTINUED: ("allowed",),
     EventAction.CONNECTION_WARNED: ("info",),
     EventAction.WOULD_BLOCK: ("allowed",),
     EventAction.EXEMPTION_USED: ("allowed",),
@@ -51,6 +52,8 @@ def action_of(decision: Decision, seen: Observation) -> EventAction | None:
         return EventAction.WOULD_BLOCK
     if seen.opened and seen.stage in (Stage.TLS, Stage.QUIC):
         return EventAction.TLS_OPENED
+    if decision.verdict is Verdict.WARN and seen.continued_until is not None:
+        return EventAction.WARNING_CONTINUED
     if decision.verdict is Verdict.WARN:
         return EventAction.HTTP_REQUEST_WARNED if seen.stage is Stage.HTTP else EventAction.CONNECTION_WARNED
     return REFUSED[seen.stage]
@@ -67,6 +70,8 @@ def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapsh
     message = sentence(
         action, clean(seen.client.ip), described(seen, judgement), decision, ban=terms.words, exemption=exemption
     )
+    if seen.continued_until is not None:
+        message += f" The page is not shown again until {wall_time(seen.continued_until, terms.zone)}."
     record = frame(
         stamp,
         action,
@@ -106,6 +111,7 @@ class Terms:
     exemption_reason: str | None = None
     exemption_until: Instant | None = None
     exemption_words: str | None = None
+    zone: str = "UTC"
 
     @property
     def reason(self) -> str | None:
@@ -154,10 +160,10 @@ def policy_terms(decision: Decision, snapshot: Snapshot) -> Terms:
     words = f"{by_whom(ban)}, {term(ban, ends, zone, overdue=decision.reason is Reason.BAN_OVERDUE)}"
     exemption = snapshot.policy.exemptions.get(decision.exemption) if decision.exemption is not None else None
     if exemption is None:
-        return Terms(ban, ends, words)
+        return Terms(ban, ends, words, zone=zone)
     until = track.exemptions[exemption.name].end if track is not None and exemption.name in track.exemptions else None
     said = f"{exemption.name} ({exemption.reason}" + (f", until {wall_time(until, zone)})" if until else ")")
-    return Terms(ban, ends, words, exemption.reason, until, said)
+    return Terms(ban, ends, words, exemption.reason, until, said, zone)
 
 
 def _track(decision: Decision, snapshot: Snapshot) -> Track | None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from tokgate.blocklog.document import ECS_VERSION, TRAFFIC, EventAction
-from tokgate.blocklog.observation import Stage, Transport, Visibility
+from tokgate.blocklog.observation import Passed, Stage, Transport, Visibility
 from tokgate.blocklog.records import REFUSED
 from tokgate.policy.bans import EchOuter, MissingSni, OnError, OnExpiry, UnknownClients
 from tokgate.policy.decision import Phase, Reason, Response, Signal, Verdict
@@ -139,6 +139,8 @@ _TOKGATE: Final = _closed(
         "alpn": TEXTS,
         "ja4": TEXT,
         "ech": FLAG,
+        "passed": _enum(Passed),
+        "continued_until": TIME,
         "repeats": _closed(
             {"count": POSITIVE, "first": TIME, "last": TIME, "of": UUID}, "count", "first", "last", "of"
         ),
@@ -297,7 +299,11 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.HTTP_REQUEST_BLOCKED,), {"http": {"response": {"status_code": ...}}, "url": ...}),
     ((_A.HTTP_REQUEST_WARNED,), {"http": {"request": ...}, "url": ...}),
     ((_A.DNS_QUERY_BLOCKED,), {"dns": {"question": {"name": ...}, "response_code": ...}}),
-    ((_A.HTTP_REQUEST_WARNED, _A.CONNECTION_WARNED), {"tokgate": {"verdict": "warn", "mode": "warn", "ban": ...}}),
+    ((_A.WARNING_CONTINUED,), {"http": {"request": ...}, "url": ..., "tokgate": {"continued_until": ...}}),
+    (
+        (_A.HTTP_REQUEST_WARNED, _A.WARNING_CONTINUED, _A.CONNECTION_WARNED),
+        {"tokgate": {"verdict": "warn", "mode": "warn", "ban": ...}},
+    ),
     ((_A.CONNECTION_CUT,), {"tokgate": {"stage": "live"}}),
     ((_A.WOULD_BLOCK,), {"tokgate": {"verdict": "monitor", "mode": "monitor", "ban": ...}}),
     ((_A.EXEMPTION_USED,), {"tokgate": {"verdict": "allow", "mode": "exempt", "exemption": ..., "ban": ...}}),

@@ -15,6 +15,7 @@ _DID: Final = {
     EventAction.CONNECT_REFUSED: "was refused a tunnel to {what}",
     EventAction.HTTP_REQUEST_BLOCKED: "was refused {what} over HTTP",
     EventAction.HTTP_REQUEST_WARNED: "was warned before {what}",
+    EventAction.WARNING_CONTINUED: "continues to {what} past the warning",
     EventAction.DNS_QUERY_BLOCKED: "was refused the address of {what}",
     EventAction.CONNECTION_REFUSED: "was refused a connection to {what}",
     EventAction.CONNECTION_WARNED: "reached {what} with a warning",

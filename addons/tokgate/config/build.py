@@ -136,6 +136,7 @@ def ban(entry: Entry[BanModel], model: BanModel) -> Ban:
         windows=tuple(window(each) for each in model.windows),
         action=model.action,
         response=model.response,
+        continue_for=model.continue_for,
         inspect_stores=model.inspect_stores,
         overrides=model.overrides,
         authority=model.authority,

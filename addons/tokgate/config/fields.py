@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 import holidays
 from pydantic_core import PydanticCustomError
-from whenever import Date, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
+from whenever import Date, Instant, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
 
 from tokgate.config.diagnostics import Code
 from tokgate.config.suggest import did_you_mean, listed, near
+from tokgate.policy.continuing import LONGEST
 from tokgate.policy.names import IPAddress, parse_address
 from tokgate.policy.prefixes import IPNetwork
-from tokgate.policy.schedule import Duration, Moment, holiday_calendar
+from tokgate.policy.schedule import Duration, Moment, add_duration, holiday_calendar
 
 DAYS: Final = {day.name[:3].lower(): day for day in Weekday}
 """`mon` to `sun`, in order."""
@@ -158,6 +159,18 @@ def duration(value: Any) -> Duration:
         raise wrong(Code.BAD_DURATION, f"`{written}` is negative: it must last some time")
     if parsed.sign() == 0:
         raise wrong(Code.BAD_DURATION, f"`{written}` lasts no time at all")
+    return parsed
+
+
+def continuing(value: Any) -> Duration:
+    """How long continuing past a warning holds: long enough to be of use, short enough that it is remembered why."""
+    parsed, start = duration(value), Instant.from_utc(2024, 1, 1)
+    try:
+        seconds = (add_duration(start, parsed, "UTC") - start).total("seconds")
+    except (ValueError, OverflowError):  # beyond the end of the calendar
+        seconds = float("inf")
+    if not 60 <= seconds <= LONGEST.total("seconds"):
+        raise wrong(Code.BAD_DURATION, f"`{value}` is out of range: from `PT1M` to `P30D`")
     return parsed
 
 

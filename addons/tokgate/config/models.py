@@ -17,6 +17,7 @@ from tokgate.config.values import (
     Client,
     ClientsShownChoice,
     Closing,
+    Continuing,
     Day,
     DayCount,
     Days,
@@ -54,6 +55,7 @@ from tokgate.config.values import (
     store_id,
 )
 from tokgate.policy.bans import (
+    CONTINUE_FOR,
     LONGEST_OVERRIDE,
     REMINDERS,
     Action,
@@ -289,7 +291,13 @@ class BanModel(_Model):
     response: ResponseChoice = Field(
         default=Response.REFUSE,
         description="`refuse`: the connection is refused, nothing is decrypted. `page`: this name only is decrypted, "
-        "to show a page (status 451).",
+        "to show a page: why it is refused (status 451), or, while the ban warns, a warning with a button to continue.",
+    )
+    continue_for: Continuing = Field(
+        default_factory=lambda: CONTINUE_FOR,
+        description="How long a client that continues past the page of a warning is not shown it again (ISO 8601, "
+        "`PT1M` to `P30D`). Default: `PT8H`.",
+        examples=["PT8H", "P1D"],
     )
     inspect_stores: Flag = Field(
         default=False,

@@ -76,6 +76,7 @@ Expiry = Annotated[Moment, PlainValidator(fields.expiry), _string(pattern=_DATE_
 Until = Annotated[Moment, PlainValidator(fields.until), _string(pattern=_DATE_PATTERN + _TIME_PATTERN)]
 Day = Annotated[Date, PlainValidator(fields.date), _string(pattern=_DATE_PATTERN + "$")]
 Lasting = Annotated[Duration, PlainValidator(fields.duration), _string(pattern="^[Pp]")]
+Continuing = Annotated[Duration, PlainValidator(fields.continuing), _string(pattern="^[Pp]")]
 Opening = Annotated[Time, PlainValidator(fields.clock), _string(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Closing = Annotated[Time, PlainValidator(fields.closing), _string(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
 DayCount = Annotated[
@@ -120,7 +121,7 @@ ResponseChoice = Annotated[
         Response.PAGE,
         meaning=(
             "The connection is refused; nothing is decrypted.",
-            "The banned name only is decrypted, to show a page that says why (status 451).",
+            "The banned name only is decrypted, to show a page: why (status 451), or a warning.",
         ),
     ),
 ]

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tokgate.blocklog.observation import Endpoint, Observation, Stage, TlsSeen, Visibility
+from tokgate.blocklog.observation import Endpoint, Observation, Passed, Stage, TlsSeen, Visibility
 from tokgate.gate.enforcer import Enforcer, Ruling
 from tokgate.gate.nameless import refusal
 from tokgate.policy.bans import EchOuter, MissingSni
+from tokgate.policy.continuing import warns_with_a_page
 from tokgate.policy.decide import Judgement, Sighting
 from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
 from tokgate.policy.names import parse_address
@@ -79,6 +80,15 @@ class Admission:
     stage: Stage
     shown: Shown
     names: tuple[Sighting, ...]
+    passed: Passed | None = None
+    """Under a ban that warns with a page: why it passes without."""
+
+    @property
+    def unopened(self) -> "Admission":
+        """The same where nobody can open anything: what is only warned of passes, all else is refused."""
+        if warns_with_a_page(self.ruling.decision):
+            return replace(self, passage=Passage.PASS, passed=Passed.NO_PAGE)
+        return replace(self, passage=Passage.REFUSE)
 
     @property
     def visibility(self) -> Visibility:
@@ -97,9 +107,13 @@ def admit_tls(
     enforcer: Enforcer, arrival: Arrival, hello: ClientHello, certificate_names: tuple[str, ...] = ()
 ) -> Admission:
     """Decide at a ClientHello."""
-    return _admit_tls(
-        enforcer, arrival, Shown(visibility=_visibility(hello), name=hello.name, certificate=certificate_names)
-    )
+    shown = Shown(visibility=_visibility(hello), name=hello.name, certificate=certificate_names)
+    admission = _admit_tls(enforcer, arrival, shown)
+    decision = admission.ruling.decision
+    if decision.ban is None or not warns_with_a_page(decision):
+        return admission
+    passed = enforcer.warned.passed(arrival.client.ip, decision.ban, admission.ruling.at, hello)
+    return admission if passed is None else replace(admission, passage=Passage.PASS, passed=passed)
 
 
 def _admit_tls(enforcer: Enforcer, arrival: Arrival, shown: Shown) -> Admission:
@@ -126,7 +140,8 @@ def admit_bytes(enforcer: Enforcer, arrival: Arrival) -> Admission:
     ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.ADDRESS, ""),))
     passage = Passage.REFUSE if ruling.blocks else Passage.PASS
     stage = Stage.ADDRESS if arrival.connect is None else Stage.CONNECT
-    return Admission(passage, ruling, stage, Shown(visibility=Visibility.ADDRESS), names)
+    passed = Passed.NO_PAGE if warns_with_a_page(ruling.decision) else None
+    return Admission(passage, ruling, stage, Shown(visibility=Visibility.ADDRESS), names, passed)
 
 
 def admit_again(enforcer: Enforcer, arrival: Arrival, shown: Shown) -> Admission:
@@ -153,10 +168,10 @@ def admit_by_fallback(enforcer: Enforcer, arrival: Arrival, hello: ClientHello |
 
 
 def passage_of(decision: Decision) -> Passage:
-    """How a decision about a TLS connection is carried out. A warning passes unopened, as yet."""
-    if decision.verdict is Verdict.BLOCK:
-        return Passage.OPEN if decision.response is Response.PAGE else Passage.REFUSE
-    return Passage.OPEN if decision.response is Response.INSPECT else Passage.PASS
+    """How a decision about a TLS connection is carried out, as far as the decision alone says it."""
+    if decision.response is Response.PAGE or decision.response is Response.INSPECT:
+        return Passage.OPEN
+    return Passage.REFUSE if decision.verdict is Verdict.BLOCK else Passage.PASS
 
 
 def observe(arrival: Arrival, admission: Admission, hello: ClientHello | None) -> Observation:
@@ -173,6 +188,7 @@ def observe(arrival: Arrival, admission: Admission, hello: ClientHello | None) -
         names=admission.names,
         tls=tls,
         opened=admission.passage is Passage.OPEN,
+        passed=admission.passed,
         connection=arrival.connection,
     )
 

@@ -18,6 +18,7 @@ from tokgate.blocklog.observation import Observation, Stage, Visibility
 from tokgate.blocklog.records import repeats_record, traffic_record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
 from tokgate.gate.counters import Counters
+from tokgate.gate.warned import WarnedClients
 from tokgate.policy import decide as core
 from tokgate.policy.bans import OnError
 from tokgate.policy.decide import Judgement, Sighting
@@ -87,8 +88,10 @@ class Enforcer:
         counters: Counters | None = None,
         now: Callable[[], Instant] = Instant.now,
         monotonic: Callable[[], float] = time.monotonic,
+        warned: WarnedClients | None = None,
     ) -> None:
         """`now` is the wall clock: bans begin and end by it, however it jumps. Repeats fold by `monotonic`."""
+        self.warned: Final = warned if warned is not None else WarnedClients()
         self.counters: Final = counters if counters is not None else Counters()
         self._source: Final = source
         self._sink: Final = sink
@@ -192,12 +195,29 @@ class Enforcer:
         except Exception as error:
             self.failed("record", error)
 
+    def tell(self, ruling: Ruling, seen: Observation) -> None:
+        """Write the record of something that a client did about a decision: by itself, neither counted nor folded."""
+        try:
+            record = traffic_record(new_stamp(self.now(), self._observer), seen, ruling.judgement, ruling.snapshot)
+            if record is not None:
+                self._sink.put(record)
+        except Exception as error:
+            self.failed("record", error)
+
     def _record(self, event: _First) -> Stamp:
         """Write an event's record, or count it as a repeat. The stamp is the one to be found in the log."""
         seen, ruling = event.seen, event.ruling
         judgement = ruling.judgement
         name = folded_name(seen, judgement)
-        key = key_of(seen.client.ip, name, ruling.decision, seen.stage, opened=seen.opened, mismatch=judgement.mismatch)
+        key = key_of(
+            seen.client.ip,
+            name,
+            ruling.decision,
+            seen.stage,
+            opened=seen.opened,
+            mismatch=judgement.mismatch,
+            passed=seen.passed,
+        )
         now = self._monotonic()
         self._tell(self._folding.due(now))
         fold = self._folding.repeat(key, ruling.at)

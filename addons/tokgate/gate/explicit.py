@@ -90,7 +90,8 @@ class ExplicitFront:
         if not isinstance(target, Authority) or target.port is None:
             self._gate.refuse(connection, _BAD_REQUEST)
             return
-        if not self._passes(connection, target.host)[0]:
+        passes, ruling = self._passes(connection, target.host)
+        if not passes and ruling.decision.verdict is not Verdict.WARN:  # what is warned of shows in the tunnel
             self._open(connection)
             return
         connection.held = reader.trailing_data[0]

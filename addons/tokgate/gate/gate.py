@@ -295,8 +295,10 @@ class Gate(Relay):
     def _carry_out(
         self, connection: Connection, arrival: Arrival, admission: Admission, hello: ClientHello | None
     ) -> None:
-        if admission.passage is Passage.OPEN and self.hand_over(connection, arrival, tls=True):
-            return  # the opener decides again, and writes the record
+        if admission.passage is Passage.OPEN:
+            if self.hand_over(connection, arrival, tls=True):
+                return  # the opener decides again, and writes the record
+            admission = admission.unopened
         self.enforcer.enter(admission.ruling, admission.visibility, lambda: observe(arrival, admission, hello))
         if admission.passage is Passage.PASS:
             destination = connection.destination

@@ -24,6 +24,7 @@ from tokgate.gate.live import GateConnections, Review
 from tokgate.gate.sockets import Listener
 from tokgate.gate.succession import Succession
 from tokgate.gate.tally import Tally
+from tokgate.gate.warned import WarnedClients
 from tokgate.policy.snapshot import Snapshot
 
 RETIRE: Final = signal.SIGUSR1
@@ -52,6 +53,7 @@ class Inheritance:
     tally: Tally
     limits: Limits
     drain: float
+    warned: WarnedClients
     mark: int | None = None
     waits: bool = False
     """Whether to accept only when told to."""
@@ -65,7 +67,8 @@ class GateProcess:
         self._given: Final = given
         self._sender: Final = RecordSender(given.records, given.observer)
         self._openers: Final = OpenerChannel(given.openers)
-        self._enforcer: Final = Enforcer(given, self._sender, given.observer, counters=Counters(given.tally))
+        counters = Counters(given.tally)
+        self._enforcer: Final = Enforcer(given, self._sender, given.observer, counters=counters, warned=given.warned)
         self._gate: Final = Gate(self._enforcer, self._openers, given.limits, given.mark)
         self._review: Final = Review(self._enforcer, GateConnections(self._gate))
         self._succession: Final = Succession(self._gate, given.listeners, given.heirs, given.estate)

@@ -10,6 +10,8 @@ from tokgate.policy.prefixes import IPNetwork
 from tokgate.policy.schedule import Duration, Moment, Window
 
 LONGEST_OVERRIDE: Final = Duration(hours=24)
+CONTINUE_FOR: Final = Duration(hours=8)
+"""How long continuing past a warning holds unless the ban says otherwise: a day at work."""
 REMINDERS: Final = (Duration(days=30), Duration(days=7), Duration(days=1))
 """How long before the end of a ban it is told that it ends."""
 
@@ -96,6 +98,7 @@ class Ban:
     windows: tuple[Window, ...] = ()
     action: Action = Action.BLOCK
     response: Response = Response.REFUSE
+    continue_for: Duration = CONTINUE_FOR
     inspect_stores: bool = False
     overrides: Overrides = Overrides.ALLOWED
     authority: str | None = None

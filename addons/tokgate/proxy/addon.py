@@ -29,6 +29,7 @@ from tokgate.gate.counters import Counters
 from tokgate.gate.coverage import CoverageTeller
 from tokgate.gate.enforcer import Enforcer, RecordSink
 from tokgate.gate.live import Review
+from tokgate.gate.warned import WarnedClients, open_beside
 from tokgate.policy.bans import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Transition
@@ -94,6 +95,9 @@ class Log(RecordSink, Protocol):
 LogFor = Callable[[Path, Observer, Sealing], Log]
 """Makes the log for a path."""
 
+WarnedFor = Callable[[Path, Instant], WarnedClients]
+"""Opens what is known of clients under warnings, for the log's path."""
+
 PolicyFor = Callable[[Path, Instant], PolicyHolder]
 """Opens the policy in a folder. Raises PolicyError."""
 
@@ -115,6 +119,7 @@ class Tokgate:
         worker: str | None = None,
         log_for: LogFor = LogWriter,
         policy_for: PolicyFor = open_policy,
+        warned_for: WarnedFor = open_beside,
         counters: Counters | None = None,
     ) -> None:
         """`now` is the wall clock; `patience` in seconds.
@@ -133,6 +138,7 @@ class Tokgate:
         self._worker: Final = worker
         self._log_for: Final = log_for
         self._policy_for: Final = policy_for
+        self._warned_for: Final = warned_for
         self._started_at: Final = now()
         self._opened: tuple[str, str] | None = None
         self._log_kept: LogSettings | None = None
@@ -247,7 +253,8 @@ class Tokgate:
         except OSError as error:  # another process writes it
             self.holder = self.log = None
             raise exceptions.OptionsError(f"tokgate can't write its log {log}: {error}") from error
-        enforcer = Enforcer(self.holder, self.log, observer, counters=self.counters, now=self._now)
+        warned = self._warned_for(log, self._now())
+        enforcer = Enforcer(self.holder, self.log, observer, counters=self.counters, now=self._now, warned=warned)
         self.traffic.enforcer = enforcer
         if self._worker is not None:
             return

@@ -21,6 +21,8 @@ from tokgate.gate.admission import (
     observe,
 )
 from tokgate.gate.enforcer import Enforcer
+from tokgate.gate.warned import software
+from tokgate.policy.continuing import warns_with_a_page
 from tokgate.proxy.http_front import HttpFront, TakeOver
 from tokgate.proxy.relay import Refusal, Relay
 from tokgate.proxy.visit import Passing, Visit
@@ -81,7 +83,7 @@ class Guard(layer.Layer):
         elif isinstance(found, Admission):
             yield from self._carry_out(found, None)
         elif found:
-            yield from self._become(HttpFront(self.context, HTTPMode.transparent))
+            yield from self._become(HttpFront(self.context, HTTPMode.transparent, self._visit))
 
     def _read(self, data: bytes) -> ClientHello | Admission | bool:
         """What the bytes so far are: a hello, nothing with a name (and what follows from that), HTTP, or too few."""
@@ -125,6 +127,8 @@ class Guard(layer.Layer):
                 yield from self._become(Relay(self.context, self._visit.wires))
             case Passage.OPEN:
                 self._visit.opened = True
+                if hello is not None and warns_with_a_page(admission.ruling.decision):
+                    self._visit.software = software(hello)
                 server = ServerTLSLayer(self.context)
                 server.child_layer = ClientTLSLayer(self.context)
                 yield from self._become(server)

@@ -12,9 +12,14 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpClient, HttpLayer, HTTPMode
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+
+from tokgate.proxy.visit import Visit
 
 MAX_UNREAD: Final = 1 << 18
 """Octets of one side that may wait to be understood: a head, or requests sent ahead of their turn."""
+_GOAWAY: Final = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
+"""The frame that lets no stream begin and ends none: NO_ERROR, last stream 2^31-1 (RFC 9113 §6.8)."""
 
 
 @dataclass(repr=False)
@@ -29,10 +34,15 @@ class TakeOver(commands.Command):
 
 
 class HttpFront(layer.Layer):
-    """mitmproxy's HTTP layer, until a layer inside takes the connection over. It doesn't show in the stack."""
+    """mitmproxy's HTTP layer, until a layer inside takes the connection over. It doesn't show in the stack.
 
-    def __init__(self, context: Context, mode: HTTPMode) -> None:
+    A client of HTTP/2 that is to leave is told so here; over HTTP/1 the response's `Connection: close` says it.
+    """
+
+    def __init__(self, context: Context, mode: HTTPMode, visit: Visit) -> None:
         super().__init__(context)
+        self._visit: Final = visit
+        self._asked_to_leave = False
         context.layers.remove(self)
         self._http: HttpLayer | None = HttpLayer(context, mode)
         self._inner: layer.Layer = self._http
@@ -44,12 +54,21 @@ class HttpFront(layer.Layer):
                 successor = command
             else:
                 yield command
+        if self._visit.leaving:
+            yield from self._ask_to_leave()
         if successor is not None:
             self._inner, self._http = successor.layer, None
             for replayed in successor.replay:
                 yield from self._inner.handle_event(replayed)
         elif isinstance(event, events.DataReceived) and self._unread(event.connection) > MAX_UNREAD:
             yield commands.CloseConnection(event.connection)
+
+    def _ask_to_leave(self) -> layer.CommandGenerator[None]:
+        """Once nothing is under way: some clients take the frame for the end of everything."""
+        talker = self._http.connections.get(self.context.client) if self._http is not None else None
+        if not self._asked_to_leave and isinstance(talker, Http2Server) and not talker.h2_conn.open_inbound_streams:
+            self._asked_to_leave = True
+            yield commands.SendData(self.context.client, _GOAWAY)
 
     def _unread(self, end: Connection) -> int:
         """What one side has sent and mitmproxy's HTTP/1 has not yet made sense of; HTTP/2 has limits of its own."""

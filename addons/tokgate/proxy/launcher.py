@@ -27,7 +27,8 @@ from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Limits
 from tokgate.gate.overview import say
 from tokgate.gate.tally import Tally
-from tokgate.proxy.addon import LogFor, PolicyFor, PolicyRefused, Tokgate
+from tokgate.gate.warned import open_beside
+from tokgate.proxy.addon import LogFor, PolicyFor, PolicyRefused, Tokgate, WarnedFor
 from tokgate.proxy.announcement import announcement
 from tokgate.proxy.certificates import NarrowCertificates
 from tokgate.proxy.desk import Desk
@@ -63,6 +64,7 @@ class RunOptions:
     """The name of this process among several, under a supervisor."""
     log_for: LogFor = LogWriter
     policy_for: PolicyFor = open_policy
+    warned_for: WarnedFor = open_beside
     desk_for: DeskFor = Desk
     """Makes the addon that tells others how it goes."""
     tally: Tally | None = None
@@ -146,7 +148,13 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     secure_folder(confdir)
     master, servers = Master(Options()), proxyserver.Proxyserver()
     counters = Counters(options.tally)
-    tokgate = Tokgate(worker=options.worker, log_for=options.log_for, policy_for=options.policy_for, counters=counters)
+    tokgate = Tokgate(
+        worker=options.worker,
+        log_for=options.log_for,
+        policy_for=options.policy_for,
+        warned_for=options.warned_for,
+        counters=counters,
+    )
     gate = None
     if options.gate:
         gate = LocalGate(tokgate, options.gate, say, limits=options.limits, mark=options.mark)

@@ -25,6 +25,7 @@ from tokgate.blocklog.stamp import Observer
 from tokgate.config.loader import Loaded
 from tokgate.config.reload import PolicyHolder
 from tokgate.gate.tally import Tally
+from tokgate.gate.warned import WarnedClients
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.proxy import launcher
 from tokgate.proxy.adoption import GateInstance
@@ -88,6 +89,7 @@ async def serve(given: dict[str, object]) -> int:
     records = socket.socket(fileno=int(str(given["records"])))
     reports = socket.socket(fileno=int(str(given["reports"])))
     lifeline = int(str(given["lifeline"]))
+    warned = WarnedClients(int(str(given["warned"])))
     options = launcher.RunOptions(
         modes=("gate",),
         policies=Path(str(given["policies"])),
@@ -97,6 +99,7 @@ async def serve(given: dict[str, object]) -> int:
         worker=str(given["name"]),
         log_for=lambda path, observer, _: ForwardedLog(records, observer),
         until=lifeline,
+        warned_for=lambda path, now: warned,
         policy_for=partial(_policy_in_force, int(str(given["policy"]))),
         desk_for=lambda tokgate, _: Reporter(reports, tokgate),
         tally=Tally(int(str(given["tally"]))),

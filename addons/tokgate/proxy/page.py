@@ -1,4 +1,4 @@
-"""The answer to a refused request: a page for people, JSON for programs, text for terminals; the same facts in each."""
+"""The answer to what is refused or warned of: a page for people, JSON for programs, text for terminals."""
 
 import base64
 import hashlib
@@ -16,6 +16,7 @@ from tokgate.blocklog.document import clean
 from tokgate.proxy.languages import Format, choose_format, choose_language
 from tokgate.proxy.notice import Notice
 from tokgate.proxy.strings import STRINGS, Strings
+from tokgate.proxy.warning_strings import WARNING_STRINGS
 
 TYPE: Final = "https://www.rfc-editor.org/rfc/rfc7725"
 MAX_ASKED: Final = 253
@@ -33,11 +34,23 @@ _page: Final = _templates.get_template("page.html")
 _style: Final = _templates.get_template("page.css").render()
 _style_hash: Final = base64.b64encode(hashlib.sha256(_style.encode()).digest()).decode("ascii")
 
+
+def _policy_for_content(form_action: str) -> str:
+    return (
+        f"default-src 'none'; style-src 'sha256-{_style_hash}'; "
+        f"base-uri 'none'; form-action {form_action}; frame-ancestors 'none'"
+    )
+
+
 SECURITY_HEADERS: Final = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_style_hash}'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": _policy_for_content("'none'"),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+}
+FORM_HEADERS: Final = {
+    # Chromium holds the redirects that follow a form to it, too: the site may send people on to others.
+    "Content-Security-Policy": _policy_for_content("'self' http: https:"),
+    "Referrer-Policy": "same-origin",  # with no-referrer the form would come from the origin `null`
 }
 
 
@@ -64,24 +77,26 @@ class Row:
 def compose(notice: Notice, *, accept: str | None, accept_language: str | None) -> Answer:
     """The response in the language and format that the client likes best."""
     language, kind = choose_language(accept_language), choose_format(accept)
-    words = STRINGS[language]
     headers = {
         "Content-Type": f"{kind}; charset=utf-8",
         "Content-Language": language,
         "Cache-Control": "no-store",
         "Vary": "Accept, Accept-Language",
-        "Link": f'<{link_target(notice.implementer)}>; rel="blocked-by"',
         "Tokgate-Event": notice.event,
         **SECURITY_HEADERS,
     }
+    if notice.warning is None:
+        headers["Link"] = f'<{link_target(notice.implementer)}>; rel="blocked-by"'
+    else:
+        headers |= FORM_HEADERS
     if notice.ban is not None:
         headers["Tokgate-Ban"] = _token(notice.ban.name)
     if kind is Format.HTML:
-        body = _html(notice, words, language)
+        body = _html(notice, language)
     elif kind is Format.TEXT:
-        body = _text(notice, words)
+        body = _text(notice, language)
     else:
-        body = _json(notice, words, language)
+        body = _json(notice, language)
     return Answer(notice.status, headers, body.encode())
 
 
@@ -116,9 +131,10 @@ def href_of(text: str | None) -> str | None:
     return text if parts.scheme in ("http", "https") and parts.netloc else None
 
 
-def rows(notice: Notice, words: Strings) -> Iterator[Row]:
+def rows(notice: Notice, language: str) -> Iterator[Row]:
     """The facts in the order in which people ask for them."""
-    ban = notice.ban
+    ban, words = notice.ban, STRINGS[language]
+    blocks_from = notice.warning.blocks_from if notice.warning is not None else None
     yield Row(words.asked, _asked(notice))
     if notice.service is not None:
         yield Row(words.service, notice.service)
@@ -130,13 +146,17 @@ def rows(notice: Notice, words: Strings) -> Iterator[Row]:
             yield Row(words.basis, ban.basis)
         if ban.reference is not None:
             yield Row(words.reference, ban.reference, href_of(ban.reference))
-        if notice.since is not None:
+        if blocks_from is not None:
+            moment = local_moment(words, blocks_from, notice.zone)
+            yield Row(WARNING_STRINGS[language].blocked_from, moment, instant=blocks_from.format_iso())
+        elif notice.since is not None:
             since = local_moment(words, notice.since, notice.zone)
             yield Row(words.since, since, instant=notice.since.format_iso())
         yield _end(notice, words)
         if ban.contact is not None:
             yield Row(words.contact, ban.contact, href_of(ban.contact))
-    yield Row(words.event, notice.event, note=words.event_note)
+    label = words.event if notice.warning is None else WARNING_STRINGS[language].event
+    yield Row(label, notice.event, note=words.event_note)
 
 
 def _end(notice: Notice, words: Strings) -> Row:
@@ -156,38 +176,71 @@ def _why(notice: Notice, words: Strings) -> str | None:
     return said
 
 
-def _html(notice: Notice, words: Strings, language: str) -> str:
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """What differs between a refusal and a warning in words: the head of the page, and what it says of the website."""
+
+    status: str
+    title: str
+    lead: str
+    nothing_sent: str
+    choice: tuple[str, ...] = ()
+    button: str | None = None
+
+
+def _beginning(notice: Notice, language: str) -> _Beginning:
+    words = STRINGS[language]
+    if notice.warning is None:
+        status = f"{words.refused} (HTTP {notice.status})"
+        return _Beginning(status, _title(notice, words), words.lead.format(what=_asked(notice)), words.nothing_else)
+    said, what = WARNING_STRINGS[language], notice.service or _asked(notice)
+    holds = said.holds_less if notice.warning.shortened else said.holds
+    moment = local_moment(words, notice.warning.until, notice.zone)
+    holds = holds.format(lasting=said.lasting(notice.warning.lasting), moment=moment)
+    return _Beginning(
+        status=said.warned,
+        title=said.title.format(what=what),
+        lead=said.lead.format(what=what),
+        nothing_sent=said.nothing_yet,
+        choice=(holds, said.recorded),
+        button=said.button.format(what=what),
+    )
+
+
+def _html(notice: Notice, language: str) -> str:
     return _page.render(
         language=language,
-        words=words,
+        words=STRINGS[language],
+        begin=_beginning(notice, language),
         style=_style,
-        status=notice.status,
-        title=_title(notice, words),
-        lead=words.lead.format(what=_asked(notice)),
-        why=_why(notice, words),
+        why=_why(notice, STRINGS[language]),
         description=notice.ban.description if notice.ban is not None else None,
-        rows=list(rows(notice, words)),
+        rows=list(rows(notice, language)),
+        warning=notice.warning,
+        choice=WARNING_STRINGS[language].choice,
         opened=notice.opened,
         inspected=notice.inspected,
     )
 
 
-def _text(notice: Notice, words: Strings) -> str:
-    lines = [_title(notice, words), "", words.lead.format(what=_asked(notice)), ""]
+def _text(notice: Notice, language: str) -> str:
+    words, begin = STRINGS[language], _beginning(notice, language)
+    lines = [begin.title, "", begin.lead, ""]
     if (why := _why(notice, words)) is not None:
         lines += [why, ""]
-    lines += [f"{row.label}: {clean(row.value)}" for row in rows(notice, words)]
-    return "\n".join([*lines, "", words.nothing_else, *([words.inspected] if notice.inspected else []), ""])
+    lines += [f"{row.label}: {clean(row.value)}" for row in rows(notice, language)]
+    return "\n".join([*lines, "", begin.nothing_sent, *([words.inspected] if notice.inspected else []), ""])
 
 
-def _json(notice: Notice, words: Strings, language: str) -> str:
+def _json(notice: Notice, language: str) -> str:
     """A problem document (RFC 9457) with the facts as members of their own."""
-    ban = notice.ban
+    ban, warning, words = notice.ban, notice.warning, STRINGS[language]
+    begin = _beginning(notice, language)
     facts = {
         "type": TYPE if notice.status == 451 else "about:blank",
-        "title": _title(notice, words),
+        "title": begin.title,
         "status": notice.status,
-        "detail": _why(notice, words) or words.lead.format(what=_asked(notice)),
+        "detail": _why(notice, words) or begin.lead,
         "instance": f"urn:uuid:{notice.event}",
         "language": language,
         "asked": _asked(notice),
@@ -201,12 +254,14 @@ def _json(notice: Notice, words: Strings, language: str) -> str:
         "since": notice.since and notice.since.format_iso(),
         "until": notice.until and notice.until.format_iso(),
         "overdue": notice.overdue,
+        "warning": warning is not None,
+        "blocks_from": warning and warning.blocks_from and warning.blocks_from.format_iso(),
         "opened": notice.opened,
         "inspected": notice.inspected,
         "zone": notice.zone,
         "reason": notice.reason.value,
         "event": notice.event,
-        "blocked_by": notice.implementer,
+        "blocked_by": None if warning is not None else notice.implementer,
     }
     return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
 

@@ -5,7 +5,7 @@ from typing import Final
 from mitmproxy.http import HTTPFlow, Request
 from mitmproxy.net.http.http1 import expected_http_body_size
 
-from tokgate.blocklog.observation import HttpSeen, Observation, Stage, Visibility
+from tokgate.blocklog.observation import HttpSeen, Observation, Passed, Stage, Visibility
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.names import parse_address
@@ -50,8 +50,15 @@ def sightings(flow: HTTPFlow, visit: Visit) -> tuple[Sighting, ...]:
     return tuple(seen)
 
 
-def observe(flow: HTTPFlow, visit: Visit, names: tuple[Sighting, ...], stage: Stage, status: int | None) -> Observation:
-    """A request as the log sees it; `status` is what it was answered with, if we answered."""
+def observe(
+    flow: HTTPFlow,
+    visit: Visit,
+    names: tuple[Sighting, ...],
+    stage: Stage,
+    status: int | None,
+    passed: Passed | None = None,
+) -> Observation:
+    """A request as the log sees it; `status` is what it was answered with, if we answered; else why it `passed`."""
     request = flow.request
     target = (request.data.host, request.data.port) if request.data.host else None
     return Observation(
@@ -69,6 +76,7 @@ def observe(flow: HTTPFlow, visit: Visit, names: tuple[Sighting, ...], stage: St
             user_agent=request.headers.get("user-agent"),
         ),
         opened=visit.opened,
+        passed=passed,
         connection=visit.connection,
     )
 

@@ -29,12 +29,12 @@ def layer_for(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) -
         return _datagrams(context, data, enforcer, visit)
     if isinstance(top, modes.HttpProxy):
         # TLS between the client and the proxy itself, before any request.
-        return ClientTLSLayer(context) if data[:1] == _TLS else HttpFront(context, HTTPMode.regular)
+        return ClientTLSLayer(context) if data[:1] == _TLS else HttpFront(context, HTTPMode.regular, visit)
     if isinstance(top, ClientTLSLayer):
         if isinstance(context.layers[0], modes.HttpProxy) and len(context.layers) == 2:
-            return HttpFront(context, HTTPMode.regular)
+            return HttpFront(context, HTTPMode.regular, visit)
         # Opened to read requests: whatever else is spoken inside would reach the destination unread.
-        return HttpFront(context, HTTPMode.transparent)
+        return HttpFront(context, HTTPMode.transparent, visit)
     if isinstance(top, HttpStream):
         return Guard(context, enforcer, visit, tunnelled=True)
     if isinstance(top, modes.TransparentProxy | modes.Socks5Proxy):

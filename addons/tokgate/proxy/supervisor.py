@@ -43,6 +43,7 @@ from tokgate.gate.overview import dialled, overview
 from tokgate.gate.process import GO, RETIRE, GateProcess, Inheritance
 from tokgate.gate.sockets import Entry, Listener, listen
 from tokgate.gate.tally import Tally
+from tokgate.gate.warned import WarnedClients, open_beside
 from tokgate.proxy import vitals
 from tokgate.proxy.census import Census
 from tokgate.proxy.children import Child, Health, Role
@@ -118,6 +119,7 @@ class Supervisor:
         self._control: Final = Control(options.confdir)
         self._waiting: Final = Waiting(holder)
         self._log_kept = holder.snapshot.settings.log
+        self._warned = WarnedClients()
         self._signals: Final[list[int]] = []
         self._ending: str | None = None
         self._since = Instant.now()
@@ -133,6 +135,7 @@ class Supervisor:
         wake = self._listen_to_signals()
         control = self._control.open()
         woken_by: list[Any] = [wake, self._reports_out, self._asked, *(() if control is None else (control,))]
+        self._warned = open_beside(self._options.log, Instant.now())
         settle()
         self._start(Role.COLLECTOR, 0)
         if self._metrics is not None:
@@ -178,6 +181,7 @@ class Supervisor:
         """Fork a child; in it, never return."""
         sys.stderr.flush()
         tally = Tally()
+        self._warned.catch_up()  # a gate begins with what is known here
         pid = os.fork()
         if pid:
             version = self._holder.snapshot.version
@@ -234,6 +238,7 @@ class Supervisor:
             tally=tally,
             limits=options.limits,
             drain=options.drain,
+            warned=self._warned,
             mark=options.mark,
             waits=waits,
         )
@@ -244,9 +249,11 @@ class Supervisor:
         policy = os.memfd_create("tokgate-policy")
         with os.fdopen(os.dup(policy), "wb") as file:
             pickle.dump(self._holder.snapshot.policy, file)
+        warned = self._warned.descriptor
+        assert warned is not None
         descriptors = (
             *(self._openers_out.fileno(), self._records_in.fileno(), self._reports_in.fileno()),
-            *(self._lifeline_out, policy, tally.share()),
+            *(self._lifeline_out, policy, tally.share(), warned),
         )
         for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
@@ -257,6 +264,7 @@ class Supervisor:
             "lifeline": descriptors[3],
             "policy": descriptors[4],
             "tally": descriptors[5],
+            "warned": descriptors[6],
             "name": f"{Role.OPENER.value}-{slot}",
             "policies": str(options.policies),
             "confdir": str(options.confdir),

@@ -16,12 +16,14 @@ from mitmproxy.proxy.mode_specs import DnsMode, TransparentMode
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tcp import TCPFlow
+from mitmproxy.tls import TlsData
 
 from tokgate.blocklog.observation import Stage, Visibility
 from tokgate.gate.admission import Passage, passage_of
 from tokgate.gate.enforcer import Enforcer, Ruling
 from tokgate.gate.origin_certificate import OriginCertificates
 from tokgate.policy.bans import OnError
+from tokgate.policy.continuing import warns_with_a_page
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.proxy import page, requests
@@ -32,6 +34,7 @@ from tokgate.proxy.notice import notice_of
 from tokgate.proxy.relay import Refusal, Relay
 from tokgate.proxy.stack import layer_for
 from tokgate.proxy.visit import Request, Visit, Visits
+from tokgate.proxy.warnings import Warnings
 from tokgate.proxy.wires import Wires
 
 _SWITCHING: Final = 101
@@ -82,6 +85,7 @@ class Traffic:
         self.enforcer: Enforcer | None = None
         self.place = Place()
         self.visits: Final = Visits()
+        self.warnings: Final = Warnings()
         self.certificates = OriginCertificates()
         self._own: Final[set[tuple[Any, Any]]] = set()
         """Our end and the far end of each connection to a destination. Our end alone may be a client's as well."""
@@ -132,7 +136,14 @@ class Traffic:
     @ends_in(_nothing)
     def client_disconnected(self, client: Client) -> None:
         """A client has gone."""
-        self.visits.end(client)
+        visit = self.visits.end(client)
+        if visit is not None and self.enforcer is not None:
+            self.warnings.left(self.enforcer, visit)
+
+    @ends_in(_nothing)
+    def tls_failed_client(self, data: TlsData) -> None:
+        """A client doesn't accept our certificate, or has gone."""
+        self.warnings.rejected(self._enforcer(), self.visits.of(data.context.client), data.conn.error)
 
     @ends_in(_close_or_pass)
     def next_layer(self, next_layer: NextLayer) -> None:
@@ -178,23 +189,36 @@ class Traffic:
             return None
         visit = self.visits.of(flow.client_conn)
         visit.spoken()
+        visit.asked = True
         if requests.invalid_authority(flow.request) is not None:
             return self._answer(flow, Response.make(400, b"", {"Cache-Control": "no-store"}))
         names = requests.sightings(flow, visit)
         ruling = self._enforcer().judge(visit.client.ip, names)
         if ruling.blocks:
             return self._refuse(flow, visit, names, ruling, Stage.HTTP)
+        passed = None
+        if warns_with_a_page(ruling.decision):
+            passed = self.warnings.passed(self._enforcer(), flow, visit, ruling)
+            if passed is None:
+                return self._answer(flow, self.warnings.answer(self._enforcer(), flow, visit, names, ruling))
         flow.request.stream = True  # nothing is read of what passes, so nothing has to be held back
-        seen = partial(requests.observe, flow, visit, names, Stage.HTTP, None)
+        seen = partial(requests.observe, flow, visit, names, Stage.HTTP, None, passed)
         self._enforcer().enter(ruling, Visibility.DECRYPTED, seen)
         visit.requests[flow.id] = Request(flow, names)
         return None
+
+    @ends_in(_kill_if_banned)
+    def request(self, flow: HTTPFlow) -> None:
+        """A request has come whole: only of a warning's button this matters."""
+        if flow.response is None and flow.error is None:
+            self._answer(flow, self.warnings.pressed(self._enforcer(), flow, self.visits.of(flow.client_conn)))
 
     @ends_in(_nothing)
     def responseheaders(self, flow: HTTPFlow) -> None:
         """An origin's answer passes as it comes: events and long polls don't wait for their end."""
         if flow.response is not None and flow.response.raw_content is None:
             flow.response.stream = True
+            self._end_after(flow, flow.response)
 
     @ends_in(_nothing)
     def response(self, flow: HTTPFlow) -> None:
@@ -287,9 +311,12 @@ class Traffic:
         answer = page.compose(replace(notice, event=stamp.id), accept=kind, accept_language=tongues)
         self._answer(flow, Response.make(answer.status, answer.body, dict(answer.headers)))
 
-    def _answer(self, flow: HTTPFlow, response: Response) -> None:
+    def _answer(self, flow: HTTPFlow, response: Response | None) -> None:
         """Answer a request ourselves, or cut it off where its body would have to be awaited for too long."""
         request = flow.request
+        if response is None:
+            return
+        self._end_after(flow, response)
         if request.method != "CONNECT" and not requests.answerable(request):
             flow.kill()
             return
@@ -299,6 +326,11 @@ class Traffic:
             response.headers = type(response.headers)((name.lower(), value) for name, value in response.headers.fields)
         request.stream = False
         flow.response = response
+
+    def _end_after(self, flow: HTTPFlow, response: Response) -> None:
+        """Have a client that is to leave do so after this response; over HTTP/2 it has been told otherwise."""
+        if not flow.request.is_http2 and self.visits.of(flow.client_conn).leaving:
+            response.headers["Connection"] = "close"
 
 
 def _ends(near: Any, far: Any) -> tuple[Any, Any]:

@@ -46,6 +46,12 @@ class Visit:
     """On what it was let through, once it was."""
     requests: dict[str, Request] = field(default_factory=dict)
     """The requests that were let through and last, tunnels among them, by mitmproxy's id of the flow."""
+    software: bytes | None = None
+    """What the client's hello says of its software, where the connection was opened to show a warning."""
+    asked: bool = False
+    """Whether a request has come."""
+    leaving: bool = False
+    """The client is asked to go on with new connections: they won't be opened."""
 
     def spoken(self) -> None:
         """The client has said what it wants."""
@@ -74,9 +80,9 @@ class Visits:
         """The visit of a client; a fresh one for a client that was never announced."""
         return self._open.get(client.id) or self.begin(client, Wires(None))
 
-    def end(self, client: Client) -> None:
-        """A client has gone."""
-        self._open.pop(client.id, None)
+    def end(self, client: Client) -> Visit | None:
+        """A client has gone: its visit, if it was announced."""
+        return self._open.pop(client.id, None)
 
     def all(self) -> tuple[Visit, ...]:
         """Those of now."""

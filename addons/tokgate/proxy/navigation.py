@@ -1,0 +1,37 @@
+"""Whether a request is a browser's navigation: somebody waits for a page. Nothing is decided about names here."""
+
+from typing import Final
+
+from mitmproxy.http import Headers, Request
+
+_DOCUMENT: Final = ("navigate", "document")
+"""Sec-Fetch-Mode and Sec-Fetch-Dest of what a person sees in a tab of its own (Fetch Metadata Request Headers)."""
+
+
+def is_navigation(request: Request) -> bool:
+    """Whether the answer will be a tab's document. Frames inside a page are not: nobody could trust a button there."""
+    if request.method != "GET":
+        return False
+    headers = request.headers
+    if "sec-fetch-mode" in headers or "sec-fetch-dest" in headers:
+        return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == _DOCUMENT
+    return _claims_to_be_a_browser(headers) and "text/html" in headers.get("accept", "").lower()
+
+
+def from_a_browser(request: Request) -> bool:
+    """Whether the software that sent it may yet send a navigation."""
+    headers = request.headers
+    return "sec-fetch-mode" in headers or "sec-fetch-dest" in headers or _claims_to_be_a_browser(headers)
+
+
+def from_the_same_origin(request: Request, authority: str) -> bool:
+    """Whether a form was sent by a page of this very origin, as far as the browser says."""
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    origin = request.headers.get("origin")
+    return site == "same-origin" and (origin is None or origin.lower() == f"{request.scheme}://{authority}".lower())
+
+
+def _claims_to_be_a_browser(headers: Headers) -> bool:
+    """Browsers too old for Sec-Fetch, or speaking plain HTTP, where it isn't sent."""
+    agent: str = headers.get("user-agent", "")
+    return agent.startswith("Mozilla/5.0")

@@ -1,0 +1,132 @@
+"""Requests under a ban that warns with a page: which get the page, which pass, and what the page's button does."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from mitmproxy.http import HTTPFlow, Response
+
+from tokgate.blocklog.observation import Passed, Stage, Visibility
+from tokgate.gate.enforcer import Enforcer, Ruling
+from tokgate.policy.continuing import continued_until
+from tokgate.policy.decide import Sighting
+from tokgate.policy.snapshot import Track
+from tokgate.proxy import page, requests
+from tokgate.proxy.continuing import Button, presses_button, read_form, target_of
+from tokgate.proxy.navigation import from_a_browser, from_the_same_origin, is_navigation
+from tokgate.proxy.notice import notice_of, track_of, warned_of
+from tokgate.proxy.reluctance import Reluctance
+from tokgate.proxy.visit import Visit
+
+_PRESSED: Final = "tokgate.pressed"
+"""Under this key of a flow's metadata waits what was decided, until the form has come."""
+
+type Names = tuple[Sighting, ...]
+
+
+class Warnings:
+    """One proxy's part in warnings. What is to be known elsewhere is in the enforcer's `warned`."""
+
+    def __init__(self) -> None:
+        self._reluctance: Final = Reluctance()
+
+    def passed(self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit, ruling: Ruling) -> Passed | None:
+        """Why a request passes; None if it is to be answered here: with the page, or because the button was pressed."""
+        self._reluctance.spoke(visit)
+        if presses_button(flow.request):
+            return None
+        if enforcer.warned.passed(visit.client.ip, _ban(ruling), ruling.at) is not None:
+            visit.leaving = visit.opened
+            return Passed.CONTINUED
+        if is_navigation(flow.request):
+            return None
+        if visit.software is not None and not from_a_browser(flow.request):
+            visit.leaving = True
+            self._give_up(enforcer, visit)
+            return Passed.NO_PAGE
+        return Passed.NO_NAVIGATION
+
+    def answer(self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit, names: Names, ruling: Ruling) -> Response | None:
+        """The page; None where the form of the button has to be awaited, for `pressed`."""
+        if presses_button(flow.request) and requests.answerable(flow.request):
+            flow.metadata[_PRESSED] = (names, ruling)
+            return None
+        return self._page(enforcer, flow, visit, names, ruling, target_of(flow.request))
+
+    def pressed(self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit) -> Response | None:
+        """The answer to a button whose form has come whole; None to everything else."""
+        names, ruling = flow.metadata.pop(_PRESSED, (None, None))
+        if ruling is None:
+            return None
+        request = flow.request
+        form, authority = read_form(request.raw_content), _authority(flow)
+        button = Button(visit.client.ip, _ban(ruling), authority, form.target)
+        genuine = button.made(form.token, enforcer.warned.token_key, ruling.at)
+        if not genuine or not from_the_same_origin(request, authority):
+            return self._page(enforcer, flow, visit, names, ruling, form.target)
+        if enforcer.warned.passed(visit.client.ip, _ban(ruling), ruling.at) is None:
+            self._continue(enforcer, flow, visit, names, ruling)
+        visit.leaving = True
+        location = f"{request.scheme}://{authority}{form.target}"
+        return Response.make(303, b"", {"Location": location, "Cache-Control": "no-store"})
+
+    def rejected(self, enforcer: Enforcer, visit: Visit, error: str | None) -> None:
+        """The handshake of a connection that was opened failed."""
+        if self._reluctance.rejected(visit, error):
+            self._give_up(enforcer, visit)
+        visit.software = None  # its end has been counted
+
+    def left(self, enforcer: Enforcer, visit: Visit) -> None:
+        """A client has gone."""
+        if not visit.asked and self._reluctance.left(visit):
+            self._give_up(enforcer, visit)
+
+    def _give_up(self, enforcer: Enforcer, visit: Visit) -> None:
+        """Show this software of this client no page for a while: what it connects to passes unopened."""
+        if visit.software is None:
+            return
+        try:
+            enforcer.warned.has_no_page(visit.client.ip, visit.software, enforcer.now())
+        except OSError as error:
+            enforcer.failed("warned", error)
+
+    def _continue(self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit, names: Names, ruling: Ruling) -> None:
+        until = continued_until(_track(ruling), ruling.at)
+        try:
+            enforcer.warned.continues(visit.client.ip, _ban(ruling), until)
+        except OSError as error:  # it holds in this process; the others will show the page again
+            enforcer.failed("warned", error)
+        seen = requests.observe(flow, visit, names, Stage.HTTP, 303)
+        enforcer.tell(ruling, replace(seen, continued_until=until))
+
+    def _page(
+        self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit, names: Names, ruling: Ruling, target: str
+    ) -> Response:
+        request = flow.request
+        button = Button(visit.client.ip, _ban(ruling), _authority(flow), target)
+        token = button.token(enforcer.warned.token_key, ruling.at)
+        notice = replace(
+            notice_of(ruling, asked=ruling.judgement.sighting.value, event="", implementer="", opened=visit.opened),
+            warning=warned_of(_track(ruling), ruling.at, button, token),
+        )
+        seen = partial(requests.observe, flow, visit, names, Stage.HTTP, notice.status)
+        stamp = enforcer.enter(ruling, Visibility.DECRYPTED, seen)
+        accept, tongues = request.headers.get("accept"), request.headers.get("accept-language")
+        answer = page.compose(replace(notice, event=stamp.id), accept=accept, accept_language=tongues)
+        return Response.make(answer.status, answer.body, dict(answer.headers))
+
+
+def _ban(ruling: Ruling) -> str:
+    return ruling.decision.ban or ""
+
+
+def _authority(flow: HTTPFlow) -> str:
+    """The host and port that the browser shows."""
+    return next(iter(requests.authorities(flow.request)), flow.request.data.host)
+
+
+def _track(ruling: Ruling) -> Track:
+    track = track_of(ruling)
+    if track is None:
+        raise ValueError(f"{ruling.decision.ban} does not concern {ruling.decision.network}")
+    return track

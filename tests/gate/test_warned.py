@@ -1,0 +1,288 @@
+"""What is remembered of clients under a warning: exact in all processes, over restarts, and without naming anybody."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hello_builder
+import pytest
+from gate_lab import Origin, RunningGate, dial, policy, read_all, until
+
+from builders import at, ban, duration
+from tokgate.blocklog.observation import Passed
+from tokgate.gate.admission import Arrival
+from tokgate.gate.enforcer import Enforcer
+from tokgate.gate.warned import SLOTS, WarnedClients, open_beside, path_beside, software
+from tokgate.policy.bans import Action
+from tokgate.policy.decision import Response
+from tokgate.wire.client_hello import ClientHello, read_client_hello
+
+NOW = at("2023-04-01T12:00:00Z")
+CLIENT = "192.0.2.7"
+
+
+def hello(name: str = "www.clips.example.org") -> ClientHello:
+    """A ClientHello that was read."""
+    read = read_client_hello(hello_builder.hello_for(name) if name else hello_builder.records(hello_builder.hello()))
+    assert read is not None
+    return read
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where the block log would be."""
+    return tmp_path / "log" / "block.ndjson"
+
+
+def test_nothing_is_known_at_first(log: Path) -> None:
+    """Without a line nobody has continued, and everyone can be shown a page."""
+    warned = open_beside(log, NOW)
+
+    assert warned.passed(CLIENT, "ban", NOW) is None
+    assert warned.passed(CLIENT, "ban", NOW, hello()) is None
+
+
+def test_continuing_holds_for_one_client_and_one_ban_until_its_end(log: Path) -> None:
+    """Not for other clients, not for other bans, and not at its end."""
+    warned, end = open_beside(log, NOW), NOW.add(hours=8)
+    warned.continues(CLIENT, "ban", end)
+
+    assert warned.passed(CLIENT, "ban", NOW) is Passed.CONTINUED
+    assert warned.passed(f"::ffff:{CLIENT}", "ban", NOW, hello()) is Passed.CONTINUED
+    assert warned.passed(CLIENT, "ban", end.subtract(seconds=1)) is Passed.CONTINUED
+    assert warned.passed(CLIENT, "ban", end) is None
+    assert warned.passed(CLIENT, "other", NOW) is None
+    assert warned.passed("192.0.2.8", "ban", NOW) is None
+
+
+def test_all_processes_know_at_once(log: Path) -> None:
+    """What one learns is known to a fork of it, and to a process that was given the file."""
+    first = open_beside(log, NOW)
+    assert first.descriptor is not None
+    second = WarnedClients(os.dup(first.descriptor))
+    assert second.token_key == first.token_key
+    second.continues(CLIENT, "ban", NOW.add(hours=1))
+    assert first.passed(CLIENT, "ban", NOW) is Passed.CONTINUED
+
+    pid = os.fork()
+    if not pid:
+        known = first.passed(CLIENT, "ban", NOW) is Passed.CONTINUED
+        first.continues("192.0.2.8", "ban", NOW.add(hours=1))
+        os._exit(0 if known else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert first.passed("192.0.2.8", "ban", NOW) is Passed.CONTINUED
+    assert second.passed("192.0.2.8", "ban", NOW) is Passed.CONTINUED
+
+
+def test_restarts_remember_what_is_not_over(log: Path) -> None:
+    """Lines that are over are gone after the next start, the others hold on, and so does the key of pages left open."""
+    before = open_beside(log, NOW)
+    before.continues(CLIENT, "ban", NOW.add(hours=1))
+    before.continues(CLIENT, "later", NOW.add(hours=9))
+    after = open_beside(log, NOW.add(hours=2))
+
+    assert after.token_key == before.token_key
+    assert after.passed(CLIENT, "later", NOW.add(hours=2)) is Passed.CONTINUED
+    path = path_beside(log)
+    assert path is not None
+    assert sum(bool(line) for line in path.read_bytes().split(b"\n")) == 2
+
+
+def test_the_file_is_private_and_names_nobody(log: Path) -> None:
+    """Only its owner reads it, and it holds neither clients nor bans, also where an older one lay open."""
+    path = path_beside(log)
+    assert path is not None
+    path.parent.mkdir()
+    path.write_text("nonsense\n")
+    path.chmod(0o644)
+    open_beside(log, NOW).continues(CLIENT, "tiktok-ban", NOW.add(hours=1))
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert CLIENT not in path.read_text()
+    assert "tiktok-ban" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\x00" * 70, b"a1b2", b"\n\n", b"f" * 5000, b"0123456789abcdef0123456789abcdef 99999999999\n"]
+)
+def test_damaged_lines_say_nothing(log: Path, damage: bytes) -> None:
+    """What is torn, foreign or can't be true is passed over; what follows it is read."""
+    warned = open_beside(log, NOW)
+    assert warned.descriptor is not None
+    os.write(warned.descriptor, damage)
+    assert warned.passed(CLIENT, "ban", NOW) is None
+    warned.continues(CLIENT, "ban", NOW.add(hours=1))
+
+    assert WarnedClients(warned.descriptor).passed(CLIENT, "ban", NOW) is Passed.CONTINUED
+    assert open_beside(log, NOW).passed(CLIENT, "ban", NOW) is Passed.CONTINUED
+
+
+def test_an_end_that_no_ban_can_set_is_damage(log: Path) -> None:
+    """A line for a year is no line."""
+    warned = open_beside(log, NOW)
+    warned.continues(CLIENT, "ban", NOW.add(hours=24 * 365))
+
+    assert warned.passed(CLIENT, "ban", NOW) is None
+
+
+def test_an_emptied_file_forgets(log: Path) -> None:
+    """Truncating the file shows everyone the page again, in all processes, and it goes on serving."""
+    first = open_beside(log, NOW)
+    assert first.descriptor is not None
+    second = WarnedClients(os.dup(first.descriptor))
+    first.continues(CLIENT, "ban", NOW.add(hours=1))
+    assert second.passed(CLIENT, "ban", NOW) is Passed.CONTINUED
+    os.truncate(first.descriptor, 0)
+
+    assert second.passed(CLIENT, "ban", NOW) is None
+    second.continues("192.0.2.8", "ban", NOW.add(hours=1))
+    assert first.passed("192.0.2.8", "ban", NOW) is Passed.CONTINUED
+    assert WarnedClients(first.descriptor).passed("192.0.2.8", "ban", NOW) is Passed.CONTINUED
+
+
+def test_a_log_that_is_no_file_has_memory_only(tmp_path: Path) -> None:
+    """Beside a device nothing is written; processes that share the memory still agree."""
+    warned = open_beside(Path("/dev/null"), NOW)
+    assert warned.descriptor is not None
+    warned.continues(CLIENT, "ban", NOW.add(hours=1))
+
+    assert WarnedClients(warned.descriptor).passed(CLIENT, "ban", NOW) is Passed.CONTINUED
+    assert not list(Path("/dev").glob("null.*"))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and remembered as long as the processes last."""
+    (tmp_path / "log").write_text("a file where the folder should be")
+    warned = open_beside(tmp_path / "log" / "block.ndjson", NOW)
+    warned.continues(CLIENT, "ban", NOW.add(hours=1))
+
+    assert warned.passed(CLIENT, "ban", NOW) is Passed.CONTINUED
+    assert "a restart will forget it" in caplog.text
+
+
+def test_a_link_is_replaced_not_followed(log: Path, tmp_path: Path) -> None:
+    """A symbolic link in the file's place leads nowhere."""
+    path = path_beside(log)
+    assert path is not None
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "elsewhere")
+    open_beside(log, NOW).continues(CLIENT, "ban", NOW.add(hours=1))
+
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_software_without_a_page(log: Path) -> None:
+    """It is remembered for this software of this client, for half a day, and written once."""
+    warned = open_beside(log, NOW)
+    warned.has_no_page(CLIENT, software(hello()), NOW)
+    assert warned.descriptor is not None
+    size = os.fstat(warned.descriptor).st_size
+    warned.has_no_page(CLIENT, software(hello("other.clips.example.org")), NOW)
+
+    assert os.fstat(warned.descriptor).st_size == size
+    assert warned.passed(CLIENT, "ban", NOW, hello()) is Passed.NO_PAGE
+    assert warned.passed(CLIENT, "ban", NOW.add(hours=12), hello()) is None
+    assert warned.passed("192.0.2.8", "ban", NOW, hello()) is None
+    assert warned.passed(CLIENT, "ban", NOW, hello("")) is Passed.NO_PAGE  # no name, no certificate for it
+
+
+def test_one_client_can_cause_few_lines_only(log: Path) -> None:
+    """However many kinds of software it pretends to have."""
+    warned = open_beside(log, NOW)
+    for number in range(1000):
+        warned.has_no_page(CLIENT, str(number).encode(), NOW)
+
+    path = path_beside(log)
+    assert path is not None
+    assert sum(bool(line) for line in path.read_bytes().split(b"\n")) <= SLOTS + 1
+
+
+def test_what_is_over_leaves_memory() -> None:
+    """Without a file, too, memory doesn't grow with everyone who ever continued."""
+    warned = WarnedClients()
+    for number in range(6000):
+        warned.continues(str(number), "ban", NOW.add(minutes=1))
+    warned.passed(CLIENT, "ban", NOW.add(hours=1))
+
+    assert len(warned._ends) == 0
+
+
+WARNS = ban(networks=("loop",), action=Action.WARN, response=Response.PAGE, continue_for=duration("PT1H"))
+
+
+def test_a_gate_opens_until_the_client_has_continued(
+    start_gate: Callable[..., RunningGate], start_origin: Callable[..., Origin]
+) -> None:
+    """Before, the connection goes to an opener; after, its bytes go to the destination, with a warning in the log."""
+    gate = start_gate(start_origin(), policy(WARNS))
+    said = hello_builder.hello_for("www.clips.example.org")
+    with dial(gate.redirected, said):
+        assert until(lambda: gate.opener.adopted)
+    assert gate.sink.records == []
+
+    gate.gate.enforcer.warned.continues("127.0.0.1", "ban", gate.gate.enforcer.now().add(hours=1))
+    with dial(gate.redirected, said) as sock:
+        sock.shutdown(1)
+        assert read_all(sock) == said
+
+    (record,) = gate.sink.records
+    assert record["event"]["action"] == "connection-warned"
+    assert record["tokgate"]["passed"] == "continued"
+
+
+def test_a_gate_without_openers_lets_pass(
+    start_gate: Callable[..., RunningGate], start_origin: Callable[..., Origin]
+) -> None:
+    """Where nobody can show the page, a warning is no refusal."""
+    gate = start_gate(start_origin(), policy(WARNS))
+    gate.opener.willing = False
+    said = hello_builder.hello_for("www.clips.example.org")
+    with dial(gate.redirected, said) as sock:
+        sock.shutdown(1)
+        assert read_all(sock) == said
+
+    (record,) = gate.sink.records
+    assert (record["event"]["action"], record["tokgate"]["passed"]) == ("connection-warned", "no-page")
+
+
+def test_a_gate_without_openers_refuses_what_is_blocked(start_gate: Callable[..., RunningGate]) -> None:
+    """The same with a ban that blocks is a refusal, and is recorded as one."""
+    gate = start_gate(None, policy(ban(networks=("loop",), response=Response.PAGE)))
+    gate.opener.willing = False
+    with dial(gate.explicit, b"CONNECT 192.0.2.1:443 HTTP/1.1\r\nHost: x\r\n\r\n") as sock:
+        sock.recv(1000)
+        sock.sendall(hello_builder.hello_for("www.clips.example.org"))
+        assert sock.recv(7)[:1] == b"\x15"
+
+    assert [record["event"]["action"] for record in gate.sink.records] == ["tls-handshake-refused"]
+
+
+def test_explicit_clients_get_their_tunnel_from_the_gate(
+    start_gate: Callable[..., RunningGate], start_origin: Callable[..., Origin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CONNECT to a name that is only warned of is served here; its ClientHello decides what becomes of it."""
+    origin = start_origin()
+    gate = start_gate(origin, policy(WARNS))
+    monkeypatch.setattr("tokgate.gate.explicit.connect", lambda where, mark: _connect(origin))
+    monkeypatch.setattr(gate.gate.explicit._resolver, "ask", lambda host, then: then(("127.0.0.1",)))
+    request = b"CONNECT www.clips.example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with dial(gate.explicit, request) as sock:
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+        sock.sendall(hello_builder.hello_for("www.clips.example.org"))
+        assert until(lambda: gate.opener.adopted)
+    arrival: Arrival = gate.opener.adopted[0][1]
+    assert arrival.connect == "www.clips.example.org"
+
+
+def _connect(origin: Origin) -> object:
+    from tokgate.gate.sockets import connect
+
+    return connect(origin.address, None)
+
+
+def test_enforcers_remember_by_themselves(start_gate: Callable[..., RunningGate]) -> None:
+    """Without a shared file an enforcer has a memory of its own."""
+    gate = start_gate(None)
+
+    assert isinstance(gate.gate.enforcer, Enforcer)
+    assert gate.gate.enforcer.warned.descriptor is None
