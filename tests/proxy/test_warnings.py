@@ -62,8 +62,9 @@ async def press(guest: Client, fields: dict[str, str], host: str = BANNED, **hea
     return await guest.response()
 
 
-def trusting(lab: Lab, proxy: Proxy, *alpn: str) -> ssl.SSLContext:
+async def trusting(lab: Lab, proxy: Proxy, *alpn: str) -> ssl.SSLContext:
     """A client that trusts the page's authority, and the origin's."""
+    await eventually("the authority is there", proxy.ca.exists)
     return lab.authority.client(proxy.ca, alpn=alpn)
 
 
@@ -79,7 +80,7 @@ async def test_the_page_and_its_button(lab: Lab, clock: Clock) -> None:
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", origin.port), now=clock)
 
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         assert "mitmproxy" in guest.issuer
         page = await guest.get(BANNED, "/@someone?lang=en&x=%22", **NAVIGATES)
         assert page.status == 403
@@ -93,7 +94,7 @@ async def test_the_page_and_its_button(lab: Lab, clock: Clock) -> None:
         assert await guest.to_end() == b""
 
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         assert "mitmproxy" not in guest.issuer
         assert (await guest.get(BANNED, "/@someone", **NAVIGATES)).body == b"origin"
 
@@ -112,13 +113,13 @@ async def test_continuing_ends(lab: Lab, clock: Clock) -> None:
     snapshot = warning(continue_for=builders.duration("PT30M"))
     proxy = await lab.proxy(snapshot, destination=("127.0.0.1", 1), now=clock)
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         await press(guest, button(await guest.get(BANNED, **NAVIGATES)))
 
     clock.at = NOW.add(minutes=30)
 
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         assert (await guest.get(BANNED, **NAVIGATES)).status == 403
 
 
@@ -126,7 +127,7 @@ async def test_http2_is_told_to_leave(lab: Lab, clock: Clock) -> None:
     """Over HTTP/2 a GOAWAY comes with the redirection."""
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", 1), now=clock)
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy, "h2"), BANNED)
+        await guest.tls(await trusting(lab, proxy, "h2"), BANNED)
         http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         http.initiate_connection()
         navigates = [(name.lower().replace("_", "-"), value) for name, value in NAVIGATES.items()]
@@ -171,7 +172,7 @@ async def test_requests_on_an_open_connection_after_continuing(lab: Lab, clock: 
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", origin.port), now=clock)
     async with client(proxy.port) as first, client(proxy.port) as second:
         for guest in (first, second):
-            await guest.tls(trusting(lab, proxy), BANNED)
+            await guest.tls(await trusting(lab, proxy), BANNED)
         left = await second.get(BANNED, "/b", **NAVIGATES)
         await press(first, button(await first.get(BANNED, "/a", **NAVIGATES)))
         again = await press(second, button(left))
@@ -180,7 +181,7 @@ async def test_requests_on_an_open_connection_after_continuing(lab: Lab, clock: 
     assert lab.records.actions.count("warning-continued") == 1
 
     async with client(proxy.port) as guest:  # the very next connection isn't opened any more
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         assert "mitmproxy" not in guest.issuer
 
 
@@ -199,7 +200,7 @@ async def test_what_is_no_navigation_passes(lab: Lab, method: str, headers: dict
     origin = await lab.web_origin()
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", origin.port))
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         await guest.send(f"{method} /x HTTP/1.1\r\nHost: {BANNED}\r\n{fields}\r\n".encode())
         assert (await guest.response(bodiless=method == "HEAD")).status == 200
@@ -214,15 +215,15 @@ async def test_programs_are_left_alone(lab: Lab) -> None:
     origin = await lab.web_origin()
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", origin.port))
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         reply = await guest.get(BANNED, User_Agent="okhttp/4.12.0")
         assert (reply.status, reply.headers["connection"]) == (200, "close")
 
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         assert "mitmproxy" not in guest.issuer
     async with client(proxy.port) as guest:  # other software of the same client
-        await guest.tls(trusting(lab, proxy, "h2", "http/1.1"), BANNED)
+        await guest.tls(await trusting(lab, proxy, "h2", "http/1.1"), BANNED)
         assert "mitmproxy" in guest.issuer
 
     assert [record["tokgate"].get("passed") for record in lab.records.all] == [None, "no-page", "no-page"]
@@ -255,7 +256,7 @@ async def test_clients_that_go_without_a_word(lab: Lab, shakes_hands: bool) -> N
     """One interruption says nothing; three in a row say that the certificate isn't what the software expects."""
     origin = await lab.web_origin()
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", origin.port))
-    context = trusting(lab, proxy)
+    context = await trusting(lab, proxy)
     for _ in range(3):
         async with client(proxy.port) as guest:
             if shakes_hands:
@@ -295,7 +296,7 @@ async def test_what_others_send_does_not_continue(lab: Lab, spoilt: dict[str, st
     """Without the token, or from another site, nothing is remembered, and the page is shown again."""
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", 1))
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         fields = button(await guest.get(BANNED, **NAVIGATES))
         refused = await press(guest, fields | spoilt, **headers)
         assert refused.status == 403
@@ -351,13 +352,13 @@ async def test_a_tunnel(lab: Lab) -> None:
     proxy = await lab.proxy(warning())
     async with client(proxy.port) as guest:
         assert (await guest.connect(f"{BANNED}:{origin.port}")).status == 200
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         host = f"{BANNED}:{origin.port}"
         onward = await press(guest, button(await guest.get(host, **NAVIGATES)), host)
         assert onward.headers["location"] == f"https://{host}/"
     async with client(proxy.port) as guest:
         await guest.connect(f"{BANNED}:{origin.port}")
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         assert "mitmproxy" not in guest.issuer
 
 
@@ -367,7 +368,7 @@ async def test_the_ban_begins_to_block_meanwhile(lab: Lab, clock: Clock) -> None
     snapshot = warning(action="block", warn_from=builders.wall("2023-03-20T00:00"), starts=start)
     proxy = await lab.proxy(snapshot, destination=("127.0.0.1", 1), now=clock)
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), BANNED)
+        await guest.tls(await trusting(lab, proxy), BANNED)
         page = await guest.get(BANNED, **NAVIGATES)
         assert b"Blocked from" in page.body
         assert b"not shown again until 1 April 2023, 15:00 (Europe/Brussels)" in page.body
@@ -398,7 +399,7 @@ async def test_other_names_are_never_opened(lab: Lab) -> None:
     origin = await lab.web_origin()
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", origin.port))
     async with client(proxy.port) as guest:
-        await guest.tls(trusting(lab, proxy), "www.example.org")
+        await guest.tls(await trusting(lab, proxy), "www.example.org")
         assert "mitmproxy" not in guest.issuer
 
     assert lab.records.all == []
