@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "addons"))
 
@@ -34,6 +35,7 @@ START = Instant.from_utc(2026, 1, 1)
 PER_FILE = 35_000
 """Lines of a rotated file: some 64 MiB."""
 CLIENT, HOST, STAMPED = "10.127.127.127", "bench-placeholder.tiktok.com", "2026-01-01T00:00:00.000000Z"
+ID: Final = "01862000-0000-7000-8000-000000000001"
 NAMES = ("www", "api16-normal", "v16-webapp", "log", "mon", "m", "vm", "webcast", "im-ws", "p16-sign", "ads", "lf16")
 
 
@@ -58,9 +60,7 @@ def templates(snapshot: Snapshot) -> list[bytes]:
             visibility=visibility, transport=transport, names=(Sighting(signal, HOST),), **extra,
         )  # fmt: skip
         judgement = decide_signals(snapshot, CLIENT, seen.names, START)
-        record = traffic_record(
-            Stamp("01862000-0000-7000-8000-000000000001", START, this_observer()), seen, judgement, snapshot
-        )
+        record = traffic_record(Stamp(ID, START, this_observer()), seen, judgement, snapshot)
         if record is None:
             raise SystemExit("the policy blocks nothing here: the bench needs the shipped policies")
         lines.append(encode(record))
@@ -72,7 +72,10 @@ def write_log(folder: Path, events: int, clients: int, snapshot: Snapshot) -> No
     rng = random.Random(7)
     lines = templates(snapshot)
     parts = [
-        line.replace(STAMPED.encode(), b"\0T").replace(CLIENT.encode(), b"\0C").replace(HOST.encode(), b"\0N")
+        line.replace(STAMPED.encode(), b"\0T")
+        .replace(CLIENT.encode(), b"\0C")
+        .replace(HOST.encode(), b"\0N")
+        .replace(ID.encode(), b"\0I")
         for line in lines
     ]
     addresses = [f"10.{32 + n // 65536}.{n // 256 % 256}.{n % 256}".encode() for n in range(clients)]
@@ -83,7 +86,10 @@ def write_log(folder: Path, events: int, clients: int, snapshot: Snapshot) -> No
                 at = START.add(seconds=event * 31_536_000 // events).format_iso(unit="microsecond").encode()
                 name = f"{rng.choice(NAMES)}.tiktok.com".encode()
                 client = addresses[int(rng.paretovariate(1.1) * 3) % clients]
-                stream.write(rng.choice(parts).replace(b"\0T", at).replace(b"\0C", client).replace(b"\0N", name))
+                text = f"{rng.getrandbits(128):032x}".encode()
+                event_id = b"-".join((text[:8], text[8:12], b"7" + text[13:16], b"8" + text[17:20], text[20:]))
+                line = rng.choice(parts).replace(b"\0T", at).replace(b"\0C", client).replace(b"\0N", name)
+                stream.write(line.replace(b"\0I", event_id))
 
 
 def measured(what: str, *arguments: str) -> None:

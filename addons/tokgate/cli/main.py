@@ -27,6 +27,7 @@ COMMANDS: Final = (
     "ruleset",
     "schema",
     "log",
+    "review",
 )
 """In the order of help. Each is a module of this package with `add_parser(subparsers)`, which sets `run`."""
 

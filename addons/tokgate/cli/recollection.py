@@ -75,6 +75,12 @@ class Recollection:
         now = outcome(self.decision)
         return [key for key in _COMPARED if self.event.said(key) != now[key]]
 
+    @property
+    def differences(self) -> list[tuple[str, object, object]]:
+        """What the record says, and what is decided now, where they differ."""
+        logged, now = self._logged(), outcome(self.decision)
+        return [(key, logged[key], now[key]) for key in self._differences]
+
     def lines(self, source: str, found: str | None) -> Iterator[str]:
         """What the log says, whether these are its policies, and where they differ; then an empty line.
 

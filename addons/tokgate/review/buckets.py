@@ -1,11 +1,11 @@
-"""Dividing a period into equal pieces of time that a chart can show: hours, days, weeks or months, in UTC."""
+"""Dividing a period into equal pieces of time that a chart can show: minutes, hours, days, weeks or months, in UTC."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 MAX_BARS: Final = 186
-_HOURS, _DAYS, _WEEKS = MAX_BARS / 24, MAX_BARS, MAX_BARS * 7
+_MINUTES, _HOURS, _DAYS, _WEEKS = MAX_BARS / 1440, MAX_BARS / 24, MAX_BARS, MAX_BARS * 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,16 @@ class Buckets:
 
     def label(self, start: datetime) -> str:
         """A piece's name on the axis."""
-        return start.strftime({"hour": "%d %b %H:%M", "month": "%b %Y"}.get(self.unit, "%d %b %Y"))
+        return start.strftime(
+            {"minute": "%d %b %H:%M", "hour": "%d %b %H:%M", "month": "%b %Y"}.get(self.unit, "%d %b %Y")
+        )
 
 
 def buckets(start: datetime, end: datetime) -> Buckets:
     """The pieces of `[start, end)`."""
     days = (end - start) / timedelta(days=1)
-    unit = "hour" if days <= _HOURS else "day" if days <= _DAYS else "week" if days <= _WEEKS else "month"
+    longest = {"minute": _MINUTES, "hour": _HOURS, "day": _DAYS, "week": _WEEKS}
+    unit = next((unit for unit, most in longest.items() if days <= most), "month")
     starts, at = [], _floor(start, unit)
     while at < end:
         starts.append(at)
@@ -40,6 +43,8 @@ def buckets(start: datetime, end: datetime) -> Buckets:
 
 
 def _floor(at: datetime, unit: str) -> datetime:
+    if unit == "minute":
+        return at.replace(second=0, microsecond=0)
     if unit == "hour":
         return at.replace(minute=0, second=0, microsecond=0)
     day = at.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -51,4 +56,4 @@ def _floor(at: datetime, unit: str) -> datetime:
 def _next(at: datetime, unit: str) -> datetime:
     if unit == "month":
         return _floor(at + timedelta(days=32), "month")
-    return at + {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}[unit]
+    return at + timedelta(**{f"{unit}s": 1})

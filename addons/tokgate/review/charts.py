@@ -1,6 +1,6 @@
 """The report's charts as SVG, by pygal: inline, without scripts, readable in print and without colour."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, Final
 from xml.etree import ElementTree
@@ -44,11 +44,11 @@ class _WithLanes(StackedBar):  # type: ignore[misc]
         for stretch in lane.stretches:
             left, right = (self.view.x(self.pieces.fraction(at)) for at in (stretch.start, stretch.end))
             box = {"x": round(left, 1), "y": y, "width": round(max(1.0, right - left), 1), "height": _LANE - 3}
-            node = self.svg.node(group, "rect", fill=PHASE_COLORS.get(stretch.phase, "#ddd"), **box)
+            node = self.svg.node(group, "rect", class_="phase", fill=PHASE_COLORS.get(stretch.phase, "#ddd"), **box)
             self.svg.node(node, "title").text = f"{lane.ban}: {stretch.phase}"
             # The edge of a phase goes down through the bars: what changed there is what the chart is about.
             if stretch.start > self.pieces.starts[0]:
-                edge = {"x1": box["x"], "x2": box["x"], "y1": y, "y2": round(self.view.height, 1)}
+                edge = {"class_": "edge", "x1": box["x"], "x2": box["x"], "y1": y, "y2": round(self.view.height, 1)}
                 self.svg.node(group, "line", stroke="#555", **{"stroke-dasharray": "4,3"}, **edge)
             words = f"{lane.ban}: {stretch.phase}"
             for text in (words, stretch.phase):
@@ -60,6 +60,17 @@ class _WithLanes(StackedBar):  # type: ignore[misc]
 
 def attempts_over_time(pieces: Buckets, counts: dict[str, list[int]], lanes: Sequence[Lane], description: str) -> str:
     """Events by verdict, with the phases of bans drawn in above and their edges through the bars."""
+    return _svg(attempts_chart(pieces, counts, lanes), description)
+
+
+type Link = Callable[[str, int], str]
+"""Where a bar leads: of a verdict, in a piece of time."""
+
+
+def attempts_chart(
+    pieces: Buckets, counts: dict[str, list[int]], lanes: Sequence[Lane], link: Link | None = None
+) -> Any:
+    """The same as a chart that is not drawn yet; with `link` its bars are links."""
     counts = counts or {"block": [0] * len(pieces.starts)}
     height = 300 + _LANE * len(lanes)
     highest = max((sum(column) for column in zip(*counts.values(), strict=True)), default=0) or 1
@@ -71,8 +82,15 @@ def attempts_over_time(pieces: Buckets, counts: dict[str, list[int]], lanes: Seq
     )  # fmt: skip
     chart.lanes, chart.pieces = lanes, pieces
     for verdict, numbers in counts.items():
-        chart.add(WORDS.get(verdict, verdict), numbers)
-    return _svg(chart, description)
+        chart.add(WORDS.get(verdict, verdict), numbers if link is None else _linked(verdict, numbers, link))
+    return chart
+
+
+def _linked(verdict: str, numbers: Sequence[int], link: Link) -> list[Any]:
+    return [
+        {"value": number, "xlink": {"href": link(verdict, place), "target": "_self"}} if number else 0
+        for place, number in enumerate(numbers)
+    ]
 
 
 def clients_over_time(pieces: Buckets, numbers: list[int], description: str) -> str:
@@ -104,6 +122,14 @@ def _ticks(highest: int) -> list[dict[str, Any]]:
 
 def _svg(chart: Any, description: str) -> str:
     """Without what needs a script, and with words for those who can't see it."""
+    root = bare_tree(chart)
+    root.set("role", "img")
+    root.set("aria-label", description)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def bare_tree(chart: Any) -> Any:
+    """A chart, drawn, without what needs a script."""
     root = chart.render_tree()
     for parent in list(root.iter()):
         for child in list(parent):
@@ -111,6 +137,4 @@ def _svg(chart: Any, description: str) -> str:
                 parent.remove(child)
     for node in root.iter():
         node.attrib.pop("onmouseover", None)
-    root.set("role", "img")
-    root.set("aria-label", description)
-    return ElementTree.tostring(root, encoding="unicode")
+    return root

@@ -3,6 +3,7 @@
 Names are a promise to people who keep queries (docs/log-queries.md): columns are added, never renamed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -148,21 +149,25 @@ COLUMNS: Final[tuple[Column, ...]] = (
 )  # fmt: skip
 
 _ALSO_READ: Final[dict[Path, str]] = {
+    ("message",): "VARCHAR",
+    ("destination", "registered_domain"): "VARCHAR",
+    ("destination", "domain"): "VARCHAR",
+    ("destination", "ip"): "VARCHAR",
     ("source", "ip"): "VARCHAR",
     ("source", "address"): "VARCHAR",
     ("tokgate", "repeats", "count"): "BIGINT",
     ("tokgate", "repeats", "first"): "VARCHAR",
     ("tokgate", "repeats", "last"): "VARCHAR",
 }
-"""Fields that only composed columns need."""
+"""Fields that composed columns and `READABLE` need."""
 
 READABLE: Final = '("@timestamp" IS NOT NULL OR "event" IS NOT NULL OR "message" IS NOT NULL)'
 """SQL: the line held a record; of a line that is none, DuckDB makes nothing but nulls."""
 
 
-def structure() -> dict[str, Any]:
-    """What is read of a record: nested objects whose leaves are DuckDB types."""
-    leaves = {column.path: _stored_as(column) for column in COLUMNS if column.path} | _ALSO_READ
+def structure(columns: Iterable[Column] = COLUMNS) -> dict[str, Any]:
+    """What is read of a record for some columns: nested objects whose leaves are DuckDB types."""
+    leaves = {column.path: _stored_as(column) for column in columns if column.path} | _ALSO_READ
     tree: dict[str, Any] = {}
     for path, kind in leaves.items():
         inner = tree

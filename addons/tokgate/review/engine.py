@@ -20,9 +20,9 @@ MEMORY: Final = "1GB"
 """What DuckDB may keep in memory; beyond that it uses a temporary folder."""
 BATCH: Final = 2048
 _POLL_SECONDS: Final = 0.1
-_UNCLEAR: Final = frozenset("*?[")
+UNCLEAR: Final = frozenset("*?[")
 """What DuckDB takes for a pattern in a file's name."""
-_CLOSED: Final = (
+CLOSED: Final = (
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
     "SET allow_community_extensions = false",
@@ -87,7 +87,7 @@ class Review:
         try:
             statements = duckdb.extract_statements(sql)
         except duckdb.Error as error:
-            raise LogError(_words(error)) from error
+            raise LogError(words_of(error)) from error
         if len(statements) != 1 or statements[0].type is not duckdb.StatementType.SELECT:
             raise LogError("a query is one SELECT over the view `events`")
         return self.answer(statements[0].query, progress=progress)
@@ -121,7 +121,7 @@ class Review:
         absolute = path.absolute()
         with absolute.open("rb"):  # says clearly if it isn't there, is a folder, or isn't ours to read
             pass
-        if not _UNCLEAR & set(str(absolute)):
+        if not UNCLEAR & set(str(absolute)):
             return Source(absolute, str(path))
         link = self._folder / f"{number}{absolute.suffix}"
         link.symlink_to(absolute)
@@ -141,11 +141,11 @@ class Review:
             wanted = conditions(self._wanted)
             for name, value in wanted.variables.items():
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
-            for statement in (*MACROS, *_views(connection, self._sources, wanted.sql), *_CLOSED):
+            for statement in (*MACROS, *_views(connection, self._sources, wanted.sql), *CLOSED):
                 connection.execute(statement)
         except duckdb.Error as error:
             connection.close()
-            raise LogError(_words(error)) from error
+            raise LogError(words_of(error)) from error
         return connection
 
     def _run(self, sql: str, parameters: object, progress: Progress | None) -> duckdb.DuckDBPyConnection:
@@ -153,9 +153,9 @@ class Review:
             return self._wait(sql, parameters, progress)
         except duckdb.IOException as error:
             if not self._salvage():
-                raise LogError(_words(error)) from error
+                raise LogError(words_of(error)) from error
         except duckdb.Error as error:
-            raise LogError(_words(error)) from error
+            raise LogError(words_of(error)) from error
         return self._run(sql, parameters, progress)
 
     def _wait(self, sql: str, parameters: object, progress: Progress | None) -> duckdb.DuckDBPyConnection:
@@ -179,7 +179,7 @@ class Review:
             while batch := cursor.fetchmany(BATCH):
                 yield from batch
         except duckdb.Error as error:
-            raise LogError(_words(error)) from error
+            raise LogError(words_of(error)) from error
 
     def _salvage(self) -> bool:
         """Unpack what can be unpacked of damaged files, and look at that instead. False if there is nothing to do."""
@@ -188,15 +188,7 @@ class Review:
             if source.is_parquet or source.compression == "none":
                 continue
             rescued = self._folder / f"rescued-{number}.ndjson"
-            junk = None
-            with rescued.open("wb") as stream:
-                for line in read([source.path]):
-                    if isinstance(line, Line):
-                        stream.write(line.raw + b"\n")
-                    elif line.size:
-                        stream.write(b"?\n")  # as unreadable as it was, and the lines after it keep their numbers
-                    else:
-                        junk = Junk(source.shown, line.number, 0, line.problem)
+            junk = rescue(source, rescued)
             if junk is None:
                 rescued.unlink()
                 continue
@@ -213,6 +205,20 @@ class Review:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def rescue(source: Source, target: Path) -> Junk | None:
+    """Write what can be unpacked of a damaged file to another, and tell where that ends; None if it is whole."""
+    damage = None
+    with target.open("wb") as stream:
+        for line in read([source.path]):
+            if isinstance(line, Line):
+                stream.write(line.raw + b"\n")
+            elif line.size:
+                stream.write(b"?\n")  # as unreadable as it was, and the lines after it keep their numbers
+            else:
+                damage = Junk(source.shown, line.number, 0, line.problem)
+    return damage
+
+
 def _views(connection: duckdb.DuckDBPyConnection, sources: Sequence[Source], wanted: str) -> Iterator[str]:
     parts = [_of_ndjson(sources, kind) for kind in ("none", "gzip", "zstd")]
     parts += [_of_parquet(connection, source) for source in sources if source.is_parquet]
@@ -227,7 +233,7 @@ def _of_ndjson(sources: Sequence[Source], compression: str) -> str:
     paths = [literal(str(s.path)) for s in sources if not s.is_parquet and s.compression == compression]
     if not paths:
         return ""
-    columns = ", ".join(f'"{key}": {literal(_type(kind))}' for key, kind in structure().items())
+    columns = ", ".join(f'"{key}": {literal(sql_type(kind))}' for key, kind in structure().items())
     return (
         f"SELECT {', '.join(f'{expression(column)} AS {quoted(column.name)}' for column in COLUMNS)}, "
         f'"filename" AS "file", {READABLE} AS readable FROM read_ndjson([{", ".join(paths)}], columns = {{{columns}}}, '
@@ -248,13 +254,13 @@ def _of_parquet(connection: duckdb.DuckDBPyConnection, source: Source) -> str:
     return f'SELECT {", ".join(map(value, COLUMNS))}, {path} AS "file", readable FROM read_parquet({path})'
 
 
-def _type(kind: Any) -> str:
+def sql_type(kind: Any) -> str:
     """A DuckDB type for what `structure` says."""
     if isinstance(kind, str):
         return kind
-    return f"STRUCT({', '.join(f'{quoted(key)} {_type(inner)}' for key, inner in kind.items())})"
+    return f"STRUCT({', '.join(f'{quoted(key)} {sql_type(inner)}' for key, inner in kind.items())})"
 
 
-def _words(error: duckdb.Error) -> str:
+def words_of(error: duckdb.Error) -> str:
     """What went wrong, without the parts that only repeat the query."""
     return str(error).split("\n\nLINE ")[0].strip()

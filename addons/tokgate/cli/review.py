@@ -1,0 +1,239 @@
+"""`tokgate review`: the log in a browser. The options are turned into a door, a listener and the files to read."""
+
+import argparse
+import getpass
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from whenever import Instant
+
+from tokgate.blocklog.stamp import this_observer
+from tokgate.blocklog.writer import DEFAULT_LOG
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.revisions import SOURCE
+from tokgate.cli.terminal import narrate, shown
+
+if TYPE_CHECKING:
+    from tokgate.review.web.doors import Door
+
+DEFAULT_LISTEN: Final = "127.0.0.1:8090"
+_LISTEN: Final = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:/@]+):)?(?P<port>[0-9]{1,5})")
+_EVERYWHERE: Final = ("0.0.0.0", "::")
+_BACKLOG: Final = 128
+_REQUESTS_AT_ONCE: Final = 128
+_GRACE_SECONDS: Final = 5
+
+_EPILOG: Final = """\
+examples:
+  tokgate review                                    ./block.ndjson on 127.0.0.1:8090; opens by the link that is printed
+  tokgate review --log /var/log/tokgate/block.ndjson --policies /etc/tokgate/policies
+  htpasswd -B -c analysts.htpasswd alice; tokgate review --htpasswd analysts.htpasswd
+  tokgate review --listen 10.0.0.5:8443 --htpasswd analysts.htpasswd --tls-cert page.pem --tls-key page.key
+  tokgate review --listen 10.0.0.5:8090 --trusted-header X-Remote-User --trusted-proxy 10.0.0.4/32 \\
+                 --origin https://review.example.org
+
+From another machine without any of these: ssh -L 8090:127.0.0.1:8090 GATEWAY. Each look is told on stderr, and
+recorded in --access-log. docs/review.md says what the page shows and how it is kept closed. Ctrl-C ends it."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `review`."""
+    summary = "the block log in a browser"
+    parser = subparsers.add_parser(
+        "review", help=summary, description="Show the block log in a browser.", epilog=_EPILOG
+    )
+    parser.add_argument(
+        "--listen", type=_place, default=_place(DEFAULT_LISTEN), metavar="HOST:PORT",
+        help=f"where to be reached (default: {DEFAULT_LISTEN})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--log", nargs="+", action="extend", type=Path, metavar="FILE",
+        help=f"logs to show, those rotated away included (default: ./{DEFAULT_LOG})",
+    )  # fmt: skip
+    parser.add_argument("--no-rotated", action="store_true", help="only the files named, not those rotated from them")
+    parser.add_argument(
+        "--policies", metavar=SOURCE, default="policies", help="by which lines are explained (default: ./policies)"
+    )
+    parser.add_argument(
+        "--access-log", type=Path, metavar="FILE", help="record each look in this file, or show nothing"
+    )
+    signing_in = parser.add_argument_group("who may look (default: whoever opens the link that is printed, once)")
+    signing_in.add_argument("--htpasswd", type=Path, metavar="FILE", help="users and bcrypt hashes, by `htpasswd -B`")
+    signing_in.add_argument(
+        "--trusted-header", metavar="NAME", help="the header in which a proxy names who is signed in"
+    )
+    signing_in.add_argument(
+        "--trusted-proxy", action="append", type=_network, metavar="CIDR", help="the proxies that are believed"
+    )
+    outside = parser.add_argument_group("for other machines")
+    outside.add_argument(
+        "--origin", type=_origin, metavar="URL", help="how browsers call the page, as in https://review.example.org"
+    )
+    outside.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate, and those up to its authority")
+    outside.add_argument("--tls-key", type=Path, metavar="PEM", help="its key")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An address and port to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    _check(args)
+    # A web server and DuckDB take a while to import: only this command waits for them.
+    from tokgate.cli.review_counsel import PolicyCounsel
+    from tokgate.review.index import Index
+    from tokgate.review.sources import LogError
+    from tokgate.review.web.app import build
+    from tokgate.review.web.desk import Desk
+    from tokgate.review.web.register import Register
+    from tokgate.review.web.site import Site
+
+    with closing(_listener(args.listen)) as listener:
+        port = listener.getsockname()[1]
+        address = f"{'https' if args.tls_cert else 'http'}://{Place(args.listen.host, port)}"
+        register = Register(this_observer(), Instant.now, _tell, args.access_log)
+        door = _door(args, args.origin or address)
+        secure = bool(args.tls_cert) or (args.origin or "").startswith("https:")
+        cookie = f"__Host-tokgate-{port}" if secure else f"tokgate-{port}"
+        try:
+            index = Index(args.log or [DEFAULT_LOG], rotated=not args.no_rotated)
+        except LogError as error:
+            raise CommandError(str(error)) from error
+        with closing(index):
+            site = Site(Desk(index), door, register, PolicyCounsel(args.policies), cookie, secure)
+            app, live = build(site, hosts=_hosts(args, port), clock=time.monotonic)
+            if not door.has_sessions or args.htpasswd:
+                narrate(f"tokgate: {args.origin or address}/")
+            _serve(app, listener, args, live.close)
+    return Exit.DONE
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What must not be: a page that others can reach, without a way to tell who they are."""
+    from tokgate.review.web.guard import is_loopback
+
+    if bool(args.trusted_header) != bool(args.trusted_proxy):
+        args.usage_error("--trusted-header and --trusted-proxy need each other")
+    if args.trusted_header and args.htpasswd:
+        args.usage_error("argument --trusted-header: not allowed with argument --htpasswd")
+    if bool(args.tls_cert) != bool(args.tls_key):
+        args.usage_error("--tls-cert and --tls-key need each other")
+    if args.listen.host in _EVERYWHERE and not args.origin:
+        args.usage_error(f"--listen {args.listen}: say how browsers call the page: --origin https://review.example.org")
+    if is_loopback(args.listen.host) or args.trusted_header:
+        return
+    if not args.htpasswd:
+        args.usage_error(
+            f"--listen {args.listen}: other machines could reach it: say who may look: --htpasswd or --trusted-header"
+        )
+    if not args.tls_cert:
+        args.usage_error(
+            f"--listen {args.listen}: passwords would cross the network in the clear: give --tls-cert and --tls-key, "
+            "or listen on 127.0.0.1 behind a proxy that has TLS"
+        )
+
+
+def _door(args: argparse.Namespace, address: str) -> "Door":
+    from tokgate.review.web.doors import HeaderDoor, LinkDoor, PasswordDoor
+    from tokgate.review.web.htpasswd import Htpasswd
+    from tokgate.review.web.sessions import Sessions
+
+    if args.trusted_header:
+        return HeaderDoor(args.trusted_header, args.trusted_proxy)
+    sessions = Sessions(time.monotonic)
+    if args.htpasswd:
+        try:
+            return PasswordDoor(sessions, Htpasswd(args.htpasswd), time.monotonic)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+    return LinkDoor(sessions, _user(), lambda token: narrate(f"tokgate: open, once: {address}/enter?token={token}"))
+
+
+def _user() -> str:
+    """Who started the command."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # an account without a name, as containers have
+        return "unknown"
+
+
+def _hosts(args: argparse.Namespace, port: int) -> set[str]:
+    """Names under which browsers may ask, besides those of loopback."""
+    hosts = set() if args.listen.host in _EVERYWHERE else {str(Place(args.listen.host, port))}
+    return hosts | ({urlsplit(args.origin).netloc} if args.origin else set())
+
+
+def _listener(place: Place) -> socket.socket:
+    """Bound before anything else is told or read. Raises OSError."""
+    try:
+        return socket.create_server(
+            (place.host, place.port), family=socket.AF_INET6 if ":" in place.host else socket.AF_INET, backlog=_BACKLOG
+        )
+    except OSError as error:
+        raise CommandError(f"can't listen on {place}: {error.strerror or error}") from error
+
+
+def _serve(app: object, listener: socket.socket, args: argparse.Namespace, close_streams: Callable[[], None]) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        lifespan="on", log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+        ssl_certfile=args.tls_cert, ssl_keyfile=args.tls_key, limit_concurrency=_REQUESTS_AT_ONCE,
+        timeout_graceful_shutdown=_GRACE_SECONDS, ws="none",
+    )  # fmt: skip
+
+    class Server(uvicorn.Server):
+        """Ends streams first: they would hold the shutdown up."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            close_streams()
+            await super().shutdown(sockets)
+
+    with suppress(KeyboardInterrupt):  # the way to end it
+        Server(config).run(sockets=[listener])
+
+
+def _tell(text: str) -> None:
+    """A line on stderr that is seen at once."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _place(text: str) -> Place:
+    found = _LISTEN.fullmatch(text)
+    if found is None or int(found["port"]) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no place to listen: HOST:PORT, as in {DEFAULT_LISTEN}")
+    return Place((found["host"] or "127.0.0.1").strip("[]"), int(found["port"]))
+
+
+def _network(text: str) -> object:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{shown(text)!r} is no CIDR: {error}") from error
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/") or parts.query:
+        raise argparse.ArgumentTypeError(f"{text!r} is no origin: https://review.example.org")
+    return f"{parts.scheme}://{parts.netloc.lower()}"

@@ -1,0 +1,78 @@
+"""Who looked at what, and when: the log is about people, so a look at it leaves a trace, too."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.document import ECS_VERSION, clean, timestamp
+from tokgate.blocklog.stamp import Observer
+
+FILE_MODE: Final = 0o640
+
+
+class NotRecorded(Exception):
+    """A look could not be recorded, so nothing is shown."""
+
+
+class Register:
+    """Records each look: as a line on stderr, and in a file of NDJSON where there is one."""
+
+    def __init__(
+        self, observer: Observer, now: Callable[[], Instant], narrate: Callable[[str], None], path: Path | None = None
+    ) -> None:
+        """Raises OSError if the file can't be written."""
+        self._observer: Final = observer
+        self._now: Final = now
+        self._narrate: Final = narrate
+        self._path: Final = path
+        if path is not None:
+            os.close(self._open(path))
+
+    def record(self, user: str, peer: str, page: str, said: Mapping[str, str]) -> None:
+        """Somebody looks at a page with these filters. Raises NotRecorded."""
+        at = self._now()
+        shown = {clean(key, 64): clean(value, 256) for key, value in said.items()}
+        words = "".join(f" {key}={json.dumps(value, ensure_ascii=False)}" for key, value in shown.items())
+        self._narrate(f"tokgate: {timestamp(at)} {clean(user, 256)} at {clean(peer, 64)} looks at {page}{words}")
+        if self._path is not None:
+            self._append(self._path, self._entry(at, user, peer, page, shown))
+
+    def _entry(self, at: Instant, user: str, peer: str, page: str, said: Mapping[str, str]) -> bytes:
+        entry = {
+            "@timestamp": timestamp(at),
+            "message": f"{clean(user, 256)} looked at {page}",
+            "ecs": {"version": ECS_VERSION},
+            "event": {
+                "kind": "event",
+                "category": ["file"],
+                "type": ["access"],
+                "action": "log-reviewed",
+                "module": "tokgate",
+                "dataset": "tokgate.review",
+            },
+            "user": {"name": clean(user, 256)},
+            "source": {"address": clean(peer, 64)},
+            "observer": {"product": "tokgate", "version": self._observer.version, "hostname": self._observer.hostname},
+            "tokgate": {"review": {"page": page, "filters": dict(said)}},
+        }
+        return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"
+
+    def _append(self, path: Path, line: bytes) -> None:
+        """Opened each time, so that it may be rotated at any time."""
+        try:
+            descriptor = self._open(path)
+            try:
+                if os.write(descriptor, line) != len(line):
+                    raise OSError(f"{path}: only part of a line was written")
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise NotRecorded(f"this look can't be recorded: {error.strerror or error}") from error
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)

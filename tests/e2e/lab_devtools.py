@@ -1,0 +1,157 @@
+"""Chromium driven over its own debugging pipe: pages as a person sees and uses them, without any other program."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars"),
+    *("--disable-features=OptimizationHints,MediaRouter", "--remote-debugging-pipe", "about:blank"),
+)
+_DEADLINE = 30.0
+
+
+class Tab:
+    """A tab. Messages of the protocol end in a NUL; events are kept in `events`."""
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self._from = os.fdopen(reading, "rb", buffering=0)
+        self._to = os.fdopen(writing, "wb", buffering=0)
+        self._rest = b""
+        self._number = 0
+        self._session: str | None = None
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Ask, and wait for the answer."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        self._to.write(json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._next()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, (method, answer)
+                result: dict[str, Any] = answer["result"]
+                return result
+            self.events.append(answer)
+
+    def open(self, url: str) -> None:
+        """Go somewhere, and wait until the page has loaded."""
+        self.events.clear()
+        answer = self.call("Page.navigate", url=url)
+        assert "errorText" not in answer, (url, answer)
+        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def run(self, script: str) -> Any:
+        """The value of an expression in the page; promises are waited for."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, (script, answer)
+        return answer["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Until an expression is true in the page."""
+        until = time.monotonic() + _DEADLINE
+        while True:
+            with contextlib.suppress(AssertionError):  # between two pages there is none to ask
+                if self.run(condition):
+                    return
+            assert time.monotonic() < until, f"never true: {condition}; {self.text[:2000]}"
+
+    @property
+    def text(self) -> str:
+        """What can be read on the page."""
+        return str(self.run("document.body.innerText"))
+
+    def follow(self, selector: str) -> None:
+        """Click a link or a button, and wait for the page that it leads to."""
+        before = self.run("performance.timeOrigin")
+        click = "dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))"
+        self.run(f"document.querySelector({json.dumps(selector)}).{click}")
+        self.wait(f"performance.timeOrigin !== {before} && document.readyState === 'complete'")
+
+    def press(self, key: str, code: int) -> None:
+        """Press a key and let it go."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    def size(self, width: int, height: int, *, dark: bool = False, mobile: bool = False) -> None:
+        """The window, and what its user prefers."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def scripts(self, allowed: bool) -> None:
+        """Let pages run scripts, or not."""
+        self.call("Emulation.setScriptExecutionDisabled", value=not allowed)
+
+    def picture(self, path: Path) -> None:
+        """A picture of the whole page."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 4000), "scale": 1}
+        data = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
+        path.write_bytes(base64.b64decode(data))
+
+    def complaints(self) -> list[str]:
+        """What the browser holds against the page: scripts and styles that were refused, errors, exceptions."""
+        self.run("0")
+        found = []
+        for event in self.events:
+            if event.get("method") == "Log.entryAdded":
+                found.append(event["params"]["entry"]["text"])
+            elif event.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
+                found.append(json.dumps(event["params"]))
+        return found
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            chunk = self._from.read(1 << 16)
+            assert chunk, "the browser is gone"
+            self._rest += chunk
+        message, _, self._rest = self._rest.partition(b"\0")
+        answer: dict[str, Any] = json.loads(message)
+        return answer
+
+    def close(self) -> None:
+        """Let go of the pipe, which ends the browser."""
+        self._to.close()
+        self._from.close()
+
+
+@contextlib.contextmanager
+def tab(*flags: str) -> Iterator[Tab]:
+    """A tab of a Chromium with a fresh profile, which ends with the block."""
+    theirs_in, ours_out = os.pipe()
+    ours_in, theirs_out = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        running = subprocess.Popen(
+            ["bash", "-c", f'exec chromium "$@" 3<&{theirs_in} 4>&{theirs_out}', "chromium", *_FLAGS, *flags,
+             f"--user-data-dir={home}/profile"],
+            pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={"HOME": home, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+        )  # fmt: skip
+        os.close(theirs_in)
+        os.close(theirs_out)
+        opened = Tab(ours_in, ours_out)
+        try:
+            yield opened
+        finally:
+            opened.close()
+            running.terminate()
+            running.wait(30)

@@ -1,0 +1,137 @@
+"""A review page over a small log, as a browser on the same machine sees it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from blocklog.samples import NOON, OBSERVER
+from review.logs import refusal, repeats, write
+from tokgate.blocklog.reader import Line
+from tokgate.review import index as index_module
+from tokgate.review.index import Index
+from tokgate.review.lanes import Lane, Stretch
+from tokgate.review.web.app import build
+from tokgate.review.web.desk import Desk
+from tokgate.review.web.doors import Door, LinkDoor
+from tokgate.review.web.register import Register
+from tokgate.review.web.sessions import Sessions
+from tokgate.review.web.site import Site
+from tokgate.review.web.trace import Explanation
+
+BASE = "http://127.0.0.1:8090"
+COOKIE = "tokgate-8090"
+
+
+class Clock:
+    """Seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class NoPolicies:
+    """Says of every line that it can't say anything."""
+
+    def explain(self, line: Line) -> Explanation:
+        """A warning with what the line is about, as hostile as that is."""
+        return Explanation(warnings=(f"no policies for {line.record.get('message')}",))
+
+    def lanes(self, start: datetime, end: datetime, bans: frozenset[str]) -> tuple[list[Lane], str]:
+        """One ban, all the time."""
+        return [Lane("ban", "The ban", (Stretch("block", start, end),))], "as this test says"
+
+
+@dataclass
+class Page:
+    """What a test needs of a page."""
+
+    log: Path
+    client: TestClient
+    door: Door
+    clock: Clock
+    told: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+
+    def sign_in(self) -> None:
+        """Open the link."""
+        answer = self.client.get(f"/enter?token={self.tokens[-1]}")
+        assert answer.status_code == 200
+
+    def get(self, url: str, **headers: str) -> Any:
+        """As a browser asks from the page itself."""
+        return self.client.get(url, headers={"Sec-Fetch-Site": "same-origin", **headers})
+
+
+def numbered(number: int, client: str = "192.0.2.7", moment: str = "2023-03-10T11:00:00Z") -> dict[str, Any]:
+    """A refusal with an id of its own."""
+    made = refusal(client, moment)
+    made["event"]["id"] = f"01862000-0000-7000-8000-{number:012x}"
+    return made
+
+
+def sample() -> list[dict[str, Any]]:
+    """Three clients over three days: eleven events in eight lines about traffic."""
+    warned = numbered(6, "192.0.2.9", "2023-03-11T09:00:00Z")
+    warned["event"]["action"] = "connection-warned"
+    warned["tokgate"] |= {"verdict": "warn", "network": "lab"}
+    return [
+        *(numbered(n, "192.0.2.7", f"2023-03-10T1{n}:00:00Z") for n in range(1, 5)),
+        repeats(4, "2023-03-10T14:00:10Z", "2023-03-10T14:00:50Z", "192.0.2.7"),
+        numbered(5, "2001:db8:1::7", "2023-03-11T08:00:00Z"),
+        warned,
+        numbered(7, "192.0.2.7", "2023-03-12T23:59:59.999999Z"),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is to read is looked up each time."""
+    monkeypatch.setattr(index_module, "_LOOK_AGAIN_SECONDS", 0.0)
+
+
+type OpenPage = Callable[..., Any]
+
+
+@pytest.fixture
+def open_page(tmp_path: Path) -> OpenPage:
+    """Open pages, with any door, over any records."""
+
+    @contextmanager
+    def opened(
+        records: list[dict[str, Any] | bytes] | None = None,
+        door: Callable[[Sessions, Clock], Door] | None = None,
+        access_log: Path | None = None,
+        secure: bool = False,
+        peer: str = "127.0.0.1",
+        hosts: tuple[str, ...] = ("127.0.0.1:8090",),
+    ) -> Iterator[Page]:
+        log = tmp_path / "block.ndjson"
+        write(log, sample() if records is None else records)
+        clock, told, tokens = Clock(), [], []
+        sessions = Sessions(clock)
+        chosen = LinkDoor(sessions, "alice", tokens.append) if door is None else door(sessions, clock)
+        register = Register(OBSERVER, lambda: NOON, told.append, access_log)
+        with closing(Index([log])) as index:
+            site = Site(Desk(index), chosen, register, NoPolicies(), COOKIE, secure)
+            app, _ = build(site, hosts=hosts, clock=clock)
+            with TestClient(app, base_url=BASE, client=(peer, 50000), follow_redirects=False) as client:
+                yield Page(log, client, chosen, clock, told, tokens)
+
+    return opened
+
+
+@pytest.fixture
+def page(open_page: OpenPage) -> Iterator[Page]:
+    """The usual page, signed in."""
+    with open_page() as opened:
+        opened.sign_in()
+        yield opened
