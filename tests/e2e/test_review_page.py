@@ -1,0 +1,338 @@
+"""The review page in a real browser: by pointer and keyboard, with scripts and without, while the log is written."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_devtools import Tab, tab
+
+from blocklog.samples import OBSERVER, judged, seen
+from builders import at
+from cli.command_line import POLICY
+from tokgate.blocklog.custody import Sealing
+from tokgate.blocklog.observation import Endpoint, Stage
+from tokgate.blocklog.records import traffic_record
+from tokgate.blocklog.stamp import Stamp
+from tokgate.blocklog.writer import LogWriter
+from tokgate.config.loader import load
+from tokgate.policy.decision import Signal
+from tokgate.policy.snapshot import Snapshot, compile_policy
+
+AXE = (files("axe_core_python") / "axe.min.js").read_text("utf-8")
+SIZES: dict[str, dict[str, Any]] = {
+    "desktop": {"width": 1280, "height": 900},
+    "dark": {"width": 1280, "height": 900, "dark": True},
+    "phone": {"width": 390, "height": 844, "mobile": True},
+}
+HOSTILE = "<img src=x onerror=document.title='owned'>.clips.example.org"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _chromium() -> None:
+    """Skip, or fail where nothing may be missing."""
+    if shutil.which("chromium") is None:
+        if os.environ.get("TOKGATE_REQUIRE_E2E") == "1":
+            pytest.fail("chromium is missing", pytrace=False)
+        pytest.skip("chromium is missing")
+
+
+@dataclass
+class Served:
+    """A running `tokgate review`, and the log that it shows."""
+
+    link: str
+    errors: Path
+    log: Path
+    snapshot: Snapshot
+    writer: LogWriter
+    number: int = 0
+
+    @property
+    def base(self) -> str:
+        """Where it is."""
+        return self.link.partition("/enter")[0]
+
+    def refuse(self, client: str = "192.0.2.7", name: str | None = None, day: int = 10) -> str:
+        """Another refused attempt; returns the event's id."""
+        self.number += 1
+        stamp = Stamp(f"01862000-0000-7000-8000-{self.number:012x}", at(f"2023-04-{day:02}T11:00:00Z"), OBSERVER)
+        observed = seen(Stage.TLS, (Signal.SNI, "www.clips.example.org"), client=Endpoint(client, 51234))
+        moment = stamp.at.format_iso()
+        record = traffic_record(stamp, observed, judged(observed, moment, self.snapshot), self.snapshot)
+        assert record is not None
+        if name is not None:  # as another version, or another hand, may have written it
+            record["destination"] |= {"domain": name, "registered_domain": name}
+        self.writer.put(record)
+        assert self.writer.flush(10)
+        return stamp.id
+
+    def looks(self) -> list[str]:
+        """What was recorded as looks."""
+        return re.findall(r"looks at (.*)", self.errors.read_text())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The command as its user starts it, over a log that a writer writes."""
+    folder = tmp_path_factory.mktemp("review")
+    (folder / "policies").mkdir()
+    (folder / "policies/policy.yaml").write_text(POLICY)
+    policy = load(folder / "policies", at("2023-04-01T00:00:00Z")).policy
+    assert policy is not None
+    writer = LogWriter(folder / "block.ndjson", OBSERVER, Sealing())
+    writer.start()
+    errors = folder / "stderr.txt"
+    with errors.open("wb") as stderr:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "tokgate.cli", "review", "--listen", "127.0.0.1:0"],
+            cwd=folder, stderr=stderr, stdin=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "addons")},
+        )  # fmt: skip
+    try:
+        until = time.monotonic() + 60
+        while (found := re.search(r"http://\S+/enter\S+", errors.read_text())) is None:
+            assert running.poll() is None, errors.read_text()
+            assert time.monotonic() < until
+        page = Served(found[0], errors, folder / "block.ndjson", compile_policy(policy), writer)
+        for day in range(10, 16):
+            page.refuse(f"192.0.2.{day}", day=day)
+        page.refuse(name=HOSTILE)
+        yield page
+    finally:
+        running.send_signal(signal.SIGINT)
+        code = running.wait(30)
+        writer.close(10)
+    assert code == 0, errors.read_text()
+    assert "Traceback" not in errors.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser(served: Served) -> Iterator[Tab]:
+    """A browser in which the printed link was opened."""
+    with tab() as opened:
+        opened.open(served.link)
+        opened.wait("location.pathname === '/'")
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Tab) -> Iterator[Tab]:
+    """The browser at a desk; whatever a test switched off is on again after it."""
+    browser.size(**SIZES["desktop"])
+    yield browser
+    browser.scripts(allowed=True)
+    browser.call("Page.setBypassCSP", enabled=False)
+
+
+def test_from_a_bar_to_the_reason(page: Tab, served: Served) -> None:
+    """The overview's bar leads to its lines, a line to its event, and that shows every step of the decision."""
+    page.open(served.base + "/")
+    assert "spring-ban" in page.text
+    page.follow(".series a")
+    assert page.run("location.pathname") == "/lines"
+    assert page.run("document.querySelectorAll('table.lines tbody tr').length") >= 1
+    page.follow("table.lines tbody th a")
+    for said in ("By the policy that decided it", "1. Client", "in office through 192.0.2.0/24", "counts as block"):
+        assert said in page.text
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("path", ["/", "/lines", "/live", "/event/01862000-0000-7000-8000-000000000001", "/sign-in"])
+@pytest.mark.parametrize("size", SIZES)
+def test_everybody_can_use_it(page: Tab, served: Served, artifacts: Path, path: str, size: str) -> None:
+    """axe finds nothing, in the light, in the dark and on a phone, and nothing is wider than the window."""
+    page.size(**SIZES[size])
+    page.open(served.base + path)
+    assert page.complaints() == []
+    page.picture(artifacts / f"review-{path.split('/')[1] or 'overview'}-{size}.png")
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    page.call("Page.setBypassCSP", enabled=True)  # the page's own policy lets nothing be put into it
+    page.open(served.base + path)
+    page.run(f"{AXE};0")
+    found = page.run("axe.run().then(said => said.violations.map(v => v.id + ': ' + v.nodes[0].html))")
+    assert found == []
+
+
+def test_axe_would_find_something(page: Tab, served: Served) -> None:
+    """The control: a field without a label and a table without headings are found."""
+    page.call("Page.setBypassCSP", enabled=True)
+    page.open(served.base + "/")
+    page.run("document.querySelector('label[for=client]').remove();0")
+    page.run(f"{AXE};0")
+    assert "label" in page.run("axe.run().then(said => said.violations.map(v => v.id))")
+
+
+def test_by_keyboard(page: Tab, served: Served) -> None:
+    """Tab goes to the skip link, then through navigation to the filters; what has the focus can be seen."""
+    page.open(served.base + "/")
+    page.press("Tab", 9)
+    assert page.run("document.activeElement.className") == "skip"
+    assert page.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    reached = []
+    for _ in range(12):
+        page.press("Tab", 9)
+        reached.append(page.run("document.activeElement.textContent.trim() || document.activeElement.id"))
+    assert reached[:4] == ["Overview", "Lines", "Live", "Sign out"]
+    assert "since" in reached
+    assert page.run("[...document.querySelectorAll('[aria-hidden=true] a')].every(link => link.tabIndex === -1)")
+
+
+def test_what_is_heard(page: Tab, served: Served) -> None:
+    """The accessibility tree has the landmarks, one heading of the first level, and named tables."""
+    page.open(served.base + "/lines")
+    page.call("Accessibility.enable")
+    nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+    said = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+    for landmark in (("banner", ""), ("main", ""), ("contentinfo", ""), ("navigation", "Pages"), ("search", "Filters")):
+        assert landmark in said
+    assert next(name for role, name in said if role == "heading") == "Lines"
+    assert any(role == "table" and name.startswith("Lines of the log") for role, name in said)
+    assert ("textbox", "Name, and names under it") in said
+
+
+def test_without_scripts(page: Tab, served: Served) -> None:
+    """Filters, charts, paging and the latest lines need none."""
+    page.scripts(allowed=False)
+    page.open(served.base + "/live")
+    assert page.run("document.querySelectorAll('#lines tbody tr').length") >= 7
+    assert page.run("document.getElementById('pause').hidden")
+    page.follow("#follow-state a")
+    assert page.run("document.getElementById('follow-state').textContent") == "The latest lines. Look again"
+    page.open(served.base + "/")
+    page.run("document.querySelector('#client').value = '192.0.2.12'; 0")
+    page.follow(".filters button")
+    assert "client=192.0.2.12" in page.run("location.search")
+    page.follow(".series a")
+    assert page.run("document.querySelectorAll('table.lines tbody tr').length") == 1
+    page.follow("table.lines tbody th a")
+    assert "1. Client" in page.text
+
+
+def test_the_form_filters(page: Tab, served: Served) -> None:
+    """As a person fills it in; the address can be kept and sent."""
+    page.open(served.base + "/lines")
+    page.run("document.querySelector('#client').value = '192.0.2.12'; 0")
+    page.follow(".filters button")
+    assert "client=192.0.2.12" in page.run("location.search")
+    assert page.run("document.querySelectorAll('table.lines tbody tr').length") == 1
+    page.follow(".chosen a")
+    assert page.run("document.querySelectorAll('table.lines tbody tr').length") > 1
+
+
+def test_new_lines_appear(page: Tab, served: Served) -> None:
+    """By themselves, on top, over a rotation, politely told; paused they wait."""
+    page.open(served.base + "/live")
+    page.wait("document.getElementById('follow-state').textContent === 'Following'")
+    top = "document.querySelector('#lines tbody a').getAttribute('href')"
+    event = served.refuse("192.0.2.30")
+    page.wait(f"{top} === '/event/{event}'")
+    served.log.rename(served.log.with_name("block-20230420T110000.000000Z.ndjson"))
+    event = served.refuse("192.0.2.31")
+    page.wait(f"{top} === '/event/{event}'")
+    assert page.run("document.getElementById('follow-state').getAttribute('role')") == "status"
+    page.wait("document.getElementById('follow-state').textContent.includes('new line')")
+    page.run("document.getElementById('pause').click(); 0")
+    waiting = served.refuse("192.0.2.32")
+    page.wait("document.getElementById('follow-state').textContent === 'Paused; 1 lines wait'")
+    assert page.run(top) == f"/event/{event}"
+    page.run("document.getElementById('pause').click(); 0")
+    page.wait(f"{top} === '/event/{waiting}'")
+    assert page.complaints() == []
+
+
+def test_names_of_attackers_stay_text(page: Tab, served: Served) -> None:
+    """In the pages, and in what the script adds."""
+    for path in ("/", "/lines", "/event/01862000-0000-7000-8000-000000000007"):
+        page.open(served.base + path)
+        assert page.run("document.title").endswith("tokgate review")
+        assert page.run("document.querySelectorAll('img').length") == 0
+    assert HOSTILE in page.text
+    page.open(served.base + "/live")
+    page.wait("document.getElementById('follow-state').textContent === 'Following'")
+    event = served.refuse("192.0.2.33", name=HOSTILE)
+    page.wait(f"document.querySelector('#lines tbody a').getAttribute('href') === '/event/{event}'")
+    assert page.run("document.querySelector('#lines tbody .name').textContent") == HOSTILE
+    assert page.run("document.querySelectorAll('img').length") == 0
+    assert page.complaints() == []
+
+
+@contextlib.contextmanager
+def another_site() -> Iterator[str]:
+    """A page of somebody else on this machine."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><title>evil</title>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_another_site_gets_nothing(page: Tab, served: Served, name: str) -> None:
+    """Not even one on the same address, to which browsers send the cookie; and no look is made in a user's name."""
+    before = len(served.looks())
+    with another_site() as place:
+        page.open(f"http://{place.replace('127.0.0.1', name)}/")
+        url = f"{served.base}/lines.csv"
+        for mode in ("cors", "no-cors"):
+            answer = page.run(
+                f"fetch('{url}', {{mode: '{mode}', credentials: 'include'}}).then(a => a.text()).catch(e => 'refused')"
+            )
+            assert answer in ("refused", "")
+        framed = page.run(
+            f"new Promise(done => {{const f = document.createElement('iframe'); f.src = '{served.base}/lines'; "
+            "f.onload = () => {try {done(String(f.contentDocument.body.innerText))} catch (e) {done('refused')}}; "
+            "document.body.append(f)})"
+        )
+        assert "192.0.2" not in framed
+    assert len(served.looks()) == before
+    page.open(served.base + "/lines")
+    assert len(served.looks()) == before + 1  # the control: from the page itself it is one
+
+
+def test_strangers(served: Served) -> None:
+    """A link that was used, and no link at all, lead to the way in and nothing else."""
+    with tab() as stranger:
+        stranger.open(served.link)
+        assert "This link was used already" in stranger.text
+        stranger.open(served.base + "/lines")
+        assert stranger.run("location.pathname + location.search") == "/sign-in?next=%2Flines"
+        assert "192.0.2" not in stranger.text
+
+
+def test_signing_out(page: Tab, served: Served) -> None:
+    """Ends the session, and prints a new link, which works."""
+    page.open(served.base + "/")
+    page.follow(".who button")
+    page.open(served.base + "/lines")
+    assert page.run("location.pathname") == "/sign-in"
+    (_, link) = re.findall(r"http://\S+/enter\S+", served.errors.read_text())
+    page.open(link)
+    page.wait("location.pathname === '/'")
