@@ -1,6 +1,6 @@
 """How long the review of a large log takes: writes one, then summarises, compacts and summarises it again.
 
-    python bench/reviewing.py [--events 10000000] [--clients 5000] [--folder /tmp] [--keep]
+    python bench/reviewing.py [--events 10000000] [--clients 5000] [--folder /tmp] [--keep] [--page]
 
 Records are tokgate's own, unfolded: every event is a line of some 1.9 kB, so ten million need 19 GB for the time being.
 CPU time is what the machine's other work can't change; wall time is on whatever cores are free.
@@ -15,6 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +33,9 @@ from tokgate.config.loader import load
 from tokgate.policy.decide import Sighting, decide_signals
 from tokgate.policy.decision import Signal
 from tokgate.policy.snapshot import Snapshot, compile_policy
+from tokgate.review.index import Index
+from tokgate.review.web import questions
+from tokgate.review.web.look import Look
 
 START = Instant.from_utc(2026, 1, 1)
 PER_FILE = 35_000
@@ -104,6 +110,30 @@ def measured(what: str, *arguments: str) -> None:
     print(f"{what:<42} {wall:8.1f} s wall  {cpu:8.1f} s CPU  peak {after.ru_maxrss / 1024:6.0f} MiB so far", flush=True)
 
 
+def timed(what: str, *steps: Callable[[], object]) -> None:
+    """Run steps in this process and say what they took."""
+    cpu, started = time.process_time(), time.perf_counter()
+    for step in steps:
+        step()
+    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{what:<42} {wall:8.2f} s wall  {cpu:8.2f} s CPU  peak {peak:6.0f} MiB so far", flush=True)
+
+
+def measure_page(log: Path) -> None:
+    """What somebody waits for at `tokgate review`, without the server around it."""
+    client = Look().with_filter("client", "10.32.0.7")
+    march = Look().during(Instant.from_utc(2026, 3, 1), Instant.from_utc(2026, 4, 1))
+    with closing(Index([log])) as index:
+        timed("page: read for two seconds", lambda: index.catch_up(2))
+        timed("page: read the rest", lambda: index.catch_up(3600))
+        for name, look in (("all", Look()), ("one client", client), ("a month", march)):
+            timed(f"page: overview, {name}", partial(questions.overview, index, look))
+            timed(f"page: lines, {name}", partial(questions.lines, index, look))
+        ((event,),) = index.ask("SELECT CAST(event_id AS VARCHAR) FROM lines LIMIT 1 OFFSET 1000")
+        timed("page: one event's line", lambda: index.line(event))
+
+
 def main() -> None:
     """Write, measure, remove."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -112,6 +142,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--compact", type=int, default=20, help="how many files to compact (default: 20)")
     parser.add_argument("--keep", action="store_true", help="leave the log where it is")
+    parser.add_argument("--page", action="store_true", help="also what `tokgate review` takes")
     args = parser.parse_args()
     policy = load(Path(__file__).parent.parent / "policies", START).policy
     if policy is None:
@@ -134,6 +165,8 @@ def main() -> None:
             "--log",
             log,
         )
+        if args.page:
+            measure_page(Path(log))
         chosen = [str(path) for path in files[: args.compact]]
         if chosen:
             measured(f"compact {len(chosen)} files, verified", "compact", "--remove", "--log", *chosen)
