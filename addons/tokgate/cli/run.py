@@ -41,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="MODE[@[HOST:]PORT]",
         action="append",
         help="gate, gate:tproxy, gate:explicit (the fast path), or regular (default), transparent, socks5, wireguard, "
-        "local, dns; may be given several times",
+        "tun, local, dns; may be given several times",
     )
     parser.add_argument("--workers", metavar="N", type=_count, help="gates (default: one a core)")
     parser.add_argument(

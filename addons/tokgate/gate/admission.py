@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tokgate.blocklog.observation import Endpoint, Observation, Passed, Stage, TlsSeen, Visibility
+from tokgate.blocklog.observation import Endpoint, Observation, Passed, Stage, TlsSeen, Transport, Visibility
 from tokgate.gate.enforcer import Enforcer, Ruling
 from tokgate.gate.nameless import refusal
 from tokgate.policy.bans import EchOuter, MissingSni
@@ -69,6 +69,8 @@ class Shown:
     """The names on the destination's certificate, where it was asked for that."""
     unreadable: bool = False
     """It began like TLS and then made no sense."""
+    quic: bool = False
+    """It came in datagrams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,11 @@ def admit_tls(
 ) -> Admission:
     """Decide at a ClientHello."""
     shown = Shown(visibility=_visibility(hello), name=hello.name, certificate=certificate_names)
-    admission = _admit_tls(enforcer, arrival, shown)
+    return _warned(enforcer, arrival, hello, _admit_tls(enforcer, arrival, shown))
+
+
+def _warned(enforcer: Enforcer, arrival: Arrival, hello: ClientHello, admission: Admission) -> Admission:
+    """The same, but that who has continued past a warning, or can't be shown it, passes."""
     decision = admission.ruling.decision
     if decision.ban is None or not warns_with_a_page(decision):
         return admission
@@ -121,7 +127,23 @@ def _admit_tls(enforcer: Enforcer, arrival: Arrival, shown: Shown) -> Admission:
     ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.SNI, ""),))
     if not ruling.blocks:
         ruling = _hidden(enforcer, arrival, shown.visibility, ruling)
-    return Admission(passage_of(ruling.decision), ruling, Stage.TLS, shown, names)
+    stage = Stage.QUIC if shown.quic else Stage.TLS
+    return Admission(passage_of(ruling.decision), ruling, stage, shown, names)
+
+
+def admit_quic(enforcer: Enforcer, arrival: Arrival, hello: ClientHello | None) -> Admission:
+    """Decide at a ClientHello in QUIC; None: none can be read.
+
+    QUIC is never opened. What would have to be is refused, so that the client comes over TCP and is opened there.
+    """
+    if hello is None:
+        admission = admit_unreadable(enforcer, arrival)
+        return replace(admission, stage=Stage.QUIC, shown=replace(admission.shown, quic=True))
+    seen = _visibility(hello)
+    visibility = Visibility.QUIC_SNI if seen is Visibility.SNI else seen
+    admission = _admit_tls(enforcer, arrival, Shown(visibility=visibility, name=hello.name, quic=True))
+    admission = _warned(enforcer, arrival, hello, admission)
+    return replace(admission, passage=Passage.REFUSE) if admission.passage is Passage.OPEN else admission
 
 
 def admit_unreadable(enforcer: Enforcer, arrival: Arrival) -> Admission:
@@ -147,24 +169,26 @@ def admit_bytes(enforcer: Enforcer, arrival: Arrival) -> Admission:
 def admit_again(enforcer: Enforcer, arrival: Arrival, shown: Shown) -> Admission:
     """Decide, now, about a connection that showed this when it began: what a new one like it would be told."""
     if shown.unreadable:
-        return admit_unreadable(enforcer, arrival)
+        return admit_quic(enforcer, arrival, None) if shown.quic else admit_unreadable(enforcer, arrival)
     if shown.visibility is Visibility.ADDRESS:
         return admit_bytes(enforcer, arrival)
     return _admit_tls(enforcer, arrival, shown)
 
 
-def admit_by_fallback(enforcer: Enforcer, arrival: Arrival, hello: ClientHello | None) -> Admission:
+def admit_by_fallback(
+    enforcer: Enforcer, arrival: Arrival, hello: ClientHello | None, stage: Stage = Stage.TLS
+) -> Admission:
     """What `on_error` makes of a connection about which deciding failed."""
-    names = arrival.sightings
+    names, quic = arrival.sightings, stage is Stage.QUIC
     if hello is not None and hello.name is not None:
-        names = (Sighting(Signal.SNI, hello.name), *names)
+        names = (Sighting(Signal.QUIC_SNI if quic else Signal.SNI, hello.name), *names)
     ruling = enforcer.judge_by_fallback(names)
     passage = Passage.REFUSE if ruling.blocks else Passage.PASS
     if hello is None:
-        shown = Shown(visibility=Visibility.NONE, unreadable=True)
+        shown = Shown(visibility=Visibility.NONE, unreadable=True, quic=quic)
     else:
-        shown = Shown(visibility=Visibility.SNI, name=hello.name)
-    return Admission(passage, ruling, Stage.TLS, shown, names)
+        shown = Shown(visibility=Visibility.QUIC_SNI if quic else Visibility.SNI, name=hello.name, quic=quic)
+    return Admission(passage, ruling, stage, shown, names)
 
 
 def passage_of(decision: Decision) -> Passage:
@@ -174,17 +198,20 @@ def passage_of(decision: Decision) -> Passage:
     return Passage.REFUSE if decision.verdict is Verdict.BLOCK else Passage.PASS
 
 
-def observe(arrival: Arrival, admission: Admission, hello: ClientHello | None) -> Observation:
+def observe(
+    arrival: Arrival, admission: Admission, hello: ClientHello | None, transport: Transport = Transport.TCP
+) -> Observation:
     """The connection as the log sees it."""
     tls = None
     if hello is not None:
         alpn = tuple(name.decode("ascii", "backslashreplace") for name in hello.alpn)
-        tls = TlsSeen(alpn=alpn, ja4=ja4(hello), ech=hello.ech)
+        tls = TlsSeen(alpn=alpn, ja4=ja4(hello, "q" if admission.shown.quic else "t"), ech=hello.ech)
     return Observation(
         client=arrival.client,
         destination=arrival.endpoint,
         stage=admission.stage,
         visibility=admission.visibility,
+        transport=transport,
         names=admission.names,
         tls=tls,
         opened=admission.passage is Passage.OPEN,
@@ -195,7 +222,7 @@ def observe(arrival: Arrival, admission: Admission, hello: ClientHello | None) -
 
 def _hello_sightings(enforcer: Enforcer, arrival: Arrival, shown: Shown) -> Iterator[Sighting]:
     if shown.name is not None:
-        yield Sighting(Signal.SNI, shown.name)
+        yield Sighting(Signal.QUIC_SNI if shown.quic else Signal.SNI, shown.name)
     for name in shown.certificate:
         yield Sighting(Signal.CERTIFICATE, name)
     unchecked = shown.name is None and enforcer.snapshot.settings.missing_sni is MissingSni.ALLOW

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Final
 
 from tokgate.blocklog.observation import DnsSeen, Endpoint, Observation, Stage, Transport, Visibility
-from tokgate.blocklog.wording import by_whom
 from tokgate.gate.enforcer import Enforcer, Ruling
+from tokgate.gate.explanation import explanation
 from tokgate.gate.nameless import refusal as refusal_under_ban
 from tokgate.policy.bans import EchOuter, EncryptedDns
 from tokgate.policy.decide import Sighting
@@ -120,10 +120,8 @@ def _under_ban(ruling: Ruling, asked: Asked) -> bool:
 
 def _explained(ruling: Ruling) -> ExtendedError:
     ban = ruling.snapshot.bans.get(ruling.decision.ban or "")
-    if ban is None:
-        return ExtendedError(BLOCKED, "Refused by the policy of this network")
-    code = BLOCKED if ban.authority is None and ban.basis is None else CENSORED
-    return ExtendedError(code, by_whom(ban) + (f"; contact: {ban.contact}" if ban.contact else ""))
+    imposed = ban is not None and (ban.authority is not None or ban.basis is not None)
+    return ExtendedError(CENSORED if imposed else BLOCKED, explanation(ruling))
 
 
 def _observe(asked: Asked, ruling: Ruling) -> Observation:

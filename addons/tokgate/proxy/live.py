@@ -39,26 +39,24 @@ class VisitedConnections:
 
     def cut(self, one: Visit) -> None:
         """Reset client and destinations."""
-        one.passing = None
-        one.requests.clear()
-        one.wires.break_off()
+        one.cut()
 
     def _connection(self, visit: Visit) -> Cut | None:
-        passing = visit.passing
-        if passing is None:
-            return None
-        admission = admit_again(self._enforcer, passing.arrival, passing.shown)
-        if not admission.ruling.blocks:
-            return None
-        return admission.ruling, Observation(
-            client=visit.client,
-            destination=passing.arrival.endpoint,
-            stage=Stage.LIVE,
-            visibility=admission.visibility,
-            names=admission.names,
-            opened=visit.opened,
-            connection=visit.connection,
-        )
+        passing = (visit.passing, *visit.beside) if visit.passing is not None else ()
+        for one in passing:
+            admission = admit_again(self._enforcer, one.arrival, one.shown)
+            if admission.ruling.blocks:
+                return admission.ruling, Observation(
+                    client=visit.client,
+                    destination=one.arrival.endpoint,
+                    stage=Stage.LIVE,
+                    visibility=admission.visibility,
+                    transport=one.transport,
+                    names=admission.names,
+                    opened=visit.opened,
+                    connection=visit.connection,
+                )
+        return None
 
     def _requests(self, visit: Visit) -> Cut | None:
         for request in visit.requests.values():

@@ -4,16 +4,15 @@ from typing import Final
 
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import ClientTLSLayer, UDPLayer, modes
+from mitmproxy.proxy.layers import ClientTLSLayer, modes
 from mitmproxy.proxy.layers.http import HTTPMode, HttpStream
 
-from tokgate.gate.admission import Passage, admit_bytes, observe
 from tokgate.gate.enforcer import Enforcer
+from tokgate.proxy.datagrams import Datagrams
 from tokgate.proxy.dns_front import DnsFront
 from tokgate.proxy.guard import Guard
 from tokgate.proxy.http_front import HttpFront
-from tokgate.proxy.relay import Discard
-from tokgate.proxy.visit import Passing, Visit
+from tokgate.proxy.visit import Visit
 
 _DNS: Final = 53
 _TLS: Final = b"\x16"
@@ -26,7 +25,7 @@ def layer_for(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) -
     if address is not None and address[1] == _DNS and not tunnelled:
         return DnsFront(context, enforcer, visit)
     if context.client.transport_protocol == "udp":
-        return _datagrams(context, data, enforcer, visit)
+        return Datagrams(context, enforcer, visit)
     if isinstance(top, modes.HttpProxy):
         # TLS between the client and the proxy itself, before any request.
         return ClientTLSLayer(context) if data[:1] == _TLS else HttpFront(context, HTTPMode.regular, visit)
@@ -40,17 +39,3 @@ def layer_for(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) -
     if isinstance(top, modes.TransparentProxy | modes.Socks5Proxy):
         return Guard(context, enforcer, visit, tunnelled=False)
     return None
-
-
-def _datagrams(context: Context, data: bytes, enforcer: Enforcer, visit: Visit) -> layer.Layer:
-    """UDP in modes that carry it: decided by address. QUIC is not carried, so that clients turn to TCP."""
-    visit.spoken()
-    if context.server.address is not None and context.server.address[1] in (80, 443) and data[:1] >= b"\x80":
-        return Discard(context)
-    arrival = visit.arrival(context.server.address)
-    admission = admit_bytes(enforcer, arrival)
-    enforcer.enter(admission.ruling, admission.visibility, lambda: observe(arrival, admission, None))
-    if admission.passage is not Passage.PASS:
-        return Discard(context)
-    visit.passing = Passing(arrival, admission.shown)
-    return UDPLayer(context, ignore=True)

@@ -3,15 +3,19 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from mitmproxy.connection import Client
 from mitmproxy.http import HTTPFlow
 
-from tokgate.blocklog.observation import Endpoint
+from tokgate.blocklog.observation import Endpoint, Transport
 from tokgate.gate.admission import Arrival, Shown
 from tokgate.policy.decide import Sighting
 from tokgate.policy.names import parse_address
 from tokgate.proxy.wires import Wires
+
+MOST_BESIDE: Final = 16
+MOST_CUT: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class Passing:
 
     arrival: Arrival
     shown: Shown
+    transport: Transport = Transport.TCP
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Visit:
     """TLS ends here, for a page or to read URLs."""
     passing: Passing | None = None
     """On what it was let through, once it was."""
+    beside: list[Passing] = field(default_factory=list)
+    """Further QUIC connections between the same ports, let through before."""
     requests: dict[str, Request] = field(default_factory=dict)
     """The requests that were let through and last, tunnels among them, by mitmproxy's id of the flow."""
     software: bytes | None = None
@@ -52,10 +59,31 @@ class Visit:
     """Whether a request has come."""
     leaving: bool = False
     """The client is asked to go on with new connections: they won't be opened."""
+    ends: "CutFlows" = field(default_factory=lambda: CutFlows())
 
     def spoken(self) -> None:
         """The client has said what it wants."""
         self.waiting_since = None
+
+    def let_pass(self, passing: Passing) -> None:
+        """One more connection was let through."""
+        if self.passing is not None and self.passing not in self.beside:
+            self.beside.append(self.passing)
+            del self.beside[:-MOST_BESIDE]
+        self.passing = passing
+
+    def cut(self) -> None:
+        """It is broken off: nothing passes any more. Datagrams would come again, as if nothing had happened."""
+        if self.passing is not None and self.passing.transport is Transport.UDP:
+            self.ends.add(self.passing.arrival)
+        self.passing = None
+        self.beside.clear()
+        self.requests.clear()
+        self.wires.break_off()
+
+    def was_cut(self, arrival: Arrival) -> bool:
+        """Whether an earlier flow between the same ends was broken off."""
+        return arrival in self.ends
 
     def arrival(self, destination: tuple[str, int] | None) -> Arrival:
         """The connection for the first decision about it. A destination by name was asked for, as with CONNECT."""
@@ -64,15 +92,32 @@ class Visit:
         return Arrival(client=self.client, destination=end, connect=self.connect or asked, connection=self.connection)
 
 
+class CutFlows:
+    """Between which ends UDP was broken off, of late."""
+
+    def __init__(self) -> None:
+        self._ends: dict[tuple[Endpoint, Endpoint | None], None] = {}
+
+    def add(self, arrival: Arrival) -> None:
+        """Remember one; beyond some thousands the oldest is forgotten."""
+        self._ends[arrival.client, arrival.destination] = None
+        if len(self._ends) > MOST_CUT:
+            del self._ends[next(iter(self._ends))]
+
+    def __contains__(self, arrival: Arrival) -> bool:
+        return (arrival.client, arrival.destination) in self._ends
+
+
 class Visits:
     """The client connections that are open, by mitmproxy's id."""
 
     def __init__(self) -> None:
+        self._cut_flows = CutFlows()
         self._open: dict[str, Visit] = {}
 
     def begin(self, client: Client, wires: Wires) -> Visit:
         """A client has connected."""
-        visit = Visit(Endpoint(client.peername[0], client.peername[1]), client.id, wires)
+        visit = Visit(Endpoint(client.peername[0], client.peername[1]), client.id, wires, ends=self._cut_flows)
         self._open[client.id] = visit
         return visit
 

@@ -25,6 +25,11 @@ class Wires:
         if self._handler is not None:
             self._handler.drain_writers = self._drain_opposite  # type: ignore[method-assign]
 
+    def stay(self, seconds: float) -> None:
+        """Keep the connection that long when nothing moves."""
+        if self._handler is not None:
+            self._handler.timeout_watchdog.timeout = int(seconds)
+
     def was_reset(self, end: Connection) -> bool:
         """Whether a connection that has ended was broken off."""
         io = self._handler.transports.get(end) if self._handler is not None else None

@@ -1,0 +1,305 @@
+"""QUIC Initial packets (RFC 9000, 9001, 9369): the ClientHello in a client's first flight, and a server's refusal.
+
+Sans-IO. Initial packets are protected with keys that anyone who sees the first one can derive; nothing else is read.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import ECB
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from tokgate.wire.client_hello import ClientHello, ClientHelloError, read_client_hello
+
+MAX_HELLO: Final = 65536
+"""Octets of CRYPTO data that are kept of one connection; no client needs a tenth of it."""
+CRYPTO_ERROR: Final = 0x0100
+"""RFC 9000 §20.1: a TLS alert is this plus the alert."""
+
+_LONG: Final = 0x80
+_TAG: Final = 16
+_SAMPLE: Final = 16
+_MAX_ID: Final = 20
+_RECORD: Final = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What differs between versions (RFC 9001 §5.2, RFC 9369 §3)."""
+
+    salt: bytes
+    label: str
+    initial: int
+    """The type of Initial packets."""
+    retry: int
+
+
+_VERSIONS: Final = {
+    0x00000001: _Version(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), "quic", 0, 3),
+    0x6B3343CF: _Version(bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), "quicv2", 1, 0),
+}
+
+
+class QuicError(ValueError):
+    """A first flight from which no ClientHello can come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """One Initial packet as it was sent, protected."""
+
+    version: int
+    destination: bytes
+    """The connection id of whom it is for; a client's first one is made up, and all keys come from it."""
+    source: bytes
+    packet: bytes
+    number_at: int
+    """Where in the packet its number begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What protects Initial packets of one side (RFC 9001 §5.1)."""
+
+    aead: AESGCM
+    iv: bytes
+    header: AES
+
+    def mask(self, sample: bytes) -> bytes:
+        """What covers a packet's number (RFC 9001 §5.4.3)."""
+        return Cipher(self.header, ECB()).encryptor().update(sample)  # one block, as the standard has it
+
+    def nonce(self, number: int) -> bytes:
+        """RFC 9001 §5.3."""
+        return (int.from_bytes(self.iv) ^ number).to_bytes(len(self.iv))
+
+
+def is_unreadable(datagram: bytes) -> bool:
+    """Whether a datagram begins as QUIC's first ones do (RFC 8999 §5.1), in a version that is not known here."""
+    version = int.from_bytes(datagram[1:5])
+    return len(datagram) >= 7 and datagram[0] & 0xC0 == 0xC0 and version != 0 and version not in _VERSIONS
+
+
+def initials(datagram: bytes) -> tuple[Initial, ...]:
+    """The Initial packets of versions that are known here, in a datagram; packets may follow one another (§12.2)."""
+    found: list[Initial] = []
+    at = 0
+    while at < len(datagram) and datagram[at] & _LONG:
+        try:
+            initial, at = _packet(datagram, at)
+        except (IndexError, struct.error, ValueError):
+            break
+        if initial is not None:
+            found.append(initial)
+    return tuple(found)
+
+
+class Opening:
+    """One connection's first flight, as far as it has come: packets in any order, and several datagrams."""
+
+    def __init__(self, first: Initial) -> None:
+        """The keys come from the `first` packet; it still has to be read."""
+        self.first: Final = first
+        self._stream = bytearray()
+        self._known = bytearray()  # 1 for each octet that has come
+        self._largest = -1
+
+    def reads(self, initial: Initial) -> bool:
+        """Take a packet's part of the hello; False if it belongs to another connection. Raises QuicError."""
+        plain = self._opened(initial)
+        if plain is None:
+            return False
+        at = 0
+        while at < len(plain):
+            at = self._frame(plain, at)
+        return True
+
+    def fits(self, initial: Initial) -> bool:
+        """Whether a packet belongs to this connection."""
+        return self._opened(initial) is not None
+
+    @property
+    def hello(self) -> ClientHello | None:
+        """The hello; None as long as parts are missing. Raises QuicError."""
+        end = self._known.find(0)
+        whole = len(self._known) if end < 0 else end
+        if whole and self._stream[0] != 1:
+            raise QuicError("no ClientHello")
+        if whole < 4:
+            return None
+        length = 4 + int.from_bytes(self._stream[1:4])
+        if length > MAX_HELLO:
+            raise QuicError("the hello is too long")
+        if whole < length:
+            return None
+        message = bytes(self._stream[:length])
+        chunks = (message[at : at + _RECORD] for at in range(0, length, _RECORD))
+        try:
+            return read_client_hello(b"".join(b"\x16\x03\x01" + struct.pack("!H", len(c)) + c for c in chunks))
+        except ClientHelloError as error:
+            raise QuicError(str(error)) from error
+
+    def _opened(self, initial: Initial) -> bytes | None:
+        """A packet without its protection; None if these are not its keys."""
+        keys = _keys(initial.version, self.first.destination, "client in")
+        packet, at = bytearray(initial.packet), initial.number_at
+        mask = keys.mask(bytes(packet[at + 4 : at + 4 + _SAMPLE]))
+        packet[0] ^= mask[0] & 0x0F
+        size = (packet[0] & 0x03) + 1
+        for index in range(size):
+            packet[at + index] ^= mask[1 + index]
+        number = _whole(int.from_bytes(packet[at : at + size]), size, self._largest)
+        head, body = bytes(packet[: at + size]), bytes(packet[at + size :])
+        try:
+            plain = keys.aead.decrypt(keys.nonce(number), body, head)
+        except InvalidTag:
+            return None
+        self._largest = max(self._largest, number)
+        return plain
+
+    def _frame(self, data: bytes, at: int) -> int:
+        """Take a frame, of those that Initial packets may hold (RFC 9000 §12.4), and say where it ends."""
+        try:
+            kind, at = _varint(data, at)
+            if kind in (0x00, 0x01):  # PADDING, PING
+                return at
+            if kind in (0x02, 0x03):
+                return _after_ack(data, at, counts=kind == 0x03)
+            if kind == 0x06:
+                offset, at = _varint(data, at)
+                length, at = _varint(data, at)
+                self._keep(offset, _taken(data, at, length))
+                return at + length
+            if kind == 0x1C:  # CONNECTION_CLOSE: the client gives up
+                return len(data)
+        except (IndexError, struct.error) as error:
+            raise QuicError("a frame is cut off") from error
+        raise QuicError(f"a frame of type {kind:#x}")
+
+    def _keep(self, offset: int, part: bytes) -> None:
+        end = offset + len(part)
+        if end > MAX_HELLO:
+            raise QuicError("the hello is too long")
+        if end > len(self._stream):
+            missing = bytes(end - len(self._stream))
+            self._stream += missing
+            self._known += missing
+        if 1 in self._known[offset:end]:
+            for index, octet in enumerate(part, offset):
+                if self._known[index] and self._stream[index] != octet:
+                    raise QuicError("a part of the hello came twice, and differs")
+        self._stream[offset:end] = part
+        self._known[offset:end] = b"\x01" * len(part)
+
+
+def close(initial: Initial, error: int, reason: str) -> bytes:
+    """A datagram in which the server says no to a client's first packet: CONNECTION_CLOSE (RFC 9000 §19.19)."""
+    version = _VERSIONS[initial.version]
+    text = reason.encode()[:256].decode(errors="ignore").encode()
+    frame = b"\x1c" + struct.pack("!H", 0x4000 | error) + b"\x06" + struct.pack("!H", 0x4000 | len(text)) + text
+    number = bytes(2)
+    ids = b"".join(bytes((len(one),)) + one for one in (initial.source, initial.destination))
+    length = len(number) + len(frame) + _TAG
+    head = bytearray((0xC0 | version.initial << 4 | len(number) - 1,))
+    head += struct.pack("!I", initial.version) + ids + b"\x00" + struct.pack("!H", 0x4000 | length) + number
+    keys = _keys(initial.version, initial.destination, "server in")
+    packet = head + keys.aead.encrypt(keys.nonce(0), frame, bytes(head))
+    at = len(head) - len(number)
+    mask = keys.mask(bytes(packet[at + 4 : at + 4 + _SAMPLE]))
+    packet[0] ^= mask[0] & 0x0F
+    for index in range(len(number)):
+        packet[at + index] ^= mask[1 + index]
+    return bytes(packet)
+
+
+def _packet(data: bytes, start: int) -> tuple[Initial | None, int]:
+    """The packet with a long header at `start`, if it is an Initial; and where it ends (RFC 9000 §17.2)."""
+    (number,) = struct.unpack_from("!I", data, start + 1)
+    version = _VERSIONS.get(number)
+    if version is None:
+        raise ValueError("a version that is not known")
+    kind = data[start] >> 4 & 0x03
+    if kind == version.retry:
+        raise ValueError("a packet of servers only")
+    destination, at = _connection_id(data, start + 5)
+    source, at = _connection_id(data, at)
+    if kind == version.initial:
+        token, at = _varint(data, at)
+        at += token
+    length, at = _varint(data, at)
+    end = at + length
+    if end > len(data) or length < 4 + _SAMPLE:
+        raise ValueError("a packet that is cut off")
+    if kind != version.initial:
+        return None, end
+    return Initial(number, destination, source, data[start:end], at - start), end
+
+
+def _connection_id(data: bytes, at: int) -> tuple[bytes, int]:
+    length = data[at]
+    if length > _MAX_ID:
+        raise ValueError("a connection id that is too long")
+    return _taken(data, at + 1, length), at + 1 + length
+
+
+def _taken(data: bytes, at: int, length: int) -> bytes:
+    if at + length > len(data):
+        raise IndexError
+    return data[at : at + length]
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """An integer of one to eight octets, and where it ends (RFC 9000 §16)."""
+    size = 1 << (data[at] >> 6)
+    return int.from_bytes(_taken(data, at, size)) & (1 << 8 * size - 2) - 1, at + size
+
+
+def _after_ack(data: bytes, at: int, *, counts: bool) -> int:
+    """Where an ACK frame ends (RFC 9000 §19.3)."""
+    _, at = _varint(data, at)
+    _, at = _varint(data, at)
+    ranges, at = _varint(data, at)
+    for _ in range(1 + 2 * min(ranges, len(data)) + 3 * counts):
+        _, at = _varint(data, at)
+    return at
+
+
+def _whole(short: int, size: int, largest: int) -> int:
+    """A packet's number from its last octets (RFC 9000 §A.3)."""
+    window = 1 << 8 * size
+    expected = largest + 1
+    number = expected & ~(window - 1) | short
+    if number <= expected - window // 2 and number < (1 << 62) - window:
+        return number + window
+    if number > expected + window // 2 and number >= window:
+        return number - window
+    return number
+
+
+@lru_cache(maxsize=256)
+def _keys(version: int, connection_id: bytes, side: str) -> _Keys:
+    known = _VERSIONS[version]
+    initial = hmac.digest(known.salt, connection_id, "sha256")  # HKDF-Extract
+    secret = _expanded(initial, side, 32)
+    return _Keys(
+        AESGCM(_expanded(secret, f"{known.label} key", 16)),
+        _expanded(secret, f"{known.label} iv", 12),
+        AES(_expanded(secret, f"{known.label} hp", 16)),
+    )
+
+
+def _expanded(secret: bytes, label: str, length: int) -> bytes:
+    """HKDF-Expand-Label with an empty context (RFC 8446 §7.1)."""
+    name = b"tls13 " + label.encode()
+    info = struct.pack("!HB", length, len(name)) + name + b"\x00"
+    return HKDFExpand(SHA256(), length, info).derive(secret)

@@ -1,0 +1,283 @@
+"""First flights of QUIC, written and read by aioquic: what they say, and what a client makes of a refusal."""
+
+from __future__ import annotations
+
+import random
+import struct
+from itertools import pairwise
+
+import pytest
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.packet import QuicProtocolVersion
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokgate.wire import quic_initial as wire
+from tokgate.wire.quic_initial import Initial, Opening, QuicError, close, initials, is_unreadable
+
+NAME = "www.example.org"
+V1, V2 = QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2
+SERVER = ("192.0.2.1", 443)
+
+
+def client(name: str | None = NAME, version: int = V1, *, large: bool = False) -> tuple[QuicConnection, list[bytes]]:
+    """A client of aioquic's and its first flight. `large`: of a hello that fills several datagrams."""
+    alpn = [f"protocol-number-{number:03d}" for number in range(200)] if large else ["h3"]
+    configuration = QuicConfiguration(
+        is_client=True, server_name=name, alpn_protocols=alpn, original_version=version, supported_versions=[version]
+    )
+    made = QuicConnection(configuration=configuration)
+    made.connect(SERVER, now=0.0)
+    return made, [data for data, _ in made.datagrams_to_send(now=0.0)]
+
+
+def opening_of(flight: list[bytes]) -> Opening:
+    """All of a flight, read."""
+    packets = [initial for datagram in flight for initial in initials(datagram)]
+    opening = Opening(packets[0])
+    assert all([opening.reads(initial) for initial in packets])  # noqa: C419 - each is to be read
+    return opening
+
+
+def protected(payload: bytes, *, number: int = 0, version: int = V1, destination: bytes = b"destined") -> Initial:
+    """A client's packet with these frames."""
+    pair = CryptoPair()
+    pair.setup_initial(destination, is_client=True, version=version)
+    payload += bytes(max(0, 4 - len(payload)))
+    first = 0xC3 if version == V1 else 0xD3
+    head = bytes((first,)) + struct.pack("!I", version) + bytes((len(destination),)) + destination + b"\x00\x00"
+    head += struct.pack("!H", 0x4000 | 4 + len(payload) + 16) + struct.pack("!I", number)
+    (found,) = initials(pair.encrypt_packet(head, payload, number))
+    return found
+
+
+def crypto(offset: int, data: bytes) -> bytes:
+    """A CRYPTO frame."""
+    return b"\x06" + struct.pack("!IH", 0x80000000 | offset, 0x4000 | len(data)) + data
+
+
+def hello_message(name: str = NAME, *, large: bool = False) -> bytes:
+    """A ClientHello as CRYPTO frames carry it."""
+    hello = opening_of(client(name, large=large)[1]).hello
+    assert hello is not None
+    return hello.message
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+@pytest.mark.parametrize("large", [False, True])
+def test_hello(version: int, large: bool) -> None:
+    """The name is read in both versions, whether the hello fills one datagram or several, in any order."""
+    _, flight = client("www.Example.ORG", version, large=large)
+    assert (len(flight) > 1) is large
+
+    for order in (flight, flight[::-1]):
+        hello = opening_of(order).hello
+        assert hello is not None
+        assert hello.name == "www.Example.ORG"
+    assert not is_unreadable(flight[0])
+
+
+def test_parts_of_a_hello() -> None:
+    """As long as a datagram is missing there is no hello; one that comes twice changes nothing."""
+    _, flight = client(large=True)
+
+    assert opening_of(flight[:-1]).hello is None
+    assert opening_of(flight[:-1] + flight[:1]).hello is None
+    assert opening_of(flight + flight).hello is not None
+
+
+def test_keys() -> None:
+    """The keys of RFC 9001 §A.1."""
+    keys = wire._keys(V1, bytes.fromhex("8394c8f03e515708"), "client in")
+
+    assert keys.iv.hex() == "fa044b2f42a3fd3b46fb255c"
+    assert keys.header.key.hex() == "9f50449e04a0e810283a1e9933adedd2"
+    assert wire._keys(V1, bytes.fromhex("8394c8f03e515708"), "server in").iv.hex() == "0ac1493ca1905853b0bba03e"
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+def test_refusal(version: int) -> None:
+    """A client takes the refusal for the server's, and learns why."""
+    refused, flight = client(version=version)
+
+    refused.receive_datagram(close(initials(flight[0])[0], 0x0170, "Clips on work devices"), SERVER, now=0.1)
+
+    terminated = [event for event in iter(refused.next_event, None) if isinstance(event, events.ConnectionTerminated)]
+    if not terminated:  # told when the draining is over
+        refused.handle_timer(now=100.0)
+        terminated = [e for e in iter(refused.next_event, None) if isinstance(e, events.ConnectionTerminated)]
+    (event,) = terminated
+    assert (event.error_code, event.frame_type, event.reason_phrase) == (0x0170, 6, "Clips on work devices")
+
+
+def test_refusal_with_many_words() -> None:
+    """Words are cut between letters, and the whole fits anywhere."""
+    _, flight = client()
+
+    data = close(initials(flight[0])[0], 0x0170, "x" + "é" * 1000)
+
+    assert len(data) < 400
+
+
+def test_other_connections() -> None:
+    """A packet of another connection is told by its keys, whatever its ids say."""
+    opening = opening_of(client()[1])
+    (other,) = initials(client()[1][0])
+
+    assert not opening.reads(other)
+    assert not opening.fits(other)
+    assert opening.fits(opening.first)
+
+
+def test_same_connection_in_another_version() -> None:
+    """A client that the server has moved to version 2 goes on with keys of its first id (RFC 9368 §4.1)."""
+    opening = Opening(protected(b"\x01", version=V1))
+
+    assert opening.fits(protected(b"\x01", version=V2, number=1))
+
+
+def test_frames_around_the_hello() -> None:
+    """PING, PADDING and ACK may stand anywhere between the parts, which may come in any order and size."""
+    message = hello_message()
+    ack = b"\x02\x00\x00\x01\x00\x00\x00" + b"\x03\x00\x00\x00\x00\x01\x02\x03"
+    parts = [crypto(at, message[at : at + 50]) for at in range(0, len(message), 50)]
+    random.Random(4).shuffle(parts)
+
+    opening = Opening(protected(b"\x01"))
+    for number, part in enumerate(parts):
+        assert opening.reads(protected(b"\x01" + ack + part + bytes(3), number=number))
+
+    assert opening.hello is not None
+    assert opening.hello.name == NAME
+
+
+@given(st.data())
+def test_any_parts(data: st.DataObject) -> None:
+    """However a hello is cut, ordered and repeated, it is the same in the end, and nothing before."""
+    message = MESSAGE
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(message) - 1), max_size=6)))
+    parts = [(a, message[a:b]) for a, b in pairwise([0, *cuts, len(message)])]
+    order = data.draw(st.permutations(parts + parts[:1]))
+    opening = Opening(protected(b"\x01"))
+
+    seen: set[int] = set()
+    for number, (offset, part) in enumerate(order):
+        assert (opening.hello is not None) is (len(seen) == len(parts))
+        assert opening.reads(protected(crypto(offset, part), number=number))
+        seen.add(offset)
+
+    assert opening.hello is not None
+    assert opening.hello.message == message
+
+
+MESSAGE = hello_message()
+
+
+def test_parts_that_differ() -> None:
+    """A part that comes twice with other octets could be read one way here and another way there."""
+    opening = Opening(protected(b"\x01"))
+    opening.reads(protected(crypto(10, b"abc")))
+
+    assert opening.reads(protected(crypto(11, b"bcd"), number=1))
+    with pytest.raises(QuicError, match="differs"):
+        opening.reads(protected(crypto(12, b"x"), number=2))
+
+
+@pytest.mark.parametrize(
+    ("frames", "problem"),
+    [
+        (crypto(wire.MAX_HELLO, b"x"), "too long"),
+        (crypto(0, b"\x01\xff\xff\xff"), "too long"),
+        (crypto(0, b"\x02"), "no ClientHello"),
+        (crypto(0, b"\x01\x00\x00\x04none"), "malformed"),
+        (b"\x08\x00", "type 0x8"),
+        (crypto(0, b"abc")[:-1], "cut off"),
+        (b"\x02\x00\x00\xff", "cut off"),
+    ],
+)
+def test_no_hello(frames: bytes, problem: str) -> None:
+    """What can't become a hello says so as soon as it shows."""
+    opening = Opening(protected(b"\x01"))
+
+    def read() -> object:
+        return opening.reads(protected(frames)) and opening.hello
+
+    with pytest.raises(QuicError, match=problem):
+        read()
+
+
+def test_client_that_gives_up() -> None:
+    """CONNECTION_CLOSE ends a packet."""
+    opening = Opening(protected(b"\x01"))
+
+    assert opening.reads(protected(b"\x1c\x00\x00\x00"))
+    assert opening.hello is None
+
+
+def test_packets_in_one_datagram() -> None:
+    """Initial packets are found among the others of their datagram; what can't be skipped ends it."""
+    one, two = protected(b"\x01"), protected(b"\x01", number=1)
+    head = struct.pack("!I", V1) + b"\x00\x00"
+    handshake = b"\xe0" + head + b"\x14" + bytes(20)
+    short = b"\x40" + bytes(30)
+
+    assert [i.packet for i in initials(one.packet + handshake + two.packet + short)] == [one.packet, two.packet]
+    assert initials(handshake + short) == ()
+    retry = b"\xf0" + head + bytes(30)
+    assert [i.packet for i in initials(one.packet + retry + two.packet)] == [one.packet]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc0",
+        b"\xc0\x00\x00\x00\x00\x00\x00",
+        b"\xc0\xff\x00\x00\x1d\x00\x00\x00\x14" + bytes(20),
+        b"\xc0\x00\x00\x00\x01\x15" + bytes(60),
+        b"\xc0\x00\x00\x00\x01\x00\x00\x00\x14" + bytes(19),
+        b"\xc0\x00\x00\x00\x01\x00\x00\x00\x13" + bytes(19),
+        b"\x40" + bytes(60),
+    ],
+    ids=["empty", "octet", "version-0", "draft", "long-id", "cut", "short", "short-header"],
+)
+def test_no_initial(data: bytes) -> None:
+    """Other versions, other packets and what is cut off hold no Initial packet."""
+    assert initials(data) == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\xc0\xff\x00\x00\x1d\x00\x00", True),
+        (b"\xc0\x00\x00\x00\x00\x00\x00", False),
+        (b"\xe0\x00\x00\x00\x01\x00\x00", False),
+        (b"\x80\xff\x00\x00\x1d\x00\x00", False),
+        (b"\x40\xff\x00\x00\x1d\x00\x00", False),
+        (b"\xc0", False),
+    ],
+)
+def test_unreadable(data: bytes, expected: bool) -> None:
+    """QUIC of any version is known by its first octets; version 0 is what servers negotiate with."""
+    assert is_unreadable(data) is expected
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(data: bytes) -> None:
+    """Any datagram has Initial packets or has none, and none of them is readable by chance."""
+    for initial in initials(b"\xc0\x00\x00\x00\x01" + data) + initials(data):
+        assert not Opening(initial).reads(initial)
+
+
+@given(st.binary(min_size=1, max_size=100))
+def test_any_frames(data: bytes) -> None:
+    """Any frames are read, or refused with one kind of error."""
+    opening = Opening(protected(b"\x01"))
+    try:
+        assert opening.reads(protected(data))
+        assert opening.hello is None or opening.hello.message
+    except QuicError:
+        return
