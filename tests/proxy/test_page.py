@@ -235,12 +235,35 @@ def test_link_target_is_a_uri() -> None:
     assert link_target('a>; rel="x", <b') == "a%3E;%20rel=%22x%22,%20%3Cb"
 
 
+@pytest.mark.parametrize(
+    ("language", "ends", "told"),
+    [
+        ("en", "2099-12-31T23:00:00Z", "until the end of 31 December 2099 (Europe/Brussels)"),
+        ("fr", "2099-12-31T23:00:00Z", "jusqu’au 31 décembre 2099 (Europe/Brussels) inclus"),
+        ("fr", "2023-10-01T22:00:00Z", "jusqu’au 1er octobre 2023 (Europe/Brussels) inclus"),
+        ("nl", "2099-12-31T23:00:00Z", "tot en met 31 december 2099 (Europe/Brussels)"),
+        ("de", "2099-12-31T23:00:00Z", "bis einschließlich 31. Dezember 2099 (Europe/Brussels)"),
+        ("en", "2023-10-01T16:00:00Z", "1 October 2023, 18:00 (Europe/Brussels)"),
+        ("en", "2023-09-30T22:00:01Z", "1 October 2023, 00:00 (Europe/Brussels)"),
+        ("en", "2023-10-01T00:00:00Z", "1 October 2023, 02:00 (Europe/Brussels)"),
+    ],
+)
+def test_an_end_at_midnight_is_the_day_before(language: str, ends: str, told: str) -> None:
+    """Nobody reads `1 January, 00:00` as New Year's Eve: the last whole day is told; programs get the instant."""
+    notice = replace(NOTICE, until=builders.at(ends))
+    words = STRINGS[language]
+    text = compose(notice, accept="text/plain", accept_language=language).body.decode()
+    assert f"{words.until}: {told}\n" in text
+    page = compose(notice, accept="text/html", accept_language=language).body.decode()
+    assert f'<time datetime="{ends}">{told}</time>' in page
+
+
 def test_open_ended_and_overdue() -> None:
     """A ban without an end says so; one that is held past its end says since when."""
     text = compose(replace(NOTICE, until=None), accept="text/plain", accept_language="en").body.decode()
     assert "no end is set: until it is lifted" in text
     text = compose(replace(NOTICE, overdue=True), accept="text/plain", accept_language="en").body.decode()
-    assert "was to end on 1 October 2023, 00:00 (Europe/Brussels)" in text
+    assert "was to end on 30 September 2023 (Europe/Brussels), and is kept" in text
 
 
 @pytest.mark.parametrize("accept", ["text/html", "text/plain"])

@@ -2,13 +2,11 @@
 # mypy: disallow-untyped-calls=False
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from mitmproxy import exceptions
-from whenever import Instant
 
 from tokgate.gate.admission import Arrival
 from tokgate.gate.connection import Connection
@@ -16,13 +14,10 @@ from tokgate.gate.counters import AT_LIMIT
 from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Gate, Limits
 from tokgate.gate.handover import Handover
+from tokgate.gate.listening import announce, open_listeners
 from tokgate.gate.live import GateConnections, Review
-from tokgate.gate.overview import dialled, overview
-from tokgate.gate.sockets import Entry, listen
 from tokgate.proxy.addon import Tokgate
 from tokgate.proxy.adoption import GateInstance
-
-logger = logging.getLogger(__name__)
 
 TICK: Final = 0.5
 """Seconds between two rounds of housekeeping."""
@@ -58,22 +53,13 @@ class LocalGate:
         if enforcer is None:
             return
         gate = self.gate = Gate(enforcer, self, self._limits, self._mark)
-        proxy = None
-        for endpoint in self._endpoints:
-            try:
-                listener = listen(endpoint.host, endpoint.port, endpoint.entry)
-            except OSError as error:
-                if endpoint.optional:
-                    logger.warning("not listening on %s: %s", endpoint.host, error)
-                    continue
-                raise exceptions.OptionsError(f"can't listen on {endpoint.host}:{endpoint.port}: {error}") from error
+        try:
+            listeners = open_listeners(self._endpoints)
+        except OSError as error:
+            raise exceptions.OptionsError(f"can't listen: {error.strerror}") from error
+        for listener in listeners:
             gate.add_listener(listener)
-            where = dialled(endpoint.host, listener.port)
-            self._say(f"gate: {endpoint.entry.value} clients on {where}")
-            if endpoint.entry is Entry.EXPLICIT:
-                proxy = proxy or f"http://{where}"
-        for line in overview(enforcer.snapshot, Instant.now(), proxy):
-            self._say(line)
+        announce(listeners, enforcer.snapshot, self._say)
         loop = asyncio.get_running_loop()
         loop.add_reader(gate.epoll.fileno(), self._serve)
         self._task = loop.create_task(self._housekeep(gate))

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from whenever import Instant
+from whenever import Date, Instant, Time
 
 from tokgate.blocklog.document import clean
 from tokgate.proxy.languages import Format, choose_format, choose_language
@@ -108,14 +108,21 @@ def link_target(uri: str) -> str:
 def local_moment(words: Strings, at: Instant, zone: str) -> str:
     """An instant as it is written in a language: `10 March 2023, 00:00 (Europe/Brussels)`."""
     local = at.to_tz(zone)
-    day = words.first if local.day == 1 else "{day}"
-    return words.moment.format(
-        day=day.format(day=local.day),
-        month=words.months[local.month - 1],
-        year=local.year,
-        time=f"{local.hour:02}:{local.minute:02}",
-        zone=zone,
-    )
+    time = f"{local.hour:02}:{local.minute:02}"
+    return words.moment.format(**_calendar(words, local.date()), time=time, zone=zone)
+
+
+def last_day(words: Strings, ends: Instant, zone: str) -> str | None:
+    """The last whole day before an end at midnight, which is how people think of it; None for other ends."""
+    local = ends.to_tz(zone)
+    if local.time() != Time.MIDNIGHT:
+        return None
+    return words.day.format(**_calendar(words, local.date().subtract(days=1)), zone=zone)
+
+
+def _calendar(words: Strings, date: Date) -> dict[str, str]:
+    day = words.first if date.day == 1 else "{day}"
+    return {"day": day.format(day=date.day), "month": words.months[date.month - 1], "year": str(date.year)}
 
 
 def href_of(text: str | None) -> str | None:
@@ -162,10 +169,11 @@ def rows(notice: Notice, language: str) -> Iterator[Row]:
 def _end(notice: Notice, words: Strings) -> Row:
     if notice.until is None:
         return Row(words.until, words.lifted)
-    moment = local_moment(words, notice.until, notice.zone)
+    moment, day = local_moment(words, notice.until, notice.zone), last_day(words, notice.until, notice.zone)
     if notice.overdue:
-        return Row(words.until, words.overdue.format(moment=moment))
-    return Row(words.until, moment, instant=notice.until.format_iso())
+        return Row(words.until, words.overdue.format(moment=day or moment))
+    ends = moment if day is None else words.through.format(day=day)
+    return Row(words.until, ends, instant=notice.until.format_iso())
 
 
 def _why(notice: Notice, words: Strings) -> str | None:

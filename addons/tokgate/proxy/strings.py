@@ -37,6 +37,9 @@ class Strings:
     without_ban: Mapping[str, str]
     months: tuple[str, ...]
     moment: str
+    through: str
+    """Until the end of a `day`, inclusive."""
+    day: str = "{day} {month} {year} ({zone})"
     first: str = "{day}"
     """The day of the month where it is the first: `1er` in French."""
 
@@ -86,6 +89,7 @@ _EN: Final = Strings(
         "December",
     ),
     moment="{day} {month} {year}, {time} ({zone})",
+    through="until the end of {day}",
 )
 _FR: Final = Strings(
     title="{what} n’est pas accessible sur ce réseau",
@@ -133,6 +137,7 @@ _FR: Final = Strings(
         "décembre",
     ),
     moment="{day} {month} {year} à {time} ({zone})",
+    through="jusqu’au {day} inclus",
     first="1er",
 )
 _NL: Final = Strings(
@@ -182,6 +187,7 @@ _NL: Final = Strings(
         "december",
     ),
     moment="{day} {month} {year} om {time} ({zone})",
+    through="tot en met {day}",
 )
 _DE: Final = Strings(
     title="{what} ist in diesem Netz nicht verfügbar",
@@ -230,6 +236,8 @@ _DE: Final = Strings(
         "Dezember",
     ),
     moment="{day}. {month} {year}, {time} Uhr ({zone})",
+    through="bis einschließlich {day}",
+    day="{day}. {month} {year} ({zone})",
 )
 
 STRINGS: Final[Mapping[str, Strings]] = {"en": _EN, "fr": _FR, "nl": _NL, "de": _DE}

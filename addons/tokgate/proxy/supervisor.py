@@ -34,14 +34,14 @@ from tokgate.blocklog.document import Record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp, this_observer
 from tokgate.config.memory import settle
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
-from tokgate.gate import handover, phases
+from tokgate.gate import handover, listening, phases
 from tokgate.gate.counters import decisions_in
 from tokgate.gate.coverage import CoverageTeller
 from tokgate.gate.endpoints import Endpoint, listen_for_scrapers
 from tokgate.gate.gate import Limits
-from tokgate.gate.overview import dialled, overview
+from tokgate.gate.overview import dialled
 from tokgate.gate.process import GO, RETIRE, GateProcess, Inheritance
-from tokgate.gate.sockets import Entry, Listener, listen
+from tokgate.gate.sockets import Listener
 from tokgate.gate.tally import Tally
 from tokgate.gate.warned import WarnedClients, open_beside
 from tokgate.proxy import vitals
@@ -130,7 +130,7 @@ class Supervisor:
         try:
             self._listen()
         except OSError as error:
-            self._say(f"can't listen: {error}")
+            self._say(f"can't listen: {error.strerror}")
             return 3
         wake = self._listen_to_signals()
         control = self._control.open()
@@ -169,13 +169,7 @@ class Supervisor:
         """Open the listeners. All gates share each: while one is being replaced, the others take its clients."""
         if self._options.metrics is not None:
             self._metrics = listen_for_scrapers(*self._options.metrics)
-        for endpoint in self._options.endpoints:
-            try:
-                self._listeners.append(listen(endpoint.host, endpoint.port, endpoint.entry))
-            except OSError as error:
-                if not endpoint.optional:
-                    raise
-                logger.warning("not listening on %s: %s", endpoint.host, error)
+        self._listeners.extend(listening.open_listeners(self._options.endpoints))
 
     def _start(self, role: Role, slot: int, *, waits: bool = False) -> None:
         """Fork a child; in it, never return."""
@@ -208,7 +202,7 @@ class Supervisor:
         os.close(self._lifeline_in)
         self._control.close(remove=False)
         if role is not Role.GATE:  # a port is closed only when nobody holds it open
-            _close(self._listeners)
+            listening.close_listeners(self._listeners)
         observer = this_observer(f"{role.value}-{slot}")
         if role is Role.COLLECTOR:
             self._records_in.close()
@@ -294,14 +288,7 @@ class Supervisor:
     def _announce(self) -> None:
         if self._metrics is not None:
             self._say(f"metrics: http://{dialled(*self._metrics.getsockname()[:2])}/metrics")
-        proxy = None
-        for listener in self._listeners:
-            where = dialled(*listener.socket.getsockname()[:2])
-            self._say(f"gate: {listener.entry.value} clients on {where}")
-            if listener.entry is Entry.EXPLICIT:
-                proxy = proxy or f"http://{where}"
-        for line in overview(self._holder.snapshot, Instant.now(), proxy):
-            self._say(line)
+        listening.announce(self._listeners, self._holder.snapshot, self._say)
 
     # -- signals
 
@@ -469,7 +456,7 @@ class Supervisor:
     def _end(self, reason: str) -> int:
         """Ask everyone to drain, wait, then insist; the collector ends last, when nobody sends any more."""
         self._say(f"{reason}: draining for at most {self._options.drain:g} s")
-        _close(self._listeners)
+        listening.close_listeners(self._listeners)
         self._tell(signal.SIGTERM, Role.GATE, Role.OPENER, Role.METRICS)
         give_up = time.monotonic() + self._options.drain + 1.0
         carriers = self._carriers()
@@ -522,11 +509,6 @@ def _raise_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _close(listeners: Sequence[Listener]) -> None:
-    for listener in listeners:
-        listener.socket.close()
 
 
 def _lives(pid: int) -> bool:
