@@ -21,7 +21,7 @@ def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) ->
     started.close()
     actions = [record["event"]["action"] for record in check_lines(started.log)]
     assert "stopped" in actions
-    assert "Traceback" not in started.narrated()
+    assert "Traceback" not in started.narrated(), started.narrated()
 
 
 def test_serves_and_refuses(running: Running) -> None:

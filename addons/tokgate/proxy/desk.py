@@ -67,11 +67,15 @@ class Desk:
             holder = self._tokgate.holder
             if request is None or holder is None:
                 return
-            if request is Request.STATUS:
-                answer = self.state(holder)
-            else:
+            reloaded = None
+            if request is Request.RELOAD:
                 writer.write(progress_line("reading the policy"))
                 reloaded = await holder.reload()
+            if self._tokgate.log is None:  # it has ended meanwhile
+                return
+            if reloaded is None:
+                answer = self.state(holder)
+            else:
                 answer = answer_of(holder, reloaded, [self._worker(holder)], self._tokgate.restart_needed())
             writer.write(answer_line(answer))
             await writer.drain()
@@ -119,6 +123,8 @@ class Reporter:
             await asyncio.sleep(EVERY)
 
     def _report(self) -> None:
+        if self._tokgate.log is None:  # it has ended, while a policy was read, say
+            return
         told = report_of(self._tokgate) | {"pid": os.getpid()}
         self._tokgate.counters.put(RECORDS_DROPPED, told["records_dropped"])
         report = json.dumps(told).encode()
