@@ -10,7 +10,8 @@ from tokgate.review.columns import COLUMNS, Column, Path
 
 TABLE: Final = "TokgateBlock_CL"
 _STREAM: Final = f"Custom-{TABLE}"
-_LINES: Final = f"Custom-Text-{TABLE}"
+_LINES: Final = (f"Custom-Text-{TABLE}", "Custom-TokgateLines")
+"""Streams of whole lines: from Azure's own agent, and from whoever posts them."""
 _TYPES: Final = {
     "VARCHAR": "string", "BIGINT": "long", "BOOLEAN": "boolean", "TIMESTAMP": "datetime", "JSON": "dynamic",
 }  # fmt: skip
@@ -136,7 +137,7 @@ def _rule() -> dict[str, Any]:
     lines = [{"name": "TimeGenerated", "type": "datetime"}, {"name": "RawData", "type": "string"}]
     files = {
         "name": "blocklog",
-        "streams": [_LINES],
+        "streams": [_LINES[0]],
         "filePatterns": ["[parameters('filePattern')]"],
         "format": "text",
         "settings": {"text": {"recordStartTimestampFormat": "ISO 8601"}},
@@ -150,12 +151,12 @@ def _rule() -> dict[str, Any]:
         "dependsOn": [table],
         "properties": {
             "dataCollectionEndpointId": "[parameters('dataCollectionEndpointId')]",
-            "streamDeclarations": {_LINES: {"columns": lines}},
+            "streamDeclarations": {stream: {"columns": lines} for stream in _LINES},
             "dataSources": {"logFiles": [files]},
             "destinations": {"logAnalytics": [{"name": "workspace", "workspaceResourceId": f"[{workspace}]"}]},
             "dataFlows": [
                 {
-                    "streams": [_LINES],
+                    "streams": list(_LINES),
                     "destinations": ["workspace"],
                     "transformKql": transformation(),
                     "outputStream": _STREAM,
