@@ -21,6 +21,7 @@ from sigma.processing.pipeline import ProcessingPipeline
 from sigma.rule import SigmaRule
 
 from tokgate.blocklog import elastic
+from tokgate.blocklog.document import TRAFFIC, EventAction
 from tokgate.review import sentinel
 from tokgate.review.clickhouse import clickhouse_schema
 
@@ -36,6 +37,15 @@ _SEVERITY: Final = {
 }
 _RISK: Final = {"informational": 5, "low": 21, "medium": 47, "high": 73, "critical": 99}
 _ISO: Final = {"m": "PT{}M", "h": "PT{}H", "d": "P{}D"}
+_SEVERE: Final = {
+    EventAction.EXEMPTION_USED: "informational",
+    EventAction.WOULD_BLOCK: "informational",
+    EventAction.BAN_NEAR_EXPIRY: "low",
+    EventAction.LOG_RECOVERED: "medium",
+    EventAction.POLICY_LOAD_FAILED: "medium",
+    EventAction.INTERNAL_ERROR: "high",
+    EventAction.LOG_GAP: "high",
+}
 _LONGEST_DAYS: Final = 14
 """How far back a scheduled rule of Sentinel may look."""
 
@@ -61,6 +71,7 @@ def files() -> dict[str, str]:
         "sentinel/transform.kql": sentinel.transformation() + "\n",
         "sigma/pipelines/sentinel.yml": _sentinel_pipeline(),
         "splunk/default/savedsearches.conf": _splunk_searches(),
+        "splunk/lookups/tokgate_severity.csv": _splunk_severities(),
     }
     return found | {f"sentinel/rules/{name}.yaml": text for name, text in _sentinel_rules()}
 
@@ -105,6 +116,14 @@ def _splunk_searches() -> str:
             )
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _splunk_severities() -> str:
+    """How bad a record of each action is, where a rule doesn't say better."""
+    lines = [
+        f"{action},{_SEVERE.get(action, 'low' if action in TRAFFIC else 'informational')}" for action in EventAction
+    ]
+    return "\n".join(("event.action,severity", *lines)) + "\n"
 
 
 def _spl(query: str) -> str:

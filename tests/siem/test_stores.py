@@ -1,6 +1,6 @@
 """What stores are told: in step with the schema and the rules, in ECS's own types, and in the KQL that is allowed."""
 
-import json
+import csv
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +18,10 @@ from tokgate.blocklog.schema import log_schema
 from tokgate.review import sentinel
 
 SIEM = Path(__file__).parents[2] / "deploy" / "siem"
-ECS = json.loads((Path(__file__).parent / f"ecs-{ECS_VERSION}.json").read_text(encoding="utf-8"))["fields"]
-"""What ECS says of the fields used here, taken from its own package: `npm pack @elastic/ecs@9.4.0`."""
+with (Path(__file__).parent / f"ecs-{ECS_VERSION}.csv").open(encoding="utf-8", newline="") as table:
+    ECS = {row["field"]: row for row in csv.DictReader(table)}
+"""Every field of ECS: its type, whether it is a list, its words if they are a closed set. From Elastic's own package
+`@elastic/ecs` 9.4.0 (Apache License 2.0)."""
 TRANSFORMATIONS = frozenset(
     ["extend", "iif", "isnotempty", "isnotnull", "parse_json", "project", "todatetime", "tobool", "tolong", "tostring"]
 )
@@ -50,23 +52,20 @@ def test_every_field_of_the_log_is_mapped() -> None:
     assert set(mapped) == {name for name, _ in leaves(log_schema()["properties"])}
 
 
-@pytest.mark.parametrize("name", sorted(ECS))
+USED = sorted(name for name, _ in leaves(log_schema()["properties"]) if not name.startswith("tokgate."))
+
+
+@pytest.mark.parametrize("name", USED)
 def test_ecs_types(name: str) -> None:
-    """A field of ECS has the type that ECS gives it, and is a list where ECS says so."""
+    """What isn't under `tokgate` is a field of ECS, with the type that ECS gives it, and a list where ECS says so."""
     mapped = dict(leaves(component_template()["template"]["mappings"]["properties"]))
     assert mapped[name]["type"] == ECS[name]["type"]
     schema = dict(leaves(log_schema()["properties"]))[name]
-    assert (schema.get("type") == "array") is ECS[name]["array"]
+    assert (schema.get("type") == "array") is (ECS[name]["array"] == "true")
     words = schema.get("items", schema)
     stated = set(words.get("enum", [words["const"]] if "const" in words else []))
-    allowed = set(ECS[name].get("allowed", ())) or set(ECS[name].get("expected", ()))
+    allowed = set(ECS[name]["words"].split())
     assert not allowed or stated <= allowed
-
-
-def test_all_fields_outside_tokgate_are_of_ecs() -> None:
-    """What isn't under `tokgate` is a field that ECS knows."""
-    names = {name for name, _ in leaves(log_schema()["properties"]) if not name.startswith("tokgate.")}
-    assert names == set(ECS), "make the list again from @elastic/ecs, with what ECS says of the new field"
 
 
 def test_the_transformation_is_one_that_is_allowed() -> None:
