@@ -179,10 +179,11 @@ def running(line: Made, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[byte
     """The command, its printed link, and where it narrates."""
     line()
     told = tmp_path / "stderr"
+    (tmp_path / "tmp").mkdir()
     with told.open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "tokgate.cli", "review", "--listen", "127.0.0.1:0"], stderr=stderr,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "addons")},
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "addons"), "TMPDIR": str(tmp_path / "tmp")},
         )  # fmt: skip
         try:
             until = time.monotonic() + 60
@@ -195,8 +196,11 @@ def running(line: Made, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[byte
             process.wait()
 
 
-def test_from_the_printed_link_to_the_end(running: tuple["subprocess.Popen[bytes]", str, Path]) -> None:
-    """The link signs in once; strangers see nothing; each look is told; Ctrl-C ends it with exit code 0."""
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_from_the_printed_link_to_the_end(
+    running: tuple["subprocess.Popen[bytes]", str, Path], ending: signal.Signals
+) -> None:
+    """The link signs in once; strangers see nothing; looks are told; it ends with exit code 0, and leaves nothing."""
     process, link, told = running
     base = link.partition("/enter")[0]
     with urllib.request.urlopen(link) as answer:
@@ -209,7 +213,10 @@ def test_from_the_printed_link_to_the_end(running: tuple["subprocess.Popen[bytes
     with urllib.request.urlopen(f"{base}/lines") as answer:
         assert answer.url.startswith(f"{base}/sign-in")
     assert told.read_text().count("looks at lines") == 1
-    process.send_signal(signal.SIGINT)
+    folder = told.parent / "tmp"
+    assert list(folder.iterdir())
+    process.send_signal(ending)
     assert process.wait(30) == 0
+    assert list(folder.iterdir()) == []
     assert "Traceback" not in told.read_text()
     assert json.dumps(cookie)[1:-1].partition("=")[2] not in told.read_text()

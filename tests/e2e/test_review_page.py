@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
+import trustme
 from lab_devtools import Tab, tab
 
 from blocklog.samples import OBSERVER, judged, seen
@@ -96,27 +99,36 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     assert policy is not None
     writer = LogWriter(folder / "block.ndjson", OBSERVER, Sealing())
     writer.start()
+    try:
+        with serving(folder, r"open, once: (\S+)") as (link, errors):
+            page = Served(link, errors, folder / "block.ndjson", compile_policy(policy), writer)
+            for day in range(10, 16):
+                page.refuse(f"192.0.2.{day}", day=day)
+            page.refuse(name=HOSTILE)
+            yield page
+    finally:
+        writer.close(10)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, told: str, *options: str) -> Iterator[tuple[str, Path]]:
+    """The command over the log of a folder: what it told in a place of its narration, and where it narrates."""
     errors = folder / "stderr.txt"
     with errors.open("wb") as stderr:
         running = subprocess.Popen(
-            [sys.executable, "-m", "tokgate.cli", "review", "--listen", "127.0.0.1:0"],
+            [sys.executable, "-m", "tokgate.cli", "review", "--listen", "127.0.0.1:0", *options],
             cwd=folder, stderr=stderr, stdin=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "addons")},
         )  # fmt: skip
     try:
         until = time.monotonic() + 60
-        while (found := re.search(r"http://\S+/enter\S+", errors.read_text())) is None:
+        while (found := re.search(told, errors.read_text())) is None:
             assert running.poll() is None, errors.read_text()
             assert time.monotonic() < until
-        page = Served(found[0], errors, folder / "block.ndjson", compile_policy(policy), writer)
-        for day in range(10, 16):
-            page.refuse(f"192.0.2.{day}", day=day)
-        page.refuse(name=HOSTILE)
-        yield page
+        yield found[1], errors
     finally:
         running.send_signal(signal.SIGINT)
         code = running.wait(30)
-        writer.close(10)
     assert code == 0, errors.read_text()
     assert "Traceback" not in errors.read_text()
 
@@ -336,3 +348,31 @@ def test_signing_out(page: Tab, served: Served) -> None:
     (_, link) = re.findall(r"http://\S+/enter\S+", served.errors.read_text())
     page.open(link)
     page.wait("location.pathname === '/'")
+
+
+def test_a_team_with_passwords(tmp_path: Path, artifacts: Path) -> None:
+    """Over TLS, by the form: a wrong password is told, the right one leads to what was asked for."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    (tmp_path / "users").write_bytes(b"alice:" + bcrypt.hashpw(b"correct horse", bcrypt.gensalt(4)) + b"\n")
+    (tmp_path / "block.ndjson").touch()
+    options = ("--htpasswd", "users", "--tls-cert", "cert.pem", "--tls-key", "key.pem", "--access-log", "looks.ndjson")
+    with serving(tmp_path, r"tokgate: (https://\S+)", *options) as (url, _), tab("--ignore-certificate-errors") as team:
+        team.size(**SIZES["desktop"])
+        team.open(f"{url}lines?ban=x")
+        assert team.run("location.pathname") == "/sign-in"
+        team.picture(artifacts / "review-sign-in.png")
+        for password in ("wrong", "correct horse"):
+            team.run("document.querySelector('#user').value = 'alice'; 0")
+            team.run(f"document.querySelector('#password').value = '{password}'; 0")
+            team.follow(".narrow button")
+            assert ("The name or the password is wrong" in team.text) == (password == "wrong")
+        assert team.run("location.pathname + location.search") == "/lines?ban=x"
+        (cookie,) = team.call("Network.getCookies")["cookies"]
+        assert cookie["name"].startswith("__Host-tokgate-")
+        assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
+        assert team.run("document.cookie") == ""
+    (look,) = map(json.loads, (tmp_path / "looks.ndjson").read_text().splitlines())
+    assert look["user"] == {"name": "alice"}

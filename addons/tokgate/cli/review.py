@@ -3,6 +3,7 @@
 import argparse
 import getpass
 import re
+import signal
 import socket
 import sys
 import time
@@ -118,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
         except LogError as error:
             raise CommandError(str(error)) from error
         with closing(index):
+            if not index.found:
+                narrate(f"tokgate: there is no log at {', '.join(map(str, args.log or [DEFAULT_LOG]))} yet")
             site = Site(Desk(index), door, register, PolicyCounsel(args.policies), cookie, secure)
             app, live = build(site, hosts=_hosts(args, port), clock=time.monotonic)
             if not door.has_sessions or args.htpasswd:
@@ -208,6 +211,8 @@ def _serve(app: object, listener: socket.socket, args: argparse.Namespace, close
             close_streams()
             await super().shutdown(sockets)
 
+    # The server raises a signal again when it has ended: as an exception it lets everything else end, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):  # the way to end it
         Server(config).run(sockets=[listener])
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from whenever import Instant
+from whenever import Instant, TimeDelta
 
 from tokgate.blocklog.reader import Line, text_at
 from tokgate.cli.exits import CommandError
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 REMEMBERED: Final = 8
 """Policies of other versions that are kept, and versions that are known not to be found."""
-_FRESH_SECONDS: Final = 10
+_FRESH_FOR: Final = TimeDelta(seconds=10)
 """How long the policies at hand are taken to be as they were read."""
+_NOT_FOUND_FOR: Final = TimeDelta(minutes=10)
+"""How long a version that git did not have is not looked for again."""
 
 
 class PolicyCounsel:
@@ -40,7 +42,7 @@ class PolicyCounsel:
         """Nothing is read before somebody asks."""
         self._source: Final = source
         self._present: tuple[Instant, Snapshot | str] | None = None
-        self._past: Final[OrderedDict[str, tuple[str, Snapshot] | None]] = OrderedDict()
+        self._past: Final[OrderedDict[str, tuple[Instant, tuple[str, Snapshot] | None]]] = OrderedDict()
 
     def explain(self, line: Line) -> Explanation:
         """Decide a line again, by the policy that it names where that is to be had."""
@@ -74,7 +76,7 @@ class PolicyCounsel:
     def _here(self) -> Snapshot | str:
         """The policies at hand, or why there are none."""
         now = Instant.now()
-        if self._present is None or (now - self._present[0]).total("seconds") > _FRESH_SECONDS:
+        if self._present is None or now - self._present[0] > _FRESH_FOR:
             try:
                 self._present = now, open_source(self._source, now)
             except (CommandError, OSError) as error:
@@ -82,16 +84,19 @@ class PolicyCounsel:
         return self._present[1]
 
     def _of_version(self, version: str) -> tuple[str, Snapshot] | None:
-        if version not in self._past:
-            now = Instant.now()
-            found = find_revision(self._source, version, now)
-            try:
-                self._past[version] = None if found is None else (found, open_source(found, now))
-            except CommandError:
-                self._past[version] = None
-            while len(self._past) > REMEMBERED:
-                self._past.popitem(last=False)
-        return self._past[version]
+        now = Instant.now()
+        known = self._past.get(version)
+        if known is not None and (known[1] is not None or now - known[0] < _NOT_FOUND_FOR):
+            return known[1]
+        found = find_revision(self._source, version, now)
+        try:
+            snapshot = None if found is None else (found, open_source(found, now))
+        except CommandError:
+            snapshot = None
+        self._past[version] = now, snapshot
+        while len(self._past) > REMEMBERED:
+            self._past.popitem(last=False)
+        return snapshot
 
 
 def _needs_address(line: Line, hidden: str) -> str:

@@ -26,9 +26,12 @@ from tokgate.review.sql import Row, literal, quoted
 KEPT: Final = (
     "time", "action", "traffic", "events", "first_time", "last_time", "verdict", "reason", "phase", "client", "name",
     "destination_ip", "target", "transport", "protocol", "network", "ban", "service", "rule", "signal", "response",
-    "exemption", "visibility", "event_id", "gateway", "policy", "dropped",
+    "exemption", "visibility", "event_id", "gateway", "policy", "dropped", "coverage", "message",
 )  # fmt: skip
-"""The columns of `events` that are held; `event_id` as a UUID. A record has everything else in its file."""
+"""The columns of `events` that are held; `event_id` as a UUID, `message` only of records about tokgate itself.
+
+A record has everything else in its file.
+"""
 QUERY_SECONDS: Final = 30.0
 """After so long a question is given up."""
 BATCH_BYTES: Final = 256 << 20
@@ -103,6 +106,11 @@ class Index:
         """As of the last `catch_up`."""
         return self._state
 
+    @property
+    def found(self) -> bool:
+        """Whether there is any file to read."""
+        return next(self._there(), None) is not None
+
     def catch_up(self, seconds: float) -> State:
         """Read what is new, newest files first, for about so long; what there is to read is looked up twice a second.
 
@@ -114,7 +122,10 @@ class Index:
                 if not self._state.waiting and monotonic() - self._looked < _LOOK_AGAIN_SECONDS:
                     return self._state
                 self._looked = monotonic()
-                self._state = self._step()
+                try:
+                    self._state = self._step()
+                except duckdb.Error as error:
+                    raise LogError(words_of(error)) from error
                 if not self._state.waiting or monotonic() >= until:
                     return self._state
 
@@ -135,7 +146,8 @@ class Index:
         )
         if not found:
             return None
-        path = next((held.path for held in self._held.values() if held.number == found[0][0]), None)
+        with self._lock:
+            path = next((held.path for held in self._held.values() if held.number == found[0][0]), None)
         if path is None:
             return None
         return self._line_of_parquet(path, event) if path.suffix == ".parquet" else _line_in(path, event)
@@ -223,6 +235,8 @@ class Index:
         """Read whole files, or of one that is written what was appended; several only where each is plain and whole."""
         whole: list[tuple[Path, int]] = []
         for identity, path, found in portion:
+            if not path.exists():  # renamed just now: looked at under its other name next time
+                continue
             held = self._held.get(identity)
             if held is not None and not _grew(held, path, found):
                 self._drop(identity)
@@ -260,11 +274,13 @@ class Index:
                 if last >= 0:
                     taken = target.tell() - len(chunk) + last + 1
             target.truncate(taken)
-        if taken:
-            try:
+        try:
+            if taken:
                 self._insert([(part, held.number)])
-            except duckdb.Error as error:
-                held.damage = Junk(str(path), 0, taken, words_of(error))
+        except duckdb.Error as error:
+            held.damage = Junk(str(path), 0, taken, words_of(error))
+        finally:
+            part.unlink()  # what is about people stays no longer than it must
         return taken
 
     def _insert_alone(self, path: Path, number: int) -> None:
@@ -277,13 +293,17 @@ class Index:
             if path.suffix in (".gz", ".zst"):
                 rescued = self._folder / "rescued.ndjson"
                 held.damage = rescue(Source(path, str(path)), rescued)
-                self._insert([(rescued, number)])
+                try:
+                    self._insert([(rescued, number)])
+                finally:
+                    rescued.unlink()
 
     def _insert(self, files: list[tuple[Path, int]]) -> None:
         parquet = [entry for entry in files if entry[0].suffix == ".parquet"]
         for source in (*(self._of_parquet(*entry) for entry in parquet), *self._of_ndjson(files)):
             (count,) = self._connection.execute(
-                f"INSERT INTO lines SELECT {self._lines} + row_number() OVER (), * FROM ({source})"
+                f"INSERT INTO lines SELECT {self._lines} + row_number() OVER (), "
+                f"* REPLACE (CASE WHEN NOT traffic THEN message END AS message) FROM ({source})"
             ).fetchone() or (0,)
             self._lines += count
 
@@ -299,7 +319,7 @@ class Index:
             if chosen:
                 number = " ".join(f"WHEN {literal(name)} THEN {number}" for name, number in chosen)
                 yield (
-                    f'SELECT CASE "filename" {number} END, {READABLE}, {values} FROM read_ndjson('
+                    f'SELECT CASE "filename" {number} END AS file, {READABLE} AS readable, {values} FROM read_ndjson('
                     f"[{', '.join(literal(name) for name, _ in chosen)}], columns = {{{columns}}}, filename = true, "
                     f"ignore_errors = true, compression = '{compression}', maximum_object_size = {2 * MAX_LINE})"
                 )
@@ -309,9 +329,10 @@ class Index:
         source = f"read_parquet({literal(str(self._clear(path)))})"
         there = {row[0] for row in self._connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
         values = ", ".join(
-            _value(column, quoted(column.name) if column.name in there else "NULL") for column in _COLUMNS
+            f"{_value(column, quoted(column.name) if column.name in there else 'NULL')} AS {quoted(column.name)}"
+            for column in _COLUMNS
         )
-        return f"SELECT {number}, readable, {values} FROM {source}"
+        return f"SELECT {number} AS file, readable, {values} FROM {source}"
 
     def _clear(self, path: Path) -> Path:
         """A path that DuckDB takes for nothing but itself."""

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from blocklog.samples import SNAPSHOT, stamp
+from blocklog.samples import NOON, SNAPSHOT, stamp
 from review.logs import write
 from review.web.conftest import OpenPage, Page, numbered, sample
+from tokgate.blocklog.coverage import coverage_counted
 from tokgate.blocklog.lifecycle import log_gap, started
 from tokgate.blocklog.line import encode
 from tokgate.review.web import questions
@@ -154,14 +155,30 @@ def test_a_filter_that_makes_no_sense_is_told(page: Page, query: str) -> None:
 
 def test_lines_about_tokgate_itself(open_page: OpenPage) -> None:
     """Apart from traffic; what a gap lost is told on the overview."""
-    records = [*sample(), started(stamp(), 1, SNAPSHOT.policy), log_gap(stamp(), 7, stamp().at, stamp().at), b"torn\n"]
-    with open_page(records) as page:
+    gap = log_gap(stamp(), 7, stamp().at, stamp().at)
+    with open_page([*sample(), started(stamp(), 1, SNAPSHOT.policy), gap, b"torn\n"]) as page:
         page.sign_in()
         text = page.get("/").text
         assert figures(text)["Events"] == 11
         assert "7 records were lost" in text
         assert "1 lines of the log could not be read" in text
-        assert rows(page.get("/lines?about=tokgate").text) == 2
+        about = page.get("/lines?about=tokgate").text
+        assert rows(about) == 2
+        assert "What the log says" in about
+        assert gap["message"] in about
+
+
+def test_what_could_be_seen(open_page: OpenPage) -> None:
+    """Coverage of the time that is looked at, by network, whatever else is filtered."""
+    counts = {"office": {"sni": 30, "none": 10}, "lab": {"dns": 5}}
+    early, late = (coverage_counted(stamp(f"2023-03-{day}T12:00:00Z"), counts, NOON) for day in (10, 12))
+    with open_page([*sample(), early, late]) as page:
+        page.sign_in()
+        for query, office, lab in (("", 80, 10), ("?until=2023-03-11&ban=x", 40, 5), ("?network=office", 80, None)):
+            text = page.get(f"/{query}").text
+            assert f'<th scope="row">office</th><td class="n">{office}</td><td class="n">75 %</td>' in text
+            assert (f'<th scope="row">lab</th><td class="n">{lab}</td><td class="n">100 %</td>' in text) == bool(lab)
+        assert "no counts of coverage" in page.get("/?until=2023-03-01").text
 
 
 def test_pages_of_lines(open_page: OpenPage) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, Lock, to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from whenever import Instant
@@ -46,9 +46,10 @@ class Pages:
     """The handlers of a site's pages."""
 
     def __init__(self, site: Site) -> None:
-        """Policies are asked by one request at a time."""
+        """Policies are asked by one request at a time, and one download is made at a time: it takes memory."""
         self._site: Final = site
         self._one: Final = CapacityLimiter(1)
+        self._download: Final = Lock()
 
     async def overview(self, request: Request) -> Response:
         """How much of what there is."""
@@ -99,8 +100,9 @@ class Pages:
         """What the pages of lines show, as one table."""
         look, _ = look_of(request)
         self._site.record(request, "lines.csv", look.parameters)
-        rows = await self._site.desk.ask_afresh(questions.download, look)
-        return await _csv("lines", questions.SHOWN, rows)
+        async with self._download:
+            rows = await self._site.desk.ask_afresh(questions.download, look)
+            return await _csv("lines", questions.SHOWN, rows)
 
     async def counts_csv(self, request: Request) -> Response:
         """A ranking with all its rows, or the events over time."""
@@ -114,9 +116,10 @@ class Pages:
             return self._site.page(
                 request, "problem.html", 404, title="No such table", problem="Counts are by time or by a filter."
             )
-        ranking = await self._site.desk.ask(questions.ranking, look, by, questions.MAX_ROWS)
-        rows = [(row.value, row.events, row.first, row.last) for row in ranking.rows]
-        return await _csv(f"by-{by}", (by, "events", "first", "last"), rows)
+        async with self._download:
+            ranking = await self._site.desk.ask_afresh(questions.ranking, look, by, questions.MAX_ROWS)
+            rows = [(row.value, row.events, row.first, row.last) for row in ranking.rows]
+            return await _csv(f"by-{by}", (by, "events", "first", "last"), rows)
 
     async def _form(self, look: Look) -> dict[str, Any]:
         """What the filters offer."""

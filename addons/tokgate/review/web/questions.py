@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tokgate.blocklog.coverage import Share
 from tokgate.review.buckets import Buckets, buckets
+from tokgate.review.coverage import added_up
 from tokgate.review.index import Index
-from tokgate.review.web.look import PAGE_ROWS, Look
+from tokgate.review.web.look import PAGE_ROWS, About, Look
 
 RANKED: Final = ("client", "name", "network", "ban", "service", "signal", "action", "reason")
 """What the overview counts by."""
@@ -59,6 +61,8 @@ class Overview:
     rankings: tuple[Ranking, ...]
     dropped: int
     unreadable: int
+    coverage: dict[str, Share]
+    """By network: how much of all traffic in that time showed a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,18 @@ def overview(index: Index, look: Look) -> Overview:
     return Overview(
         records=records, events=int(events), verdicts=verdicts, clients=clients, names=names, first=first, last=last,
         pieces=pieces, over_time=over_time, rankings=tuple(ranking(index, look, facet) for facet in RANKED),
-        dropped=int(dropped), unreadable=unreadable,
+        dropped=int(dropped), unreadable=unreadable, coverage=coverage(index, look),
     )  # fmt: skip
+
+
+def coverage(index: Index, look: Look) -> dict[str, Share]:
+    """What could be seen in the time that is looked at; of the filters only the network applies to it."""
+    where, said = Look(since=look.since, until=look.until, about=About.TOKGATE).where()
+    rows = index.ask(
+        f"SELECT CAST(coverage AS VARCHAR), count(*) FROM lines WHERE coverage IS NOT NULL AND {where} GROUP BY 1", said
+    )
+    network = look.value("network")
+    return {name: Share(seen) for name, seen in added_up(rows).items() if network in ("", name)}
 
 
 def over(
@@ -138,29 +152,29 @@ def lines(index: Index, look: Look) -> Lines:
     where, said = look.where()
     total, upto = index.ask(f"SELECT count(*), coalesce(max(n), 0) FROM lines WHERE {where}", said)[0]
     rows = index.ask(
-        f"SELECT {_shown()} FROM lines WHERE {where} ORDER BY time DESC, n DESC LIMIT $rows OFFSET $skipped",
+        f"SELECT {_shown()}, message FROM lines WHERE {where} ORDER BY time DESC, n DESC LIMIT $rows OFFSET $skipped",
         said | {"rows": PAGE_ROWS, "skipped": PAGE_ROWS * (look.page - 1)},
     )
-    return Lines(tuple(_records(rows)), total, upto if look.upto is None else look.upto)
+    return Lines(tuple(_records(rows, ("message",))), total, upto if look.upto is None else look.upto)
 
 
 def newest(index: Index, look: Look, rows: int) -> list[dict[str, Any]]:
     """The last lines that came, oldest of them first; with `n`, to go on from."""
     where, said = look.where()
     found = index.ask(
-        f"SELECT {_shown()}, n FROM lines WHERE {where} ORDER BY n DESC LIMIT $rows", said | {"rows": rows}
+        f"SELECT {_shown()}, message, n FROM lines WHERE {where} ORDER BY n DESC LIMIT $rows", said | {"rows": rows}
     )
-    return list(_records(reversed(found), ("n",)))
+    return list(_records(reversed(found), ("message", "n")))
 
 
 def after(index: Index, look: Look, n: int, rows: int) -> list[dict[str, Any]]:
     """The lines that came after line `n`, in their order, as many as `rows`."""
     where, said = look.where()
     found = index.ask(
-        f"SELECT {_shown()}, n FROM lines WHERE n > $n AND {where} ORDER BY n LIMIT $rows",
+        f"SELECT {_shown()}, message, n FROM lines WHERE n > $n AND {where} ORDER BY n LIMIT $rows",
         said | {"n": n, "rows": rows},
     )
-    return list(_records(found, ("n",)))
+    return list(_records(found, ("message", "n")))
 
 
 def last_line(index: Index) -> int:

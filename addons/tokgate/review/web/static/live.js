@@ -19,7 +19,7 @@ function text(line, name) {
     case "verdict":
       return line.verdict ? WORDS[line.verdict] || line.verdict : "–";
     case "name":
-      return line.name || line.destination_ip || "–";
+      return line.name || line.destination_ip || line.message || "–";
     case "events":
       return String(line.events);
     default:
