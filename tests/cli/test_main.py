@@ -12,8 +12,9 @@ import pytest
 
 from cli.command_line import Command
 from tokgate.cli import explain
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.main import COMMANDS, main
+from tokgate.cli.main import main
 
 ADDONS = Path(__file__).parents[2] / "addons"
 ASKED = ("explain", "--client", "192.0.2.7", "--host", "www.example.org")
@@ -167,3 +168,20 @@ def test_main_returns_an_int() -> None:
     """Every way out of `main` is an exit code, also for programs that call it."""
     assert main(["--version"]) == 0
     assert main(["explain"]) == 2
+
+
+def test_help_is_quick() -> None:
+    """Help of everything needs no command's libraries; explaining needs no mitmproxy."""
+    code = "import sys; from tokgate.cli.main import main; main({}); print(*sys.modules)"
+    loaded = {}
+    for asked in (["--help"], ["explain", "--help"]):
+        done = subprocess.run(
+            (sys.executable, "-c", code.format(asked)),
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ADDONS)},
+        )
+        loaded[asked[0]] = set(done.stdout.splitlines()[-1].split())
+    assert not loaded["--help"] & {"pydantic", "whenever", "yaml", "tokgate.policy.snapshot"}
+    assert not loaded["explain"] & {"mitmproxy", "tldextract", "holidays", "duckdb", "tokgate.blocklog.writer"}

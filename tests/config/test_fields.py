@@ -190,6 +190,14 @@ def test_every_store_has_an_example() -> None:
         assert patterns.store_id(store)(patterns.STORE_EXAMPLES[store])
 
 
+@pytest.mark.parametrize("written", ["[/", "https://[::1", "//]"])
+def test_brackets_that_hold_no_address(written: str) -> None:
+    """What Python can't take apart as a URL is a wrong pattern all the same."""
+    for validate in (patterns.suffix, patterns.exact):
+        with pytest.raises(PydanticCustomError, match="host name"):
+            validate(written)
+
+
 @pytest.mark.parametrize("validate", _VALIDATORS)
 @settings(deadline=None)  # the first look at a country's holidays imports its calendar
 @given(

@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
 
-import tldextract
-
-_suffix_list: Final = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+from tokgate.policy.suffixes import suffix_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,5 +18,5 @@ class DomainParts:
 @lru_cache(maxsize=8192)
 def domain_parts(name: str) -> DomainParts:
     """Split a canonical domain name; a name under no public suffix has no registered domain."""
-    parts = _suffix_list.extract_str(name)
+    parts = suffix_list().extract_str(name)
     return DomainParts(parts.top_domain_under_public_suffix or None, parts.subdomain or None, parts.suffix or None)

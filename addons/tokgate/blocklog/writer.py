@@ -25,8 +25,6 @@ from tokgate.blocklog.segment import LogLocked
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
 from tokgate.policy.bans import ClientsShown
 
-DEFAULT_LOG: Final = Path("block.ndjson")
-
 _SAME_FILE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR})
 """After these the file that is open may take the rest later; after any other error it is opened anew."""
 

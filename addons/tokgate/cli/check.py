@@ -12,6 +12,7 @@ from whenever import Instant
 
 from tokgate.cli.annotations import annotations
 from tokgate.cli.check_json import document
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.findings import Report, examine
 from tokgate.cli.instants import settle, time_argument
@@ -45,7 +46,7 @@ class Format(StrEnum):
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `check`."""
-    summary = "find what is wrong with policies, and run their tests"
+    summary = COMMANDS["check"]
     parser = subparsers.add_parser("check", help=summary, description=summary, epilog=EPILOG)
     parser.add_argument(
         "dir",

@@ -10,6 +10,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.reader import with_rotated
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.diff_json import document
 from tokgate.cli.diff_text import text
 from tokgate.cli.differences import Differences, compare
@@ -46,7 +47,7 @@ The exit code is 0 whether or not anything differs, unless --exit-code is given.
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `diff`."""
-    summary = "what a change of policy changes: verdicts over time, and for traffic that was seen"
+    summary = COMMANDS["diff"]
     parser = subparsers.add_parser("diff", help=summary, description=summary, epilog=EPILOG)
     parser.add_argument("old", metavar="OLD", help=f"the policies as they were: {SOURCE}")
     parser.add_argument("new", metavar="NEW", help=f"the policies as they would be: {SOURCE}")

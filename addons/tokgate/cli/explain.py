@@ -7,7 +7,8 @@ from pathlib import Path
 
 from whenever import Instant
 
-from tokgate.blocklog.writer import DEFAULT_LOG
+from tokgate.blocklog.place import DEFAULT_LOG
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import both, settle, time_argument
 from tokgate.cli.queries import (
@@ -55,7 +56,7 @@ _TINTS = {Verdict.ALLOW: "32", Verdict.MONITOR: "36", Verdict.WARN: "33", Verdic
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `explain`."""
-    summary = "what happens to a client that asks for a name, and why"
+    summary = COMMANDS["explain"]
     parser = subparsers.add_parser("explain", help=summary, description=summary, epilog=EPILOG)
     add_source_option(parser)
     parser.add_argument("--client", metavar="IP", help="address of the client; of an event only where the log hides it")

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.blocklog.document import EventAction
+from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter, client_filter
-from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli import log_export, log_privacy, log_query, log_report, log_verify
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import settle, time_argument
 from tokgate.cli.log_summary import summarise
@@ -41,7 +42,7 @@ Each table counts every record about traffic once, so all add up to the same num
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `log` and its own commands."""
-    parser = subparsers.add_parser("log", help="read the block log", description="Read the block log.", epilog=_EPILOG)
+    parser = subparsers.add_parser("log", help=COMMANDS["log"], description="Read the block log.", epilog=_EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="log_command", required=True)
     latest = commands.add_parser(
         "tail", help="the latest records", description="Show the latest records.", epilog=_TAIL_EPILOG

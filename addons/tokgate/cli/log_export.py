@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter, open_log
-from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log_query import AddSource, WantedOf
 from tokgate.cli.log_review import files_of, review_of, tell_of, told_as_command_errors

@@ -9,8 +9,8 @@ from typing import Final
 
 from whenever import Instant
 
+from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.privacy import NotAHalf, Secret, join, reidentify, secret_path_for, split, write_secret
-from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import narrate
 from tokgate.policy.names import parse_address

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter
-from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import Exit
 from tokgate.cli.log_output import console_on_stdout
 from tokgate.cli.log_review import files_of, review_of, tell_of

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from whenever import Instant
 
+from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter
 from tokgate.blocklog.signing import read_public_key
 from tokgate.blocklog.verify import Verifier
-from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.instants import settle, time_argument
 from tokgate.cli.log_query import AddSource, WantedOf

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from tokgate.blocklog.checkpoint import Checkpoint, parse_checkpoints
 from tokgate.blocklog.ordering import Opener
+from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import open_log
 from tokgate.blocklog.signing import key_path_for, public_path_for, public_pem, read_key, read_public_key
 from tokgate.blocklog.verify import Chain, Finding, Verifier
-from tokgate.blocklog.writer import DEFAULT_LOG
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log_output import require
 from tokgate.cli.terminal import narrate, progress_on_stderr, shown

@@ -12,24 +12,8 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any, Final
 
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import CommandError, Exit
-
-COMMANDS: Final = (
-    "run",
-    "status",
-    "reload",
-    "check",
-    "explain",
-    "simulate",
-    "diff",
-    "timeline",
-    "override",
-    "ruleset",
-    "schema",
-    "log",
-    "review",
-)
-"""In the order of help. Each is a module of this package with `add_parser(subparsers)`, which sets `run`."""
 
 DESCRIPTION: Final = """\
 Keep named services off your networks for a stated time and reason, and show that you did.
@@ -75,8 +59,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser(commands: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser with these commands; importing their modules is what makes a parser slow."""
+def build_parser(commands: Iterable[str] = ()) -> argparse.ArgumentParser:
+    """The parser with these commands; without any it only tells of all: importing modules is what makes it slow."""
     parser = CommandParser(prog="tokgate", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(
@@ -84,6 +68,9 @@ def build_parser(commands: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
     )
     for command in commands:
         import_module(f"tokgate.cli.{command}").add_parser(subparsers)
+    if not subparsers.choices:
+        for command, summary in COMMANDS.items():
+            subparsers.add_parser(command, help=summary)
     return parser
 
 
@@ -107,7 +94,7 @@ def _run(arguments: list[str]) -> int:
     # The program's own options take no values: the first word that is no option is the command.
     asked = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        parser = build_parser((asked,) if asked in COMMANDS else COMMANDS)
+        parser = build_parser((asked,) if asked is not None and asked in COMMANDS else ())
         options = parser.parse_args(arguments)
         code = int(options.run(options))
     except SystemExit as leaving:  # argparse: 0 after help, 2 after a usage error

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.policies import add_policies_option
 from tokgate.config import fields
@@ -40,7 +41,7 @@ The file stays, with the time and `ended_by`: it shows what was. An override tha
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `override` and its own commands."""
-    summary = "make, list and end time-limited exceptions from a ban"
+    summary = COMMANDS["override"]
     parser = subparsers.add_parser("override", help=summary, description=summary, epilog=_EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="override_command", required=True)
     _add_adding(commands)

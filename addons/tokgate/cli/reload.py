@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.running import add_confdir_option, ask_running
 from tokgate.cli.terminal import narrate, shown, wants_color
@@ -27,7 +28,7 @@ _MARKS: Final = {"added": "+", "removed": "-", "changed": "~"}
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `reload`."""
-    summary = "have the running tokgate read its policy now"
+    summary = COMMANDS["reload"]
     parser = subparsers.add_parser("reload", help=summary, description=summary, epilog=EPILOG)
     add_confdir_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from whenever import Instant
 
+from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.stamp import this_observer
-from tokgate.blocklog.writer import DEFAULT_LOG
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.revisions import SOURCE
 from tokgate.cli.terminal import narrate, shown
@@ -48,7 +49,7 @@ recorded in --access-log. docs/review.md says what the page shows and how it is 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `review`."""
-    summary = "the block log in a browser"
+    summary = COMMANDS["review"]
     parser = subparsers.add_parser(
         "review", help=summary, description="Show the block log in a browser.", epilog=_EPILOG
     )

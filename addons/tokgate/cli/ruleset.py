@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from whenever import Instant
 
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.nftables import Bypass, Ruleset
 from tokgate.cli.policies import add_policies_option, open_snapshot
@@ -35,7 +36,7 @@ _STRANGERS = Network("everybody else (unknown_clients: block)", (IPv4Network("0.
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `ruleset`."""
-    summary = "nftables for this policy: redirect, QUIC refusal, loop protection"
+    summary = COMMANDS["ruleset"]
     parser = subparsers.add_parser("ruleset", help=summary, description=summary, epilog=EPILOG)
     add_policies_option(parser)
     parser.add_argument("--port", type=_port, default=8080, metavar="N", help="the proxy's port (default: 8080)")

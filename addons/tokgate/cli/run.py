@@ -8,7 +8,8 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 
-from tokgate.blocklog.writer import DEFAULT_LOG
+from tokgate.blocklog.place import DEFAULT_LOG
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.policies import add_policies_option
 from tokgate.gate.endpoints import Endpoint, endpoints, is_gate_mode, scrapers_endpoint
@@ -34,7 +35,7 @@ a second one ends at once."""
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `run`."""
-    summary = "enforce the policies as a proxy"
+    summary = COMMANDS["run"]
     parser = subparsers.add_parser("run", help=summary, description=summary, epilog=EPILOG)
     parser.add_argument(
         "--mode",

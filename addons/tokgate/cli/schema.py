@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 
 EPILOG = """\
@@ -19,7 +20,7 @@ examples:
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `schema`."""
-    summary = "print a JSON Schema, or what a log store needs to know of the block log"
+    summary = COMMANDS["schema"]
     parser = subparsers.add_parser("schema", help=summary, description=summary, epilog=EPILOG)
     parser.add_argument("what", choices=tuple(_PRINTED), help="of policy files, or of the block log")
     parser.set_defaults(run=run)

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from whenever import Instant
 
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import read_moment, settle, time_argument, utc
 from tokgate.cli.queries import Query, identified, judge, member, outcome, zone_of
@@ -53,7 +54,7 @@ class InvalidQuery(ValueError):
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `simulate`."""
-    summary = "decide many queries: NDJSON in, NDJSON out"
+    summary = COMMANDS["simulate"]
     parser = subparsers.add_parser("simulate", help=summary, description=summary, epilog=EPILOG)
     add_source_option(parser)
     parser.add_argument("--at", type=time_argument, metavar="TIME", help="the instant for lines without one")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.running import add_confdir_option, ask_running
 from tokgate.proxy.control import Request
@@ -22,7 +23,7 @@ written; 3 no tokgate answers."""
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `status`."""
-    summary = "how the running tokgate is: policy, bans, processes"
+    summary = COMMANDS["status"]
     parser = subparsers.add_parser("status", help=summary, description=summary, epilog=EPILOG)
     add_confdir_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")

@@ -10,6 +10,7 @@ from typing import Final
 
 from whenever import Instant
 
+from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import common_zone, local, settle, time_argument, utc
 from tokgate.cli.revisions import add_source_option, open_source
@@ -38,7 +39,7 @@ _HEADINGS: Final = ("local time", "UTC", "ban", "what changes", "for whom")
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `timeline`."""
-    summary = "the next transitions, in local time and UTC"
+    summary = COMMANDS["timeline"]
     parser = subparsers.add_parser("timeline", help=summary, description=summary, epilog=EPILOG)
     add_source_option(parser)
     parser.add_argument("--from", dest="start", type=time_argument, metavar="TIME", help="default: now")

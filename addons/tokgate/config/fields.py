@@ -9,7 +9,6 @@ from ipaddress import IPv6Network, ip_network
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import holidays
 from pydantic_core import PydanticCustomError
 from whenever import Date, Instant, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
 
@@ -227,6 +226,8 @@ def day_range(value: Any) -> frozenset[Weekday]:
 
 @cache
 def _countries() -> dict[str, list[str]]:
+    import holidays  # slow, and few policies ask for them
+
     return holidays.list_supported_countries(include_aliases=True)
 
 

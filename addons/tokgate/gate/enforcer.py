@@ -24,6 +24,7 @@ from tokgate.policy.bans import OnError
 from tokgate.policy.decide import Judgement, Sighting
 from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.suffixes import suffix_list
 
 
 class SnapshotSource(Protocol):
@@ -99,6 +100,7 @@ class Enforcer:
         self.now: Final = now
         self._monotonic: Final = monotonic
         self._folding: Final[Folding[_First]] = Folding()
+        suffix_list()  # not at the first record
 
     @property
     def snapshot(self) -> Snapshot:

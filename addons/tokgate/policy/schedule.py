@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import holidays
 from whenever import Date, Instant, ItemizedDelta, PlainDateTime, RepeatedTime, SkippedTime, Time, Weekday
 
 from tokgate.policy.decision import Phase
+
+if TYPE_CHECKING:
+    from holidays import HolidayBase
 
 Moment = Instant | PlainDateTime
 """An exact instant, or a wall time that becomes one in the zone of a network."""
@@ -110,8 +112,10 @@ def is_holiday(code: str, day: Date) -> bool:
 
 
 @lru_cache(maxsize=64)
-def holiday_calendar(code: str) -> holidays.HolidayBase:
+def holiday_calendar(code: str) -> "HolidayBase":
     """The public holidays of a country code; an unknown code raises NotImplementedError."""
+    import holidays  # slow, and few policies ask for them
+
     country, _, subdivision = code.partition("-")
     return holidays.country_holidays(country, subdiv=subdivision or None)
 

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from weakref import ref
 
 import re2
-import tldextract
 
 from tokgate.policy.names import AddressLiteral, InvalidName, is_canonical, normalise
 from tokgate.policy.origin import Origin
 from tokgate.policy.prefixes import Held, IPNetwork, PrefixTable
 from tokgate.policy.stores import StoreListing, listing, store_of_front
+from tokgate.policy.suffixes import suffix_list
 
 
 class PatternKind(StrEnum):
@@ -75,19 +75,16 @@ class Match:
 
 NO_MATCH: Final = Match(())
 
-_suffix_list: Final = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
-"""The Public Suffix List bundled with tldextract: never fetched, nothing written."""
-
 
 def registrable_label(name: str) -> str | None:
     """The label directly under the ICANN public suffix: `tiktok` for `www.tiktok.co.uk`; None where there is none."""
-    parts = _suffix_list.extract_str(name)
+    parts = suffix_list().extract_str(name)
     return parts.domain if parts.suffix and parts.domain else None
 
 
 def is_public_suffix(name: str) -> bool:
     """Whether `name` itself is a public suffix, of a registry or of a private provider (`co.uk`, `github.io`)."""
-    parts = _suffix_list.extract_str(name, include_psl_private_domains=True)
+    parts = suffix_list().extract_str(name, include_psl_private_domains=True)
     return parts.suffix == name
 
 
@@ -148,6 +145,8 @@ class ServiceIndex:
                 _append(self._listings, (entry.store, entry.identifier), Hit(service.name, rule, entry.origin))
             for store in sorted({entry.store for entry in service.stores}):
                 _append(self._fronts, store, Hit(service.name, f"store:{store}", service.origin, front=True))
+        if self._labels:
+            suffix_list()  # not at the first name that needs it
         self._regex: Any = None
         if self._regex_hits:
             regexes.Compile()

@@ -20,8 +20,9 @@ from whenever import Instant
 from tokgate.blocklog import lifecycle
 from tokgate.blocklog.custody import Sealing, sealing_of
 from tokgate.blocklog.health import Health as LogHealth
+from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.stamp import Observer, this_observer
-from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
+from tokgate.blocklog.writer import LogWriter
 from tokgate.config.memory import settle
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 from tokgate.gate import phases

@@ -20,7 +20,8 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs
 from whenever import Instant
 
-from tokgate.blocklog.writer import DEFAULT_LOG, LogWriter
+from tokgate.blocklog.place import DEFAULT_LOG
+from tokgate.blocklog.writer import LogWriter
 from tokgate.config.reload import open_policy
 from tokgate.gate.counters import Counters
 from tokgate.gate.endpoints import Endpoint
