@@ -16,6 +16,7 @@ from tokgate.blocklog.stamp import Observer
 from tokgate.gate.admission import Arrival
 from tokgate.gate.enforcer import Enforcer
 from tokgate.gate.gate import Gate, Limits
+from tokgate.gate.identifying import gate_for
 from tokgate.gate.live import GateConnections, Review
 from tokgate.gate.sockets import Address, Entry, listen
 from tokgate.gate.succession import Succession
@@ -109,7 +110,7 @@ class RunningGate:
         self.opener = Adopter()
         observer = Observer(hostname="gate.example.org", version="test")
         enforcer = Enforcer(self.holder, self.sink, observer, now=now or Instant.now)
-        self.gate = Gate(enforcer, self.opener, limits)
+        self.gate: Gate = gate_for(policy, enforcer, self.opener, limits, None)
         self.review = Review(enforcer, GateConnections(self.gate))
         self.succession: Succession | None = None
         self.retired = False

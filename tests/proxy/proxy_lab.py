@@ -26,6 +26,7 @@ from tokgate.policy.bans import Action, Ban, EchOuter, MissingSni, OnError, Unkn
 from tokgate.policy.decision import Response
 from tokgate.policy.snapshot import Snapshot
 from tokgate.proxy.insist import DEFAULTS, REQUIRED
+from tokgate.proxy.sign_in import SignIn
 from tokgate.proxy.traffic import Place, Traffic
 
 DEADLINE = 10.0
@@ -256,19 +257,28 @@ class Lab:
         mode: str = "regular",
         destination: tuple[str, int] | None = None,
         now: Callable[[], Instant] = lambda: NOW,
+        before: tuple[object, ...] = (),
         **options: Any,
     ) -> Proxy:
-        """Run a proxy. `destination` is where transparent mode believes that all connections were going."""
+        """Run a proxy. `destination` is where transparent mode believes that all connections were going.
+
+        `before` are addons that stand before ours, as mitmproxy's own do.
+        """
         if destination is not None:
             self.monkeypatch.setattr(platform, "original_addr", lambda _socket: destination)
             mode = "transparent"
-        proxy = await self.stack.enter_async_context(self._running(snapshot or policy(), mode, now, options))
+        proxy = await self.stack.enter_async_context(self._running(snapshot or policy(), mode, now, options, before))
         self.resolve_to_loopback()
         return proxy
 
     @asynccontextmanager
     async def _running(
-        self, snapshot: Snapshot, mode: str, now: Callable[[], Instant], options: dict[str, Any]
+        self,
+        snapshot: Snapshot,
+        mode: str,
+        now: Callable[[], Instant],
+        options: dict[str, Any],
+        before: tuple[object, ...],
     ) -> AsyncIterator[Proxy]:
         holder, counters, traffic = Holder(snapshot), Counters(), Traffic()
         observer = Observer(hostname="gateway.example.org", version="0")
@@ -277,7 +287,8 @@ class Lab:
         servers = proxyserver.Proxyserver()
         master = Master(Options(confdir=str(confdir)))
         master.addons.add(
-            core.Core(), servers, traffic, next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C()
+            *(core.Core(), servers, *before, SignIn(traffic), traffic),
+            *(next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C()),
         )
         wanted = {name: value for name, value in (REQUIRED | DEFAULTS).items() if name in master.options}
         wanted |= {"ssl_verify_upstream_trusted_ca": str(self._trust()), "listen_host": "127.0.0.1", "listen_port": 0}

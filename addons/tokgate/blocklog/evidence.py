@@ -12,10 +12,15 @@ from tokgate.blocklog.domains import domain_parts
 from tokgate.blocklog.observation import Endpoint, Observation, Stage
 from tokgate.policy.decide import Judgement
 from tokgate.policy.decision import Signal
+from tokgate.policy.devices import hardware_address
+from tokgate.policy.identity import Identity
 from tokgate.policy.names import AddressLiteral, DomainName, normalise, parse_address
 
 MAX_NAMES: Final = 16
 """Most names kept of one connection: a client can't fill the log with a long list of its own making."""
+
+MAX_USER: Final = 256
+"""Longest name of a user."""
 
 _PROTOCOL: Final = {
     Stage.TLS: "tls",
@@ -68,6 +73,9 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
     carried = seen.carried
     if carried is not None:
         source["bytes"], destination["bytes"] = carried.up, carried.down
+    who = seen.identity or Identity()
+    user = None if who.user is None else clean(who.user, MAX_USER)
+    source["mac"] = _octets(who.device)
     asked = normalise(_host_of(judgement.sighting.signal, judgement.sighting.value) or "")
     if isinstance(asked, DomainName):
         parts = domain_parts(asked.value)
@@ -92,7 +100,8 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
             "tls": _tls(seen, action),
             **_http(seen),
             "dns": _dns(seen),
-            "related": {"ip": sorted(set(addresses)), "hosts": hosts},
+            "user": {"name": user},
+            "related": {"ip": sorted(set(addresses)), "hosts": hosts, "user": [user] if user else None},
             "tokgate": {
                 "stage": seen.stage.value,
                 "visibility": seen.visibility.value,
@@ -147,6 +156,12 @@ def _without_query(url: str) -> str:
 def _ip(text: str) -> str | None:
     address = parse_address(text)
     return None if address is None else str(address)
+
+
+def _octets(device: str | None) -> str | None:
+    """A hardware address as ECS wants it (RFC 7042 §2.1): `00-53-00-AA-BB-CC`."""
+    known = None if device is None else hardware_address(device)
+    return None if known is None else known.upper().replace(":", "-")
 
 
 def _endpoint(end: Endpoint | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from whenever import Instant
 
 from tokgate.blocklog.observation import Stage
 from tokgate.policy.decision import Decision
+from tokgate.policy.identity import Identity
 
 WINDOW: Final = 60.0
 """Seconds from an event, within which others like it are its repeats."""
@@ -30,6 +31,7 @@ def key_of(
     opened: bool = False,
     mismatch: bool = False,
     passed: str | None = None,
+    identity: Identity | None = None,
 ) -> Key:
     """The key of an event: everything that reviewers group by is in it, so that a count stands for equal events.
 
@@ -50,6 +52,7 @@ def key_of(
         opened,
         mismatch,
         passed,
+        identity,
     )
 
 

@@ -7,6 +7,7 @@ from whenever import Instant
 
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
+from tokgate.policy.identity import Identity
 
 
 class Stage(StrEnum):
@@ -128,6 +129,8 @@ class Observation:
     """The same for all events of one connection."""
     carried: Carried | None = None
     """Of a connection that was cut: how much had passed."""
+    identity: Identity | None = None
+    """Who the client is beside its address."""
 
     def name(self, *signals: Signal) -> str | None:
         """The first name shown by one of `signals`, as it was shown."""

@@ -171,7 +171,10 @@ def prefix(address: str) -> str:
 
 
 def disguised(record: Record, alias: Callable[[str], str]) -> Record:
-    """The record with its client under another name, wherever it is written: also in sentences and error messages."""
+    """The record with its client under another name, wherever it is written: also in sentences and error messages.
+
+    So its user, who is named in no sentence; its hardware address is left out.
+    """
     source = record.get("source")
     client = (source.get("ip") or source.get("address")) if isinstance(source, dict) else None
     if not isinstance(client, str):
@@ -186,6 +189,11 @@ def disguised(record: Record, alias: Callable[[str], str]) -> Record:
     if isinstance(related, dict) and name in related.get("ip", ()):
         others = [ip for ip in related["ip"] if ip != name]
         changed["related"] = {key: value for key, value in (related | {"ip": others}).items() if value}
+    user = changed.get("user")
+    if isinstance(user, dict):
+        known = alias(str(user.get("name", "")))
+        changed["user"] = {"name": known}
+        changed["related"] = changed.get("related", {}) | {"user": [known]}
     return changed
 
 

@@ -19,6 +19,7 @@ from tokgate.blocklog.wording import by_whom, sentence, term, wall_time
 from tokgate.policy.bans import Ban
 from tokgate.policy.decide import Judgement
 from tokgate.policy.decision import Decision, Reason, Verdict
+from tokgate.policy.identity import Identity, folded
 from tokgate.policy.snapshot import Snapshot, Track
 
 REFUSED: Final = {
@@ -40,6 +41,8 @@ _ENDING: Final = {
     EventAction.EXEMPTION_USED: ("allowed",),
 }
 _MODE: Final = {Verdict.BLOCK: "enforce", Verdict.WARN: "warn", Verdict.MONITOR: "monitor", Verdict.ALLOW: "exempt"}
+MAX_GROUPS: Final = 64
+"""Most groups named in a record."""
 _RULES: Final = uuid.UUID("6e2c7f0a-4f0f-5d57-9c50-6f1f9d1c2b7e")
 """Namespace of rule.uuid: the same ban has the same uuid on every gateway."""
 
@@ -84,7 +87,18 @@ def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapsh
     record.update(observed(seen, judgement, action))
     record.update(pruned({"rule": _rule(terms.ban, decision, snapshot)}))
     record["tokgate"] |= decided(judgement, terms, snapshot)
+    if seen.identity is not None:
+        _identified(record, seen.identity, snapshot)
     return record
+
+
+def _identified(record: Record, identity: Identity, snapshot: Snapshot) -> None:
+    """What a policy says of a client beyond its address: only what the policy has use for."""
+    groups = sorted(clean(group, 256) for group in identity.groups if folded(group) in snapshot.identifies.groups)
+    if groups:
+        record["tokgate"]["groups"] = groups[:MAX_GROUPS]
+    if identity.interface is not None:
+        record["observer"]["ingress"] = {"interface": {"name": clean(identity.interface, 64)}}
 
 
 def repeats_record(

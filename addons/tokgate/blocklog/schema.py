@@ -29,6 +29,7 @@ TIME: Final[Schema] = {
 UUID: Final[Schema] = {"type": "string", "format": "uuid", "pattern": r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}
 HASH: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 IP: Final[Schema] = {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+MAC: Final[Schema] = {"type": "string", "pattern": "^[0-9A-F]{2}(-[0-9A-F]{2}){5}$"}
 TEXTS: Final[Schema] = {"type": "array", "items": TEXT, "minItems": 1}
 
 
@@ -136,6 +137,7 @@ _TOKGATE: Final = _closed(
             "properties": {signal.value: TEXTS for signal in Signal},
             "additionalProperties": False,
         },
+        "groups": TEXTS,
         "alpn": TEXTS,
         "ja4": TEXT,
         "ech": FLAG,
@@ -226,13 +228,14 @@ _FIELDS: Final[Schema] = {
             "version": TEXT,
             "hostname": TEXT,
             "name": TEXT,
+            "ingress": _closed({"interface": _closed({"name": TEXT}, "name")}, "interface"),
         },
         *("type", "vendor", "product", "version", "hostname"),
     ),
     "process": _closed({"pid": POSITIVE}, "pid"),
     "user": _closed({"name": TEXT}, "name"),
     "error": _closed({"type": TEXT, "message": TEXT, "stack_trace": TEXT}, "type", "message"),
-    "source": _closed(_ENDPOINT),
+    "source": _closed(_ENDPOINT | {"mac": MAC}),
     "destination": _closed(_ENDPOINT | _DOMAIN),
     "network": _closed(
         {
@@ -277,7 +280,7 @@ _FIELDS: Final[Schema] = {
         },
         *("id", "name", "version", "uuid"),
     ),
-    "related": _closed({"ip": TEXTS, "hosts": TEXTS}),
+    "related": _closed({"ip": TEXTS, "hosts": TEXTS, "user": TEXTS}),
     "tokgate": _TOKGATE,
 }
 

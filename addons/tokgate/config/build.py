@@ -7,10 +7,19 @@ from typing import Any
 
 from whenever import Time
 
-from tokgate.config.models import BanModel, ExemptionModel, NetworkModel, ServiceModel, WindowModel
+from tokgate.config.models import BanModel, ExemptionModel, NetworkModel, ProxyAuthModel, ServiceModel, WindowModel
 from tokgate.config.nodes import plain
 from tokgate.config.sections import Entry, Sections
-from tokgate.policy.bans import Ban, Exemption, LogSettings, Notify, OverrideLimits, Settings
+from tokgate.policy.bans import (
+    Ban,
+    Directory,
+    Exemption,
+    LogSettings,
+    Notify,
+    OverrideLimits,
+    ProxyAuth,
+    Settings,
+)
 from tokgate.policy.networks import Network
 from tokgate.policy.origin import Origin
 from tokgate.policy.schedule import Moment, Window
@@ -72,7 +81,15 @@ def settings(stated: Mapping[str, Any]) -> Settings:
             key=log.key,
             forward_security=log.forward_security,
         )
+    if "proxy_auth" in values:
+        values["proxy_auth"] = proxy_auth(values["proxy_auth"])
     return Settings(**values)
+
+
+def proxy_auth(model: ProxyAuthModel) -> ProxyAuth:
+    """How users prove who they are."""
+    ldap = None if model.ldap is None else Directory(**model.ldap.model_dump())
+    return ProxyAuth(htpasswd=model.htpasswd, groups=model.groups, ldap=ldap)
 
 
 def _model[M: Any](entry: Entry[M]) -> M:

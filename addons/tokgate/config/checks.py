@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.models import CLIENTS_BY, NetworkModel, ServiceModel
+from tokgate.config.models import CLIENTS_BY, NetworkModel, ProxyAuthModel, ServiceModel
 from tokgate.config.sections import Entry, Sections
 from tokgate.config.source import Place, Report
 from tokgate.config.suggest import did_you_mean, listed
@@ -21,6 +21,7 @@ def check(sections: Sections, report: Report) -> None:
         if network.model is not None and not any(getattr(network.model, key) for key in CLIENTS_BY):
             message = f"the network `{network.name}` holds nobody: it needs one of {listed(CLIENTS_BY)}"
             report.error(network.source, network.place, Code.MISSING_KEY, message)
+    _users(sections, report)
     for service in sections.services.values():
         if service.model is not None:
             _service(service, service.model, report)
@@ -65,6 +66,28 @@ def _references(sections: Sections, report: Report) -> None:
         named = exemption.text("ban")
         if named is not None:
             refer(exemption, named, exemption.at("ban"), sections.bans, "ban", Code.UNKNOWN_BAN)
+
+
+def _users(sections: Sections, report: Report) -> None:
+    """Whether users can prove who they are where networks name them."""
+    stated: ProxyAuthModel | None = sections.settings.get("proxy_auth")
+    where = sections.setting_at("proxy_auth")
+    if stated is not None and where is not None:
+        source, place = where
+        if (stated.htpasswd is None) == (stated.ldap is None):
+            report.error(source, place, Code.BAD_VALUE, "`proxy_auth` has either `htpasswd` or `ldap`")
+        elif stated.ldap is not None and stated.groups is not None:
+            report.error(source, place, Code.BAD_VALUE, "`groups` belongs to `htpasswd`: a directory has its own")
+        elif stated.ldap is not None and (stated.ldap.bind is None) != (stated.ldap.password is None):
+            report.error(source, place, Code.BAD_VALUE, "`bind` and `password` of `ldap` go together")
+    for entry in sections.networks.values():
+        named = [key for key in ("users", "groups") if entry.model is not None and getattr(entry.model, key)]
+        if named and stated is None and where is None:
+            message = "nobody is known by name: `settings.proxy_auth` does not say how users prove who they are"
+            report.warning(entry.source, entry.at(named[0]), Code.NO_PROXY_AUTH, message)
+        elif "groups" in named and stated is not None and stated.ldap is None and stated.groups is None:
+            message = "nobody is in a group: `settings.proxy_auth` has no `groups`"
+            report.warning(entry.source, entry.at("groups"), Code.NO_PROXY_AUTH, message)
 
 
 def _service(entry: Entry[ServiceModel], model: ServiceModel, report: Report) -> None:

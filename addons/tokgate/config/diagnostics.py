@@ -74,6 +74,7 @@ class Code(StrEnum):
     BAD_DEVICE = "bad-device"
     DUPLICATE_DEVICE = "duplicate-device"
     NO_DEVICES = "no-devices"
+    NO_PROXY_AUTH = "no-proxy-auth"
     # Time
     BAD_TIME = "bad-time"
     DATE_ALONE = "date-alone"

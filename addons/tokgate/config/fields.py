@@ -312,6 +312,19 @@ def inventory(value: Any) -> str:
     return written
 
 
+def directory_url(value: Any) -> str:
+    """Where an LDAP directory is."""
+    written = one_line(value)
+    try:
+        url = urlsplit(written)
+        whole = url.hostname is not None and written == f"{url.scheme}://{url.netloc}" and url.port != 0
+    except ValueError:
+        url, whole = urlsplit(""), False
+    if url.scheme not in ("ldap", "ldaps") or not whole or "@" in url.netloc:
+        raise wrong(Code.BAD_VALUE, f"`{written}` is no directory; write it as `ldaps://ldap.example.org`")
+    return written
+
+
 def outlet(value: Any) -> str:
     """Where checkpoints of the log are sent."""
     written = one_line(value)

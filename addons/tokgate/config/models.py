@@ -21,6 +21,7 @@ from tokgate.config.values import (
     Day,
     DayCount,
     Days,
+    DirectoryUrl,
     EchOuterChoice,
     EncryptedDnsChoice,
     ExactPattern,
@@ -385,6 +386,58 @@ class LogModel(_Model):
     )
 
 
+class LdapModel(_Model):
+    """An LDAP directory that knows users and their groups. Reached by TLS, with the server's name checked."""
+
+    url: DirectoryUrl = Field(
+        description="Where it is. `ldap://` is changed to TLS (StartTLS) before anything is said, but on loopback.",
+        examples=["ldaps://ldap.example.org"],
+    )
+    base: Line = Field(description="Below which users are looked for.", examples=["ou=people,dc=example,dc=org"])
+    bind: Line | None = Field(
+        default=None,
+        description="As whom users are looked for. Default: anonymously.",
+        examples=["cn=tokgate,ou=services,dc=example,dc=org"],
+    )
+    password: WholePath | None = Field(
+        default=None, description="The file with the password for `bind`.", examples=["/etc/tokgate/ldap.password"]
+    )
+    user_attribute: Line = Field(
+        default="uid", description="The attribute that holds the name of a user.", examples=["sAMAccountName"]
+    )
+    group_attribute: Line = Field(
+        default="memberOf",
+        description="The attribute of a user that holds the groups. Networks name a group by its `cn` or its whole DN.",
+    )
+    authorities: WholePath | None = Field(
+        default=None,
+        description="The certificates (PEM) that the directory's is checked by. Default: the system's.",
+        examples=["/etc/tokgate/ldap-ca.pem"],
+    )
+
+
+class ProxyAuthModel(_Model):
+    """How users of an explicit proxy prove who they are. With it, nobody passes without."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["htpasswd"]}, {"required": ["ldap"]}]})
+
+    htpasswd: WholePath | None = Field(
+        default=None,
+        description="The file of users and passwords, of Apache's format, with bcrypt (`htpasswd -B`).",
+        examples=["/etc/tokgate/htpasswd"],
+    )
+    groups: WholePath | None = Field(
+        default=None,
+        description="The file of groups, of Apache's format: `group: user user`.",
+        examples=["/etc/tokgate/groups"],
+    )
+    ldap: LdapModel | None = Field(
+        default=None,
+        description="A directory, instead of files.",
+        examples=[{"url": "ldaps://ldap.example.org", "base": "ou=people,dc=example,dc=org"}],
+    )
+
+
 class SettingsModel(_Model):
     """What holds for the whole policy."""
 
@@ -429,6 +482,11 @@ class SettingsModel(_Model):
         default_factory=LogModel,
         description="How the block log is kept.",
         examples=[{"checkpoint_to": ["journald"]}],
+    )
+    proxy_auth: ProxyAuthModel | None = Field(
+        default=None,
+        description="How users of an explicit proxy prove who they are. Default: nobody has to.",
+        examples=[{"htpasswd": "/etc/tokgate/htpasswd", "groups": "/etc/tokgate/groups"}],
     )
 
 

@@ -93,6 +93,10 @@ class Sections:
     whole: bool = True
     _settings_at: dict[str, tuple[Source, Place]] = field(default_factory=dict)
 
+    def setting_at(self, name: str) -> tuple[Source, Place] | None:
+        """Where a setting stands, if it is set."""
+        return self._settings_at.get(name)
+
     def devices(self, entry: Entry[NetworkModel]) -> tuple[Device, ...]:
         """The devices that a network means."""
         stated = None if entry.model is None else entry.model.devices

@@ -85,6 +85,7 @@ DayCount = Annotated[
 WholePath = Annotated[str, PlainValidator(fields.whole_path), _string(pattern="^/")]
 InterfaceName = Annotated[str, PlainValidator(fields.interface), _string(maxLength=15, pattern=r"^[^\s/:*?]+$")]
 InventoryFile = Annotated[str, PlainValidator(fields.inventory), _string(pattern=r"\.[Cc][Ss][Vv]$")]
+DirectoryUrl = Annotated[str, PlainValidator(fields.directory_url), _string(pattern="^ldaps?://[^/@]+$")]
 Names = Annotated[list[Line], Field(min_length=1), BeforeValidator(fields.as_list), _one_or_list(minLength=1)]
 Outlet = Annotated[str, PlainValidator(fields.outlet), _string(pattern=r"^(journald|syslog(://[^/]+)?)$")]
 Program = Annotated[list[Line], AfterValidator(fields.program)]

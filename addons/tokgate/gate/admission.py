@@ -11,6 +11,7 @@ from tokgate.policy.bans import EchOuter, MissingSni
 from tokgate.policy.continuing import warns_with_a_page
 from tokgate.policy.decide import Judgement, Sighting
 from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
+from tokgate.policy.identity import Identity
 from tokgate.policy.names import parse_address
 from tokgate.wire.client_hello import ClientHello
 from tokgate.wire.ech import is_ech_outer
@@ -38,6 +39,8 @@ class Arrival:
     connect: str | None = None
     """The host that was asked for with CONNECT, as it was sent."""
     connection: str | None = None
+    identity: Identity | None = None
+    """Who the client is beside its address, as far as the policy has use for it."""
 
     @property
     def sightings(self) -> tuple[Sighting, ...]:
@@ -124,7 +127,7 @@ def _warned(enforcer: Enforcer, arrival: Arrival, hello: ClientHello, admission:
 
 def _admit_tls(enforcer: Enforcer, arrival: Arrival, shown: Shown) -> Admission:
     names = (*_hello_sightings(enforcer, arrival, shown),)
-    ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.SNI, ""),))
+    ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.SNI, ""),), arrival.identity)
     if not ruling.blocks:
         ruling = _hidden(enforcer, arrival, shown.visibility, ruling)
     stage = Stage.QUIC if shown.quic else Stage.TLS
@@ -159,7 +162,7 @@ def admit_unreadable(enforcer: Enforcer, arrival: Arrival) -> Admission:
 def admit_bytes(enforcer: Enforcer, arrival: Arrival) -> Admission:
     """Decide about a connection whose bytes say nothing: neither TLS nor HTTP."""
     names = arrival.sightings
-    ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.ADDRESS, ""),))
+    ruling = enforcer.judge(arrival.client.ip, names or (Sighting(Signal.ADDRESS, ""),), arrival.identity)
     passage = Passage.REFUSE if ruling.blocks else Passage.PASS
     stage = Stage.ADDRESS if arrival.connect is None else Stage.CONNECT
     passed = Passed.NO_PAGE if warns_with_a_page(ruling.decision) else None
@@ -217,6 +220,7 @@ def observe(
         opened=admission.passage is Passage.OPEN,
         passed=admission.passed,
         connection=arrival.connection,
+        identity=arrival.identity,
     )
 
 
@@ -255,7 +259,7 @@ def _hidden(enforcer: Enforcer, arrival: Arrival, visibility: Visibility, ruling
 
 def _refused_if_banned(enforcer: Enforcer, arrival: Arrival, ruling: Ruling, reason: Reason) -> Ruling:
     try:
-        decision = refusal(ruling.snapshot, arrival.client.ip, ruling.at, reason)
+        decision = refusal(ruling.snapshot, arrival.client.ip, ruling.at, reason, arrival.identity)
     except Exception as error:
         enforcer.failed("decide", error)
         return enforcer.judge_by_fallback(arrival.sightings)

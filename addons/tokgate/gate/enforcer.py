@@ -23,6 +23,7 @@ from tokgate.policy import decide as core
 from tokgate.policy.bans import OnError
 from tokgate.policy.decide import Judgement, Sighting
 from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
+from tokgate.policy.identity import Identity
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.suffixes import suffix_list
 
@@ -107,11 +108,11 @@ class Enforcer:
         """The policy in force."""
         return self._source.snapshot
 
-    def judge(self, client: str, sightings: Sequence[Sighting]) -> Ruling:
+    def judge(self, client: str, sightings: Sequence[Sighting], identity: Identity | None = None) -> Ruling:
         """Decide over everything seen of a connection or request; at least one sighting."""
         snapshot, at = self._source.snapshot, self.now()
         try:
-            judgement = core.decide_signals(snapshot, client, sightings, at)
+            judgement = core.decide_signals(snapshot, client, sightings, at, identity)
         except Exception as error:  # on_error decides, whatever it was that failed
             self.failed("decide", error)
             return self.judge_by_fallback(sightings)
@@ -219,6 +220,7 @@ class Enforcer:
             opened=seen.opened,
             mismatch=judgement.mismatch,
             passed=seen.passed,
+            identity=seen.identity,
         )
         now = self._monotonic()
         self._tell(self._folding.due(now))

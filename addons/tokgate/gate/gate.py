@@ -44,6 +44,7 @@ from tokgate.gate.sockets import (
 )
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Response, Signal, Verdict
+from tokgate.policy.identity import Identity
 from tokgate.policy.services import NO_MATCH
 from tokgate.wire.alert import Alert
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloBuffer, looks_like_tls, read_client_hello
@@ -277,6 +278,10 @@ class Gate(Relay):
             except OSError:
                 self.close(connection)
         return connection.destination
+
+    def identity(self, connection: Connection) -> Identity | None:
+        """Who the client is beside its address: nothing, where the policy has no use for it."""
+        return None
 
     def arrival(self, connection: Connection) -> Arrival:
         """The connection in the words of admission."""

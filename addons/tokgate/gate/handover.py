@@ -11,6 +11,7 @@ from typing import Any, Final
 from tokgate.blocklog.observation import Endpoint
 from tokgate.gate.admission import Arrival
 from tokgate.gate.sockets import Socket
+from tokgate.policy.identity import Identity
 
 MAX_DATAGRAM: Final = 160 * 1024
 """More than what a greeting may hold and its description; below the kernel's default for one datagram."""
@@ -36,6 +37,7 @@ class Handover:
             "destination": None if arrival.destination is None else [arrival.destination.ip, arrival.destination.port],
             "connect": arrival.connect,
             "connection": arrival.connection,
+            "identity": _stated(arrival.identity),
             "tls": self.tls,
             "explicit": self.explicit,
         }
@@ -55,10 +57,24 @@ class Handover:
                 destination=None if destination is None else Endpoint(*destination),
                 connect=head["connect"],
                 connection=head["connection"],
+                identity=_identity(head["identity"]),
             )
             return cls(arrival, bool(head["tls"]), bool(head["explicit"]), received)
         except (KeyError, TypeError) as error:
             raise ValueError(f"a handover is malformed: {error!r}") from error
+
+
+def _stated(identity: Identity | None) -> list[Any] | None:
+    if identity is None:
+        return None
+    return [identity.user, sorted(identity.groups), identity.device, identity.interface]
+
+
+def _identity(stated: list[Any] | None) -> Identity | None:
+    if stated is None:
+        return None
+    user, groups, device, interface = stated
+    return Identity(user, frozenset(groups), device, interface)
 
 
 class OpenerChannel:

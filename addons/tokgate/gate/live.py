@@ -160,13 +160,19 @@ class GateConnections:
         destination = one.destination
         if state is CLOSED or state is PARTING or destination is None or (state is GREETING and tunnel is None):
             return None
-        if tunnel is None and type(shown) is str and _passes(snapshot, one.peer, shown, destination[0], at):
+        identity = self._gate.identity(one)
+        if (
+            tunnel is None
+            and identity is None
+            and type(shown) is str
+            and _passes(snapshot, one.peer, shown, destination[0], at)
+        ):
             return None
         ruling, visibility = None, Visibility.ADDRESS
         names: tuple[Sighting, ...] = ()
         if tunnel is not None:
             names = _asked_for(tunnel.host)
-            ruling = self._gate.enforcer.judge(one.peer, names)
+            ruling = self._gate.enforcer.judge(one.peer, names, identity)
         if shown is not None and (ruling is None or not ruling.blocks):
             admission = admit_again(self._gate.enforcer, self._gate.arrival(one), _in_full(shown))
             ruling, visibility, names = admission.ruling, admission.visibility, admission.names
@@ -192,6 +198,7 @@ class GateConnections:
             names=names,
             connection=arrival.connection,
             carried=None if moved is None else Carried(*moved),
+            identity=arrival.identity,
         )
 
 

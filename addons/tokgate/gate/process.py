@@ -18,8 +18,9 @@ from tokgate.blocklog.channel import RecordSender
 from tokgate.blocklog.stamp import Observer
 from tokgate.gate.counters import AT_LIMIT, HANDED_OVER, NOT_HANDED_OVER, RECORDS_DROPPED, Counters
 from tokgate.gate.enforcer import Enforcer
-from tokgate.gate.gate import Gate, Limits
+from tokgate.gate.gate import Limits
 from tokgate.gate.handover import OpenerChannel
+from tokgate.gate.identifying import gate_for
 from tokgate.gate.live import GateConnections, Review
 from tokgate.gate.sockets import Listener
 from tokgate.gate.succession import Succession
@@ -69,7 +70,7 @@ class GateProcess:
         self._openers: Final = OpenerChannel(given.openers)
         counters = Counters(given.tally)
         self._enforcer: Final = Enforcer(given, self._sender, given.observer, counters=counters, warned=given.warned)
-        self._gate: Final = Gate(self._enforcer, self._openers, given.limits, given.mark)
+        self._gate: Final = gate_for(given.snapshot, self._enforcer, self._openers, given.limits, given.mark)
         self._review: Final = Review(self._enforcer, GateConnections(self._gate))
         self._succession: Final = Succession(self._gate, given.listeners, given.heirs, given.estate)
         self._leaving = False

@@ -1,51 +1,69 @@
-"""Resolves names without stopping the gate's loop: `getaddrinfo` in a few threads, answers by an eventfd."""
+"""What would stop a gate's loop is done in threads, and answered by an eventfd: resolving names, checking passwords."""
 
 import os
 import socket
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 THREADS: Final = 8
 MOST_ADDRESSES: Final = 8
 
 Addresses = tuple[str, ...]
-Answer = Callable[[Addresses], None]
 
 
-class Resolver:
-    """Names to addresses, in the system's order of preference (RFC 6724). Threads start with the first question."""
+class Errands:
+    """Runs what blocks. Threads start with the first errand."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        """`threads` is how many errands run at a time; the others wait."""
         self.descriptor: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Readable when there are answers; then call `deliver`."""
+        self.waiting = 0
+        """Errands without an answer yet."""
+        self._threads: Final = threads
         self._pool: ThreadPoolExecutor | None = None
-        self._answered: Final[deque[tuple[Answer, Addresses]]] = deque()
+        self._answered: Final[deque[Callable[[], None]]] = deque()
 
-    def ask(self, host: str, answer: Answer) -> None:
-        """Resolve `host` (or pass an address literal through) and call `answer` from `deliver`; empty: not found."""
+    def run[T](self, work: Callable[[], T], answer: Callable[[T], None]) -> None:
+        """Have `work` done, which must not raise, and what it gives handed to `answer` by `deliver`."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="resolver")
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=type(self).__name__.lower())
 
-        def done(future: Future[Addresses]) -> None:
-            self._answered.append((answer, () if future.cancelled() else future.result()))
-            os.eventfd_write(self.descriptor, 1)
+        def done(future: Future[T]) -> None:
+            if not future.cancelled():
+                self._answered.append(partial(answer, future.result()))
+                os.eventfd_write(self.descriptor, 1)
 
-        self._pool.submit(_addresses, host).add_done_callback(done)
+        self.waiting += 1
+        self._pool.submit(work).add_done_callback(done)
 
     def deliver(self) -> None:
         """Hand out the answers that have come."""
         os.eventfd_read(self.descriptor)
         while self._answered:
-            answer, addresses = self._answered.popleft()
-            answer(addresses)
+            self.waiting -= 1
+            self._answered.popleft()()
 
     def close(self) -> None:
-        """Stop; questions that are still open get no answer."""
+        """Stop; errands that wait are not run, and nobody gets an answer any more."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         os.close(self.descriptor)
+
+
+class Resolver(Errands):
+    """Names to addresses, in the system's order of preference (RFC 6724)."""
+
+    def __init__(self) -> None:
+        """Several at a time: one name server that doesn't answer must not hold up the others."""
+        super().__init__(THREADS)
+
+    def ask(self, host: str, answer: Callable[[Addresses], None]) -> None:
+        """Resolve `host` (or pass an address literal through) and call `answer` from `deliver`; empty: not found."""
+        self.run(partial(_addresses, host), answer)
 
 
 def _addresses(host: str) -> Addresses:

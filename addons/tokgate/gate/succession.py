@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokgate.gate.admission import Shown
 from tokgate.gate.connection import CLOSED, PARTING, WAITING, Connection, Half, State
+from tokgate.gate.explicit import Introduction
 from tokgate.gate.handover import MAX_DATAGRAM
 from tokgate.gate.relay import STICK
 from tokgate.gate.sockets import Address, Listener
@@ -153,8 +154,11 @@ def _half(connection: Connection, flow: Flow | None, descriptors: Iterator[int],
 
 
 def movable(connection: Connection) -> bool:
-    """Whether it can be passed on: not while a name is being resolved, and not for a refusal's last moment."""
-    return connection.state not in (WAITING, PARTING, CLOSED)
+    """Whether it can be passed on: not while a name is being resolved, and not for a refusal's last moment.
+
+    Nor is who has just said who they are: in a moment they will say what they want.
+    """
+    return connection.state not in (WAITING, PARTING, CLOSED) and not isinstance(connection.greeting, Introduction)
 
 
 class Succession:

@@ -166,6 +166,28 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Directory:
+    """An LDAP directory that knows users and their groups. `password` and `authorities` are files."""
+
+    url: str
+    base: str
+    bind: str | None = None
+    password: str | None = None
+    user_attribute: str = "uid"
+    group_attribute: str = "memberOf"
+    authorities: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyAuth:
+    """How users of an explicit proxy prove who they are: by a file of passwords (and one of groups), or a directory."""
+
+    htpasswd: str | None = None
+    groups: str | None = None
+    ldap: Directory | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What holds for the whole policy."""
 
@@ -178,4 +200,5 @@ class Settings:
     reminders: tuple[Duration, ...] = REMINDERS
     notify: Notify = Notify()
     log: LogSettings = LogSettings()
+    proxy_auth: ProxyAuth | None = None
     origin: Origin | None = field(default=None, compare=False)

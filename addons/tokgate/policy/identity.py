@@ -50,6 +50,13 @@ class Identifies:
         return self.hardware or self.interfaces
 
 
+def joined(link: Identity | None, person: Identity) -> Identity:
+    """What a link shows of a client, and who the person at it proved to be."""
+    if link is None:
+        return person
+    return Identity(person.user, person.groups, link.device, link.interface)
+
+
 def folded(name: str) -> str:
     """A user's, group's or device's name as names are compared."""
     return name.casefold()

@@ -42,6 +42,7 @@ from tokgate.proxy.live import VisitedConnections
 from tokgate.proxy.name_servers import check_name_servers
 from tokgate.proxy.reloading import announce
 from tokgate.proxy.reminders import Courier
+from tokgate.proxy.sign_in import SignIn, ask_in_socks
 from tokgate.proxy.state import restart_needed
 from tokgate.proxy.traffic import Place, Traffic
 from tokgate.proxy.visit import Visit
@@ -128,7 +129,7 @@ class Tokgate:
         A `worker` is one of several processes: what concerns all of them is recorded by their supervisor.
         """
         self.traffic: Final = Traffic()
-        self.addons: Final = [self.traffic]
+        self.addons: Final = [SignIn(self.traffic), self.traffic]
         self.counters: Final = counters if counters is not None else Counters()
         self.holder: PolicyHolder | None = None
         self.log: Log | None = None
@@ -172,6 +173,8 @@ class Tokgate:
             logger.warning("tokgate needs the option %s as %r and has set it", name, getattr(ctx.options, name))
         if updated & {"tokgate_policies", "tokgate_log"}:  # others' options come first, one by one
             self._open_once((ctx.options.tokgate_policies, ctx.options.tokgate_log))
+            if self.holder is not None:
+                ask_in_socks(ctx.options, wanted=self.holder.snapshot.settings.proxy_auth is not None)
         self.traffic.place = Place(
             connections=lambda: _proxyserver().connections,
             listens_at=lambda: frozenset(address[1] for address in _proxyserver().listen_addrs()),

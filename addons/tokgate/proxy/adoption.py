@@ -4,7 +4,7 @@
 import asyncio
 import logging
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Literal
 
 from mitmproxy import ctx
@@ -97,8 +97,8 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         self._connecting.add(task)
         task.add_done_callback(self._connected)
 
-    asked: ClassVar[dict[str, str]] = {}
-    """The hosts that clients in tunnels asked the gate for, by mitmproxy's id of the client."""
+    handed: ClassVar[dict[str, Handover]] = {}
+    """What gates know of the clients that they handed over, by mitmproxy's id of the client."""
     _connecting: ClassVar[set["asyncio.Task[tuple[asyncio.Transport, asyncio.StreamReaderProtocol]]"]] = set()
 
     def _connected(self, task: "asyncio.Task[tuple[asyncio.Transport, asyncio.StreamReaderProtocol]]") -> None:
@@ -116,13 +116,12 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         if destination is not None:
             context.server.address = (destination.ip, destination.port or 443)
         handler.layer = _top_layer(handover, context)
-        if handover.arrival.connect is not None:
-            self.asked[context.client.id] = handover.arrival.connect
+        self.handed[context.client.id] = replace(handover, received=b"")
         try:
             with self.manager.register_connection(context.client.id, handler):
                 await handler.handle_client()
         finally:
-            self.asked.pop(context.client.id, None)
+            self.handed.pop(context.client.id, None)
 
     def make_top_layer(self, context: Context) -> layer.Layer:
         """For the contract of ServerInstance; `_serve` knows more."""

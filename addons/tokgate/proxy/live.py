@@ -55,12 +55,13 @@ class VisitedConnections:
                     names=admission.names,
                     opened=visit.opened,
                     connection=visit.connection,
+                    identity=one.arrival.identity,
                 )
         return None
 
     def _requests(self, visit: Visit) -> Cut | None:
         for request in visit.requests.values():
-            ruling = self._enforcer.judge(visit.client.ip, request.names)
+            ruling = self._enforcer.judge(visit.client.ip, request.names, visit.identity)
             if ruling.blocks:
                 return ruling, requests.observe(request.flow, visit, request.names, Stage.LIVE, None)
         return None

@@ -14,6 +14,7 @@ from tokgate.gate.counters import AT_LIMIT
 from tokgate.gate.endpoints import Endpoint
 from tokgate.gate.gate import Gate, Limits
 from tokgate.gate.handover import Handover
+from tokgate.gate.identifying import IdentifyingGate
 from tokgate.gate.listening import announce, open_listeners
 from tokgate.gate.live import GateConnections, Review
 from tokgate.proxy.addon import Tokgate
@@ -52,7 +53,7 @@ class LocalGate:
         enforcer = self._tokgate.traffic.enforcer
         if enforcer is None:
             return
-        gate = self.gate = Gate(enforcer, self, self._limits, self._mark)
+        gate = self.gate = IdentifyingGate(enforcer, self, self._limits, self._mark)  # a later policy may want it
         try:
             listeners = open_listeners(self._endpoints)
         except OSError as error:

@@ -78,6 +78,7 @@ def observe(
         opened=visit.opened,
         passed=passed,
         connection=visit.connection,
+        identity=visit.identity,
     )
 
 

@@ -12,7 +12,7 @@ from mitmproxy.dns import DNSFlow
 from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.proxy.layer import NextLayer
-from mitmproxy.proxy.mode_specs import DnsMode, TransparentMode
+from mitmproxy.proxy.mode_specs import DnsMode, RegularMode, TransparentMode
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tcp import TCPFlow
@@ -126,7 +126,10 @@ class Traffic:
             client.error = UNCONFIGURED
             return
         visit = self.visits.begin(client, Wires(self.place.connections().get(client.id)))
-        visit.connect = GateInstance.asked.get(client.id)
+        visit.explicit = isinstance(client.proxy_mode, RegularMode)
+        handed = GateInstance.handed.get(client.id)
+        if handed is not None:
+            visit.take_over(handed)
         if isinstance(client.proxy_mode, TransparentMode) and self._dialled_directly(client):
             self.enforcer.counters.loops += 1
             client.error = "nothing was redirected here: this port is for redirected connections only"
@@ -174,7 +177,7 @@ class Traffic:
         visit, host = self.visits.of(flow.client_conn), flow.request.data.host
         visit.spoken()
         names = (Sighting(Signal.HTTP_HOST, host),)
-        ruling = self._enforcer().judge(visit.client.ip, names)
+        ruling = self._enforcer().judge(visit.client.ip, names, visit.identity)
         if ruling.blocks and passage_of(ruling.decision) is Passage.REFUSE:
             self._refuse(flow, visit, names, ruling, Stage.CONNECT)
         else:
@@ -191,9 +194,9 @@ class Traffic:
         visit.spoken()
         visit.asked = True
         if requests.invalid_authority(flow.request) is not None:
-            return self._answer(flow, Response.make(400, b"", {"Cache-Control": "no-store"}))
+            return self.answer(flow, Response.make(400, b"", {"Cache-Control": "no-store"}))
         names = requests.sightings(flow, visit)
-        ruling = self._enforcer().judge(visit.client.ip, names)
+        ruling = self._enforcer().judge(visit.client.ip, names, visit.identity)
         if ruling.blocks:
             return self._refuse(flow, visit, names, ruling, Stage.HTTP)
         passed = None
@@ -309,9 +312,9 @@ class Traffic:
         tongues = flow.request.headers.get("accept-language")
         kind = flow.request.headers.get("accept", "text/plain" if stage is Stage.CONNECT else None)
         answer = page.compose(replace(notice, event=stamp.id), accept=kind, accept_language=tongues)
-        self._answer(flow, Response.make(answer.status, answer.body, dict(answer.headers)))
+        self.answer(flow, Response.make(answer.status, answer.body, dict(answer.headers)))
 
-    def _answer(self, flow: HTTPFlow, response: Response | None) -> None:
+    def answer(self, flow: HTTPFlow, response: Response | None) -> None:
         """Answer a request ourselves, or cut it off where its body would have to be awaited for too long."""
         request = flow.request
         if response is None:

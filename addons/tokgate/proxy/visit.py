@@ -10,7 +10,9 @@ from mitmproxy.http import HTTPFlow
 
 from tokgate.blocklog.observation import Endpoint, Transport
 from tokgate.gate.admission import Arrival, Shown
+from tokgate.gate.handover import Handover
 from tokgate.policy.decide import Sighting
+from tokgate.policy.identity import Identity, joined
 from tokgate.policy.names import parse_address
 from tokgate.proxy.wires import Wires
 
@@ -60,6 +62,12 @@ class Visit:
     leaving: bool = False
     """The client is asked to go on with new connections: they won't be opened."""
     ends: "CutFlows" = field(default_factory=lambda: CutFlows())
+    explicit: bool = False
+    """The client knows that it speaks to a proxy, so that it can be asked who it is."""
+    identity: Identity | None = None
+    """Who the client is beside its address."""
+    vouched: bool = False
+    """A gate has found out who it is already."""
 
     def spoken(self) -> None:
         """The client has said what it wants."""
@@ -85,11 +93,27 @@ class Visit:
         """Whether an earlier flow between the same ends was broken off."""
         return arrival in self.ends
 
+    def take_over(self, handed: Handover) -> None:
+        """Go on with what a gate knows."""
+        self.connect, self.explicit = handed.arrival.connect, handed.explicit
+        self.identity = handed.arrival.identity
+        self.vouched = self.identity is not None and self.identity.user is not None
+
+    def sign(self, person: Identity | None) -> None:
+        """Somebody proved who they are, or that they are not who they said."""
+        self.identity = joined(self.identity, person or Identity()) or None
+
     def arrival(self, destination: tuple[str, int] | None) -> Arrival:
         """The connection for the first decision about it. A destination by name was asked for, as with CONNECT."""
         end = None if destination is None else Endpoint(destination[0], destination[1])
         asked = end.ip if end is not None and parse_address(end.ip) is None else None
-        return Arrival(client=self.client, destination=end, connect=self.connect or asked, connection=self.connection)
+        return Arrival(
+            client=self.client,
+            destination=end,
+            connect=self.connect or asked,
+            connection=self.connection,
+            identity=self.identity,
+        )
 
 
 class CutFlows:

@@ -1,4 +1,4 @@
-"""The client's side of SOCKS 5 as a server reads it (RFC 1928): which destination is asked for. No authentication."""
+"""SOCKS 5 as a server reads it (RFC 1928): how a client offers to say who it is, and which destination it asks for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Final
 
 VERSION: Final = 5
 _NO_AUTHENTICATION: Final = 0
+_PASSWORD: Final = 2
 _NONE_ACCEPTABLE: Final = 0xFF
 _CONNECT: Final = 1
 
 METHOD_CHOSEN: Final = bytes((VERSION, _NO_AUTHENTICATION))
+PASSWORD_CHOSEN: Final = bytes((VERSION, _PASSWORD))
 NO_METHOD: Final = bytes((VERSION, _NONE_ACCEPTABLE))
 
 
@@ -50,19 +52,22 @@ class SocksRequest:
     length: int
 
 
-def read_methods(data: bytes) -> int | None:
+def read_methods(data: bytes, *, password: bool = False) -> int | None:
     """The length of the method selection at the start of `data` (RFC 1928 §3); None if it is incomplete.
 
+    The client must offer to go without authentication, or with `password` to say who it is (RFC 1929).
+
     Raises:
-        SocksError: not version 5, or the client insists on authentication.
+        SocksError: not version 5, or the client does not offer that method.
 
     """
     if data and data[0] != VERSION:
         raise SocksError("not SOCKS version 5")
     if len(data) < 2 or len(data) < 2 + data[1]:
         return None
-    if _NO_AUTHENTICATION not in data[2 : 2 + data[1]]:
-        raise SocksError("the client wants authentication", NO_METHOD)
+    if (_PASSWORD if password else _NO_AUTHENTICATION) not in data[2 : 2 + data[1]]:
+        problem = "the client won't say who it is" if password else "the client wants authentication"
+        raise SocksError(problem, NO_METHOD)
     return 2 + data[1]
 
 

@@ -1,0 +1,143 @@
+"""Remembers for a while who has proved who they are, so that a password is checked once and not at each connection.
+
+What is remembered is a keyed digest of name and password, in this process only. Checking blocks, so that it belongs
+into a thread; what is remembered is known at once.
+"""
+
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from tokgate.policy.bans import ProxyAuth
+from tokgate.policy.identity import Identity
+from tokgate.wire.credentials import Credentials
+
+REMEMBERED: Final = 300.0
+"""Seconds for which a right password is not checked again: so long somebody locked out may go on."""
+REMEMBERED_WRONG: Final = 10.0
+"""Seconds for which a wrong one is not: programs repeat them quickly."""
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks whether the accounts have changed."""
+MOST: Final = 65_536
+"""Digests remembered."""
+AT_ONCE: Final = 2
+"""Passwords checked at a time: whoever tries very many gets at most that many cores."""
+COMPLAIN_EVERY: Final = 60.0
+"""Seconds between two complaints that passwords can't be checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Who it is; None: not who they say. `unavailable`: it can't be told now."""
+
+    identity: Identity | None
+    unavailable: bool = False
+
+
+_WRONG: Final = Answer(None)
+_UNAVAILABLE: Final = Answer(None, unavailable=True)
+
+
+class AccountsError(Exception):
+    """It can't be told now whether a password is right; the message says why, for the log."""
+
+
+class Accounts(Protocol):
+    """Whoever knows the users."""
+
+    def identify(self, credentials: Credentials) -> Identity | None:
+        """Who proved to be whom; None if the password is wrong. Blocks. Raises AccountsError."""
+        ...
+
+    def state(self) -> object:
+        """Changes when what was proved before has to be proved anew; costs next to nothing."""
+        ...
+
+
+class Doorkeeper:
+    """Asks the accounts, and remembers. Safe to use from any thread."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        complain: Callable[[Exception], None],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`complain` is told, now and then, why passwords can't be checked."""
+        self._accounts: Final = accounts
+        self._complain: Final = complain
+        self._monotonic: Final = monotonic
+        self._key: Final = secrets.token_bytes(32)
+        self._known: dict[bytes, tuple[Answer, float]] = {}
+        self._state: object = accounts.state()
+        self._look_at = monotonic() + LOOK_EVERY
+        self._complained = -COMPLAIN_EVERY
+        self._turns: Final = threading.BoundedSemaphore(AT_ONCE)
+
+    def recall(self, credentials: Credentials) -> Answer | None:
+        """What is known of them already."""
+        now = self._monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            state = self._accounts.state()
+            if state != self._state:
+                self._state, self._known = state, {}
+        found = self._known.get(self._digest(credentials))
+        return found[0] if found is not None and found[1] > now else None
+
+    def verify(self, credentials: Credentials) -> Answer:
+        """Recall, or else check: blocks."""
+        with self._turns:
+            known = self.recall(credentials)  # many connections of one browser come at once
+            if known is not None:
+                return known
+            remembered = self._known  # should the accounts change meanwhile, the answer goes with the old ones
+            try:
+                identity = self._accounts.identify(credentials)
+            except AccountsError as error:
+                self._tell(error)
+                return _UNAVAILABLE
+        answer = _WRONG if identity is None else Answer(identity)
+        until = self._monotonic() + (REMEMBERED_WRONG if identity is None else REMEMBERED)
+        while len(remembered) >= MOST:
+            remembered.pop(next(iter(remembered)), None)
+        remembered[self._digest(credentials)] = answer, until
+        return answer
+
+    def _digest(self, credentials: Credentials) -> bytes:
+        said = f"{credentials.user}\0{credentials.password}".encode("utf-8", "surrogatepass")
+        return hmac.digest(self._key, said, "sha256")
+
+    def _tell(self, error: AccountsError) -> None:
+        now = self._monotonic()
+        if now - self._complained >= COMPLAIN_EVERY:
+            self._complained = now
+            self._complain(error)
+
+
+class Door:
+    """The doorkeeper that the policy in force wants, if it wants one: another policy may name other accounts."""
+
+    def __init__(self, complain: Callable[[Exception], None]) -> None:
+        """`complain` as a doorkeeper's."""
+        self._complain: Final = complain
+        self._stated: ProxyAuth | None = None
+        self._keeper: Doorkeeper | None = None
+
+    def keeper(self, stated: ProxyAuth | None) -> Doorkeeper | None:
+        """Who to ask; None where nobody has to prove anything."""
+        if stated is not self._stated:
+            if stated != self._stated:
+                self._keeper = None if stated is None else self._hire(stated)
+            self._stated = stated
+        return self._keeper
+
+    def _hire(self, stated: ProxyAuth) -> Doorkeeper:
+        from tokgate.gate.accounts import accounts_of  # with LDAP: only where somebody has to prove anything
+
+        return Doorkeeper(accounts_of(stated), self._complain)

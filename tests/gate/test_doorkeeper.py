@@ -1,0 +1,316 @@
+"""Accounts and the doorkeeper before them: who gets in, what is remembered, for how long, and what is never told."""
+
+import gc
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+from gate_lab import until
+
+from tokgate.gate.accounts import accounts_of, read_groups
+from tokgate.gate.doorkeeper import (
+    COMPLAIN_EVERY,
+    LOOK_EVERY,
+    REMEMBERED,
+    REMEMBERED_WRONG,
+    AccountsError,
+    Door,
+    Doorkeeper,
+)
+from tokgate.policy.bans import Directory, ProxyAuth
+from tokgate.policy.identity import Identity
+from tokgate.wire.credentials import Credentials
+
+with warnings.catch_warnings():  # ldap3 uses names that pyasn1 has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import ldap3
+
+    from tokgate.gate.directory import LdapAccounts
+
+ALICE = Credentials("alice", "secret")
+
+
+def hashed(password: str) -> str:
+    """A password as `htpasswd -B` writes it, as cheap as it gets."""
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Book:
+    """Accounts in memory that count how often they are asked."""
+
+    def __init__(self) -> None:
+        self.passwords = {"alice": "secret"}
+        self.asked = 0
+        self.version = 0
+        self.error: AccountsError | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.inside = 0
+        self.most_inside = 0
+        self._lock = threading.Lock()
+
+    def state(self) -> object:
+        """Changes when the test says so."""
+        return self.version
+
+    def identify(self, credentials: Credentials) -> Identity | None:
+        """Look it up."""
+        with self._lock:
+            self.asked += 1
+            self.inside += 1
+            self.most_inside = max(self.most_inside, self.inside)
+        self.gate.wait(10)
+        with self._lock:
+            self.inside -= 1
+        if self.error is not None:
+            raise self.error
+        right = self.passwords.get(credentials.user) == credentials.password
+        return Identity(credentials.user) if right else None
+
+
+@pytest.fixture
+def book() -> Book:
+    """The accounts."""
+    return Book()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The time."""
+    return Clock()
+
+
+@pytest.fixture
+def complaints() -> list[Exception]:
+    """What was complained about."""
+    return []
+
+
+@pytest.fixture
+def keeper(book: Book, clock: Clock, complaints: list[Exception]) -> Doorkeeper:
+    """A doorkeeper before these accounts."""
+    return Doorkeeper(book, complaints.append, monotonic=clock)
+
+
+def test_right_passwords_are_remembered_for_a_while(keeper: Doorkeeper, book: Book, clock: Clock) -> None:
+    """The accounts are asked once in five minutes, and another password is not taken for the right one."""
+    assert keeper.recall(ALICE) is None
+    assert keeper.verify(ALICE).identity == Identity("alice")
+    clock.now += REMEMBERED - 1
+    known = keeper.recall(ALICE)
+    assert known is not None
+    assert known.identity == Identity("alice")
+    assert keeper.verify(ALICE).identity == Identity("alice")
+    assert keeper.recall(Credentials("alice", "Secret")) is None
+    assert book.asked == 1
+    clock.now += 1
+    assert keeper.recall(ALICE) is None
+
+
+def test_wrong_passwords_are_remembered_shortly(keeper: Doorkeeper, book: Book, clock: Clock) -> None:
+    """A program that repeats a wrong password does not cost a check each time."""
+    wrong = Credentials("alice", "guess")
+    assert keeper.verify(wrong).identity is None
+    assert keeper.verify(wrong).identity is None
+    assert book.asked == 1
+    clock.now += REMEMBERED_WRONG
+    book.passwords["alice"] = "guess"
+    assert keeper.verify(wrong).identity == Identity("alice")
+
+
+def test_changed_accounts_forget_everything(keeper: Doorkeeper, book: Book, clock: Clock) -> None:
+    """Who is taken out of the file is out a second later."""
+    keeper.verify(ALICE)
+    book.version, book.passwords = 1, {}
+    clock.now += LOOK_EVERY
+    assert keeper.recall(ALICE) is None
+    assert keeper.verify(ALICE).identity is None
+
+
+def test_accounts_that_fail(keeper: Doorkeeper, book: Book, clock: Clock, complaints: list[Exception]) -> None:
+    """Nobody gets in, nothing is remembered, and it is said once a minute."""
+    book.error = AccountsError("the directory is away")
+    assert keeper.verify(ALICE).unavailable
+    assert keeper.verify(ALICE).unavailable
+    assert (book.asked, len(complaints)) == (2, 1)
+    clock.now += COMPLAIN_EVERY
+    keeper.verify(ALICE)
+    assert len(complaints) == 2
+    book.error = None
+    assert keeper.verify(ALICE).identity == Identity("alice")
+
+
+def test_few_passwords_are_checked_at_a_time(keeper: Doorkeeper, book: Book) -> None:
+    """However many guess: two at a time."""
+    book.gate.clear()
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(keeper.verify, Credentials("alice", f"guess {number}")) for number in range(8)]
+        assert until(lambda: book.inside == 2)
+        book.gate.set()
+        assert all(answer.result(10).identity is None for answer in answers)
+    assert book.most_inside == 2
+
+
+def test_no_password_is_kept(keeper: Doorkeeper) -> None:
+    """What is remembered holds neither name nor password."""
+    keeper.verify(ALICE)
+    assert "secret" not in repr(vars(keeper))
+    assert b"secret" not in b"".join(keeper._known)
+
+
+def test_a_door_follows_the_policy(tmp_path: Path) -> None:
+    """The same accounts have the same doorkeeper after a reload, others another, and none nobody."""
+    door = Door(lambda error: None)
+    first = ProxyAuth(htpasswd=str(tmp_path / "one"))
+    keeper = door.keeper(first)
+    assert keeper is not None
+    assert door.keeper(ProxyAuth(htpasswd=str(tmp_path / "one"))) is keeper
+    assert door.keeper(ProxyAuth(htpasswd=str(tmp_path / "two"))) is not keeper
+    assert door.keeper(None) is None
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ProxyAuth:
+    """Alice and Bob, of whom one is in the press office."""
+    (tmp_path / "htpasswd").write_text(f"# users\nalice:{hashed('secret')}\nbob:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
+    (tmp_path / "groups").write_text("# groups\npress: alice carol\nstaff : alice bob\n\n")
+    return ProxyAuth(htpasswd=str(tmp_path / "htpasswd"), groups=str(tmp_path / "groups"))
+
+
+def test_files(files: ProxyAuth) -> None:
+    """Right passwords, of both kinds, with the groups; wrong ones, unknown users, and what bcrypt won't take."""
+    accounts = accounts_of(files)
+    assert accounts.identify(ALICE) == Identity("alice", frozenset({"press", "staff"}))
+    assert accounts.identify(Credentials("bob", "secret")) == Identity("bob", frozenset({"staff"}))
+    for user, password in (
+        ("alice", "Secret"),
+        ("Alice", "secret"),
+        ("eve", ""),
+        ("alice", "x" * 100),
+        ("alice", "\0"),
+    ):
+        assert accounts.identify(Credentials(user, password)) is None
+
+
+def test_files_are_read_again(files: ProxyAuth) -> None:
+    """A changed file holds at the next question; `state` says that it changed."""
+    accounts = accounts_of(files)
+    assert accounts.identify(ALICE) is not None
+    before = accounts.state()
+    Path(str(files.htpasswd)).write_text(f"alice:{hashed('other, and longer')}\n")
+    assert accounts.state() != before
+    assert accounts.identify(ALICE) is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "malformed", "groups"])
+def test_files_that_can_not_be_read(files: ProxyAuth, damage: str) -> None:
+    """They are no reason to let anybody in, and the complaint quotes nothing from them."""
+    if damage == "missing":
+        Path(str(files.htpasswd)).unlink()
+    elif damage == "malformed":
+        Path(str(files.htpasswd)).write_text("alice secret-hash\n")
+    else:
+        Path(str(files.groups)).write_text("press alice\n")
+    with pytest.raises(AccountsError) as raised:
+        accounts_of(files).identify(ALICE)
+    assert "secret-hash" not in str(raised.value)
+
+
+def test_groups_of_several_lines() -> None:
+    """A group may stand on several lines."""
+    assert read_groups("a: x y\nb: x\na: z") == {
+        "x": frozenset({"a", "b"}),
+        "y": frozenset({"a"}),
+        "z": frozenset({"a"}),
+    }
+
+
+# -- a directory ------------------------------------------------------------------------------------------------------
+
+PEOPLE = "ou=people,dc=example,dc=org"
+PRESS = "cn=Press Office,ou=groups,dc=example,dc=org"
+SERVICE = "cn=tokgate,dc=example,dc=org"
+
+
+class Mocked(LdapAccounts):
+    """The same questions to ldap3's own pretended directory, which knows no TLS."""
+
+    def __init__(self, directory: Directory) -> None:
+        super().__init__(directory, "MOCK_SYNC")
+        entries = {
+            SERVICE: {"userPassword": "service", "sn": "service"},
+            f"uid=alice,{PEOPLE}": {"uid": "alice", "userPassword": "secret", "memberOf": [PRESS, "plain"], "sn": "x"},
+            f"uid=bob,{PEOPLE}": {"uid": "bob", "userPassword": "secret", "sn": "x"},
+            f"cn=Bob,{PEOPLE}": {"uid": "bob", "userPassword": "secret", "sn": "x"},
+        }
+        connection = ldap3.Connection(self._server, client_strategy=ldap3.MOCK_SYNC)
+        for dn, attributes in entries.items():
+            connection.strategy.add_entry(dn, attributes)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> LdapAccounts:
+    """A directory with Alice, and two of the name of Bob."""
+    (tmp_path / "password").write_text("service\n")
+    stated: dict[str, Any] = {"url": "ldap://127.0.0.1", "base": PEOPLE, "bind": SERVICE}
+    return Mocked(Directory(**stated, password=str(tmp_path / "password")))
+
+
+def test_directory(directory: LdapAccounts) -> None:
+    """The name as the directory writes it, and groups by name and by DN."""
+    found = directory.identify(Credentials("ALICE", "secret"))
+    assert found == Identity("alice", frozenset({"Press Office", PRESS, "plain"}))
+
+
+@pytest.mark.parametrize(
+    ("user", "password"),
+    [("alice", "wrong"), ("alice", ""), ("", "secret"), ("eve", "secret"), ("bob", "secret"), ("*", "secret")],
+)
+def test_directory_says_no(directory: LdapAccounts, user: str, password: str) -> None:
+    """Wrong and empty passwords, strangers, a name that two have, and a name that is a pattern."""
+    assert directory.identify(Credentials(user, password)) is None
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # ldap3 leaves the socket that failed to the collector
+def test_directory_that_is_away() -> None:
+    """It can't be told; the message has the address and no password."""
+    away = LdapAccounts(Directory(url="ldap://127.0.0.1:1", base=PEOPLE))
+    with pytest.raises(AccountsError, match=r"ldap://127\.0\.0\.1:1") as raised:
+        away.identify(ALICE)
+    assert "secret" not in str(raised.value)
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("url", "ssl", "plain"),
+    [
+        ("ldaps://ldap.example.org", True, False),
+        ("ldap://ldap.example.org", False, False),
+        ("ldap://localhost:3389", False, True),
+        ("ldap://127.0.0.1", False, True),
+        ("ldap://127.0.0.1.example.org", False, False),
+    ],
+)
+def test_passwords_go_over_tls(url: str, ssl: bool, plain: bool) -> None:
+    """By LDAPS or StartTLS with a checked certificate; in the clear only where nothing leaves this machine."""
+    accounts = LdapAccounts(Directory(url=url, base=PEOPLE))
+    assert accounts._server.ssl is ssl
+    assert accounts._plain is plain
+    assert accounts._server.tls.validate is not None

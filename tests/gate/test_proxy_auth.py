@@ -1,0 +1,270 @@
+"""Explicit clients who have to say who they are: CONNECT and SOCKS 5 through a gate, and what it tells openers."""
+
+import base64
+import json
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+from gate_lab import Origin, RunningGate, dial, read_all, until
+from hello_builder import hello_for
+
+from builders import ban, network, service, snapshot
+from tokgate.blocklog.observation import Endpoint
+from tokgate.gate.accounts import FileAccounts
+from tokgate.gate.admission import Arrival
+from tokgate.gate.handover import Handover
+from tokgate.policy.bans import ProxyAuth
+from tokgate.policy.identity import Identity
+from tokgate.policy.networks import Network
+from tokgate.policy.snapshot import Snapshot
+from tokgate.wire.alert import Alert
+from tokgate.wire.credentials import Credentials
+
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
+
+ALLOWED = hello_for("www.example.net")
+BANNED = hello_for("www.clips.example.org")
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Snapshot:
+    """Clips are banned for the press, which Alice is in and Bob is not."""
+    lines = (f"{user}:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n" for user in ("alice", "bob"))
+    (tmp_path / "htpasswd").write_text("".join(lines))
+    (tmp_path / "groups").write_text("press: alice\nstaff: alice bob\n")
+    return snapshot(
+        ban(networks=("press",)),
+        services=(service("clips", "suffix:clips.example.org"),),
+        networks=(network("loop", "127.0.0.0/8"), Network("press", (), groups=("Press",))),
+        proxy_auth=ProxyAuth(htpasswd=str(tmp_path / "htpasswd"), groups=str(tmp_path / "groups")),
+    )
+
+
+def connect_request(port: int, said: str | None = None, host: str = "localhost") -> bytes:
+    """A CONNECT request, by `user:password` if somebody is said to ask."""
+    head = f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n"
+    if said is not None:
+        head += f"Proxy-Authorization: Basic {base64.b64encode(said.encode()).decode()}\r\n"
+    return f"{head}\r\n".encode()
+
+
+def exactly(sock: socket.socket, count: int) -> bytes:
+    """That many bytes."""
+    data = b""
+    while len(data) < count and (piece := sock.recv(count - len(data))):
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("said", [None, "alice:wrong", "eve:secret", "alice", ":secret"])
+def test_nobody_passes_without_a_right_password(
+    start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, said: str | None
+) -> None:
+    """They are asked for it, and no destination hears of them."""
+    gate, origin = start_gate(snapshot=policy), start_origin()
+    with dial(gate.explicit, connect_request(origin.address[1], said) + ALLOWED) as client:
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 407 ")
+    assert b'\r\nProxy-Authenticate: Basic realm="tokgate", charset="UTF-8"\r\n' in answer
+    assert origin.accepted == 0
+    assert gate.settled()
+    assert gate.sink.records == []
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_right_password_opens_a_tunnel(
+    start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, eager: bool
+) -> None:
+    """Checked in a thread the first time, known the second; the header is not passed on."""
+    gate, origin = start_gate(snapshot=policy), start_origin()
+    request = connect_request(origin.address[1], "bob:secret")
+    for _ in range(2):
+        with dial(gate.explicit, request + ALLOWED if eager else request) as client:
+            assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+            if not eager:
+                client.sendall(ALLOWED)
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == ALLOWED
+    assert gate.settled()
+
+
+def test_who_asks_decides_inside_the_tunnel(start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot) -> None:
+    """The same bytes from the same address: refused to Alice, whom the policy names by her group, carried for Bob."""
+    gate, origin = start_gate(snapshot=policy), start_origin()
+    for user, expected in (("alice", REFUSED), ("bob", BANNED), ("alice", REFUSED)):
+        with dial(gate.explicit, connect_request(origin.address[1], f"{user}:secret")) as client:
+            exactly(client, len(ESTABLISHED))
+            client.sendall(BANNED)
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == expected
+    assert gate.settled()
+    (record,) = gate.sink.records
+    assert record["user"] == {"name": "alice"}
+    assert record["related"]["user"] == ["alice"]
+    assert record["tokgate"]["groups"] == ["press"]
+    assert record["tokgate"]["network"] == "press"
+    assert "secret" not in str(record)
+
+
+def test_repeats_are_told_apart_by_who_asks(start_gate: StartGate, policy: Snapshot, tmp_path: Path) -> None:
+    """Two users of one address are two events; the same user again is a repeat."""
+    (tmp_path / "groups").write_text("press: alice bob\n")
+    gate = start_gate(snapshot=policy)
+    gate.opener.willing = False
+    for user in ("alice", "bob", "alice", "bob"):
+        with dial(gate.explicit, socks(f"{user}:secret", "www.clips.example.org", 443)) as client:
+            read_all(client)
+    assert gate.settled()
+    assert [record["user"]["name"] for record in gate.sink.records] == ["alice", "bob"]
+
+
+def test_openers_are_told_who_asks(start_gate: StartGate, policy: Snapshot) -> None:
+    """A refused CONNECT goes to an opener with whom it is from; the hand-over carries all of it."""
+    gate = start_gate(snapshot=policy)
+    with dial(gate.explicit, connect_request(443, "alice:secret", "www.clips.example.org")):
+        ((_, arrival, received, tls, explicit),) = until(lambda: gate.opener.adopted)
+    assert arrival.identity == Identity("alice", frozenset({"press", "staff"}))
+    assert received.startswith(b"CONNECT ")
+    handed = Handover.decode(Handover(arrival, tls, explicit, received).encode())
+    assert handed.arrival == arrival
+
+
+def test_openers_ask_for_themselves_outside_tunnels(start_gate: StartGate, policy: Snapshot) -> None:
+    """A request in absolute form goes to an opener as it came: each request on a connection has its own user."""
+    gate = start_gate(snapshot=policy)
+    with dial(gate.explicit, b"GET http://www.example.net/ HTTP/1.1\r\nHost: www.example.net\r\n\r\n"):
+        ((_, arrival, *_),) = until(lambda: gate.opener.adopted)
+    assert arrival.identity is None
+
+
+def test_slow_checks_hold_up_nobody(
+    start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a password is being checked, those who are known are served; who leaves meanwhile is let go."""
+    gate, origin = start_gate(snapshot=policy), start_origin()
+    with dial(gate.explicit, connect_request(origin.address[1], "bob:secret")) as client:
+        exactly(client, len(ESTABLISHED))
+    go_on, checking = threading.Event(), threading.Event()
+    real = FileAccounts.identify
+
+    def slow(self: FileAccounts, credentials: Credentials) -> Identity | None:
+        checking.set()
+        go_on.wait(10)
+        return real(self, credentials)
+
+    monkeypatch.setattr(FileAccounts, "identify", slow)
+    with (
+        dial(gate.explicit, connect_request(origin.address[1], "alice:secret")) as waiting,
+        dial(gate.explicit, connect_request(origin.address[1], "alice:guess")) as leaving,
+    ):
+        assert checking.wait(10)
+        with dial(gate.explicit, connect_request(origin.address[1], "bob:secret")) as client:
+            assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+        leaving.close()
+        go_on.set()
+        assert exactly(waiting, len(ESTABLISHED)) == ESTABLISHED
+    assert gate.settled()
+
+
+def test_without_accounts_nobody_gets_in(start_gate: StartGate, policy: Snapshot, tmp_path: Path) -> None:
+    """A file that is gone is not the client's mistake: they are told to come again, and the log says why."""
+    (tmp_path / "htpasswd").unlink()
+    gate = start_gate(snapshot=policy)
+    for _ in range(2):
+        with dial(gate.explicit, connect_request(443, "alice:secret")) as client:
+            assert read_all(client).startswith(b"HTTP/1.1 503 ")
+    (record,) = gate.sink.records
+    assert (record["event"]["action"], record["tokgate"]["where"]) == ("internal-error", "proxy-auth")
+    assert "secret" not in str(record)
+
+
+# -- SOCKS 5 (RFC 1928, RFC 1929) -------------------------------------------------------------------------------------
+
+CHOSEN, ACCEPTED, REJECTED = b"\x05\x02", b"\x01\x00", b"\x01\x01"
+SUCCEEDED = b"\x05\x00\x00\x01" + bytes(6)
+
+
+def socks(said: str, host: str, port: int) -> bytes:
+    """All that a client says, without waiting for any answer."""
+    user, _, password = said.encode().partition(b":")
+    who = b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password
+    return b"\x05\x02\x00\x02" + who + b"\x05\x01\x00\x03" + bytes([len(host)]) + host.encode() + port.to_bytes(2)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 1000])
+def test_socks(start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, pieces: int) -> None:
+    """However it comes: the user is known before a destination is, and the tunnel is theirs."""
+    gate, origin = start_gate(snapshot=policy), start_origin()
+    said = socks("bob:secret", "localhost", origin.address[1])
+    size = -(-len(said) // pieces)
+    with dial(gate.explicit, *(said[at : at + size] for at in range(0, len(said), size))) as client:
+        expected = CHOSEN + ACCEPTED + SUCCEEDED
+        assert exactly(client, len(expected)) == expected
+        client.sendall(BANNED)
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == BANNED
+    with dial(gate.explicit, socks("alice:secret", "localhost", origin.address[1])) as client:
+        exactly(client, len(expected))
+        client.sendall(BANNED)
+        assert read_all(client) == REFUSED
+    assert gate.settled()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (socks("bob:wrong", "localhost", 443), CHOSEN + REJECTED),
+        (b"\x05\x01\x00", b"\x05\xff"),
+        (b"\x05\x01\x02\x07", CHOSEN + REJECTED),
+        (b"\x05\x01\x02\x01\x01\xff\x01x", CHOSEN + REJECTED),
+    ],
+)
+def test_socks_says_no(start_gate: StartGate, policy: Snapshot, said: bytes, expected: bytes) -> None:
+    """A wrong password, a client that won't say who it is, and nonsense."""
+    gate = start_gate(snapshot=policy)
+    with dial(gate.explicit, said) as client:
+        assert read_all(client) == expected
+    assert gate.settled()
+
+
+def test_socks_to_a_banned_name(start_gate: StartGate, policy: Snapshot) -> None:
+    """Refused to who may not, and the record says who that was."""
+    gate = start_gate(snapshot=policy)
+    with dial(gate.explicit, socks("alice:secret", "www.clips.example.org", 443)) as client:
+        assert read_all(client) == CHOSEN + ACCEPTED + b"\x05\x02\x00\x01" + bytes(6)
+    (record,) = gate.sink.records
+    assert record["user"] == {"name": "alice"}
+
+
+def test_redirected_clients_are_asked_nothing(
+    start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot
+) -> None:
+    """They don't know that there is a proxy: they have no user, and the networks that name users don't hold them."""
+    origin = start_origin()
+    gate = start_gate(origin, policy)
+    with dial(gate.redirected, BANNED) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == BANNED
+    assert gate.settled()
+
+
+@pytest.mark.parametrize("stated", [None, [], ["alice", ["press"], "00:53:00:00:00:01", "eth1"]])
+def test_handovers_that_make_no_sense(stated: Any) -> None:
+    """Who it is is there whole, or not at all."""
+    said = Handover(Arrival(client=Endpoint("192.0.2.1", 1)), True, False, b"x").encode()
+    head = json.loads(said.partition(b"\n")[0]) | {"identity": stated}
+    changed = json.dumps(head).encode() + b"\nx"
+    if stated == []:
+        with pytest.raises(ValueError, match="values"):
+            Handover.decode(changed)
+    else:
+        identity = Handover.decode(changed).arrival.identity
+        assert (identity is None) == (stated is None)
