@@ -56,3 +56,15 @@ def test_options_are_named(tokgate: Command, command: str) -> None:
         "--limit",
         "--top",
     }
+
+
+def test_settings_load(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way of signing in that the page shows is one that a policy can have."""
+    monkeypatch.chdir(tmp_path)
+    policy = "networks: {press: {groups: [press]}}\n"
+    shown = re.findall(r"```yaml settings\n((?:.*\n)*?)```", DOCS)
+    assert len(shown) == 2
+    for settings in shown:
+        Path("policy.yaml").write_text(policy + settings)
+        outcome = tokgate("check", "policy.yaml")
+        assert (outcome.code, "warning" in outcome.out.replace("0 warnings", "")) == (0, False), outcome.out

@@ -47,6 +47,8 @@ def rows(text: str) -> dict[str, list[str]]:
         ("Settings", models.SettingsModel),
         ("Settings", models.OverridesModel),
         ("Settings", models.NotifyModel),
+        ("Settings", models.ProxyAuthModel),
+        ("Settings", models.LdapModel),
         ("Tests", models.TestModel),
     ],
 )
@@ -66,7 +68,15 @@ def test_no_other_keys() -> None:
         ("Networks", models.NetworkModel, models.DevicesModel),
         ("Bans", models.BanModel, models.WindowModel),
         ("Exemptions", models.ExemptionModel),
-        ("Settings", models.SettingsModel, models.OverridesModel, models.NotifyModel, models.LogModel),
+        (
+            "Settings",
+            models.SettingsModel,
+            models.OverridesModel,
+            models.NotifyModel,
+            models.LogModel,
+            models.ProxyAuthModel,
+            models.LdapModel,
+        ),
         ("Tests", models.TestModel),
     ):
         keys = {field.alias or name for model in all_of for name, field in model.model_fields.items()}

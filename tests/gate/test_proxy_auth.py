@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tokgate.gate.handover import Handover
 from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network
-from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.snapshot import Snapshot, compile_policy
 from tokgate.wire.alert import Alert
 from tokgate.wire.credentials import Credentials
 
@@ -112,6 +113,33 @@ def test_who_asks_decides_inside_the_tunnel(start_gate: StartGate, start_origin:
     assert record["tokgate"]["groups"] == ["press"]
     assert record["tokgate"]["network"] == "press"
     assert "secret" not in str(record)
+
+
+def test_a_ban_that_begins_cuts_whom_it_names(
+    start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot
+) -> None:
+    """Live connections are judged again by who asked for them: Alice's is cut, and her name is in the record."""
+    gate, origin = start_gate(snapshot=snapshot_without_bans(policy)), start_origin()
+    with (
+        dial(gate.explicit, connect_request(origin.address[1], "alice:secret")) as alice,
+        dial(gate.explicit, connect_request(origin.address[1], "bob:secret")) as bob,
+    ):
+        for client in (alice, bob):
+            exactly(client, len(ESTABLISHED))
+            client.sendall(BANNED)
+            assert exactly(client, len(BANNED)) == BANNED
+        gate.holder.snapshot = policy
+        with pytest.raises(ConnectionResetError):
+            read_all(alice)
+        bob.sendall(b"more")
+        assert exactly(bob, 4) == b"more"
+    (record,) = until(lambda: gate.sink.records)
+    assert (record["event"]["action"], record["user"]["name"]) == ("connection-cut", "alice")
+
+
+def snapshot_without_bans(policy: Snapshot) -> Snapshot:
+    """The same clients and accounts, and nothing banned."""
+    return compile_policy(replace(policy.policy, bans={}))
 
 
 def test_repeats_are_told_apart_by_who_asks(start_gate: StartGate, policy: Snapshot, tmp_path: Path) -> None:

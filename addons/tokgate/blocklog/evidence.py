@@ -91,7 +91,7 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
             "destination": destination,
             "network": {
                 "transport": seen.transport.value,
-                "protocol": _PROTOCOL.get(seen.stage),
+                "protocol": "socks" if seen.stage is Stage.CONNECT and seen.http is None else _PROTOCOL.get(seen.stage),
                 "type": None if (ip := _ip(seen.client.ip)) is None else "ipv6" if ":" in ip else "ipv4",
                 "direction": "outbound",
                 "name": judgement.decision.network,

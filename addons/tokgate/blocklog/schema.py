@@ -240,7 +240,7 @@ _FIELDS: Final[Schema] = {
     "network": _closed(
         {
             "transport": _enum(Transport),
-            "protocol": _enum(("tls", "quic", "http", "dns")),
+            "protocol": _enum(("tls", "quic", "http", "socks", "dns")),
             "type": _enum(("ipv4", "ipv6")),
             "direction": {"const": "outbound"},
             "name": TEXT,
@@ -298,7 +298,7 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.TLS_HANDSHAKE_REFUSED,), {"tls": {"established": False}, "network": {"protocol": "tls"}}),
     ((_A.TLS_OPENED,), {"tls": {"established": True}}),
     ((_A.QUIC_REFUSED,), {"tls": {"established": False}, "network": {"transport": "udp", "protocol": "quic"}}),
-    ((_A.CONNECT_REFUSED,), {"http": {"request": ...}, "network": {"protocol": "http"}}),
+    ((_A.CONNECT_REFUSED,), {"network": {"protocol": ...}}),
     ((_A.HTTP_REQUEST_BLOCKED,), {"http": {"response": {"status_code": ...}}, "url": ...}),
     ((_A.HTTP_REQUEST_WARNED,), {"http": {"request": ...}, "url": ...}),
     ((_A.DNS_QUERY_BLOCKED,), {"dns": {"question": {"name": ...}, "response_code": ...}}),

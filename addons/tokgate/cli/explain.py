@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from whenever import Instant
@@ -105,6 +106,9 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
     if given:
         options.usage_error(f"argument --{given[0]}: not allowed with argument --event")
     event = find_event(options.log or [DEFAULT_LOG], options.event, options.client)
+    told = identity_of(options)
+    if told is not None:  # where the log hides who it was
+        event = replace(event, identity=told)
     snapshot = open_source(options.policies, now)
     decision = judge(snapshot, event).decision
     comparison = Recollection(event, snapshot, decision)

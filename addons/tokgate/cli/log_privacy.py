@@ -27,7 +27,7 @@ _REIDENTIFY_EPILOG: Final = """\
 example:
   tokgate log reidentify --half officer.half --half council.half --among 10.32.0.0/14 p689-abcdefghijklmnop
 
---among is a CIDR, or a file with one address a line (for IPv6, whose networks are too large to try).
+--among is a CIDR, or a file with one address or user a line (for IPv6, whose networks are too large to try).
 Output: pseudonym, tab, address. Exit code 1 if one was not found among these."""
 
 
@@ -101,8 +101,8 @@ def _candidates(among: list[str]) -> Iterator[str]:
         if Path(each).is_file():
             for line in Path(each).read_text("utf-8").splitlines():
                 address = parse_address(line.strip())
-                if address is not None:
-                    yield str(address)
+                if address is not None or line.strip():
+                    yield str(address or line.strip())  # else a user
             continue
         network = ip_network(each, strict=False)
         if network.num_addresses > MAX_ADDRESSES:

@@ -69,7 +69,7 @@ def _identity(record: Record) -> Identity | None:
     """Who the client was beside its address, as far as the log says: of groups those that the policy names."""
     groups = value_at(record, "tokgate", "groups")
     found = Identity(
-        user=text_at(record, "user", "name"),
+        user=text_at(record, "user", "name") if disguise(record) is None else None,
         groups=frozenset(filter(_is_text, groups if isinstance(groups, list) else ())),
         device=text_at(record, "source", "mac"),
         interface=text_at(record, "observer", "ingress", "interface", "name"),

@@ -408,6 +408,7 @@ class LdapModel(_Model):
     group_attribute: Line = Field(
         default="memberOf",
         description="The attribute of a user that holds the groups. Networks name a group by its `cn` or its whole DN.",
+        examples=["memberOf"],
     )
     authorities: WholePath | None = Field(
         default=None,

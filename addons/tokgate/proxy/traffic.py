@@ -203,7 +203,7 @@ class Traffic:
         if warns_with_a_page(ruling.decision):
             passed = self.warnings.passed(self._enforcer(), flow, visit, ruling)
             if passed is None:
-                return self._answer(flow, self.warnings.answer(self._enforcer(), flow, visit, names, ruling))
+                return self.answer(flow, self.warnings.answer(self._enforcer(), flow, visit, names, ruling))
         flow.request.stream = True  # nothing is read of what passes, so nothing has to be held back
         seen = partial(requests.observe, flow, visit, names, Stage.HTTP, None, passed)
         self._enforcer().enter(ruling, Visibility.DECRYPTED, seen)
@@ -214,7 +214,7 @@ class Traffic:
     def request(self, flow: HTTPFlow) -> None:
         """A request has come whole: only of a warning's button this matters."""
         if flow.response is None and flow.error is None:
-            self._answer(flow, self.warnings.pressed(self._enforcer(), flow, self.visits.of(flow.client_conn)))
+            self.answer(flow, self.warnings.pressed(self._enforcer(), flow, self.visits.of(flow.client_conn)))
 
     @ends_in(_nothing)
     def responseheaders(self, flow: HTTPFlow) -> None:
