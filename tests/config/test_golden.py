@@ -24,9 +24,10 @@ _UNREACHED = {  # what files of text can't show; tested in test_files.py, test_s
     Code.TOO_LARGE,
     Code.ENCODING,
     Code.INTERNAL,
-    Code.BAN_ENDS,  # these four come from `tokgate check`: tests/cli/test_check.py
+    Code.BAN_ENDS,  # these five come from `tokgate check`: tests/cli/test_check.py
     Code.BAN_USELESS,
     Code.EXEMPTION_ENDS,
+    Code.PAGE_UNTRUSTED,
     Code.TEST_FAILED,
 }
 

@@ -28,6 +28,8 @@ examples:
   tokgate check --format github       annotations on a pull request
   tokgate check --format sarif > tokgate.sarif
   tokgate check --at 2023-09-01T00:00Z  as of another day
+  tokgate check --authority ~/.tokgate/mitmproxy-ca.pem
+                                      also which names the block page can't be shown for (certs/README.md)
 
 Warns of bans and exemptions that end within 30 days (the longest of `settings.reminders`), of bans held past their
 end, and of bans that another makes useless. The last line of text is always:
@@ -57,6 +59,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="folder or file (default: ./policies)",
     )
     parser.add_argument("--at", type=time_argument, metavar="TIME", help="the instant that counts as now (wall: UTC)")
+    parser.add_argument(
+        "--authority", metavar="FILE", type=Path,
+        help="certificates of the block page's authority: warn of names for which devices don't believe it",
+    )  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="exit 1 for warnings, too")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no warnings; they are still counted")
     output = parser.add_mutually_exclusive_group()
@@ -70,7 +76,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> int:
     """Check one folder or file."""
     now = Instant.now() if options.at is None else settle(options.at, "UTC")
-    report = examine(options.dir, now)
+    report = examine(options.dir, now, options.authority)
     _WRITERS[options.format](report, options.quiet)
     if report.snapshot is None and options.format is not Format.JSON:
         narrate("tokgate: tests are run once there are no errors")

@@ -61,8 +61,8 @@ class Report:
         )
 
 
-def examine(path: Path, now: Instant) -> Report:
-    """Load, compile, test, and look ahead."""
+def examine(path: Path, now: Instant, authority: Path | None = None) -> Report:
+    """Load, compile, test, and look ahead; with the page's `authority` also whether devices believe it."""
     loaded = load_patiently(path, now)
     found = [Finding(diagnostic) for diagnostic in loaded.diagnostics]
     if loaded.policy is None:
@@ -71,6 +71,10 @@ def examine(path: Path, now: Instant) -> Report:
     results, ending = run_tests(snapshot, loaded.tests), endings(snapshot, now)
     found += [_failure(snapshot, result) for result in results if not result.passed]
     found += [Finding(diagnostic) for diagnostic in outlook(snapshot, ending)]
+    if authority is not None:
+        from tokgate.cli.trust import untrusted
+
+        found += [Finding(diagnostic) for diagnostic in untrusted(loaded.policy, authority)]
     return Report(loaded, snapshot, results, ending, tuple(found), now)
 
 

@@ -60,18 +60,18 @@ def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnosti
         if ending.exemption is None:
             after = "is then held until somebody decides" if ban.on_expiry is OnExpiry.HOLD else "then lapses"
             text = f"the ban `{ban.name}` ends {when} for {', '.join(ending.track.networks)}, and {after}"
-            yield _warning(Code.BAN_ENDS, text, ban.origin, ban.name)
+            yield warning(Code.BAN_ENDS, text, ban.origin, ban.name)
         else:
             exemption = snapshot.policy.exemptions[ending.exemption]
             text = f"the exemption `{exemption.name}` from `{ban.name}` ends {when}: {exemption.reason}"
-            yield _warning(Code.EXEMPTION_ENDS, text, exemption.origin, exemption.name)
+            yield warning(Code.EXEMPTION_ENDS, text, exemption.origin, exemption.name)
     for shadow in shadows(snapshot):
         where = "" if shadow.by.origin is None else f" ({shadow.by.origin})"
         text = (
             f"the ban `{shadow.ban.name}` changes nothing: at every instant `{shadow.by.name}`{where} is at least as "
             "strict for the same services and networks"
         )
-        yield _warning(Code.BAN_USELESS, text, shadow.ban.origin, shadow.ban.name)
+        yield warning(Code.BAN_USELESS, text, shadow.ban.origin, shadow.ban.name)
 
 
 def source_line(origin: Origin) -> str | None:
@@ -80,7 +80,8 @@ def source_line(origin: Origin) -> str | None:
     return linecache.getline(origin.file, origin.line).rstrip("\r\n") or None
 
 
-def _warning(code: Code, text: str, origin: Origin | None, word: str) -> Diagnostic:
+def warning(code: Code, text: str, origin: Origin | None, word: str) -> Diagnostic:
+    """A warning about a word of the policy, with its line."""
     if origin is None:
         return Diagnostic(Level.WARNING, _NOWHERE, text, code)
     return Diagnostic(Level.WARNING, origin, text, code, source_line(origin), len(word))

@@ -94,6 +94,7 @@ class Code(StrEnum):
     BAN_ENDS = "ban-ends"
     BAN_USELESS = "ban-useless"
     EXEMPTION_ENDS = "exemption-ends"
+    PAGE_UNTRUSTED = "page-untrusted"
     TEST_FAILED = "test-failed"
     # Ours
     INTERNAL = "internal"

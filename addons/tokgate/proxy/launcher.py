@@ -21,6 +21,7 @@ from mitmproxy.proxy import mode_specs
 from whenever import Instant
 
 from tokgate.blocklog.place import DEFAULT_LOG
+from tokgate.blocklog.wording import counted
 from tokgate.blocklog.writer import LogWriter
 from tokgate.config.reload import open_policy
 from tokgate.gate.counters import Counters
@@ -29,6 +30,7 @@ from tokgate.gate.gate import Limits
 from tokgate.gate.overview import say
 from tokgate.gate.tally import Tally
 from tokgate.gate.warned import open_beside
+from tokgate.proxy import authority
 from tokgate.proxy.addon import LogFor, PolicyFor, PolicyRefused, Tokgate, WarnedFor
 from tokgate.proxy.announcement import announcement
 from tokgate.proxy.certificates import NarrowCertificates
@@ -174,6 +176,7 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     try:
         _configure(master, options, confdir)
         secure_folder(confdir)  # the CA has been made by now
+        _tell_untrusted(confdir / authority.FILE, tokgate)
         _end_on_request(drain, options.until)
         await master.run()
     except exceptions.OptionsError as error:
@@ -207,6 +210,20 @@ def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
     if options.metrics is not None:
         host, port = options.metrics
         master.options.update(tokgate_metrics=f"[{host}]:{port}")
+
+
+def _tell_untrusted(path: Path, tokgate: Tokgate) -> None:
+    """Say that devices will show certificate warnings, where the authority's constraints leave names out."""
+    if tokgate.holder is None:
+        return
+    try:
+        found = authority.uncovered(tokgate.holder.snapshot.policy, authority.reach_of(path))
+    except (OSError, ValueError) as error:
+        logger.warning("the page's authority %s can't be read: %s", path, error)
+        return
+    if left_out := len({each.rule for each in found}):
+        rules = counted(left_out, "rule")
+        logger.warning("the authority can't sign pages for the names of %s: see tokgate check --authority", rules)
 
 
 def _end_on_request(drain: Drain, until: int | None) -> None:
