@@ -79,6 +79,48 @@ def test_strangers_that_are_blocked_are_seen(policies: Path, tokgate: Command) -
         assert elements(out.partition(f"set {name}")[2]) == ["::/0"]
 
 
+LINKS = """\
+services: {clips: {names: {suffix: [clips.example.org]}}}
+networks:
+  workshop: {interfaces: [eth1, eth0.20]}
+  federal: {devices: {file: devices.csv, paid_by: [federal]}}
+  press: {users: [alice]}
+bans:
+  now: {title: No clips, services: [clips], networks: [federal, press], starts: 2023-03-10T00:00}
+"""
+
+
+@pytest.fixture
+def links(tmp_path: Path) -> Path:
+    """A policy that names clients by interface, device and user."""
+    (tmp_path / "policy.yaml").write_text(LINKS)
+    (tmp_path / "devices.csv").write_text("address,mac,paid_by\n192.0.2.9,,federal\n,00:53:00:00:00:03,federal\n")
+    return tmp_path
+
+
+def test_links_are_redirected(links: Path) -> None:
+    """What comes by an interface or from a device of the policy goes to the proxy; QUIC only of those under a ban."""
+    out = printed(links)
+    assert elements(out.partition("set clients4 ")[2]) == ["192.0.2.9"] or "192.0.2.9/32" in out
+    assert elements(out.partition("set clients_interfaces ")[2]) == ['"eth0.20"', '"eth1"']
+    assert elements(out.partition("set clients_hardware ")[2]) == ["00:53:00:00:00:03"]
+    assert "set quic_refused_interfaces" not in out
+    for matched in ("iifname @clients_interfaces", "ether saddr @clients_hardware"):
+        assert f"\t\t{matched} tcp dport {{ 80, 443 }} counter redirect to :{PORT}" in out
+        assert f"\t\t{matched} tcp dport {{ 80, 443 }} counter reject with tcp reset" in out
+    assert "\t\tether saddr @quic_refused_hardware udp dport 443 counter reject" in out
+    assert "#   press: users, whom only an explicit proxy knows" in out
+    assert "iifname" not in printed(links, "--local", "--uid", "1000").partition("chain output {")[2]
+
+
+@needs_nft
+def test_nft_accepts_links(links: Path) -> None:
+    """The sets are of types that nft has, and match what it can match there."""
+    subprocess.run(
+        ["nft", "-c", "-f", "-"], input=printed(links, "--local", "--uid", "1000"), text=True, check=True, timeout=30
+    )
+
+
 def elements(text: str) -> list[str]:
     """The elements of the first set in a text."""
     inside = text.partition("\n\t}")[0].partition("elements = {")[2]

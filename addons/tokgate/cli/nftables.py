@@ -77,8 +77,11 @@ def _file(rules: Ruleset) -> Iterator[str]:
 
 def _in_words(network: Network) -> str:
     words = list(map(str, network.cidrs))
+    words += [f"interface {name}" for name in network.interfaces]
     if network.devices:
         words.append(f"{len(network.devices)} devices of an inventory")
+    if network.users or network.groups:
+        words.append("users, whom only an explicit proxy knows")
     return ", ".join(words)
 
 
@@ -104,6 +107,35 @@ def _sets(rules: Ruleset) -> Iterator[str]:
                 yield from (f"\t\t{prefix}," for prefix in elements)
                 yield "\t}"
             yield "}"
+        for kind, suffix, named in _links(networks):
+            yield ""
+            yield f"# {purpose}"
+            yield f"set {name}_{suffix} {{"
+            yield f"\ttype {kind}"
+            yield "\telements = {"
+            yield from (f"\t\t{element}," for element in named)
+            yield "\t}"
+            yield "}"
+
+
+def _links(networks: Iterable[Network]) -> Iterator[tuple[str, str, list[str]]]:
+    """The sets of what networks name beside prefixes, where there is any: type, name, elements."""
+    held = list(networks)
+    interfaces = sorted({f'"{name}"' for network in held for name in network.interfaces})
+    hardware = sorted({known for network in held for device in network.devices for known in device.hardware})
+    if interfaces:
+        yield "ifname", "interfaces", interfaces
+    if hardware:
+        yield "ether_addr", "hardware", hardware
+
+
+_MATCHES: Final = {"interfaces": "iifname", "hardware": "ether saddr"}
+
+
+def _matches(name: str, networks: Iterable[Network]) -> Iterator[str]:
+    """Conditions under which a packet that comes from outside is of one of these networks."""
+    yield from (f"{family} saddr @{name}{version}" for family, version, _ in _FAMILIES)
+    yield from (f"{_MATCHES[suffix]} @{name}_{suffix}" for _, suffix, _ in _links(networks))
 
 
 def _prefixes(networks: Iterable[Network], version: int, *, loopback: bool) -> list[IPNetwork]:
@@ -114,13 +146,14 @@ def _prefixes(networks: Iterable[Network], version: int, *, loopback: bool) -> l
     return list(collapse_addresses(c for c in cidrs if isinstance(c, IPv6Network)))
 
 
-def _redirect(rules: Ruleset) -> Iterator[str]:
+def _redirect(rules: Ruleset, *, local: bool = False) -> Iterator[str]:
+    """`local`: for this machine's own programs, which come by no interface."""
     ports = {rules.http_port: "80", rules.https_port: "443"}
     if len(ports) == 1:
         ports = {rules.https_port: "{ 80, 443 }"}
-    for family, version, _ in _FAMILIES:
+    for client in _matches("clients", () if local else rules.clients):
         for port, matched in ports.items():
-            yield f"\t{family} saddr @clients{version} tcp dport {matched} counter redirect to :{port}"
+            yield f"\t{client} tcp dport {matched} counter redirect to :{port}"
 
 
 def _prerouting(rules: Ruleset) -> Iterator[str]:
@@ -161,13 +194,13 @@ def _forward(rules: Ruleset) -> Iterator[str]:
         yield ""
     yield "\t# QUIC (HTTP/3) would pass the proxy by. Refused aloud from the first packet: browsers use TCP at once,"
     yield "\t# while dropping in silence would cost them seconds."
-    for family, version, _ in _FAMILIES:
-        yield f"\t{family} saddr @quic_refused{version} udp dport 443 counter reject with icmpx port-unreachable"
+    for client in _matches("quic_refused", rules.quic_refused):
+        yield f"\t{client} udp dport 443 counter reject with icmpx port-unreachable"
     yield ""
     yield "\t# Web traffic still forwarded was not redirected. Stray packets of ended connections must not reach the"
     yield "\t# origin; connections older than these rules are reset, and come again through the proxy."
-    for family, version, _ in _FAMILIES:
-        clients = f"\t{family} saddr @clients{version} tcp dport {{ 80, 443 }}"
+    for client in _matches("clients", rules.clients):
+        clients = f"\t{client} tcp dport {{ 80, 443 }}"
         yield f"{clients} ct state invalid counter drop"
         yield f"{clients} counter reject with tcp reset"
     yield "}"
@@ -184,7 +217,7 @@ def _output_redirect(rules: Ruleset) -> Iterator[str]:
         yield ""
         yield "\t# The web traffic of this machine's own programs, where its address is one of the clients'."
         yield "\tfib daddr type local accept"
-        yield from _redirect(rules)
+        yield from _redirect(rules, local=True)
     yield "}"
 
 

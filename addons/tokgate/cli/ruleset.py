@@ -79,7 +79,9 @@ def run(options: argparse.Namespace) -> int:
         bypass=bypass,
         local=options.local,
     )
-    if not options.local and all(prefix.is_loopback for network in clients for prefix in network.prefixes):
+    reached = any(network.interfaces or any(device.hardware for device in network.devices) for network in clients)
+    remote = any(not prefix.is_loopback for network in clients for prefix in network.prefixes)
+    if not options.local and not reached and not remote:
         narrate("tokgate: the policy has no network beyond this machine: nothing is redirected")
     sys.stdout.write(str(rules))
     return Exit.DONE

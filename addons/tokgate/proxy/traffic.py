@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial, wraps
+from socket import SOCK_STREAM
 from typing import Any, Final
 
 from mitmproxy.connection import Client
@@ -21,11 +22,13 @@ from mitmproxy.tls import TlsData
 from tokgate.blocklog.observation import Stage, Visibility
 from tokgate.gate.admission import Passage, passage_of
 from tokgate.gate.enforcer import Enforcer, Ruling
+from tokgate.gate.links import Links
 from tokgate.gate.origin_certificate import OriginCertificates
 from tokgate.policy.bans import OnError
 from tokgate.policy.continuing import warns_with_a_page
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
+from tokgate.policy.identity import Identity
 from tokgate.proxy import page, requests
 from tokgate.proxy.adoption import GateInstance
 from tokgate.proxy.dns_front import DnsFront
@@ -87,6 +90,7 @@ class Traffic:
         self.visits: Final = Visits()
         self.warnings: Final = Warnings()
         self.certificates = OriginCertificates()
+        self._links: Final = Links(partial(self.failed, "links"))
         self._own: Final[set[tuple[Any, Any]]] = set()
         """Our end and the far end of each connection to a destination. Our end alone may be a client's as well."""
 
@@ -130,6 +134,8 @@ class Traffic:
         handed = GateInstance.handed.get(client.id)
         if handed is not None:
             visit.take_over(handed)
+        else:
+            visit.identity = self._link_of(client)
         if isinstance(client.proxy_mode, TransparentMode) and self._dialled_directly(client):
             self.enforcer.counters.loops += 1
             client.error = "nothing was redirected here: this port is for redirected connections only"
@@ -290,6 +296,16 @@ class Traffic:
         context = handler.layer.context
         context.layers.clear()
         handler.layer = DnsFront(context, self._enforcer(), visit)
+
+    def _link_of(self, client: Client) -> Identity | None:
+        """By which interface a client came, and its hardware address, where the policy has use for them."""
+        identifies = self._enforcer().snapshot.identifies
+        handler = self.place.connections().get(client.id) if identifies.links else None
+        writer = None if handler is None else handler.transports[client].writer
+        sock = None if writer is None else writer.get_extra_info("socket", None)
+        if sock is None or sock.type != SOCK_STREAM:
+            return None
+        return self._links.identify(sock, client.peername[0], identifies)
 
     def _dialled_directly(self, client: Client) -> bool:
         """Whether the destination that the kernel remembers is the very socket that accepted the connection."""

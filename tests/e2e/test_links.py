@@ -1,0 +1,103 @@
+"""Clients told apart by the interface by which they come and by their hardware address, behind each carrier."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from lab_gateway import Gateway, office_policy
+from lab_netns import Lab, Namespace, wait_until
+from lab_origin import ALLOWED, BANNED, Origin, to_banned
+
+START = {"timezone": "Europe/Brussels"}
+
+
+def hardware_of(namespace: Namespace) -> str:
+    """The hardware address of a client's eth0."""
+    (link,) = json.loads(namespace.run("ip", "-j", "link", "show", "eth0").stdout)
+    address: str = link["address"]
+    return address
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    lab: Lab, gateway_factory: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """TikTok is banned by interface and by hardware address, each for one name; nothing is known by prefix."""
+    folder = tmp_path_factory.mktemp("links")
+    policy: dict[str, Any] = office_policy(networks=["by-interface"])
+    policy["services"]["other"] = {"names": {"suffix": ["tiktokcdn.com"]}}
+    policy["networks"] = {
+        "by-interface": {"interfaces": ["client0"], **START},
+        "by-hardware": {"devices": {"file": str(folder / "devices.csv"), "paid_by": ["federal"]}, **START},
+    }
+    second = policy["bans"]["office-ban"] | {"services": ["tiktok"], "networks": ["by-hardware"], "title": "Devices"}
+    policy["bans"]["device-ban"] = second
+    (folder / "devices.csv").write_text(
+        f"name,mac,paid_by\nphone,{hardware_of(lab.guest)},federal\nother,00:53:00:00:00:99,federal\n"
+    )
+    with gateway_factory(folder, policy=policy) as running:
+        yield running
+
+
+def fetch(lab_client: Namespace, origin: Origin, name: str, family: int) -> tuple[int, str]:
+    """curl's exit code and output."""
+    done = lab_client.run(
+        *("curl", "-sS", f"-{family}", "--max-time", "20", "--cacert", origin.authority, f"https://{name}/"),
+        *("--resolve", f"{name}:443:{_address(name, family)}"),
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def _address(name: str, family: int) -> str:
+    address = (Lab.BANNED if name == BANNED else Lab.ALLOWED)[family]
+    return f"[{address}]" if family == 6 else address
+
+
+@pytest.mark.parametrize("who", ["client", "guest"])
+def test_banned_by_link(lab: Lab, origin: Origin, gateway: Gateway, family: int, who: str) -> None:
+    """The client is under the ban of its interface, the guest under that of its device; the record says by what."""
+    namespace: Namespace = getattr(lab, who)
+    with origin.watch() as seen:
+        code, _ = fetch(namespace, origin, BANNED, family)
+    assert code == 35  # CURLE_SSL_CONNECT_ERROR: the alert
+    assert to_banned(seen) == 0
+    address = (Lab.CLIENT if who == "client" else Lab.GUEST)[family]
+    record = gateway.wait_for_record(
+        "the refusal is logged", lambda record: record.get("source", {}).get("ip") == address
+    )
+    assert record["tokgate"]["network"] == ("by-interface" if who == "client" else "by-hardware")
+    assert record["observer"]["ingress"] == {"interface": {"name": f"{who}0"}}
+    assert record["source"]["mac"] == hardware_of(namespace).upper().replace(":", "-")
+
+
+@pytest.mark.parametrize("who", ["client", "guest"])
+def test_everything_else_passes(lab: Lab, origin: Origin, gateway: Gateway, family: int, who: str) -> None:
+    """Other names reach their origin for both."""
+    code, output = fetch(getattr(lab, who), origin, ALLOWED, family)
+    assert code == 0
+    assert f"origin of {ALLOWED}" in output
+
+
+def test_another_device_at_the_same_link(lab: Lab, origin: Origin, gateway: Gateway) -> None:
+    """The guest with another hardware address is another device, which no ban concerns, from its next connection on."""
+    before = hardware_of(lab.guest)
+    try:
+        lab.guest.run("ip", "link", "set", "eth0", "address", "02:53:00:00:00:42")
+        lab.gateway.run("ip", "neigh", "flush", "dev", "guest0")
+        lab.guest.run("ip", "route", "replace", "default", "via", "198.51.100.1")
+        lab.guest.run("ping", "-c1", "-W5", "198.51.100.1", check=False)
+
+        def passes() -> bool:
+            code, output = fetch(lab.guest, origin, BANNED, 4)
+            return code == 0 and f"origin of {BANNED}" in output
+
+        wait_until("the gateway has forgotten the device", passes, 30, 0.5)
+    finally:
+        lab.guest.run("ip", "link", "set", "eth0", "address", before)
+        lab.guest.run("ip", "route", "replace", "default", "via", "198.51.100.1")
+        lab.guest.run("ip", "-6", "route", "replace", "default", "via", "2001:db8:9::1")
+        lab.gateway.run("ip", "neigh", "flush", "dev", "guest0")
