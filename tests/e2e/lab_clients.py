@@ -11,12 +11,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import h2.connection
 import h2.events
 from lab_netns import Namespace, run
-from lab_origin import ADDRESSES, fingerprint
+from lab_origin import ADDRESSES, ALLOWED, fingerprint
 
 UNRECOGNIZED_NAME = "unrecognized name"
 
@@ -126,6 +127,24 @@ def _get_http2(connection: socket.socket, name: str) -> str:
                 return body.decode()
             elif isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated):
                 raise ConnectionResetError(f"HTTP/2 error {event.error_code}")
+
+
+@contextlib.contextmanager
+def downloading(
+    namespace: Namespace, authority: Path, size: int, name: str = ALLOWED, family: int = 4
+) -> Iterator[BinaryIO]:
+    """The body of a download that takes a quarter of a second a megabyte, after its first byte has arrived."""
+    trust = ssl.create_default_context(cafile=str(authority))
+    with (
+        namespace.connect(ADDRESSES[name][family], 443, 30) as plain,
+        trust.wrap_socket(plain, server_hostname=name) as secure,
+        secure.makefile("rb") as stream,
+    ):
+        lines = ("GET /paced HTTP/1.1", f"Host: {name}", f"Range: bytes=0-{size - 1}", "Connection: close", "", "")
+        secure.sendall("\r\n".join(lines).encode())
+        while stream.readline() not in (b"\r\n", b""):
+            pass
+        yield stream
 
 
 def chromium(namespace: Namespace, name: str, family: int, http2: bool, authority: Path) -> Answer:

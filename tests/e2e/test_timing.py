@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
-from lab_clients import UNRECOGNIZED_NAME, python
+from lab_clients import UNRECOGNIZED_NAME, downloading, python
 from lab_gateway import Gateway, office_policy
 from lab_netns import Lab, wait_until
 from lab_origin import ALLOWED, BANNED, LARGE, Origin, to_banned
@@ -61,22 +58,6 @@ def test_ban_starts_and_ends_at_its_instant(
     assert len(phases) >= 2
 
 
-@contextmanager
-def downloading(lab: Lab, origin: Origin, size: int) -> Iterator[BinaryIO]:
-    """The body of a download that takes a quarter of a second a megabyte, after its first byte has arrived."""
-    trust = ssl.create_default_context(cafile=str(origin.authority))
-    with (
-        lab.client.connect(Lab.ALLOWED[4], 443, 30) as plain,
-        trust.wrap_socket(plain, server_hostname=ALLOWED) as secure,
-        secure.makefile("rb") as stream,
-    ):
-        lines = ("GET /paced HTTP/1.1", f"Host: {ALLOWED}", f"Range: bytes=0-{size - 1}", "Connection: close", "", "")
-        secure.sendall("\r\n".join(lines).encode())
-        while stream.readline() not in (b"\r\n", b""):
-            pass
-        yield stream
-
-
 def test_reload_under_load_drops_nothing(
     lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
 ) -> None:
@@ -88,7 +69,7 @@ def test_reload_under_load_drops_nothing(
     done = threading.Event()
 
     def fetch_large() -> None:
-        with downloading(lab, origin, LARGE) as stream:
+        with downloading(lab.client, origin.authority, LARGE) as stream:
             digests.append(hashlib.sha256(stream.read()).hexdigest())
 
     def hammer() -> None:
@@ -166,7 +147,7 @@ def test_end_lets_open_connections_finish(
     """After SIGTERM no new connection is taken, and the download under way gets its last byte."""
     size = 8 << 20
     with gateway_factory(tmp_path, policy=office_policy(), options=["--drain", "20"]) as gateway:
-        with downloading(lab, origin, size) as stream:
+        with downloading(lab.client, origin.authority, size) as stream:
             process = gateway.process
             assert process
             process.terminate()

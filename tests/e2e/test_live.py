@@ -1,0 +1,132 @@
+"""The moment at which a ban begins or ends, for what is open then: whatever carries it, and whatever made it begin."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab_clients import UNRECOGNIZED_NAME, downloading, python
+from lab_gateway import Gateway, Record, office_policy
+from lab_netns import Lab, Namespace, wait_until
+from lab_origin import ALLOWED, BANNED, LARGE, Origin
+from whenever import Instant
+
+MOST = 1.0
+"""Seconds within which a live connection ends."""
+
+
+class Download(threading.Thread):
+    """A download of some eight seconds, and how and when it ended."""
+
+    def __init__(self, namespace: Namespace, origin: Origin, name: str, family: int = 4) -> None:
+        super().__init__()
+        self.octets = 0
+        self.error: OSError | None = None
+        self.ended: Instant | None = None
+        self._where = namespace, origin.authority, LARGE, name, family
+        self.start()
+        wait_until(f"{name} sends", lambda: self.octets or self.ended)
+
+    def run(self) -> None:
+        """Download."""
+        try:
+            with downloading(*self._where) as stream:
+                while piece := stream.read(1 << 14):
+                    self.octets += len(piece)
+        except OSError as error:
+            self.error = error
+        self.ended = Instant.now()
+
+
+def is_cut(record: Record) -> bool:
+    """Whether a record tells of a connection that was cut."""
+    return bool(record["event"]["action"] == "connection-cut")
+
+
+def between(starts: Instant, expires: Instant) -> dict[str, Any]:
+    """The office's policy with a ban for that long."""
+    stated = office_policy(starts=str(starts), expires=str(expires))
+    del stated["bans"]["office-ban"]["last_day"]
+    return stated
+
+
+def check_cut(gateway: Gateway, address: str, since: Instant) -> None:
+    """A record of the cut: who, what, by which ban and policy, and how much had passed."""
+    record = gateway.wait_for_record("the cut is recorded", lambda r: is_cut(r) and r["source"]["ip"] == address)
+    assert record["destination"]["domain"] == BANNED
+    assert record["destination"]["bytes"] > 0
+    assert record["tokgate"]["ban"] == "office-ban"
+    assert record["tokgate"]["rule"] == "suffix:tiktok.com"
+    assert record["tokgate"]["connection"]
+    assert abs((Instant.parse_iso(record["@timestamp"]) - since).total("seconds")) < MOST
+    (*_, loaded) = (r for r in gateway.records() if r["event"]["action"] in ("started", "policy-loaded"))
+    assert record["tokgate"]["policy"]["version"] == loaded["tokgate"]["policy"]["version"]
+
+
+@contextmanager
+def going_on(*downloads: Download) -> Iterator[None]:
+    """Downloads that are none of the ban's business get every octet."""
+    yield
+    for download in downloads:
+        assert download.ended is None, "it ended too early to show anything"
+        download.join(60)
+        assert (download.error, download.octets) == (None, LARGE)
+
+
+def test_downloads_end_where_a_ban_starts(
+    lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """What is under way to the banned name is reset within a second; another name, and another network, go on."""
+    starts = Instant.now().add(seconds=15)
+    expires = starts.add(seconds=3)
+    with gateway_factory(tmp_path, policy=between(starts, expires)) as gateway:
+        wait_until("the ban is near", lambda: Instant.now() >= starts.subtract(seconds=4), 20)
+        doomed = {family: Download(lab.client, origin, BANNED, family) for family in (4, 6)}
+        with going_on(Download(lab.client, origin, ALLOWED), Download(lab.guest, origin, BANNED)):
+            assert Instant.now() < starts, "too slow to show anything"
+            for family, download in doomed.items():
+                download.join(20)
+                assert isinstance(download.error, ConnectionResetError)
+                assert download.ended
+                assert 0 <= (download.ended - starts).total("seconds") < MOST
+                check_cut(gateway, Lab.CLIENT[family], starts)
+            assert sum(map(is_cut, gateway.records())) == 2
+            refused = python(lab.client, BANNED, 4, False, origin.authority)
+            assert refused.error == UNRECOGNIZED_NAME
+        wait_until("the ban is over", lambda: Instant.now() >= expires)
+        assert not python(lab.client, BANNED, 4, False, origin.authority).error
+
+
+def test_downloads_end_where_a_policy_changes(
+    lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """After two edits that change nothing for it, a third ends the download, by the newest policy; others go on."""
+    before, after = office_policy() | {"bans": {}}, office_policy()
+    with gateway_factory(tmp_path, policy=before) as gateway:
+        doomed = Download(lab.client, origin, BANNED)
+        with going_on(Download(lab.client, origin, ALLOWED)):
+            for number in range(2):
+                extra = {"cidrs": [f"10.{number}.0.0/16"], "timezone": "UTC"}
+                gateway.write_policy(before | {"networks": before["networks"] | {"elsewhere": extra}})
+                loads = number + 1
+                gateway.wait_for_record(
+                    "the edit is in force",
+                    lambda _, loads=loads: sum(map(is_load, gateway.records())) == loads,
+                )
+            assert doomed.ended is None
+            gateway.write_policy(after)
+            doomed.join(20)
+            assert isinstance(doomed.error, ConnectionResetError)
+            assert doomed.ended
+            loaded = [record for record in gateway.records() if is_load(record)][-1]
+            in_force = Instant.parse_iso(loaded["@timestamp"])
+            assert (doomed.ended - in_force).total("seconds") < MOST
+            check_cut(gateway, Lab.CLIENT[4], in_force)
+
+
+def is_load(record: Record) -> bool:
+    """Whether a record tells of a policy that came into force after the first."""
+    return bool(record["event"]["action"] == "policy-loaded")
