@@ -76,6 +76,7 @@ class GateProcess:
         self._leaving = False
         self._retired = False
         self._inherits = False
+        self._welcoming = False
         self._give_up_at = float("inf")
         self._next_tick = 0.0
         self._next_housekeeping = 0.0
@@ -85,7 +86,7 @@ class GateProcess:
         gate = self._gate
         self._listen_to_signals()
         self._watch(self._given.lifeline, self._orphaned)
-        self._watch(self._succession.descriptor, self._inherit, EPOLLIN | EPOLLEXCLUSIVE)
+        self._gate.callbacks[self._succession.descriptor] = self._inherit
         self._review.look()  # finds out when the policy changes next, before anybody waits for it
         if not self._given.waits:
             self._accept()
@@ -112,6 +113,8 @@ class GateProcess:
         pause = self._review.look()
         if self._retired:
             pause = min(pause, self._succession.pass_on())
+        elif self._succession.has_room:
+            self._welcome(True)
         if gate.now >= self._next_housekeeping:
             self._next_housekeeping = gate.now + TICK
             self._housekeep()
@@ -128,6 +131,16 @@ class GateProcess:
         self._inherits = False
         for connection in self._succession.take():
             self._review.examine(connection)
+        if not self._succession.has_room:
+            self._welcome(False)
+
+    def _welcome(self, wanted: bool) -> None:
+        """Watch for connections to take over, or leave them to others."""
+        if wanted and not self._welcoming:
+            self._gate.epoll.register(self._succession.descriptor, EPOLLIN | EPOLLEXCLUSIVE)
+        elif self._welcoming and not wanted:
+            self._gate.epoll.unregister(self._succession.descriptor)
+        self._welcoming = wanted
 
     def _accept(self) -> None:
         for listener in self._given.listeners:
@@ -200,9 +213,8 @@ class GateProcess:
 
     def _retire(self) -> None:
         """Others have a newer policy: they go on with what is open."""
-        if not self._retired:
-            self._retired = True
-            self._gate.epoll.unregister(self._succession.descriptor)
+        self._retired = True
+        self._welcome(False)
         self._leave(float("inf"))
 
     def _leave(self, seconds: float) -> None:

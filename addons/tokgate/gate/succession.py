@@ -7,6 +7,7 @@ all gates inherit: retired ones write, whoever isn't retired reads.
 import errno
 import os
 import pickle
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ AT_ONCE: Final = 64
 """Connections taken over between two batches of events."""
 _MOST_DESCRIPTORS: Final = 6
 """Client, destination, and a pipe for each direction."""
+_RESERVED: Final = 512
+"""Descriptors that are kept for pipes and what else a gate has open: a connection that comes without would be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,7 @@ class Succession:
         self._write: Final = write
         self._read: Final = read
         self._monotonic: Final = monotonic
+        self._most: Final = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED) // 2
         self._left: Iterator[Connection] = iter(())
         self._next: Connection | None = None
         write.setblocking(False)
@@ -191,10 +195,17 @@ class Succession:
         """Readable when there are connections to take over; then call `take`."""
         return self._read.fileno()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether this gate can take any; when it can't, others may, or it can later."""
+        return self._gate.open_connections < self._most
+
     def take(self) -> list[Connection]:
         """Take over what others pass on, up to a bound. What is returned was let through by another policy."""
         taken: list[Connection] = []
         for _ in range(AT_ONCE):
+            if not self.has_room:
+                break
             try:
                 datagram, descriptors, _, _ = socket.recv_fds(self._read, MAX_DATAGRAM, _MOST_DESCRIPTORS)
             except OSError:  # nothing more, or no descriptor left to take any with
