@@ -1,0 +1,237 @@
+"""Names that resemble a banned service and match no rule: candidates for its service file, and nothing more.
+
+Nothing is ever decided by resemblance: a brand is part of many names that are other people's. What counts is derived
+from the service's own rules.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Final
+
+import re2
+from rapidfuzz.distance import OSA
+from rapidfuzz.process import extractOne
+
+from tokgate.policy.services import PatternKind, Service, registrable_label
+
+SHORTEST: Final = 6
+"""Letters of a word that is looked for inside others; shorter ones are in too many."""
+SHORTEST_ALONE: Final = 4
+"""Letters of a label that is looked for as a whole, under another suffix."""
+STEM_OF: Final = 3
+"""In how many of a service's domains a word must be to be its brand; in all of them, where there are fewer."""
+MOST_WORDS: Final = 1000
+"""Words of each kind that a policy is searched with; those of the rules that come first."""
+_LENGTHS: Final = ((6, 1), (10, 2))
+"""From how many letters on how many may be wrong, missing, too many or swapped."""
+_DIGITS: Final = str.maketrans("013457", "oleast")
+
+
+class How(StrEnum):
+    """In which way a name resembles a service, the most telling first."""
+
+    ALIAS = "alias"
+    """One of its names is spelled out in it, as content networks do: `www.tiktok.com.edgekey.example`."""
+    SAME_LABEL = "same-label"
+    """It is the same under another suffix: `tiktokcdn.example`."""
+    CONTAINS = "contains"
+    """A label has its brand inside."""
+    SIMILAR = "similar"
+    """A label is its brand but for a letter or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """`name` is the part of the observed name that resembles, and what is above it: nothing below."""
+
+    name: str
+    service: str
+    word: str
+    how: How
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What is known of the services, each word with the service that it belongs to."""
+
+    domains: dict[str, str]
+    labels: dict[str, str]
+    brands: dict[str, str]
+
+
+class Resemblance:
+    """Looks for resemblances. Immutable; a look takes some microseconds."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        """Of these services: the banned ones."""
+        words = _words(services)
+        self._domains: Final = {domain.replace(".", "-"): service for domain, service in words.domains.items()}
+        self._labels: Final = words.labels
+        self._brands: Final = words.brands
+        self._known: Final = [word for word in dict.fromkeys((*words.brands, *words.labels)) if len(word) >= SHORTEST]
+        self._brand_words: Final = list(words.brands)
+        self._aliases: Final = _either(self._domains, r"(?:^|[.-])(%s)(?:[.-]|$)")
+        self._stems: Final = _either(self._brands, "(%s)")
+        self._similar: Final = lru_cache(maxsize=8192)(self._like)
+
+    def find(self, name: str) -> Likeness | None:
+        """How a canonical name resembles a service, if it does; it must be one that matched no rule."""
+        labels = name.split(".")
+        own = registrable_label(name) if self._may_resemble(name, labels) else None
+        if own is None:
+            return None
+        depth = _position(labels, own)
+        return (
+            self._alias(labels, depth)
+            or self._same(labels, depth)
+            or self._contained(labels, depth)
+            or self._misspelt(labels, depth)
+        )
+
+    def _may_resemble(self, name: str, labels: list[str]) -> bool:
+        """The cheap question before the look at the list of public suffixes: a few microseconds."""
+        if self._stems is not None and (self._stems.search(name) or self._stems.search(_respelt(name))):
+            return True
+        if self._aliases is not None and self._aliases.search(name.replace(".", "-")):
+            return True
+        return any(label in self._labels or self._in_part(label) for label in labels[-4:-1])
+
+    def _in_part(self, label: str) -> tuple[str, str] | None:
+        """What a label is like, as a whole or between its hyphens: only brands are looked for in parts."""
+        if (found := self._similar(label, True)) is not None or "-" not in label:
+            return found
+        return next((found for part in label.split("-") if (found := self._similar(part, False)) is not None), None)
+
+    def _alias(self, labels: list[str], depth: int) -> Likeness | None:
+        if self._aliases is None or not depth:
+            return None
+        spelled = "-".join(labels[:depth])
+        found = self._aliases.search(spelled)
+        if found is None:
+            return None
+        domain = found.group(1)
+        first = spelled[: found.start(1)].count("-")
+        start = _label_at(labels, first)
+        return Likeness(".".join(labels[start:]), self._domains[domain], domain.replace("-", "."), How.ALIAS)
+
+    def _same(self, labels: list[str], depth: int) -> Likeness | None:
+        service = self._labels.get(labels[depth])
+        if service is None:
+            return None
+        return Likeness(".".join(labels[depth:]), service, labels[depth], How.SAME_LABEL)
+
+    def _contained(self, labels: list[str], depth: int) -> Likeness | None:
+        """The label nearest to the top with a brand inside, hyphens and digits that stand for letters aside."""
+        if self._stems is None:
+            return None
+        for start in range(depth, -1, -1):
+            label = labels[start]
+            for spelled in (label, _respelt(label)):
+                found = self._stems.search(spelled)
+                if found is not None:
+                    word = found.group(1)
+                    return Likeness(".".join(labels[start:]), self._brands[word], word, How.CONTAINS)
+        return None
+
+    def _misspelt(self, labels: list[str], depth: int) -> Likeness | None:
+        found = self._in_part(labels[depth])
+        return None if found is None else Likeness(".".join(labels[depth:]), *found, How.SIMILAR)
+
+    def _like(self, token: str, whole: bool) -> tuple[str, str] | None:
+        """The service and the word that a token is but for a few letters."""
+        allowed = max((wrong for length, wrong in _LENGTHS if len(token) >= length), default=0)
+        if not allowed:
+            return None
+        words = self._known if whole else self._brand_words
+        found = extractOne(token, words, scorer=OSA.distance, score_cutoff=allowed)
+        if found is None:
+            return None
+        word = found[0]
+        if found[1] > max((wrong for length, wrong in _LENGTHS if len(word) >= length), default=0):
+            return None
+        service = self._brands.get(word) or self._labels[word]
+        return service, word
+
+
+def _words(services: Iterable[Service]) -> _Words:
+    domains: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    brands: dict[str, str] = {}
+    for service in services:
+        own = list(dict.fromkeys(_labels_of(service, domains)))
+        for label in own:
+            if len(label) >= SHORTEST_ALONE:
+                labels.setdefault(label, service.name)
+        said = {pattern.value for pattern in service.patterns if pattern.kind is PatternKind.LABEL}
+        for brand in _brands(own, said):
+            brands.setdefault(brand, service.name)
+    return _Words(_first(domains), _first(labels), _first(brands))
+
+
+def _labels_of(service: Service, domains: dict[str, str]) -> Iterator[str]:
+    """The registrable labels of a service's rules; whole domains are noted as well. Names on others' domains aren't."""
+    for pattern in service.patterns:
+        if pattern.kind is PatternKind.LABEL:
+            yield pattern.value
+        elif pattern.kind in (PatternKind.SUFFIX, PatternKind.EXACT):
+            label = registrable_label(pattern.value)
+            if label is not None and pattern.value.split(".")[0] == label:
+                if len(label) >= SHORTEST_ALONE:
+                    domains.setdefault(pattern.value, service.name)
+                yield label
+
+
+def _brands(labels: list[str], said: set[str]) -> Iterator[str]:
+    """Words with which several of the labels begin, the longest that says the same; none is inside another one."""
+    spelled = [label.replace("-", "") for label in labels]
+    words = {word for label in labels for word in (label.replace("-", ""), label.partition("-")[0])}
+    support = {word: sum(each.startswith(word) for each in spelled) for word in words if len(word) >= SHORTEST}
+    needed = min(STEM_OF, len(labels))
+    able = [word for word, number in support.items() if number >= needed or word in said]
+    kept: list[str] = []
+    for word in sorted(able, key=lambda word: (len(word), word)):
+        more_said = any(
+            other.startswith(word) and support[other] >= support[word] - 1 for other in able if other != word
+        )
+        if word not in said and more_said:
+            continue  # but for itself, the longer one stands for the same labels, and for fewer of others
+        if not any(shorter in word for shorter in kept):
+            kept.append(word)
+    yield from kept
+
+
+def _respelt(text: str) -> str:
+    """Without hyphens, and with the letters that digits stand for."""
+    return text.replace("-", "").translate(_DIGITS)
+
+
+def _first(words: dict[str, str]) -> dict[str, str]:
+    return dict(list(words.items())[:MOST_WORDS])
+
+
+def _either(words: Iterable[str], pattern: str) -> Any:
+    """One regular expression for all words, the longest first; None without any."""
+    spelled = sorted(words, key=lambda word: (-len(word), word))
+    if not spelled:
+        return None
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = 64 << 20
+    return re2.compile(pattern % "|".join(re.escape(word) for word in spelled), options)
+
+
+def _position(labels: list[str], own: str) -> int:
+    """Where the registrable label is: the one nearest to the top that reads so."""
+    return len(labels) - 1 - labels[::-1].index(own)
+
+
+def _label_at(labels: list[str], hyphens: int) -> int:
+    """In which label the piece begins that has so many hyphens before it, counting dots as such."""
+    for number, label in enumerate(labels):
+        hyphens -= label.count("-") + 1
+        if hyphens < 0:
+            return number
+    return len(labels) - 1
