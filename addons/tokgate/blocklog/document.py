@@ -41,6 +41,7 @@ class EventAction(StrEnum):
     OVERRIDE_STARTED = "override-started"
     OVERRIDE_ENDED = "override-ended"
     COVERAGE_COUNTED = "coverage-counted"
+    NEAR_MISSES = "near-misses"
     LOG_GAP = "log-gap"
     LOG_CONTINUED = "log-continued"
     LOG_RECOVERED = "log-recovered"

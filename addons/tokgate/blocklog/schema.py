@@ -13,6 +13,7 @@ from tokgate.blocklog.observation import Passed, Stage, Transport, Visibility
 from tokgate.blocklog.records import REFUSED
 from tokgate.policy.bans import EchOuter, MissingSni, OnError, OnExpiry, UnknownClients
 from tokgate.policy.decision import Phase, Reason, Response, Signal, Verdict
+from tokgate.policy.likeness import How
 from tokgate.policy.timeline import Kind
 
 type Schema = dict[str, Any]
@@ -191,6 +192,20 @@ _TOKGATE: Final = _closed(
             *("total", "named"),
         ),
         "since": TIME,
+        "near_misses": _closed(
+            {
+                "names": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": _closed(
+                        {"name": TEXT, "service": TEXT, "word": TEXT, "how": _enum(How), "count": POSITIVE},
+                        *("name", "service", "word", "how", "count"),
+                    ),
+                },
+                "more": POSITIVE,
+            },
+            "names",
+        ),
         "gap": _closed(
             {"dropped": {"type": "integer", "minimum": 1}, "since": TIME, "until": TIME}, "dropped", "since"
         ),
@@ -323,6 +338,7 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ),
     ((_A.OVERRIDE_ENDED,), {"event": {"reason": ...}}),
     ((_A.COVERAGE_COUNTED,), {"tokgate": {"coverage": ..., "judged": ..., "since": ...}}),
+    ((_A.NEAR_MISSES,), {"tokgate": {"near_misses": ..., "since": ...}}),
     ((_A.LOG_GAP,), {"event": {"outcome": "failure"}, "tokgate": {"gap": ...}}),
     ((_A.LOG_CONTINUED,), {"tokgate": {"continues": ...}}),
     ((_A.LOG_RECOVERED,), {"tokgate": {"torn": ...}}),

@@ -7,7 +7,7 @@ from typing import Final
 from tokgate.blocklog.document import EventAction
 from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter, client_filter
-from tokgate.cli import log_export, log_privacy, log_query, log_report, log_verify
+from tokgate.cli import log_candidates, log_export, log_privacy, log_query, log_report, log_verify
 from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import settle, time_argument
@@ -66,6 +66,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     log_query.add_parser(commands, _add_source, _filter)
     log_export.add_parsers(commands, _add_source, _filter)
     log_report.add_parser(commands, _add_source, _filter)
+    log_candidates.add_parser(commands, _add_source, _filter)
     for command in commands.choices.values():
         command.set_defaults(run=run)
     log_verify.add_parsers(commands)

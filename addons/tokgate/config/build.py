@@ -80,6 +80,7 @@ def settings(stated: Mapping[str, Any]) -> Settings:
             checkpoint_to=tuple(dict.fromkeys(log.checkpoint_to)),
             key=log.key,
             forward_security=log.forward_security,
+            near_misses=log.near_misses,
         )
     if "proxy_auth" in values:
         values["proxy_auth"] = proxy_auth(values["proxy_auth"])

@@ -384,6 +384,11 @@ class LogModel(_Model):
         description="Each key signs one checkpoint, and is then overwritten by the next: a key that is stolen can't "
         "sign what came before.",
     )
+    near_misses: Flag = Field(
+        default=False,
+        description="`true`: names that resemble a banned service and match none of its rules are written to the log "
+        "by the hour, without clients, as candidates for its file. They name allowed traffic: see docs/privacy.md.",
+    )
 
 
 class LdapModel(_Model):

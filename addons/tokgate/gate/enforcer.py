@@ -6,11 +6,13 @@ All that carries traffic goes through here, so that a failing decision is never 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from whenever import Instant
 
 from tokgate.blocklog import lifecycle
+from tokgate.blocklog.candidates import near_misses
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.evidence import folded_name
 from tokgate.blocklog.folding import Fold, Folding, key_of
@@ -18,6 +20,7 @@ from tokgate.blocklog.observation import Observation, Stage, Visibility
 from tokgate.blocklog.records import repeats_record, traffic_record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
 from tokgate.gate.counters import Counters
+from tokgate.gate.near_misses import NearMisses
 from tokgate.gate.warned import WarnedClients
 from tokgate.policy import decide as core
 from tokgate.policy.bans import OnError
@@ -102,6 +105,10 @@ class Enforcer:
         self._monotonic: Final = monotonic
         self._folding: Final[Folding[_First]] = Folding()
         suffix_list()  # not at the first record
+        self.near: NearMisses | None = None
+        """Collects names that resemble a banned service, where the policy wants to hear of them."""
+        self._near_for: Snapshot | None = None
+        self._near_since = now()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -151,6 +158,8 @@ class Enforcer:
         if ruling.blocks or allowed:
             self.counters.count(decision.network, visibility, decision.verdict)
         if not _notable(ruling):
+            if self.near is not None and allowed and decision.reason is Reason.NO_SERVICE:
+                self._meet(self.near, ruling.judgement.sighting)
             return Stamp("", ruling.at, self._observer)
         stamp = new_stamp(ruling.at, self._observer)
         try:
@@ -175,12 +184,14 @@ class Enforcer:
             self.failed("record", error)
 
     def settle(self) -> None:
-        """Tell of the repeats whose minute is over."""
+        """Tell of the repeats whose minute is over, and of near misses whose hour is."""
         self._tell(self._folding.due(self._monotonic()))
+        self._settle_near_misses()
 
     def close(self) -> None:
-        """Tell of all repeats now. To be called before the sink is closed."""
+        """Tell of all repeats and near misses now. To be called before the sink is closed."""
         self._tell(self._folding.close())
+        self._tell_near_misses(self.now())
 
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log an internal error; never raises."""
@@ -234,6 +245,35 @@ class Enforcer:
                 self._tell(iter((closed,)))
         return event.stamp
 
+    @staticmethod
+    def _meet(near: NearMisses, sighting: Sighting) -> None:
+        name = sighting.value
+        if sighting.signal in _NAMED and name not in near.ordinary:
+            near.meet(name)
+
+    def _settle_near_misses(self) -> None:
+        now, snapshot = self.now(), self._source.snapshot
+        if snapshot is not self._near_for:
+            self._tell_near_misses(now)
+            self._near_for = snapshot
+            self.near = None if snapshot.resemblance is None else NearMisses(snapshot.resemblance)
+        elif self.near is not None:
+            self.near.look()
+            if now.timestamp() // _HOUR != self._near_since.timestamp() // _HOUR:
+                self._tell_near_misses(now)
+
+    def _tell_near_misses(self, now: Instant) -> None:
+        """Write what was met, of services whose bans aren't over."""
+        near, snapshot, since = self.near, self._near_for, self._near_since
+        self._near_since = now
+        if near is None or snapshot is None:
+            return
+        found, more = near.take()
+        banned = snapshot.services_banned_at(now)
+        told = [(each.likeness, each.count) for each in found if each.likeness.service in banned]
+        if told:
+            self.write(partial(near_misses, found=told, since=min(since, now), more=more))
+
     def _tell(self, folds: Iterator[Fold[_First]]) -> None:
         """Write what closed folds have to tell."""
         for fold in folds:
@@ -249,6 +289,10 @@ class Enforcer:
                     self._sink.put(record)
             except Exception as error:
                 self.failed("record", error)
+
+
+_NAMED: Final = frozenset({Signal.SNI, Signal.QUIC_SNI, Signal.HTTP_HOST, Signal.DNS_NAME})
+_HOUR: Final = 3600
 
 
 def _notable(ruling: Ruling) -> bool:

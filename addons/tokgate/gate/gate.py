@@ -43,7 +43,7 @@ from tokgate.gate.sockets import (
     reset_on_close,
 )
 from tokgate.policy.decide import decide
-from tokgate.policy.decision import Response, Signal, Verdict
+from tokgate.policy.decision import Reason, Response, Signal, Verdict
 from tokgate.policy.identity import Identity
 from tokgate.policy.services import NO_MATCH
 from tokgate.wire.alert import Alert
@@ -237,6 +237,9 @@ class Gate(Relay):
             elif decide(snapshot, peer, destination[0], at, Signal.HTTP_HOST).verdict is not Verdict.ALLOW:
                 return False
             self._cells[self._passed[decision.network]] += 1
+            near = self.enforcer.near
+            if near is not None and name not in near.ordinary and decision.reason is Reason.NO_SERVICE:
+                near.meet(name)
             connection.shown = name
             self.connect(connection, destination)
             return True

@@ -163,6 +163,7 @@ class LogSettings:
     checkpoint_to: tuple[str, ...] = ()
     key: str | None = None
     forward_security: bool = False
+    near_misses: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ from the service's own rules.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import re2
 from rapidfuzz.distance import OSA
 from rapidfuzz.process import extractOne
 
+from tokgate.policy.likeness import How, Likeness
 from tokgate.policy.services import PatternKind, Service, registrable_label
 
 SHORTEST: Final = 6
@@ -28,29 +28,6 @@ MOST_WORDS: Final = 1000
 _LENGTHS: Final = ((6, 1), (10, 2))
 """From how many letters on how many may be wrong, missing, too many or swapped."""
 _DIGITS: Final = str.maketrans("013457", "oleast")
-
-
-class How(StrEnum):
-    """In which way a name resembles a service, the most telling first."""
-
-    ALIAS = "alias"
-    """One of its names is spelled out in it, as content networks do: `www.tiktok.com.edgekey.example`."""
-    SAME_LABEL = "same-label"
-    """It is the same under another suffix: `tiktokcdn.example`."""
-    CONTAINS = "contains"
-    """A label has its brand inside."""
-    SIMILAR = "similar"
-    """A label is its brand but for a letter or two."""
-
-
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """`name` is the part of the observed name that resembles, and what is above it: nothing below."""
-
-    name: str
-    service: str
-    word: str
-    how: How
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +45,7 @@ class Resemblance:
     def __init__(self, services: Iterable[Service]) -> None:
         """Of these services: the banned ones."""
         words = _words(services)
-        self._domains: Final = {domain.replace(".", "-"): service for domain, service in words.domains.items()}
+        self._domains: Final = {domain.replace(".", "-"): (domain, name) for domain, name in words.domains.items()}
         self._labels: Final = words.labels
         self._brands: Final = words.brands
         self._known: Final = [word for word in dict.fromkeys((*words.brands, *words.labels)) if len(word) >= SHORTEST]
@@ -112,10 +89,10 @@ class Resemblance:
         found = self._aliases.search(spelled)
         if found is None:
             return None
-        domain = found.group(1)
+        domain, service = self._domains[found.group(1)]
         first = spelled[: found.start(1)].count("-")
         start = _label_at(labels, first)
-        return Likeness(".".join(labels[start:]), self._domains[domain], domain.replace("-", "."), How.ALIAS)
+        return Likeness(".".join(labels[start:]), service, domain, How.ALIAS)
 
     def _same(self, labels: list[str], depth: int) -> Likeness | None:
         service = self._labels.get(labels[depth])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from whenever import Instant
 
@@ -21,6 +21,9 @@ from tokgate.policy.networks import Network
 from tokgate.policy.prefixes import Held, IPNetwork, PrefixTable
 from tokgate.policy.schedule import Edge, PhaseChange, Schedule, Span, Weekly, add_duration, resolve
 from tokgate.policy.services import Match, Service, ServiceIndex
+
+if TYPE_CHECKING:
+    from tokgate.policy.resemblance import Resemblance
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while compiling."""
@@ -158,6 +161,7 @@ class Snapshot:
         self.services: Final = ServiceIndex(policy.services.values())
         self.tracks: Final = tuple(_tracks(policy, progress))
         self.banned_services: Final = frozenset(name for ban in policy.bans.values() for name in ban.services)
+        self.resemblance: Final = _resemblance(policy, self.banned_services)
         by_pair: dict[tuple[str, str], list[Track]] = {}
         for track in self.tracks:
             for service in track.ban.services:
@@ -173,6 +177,12 @@ class Snapshot:
     def tracks_for(self, service: str, network: str) -> tuple[Track, ...]:
         """The bans, by zone, that cover this service in this network, at any time."""
         return self._by_pair.get((service, network), ())
+
+    def services_banned_at(self, at: Instant) -> frozenset[str]:
+        """The services with a ban that is announced or in force, in whatever phase, and not over."""
+        over = (None, Phase.EXPIRED)
+        tracks = (track for track in self.tracks if track.schedule.standing(at).phase not in over)
+        return frozenset(service for track in tracks for service in track.ban.services)
 
     def course(self, membership: Membership, match: Match, signal: Signal) -> Course:
         """The course of decisions for a kind of query."""
@@ -191,6 +201,15 @@ def compile_policy(policy: Policy, progress: Progress | None = None) -> Snapshot
     """Compile a valid policy: seconds for 10,000 networks, 1,000 bans, 100,000 names and 100,000 devices."""
     with collector.paused():
         return Snapshot(policy, progress)
+
+
+def _resemblance(policy: Policy, banned: frozenset[str]) -> "Resemblance | None":
+    """What names are compared with, where the policy wants to hear of them."""
+    if not policy.settings.log.near_misses:
+        return None
+    from tokgate.policy.resemblance import Resemblance  # its library takes a while to import
+
+    return Resemblance(service for name, service in policy.services.items() if name in banned)
 
 
 def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from whenever import Instant
 
@@ -60,8 +60,12 @@ def state_of(
 
 def restart_needed(running: LogSettings, wanted: LogSettings) -> tuple[str, ...]:
     """The keys that a policy in force says otherwise than the log is kept: it is opened once, at the start."""
-    keys = (each.name for each in fields(LogSettings) if each.compare)
+    keys = (each.name for each in fields(LogSettings) if each.compare and each.name not in _AT_ONCE)
     return tuple(f"settings.log.{key}" for key in keys if getattr(running, key) != getattr(wanted, key))
+
+
+_AT_ONCE: Final = ("near_misses",)
+"""Settings of the log that are in force with the policy."""
 
 
 def _trouble(report: dict[str, Any]) -> bool:
