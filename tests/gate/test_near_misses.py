@@ -41,7 +41,6 @@ def enforcer(sink: Sink, clock: Clock, log: LogSettings = ON, **ban: Any) -> Enf
     """With a ban of clips, that wants to hear of near misses."""
     snapshot = builders.snapshot(builders.ban(**ban), services=(CLIPS,), log=log)
     made = Enforcer(Holder(snapshot), sink, Observer(hostname="gw.example.org", version="0"), now=lambda: clock.now)
-    made.settle()
     return made
 
 

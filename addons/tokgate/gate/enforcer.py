@@ -107,8 +107,8 @@ class Enforcer:
         suffix_list()  # not at the first record
         self.near: NearMisses | None = None
         """Collects names that resemble a banned service, where the policy wants to hear of them."""
-        self._near_for: Snapshot | None = None
         self._near_since = now()
+        self._look_for_near_misses(source.snapshot)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -255,18 +255,21 @@ class Enforcer:
         now, snapshot = self.now(), self._source.snapshot
         if snapshot is not self._near_for:
             self._tell_near_misses(now)
-            self._near_for = snapshot
-            self.near = None if snapshot.resemblance is None else NearMisses(snapshot.resemblance)
+            self._look_for_near_misses(snapshot)
         elif self.near is not None:
             self.near.look()
             if now.timestamp() // _HOUR != self._near_since.timestamp() // _HOUR:
                 self._tell_near_misses(now)
 
+    def _look_for_near_misses(self, snapshot: Snapshot) -> None:
+        self._near_for = snapshot
+        self.near = None if snapshot.resemblance is None else NearMisses(snapshot.resemblance)
+
     def _tell_near_misses(self, now: Instant) -> None:
         """Write what was met, of services whose bans aren't over."""
         near, snapshot, since = self.near, self._near_for, self._near_since
         self._near_since = now
-        if near is None or snapshot is None:
+        if near is None:
             return
         found, more = near.take()
         banned = snapshot.services_banned_at(now)

@@ -1,0 +1,103 @@
+"""Coverage and metrics tell what real clients did, whatever carries their traffic; near misses name nobody."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from lab_clients import UNRECOGNIZED_NAME, python
+from lab_gateway import Gateway, office_policy
+from lab_netns import Lab, Namespace, wait_until
+from lab_origin import ALLOWED, BANNED, Origin
+from prometheus_client.parser import text_string_to_metric_families
+
+METRICS = "127.0.0.1:9300"
+
+
+def scraped(gateway: Gateway) -> dict[tuple[str, ...], float]:
+    """Decisions by network, visibility and verdict, as Prometheus gets them."""
+    text = gateway.namespace.run("curl", "--silent", "--fail", f"http://{METRICS}/metrics").stdout
+    return {
+        tuple(sample.labels[label] for label in ("network", "visibility", "verdict")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "tokgate_decisions_total"
+    }
+
+
+def nameless(namespace: Namespace, address: str) -> None:
+    """A TLS connection that names no host."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with namespace.connect(address, 443, 20) as plain, context.wrap_socket(plain) as secure:
+        secure.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert secure.recv(1)
+
+
+def test_coverage_and_metrics(
+    lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """Every connection once: by name, without one, refused, by another network; the scrape and the log agree."""
+    with gateway_factory(tmp_path, policy=office_policy(), options=["--metrics", METRICS]) as gateway:
+        wait_until("health is green", lambda: _healthy(gateway))
+        for _ in range(3):
+            assert not python(lab.client, ALLOWED, 4, False, origin.authority).error
+        assert not python(lab.client, ALLOWED, 6, False, origin.authority).error
+        for _ in range(2):
+            assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
+        assert not python(lab.guest, BANNED, 4, False, origin.authority).error
+        nameless(lab.client, Lab.ALLOWED[4])
+        expected = {
+            ("office", "sni", "allow"): 4,
+            ("office", "sni", "block"): 2,
+            ("office", "none", "allow"): 1,
+            ("visitors", "sni", "allow"): 1,
+        }
+        wait_until("the scrape tells all", lambda: scraped(gateway) == expected)
+    told: Counter[tuple[str, str]] = Counter()
+    for record in gateway.records():
+        for network, seen in record.get("tokgate", {}).get("coverage", {}).items():
+            for visibility, number in seen.items():
+                told[network, visibility] += number
+    assert told == {("office", "sni"): 6, ("office", "none"): 1, ("visitors", "sni"): 1}
+
+
+def _healthy(gateway: Gateway) -> bool:
+    asked = gateway.namespace.run("curl", "--silent", f"http://{METRICS}/healthz", check=False)
+    return asked.returncode == 0 and bool(json.loads(asked.stdout)["ok"])
+
+
+def greet(namespace: Namespace, name: str) -> None:
+    """Say a name to the allowed server, and let go."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        namespace.connect(Lab.ALLOWED[4], 443, 20) as plain,
+        context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False) as secure,
+    ):
+        try:
+            secure.do_handshake()
+        except (ssl.SSLError, socket.error):  # noqa: UP024 - whatever the server thinks of the name
+            return
+
+
+def test_near_misses(lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path) -> None:
+    """Names that resemble are offered at the end, cut down and without clients; nothing else that passed is named."""
+    policy = office_policy() | {"settings": {"log": {"near_misses": True}}}
+    with gateway_factory(tmp_path, policy=policy) as gateway:
+        wait_until("the ban refuses", lambda: python(lab.client, BANNED, 4, False, origin.authority).error)
+        for name in ("www.user7.mytiktok-shop.com", "tiktok.co.uk", "api.mytiktok-shop.com", "www.innocent.org"):
+            greet(lab.client, name)
+    (record,) = [each for each in gateway.records() if each["event"]["action"] == "near-misses"]
+    assert [(each["name"], each["count"]) for each in record["tokgate"]["near_misses"]["names"]] == [
+        ("mytiktok-shop.com", 2),
+        ("tiktok.co.uk", 1),
+    ]
+    text = gateway.log.read_text()
+    assert "innocent" not in text
+    assert "user7" not in text
+    assert Lab.ALLOWED[4] not in text
