@@ -40,8 +40,7 @@ def sink(valid_record: Callable[[Any], Any]) -> Sink:
 def enforcer(sink: Sink, clock: Clock, log: LogSettings = ON, **ban: Any) -> Enforcer:
     """With a ban of clips, that wants to hear of near misses."""
     snapshot = builders.snapshot(builders.ban(**ban), services=(CLIPS,), log=log)
-    made = Enforcer(Holder(snapshot), sink, Observer(hostname="gw.example.org", version="0"), now=lambda: clock.now)
-    return made
+    return Enforcer(Holder(snapshot), sink, Observer(hostname="gw.example.org", version="0"), now=lambda: clock.now)
 
 
 def ask(enforcer: Enforcer, name: str, client: str = CLIENT, signal: Signal = Signal.SNI) -> None:
