@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from whenever import Instant
 
-from tokgate.blocklog.reader import Filter
 from tokgate.blocklog.place import DEFAULT_LOG
+from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
 from tokgate.cli.log_query import AddSource, WantedOf
 from tokgate.cli.log_review import files_of, review_of, tell_of
