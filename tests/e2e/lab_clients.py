@@ -182,10 +182,11 @@ _FLAGS = (
 
 
 @contextlib.contextmanager
-def browser(namespace: Namespace, *authorities: Path) -> Iterator[Browse]:
-    """A Chromium profile that trusts these authorities: call it with a URL, a family and more flags to see a page."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        store = Path(home) / ".pki/nssdb"
+def profile(*authorities: Path) -> Iterator[Path]:
+    """A home folder for Chromium, in which these authorities are trusted."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        store = home / ".pki/nssdb"
         store.mkdir(parents=True)
         run("certutil", "-N", "-d", f"sql:{store}", "--empty-password")
         for number, authority in enumerate(authorities):
@@ -193,16 +194,23 @@ def browser(namespace: Namespace, *authorities: Path) -> Iterator[Browse]:
                 *("certutil", "-A", "-d", f"sql:{store}", "-n", f"authority {number}"),
                 *("-t", "C,,", "-i", authority),
             )
+        yield home
+
+
+@contextlib.contextmanager
+def browser(namespace: Namespace, *authorities: Path) -> Iterator[Browse]:
+    """A Chromium profile that trusts these authorities: call it with a URL, a family and more flags to see a page."""
+    with profile(*authorities) as home:
 
         def browse(url: str, family: int = 4, *flags: str) -> Page:
             name = urlsplit(url).hostname or ""
             address = ADDRESSES[name][family]
-            log = Path(home) / "net.json"
+            log = home / "net.json"
             done = namespace.run(
                 *("chromium", *_FLAGS, *flags, f"--user-data-dir={home}/profile", f"--log-net-log={log}"),
                 f"--host-resolver-rules=MAP {name} {f'[{address}]' if family == 6 else address}, MAP * ~NOTFOUND",
                 *("--timeout=15000", "--dump-dom", url),
-                env={"HOME": home, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
+                env={"HOME": str(home), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
                 check=False,
             )
             return _read_page(url, done.stdout, log)

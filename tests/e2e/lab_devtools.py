@@ -7,16 +7,20 @@ import contextlib
 import json
 import os
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from lab_clients import profile
+from lab_netns import Namespace
+from lab_origin import fingerprint
 
 _FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars"),
-    *("--disable-features=OptimizationHints,MediaRouter", "--remote-debugging-pipe", "about:blank"),
+    "--disable-features=HttpsUpgrades,HttpsFirstBalancedMode,OptimizationHints,MediaRouter",
+    *("--remote-debugging-pipe", "about:blank"),
 )
 _DEADLINE = 30.0
 
@@ -80,15 +84,58 @@ class Tab:
 
     def follow(self, selector: str) -> None:
         """Click a link or a button, and wait for the page that it leads to."""
-        before = self.run("performance.timeOrigin")
         click = "dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))"
-        self.run(f"document.querySelector({json.dumps(selector)}).{click}")
+        with self.leaving():
+            self.run(f"document.querySelector({json.dumps(selector)}).{click}")
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press a key and let it go; `text` is what it types."""
+        for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, text=text, windowsVirtualKeyCode=code)
+
+    def click(self, selector: str) -> None:
+        """Press the mouse on the middle of what can be seen of an element, and wait for the page that it leads to."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{found}.scrollIntoView()")
+        x, y = self.run(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({found}.getBoundingClientRect())")
+        with self.leaving():
+            for kind in ("mousePressed", "mouseReleased"):
+                self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    @contextlib.contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Do what leads to another page, and wait for that."""
+        before = self.run("performance.timeOrigin")
+        yield
         self.wait(f"performance.timeOrigin !== {before} && document.readyState === 'complete'")
 
-    def press(self, key: str, code: int) -> None:
-        """Press a key and let it go."""
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+    def send_form(self, url: str, **fields: str) -> None:
+        """Have the page that is shown send a form elsewhere, as a hostile one would."""
+        script = """((url, fields) => {
+          const form = Object.assign(document.createElement('form'), {method: 'post', action: url});
+          for (const [name, value] of Object.entries(fields))
+            form.append(Object.assign(document.createElement('input'), {name, value}));
+          document.body.append(form);
+          form.submit();
+        })"""
+        with self.leaving():
+            self.run(f"{script}({json.dumps(url)}, {json.dumps(fields)})")
+
+    @property
+    def status(self) -> int:
+        """The status that the page came with."""
+        documents = [
+            event["params"]["response"]
+            for event in self.events
+            if event.get("method") == "Network.responseReceived" and event["params"]["type"] == "Document"
+        ]
+        return int(documents[-1]["status"])
+
+    @property
+    def certificate(self) -> str:
+        """The fingerprint of the certificate that the page's origin showed."""
+        chain = self.call("Network.getCertificate", origin=self.run("location.origin"))["tableNames"]
+        return fingerprint(base64.b64decode(chain[0]))
 
     def size(self, width: int, height: int, *, dark: bool = False, mobile: bool = False) -> None:
         """The window, and what its user prefers."""
@@ -134,17 +181,18 @@ class Tab:
 
 
 @contextlib.contextmanager
-def tab(*flags: str) -> Iterator[Tab]:
-    """A tab of a Chromium with a fresh profile, which ends with the block."""
+def tab(*flags: str, namespace: Namespace | None = None, authorities: Sequence[Path] = ()) -> Iterator[Tab]:
+    """A tab of a Chromium with a fresh profile that trusts these authorities, which ends with the block."""
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+    with profile(*authorities) as home:
+        command = ["bash", "-c", f'exec chromium "$@" 3<&{theirs_in} 4>&{theirs_out}', "chromium", *_FLAGS, *flags,
+                   f"--user-data-dir={home}/profile"]  # fmt: skip
         running = subprocess.Popen(
-            ["bash", "-c", f'exec chromium "$@" 3<&{theirs_in} 4>&{theirs_out}', "chromium", *_FLAGS, *flags,
-             f"--user-data-dir={home}/profile"],
+            command if namespace is None else namespace.command(*command),
             pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={"HOME": home, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+            env={"HOME": str(home), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
         )  # fmt: skip
         os.close(theirs_in)
         os.close(theirs_out)

@@ -124,61 +124,66 @@ async def test_continuing_ends(lab: Lab, clock: Clock) -> None:
 
 
 async def test_http2_is_told_to_leave(lab: Lab, clock: Clock) -> None:
-    """Over HTTP/2 a GOAWAY comes with the redirection."""
+    """Over HTTP/2 a GOAWAY that ends no stream comes with the redirection: browsers begin no new stream then."""
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", 1), now=clock)
     async with client(proxy.port) as guest:
         await guest.tls(await trusting(lab, proxy, "h2"), BANNED)
         http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         http.initiate_connection()
         navigates = [(name.lower().replace("_", "-"), value) for name, value in NAVIGATES.items()]
-        page, _ = await _http2(guest, http, 1, ("GET", "/"), navigates)
-        body = urlencode(button(page)).encode()
-        fields = [("content-length", str(len(body))), ("origin", f"https://{BANNED}")]
-        onward, seen = await _http2(guest, http, 3, ("POST", PATH), fields, body)
-        assert onward.status == 303
-        while not (ends := [event for event in seen if isinstance(event, h2.events.ConnectionTerminated)]):
-            seen += http.receive_data(await guest.reader.read(65536))
-
-    assert (ends[0].error_code, ends[0].last_stream_id) == (0, 2**31 - 1)
-
-
-async def _http2(
-    guest: Client,
-    http: h2.connection.H2Connection,
-    stream: int,
-    line: tuple[str, str],
-    fields: list[tuple[str, str]],
-    body: bytes = b"",
-) -> tuple[Reply, list[h2.events.Event]]:
-    """A request over HTTP/2, and all that came until its answer was whole."""
-    head = [(":method", line[0]), (":path", line[1]), (":scheme", "https"), (":authority", BANNED), *fields]
-    http.send_headers(stream, head, end_stream=not body)
-    if body:
-        http.send_data(stream, body, end_stream=True)
-    seen: list[h2.events.Event] = []
-    while not any(isinstance(event, h2.events.StreamEnded) for event in seen):
+        http.send_headers(1, _head("GET", "/", navigates), end_stream=True)
         await guest.send(http.data_to_send())
-        data = await guest.reader.read(65536)
-        assert data, "the connection ended"
-        seen += http.receive_data(data)
-    headers = next(dict(event.headers) for event in seen if isinstance(event, h2.events.ResponseReceived))
-    text = b"".join(event.data for event in seen if isinstance(event, h2.events.DataReceived))
-    return Reply(int(headers[":status"]), headers, text), seen
+        seen: list[h2.events.Event] = []
+        while not any(isinstance(event, h2.events.StreamEnded) for event in seen):
+            seen += http.receive_data(await guest.reader.read(65536))
+        page = b"".join(event.data or b"" for event in seen if isinstance(event, h2.events.DataReceived))
+        body = urlencode(button(Reply(403, {}, page))).encode()
+        fields = [("content-length", str(len(body))), ("origin", f"https://{BANNED}")]
+        http.send_headers(3, _head("POST", PATH, fields))
+        http.send_data(3, body, end_stream=True)
+        await guest.send(http.data_to_send())
+        frames = await _frames(guest, 3)
+
+    assert frames[_GOAWAY] == bytes.fromhex("7fffffff 00000000")
+    assert dict(http.decoder.decode(frames[_HEADERS]))[":status"] == "303"
+
+
+_HEADERS, _GOAWAY = 1, 7
+
+
+def _head(method: str, path: str, fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(":method", method), (":path", path), (":scheme", "https"), (":authority", BANNED), *fields]
+
+
+async def _frames(guest: Client, stream: int) -> dict[int, bytes]:
+    """The payload of the last frame of each type, until the stream has ended. `h2` reads none after a GOAWAY."""
+    frames: dict[int, bytes] = {}
+    while True:
+        head = await guest.exactly(9)
+        frames[head[3]] = await guest.exactly(int.from_bytes(head[:3]))
+        if int.from_bytes(head[5:]) == stream and head[3] in (0, _HEADERS) and head[4] & 1:
+            return frames
 
 
 async def test_requests_on_an_open_connection_after_continuing(lab: Lab, clock: Clock) -> None:
-    """A second connection that was opened before passes its next request, and asks the client to leave."""
+    """On a connection that was opened before, parts of pages pass, and a page is to be asked for anew."""
     origin = await lab.web_origin()
     proxy = await lab.proxy(warning(), destination=("127.0.0.1", origin.port), now=clock)
-    async with client(proxy.port) as first, client(proxy.port) as second:
-        for guest in (first, second):
+    async with client(proxy.port) as first, client(proxy.port) as second, client(proxy.port) as third:
+        for guest in (first, second, third):
             await guest.tls(await trusting(lab, proxy), BANNED)
         left = await second.get(BANNED, "/b", **NAVIGATES)
         await press(first, button(await first.get(BANNED, "/a", **NAVIGATES)))
         again = await press(second, button(left))
         assert (again.status, again.headers["location"]) == (303, f"https://{BANNED}/b")
+        part = await third.get(BANNED, "/part", User_Agent="okhttp/4")
+        assert (part.status, part.body) == (200, b"origin")
+        anew = await third.get(BANNED, "/c?d", **NAVIGATES)
+        assert (anew.status, anew.headers["location"]) == (307, f"https://{BANNED}/c?d")
+        assert anew.headers["connection"] == "close"
 
     assert lab.records.actions.count("warning-continued") == 1
+    assert lab.records.all[-1]["tokgate"]["passed"] == "continued"
 
     async with client(proxy.port) as guest:  # the very next connection isn't opened any more
         await guest.tls(await trusting(lab, proxy), BANNED)

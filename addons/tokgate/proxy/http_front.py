@@ -64,9 +64,9 @@ class HttpFront(layer.Layer):
             yield commands.CloseConnection(event.connection)
 
     def _ask_to_leave(self) -> layer.CommandGenerator[None]:
-        """Once nothing is under way: some clients take the frame for the end of everything."""
+        """A browser finishes what it has begun, and goes on with other connections."""
         talker = self._http.connections.get(self.context.client) if self._http is not None else None
-        if not self._asked_to_leave and isinstance(talker, Http2Server) and not talker.h2_conn.open_inbound_streams:
+        if not self._asked_to_leave and isinstance(talker, Http2Server):
             self._asked_to_leave = True
             yield commands.SendData(self.context.client, _GOAWAY)
 

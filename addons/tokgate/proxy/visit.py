@@ -60,7 +60,7 @@ class Visit:
     asked: bool = False
     """Whether a request has come."""
     leaving: bool = False
-    """The client is asked to go on with new connections: they won't be opened."""
+    """The client, a browser, is asked to go on with new connections: they won't be opened."""
     ends: "CutFlows" = field(default_factory=lambda: CutFlows())
     explicit: bool = False
     """The client knows that it speaks to a proxy, so that it can be asked who it is."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.http import HTTPFlow, Request, Response
 
 from tokgate.blocklog.observation import Passed, Stage, Visibility
 from tokgate.gate.enforcer import Enforcer, Ruling
@@ -33,25 +33,29 @@ class Warnings:
     def passed(self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit, ruling: Ruling) -> Passed | None:
         """Why a request passes; None if it is to be answered here: with the page, or because the button was pressed."""
         self._reluctance.spoke(visit)
-        if presses_button(flow.request):
+        request = flow.request
+        if presses_button(request):
             return None
-        if enforcer.warned.passed(visit.client.ip, _ban(ruling), ruling.at) is not None:
-            visit.leaving = visit.opened
-            return Passed.CONTINUED
-        if is_navigation(flow.request):
+        if _has_continued(enforcer, visit, ruling):
+            visit.leaving = visit.opened and from_a_browser(request)
+            return None if _may_come_again(visit, request) else Passed.CONTINUED
+        if is_navigation(request):
             return None
-        if visit.software is not None and not from_a_browser(flow.request):
-            visit.leaving = True
+        if visit.software is not None and not from_a_browser(request):
+            visit.leaving = not request.is_http2  # some programs take GOAWAY for the end of all they have begun
             self._give_up(enforcer, visit)
             return Passed.NO_PAGE
         return Passed.NO_NAVIGATION
 
     def answer(self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit, names: Names, ruling: Ruling) -> Response | None:
         """The page; None where the form of the button has to be awaited, for `pressed`."""
-        if presses_button(flow.request) and requests.answerable(flow.request):
+        request = flow.request
+        if presses_button(request) and requests.answerable(request):
             flow.metadata[_PRESSED] = (names, ruling)
             return None
-        return self._page(enforcer, flow, visit, names, ruling, target_of(flow.request))
+        if _has_continued(enforcer, visit, ruling) and _may_come_again(visit, request):
+            return _redirection(307, flow, request.path)
+        return self._page(enforcer, flow, visit, names, ruling, target_of(request))
 
     def pressed(self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit) -> Response | None:
         """The answer to a button whose form has come whole; None to everything else."""
@@ -64,11 +68,10 @@ class Warnings:
         genuine = button.made(form.token, enforcer.warned.token_key, ruling.at)
         if not genuine or not from_the_same_origin(request, authority):
             return self._page(enforcer, flow, visit, names, ruling, form.target)
-        if enforcer.warned.passed(visit.client.ip, _ban(ruling), ruling.at) is None:
+        if not _has_continued(enforcer, visit, ruling):
             self._continue(enforcer, flow, visit, names, ruling)
         visit.leaving = True
-        location = f"{request.scheme}://{authority}{form.target}"
-        return Response.make(303, b"", {"Location": location, "Cache-Control": "no-store"})
+        return _redirection(303, flow, form.target)
 
     def rejected(self, enforcer: Enforcer, visit: Visit, error: str | None) -> None:
         """The handshake of a connection that was opened failed."""
@@ -118,6 +121,23 @@ class Warnings:
 
 def _ban(ruling: Ruling) -> str:
     return ruling.decision.ban or ""
+
+
+def _has_continued(enforcer: Enforcer, visit: Visit, ruling: Ruling) -> bool:
+    return enforcer.warned.passed(visit.client.ip, _ban(ruling), ruling.at) is not None
+
+
+def _may_come_again(visit: Visit, request: Request) -> bool:
+    """Whether a page is asked for on a connection that was opened before its client continued, and kept in reserve.
+
+    Browsers keep some. Sent to the same address again, they come by a new connection, which is not opened.
+    """
+    return visit.opened and is_navigation(request) and target_of(request) == request.path
+
+
+def _redirection(status: int, flow: HTTPFlow, target: str) -> Response:
+    location = f"{flow.request.scheme}://{_authority(flow)}{target}"
+    return Response.make(status, b"", {"Location": location, "Cache-Control": "no-store"})
 
 
 def _authority(flow: HTTPFlow) -> str:

@@ -1,0 +1,304 @@
+"""A ban that warns with a page: real browsers are warned, click, and then see the origin's own certificate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_clients import browser, curl
+from lab_devtools import Tab, tab
+from lab_gateway import Gateway, Record, office_policy
+from lab_netns import Lab, wait_until
+from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
+
+URL = f"https://{BANNED}/@someone?lang=en"
+PATH = "/.tokgate/continue"
+NAVIGATES = (
+    *("-A", "Mozilla/5.0 (X11; Linux x86_64)", "-H", "Accept: text/html"),
+    *("-H", "Sec-Fetch-Mode: navigate", "-H", "Sec-Fetch-Dest: document"),
+)
+TITLES = {
+    "en": "Before you continue to TikTok",
+    "fr": "Avant de continuer vers TikTok",
+    "nl": "Voordat u doorgaat naar TikTok",
+    "de": "Bevor Sie TikTok öffnen",
+}
+
+
+def warning_policy(**ban: Any) -> dict[str, Any]:
+    """The office's ban, which warns with a page."""
+    description = "From 2027 on TikTok will be blocked. Please move what you need to another service until then."
+    said = {"action": "warn", "response": "page", "continue_for": "PT1H", "description": description}
+    return office_policy(**(said | ban))
+
+
+@pytest.fixture(scope="module")
+def both(constrained_authority: Path, origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's authority and the origin's: what a device at work trusts."""
+    bundle = tmp_path_factory.mktemp("trust") / "both.pem"
+    bundle.write_bytes((constrained_authority / "root.pem").read_bytes() + origin.authority.read_bytes())
+    return bundle
+
+
+@pytest.fixture
+def warning_gateway(
+    gateway_factory: Callable[..., Gateway], constrained_authority: Path, tmp_path: Path
+) -> Callable[..., Gateway]:
+    """Gateways that warn, where nobody has continued yet."""
+
+    def make(**ban: Any) -> Gateway:
+        options = ["--confdir", constrained_authority]
+        return gateway_factory(tmp_path, policy=warning_policy(**ban), options=options)
+
+    return make
+
+
+def fetch(lab: Lab, both: Path, *options: str, url: str = URL, family: int = 4) -> tuple[str, str, str]:
+    """Head, body and certificate of an answer, by curl."""
+    done = lab.client.run(
+        *("curl", "-sS", "--max-time", "20", "--cacert", str(both), "--include", *options),
+        *("--resolve", f"{BANNED}:443:{ADDRESSES[BANNED][family]}", "--resolve", f"{BANNED}:80:{ADDRESSES[BANNED][4]}"),
+        *("--write-out", "\n-- certificates --\n%{certs}", url),
+    )
+    head, _, rest = done.stdout.partition("\r\n\r\n")
+    body, _, chain = rest.partition("\n-- certificates --\n")
+    return head, body, fingerprint(chain.encode()) if chain.strip() else ""
+
+
+def press(lab: Lab, both: Path, page: str, *options: str, url: str = f"https://{BANNED}{PATH}") -> tuple[str, str, str]:
+    """Send the page's form, by curl."""
+    fields = re.findall(r'name="(token|target)" value="([^"]*)"', page)
+    sent = [word for name, value in fields for word in ("--data-urlencode", f"{name}={unescape(value)}")]
+    return fetch(lab, both, *sent, *options, url=url)
+
+
+def warned(passed: str) -> Callable[[Record], bool]:
+    """Matches a connection that passed for this reason."""
+    return lambda record: record["event"]["action"] == "connection-warned" and record["tokgate"].get("passed") == passed
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
+def test_curl(lab: Lab, origin: Origin, both: Path, warning_gateway: Callable[..., Gateway], protocol: str) -> None:
+    """403 by tokgate's certificate, a form that leads on, and then the origin's certificate; all of it in the log."""
+    with warning_gateway() as gateway:
+        with origin.watch() as seen:
+            head, page, certificate = fetch(lab, both, protocol, *NAVIGATES)
+        assert head.split()[1] == "403"
+        assert "no-store" in head
+        assert TITLES["en"] in page
+        assert certificate != origin.fingerprints[BANNED]
+        assert to_banned(seen) == 0
+        forged = press(lab, both, page, protocol, "-H", "Origin: https://evil.example")
+        assert forged[0].split()[1] == "403"
+        head, _, _ = press(lab, both, page, protocol, "-H", f"Origin: https://{BANNED}")
+        assert head.split()[1] == "303"
+        assert f"location: {URL}" in head.lower().replace("@someone", "@someone")
+        head, body, certificate = fetch(lab, both, protocol, *NAVIGATES)
+        assert certificate == origin.fingerprints[BANNED]
+        assert "origin of" in body
+        passed = gateway.wait_for_record("it passes with a warning", warned("continued"))
+        assert passed["source"]["ip"] == Lab.CLIENT[4]
+        again = fetch(lab, both, protocol, *NAVIGATES, family=6)  # another address is another client
+        assert again[0].split()[1] == "403"
+    (continued,) = [r for r in gateway.records() if r["event"]["action"] == "warning-continued"]
+    assert continued["source"]["ip"] == Lab.CLIENT[4]
+    assert continued["tokgate"]["ban"] == "office-ban"
+    assert continued["tokgate"]["continued_until"] > continued["@timestamp"]
+    assert "continues to www.tiktok.com past the warning" in continued["message"]
+
+
+def test_curl_follows_the_form(lab: Lab, origin: Origin, both: Path, warning_gateway: Callable[..., Gateway]) -> None:
+    """A client that follows the redirection comes out at the origin by itself, by a new connection."""
+    with warning_gateway():
+        _, page, _ = fetch(lab, both, "--http2", *NAVIGATES)
+        _, body, _ = press(lab, both, page, "--http2", "--location", *NAVIGATES)
+
+    assert f"origin of {BANNED} over HTTP/2.0" in body
+
+
+@pytest.fixture
+def chromium(lab: Lab, origin: Origin, constrained_authority: Path) -> Callable[..., AbstractContextManager[Tab]]:
+    """Tabs of browsers that trust the page's authority and the origin's."""
+
+    def make(family: int = 4) -> AbstractContextManager[Tab]:
+        places = {name: f"[{a[6]}]" if family == 6 else a[4] for name, a in ADDRESSES.items()}
+        rules = ", ".join(f"MAP {name} {place}" for name, place in places.items())
+        return tab(
+            f"--host-resolver-rules={rules}, MAP * ~NOTFOUND",
+            namespace=lab.client,
+            authorities=(constrained_authority / "root.pem", origin.authority),
+        )
+
+    return make
+
+
+def test_chromium_continues(
+    origin: Origin,
+    warning_gateway: Callable[..., Gateway],
+    chromium: Callable[..., AbstractContextManager[Tab]],
+    artifacts: Path,
+    family: int,
+) -> None:
+    """A person reads the page in their language, clicks, and gets there by the origin's certificate."""
+    times = {"warn_from": "2023-03-10", "starts": "2099-01-01T00:00", "last_day": "2099-12-31"}
+    with warning_gateway(action="block", **times) as gateway, chromium(family) as page:
+        with origin.watch() as seen:
+            for language, title in TITLES.items():
+                page.call("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
+                for name, width, dark in (("phone", 360, False), ("desk", 900, False), ("dark", 600, True)):
+                    page.size(width, 900, mobile=name == "phone", dark=dark)
+                    page.open(URL)
+                    assert page.status == 403
+                    assert title in page.text
+                    assert page.run("document.documentElement.scrollWidth") <= width
+                    page.picture(artifacts / f"warning-{language}-{name}.png")
+        assert to_banned(seen) == 0  # neither the page nor anything that it would load, such as an icon
+        assert page.certificate != origin.fingerprints[BANNED]
+        page.click("button")
+        assert (page.status, page.run("location.href")) == (200, URL)
+        assert f"origin of {BANNED} over HTTP/2.0" in page.text
+        assert page.certificate == origin.fingerprints[BANNED]
+        gateway.wait_for_record("it is logged", lambda r: r["event"]["action"] == "warning-continued")
+        gateway.wait_for_record("what follows is, too", warned("continued"))
+        page.open(f"https://{ALLOWED}/")
+        assert page.certificate == origin.fingerprints[ALLOWED]
+
+
+def test_chromium_by_keyboard_and_plain_http(
+    warning_gateway: Callable[..., Gateway], chromium: Callable[..., AbstractContextManager[Tab]]
+) -> None:
+    """The button can be reached and pressed without a mouse; http:// is the same as https://."""
+    with warning_gateway() as gateway, chromium() as page:
+        page.open(f"http://{BANNED}/a?b=c")
+        assert page.status == 403
+        for _ in range(1 + int(page.run("document.querySelectorAll('a').length"))):
+            page.press("Tab", 9)
+        assert page.run("document.activeElement.tagName") == "BUTTON"
+        with page.leaving():
+            page.press("Enter", 13, "\r")
+        assert (page.status, page.run("location.href")) == (200, f"http://{BANNED}/a?b=c")
+        assert f"origin of {BANNED} over HTTP/1.1" in page.text
+    assert [r["event"]["action"] for r in gateway.records()].count("warning-continued") == 1
+
+
+def test_another_page_cannot_continue(
+    warning_gateway: Callable[..., Gateway], chromium: Callable[..., AbstractContextManager[Tab]]
+) -> None:
+    """A page of another site can't send the form for its reader."""
+    with warning_gateway() as gateway, chromium() as page:
+        page.open(f"https://{ALLOWED}/")
+        page.send_form(f"https://{BANNED}{PATH}", token="0-0", target="/")
+        assert (page.status, page.run("location.pathname")) == (403, PATH)
+        assert TITLES["en"] in page.text
+        assert "warning-continued" not in [r["event"]["action"] for r in gateway.records()]
+
+
+def test_untrusting_clients_pass_after_their_first_connection(
+    lab: Lab, origin: Origin, warning_gateway: Callable[..., Gateway]
+) -> None:
+    """Without the authority curl fails once; then its connections carry the origin's own certificate."""
+    with warning_gateway() as gateway:
+        first = curl(lab.client, BANNED, 4, True, origin.authority)
+        assert "certificate" in first.error
+        wait_until(
+            "it passes",
+            lambda: curl(lab.client, BANNED, 4, True, origin.authority).certificate == origin.fingerprints[BANNED],
+        )
+        gateway.wait_for_record("with a warning", warned("no-page"))
+        with browser(lab.client, origin.authority) as browse:  # other software: it is tried again, once
+            assert browse(f"https://{BANNED}/").error == "ERR_CERT_AUTHORITY_INVALID"
+
+
+def test_a_restart_remembers(lab: Lab, origin: Origin, both: Path, warning_gateway: Callable[..., Gateway]) -> None:
+    """Who has continued is not asked again by the next run, nor after a change of the policy."""
+    with warning_gateway():
+        _, page, _ = fetch(lab, both, *NAVIGATES)
+        press(lab, both, page)
+    with warning_gateway(title="The same under another title") as gateway:
+        assert fetch(lab, both, *NAVIGATES)[2] == origin.fingerprints[BANNED]
+        gateway.write_policy(warning_policy(title="Yet another"))
+        gateway.wait_for_record("it is read", lambda r: r["event"]["action"] == "policy-loaded")
+        assert fetch(lab, both, *NAVIGATES)[2] == origin.fingerprints[BANNED]
+        (kept,) = gateway.folder.glob("*.warned")
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert Lab.CLIENT[4] not in kept.read_text()
+
+
+def test_it_begins_to_block(lab: Lab, origin: Origin, both: Path, warning_gateway: Callable[..., Gateway]) -> None:
+    """Who has continued is refused like everyone else once the ban blocks; another name was never concerned."""
+    with warning_gateway() as gateway:
+        _, page, _ = fetch(lab, both, *NAVIGATES)
+        press(lab, both, page)
+        gateway.write_policy(warning_policy(action="block"))
+        gateway.wait_for_record("it is read", lambda r: r["event"]["action"] == "policy-loaded")
+        assert wait_until("it blocks", lambda: fetch(lab, both, *NAVIGATES)[0].split()[1] == "451")
+        assert curl(lab.client, ALLOWED, 4, True, origin.authority).certificate == origin.fingerprints[ALLOWED]
+
+
+def test_many_processes_agree(
+    lab: Lab,
+    origin: Origin,
+    both: Path,
+    constrained_authority: Path,
+    any_gateway: Callable[..., Gateway],
+    tmp_path: Path,
+) -> None:
+    """The page of one opener is answered to another, and every gate knows at once who has continued."""
+    options = ["--confdir", constrained_authority, "--workers", "3", "--openers", "2"]
+    with any_gateway(tmp_path, policy=warning_policy(), mode="gate", options=options) as gateway:
+        pages = [fetch(lab, both, *NAVIGATES)[1] for _ in range(6)]
+        assert press(lab, both, pages[0])[0].split()[1] == "303"
+        for _ in range(12):
+            assert fetch(lab, both, *NAVIGATES)[2] == origin.fingerprints[BANNED]
+        for page in pages[1:]:  # where none is opened any more, the origin gets what a page left open still sends
+            assert press(lab, both, page)[2] == origin.fingerprints[BANNED]
+        plain = f"http://{BANNED}/"
+        for _ in range(6):
+            assert "origin of" in fetch(lab, both, *NAVIGATES, url=plain)[1]
+    assert [r["event"]["action"] for r in gateway.records()].count("warning-continued") == 1
+
+
+EXPLICIT: dict[str, dict[str, Any]] = {
+    "mitmproxy": {"mode": "regular"},
+    "mitmdump": {"mode": "regular", "stock": True},
+    "gates": {"mode": "gate:explicit"},
+    "single": {"mode": "gate:explicit", "single": True},
+}
+
+
+@pytest.mark.parametrize("options", EXPLICIT.values(), ids=EXPLICIT)
+def test_explicit_clients(
+    lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Through a tunnel it is the same, also in stock mitmdump."""
+    lab.gateway.hosts({name: list(addresses.values()) for name, addresses in ADDRESSES.items()})
+    policy = warning_policy()
+    policy["networks"]["office"]["cidrs"].append("127.0.0.0/8")
+    with any_gateway(tmp_path, policy=policy, **options) as gateway:
+        authority = wait_until("there is a CA", lambda: next(gateway.home.rglob("mitmproxy-ca-cert.pem"), None), 20)
+        assert authority is not None
+        bundle = tmp_path / "both.pem"
+        bundle.write_bytes(authority.read_bytes() + origin.authority.read_bytes())
+
+        def through(*words: str) -> tuple[str, str, str]:
+            done = lab.gateway.run(
+                *("curl", "-sS", "--max-time", "20", "-x", "http://127.0.0.1:8080", "--cacert", str(bundle)),
+                *("--include", "--suppress-connect-headers", *words, "--write-out", "\n-- certificates --\n%{certs}"),
+            )
+            head, _, rest = done.stdout.partition("\r\n\r\n")
+            body, _, chain = rest.partition("\n-- certificates --\n")
+            return head, body, fingerprint(chain.encode())
+
+        head, page, certificate = through(*NAVIGATES, URL)
+        assert head.split()[1] == "403"
+        assert certificate != origin.fingerprints[BANNED]
+        fields = re.findall(r'name="(token|target)" value="([^"]*)"', page)
+        sent = [word for name, value in fields for word in ("--data-urlencode", f"{name}={unescape(value)}")]
+        assert through(*sent, f"https://{BANNED}{PATH}")[0].split()[1] == "303"
+        assert through(*NAVIGATES, URL)[2] == origin.fingerprints[BANNED]
+        gateway.wait_for_record("it passes with a warning", warned("continued"))
