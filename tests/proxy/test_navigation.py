@@ -4,6 +4,7 @@ import pytest
 from mitmproxy.http import Headers, Request
 from whenever import Instant
 
+from tokgate.gate.warned import Person
 from tokgate.proxy.continuing import PATH, Button, presses_button, read_form, target_of
 from tokgate.proxy.navigation import from_a_browser, from_the_same_origin, is_navigation
 
@@ -81,7 +82,7 @@ def test_same_origin(headers: dict[str, str], same: bool) -> None:
     assert from_the_same_origin(request("POST", PATH, **headers), "www.example.org") is same
 
 
-BUTTON = Button("192.0.2.7", "ban", "www.example.org", "/a?b=c")
+BUTTON = Button(Person("192.0.2.7"), "ban", "www.example.org", "/a?b=c")
 KEY = bytes(32)
 
 
@@ -98,11 +99,12 @@ def test_a_token_holds_for_its_hour() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        Button("192.0.2.8", "ban", "www.example.org", "/a?b=c"),
-        Button("192.0.2.7", "another", "www.example.org", "/a?b=c"),
-        Button("192.0.2.7", "ban", "evil.example", "/a?b=c"),
-        Button("192.0.2.7", "ban", "www.example.org", "/"),
-        Button("192.0.2.7", "ban\0www.example.org", "", "/a?b=c"),
+        Button(Person("192.0.2.8"), "ban", "www.example.org", "/a?b=c"),
+        Button(Person("192.0.2.7", "alice"), "ban", "www.example.org", "/a?b=c"),
+        Button(Person("192.0.2.7"), "another", "www.example.org", "/a?b=c"),
+        Button(Person("192.0.2.7"), "ban", "evil.example", "/a?b=c"),
+        Button(Person("192.0.2.7"), "ban", "www.example.org", "/"),
+        Button(Person("192.0.2.7"), "ban\0www.example.org", "", "/a?b=c"),
     ],
 )
 def test_a_token_is_for_one_client_ban_name_and_target(other: Button) -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from tokgate.blocklog.observation import Endpoint, Observation, Passed, Stage, TlsSeen, Transport, Visibility
 from tokgate.gate.enforcer import Enforcer, Ruling
 from tokgate.gate.nameless import refusal
+from tokgate.gate.warned import Person
 from tokgate.policy.bans import EchOuter, MissingSni
 from tokgate.policy.continuing import warns_with_a_page
 from tokgate.policy.decide import Judgement, Sighting
@@ -121,7 +122,8 @@ def _warned(enforcer: Enforcer, arrival: Arrival, hello: ClientHello, admission:
     decision = admission.ruling.decision
     if decision.ban is None or not warns_with_a_page(decision):
         return admission
-    passed = enforcer.warned.passed(arrival.client.ip, decision.ban, admission.ruling.at, hello)
+    who = Person.at(arrival.client.ip, arrival.identity)
+    passed = enforcer.warned.passed(who, decision.ban, admission.ruling.at, hello)
     return admission if passed is None else replace(admission, passage=Passage.PASS, passed=passed)
 
 

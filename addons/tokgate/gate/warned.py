@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from whenever import Instant, TimeDelta
 from tokgate.blocklog.observation import Passed
 from tokgate.blocklog.signing import replace_file
 from tokgate.policy.continuing import LONGEST
+from tokgate.policy.identity import Identity, folded
 from tokgate.policy.names import parse_address
 from tokgate.wire.client_hello import ClientHello
 
@@ -37,6 +39,25 @@ _PASSING: Final = frozenset({21, 41, 42, 44})
 """Extensions that come and go with the same software: padding, pre_shared_key, early_data, cookie."""
 
 
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who is warned: a client's address, and where several people share one the user who has proved who they are."""
+
+    client: str
+    user: str | None = None
+
+    @classmethod
+    def at(cls, client: str, identity: Identity | None) -> "Person":
+        """The person at a client, as far as is known."""
+        return cls(client, None if identity is None else identity.user)
+
+    @property
+    def text(self) -> str:
+        """The same for all spellings of an address and a name."""
+        address = parse_address(self.client)
+        return f"{self.client if address is None else address}\0{folded(self.user or '')}"
+
+
 class WarnedClients:
     """Asked for each connection and request under a ban that warns with a page, and for no other."""
 
@@ -53,18 +74,18 @@ class WarnedClients:
         self.token_key: Final = hmac.digest(secret, b"tokens", "sha256")
         """What the page's button is authenticated with, in all processes alike."""
 
-    def passed(self, client: str, ban: str, at: Instant, hello: ClientHello | None = None) -> Passed | None:
-        """Why a client passes a ban's warning without the page; None if the page is due, as far as is known."""
+    def passed(self, who: Person, ban: str, at: Instant, hello: ClientHello | None = None) -> Passed | None:
+        """Why somebody passes a ban's warning without the page; None if the page is due, as far as is known."""
         self.catch_up()
-        if self._holds(self._continued(client, ban), at):
+        if self._holds(self._continued(who, ban), at):
             return Passed.CONTINUED
-        if hello is not None and (hello.name is None or self._holds(self._pageless(client, software(hello)), at)):
+        if hello is not None and (hello.name is None or self._holds(self._pageless(who.client, software(hello)), at)):
             return Passed.NO_PAGE
         return None
 
-    def continues(self, client: str, ban: str, until: Instant) -> None:
-        """A client has continued past the warning of a ban. Raises OSError if the others can't be told."""
-        self._remember(self._continued(client, ban), until)
+    def continues(self, who: Person, ban: str, until: Instant) -> None:
+        """Somebody has continued past the warning of a ban. Raises OSError if the others can't be told."""
+        self._remember(self._continued(who, ban), until)
 
     def has_no_page(self, client: str, software: bytes, at: Instant) -> None:
         """A client can't be shown the page with this software. Raises OSError if the others can't be told."""
@@ -105,16 +126,15 @@ class WarnedClients:
         # An end that no ban can have set is damage, or the clock was set back by a month.
         return now < self._ends.get(digest, 0) <= now + LONGEST.total("seconds") + 3600
 
-    def _continued(self, client: str, ban: str) -> str:
-        return self._digest("continued", client, ban.encode())
+    def _continued(self, who: Person, ban: str) -> str:
+        return self._digest("continued", who, ban.encode())
 
     def _pageless(self, client: str, software: bytes) -> str:
         slot = hmac.digest(self._clients, software, "sha256")[0] % SLOTS
-        return self._digest("pageless", client, bytes((slot,)))
+        return self._digest("pageless", Person(client), bytes((slot,)))
 
-    def _digest(self, kind: str, client: str, what: bytes) -> str:
-        address = parse_address(client)
-        text = f"{kind}\0{client if address is None else address}\0".encode("utf-8", "backslashreplace") + what
+    def _digest(self, kind: str, who: Person, what: bytes) -> str:
+        text = f"{kind}\0{who.text}\0".encode("utf-8", "backslashreplace") + what
         return hmac.digest(self._clients, text, "sha256")[:16].hex()
 
 

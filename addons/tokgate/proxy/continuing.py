@@ -13,6 +13,8 @@ from urllib.parse import parse_qs
 from mitmproxy.http import Request
 from whenever import Instant, TimeDelta
 
+from tokgate.gate.warned import Person
+
 PATH: Final = "/.tokgate/continue"
 """Of every origin that a warning is shown for; taken out of its hands only while the warning is."""
 GOOD_FOR: Final = TimeDelta(hours=1)
@@ -24,9 +26,9 @@ _TARGET: Final = re.compile(r"/[!-~]*")
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """What a button is for: this client continues past this ban's warning to a URL of this authority."""
+    """What a button is for: this person continues past this ban's warning to a URL of this authority."""
 
-    client: str
+    who: Person
     ban: str
     authority: str
     target: str
@@ -45,7 +47,7 @@ class Button:
         return hmac.compare_digest(found[2], self._digest(key, int(found[1])))
 
     def _digest(self, key: bytes, end: int) -> str:
-        said = "\0".join((self.client, self.ban, self.authority.lower(), self.target, str(end)))
+        said = "\0".join((self.who.text, self.ban, self.authority.lower(), self.target, str(end)))
         return hmac.digest(key, said.encode("utf-8", "backslashreplace"), "sha256").hex()
 
 

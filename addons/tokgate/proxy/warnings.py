@@ -8,6 +8,7 @@ from mitmproxy.http import HTTPFlow, Request, Response
 
 from tokgate.blocklog.observation import Passed, Stage, Visibility
 from tokgate.gate.enforcer import Enforcer, Ruling
+from tokgate.gate.warned import Person
 from tokgate.policy.continuing import continued_until
 from tokgate.policy.decide import Sighting
 from tokgate.policy.snapshot import Track
@@ -64,7 +65,7 @@ class Warnings:
             return None
         request = flow.request
         form, authority = read_form(request.raw_content), _authority(flow)
-        button = Button(visit.client.ip, _ban(ruling), authority, form.target)
+        button = Button(_who(visit), _ban(ruling), authority, form.target)
         genuine = button.made(form.token, enforcer.warned.token_key, ruling.at)
         if not genuine or not from_the_same_origin(request, authority):
             return self._page(enforcer, flow, visit, names, ruling, form.target)
@@ -96,7 +97,7 @@ class Warnings:
     def _continue(self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit, names: Names, ruling: Ruling) -> None:
         until = continued_until(_track(ruling), ruling.at)
         try:
-            enforcer.warned.continues(visit.client.ip, _ban(ruling), until)
+            enforcer.warned.continues(_who(visit), _ban(ruling), until)
         except OSError as error:  # it holds in this process; the others will show the page again
             enforcer.failed("warned", error)
         seen = requests.observe(flow, visit, names, Stage.HTTP, 303)
@@ -106,7 +107,7 @@ class Warnings:
         self, enforcer: Enforcer, flow: HTTPFlow, visit: Visit, names: Names, ruling: Ruling, target: str
     ) -> Response:
         request = flow.request
-        button = Button(visit.client.ip, _ban(ruling), _authority(flow), target)
+        button = Button(_who(visit), _ban(ruling), _authority(flow), target)
         token = button.token(enforcer.warned.token_key, ruling.at)
         notice = replace(
             notice_of(ruling, asked=ruling.judgement.sighting.value, event="", implementer="", opened=visit.opened),
@@ -119,12 +120,16 @@ class Warnings:
         return Response.make(answer.status, answer.body, dict(answer.headers))
 
 
+def _who(visit: Visit) -> Person:
+    return Person.at(visit.client.ip, visit.identity)
+
+
 def _ban(ruling: Ruling) -> str:
     return ruling.decision.ban or ""
 
 
 def _has_continued(enforcer: Enforcer, visit: Visit, ruling: Ruling) -> bool:
-    return enforcer.warned.passed(visit.client.ip, _ban(ruling), ruling.at) is not None
+    return enforcer.warned.passed(_who(visit), _ban(ruling), ruling.at) is not None
 
 
 def _may_come_again(visit: Visit, request: Request) -> bool:
