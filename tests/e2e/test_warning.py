@@ -210,8 +210,17 @@ def test_untrusting_clients_pass_after_their_first_connection(
             lambda: curl(lab.client, BANNED, 4, True, origin.authority).certificate == origin.fingerprints[BANNED],
         )
         gateway.wait_for_record("with a warning", warned("no-page"))
-        with browser(lab.client, origin.authority) as browse:  # other software: it is tried again, once
-            assert browse(f"https://{BANNED}/").error == "ERR_CERT_AUTHORITY_INVALID"
+
+
+def test_untrusting_chromium_passes_after_its_first_connection(
+    lab: Lab, origin: Origin, warning_gateway: Callable[..., Gateway]
+) -> None:
+    """A browser without the authority shows a certificate error once; asked again, it shows the website."""
+    with warning_gateway() as gateway, browser(lab.client, origin.authority) as browse:
+        assert browse(f"https://{BANNED}/").error == "ERR_CERT_AUTHORITY_INVALID"
+        page = wait_until("it passes", lambda: (shown := browse(f"https://{BANNED}/")).text and shown)
+        assert f"origin of {BANNED}" in page.text
+        gateway.wait_for_record("with a warning", warned("no-page"))
 
 
 def test_a_restart_remembers(lab: Lab, origin: Origin, both: Path, warning_gateway: Callable[..., Gateway]) -> None:
