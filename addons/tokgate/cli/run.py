@@ -127,7 +127,8 @@ def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...], gate: tuple
 
 
 def _supervise(args: argparse.Namespace, places: tuple[Endpoint, ...]) -> int:
-    from tokgate.proxy.supervisor import SuperviseOptions, supervise
+    from tokgate.proxy.family import SuperviseOptions
+    from tokgate.proxy.supervisor import supervise
 
     options = SuperviseOptions(
         endpoints=places,
