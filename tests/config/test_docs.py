@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 from whenever import Instant
 
-from tokgate.config import models
+from tokgate.config import models, settings_models
 from tokgate.config.diagnostics import Code, Level, render
 from tokgate.config.loader import load
 from tokgate.config.policy_tests import run_tests
@@ -44,11 +44,11 @@ def rows(text: str) -> dict[str, list[str]]:
         ("Bans", models.BanModel),
         ("Bans", models.WindowModel),
         ("Exemptions", models.ExemptionModel),
-        ("Settings", models.SettingsModel),
-        ("Settings", models.OverridesModel),
-        ("Settings", models.NotifyModel),
-        ("Settings", models.ProxyAuthModel),
-        ("Settings", models.LdapModel),
+        ("Settings", settings_models.SettingsModel),
+        ("Settings", settings_models.OverridesModel),
+        ("Settings", settings_models.NotifyModel),
+        ("Settings", settings_models.ProxyAuthModel),
+        ("Settings", settings_models.LdapModel),
         ("Tests", models.TestModel),
     ],
 )
@@ -70,12 +70,12 @@ def test_no_other_keys() -> None:
         ("Exemptions", models.ExemptionModel),
         (
             "Settings",
-            models.SettingsModel,
-            models.OverridesModel,
-            models.NotifyModel,
-            models.LogModel,
-            models.ProxyAuthModel,
-            models.LdapModel,
+            settings_models.SettingsModel,
+            settings_models.OverridesModel,
+            settings_models.NotifyModel,
+            settings_models.LogModel,
+            settings_models.ProxyAuthModel,
+            settings_models.LdapModel,
         ),
         ("Tests", models.TestModel),
     ):

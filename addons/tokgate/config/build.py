@@ -7,9 +7,10 @@ from typing import Any
 
 from whenever import Time
 
-from tokgate.config.models import BanModel, ExemptionModel, NetworkModel, ProxyAuthModel, ServiceModel, WindowModel
+from tokgate.config.models import BanModel, ExemptionModel, NetworkModel, ServiceModel, WindowModel
 from tokgate.config.nodes import plain
 from tokgate.config.sections import Entry, Sections
+from tokgate.config.settings_models import ProxyAuthModel
 from tokgate.policy.bans import (
     Ban,
     Directory,

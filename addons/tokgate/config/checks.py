@@ -4,8 +4,9 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.models import CLIENTS_BY, NetworkModel, ProxyAuthModel, ServiceModel
+from tokgate.config.models import CLIENTS_BY, NetworkModel, ServiceModel
 from tokgate.config.sections import Entry, Sections
+from tokgate.config.settings_models import ProxyAuthModel
 from tokgate.config.source import Place, Report
 from tokgate.config.suggest import did_you_mean, listed
 from tokgate.policy.prefixes import IPNetwork

@@ -6,24 +6,21 @@ Scalars arrive as the text that was written; each key says what its text means.
 from itertools import combinations
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
 from whenever import Time, Weekday
 
 from tokgate.config import fields, patterns
 from tokgate.config.diagnostics import Code
+from tokgate.config.model_base import Model
+from tokgate.config.settings_models import SettingsModel
 from tokgate.config.values import (
     ActionChoice,
     Cidr,
     Client,
-    ClientsShownChoice,
     Closing,
     Continuing,
     Day,
-    DayCount,
     Days,
-    DirectoryUrl,
-    EchOuterChoice,
-    EncryptedDnsChoice,
     ExactPattern,
     Expiry,
     ExpiryChoice,
@@ -36,47 +33,29 @@ from tokgate.config.values import (
     Lasting,
     Line,
     Link,
-    MissingSniChoice,
     Names,
-    OnErrorChoice,
     Opening,
-    Outlet,
     OverridesChoice,
-    Program,
     RegexPattern,
     ResponseChoice,
     SuffixPattern,
     Text,
-    UnknownClientsChoice,
     Until,
     VerdictChoice,
     When,
-    WholePath,
     Zone,
     store_id,
 )
 from tokgate.policy.bans import (
     CONTINUE_FOR,
-    LONGEST_OVERRIDE,
-    REMINDERS,
     Action,
-    ClientsShown,
-    EchOuter,
-    EncryptedDns,
-    MissingSni,
-    OnError,
     OnExpiry,
     Overrides,
-    UnknownClients,
 )
 from tokgate.policy.decision import Response
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
-
-
-class NamesModel(_Model):
+class NamesModel(Model):
     """Name patterns. They match whole labels of a host name, never parts of a word."""
 
     suffix: list[SuffixPattern] = Field(
@@ -106,10 +85,10 @@ _STORE_IDS: Any = {
     )
     for name in patterns.STORE_NAMES
 }
-StoresModel: Any = create_model("StoresModel", __base__=_Model, __doc__="An app's identifiers, by store.", **_STORE_IDS)
+StoresModel: Any = create_model("StoresModel", __base__=Model, __doc__="An app's identifiers, by store.", **_STORE_IDS)
 
 
-class ServiceModel(_Model):
+class ServiceModel(Model):
     """A named set of name patterns, addresses and store listings."""
 
     title: Line | None = Field(default=None, description="What people call it. Default: the name.", examples=["TikTok"])
@@ -131,7 +110,7 @@ class ServiceModel(_Model):
     )
 
 
-class DevicesModel(_Model):
+class DevicesModel(Model):
     """Devices of an inventory, a CSV file."""
 
     file: InventoryFile = Field(
@@ -150,7 +129,7 @@ CLIENTS_BY: Final = ("cidrs", "users", "groups", "interfaces", "devices")
 """What a network can name its clients by."""
 
 
-class NetworkModel(_Model):
+class NetworkModel(Model):
     """A named set of clients with a time zone. A client is in it if any of its statements names the client."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [key]} for key in CLIENTS_BY]})
@@ -188,7 +167,7 @@ class NetworkModel(_Model):
     )
 
 
-class WindowModel(_Model):
+class WindowModel(Model):
     """When a ban applies within the week, in the zone of the network. What is left out is not limited."""
 
     days: Days = Field(
@@ -216,7 +195,7 @@ class WindowModel(_Model):
 _ENDS: Final = ("expires", "duration", "last_day")
 
 
-class BanModel(_Model):
+class BanModel(Model):
     """Services × networks × time × action, with its authority and legal basis.
 
     Dates and wall times are read in the zone of each network, unless they carry an offset.
@@ -310,7 +289,7 @@ class BanModel(_Model):
     )
 
 
-class ExemptionModel(_Model):
+class ExemptionModel(Model):
     """A reasoned hole in one ban for some clients. It always ends."""
 
     ban: Identifier = Field(description="Name of the ban.", examples=["tiktok-2023"])
@@ -329,174 +308,7 @@ class ExemptionModel(_Model):
     )
 
 
-class OverridesModel(_Model):
-    """What overrides may be."""
-
-    longest: Lasting = Field(
-        default_factory=lambda: LONGEST_OVERRIDE,
-        description="The longest override that may be made (ISO 8601). Default: `PT24H`.",
-        examples=["PT8H"],
-    )
-
-
-class NotifyModel(_Model):
-    """Who is told of bans that are about to end. Enforcement waits for neither."""
-
-    webhook: Link | None = Field(
-        default=None,
-        description="Where reminders are posted as JSON.",
-        examples=["https://chat.example.org/hooks/tokgate"],
-    )
-    command: Program = Field(
-        default=[],
-        description="A program that gets each reminder as JSON on its standard input: its path and arguments. It runs "
-        "as the user that tokgate runs as.",
-        examples=[["/usr/local/bin/mail-reminder", "servicedesk@example.org"]],
-    )
-
-
-class LogModel(_Model):
-    """How the block log is kept. Read when tokgate starts."""
-
-    clients: ClientsShownChoice = Field(
-        default=ClientsShown.PLAIN,
-        description="How clients are named: by address, by a keyed pseudonym, or by the network around them.",
-    )
-    pseudonym_days: DayCount = Field(
-        default=30, description="How many days a pseudonym stays the same. Default: `30`.", examples=[7]
-    )
-    retention_days: DayCount | None = Field(
-        default=None, description="After how many days rotated files are deleted. Default: never.", examples=[180]
-    )
-    checkpoint_to: list[Outlet] = Field(
-        default=[],
-        description="Where signed checkpoints are sent besides the log, so that a tail that was cut off shows: "
-        "`journald`, `syslog` (this machine's), `syslog://host:port` (UDP).",
-        examples=[["journald", "syslog://loghost.example.org:514"]],
-    )
-    key: WholePath | None = Field(
-        default=None,
-        description="The private key that signs the checkpoints; made if it isn't there. Default: beside the log.",
-        examples=["/etc/tokgate/log.key"],
-    )
-    forward_security: Flag = Field(
-        default=False,
-        description="Each key signs one checkpoint, and is then overwritten by the next: a key that is stolen can't "
-        "sign what came before.",
-    )
-    near_misses: Flag = Field(
-        default=False,
-        description="`true`: names that resemble a banned service and match none of its rules are written to the log "
-        "by the hour, without clients, as candidates for its file. They name allowed traffic: see docs/privacy.md.",
-    )
-
-
-class LdapModel(_Model):
-    """An LDAP directory that knows users and their groups. Reached by TLS, with the server's name checked."""
-
-    url: DirectoryUrl = Field(
-        description="Where it is. `ldap://` is changed to TLS (StartTLS) before anything is said, but on loopback.",
-        examples=["ldaps://ldap.example.org"],
-    )
-    base: Line = Field(description="Below which users are looked for.", examples=["ou=people,dc=example,dc=org"])
-    bind: Line | None = Field(
-        default=None,
-        description="As whom users are looked for. Default: anonymously.",
-        examples=["cn=tokgate,ou=services,dc=example,dc=org"],
-    )
-    password: WholePath | None = Field(
-        default=None, description="The file with the password for `bind`.", examples=["/etc/tokgate/ldap.password"]
-    )
-    user_attribute: Line = Field(
-        default="uid", description="The attribute that holds the name of a user.", examples=["sAMAccountName"]
-    )
-    group_attribute: Line = Field(
-        default="memberOf",
-        description="The attribute of a user that holds the groups. Networks name a group by its `cn` or its whole DN.",
-        examples=["memberOf"],
-    )
-    authorities: WholePath | None = Field(
-        default=None,
-        description="The certificates (PEM) that the directory's is checked by. Default: the system's.",
-        examples=["/etc/tokgate/ldap-ca.pem"],
-    )
-
-
-class ProxyAuthModel(_Model):
-    """How users of an explicit proxy prove who they are. With it, nobody passes without."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["htpasswd"]}, {"required": ["ldap"]}]})
-
-    htpasswd: WholePath | None = Field(
-        default=None,
-        description="The file of users and passwords, of Apache's format, with bcrypt (`htpasswd -B`).",
-        examples=["/etc/tokgate/htpasswd"],
-    )
-    groups: WholePath | None = Field(
-        default=None,
-        description="The file of groups, of Apache's format: `group: user user`.",
-        examples=["/etc/tokgate/groups"],
-    )
-    ldap: LdapModel | None = Field(
-        default=None,
-        description="A directory, instead of files.",
-        examples=[{"url": "ldaps://ldap.example.org", "base": "ou=people,dc=example,dc=org"}],
-    )
-
-
-class SettingsModel(_Model):
-    """What holds for the whole policy."""
-
-    unknown_clients: UnknownClientsChoice = Field(
-        default=UnknownClients.ALLOW,
-        description="A client in no network.",
-    )
-    on_error: OnErrorChoice = Field(
-        default=OnError.BLOCK,
-        description="What an internal error decides for names of banned services; all else passes.",
-    )
-    missing_sni: MissingSniChoice = Field(
-        default=MissingSni.CHECK_ADDRESS,
-        description="A TLS connection that names no host.",
-    )
-    ech_outer: EchOuterChoice = Field(
-        default=EchOuter.ALLOW,
-        description="A TLS connection whose real name is encrypted (ECH, RFC 9849).",
-    )
-    encrypted_dns: EncryptedDnsChoice = Field(
-        default=EncryptedDns.DISCOURAGE,
-        description="What clients under a ban are told when they ask the resolver for an encrypted one (Firefox' "
-        "`use-application-dns.net`, RFC 9462).",
-    )
-    overrides: OverridesModel = Field(
-        default_factory=OverridesModel,
-        description="Limits of what `tokgate override` makes.",
-        examples=[{"longest": "PT8H"}],
-    )
-    reminders: list[Lasting] = Field(
-        default_factory=lambda: list(REMINDERS),
-        description="How long before the end of a ban it is told that it ends, once for each entry. "
-        "Default: `[P30D, P7D, P1D]`; `[]`: never. `tokgate check` looks as far ahead as the longest.",
-        examples=[["P30D", "P7D", "P1D"]],
-    )
-    notify: NotifyModel = Field(
-        default_factory=NotifyModel,
-        description="Who is told of bans that are about to end, beside the log.",
-        examples=[{"webhook": "https://chat.example.org/hooks/tokgate"}],
-    )
-    log: LogModel = Field(
-        default_factory=LogModel,
-        description="How the block log is kept.",
-        examples=[{"checkpoint_to": ["journald"]}],
-    )
-    proxy_auth: ProxyAuthModel | None = Field(
-        default=None,
-        description="How users of an explicit proxy prove who they are. Default: nobody has to.",
-        examples=[{"htpasswd": "/etc/tokgate/htpasswd", "groups": "/etc/tokgate/groups"}],
-    )
-
-
-class TestModel(_Model):
+class TestModel(Model):
     """What the policy must decide: run by `tokgate check`."""
 
     __test__ = False
@@ -536,7 +348,7 @@ def _format_version(value: Any) -> int:
     return 1
 
 
-class PolicyFile(_Model):
+class PolicyFile(Model):
     """A tokgate policy file. A policy is all files of a folder together; any file may hold any section."""
 
     version: Annotated[Literal[1], PlainValidator(_format_version), WithJsonSchema({"const": 1})] = Field(

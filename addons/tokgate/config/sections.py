@@ -20,10 +20,10 @@ from tokgate.config.models import (
     NetworkModel,
     PolicyFile,
     ServiceModel,
-    SettingsModel,
     TestModel,
 )
 from tokgate.config.nodes import Mapping, Node, Scalar, Sequence, plain
+from tokgate.config.settings_models import SettingsModel
 from tokgate.config.source import Place, Report, Source
 from tokgate.config.suggest import did_you_mean, listed
 from tokgate.config.values import IDENTIFIER
