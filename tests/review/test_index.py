@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from tokgate.blocklog.reader import Filter, client_filter
 from tokgate.review import index as module
 from tokgate.review.compact import compact
 from tokgate.review.engine import Review
-from tokgate.review.index import KEPT, Index, TooLong
+from tokgate.review.index import Index, TooLong
+from tokgate.review.intake import KEPT, rows_of
 from tokgate.review.sources import LogError, whole_log
 from tokgate.review.web.look import Look
 
@@ -64,7 +65,7 @@ def append(path: Path, *parts: bytes) -> None:
 def held(index: Index) -> list[str]:
     """The ids that are held, in the order in which they came."""
     index.catch_up(30)
-    return [str(row[0]) for row in index.ask("SELECT event_id FROM lines WHERE readable ORDER BY n")]
+    return [str(row[0]) for row in index.ask("SELECT event_id FROM lines WHERE readable ORDER BY rowid")]
 
 
 def test_a_log_that_grows(log: Path, index: Index) -> None:
@@ -164,6 +165,48 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(log: Path, index: Index) -> No
     count = len(held(index))
     assert 1 < count < 2001
     assert [junk.file for junk in index.state.damage] == [str(packed)]
+
+
+def test_what_duckdb_can_not_read_is_read_otherwise(log: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files together, each by itself, and what is appended: nothing is lost, and nothing read twice."""
+    refused: list[str] = []
+
+    def picky(files: Iterable[tuple[Path, int]], describe: Any) -> Iterator[str]:
+        for file in files:
+            if not file[0].name.startswith("rescued"):
+                refused.append(file[0].name)
+                yield "SELECT * FROM there_is_no_such_table"
+            yield from rows_of([file], describe)
+
+    monkeypatch.setattr(module, "rows_of", picky)
+    for number in (1, 2):
+        rotated = log.with_name(f"block-2023031{number}T120000.000000Z.ndjson")
+        append(rotated, encode(numbered(number)))
+        os.utime(rotated, (1, 1))
+    append(log, encode(numbered(3)))
+    assert sorted(held(index)) == [event(1), event(2), event(3)]
+    append(log, encode(numbered(4)), b"no record\n")
+    assert sorted(held(index)) == [event(1), event(2), event(3), event(4)]
+    assert index.ask("SELECT count(*) FROM lines WHERE NOT readable") == [(1,)]
+    assert index.state.damage == ()
+    assert len(refused) == 5  # the two together, each alone, and twice what was appended
+
+
+def test_a_torn_end_changes_nothing(log: Path, index: Index) -> None:
+    """It is looked at again and again, and answers stay the same."""
+    append(log, encode(numbered(1)), b'{"half')
+    assert held(index) == [event(1)]
+    version = index.state.version
+    assert held(index) == [event(1)]
+    assert index.state.version == version
+
+
+def test_a_broken_parquet_file_is_told(log: Path, index: Index) -> None:
+    """The rest of the log is there."""
+    log.with_name("block-20230310T120000.000000Z.parquet").write_bytes(b"PAR1 and nothing else")
+    append(log, encode(numbered(1)))
+    assert held(index) == [event(1)]
+    assert len(index.state.damage) == 1
 
 
 @pytest.mark.parametrize("folder", ["a[b]c", "star*", "quo'te", "sp ace"])

@@ -77,9 +77,9 @@ def compact(source: Path, *, remove: bool) -> Compacted:
 
 def lines_of(parquet: Path) -> Iterator[bytes]:
     """The lines that a compacted file keeps, each as it was written, in their order. Raises LogError."""
-    path = _clear(parquet)
+    path = clear_path(parquet)
     try:
-        with _connection() as connection:
+        with one_pass() as connection:
             cursor = connection.execute(f"SELECT line FROM read_parquet({literal(path)})")
             while rows := cursor.fetchmany(_ROWS):
                 for (line,) in rows:
@@ -117,7 +117,7 @@ class _Kept(io.RawIOBase):
         return len(given)
 
 
-def _clear(path: Path) -> str:
+def clear_path(path: Path) -> str:
     """A path that DuckDB takes for nothing but itself."""
     if any(sign in str(path.absolute()) for sign in "*?["):
         raise LogError(f"{path}: its name would be taken for a pattern")
@@ -125,7 +125,7 @@ def _clear(path: Path) -> str:
 
 
 @contextmanager
-def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
+def one_pass() -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB for one pass over one file: lines stay in their order, nothing is put aside on the disk."""
     with duckdb.connect() as connection:
         for setting in ("TimeZone = 'UTC'", "python_enable_replacements = false", "temp_directory = ''"):
@@ -147,7 +147,7 @@ def _extent(source: Path) -> _Extent:
 
 
 def _write(source: Path, target: Path) -> None:
-    path = _clear(source)
+    path = clear_path(source)
     compression = {".gz": "gzip", ".zst": "zstd"}.get(source.suffix, "none")
     parsed = f"from_json(CASE WHEN json_valid(line) THEN line END, {literal(json.dumps(structure()))})"
     columns = ", ".join(f"{expression(column)} AS {quoted(column.name)}" for column in COLUMNS)
@@ -157,7 +157,7 @@ def _write(source: Path, target: Path) -> None:
         f"delim = '\x01', quote = '', escape = '', new_line = '\\n', compression = '{compression}', "
         f"null_padding = false, max_line_size = {2 * MAX_LINE}, parallel = false)"
     )
-    with _connection() as connection:
+    with one_pass() as connection:
         connection.execute(
             f"COPY (SELECT {columns}, {READABLE} AS readable, line_number, line FROM "
             f"(SELECT unnest({parsed}), line_number, line FROM "

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,31 +16,23 @@ from typing import Any, Final
 
 import duckdb
 
-from tokgate.blocklog.reader import MAX_LINE, Junk, Line, open_log, parse_line, text_at
-from tokgate.review.columns import COLUMNS, READABLE, Column, expression, structure
+from tokgate.blocklog.reader import Junk, Line
 from tokgate.review.conditions import MACROS
-from tokgate.review.engine import CLOSED, MEMORY, UNCLEAR, rescue, sql_type, words_of
-from tokgate.review.sources import LogError, Source, whole_log
-from tokgate.review.sql import Row, literal, quoted
+from tokgate.review.engine import CLOSED, MEMORY, UNCLEAR, rescue, words_of
+from tokgate.review.intake import Numbered, packed, rows_of, table
+from tokgate.review.lookup import line_in
+from tokgate.review.sources import PARQUET, LogError, Source, whole_log
+from tokgate.review.sql import Row, literal
 
-KEPT: Final = (
-    "time", "action", "traffic", "events", "first_time", "last_time", "verdict", "reason", "phase", "client", "name",
-    "destination_ip", "target", "transport", "protocol", "network", "ban", "service", "rule", "signal", "response",
-    "exemption", "visibility", "event_id", "gateway", "policy", "dropped", "coverage", "message",
-)  # fmt: skip
-"""The columns of `events` that are held; `event_id` as a UUID, `message` only of records about tokgate itself.
-
-A record has everything else in its file.
-"""
 QUERY_SECONDS: Final = 30.0
 """After so long a question is given up."""
-BATCH_BYTES: Final = 256 << 20
+BATCH_BYTES: Final = 512 << 20
 """Whole files are read together up to so many bytes; others have a turn in between."""
 _SETTLED_SECONDS: Final = 10
 """A file that nobody wrote to for so long is read where it is; of another only what is complete."""
-_COLUMNS: Final = tuple(column for column in COLUMNS if column.name in KEPT)
 _LOOK_AGAIN_SECONDS: Final = 0.5
 _HEAD: Final = 512
+_LOOSE_ROWS: Final = 100_000
 _UNPACKED: Final = 8
 """How much larger a packed file is taken to be."""
 
@@ -76,7 +68,10 @@ type _Identity = tuple[int, int]
 
 
 class Index:
-    """The table `lines`: the columns of KEPT, `n` (grows with every line that comes), `file` and `readable`."""
+    """The table `lines`: the columns of KEPT, `file`, `readable`, and `n`, by which lines came while it was watched.
+
+    Those of files that were complete when they were met have 0.
+    """
 
     def __init__(self, named: Sequence[Path], *, rotated: bool = True, memory: str = MEMORY) -> None:
         """Nothing is read before the first `catch_up`. Files need not exist yet."""
@@ -87,6 +82,8 @@ class Index:
         self._held: Final[dict[_Identity, _Held]] = {}
         self._numbers = 0
         self._lines = 0
+        self._loose = 0
+        self._changed = False
         self._state = State(0, 0, 0, ())
         self._looked = -_LOOK_AGAIN_SECONDS
         try:
@@ -142,24 +139,14 @@ class Index:
     def line(self, event: str) -> Line | None:
         """The last line with that id, as it stands in its file. Raises OSError, LogError."""
         found = self.ask(
-            "SELECT file FROM lines WHERE event_id = TRY_CAST($event AS UUID) ORDER BY n DESC LIMIT 1", {"event": event}
+            "SELECT file FROM lines WHERE event_id = TRY_CAST($event AS UUID) ORDER BY rowid DESC LIMIT 1",
+            {"event": event},
         )
         if not found:
             return None
         with self._lock:
             path = next((held.path for held in self._held.values() if held.number == found[0][0]), None)
-        if path is None:
-            return None
-        return self._line_of_parquet(path, event) if path.suffix == ".parquet" else _line_in(path, event)
-
-    def _line_of_parquet(self, path: Path, event: str) -> Line | None:
-        rows = self.ask(
-            f"SELECT line_number, line FROM read_parquet({literal(str(self._clear(path)))}) "
-            "WHERE event_id = $event ORDER BY 1 DESC LIMIT 1",
-            {"event": event},
-        )
-        line = parse_line(rows[0][1].encode() + b"\n", str(path), rows[0][0]) if rows else None
-        return line if isinstance(line, Line) else None
+        return None if path is None else line_in(path, event)
 
     @contextmanager
     def _within(self, seconds: float) -> Iterator[None]:
@@ -175,7 +162,6 @@ class Index:
         connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
         parents = [parent for path in self._named for parent in (path.parent, path.parent.resolve())]
         folders = sorted({str(folder) for folder in (*parents, self._folder)})
-        columns = ", ".join(f"{quoted(column.name)} {_kind(column)}" for column in _COLUMNS)
         try:
             for statement in (
                 "SET TimeZone = 'UTC'",
@@ -185,7 +171,7 @@ class Index:
                 "ATTACH ':memory:' AS held (COMPRESS)",
                 *MACROS,
                 "USE held",
-                f"CREATE TABLE lines (n BIGINT, file INTEGER, readable BOOLEAN, {columns})",
+                table("lines"),
                 *CLOSED,
             ):
                 connection.execute(statement)
@@ -197,7 +183,8 @@ class Index:
     def _step(self) -> State:
         """Forget what is gone, and read one portion of what is new."""
         there = list(self._there())
-        changed = self._forget({identity for identity, _, _ in there})
+        self._changed = False
+        self._forget({identity for identity, _, _ in there})
         new = [(identity, path, found) for identity, path, found in reversed(there) if self._is_new(identity, found)]
         portion = list(_portion(new))
         if portion:
@@ -206,7 +193,7 @@ class Index:
             if identity in self._held:
                 self._held[identity].path = path
         damage = tuple(held.damage for held in self._held.values() if held.damage is not None)
-        version = self._state.version + bool(portion or changed)
+        version = self._state.version + self._changed
         return State(version, len(there), len(new) - len(portion), damage)
 
     def _there(self) -> Iterator[tuple[_Identity, Path, os.stat_result]]:
@@ -222,14 +209,13 @@ class Index:
         held = self._held.get(identity)
         return held is None or found.st_size != held.read or found.st_mtime_ns != held.modified
 
-    def _forget(self, there: set[_Identity]) -> bool:
-        gone = [identity for identity in self._held if identity not in there]
-        for identity in gone:
+    def _forget(self, there: set[_Identity]) -> None:
+        for identity in [identity for identity in self._held if identity not in there]:
             self._drop(identity)
-        return bool(gone)
 
     def _drop(self, identity: _Identity) -> None:
         self._connection.execute("DELETE FROM lines WHERE file = ?", [self._held.pop(identity).number])
+        self._changed = True
 
     def _read(self, portion: list[tuple[_Identity, Path, os.stat_result]]) -> None:
         """Read whole files, or of one that is written what was appended; several only where each is plain and whole."""
@@ -246,7 +232,7 @@ class Index:
                 held = self._held[identity] = _Held(self._numbers, path, 0, 0)
             held.modified = found.st_mtime_ns
             held.path = path
-            if _packed(path) or (held.read == 0 and _settled(found) and not path.is_symlink()):
+            if packed(path) or (held.read == 0 and _settled(found) and not path.is_symlink()):
                 held.read, held.head = found.st_size, _head(path, found.st_size)
                 whole.append((path, held.number))
             else:
@@ -260,79 +246,70 @@ class Index:
             self._insert(whole)
         except duckdb.Error:
             for path, number in whole:
-                self._insert_alone(path, number)
+                self._insert_or_rescue(path, number)
 
     def _append(self, path: Path, held: _Held) -> int:
         """Read what is complete of what was appended; returns how many bytes that is."""
         part = self._folder / "appended.ndjson"
         taken = 0
-        with path.open("rb") as source, part.open("wb") as target:
-            source.seek(held.read)
-            while chunk := source.read(1 << 20):
-                target.write(chunk)
-                last = chunk.rfind(b"\n")
-                if last >= 0:
-                    taken = target.tell() - len(chunk) + last + 1
-            target.truncate(taken)
         try:
+            with path.open("rb") as source, part.open("wb") as target:
+                source.seek(held.read)
+                while chunk := source.read(1 << 20):
+                    target.write(chunk)
+                    last = chunk.rfind(b"\n")
+                    if last >= 0:
+                        taken = target.tell() - len(chunk) + last + 1
+                target.truncate(taken)
             if taken:
-                self._insert([(part, held.number)])
-        except duckdb.Error as error:
-            held.damage = Junk(str(path), 0, taken, words_of(error))
+                self._insert_or_rescue(part, held.number, came=True)
         finally:
-            part.unlink()  # what is about people stays no longer than it must
+            part.unlink(missing_ok=True)  # what is about people stays no longer than it must
         return taken
 
-    def _insert_alone(self, path: Path, number: int) -> None:
-        """One file of several that could not be read together: what can be unpacked of it."""
+    def _insert_or_rescue(self, path: Path, number: int, *, came: bool = False) -> None:
+        """A file by itself; if DuckDB can't read it, what can be read of it otherwise."""
         (held,) = (held for held in self._held.values() if held.number == number)
         try:
-            self._insert([(path, number)])
+            self._insert([(path, number)], came=came)
+            return
         except duckdb.Error as error:
-            held.damage = Junk(str(path), 0, 0, words_of(error))
-            if path.suffix in (".gz", ".zst"):
-                rescued = self._folder / "rescued.ndjson"
-                held.damage = rescue(Source(path, str(path)), rescued)
-                try:
-                    self._insert([(rescued, number)])
-                finally:
-                    rescued.unlink()
+            held.damage = Junk(str(held.path), 0, 0, words_of(error))
+        if path.suffix == PARQUET:
+            return
+        rescued = self._folder / "rescued.ndjson"
+        try:
+            damage = rescue(Source(path, str(held.path)), rescued)
+            self._insert([(rescued, number)], came=came)
+            held.damage = damage
+        except duckdb.Error as error:
+            held.damage = Junk(str(held.path), 0, 0, words_of(error))
+        finally:
+            rescued.unlink(missing_ok=True)
 
-    def _insert(self, files: list[tuple[Path, int]]) -> None:
-        parquet = [entry for entry in files if entry[0].suffix == ".parquet"]
-        for source in (*(self._of_parquet(*entry) for entry in parquet), *self._of_ndjson(files)):
-            (count,) = self._connection.execute(
-                f"INSERT INTO lines SELECT {self._lines} + row_number() OVER (), "
-                f"* REPLACE (CASE WHEN NOT traffic THEN message END AS message) FROM ({source})"
-            ).fetchone() or (0,)
-            self._lines += count
+    def _insert(self, files: list[Numbered], *, came: bool = False) -> None:
+        """Read files whole, all of them or none; `came`: their lines are new. Raises duckdb.Error."""
+        # A number for each row costs DuckDB its threads, so only those have one that somebody may be waiting for.
+        number = f"{self._lines} + row_number() OVER ()" if came else "0"
+        lines = 0
+        self._connection.begin()
+        try:
+            for rows in rows_of([(self._clear(path), file) for path, file in files], self._columns):
+                added = self._connection.execute(f"INSERT INTO lines SELECT {number}, * FROM ({rows})").fetchone()
+                lines += added[0] if added else 0
+            self._connection.commit()
+        except duckdb.Error:
+            self._connection.rollback()
+            raise
+        self._lines += lines
+        self._loose += lines
+        self._changed |= bool(lines)
+        if self._loose > _LOOSE_ROWS:
+            self._connection.execute("CHECKPOINT held")  # packs them: an eighth of the memory, a third of the time
+            self._loose = 0
 
-    def _of_ndjson(self, files: Iterable[tuple[Path, int]]) -> Iterator[str]:
-        columns = ", ".join(f'"{key}": {literal(sql_type(kind))}' for key, kind in structure(_COLUMNS).items())
-        values = ", ".join(f"{_value(column, expression(column))} AS {quoted(column.name)}" for column in _COLUMNS)
-        for suffix, compression in ((".gz", "gzip"), (".zst", "zstd"), ("", "none")):
-            chosen = [
-                (str(self._clear(path)), number)
-                for path, number in files
-                if path.suffix == suffix or (not suffix and not _packed(path))
-            ]
-            if chosen:
-                number = " ".join(f"WHEN {literal(name)} THEN {number}" for name, number in chosen)
-                yield (
-                    f'SELECT CASE "filename" {number} END AS file, {READABLE} AS readable, {values} FROM read_ndjson('
-                    f"[{', '.join(literal(name) for name, _ in chosen)}], columns = {{{columns}}}, filename = true, "
-                    f"ignore_errors = true, compression = '{compression}', maximum_object_size = {2 * MAX_LINE})"
-                )
-
-    def _of_parquet(self, path: Path, number: int) -> str:
-        """A file that an older version made may lack columns: they are null in it."""
-        source = f"read_parquet({literal(str(self._clear(path)))})"
-        there = {row[0] for row in self._connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
-        values = ", ".join(
-            f"{_value(column, quoted(column.name) if column.name in there else 'NULL')} AS {quoted(column.name)}"
-            for column in _COLUMNS
-        )
-        return f"SELECT {number} AS file, readable, {values} FROM {source}"
+    def _columns(self, source: str) -> list[str]:
+        return [row[0] for row in self._connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
 
     def _clear(self, path: Path) -> Path:
         """A path that DuckDB takes for nothing but itself."""
@@ -344,26 +321,14 @@ class Index:
         return link
 
 
-def _kind(column: Column) -> str:
-    return "UUID" if column.name == "event_id" else column.type
-
-
-def _value(column: Column, sql: str) -> str:
-    return f"TRY_CAST({sql} AS UUID)" if column.name == "event_id" else f"CAST({sql} AS {column.type})"
-
-
 def _grew(held: _Held, path: Path, found: os.stat_result) -> bool:
     """Whether this is the file that is held, with more at its end; not one that was cut short, or another one."""
-    return not _packed(path) and found.st_size >= held.read and _head(path, len(held.head)) == held.head
+    return not packed(path) and found.st_size >= held.read and _head(path, len(held.head)) == held.head
 
 
 def _head(path: Path, size: int) -> bytes:
     with path.open("rb") as stream:
         return stream.read(min(size, _HEAD))
-
-
-def _packed(path: Path) -> bool:
-    return path.suffix in (".gz", ".zst", ".parquet")
 
 
 def _settled(found: os.stat_result) -> bool:
@@ -375,19 +340,7 @@ def _portion[T](new: list[tuple[T, Path, os.stat_result]]) -> Iterator[tuple[T, 
     """The first file, and as many after it as may be read together."""
     size = 0
     for count, (identity, path, found) in enumerate(new):
-        size += found.st_size * (_UNPACKED if _packed(path) else 1)
+        size += found.st_size * (_UNPACKED if packed(path) else 1)
         if count and size > BATCH_BYTES:
             return
         yield identity, path, found
-
-
-def _line_in(path: Path, event: str) -> Line | None:
-    """The last line of a file with that id; only lines that hold it somewhere are taken apart."""
-    found, wanted = None, event.encode()
-    with open_log(path) as stream:
-        for number, raw in enumerate(iter(lambda: stream.readline(2 * MAX_LINE), b""), 1):
-            if wanted in raw:
-                line = parse_line(raw, str(path), number)
-                if isinstance(line, Line) and text_at(line.record, "event", "id") == event:
-                    found = line
-    return found

@@ -16,6 +16,7 @@ from review.web.conftest import COOKIE, Clock, NoPolicies, Page, numbered
 from tokgate.blocklog.line import encode
 from tokgate.review.index import Index
 from tokgate.review.web import live as module
+from tokgate.review.web import questions
 from tokgate.review.web.desk import Desk
 from tokgate.review.web.doors import LinkDoor
 from tokgate.review.web.live import Live
@@ -92,16 +93,13 @@ async def event(stream: AsyncIterator[str]) -> tuple[int, str]:
 async def test_lines_as_they_come(log: Path, opened: Callable[..., Any]) -> None:
     """Not those that were there; each new one once, also those on both sides of a rotation."""
     async with opened() as following:
-        stream = following.stream()
+        last = await following.live._site.desk.ask(questions.last_line)
+        stream = following.stream(f"after={last}")
         assert (await anext(stream)).startswith("retry:")
-        coming = asyncio.create_task(event(stream))
-        while following.live._site.desk.state.version == 0:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
         with log.open("ab") as writer:
             writer.write(encode(numbered(2)))
             writer.flush()
-            seen = [(await coming)[1]]
+            seen = [(await event(stream))[1]]
             log.rename(log.with_name("block-20230310T120000.000000Z.ndjson"))
             writer.write(encode(numbered(3)))
         log.write_bytes(encode(numbered(4)))
@@ -147,11 +145,11 @@ async def test_silence_is_said(opened: Callable[..., Any]) -> None:
     async with opened() as following:
         stream = following.stream()
         await anext(stream)
-        following.clock.now += 1
         pending = asyncio.create_task(anext(stream))
-        await asyncio.sleep(0.05)
-        following.clock.now += 16
-        assert (await asyncio.wait_for(pending, 20)).startswith(": ")
+        while not pending.done():
+            following.clock.now += 16
+            await asyncio.wait([pending], timeout=0.05)
+        assert pending.result().startswith(": ")
         await stream.aclose()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -41,11 +42,11 @@ class Live:
         """The latest lines, newest first; new ones appear on top where scripts run."""
         look, problems = _timeless(request)
         self._site.record(request, "live", look.parameters)
-        rows = await self._site.desk.ask(questions.newest, look, LATEST)
+        last = await self._site.desk.ask(questions.last_line)
+        rows = await self._site.desk.ask(questions.newest, replace(look, upto=last), LATEST)
         offered = {facet: await self._site.desk.ask(questions.choices, facet) for facet in CHOSEN}
-        last = rows[-1]["n"] if rows else await self._site.desk.ask(questions.last_line)
         return self._site.page(
-            request, "live.html", here="/live", look=look, problems=problems, rows=rows[::-1], last=last,
+            request, "live.html", here="/live", look=look, problems=problems, rows=rows, last=last,
             offered=offered, periods=None,
         )  # fmt: skip
 
@@ -97,7 +98,7 @@ class Live:
 def _timeless(request: Request) -> tuple[Look, dict[str, str]]:
     """What is followed has no end, and begins now."""
     look, problems = look_of(request)
-    return look.during(None, None), problems
+    return replace(look.during(None, None), upto=None), problems
 
 
 def _event(row: dict[str, Any]) -> bytes:

@@ -152,23 +152,25 @@ def lines(index: Index, look: Look) -> Lines:
     where, said = look.where()
     total, upto = index.ask(f"SELECT count(*), coalesce(max(n), 0) FROM lines WHERE {where}", said)[0]
     rows = index.ask(
-        f"SELECT {_shown()}, message FROM lines WHERE {where} ORDER BY time DESC, n DESC LIMIT $rows OFFSET $skipped",
+        f"SELECT {_shown()}, message FROM lines WHERE {where} "
+        "ORDER BY time DESC, rowid DESC LIMIT $rows OFFSET $skipped",
         said | {"rows": PAGE_ROWS, "skipped": PAGE_ROWS * (look.page - 1)},
     )
     return Lines(tuple(_records(rows, ("message",))), total, upto if look.upto is None else look.upto)
 
 
 def newest(index: Index, look: Look, rows: int) -> list[dict[str, Any]]:
-    """The last lines that came, oldest of them first; with `n`, to go on from."""
+    """The last lines, newest first."""
     where, said = look.where()
     found = index.ask(
-        f"SELECT {_shown()}, message, n FROM lines WHERE {where} ORDER BY n DESC LIMIT $rows", said | {"rows": rows}
+        f"SELECT {_shown()}, message FROM lines WHERE {where} ORDER BY time DESC, rowid DESC LIMIT $rows",
+        said | {"rows": rows},
     )
-    return list(_records(reversed(found), ("message", "n")))
+    return list(_records(found, ("message",)))
 
 
 def after(index: Index, look: Look, n: int, rows: int) -> list[dict[str, Any]]:
-    """The lines that came after line `n`, in their order, as many as `rows`."""
+    """The lines that came after the `n`th, in their order, as many as `rows`; with `n`, to go on from."""
     where, said = look.where()
     found = index.ask(
         f"SELECT {_shown()}, message, n FROM lines WHERE n > $n AND {where} ORDER BY n LIMIT $rows",
@@ -186,7 +188,8 @@ def download(index: Index, look: Look) -> list[tuple[Any, ...]]:
     """The rows of a download: what the pages of lines show, one after the other."""
     where, said = look.where()
     return index.ask(
-        f"SELECT {_shown()} FROM lines WHERE {where} ORDER BY time DESC, n DESC LIMIT $rows", said | {"rows": MAX_ROWS}
+        f"SELECT {_shown()} FROM lines WHERE {where} ORDER BY time DESC, rowid DESC LIMIT $rows",
+        said | {"rows": MAX_ROWS},
     )
 
 
