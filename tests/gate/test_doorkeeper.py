@@ -295,7 +295,15 @@ def test_directory_that_is_away() -> None:
     with pytest.raises(AccountsError, match=r"ldap://127\.0\.0\.1:1") as raised:
         away.identify(ALICE)
     assert "secret" not in str(raised.value)
+    del raised
     gc.collect()
+
+
+def test_directory_whose_authorities_are_missing(tmp_path: Path) -> None:
+    """A file that isn't there is no reason to trust anybody, nor to fall over."""
+    stated = Directory(url="ldaps://localhost", base=PEOPLE, authorities=str(tmp_path / "none.pem"))
+    with pytest.raises(AccountsError, match="ldaps://localhost"):
+        LdapAccounts(stated).identify(ALICE)
 
 
 @pytest.mark.parametrize(

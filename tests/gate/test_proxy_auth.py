@@ -13,12 +13,14 @@ import bcrypt
 import pytest
 from gate_lab import Origin, RunningGate, dial, read_all, until
 from hello_builder import hello_for
+from whenever import Instant
 
 from builders import ban, network, service, snapshot
 from tokgate.blocklog.observation import Endpoint
 from tokgate.gate.accounts import FileAccounts
 from tokgate.gate.admission import Arrival
 from tokgate.gate.handover import Handover
+from tokgate.gate.overview import overview
 from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network
@@ -296,3 +298,10 @@ def test_handovers_that_make_no_sense(stated: Any) -> None:
     else:
         identity = Handover.decode(changed).arrival.identity
         assert (identity is None) == (stated is None)
+
+
+def test_the_start_says_where_users_sign_in(policy: Snapshot, tmp_path: Path) -> None:
+    """And that nobody can, when the file is not there: whoever starts it should not learn that from users."""
+    assert f"users of an explicit proxy sign in by {tmp_path / 'htpasswd'}" in list(overview(policy, Instant.now()))
+    (tmp_path / "htpasswd").unlink()
+    assert any(line.startswith("  nobody can: ") for line in overview(policy, Instant.now()))

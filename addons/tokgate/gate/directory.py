@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -18,17 +19,22 @@ from tokgate.wire.credentials import Credentials
 
 PATIENCE: Final = 5
 """Seconds that a directory has to answer."""
+MOST_SAID: Final = 400
+"""Characters of a complaint: ldap3 quotes whole certificates."""
 
 
 class LdapAccounts:
     """Users in a directory: found by their name, then bound as, with the password that they gave."""
 
     def __init__(self, directory: Directory, strategy: Literal["SYNC", "MOCK_SYNC"] = "SYNC") -> None:
-        """Nothing is connected yet; each question has a connection of its own. Raises nothing for a wrong host."""
+        """Nothing is read or connected yet; each question has a connection of its own."""
         self._directory: Final = directory
         self._strategy: Final = strategy
-        self._server: Final = _server(directory)
-        self._plain: Final = not self._server.ssl and _on_loopback(directory)
+        self._plain: Final = _on_loopback(directory) and urlsplit(directory.url).scheme == "ldap"
+
+    @cached_property
+    def _server(self) -> ldap3.Server:
+        return _server(self._directory)
 
     def state(self) -> object:
         """A directory does not tell; what it said is asked again after a while."""
@@ -41,7 +47,7 @@ class LdapAccounts:
         try:
             return self._identify(credentials)
         except (LDAPException, OSError) as error:
-            raise AccountsError(f"{self._directory.url}: {type(error).__name__}: {error}") from None
+            raise AccountsError(f"{self._directory.url}: {type(error).__name__}: {error}"[:MOST_SAID]) from None
 
     def _identify(self, credentials: Credentials) -> Identity | None:
         directory = self._directory

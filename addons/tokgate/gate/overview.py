@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from whenever import Instant
 
 from tokgate.blocklog.wording import counted
+from tokgate.gate.doorkeeper import AccountsError
+from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.decision import Phase
 from tokgate.policy.services import PatternKind
 from tokgate.policy.snapshot import Snapshot, Track
+from tokgate.wire.credentials import Credentials
 
 MAX_BANS = 20
 
@@ -25,11 +28,27 @@ def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names
         yield f"  and {len(active) - MAX_BANS} more: tokgate timeline"
     if not active:
         yield "  no ban is in force now: tokgate timeline shows the next"
+    yield from _signing_in(policy.settings.proxy_auth)
     here = None if proxy is None else snapshot.membership(_host(proxy)).networks
     tracks = [track for track in active if here is None or not here.keys().isdisjoint(track.networks)]
     name = min((found for track in tracks for found in _names(snapshot, track)), default=None)
     if name is not None and names:
         yield f"try it: curl -v {f'-x {proxy} ' if proxy is not None else ''}https://{name[-1]}/"
+
+
+def _signing_in(stated: ProxyAuth | None) -> Iterator[str]:
+    """Where users of an explicit proxy prove who they are, and whether that can work."""
+    if stated is None:
+        return
+    where = stated.htpasswd if stated.ldap is None else stated.ldap.url
+    yield f"users of an explicit proxy sign in by {where}"
+    if stated.ldap is None:
+        from tokgate.gate.accounts import accounts_of
+
+        try:
+            accounts_of(stated).identify(Credentials("", ""))
+        except AccountsError as error:
+            yield f"  nobody can: {error}"
 
 
 def in_force(track: Track, at: Instant) -> bool:

@@ -16,6 +16,7 @@ _FIELDS: Final = {
     "externalId": "event_id",
     "cnt": "events",
     "spt": "client_port",
+    "suser": "user",
     "dhost": "name",
     "dpt": "destination_port",
     "proto": "transport",
