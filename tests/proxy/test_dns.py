@@ -116,12 +116,14 @@ class Resolver:
         self.port = port
         self.failing: str | None = None
         self.addresses: dict[str, str] = {}
+        self.kinds: list[int] = []
 
     async def dns_request(self, flow: mitm_dns.DNSFlow) -> None:
         await asyncio.sleep(0)
         question = flow.request.question
         assert question is not None
         assert flow.live
+        self.kinds.append(question.type)
         if self.failing is not None:
             flow.error = Error(self.failing)
         elif question.name in self.addresses:
@@ -218,15 +220,36 @@ async def test_answered_by_the_resolver(start: Start, transport: Transport) -> N
     assert (got.edns, running.upstream.asked) == (0, [])
 
 
-async def test_names_that_mitmproxy_cannot_read(start: Start) -> None:
+@pytest.mark.parametrize("kind", ["A", "TXT"])
+async def test_names_that_mitmproxy_cannot_read(start: Start, kind: str) -> None:
     """Names that IDNA 2003 knew otherwise, or that are no host names, are asked for as they are."""
     running = await start()
-    names = ["xn--strae-oqa.example", r"\000.example", r"a\.b.example", "_dmarc.example", r"\255\254.example"]
+    names = ["xn--strae-oqa.example", r"\000.example", r"a\.b.example", "-a-.example", r"\255\254.example", ""]
 
     for name in names:
-        assert (await running.ask(dns.name.from_text(name, idna_codec=None), "TXT")).answer
+        assert (await running.ask(dns.name.from_text(name or ".", idna_codec=None), kind)).answer
 
-    assert running.upstream.asked == names
+    assert running.upstream.asked[:-1] == names[:-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "by_itself"),
+    [
+        (ALLOWED, {}, True),
+        ("_dmarc.r3---sn-a1.xn--strae-oqa.example", {}, True),
+        (ALLOWED, {"want_dnssec": True}, False),
+        (r"\000.example", {}, False),
+        ("-a.example", {}, False),
+        ("a-.example", {}, False),
+    ],
+)
+async def test_what_the_resolver_is_asked(start: Start, name: str, options: dict[str, Any], by_itself: bool) -> None:
+    """mitmproxy's resolver is asked for the addresses of hosts, and otherwise only for whom to ask."""
+    running = await start()
+
+    assert (await running.ask(dns.name.from_text(name, idna_codec=None), "A", **options)).answer
+
+    assert running.resolver.kinds == [1 if by_itself else 16]
 
 
 @pytest.mark.parametrize(("action", "logged"), [("warn", "connection-warned"), ("monitor", "would-block")])

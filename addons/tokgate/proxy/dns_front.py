@@ -5,12 +5,14 @@ message anew from what it understood of it.
 """
 # mypy: disallow-untyped-calls=False
 
+import re
 import struct
 import time
 from collections.abc import Iterator
 from typing import Final
 
 from mitmproxy import dns
+from mitmproxy.net.dns import types
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.dns import DnsRequestHook
@@ -30,6 +32,8 @@ OPEN_QUESTIONS: Final = 512
 """Most questions of one connection that wait for an answer; one more gives up the oldest."""
 _LENGTH: Final = struct.Struct("!H")
 _TLS: Final = b"\x16\x03"
+_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_is_host: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*").fullmatch
 
 
 class DnsFront(layer.Layer):
@@ -221,7 +225,13 @@ class DnsFront(layer.Layer):
 
 
 def _request(query: Query) -> dns.DNSMessage:
-    """The question for mitmproxy's resolver; not read by mitmproxy, which does not know all names."""
+    """The question for mitmproxy's resolver; not read by mitmproxy, which does not know all names.
+
+    Asked for addresses the resolver answers itself, without signatures, and for host names only; asked for anything
+    else it says who is to be asked.
+    """
+    by_itself = _is_host(query.name) and not query.dnssec_ok
+    kind = query.type if by_itself else types.TXT
     return dns.DNSMessage(
         id=query.id,
         query=True,
@@ -232,7 +242,7 @@ def _request(query: Query) -> dns.DNSMessage:
         recursion_available=False,
         reserved=0,
         response_code=0,
-        questions=[dns.Question(query.name, query.type, query.class_)],
+        questions=[dns.Question(query.name, kind, query.class_)],
         answers=[],
         authorities=[],
         additionals=[],
