@@ -155,7 +155,7 @@ class Gateway:
     def _audit(self) -> None:
         """However a test used it: tokgate ended well, failed nowhere inside, and wrote only what its schema has."""
         assert self.process
-        assert self.process.returncode == 0, self.narrated()
+        assert self.process.returncode == 0, f"exit {self.process.returncode}: {self.narrated()}"
         assert "Traceback" not in self.narrated(), self.narrated()
         self.check(self.log)
         actions = [record["event"]["action"] for record in self.records()]

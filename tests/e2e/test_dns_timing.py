@@ -19,10 +19,6 @@ def test_nothing_outlives_a_ban_s_edges(
     lab: Lab, resolver: Resolver, any_gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     """Before a start no answer lasts beyond it, before an end no refusal does; and they come at their instants."""
-    starts = Instant.now().round("second").add(seconds=8)
-    expires = starts.add(seconds=4)
-    policy = office_policy(starts=str(starts), expires=str(expires))
-    del policy["bans"]["office-ban"]["last_day"]
     options = ("--listen-host", "", "--name-server", ADDRESS)
     seen: list[tuple[Instant, dns.message.Message, Instant]] = []
 
@@ -31,7 +27,14 @@ def test_nothing_outlives_a_ban_s_edges(
         seen.extend((before, ask(lab.client, BANNED, kind), Instant.now()) for kind in ("A", "HTTPS"))
         return before > expires.add(seconds=1)
 
-    with any_gateway(tmp_path, policy=policy, mode="dns", port=53, options=options):
+    with any_gateway(tmp_path, policy=office_policy(), mode="dns", port=53, options=options) as gateway:
+        wait_until("the ban that is in force refuses", lambda: ask(lab.client, BANNED).rcode() == dns.rcode.NXDOMAIN)
+        starts = Instant.now().round("second").add(seconds=5)
+        expires = starts.add(seconds=4)
+        policy = office_policy(starts=str(starts), expires=str(expires))
+        del policy["bans"]["office-ban"]["last_day"]
+        gateway.write_policy(policy)
+        wait_until("the edit is in force", lambda: ask(lab.client, BANNED).answer)
         wait_until("the ban is over", over, 40, every=0.1)
 
     for before, got, after in seen:

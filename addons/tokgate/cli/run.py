@@ -123,7 +123,12 @@ def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...], gate: tuple
         gate=gate,
         mark=args.mark,
     )
-    return asyncio.run(launcher.run(options))
+    code = asyncio.run(launcher.run(options))
+    if launcher.leaves_threads(modes):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # their threads crash in an interpreter that is being taken down; all is written by now
+    return code
 
 
 def _supervise(args: argparse.Namespace, places: tuple[Endpoint, ...]) -> int:

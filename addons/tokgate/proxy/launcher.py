@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _LOCAL_MODES: Final = ("regular", "socks5", "dns")
 """Modes whose clients name the proxy themselves: on loopback unless something else is asked for."""
+_WITHOUT_DNS: Final = ("regular", "transparent")
+_WITHOUT_UDP: Final = ("regular", "transparent", "socks5", "gate")
 
 
 DeskFor = Callable[[Tokgate, Callable[[], int]], object]
@@ -167,7 +169,7 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
         master.addons.add(Scraping(tokgate, desk, say))
     if not options.gate:
         master.addons.add(Announcer(tokgate, servers, say))
-    if any(_type(mode) not in ("regular", "transparent") for mode in options.modes):
+    if any(_type(mode) not in _WITHOUT_DNS for mode in options.modes):
         master.addons.add(dns_resolver.DnsResolver())
     master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
     if gate is not None:
@@ -249,6 +251,11 @@ def _listen_host(options: RunOptions) -> str:
     if options.listen_host is not None:
         return options.listen_host
     return "127.0.0.1" if all(_type(mode) in _LOCAL_MODES for mode in options.modes) else ""
+
+
+def leaves_threads(modes: Sequence[str]) -> bool:
+    """Whether mitmproxy carries UDP in one of these modes: by threads of its own, which outlive what they serve."""
+    return any(_type(mode) not in _WITHOUT_UDP for mode in modes)
 
 
 def _type(mode: str) -> str:
