@@ -21,6 +21,8 @@ from tokgate.gate.enforcer import Enforcer
 from tokgate.gate.questions import Asked, Terms
 from tokgate.policy.bans import Action, EchOuter, EncryptedDns, UnknownClients
 from tokgate.policy.decision import Response, Verdict
+from tokgate.policy.identity import Identity
+from tokgate.policy.networks import Network
 from tokgate.policy.snapshot import Snapshot
 from tokgate.wire.dns_message import Rcode, read_query
 
@@ -229,18 +231,37 @@ def test_the_root() -> None:
     assert not questions.judge(an_enforcer(), ask(dns.name.root, "NS")).blocks
 
 
-@pytest.mark.parametrize(("carried", "blocks"), [(True, False), (False, True)])
-def test_page(carried: bool, blocks: bool) -> None:
+@pytest.mark.parametrize("action", ["block", "warn"])
+@pytest.mark.parametrize("carried", [True, False])
+def test_page(valid_record: Callable[[Any], Any], carried: bool, action: str) -> None:
     """Where the connection that follows passes here it can be shown the page, so the name has to be answered."""
-    sink = Sink()
-    enforcer, asked = an_enforcer(sink=sink, bans=(ban(response=Response.PAGE),)), ask(carried=carried)
+    sink = Sink(valid_record)
+    enforcer = an_enforcer(sink=sink, bans=(ban(response=Response.PAGE, action=Action(action)),))
+    asked = ask(carried=carried)
 
     ruling = questions.judge(enforcer, asked)
     questions.enter(enforcer, asked, ruling)
 
-    assert ruling.blocks is blocks
-    assert ruling.decision.verdict is (Verdict.BLOCK if blocks else Verdict.ALLOW)
-    assert len(sink) == (1 if blocks else 0)
+    assert ruling.decision.verdict is (Verdict.ALLOW if carried else Verdict(action))
+    logged = {"block": "dns-query-blocked", "warn": "connection-warned"}[action]
+    assert [record["event"]["action"] for record in sink] == ([] if carried else [logged])
+
+
+def test_who_asks() -> None:
+    """Who the client is beside its address counts, for what is refused and for what answers may hold."""
+    guests = Network("guests", (), "UTC", interfaces=("guest0",))
+    holder = Holder(
+        builders.snapshot(ban(networks=("guests",)), networks=(builders.OFFICE, guests), ech_outer=EchOuter.BLOCK)
+    )
+    enforcer = Enforcer(holder, Sink(), Observer(hostname="gateway.example.org", version="0"), now=lambda: DURING)
+
+    for interface, banned in (("guest0", True), ("office0", False)):
+        asked = ask(client="198.51.100.1", identity=Identity(interface=interface))
+        ruling = questions.judge(enforcer, asked)
+        assert ruling.blocks is banned
+        assert questions.terms(asked, ruling).hides_nothing is banned
+        canary = ask(CANARY, client="198.51.100.1", identity=Identity(interface=interface))
+        assert questions.discouraged(enforcer, canary) is (Rcode.NXDOMAIN if banned else None)
 
 
 def test_refusals_don_t_wait_for_a_connection() -> None:

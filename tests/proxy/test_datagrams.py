@@ -15,6 +15,7 @@ from tokgate.blocklog.stamp import Observer
 from tokgate.gate import admission
 from tokgate.gate.counters import Counters
 from tokgate.gate.enforcer import Enforcer
+from tokgate.gate.warned import Person
 from tokgate.policy import decide
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
@@ -232,7 +233,7 @@ def test_what_quic_can_t_be_opened_for(
 def test_who_has_continued(flow: Callable[..., Flow], records: Records) -> None:
     """Who has continued past a warning may go on over QUIC."""
     one = flow(policy(ban(response="page", action="warn")))
-    one.enforcer.warned.continues(CLIENT[0], "ban", NOW.add(hours=1))
+    one.enforcer.warned.continues(Person(CLIENT[0]), "ban", NOW.add(hours=1))
     flight = QuicClient(BANNED).flight
 
     assert one.sends(*flight).to_server == flight

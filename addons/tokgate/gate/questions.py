@@ -4,13 +4,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from tokgate.blocklog.observation import DnsSeen, Endpoint, Observation, Stage, Transport, Visibility
+from tokgate.blocklog.observation import DnsSeen, Endpoint, Observation, Passed, Stage, Transport, Visibility
 from tokgate.gate.enforcer import Enforcer, Ruling
 from tokgate.gate.explanation import explanation
 from tokgate.gate.nameless import refusal as refusal_under_ban
 from tokgate.policy.bans import EchOuter, EncryptedDns
+from tokgate.policy.continuing import warns_with_a_page
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Response, Signal, Verdict
+from tokgate.policy.identity import Identity
 from tokgate.wire import dns_message
 from tokgate.wire.dns_message import ExtendedError, Query, Rcode
 
@@ -39,6 +41,8 @@ class Asked:
     resolver: Endpoint | None = None
     """Whom the client asked; None if it was us."""
     connection: str | None = None
+    identity: Identity | None = None
+    """Who the client is beside its address."""
     carried: bool = False
     """What the client connects to then passes here, too."""
 
@@ -63,9 +67,9 @@ def judge(enforcer: Enforcer, asked: Asked) -> Ruling:
 
     Where a page is to be shown, the name is answered if the connection that follows passes here: it gets the page.
     """
-    ruling = enforcer.judge(asked.client.ip, asked.names)
+    ruling = enforcer.judge(asked.client.ip, asked.names, asked.identity)
     decision = ruling.decision
-    if ruling.blocks and asked.carried and decision.response is Response.PAGE:
+    if asked.carried and decision.response is Response.PAGE:
         passing = replace(decision, verdict=Verdict.ALLOW)
         return replace(ruling, judgement=replace(ruling.judgement, decision=passing))
     return ruling
@@ -99,7 +103,7 @@ def discouraged(enforcer: Enforcer, asked: Asked) -> Rcode | None:
     else:
         return None
     wanted = enforcer.snapshot.settings.encrypted_dns is EncryptedDns.DISCOURAGE
-    return rcode if wanted and _under_ban(enforcer.judge(asked.client.ip, asked.names), asked) else None
+    return rcode if wanted and _under_ban(enforcer.judge(asked.client.ip, asked.names, asked.identity), asked) else None
 
 
 def terms(asked: Asked, ruling: Ruling) -> Terms:
@@ -115,7 +119,8 @@ def _left(ruling: Ruling) -> int | None:
 
 
 def _under_ban(ruling: Ruling, asked: Asked) -> bool:
-    return refusal_under_ban(ruling.snapshot, asked.client.ip, ruling.at, Reason.ECH_OUTER) is not None
+    refused = refusal_under_ban(ruling.snapshot, asked.client.ip, ruling.at, Reason.ECH_OUTER, asked.identity)
+    return refused is not None
 
 
 def _explained(ruling: Ruling) -> ExtendedError:
@@ -134,5 +139,7 @@ def _observe(asked: Asked, ruling: Ruling) -> Observation:
         transport=asked.transport,
         names=asked.names,
         dns=DnsSeen(id=query.id, type=query.type_name, response_code=Rcode.NXDOMAIN.name if ruling.blocks else None),
+        passed=Passed.NO_PAGE if warns_with_a_page(ruling.decision) else None,
         connection=asked.connection,
+        identity=asked.identity,
     )

@@ -185,6 +185,7 @@ class DnsFront(layer.Layer):
             transport=Transport.TCP if self._stream else Transport.UDP,
             resolver=Endpoint(address[0], address[1]) if known and address is not None else None,
             connection=self._visit.connection,
+            identity=self._visit.identity,
             carried=not ours,
         )
 
