@@ -2,6 +2,7 @@
 
 import argparse
 import getpass
+import os
 import re
 import signal
 import socket
@@ -172,9 +173,9 @@ def _door(args: argparse.Namespace, address: str) -> "Door":
 
 
 def _user() -> str:
-    """Who started the command."""
+    """Who started the command; behind `sudo`, who that was."""
     try:
-        return getpass.getuser()
+        return os.environ.get("SUDO_USER") or getpass.getuser()
     except (OSError, KeyError, ImportError):  # an account without a name, as containers have
         return "unknown"
 

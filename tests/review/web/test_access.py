@@ -8,7 +8,7 @@ import bcrypt
 import pytest
 
 from review.web.conftest import COOKIE, Clock, OpenPage, Page
-from tokgate.review.web.doors import FAILURE_SECONDS, MAX_FAILURES, HeaderDoor, PasswordDoor
+from tokgate.review.web.doors import FAILURE_SECONDS, MAX_FAILURES, MAX_FAILURES_OF_ADDRESS, HeaderDoor, PasswordDoor
 from tokgate.review.web.entrance import own_path
 from tokgate.review.web.htpasswd import Htpasswd
 from tokgate.review.web.sessions import IDLE, LIFETIME, Sessions
@@ -140,8 +140,36 @@ def test_passwords(open_page: OpenPage, users: Path) -> None:
         assert page.get("/", Cookie=f"{COOKIE}={session}").status_code == 303  # taken out of the file
 
 
+def test_signing_in_is_recorded(open_page: OpenPage, users: Path, tmp_path: Path) -> None:
+    """Also where it failed; a name that nobody has is not kept, for it may be a password in the wrong field."""
+    origin = {"Origin": "http://127.0.0.1:8090"}
+    path = tmp_path / "access.ndjson"
+    door = lambda sessions, clock: PasswordDoor(sessions, Htpasswd(users), clock)  # noqa: E731
+    with open_page(door=door, access_log=path) as page:
+        for user, password in (("alice", "wrong"), ("hunter2", ""), ("alice", "correct horse")):
+            page.client.post("/sign-in", data={"user": user, "password": password}, headers=origin)
+    said = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(one["user"]["name"], one["event"]["action"], one["event"]["outcome"]) for one in said] == [
+        ("alice", "review-sign-in", "failure"),
+        ("(unknown)", "review-sign-in", "failure"),
+        ("alice", "review-sign-in", "success"),
+    ]
+    for word in ("hunter2", "wrong", "correct horse"):
+        assert word not in path.read_text() + "".join(page.told)
+
+
+def test_many_names_from_one_address(open_page: OpenPage, users: Path) -> None:
+    """Have a bound in all."""
+    origin = {"Origin": "http://127.0.0.1:8090"}
+    with open_page(door=lambda sessions, clock: PasswordDoor(sessions, Htpasswd(users), clock)) as page:
+        for number in range(MAX_FAILURES_OF_ADDRESS):
+            said = {"user": f"user-{number}", "password": "x"}
+            assert page.client.post("/sign-in", data=said, headers=origin).status_code == 403
+        assert page.client.post("/sign-in", data={"user": "z", "password": "x"}, headers=origin).status_code == 429
+
+
 def test_wrong_passwords_cost_time(open_page: OpenPage, users: Path) -> None:
-    """After ten from one address even the right one has to wait."""
+    """After ten for one user from one address even the right one has to wait, and nobody else."""
     origin = {"Origin": "http://127.0.0.1:8090"}
     right = {"user": "alice", "password": "correct horse"}
     with open_page(door=lambda sessions, clock: PasswordDoor(sessions, Htpasswd(users), clock)) as page:
@@ -149,6 +177,8 @@ def test_wrong_passwords_cost_time(open_page: OpenPage, users: Path) -> None:
             answer = page.client.post("/sign-in", data=right | {"password": "wrong"}, headers=origin)
             assert answer.status_code == 403
         assert page.client.post("/sign-in", data=right, headers=origin).status_code == 429
+        other = {"user": "bob", "password": "x" * 72}
+        assert page.client.post("/sign-in", data=other, headers=origin).status_code == 303
         page.clock.now += FAILURE_SECONDS + 1
         assert page.client.post("/sign-in", data=right, headers=origin).status_code == 303
 
@@ -331,6 +361,7 @@ def test_each_look_is_recorded(open_page: OpenPage, tmp_path: Path) -> None:
         page.get("/counts.csv?by=client")
         page.get("/static/review.css")
     entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert entries.pop(0)["event"]["action"] == "review-sign-in"
     assert [entry["tokgate"]["review"] for entry in entries] == [
         {"page": "lines", "filters": {"client": "192.0.2.7"}},
         {"page": "event", "filters": {"event": EVENT.removeprefix("/event/")}},
@@ -338,8 +369,8 @@ def test_each_look_is_recorded(open_page: OpenPage, tmp_path: Path) -> None:
     ]
     assert {entry["user"]["name"] for entry in entries} == {"alice"}
     assert path.stat().st_mode & 0o007 == 0
-    assert len(page.told) == 3
-    assert page.told[0].endswith('alice at 127.0.0.1 looks at lines client="192.0.2.7"')
+    assert len(page.told) == 4
+    assert page.told[1].endswith('alice at 127.0.0.1 looks at lines client="192.0.2.7"')
 
 
 @pytest.mark.parametrize("url", [*PAGES, EVENT])

@@ -10,9 +10,10 @@ from tokgate.review.web.htpasswd import Htpasswd
 from tokgate.review.web.sessions import Sessions
 
 MAX_FAILURES: Final = 10
+MAX_FAILURES_OF_ADDRESS: Final = 100
 FAILURE_SECONDS: Final = 300.0
-"""Wrong passwords that one address may give in that time."""
-_MAX_ADDRESSES: Final = 10_000
+"""Wrong passwords that one address may give in that time: for one user, and in all. A proxy is one address."""
+_MAX_REMEMBERED: Final = 10_000
 
 
 type Headers = Mapping[str, Sequence[str]]
@@ -41,7 +42,7 @@ class LinkDoor:
     def __init__(self, sessions: Sessions, user: str, tell: Callable[[str], None]) -> None:
         """`tell` is given the token of each new link."""
         self._sessions: Final = sessions
-        self._user: Final = user
+        self.user: Final = user
         self._tell: Final = tell
         self._token = ""
         self.renew()
@@ -60,7 +61,7 @@ class LinkDoor:
         if not expected or not secrets.compare_digest(token.encode(), expected.encode()):
             return None
         self._token = ""
-        return self._sessions.begin(self._user)
+        return self._sessions.begin(self.user)
 
     def leave(self, token: str) -> None:
         """Sign out."""
@@ -84,7 +85,7 @@ class PasswordDoor:
         self._sessions: Final = sessions
         self._users: Final = users
         self._clock: Final = clock
-        self._failures: Final[OrderedDict[str, list[float]]] = OrderedDict()
+        self._failures: Final[OrderedDict[tuple[str, ...], list[float]]] = OrderedDict()
 
     def viewer(self, peer: str, headers: Headers, token: str | None) -> str | None:
         """Whoever signed in, and is still a user."""
@@ -100,26 +101,34 @@ class PasswordDoor:
         """Sign out."""
         self._sessions.end(token)
 
-    def must_wait(self, peer: str) -> bool:
-        """Whether too many wrong passwords came from an address."""
-        since = self._clock() - FAILURE_SECONDS
-        recent = [at for at in self._failures.get(peer, ()) if at > since]
-        if recent:
-            self._failures[peer] = recent
-        else:
-            self._failures.pop(peer, None)
-        return len(recent) >= MAX_FAILURES
+    def must_wait(self, peer: str, user: str) -> bool:
+        """Whether too many wrong passwords came from an address, for this user or for any."""
+        return self._recent(peer, user) >= MAX_FAILURES or self._recent(peer) >= MAX_FAILURES_OF_ADDRESS
+
+    def knows(self, user: str) -> bool:
+        """Whether there is such a user."""
+        return self._users.has(user)
 
     def sign_in(self, peer: str, user: str, password: str) -> str | None:
         """A session; None if the password is wrong. Takes a while: bcrypt."""
         if self._users.knows(user, password):
-            self._failures.pop(peer, None)
+            self._failures.pop((peer, user), None)
             return self._sessions.begin(user)
-        self._failures.setdefault(peer, []).append(self._clock())
-        self._failures.move_to_end(peer)
-        while len(self._failures) > _MAX_ADDRESSES:
+        for key in ((peer, user), (peer,)):
+            self._failures.setdefault(key, []).append(self._clock())
+            self._failures.move_to_end(key)
+        while len(self._failures) > _MAX_REMEMBERED:
             self._failures.popitem(last=False)
         return None
+
+    def _recent(self, *key: str) -> int:
+        since = self._clock() - FAILURE_SECONDS
+        recent = [at for at in self._failures.get(key, ()) if at > since]
+        if recent:
+            self._failures[key] = recent
+        else:
+            self._failures.pop(key, None)
+        return len(recent)
 
 
 class HeaderDoor:

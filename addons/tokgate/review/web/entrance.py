@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from tokgate.review.web.doors import LinkDoor, PasswordDoor
 from tokgate.review.web.site import Site
 
+UNKNOWN: Final = "(unknown)"
 _MAX_FORM: Final = 8192
 
 
@@ -29,6 +30,8 @@ class Entrance:
         if "sec-purpose" in request.headers:  # as would a browser that looks ahead
             return PlainTextResponse("Not ahead of time.\n", 503)
         token = door.open(request.query_params.get("token", "")) if isinstance(door, LinkDoor) else None
+        if isinstance(door, LinkDoor):
+            self._site.register.signed_in(door.user, request.state.peer, right=token is not None)
         if token is None:
             return self._sign_in_page(request, "/", 403, "This link was used already, or is not one of ours.")
         response = self._site.page(request, "entered.html")
@@ -46,9 +49,11 @@ class Entrance:
         if not isinstance(door, PasswordDoor) or form is None:
             return PlainTextResponse("There is nothing to sign in to with that.\n", 400)
         target, peer, user = form.get("next", "/"), request.state.peer, form.get("user", "")
-        if door.must_wait(peer):
+        if door.must_wait(peer, user):
             return self._sign_in_page(request, target, 429, "Too many wrong passwords: wait a few minutes.")
         token = await to_thread.run_sync(door.sign_in, peer, user, form.get("password", ""), limiter=self._one)
+        # A name that nobody has may be a password in the wrong field.
+        self._site.register.signed_in(user if door.knows(user) else UNKNOWN, peer, right=token is not None)
         if token is None:
             return self._sign_in_page(request, target, 403, "The name or the password is wrong.")
         response = RedirectResponse(own_path(target), 303)

@@ -1,11 +1,13 @@
 """A line's facts in words, whatever shape the record has. Pure."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.reader import text_at, value_at
 
-_PATHS = {
+_PATHS: Final = {
+    "User": ("user", "name"),
     "Time (UTC)": ("@timestamp",),
     "Name": ("destination", "domain"),
     "Destination": ("destination", "ip"),

@@ -38,28 +38,38 @@ class Register:
         shown = {clean(key, 64): clean(value, 256) for key, value in said.items()}
         words = "".join(f" {key}={json.dumps(value, ensure_ascii=False)}" for key, value in shown.items())
         self._narrate(f"tokgate: {timestamp(at)} {clean(user, 256)} at {clean(peer, 64)} looks at {page}{words}")
-        if self._path is not None:
-            self._append(self._path, self._entry(at, user, peer, page, shown))
+        event = {"category": ["file"], "type": ["access"], "action": "log-reviewed"}
+        self._keep(at, event, user, peer, f"looked at {page}", {"review": {"page": page, "filters": shown}})
 
-    def _entry(self, at: Instant, user: str, peer: str, page: str, said: Mapping[str, str]) -> bytes:
+    def signed_in(self, user: str, peer: str, *, right: bool) -> None:
+        """Somebody signed in, or tried to. Raises NotRecorded."""
+        at, words = self._now(), "signs in" if right else "fails to sign in"
+        self._narrate(f"tokgate: {timestamp(at)} {clean(user, 256)} at {clean(peer, 64)} {words}")
+        event = {
+            "category": ["authentication"],
+            "type": ["start"],
+            "action": "review-sign-in",
+            "outcome": "success" if right else "failure",
+        }
+        self._keep(at, event, user, peer, "signed in" if right else "failed to sign in", {})
+
+    def _keep(
+        self, at: Instant, event: Mapping[str, object], user: str, peer: str, did: str, own: Mapping[str, object]
+    ) -> None:
+        if self._path is None:
+            return
         entry = {
             "@timestamp": timestamp(at),
-            "message": f"{clean(user, 256)} looked at {page}",
+            "message": f"{clean(user, 256)} {did}",
             "ecs": {"version": ECS_VERSION},
-            "event": {
-                "kind": "event",
-                "category": ["file"],
-                "type": ["access"],
-                "action": "log-reviewed",
-                "module": "tokgate",
-                "dataset": "tokgate.review",
-            },
+            "event": {"kind": "event", **event, "module": "tokgate", "dataset": "tokgate.review"},
             "user": {"name": clean(user, 256)},
             "source": {"address": clean(peer, 64)},
             "observer": {"product": "tokgate", "version": self._observer.version, "hostname": self._observer.hostname},
-            "tokgate": {"review": {"page": page, "filters": dict(said)}},
+            **({"tokgate": own} if own else {}),
         }
-        return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"
+        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+        self._append(self._path, line + b"\n")
 
     def _append(self, path: Path, line: bytes) -> None:
         """Opened each time, so that it may be rotated at any time."""
