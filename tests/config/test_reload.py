@@ -112,6 +112,7 @@ async def test_a_fault_of_ours_keeps_the_last_good(path: Path, monkeypatch: pyte
         raise RuntimeError("boom")
 
     monkeypatch.setattr(reload_module, "compile_policy", fail)
+    (path / "a.yaml").write_text(policy("second"))
     result = await holder.reload()
     assert [each.code for each in result.diagnostics] == [Code.INTERNAL]
     assert title(holder) == "first"
@@ -355,6 +356,21 @@ async def test_changes_before_watching_are_seen(path: Path) -> None:
     (path / "a.yaml").write_text(policy("meanwhile"))
     async with watching(holder):
         await until(lambda: title(holder) == "meanwhile")
+
+
+async def test_what_says_the_same_is_not_exchanged(path: Path) -> None:
+    """Comments change nothing in force; a ban that moves to another file does, since records name its file."""
+    holder = open_policy(path, NOW)
+    before = holder.snapshot
+    (path / "a.yaml").write_text(policy("first") + "# a comment\n")
+    result = await holder.reload()
+    assert result.ok
+    assert holder.snapshot is before
+    assert (result.changes, holder.last_change) == ((), None)
+    (path / "a.yaml").rename(path / "b.yaml")
+    await holder.reload()
+    assert holder.snapshot is not before
+    assert holder.snapshot.version == before.version
 
 
 async def test_changed(path: Path) -> None:

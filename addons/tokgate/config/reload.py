@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -167,9 +167,15 @@ class PolicyHolder:
         try:
             with undisturbed():
                 loaded = load(self.path, Instant.now())
-                if loaded.policy is None:
+                policy = loaded.policy
+                if policy is None:
                     return loaded, None, ()
-                return loaded, compile_policy(loaded.policy), self._changes(loaded.policy)
+                if not _says_the_same(self.snapshot.policy, policy):
+                    return loaded, compile_policy(policy), self._changes(policy)
+                loaded, unneeded = replace(loaded, policy=self.snapshot.policy), [policy]
+                del policy
+                release(unneeded)
+                return loaded, self.snapshot, ()
         except Exception as error:
             _log.exception("loading the policy failed")
             message = f"loading failed unexpectedly: {type(error).__name__}: {error}"
@@ -188,7 +194,7 @@ class PolicyHolder:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             self.last_error = render(errors[0]).splitlines()[0] + more
             return Reloaded(False, self.snapshot, loaded.diagnostics, now, before)
-        if self._watching:
+        if self._watching and snapshot is not self.snapshot:
             self._replaced.append(self.snapshot)
         self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
         result = Reloaded(True, snapshot, loaded.diagnostics, now, before, changed)
@@ -253,6 +259,15 @@ class PolicyHolder:
             yield_on_timeout=True,
             ignore_permission_denied=True,
         )
+
+
+def _says_the_same(old: Policy, new: Policy) -> bool:
+    """Whether nothing can tell two policies apart: records name the file that a ban is in."""
+    return old.version == new.version and _ban_files(old) == _ban_files(new)
+
+
+def _ban_files(policy: Policy) -> dict[str, str | None]:
+    return {name: None if ban.origin is None else ban.origin.file for name, ban in policy.bans.items()}
 
 
 def fingerprint(path: Path) -> Fingerprint:
