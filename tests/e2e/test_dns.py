@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import dns.edns
 import dns.rcode
 import pytest
-from lab_gateway import Gateway, office_policy
+from lab_gateway import ROOT, Gateway, office_policy
 from lab_netns import Lab
 from lab_resolver import ADDRESS, Resolver, ask
 
@@ -72,3 +73,23 @@ def test_ipv6_clients(lab: Lab, dns_gateway: Gateway) -> None:
     """Clients may come over IPv6."""
     assert ask(lab.client, BANNED, server=Lab.GATEWAY[6]).rcode() == dns.rcode.NXDOMAIN
     assert ask(lab.client, ALLOWED, server=Lab.GATEWAY[6]).answer
+
+
+def redirection() -> str:
+    """The firewall's rules for DNS as deploy/README.md has them, for this laboratory's clients and port."""
+    readme = (ROOT / "deploy" / "README.md").read_text()
+    rules = re.search(r"nft -f - <<'END'\n(.*?)END", readme, re.DOTALL)
+    assert rules
+    return rules[1].replace("10.32.0.0/14", "192.0.2.0/24").replace(":5300", ":53")
+
+
+@both_transports
+def test_redirected_clients(lab: Lab, resolver: Resolver, dns_gateway: Gateway, tcp: bool) -> None:
+    """Clients that ask another resolver are answered in its place when the firewall redirects them."""
+    assert ask(lab.client, BANNED, server=ADDRESS, tcp=tcp).answer, "the control"
+    lab.gateway.run("nft", "-f", "-", given=redirection())
+    try:
+        assert ask(lab.client, BANNED, server=ADDRESS, tcp=tcp).rcode() == dns.rcode.NXDOMAIN
+        assert ask(lab.client, ALLOWED, server=ADDRESS, tcp=tcp).answer
+    finally:
+        lab.gateway.run("nft", "delete", "table", "inet", "tokgate-dns")
