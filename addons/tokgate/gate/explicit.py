@@ -5,7 +5,6 @@ the reason. What the tunnel then carries is judged by its own first bytes, as if
 policy wants to know who asks, nobody gets a tunnel before it is known.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -15,17 +14,16 @@ import h11
 from tokgate.blocklog.observation import Endpoint, Observation, Stage, Visibility
 from tokgate.gate.admission import Arrival
 from tokgate.gate.connection import Connection, State
-from tokgate.gate.doorkeeper import AT_ONCE, Answer, Door, Doorkeeper
 from tokgate.gate.enforcer import Ruling
+from tokgate.gate.introduction import Introduction, Introductions
 from tokgate.gate.relay import DONT_WAIT
-from tokgate.gate.resolver import Addresses, Errands, Resolver
+from tokgate.gate.resolver import Addresses, Resolver
 from tokgate.gate.sockets import connect
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.identity import Identity, joined
 from tokgate.policy.names import parse_address
 from tokgate.wire import socks5
-from tokgate.wire.credentials import ACCEPTED, REJECTED, Credentials, read_basic, read_password
 from tokgate.wire.http_authority import Authority, read_connect_target
 
 if TYPE_CHECKING:
@@ -37,19 +35,6 @@ PATIENCE: Final = 0.5
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _FORBIDDEN: Final = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _UNREACHABLE: Final = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_WHO_ASKS: Final = b"tokgate: the proxy has to know who asks: name and password are missing or wrong.\n"
-AUTHENTICATE: Final = (
-    b"HTTP/1.1 407 Proxy Authentication Required\r\n"
-    b'Proxy-Authenticate: Basic realm="tokgate", charset="UTF-8"\r\n'
-    b"Content-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: %d\r\n"
-    b"Connection: close\r\n\r\n%b" % (len(_WHO_ASKS), _WHO_ASKS)
-)
-UNAVAILABLE: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-)
-MOST_WAITING: Final = 512
-"""Clients whose passwords wait to be checked; more are told to come again."""
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -67,13 +52,6 @@ class Tunnel:
     """Who asked for it, where that has to be known."""
 
 
-@dataclass(slots=True)
-class Introduction:
-    """How far a client of SOCKS is with saying who it is."""
-
-    identity: Identity | None = None
-
-
 class ExplicitFront:
     """Reads what explicit clients ask of a gate, and builds their tunnels."""
 
@@ -82,15 +60,13 @@ class ExplicitFront:
         self._resolver: Final = Resolver()
         gate.callbacks[self._resolver.descriptor] = self._resolver.deliver
         gate.epoll.register(self._resolver.descriptor, 1)
-        self._door: Final = Door(partial(gate.enforcer.failed, "proxy-auth"))
-        self._checks: Errands | None = None
+        self._introductions: Final = Introductions(gate)
 
     def close(self) -> None:
         """Stop resolving, and checking passwords."""
-        for errands in (self._resolver, self._checks):
-            if errands is not None:
-                self._gate.epoll.unregister(errands.descriptor)
-                errands.close()
+        self._gate.epoll.unregister(self._resolver.descriptor)
+        self._resolver.close()
+        self._introductions.close()
 
     # -- requests
 
@@ -124,12 +100,8 @@ class ExplicitFront:
             self._gate.refuse(connection, _BAD_REQUEST)
             return
         ask = partial(self._ask, connection, Tunnel(target.host, target.port, socks=False), reader.trailing_data[0])
-        keeper = self._keeper()
-        if keeper is None:
-            ask(None)
-            return
         said = next((value for name, value in request.headers if name == b"proxy-authorization"), b"")
-        self._identify(connection, keeper, read_basic(said.decode("latin-1")), ask, (AUTHENTICATE, UNAVAILABLE))
+        self._introductions.in_http(connection, said, ask)
 
     def _ask(self, connection: Connection, tunnel: Tunnel, rest: bytes, identity: Identity | None) -> None:
         """CONNECT, by somebody who is known as far as that has to be; `rest` is what came behind the request."""
@@ -142,12 +114,13 @@ class ExplicitFront:
         self._tunnel(connection, tunnel)
 
     def _greet_socks(self, connection: Connection) -> None:
-        keeper = self._keeper()
-        if keeper is not None and not isinstance(connection.greeting, Introduction):
-            self._introduce(connection, keeper)
+        known = connection.greeting if isinstance(connection.greeting, Introduction) else None
+        keeper = self._introductions.keeper() if known is None else None
+        if keeper is not None:
+            self._introductions.in_socks(connection, keeper, partial(self._greet_socks, connection))
             return
         try:
-            methods = 0 if keeper is not None else socks5.read_methods(connection.held)
+            methods = 0 if known is not None else socks5.read_methods(connection.held)
             if methods is None:
                 self._gate.wait_for_greeting(connection)
                 return
@@ -164,7 +137,7 @@ class ExplicitFront:
         if request is None:
             self._gate.wait_for_greeting(connection)
             return
-        identity = connection.greeting.identity if isinstance(connection.greeting, Introduction) else None
+        identity = None if known is None else known.identity
         passes, ruling = self._passes(connection, request.host, identity)
         if not passes:
             self._enter(connection, ruling, request.host, request.port, identity)
@@ -174,112 +147,25 @@ class ExplicitFront:
         connection.held = connection.held[methods + request.length :]
         self._tunnel(connection, Tunnel(request.host, request.port, socks=True, identity=identity))
 
-    # -- who asks
-
-    def _keeper(self) -> Doorkeeper | None:
-        return self._door.keeper(self._gate.enforcer.snapshot.settings.proxy_auth)
-
-    def _introduce(self, connection: Connection, keeper: Doorkeeper) -> None:
-        """SOCKS: the client says who it is before it says what it wants (RFC 1929)."""
-        try:
-            methods = socks5.read_methods(connection.held, password=True)
-            if methods is not None and not connection.greeting:
-                connection.greeting = True
-                connection.client.send(socks5.PASSWORD_CHOSEN, DONT_WAIT)
-            said = None if methods is None else read_password(connection.held[methods:])
-        except socks5.SocksError as error:
-            self._gate.refuse(connection, error.reply)
-            return
-        except ValueError:
-            self._gate.refuse(connection, REJECTED)
-            return
-        except OSError:
-            self._gate.close(connection)
-            return
-        if methods is None or said is None:
-            self._gate.wait_for_greeting(connection)
-            return
-        credentials, length = said
-        introduced = partial(self._introduced, connection, methods + length)
-        self._identify(connection, keeper, credentials, introduced, (REJECTED, REJECTED))
-
-    def _introduced(self, connection: Connection, length: int, identity: Identity) -> None:
-        connection.greeting = Introduction(identity)
-        connection.held = connection.held[length:]
-        try:
-            connection.client.send(ACCEPTED, DONT_WAIT)
-        except OSError:
-            self._gate.close(connection)
-            return
-        if connection.held:
-            self._greet_socks(connection)
-        else:
-            self._gate.wait_for_greeting(connection)
-
-    def _identify(
-        self,
-        connection: Connection,
-        keeper: Doorkeeper,
-        credentials: Credentials | None,
-        go_on: Callable[[Identity], None],
-        no: tuple[bytes, bytes],
-    ) -> None:
-        """Go on when it is known who asks: at once if they were known, else when a thread has checked the password.
-
-        `no` is what is said to a wrong password, and when none can be checked.
-        """
-        wrong, unavailable = no
-
-        def take(answer: Answer) -> None:
-            if answer.identity is not None:
-                go_on(answer.identity)
-            else:
-                self._gate.refuse(connection, unavailable if answer.unavailable else wrong)
-
-        known = Answer(None) if credentials is None else keeper.recall(credentials)
-        if known is not None or credentials is None:
-            take(known or Answer(None))
-            return
-        checks = self._checking()
-        if checks.waiting >= MOST_WAITING:
-            self._gate.refuse(connection, unavailable)
-            return
-
-        def answered(answer: Answer) -> None:
-            if connection.state is State.WAITING:  # else it has ended meanwhile
-                connection.state = State.GREETING
-                self._gate.watch_client(connection)  # tells again what came meanwhile
-                take(answer)
-
-        connection.state = State.WAITING
-        connection.deadline = self._gate.now + self._gate.limits.greeting
-        self._gate.watch_greeting(connection)
-        checks.run(partial(keeper.verify, credentials), answered)
-
-    def _checking(self) -> Errands:
-        if self._checks is None:
-            self._checks = Errands(AT_ONCE)
-            self._gate.callbacks[self._checks.descriptor] = self._checks.deliver
-            self._gate.epoll.register(self._checks.descriptor, 1)
-        return self._checks
-
-    # -- decisions
-
     def _passes(self, connection: Connection, host: str, identity: Identity | None) -> tuple[bool, Ruling]:
         """Whether a destination is allowed without anything to tell, by its name or address."""
         literal = parse_address(host) is not None
         sightings = [Sighting(Signal.HTTP_HOST, host)]
         if literal:
             sightings.append(Sighting(Signal.ADDRESS, host))
-        ruling = self._gate.enforcer.judge(connection.peer, sightings, self._arrival(connection, identity).identity)
+        ruling = self._gate.enforcer.judge(connection.peer, sightings, self._who(connection, identity))
         decision = ruling.decision
         plain = decision.response is None or decision.response is Response.INSPECT
         return decision.verdict is Verdict.ALLOW and plain and decision.exemption is None, ruling
 
-    def _arrival(self, connection: Connection, identity: Identity | None) -> Arrival:
-        """The connection, with who asks: the gate knows that only once there is a tunnel."""
+    def _who(self, connection: Connection, person: Identity | None) -> Identity | None:
+        """Who the client is; the gate knows the person that asks only once there is a tunnel."""
+        known = self._gate.identity(connection)
+        return known if person is None else joined(known, person)
+
+    def _arrival(self, connection: Connection, person: Identity | None) -> Arrival:
         arrival = self._gate.arrival(connection)
-        return arrival if identity is None else replace(arrival, identity=joined(arrival.identity, identity))
+        return arrival if person is None else replace(arrival, identity=self._who(connection, person))
 
     def _enter(self, connection: Connection, ruling: Ruling, host: str, port: int, identity: Identity | None) -> None:
         arrival = self._arrival(connection, identity)

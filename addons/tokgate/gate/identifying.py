@@ -7,8 +7,8 @@ from typing import Final
 from tokgate.gate.admission import Arrival
 from tokgate.gate.connection import Connection
 from tokgate.gate.enforcer import Enforcer
-from tokgate.gate.explicit import Introduction
 from tokgate.gate.gate import Gate, Limits, Opener
+from tokgate.gate.introduction import Introduction
 from tokgate.gate.links import Links
 from tokgate.gate.sockets import Address
 from tokgate.policy.identity import Identity, joined

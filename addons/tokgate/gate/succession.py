@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokgate.gate.admission import Shown
 from tokgate.gate.connection import CLOSED, PARTING, WAITING, Connection, Half, State
-from tokgate.gate.explicit import Introduction
 from tokgate.gate.handover import MAX_DATAGRAM
+from tokgate.gate.introduction import Introduction
 from tokgate.gate.relay import STICK
 from tokgate.gate.sockets import Address, Listener
 
