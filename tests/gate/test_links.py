@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tokgate.gate.links import REMEMBERED, Links, Neighbours, _hardware, _index_in, incoming_interface
+from tokgate.gate.links import COMPLAIN_EVERY, REMEMBERED, Links, Neighbours, _hardware, _index_in, incoming_interface
 from tokgate.policy.identity import Identifies, Identity
 from tokgate.policy.names import IPAddress
 
@@ -98,17 +98,20 @@ def test_neighbours_are_remembered_for_a_while() -> None:
 
 
 def test_what_fails_is_told() -> None:
-    """Not being able to ask is complained about; that a client has gone meanwhile is not."""
+    """Not being able to ask is complained about once a minute; that a client has gone meanwhile is not."""
     complaints: list[Exception] = []
-    table = Table()
+    table, clock = Table(), Clock()
     table.error = OSError(errno.EAFNOSUPPORT, "no netlink")
-    links = Links(complaints.append, neighbours=table)
+    links = Links(complaints.append, neighbours=table, monotonic=clock)
     with accepted("127.0.0.1") as client:
-        assert links.identify(client, "127.0.0.1", BOTH) is None
-        assert complaints == [table.error]
+        for seconds in (0, 1, COMPLAIN_EVERY):
+            clock.now += seconds
+            assert links.identify(client, "127.0.0.1", BOTH) is None
+        assert complaints == [table.error] * 2
         client.close()
+        clock.now += COMPLAIN_EVERY
         assert links.identify(client, "127.0.0.1", BOTH) is None
-    assert len(complaints) == 1
+    assert len(complaints) == 2
 
 
 def test_the_real_table() -> None:

@@ -80,6 +80,7 @@ def test_nobody_passes_without_a_right_password(
     assert origin.accepted == 0
     assert gate.settled()
     assert gate.sink.records == []
+    assert gate.gate.enforcer.counters.wrong_passwords == (said in ("alice:wrong", "eve:secret"))
 
 
 @pytest.mark.parametrize("eager", [False, True])

@@ -54,6 +54,7 @@ async def test_connect(lab: Lab, asking: Snapshot) -> None:
         assert (await guest.get(ALLOWED)).status == 200
     assert origin.connections == 1
     assert lab.records.all == []
+    assert proxy.counters.wrong_passwords == 1
 
 
 async def test_who_asks_decides(lab: Lab, asking: Snapshot) -> None:

@@ -16,6 +16,7 @@ ERROR: Final = "error"
 LOOP: Final = "loop"
 TIMEOUT: Final = "timeout"
 CUT: Final = "cut"
+WRONG_PASSWORD: Final = "wrong-password"
 AT_LIMIT: Final = "refused-at-limit"
 HANDED_OVER: Final = "handed-over"
 NOT_HANDED_OVER: Final = "not-handed-over"
@@ -89,6 +90,15 @@ class Counters:
     @cuts.setter
     def cuts(self, number: int) -> None:
         self.cells[self.tally.slot(CUT)] = number
+
+    @property
+    def wrong_passwords(self) -> int:
+        """Sign-ins to an explicit proxy with a name and password that don't belong together."""
+        return int(self.cells[self.tally.slot(WRONG_PASSWORD)])
+
+    @wrong_passwords.setter
+    def wrong_passwords(self, number: int) -> None:
+        self.put(WRONG_PASSWORD, number)
 
 
 def decisions_in(counts: Mapping[Key, int]) -> Counter[Kind]:

@@ -32,14 +32,14 @@ COMPLAIN_EVERY: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Who it is; None: not who they say. `unavailable`: it can't be told now."""
+    """Who it is; None: not who they say. `unavailable`: it can't be told now; `complaint`: why, once in a while."""
 
     identity: Identity | None
     unavailable: bool = False
+    complaint: Exception | None = None
 
 
 _WRONG: Final = Answer(None)
-_UNAVAILABLE: Final = Answer(None, unavailable=True)
 
 
 class AccountsError(Exception):
@@ -61,16 +61,9 @@ class Accounts(Protocol):
 class Doorkeeper:
     """Asks the accounts, and remembers. Safe to use from any thread."""
 
-    def __init__(
-        self,
-        accounts: Accounts,
-        complain: Callable[[Exception], None],
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`complain` is told, now and then, why passwords can't be checked."""
+    def __init__(self, accounts: Accounts, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is read yet."""
         self._accounts: Final = accounts
-        self._complain: Final = complain
         self._monotonic: Final = monotonic
         self._key: Final = secrets.token_bytes(32)
         self._known: dict[bytes, tuple[Answer, float]] = {}
@@ -100,8 +93,7 @@ class Doorkeeper:
             try:
                 identity = self._accounts.identify(credentials)
             except AccountsError as error:
-                self._tell(error)
-                return _UNAVAILABLE
+                return Answer(None, unavailable=True, complaint=error if self._complains() else None)
         answer = _WRONG if identity is None else Answer(identity)
         until = self._monotonic() + (REMEMBERED_WRONG if identity is None else REMEMBERED)
         while len(remembered) >= MOST:
@@ -113,19 +105,19 @@ class Doorkeeper:
         said = f"{credentials.user}\0{credentials.password}".encode("utf-8", "surrogatepass")
         return hmac.digest(self._key, said, "sha256")
 
-    def _tell(self, error: AccountsError) -> None:
+    def _complains(self) -> bool:
         now = self._monotonic()
-        if now - self._complained >= COMPLAIN_EVERY:
-            self._complained = now
-            self._complain(error)
+        if now - self._complained < COMPLAIN_EVERY:
+            return False
+        self._complained = now
+        return True
 
 
 class Door:
     """The doorkeeper that the policy in force wants, if it wants one: another policy may name other accounts."""
 
-    def __init__(self, complain: Callable[[Exception], None]) -> None:
-        """`complain` as a doorkeeper's."""
-        self._complain: Final = complain
+    def __init__(self) -> None:
+        """Nobody stands there yet."""
         self._stated: ProxyAuth | None = None
         self._keeper: Doorkeeper | None = None
 
@@ -140,4 +132,4 @@ class Door:
     def _hire(self, stated: ProxyAuth) -> Doorkeeper:
         from tokgate.gate.accounts import accounts_of  # with LDAP: only where somebody has to prove anything
 
-        return Doorkeeper(accounts_of(stated), self._complain)
+        return Doorkeeper(accounts_of(stated))

@@ -58,7 +58,7 @@ class Introductions:
 
     def __init__(self, gate: "Gate") -> None:
         self._gate: Final = gate
-        self._door: Final = Door(partial(gate.enforcer.failed, "proxy-auth"))
+        self._door: Final = Door()
         self._checks: Errands | None = None
 
     def close(self) -> None:
@@ -130,6 +130,7 @@ class Introductions:
             if answer.identity is not None:
                 go_on(answer.identity)
             else:
+                self._count(answer, asked=credentials is not None)
                 self._gate.refuse(connection, no.unavailable if answer.unavailable else no.wrong)
 
         known = Answer(None) if credentials is None else keeper.recall(credentials)
@@ -137,6 +138,12 @@ class Introductions:
             take(known)
         elif credentials is not None:
             self._check(connection, partial(keeper.verify, credentials), take)
+
+    def _count(self, answer: Answer, *, asked: bool) -> None:
+        if answer.complaint is not None:
+            self._gate.enforcer.failed("proxy-auth", answer.complaint)
+        elif asked and not answer.unavailable:
+            self._gate.enforcer.counters.wrong_passwords += 1
 
     def _check(self, connection: Connection, verify: Callable[[], Answer], take: Callable[[Answer], None]) -> None:
         """Have a password checked in a thread; meanwhile the client waits, and nobody else does."""

@@ -21,6 +21,8 @@ REMEMBERED: Final = 10.0
 """Seconds for which a neighbour's hardware address, and an interface's name, are not asked for again."""
 MOST: Final = 65_536
 """Neighbours remembered."""
+COMPLAIN_EVERY: Final = 60.0
+"""Seconds between two complaints that something can't be found out."""
 
 _IP_PKTINFO: Final = 8  # linux/in.h
 _IP_PKTOPTIONS: Final = 9
@@ -155,6 +157,7 @@ class Links:
         self._names: dict[int, str] = {}
         self._hardware: dict[tuple[int, str], str | None] = {}
         self._forget_at = 0.0
+        self._complained = -COMPLAIN_EVERY
 
     def identify(self, sock: Any, peer: str, identifies: Identifies) -> Identity | None:
         """Interface and hardware address of whoever connected; None if neither was wanted, or to be found out."""
@@ -198,5 +201,8 @@ class Links:
         return self._hardware[key]
 
     def _failed(self, error: OSError) -> None:
-        if error.errno not in (errno.ENOTCONN, errno.EBADF, errno.EINVAL):  # the client has gone: nobody to identify
+        gone = error.errno in (errno.ENOTCONN, errno.EBADF, errno.EINVAL)  # the client: there is nobody to identify
+        now = self._monotonic()
+        if not gone and now - self._complained >= COMPLAIN_EVERY:
+            self._complained = now
             self._complain(error)

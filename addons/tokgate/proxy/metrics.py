@@ -155,6 +155,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("given_up", "Connections that ended before any decision: at a limit, in a loop, silent, or with no opener "
              "to take them.", _refused_early, "why"),
     _counter("cut", "Connections that were ended because a ban began.", _counted("cut")),
+    _counter("wrong_passwords", "Sign-ins to the proxy with a wrong password.", _counted("wrong-password")),
     _counter("handed_over", "Connections that gates gave to openers.", _counted("handed-over")),
     # processes
     _gauge("workers", "Processes, serving or ending with their last connections.", _workers, "role", "state"),

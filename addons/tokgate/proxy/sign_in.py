@@ -2,7 +2,6 @@
 # mypy: disallow-untyped-calls=False
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mitmproxy import ctx
@@ -33,7 +32,7 @@ class SignIn:
     def __init__(self, traffic: "Traffic") -> None:
         """`traffic` knows the policy and the visits."""
         self._traffic: Final = traffic
-        self._door: Final = Door(partial(traffic.failed, "proxy-auth"))
+        self._door: Final = Door()
 
     def load(self, loader: Loader) -> None:
         """Have the option by which mitmproxy's SOCKS layer knows that it has to ask; stock mitmproxy has it already."""
@@ -55,7 +54,7 @@ class SignIn:
             keeper = self._keeper()
             visit = self._traffic.visits.of(data.client_conn)
             if keeper is not None:
-                answer = await _verified(keeper, Credentials(data.username, data.password))
+                answer = await self._verified(keeper, Credentials(data.username, data.password))
                 data.valid = answer.identity is not None
                 visit.sign(answer.identity)
             elif data.valid:
@@ -86,10 +85,20 @@ class SignIn:
         if visit.vouched:
             return
         credentials = read_basic(said) or (None if told is None else Credentials(*told))
-        answer = Answer(None) if credentials is None else await _verified(keeper, credentials)
+        answer = Answer(None) if credentials is None else await self._verified(keeper, credentials)
         visit.sign(answer.identity)
         if answer.identity is None:
             self._traffic.answer(flow, _unavailable() if answer.unavailable else _challenge())
+
+    async def _verified(self, keeper: Doorkeeper, credentials: Credentials) -> Answer:
+        answer = keeper.recall(credentials)
+        if answer is None:
+            answer = await asyncio.to_thread(keeper.verify, credentials)
+        if answer.complaint is not None:
+            self._traffic.failed("proxy-auth", answer.complaint)
+        elif answer.identity is None and not answer.unavailable and self._traffic.enforcer is not None:
+            self._traffic.enforcer.counters.wrong_passwords += 1
+        return answer
 
     def _keeper(self) -> Doorkeeper | None:
         enforcer = self._traffic.enforcer
@@ -100,11 +109,6 @@ def ask_in_socks(options: Options, *, wanted: bool) -> None:
     """Have mitmproxy's SOCKS layer ask for name and password. Whether they are right is for `socks5_auth` to say."""
     if wanted and _STOCK in options and not getattr(options, _STOCK):
         options.update(**{_STOCK: "any"})
-
-
-async def _verified(keeper: Doorkeeper, credentials: Credentials) -> Answer:
-    known = keeper.recall(credentials)
-    return await asyncio.to_thread(keeper.verify, credentials) if known is None else known
 
 
 def _challenge() -> Response:
