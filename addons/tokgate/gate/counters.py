@@ -136,25 +136,32 @@ class _Plain(dict[str | None, int]):
 
 
 class _Errors(MutableMapping[str, int]):
-    """The errors in a tally, as a mapping; what never failed has 0."""
+    """The errors that this process counts in a tally; what never failed has 0."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally: Final = tally
+        self._slots: Final[dict[str, int]] = {}  # the tally may be long, and this is asked for each second
 
     def __getitem__(self, where: str) -> int:
-        return int(self._tally.cells[self._tally.slot(ERROR, where)])
+        return int(self._tally.cells[self._slot(where)])
 
     def __setitem__(self, where: str, number: int) -> None:
-        self._tally.cells[self._tally.slot(ERROR, where)] = number
+        self._tally.cells[self._slot(where)] = number
 
     def __delitem__(self, where: str) -> None:
         self[where] = 0
 
     def __iter__(self) -> Iterator[str]:
-        return iter(errors_in(self._tally.read()))
+        return (where for where in self._slots if self[where])
 
     def __len__(self) -> int:
-        return len(errors_in(self._tally.read()))
+        return sum(1 for _ in self)
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+    def _slot(self, where: str) -> int:
+        slot = self._slots.get(where)
+        if slot is None:
+            slot = self._slots[where] = self._tally.slot(ERROR, where)
+        return slot

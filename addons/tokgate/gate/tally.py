@@ -37,6 +37,8 @@ class Tally:
         self.cells: Final = memoryview(self._memory).cast("Q")
         """`cells[slot] += 1` counts; it is as quick as in a dict."""
         self._slots: Final[dict[Key, int]] = {}
+        self._entries: Final[list[tuple[int, Key]]] = []
+        self._read_to = _FIRST
         if not self.cells[0]:
             self.cells[0] = _FIRST
 
@@ -53,16 +55,15 @@ class Tally:
 
     def read(self) -> Counter[Key]:
         """All counts that aren't 0, also those of another process."""
-        found: Counter[Key] = Counter()
-        cells, at = self.cells, _FIRST
-        end = cells[0]
-        while at < end:
+        cells, entries = self.cells, self._entries
+        at, end = self._read_to, cells[0]
+        while at < end:  # keys stay where they are: each is decoded once
             length = cells[at + 1]
             start = (at + 2) * _WORD
-            if cells[at]:
-                found[tuple(json.loads(self._memory[start : start + length]))] = cells[at]
+            entries.append((at, tuple(json.loads(self._memory[start : start + length]))))
             at += 2 + _words(length)
-        return found
+        self._read_to = at
+        return Counter({key: cells[slot] for slot, key in entries if cells[slot]})
 
     def share(self) -> int:
         """The descriptor of the memory, for a child that is executed; open until `keep`."""
