@@ -14,11 +14,13 @@ from builders import at
 from cli.command_line import POLICY, Command
 from review.conftest import WriteLog
 from review.logs import refusal, repeats
+from tokgate.blocklog.candidates import near_misses
 from tokgate.blocklog.coverage import coverage_counted
 from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.lifecycle import log_gap, phase_changed, started
 from tokgate.blocklog.line import encode
 from tokgate.blocklog.writer import LogWriter
+from tokgate.policy.likeness import How, Likeness
 from tokgate.policy.timeline import transitions
 from tokgate.review.buckets import MAX_BARS, buckets
 from tokgate.review.charts import attempts_over_time
@@ -232,6 +234,16 @@ def test_coverage_is_added_up_where_the_log_has_it(write_log: WriteLog) -> None:
         found = find(review, *MARCH)
     assert found.coverage == {"office": {"none": 20, "sni": 180}}
     assert (found.share.percent, found.shares["office"].total) == ("90 %", 200)
+
+
+def test_near_misses_are_pointed_to(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """By name and number, and to whoever keeps the service files."""
+    likeness = Likeness("mycliptok.org", "clips", "cliptok", How.CONTAINS)
+    record = near_misses(stamp("2023-03-10T11:00:00Z"), [(likeness, 12)], stamp().at)
+    target = tmp_path / "r.html"
+    assert tokgate("log", "report", "--log", str(write_log([record, refusal()])), "-o", str(target)).code == 0
+    page = target.read_text(encoding="utf-8")
+    assert "1 name resembles a banned service without matching a rule of it: mycliptok.org (12). Nothing" in page
 
 
 def test_coverage_is_said_plainly(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:

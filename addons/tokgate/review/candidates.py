@@ -47,8 +47,13 @@ class Candidate:
 
 def candidates(review: "Review", *, progress: "Progress | None" = None) -> tuple[Candidate, ...]:
     """By service, the most telling and frequent first."""
+    return gathered(review.answer(_SQL, progress=progress).rows)
+
+
+def gathered(rows: Iterable[tuple[Any, ...]]) -> tuple[Candidate, ...]:
+    """The same from records: what each holds, from when to when."""
     found: dict[tuple[str, str], Candidate] = {}
-    for said, since, until in review.answer(_SQL, progress=progress).rows:
+    for said, since, until in rows:
         for new in _read(said, since or until, until):
             key = new.service, new.name
             known = found.get(key)

@@ -8,6 +8,7 @@ from whenever import Instant
 
 from tokgate.blocklog.coverage import Share, share_of
 from tokgate.review.buckets import Buckets, buckets
+from tokgate.review.candidates import Candidate, gathered
 from tokgate.review.conditions import utc_text
 from tokgate.review.coverage import added_up
 from tokgate.review.engine import Review
@@ -60,6 +61,7 @@ class Findings:
     phase_changes: tuple[Record, ...]
     incidents: tuple[Record, ...]
     coverage: dict[str, dict[str, int]]
+    near_misses: tuple[Candidate, ...]
     gateways: tuple[str, ...]
     bans: frozenset[str]
 
@@ -109,6 +111,7 @@ def find(review: Review, start: Instant | None, end: Instant | None, *, progress
         new_clients=new[:TOP], new_count=len(new),
         exemptions=_records(review, _EXEMPTIONS), policies=_records(review, _POLICIES, bounds),
         phase_changes=_records(review, _PHASES, bounds), incidents=_records(review, _INCIDENTS, bounds),
+        near_misses=gathered(_rows(review, _NEAR_MISSES, bounds)),
         coverage=added_up(_rows(review, _COVERAGE, bounds)),
         gateways=tuple(row[0] for row in _rows(review, _GATEWAYS)),
         bans=frozenset(row[0] for row in _rows(review, _BANS)),
@@ -159,6 +162,8 @@ _INCIDENTS: Final = """SELECT action, count(*) AS records, min(time) AS first, m
          'internal-error') GROUP BY 1 ORDER BY 1"""
 _COVERAGE: Final = """SELECT coverage, count(*) FROM state WHERE coverage IS NOT NULL AND time >= ? AND time < ?
     GROUP BY 1"""
+_NEAR_MISSES: Final = """SELECT near_misses, since, time FROM state
+    WHERE near_misses IS NOT NULL AND time >= ? AND time < ?"""
 _GATEWAYS: Final = "SELECT DISTINCT gateway FROM attempts WHERE gateway IS NOT NULL ORDER BY 1"
 
 _BANS: Final = "SELECT DISTINCT ban FROM attempts WHERE ban IS NOT NULL"
