@@ -239,8 +239,8 @@ def test_link_target_is_a_uri() -> None:
     ("language", "ends", "told"),
     [
         ("en", "2099-12-31T23:00:00Z", "until the end of 31 December 2099 (Europe/Brussels)"),
-        ("fr", "2099-12-31T23:00:00Z", "jusqu’au 31 décembre 2099 (Europe/Brussels) inclus"),
-        ("fr", "2023-10-01T22:00:00Z", "jusqu’au 1er octobre 2023 (Europe/Brussels) inclus"),
+        ("fr", "2099-12-31T23:00:00Z", "jusqu’au 31 décembre 2099 inclus (Europe/Brussels)"),
+        ("fr", "2023-10-01T22:00:00Z", "jusqu’au 1er octobre 2023 inclus (Europe/Brussels)"),
         ("nl", "2099-12-31T23:00:00Z", "tot en met 31 december 2099 (Europe/Brussels)"),
         ("de", "2099-12-31T23:00:00Z", "bis einschließlich 31. Dezember 2099 (Europe/Brussels)"),
         ("en", "2023-10-01T16:00:00Z", "1 October 2023, 18:00 (Europe/Brussels)"),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
+from tokgate.blocklog.wording import counted
 from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.running import add_confdir_option, ask_running
@@ -44,17 +45,16 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.writelines(f"{line}\n" for line in _lines(answer, wants_color(sys.stdout)))
         if not answer["read"]:
             narrate(f"tokgate: policy {answer['version']} stays in force")
+        elif answer["diagnostics"]:
+            narrate(f"tokgate: {counted(len(answer['diagnostics']), 'warning')}: tokgate check")
     if not answer["read"]:
         return Exit.FINDINGS
     return Exit.DONE if answer["ok"] else Exit.FAILURE
 
 
 def _lines(answer: dict[str, Any], color: bool) -> Iterator[str]:
-    for each in answer["diagnostics"]:
-        diagnostic = _diagnostic(each)
-        if diagnostic.level is Level.ERROR or answer["read"]:
-            yield render(diagnostic, color=color)
     if not answer["read"]:
+        yield from (render(_diagnostic(each), color=color) for each in answer["diagnostics"])
         return
     old, new = answer["before"], answer["version"]
     since = f", in force since {answer['since']}" if answer["unchanged"] else ""

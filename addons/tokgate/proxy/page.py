@@ -117,7 +117,7 @@ def last_day(words: Strings, ends: Instant, zone: str) -> str | None:
     local = ends.to_tz(zone)
     if local.time() != Time.MIDNIGHT:
         return None
-    return words.day.format(**_calendar(words, local.date().subtract(days=1)), zone=zone)
+    return words.date.format(**_calendar(words, local.date().subtract(days=1)))
 
 
 def _calendar(words: Strings, date: Date) -> dict[str, str]:
@@ -171,8 +171,8 @@ def _end(notice: Notice, words: Strings) -> Row:
         return Row(words.until, words.lifted)
     moment, day = local_moment(words, notice.until, notice.zone), last_day(words, notice.until, notice.zone)
     if notice.overdue:
-        return Row(words.until, words.overdue.format(moment=day or moment))
-    ends = moment if day is None else words.through.format(day=day)
+        return Row(words.until, words.overdue.format(moment=moment if day is None else f"{day} ({notice.zone})"))
+    ends = moment if day is None else words.through.format(date=day, zone=notice.zone)
     return Row(words.until, ends, instant=notice.until.format_iso())
 
 

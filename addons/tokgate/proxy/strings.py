@@ -38,8 +38,8 @@ class Strings:
     months: tuple[str, ...]
     moment: str
     through: str
-    """Until the end of a `day`, inclusive."""
-    day: str = "{day} {month} {year} ({zone})"
+    """Until the end of a date, inclusive."""
+    date: str = "{day} {month} {year}"
     first: str = "{day}"
     """The day of the month where it is the first: `1er` in French."""
 
@@ -89,7 +89,7 @@ _EN: Final = Strings(
         "December",
     ),
     moment="{day} {month} {year}, {time} ({zone})",
-    through="until the end of {day}",
+    through="until the end of {date} ({zone})",
 )
 _FR: Final = Strings(
     title="{what} n’est pas accessible sur ce réseau",
@@ -137,7 +137,7 @@ _FR: Final = Strings(
         "décembre",
     ),
     moment="{day} {month} {year} à {time} ({zone})",
-    through="jusqu’au {day} inclus",
+    through="jusqu’au {date} inclus ({zone})",
     first="1er",
 )
 _NL: Final = Strings(
@@ -187,7 +187,7 @@ _NL: Final = Strings(
         "december",
     ),
     moment="{day} {month} {year} om {time} ({zone})",
-    through="tot en met {day}",
+    through="tot en met {date} ({zone})",
 )
 _DE: Final = Strings(
     title="{what} ist in diesem Netz nicht verfügbar",
@@ -236,8 +236,8 @@ _DE: Final = Strings(
         "Dezember",
     ),
     moment="{day}. {month} {year}, {time} Uhr ({zone})",
-    through="bis einschließlich {day}",
-    day="{day}. {month} {year} ({zone})",
+    through="bis einschließlich {date} ({zone})",
+    date="{day}. {month} {year}",
 )
 
 STRINGS: Final[Mapping[str, Strings]] = {"en": _EN, "fr": _FR, "nl": _NL, "de": _DE}
