@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocklog.samples import NAME, SNAPSHOT, judged, seen, stamp
-from builders import ban, snapshot, wall
+from builders import at, ban, snapshot, wall
 from tokgate.blocklog.line import decode, encode
-from tokgate.blocklog.observation import Endpoint, HttpSeen, Observation, Stage, Visibility
+from tokgate.blocklog.observation import Endpoint, HttpSeen, Observation, Passed, Stage, Visibility
 from tokgate.blocklog.records import traffic_record
 from tokgate.policy.bans import Action, OnExpiry, UnknownClients
 from tokgate.policy.decide import Sighting
@@ -163,6 +163,26 @@ def test_milder_verdicts_and_opened_connections(
     assert record["tokgate"]["mode"] == {"block": "enforce"}.get(action, action.value)
     assert "until lifted" in record["message"]
     assert record.get("tls", {}).get("established") is (True if opened else None)
+
+
+def test_continuing_past_a_warning(valid_record: Valid) -> None:
+    """Who, past which ban, and until when, in the zone of the people concerned."""
+    policy = snapshot(ban(action=Action.WARN, response=Response.PAGE))
+    observation = seen(Stage.HTTP, opened=True, continued_until=at("2023-03-10T19:00:00Z"))
+    record = valid_record(record_of(observation, policy))
+    assert record["event"]["action"] == "warning-continued"
+    assert record["event"]["type"] == ["connection", "access", "allowed"]
+    assert record["tokgate"]["continued_until"] == "2023-03-10T19:00:00.000000Z"
+    assert "192.0.2.7 (office) continues to www.clips.example.org past the warning" in record["message"]
+    assert record["message"].endswith("The page is not shown again until 2023-03-10 20:00 Europe/Brussels.")
+
+
+@pytest.mark.parametrize("passed", Passed)
+def test_passing_a_warning(valid_record: Valid, passed: Passed) -> None:
+    """What passes without the page says why."""
+    policy = snapshot(ban(action=Action.WARN, response=Response.PAGE))
+    record = valid_record(record_of(seen(Stage.TLS, passed=passed), policy))
+    assert (record["event"]["action"], record["tokgate"]["passed"]) == ("connection-warned", passed.value)
 
 
 def test_allowed_traffic_has_no_record() -> None:

@@ -6,7 +6,7 @@ from whenever import Instant
 
 from tokgate.gate.warned import Person
 from tokgate.proxy.continuing import PATH, Button, presses_button, read_form, target_of
-from tokgate.proxy.navigation import from_a_browser, from_the_same_origin, is_navigation
+from tokgate.proxy.navigation import from_a_browser, is_navigation, is_own_form
 
 NOW = Instant.from_utc(2023, 4, 1, 12)
 HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -75,11 +75,14 @@ def test_browsers(headers: dict[str, str], browser: bool) -> None:
         ({"Origin": "null"}, False),
         ({"Sec_Fetch_Site": "none"}, False),
         ({"Sec_Fetch_Site": "same-site"}, False),
+        ({"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document", "Sec_Fetch_Site": "same-origin"}, True),
+        ({"Sec_Fetch_Mode": "cors", "Sec_Fetch_Dest": "empty", "Sec_Fetch_Site": "same-origin"}, False),
+        ({"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe", "Sec_Fetch_Site": "same-origin"}, False),
     ],
 )
-def test_same_origin(headers: dict[str, str], same: bool) -> None:
-    """A form of another origin is none of ours, however the browser says where it comes from."""
-    assert from_the_same_origin(request("POST", PATH, **headers), "www.example.org") is same
+def test_own_forms(headers: dict[str, str], same: bool) -> None:
+    """A form of another origin is none of ours, nor is what a script sends, however the browser says so."""
+    assert is_own_form(request("POST", PATH, **headers), "www.example.org") is same
 
 
 BUTTON = Button(Person("192.0.2.7"), "ban", "www.example.org", "/a?b=c")

@@ -130,8 +130,8 @@ class WarnedClients:
         return self._digest("continued", who, ban.encode())
 
     def _pageless(self, client: str, software: bytes) -> str:
-        slot = hmac.digest(self._clients, software, "sha256")[0] % SLOTS
-        return self._digest("pageless", Person(client), bytes((slot,)))
+        slot = int.from_bytes(hmac.digest(self._clients, software, "sha256")[:4]) % SLOTS
+        return self._digest("pageless", Person(client), slot.to_bytes(4))
 
     def _digest(self, kind: str, who: Person, what: bytes) -> str:
         text = f"{kind}\0{who.text}\0".encode("utf-8", "backslashreplace") + what
@@ -168,8 +168,11 @@ def open_beside(log: Path, now: Instant) -> WarnedClients:
     except OSError as error:
         logger.warning("who continues past a warning can't be kept in %s, a restart will forget it: %s", path, error)
     descriptor = os.memfd_create("tokgate-warned", os.MFD_CLOEXEC)
-    os.write(descriptor, _header(secrets.token_bytes(32)))
-    return WarnedClients(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
+    try:
+        os.write(descriptor, _header(secrets.token_bytes(32)))
+        return WarnedClients(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
+    finally:
+        os.close(descriptor)
 
 
 def _compacted(path: Path, now: Instant) -> bytes:

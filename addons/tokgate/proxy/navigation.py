@@ -13,22 +13,34 @@ def is_navigation(request: Request) -> bool:
     if request.method != "GET":
         return False
     headers = request.headers
-    if "sec-fetch-mode" in headers or "sec-fetch-dest" in headers:
-        return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == _DOCUMENT
+    if _has_metadata(headers):
+        return _is_document(headers)
     return _claims_to_be_a_browser(headers) and "text/html" in headers.get("accept", "").lower()
 
 
 def from_a_browser(request: Request) -> bool:
     """Whether the software that sent it may yet send a navigation."""
+    return _has_metadata(request.headers) or _claims_to_be_a_browser(request.headers)
+
+
+def is_own_form(request: Request, authority: str) -> bool:
+    """Whether a form was sent in a tab, by a page of this very origin, as far as the browser says.
+
+    Scripts can't say so: a site's own, left in the browser from earlier visits, must not continue for people.
+    """
     headers = request.headers
-    return "sec-fetch-mode" in headers or "sec-fetch-dest" in headers or _claims_to_be_a_browser(headers)
+    site, origin = headers.get("sec-fetch-site", "same-origin"), headers.get("origin")
+    if site != "same-origin" or (_has_metadata(headers) and not _is_document(headers)):
+        return False
+    return origin is None or origin.lower() == f"{request.scheme}://{authority}".lower()
 
 
-def from_the_same_origin(request: Request, authority: str) -> bool:
-    """Whether a form was sent by a page of this very origin, as far as the browser says."""
-    site = request.headers.get("sec-fetch-site", "same-origin")
-    origin = request.headers.get("origin")
-    return site == "same-origin" and (origin is None or origin.lower() == f"{request.scheme}://{authority}".lower())
+def _has_metadata(headers: Headers) -> bool:
+    return "sec-fetch-mode" in headers or "sec-fetch-dest" in headers
+
+
+def _is_document(headers: Headers) -> bool:
+    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == _DOCUMENT
 
 
 def _claims_to_be_a_browser(headers: Headers) -> bool:

@@ -14,7 +14,7 @@ from tokgate.policy.decide import Sighting
 from tokgate.policy.snapshot import Track
 from tokgate.proxy import page, requests
 from tokgate.proxy.continuing import Button, presses_button, read_form, target_of
-from tokgate.proxy.navigation import from_a_browser, from_the_same_origin, is_navigation
+from tokgate.proxy.navigation import from_a_browser, is_navigation, is_own_form
 from tokgate.proxy.notice import notice_of, track_of, warned_of
 from tokgate.proxy.reluctance import Reluctance
 from tokgate.proxy.visit import Visit
@@ -67,7 +67,7 @@ class Warnings:
         form, authority = read_form(request.raw_content), _authority(flow)
         button = Button(_who(visit), _ban(ruling), authority, form.target)
         genuine = button.made(form.token, enforcer.warned.token_key, ruling.at)
-        if not genuine or not from_the_same_origin(request, authority):
+        if not genuine or not is_own_form(request, authority):
             return self._page(enforcer, flow, visit, names, ruling, form.target)
         if not _has_continued(enforcer, visit, ruling):
             self._continue(enforcer, flow, visit, names, ruling)

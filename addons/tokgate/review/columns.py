@@ -114,6 +114,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _text("exemption", "the exemption that was used", "tokgate", "exemption"),
     _text("exemption_reason", "why there is one", "tokgate", "exemption_reason"),
     _time("exemption_until", "until when", "tokgate", "exemption_until"),
+    _text("passed", "why it passed a warning without its page", "tokgate", "passed"),
+    _time("continued_until", "until when a page that was continued past stays away", "tokgate", "continued_until"),
     _text("stage", "where the decision took effect", "tokgate", "stage"),
     _text("visibility", "what could be seen of the connection", "tokgate", "visibility"),
     _flag("mismatch", "names of one connection belong to different services", "tokgate", "mismatch"),
