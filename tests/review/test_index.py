@@ -19,6 +19,7 @@ from tokgate.blocklog.reader import Filter, client_filter
 from tokgate.review import index as module
 from tokgate.review.compact import compact
 from tokgate.review.engine import Review
+from tokgate.review.held import Held, There
 from tokgate.review.index import Index, TooLong
 from tokgate.review.intake import KEPT, rows_of
 from tokgate.review.sources import LogError, whole_log
@@ -198,6 +199,41 @@ def test_a_torn_end_changes_nothing(log: Path, index: Index) -> None:
     assert held(index) == [event(1)]
     version = index.state.version
     assert held(index) == [event(1)]
+    assert index.state.version == version
+
+
+@pytest.mark.parametrize("lost", ["grew", "keep"])
+def test_a_file_renamed_while_it_is_read(log: Path, index: Index, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    """Between a look at its folder and its opening, or just after: its lines are there once."""
+    append(log, encode(numbered(1)))
+    assert held(index) == [event(1)]
+    append(log, encode(numbered(2)))
+    original = getattr(Held, lost)
+
+    def vanish(kept: Held, file: There) -> Any:
+        if file.path == log:
+            log.rename(log.with_name("block-20230310T120000.000000Z.ndjson"))
+            monkeypatch.setattr(Held, lost, original)
+        return original(kept, file)
+
+    monkeypatch.setattr(Held, lost, vanish)
+    held(index)
+    assert held(index) == [event(1), event(2)]
+
+
+def test_a_file_that_can_not_be_opened_is_told(log: Path, index: Index) -> None:
+    """Nothing else is lost for it, whatever its place among the others."""
+    for number in (1, 3):
+        rotated = log.with_name(f"block-2023031{number}T120000.000000Z.ndjson")
+        append(rotated, encode(numbered(number)))
+        os.utime(rotated, (1, 1))
+    log.with_name("block-20230312T120000.000000Z.ndjson").mkdir()
+    append(log, encode(numbered(4)))
+    assert sorted(held(index)) == [event(1), event(3), event(4)]
+    (damage,) = index.state.damage
+    assert "directory" in damage.problem
+    version = index.state.version
+    assert len(held(index)) == 3
     assert index.state.version == version
 
 

@@ -3,12 +3,11 @@
 Each file is read once, and then what is appended to it. Every method blocks, and may be called by any thread.
 """
 
-import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time
@@ -19,22 +18,17 @@ import duckdb
 from tokgate.blocklog.reader import Junk, Line
 from tokgate.review.conditions import MACROS
 from tokgate.review.engine import CLOSED, MEMORY, UNCLEAR, rescue, words_of
-from tokgate.review.intake import Numbered, packed, rows_of, table
+from tokgate.review.held import Held, Identity, There, portion
+from tokgate.review.intake import Numbered, rows_of, table
 from tokgate.review.lookup import line_in
 from tokgate.review.sources import PARQUET, LogError, Source, whole_log
 from tokgate.review.sql import Row, literal
 
 QUERY_SECONDS: Final = 30.0
 """After so long a question is given up."""
-BATCH_BYTES: Final = 512 << 20
-"""Whole files are read together up to so many bytes; others have a turn in between."""
-_SETTLED_SECONDS: Final = 10
-"""A file that nobody wrote to for so long is read where it is; of another only what is complete."""
 _LOOK_AGAIN_SECONDS: Final = 0.5
-_HEAD: Final = 512
 _LOOSE_ROWS: Final = 100_000
-_UNPACKED: Final = 8
-"""How much larger a packed file is taken to be."""
+"""After so many rows that came they are packed."""
 
 
 class TooLong(LogError):
@@ -51,22 +45,6 @@ class State:
     damage: tuple[Junk, ...]
 
 
-@dataclass(slots=True)
-class _Held:
-    """A file that is held: its number in the table, and up to where it was read, as it was then."""
-
-    number: int
-    path: Path
-    read: int
-    modified: int
-    head: bytes = b""
-    """How it begins: another file may come to have the identity of one that was removed."""
-    damage: Junk | None = None
-
-
-type _Identity = tuple[int, int]
-
-
 class Index:
     """The table `lines`: the columns of KEPT, `file`, `readable`, and `n`, by which lines came while it was watched.
 
@@ -79,7 +57,7 @@ class Index:
         self._rotated: Final = rotated
         self._lock: Final = threading.Lock()
         self._folder: Final = Path(tempfile.mkdtemp(prefix="tokgate-review-"))
-        self._held: Final[dict[_Identity, _Held]] = {}
+        self._held: Final[dict[Identity, Held]] = {}
         self._numbers = 0
         self._lines = 0
         self._loose = 0
@@ -184,62 +162,43 @@ class Index:
         """Forget what is gone, and read one portion of what is new."""
         there = list(self._there())
         self._changed = False
-        self._forget({identity for identity, _, _ in there})
-        new = [(identity, path, found) for identity, path, found in reversed(there) if self._is_new(identity, found)]
-        portion = list(_portion(new))
-        if portion:
-            self._read(portion)
-        for identity, path, _ in there:
-            if identity in self._held:
-                self._held[identity].path = path
+        for identity in self._held.keys() - {file.identity for file in there}:
+            self._drop(identity)
+        for file in there:
+            if file.identity in self._held:
+                self._held[file.identity].path = file.path
+        new = [file for file in reversed(there) if not self._has(file)]
+        now = list(portion(new))
+        self._read(now)
         damage = tuple(held.damage for held in self._held.values() if held.damage is not None)
-        version = self._state.version + self._changed
-        return State(version, len(there), len(new) - len(portion), damage)
+        return State(self._state.version + self._changed, len(there), len(new) - len(now), damage)
 
-    def _there(self) -> Iterator[tuple[_Identity, Path, os.stat_result]]:
+    def _there(self) -> Iterator[There]:
         """The files of the log now, oldest first."""
         for path in whole_log(self._named, rotated=self._rotated):
-            try:
-                found = path.stat()
-            except FileNotFoundError:
-                continue
-            yield (found.st_dev, found.st_ino), path, found
+            with suppress(FileNotFoundError):  # renamed or removed just now
+                yield There(path, path.stat())
 
-    def _is_new(self, identity: _Identity, found: os.stat_result) -> bool:
-        held = self._held.get(identity)
-        return held is None or found.st_size != held.read or found.st_mtime_ns != held.modified
+    def _has(self, file: There) -> bool:
+        held = self._held.get(file.identity)
+        return held is not None and held.is_as(file)
 
-    def _forget(self, there: set[_Identity]) -> None:
-        for identity in [identity for identity in self._held if identity not in there]:
-            self._drop(identity)
-
-    def _drop(self, identity: _Identity) -> None:
+    def _drop(self, identity: Identity) -> None:
         self._connection.execute("DELETE FROM lines WHERE file = ?", [self._held.pop(identity).number])
         self._changed = True
 
-    def _read(self, portion: list[tuple[_Identity, Path, os.stat_result]]) -> None:
-        """Read whole files, or of one that is written what was appended; several only where each is plain and whole."""
-        whole: list[tuple[Path, int]] = []
-        for identity, path, found in portion:
-            if not path.exists():  # renamed just now: looked at under its other name next time
+    def _read(self, files: Iterable[There]) -> None:
+        """Read what nobody writes to any more as a whole, several together; of others what was appended."""
+        whole: list[Numbered] = []
+        for file in files:
+            try:
+                whole += self._begin(file)
+            except FileNotFoundError:  # renamed just now: it goes on under its other name next time
                 continue
-            held = self._held.get(identity)
-            if held is not None and not _grew(held, path, found):
-                self._drop(identity)
-                held = None
-            if held is None:
-                self._numbers += 1
-                held = self._held[identity] = _Held(self._numbers, path, 0, 0)
-            held.modified = found.st_mtime_ns
-            held.path = path
-            if packed(path) or (held.read == 0 and _settled(found) and not path.is_symlink()):
-                held.read, held.head = found.st_size, _head(path, found.st_size)
-                whole.append((path, held.number))
-            else:
-                held.read += self._append(path, held)
-                held.head = _head(path, held.read)
-                if held.read != found.st_size:
-                    held.modified = 0  # a line is half there: look again
+            except OSError as error:
+                if file.identity in self._held:
+                    self._drop(file.identity)
+                self._held[file.identity] = Held.unreadable(file, error.strerror or str(error))
         if not whole:
             return
         try:
@@ -248,7 +207,21 @@ class Index:
             for path, number in whole:
                 self._insert_or_rescue(path, number)
 
-    def _append(self, path: Path, held: _Held) -> int:
+    def _begin(self, file: There) -> list[Numbered]:
+        """Read what was appended to a file; or say that it is to be read as a whole. Raises OSError."""
+        held = self._held.get(file.identity)
+        if held is not None and not held.grew(file):
+            self._drop(file.identity)
+            held = None
+        if held is None:
+            self._numbers += 1
+            held = self._held[file.identity] = Held(self._numbers, file.path)
+        as_whole = held.read == 0 and file.settled(time())
+        held.read += file.found.st_size if as_whole else self._append(file.path, held)
+        held.keep(file)
+        return [(file.path, held.number)] if as_whole else []
+
+    def _append(self, path: Path, held: Held) -> int:
         """Read what is complete of what was appended; returns how many bytes that is."""
         part = self._folder / "appended.ndjson"
         taken = 0
@@ -282,8 +255,8 @@ class Index:
             damage = rescue(Source(path, str(held.path)), rescued)
             self._insert([(rescued, number)], came=came)
             held.damage = damage
-        except duckdb.Error as error:
-            held.damage = Junk(str(held.path), 0, 0, words_of(error))
+        except (duckdb.Error, OSError) as error:
+            held.damage = Junk(str(held.path), 0, 0, str(error))
         finally:
             rescued.unlink(missing_ok=True)
 
@@ -319,28 +292,3 @@ class Index:
         if not link.is_symlink():
             link.symlink_to(path)
         return link
-
-
-def _grew(held: _Held, path: Path, found: os.stat_result) -> bool:
-    """Whether this is the file that is held, with more at its end; not one that was cut short, or another one."""
-    return not packed(path) and found.st_size >= held.read and _head(path, len(held.head)) == held.head
-
-
-def _head(path: Path, size: int) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(min(size, _HEAD))
-
-
-def _settled(found: os.stat_result) -> bool:
-    """Whether nobody writes to a file any more."""
-    return found.st_mtime < time() - _SETTLED_SECONDS
-
-
-def _portion[T](new: list[tuple[T, Path, os.stat_result]]) -> Iterator[tuple[T, Path, os.stat_result]]:
-    """The first file, and as many after it as may be read together."""
-    size = 0
-    for count, (identity, path, found) in enumerate(new):
-        size += found.st_size * (_UNPACKED if packed(path) else 1)
-        if count and size > BATCH_BYTES:
-            return
-        yield identity, path, found

@@ -144,8 +144,9 @@ def test_signing_in_is_recorded(open_page: OpenPage, users: Path, tmp_path: Path
     """Also where it failed; a name that nobody has is not kept, for it may be a password in the wrong field."""
     origin = {"Origin": "http://127.0.0.1:8090"}
     path = tmp_path / "access.ndjson"
-    door = lambda sessions, clock: PasswordDoor(sessions, Htpasswd(users), clock)  # noqa: E731
-    with open_page(door=door, access_log=path) as page:
+    with open_page(
+        door=lambda sessions, clock: PasswordDoor(sessions, Htpasswd(users), clock), access_log=path
+    ) as page:
         for user, password in (("alice", "wrong"), ("hunter2", ""), ("alice", "correct horse")):
             page.client.post("/sign-in", data={"user": user, "password": password}, headers=origin)
     said = [json.loads(line) for line in path.read_text().splitlines()]

@@ -16,7 +16,7 @@ class Htpasswd:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError, ValueError if the file can't be used."""
-        self._path: Final = path
+        self._path: Final = path.absolute()  # the working directory may change
         self._modified = 0
         self._hashes: dict[str, bytes] = {}
         self._reload()

@@ -28,7 +28,7 @@ class Register:
         self._observer: Final = observer
         self._now: Final = now
         self._narrate: Final = narrate
-        self._path: Final = path
+        self._path: Final = None if path is None else path.absolute()  # the working directory may change
         if path is not None:
             os.close(self._open(path))
 
