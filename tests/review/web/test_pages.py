@@ -198,6 +198,16 @@ def test_pages_of_lines(open_page: OpenPage) -> None:
         assert rows(page.get("/lines").text) == PAGE_ROWS
 
 
+def test_users_where_the_log_names_them(open_page: OpenPage) -> None:
+    """Beside their client, as a filter, and ranked only where there are any."""
+    with open_page([*sample(), numbered(9) | {"user": {"name": "carol"}}]) as page:
+        page.sign_in()
+        assert 'id="by-user"' in page.get("/").text
+        assert figures(page.get("/?user=carol").text)["Events"] == 1
+        assert "192.0.2.7</a> carol</td>" in page.get("/lines").text
+        assert 'id="by-user"' not in page.get("/?client=192.0.2.9").text
+
+
 def test_a_page_too_far(page: Page) -> None:
     """Has no lines, and is no error."""
     answer = page.get("/lines?page=400")
@@ -226,6 +236,7 @@ def hostile_record(number: int, words: str) -> dict[str, Any]:
     record["destination"] = {"domain": words, "registered_domain": words}
     record["event"]["action"] = words if number % 2 else record["event"]["action"]
     record["observer"]["hostname"] = words
+    record["user"] = {"name": words}
     for field in (
         "verdict",
         "ban",

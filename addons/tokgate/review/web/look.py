@@ -31,6 +31,7 @@ FACETS: Final = {
     "verdict": "Verdict",
     "action": "What was done",
     "client": "Client",
+    "user": "User",
     "name": "Name",
     "network": "Network",
     "ban": "Ban",

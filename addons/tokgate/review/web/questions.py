@@ -11,14 +11,14 @@ from tokgate.review.coverage import added_up
 from tokgate.review.index import Index
 from tokgate.review.web.look import PAGE_ROWS, About, Look
 
-RANKED: Final = ("client", "name", "network", "ban", "service", "signal", "action", "reason")
+RANKED: Final = ("client", "name", "user", "network", "ban", "service", "signal", "action", "reason")
 """What the overview counts by."""
 TOP: Final = 10
 MAX_ROWS: Final = 100_000
 """Most rows that one download has."""
 SHOWN: Final = (
-    "time", "verdict", "action", "client", "name", "destination_ip", "network", "ban", "service", "rule", "signal",
-    "reason", "exemption", "events", "first_time", "last_time", "gateway", "policy", "event_id",
+    "time", "verdict", "action", "client", "user", "name", "destination_ip", "network", "ban", "service", "rule",
+    "signal", "reason", "exemption", "events", "first_time", "last_time", "gateway", "policy", "event_id",
 )  # fmt: skip
 """The columns of a line, on the page and in a download."""
 VERDICTS: Final = ("block", "warn", "monitor", "allow")
@@ -43,6 +43,11 @@ class Ranking:
     rows: tuple[Count, ...]
     keys: int
     other: int
+
+    @property
+    def said(self) -> bool:
+        """Whether any line says one."""
+        return any(row.value is not None for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)

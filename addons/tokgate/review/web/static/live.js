@@ -20,6 +20,8 @@ function text(line, name) {
       return line.verdict ? WORDS[line.verdict] || line.verdict : "–";
     case "name":
       return line.name || line.destination_ip || line.message || "–";
+    case "client":
+      return [line.client || "–", line.user].filter(Boolean).join(" ");
     case "events":
       return String(line.events);
     default:
