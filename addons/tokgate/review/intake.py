@@ -12,8 +12,8 @@ from tokgate.review.sql import literal, quoted
 
 KEPT: Final = (
     "time", "action", "traffic", "events", "first_time", "last_time", "verdict", "reason", "phase", "client", "user",
-    "name", "destination_ip", "target", "transport", "protocol", "network", "ban", "service", "rule", "signal", "response",
-    "exemption", "visibility", "event_id", "gateway", "policy", "dropped", "coverage", "message",
+    "name", "destination_ip", "target", "transport", "protocol", "network", "ban", "service", "rule", "signal",
+    "response", "exemption", "visibility", "event_id", "gateway", "policy", "dropped", "coverage", "message",
 )  # fmt: skip
 """The columns of `events` that are kept; `event_id` as a UUID, `message` only of records about tokgate itself.
 
