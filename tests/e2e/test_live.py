@@ -21,8 +21,9 @@ MOST = 1.0
 class Download(threading.Thread):
     """A download of some eight seconds, and how and when it ended."""
 
-    def __init__(self, namespace: Namespace, origin: Origin, name: str, family: int = 4) -> None:
+    def __init__(self, namespace: Namespace, origin: Origin, name: str, family: int = 4, *, tls: bool = True) -> None:
         super().__init__()
+        self.tls = tls
         self.octets = 0
         self.error: OSError | None = None
         self.ended: Instant | None = None
@@ -33,7 +34,7 @@ class Download(threading.Thread):
     def run(self) -> None:
         """Download."""
         try:
-            with downloading(*self._where) as stream:
+            with downloading(*self._where, tls=self.tls) as stream:
                 while piece := stream.read(1 << 14):
                     self.octets += len(piece)
         except OSError as error:
@@ -53,9 +54,13 @@ def between(starts: Instant, expires: Instant) -> dict[str, Any]:
     return stated
 
 
-def check_cut(gateway: Gateway, address: str, since: Instant) -> None:
+def check_cut(gateway: Gateway, address: str, since: Instant, *, tls: bool = True) -> None:
     """A record of the cut: who, what, by which ban and policy, and how much had passed."""
-    record = gateway.wait_for_record("the cut is recorded", lambda r: is_cut(r) and r["source"]["ip"] == address)
+
+    def matches(record: Record) -> bool:
+        return is_cut(record) and record["source"]["ip"] == address and tls != ("url" in record)
+
+    record = gateway.wait_for_record("the cut is recorded", matches)
     assert record["destination"]["domain"] == BANNED
     assert record["destination"]["bytes"] > 0
     assert record["tokgate"]["ban"] == "office-ban"
@@ -79,21 +84,22 @@ def going_on(*downloads: Download) -> Iterator[None]:
 def test_downloads_end_where_a_ban_starts(
     lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    """What is under way to the banned name is reset within a second; another name, and another network, go on."""
+    """What is under way to the banned name, also in plain HTTP, is reset within a second; all else goes on."""
     starts = Instant.now().add(seconds=15)
     expires = starts.add(seconds=3)
     with gateway_factory(tmp_path, policy=between(starts, expires)) as gateway:
         wait_until("the ban is near", lambda: Instant.now() >= starts.subtract(seconds=4), 20)
-        doomed = {family: Download(lab.client, origin, BANNED, family) for family in (4, 6)}
+        kinds = ((4, True), (6, True), (4, False))
+        doomed = {(family, tls): Download(lab.client, origin, BANNED, family, tls=tls) for family, tls in kinds}
         with going_on(Download(lab.client, origin, ALLOWED), Download(lab.guest, origin, BANNED)):
             assert Instant.now() < starts, "too slow to show anything"
-            for family, download in doomed.items():
+            for (family, tls), download in doomed.items():
                 download.join(20)
                 assert isinstance(download.error, ConnectionResetError)
                 assert download.ended
                 assert 0 <= (download.ended - starts).total("seconds") < MOST
-                check_cut(gateway, Lab.CLIENT[family], starts)
-            assert sum(map(is_cut, gateway.records())) == 2
+                check_cut(gateway, Lab.CLIENT[family], starts, tls=tls)
+            assert sum(map(is_cut, gateway.records())) == 3
             refused = python(lab.client, BANNED, 4, False, origin.authority)
             assert refused.error == UNRECOGNIZED_NAME
         wait_until("the ban is over", lambda: Instant.now() >= expires)
@@ -107,6 +113,7 @@ def test_downloads_end_where_a_policy_changes(
     before, after = office_policy() | {"bans": {}}, office_policy()
     with gateway_factory(tmp_path, policy=before) as gateway:
         doomed = Download(lab.client, origin, BANNED)
+        opened = Download(lab.client, origin, BANNED, tls=False)  # in an opener, where there are gates
         with going_on(Download(lab.client, origin, ALLOWED)):
             for number in range(2):
                 extra = {"cidrs": [f"10.{number}.0.0/16"], "timezone": "UTC"}
@@ -121,6 +128,8 @@ def test_downloads_end_where_a_policy_changes(
             doomed.join(20)
             assert isinstance(doomed.error, ConnectionResetError)
             assert doomed.ended
+            opened.join(20)
+            assert isinstance(opened.error, ConnectionResetError)
             loaded = [record for record in gateway.records() if is_load(record)][-1]
             in_force = Instant.parse_iso(loaded["@timestamp"])
             assert (doomed.ended - in_force).total("seconds") < MOST

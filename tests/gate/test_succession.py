@@ -187,6 +187,31 @@ def test_the_next_policy_cuts_what_arrives(
     assert old.sink.records == []
 
 
+def test_a_gate_takes_over_what_it_has_descriptors_for(
+    start_gate: StartGate,
+    start_origin: StartOrigin,
+    channel: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A connection that arrived without its descriptors would be lost: it waits for who has room."""
+    old, full, roomy = start_gate(start_origin()), start_gate(), start_gate()
+    with dial(old.redirected, ALLOWED) as client:
+        assert client.recv(65536) == ALLOWED
+        limits = (513, 513)
+        with monkeypatch.context() as small:
+            small.setattr("resource.getrlimit", lambda _: limits)
+            succession = Succession(full.gate, full.listeners, *channel)
+        assert not succession.has_room
+        full.succession = succession
+        old.succession, old.retired = Succession(old.gate, old.listeners, *channel), True
+        assert until(lambda: old.gate.open_connections == 0)
+        assert full.gate.open_connections == 0
+        roomy.succession = Succession(roomy.gate, roomy.listeners, *channel)
+        client.sendall(b"there")
+        assert client.recv(5) == b"there"
+    assert (full.gate.open_connections, succession.taken_over) == (0, 0)
+
+
 def test_nobody_takes_over(
     start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket]
 ) -> None:
