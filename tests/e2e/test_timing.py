@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -16,10 +18,14 @@ from lab_origin import ALLOWED, BANNED, LARGE, Origin, to_banned
 from whenever import Instant
 
 
+CUT = str(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+"""What a client sees whose connection crosses the start of a ban."""
+
+
 def refused(lab: Lab, origin: Origin) -> bool:
-    """Whether the banned name is refused now; anything but the alert and the origin's page is a failure."""
+    """Whether the banned name is refused now, or cut under way; anything but that and the origin's page is a failure."""
     answer = python(lab.client, BANNED, 4, False, origin.authority)
-    assert answer.error in ("", UNRECOGNIZED_NAME)
+    assert answer.error in ("", UNRECOGNIZED_NAME, CUT)
     return bool(answer.error)
 
 
