@@ -17,13 +17,12 @@ from lab_netns import Lab, wait_until
 from lab_origin import ALLOWED, BANNED, LARGE, Origin, to_banned
 from whenever import Instant
 
-
 CUT = str(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
 """What a client sees whose connection crosses the start of a ban."""
 
 
 def refused(lab: Lab, origin: Origin) -> bool:
-    """Whether the banned name is refused now, or cut under way; anything but that and the origin's page is a failure."""
+    """Whether the banned name is refused now, or cut; anything but that and the origin's page is a failure."""
     answer = python(lab.client, BANNED, 4, False, origin.authority)
     assert answer.error in ("", UNRECOGNIZED_NAME, CUT)
     return bool(answer.error)

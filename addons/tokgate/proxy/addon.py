@@ -183,7 +183,7 @@ class Tokgate:
         )
 
     def running(self) -> None:
-        """Begin the upkeep: reload, phases, silent clients, signals."""
+        """Begin the upkeep: reload, phases, silent clients, what is open."""
         if self.holder is None:
             return
         settle()
@@ -196,8 +196,6 @@ class Tokgate:
         self._keep(self._close_silent())
         self._review = Review(self._enforcer(), VisitedConnections(self.traffic.visits, self._enforcer()))
         self._keep(_judge_again(self._review))
-        with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread, or no such signal
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
 
     def done(self) -> None:
         """End the upkeep and the log; once."""
@@ -260,6 +258,9 @@ class Tokgate:
         warned = self._warned_for(log, self._now())
         enforcer = Enforcer(self.holder, self.log, observer, counters=self.counters, now=self._now, warned=warned)
         self.traffic.enforcer = enforcer
+        # Before any port is open: who sees one may ask for a reload, and SIGHUP ends who has no handler for it.
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread, or no loop yet
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
         if self._worker is not None:
             return
         policy = self.holder.snapshot.policy
