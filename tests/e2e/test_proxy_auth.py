@@ -8,7 +8,7 @@ from typing import Any
 import bcrypt
 import pytest
 from lab_gateway import Gateway, office_policy
-from lab_netns import Lab
+from lab_netns import Lab, wait_until
 from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
 
 CARRIERS: dict[str, dict[str, Any]] = {
@@ -50,6 +50,12 @@ def curl(lab: Lab, origin: Origin, url: str, *options: str, scheme: str = "http"
     return done.returncode, done.stdout, done.stderr
 
 
+def connected_to_banned(lab: Lab) -> str:
+    """The gateway's connections to TikTok: the end of one that was allowed must not count as one that was not."""
+    listed = lab.gateway.run("ss", "-Hant", "state", "connected", "exclude", "time-wait").stdout
+    return "\n".join(line for line in listed.splitlines() if any(each in line for each in Lab.BANNED.values()))
+
+
 @pytest.mark.parametrize("who", [(), ("--proxy-user", "alice:wrong"), ("--proxy-user", "eve:secret")])
 def test_nobody_passes_unknown(lab: Lab, origin: Origin, proxy: Gateway, who: tuple[str, ...]) -> None:
     """Without a right password there is no tunnel and no page, not even to an allowed name."""
@@ -73,6 +79,7 @@ def test_known_users_pass_undecrypted(lab: Lab, origin: Origin, proxy: Gateway, 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_who_asks_decides(lab: Lab, origin: Origin, proxy: Gateway, scheme: str) -> None:
     """TikTok is refused to Alice, whose group the policy names, and carried for Bob, from one and the same address."""
+    wait_until("nobody is connected to TikTok any more", lambda: not connected_to_banned(lab))
     with origin.watch() as seen:
         _, output, _ = curl(lab, origin, f"{scheme}://{BANNED}/", "--insecure", "--proxy-user", "alice:secret")
     assert "451" in output.splitlines()[-1] or " 451\n" in output
@@ -99,6 +106,7 @@ def test_socks(lab: Lab, origin: Origin, proxy: Gateway) -> None:
     for who in ((), ("--proxy-user", "bob:wrong")):
         code, _, _ = curl(lab, origin, f"https://{ALLOWED}/", *who, scheme="socks5h")
         assert code == 97  # CURLE_PROXY
+    wait_until("nobody is connected to TikTok any more", lambda: not connected_to_banned(lab))
     with origin.watch() as seen:
         code, _, _ = curl(lab, origin, f"https://{BANNED}/", "--proxy-user", "alice:secret", scheme="socks5h")
     assert code != 0
