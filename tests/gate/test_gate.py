@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from gate_lab import DEADLINE, Origin, RunningGate, dial, echo, policy, read_all, reset, until
-from hello_builder import ech, hello_for
+from hello_builder import EARLY_DATA, ech, hello_for
 
 from builders import at, ban, exemption
 from tokgate.gate.connection import Connection
@@ -62,7 +62,8 @@ def test_banned_names_are_refused(start_gate: StartGate, start_origin: StartOrig
 def test_early_data_does_not_reset_the_refusal(start_gate: StartGate, start_origin: StartOrigin) -> None:
     """A client that goes on sending still reads the alert: what it sends is thrown away, not answered with a reset."""
     gate = start_gate(start_origin())
-    with dial(gate.redirected, BANNED, b"\x17\x03\x03" + bytes(50_000)) as client:
+    said = hello_for("www.clips.example.org", (EARLY_DATA, b""))
+    with dial(gate.redirected, said, b"\x17\x03\x03" + bytes(50_000)) as client:
         assert read_all(client) == REFUSED
 
 

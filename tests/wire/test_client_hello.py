@@ -82,6 +82,13 @@ def test_ech_octets_inside_another_extension_are_not_ech() -> None:
     assert read(build.records(build.hello((build.PADDING, b"\xfe\x0d\0\0")))).ech is False
 
 
+def test_early_data_is_seen() -> None:
+    """A client that will not wait for an answer says so."""
+    name = build.server_name(b"example.org")
+    assert read(build.records(build.hello(name, (build.EARLY_DATA, b"")))).early_data is True
+    assert read(build.records(build.hello(name, (build.PADDING, b"\0*")))).early_data is False
+
+
 LONGEST = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
 
 

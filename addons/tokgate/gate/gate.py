@@ -388,7 +388,8 @@ class Gate(Relay):
 
     def _refuse_at_once(self, connection: Connection, hello: ClientHello) -> None:
         """Refuse and close, where the hello is all there is: nothing unread could turn the end into a reset."""
-        if len(connection.held) != len(hello.message) + 5 or connection.server is not None:
+        whole = len(connection.held) == len(hello.message) + 5
+        if not whole or connection.server is not None or hello.early_data:
             self.refuse(connection, _REFUSED)
             return
         with contextlib.suppress(OSError):  # the client is gone

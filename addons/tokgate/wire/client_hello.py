@@ -22,6 +22,7 @@ _SESSION_ID: Final = 38  # after type, length, legacy_version and random
 
 _SIGNATURE_ALGORITHMS: Final = 0x000D
 _ALPN: Final = 0x0010
+_EARLY_DATA: Final = 0x002A
 _SUPPORTED_VERSIONS: Final = 0x002B
 _ENCRYPTED_CLIENT_HELLO: Final = 0xFE0D  # https://www.rfc-editor.org/rfc/rfc9849#section-5
 
@@ -69,7 +70,12 @@ class ClientHello(NamedTuple):
     @property
     def ech(self) -> bool:
         """Whether encrypted_client_hello is present: real, or GREASE, which looks the same."""
-        return self.extension(_ENCRYPTED_CLIENT_HELLO) is not None
+        return self._has(_ENCRYPTED_CLIENT_HELLO)
+
+    @property
+    def early_data(self) -> bool:
+        """Whether the client goes on sending before it is answered (RFC 8446 §4.2.10)."""
+        return self._has(_EARLY_DATA)
 
     @property
     def legacy_version(self) -> int:
@@ -107,6 +113,10 @@ class ClientHello(NamedTuple):
     def extension(self, kind: int) -> bytes | None:
         """The body of the first extension of this type, or None."""
         return next((body for found, body in self._walk() if found == kind), None)
+
+    def _has(self, kind: int) -> bool:
+        """Whether there is an extension of this type: mostly a look for its number is enough."""
+        return kind.to_bytes(2) in self.message and self.extension(kind) is not None
 
     @property
     def _compression_start(self) -> int:
