@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from whenever import Instant, PlainDateTime
 
+from tokgate.blocklog.coverage import coverage_counted
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.evidence import folded_name
 from tokgate.blocklog.folding import Fold, Folding, key_of
@@ -96,6 +97,7 @@ _BANS: Final = (
         monitor_from=PlainDateTime(2026, 11, 1),
     ),
 )
+_SHARES: Final = ((2, "offices"), (4, "schools"), (8, "guests"), (8, "laboratories"))
 _PRESS: Final = Exemption(
     name="press",
     ban="offices-2026",
@@ -147,8 +149,12 @@ class Gateway:
         """The records of the day, in the order in which they are written."""
         yield started(self._stamp(), 4711, self._snapshot.policy)
         changes = list(transitions(self._snapshot, START, START.add(hours=24)))
+        hour = START.add(hours=1)
         for second, seen in self._attempts():
             self.now = START.add(nanoseconds=round(second * 1e9))
+            while hour <= self.now:
+                yield self._coverage(hour)
+                hour = hour.add(hours=1)
             while changes and changes[0].at <= self.now:
                 yield phase_changed(self._stamp(), changes.pop(0), self._snapshot.version)
             yield from self._told(self._folding.due(second))
@@ -190,6 +196,13 @@ class Gateway:
                 record = repeats_record(self._stamp(), first.seen, first.judgement, self._snapshot, repeats)
                 if record is not None:
                     yield record
+
+    def _coverage(self, hour: Instant) -> Record:
+        """What an hour's traffic showed: a hundred connections for each attempt, one in fifty without a name."""
+        total = self._traffic.events * 100 // 24
+        counts = {name: {"sni": total * 98 // 100 // part, "none": total // 50 // part} for part, name in _SHARES}
+        seen = {name: {word: number for word, number in found.items() if number} for name, found in counts.items()}
+        return coverage_counted(new_stamp(hour, self.observer), seen, hour.subtract(hours=1))
 
     def _attempts(self) -> Iterator[tuple[float, Observation]]:
         """Attempts in order of time, on a day whose busiest hour is at noon."""

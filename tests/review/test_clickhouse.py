@@ -23,7 +23,7 @@ TORN = b'{"@timestamp":"2026-11-24T12:00:00.000000Z","event":{"act\n'
 EVERY = ", ".join(f'"{column.name}"' for column in COLUMNS)
 needs_chdb = pytest.mark.skipif(
     find_spec("chdb") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1",
-    reason="needs chdb, some 500 MB: uv pip install --group clickhouse",
+    reason="needs chdb, some 500 MB: make setup-clickhouse",
 )
 
 
@@ -61,6 +61,8 @@ def test_the_summary_is_the_same(days: list[Path], clickhouse: "ClickHouse") -> 
     )  # fmt: skip
     assert (there.first, there.last, there.tables) == (here.first, here.last, here.tables)
     assert here.events > here.records > 1_000
+    assert there.coverage == here.coverage
+    assert set(here.coverage) == {"offices", "schools", "guests", "laboratories"}
     assert here.unreadable == 2
     assert {row.key[0] for row in here.tables[By.VERDICT].rows} == {"block", "warn", "monitor", "allow"}
 

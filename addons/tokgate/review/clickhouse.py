@@ -235,11 +235,30 @@ WHERE e."sequence" IS NOT NULL
 GROUP BY "day", "gateway", "chain";
 
 -- The policy in force on each gateway, as its last record says, and when it last said anything.
-CREATE VIEW IF NOT EXISTS tokgate.gateways AS
-SELECT e."gateway" AS "gateway", argMaxIf(e."policy", e."time", e."policy" IS NOT NULL) AS "policy",
-    argMax(e."version", e."time") AS "version", max(e."time") AS "heard",
+CREATE TABLE IF NOT EXISTS tokgate.gateway_states
+(
+    "gateway" LowCardinality(Nullable(String)),
+    "policy" AggregateFunction(argMax, Nullable(String), DateTime64(6, 'UTC')),
+    "version" AggregateFunction(argMax, Nullable(String), DateTime64(6, 'UTC')),
+    "heard" SimpleAggregateFunction(max, DateTime64(6, 'UTC')),
+    "policy_failed" SimpleAggregateFunction(max, Nullable(DateTime64(6, 'UTC'))),
+    "dropped" SimpleAggregateFunction(sum, Int64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY "gateway"
+SETTINGS allow_nullable_key = 1;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.events_to_gateway_states TO tokgate.gateway_states AS
+SELECT e."gateway" AS "gateway", argMaxState(CAST(e."policy", 'Nullable(String)'), e."time") AS "policy",
+    argMaxState(CAST(e."version", 'Nullable(String)'), e."time") AS "version", max(e."time") AS "heard",
     maxOrNullIf(e."time", e."action" = 'policy-load-failed') AS "policy_failed",
-    sumIf(e."dropped", e."action" = 'log-gap') AS "dropped", sumIf(e."events", e."traffic") AS "events"
+    toInt64(coalesce(sumIf(e."dropped", e."action" = 'log-gap'), 0)) AS "dropped"
 FROM tokgate.events AS e
+GROUP BY "gateway";
+
+CREATE VIEW IF NOT EXISTS tokgate.gateways AS
+SELECT g."gateway" AS "gateway", argMaxMerge(g."policy") AS "policy", argMaxMerge(g."version") AS "version",
+    max(g."heard") AS "heard", max(g."policy_failed") AS "policy_failed", sum(g."dropped") AS "dropped"
+FROM tokgate.gateway_states AS g
 GROUP BY "gateway";
 """
