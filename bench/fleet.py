@@ -34,7 +34,7 @@ from chdb.session import Session
 from day import Gateway, Traffic
 
 from tokgate.blocklog.reader import with_rotated
-from tokgate.review.clickhouse import clickhouse_schema
+from tokgate.review.clickhouse import clickhouse_schema, statements
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 GATEWAYS: Final = 200
@@ -163,9 +163,10 @@ def verify(found: Measured, files: list[Path], rounds: int) -> None:
     """`tokgate log verify` of one gateway's day."""
     say("verifying")
     log = files[0].parent / "block.ndjson"
-    records = sum(1 for path in with_rotated(log) for _ in path.open("rb"))
+    chain = with_rotated(log)
+    records = sum(1 for path in chain for _ in path.open("rb"))
     key = log.with_suffix(".pub")
-    seconds = processor(lambda: tokgate("log", "verify", "--key", str(key), str(log)), rounds)
+    seconds = processor(lambda: tokgate("log", "verify", "--key", str(key), *map(str, chain)), rounds)
     found.rates["tokgate log verify"] = records / seconds
 
 
@@ -321,12 +322,6 @@ def used() -> float:
     """CPU time so far."""
     mine, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return mine.ru_utime + mine.ru_stime + others.ru_utime + others.ru_stime
-
-
-def statements(script: str) -> Iterator[str]:
-    """The statements of a script, without the comments between them."""
-    code = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
-    yield from (part for part in code.split(";\n") if part.strip())
 
 
 def rows(session: Session, sql: str) -> list[list[Any]]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from chdb.session import Session
 
 from tokgate.blocklog.reader import Junk
-from tokgate.review.clickhouse import clickhouse_schema
+from tokgate.review.clickhouse import clickhouse_schema, statements
 from tokgate.review.sql import Answer, Progress, Row
 
 _CONVERT: Final = {"DateTime64(6, 'UTC')": datetime.fromisoformat, "UInt64": int, "Int64": int}
@@ -55,12 +55,6 @@ class ClickHouse:
     def unreadable(self, files: Iterable[str], limit: int) -> Iterable[Junk]:
         """Which lines they are, ClickHouse can't tell: it has them in a table of their own."""
         return ()
-
-
-def statements(script: str) -> Iterator[str]:
-    """The statements of a script, without the comments between them."""
-    code = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
-    yield from (part.strip() for part in code.split(";\n") if part.strip())
 
 
 def _rows(types: list[str], rows: list[list[Any]]) -> Iterator[Row]:

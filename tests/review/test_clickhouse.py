@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from day import Gateway, Traffic
 
 from review.logs import write
 from tokgate.blocklog.reader import with_rotated
+from tokgate.review.clickhouse import statements
 from tokgate.review.columns import COLUMNS
 from tokgate.review.engine import Review
 from tokgate.review.summary import By, summarise
@@ -19,6 +21,8 @@ from tokgate.review.summary import By, summarise
 if TYPE_CHECKING:
     from review.clickhouse import ClickHouse
 
+
+ROOT = Path(__file__).parents[2]
 TORN = b'{"@timestamp":"2026-11-24T12:00:00.000000Z","event":{"act\n'
 EVERY = ", ".join(f'"{column.name}"' for column in COLUMNS)
 needs_chdb = pytest.mark.skipif(
@@ -132,6 +136,26 @@ def test_the_policy_in_force_on_each_gateway(clickhouse: "ClickHouse") -> None:
     """A fleet's question: who runs which policy, and who has not been heard."""
     found = clickhouse.answer("SELECT gateway, policy, version FROM tokgate.gateways ORDER BY gateway").rows
     assert list(found) == [(f"gw00{n}.example.org", "5f1c0a9be2d4", "0.1.0") for n in range(2)]
+
+
+def documented() -> list[str]:
+    """The statements in docs/fleet.md and in the README of the tables."""
+    texts = [
+        (ROOT / name).read_text(encoding="utf-8") for name in ("docs/fleet.md", "deploy/siem/clickhouse/README.md")
+    ]
+    blocks = [block for text in texts for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL)]
+    return [statement for block in blocks for statement in statements(block.rstrip() + "\n")]
+
+
+@needs_chdb
+@pytest.mark.parametrize("statement", documented())
+def test_documented_questions_have_answers(clickhouse: "ClickHouse", statement: str) -> None:
+    """What the documents ask can be asked."""
+    clickhouse.do(
+        "CREATE TABLE IF NOT EXISTS default.kept_checkpoints (chain String, sequence Int64, hash String, at DateTime) "
+        "ENGINE = Memory"
+    )
+    assert list(clickhouse.answer(statement.rstrip(";")).rows) is not None
 
 
 def _comparable(row: tuple[Any, ...]) -> tuple[Any, ...]:

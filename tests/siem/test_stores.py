@@ -1,6 +1,7 @@
 """What stores are told: in step with the schema and the rules, in ECS's own types, and in the KQL that is allowed."""
 
 import csv
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -117,3 +118,18 @@ def test_rules_for_sentinel_look_far_enough(path: Path) -> None:
     hours = {"PT1H": 1, "P7D": 168, "P14D": 336}
     assert hours[rule["queryFrequency"]] <= hours[rule["queryPeriod"]]
     assert rule["severity"] in ("Informational", "Low", "Medium", "High")
+
+
+ELASTIC = sorted((SIEM / "elastic").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", ELASTIC, ids=lambda path: path.stem)
+def test_bodies_for_elasticsearch_are_json(path: Path) -> None:
+    """And the index template is made of component templates that are shipped, or optional."""
+    body = json.loads(path.read_text(encoding="utf-8"))
+    if path.stem == "index-template":
+        shipped = {f"tokgate@{other.stem}" for other in ELASTIC}
+        assert set(body["composed_of"]) <= shipped | set(body["ignore_missing_component_templates"])
+    if path.stem == "settings":
+        assert body["template"]["settings"]["index.lifecycle.name"] == "tokgate"
+        assert body["template"]["settings"]["index.default_pipeline"] == "tokgate"

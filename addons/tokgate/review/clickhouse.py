@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from tokgate.review.columns import COLUMNS, Column, expression, structure
@@ -13,6 +14,8 @@ RETENTION_DAYS: Final = 400
 """How long events are kept; whole days go, as they came."""
 SORTED_BY: Final = ("ban", "network", "client", "target", "time", "event_id", "hash")
 """What people filter by comes first; what one client does stands together and packs well. The rest makes it unique."""
+FOUND_BY: Final = 5
+"""How many of them are in the index, which is kept in memory: ids and hashes would be most of it, and find nothing."""
 
 _TYPES: Final = {
     "VARCHAR": "Nullable(String)",
@@ -52,6 +55,12 @@ def clickhouse_schema() -> str:
     return "\n".join((_HEAD, _events(), _unreadable(), _HOURLY, _DAILY, _VIEWS))
 
 
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script one by one, for clients that take no more at a time."""
+    code = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
+    yield from (part.strip() for part in f"{code}\n".split(";\n") if part.strip())
+
+
 def _events() -> str:
     columns = ",\n".join(f"    {quoted(column.name)} {_type(column)}" for column in COLUMNS)
     values = ",\n".join(f"    {_value(column)} AS {quoted(column.name)}" for column in COLUMNS)
@@ -68,6 +77,7 @@ CREATE TABLE IF NOT EXISTS tokgate.events
 )
 ENGINE = ReplacingMergeTree -- a line that a shipper sent twice becomes one row when parts merge
 PARTITION BY toYYYYMMDD("time")
+PRIMARY KEY ({", ".join(map(quoted, SORTED_BY[:FOUND_BY]))})
 ORDER BY ({", ".join(map(quoted, SORTED_BY))})
 TTL toDateTime("time") + INTERVAL {RETENTION_DAYS} DAY DELETE
 SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1;

@@ -90,6 +90,7 @@ CREATE TABLE IF NOT EXISTS tokgate.events
 )
 ENGINE = ReplacingMergeTree -- a line that a shipper sent twice becomes one row when parts merge
 PARTITION BY toYYYYMMDD("time")
+PRIMARY KEY ("ban", "network", "client", "target", "time")
 ORDER BY ("ban", "network", "client", "target", "time", "event_id", "hash")
 TTL toDateTime("time") + INTERVAL 400 DAY DELETE
 SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1;
