@@ -96,10 +96,9 @@ def test_who_asks_decides(lab: Lab, origin: Origin, proxy: Gateway, scheme: str)
     assert "secret" not in proxy.narrated()
 
 
+@pytest.mark.parametrize("proxy", ["gates", "single"], indirect=True)  # mitmproxy has a mode of its own for SOCKS
 def test_socks(lab: Lab, origin: Origin, proxy: Gateway) -> None:
     """Gates ask clients of SOCKS 5 as well."""
-    if not proxy.mode.startswith("gate"):
-        pytest.skip("mitmproxy has a mode of its own for SOCKS")
     code, output, error = curl(lab, origin, f"https://{ALLOWED}/", "--proxy-user", "bob:secret", scheme="socks5h")
     assert (code, error) == (0, "")
     assert f"origin of {ALLOWED}" in output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -85,7 +86,8 @@ def test_reload_under_load_drops_nothing(
     def follows(banned: bool) -> bool:
         return refused(lab, origin) == banned
 
-    with gateway_factory(tmp_path, policy=office_policy()) as gateway:
+    with gateway_factory(tmp_path, policy=office_policy()) as gateway, contextlib.ExitStack() as stack:
+        stack.callback(done.set)  # whatever happens, nobody goes on hammering
         threads = [threading.Thread(target=work) for work in (fetch_large, fetch_large, fetch_large, hammer, hammer)]
         for thread in threads:
             thread.start()
