@@ -57,7 +57,7 @@ def feed_singly(buffer: HelloBuffer, data: bytes) -> list[ClientHello | None]:
 def test_every_fact_of_an_ordinary_hello() -> None:
     """A browser-like hello gives its name as sent and its lists in order, without GREASE."""
     seen = read(build.records(PLAIN))
-    assert (seen.name, seen.name_status, seen.has_unusable_name) == ("www.Example.org", NameStatus.VALID, False)
+    assert (seen.name, seen.name_status) == ("www.Example.org", NameStatus.VALID)
     assert seen.ech is False
     assert seen.message == PLAIN
     assert seen.legacy_version == 0x0303
@@ -169,7 +169,6 @@ def test_no_name_and_why(extensions: tuple[build.Extension, ...], status: NameSt
     """A server_name from which no name can be taken is told apart from an absent one, by its own word."""
     seen = read(build.records(build.hello(*extensions)))
     assert (seen.name, seen.name_status) == (None, status)
-    assert seen.has_unusable_name is (status is not NameStatus.ABSENT)
 
 
 def test_every_status_is_reached() -> None:

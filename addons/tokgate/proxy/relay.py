@@ -66,10 +66,3 @@ class Refusal(layer.Layer):
             yield commands.RequestWakeup(LINGER)
         elif isinstance(event, events.ConnectionClosed | events.Wakeup) and client.state is not ConnectionState.CLOSED:
             yield commands.CloseConnection(client)
-
-
-class Discard(layer.Layer):
-    """Lets datagrams fall; the flow ends by its own timeout."""
-
-    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        yield from ()

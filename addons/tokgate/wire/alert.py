@@ -6,18 +6,13 @@ from enum import IntEnum
 
 
 class Alert(IntEnum):
-    """The alerts that a filter has reason to send; values and meanings from RFC 8446 §6.2 and RFC 6066 §3."""
+    """The alerts that are sent; values and meanings from RFC 8446 §6.2 and RFC 6066 §3."""
 
-    UNEXPECTED_MESSAGE = 10
-    HANDSHAKE_FAILURE = 40
-    ILLEGAL_PARAMETER = 47
-    ACCESS_DENIED = 49
-    """A policy decided not to go on. Chromium reports it, misleadingly, as a problem with a client certificate."""
-    DECODE_ERROR = 50
-    PROTOCOL_VERSION = 70
-    INTERNAL_ERROR = 80
     UNRECOGNIZED_NAME = 112
-    """No server is known under the name in the hello: what browsers show most truthfully when a name is refused."""
+    """No server is known under the name in the hello: what browsers show most truthfully when a name is refused.
+
+    Not access_denied (49), which Chromium reports as a problem with a client certificate.
+    """
 
     @property
     def record(self) -> bytes:

@@ -63,11 +63,6 @@ class ClientHello(NamedTuple):
     """The handshake message with its four octets of header, without record headers."""
 
     @property
-    def has_unusable_name(self) -> bool:
-        """Whether a server_name is present from which no name can be taken: not the same as absent."""
-        return self.name_status is not NameStatus.VALID and self.name_status is not NameStatus.ABSENT
-
-    @property
     def ech(self) -> bool:
         """Whether encrypted_client_hello is present: real, or GREASE, which looks the same."""
         return self._has(_ENCRYPTED_CLIENT_HELLO)

@@ -19,19 +19,10 @@ _VERSIONS: Final = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x03
 
 def ja4(hello: ClientHello, transport: Literal["t", "q"] = "t") -> str:
     """The fingerprint, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`; `transport` is t for TCP, q for QUIC."""
-    part_a, part_b, part_c = _parts(hello)
-    return f"{transport}{part_a}_{_hash(part_b)}_{_hash(part_c)}"
-
-
-def ja4_raw(hello: ClientHello, transport: Literal["t", "q"] = "t") -> str:
-    """The fingerprint with the sorted lists that are hashed in `ja4` (JA4_r), to see why two hellos differ."""
-    return "_".join([transport + _parts(hello)[0], *_parts(hello)[1:]])
-
-
-def _parts(hello: ClientHello) -> tuple[str, str, str]:
     ciphers, extensions = hello.ciphers, hello.extension_types
     part_a = (
-        _VERSIONS.get(max(hello.versions, default=0), "00")
+        transport
+        + _VERSIONS.get(max(hello.versions, default=0), "00")
         + ("d" if _SERVER_NAME in extensions else "i")
         + f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}"
         + _ends(hello.alpn[0] if hello.alpn else b"")
@@ -39,7 +30,7 @@ def _parts(hello: ClientHello) -> tuple[str, str, str]:
     part_c = _hex(sorted(kind for kind in extensions if kind not in (_SERVER_NAME, _ALPN)))
     if signatures := hello.signature_algorithms:  # in the client's order; without any, no underscore
         part_c += "_" + _hex(signatures)
-    return part_a, _hex(sorted(ciphers)), part_c
+    return f"{part_a}_{_hash(_hex(sorted(ciphers)))}_{_hash(part_c)}"
 
 
 def _ends(protocol: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any, Final
 
 from anyio import CapacityLimiter, to_thread
@@ -61,8 +60,3 @@ class Desk:
         except FileNotFoundError:
             await self.catch_up()
             return await to_thread.run_sync(self._index.line, event, limiter=self._limiter)
-
-
-def shown_file(path: str) -> str:
-    """A file's name without its folder, which a browser needs not know."""
-    return Path(path).name
