@@ -11,16 +11,17 @@ import bcrypt
 import pytest
 from gate_lab import until
 
-from tokgate.gate.accounts import accounts_of, read_groups
+from tokgate.gate.accounts import AccountsError
 from tokgate.gate.doorkeeper import (
     COMPLAIN_EVERY,
     LOOK_EVERY,
     REMEMBERED,
     REMEMBERED_WRONG,
-    AccountsError,
     Door,
     Doorkeeper,
+    accounts_of,
 )
+from tokgate.gate.password_files import read_groups
 from tokgate.policy.bans import Directory, ProxyAuth
 from tokgate.policy.identity import Identity
 from tokgate.wire.credentials import Credentials

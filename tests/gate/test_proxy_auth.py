@@ -17,10 +17,10 @@ from whenever import Instant
 
 from builders import ban, network, service, snapshot
 from tokgate.blocklog.observation import Endpoint
-from tokgate.gate.accounts import FileAccounts
 from tokgate.gate.admission import Arrival
 from tokgate.gate.handover import Handover
 from tokgate.gate.overview import overview
+from tokgate.gate.password_files import FileAccounts
 from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network

@@ -12,7 +12,7 @@ from ldap3.core.exceptions import LDAPException, LDAPInvalidCredentialsResult
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import parse_dn
 
-from tokgate.gate.doorkeeper import AccountsError
+from tokgate.gate.accounts import AccountsError
 from tokgate.policy.bans import Directory
 from tokgate.policy.identity import Identity
 from tokgate.wire.credentials import Credentials

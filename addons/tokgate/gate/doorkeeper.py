@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Final
 
+from tokgate.gate.accounts import Accounts, AccountsError
 from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
 from tokgate.wire.credentials import Credentials
@@ -40,22 +42,6 @@ class Answer:
 
 
 _WRONG: Final = Answer(None)
-
-
-class AccountsError(Exception):
-    """It can't be told now whether a password is right; the message says why, for the log."""
-
-
-class Accounts(Protocol):
-    """Whoever knows the users."""
-
-    def identify(self, credentials: Credentials) -> Identity | None:
-        """Who proved to be whom; None if the password is wrong. Blocks. Raises AccountsError."""
-        ...
-
-    def state(self) -> object:
-        """Changes when what was proved before has to be proved anew; costs next to nothing."""
-        ...
 
 
 class Doorkeeper:
@@ -125,11 +111,17 @@ class Door:
         """Who to ask; None where nobody has to prove anything."""
         if stated is not self._stated:
             if stated != self._stated:
-                self._keeper = None if stated is None else self._hire(stated)
+                self._keeper = None if stated is None else Doorkeeper(accounts_of(stated))
             self._stated = stated
         return self._keeper
 
-    def _hire(self, stated: ProxyAuth) -> Doorkeeper:
-        from tokgate.gate.accounts import accounts_of  # with LDAP: only where somebody has to prove anything
 
-        return Doorkeeper(accounts_of(stated))
+def accounts_of(stated: ProxyAuth) -> Accounts:
+    """The accounts that a policy names. Their libraries are imported only where somebody has to prove anything."""
+    if stated.ldap is not None:
+        from tokgate.gate.directory import LdapAccounts
+
+        return LdapAccounts(stated.ldap)
+    from tokgate.gate.password_files import FileAccounts
+
+    return FileAccounts(Path(stated.htpasswd or ""), None if stated.groups is None else Path(stated.groups))

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from whenever import Instant
 
 from tokgate.blocklog.wording import counted
-from tokgate.gate.doorkeeper import AccountsError
+from tokgate.gate.accounts import AccountsError
+from tokgate.gate.doorkeeper import accounts_of
 from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.decision import Phase
 from tokgate.policy.services import PatternKind
@@ -43,8 +44,6 @@ def _signing_in(stated: ProxyAuth | None) -> Iterator[str]:
     where = stated.htpasswd if stated.ldap is None else stated.ldap.url
     yield f"users of an explicit proxy sign in by {where}"
     if stated.ldap is None:
-        from tokgate.gate.accounts import accounts_of
-
         try:
             accounts_of(stated).identify(Credentials("", ""))
         except AccountsError as error:

@@ -1,4 +1,4 @@
-"""Where users prove who they are: files of passwords and groups in Apache's formats. Reading and comparing block.
+"""Users in files: passwords and groups in Apache's formats. Reading and comparing block.
 
 No password is kept, logged, or part of an error's message.
 """
@@ -13,21 +13,11 @@ from typing import Final
 import bcrypt
 from mitmproxy.utils.htpasswd import HtpasswdFile
 
-from tokgate.gate.doorkeeper import Accounts, AccountsError
-from tokgate.policy.bans import ProxyAuth
+from tokgate.gate.accounts import AccountsError
 from tokgate.policy.identity import Identity
 from tokgate.wire.credentials import Credentials
 
 _GROUP_LINE: Final = re.compile(r"([^:]+):(.*)")
-
-
-def accounts_of(stated: ProxyAuth) -> Accounts:
-    """The accounts that a policy names."""
-    if stated.ldap is not None:
-        from tokgate.gate.directory import LdapAccounts  # a large library, for few
-
-        return LdapAccounts(stated.ldap)
-    return FileAccounts(Path(stated.htpasswd or ""), None if stated.groups is None else Path(stated.groups))
 
 
 _Stat = tuple[int, int, int, int] | None
