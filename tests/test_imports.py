@@ -1,0 +1,74 @@
+"""Imports point one way, as docs/architecture.md says, and no modules import each other in a circle."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "addons"
+BELOW = {
+    "policy": set[str](),
+    "wire": set[str](),
+    "config": {"policy", "wire"},
+    "blocklog": {"policy", "wire"},
+    "review": {"policy", "wire", "config", "blocklog"},
+    "gate": {"policy", "wire", "config", "blocklog"},
+    "proxy": {"policy", "wire", "config", "blocklog", "gate"},
+    "cli": {"policy", "wire", "config", "blocklog", "gate", "proxy", "review"},
+}
+"""What the modules of each package may import beside their own package."""
+
+
+def imports(source: str) -> Iterator[str]:
+    """The modules that a source imports when it runs, also inside functions; not those for type checkers alone."""
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield str(node.module)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+def graph() -> dict[str, set[str]]:
+    """Each module of tokgate with those that it imports."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.glob("tokgate/**/*.py")}
+    return {name: modules.keys() & set(imports(path.read_text("utf-8"))) - {name} for name, path in modules.items()}
+
+
+def package(module: str) -> str:
+    """The package below tokgate that a module is in."""
+    return module.split(".")[1]
+
+
+def test_packages_import_downwards() -> None:
+    """No module imports from a package above its own, or beside it."""
+    arrows = [(module, imported) for module, found in graph().items() for imported in found]
+    assert [
+        (module, imported)
+        for module, imported in arrows
+        if package(module) != package(imported) and package(imported) not in BELOW[package(module)]
+    ] == []
+
+
+def test_no_circles() -> None:
+    """Modules can be put in an order in which each imports earlier ones only."""
+    order = list(TopologicalSorter(graph()).static_order())
+    assert order.index("tokgate.policy.names") < order.index("tokgate.policy.decide") < order.index("tokgate.gate.gate")
+
+
+def test_a_circle_is_found() -> None:
+    """An import inside a function closes a circle, one for type checkers doesn't: the tests above can fail."""
+    lazy = "def later():\n    from tokgate.a import thing\n"
+    checked = "if TYPE_CHECKING:\n    from tokgate.a import thing\n"
+    assert set(imports(lazy)) == {"tokgate.a", "tokgate.a.thing"}
+    assert not set(imports(checked))
+    with pytest.raises(CycleError):
+        list(TopologicalSorter({"tokgate.a": {"tokgate.b"}, "tokgate.b": {"tokgate.a"}}).static_order())
