@@ -25,7 +25,7 @@ from tokgate.gate.enforcer import Enforcer
 from tokgate.policy.bans import Action, Ban, EchOuter, MissingSni, OnError, UnknownClients
 from tokgate.policy.decision import Response
 from tokgate.policy.snapshot import Snapshot
-from tokgate.proxy.insist import DEFAULTS, REQUIRED
+from tokgate.proxy.mitmproxy_options import DEFAULTS, REQUIRED
 from tokgate.proxy.sign_in import SignIn
 from tokgate.proxy.traffic import Place, Traffic
 

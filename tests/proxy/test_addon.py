@@ -1,4 +1,4 @@
-"""The addon's own affairs: options it insists on, health, upkeep; and hooks in isolation."""
+"""The addon's own affairs: options it requires, health, upkeep; and hooks in isolation."""
 
 import asyncio
 import logging

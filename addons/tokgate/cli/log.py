@@ -29,7 +29,7 @@ examples:
   tokgate log tail -n 5 --name tiktok.com --verdict block
   tokgate log tail -f --json | jq -r '.source.ip'   the records themselves, one a line
 
-Unreadable lines are told on stderr and passed over. Ctrl-C ends --follow with exit code 0."""
+Unreadable lines are reported on stderr and skipped. Ctrl-C ends --follow with exit code 0."""
 _SUMMARY_EPILOG: Final = """\
 examples:
   tokgate log summary                               ./block.ndjson and the files rotated away from it

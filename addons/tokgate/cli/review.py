@@ -44,7 +44,7 @@ examples:
   tokgate review --listen 10.0.0.5:8090 --trusted-header X-Remote-User --trusted-proxy 10.0.0.4/32 \\
                  --origin https://review.example.org
 
-From another machine without any of these: ssh -L 8090:127.0.0.1:8090 GATEWAY. Each look is told on stderr, and
+From another machine without any of these: ssh -L 8090:127.0.0.1:8090 GATEWAY. Each look is reported on stderr, and
 recorded in --access-log. docs/review.md says what the page shows and how it is kept closed. Ctrl-C ends it."""
 
 

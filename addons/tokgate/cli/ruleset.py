@@ -26,7 +26,7 @@ examples:
   nft delete table inet tokgate                  take it out again
 
 Clients: TCP 80 and 443 are redirected to the proxy (IPv4 and IPv6), UDP 443 is refused for networks under a ban.
-Needs the proxy in transparent mode on the same machine: tokgate run --mode transparent"""
+The proxy runs on the same machine: tokgate run --mode gate (or, without gates, --mode transparent)"""
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _DEFAULT_USER = "tokgate"

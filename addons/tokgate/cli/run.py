@@ -58,7 +58,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_policies_option(parser)
     parser.add_argument("--log", metavar="FILE", type=Path, help="block log (default: ./block.ndjson)")
     parser.add_argument(
-        "--listen-host", metavar="H", help="address to listen on (default: loopback; transparent: everywhere)"
+        "--listen-host",
+        metavar="H",
+        help="address to listen on (default: loopback; every address for redirected clients)",
     )
     parser.add_argument("--listen-port", metavar="P", type=_port, help="port to listen on (default: 8080)")
     parser.add_argument("--confdir", metavar="DIR", type=Path, help="folder of the page's CA (default: ~/.tokgate)")

@@ -36,9 +36,9 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Transition
 from tokgate.proxy.adoption import GateMode
 from tokgate.proxy.health import Health
-from tokgate.proxy.insist import insist, refuse_forbidden
 from tokgate.proxy.ledger import Ledger
 from tokgate.proxy.live import VisitedConnections
+from tokgate.proxy.mitmproxy_options import refuse_forbidden, require
 from tokgate.proxy.name_servers import check_name_servers
 from tokgate.proxy.reloading import announce
 from tokgate.proxy.reminders import Courier
@@ -169,7 +169,7 @@ class Tokgate:
             if self._opened is None:
                 self._opened = _NOTHING  # mitmproxy comes back with the options of before, which nobody asked for
             raise
-        for name in insist(ctx.options):
+        for name in require(ctx.options):
             logger.warning("tokgate needs the option %s as %r and has set it", name, getattr(ctx.options, name))
         if updated & {"tokgate_policies", "tokgate_log"}:  # others' options come first, one by one
             self._open_once((ctx.options.tokgate_policies, ctx.options.tokgate_log))

@@ -1,4 +1,8 @@
-"""Metrics and health over HTTP: `/metrics` for Prometheus, `/healthz` for whoever watches one number."""
+"""Metrics and health over HTTP: `/metrics` for Prometheus, `/healthz` for whoever watches one number.
+
+By waitress and not by uvicorn, which the review page needs for its stream: this port has no sign-in, and waitress ends
+connections on which nothing is asked.
+"""
 
 import json
 import logging

@@ -38,7 +38,7 @@ def refuse_forbidden(options: Options) -> None:
             raise exceptions.OptionsError(f"tokgate does not run with {name}: it signs with a compromised key")
 
 
-def insist(options: Options) -> list[str]:
+def require(options: Options) -> list[str]:
     """Set what is required; the names of options that had been given another value than their default."""
     known = {name: value for name, value in REQUIRED.items() if name in options and getattr(options, name) != value}
     overruled = [name for name in known if options.has_changed(name)]
