@@ -172,7 +172,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
              _log(lambda log: log["dropped"])),
     _counter("log_records_undelivered", "Records lost on their way to the process that writes the log.",
              _counted("records-dropped")),
-    _gauge("log_gap_records", "Records lost of which no `log-gap` record tells yet.", _log(lambda log: log["gap"])),
+    _gauge("log_gap_records", "Records lost and not yet reported by a `log-gap` record.", _log(lambda log: log["gap"])),
     _gauge("log_queued_records", "Records waiting to be written.", _log(lambda log: log["queued"])),
     _counter("log_errors", "Failures to write, sync, sign or rotate.", _log(lambda log: log["errors"])),
     _counter("log_rotations", "Files that were completed.", _log(lambda log: log["rotations"])),
@@ -184,7 +184,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("policy_newest_in_force", "0 while the newest edit is wrong and the policy before it stays.",
            _one(lambda v: v["policy"]["error"] is None)),
     _counter("policy_reloads", "Readings of the policy after the start.", _reloads, "result"),
-    _gauge("policy_last_reload_timestamp_seconds", "When it was last read so, in seconds since the epoch.",
+    _gauge("policy_last_reload_timestamp_seconds", "When it was last read with this result, in seconds since the epoch.",
            _last_reloads, "result"),
     # the bans
     _gauge("ban_phase", "Always 1; in which phase a ban is, in each time zone.", _ban_phases, "ban", "zone", "phase"),
