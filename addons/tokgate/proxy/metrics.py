@@ -184,7 +184,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("policy_newest_in_force", "0 while the newest edit is wrong and the policy before it stays.",
            _one(lambda v: v["policy"]["error"] is None)),
     _counter("policy_reloads", "Readings of the policy after the start.", _reloads, "result"),
-    _gauge("policy_last_reload_timestamp_seconds", "When it was last read with this result, in seconds since the epoch.",
+    _gauge("policy_last_reload_timestamp_seconds", "When it last had this result, in seconds since the epoch.",
            _last_reloads, "result"),
     # the bans
     _gauge("ban_phase", "Always 1; in which phase a ban is, in each time zone.", _ban_phases, "ban", "zone", "phase"),
