@@ -24,7 +24,6 @@ from tokgate.gate.phases import passed
 from tokgate.proxy.addon import PolicyRefused, Tokgate
 from tokgate.proxy.announcement import announcement
 from tokgate.proxy.guard import Guard
-from tokgate.proxy.keys import secure_folder
 from tokgate.proxy.relay import Refusal
 from tokgate.proxy.traffic import Traffic
 
@@ -194,17 +193,3 @@ def test_announcement() -> None:
     assert said[-1] == "try it: curl -v -x http://127.0.0.1:8080 https://clips.example.org/"
     assert "no ban is in force" in before[-1]
     assert passed(policy(), NOW, NOW) == []
-
-
-def test_keys_lose_their_readers(tmp_path: Path) -> None:
-    """A folder and keys that others could read are closed to them; what is private stays as it is."""
-    folder = tmp_path / "confdir"
-    folder.mkdir(mode=0o755)
-    key = folder / "mitmproxy-ca.pem"
-    key.write_text("key")
-    key.chmod(0o644)
-
-    secure_folder(folder)
-
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert key.stat().st_mode & 0o777 == 0o600

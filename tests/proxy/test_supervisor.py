@@ -11,6 +11,7 @@ import pytest
 from running_lab import DEADLINE, POLICY, Running, children, until
 
 from tokgate.cli.main import main
+from tokgate.proxy.family import BEHIND_TRAFFIC
 
 
 @pytest.fixture
@@ -39,6 +40,20 @@ def test_whatever_is_killed_comes_back(running: Running) -> None:
         until("allowed tunnels pass", running.passes)
         until("banned names are refused", running.refuses)
     assert running.narrated().count("starting it again") == 4
+
+
+def test_openers_stand_back(running: Running) -> None:
+    """Where processors are short, gates come first: openers, and who replaces them, have less right to any."""
+
+    def stands_back(pid: int) -> bool:
+        return os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + BEHIND_TRAFFIC
+
+    for _ in range(2):
+        until("an opener answers", running.refuses)
+        (opener,) = filter(stands_back, children(running.process.pid))
+        assert b"tokgate.proxy.opener" in Path(f"/proc/{opener}/cmdline").read_bytes()
+        os.kill(opener, signal.SIGKILL)
+        until("it is replaced", lambda: len(children(running.process.pid)) == 4)
 
 
 def test_a_wrong_policy_on_disk_keeps_nobody_from_starting_again(running: Running) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 
@@ -13,9 +12,6 @@ from tokgate.policy.origin import Origin
 from tokgate.policy.services import NamePattern, PatternKind
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.stores import STORES
-
-FILE: Final = "mitmproxy-ca.pem"
-"""The authority's key and certificates, in the folder of the keys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from whenever import Instant
 
+from tokgate.proxy.keys import AUTHORITY
 from tokgate.proxy.metrics import families
 from tokgate.proxy.vitals import Vitals, problems
 
@@ -32,7 +33,6 @@ _THREADS: Final = 2
 _CONNECTIONS: Final = 32
 _IDLE: Final = 15
 """Seconds."""
-_AUTHORITY: Final = "mitmproxy-ca.pem"
 _HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 
 
@@ -102,7 +102,7 @@ def complete(vitals: Vitals, now: Instant) -> Vitals:
 
 def certificates(folder: Path, now: Instant) -> dict[str, float]:
     """Seconds until the first of an authority's certificates expires, by file; without one, or a readable one, none."""
-    path = folder / _AUTHORITY
+    path = folder / AUTHORITY
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError):

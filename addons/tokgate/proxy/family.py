@@ -51,6 +51,8 @@ READY: Final = 5.0
 """Seconds that new gates have to report before the old ones are retired all the same."""
 STOPPED: Final = 0.5
 """Seconds that old gates have to report that they stopped before the new ones begin all the same."""
+BEHIND_TRAFFIC: Final = 10
+"""How far openers, and reading a policy, stand back behind gates where processors are short; see nice(2)."""
 GENERATIONS: Final = 8
 """Gates with an old policy that may linger, should they not get rid of their connections; the oldest beyond drain."""
 
@@ -347,6 +349,7 @@ class Family:
             "drain": options.drain,
             "implementer": options.implementer,
         }
+        os.nice(BEHIND_TRAFFIC)
         os.execv(sys.executable, [sys.executable, "-m", "tokgate.proxy.opener", json.dumps(given)])
 
     def _report_on_log(self, health: log_health.Health) -> None:

@@ -35,7 +35,7 @@ from tokgate.proxy.addon import LogFor, PolicyFor, PolicyRefused, Tokgate, Warne
 from tokgate.proxy.announcement import announcement
 from tokgate.proxy.certificates import NarrowCertificates
 from tokgate.proxy.desk import Desk
-from tokgate.proxy.keys import DEFAULT_CONFDIR, secure_folder
+from tokgate.proxy.keys import AUTHORITY, DEFAULT_CONFDIR, establish_authority, secure_folder
 from tokgate.proxy.local_gate import LocalGate
 from tokgate.proxy.scraping import Scraping
 
@@ -151,6 +151,7 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     """Run until SIGTERM or SIGINT; the exit code: 0, 1 for an invalid policy, 3 for an environment that won't do."""
     confdir = options.confdir.expanduser()
     secure_folder(confdir)
+    establish_authority(confdir, Instant.now())
     master, servers = Master(Options()), proxyserver.Proxyserver()
     counters = Counters(options.tally)
     tokgate = Tokgate(
@@ -177,8 +178,7 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     drain = Drain(master, servers, tokgate, options.drain, gate)
     try:
         _configure(master, options, confdir)
-        secure_folder(confdir)  # the CA has been made by now
-        _tell_untrusted(confdir / authority.FILE, tokgate)
+        _tell_untrusted(confdir / AUTHORITY, tokgate)
         _end_on_request(drain, options.until)
         await master.run()
     except exceptions.OptionsError as error:

@@ -29,17 +29,14 @@ from tokgate.gate.overview import dialled
 from tokgate.proxy import vitals
 from tokgate.proxy.children import Role
 from tokgate.proxy.control import Control, Request
-from tokgate.proxy.family import Family, SuperviseOptions
-from tokgate.proxy.keys import secure_folder
+from tokgate.proxy.family import BEHIND_TRAFFIC, Family, SuperviseOptions
+from tokgate.proxy.keys import establish_authority, secure_folder
 from tokgate.proxy.ledger import Ledger
 from tokgate.proxy.reloading import Waiting, announce
 from tokgate.proxy.reminders import Courier
 from tokgate.proxy.state import restart_needed, state_of
 
 logger = logging.getLogger(__name__)
-
-READING_NICE: Final = 10
-"""How far reading a policy stands back behind traffic, see nice(2)."""
 
 
 class Supervisor:
@@ -210,13 +207,14 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
         say(f"there is no valid policy to start with:\n{error}")
         return 1
     secure_folder(options.confdir)
+    establish_authority(options.confdir, Instant.now())
     _raise_limit()
     return Supervisor(options, holder, say).run()
 
 
 async def _behind_traffic(read: Callable[[], Awaitable[Reloaded]]) -> Reloaded:
     """Read with less right to the processors than the gates have, which serve on meanwhile."""
-    executor = ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, READING_NICE))
+    executor = ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, BEHIND_TRAFFIC))
     asyncio.get_running_loop().set_default_executor(executor)  # on Linux a priority is a thread's, and ends with it
     return await read()
 
