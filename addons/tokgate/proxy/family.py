@@ -193,7 +193,6 @@ class Family:
         The new ones are made ready; then the old ones stop accepting and pass on what is open, and only then the new
         ones begin. In between, connections wait in the listeners' queues, which are shared.
         """
-        settle()
         old = self._newest_gates()
         for child in old:
             child.retired = True

@@ -11,7 +11,7 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
@@ -21,11 +21,13 @@ from whenever import Instant
 from tokgate.blocklog import channel, lifecycle
 from tokgate.blocklog.document import Record
 from tokgate.blocklog.stamp import Stamp, new_stamp, this_observer
+from tokgate.config.memory import settle
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 from tokgate.gate import listening, phases
 from tokgate.gate.counters import decisions_in
 from tokgate.gate.coverage import CoverageTeller
 from tokgate.gate.overview import dialled
+from tokgate.policy.snapshot import Snapshot
 from tokgate.proxy import vitals
 from tokgate.proxy.children import Role
 from tokgate.proxy.control import Control, Request
@@ -156,7 +158,7 @@ class Supervisor:
         if not self._reload_wanted and not self._holder.changed():
             return
         self._reload_wanted = False
-        reloaded = asyncio.run(_behind_traffic(self._holder.reload))
+        reloaded = asyncio.run(_behind_traffic(self._holder))
         self._waiting.read(reloaded)
         announce(reloaded, self._restart_needed(), self._write)
         if reloaded.snapshot.version != reloaded.before:
@@ -212,11 +214,20 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     return Supervisor(options, holder, say).run()
 
 
-async def _behind_traffic(read: Callable[[], Awaitable[Reloaded]]) -> Reloaded:
-    """Read with less right to the processors than the gates have, which serve on meanwhile."""
+async def _behind_traffic(holder: PolicyHolder) -> Reloaded:
+    """Read, and tidy up for the forks to come, with less right to the processors than the gates have."""
     executor = ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, BEHIND_TRAFFIC))
     asyncio.get_running_loop().set_default_executor(executor)  # on Linux a priority is a thread's, and ends with it
-    return await read()
+    replaced = [holder.snapshot]
+    reloaded = await holder.reload()
+    await asyncio.to_thread(_tidy, replaced)
+    return reloaded
+
+
+def _tidy(replaced: list[Snapshot]) -> None:
+    """Let go of what was replaced, in the thread that stands back: a million objects take a while."""
+    replaced.clear()
+    settle()
 
 
 def _raise_limit() -> None:
