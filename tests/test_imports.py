@@ -13,7 +13,7 @@ BELOW = {
     "wire": set[str](),
     "config": {"policy", "wire"},
     "blocklog": {"policy", "wire"},
-    "review": {"policy", "wire", "config", "blocklog"},
+    "review": {"policy", "wire", "blocklog"},
     "gate": {"policy", "wire", "config", "blocklog"},
     "proxy": {"policy", "wire", "config", "blocklog", "gate"},
     "cli": {"policy", "wire", "config", "blocklog", "gate", "proxy", "review"},
