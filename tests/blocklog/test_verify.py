@@ -7,19 +7,23 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from whenever import Instant
 
 from blocklog.samples import OBSERVER, stamp
 from tokgate.blocklog.appender import Appender, Rotation
 from tokgate.blocklog.chain import Head, link, proper_hash, stated_head
-from tokgate.blocklog.checkpoint import Checkpoint, parse_checkpoints
+from tokgate.blocklog.checkpoint import Checkpoint, parse_checkpoints, sign
 from tokgate.blocklog.custody import Sealing
-from tokgate.blocklog.lifecycle import stopped
+from tokgate.blocklog.kept import Kept, kept_in
+from tokgate.blocklog.lifecycle import log_checkpoint, stopped
 from tokgate.blocklog.reader import with_rotated
 from tokgate.blocklog.signing import KeyUnusable, Signer, key_path_for, public_path_for, read_key, read_public_key
 from tokgate.blocklog.stamp import Stamp
@@ -41,6 +45,7 @@ class Log:
         self.kept: list[str] = []
         self.sealing = Sealing(outlets=(self.kept.append,), **sealing)
         self.errors: list[Exception] = []
+        self.begun: Instant | None = None
 
     def run(self, count: int, *, attest: bool = True, rotation: Rotation | None = None) -> None:
         """Open, write so many records, one checkpoint, and close."""
@@ -63,8 +68,8 @@ class Log:
         appender.leave("closed")
 
     def stamp(self) -> Stamp:
-        """Always the same."""
-        return stamp()
+        """Always the same, unless a test lets time pass."""
+        return stamp() if self.begun is None else replace(stamp(), at=self.begun)
 
     @property
     def files(self) -> list[Path]:
@@ -76,9 +81,15 @@ class Log:
         """The checkpoints that were sent away."""
         return list(parse_checkpoints(self.kept))
 
-    def findings(self, *, trusted: str | None = None, elsewhere: bool = False) -> list[Finding]:
+    @property
+    def key(self) -> str:
+        """The public key beside the log."""
+        return read_public_key(public_path_for(key_path_for(self.path)))
+
+    def findings(self, *trusted: str, elsewhere: bool = False, whole: bool = False) -> list[Finding]:
         """What is wrong with the log."""
-        return list(Verifier(trusted, self.elsewhere if elsewhere else ()).run(self.files))
+        kept = kept_in(self.kept, "kept.txt") if elsewhere else ()
+        return list(Verifier(trusted, kept, whole=whole).run(self.files))
 
     def edit(self, change: Callable[[list[bytes]], object], path: Path | None = None) -> None:
         """Change a file's lines."""
@@ -107,7 +118,7 @@ def test_what_no_one_touched(log: Log, check_lines: Lines) -> None:
     """Three runs make one chain without a finding: signed to the end by the key beside it, kept elsewhere too."""
     records = check_lines(log.path)
     assert [record["event"]["sequence"] for record in records] == list(range(1, 13))
-    verifier = Verifier(read_public_key(public_path_for(key_path_for(log.path))), log.elsewhere)
+    verifier = Verifier([log.key], kept_in(log.kept, "kept.txt"))
     assert list(verifier.run(log.files)) == []
     ((_, chain),) = verifier.chains.items()
     assert (chain.first, chain.head.sequence, chain.records, chain.signed) == (1, 12, 12, 11)
@@ -222,19 +233,22 @@ def test_a_tail_that_was_cut_and_written_over(log: Log) -> None:
     log.sealing = Sealing(key=key_path_for(log.path))
     log.run(6)
     assert log.findings() == []
-    found = list(Verifier(None, parse_checkpoints(before)).run(log.files))
-    assert Code.CONTRADICTED in {finding.code for finding in found}
+    found = list(Verifier((), kept_in(before, "kept.txt")).run(log.files))
+    assert [(finding.line, finding.code) for finding in found] == [(7, Code.CONTRADICTED), (11, Code.CONTRADICTED)]
+    assert "(kept.txt:2)" in found[0].message
 
 
 def test_a_log_written_anew_by_another_key(log: Log, tmp_path: Path) -> None:
     """Who can write the log can sign it with a key of their own; not with the one that is trusted."""
-    trusted = read_public_key(public_path_for(key_path_for(log.path)))
     forged = Log(tmp_path / "forged" / "block.ndjson")
     forged.run(3)
     assert forged.findings() == []
-    assert {finding.code for finding in forged.findings(trusted=trusted)} == {Code.KEY}
-    found = list(Verifier(trusted, log.elsewhere).run(forged.files))
-    assert Code.CUT in {finding.code for finding in found}
+    forged.run(3)
+    assert [finding.code for finding in forged.findings(log.key)] == [Code.KEY, Code.KEY]  # told once, and as a whole
+    found = list(Verifier([log.key], kept_in(log.kept, "kept.txt")).run(forged.files))
+    (gone,) = [finding for finding in found if finding.code is Code.CUT]
+    assert (gone.file, gone.line) == ("kept.txt", 3)
+    assert "attested up to record 11 by this checkpoint, is gone" in gone.message
 
 
 def test_a_forged_signature(log: Log) -> None:
@@ -334,23 +348,19 @@ def test_evolving_keys(tmp_path: Path, check_lines: Lines) -> None:
     signed = [r["tokgate"]["checkpoint"] for r in records if r["event"]["action"] == "log-checkpoint"]
     assert [one["epoch"] for one in signed] == [0, 1, 2, 3]
     assert [one["key"] for one in signed[1:]] == [one["next_key"] for one in signed[:-1]]
-    trusted = read_public_key(public_path_for(key_path_for(log.path)))
-    assert log.findings(trusted=trusted, elsewhere=True) == []
+    assert log.findings(log.key, elsewhere=True) == []
 
     # Who takes the key that is there now can't sign what came before it.
     stolen, _ = read_key(key_path_for(log.path))
     head = stated_head(records[4])
     assert head is not None
-    from tokgate.blocklog.checkpoint import sign
-    from tokgate.blocklog.lifecycle import log_checkpoint
-
     forged, _ = link(head, log_checkpoint(stamp(), sign(stolen, head, "2023-03-10T11:00:00.000000Z", 1)))
 
     def forge(lines: list[bytes]) -> None:
         lines[5:] = [json.dumps(forged).encode() + b"\n"]
 
     log.edit(forge)
-    assert codes(log.findings(trusted=trusted)) == [(6, "key")]
+    assert codes(log.findings(log.key)) == [(6, "key")]
 
 
 def test_the_key_file(tmp_path: Path) -> None:
@@ -383,10 +393,6 @@ def test_a_checkpoint_every_so_many_records(tmp_path: Path) -> None:
 
 def test_checkpoints_are_found_in_other_text() -> None:
     """In syslog lines, journal output as JSON, and not in rubbish."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    from tokgate.blocklog.checkpoint import sign
-
     made = sign(Ed25519PrivateKey.generate(), Head("c", 5, "0" * 64), "2023-03-10T11:00:00.000000Z", 0)
     text = [
         f"Mar 10 12:00:00 gw tokgate[7]: {made.message()}",
@@ -431,3 +437,168 @@ def test_a_record_is_hashed_as_documented(log: Log) -> None:
         before = bytes.fromhex(stated)
     assert os.path.lexists(log.path)
     assert OBSERVER.hostname in text
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda line: b"\xef\xbb\xbf" + line,
+        lambda line: line[:-1] + b" " * (1 << 20) + b"\n",
+        lambda line: line[:-1].decode().encode("utf-16-be").replace(b"\n", b"") + b"\n",
+        lambda line: b"\0" + line,
+        lambda line: b"\x0c" + line,
+        lambda line: line[:-1] + b"{}\n",
+        lambda line: b"[" + line[:-1] + b"]\n",
+    ],
+    ids=["byte order mark", "too long", "utf-16", "nul", "form feed", "two", "array"],
+)
+def test_what_some_reader_would_pass_over(log: Log, disguise: Callable[[bytes], bytes]) -> None:
+    """A record may not be hidden from summaries in a spelling that only the verifier still reads."""
+    log.edit(lambda lines: lines.__setitem__(4, disguise(lines[4])))
+    assert codes(log.findings()) == [(5, "torn"), (6, "missing")]
+
+
+def write_anew(log: Log, after: int, say: str, *, signing: bool) -> None:
+    """What an intruder does: later records get other contents and hashes; checkpoints are left out, or signed anew."""
+    private, _ = read_key(key_path_for(log.path))
+
+    def anew(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[after - 1]))
+        assert head is not None
+        records, lines[after:] = [json.loads(line) for line in lines[after:]], []
+        for record in records:
+            if record["event"]["action"] == "log-checkpoint":
+                if not signing:
+                    continue
+                checkpoint = sign(private, head, record["tokgate"]["checkpoint"]["at"], 0)
+                log.kept.append(checkpoint.message())
+                record["tokgate"]["checkpoint"] = checkpoint.as_json()
+            linked, head = link(head, record | {"message": say})
+            lines.append(json.dumps(linked).encode() + b"\n")
+
+    log.edit(anew)
+
+
+def test_a_tail_written_anew_without_checkpoints(tmp_path: Path) -> None:
+    """Who can write the log, but has no key, can't pass off more than what the writer leaves unsigned for a moment."""
+    log = Log(tmp_path / "block.ndjson", records=1000)
+    log.run(1600)
+    assert log.findings(log.key) == []
+    write_anew(log, 1, "nothing happened", signing=False)
+    assert codes(log.findings(log.key)) == [(1600, "key")]  # nothing is signed any more
+    log.path.unlink()
+    log.run(5)
+    log.run(1600)
+    write_anew(log, 6, "nothing happened", signing=False)
+    (found,) = log.findings(log.key)
+    assert (found.line, found.code) == (1606, Code.UNSIGNED)
+    assert found.message.startswith("records 7 to 1606 stand without a checkpoint")
+    log.run(1)  # the program goes on and signs all of it
+    (found,) = log.findings(log.key)
+    assert (found.line, found.code) == (1608, Code.UNSIGNED)
+
+
+def test_a_tail_without_checkpoints_for_too_long(tmp_path: Path) -> None:
+    """A few records of several hours that nothing signs; a minute's are left by any run that was killed."""
+    begun = Instant.from_utc(2023, 3, 10)
+    for minutes, expected in ((9, []), (11, [(4, "unsigned")])):
+        log = Log(tmp_path / str(minutes) / "block.ndjson")
+        log.run(1)
+        log.begun = begun
+        log.run(1, attest=False)
+        log.begun = begun.add(minutes=minutes)
+        log.run(1, attest=False)
+        assert codes(log.findings(log.key)) == expected
+
+
+def test_a_log_written_anew_with_the_key(log: Log) -> None:
+    """Checkpoints by the key for the same numbers don't make those forgotten that were kept before."""
+    write_anew(log, 5, "nothing happened", signing=True)
+    assert log.findings(log.key) == []
+    found = log.findings(log.key, elsewhere=True)
+    assert [(one.file, one.line, one.code.value) for one in found] == [
+        (str(log.path), 7, "contradicted"),
+        (str(log.path), 11, "contradicted"),
+        ("kept.txt", 4, "contradicted"),
+        ("kept.txt", 5, "contradicted"),
+    ]
+    assert "the key signed two logs" in found[-1].message
+
+
+def test_checkpoints_of_others_are_passed_over_and_counted(log: Log, tmp_path: Path) -> None:
+    """Whoever can send to the log host can't make a good log look bad."""
+    other = Log(tmp_path / "other" / "block.ndjson")
+    other.run(2)
+    forged = sign(Ed25519PrivateKey.generate(), Head(log.elsewhere[0].head.chain, 99, "0" * 64), "2023", 0)
+    broken = log.kept[0].replace('"sequence":3', '"sequence":99')
+    kept = [Kept(one, ("kept.txt", 1)) for one in parse_checkpoints([*other.kept, forged.message(), broken, *log.kept])]
+    verifier = Verifier([log.key], kept)
+    assert list(verifier.run(log.files)) == []
+    assert verifier.elsewhere.strange == 3
+
+
+def test_evolving_keys_of_several_chains(tmp_path: Path) -> None:
+    """The keys of what was kept are followed from one chain to the next, however the chains are called."""
+    log = Log(tmp_path / "block.ndjson", forward_secure=True)
+    for _ in range(8):
+        log.run(1)
+        log.path.unlink()
+    log.run(1)
+    assert len({one.head.chain for one in log.elsewhere}) == 9
+    verifier = Verifier([log.key], kept_in(log.kept, "kept.txt"))
+    assert sum(finding.code is Code.CUT for finding in verifier.run(log.files)) == 8
+    assert verifier.elsewhere.strange == 0
+
+
+def test_a_key_that_took_over(log: Log) -> None:
+    """Keys that are given vouch one after the other; the earlier one may not come back."""
+    first, private = log.key, key_path_for(log.path).read_bytes()
+    key_path_for(log.path).unlink()
+    log.run(1)
+    second = log.key
+    assert codes(log.findings(first)) == [(14, "key")]
+    assert codes(log.findings()) == [(14, "key")]
+    assert codes(log.findings(second, first)) == [(14, "key")]
+    assert log.findings(first, second) == []
+    key_path_for(log.path).write_bytes(private)
+    log.run(1)
+    assert codes(log.findings(first, second)) == [(16, "key")]
+
+
+def test_a_whole_log_begins_at_its_beginning(tmp_path: Path) -> None:
+    """Files that are gone are missing where all should be there, unless a record tells that their time was over."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    assert log.findings(whole=True) == []
+    gone = log.files[0]
+    gone.unlink()
+    assert log.findings() == []
+    (found,) = log.findings(whole=True)
+    assert (found.file, found.line, found.code) == (str(log.files[0]), 1, Code.MISSING)
+    assert f"(the last were in {gone.name})" in found.message
+
+
+def test_torn_lines_taken_out_at_a_files_end(tmp_path: Path) -> None:
+    """The next file tells of them, which is taken for granted only where the file before it isn't given."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(2)
+    with log.path.open("ab") as file:
+        file.write(b'{"@times')
+    log.path.rename(tmp_path / "block.ndjson.1")
+    log.run(2)
+    assert log.findings() == []
+    log.edit(lambda lines: lines.pop(), tmp_path / "block.ndjson.1")
+    assert codes(log.findings()) == [(1, "recovery")]
+    assert list(Verifier().run([log.path])) == []
+
+
+def test_records_of_another_log(log: Log, tmp_path: Path) -> None:
+    """Lines of another gateway, put where they hardly stand out."""
+    other = Log(tmp_path / "other" / "block.ndjson")
+    other.begun = Instant.from_utc(2023, 1, 1)
+    for _ in range(2):
+        other.run(3)
+    log.edit(lambda lines: lines.extend(other.path.read_bytes().splitlines(keepends=True)[4:]))
+    other.edit(lambda lines: lines.__delitem__(slice(4, None)), other.path)
+    found = list(Verifier().run([*other.files, *log.files]))
+    assert [(one.file, one.line, one.code.value) for one in found] == [(str(log.path), 13, "new-chain")]

@@ -387,7 +387,7 @@ def test_killed_in_a_loop_nothing_acknowledged_is_lost(path: Path, keys: str) ->
             found.add(line.record["event"]["reason"])
     assert found >= {f"number {number}" for number in range(acknowledged)}
     assert acknowledged >= 200 * 20
-    verifier = Verifier(read_public_key(public_path_for(key_path_for(path))))
+    verifier = Verifier([read_public_key(public_path_for(key_path_for(path)))])
     assert list(verifier.run(files)) == []
     assert len(verifier.chains) == 1
     assert verifier.unfinished is None

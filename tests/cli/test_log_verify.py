@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from blocklog.samples import OBSERVER, stamp
@@ -10,6 +11,7 @@ from cli.command_line import Command
 from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.lifecycle import stopped
 from tokgate.blocklog.writer import LogWriter
+from tokgate.cli import examination
 
 
 @pytest.fixture
@@ -118,3 +120,89 @@ def test_a_broken_parquet_file_is_told(log: Path, tokgate: Command) -> None:
     assert outcome.code == 1
     assert "other.parquet:1: the rest can't be read" in outcome.out
     assert "7 lines, 1 finding" in outcome.err
+
+
+def test_columns_that_say_something_else(log: Path, tokgate: Command) -> None:
+    """Reports are made of the columns of a compacted file: what its lines don't say is found in its place."""
+    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
+    assert tokgate("log", "compact", "--log", str(rotated)).code == 0
+    parquet = rotated.with_suffix(".parquet")
+    honest = parquet.read_bytes()
+    assert tokgate("log", "verify", str(parquet)).code == 0
+    changes = {
+        "message": "* REPLACE (CASE line_number WHEN 3 THEN 'nothing happened' ELSE message END AS message)",
+        "line_number": "* REPLACE (CASE line_number WHEN 3 THEN 4 ELSE line_number END AS line_number)",
+        "readable": "* REPLACE (line_number <> 3 AS readable)",
+    }
+    for column, change in changes.items():
+        duckdb.sql(f"COPY (SELECT {change} FROM read_parquet('{parquet}')) TO 'changed.parquet'")
+        Path("changed.parquet").replace(parquet)
+        expected = (
+            f"{parquet.name}:3: the column '{column}' says something else than the line, "
+            "and reports are made of columns [columns]\n"
+        )
+        for files in ([], [str(parquet)], [str(parquet), str(rotated)]):
+            outcome = tokgate("log", "verify", *files)
+            assert (outcome.code, outcome.out.removeprefix(f"{parquet.parent}/")) == (1, expected)
+        parquet.write_bytes(honest)
+    duckdb.sql(f"COPY (SELECT *, 'x' AS mine FROM read_parquet('{parquet}')) TO 'changed.parquet'")
+    assert "changed.parquet:1: the column 'mine'" in tokgate("log", "verify", "changed.parquet").out
+
+
+def test_parquet_of_another_file(log: Path, tokgate: Command) -> None:
+    """Where both are there the file is verified, and its Parquet, which summaries read, has to have the same lines."""
+    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
+    assert tokgate("log", "compact", "--log", str(rotated)).code == 0
+    assert tokgate("log", "verify").code == 0
+    parquet = rotated.with_suffix(".parquet")
+    duckdb.sql(f"COPY (SELECT * FROM read_parquet('{parquet}') WHERE line_number < 6) TO 'shorter.parquet'")
+    Path("shorter.parquet").replace(parquet)
+    outcome = tokgate("log", "verify")
+    assert outcome.code == 1
+    assert outcome.out == f"{parquet.name}:6: this line is another than in {rotated.name} [columns]\n"
+    parquet.write_bytes(b"PAR1 and nothing else")
+    assert f"{parquet.name}:1: " in (broken := tokgate("log", "verify").out)
+    assert broken.endswith("[unreadable]\n")
+
+
+def test_files_that_are_gone(log: Path, tokgate: Command) -> None:
+    """The log here has to be whole; files that are named, only if somebody says so. What isn't here is told."""
+    log.rename("block-20230310T120000.000000Z.ndjson")
+    writer = LogWriter(log, OBSERVER)
+    writer.start()
+    assert writer.close(10)
+    Path("block-20230310T120000.000000Z.ndjson").unlink()
+    for arguments in ([], ["--whole", str(log)]):
+        outcome = tokgate("log", "verify", *arguments)
+        assert outcome.code == 1
+        assert "block.ndjson:1: records 1 to 7 are not here" in outcome.out
+    outcome = tokgate("log", "verify", str(log))
+    assert outcome.code == 0
+    assert "records 1 to 7 are not here, the last of them in block-2023" in outcome.err
+    assert "no record tells that they were deleted" in outcome.err
+
+
+def test_a_log_that_is_rotated_meanwhile(log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was the current file at the beginning is read to its end, whatever its name has come to mean."""
+    real = examination.every_file
+
+    def rotating(path: Path) -> list[Path]:
+        if not Path("block-20230310T120000.000000Z.ndjson").exists():
+            log.rename("block-20230310T120000.000000Z.ndjson")
+            log.write_bytes(b'{"not":"the same"}\n')
+        return real(path)
+
+    monkeypatch.setattr(examination, "every_file", rotating)
+    outcome = tokgate("log", "verify")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "records 1 to 7" in outcome.err
+
+
+def test_what_cannot_be_shown_is_said(log: Path, tokgate: Command, kept: list[str]) -> None:
+    """Without a key, without checkpoints kept elsewhere, or with those of others."""
+    assert "(not compared with any: see --key)" in (alone := tokgate("log", "verify").err)
+    assert "a tail that was cut off, or written anew with the key, would not show" in alone
+    Path("kept.txt").write_text("\n".join([*kept, kept[0].replace('"epoch":0', '"epoch":1')]))
+    compared = tokgate("log", "verify", "--key", "block.pub", "--checkpoints", "kept.txt").err
+    assert "would not show" not in compared
+    assert "passed over 1 of the checkpoints kept elsewhere: by other keys, or not genuine" in compared

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Final
 
 from tokgate.blocklog.chain import Head, stated_head
 from tokgate.blocklog.document import Record
-from tokgate.blocklog.reader import open_log, text_at
+from tokgate.blocklog.reader import MAX_LINE, open_log, text_at
 
 LONGEST_LINE: Final = 64 << 20
 """Longest line that is looked at as a whole, in octets."""
@@ -49,7 +49,10 @@ def _first_record(path: Path, opener: Opener) -> tuple[Record, Head] | None:
 
 
 def decode_strictly(raw: bytes) -> tuple[Record | None, str | None]:
-    """The record of a line; and a key that stands twice in one of its objects, where readers would differ."""
+    """The record of a line; and a key that stands twice in one of its objects, where readers would differ.
+
+    None for what some reader would pass over: other encodings than UTF-8, a byte order mark, a line that is too long.
+    """
     repeated: list[str] = []
 
     def collect(pairs: list[tuple[str, Any]]) -> Record:
@@ -60,7 +63,7 @@ def decode_strictly(raw: bytes) -> tuple[Record | None, str | None]:
         return collected
 
     try:
-        value = json.loads(raw, object_pairs_hook=collect)
+        value = json.loads(raw.decode(), object_pairs_hook=collect) if len(raw) <= MAX_LINE else None
     except (ValueError, RecursionError):
         return None, None
     return (value, repeated[0] if repeated else None) if isinstance(value, dict) else (None, None)

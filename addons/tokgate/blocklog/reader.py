@@ -127,7 +127,11 @@ def text_at(record: object, *path: str) -> str | None:
 
 def instant_of(record: Record) -> Instant | None:
     """When a record was made; None if it doesn't say."""
-    text = text_at(record, "@timestamp")
+    return instant_in(text_at(record, "@timestamp"))
+
+
+def instant_in(text: str | None) -> Instant | None:
+    """The instant that a text states; None if it states none."""
     try:
         return None if text is None else Instant.parse_iso(text)
     except ValueError:

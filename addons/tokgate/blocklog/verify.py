@@ -4,19 +4,25 @@ Reads in one pass and constant memory. It says where something is wrong and what
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.chain import NO_HASH, Head, is_hash, proper_hash, stated_head
-from tokgate.blocklog.checkpoint import Checkpoint, checkpoint_of
+from tokgate.blocklog.checkpoint import checkpoint_of
 from tokgate.blocklog.document import EventAction, Record
+from tokgate.blocklog.kept import Attestations, Kept, Place
 from tokgate.blocklog.ordering import LONGEST_LINE, Opener, decode_strictly, in_order
-from tokgate.blocklog.reader import open_log, text_at, value_at
+from tokgate.blocklog.reader import instant_in, open_log, text_at, value_at
+from tokgate.blocklog.trust import Signed, Trust
 
 _TICK: Final = 10_000
+MOST_UNSIGNED: Final = 1_500
+"""Records in a row without a checkpoint from which on something is wrong: the writer makes one after a thousand."""
+LONGEST_UNSIGNED: Final = 600.0
+"""Seconds that the last ones may tell of: the writer waits for a minute."""
 
 
 class Code(StrEnum):
@@ -37,13 +43,17 @@ class Code(StrEnum):
     SIGNATURE = "signature"
     """A checkpoint that its key did not sign, or that was signed over something else."""
     KEY = "key"
-    """A checkpoint by another key than the one trusted, and those that it announced."""
+    """A checkpoint by another key than those trusted, and those that they announced. Told once of each key."""
+    UNSIGNED = "unsigned"
+    """More records without a checkpoint than the writer leaves."""
     CUT = "cut"
     """A checkpoint kept elsewhere attests what the log does not have."""
     CONTRADICTED = "contradicted"
     """A checkpoint kept elsewhere attests another record in this place."""
     NEW_CHAIN = "new-chain"
-    """A chain begins in the middle of a file that had one."""
+    """A record of another chain in the middle of a file."""
+    COLUMNS = "columns"
+    """A compacted file whose columns say something else than its lines, or its lines than the file it was made of."""
     UNREADABLE = "unreadable"
     """The rest of a file can't be read."""
 
@@ -63,28 +73,44 @@ class Finding:
 
 @dataclass(slots=True)
 class Chain:
-    """What was found of one chain. `signed` is the last record that a checkpoint in the log covers."""
+    """What was found of one chain.
+
+    `begins` is where its first record here stands, `follows` the file that this continues; `deleted`: a record tells
+    that this file's time was over.
+    """
 
     first: int
     head: Head
-    place: tuple[str, int]
+    place: Place
+    begins: Place
+    seal: Signed
+    follows: str | None = None
+    deleted: bool = False
     records: int = 0
-    signed: int = 0
-    epoch: int = 0
-    key: str | None = None
-    next_key: str | None = None
+    unsigned_since: str | None = None
+    latest: str | None = None
+
+    @property
+    def signed(self) -> int:
+        """The last record that a checkpoint in the log covers; 0: none is."""
+        return 0 if self.seal.key is None else self.seal.reach - 1
+
+    @property
+    def key(self) -> str | None:
+        """What signed last."""
+        return self.seal.key
 
 
 @dataclass(slots=True)
 class _Rubble:
     """Lines in a row that are no records."""
 
-    lines: list[tuple[str, int]] = field(default_factory=list)
+    lines: list[Place] = field(default_factory=list)
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
     open_end: bool = False
 
-    def add(self, place: tuple[str, int], raw: bytes) -> None:
+    def add(self, place: Place, raw: bytes) -> None:
         if self.lines:
             self.size += 1
             self.digest.update(b"\n")
@@ -104,29 +130,37 @@ class _Rubble:
 
 
 class Verifier:
-    """Verifies files. `trusted` is a public key as in checkpoints; None accepts the first one of each chain."""
+    """Verifies files. `trusted` are public keys as in checkpoints, in the order in which they took over.
+
+    Without any, the first key of each chain is accepted. `whole`: the files are all there is of the log, so that what
+    came before them must be told to have been deleted.
+    """
 
     def __init__(
-        self, trusted: str | None = None, elsewhere: Iterable[Checkpoint] = (), opener: Opener = open_log
+        self,
+        trusted: Sequence[str] = (),
+        elsewhere: Iterable[Kept] = (),
+        opener: Opener = open_log,
+        *,
+        whole: bool = False,
     ) -> None:
-        """`elsewhere` are checkpoints that were kept off the machine; those that aren't genuine are passed over."""
+        """`elsewhere` are checkpoints that were kept off the machine."""
         self._opener: Final = opener
+        self._whole: Final = whole
         self.chains: Final[dict[str, Chain]] = {}
         self.lines = 0
-        self.unfinished: tuple[str, int] | None = None
+        self.unfinished: Place | None = None
         """A last line without its end, in the last file: a crash whose writer has not come back, or one at work."""
-        self._trusted: Final[set[str] | None] = None if trusted is None else {trusted}
-        self._elsewhere: Final[dict[str, dict[int, Checkpoint]]] = {}
-        for checkpoint in sorted(elsewhere, key=lambda one: (one.head.chain, one.head.sequence)):
-            if checkpoint.genuine and self._trusts(checkpoint):
-                self._elsewhere.setdefault(checkpoint.head.chain, {})[checkpoint.head.sequence] = checkpoint
+        self._trust: Final = Trust(trusted)
+        self.elsewhere: Final = Attestations(elsewhere, self._trust.accepts)
+        self._deleted: Final[set[str]] = set()
         self._rubble = _Rubble()
-        self._first_of_file = True
+        self._in_this_file: set[str] = set()
 
     def run(self, files: Iterable[Path], tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
         """All findings, in the order of the log. `tick` hears now and then how many lines were read. Raises OSError."""
         for path in in_order(files, self._opener):
-            self._first_of_file = True
+            self._in_this_file = set()
             with self._opener(path) as stream:
                 number = 0
                 try:
@@ -142,9 +176,17 @@ class Verifier:
             self.unfinished = self._rubble.lines[0]
             self._rubble = _Rubble()
         yield from self._untold()
+        for chain in self.chains.values():
+            chain.deleted = chain.follows is not None and _bare(chain.follows) in self._deleted
+            yield from self._before(chain)
+            yield from self._unsigned(chain, chain.place, ended=True)
         yield from self._cut()
 
-    def _line(self, place: tuple[str, int], raw: bytes) -> Iterator[Finding]:
+    @property
+    def _first_of_file(self) -> bool:
+        return not self._in_this_file
+
+    def _line(self, place: Place, raw: bytes) -> Iterator[Finding]:
         record, repeated = decode_strictly(raw)
         if record is None:
             self._rubble.add(place, raw)
@@ -158,9 +200,9 @@ class Verifier:
             return
         yield from self._recovery(place, record)
         yield from self._record(place, record, head)
-        self._first_of_file = False
+        self._in_this_file.add(head.chain)
 
-    def _recovery(self, place: tuple[str, int], record: Record) -> Iterator[Finding]:
+    def _recovery(self, place: Place, record: Record) -> Iterator[Finding]:
         action = text_at(record, "event", "action")
         tells = action == EventAction.LOG_RECOVERED or (
             action == EventAction.LOG_CONTINUED and value_at(record, "tokgate", "torn") is not None
@@ -169,9 +211,14 @@ class Verifier:
             yield from self._untold()
         elif self._rubble.told_by(record):
             self._rubble = _Rubble()
-        elif self._rubble.lines or not (self._first_of_file and action == EventAction.LOG_CONTINUED):
+        elif self._rubble.lines or not (self._first_of_file and self._file_before_is_not_here(record)):
             yield from self._untold()
             yield Finding(*place, Code.RECOVERY, "what this record says is torn before it is not there")
+
+    def _file_before_is_not_here(self, record: Record) -> bool:
+        head = stated_head(record)
+        known = None if head is None else self.chains.get(head.chain)
+        return known is None or head is None or known.head.sequence != head.sequence - 1
 
     def _untold(self) -> Iterator[Finding]:
         """What was met is no record, and nothing tells of it."""
@@ -179,13 +226,21 @@ class Verifier:
             yield Finding(*place, Code.TORN, "this is no record, and no recovery record tells of it")
         self._rubble = _Rubble()
 
-    def _record(self, place: tuple[str, int], record: Record, head: Head) -> Iterator[Finding]:
+    def _record(self, place: Place, record: Record, head: Head) -> Iterator[Finding]:
         chain = self.chains.get(head.chain)
         if chain is None:
             before, finding = self._begin(place, record, head)
-            chain = self.chains[head.chain] = Chain(head.sequence, head, place)
+            follows = text_at(record, "tokgate", "continues", "file")
+            seal = Signed(head.sequence - 1)
+            chain = self.chains[head.chain] = Chain(head.sequence, head, place, place, seal, follows)
         else:
             before, finding = _follow(chain, place, record, head)
+        if (
+            self._in_this_file
+            and head.chain not in self._in_this_file
+            and (finding is None or finding.code is not Code.NEW_CHAIN)
+        ):
+            yield Finding(*place, Code.NEW_CHAIN, f"from here on there are records of another chain, {head.chain}")
         if finding is not None:
             yield finding
             if finding.code is Code.ORDER and before is None:
@@ -193,14 +248,21 @@ class Verifier:
         if before is not None and proper_hash(before, record) != head.hash:
             yield Finding(*place, Code.CHANGED, f"the content of record {head.sequence} does not give its hash")
         chain.head, chain.place, chain.records = head, place, chain.records + 1
-        kept = self._elsewhere.get(head.chain, {}).get(head.sequence)
-        if kept is not None and kept.head.hash != head.hash:
-            what = f"the checkpoint of {kept.at} attests another record {head.sequence} than this one"
-            yield Finding(*place, Code.CONTRADICTED, what)
-        if text_at(record, "event", "action") == EventAction.LOG_CHECKPOINT:
-            yield from self._checkpoint(place, chain, record, before)
+        chain.latest = text_at(record, "@timestamp")
+        chain.unsigned_since = chain.unsigned_since or chain.latest
+        kept = self.elsewhere.against(head)
+        if kept is not None:
+            file, line = kept.place
+            what = f"the checkpoint of {kept.checkpoint.at} ({file}:{line}) attests another record {head.sequence}"
+            yield Finding(*place, Code.CONTRADICTED, f"{what} than this one")
+        match text_at(record, "event", "action"):
+            case EventAction.LOG_CHECKPOINT:
+                yield from self._checkpoint(place, chain, record, before)
+            case EventAction.LOG_DELETED:
+                files = value_at(record, "tokgate", "deleted", "files")
+                self._deleted.update(_bare(str(name)) for name in (files if isinstance(files, list) else ()))
 
-    def _begin(self, place: tuple[str, int], record: Record, head: Head) -> tuple[str | None, Finding | None]:
+    def _begin(self, place: Place, record: Record, head: Head) -> tuple[str | None, Finding | None]:
         """The hash before a chain's first record here, and what is wrong with it."""
         if head.sequence == 1:
             if self._first_of_file:
@@ -212,52 +274,77 @@ class Verifier:
         what = f"record {head.sequence} stands first: what came before it in its file is missing"
         return continued, Finding(*place, Code.MISSING, what)
 
-    def _checkpoint(
-        self, place: tuple[str, int], chain: Chain, record: Record, before: str | None
-    ) -> Iterator[Finding]:
+    def _checkpoint(self, place: Place, chain: Chain, record: Record, before: str | None) -> Iterator[Finding]:
         checkpoint = checkpoint_of(chain.head.chain, value_at(record, "tokgate", "checkpoint"))
         if checkpoint is None or not checkpoint.genuine:
             yield Finding(*place, Code.SIGNATURE, "this checkpoint's signature is not genuine")
             return
         if checkpoint.head.sequence != chain.head.sequence - 1 or (before and checkpoint.head.hash != before):
-            yield Finding(*place, Code.SIGNATURE, "this checkpoint signs something else than the record before it")
+            among = f"some of the records {chain.seal.reach + 1} to {chain.head.sequence - 1} were written anew"
+            what = f"this checkpoint signs another record than the one before it: {among}"
+            yield Finding(*place, Code.SIGNATURE, what)
             return
-        expected = chain.key is None or checkpoint.key in (chain.key, chain.next_key)
-        if not self._trusts(checkpoint) or not expected or checkpoint.epoch < chain.epoch:
-            yield Finding(*place, Code.KEY, f"this checkpoint is signed by a key that is not trusted: {checkpoint.key}")
+        if not self._trust.accepts(checkpoint) or not self._trust.in_turn(chain.seal, checkpoint):
+            if checkpoint.key not in chain.seal.strange:
+                chain.seal.strange.add(checkpoint.key)
+                what = f"this checkpoint is signed by a key that is not trusted here: {checkpoint.key}"
+                yield Finding(*place, Code.KEY, what)
             return
-        chain.key, chain.next_key, chain.epoch = checkpoint.key, checkpoint.next_key, checkpoint.epoch
-        chain.signed = chain.head.sequence - 1
+        yield from self._unsigned(chain, place, ended=False)
+        chain.seal.by(checkpoint)
+        chain.unsigned_since = None
 
-    def _trusts(self, checkpoint: Checkpoint) -> bool:
-        """Whether the key trusted signed this, or one that it led to. What it announces is trusted from then on."""
-        if self._trusted is None:
-            return True
-        if checkpoint.key not in self._trusted:
-            return False
-        if checkpoint.next_key is not None:
-            self._trusted.add(checkpoint.next_key)
-        return True
+    def _before(self, chain: Chain) -> Iterator[Finding]:
+        """What came before the first file, where all files should be here."""
+        if self._whole and chain.follows is not None and not chain.deleted:
+            gone = f"records 1 to {chain.first - 1} are not here (the last were in {chain.follows})"
+            what = f"{gone}, and no record tells that tokgate deleted them"
+            yield Finding(*chain.begins, Code.MISSING, what)
+
+    def _unsigned(self, chain: Chain, place: Place, *, ended: bool) -> Iterator[Finding]:
+        """Records that stayed without a checkpoint for longer than the writer lets them.
+
+        A time is looked at only at the chain's end: a run that was killed may be followed by another days later.
+        """
+        if chain.key is None:  # never signed at all, which is told as a whole
+            return
+        first, last = chain.seal.reach + 1, chain.head.sequence
+        since, latest = instant_in(chain.unsigned_since), instant_in(chain.latest)
+        seconds = (latest - since).total("seconds") if ended and since is not None and latest is not None else 0.0
+        if last - first >= MOST_UNSIGNED or seconds > LONGEST_UNSIGNED:
+            what = f"records {first} to {last} stand without a checkpoint, which is due after 1,000 records or a minute"
+            why = "they were written anew, or tokgate could not use its key"
+            yield Finding(*place, Code.UNSIGNED, f"{what}: {why}")
 
     def _cut(self) -> Iterator[Finding]:
         """What is attested, here or elsewhere, and isn't there; what should be attested and isn't."""
-        for name, kept in self._elsewhere.items():
-            chain, last = self.chains.get(name), kept[max(kept)]
-            if chain is None and self._trusted is not None:
-                what = (
-                    f"chain {name}, attested up to record {last.head.sequence} by the checkpoint of {last.at}, is gone"
-                )
-                yield Finding("checkpoints", 1, Code.CUT, what)
-            elif chain is not None and last.head.sequence > chain.head.sequence:
-                what = f"the checkpoint of {last.at} attests record {last.head.sequence}; the log ends here, at record "
-                yield Finding(*chain.place, Code.CUT, f"{what}{chain.head.sequence}: its tail was cut")
+        for kept in self.elsewhere.last():
+            last, head = kept.checkpoint, kept.checkpoint.head
+            chain = self.chains.get(head.chain)
+            if chain is None and self._trust:
+                what = f"chain {head.chain}, attested up to record {head.sequence} by this checkpoint, is gone"
+                yield Finding(*kept.place, Code.CUT, what)
+            elif chain is not None and head.sequence > chain.head.sequence:
+                file, line = kept.place
+                what = f"the checkpoint of {last.at} ({file}:{line}) attests record {head.sequence}; the log ends here,"
+                yield Finding(*chain.place, Code.CUT, f"{what} at record {chain.head.sequence}: its tail was cut")
+        for first, other in self.elsewhere.conflicts():
+            file, line = first.place
+            what = f"this checkpoint and that of {file}:{line} attest different records"
+            number = f"{other.checkpoint.head.sequence} of chain {other.checkpoint.head.chain}"
+            yield Finding(*other.place, Code.CONTRADICTED, f"{what} {number}: the key signed two logs")
         for name, chain in self.chains.items():
-            if self._trusted is not None and not chain.signed:
+            if self._trust and chain.key is None:
                 what = f"no checkpoint of chain {name} is signed by the key that is trusted"
                 yield Finding(*chain.place, Code.KEY, what)
 
 
-def _follow(chain: Chain, place: tuple[str, int], record: Record, head: Head) -> tuple[str | None, Finding | None]:
+def _bare(name: str) -> str:
+    """A file's name without what says how it is packed."""
+    return Path(name.removesuffix(".gz").removesuffix(".zst")).stem
+
+
+def _follow(chain: Chain, place: Place, record: Record, head: Head) -> tuple[str | None, Finding | None]:
     """The hash that has to stand before a record, if that is known, and what is wrong with its place."""
     last, number = chain.head, head.sequence
     if number == last.sequence + 1:

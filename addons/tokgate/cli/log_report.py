@@ -13,13 +13,12 @@ from whenever import Instant
 
 from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter
-from tokgate.blocklog.signing import read_public_key
-from tokgate.blocklog.verify import Verifier
+from tokgate.cli.examination import Examination
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.instants import settle, time_argument
 from tokgate.cli.log_query import AddSource, WantedOf
 from tokgate.cli.log_review import files_of, review_of, tell_of
-from tokgate.cli.log_verify import opener_for
+from tokgate.cli.log_verify import absent_of, trusted_key
 from tokgate.cli.policies import compile_patiently, load_patiently
 from tokgate.cli.terminal import Patience, narrate
 
@@ -143,12 +142,8 @@ def _snapshot(policies: Path, now: Instant) -> "Snapshot | None":
 def _verified(files: list[Path], key: Path | None) -> "ChainStatus":
     from tokgate.review.report import ChainStatus
 
-    try:
-        trusted = None if key is None else read_public_key(key)
-    except ValueError as error:
-        raise CommandError(f"{key}: {error}") from error
-    verifier = Verifier(trusted, opener=opener_for(files))
-    findings = list(verifier.run(files))
+    examination = Examination(files, [] if key is None else [trusted_key(key)])
+    findings, verifier = list(examination.findings()), examination.verifier
     if not verifier.chains and key is None:
         return ChainStatus(None, ("Not verified: the log has no chain.",))
     if findings:
@@ -161,6 +156,8 @@ def _verified(files: list[Path], key: Path | None) -> "ChainStatus":
         else "Signatures were checked against the log's own key only." if signed
         else "Not every chain is signed."
     )  # fmt: skip
+    sentences += [f"Chain {name}: {absent}." for name, chain in verifier.chains.items() if (absent := absent_of(chain))]
+    sentences.append("Not compared with checkpoints kept elsewhere: `tokgate log verify --checkpoints` does.")
     return ChainStatus(True, tuple(sentences))
 
 

@@ -3,20 +3,19 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from tokgate.blocklog.checkpoint import Checkpoint, parse_checkpoints
-from tokgate.blocklog.ordering import Opener
+from tokgate.blocklog.kept import Kept, kept_in
 from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import open_log
 from tokgate.blocklog.signing import key_path_for, public_path_for, public_pem, read_key, read_public_key
 from tokgate.blocklog.verify import Chain, Finding, Verifier
+from tokgate.cli.examination import Examination, Held
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log_output import require
 from tokgate.cli.terminal import narrate, progress_on_stderr, shown
-from tokgate.review.sources import PARQUET, written_log
 
 MAX_SHOWN: Final = 1000
 _VERIFY_EPILOG: Final = """\
@@ -26,7 +25,9 @@ examples:
   journalctl -t tokgate -o cat > kept.txt; tokgate log verify --key block.pub --checkpoints kept.txt
 
 Without --key the log's own first key is believed: whoever can write the log could have signed it anew.
-Without --checkpoints kept elsewhere, a tail that was cut off can't be seen. Exit code 1: something is wrong."""
+Without --checkpoints kept elsewhere, a tail that was cut off can't be seen, nor one that was written anew with the key.
+Without FILE the log has to be whole: files that are gone, and no record says that tokgate deleted them, are missing.
+Exit code 1: something is wrong."""
 _KEY_EPILOG: Final = """\
 example:
   tokgate log key > block.pub                       keep it where who can write the log can't"""
@@ -43,12 +44,21 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     verify.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help=f"also .gz, .zst and .parquet (default: {DEFAULT_LOG})"
     )
-    verify.add_argument("--key", type=Path, metavar="PUB", help="public key (PEM) that the log must be signed with")
+    verify.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        metavar="PUB",
+        help="public key (PEM) that the log must be signed with; once more for each that took over, in that order",
+    )
     verify.add_argument(
         "--checkpoints",
         type=Path,
         metavar="FILE",
         help="text with checkpoints kept elsewhere: syslog, journal; - is stdin",
+    )
+    verify.add_argument(
+        "--whole", action="store_true", help="these files are the whole log: what came before them is missing"
     )
     verify.add_argument("--json", action="store_true", help="the findings and chains as one JSON object")
     verify.set_defaults(run=_run, log_run=_verify)
@@ -64,45 +74,45 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> Exit:
-    files = args.files or written_log(DEFAULT_LOG) or [DEFAULT_LOG]
-    require(files)
-    verifier = Verifier(_trusted(args.key), _kept(args.checkpoints), opener_for(files))
+    trusted, kept = [trusted_key(path) for path in args.key or ()], _kept(args.checkpoints)
+    with Held(DEFAULT_LOG) as held:
+        files = args.files or held.files() or [DEFAULT_LOG]
+        require(files)
+        whole = args.whole or not args.files
+        examination = Examination(files, trusted, kept, whole=whole, opener=open_log if args.files else held.open)
+        return _tell_all(examination, as_json=args.json, trusted=bool(trusted), kept=bool(kept))
+
+
+def _tell_all(examination: Examination, *, as_json: bool, trusted: bool, kept: bool) -> Exit:
+    """Findings as they are found, then the state of each chain."""
     count, shown_findings = 0, []
-    for finding in _with_progress(verifier, files):
+    for finding in _with_progress(examination):
         count += 1
         if count > MAX_SHOWN:
             continue
-        if args.json:
+        if as_json:
             shown_findings.append(finding)
         else:
             sys.stdout.write(shown(str(finding)) + "\n")
-    if args.json:
-        sys.stdout.write(json.dumps(_as_json(verifier, count, shown_findings), ensure_ascii=False) + "\n")
+    if as_json:
+        said = _as_json(examination.verifier, count, shown_findings)
+        sys.stdout.write(json.dumps(said, ensure_ascii=False) + "\n")
     else:
-        _tell(verifier, count, trusted=args.key is not None)
+        _tell(examination.verifier, count, trusted=trusted, kept=kept)
     return Exit.FINDINGS if count else Exit.DONE
 
 
-def opener_for(files: Iterable[Path]) -> Opener:
-    """How to open these files; only Parquet has to wait for DuckDB."""
-    if all(path.suffix != PARQUET for path in files):
-        return open_log
-    from tokgate.review.compact import open_lines
-
-    return open_lines
-
-
-def _with_progress(verifier: Verifier, files: list[Path]) -> Iterator[Finding]:
+def _with_progress(examination: Examination) -> Iterator[Finding]:
     """The same findings; somebody who waits at a terminal sees how many lines have been read."""
     if not sys.stderr.isatty():
-        yield from verifier.run(files)
+        yield from examination.findings()
         return
     with progress_on_stderr(count=True) as progress:
         task = progress.add_task("verifying", total=None)
-        yield from verifier.run(files, lambda lines: progress.update(task, completed=lines))
+        yield from examination.findings(lambda lines: progress.update(task, completed=lines))
 
 
-def _tell(verifier: Verifier, count: int, *, trusted: bool) -> None:
+def _tell(verifier: Verifier, count: int, *, trusted: bool, kept: bool) -> None:
     """The state of each chain, in words, on stderr."""
     if count > MAX_SHOWN:
         narrate(f"tokgate: {count - MAX_SHOWN} more findings")
@@ -111,17 +121,35 @@ def _tell(verifier: Verifier, count: int, *, trusted: bool) -> None:
     if verifier.unfinished is not None:
         file, line = verifier.unfinished
         narrate(f"tokgate: {shown(file)}:{line} has no end: the writer is at work, or was killed and has not come back")
+    if not kept:
+        narrate(
+            "tokgate: not compared with checkpoints kept elsewhere (see --checkpoints): "
+            "a tail that was cut off, or written anew with the key, would not show"
+        )
+    if verifier.elsewhere.strange:
+        strange = verifier.elsewhere.strange
+        narrate(f"tokgate: passed over {strange} of the checkpoints kept elsewhere: by other keys, or not genuine")
     findings = "1 finding" if count == 1 else f"{count or 'no'} findings"
     narrate(f"tokgate: {verifier.lines} lines, {findings}")
 
 
 def _state(chain: Chain, *, trusted: bool) -> str:
     said = f"records {chain.first} to {chain.head.sequence}"
+    if absent := absent_of(chain):
+        said = f"{said} ({absent})"
     if not chain.signed:
-        return f"{said}, none of them signed"
+        return f"{said}, none of them signed: whoever could write the file could have made them up"
     by = f"by {chain.key}" if trusted else f"by {chain.key} (not compared with any: see --key)"
     later = chain.head.sequence - chain.signed - 1  # the checkpoint itself tells nothing
     return f"{said}, signed up to {chain.signed} {by}" + (f", {later} later ones not yet" if later > 0 else "")
+
+
+def absent_of(chain: Chain) -> str:
+    """What came before the first file, in words; empty if nothing did."""
+    if chain.follows is None:
+        return ""
+    why = "a record tells that their time was over" if chain.deleted else "no record tells that they were deleted"
+    return f"records 1 to {chain.first - 1} are not here, the last of them in {chain.follows}: {why}"
 
 
 def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> dict[str, Any]:
@@ -138,6 +166,8 @@ def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> dict[st
                 "hash": chain.head.hash,
                 "records": chain.records,
                 "signed": chain.signed,
+                "follows": chain.follows,
+                "deleted": chain.deleted,
                 "key": chain.key,
             }
             for name, chain in verifier.chains.items()
@@ -145,24 +175,23 @@ def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> dict[st
     }
 
 
-def _trusted(path: Path | None) -> str | None:
-    if path is None:
-        return None
+def trusted_key(path: Path) -> str:
+    """The public key in a file. Raises CommandError."""
     try:
         return read_public_key(path)
     except OSError as error:
         raise CommandError(f"the key can't be read: {error}") from error
 
 
-def _kept(path: Path | None) -> list[Checkpoint]:
+def _kept(path: Path | None) -> list[Kept]:
     if path is None:
         return []
     try:
         if str(path) == "-":
-            kept = list(parse_checkpoints(sys.stdin))
+            kept = list(kept_in(sys.stdin, "stdin"))
         else:
             with path.open(encoding="utf-8", errors="replace") as lines:
-                kept = list(parse_checkpoints(lines))
+                kept = list(kept_in(lines, str(path)))
     except OSError as error:
         raise CommandError(f"the checkpoints can't be read: {error}") from error
     if not kept:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -88,6 +89,45 @@ def lines_of(parquet: Path) -> Iterator[bytes]:
         raise LogError(f"{parquet}: {str(error).splitlines()[0]}") from error
 
 
+def column_unlike_its_line(parquet: Path) -> tuple[int, str] | None:
+    """The first line, from 1, that doesn't give what a column says, and that column. Raises LogError.
+
+    Columns that an older version didn't make are passed over; one of no version is found at the first line.
+    """
+    source = f"read_parquet({literal(clear_path(parquet))}, file_row_number = true)"
+    try:
+        with one_pass() as connection:
+            there = [str(row[0]) for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
+            made = {column.name: expression(column) for column in COLUMNS} | {"readable": READABLE}
+            fixed = {"line", "line_number", "file_row_number"}
+            if strange := [name for name in there if name not in made and name not in fixed]:
+                return 1, strange[0]
+            kept = ", ".join(f"{literal(name)}: {quoted(name)}" for name in there)
+            differ = [
+                f"WHEN kept.{quoted(name)}::VARCHAR IS DISTINCT FROM ({sql})::VARCHAR THEN {literal(name)}"
+                for name, sql in made.items()
+                if name in there
+            ]
+            differ.append("WHEN kept.line_number IS DISTINCT FROM kept.file_row_number + 1 THEN 'line_number'")
+            found = connection.execute(
+                f"SELECT kept.file_row_number + 1 AS number, CASE {' '.join(differ)} END AS name FROM "
+                f"(SELECT kept, unnest({_parsed('kept.line')}) FROM (SELECT {{{kept}}} AS kept FROM {source})) "
+                "WHERE name IS NOT NULL ORDER BY number LIMIT 1"
+            ).fetchone()
+    except duckdb.Error as error:
+        raise LogError(f"{parquet}: {str(error).splitlines()[0]}") from error
+    return None if found is None else (int(found[0]), str(found[1]))
+
+
+def line_unlike(parquet: Path, source: Path) -> int | None:
+    """The first line, from 1, that isn't the same in a compacted file and in the one that it was made of."""
+    with open_log(source) as stream:
+        for number, (kept, written) in enumerate(zip_longest(lines_of(parquet), stream), 1):
+            if kept != written:
+                return number
+    return None
+
+
 def open_lines(path: Path) -> BinaryIO:
     """The octets of a log file as it was written: of a compacted one, the lines that it keeps. Raises OSError."""
     if path.suffix != PARQUET:
@@ -149,7 +189,6 @@ def _extent(source: Path) -> _Extent:
 def _write(source: Path, target: Path) -> None:
     path = clear_path(source)
     compression = {".gz": "gzip", ".zst": "zstd"}.get(source.suffix, "none")
-    parsed = f"from_json(CASE WHEN json_valid(line) THEN line END, {literal(json.dumps(structure()))})"
     columns = ", ".join(f"{expression(column)} AS {quoted(column.name)}" for column in COLUMNS)
     # A column for each line as it is: no separator, no quotes, no escapes.
     lines = (
@@ -160,10 +199,15 @@ def _write(source: Path, target: Path) -> None:
     with one_pass() as connection:
         connection.execute(
             f"COPY (SELECT {columns}, {READABLE} AS readable, line_number, line FROM "
-            f"(SELECT unnest({parsed}), line_number, line FROM "
+            f"(SELECT unnest({_parsed('line')}), line_number, line FROM "
             f"(SELECT row_number() OVER () AS line_number, coalesce(line, '') AS line FROM {lines}))) "
             f"TO {literal(str(target.absolute()))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
         )
+
+
+def _parsed(line: str) -> str:
+    """SQL for what is read of a line, as one structure; of a line that is no JSON, nothing but nulls."""
+    return f"from_json(CASE WHEN json_valid({line}) THEN {line} END, {literal(json.dumps(structure()))})"
 
 
 def _verify(source: Path, parquet: Path, extent: _Extent) -> None:

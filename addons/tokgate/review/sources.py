@@ -54,11 +54,9 @@ def whole_log(named: Iterable[Path], *, rotated: bool = True) -> list[Path]:
     return [path for path in files if path.suffix == PARQUET or compacted(path) not in files]
 
 
-def written_log(path: Path) -> list[Path]:
-    """The files of a log as they were written; Parquet only where nothing else is left of one. None need be there."""
-    written = [file for file in with_rotated(path) if file.exists()]
-    there = {compacted(file) for file in written}
-    return [*(file for file in _parquet_of(path) if file not in there), *written]
+def every_file(path: Path) -> list[Path]:
+    """All files of a log, oldest first: as they were written, and Parquet, also where both are there of one."""
+    return [*_parquet_of(path), *(file for file in with_rotated(path) if file.exists())]
 
 
 def _parquet_of(path: Path) -> Iterator[Path]:
