@@ -3,6 +3,7 @@
 import gc
 import threading
 import warnings
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import bcrypt
 import pytest
 from gate_lab import until
 
-from tokgate.gate.accounts import AccountsError
+from tokgate.gate.accounts import AccountsError, UnusablePasswordError
 from tokgate.gate.doorkeeper import (
+    AWAY,
     COMPLAIN_EVERY,
     LOOK_EVERY,
     REMEMBERED,
@@ -68,6 +70,10 @@ class Book:
         """Changes when the test says so."""
         return self.version
 
+    def lacks(self, users: Iterable[str], groups: Iterable[str]) -> Iterator[str]:
+        """Nothing."""
+        return iter(())
+
     def identify(self, credentials: Credentials) -> Identity | None:
         """Look it up."""
         with self._lock:
@@ -98,7 +104,7 @@ def clock() -> Clock:
 @pytest.fixture
 def keeper(book: Book, clock: Clock) -> Doorkeeper:
     """A doorkeeper before these accounts."""
-    return Doorkeeper(book, monotonic=clock)
+    return Doorkeeper(lambda: book, monotonic=clock)
 
 
 def test_right_passwords_are_remembered_for_a_while(keeper: Doorkeeper, book: Book, clock: Clock) -> None:
@@ -139,14 +145,66 @@ def test_changed_accounts_forget_everything(keeper: Doorkeeper, book: Book, cloc
 def test_accounts_that_fail(keeper: Doorkeeper, book: Book, clock: Clock) -> None:
     """Nobody gets in, nothing is remembered, and why is said once a minute."""
     book.error = AccountsError("the directory is away")
-    answers = [keeper.verify(ALICE) for _ in range(2)]
-    clock.now += COMPLAIN_EVERY
-    answers.append(keeper.verify(ALICE))
+    answers = []
+    for pause in (AWAY, COMPLAIN_EVERY, AWAY):
+        answers.append(keeper.verify(ALICE))
+        clock.now += pause
     assert all(answer.unavailable for answer in answers)
     assert [answer.complaint for answer in answers] == [book.error, None, book.error]
     assert book.asked == 3
     book.error = None
     assert keeper.verify(ALICE).identity == Identity("alice")
+
+
+def test_accounts_that_fail_are_left_alone_for_a_while(keeper: Doorkeeper, book: Book, clock: Clock) -> None:
+    """Whoever comes meanwhile is told at once, and whoever is known already goes on; changed accounts are asked."""
+    keeper.verify(ALICE)
+    book.error = AccountsError("the directory hangs")
+    bob = Credentials("bob", "secret")
+    assert keeper.verify(bob).unavailable
+    known = keeper.recall(bob)
+    assert known is not None
+    assert known.unavailable
+    assert keeper.verify(bob).unavailable
+    assert keeper.verify(ALICE).identity == Identity("alice")
+    assert book.asked == 2
+    book.error, book.version = None, 1
+    clock.now += LOOK_EVERY
+    assert keeper.recall(bob) is None
+    assert not keeper.verify(bob).unavailable
+    book.error, book.version = AccountsError("the file is malformed now"), 2
+    clock.now += LOOK_EVERY
+    assert keeper.verify(bob).complaint is book.error
+
+
+def test_one_whose_password_can_not_be_checked(keeper: Doorkeeper, book: Book) -> None:
+    """Is turned away like anybody who does not know it, with a complaint; all others get in."""
+    book.error = UnusablePasswordError("bob's is kept as MD5")
+    answers = [keeper.verify(Credentials("bob", "secret")) for _ in range(2)]
+    assert [(answer.identity, answer.unavailable, answer.complaint) for answer in answers] == [
+        (None, False, book.error),
+        (None, False, None),
+    ]
+    book.error = None
+    assert keeper.verify(ALICE).identity == Identity("alice")
+
+
+def test_accounts_are_found_where_it_may_block(clock: Clock, book: Book) -> None:
+    """Their libraries are not imported where connections are carried: `recall` doesn't need them, `verify` blocks."""
+    found: list[Book] = []
+
+    def find() -> Book:
+        found.append(book)
+        return book
+
+    keeper = Doorkeeper(find, monotonic=clock)
+    clock.now += LOOK_EVERY
+    assert keeper.recall(ALICE) is None
+    assert not found
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(keeper.verify, [ALICE] * 4))
+    assert all(answer.identity == Identity("alice") for answer in answers)
+    assert found == [book]
 
 
 def test_few_passwords_are_checked_at_a_time(keeper: Doorkeeper, book: Book) -> None:
@@ -214,16 +272,44 @@ def test_files_are_read_again(files: ProxyAuth) -> None:
     assert accounts.identify(ALICE) is None
 
 
-@pytest.mark.parametrize("damage", ["missing", "malformed", "groups"])
+@pytest.mark.parametrize("kept", ["$apr1$abc$def", "abJnggxhB/yWI", "in-the-clear", "$2y$10$short", "$2z$" + "x" * 56])
+def test_passwords_that_are_not_kept_with_bcrypt(files: ProxyAuth, kept: str) -> None:
+    """`htpasswd` without -B writes MD5: that user can't sign in and it is said why; all others can."""
+    path = Path(str(files.htpasswd))
+    path.write_text(f"\ufeff{path.read_text()}eve:{kept}\r\n")
+    accounts = accounts_of(files)
+    with pytest.raises(UnusablePasswordError, match="`eve`") as raised:
+        accounts.identify(Credentials("eve", "secret"))
+    assert kept not in str(raised.value)
+    assert accounts.identify(ALICE) is not None
+    assert accounts.identify(Credentials("carol", "secret")) is None
+    assert list(accounts.lacks((), ())) == ["not kept with bcrypt (htpasswd -B) is the password of: eve"]
+    path.write_text(f"{path.read_text()}eve:{hashed('secret')}\n")
+    assert accounts.identify(Credentials("eve", "secret")) is not None
+    assert not list(accounts.lacks((), ()))
+
+
+def test_names_that_no_file_has(files: ProxyAuth) -> None:
+    """What networks name in vain is told; case makes no difference."""
+    found = accounts_of(files).lacks({"Alice", "zoe", "adam"}, {"PRESS", *(f"g{number}" for number in range(12))})
+    assert list(found) == [
+        "no such user: adam, zoe",
+        "nobody is in the group: g0, g1, g10, g11, g2, g3, g4, g5, g6, g7 and 2 more",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["missing", "malformed", "groups", "latin-1"])
 def test_files_that_can_not_be_read(files: ProxyAuth, damage: str) -> None:
     """They are no reason to let anybody in, and the complaint quotes nothing from them."""
     if damage == "missing":
         Path(str(files.htpasswd)).unlink()
     elif damage == "malformed":
         Path(str(files.htpasswd)).write_text("alice secret-hash\n")
+    elif damage == "latin-1":
+        Path(str(files.htpasswd)).write_bytes(b"J\xfcrgen:secret-hash\n")
     else:
         Path(str(files.groups)).write_text("press alice\n")
-    with pytest.raises(AccountsError) as raised:
+    with pytest.raises(AccountsError, match=str(files.groups if damage == "groups" else files.htpasswd)) as raised:
         accounts_of(files).identify(ALICE)
     assert "secret-hash" not in str(raised.value)
 

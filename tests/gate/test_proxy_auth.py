@@ -306,3 +306,28 @@ def test_the_start_says_where_users_sign_in(policy: Snapshot, tmp_path: Path) ->
     assert f"users of an explicit proxy sign in by {tmp_path / 'htpasswd'}" in list(overview(policy, Instant.now()))
     (tmp_path / "htpasswd").unlink()
     assert any(line.startswith("  nobody can: ") for line in overview(policy, Instant.now()))
+
+
+def test_the_start_says_whom_networks_name_in_vain(policy: Snapshot) -> None:
+    """A group that nobody is in, a user that no file has, an interface that isn't there: none of it is an error."""
+    vain = Network("vain", (), users=("eve", "Bob"), groups=("Press", "pres"), interfaces=("lo", "no-such.20"))
+    found = list(overview(compile_policy(replace(policy.policy, networks={"vain": vain}, bans={})), Instant.now()))
+    at = found.index(f"users of an explicit proxy sign in by {policy.settings.proxy_auth.htpasswd}")  # type: ignore[union-attr]
+    assert found[at + 1 :] == [
+        "  no such user: eve",
+        "  nobody is in the group: pres",
+        "no interface is called no-such.20 here: network vain holds nobody by it",
+    ]
+
+
+def test_a_complaint_stands_in_the_journal(
+    start_gate: StartGate, policy: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the block log alone: when nobody gets in, whoever looks at the service has to see why."""
+    (tmp_path / "htpasswd").write_text("alice:$apr1$abc$def\n")
+    gate = start_gate(snapshot=policy)
+    with dial(gate.explicit, connect_request(443, "alice:secret")) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 407 ")
+    assert gate.settled()
+    assert "users can't sign in: " in caplog.text
+    assert "`alice`" in caplog.text

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -39,6 +40,10 @@ class LdapAccounts:
     def state(self) -> object:
         """A directory does not tell; what it said is asked again after a while."""
         return None
+
+    def lacks(self, users: Iterable[str], groups: Iterable[str]) -> Iterator[str]:
+        """Nothing is known: a directory is asked about those who sign in, and about nobody else."""
+        return iter(())
 
     def identify(self, credentials: Credentials) -> Identity | None:
         """Ask the directory. An empty password would bind as nobody, which proves nothing (RFC 4513 §5.1.2)."""

@@ -1,5 +1,6 @@
 """What a policy enforces now, and how to try it, in lines for whoever starts tokgate."""
 
+import socket
 import sys
 from collections.abc import Iterator
 
@@ -8,11 +9,9 @@ from whenever import Instant
 from tokgate.blocklog.wording import counted
 from tokgate.gate.accounts import AccountsError
 from tokgate.gate.doorkeeper import accounts_of
-from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.decision import Phase
 from tokgate.policy.services import PatternKind
-from tokgate.policy.snapshot import Snapshot, Track
-from tokgate.wire.credentials import Credentials
+from tokgate.policy.snapshot import Policy, Snapshot, Track
 
 MAX_BANS = 20
 
@@ -29,7 +28,8 @@ def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names
         yield f"  and {len(active) - MAX_BANS} more: tokgate timeline"
     if not active:
         yield "  no ban is in force now: tokgate timeline shows the next"
-    yield from _signing_in(policy.settings.proxy_auth)
+    yield from _signing_in(policy)
+    yield from _no_such_interface(policy)
     here = None if proxy is None else snapshot.membership(_host(proxy)).networks
     tracks = [track for track in active if here is None or not here.keys().isdisjoint(track.networks)]
     name = min((found for track in tracks for found in _names(snapshot, track)), default=None)
@@ -37,17 +37,28 @@ def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names
         yield f"try it: curl -v {f'-x {proxy} ' if proxy is not None else ''}https://{name[-1]}/"
 
 
-def _signing_in(stated: ProxyAuth | None) -> Iterator[str]:
-    """Where users of an explicit proxy prove who they are, and whether that can work."""
+def _signing_in(policy: Policy) -> Iterator[str]:
+    """Where users of an explicit proxy prove who they are, whether that can work, and whom networks name in vain."""
+    stated = policy.settings.proxy_auth
     if stated is None:
         return
     where = stated.htpasswd if stated.ldap is None else stated.ldap.url
     yield f"users of an explicit proxy sign in by {where}"
-    if stated.ldap is None:
-        try:
-            accounts_of(stated).identify(Credentials("", ""))
-        except AccountsError as error:
-            yield f"  nobody can: {error}"
+    users = {user for network in policy.networks.values() for user in network.users}
+    groups = {group for network in policy.networks.values() for group in network.groups}
+    try:
+        yield from (f"  {line}" for line in accounts_of(stated).lacks(users, groups))
+    except AccountsError as error:
+        yield f"  nobody can: {error}"
+
+
+def _no_such_interface(policy: Policy) -> Iterator[str]:
+    """Interfaces that networks name and this machine does not have: they may come yet, or be misspelt."""
+    here = {name for _, name in socket.if_nameindex()}
+    for network in policy.networks.values():
+        for name in network.interfaces:
+            if name not in here:
+                yield f"no interface is called {name} here: network {network.name} holds nobody by it"
 
 
 def in_force(track: Track, at: Instant) -> bool:
