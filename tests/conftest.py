@@ -1,4 +1,4 @@
-"""What every test folder may need: the block log's schema, applied to records and to whole files."""
+"""What every test folder may need: the command line in process, and the block log's schema for records and files."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from cli.command_line import Command, Outcome
 from tokgate.blocklog.schema import log_schema
+from tokgate.cli.main import main
 
 Record = dict[str, Any]
 
@@ -40,3 +42,16 @@ def check_lines() -> Callable[..., list[Record]]:
         return records
 
     return check
+
+
+@pytest.fixture
+def tokgate(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in process."""
+
+    def run(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

@@ -1,11 +1,10 @@
-"""A small policy folder and the command line in process."""
+"""A small policy folder."""
 
 from pathlib import Path
 
 import pytest
 
-from cli.command_line import POLICY, Command, Outcome
-from tokgate.cli.main import main
+from cli.command_line import POLICY
 
 
 @pytest.fixture
@@ -16,16 +15,3 @@ def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "policy.yaml").write_text(POLICY)
     return folder
-
-
-@pytest.fixture
-def tokgate(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in process."""
-
-    def run(*arguments: str) -> Outcome:
-        capsys.readouterr()
-        code = main(arguments)
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return run

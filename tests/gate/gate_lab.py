@@ -197,6 +197,14 @@ def read_all(sock: socket.socket) -> bytes:
     return bytes(data)
 
 
+def exactly(sock: socket.socket, count: int) -> bytes:
+    """That many bytes, or those up to the end of the stream."""
+    data = b""
+    while len(data) < count and (piece := sock.recv(count - len(data))):
+        data += piece
+    return data
+
+
 def broken_off(sock: socket.socket) -> bool:
     """Whether a connection ends with a reset, whatever comes before it."""
     try:

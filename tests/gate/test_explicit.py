@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from gate_lab import Origin, RunningGate, dial, policy, read_all, until
+from gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, until
 from hello_builder import hello_for
 
 from builders import ban
@@ -22,14 +22,6 @@ ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 def connect_request(host: str, port: int) -> bytes:
     """A CONNECT request."""
     return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
-
-
-def exactly(sock: socket.socket, count: int) -> bytes:
-    """That many bytes."""
-    data = b""
-    while len(data) < count and (piece := sock.recv(count - len(data))):
-        data += piece
-    return data
 
 
 @pytest.mark.parametrize("eager", [False, True])

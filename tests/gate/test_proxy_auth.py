@@ -11,7 +11,7 @@ from typing import Any
 
 import bcrypt
 import pytest
-from gate_lab import Origin, RunningGate, dial, read_all, until
+from gate_lab import Origin, RunningGate, dial, exactly, read_all, until
 from hello_builder import hello_for
 from whenever import Instant
 
@@ -57,14 +57,6 @@ def connect_request(port: int, said: str | None = None, host: str = "localhost")
     if said is not None:
         head += f"Proxy-Authorization: Basic {base64.b64encode(said.encode()).decode()}\r\n"
     return f"{head}\r\n".encode()
-
-
-def exactly(sock: socket.socket, count: int) -> bytes:
-    """That many bytes."""
-    data = b""
-    while len(data) < count and (piece := sock.recv(count - len(data))):
-        data += piece
-    return data
 
 
 @pytest.mark.parametrize("said", [None, "alice:wrong", "eve:secret", "alice", ":secret"])

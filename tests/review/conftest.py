@@ -9,9 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
-from cli.command_line import Command, Outcome
 from review.logs import write
-from tokgate.cli.main import main
 
 type WriteLog = Callable[..., Path]
 
@@ -26,16 +24,3 @@ def write_log(tmp_path: Path) -> WriteLog:
         return path
 
     return write_to
-
-
-@pytest.fixture
-def tokgate(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in process."""
-
-    def run(*arguments: str) -> Outcome:
-        capsys.readouterr()
-        code = main(arguments)
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return run
