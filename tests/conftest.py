@@ -1,11 +1,13 @@
-"""What every test folder may need: the command line in process, and the block log's schema for records and files."""
+"""How all tests run, and what every folder may need: the command line in process, and the block log's schema."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
 
 from cli.command_line import Command, Outcome
@@ -13,6 +15,14 @@ from tokgate.blocklog.schema import log_schema
 from tokgate.cli.main import main
 
 Record = dict[str, Any]
+
+# How long an example takes says more about what else the machine does than about us.
+settings.register_profile("tokgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tokgate")
+
+# A shell starts what goes to the background with SIGINT ignored, and the processes that tests interrupt inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _validator = Draft202012Validator(log_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
 

@@ -407,7 +407,7 @@ def test_checkpoints_are_found_in_other_text() -> None:
     assert all(one.genuine for one in found)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
 def test_any_changed_octet_is_found(log: Log, data: st.DataObject) -> None:
     """Whatever octet is changed, to whatever: something is found, unless the content stayed the same."""

@@ -5,9 +5,9 @@ import json
 import os
 import pty
 import re
-import select
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 ADDONS = Path(__file__).parents[2] / "addons"
 ESCAPE = "\x1b["
+END = b"\0the end"
 COLOR = re.compile(r"\x1b\[(?:\d+;)*[349]\d[;m]")
 BLOCKED = ("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--at", "2023-05-02T08:00Z")
 
@@ -23,22 +24,25 @@ def on_terminal(*arguments: str, output: Path | None = None, **environment: str)
     """What a command shows on a terminal; with `output`, stdout goes to that file and only stderr is shown."""
     ours, theirs = pty.openpty()
     inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    with contextlib.ExitStack() as stack:
-        process = subprocess.Popen(
-            (sys.executable, "-m", "tokgate.cli", *arguments),
-            env=inherited | {"PYTHONPATH": str(ADDONS), "TERM": "xterm", "COLUMNS": "160"} | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=theirs if output is None else stack.enter_context(output.open("wb")),
-            stderr=theirs,
-        )
     shown = b""
-    ended = False
-    while not ended or select.select([ours], [], [], 0)[0]:  # our end of `theirs` stays open: closing discards
-        if select.select([ours], [], [], 0.05)[0]:
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, ours)
+        stack.callback(os.close, theirs)
+        process = stack.enter_context(
+            subprocess.Popen(
+                (sys.executable, "-m", "tokgate.cli", *arguments),
+                env=inherited | {"PYTHONPATH": str(ADDONS), "TERM": "xterm", "COLUMNS": "160"} | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=theirs if output is None else stack.enter_context(output.open("wb")),
+                stderr=theirs,
+            )
+        )
+        ending = threading.Thread(target=lambda: (process.wait(), os.write(theirs, END)))
+        ending.start()
+        while not shown.endswith(END):  # a terminal keeps the order: all that the command said has come by then
             shown += os.read(ours, 1 << 16)
-        ended = process.poll() is not None
-    os.close(ours)
-    os.close(theirs)
+        ending.join()
+    shown = shown.removesuffix(END)
     assert process.returncode in (0, 1), shown.decode()
     return shown.decode()
 

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 from whenever import Date, Instant, ItemizedDelta, PlainDateTime, Time, Weekday
@@ -199,7 +199,6 @@ def test_brackets_that_hold_no_address(written: str) -> None:
 
 
 @pytest.mark.parametrize("validate", _VALIDATORS)
-@settings(deadline=None)  # the first look at a country's holidays imports its calendar
 @given(
     written=st.none() | st.text(max_size=30) | st.lists(st.text(), max_size=1) | st.dictionaries(st.text(), st.text())
 )

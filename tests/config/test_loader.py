@@ -270,7 +270,7 @@ _PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(), pieces=st.lists(_PIECES, min_size=1, max_size=5), cut=st.integers(0, 20))
 def test_broken_files_are_never_an_exception(say: Say, seed: int, pieces: list[str], cut: int) -> None:
     """Cut and splice the file that has every key: there is a policy that compiles, or there are errors with places."""
@@ -286,7 +286,7 @@ def test_broken_files_are_never_an_exception(say: Say, seed: int, pieces: list[s
         compile_policy(loaded.policy)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_never_an_exception(tmp_path: Path, data: bytes) -> None:
     """Not even for what is no text at all."""

@@ -146,7 +146,7 @@ BANS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(BANS, max_size=2), st.lists(BANS, max_size=2), st.integers(0, 365 * 24 * 60 - 1))
 def test_agrees_with_decide(one: list[Any], other: list[Any], minute: int) -> None:
     """At any instant the policies decide differently exactly where a stretch says so."""

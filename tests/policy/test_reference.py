@@ -302,7 +302,7 @@ def told(decision: Decision) -> dict[str, str | None]:
 # -- properties -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     policies(), st.lists(st.tuples(st.sampled_from(CLIENTS), st.sampled_from(HOSTS), INSTANTS), min_size=1, max_size=8)
 )
@@ -320,7 +320,7 @@ def some_transitions(policy: Snapshot, start: Instant) -> Iterator[Instant]:
     return iter(sorted({t.at for _, t in zip(range(60), stream, strict=False)}))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(policies(), st.sampled_from(CLIENTS), st.sampled_from(HOSTS), INSTANTS)
 def test_constant_between_transitions(policy: Snapshot, client: str, host: str, start: Instant) -> None:
     """Between two transitions of the timeline nothing about a decision changes."""
@@ -333,7 +333,7 @@ def test_constant_between_transitions(policy: Snapshot, client: str, host: str, 
         assert next_transition(policy, left) == right
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(policies(), st.sampled_from(CLIENTS), st.sampled_from(HOSTS), INSTANTS)
 def test_next_change_is_the_first(policy: Snapshot, client: str, host: str, moment: Instant) -> None:
     """At `next_change` something differs, and one tick before it nothing does."""

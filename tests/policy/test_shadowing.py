@@ -120,7 +120,7 @@ HOLES = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(BANS, BANS, BANS, st.lists(HOLES, max_size=2, unique_by=lambda hole: hole.name), st.data())
 def test_without_the_useless_nothing_changes(one: Any, other: Any, third: Any, holes: list[Any], data: Any) -> None:
     """At no instant does any client get another verdict when a useless ban is left out."""

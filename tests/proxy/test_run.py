@@ -341,6 +341,8 @@ async def refused(port: int) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:  # taken into the queue of a listener that closed
+                continue
             writer.transport.abort()
             await asyncio.sleep(0.01)
 

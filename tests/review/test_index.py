@@ -297,7 +297,7 @@ steps = st.lists(st.sampled_from(["append", "tear", "rotate", "gzip", "compact",
 
 
 @given(steps)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_index_holds_what_the_files_hold(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
     """After any history, looked at in between or not, its rows are those that DuckDB reads from the files."""
     log = tmp_path_factory.mktemp("history") / "block.ndjson"

@@ -159,7 +159,7 @@ def stands_for(record: dict[str, Any]) -> int:
     return count if isinstance(count, int) and count >= 1 else 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(records(), max_size=20), st.none() | st.integers(0, 4))
 def test_every_table_adds_up(given_records: list[dict[str, Any]], top: int | None) -> None:
     """For any log and cut: each table's rows and `other` are the events; Parquet of the same log says the same."""

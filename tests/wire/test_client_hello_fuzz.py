@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import hello_builder as build
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
@@ -20,8 +20,6 @@ from tokgate.wire.client_hello import (
 )
 from tokgate.wire.ja4 import ja4
 from tokgate.wire.server_name import NameStatus
-
-patient = settings(deadline=None)  # reading byte by byte takes a while on a busy machine
 
 type Outcome = ClientHello | HelloProblem | None
 
@@ -97,7 +95,6 @@ def assert_all_facts_readable(seen: ClientHello) -> None:
     assert len(ja4(seen)) == 36
 
 
-@patient
 @given(
     data=st.binary(max_size=300),
     prefix=st.sampled_from([b"", b"\x16", b"\x16\x03\x01", b"\x16\x03\x01\x00\x20\x01\0\0\x1c", b"\x80"]),
@@ -113,7 +110,6 @@ def test_garbage(data: bytes, prefix: bytes) -> None:
         assert looks_like_tls(whole) is False
 
 
-@patient
 @given(message=messages, changes=mutations, size=st.integers(1, 300), cuts=st.lists(st.integers(0, 5000), max_size=8))
 def test_mutated_hellos(message: bytes, changes: list[tuple[int, int]], size: int, cuts: list[int]) -> None:
     """A hello with a few octets changed gives the same answer whole and in pieces, and all of it can be read."""
@@ -124,7 +120,6 @@ def test_mutated_hellos(message: bytes, changes: list[tuple[int, int]], size: in
         assert_all_facts_readable(result)
 
 
-@patient
 @given(message=messages, cuts=st.lists(st.integers(1, 2000), max_size=12), trailing=st.binary(max_size=20))
 def test_records_do_not_matter(message: bytes, cuts: list[int], trailing: bytes) -> None:
     """Any cut into records, with anything behind, is the same hello."""
@@ -135,7 +130,6 @@ def test_records_do_not_matter(message: bytes, cuts: list[int], trailing: bytes)
     assert_all_facts_readable(result)
 
 
-@patient
 @given(message=messages, size=st.integers(1, 300), changes=mutations)
 def test_answers_are_final(message: bytes, size: int, changes: list[tuple[int, int]]) -> None:
     """Incomplete, then one answer, which no further octet changes."""
@@ -145,7 +139,6 @@ def test_answers_are_final(message: bytes, size: int, changes: list[tuple[int, i
     assert all(answer == answers[first] for answer in answers[first:])
 
 
-@patient
 @given(name=names, before=st.lists(others, max_size=6), after=st.lists(others, max_size=6))
 @example(name="example.org", before=[(0xFE0D, b"")], after=[(0xFE0D, b"")])
 def test_the_name_is_found_anywhere(name: str, before: list[build.Extension], after: list[build.Extension]) -> None:
@@ -155,7 +148,6 @@ def test_the_name_is_found_anywhere(name: str, before: list[build.Extension], af
     assert (seen.name, seen.name_status) == (name, NameStatus.VALID)
 
 
-@patient
 @given(message=messages, size=st.integers(1, 300))
 def test_agrees_with_mitmproxy(message: bytes, size: int) -> None:
     """Both find the same name or none, the same ciphers and the same extensions."""

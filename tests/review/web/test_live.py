@@ -140,16 +140,19 @@ async def test_it_ends(opened: Callable[..., Any]) -> None:
             assert following.live._streams == 0
 
 
-async def test_silence_is_said(opened: Callable[..., Any]) -> None:
-    """A comment now and then, so that whoever is between keeps the connection."""
+async def test_silence_is_said(log: Path, opened: Callable[..., Any]) -> None:
+    """A comment after a quarter of a minute without a line, so that whoever is between keeps the connection."""
     async with opened() as following:
-        stream = following.stream()
+        stream = following.stream("after=1")
         await anext(stream)
-        pending = asyncio.create_task(anext(stream))
-        while not pending.done():
-            following.clock.now += 16
-            await asyncio.wait([pending], timeout=0.05)
-        assert pending.result().startswith(": ")
+        with log.open("ab", buffering=0) as writer:
+            writer.write(encode(numbered(2)))
+            await event(stream)
+            following.clock.now += 15
+            writer.write(encode(numbered(3)))
+        assert (await asyncio.wait_for(anext(stream), 20)).startswith("id: ")
+        following.clock.now += 16
+        assert (await asyncio.wait_for(anext(stream), 20)).startswith(": ")
         await stream.aclose()
 
 
