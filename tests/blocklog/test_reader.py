@@ -45,16 +45,17 @@ def test_junk_is_reported_in_its_place(tmp_path: Path) -> None:
     """Lines that are no records are told with their number and why, and the lines around them are read."""
     path = tmp_path / "block.ndjson"
     deep = b"[" * 100_000 + b"\n"
+    wide = '{"n":7}'.encode("utf-16-be") + b"\n"  # JSON, but the log is UTF-8
     bad_text = b'{"n": "\xff"}\n'
-    path.write_bytes(numbered(0) + b"\n" + b"not json\n" + b"[1]\n" + bad_text + deep + numbered(1) + b'{"n":')
+    path.write_bytes(numbered(0) + b"\n" + b"not json\n" + b"[1]\n" + bad_text + deep + wide + numbered(1) + b'{"n":')
     assert told([path]) == [
         0,
-        *((number, "not a record") for number in range(2, 7)),
+        *((number, "not a record") for number in range(2, 8)),
         1,
-        (8, "the last line is torn"),
+        (9, "the last line is torn"),
     ]
     junk = [line for line in read([path]) if isinstance(line, Junk)]
-    assert str(junk[-1]) == f"{path}:8: the last line is torn (5 bytes)"
+    assert str(junk[-1]) == f"{path}:9: the last line is torn (5 bytes)"
 
 
 def test_a_whole_record_without_newline_counts(tmp_path: Path) -> None:

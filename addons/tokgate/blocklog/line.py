@@ -17,7 +17,7 @@ def encode(record: Record) -> bytes:
 def decode(line: bytes) -> Record:
     """The record of a line. Raises ValueError for anything else than a JSON object in UTF-8."""
     try:
-        value = json.loads(line)
+        value = json.loads(line.decode("utf-8"))  # of bytes, json would also take UTF-16 and UTF-32
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
