@@ -62,6 +62,17 @@ def test_tail_as_json_gives_the_lines_themselves(log: Path, tokgate: Command) ->
     assert tokgate("log", "tail", "--json").out.encode() == log.read_bytes()
 
 
+@pytest.mark.parametrize("command", ["tail", "summary", "query"])
+def test_a_reader_that_stops(log: Path, command: str) -> None:
+    """A closed pipe ends each command silently and with the same exit code, tables too."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = [sys.executable, "-m", "tokgate.cli", "log", command]
+    done = subprocess.run(arguments, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_tail_joins_files_by_time(log: Path, tokgate: Command, tmp_path: Path) -> None:
     """The last records of several workers' files, in the order in which they happened."""
     other = tmp_path / "other.ndjson"

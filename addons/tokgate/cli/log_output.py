@@ -39,7 +39,13 @@ def require(files: list[Path], *, rotated: bool = False) -> None:
 
 def console_on_stdout() -> "Console":
     """stdout; to a pipe or a file it is as wide as its content needs."""
-    from rich.console import Console
+    from rich import console
+
+    class Console(console.Console):
+        """Leaves it to the caller what becomes of a reader that has gone, as with everything else that is printed."""
+
+        def on_broken_pipe(self) -> None:
+            raise  # the error that rich is handling
 
     color = wants_color(sys.stdout)
     width = None if sys.stdout.isatty() else 400
