@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,32 @@ def test_an_export_never_overwrites_the_log(tokgate: Command, log: Path) -> None
     other.symlink_to(log)
     assert tokgate("log", "export", "--log", str(log), "--format", "csv", "-o", str(other)).code == 2
     assert log.read_bytes() == before
+
+
+def test_an_export_takes_no_device_away(tokgate: Command, log: Path, tmp_path: Path) -> None:
+    """What is no file is written to and stays what it is; a link goes on leading to its file."""
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        assert tokgate("log", "export", "--log", str(log), "--format", "csv", "-o", str(pipe)).code == 0
+        assert read.result(20).startswith(b"time,action,")
+    assert pipe.is_fifo()
+    link, led_to = tmp_path / "link.csv", tmp_path / "led-to.csv"
+    link.symlink_to(led_to)
+    assert tokgate("log", "export", "--log", str(log), "--format", "csv", "-o", str(link)).code == 0
+    assert (link.is_symlink(), led_to.is_file()) == (True, True)
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+@pytest.mark.parametrize("form", ["csv", "cef", "ocsf", "parquet"])
+def test_an_export_says_what_is_not_in_it(tokgate: Command, log: Path, tmp_path: Path, form: str) -> None:
+    """Lines that hold no record, with their places."""
+    with log.open("ab") as stream:
+        stream.write(b"not json\n")
+    outcome = tokgate("log", "export", "--log", str(log), "--format", form, "-o", str(tmp_path / "out"))
+    assert outcome.code == 0
+    assert f"tokgate: {log}:6: not a record" in outcome.err
 
 
 def test_cef_lines(tokgate: Command, log: Path) -> None:

@@ -57,6 +57,29 @@ def test_sql_sees_what_the_filters_leave(tokgate: Command, log: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("options", [(), ("--sql", "SELECT count(*) FROM events"), ("--client", "192.0.2.8")])
+def test_lines_that_an_answer_leaves_out_are_told(tokgate: Command, log: str, options: tuple[str, ...]) -> None:
+    """An answer that is short of what could not be read doesn't pass for a whole one."""
+    with Path(log).open("ab") as stream:
+        stream.write(b"not json\n" * 7)
+    outcome = tokgate("log", "query", "--log", log, *options)
+    assert outcome.code == 0
+    assert f"tokgate: {log}:4: not a record" in outcome.err
+    assert outcome.err.endswith("tokgate: 2 more lines could not be read\n")
+
+
+def test_rows_too_wide_for_a_table_are_shown_one_by_one(tokgate: Command, log: str) -> None:
+    """A name and a value a line, nothing folded, without what is empty; a table again where there is room."""
+    out = tokgate("log", "query", "--log", log, "--sql", "FROM events", "--limit", "2").out
+    first, second = out.split("\n\n")
+    rows = dict(line.split(maxsplit=1) for line in first.splitlines())
+    assert rows["client"] == "192.0.2.8"
+    assert rows["message"].startswith("192.0.2.8 (office) was refused www.clips.example.org")
+    assert "exemption" not in rows
+    assert "192.0.2.7" in second
+    assert tokgate("log", "query", "--log", log, "--sql", "SELECT client FROM events").out.split()[0] == "client"
+
+
 @pytest.mark.parametrize("sql", ["SELECT nonsense FROM events", "DROP VIEW events", "SELECT * FROM '/etc/passwd'"])
 def test_a_question_without_an_answer_is_an_error(tokgate: Command, log: str, sql: str) -> None:
     """One sentence on stderr, nothing on stdout, exit code 3."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter, open_log
+from tokgate.cli.destination import becoming
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log_query import AddSource, WantedOf
-from tokgate.cli.log_review import files_of, review_of, tell_of, told_as_command_errors
+from tokgate.cli.log_review import files_of, review_of, tell_of_lost, told_as_command_errors
 from tokgate.cli.terminal import Patience, narrate
 from tokgate.review.cef import cef_line
 from tokgate.review.ocsf import ocsf_event
@@ -88,9 +89,10 @@ def export(args: argparse.Namespace, wanted: Filter) -> Exit:
     if args.format == "parquet" and output is not None:
         _export_parquet(files, wanted, output)
         return Exit.DONE
-    with review_of(files, wanted) as review, _writing_to(output) as stream:
-        left_out = _write(review, args.format, stream)
-        tell_of(review.damage, 0)
+    with review_of(files, wanted) as review, Patience("reading") as patience:
+        with _writing_to(output) as stream:
+            left_out = _write(review, args.format, stream)
+        tell_of_lost(review, patience)
     if left_out:
         narrate(f"tokgate: {left_out} records about tokgate itself are not in it: OCSF's classes can't say them")
     return Exit.DONE
@@ -111,18 +113,17 @@ def _copy_lines(files: list[Path], stream: TextIO) -> None:
 
 
 def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
-    partial = output.absolute().with_name(f".{output.name}.partial")
-    try:
-        with review_of(files, wanted, also_write=[partial]) as review, Patience("exporting") as patience:
-            review.do(
-                f"COPY (SELECT {EVERY_COLUMN} FROM events) TO {literal(str(partial))} "
-                "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
-                progress=patience,
-            )
-            tell_of(review.damage, 0)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        becoming(output) as target,
+        review_of(files, wanted, also_write=[target]) as review,
+        Patience("exporting") as patience,
+    ):
+        review.do(
+            f"COPY (SELECT {EVERY_COLUMN} FROM events) TO {literal(str(target))} "
+            "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
+            progress=patience,
+        )
+        tell_of_lost(review, patience)
 
 
 def _write(review: "Review", form: str, stream: TextIO) -> int:
@@ -153,14 +154,11 @@ def _writing_to(output: Path | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    partial = output.with_name(f".{output.name}.partial")
-    partial.touch(0o640)  # as the log itself: what it holds is about people
-    try:
-        with partial.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
-            yield stream
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        becoming(output) as target,
+        target.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream,
+    ):
+        yield stream
 
 
 def compact_all(args: argparse.Namespace) -> Exit:

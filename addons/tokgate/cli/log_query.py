@@ -2,23 +2,28 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
 from tokgate.cli.log_output import console_on_stdout
-from tokgate.cli.log_review import files_of, review_of, tell_of
+from tokgate.cli.log_review import files_of, review_of, tell_of_lost
 from tokgate.cli.terminal import Patience, narrate, shown
 from tokgate.review.query import listing
 from tokgate.review.sql import Answer
 from tokgate.review.tabular import json_lines, plain, write_csv
 
+if TYPE_CHECKING:
+    from rich.console import Console, JustifyMethod
+
 ROWS_SHOWN: Final = 100
 """Rows of a table, unless --limit says otherwise; JSON and CSV have all."""
+_READABLE: Final = 12
+"""Characters of a cell that a line must have room for."""
 
 _EPILOG: Final = """\
 examples:
@@ -66,7 +71,7 @@ def query(args: argparse.Namespace, wanted: Filter) -> Exit:
             answer = review.answer(listing(wide=wide, limit=limit and limit + 1), progress=patience)
         patience.close()
         _print(answer, limit, as_json=args.json, as_csv=args.csv)
-        tell_of(review.damage, 0)
+        tell_of_lost(review, patience)
     return Exit.DONE
 
 
@@ -87,17 +92,39 @@ def _show(answer: Answer) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console, rows = console_on_stdout(), [[_cell(value) for value in row] for row in answer.rows]
+    whole = [kind.startswith("TIMESTAMP") or _is_number(kind) for kind in answer.types]
+    if _width(answer.columns, rows, whole) > console.width:
+        _show_one_by_one(console, answer.columns, rows)
+        return
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name, kind in zip(answer.columns, answer.types, strict=True):
-        grid.add_column(
-            Text(shown(name)),
-            justify="right" if _is_number(kind) else "left",
-            overflow="fold",
-            no_wrap=kind.startswith("TIMESTAMP") or _is_number(kind),
-        )
-    for row in answer.rows:
-        grid.add_row(*(Text(_cell(value)) for value in row))
-    console_on_stdout().print(grid)
+    for name, kind, no_wrap in zip(answer.columns, answer.types, whole, strict=True):
+        justify: JustifyMethod = "right" if _is_number(kind) else "left"
+        grid.add_column(Text(shown(name)), justify=justify, overflow="fold", no_wrap=no_wrap)
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    console.print(grid)
+
+
+def _width(names: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[bool]) -> int:
+    """How wide a table has to be to be read: cells may be folded, except `whole` ones, but not to single letters."""
+    columns = zip(zip(names, *rows, strict=True), whole, strict=True)
+    return sum(
+        2 + max(len(cell) if is_whole else min(len(cell), _READABLE) for cell in cells) for cells, is_whole in columns
+    )
+
+
+def _show_one_by_one(console: "Console", names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Each row as lines of name and value, without what is empty."""
+    from rich.text import Text
+
+    widest = max(map(len, names))
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        for name, cell in zip(names, row, strict=True):
+            if cell:
+                console.print(Text.assemble((f"{shown(name):<{widest}}  ", "dim"), cell), soft_wrap=True)
 
 
 def _is_number(kind: str) -> bool:

@@ -13,6 +13,7 @@ from whenever import Instant
 
 from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter
+from tokgate.cli.destination import becoming
 from tokgate.cli.examination import Examination
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.instants import settle, time_argument
@@ -77,7 +78,7 @@ def report(args: argparse.Namespace, wanted: Filter) -> Exit:
     files = files_of(args.log or [Path(DEFAULT_LOG)], rotated=not args.no_rotated)
     page, sound = _page(args, files, wanted, start, end)
     if browser is None:
-        _settle(output, page)
+        _settle(output, page.encode())
     else:
         _print_pdf(browser, page, output)
     narrate(f"tokgate: {output} is written")
@@ -207,12 +208,6 @@ def _print_pdf(browser: str, page: str, output: Path) -> None:
         _settle(output, target.read_bytes())
 
 
-def _settle(output: Path, content: str | bytes) -> None:
-    """Complete or not there; readable as the log itself, for it names clients."""
-    partial = output.with_name(f".{output.name}.partial")
-    partial.touch(0o640)
-    try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+def _settle(output: Path, content: bytes) -> None:
+    with becoming(output) as target:
+        target.write_bytes(content)

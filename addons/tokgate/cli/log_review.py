@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from tokgate.blocklog.reader import Filter, Junk
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log_output import JunkTeller, require
+from tokgate.cli.log_output import MAX_JUNK_SHOWN, JunkTeller, require
+from tokgate.review.query import UNREADABLE
 from tokgate.review.sources import LogError, whole_log
+from tokgate.review.sql import Progress
 
 if TYPE_CHECKING:
     from tokgate.review.engine import Review
@@ -40,6 +42,13 @@ def told_as_command_errors() -> Iterator[None]:
         yield
     except LogError as error:
         raise CommandError(str(error), Exit.FAILURE) from error
+
+
+def tell_of_lost(review: "Review", progress: Progress) -> None:
+    """Lines of which an answer could say nothing. Finding them takes a reading of its own: after the answer."""
+    found = list(review.answer(UNREADABLE, progress=progress).rows)
+    junk = (*review.damage, *review.unreadable((file for file, _ in found), MAX_JUNK_SHOWN))
+    tell_of(junk, sum(lines for _, lines in found) + len(review.damage))
 
 
 def tell_of(junk: Sequence[Junk], unreadable: int) -> None:
