@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from blocklog.samples import OBSERVER, SNAPSHOT, stamp
+from blocklog.samples import NOON, OBSERVER, SNAPSHOT, stamp
 from builders import at
 from cli.command_line import POLICY, Command
 from review.conftest import WriteLog
@@ -57,7 +57,7 @@ def log(write_log: WriteLog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_findings(log: Path) -> None:
     """Repeats add up, the period is half-open, new means never met before."""
     with Review([log]) as review:
-        found = find(review, *MARCH)
+        found = find(review, *MARCH, NOON)
     assert found.events == 102
     assert found.verdicts == {"block": 101, "allow": 1}
     assert (found.clients, found.dropped, found.unreadable) == (3, 7, 0)
@@ -134,11 +134,21 @@ def test_phases_come_from_the_policies_where_there_are_any(log: Path, tokgate: C
     assert "by the policy files as they were" in page
 
 
-def test_an_empty_log_gives_an_empty_report(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
-    """No events is something to report."""
+def test_an_empty_log_gives_an_empty_report(
+    write_log: WriteLog, tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No events is something to report; without phases there is nothing to draw."""
+    monkeypatch.chdir(tmp_path)
     target = tmp_path / "r.html"
     assert tokgate("log", "report", "--log", str(write_log([])), "-o", str(target)).code == 0
-    assert "None." in target.read_text(encoding="utf-8")
+    text = target.read_text(encoding="utf-8")
+    assert "None." in text
+    assert "The log has no records." in text
+    assert "<svg" not in text
+    with Review([write_log([])]) as review:
+        found = find(review, None, None, NOON)  # of no period that anything tells of
+        assert (found.start, found.end) == (datetime(2023, 3, 10), datetime(2023, 3, 11))
+        assert find(review, None, MARCH[1], NOON).start == datetime(2023, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +241,7 @@ def test_coverage_is_added_up_where_the_log_has_it(write_log: WriteLog) -> None:
     covered = {"office": {"sni": 90, "none": 10}, "bent": 7}
     records = [hour | {"tokgate": {"coverage": covered}}, hour | {"tokgate": {"coverage": covered}}, refusal()]
     with Review([write_log(records)]) as review:
-        found = find(review, *MARCH)
+        found = find(review, *MARCH, NOON)
     assert found.coverage == {"office": {"none": 20, "sni": 180}}
     assert (found.share.percent, found.shares["office"].total) == ("90 %", 200)
 

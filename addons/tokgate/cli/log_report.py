@@ -98,7 +98,7 @@ def _page(
         network=wanted.network,
     )  # fmt: skip
     with review_of(files, everything) as review, Patience("reading") as patience:
-        found = find(review, start, end, progress=patience)
+        found = find(review, start, end, now, progress=patience)
         tell_of(review.damage, found.unreadable)
     lanes, lanes_from = _lanes(args.policies, found, now)
     chain = _verified(files, args.key) if args.verify else NOT_VERIFIED

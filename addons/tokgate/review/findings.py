@@ -86,17 +86,22 @@ class Findings:
         return self.log_start is not None and self.log_start < self.start
 
 
-def find(review: Review, start: Instant | None, end: Instant | None, *, progress: Progress | None = None) -> Findings:
-    """Ask everything; without `start` or `end` the period is what the log spans, in whole days."""
-    log_start, log_end = review.one('SELECT min("first_time"), max("last_time") FROM events', progress=progress)
-    first, last = _period(start, end, log_start, log_end)
+def find(
+    review: Review, start: Instant | None, end: Instant | None, now: Instant, *, progress: Progress | None = None
+) -> Findings:
+    """Ask everything; without `start` or `end` the period is what the log spans, in whole days, or today."""
+    log_start, log_end, unreadable = review.one(
+        """SELECT min("first_time") FILTER (readable), max("last_time") FILTER (readable),
+            count(*) FILTER (NOT readable) FROM wanted""",
+        progress=progress,
+    )
+    first, last = _period(start, end, log_start, log_end, datetime.fromisoformat(utc_text(now)))
     pieces = buckets(first, last)
     bounds = [first, last]
     review.do(_ATTEMPTS.format(unit=pieces.unit), bounds, progress=progress)
     review.do(_STATE, progress=progress)
     verdicts = {verdict: int(count) for verdict, count in _rows(review, _VERDICTS)}
     clients, names = review.one("SELECT count(DISTINCT client), count(DISTINCT target) FROM attempts WHERE in_period")
-    (unreadable,) = review.one("SELECT count(*) FROM wanted WHERE NOT readable")
     (dropped,) = review.one("SELECT coalesce(sum(dropped), 0) FROM state WHERE time >= ? AND time < ?", bounds)
     over_time, clients_over_time = _over_time(review, pieces)
     new = _new_clients(review)
@@ -170,11 +175,12 @@ _BANS: Final = "SELECT DISTINCT ban FROM attempts WHERE ban IS NOT NULL"
 
 
 def _period(
-    start: Instant | None, end: Instant | None, log_start: datetime | None, log_end: datetime | None
+    start: Instant | None, end: Instant | None, log_start: datetime | None, log_end: datetime | None, now: datetime
 ) -> tuple[datetime, datetime]:
     day = timedelta(days=1)
-    first = _midnight(log_start or datetime(1970, 1, 1)) if start is None else datetime.fromisoformat(utc_text(start))
-    last = _midnight(log_end or first) + day if end is None else datetime.fromisoformat(utc_text(end))
+    stated = None if end is None else datetime.fromisoformat(utc_text(end))
+    first = _midnight(log_start or stated or now) if start is None else datetime.fromisoformat(utc_text(start))
+    last = stated or _midnight(log_end or first) + day
     return first, max(last, first + timedelta(hours=1))
 
 
