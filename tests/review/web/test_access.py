@@ -1,6 +1,8 @@
 """Who may look: the link, passwords, the proxy's header; and what every request must be."""
 
 import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -182,6 +184,20 @@ def test_wrong_passwords_cost_time(open_page: OpenPage, users: Path) -> None:
         assert page.client.post("/sign-in", data=other, headers=origin).status_code == 303
         page.clock.now += FAILURE_SECONDS + 1
         assert page.client.post("/sign-in", data=right, headers=origin).status_code == 303
+
+
+def test_guesses_at_once_are_no_more(open_page: OpenPage, users: Path) -> None:
+    """Whoever sends many before the first has failed gets no more of them compared."""
+    said = {"user": "alice", "password": "wrong"}
+    with open_page(door=lambda sessions, clock: PasswordDoor(sessions, Htpasswd(users), clock)) as page:
+
+        def guess(_: int) -> int:
+            answer = page.client.post("/sign-in", data=said, headers={"Origin": "http://127.0.0.1:8090"})
+            return int(answer.status_code)
+
+        with ThreadPoolExecutor(3 * MAX_FAILURES) as pool:
+            answers = Counter(pool.map(guess, range(3 * MAX_FAILURES)))
+    assert answers == {403: MAX_FAILURES, 429: 2 * MAX_FAILURES}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from typing import Final
 from urllib.parse import parse_qs
 
-from anyio import CapacityLimiter, to_thread
+from anyio import Lock, to_thread
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
@@ -20,7 +20,7 @@ class Entrance:
     def __init__(self, site: Site) -> None:
         """One password is compared at a time: whoever tries many waits for each."""
         self._site: Final = site
-        self._one: Final = CapacityLimiter(1)
+        self._one: Final = Lock()
 
     async def enter(self, request: Request) -> Response:
         """The link that `tokgate review` prints. A page, not a redirect, so that the next request is our own site's."""
@@ -49,9 +49,10 @@ class Entrance:
         if not isinstance(door, PasswordDoor) or form is None:
             return PlainTextResponse("There is nothing to sign in to with that.\n", 400)
         target, peer, user = form.get("next", "/"), request.state.peer, form.get("user", "")
-        if door.must_wait(peer, user):
-            return self._sign_in_page(request, target, 429, "Too many wrong passwords: wait a few minutes.")
-        token = await to_thread.run_sync(door.sign_in, peer, user, form.get("password", ""), limiter=self._one)
+        async with self._one:  # asked here, so that guesses sent at once don't all come before the first has failed
+            if door.must_wait(peer, user):
+                return self._sign_in_page(request, target, 429, "Too many wrong passwords: wait a few minutes.")
+            token = await to_thread.run_sync(door.sign_in, peer, user, form.get("password", ""))
         # A name that nobody has may be a password in the wrong field.
         self._site.register.signed_in(user if door.knows(user) else UNKNOWN, peer, right=token is not None)
         if token is None:
