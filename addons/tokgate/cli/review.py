@@ -4,12 +4,10 @@ import argparse
 import getpass
 import os
 import re
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -32,8 +30,6 @@ DEFAULT_LISTEN: Final = "127.0.0.1:8090"
 _LISTEN: Final = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:/@]+):)?(?P<port>[0-9]{1,5})")
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 _BACKLOG: Final = 128
-_REQUESTS_AT_ONCE: Final = 128
-_GRACE_SECONDS: Final = 5
 
 _EPILOG: Final = """\
 examples:
@@ -107,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     from tokgate.review.web.app import build
     from tokgate.review.web.desk import Desk
     from tokgate.review.web.register import Register
+    from tokgate.review.web.server import serve, server
     from tokgate.review.web.site import Site
 
     with closing(_listener(args.listen)) as listener:
@@ -127,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
             app, live = build(site, hosts=_hosts(args, port), clock=time.monotonic)
             if not door.has_sessions or args.htpasswd:
                 narrate(f"tokgate: {args.origin or address}/")
-            _serve(app, listener, args, live.close)
+            serve(server(app, live.close, args.tls_cert, args.tls_key), listener)
     return Exit.DONE
 
 
@@ -194,29 +191,6 @@ def _listener(place: Place) -> socket.socket:
         )
     except OSError as error:
         raise CommandError(f"can't listen on {place}: {error.strerror or error}") from error
-
-
-def _serve(app: object, listener: socket.socket, args: argparse.Namespace, close_streams: Callable[[], None]) -> None:
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        lifespan="on", log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-        ssl_certfile=args.tls_cert, ssl_keyfile=args.tls_key, limit_concurrency=_REQUESTS_AT_ONCE,
-        timeout_graceful_shutdown=_GRACE_SECONDS, ws="none",
-    )  # fmt: skip
-
-    class Server(uvicorn.Server):
-        """Ends streams first: they would hold the shutdown up."""
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            close_streams()
-            await super().shutdown(sockets)
-
-    # The server raises a signal again when it has ended: as an exception it lets everything else end, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):  # the way to end it
-        Server(config).run(sockets=[listener])
 
 
 def _tell(text: str) -> None:

@@ -1,0 +1,82 @@
+"""The server of the review page gives up clients that never finish asking, and no others."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tokgate.review.web import server
+
+PATIENCE = 0.05
+DEADLINE = 20.0
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+UNFINISHED = {
+    "nothing": b"",
+    "half a head": b"GET / HTTP/1.1\r\nHost:",
+    "no body": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+}
+
+
+@pytest.fixture
+def release() -> threading.Event:
+    """Set when the application may end its answers."""
+    return threading.Event()
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> Iterator[int]:
+    """A server whose application takes the whole request, begins its answer, and ends it when it may."""
+    monkeypatch.setattr(server, "PATIENCE", PATIENCE)
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while not release.is_set():
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            await asyncio.sleep(PATIENCE)
+        await send({"type": "http.response.body", "body": b"ended"})
+
+    running = server.server(app, lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield listener.getsockname()[1]
+        release.set()
+        running.should_exit = True
+        thread.join(DEADLINE)
+
+
+def ask(port: int, said: bytes) -> socket.socket:
+    """A connection on which this was said."""
+    sock = socket.create_connection(("127.0.0.1", port), DEADLINE)
+    sock.sendall(said)
+    return sock
+
+
+@pytest.mark.parametrize("said", UNFINISHED.values(), ids=UNFINISHED)
+def test_who_does_not_ask_is_given_up(port: int, said: bytes) -> None:
+    """The connection ends, without an answer."""
+    with ask(port, said) as sock:
+        assert sock.recv(100) == b""
+
+
+def test_an_answer_may_take_its_time(port: int, release: threading.Event) -> None:
+    """Once it has asked, a client is kept however long the answer takes: others are given up three times meanwhile."""
+    with ask(port, GET) as sock:
+        for _ in range(3):
+            with ask(port, b"") as idle:
+                assert idle.recv(100) == b""
+        release.set()
+        received = b""
+        while b"ended" not in received:
+            received += (piece := sock.recv(1000))
+            assert piece, received
+    assert received.startswith(b"HTTP/1.1 200 ")
