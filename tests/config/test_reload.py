@@ -281,6 +281,36 @@ async def test_changes_while_reading(path: Path, monkeypatch: pytest.MonkeyPatch
     assert [each.snapshot.bans["tiktok"].title for each in seen] == ["second"]
 
 
+async def test_who_asks_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many who ask at once cost one reading, also with an edit in the midst of it; who asks later gets another."""
+    holder, load = open_policy(path, NOW), reload_module.load
+    seen: list[Reloaded] = []
+    holder.subscribe(seen.append)
+    loop, asked, read = asyncio.get_running_loop(), list[asyncio.Task[Reloaded]](), 0
+
+    def ask() -> None:
+        asked.extend(loop.create_task(holder.reload()) for _ in range(5))
+
+    def reading(where: Path, now: Instant) -> Loaded:
+        nonlocal read
+        read += 1
+        loaded = load(where, now)
+        if read == 1:
+            (path / "a.yaml").write_text(policy("third"))
+            loop.call_soon_threadsafe(ask)
+        return loaded
+
+    monkeypatch.setattr(reload_module, "load", reading)
+    (path / "a.yaml").write_text(policy("second"))
+    first = await holder.reload()
+    assert [await each for each in asked] == [first] * 5
+    assert seen == [first]
+    assert title(holder) == "third"
+    assert read == 2
+    assert (await holder.reload()) is not first
+    assert read == 3
+
+
 async def test_files_that_never_rest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that keep changing are not read half way, and that is said; once they rest they are."""
     monkeypatch.setattr(reload_module, "RESTLESS", 0.2)

@@ -112,6 +112,8 @@ class PolicyHolder:
         """Inventories: files that the policy files name."""
         self._seen: Fingerprint = self._look() if seen is None else seen
         self._lock: Final = asyncio.Lock()
+        self._latest: tuple[float, Reloaded] | None = None
+        """Until when what was read last was what the files said, and what came of it."""
         self._subscribers: list[Callable[[Reloaded], None]] = []
         self._watching = False
         self._replaced: list[Snapshot] = []
@@ -125,15 +127,23 @@ class PolicyHolder:
         return self._look() != self._seen
 
     async def reload(self) -> Reloaded:
-        """Read again once the files rest. An invalid policy changes nothing but `last_error`."""
+        """Read again once the files rest. An invalid policy changes nothing but `last_error`.
+
+        Who asks while it is read gets what comes of that: what changes meanwhile is read in the same turn.
+        """
+        asked = time.monotonic()
         async with self._lock:
+            if self._latest is not None and asked < self._latest[0]:
+                return self._latest[1]
             while True:
                 seen = await self._settled()
                 reloaded = await asyncio.to_thread(self._read)
                 self._seen, self._others = seen, reloaded[0].inventories
+                looked = time.monotonic()
                 if await asyncio.to_thread(self._look) == seen:
                     break  # else it changed while it was read, or names files that were not looked at
             result = self._exchange(*reloaded)
+            self._latest = looked, result
         for callback in self._subscribers:
             try:
                 callback(result)
