@@ -1,8 +1,10 @@
 """Delivering reminders: real processes, a real web server on loopback, and everything that can go wrong with them."""
 
+import contextlib
 import io
 import json
 import os
+import select
 import socket
 import sys
 import threading
@@ -155,6 +157,26 @@ def test_webhook_that_speaks_something_else(monkeypatch: pytest.MonkeyPatch, cap
     assert "webhook at 127.0.0.1: " in capfd.readouterr().err
 
 
+def test_webhook_that_drips(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """A server that sends an octet now and then has as long to answer as one that says nothing."""
+    monkeypatch.setattr(notify, "WEBHOOK_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            for _ in range(3):
+                peer, _ = server.accept()
+                with peer, contextlib.suppress(OSError):
+                    while not select.select([peer], [], [], 0.02)[0] or peer.recv(65536):
+                        peer.send(b"H")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        assert deliver(monkeypatch, webhook=f"http://127.0.0.1:{server.getsockname()[1]}/secret") == 1
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+    assert "webhook at 127.0.0.1: timed out" in capfd.readouterr().err
+
+
 def test_command(program: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The program gets its arguments, and the letter on standard input."""
     command = program(f'echo "$1" > {tmp_path}/to; cat > {tmp_path}/letter')
@@ -174,12 +196,20 @@ def test_command_that_fails(
 
 
 def test_command_that_hangs(
-    program: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    program: Callable[[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    """It is ended after a while."""
-    monkeypatch.setattr(notify, "COMMAND_SECONDS", 0.05)
-    assert deliver(monkeypatch, command=program("exec sleep 60")) == 1
-    assert "did not end within 0.05 s" in capfd.readouterr().err
+    """It is ended after a while, with what it waits for."""
+    monkeypatch.setattr(notify, "COMMAND_SECONDS", 0.5)
+    os.mkfifo(tmp_path / "alive")  # whoever has it open for writing is alive
+    listener = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(listener, "rb") as alive:
+        assert deliver(monkeypatch, command=program(f"exec 3> {tmp_path}/alive; echo begun >&3; sleep 60; exit 0")) == 1
+        assert "did not end within 0.5 s" in capfd.readouterr().err
+        os.set_blocking(listener, True)
+        assert alive.read() == b"begun\n"
 
 
 def test_one_failing_does_not_keep_the_other(

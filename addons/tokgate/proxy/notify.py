@@ -3,14 +3,17 @@
 Imports the standard library alone, so that it starts at once and can be run beside anything.
 """
 
+import contextlib
 import http.client
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -44,12 +47,16 @@ def main(retry_after: Sequence[float] = RETRY_AFTER) -> int:
 def run(command: Sequence[str], letter: bytes) -> str | None:
     """Run a program with the letter on its standard input; what went wrong, if anything."""
     try:
-        done = subprocess.run(command, input=letter, stdout=sys.stderr, timeout=COMMAND_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return f"{command[0]} did not end within {COMMAND_SECONDS:g} s"
+        program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, process_group=0)
     except OSError as error:
         return f"{command[0]}: {error.strerror or error}"
-    return None if done.returncode == 0 else f"{command[0]} ended with {done.returncode}"
+    with program:
+        try:
+            program.communicate(letter, COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(program.pid, signal.SIGKILL)  # with all that it has started: a script waits for what hangs
+            return f"{command[0]} did not end within {COMMAND_SECONDS:g} s"
+    return None if program.returncode == 0 else f"{command[0]} ended with {program.returncode}"
 
 
 def post(url: str, letter: bytes, retry_after: Sequence[float]) -> str | None:
@@ -68,7 +75,7 @@ def post(url: str, letter: bytes, retry_after: Sequence[float]) -> str | None:
     for pause in (0.0, *retry_after):
         time.sleep(pause)
         try:
-            with opener.open(request, timeout=WEBHOOK_SECONDS):
+            with _at_most(WEBHOOK_SECONDS), opener.open(request, timeout=WEBHOOK_SECONDS):
                 return None
         except urllib.error.HTTPError as error:
             failure = f"{where} answered {error.code}"
@@ -82,6 +89,22 @@ def post(url: str, letter: bytes, retry_after: Sequence[float]) -> str | None:
         except (ValueError, http.client.HTTPException) as error:  # their texts may quote the address
             failure = f"{where}: {type(error).__name__}"
     return failure
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after so long: a socket's own timeout begins anew with every octet."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("timed out")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 if __name__ == "__main__":
