@@ -80,6 +80,23 @@ def test_explain(tokgate: Command, client: str, said: tuple[str, ...], first: st
     assert through is None or any(line.startswith(f"   {through}, time zone ") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("device", "doubt"),
+    [
+        ("phone-3", ""),
+        ("00:53:00:00:00:99", ""),
+        ("laptop-9", "no network has a device called laptop-9\n"),
+        ("00:53:zz", "no network has a device called 00:53:zz\n"),
+    ],
+)
+def test_explain_a_device_that_is_not_there(tokgate: Command, folder: Path, device: str, doubt: str) -> None:
+    """A name that is misspelt is in no network, which must not pass for an answer about the device."""
+    asked = ("explain", "--policies", str(folder), "--client", "192.0.2.9", "--host", "clips.example.org")
+    outcome = tokgate(*asked, "--device", device)
+    assert outcome.code == 0
+    assert outcome.err == doubt
+
+
 @pytest.mark.usefixtures("folder")
 def test_wall_time_of_who_is_asked_about(tokgate: Command) -> None:
     """A time without offset is where the narrowest network of this very client lives."""

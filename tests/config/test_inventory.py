@@ -58,6 +58,36 @@ def test_version_is_that_of_what_is_said(folder: Path) -> None:
     assert len(found) == 5
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators(folder: Path, separator: str) -> None:
+    """Whatever a spreadsheet puts between cells: commas, semicolons or tabs, and the others inside them."""
+    first = version(load(folder, NOW))
+    (folder / "devices.csv").write_text(ROWS.replace(",", separator))
+    assert version(load(folder, NOW)) == first
+    inside = "|" if separator == ";" else ";"
+    row = separator.join(("laptop-3", f"192.0.2.3{inside}192.0.2.4", "", "carol", f"federal{inside}shared"))
+    (folder / "devices.csv").write_text(ROWS.replace(",", separator) + row + "\n")
+    policy = load(folder, NOW).policy
+    assert policy is not None
+    assert [len(device.addresses) for device in policy.networks["federal"].devices] == [1, 0, 2]
+
+
+def test_inventories_that_change_places(folder: Path) -> None:
+    """Which inventory is whose is part of what is said: the same files under each other's names are another policy."""
+    other = ROWS.replace("192.0.2.1", "192.0.2.9")
+    (folder / "policy.yaml").write_text(
+        POLICY.replace("FILE", "devices.csv").replace(
+            "networks: {", "networks: {regional: {devices: {file: others.csv, paid_by: [federal]}}, "
+        )
+    )
+    found = []
+    for devices, others in ((ROWS, other), (other, ROWS)):
+        (folder / "devices.csv").write_text(devices)
+        (folder / "others.csv").write_text(others)
+        found.append(version(load(folder, NOW)))
+    assert found[0] != found[1]
+
+
 def test_whole_path(folder: Path, tmp_path: Path) -> None:
     """An inventory may lie elsewhere, where another program writes it."""
     elsewhere = tmp_path / "export.csv"

@@ -29,6 +29,8 @@ from tokgate.cli.revisions import add_source_option, find_revision, open_source
 from tokgate.cli.steps import step_lines, steps
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.policy.decision import Decision, Verdict
+from tokgate.policy.devices import hardware_address
+from tokgate.policy.identity import folded
 from tokgate.policy.snapshot import Snapshot
 
 EPILOG = """\
@@ -85,6 +87,8 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error("one of the arguments --host --url is required")
     snapshot = open_source(options.policies, now)
     identity = identity_of(options)
+    if options.device is not None and not _has_device(snapshot, options.device):
+        narrate(f"no network has a device called {shown(options.device)}")
     zone = zone_of(snapshot, member(snapshot, options.client, identity))
     moment = now if options.at is None else options.at
     at = settle(moment, zone)
@@ -98,6 +102,14 @@ def run(options: argparse.Namespace) -> int:
         color = wants_color(sys.stdout)
         sys.stdout.writelines(f"{line}\n" for line in _text(snapshot, query, decision, zone, color))
     return Exit.DONE
+
+
+def _has_device(snapshot: Snapshot, said: str) -> bool:
+    """Whether this can be a device: any hardware address, or a name that one of those has that networks mean."""
+    if hardware_address(said) is not None:
+        return True
+    devices = (device for network in snapshot.policy.networks.values() for device in network.devices)
+    return any(folded(device.name or "") == folded(said) for device in devices)
 
 
 def _event(options: argparse.Namespace, now: Instant) -> Exit:

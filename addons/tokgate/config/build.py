@@ -56,8 +56,11 @@ def version(sections: Sections) -> str:
         kind: {name: plain(entry.node) for name, entry in entries.items()} for kind, entries in named
     }
     if sections.inventories:
-        digests = (inventory.digest for inventory in sections.inventories.values() if inventory is not None)
-        said["inventories"] = sorted(set(digests))
+        said["inventories"] = {
+            name: inventory.digest
+            for name, entry in sections.networks.items()
+            if (inventory := sections.inventory(entry)) is not None
+        }
     said["settings"] = {name: str(value) for name, value in sections.settings.items()}
     canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

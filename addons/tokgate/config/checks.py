@@ -131,7 +131,7 @@ def _nested(sections: Sections, report: Report) -> None:
         cidr, entry, place = inner
         while stack and not _inside(cidr, stack[-1][0]):
             stack.pop()
-        if stack:
+        if stack and not stack[-1][0].prefixlen == 0 < cidr.prefixlen:  # that holds everybody, and is meant to
             outer, holder, _ = stack[-1]
             same = "the same prefix as" if outer == cidr else "inside"
             where = f"`{outer}`" if holder is entry else f"`{outer}` of the network `{holder.name}`"

@@ -74,6 +74,7 @@ class Code(StrEnum):
     BAD_DEVICE = "bad-device"
     DUPLICATE_DEVICE = "duplicate-device"
     NO_DEVICES = "no-devices"
+    UNKNOWN_DEVICE = "unknown-device"
     NO_PROXY_AUTH = "no-proxy-auth"
     # Time
     BAD_TIME = "bad-time"

@@ -8,6 +8,8 @@ from tokgate.config.models import DevicesModel, NetworkModel
 from tokgate.config.sections import Entry, Sections
 from tokgate.config.source import Report
 from tokgate.config.suggest import did_you_mean
+from tokgate.policy.devices import hardware_address
+from tokgate.policy.identity import folded
 
 
 def read(sections: Sections, report: Report) -> None:
@@ -28,6 +30,7 @@ def read(sections: Sections, report: Report) -> None:
         inventory = sections.inventories[path]
         if inventory is not None:
             _check(entry, devices, inventory, report)
+    _check_tests(sections, report)
 
 
 def _check(entry: Entry[NetworkModel], devices: DevicesModel, inventory: Inventory, report: Report) -> None:
@@ -43,3 +46,15 @@ def _check(entry: Entry[NetworkModel], devices: DevicesModel, inventory: Invento
             place = places.get(payer, entry.at("devices", "paid_by"))
             message = f"no device in `{devices.file}` is paid for by `{payer}`{did_you_mean(payer, payers)}"
             report.warning(entry.source, place, Code.NO_DEVICES, message)
+
+
+def _check_tests(sections: Sections, report: Report) -> None:
+    """Whether devices that tests name are in an inventory: a name that is misspelt is banned from nothing."""
+    if not sections.whole or None in sections.inventories.values():
+        return  # it may stand in what could not be read
+    known = frozenset(name for each in sections.inventories.values() if each is not None for name in each.names)
+    for entry in sections.tests:
+        device = None if entry.model is None else entry.model.device
+        if device is not None and folded(device) not in known and hardware_address(device) is None:
+            message = f"no inventory has a device `{device}`{did_you_mean(device, sorted(known))}"
+            report.warning(entry.source, entry.at("device"), Code.UNKNOWN_DEVICE, message)

@@ -13,6 +13,7 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.source import Place, Report, Source, decode
 from tokgate.config.suggest import listed, near
 from tokgate.policy.devices import Device, hardware_address
+from tokgate.policy.identity import folded
 from tokgate.policy.names import parse_address
 from tokgate.policy.origin import Origin
 from tokgate.policy.prefixes import IPNetwork
@@ -21,8 +22,11 @@ COLUMNS: Final = ("name", "address", "mac", "owner", "paid_by")
 """What is read of an inventory, in any order; others are passed over."""
 TOLD: Final = 20
 """Rows whose faults are told one by one; the others are counted: an export may be wrong in each."""
+_DELIMITERS: Final = ",;\t"
+"""Which of these stands most often in the first row stands between cells."""
 _BETWEEN_ADDRESSES: Final = str.maketrans(dict.fromkeys(";,| \t", "\n"))
 _BETWEEN_WORDS: Final = str.maketrans(dict.fromkeys(";,|+/", "\n"))
+_EVERYBODY: Final = IPv4Address("255.255.255.255")
 _NOBODY: Final = ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff")
 
 
@@ -41,6 +45,11 @@ class Inventory:
         return tuple(each for each in self.devices if not wanted.isdisjoint(each.paid_by))
 
     @property
+    def names(self) -> frozenset[str]:
+        """What the devices are called, as names are compared."""
+        return frozenset(folded(each.name) for each in self.devices if each.name is not None)
+
+    @property
     def payers(self) -> frozenset[str]:
         """Everyone who paid for anything."""
         return frozenset(payer for each in self.devices for payer in each.paid_by)
@@ -53,12 +62,12 @@ def read_inventory(path: Path, needs: Iterable[str], report: Report) -> Inventor
     source = None if data is None else decode(str(path), data, report)
     if source is None:
         return None
-    reading = _Reading(source, report)
+    reading = _Reading(source, report, tuple(needs))
     header = next(reading.rows, None)
     if header is None:
         report.error(source, Place(1, 1), Code.BAD_INVENTORY, f"the file is empty; {_expected()}")
         return None
-    columns = reading.columns(header, needs)
+    columns = reading.columns(header)
     if columns is None:
         return None
     devices: list[Device] = []
@@ -98,17 +107,17 @@ class _Wrong(Exception):
 class _Reading:
     """One file being read: its rows with their lines, and what was seen in them already."""
 
-    def __init__(self, source: Source, report: Report) -> None:
+    def __init__(self, source: Source, report: Report, needs: tuple[str, ...]) -> None:
         self.line = 0
         """At which the row that was read last begins."""
         self.broken = False
         self._source: Final = source
         self._report: Final = report
+        self._needs: Final = needs
         self._seen: Final[dict[str | IPNetwork, int]] = {}
         self._wrong = 0
         lines = source.lines
-        first = lines[0] if lines else ""
-        self._delimiter: Final = ";" if first.count(";") > first.count(",") else ","
+        self._delimiter: Final = max(_DELIMITERS, key=(lines[0] if lines else "").count)
         self.rows: Final = self._rows(lines)
 
     def _rows(self, lines: Sequence[str]) -> Iterator[list[str]]:
@@ -127,7 +136,7 @@ class _Reading:
             if any(cell and not cell.isspace() for cell in cells):
                 yield cells
 
-    def columns(self, header: Sequence[str], needs: Iterable[str]) -> dict[str, int] | None:
+    def columns(self, header: Sequence[str]) -> dict[str, int] | None:
         """Where each column is; None, and errors, when one is missing, there twice, or misspelt."""
         found: dict[str, int] = {}
         for number, cell in enumerate(header):
@@ -139,7 +148,7 @@ class _Reading:
                 found[name] = number
             elif meant is not None and abs(len(meant) - len(name)) <= 2:
                 self._fault(number, Code.BAD_INVENTORY, f"unknown column `{cell.strip()}`; did you mean `{meant}`?")
-        missing = [need for need in needs if need not in found]
+        missing = [need for need in self._needs if need not in found]
         if "address" not in found and "mac" not in found:
             missing.append("address` or `mac")
         for need in missing if not self.broken else ():
@@ -158,6 +167,9 @@ class _Reading:
             if len(cells) > width:
                 many = f"{len(cells)} cells where the header has {width}: quote cells with several values"
                 raise _Wrong("", many)
+            for need in self._needs:
+                if columns[need] >= len(cells):
+                    raise _Wrong("", f"{len(cells)} cells where the header has {width}: there is none for `{need}`")
             addresses = tuple(_address(word) for word in _values(cell("address"), _BETWEEN_ADDRESSES))
             hardware = tuple(_hardware(word) for word in _values(cell("mac"), _BETWEEN_ADDRESSES))
             if not addresses and not hardware:
@@ -235,6 +247,8 @@ def _address(word: str) -> IPNetwork:
     address = parse_address(word)
     if address is None:
         raise _Wrong("address", f"`{word}` is no address of a device")
+    if address.is_multicast or address.is_unspecified or address == _EVERYBODY:
+        raise _Wrong("address", f"`{word}` is not the address of one device")
     return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
 
 

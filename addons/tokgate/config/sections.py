@@ -100,8 +100,13 @@ class Sections:
     def devices(self, entry: Entry[NetworkModel]) -> tuple[Device, ...]:
         """The devices that a network means."""
         stated = None if entry.model is None else entry.model.devices
-        inventory = None if stated is None else self.inventories.get(entry.beside(stated.file))
+        inventory = self.inventory(entry)
         return () if stated is None or inventory is None else inventory.paid_by(stated.paid_by)
+
+    def inventory(self, entry: Entry[NetworkModel]) -> Inventory | None:
+        """The inventory that a network names, once it was read."""
+        stated = None if entry.model is None else entry.model.devices
+        return None if stated is None else self.inventories.get(entry.beside(stated.file))
 
     def add(self, source: Source, root: Node, report: Report) -> None:
         """Take in one file."""

@@ -94,5 +94,5 @@ def decode(file: str, data: bytes, report: Report) -> Source | None:
     lines = _BREAK.split(source.text[: found.start()])
     name = "a NUL byte" if found[0] == "\0" else f"the character U+{ord(found[0]):04X}"
     where = Place(len(lines), len(lines[-1]) + 1, 1)
-    report.error(source, where, Code.ENCODING, f"{name} is not allowed in YAML; is this a text file in UTF-8?")
+    report.error(source, where, Code.ENCODING, f"{name} is not allowed; is this a text file in UTF-8?")
     return None
