@@ -1,7 +1,7 @@
 """Metrics and health over HTTP: `/metrics` for Prometheus, `/healthz` for whoever watches one number.
 
-By waitress, and not by uvicorn as the review page with its streams: this runs in a thread beside mitmproxy's loop, `ask`
-blocks, and connections on which nothing is asked have to end, since nobody signs in here.
+By waitress, and not by uvicorn as the review page with its streams: this runs in a thread beside mitmproxy's loop,
+`ask` blocks, and connections on which nothing is asked have to end, since nobody signs in here.
 """
 
 import json
