@@ -190,3 +190,17 @@ async def test_proxy_asked_for_itself(lab: Lab) -> None:
 
     assert reply.status == 502
     assert proxy.counters.loops == 1
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "127.1", "0177.0.0.1"])
+async def test_addresses_that_only_a_resolver_reads(lab: Lab, host: str) -> None:
+    """An address in a spelling that policy doesn't know is not dialled, whether for a tunnel or for a request."""
+    origin = await lab.web_origin(tls=False)
+    proxy = await lab.proxy()
+
+    async with client(proxy.port) as guest:
+        assert (await guest.connect(f"{host}:{origin.port}")).status == 400
+    async with client(proxy.port) as guest:
+        assert (await guest.get(ALLOWED, f"http://{host}:{origin.port}/")).status == 400
+
+    assert origin.connections == 0

@@ -52,10 +52,14 @@ async def test_lookalikes_pass(lab: Lab, host: str) -> None:
         f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\nHost: {BANNED}\r\n\r\n",
         f"GET / HTTP/1.1\r\nHost: {ALLOWED}@{BANNED}\r\n\r\n",
         f"GET / HTTP/1.1\r\nHost: {BANNED}/\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: 2130706433\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\nX: y\rHost: {BANNED}\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\nX: y\r\n Host: {BANNED}\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\nX: y\0z\r\n\r\n",
     ],
 )
 async def test_invalid_authorities(lab: Lab, head: str) -> None:
-    """Hosts that proxy and origin might read differently are answered with 400."""
+    """Hosts, and ends of lines, that proxy and origin might read differently are answered with 400."""
     origin = await lab.web_origin(tls=False)
     proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
 

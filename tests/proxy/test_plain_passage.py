@@ -182,3 +182,20 @@ async def test_socks5_by_name(lab: Lab) -> None:
         assert await guest.to_end() == ALERT
 
     assert origin.connections == 0
+
+
+@pytest.mark.parametrize("name", [b"2130706433", b"localhost\0.example.org"])
+async def test_socks5_by_what_is_no_name(lab: Lab, name: bytes) -> None:
+    """What the resolver would read in another way than policy is not dialled."""
+    origin = await lab.sink_origin(b"through")
+    proxy = await lab.proxy(mode="socks5")
+
+    async with client(proxy.port) as guest:
+        await guest.send(b"\x05\x01\x00")
+        await guest.exactly(2)
+        await guest.send(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + origin.port.to_bytes(2))
+        await guest.exactly(10)
+        await guest.send(client_hello(ALLOWED))
+        assert await guest.to_end() == b""
+
+    assert origin.connections == 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.wire.socks5 import SocksError, SocksRequest, read_methods, read_request
+from tokgate.wire.socks5 import Reply, SocksError, SocksRequest, read_methods, read_request
 
 CASES = [
     (b"\x05\x01\x00\x01\xc0\x00\x02\x01\x01\xbb", SocksRequest("192.0.2.1", 443, 10)),
@@ -29,6 +29,14 @@ def test_methods() -> None:
     for offer in (b"\x05\x01\x02", b"\x05\x00", b"\x04\x01\x00"):
         with pytest.raises(SocksError):
             read_methods(offer)
+
+
+@pytest.mark.parametrize("name", [b"localhost\0.example.org", b"2130706433", b"a b", "bücher.example".encode(), b""])
+def test_names_that_are_none(name: bytes) -> None:
+    """A name that the resolver would read in another way than policy is refused as a general failure."""
+    with pytest.raises(SocksError) as caught:
+        read_request(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + b"\x01\xbb")
+    assert caught.value.reply == Reply.GENERAL_FAILURE.octets
 
 
 @given(st.binary(max_size=40))

@@ -10,10 +10,12 @@ from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.names import parse_address
 from tokgate.proxy.visit import Visit
+from tokgate.wire import host_name
 from tokgate.wire.http_authority import Authority, AuthorityProblem, InvalidAuthority, read_authority
 
 MAX_BODY: Final = 65536
 """Octets of request body that are read so that a page can be answered; senders of more are cut off."""
+_STRAY: Final = frozenset(b"\r\n\0")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 
 
@@ -21,6 +23,19 @@ def authorities(request: Request) -> tuple[str, ...]:
     """Every authority that a request names, as sent: the target's, `:authority`, each Host field."""
     found = [request.authority, *request.headers.get_all("host")]
     return tuple(dict.fromkeys(authority for authority in found if authority))
+
+
+def can_be_dialled(host: str) -> bool:
+    """Whether a destination as mitmproxy has it is one that policy and resolver read alike."""
+    return host.isascii() and host_name.can_be_dialled(host.partition("%")[0].encode("ascii"))
+
+
+def is_ambiguous(request: Request) -> bool:
+    """Whether proxy, resolver and origin might each read a request in another way. No conforming client sends it."""
+    if invalid_authority(request) is not None or not can_be_dialled(request.data.host):
+        return True
+    # CR, LF and NUL end a field for some (RFC 9110 §5.5); folded lines, which mitmproxy keeps, are obsolete.
+    return any(not _STRAY.isdisjoint(part) for field in request.headers.fields for part in field)
 
 
 def invalid_authority(request: Request) -> InvalidAuthority | None:

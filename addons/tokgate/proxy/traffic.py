@@ -112,6 +112,10 @@ class Traffic:
         if self.enforcer.judge_by_fallback(names).blocks:
             flow.kill()
 
+    def _dial_nothing(self, data: ServerConnectionHookData) -> None:
+        """It isn't known where it would lead."""
+        data.server.error = "it can't be decided"
+
     def _nothing(self, _: Any) -> None:
         """Nothing passed or was refused in this hook."""
 
@@ -182,6 +186,9 @@ class Traffic:
             return
         visit, host = self.visits.of(flow.client_conn), flow.request.data.host
         visit.spoken()
+        if not requests.can_be_dialled(host):
+            self.answer(flow, Response.make(400, b"", {"Cache-Control": "no-store"}))
+            return
         names = (Sighting(Signal.HTTP_HOST, host),)
         ruling = self._enforcer().judge(visit.client.ip, names, visit.identity)
         if ruling.blocks and passage_of(ruling.decision) is Passage.REFUSE:
@@ -199,7 +206,7 @@ class Traffic:
         visit = self.visits.of(flow.client_conn)
         visit.spoken()
         visit.asked = True
-        if requests.invalid_authority(flow.request) is not None:
+        if requests.is_ambiguous(flow.request):
             return self.answer(flow, Response.make(400, b"", {"Cache-Control": "no-store"}))
         names = requests.sightings(flow, visit)
         ruling = self._enforcer().judge(visit.client.ip, names, visit.identity)
@@ -257,6 +264,13 @@ class Traffic:
             asked.names = await self.certificates.names(asked.host, asked.port)
         except Exception as error:
             self.failed("origin_certificate", error)
+
+    @ends_in(_dial_nothing)
+    def server_connect(self, data: ServerConnectionHookData) -> None:
+        """A connection of ours is about to be made: not to what only a resolver would take for an address."""
+        address = data.server.address
+        if address is not None and not requests.can_be_dialled(address[0]):
+            data.server.error = "this is no name, and no address as policy knows them"
 
     @ends_in(_nothing)
     def server_connected(self, data: ServerConnectionHookData) -> None:

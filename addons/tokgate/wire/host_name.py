@@ -10,6 +10,8 @@ import re
 _LABEL = rb"[A-Za-z0-9_-]{1,63}"
 _is_dns_name = re.compile(rb"%b(?:\.%b)*\.?" % (_LABEL, _LABEL)).fullmatch
 
+_is_number = re.compile(rb"[0-9]+|0[xX][0-9A-Fa-f]*").fullmatch
+
 _MAX_NAME = 253
 """255 octets of RFC 1035 §2.3.4, written with dots instead of length octets and without the root."""
 
@@ -19,6 +21,24 @@ def is_host_name(name: bytes) -> bool:
     if _is_dns_name(name):
         return len(name) <= _MAX_NAME or (len(name) == _MAX_NAME + 1 and name.endswith(b"."))
     return is_ipv6_address(name)
+
+
+def can_be_dialled(name: bytes) -> bool:
+    """Whether `name` is a DNS name or an address in the one spelling of which nobody has another idea.
+
+    System resolvers take 2130706433, 0x7f.1 and 0177.0.0.1 for addresses as well (inet_aton(3)), which policy doesn't.
+    No DNS name ends in a number: https://url.spec.whatwg.org/#ends-in-a-number-checker.
+    """
+    if not is_host_name(name):
+        return False
+    name = name.removesuffix(b".")
+    if b":" in name or not _is_number(name.rpartition(b".")[2]):
+        return True
+    try:
+        ipaddress.IPv4Address(name.decode("ascii"))
+    except ValueError:
+        return False
+    return True
 
 
 def is_ipv6_address(name: bytes) -> bool:

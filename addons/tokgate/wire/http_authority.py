@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tokgate.wire.host_name import is_host_name, is_ipv6_address
+from tokgate.wire.host_name import can_be_dialled, is_ipv6_address
 
 
 class AuthorityProblem(StrEnum):
@@ -41,8 +41,8 @@ def read_authority(raw: str) -> Authority | InvalidAuthority:
 
     Narrower than the generic syntax of RFC 3986 §3.2 where that can't name a host on the internet: no userinfo
     (RFC 9110 §4.2.4 has it treated as an error: it hides the host from readers), no percent-encoding, no
-    sub-delimiters, no IPvFuture, no IPv6 zone. White space around the value belongs to the field's syntax and
-    is an error here.
+    sub-delimiters, no IPvFuture, no IPv6 zone, no number for an address. White space around the value belongs to the
+    field's syntax and is an error here.
     """
     if not raw:
         return InvalidAuthority(raw, AuthorityProblem.EMPTY)
@@ -58,7 +58,7 @@ def read_authority(raw: str) -> Authority | InvalidAuthority:
         host, _, digits = raw.partition(":")
         if not host:
             return InvalidAuthority(raw, AuthorityProblem.EMPTY)
-        is_host = is_host_name(host.encode("ascii"))
+        is_host = can_be_dialled(host.encode("ascii"))
     if not is_host:
         return InvalidAuthority(raw, AuthorityProblem.INVALID_HOST)
     if not digits:  # RFC 3986 §3.2.3: port = *DIGIT, and an empty one is the same as none

@@ -7,6 +7,8 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from tokgate.wire.host_name import can_be_dialled
+
 VERSION: Final = 5
 _NO_AUTHENTICATION: Final = 0
 _PASSWORD: Final = 2
@@ -101,10 +103,6 @@ def read_request(data: bytes) -> SocksRequest | None:
         return SocksRequest(str(IPv4Address(raw)), port, end + 2)
     if data[3] == 4:
         return SocksRequest(str(IPv6Address(raw)), port, end + 2)
-    try:
-        name = raw[1:].decode("ascii")
-    except UnicodeDecodeError as error:
-        raise SocksError("the name is not ASCII", Reply.GENERAL_FAILURE.octets) from error
-    if not name:
-        raise SocksError("the name is empty", Reply.GENERAL_FAILURE.octets)
-    return SocksRequest(name, port, end + 2)
+    if not can_be_dialled(raw[1:]):
+        raise SocksError("the name is none", Reply.GENERAL_FAILURE.octets)
+    return SocksRequest(raw[1:].decode("ascii"), port, end + 2)
