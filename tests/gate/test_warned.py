@@ -278,7 +278,7 @@ def test_explicit_clients_get_their_tunnel_from_the_gate(
     origin = start_origin()
     gate = start_gate(origin, policy(WARNS))
     monkeypatch.setattr("tokgate.gate.explicit.connect", lambda where, mark: _connect(origin))
-    monkeypatch.setattr(gate.gate.explicit._resolver, "ask", lambda host, then: then(("127.0.0.1",)))
+    monkeypatch.setattr(gate.gate.explicit._resolver, "ask", lambda client, host, then: then(("127.0.0.1",)))
     request = b"CONNECT www.clips.example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n"
     with dial(gate.explicit, request) as sock:
         assert sock.recv(1000).startswith(b"HTTP/1.1 200")

@@ -209,7 +209,7 @@ class ExplicitFront:
             self.established(connection)
             connection.deadline = self._gate.now + PATIENCE
         else:
-            self._resolver.ask(tunnel.host, resolved)
+            self._resolver.ask(connection.peer, tunnel.host, resolved)
 
     def lose_patience(self, connection: Connection) -> None:
         """The client waits as well: a protocol in which the server speaks first. Connect, and judge what will come."""

@@ -2,13 +2,18 @@
 
 import os
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
-THREADS: Final = 8
+THREADS: Final = 64
+"""Names resolved at a time."""
+SHARE: Final = 8
+"""Of them for one client."""
+MOST_QUEUED: Final = 512
+"""A client's names that wait for their turn."""
 MOST_ADDRESSES: Final = 8
 
 Addresses = tuple[str, ...]
@@ -43,9 +48,13 @@ class Errands:
     def deliver(self) -> None:
         """Hand out the answers that have come."""
         os.eventfd_read(self.descriptor)
-        while self._answered:
-            self.waiting -= 1
-            self._answered.popleft()()
+        try:
+            while self._answered:
+                self.waiting -= 1
+                self._answered.popleft()()
+        finally:
+            if self._answered:  # taking one failed: the others are for the next time
+                os.eventfd_write(self.descriptor, 1)
 
     def close(self) -> None:
         """Stop; errands that wait are not run, and nobody gets an answer any more."""
@@ -55,15 +64,42 @@ class Errands:
 
 
 class Resolver(Errands):
-    """Names to addresses, in the system's order of preference (RFC 6724)."""
+    """Names to addresses, in the system's order of preference (RFC 6724).
+
+    A name whose servers don't answer keeps a thread for seconds, so a client has but a share of them.
+    """
 
     def __init__(self) -> None:
-        """Several at a time: one name server that doesn't answer must not hold up the others."""
+        """No thread is started yet."""
         super().__init__(THREADS)
+        self._asking: Final[Counter[str]] = Counter()
+        self._queued: Final[dict[str, deque[tuple[str, Callable[[Addresses], None]]]]] = {}
 
-    def ask(self, host: str, answer: Callable[[Addresses], None]) -> None:
-        """Resolve `host` (or pass an address literal through) and call `answer` from `deliver`; empty: not found."""
-        self.run(partial(_addresses, host), answer)
+    def ask(self, client: str, host: str, answer: Callable[[Addresses], None]) -> None:
+        """Resolve `host` for a client and call `answer` from `deliver`; empty: not found.
+
+        The client's further names wait for their turn. Should there be too many, `answer` gets nothing, at once.
+        """
+        if self._asking[client] < SHARE:
+            self._asking[client] += 1
+            self.run(partial(_addresses, host), partial(self._found, client, answer))
+            return
+        queue = self._queued.setdefault(client, deque())
+        if len(queue) < MOST_QUEUED:
+            queue.append((host, answer))
+        else:
+            answer(())
+
+    def _found(self, client: str, answer: Callable[[Addresses], None], addresses: Addresses) -> None:
+        self._asking[client] -= 1
+        queue = self._queued.get(client)
+        if queue:
+            self.ask(client, *queue.popleft())
+        if not queue:
+            self._queued.pop(client, None)
+        if not self._asking[client]:
+            del self._asking[client]
+        answer(addresses)
 
 
 def _addresses(host: str) -> Addresses:
