@@ -9,8 +9,10 @@ import json
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from select import EPOLLEXCLUSIVE, EPOLLIN
 from typing import Final
 
@@ -73,6 +75,8 @@ class GateProcess:
         self._gate: Final = gate_for(given.snapshot, self._enforcer, self._openers, given.limits, given.mark)
         self._review: Final = Review(self._enforcer, GateConnections(self._gate))
         self._succession: Final = Succession(self._gate, given.listeners, given.heirs, given.estate)
+        self._orders: Final[deque[Callable[[], None]]] = deque()
+        """What signals want done: between two batches of events, since a descriptor may be closed by it."""
         self._leaving = False
         self._retired = False
         self._inherits = False
@@ -94,6 +98,8 @@ class GateProcess:
         while not (self._leaving and gate.open_connections == 0) and gate.now < self._give_up_at:
             try:
                 gate.once(max(0.0, self._next_tick - gate.now))
+                while self._orders:
+                    self._orders.popleft()()
                 if gate.now >= self._next_tick:
                     self._tick()
             except Exception as error:  # a bug costs one connection its deadline, not all of them their gate
@@ -193,9 +199,9 @@ class GateProcess:
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         self._watch(read, lambda: self._empty(read))
-        signal.signal(GO, lambda *_: self._accept())
-        signal.signal(RETIRE, lambda *_: self._retire())
-        signal.signal(signal.SIGTERM, lambda *_: self._leave(self._given.drain))
+        signal.signal(GO, lambda *_: self._orders.append(self._accept))
+        signal.signal(RETIRE, lambda *_: self._orders.append(self._retire))
+        signal.signal(signal.SIGTERM, lambda *_: self._orders.append(partial(self._leave, self._given.drain)))
         for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's business, though the terminal tells everyone
             signal.signal(number, signal.SIG_IGN)
 
@@ -209,7 +215,7 @@ class GateProcess:
     def _orphaned(self) -> None:
         """The supervisor is gone: nobody would restart us or read our log."""
         self._gate.epoll.unregister(self._given.lifeline)
-        self._leave(self._given.drain)
+        self._orders.append(partial(self._leave, self._given.drain))
 
     def _retire(self) -> None:
         """Others have a newer policy: they go on with what is open."""

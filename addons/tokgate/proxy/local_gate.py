@@ -72,7 +72,11 @@ class LocalGate:
         instance = GateInstance.running
         if instance is None:
             return False
-        instance.adopt(Handover(arrival, tls, explicit, received), socket.socket(fileno=socket.dup(client.fileno())))
+        try:
+            ours = socket.socket(fileno=socket.dup(client.fileno()))
+        except OSError:  # no descriptor is left
+            return False
+        instance.adopt(Handover(arrival, tls, explicit, received), ours)
         return True
 
     def stop_accepting(self) -> None:
