@@ -1,13 +1,19 @@
 """Explicit clients: CONNECT and SOCKS 5 through the gate, and what goes to an opener instead."""
 
+import contextlib
 import socket
+import threading
 from collections.abc import Callable
 
 import pytest
-from gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, until
+from gate_lab import Origin, RunningGate, broken_off, dial, exactly, policy, read_all, until
 from hello_builder import hello_for
 
-from builders import ban
+from builders import ban, service
+from tokgate.gate.connection import State
+from tokgate.gate.gate import Limits
+from tokgate.gate.sockets import connect, leads_to
+from tokgate.policy.bans import Action
 from tokgate.wire.alert import Alert
 
 StartGate = Callable[..., RunningGate]
@@ -78,12 +84,29 @@ def test_openers_answer_everything_else(start_gate: StartGate, said: bytes) -> N
     assert (received, tls, explicit, arrival.destination) == (said, False, True, None)
 
 
-def test_without_an_opener_a_request_is_forbidden(start_gate: StartGate) -> None:
-    """Nobody can say why, but no is said."""
+def test_without_an_opener_the_gate_refuses(start_gate: StartGate) -> None:
+    """In short, but with the reason, and with a record; what only an opener can read is put off."""
     gate = start_gate()
     gate.opener.willing = False
     with dial(gate.explicit, connect_request("www.clips.example.org", 443)) as client:
-        assert read_all(client).startswith(b"HTTP/1.1 403 ")
+        answer = read_all(client)
+    (record,) = gate.sink.records
+    assert record["event"]["action"] == "connect-refused"
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert f"\r\nTokgate-Event: {record['event']['id']}\r\nTokgate-Ban: ban\r\n".encode() in answer
+    assert b"tokgate: www.clips.example.org is blocked: " in answer
+    with dial(gate.explicit, b"GET http://www.example.net/ HTTP/1.1\r\nHost: www.example.net\r\n\r\n") as client:
+        assert read_all(client).startswith(b"HTTP/1.1 503 ")
+
+
+def test_without_an_opener_what_is_only_watched_passes(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A ban that monitors holds nobody up, and is recorded."""
+    named = {"services": (service("clips", "exact:localhost"),)}
+    gate = start_gate(snapshot=policy(ban(networks=("loop",), action=Action.MONITOR), **named))
+    gate.opener.willing = False
+    with dial(gate.explicit, connect_request("localhost", start_origin().address[1])) as client:
+        assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+    assert [r["event"]["action"] for r in gate.sink.records] == ["would-block"]
 
 
 def test_an_address_is_not_contacted_before_it_is_known_whose_it_is(
@@ -117,6 +140,83 @@ def test_a_server_that_speaks_first(start_gate: StartGate, start_origin: StartOr
         client.sendall(b"EHLO client.example.net\r\n")
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == b"EHLO client.example.net\r\n"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize("said", [b"", b"hel", ALLOWED[:20]])
+def test_a_client_that_ends_at_once(start_gate: StartGate, start_origin: StartOrigin, host: str, said: bytes) -> None:
+    """Whoever ends their side with little or nothing said still hears the server out, unless it could be a name."""
+
+    def greeter(client: socket.socket) -> None:
+        client.sendall(b"220 ")
+        client.sendall(read_all(client))
+
+    gate = start_gate()
+    with dial(gate.explicit, connect_request(host, start_origin(greeter).address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        client.sendall(said)
+        client.shutdown(socket.SHUT_WR)
+        answer = read_all(client)
+    assert answer.removeprefix(b"220 ") == (REFUSED if said == ALLOWED[:20] else said)
+    assert gate.settled()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_server_that_says_much_first(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
+    """To a client that says nothing and reads late: it waits, and then gets everything."""
+    much = bytes(range(256)) * (1 << 15)
+    gate = start_gate()
+    with dial(gate.explicit, connect_request(host, start_origin(lambda c: c.sendall(much)).address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        assert until(lambda: any(c.down is not None and c.down.blocked for c in list(gate.gate.connections.values())))
+        assert read_all(client) == much
+
+
+def test_a_tunnel_is_not_given_up_early(start_gate: StartGate) -> None:
+    """A client that doesn't wait for the answer leaves the destination as much time to answer as any."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as slow, socket.socket() as first, socket.socket() as second:
+        for one in (first, second):  # the queue is full: what comes now is not answered
+            one.setblocking(False)
+            one.connect_ex(slow.getsockname())
+        gate = start_gate()
+        with dial(gate.explicit, connect_request("127.0.0.1", slow.getsockname()[1]) + ALLOWED):
+            found = until(lambda: [c for c in list(gate.gate.connections.values()) if c.state is State.CONNECTING])
+            assert found[0].deadline - gate.gate.now > gate.gate.limits.connecting / 2
+
+
+def test_half_a_hello_in_a_tunnel(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """Silence is allowed there, but who begins to speak has to end, as anywhere."""
+    gate = start_gate(limits=Limits(greeting=0.1))
+    with dial(gate.explicit, connect_request("localhost", start_origin().address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        client.sendall(ALLOWED[:20])
+        assert read_all(client) == b""
+    assert gate.gate.enforcer.counters.timeouts == 1
+
+
+def test_a_name_that_nobody_resolves(start_gate: StartGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the resolver takes too long, the client is told so."""
+    slow = threading.Event()
+    monkeypatch.setattr("tokgate.gate.resolver._addresses", lambda host: slow.wait(10) and ())
+    gate = start_gate(limits=Limits(connecting=0.1))
+    with dial(gate.explicit, connect_request("www.example.net", 443)) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 502 ")
+    slow.set()
+    assert gate.settled()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.1.", "[::ffff:127.0.0.1]", "localhost"])
+def test_a_tunnel_back_to_the_gate(start_gate: StartGate, host: str) -> None:
+    """Through it a client would come in a second time, with the gate's own address, of which no ban may speak."""
+    gate = start_gate()
+    with dial(gate.explicit, connect_request(host, gate.explicit[1])) as client:
+        answer = client.recv(1000)
+        if answer == ESTABLISHED:
+            client.sendall(b"\x05\x01\x00")
+            assert broken_off(client)
+        else:
+            assert answer.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 502 "))
+    assert gate.settled()
 
 
 @pytest.mark.parametrize("host", ["localhost", "nonexistent.invalid"])
@@ -186,6 +286,28 @@ def test_socks_without_a_method(start_gate: StartGate) -> None:
     gate = start_gate()
     with dial(gate.explicit, b"\x05\x01\x02") as client:
         assert read_all(client) == b"\x05\xff"
+
+
+@pytest.mark.parametrize(
+    ("destination", "place", "leads"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.9", "0.0.0.0", True),
+        ("127.0.0.9", "127.0.0.1", False),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("::ffff:127.0.0.1", "127.0.0.1", True),
+        ("::1", "::", True),
+        ("::1", "0.0.0.0", False),
+        ("::", "::1", True),
+    ],
+)
+def test_what_leads_to_a_listener(destination: str, place: str, leads: bool) -> None:
+    """By whichever address of this machine, and only at the listener's port."""
+    sock, _ = connect((destination, 9))
+    with contextlib.closing(sock):
+        assert leads_to(sock, (destination, 9), [(place, 9)]) is leads
+        assert not leads_to(sock, (destination, 9), [(place, 10)])
 
 
 def test_ipv6_destination(start_gate: StartGate, start_origin: StartOrigin) -> None:

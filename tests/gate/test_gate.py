@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import select
 import socket
 import struct
 import threading
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_lab import DEADLINE, Origin, RunningGate, dial, echo, policy, read_all, reset, until
+from gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, echo, policy, read_all, reset, until
 from hello_builder import EARLY_DATA, ech, hello_for
 
 from builders import at, ban, exemption
-from tokgate.gate.connection import Connection
+from tokgate.gate.connection import Connection, State
 from tokgate.gate.gate import Limits
 from tokgate.gate.sockets import Entry, NoDestinationError, acceptor, listen, original_destination
 from tokgate.policy.bans import EchOuter, OnError
@@ -334,6 +335,41 @@ def test_a_bug_costs_one_connection(
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == ALLOWED
     assert gate.settled()
+
+
+def test_a_failing_callback_costs_no_connection_its_events(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """Events are told once: a batch is served to its end, whatever one of them raises."""
+    gate = start_gate(start_origin())
+    with dial(gate.redirected, ALLOWED[:20]) as client:
+        assert until(lambda: gate.gate.connections)
+        gate.pause()
+        order = os.eventfd(1)
+        gate.gate.callbacks[order] = lambda: 1 / 0  # type: ignore[assignment, return-value]
+        gate.gate.epoll.register(order, select.EPOLLIN)
+        client.sendall(ALLOWED[20:])
+        gate.gate.once(1)
+        assert [c.state for c in gate.gate.connections.values()] == [State.CONNECTING] * 2
+    assert [r["event"]["action"] for r in gate.sink.records] == ["internal-error"]
+    os.close(order)
+
+
+def test_without_descriptors_clients_are_turned_away(start_gate: StartGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the spare one; should a thread be quicker and take that, no other descriptor is given up in its place."""
+    gate = start_gate()
+    gate.pause()
+    listener = gate.listeners[0]
+    spare = gate.gate._spare
+    assert spare is not None
+    monkeypatch.setattr("tokgate.gate.gate._spare", lambda: os.open("/nonexistent", os.O_RDONLY))
+    for turn in range(2):
+        with dial(gate.redirected, b"x") as client:
+            assert select.select([listener.socket.fileno()], [], [], DEADLINE)[0]
+            gate.gate._turn_away(listener)
+            assert broken_off(client)
+        if turn == 0:
+            os.dup2(gate.gate.epoll.fileno(), spare)
+    os.close(spare)  # was still somebody else's
+    assert gate.gate.refused_at_limit == 2
 
 
 def test_accepting_without_the_private_accept() -> None:

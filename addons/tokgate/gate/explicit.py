@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Final
 import h11
 
 from tokgate.blocklog.observation import Endpoint, Observation, Stage, Visibility
+from tokgate.blocklog.stamp import Stamp
+from tokgate.gate import answers
 from tokgate.gate.admission import Arrival
 from tokgate.gate.connection import Connection, State
 from tokgate.gate.enforcer import Ruling
 from tokgate.gate.introduction import Introduction, Introductions
 from tokgate.gate.relay import DONT_WAIT
 from tokgate.gate.resolver import Addresses, Resolver
-from tokgate.gate.sockets import connect
+from tokgate.gate.sockets import connect, leads_to
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.identity import Identity, joined
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
 MAX_HEAD: Final = 65536
 PATIENCE: Final = 0.5
 """Seconds of a client's silence after which a tunnel to an address is taken for one where the server speaks first."""
-_ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
-_FORBIDDEN: Final = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_UNREACHABLE: Final = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(slots=True)
@@ -90,14 +88,14 @@ class ExplicitFront:
             reader.receive_data(connection.held)
             request = reader.next_event()
         except h11.RemoteProtocolError:
-            self._gate.refuse(connection, _BAD_REQUEST)
+            self._gate.refuse(connection, answers.BAD_REQUEST)
             return
         if not isinstance(request, h11.Request):
             self._gate.wait_for_greeting(connection)
             return
         target = read_connect_target(request.target.decode("latin-1"))
         if not isinstance(target, Authority) or target.port is None:
-            self._gate.refuse(connection, _BAD_REQUEST)
+            self._gate.refuse(connection, answers.BAD_REQUEST)
             return
         ask = partial(self._ask, connection, Tunnel(target.host, target.port, socks=False), reader.trailing_data[0])
         said = next((value for name, value in request.headers if name == b"proxy-authorization"), b"")
@@ -108,8 +106,12 @@ class ExplicitFront:
         tunnel.identity = identity
         passes, ruling = self._passes(connection, tunnel.host, identity)
         if not passes and ruling.decision.verdict is not Verdict.WARN:  # what is warned of shows in the tunnel
-            self._open(connection, identity)
-            return
+            if self._gate.hand_over(connection, self._arrival(connection, identity), tls=False):
+                return  # the opener decides again, answers, and writes the record
+            stamp = self._enter(connection, ruling, tunnel.host, tunnel.port, identity)
+            if ruling.blocks:
+                self._gate.refuse(connection, answers.refusal(ruling, tunnel.host, stamp))
+                return
         connection.held = rest
         self._tunnel(connection, tunnel)
 
@@ -167,7 +169,7 @@ class ExplicitFront:
         arrival = self._gate.arrival(connection)
         return arrival if person is None else replace(arrival, identity=self._who(connection, person))
 
-    def _enter(self, connection: Connection, ruling: Ruling, host: str, port: int, identity: Identity | None) -> None:
+    def _enter(self, connection: Connection, ruling: Ruling, host: str, port: int, identity: Identity | None) -> Stamp:
         arrival = self._arrival(connection, identity)
 
         def observe() -> Observation:
@@ -181,12 +183,12 @@ class ExplicitFront:
                 identity=arrival.identity,
             )
 
-        self._gate.enforcer.enter(ruling, Visibility.ADDRESS, observe, allowed=False)
+        return self._gate.enforcer.enter(ruling, Visibility.ADDRESS, observe, allowed=False)
 
-    def _open(self, connection: Connection, identity: Identity | None = None) -> None:
-        """An opener reads the request and answers it, after it has asked who it is from if that is not known."""
-        if not self._gate.hand_over(connection, self._arrival(connection, identity), tls=False):
-            self._gate.refuse(connection, _FORBIDDEN)
+    def _open(self, connection: Connection) -> None:
+        """An opener reads the request and answers it, after it has asked who it is from if it has to know."""
+        if not self._gate.hand_over(connection, self._gate.arrival(connection), tls=False):
+            self._gate.refuse(connection, answers.UNAVAILABLE)
 
     # -- tunnels
 
@@ -207,7 +209,6 @@ class ExplicitFront:
             # An address doesn't say whose it is: it is contacted only once the client's first bytes do.
             tunnel.addresses = (tunnel.host,)
             self.established(connection)
-            connection.deadline = self._gate.now + PATIENCE
         else:
             self._resolver.ask(connection.peer, tunnel.host, resolved)
 
@@ -216,7 +217,8 @@ class ExplicitFront:
         tunnel: Tunnel = connection.tunnel
         if not connection.held:
             self.try_next(connection)
-        elif not tunnel.hurried:  # it has begun to say something: it gets the time that others have
+        elif connection.server is None and not tunnel.hurried:
+            # It has begun to say something: it gets the time that others have.
             tunnel.hurried = True
             connection.deadline = self._gate.now + self._gate.limits.greeting
         else:
@@ -232,13 +234,21 @@ class ExplicitFront:
                 server, _ = connect((address, tunnel.port), self._gate.mark)
             except OSError:
                 continue
+            if leads_to(server, (address, tunnel.port), self._gate.listens_at):
+                server.close()
+                self._gate.enforcer.counters.loops += 1
+                self._give_up(connection, socks5.Reply.NOT_ALLOWED, answers.LEADS_BACK)
+                return
             self._gate.await_server(connection, server)
             return
-        if tunnel.established:  # too late for words
+        self._give_up(connection, socks5.Reply.HOST_UNREACHABLE, answers.UNREACHABLE)
+
+    def _give_up(self, connection: Connection, reply: socks5.Reply, answer: bytes) -> None:
+        """There will be no tunnel; where the client believes that it has one, it is too late for words."""
+        if connection.tunnel.established:
             self._gate.reset(connection, connection.client)
-            return
-        words = socks5.Reply.HOST_UNREACHABLE.octets if tunnel.socks else _UNREACHABLE
-        self._gate.refuse(connection, words)
+        else:
+            self._gate.refuse(connection, reply.octets if connection.tunnel.socks else answer)
 
     def connected(self, connection: Connection) -> None:
         """The destination answered: what the client has said was judged already, or is awaited."""
@@ -257,9 +267,10 @@ class ExplicitFront:
         tunnel: Tunnel = connection.tunnel
         tunnel.established = True
         connection.state = State.GREETING
-        connection.deadline = 0.0  # some protocols have the server speak first; silence is theirs to end
+        # Some protocols have the server speak first: once it is there, silence is theirs to end.
+        connection.deadline = self._gate.now + PATIENCE if connection.server is None else 0.0
         try:
-            connection.client.send(socks5.Reply.SUCCEEDED.octets if tunnel.socks else _ESTABLISHED, DONT_WAIT)
+            connection.client.send(socks5.Reply.SUCCEEDED.octets if tunnel.socks else answers.ESTABLISHED, DONT_WAIT)
         except OSError:
             self._gate.close(connection)
             return

@@ -27,7 +27,7 @@ from tokgate.gate.admission import (
     needs_certificate,
     observe,
 )
-from tokgate.gate.connection import CONNECTING, GREETING, OPEN, PARTING, Connection
+from tokgate.gate.connection import CONNECTING, GREETING, OPEN, PARTING, WAITING, Connection
 from tokgate.gate.enforcer import Enforcer
 from tokgate.gate.explicit import ExplicitFront
 from tokgate.gate.relay import DONT_WAIT, LAST_WORDS, Relay
@@ -55,6 +55,7 @@ ACCEPTS: Final = 32
 """Connections taken from a listener at a time."""
 _HANDSHAKE: Final = 22
 """The content type with which a TLS connection begins (RFC 8446 §5.1)."""
+_HANDSHAKE_OCTET: Final = bytes((_HANDSHAKE,))
 _REFUSED: Final = Alert.UNRECOGNIZED_NAME.record
 
 
@@ -97,12 +98,14 @@ class Gate(Relay):
         self._passed: Final = enforcer.counters.plain
         self.clients: Final[dict[str, int]] = {}
         """Open connections by client."""
+        self.listens_at: Final[set[Address]] = set()
+        """Where clients come in: no tunnel may lead there. It stays when the listeners are closed."""
         self.open_connections = 0
         self.refused_at_limit = 0
         self.explicit: Final = ExplicitFront(self)
         self._opener: Final = opener
         self.mark: Final = mark
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._spare: int | None = _spare()
         self._now: Final[Callable[[], Instant]] = enforcer.now
 
     # -- accepting
@@ -111,6 +114,7 @@ class Gate(Relay):
         """Accept from a listener from now on."""
         descriptor = listener.socket.fileno()
         self.listeners[descriptor] = listener
+        self.listens_at.add(listener.socket.getsockname()[:2])
         # Level, so that what is left over is told again; exclusive, so that of several gates one is woken.
         self.epoll.register(descriptor, EPOLLIN | EPOLLEXCLUSIVE)
 
@@ -145,21 +149,26 @@ class Gate(Relay):
             except Exception as error:
                 self.broken(connection, error)
 
+    def failed(self, error: Exception) -> None:
+        """Record what was raised."""
+        self.enforcer.failed("gate", error)
+
     def broken(self, connection: Connection, error: Exception) -> None:
         """Record what was raised, and give the connection up: nothing of it passes undecided."""
-        self.enforcer.failed("gate", error)
+        self.failed(error)
         self.close(connection)
 
     def _turn_away(self, listener: Listener) -> None:
         """Out of descriptors: give up the spare one to take a client and let it go, instead of spinning."""
-        self.refused_at_limit += 1
-        os.close(self._spare)
-        try:
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+        with contextlib.suppress(OSError):
             descriptor, _ = acceptor(listener.socket)()
             os.close(descriptor)
-        except OSError:
-            pass
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            self.refused_at_limit += 1
+        with contextlib.suppress(OSError):  # a thread was quicker: the next time then
+            self._spare = _spare()
 
     # -- the first bytes
 
@@ -171,10 +180,10 @@ class Gate(Relay):
             self.wait_for_greeting(connection)
             return
         except OSError:
-            self.close(connection)
+            self.reset(connection, connection.server)
             return
-        if not received:  # ended without having said enough
-            self.close(connection)
+        if not received:
+            self._said_all(connection)
             return
         data = bytes(self._view[:received])
         connection.held = connection.held + data if connection.held else data
@@ -202,9 +211,21 @@ class Gate(Relay):
             buffer.feed(connection.held)
         self.wait_for_greeting(connection)
 
+    def _said_all(self, connection: Connection) -> None:
+        """The client has ended its side. In a tunnel it may have nothing to say, and much to hear."""
+        if connection.tunnel is None:
+            self.close(connection)
+            return
+        if connection.server is None and not connection.held:
+            self.explicit.try_next(connection)  # it is asked again when the destination is there
+            return
+        arrival = self.arrival(connection)
+        admit = admit_unreadable if connection.held[:1] == _HANDSHAKE_OCTET else admit_bytes
+        self._carry_out(connection, arrival, admit(self.enforcer, arrival), None)
+
     def wait_for_greeting(self, connection: Connection) -> None:
-        """The client has to say more."""
-        if not connection.deadline and connection.tunnel is None:
+        """The client has to say more. In a tunnel it need not begin: there are protocols in which the server does."""
+        if not connection.deadline and (connection.tunnel is None or connection.held):
             connection.deadline = self.now + self.limits.greeting
         self.watch_greeting(connection)
 
@@ -317,7 +338,7 @@ class Gate(Relay):
         if hello is not None:
             self._refuse_at_once(connection, hello)
         else:
-            self.refuse(connection, _REFUSED if connection.held[0] == _HANDSHAKE else b"")
+            self.refuse(connection, _REFUSED if connection.held[:1] == _HANDSHAKE_OCTET else b"")
 
     def hand_over(self, connection: Connection, arrival: Arrival, *, tls: bool) -> bool:
         """Give the client to an opener; False, and nothing done, if there is none."""
@@ -405,6 +426,8 @@ class Gate(Relay):
             self.enforcer.counters.timeouts += 1
         if connection.state is CONNECTING:
             self._unreachable(connection)
+        elif connection.state is WAITING and connection.tunnel is not None:
+            self.explicit.try_next(connection)  # no address has come
         else:
             self.close(connection)
 
@@ -441,4 +464,10 @@ class Gate(Relay):
         self.close_pipes()
         self.explicit.close()
         self.epoll.close()
-        os.close(self._spare)
+        if self._spare is not None:
+            os.close(self._spare)
+
+
+def _spare() -> int:
+    """A descriptor to be given up when there are no others."""
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -56,6 +56,10 @@ class Poller(ABC):
         """An event of an open connection's client."""
 
     @abstractmethod
+    def client_writable(self, connection: Connection) -> None:
+        """The client takes more."""
+
+    @abstractmethod
     def server_event(self, connection: Connection, event: int) -> None:
         """An event of an open connection's destination."""
 
@@ -82,6 +86,10 @@ class Poller(ABC):
     @abstractmethod
     def overdue(self, connection: Connection) -> None:
         """The connection's deadline has passed."""
+
+    @abstractmethod
+    def failed(self, error: Exception) -> None:
+        """What isn't a connection's raised what nobody expected."""
 
     @abstractmethod
     def broken(self, connection: Connection, error: Exception) -> None:
@@ -113,7 +121,10 @@ class Poller(ABC):
             elif descriptor in self.listeners:
                 fresh = [*(fresh or ()), self.listeners[descriptor]]
             elif descriptor in self.callbacks:
-                self.callbacks[descriptor]()
+                try:
+                    self.callbacks[descriptor]()
+                except Exception as error:
+                    self.failed(error)
         if fresh is not None:
             for listener in fresh:
                 self.accept(listener)
@@ -134,7 +145,11 @@ class Poller(ABC):
                 self.close(connection)
         elif state is GREETING:
             if descriptor == connection.client_fd:
+                if event & 4:  # EPOLLOUT: of what the destination said the client has taken some
+                    self.client_writable(connection)
                 self.greet(connection)
+                if event & 0x2000 and connection.state is GREETING:  # EPOLLRDHUP: its end stands behind what was read
+                    self.watch_client(connection)
             else:  # in a tunnel the destination may speak first
                 self.server_event(connection, event)
         elif state is PARTING:

@@ -64,6 +64,10 @@ class Relay(Poller):
         if event & 4:  # EPOLLOUT
             self._unblock(connection.down)
 
+    def client_writable(self, connection: Connection) -> None:
+        """The client takes more of what the destination says."""
+        self._unblock(connection.down)
+
     def server_event(self, connection: Connection, event: int) -> None:
         """The destination's socket of an open connection is readable, writable or ended."""
         connection.seen = self.now

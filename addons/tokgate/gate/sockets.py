@@ -9,10 +9,12 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+from tokgate.policy.names import parse_address
 
 IP_TRANSPARENT: Final = 19  # linux/in.h
 IPV6_TRANSPARENT: Final = 75  # linux/in6.h
@@ -167,6 +169,22 @@ def connect(destination: Address, mark: int | None = None) -> tuple[Socket, int]
         sock.close()
         raise
     return sock, status
+
+
+def leads_to(sock: Socket, destination: Address, places: Collection[Address]) -> bool:
+    """Whether a socket that connects to `destination` ends on this machine, at one of the places to listen at.
+
+    A connection to an address of this machine has it at both ends; all of loopback is this machine.
+    """
+    if not any(port == destination[1] for _, port in places):
+        return False
+    host, local = parse_address(destination[0]), parse_address(sock.getsockname()[0])
+    if host is None or not (host == local or host.is_loopback or host.is_unspecified):
+        return False
+    if host.is_unspecified:  # the kernel takes it for loopback
+        host = parse_address("127.0.0.1" if host.version == 4 else "::1")
+    everywhere = parse_address("0.0.0.0" if host is None or host.version == 4 else "::")
+    return any(port == destination[1] and parse_address(place) in (host, everywhere) for place, port in places)
 
 
 def reset_on_close(sock: Socket) -> None:
