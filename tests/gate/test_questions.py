@@ -248,7 +248,7 @@ def test_page(valid_record: Callable[[Any], Any], carried: bool, action: str) ->
 
 
 def test_who_asks() -> None:
-    """Who the client is beside its address counts, for what is refused and for what answers may hold."""
+    """Who the client is besides its address counts, for what is refused and for what answers may hold."""
     guests = Network("guests", (), "UTC", interfaces=("guest0",))
     holder = Holder(
         builders.snapshot(ban(networks=("guests",)), networks=(builders.OFFICE, guests), ech_outer=EchOuter.BLOCK)

@@ -1,4 +1,4 @@
-"""Who the client is beside its address: what networks make of it, and that nothing changes where nothing is known."""
+"""Who the client is besides its address: what networks make of it, and that nothing changes where nothing is known."""
 
 from ipaddress import ip_address, ip_network
 

@@ -130,7 +130,7 @@ class Observation:
     carried: Carried | None = None
     """Of a connection that was cut: how much had passed."""
     identity: Identity | None = None
-    """Who the client is beside its address."""
+    """Who the client is besides its address."""
 
     def name(self, *signals: Signal) -> str | None:
         """The first name shown by one of `signals`, as it was shown."""

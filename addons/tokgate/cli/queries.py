@@ -64,7 +64,7 @@ def answer(query: Query, decision: Decision) -> dict[str, object]:
 
 
 def identified(identity: Identity | None) -> dict[str, object]:
-    """What was said about the client beside its address, and no more than that."""
+    """What was said about the client besides its address, and no more than that."""
     if identity is None:
         return {}
     said = {
@@ -86,7 +86,7 @@ def who(identity: Identity | None) -> str:
 
 def add_identity_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say who the client is."""
-    who = parser.add_argument_group("who the client is, beside its address")
+    who = parser.add_argument_group("who the client is, besides its address")
     who.add_argument("--user", metavar="NAME", help="the user that it has proved to be, with an explicit proxy")
     who.add_argument("--group", metavar="NAME", action="append", default=[], help="a group of that user; repeatable")
     who.add_argument("--device", metavar="MAC|NAME", help="its hardware address, or its name in an inventory")

@@ -66,7 +66,7 @@ def recorded(line: Line, client: str | None = None) -> Recorded | None:
 
 
 def _identity(record: Record) -> Identity | None:
-    """Who the client was beside its address, as far as the log says: of groups those that the policy names."""
+    """Who the client was besides its address, as far as the log says: of groups those that the policy names."""
     groups = value_at(record, "tokgate", "groups")
     found = Identity(
         user=text_at(record, "user", "name") if disguise(record) is None else None,

@@ -32,7 +32,7 @@ examples:
 --policies takes a folder or file, or REV:DIR for a folder in a git revision.
 
 Each line is an object with `client` and `host`, and where wanted `at` (an RFC 3339 instant, or a wall time in the zone
-of the client's network), `url` (what a decrypted request showed), and who the client is beside its address: `user`,
+of the client's network), `url` (what a decrypted request showed), and who the client is besides its address: `user`,
 `groups` (a list), `device` (hardware address, or name in an inventory), `interface`. Other keys are ignored. Without
 `at` a query is decided at --at, or at the instant it is read. Each line gets one line, in order; one that is no query
 gets the verdict null and the reason `invalid-query`, is counted on stderr, and makes the exit code 1. Answers are
@@ -202,7 +202,7 @@ class Simulation:
 
 
 IDENTITY: Final = frozenset({"user", "groups", "device", "interface"})
-"""The keys of a query that say who the client is beside its address."""
+"""The keys of a query that say who the client is besides its address."""
 
 
 def read_identity(asked: Mapping[str, Any]) -> Identity | None:

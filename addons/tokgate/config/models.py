@@ -66,8 +66,8 @@ class NamesModel(Model):
     )
     label: list[LabelPattern] = Field(
         default=[],
-        description="The label registered under any public suffix: `tiktok` takes in tiktok.com and tiktok.co.uk with "
-        "all names below them.",
+        description="The label registered under any public suffix: `tiktok` matches tiktok.com, tiktok.co.uk and all "
+        "names below them.",
         examples=[["tiktok"]],
     )
     regex: list[RegexPattern] = Field(
@@ -114,8 +114,8 @@ class DevicesModel(Model):
     """Devices of an inventory, a CSV file."""
 
     file: InventoryFile = Field(
-        description="The inventory: a CSV file beside this one (or by its whole path). Its first row names the "
-        "columns: `address` and/or `mac`, and where there are any `name`, `owner`, `paid_by`.",
+        description="The inventory, a CSV file: its path from this file's folder, or its whole path. Its first row "
+        "names the columns: `address` or `mac` or both, and optionally `name`, `owner`, `paid_by`.",
         examples=["devices.csv"],
     )
     paid_by: Names = Field(
@@ -152,7 +152,7 @@ class NetworkModel(Model):
     )
     interfaces: Annotated[list[InterfaceName], Field(min_length=1)] = Field(
         default=[],
-        description="The gateway's interfaces by which its connections come; a VLAN by the interface it has.",
+        description="The gateway's interfaces on which its connections arrive; for a VLAN its own interface.",
         examples=[["eth1", "eth0.20"]],
     )
     devices: DevicesModel | None = Field(
@@ -182,7 +182,7 @@ class WindowModel(Model):
     end: Closing = Field(
         default=Time.MIN,
         alias="to",
-        description="End, exclusive, `HH:MM`; at or before `from` it is on the next day. Default: 24:00.",
+        description="End, exclusive, `HH:MM`; if not after `from`, it is on the next day. Default: 24:00.",
         examples=["18:00", "24:00"],
     )
     except_holidays: Holidays = Field(
@@ -231,7 +231,7 @@ class BanModel(Model):
     networks: list[Identifier] = Field(min_length=1, description="For whom: names of networks.", examples=[["offices"]])
     announced: When | None = Field(
         default=None,
-        description="From when the ban is known, without effect. Default: always.",
+        description="When the ban becomes known, without effect yet. Default: always known.",
         examples=["2023-03-01"],
     )
     monitor_from: When | None = Field(
@@ -261,7 +261,7 @@ class BanModel(Model):
     )
     windows: list[WindowModel] = Field(
         default=[],
-        description="When it applies within the week. Default: always.",
+        description="At which times of the week it applies. Default: always.",
         examples=[[{"days": "mon-fri", "from": "08:00", "to": "18:00"}]],
     )
     action: ActionChoice = Field(

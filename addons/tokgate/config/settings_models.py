@@ -84,13 +84,13 @@ class LogModel(Model):
     )
     forward_security: Flag = Field(
         default=False,
-        description="Each key signs one checkpoint, and is then overwritten by the next: a key that is stolen can't "
+        description="Each key signs one checkpoint, then the next key overwrites it: a key that is stolen can't "
         "sign what came before.",
     )
     near_misses: Flag = Field(
         default=False,
         description="`true`: names that resemble a banned service and match none of its rules are written to the log "
-        "by the hour, without clients, as candidates for its file. They name allowed traffic: see docs/privacy.md.",
+        "once an hour, without clients, as candidates for its file. This names allowed traffic: see docs/privacy.md.",
     )
 
 
@@ -98,13 +98,13 @@ class LdapModel(Model):
     """An LDAP directory that knows users and their groups. Reached by TLS, with the server's name checked."""
 
     url: DirectoryUrl = Field(
-        description="Where it is. `ldap://` is changed to TLS (StartTLS) before anything is said, but on loopback.",
+        description="Where it is. `ldap://` switches to TLS (StartTLS) before anything else, except on loopback.",
         examples=["ldaps://ldap.example.org"],
     )
     base: Line = Field(description="Below which users are looked for.", examples=["ou=people,dc=example,dc=org"])
     bind: Line | None = Field(
         default=None,
-        description="As whom users are looked for. Default: anonymously.",
+        description="The DN that searches. Default: anonymous.",
         examples=["cn=tokgate,ou=services,dc=example,dc=org"],
     )
     password: WholePath | None = Field(
@@ -120,7 +120,7 @@ class LdapModel(Model):
     )
     authorities: WholePath | None = Field(
         default=None,
-        description="The certificates (PEM) that the directory's is checked by. Default: the system's.",
+        description="The certificates (PEM) against which the directory's is verified. Default: the system's.",
         examples=["/etc/tokgate/ldap-ca.pem"],
     )
 
@@ -132,12 +132,12 @@ class ProxyAuthModel(Model):
 
     htpasswd: WholePath | None = Field(
         default=None,
-        description="The file of users and passwords, of Apache's format, with bcrypt (`htpasswd -B`).",
+        description="The file of users and passwords, in Apache's format, with bcrypt (`htpasswd -B`).",
         examples=["/etc/tokgate/htpasswd"],
     )
     groups: WholePath | None = Field(
         default=None,
-        description="The file of groups, of Apache's format: `group: user user`.",
+        description="The file of groups, in Apache's format: `group: user user`.",
         examples=["/etc/tokgate/groups"],
     )
     ldap: LdapModel | None = Field(
@@ -168,23 +168,23 @@ class SettingsModel(Model):
     )
     encrypted_dns: EncryptedDnsChoice = Field(
         default=EncryptedDns.DISCOURAGE,
-        description="What clients under a ban are told when they ask the resolver for an encrypted one (Firefox' "
-        "`use-application-dns.net`, RFC 9462).",
+        description="What tokgate's DNS answers when clients under a ban look for an encrypted resolver "
+        "(`use-application-dns.net`, which Firefox asks for, and RFC 9462).",
     )
     overrides: OverridesModel = Field(
         default_factory=OverridesModel,
-        description="Limits of what `tokgate override` makes.",
+        description="What overrides may be.",
         examples=[{"longest": "PT8H"}],
     )
     reminders: list[Lasting] = Field(
         default_factory=lambda: list(REMINDERS),
-        description="How long before the end of a ban it is told that it ends, once for each entry. "
-        "Default: `[P30D, P7D, P1D]`; `[]`: never. `tokgate check` looks as far ahead as the longest.",
+        description="How long before a ban ends there are reminders, one for each entry. "
+        "Default: `[P30D, P7D, P1D]`; `[]`: none. `tokgate check` looks as far ahead as the longest.",
         examples=[["P30D", "P7D", "P1D"]],
     )
     notify: NotifyModel = Field(
         default_factory=NotifyModel,
-        description="Who is told of bans that are about to end, beside the log.",
+        description="Where reminders go besides the log.",
         examples=[{"webhook": "https://chat.example.org/hooks/tokgate"}],
     )
     log: LogModel = Field(

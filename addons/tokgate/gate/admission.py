@@ -41,7 +41,7 @@ class Arrival:
     """The host that was asked for with CONNECT, as it was sent."""
     connection: str | None = None
     identity: Identity | None = None
-    """Who the client is beside its address, as far as the policy has use for it."""
+    """Who the client is besides its address, as far as the policy has use for it."""
 
     @property
     def sightings(self) -> tuple[Sighting, ...]:

@@ -304,7 +304,7 @@ class Gate(Relay):
         return connection.destination
 
     def identity(self, connection: Connection) -> Identity | None:
-        """Who the client is beside its address: nothing, where the policy has no use for it."""
+        """Who the client is besides its address: nothing, where the policy has no use for it."""
         return None
 
     def arrival(self, connection: Connection) -> Arrival:

@@ -27,7 +27,7 @@ class IdentifyingGate(Gate):
         self._links: Final = Links(partial(enforcer.failed, "links"))
 
     def identity(self, connection: Connection) -> Identity | None:
-        """Who the client is beside its address."""
+        """Who the client is besides its address."""
         link = self._links.identify(connection.client, connection.peer, self.enforcer.snapshot.identifies)
         if connection.tunnel is not None:
             person: Identity | None = connection.tunnel.identity

@@ -42,7 +42,7 @@ class Asked:
     """Whom the client asked; None if it was us."""
     connection: str | None = None
     identity: Identity | None = None
-    """Who the client is beside its address."""
+    """Who the client is besides its address."""
     carried: bool = False
     """What the client connects to then passes here, too."""
 

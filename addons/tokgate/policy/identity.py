@@ -1,4 +1,4 @@
-"""Who is behind a connection beside its address, and the networks that name them by it.
+"""Who is behind a connection besides its address, and the networks that name them by it.
 
 A network holds a client if any of its statements does. How near a statement comes to one client is told as the length
 of a prefix, by which the narrowest network is found: a user and a device count as a single address does, a group and
@@ -36,7 +36,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Identifies:
-    """What a policy tells clients apart by, beside their address: what carriers have to find out."""
+    """What a policy tells clients apart by, besides their address: what carriers have to find out."""
 
     users: bool = False
     groups: frozenset[str] = frozenset()

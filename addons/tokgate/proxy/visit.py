@@ -65,7 +65,7 @@ class Visit:
     explicit: bool = False
     """The client knows that it speaks to a proxy, so that it can be asked who it is."""
     identity: Identity | None = None
-    """Who the client is beside its address."""
+    """Who the client is besides its address."""
     vouched: bool = False
     """A gate has found out who it is already."""
 
