@@ -97,7 +97,7 @@ async def test_reload_swaps_or_keeps(path: Path) -> None:
     assert not result.ok
     assert result.snapshot is holder.snapshot is kept
     assert holder.last_error is not None
-    assert "a.yaml:2:1: error:" in holder.last_error
+    assert "a.yaml:1:16: error:" in holder.last_error
     (path / "a.yaml").write_text(policy("third"))
     await holder.reload()
     assert (title(holder), holder.last_error) == ("third", None)

@@ -43,6 +43,7 @@ def test_what_yaml_does_not_allow(data: bytes, line: int, column: int, said: str
     (found,) = report.diagnostics
     assert (found.code, found.origin.line, found.origin.column) == (Code.ENCODING, line, column)
     assert said in found.message
+    assert found.line == data.decode("utf-8-sig", "replace").splitlines()[line - 1]
 
 
 @given(st.binary(max_size=200))

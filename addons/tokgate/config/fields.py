@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from pydantic_core import PydanticCustomError
 from whenever import Date, Instant, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
 
+from tokgate.config import guesses
 from tokgate.config.diagnostics import Code
-from tokgate.config.suggest import did_you_mean, listed, near
+from tokgate.config.suggest import did_you_mean, listed
 from tokgate.policy.continuing import LONGEST
 from tokgate.policy.names import IPAddress, parse_address
 from tokgate.policy.prefixes import IPNetwork
@@ -85,8 +86,9 @@ def date(value: Any) -> Date:
     """A calendar day."""
     written = text(value)
     if not _DATE.match(written):
-        hint = "; for a time of day use `expires`" if _MOMENT.match(written) else ""
-        raise wrong(Code.BAD_TIME, f"{_shown(written)} is no date; write it as `2023-09-10`{hint}")
+        shape = "; write it as `2023-09-10`"
+        hint = f"{shape}; for a time of day use `expires`" if _MOMENT.match(written) else _meant(written, shape, _DATE)
+        raise wrong(Code.BAD_TIME, f"{_shown(written)} is no date{hint}")
     try:
         day = Date.parse_iso(written)
     except ValueError:
@@ -99,7 +101,7 @@ def moment(value: Any) -> Moment:
     written = text(value)
     if _DATE.match(written):
         return date(written).at(Time.MIN)
-    return _time_of_day(written, f"a date, {MOMENT_SHAPE}")
+    return _time_of_day(written, f"a date `2023-03-10`, {MOMENT_SHAPE}", _DATE)
 
 
 def expiry(value: Any) -> Moment:
@@ -127,17 +129,24 @@ def until(value: Any) -> Moment:
     return _time_of_day(written, MOMENT_SHAPE)
 
 
-def _time_of_day(written: str, allowed: str) -> Moment:
+def _time_of_day(written: str, allowed: str, *guessed: re.Pattern[str]) -> Moment:
     found = _MOMENT.match(written)
     hint = "; midnight at the end of a day is `00:00` of the next" if re.search(r"[T ]24:00", written) else ""
     if found is None:
-        raise wrong(Code.BAD_TIME, f"{_shown(written)} is no time; write {allowed}{hint}")
+        hint = _meant(written, f"; write {allowed}", _MOMENT, *guessed) + hint
+        raise wrong(Code.BAD_TIME, f"{_shown(written)} is no time{hint}")
     try:
         local = OffsetDateTime.parse_iso(written) if found["offset"] else PlainDateTime.parse_iso(written)
     except ValueError:
         raise wrong(Code.BAD_TIME, f"`{written}` is not a time of the calendar{hint}") from None
     _in_range(local.date())
     return local.to_instant() if isinstance(local, OffsetDateTime) else local
+
+
+def _meant(written: str, allowed: str, *shapes: re.Pattern[str]) -> str:
+    """What was certainly meant, if it has one of these shapes; else what is allowed."""
+    meant = guesses.moment(written) or ""
+    return f"; did you mean `{meant}`?" if any(shape.match(meant) for shape in shapes) else allowed
 
 
 def _in_range(day: Date) -> Date:
@@ -195,8 +204,8 @@ def clock(value: Any) -> Time:
         return Time(int(found[1]), int(found[2]))
     if written == "24:00":
         raise wrong(Code.BAD_TIME, "`24:00` is the end of a day: only `to` can have it")
-    padded = f"0{written}"
-    hint = f"; did you mean `{padded}`?" if _CLOCK.match(padded) else "; write it as `08:00`"
+    meant = guesses.time_of_day(written)
+    hint = f"; did you mean `{meant}`?" if meant else "; write it as `08:00`"
     raise wrong(Code.BAD_TIME, f"{_shown(written)} is no time of day{hint}")
 
 
@@ -216,7 +225,7 @@ def day_range(value: Any) -> frozenset[Weekday]:
     first, dash, last = (part.strip().lower() for part in written.partition("-"))
     for name in (first, last) if dash else (first,):
         if name not in DAYS:
-            meant = near(name[:3], names)
+            meant = guesses.days(written, names)
             hint = f"did you mean `{meant}`? Allowed" if meant else "allowed"
             raise wrong(Code.BAD_DAYS, f"`{name}` is no day; {hint}: {listed(names)}, and ranges as `mon-fri`")
     start = names.index(first)
@@ -256,8 +265,7 @@ def cidr(value: Any) -> IPNetwork:
     try:
         network = ip_network(written, strict=False)
     except ValueError:
-        example = "`10.32.0.0/14`, `2001:db8:32::/48` or `192.0.2.7`"
-        raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no network; write it as {example}") from None
+        raise wrong(Code.BAD_CIDR, f"{_shown(written)} is no network{guesses.prefix(written)}") from None
     if isinstance(network, IPv6Network):
         if "%" in written:
             raise wrong(Code.BAD_CIDR, f"`{written}` has an interface: leave out what follows the `%`")
@@ -355,7 +363,7 @@ def timezone(value: Any) -> str:
     """A name of the IANA time zone database."""
     written = text(value)
     if written not in _zones():
-        meant = near(written, _zones())
+        meant = guesses.zone(written, _zones())
         hint = f"; did you mean `{meant}`?" if meant else "; write an IANA name as `Europe/Brussels`, or `UTC`"
         raise wrong(Code.UNKNOWN_TIMEZONE, f"unknown time zone `{written}`{hint}")
     return written

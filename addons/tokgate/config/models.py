@@ -38,6 +38,7 @@ from tokgate.config.values import (
     OverridesChoice,
     RegexPattern,
     ResponseChoice,
+    ServiceAddress,
     SuffixPattern,
     Text,
     Until,
@@ -100,7 +101,7 @@ class ServiceModel(Model):
         description="Which host names belong to it.",
         examples=[{"suffix": ["tiktok.com"], "label": ["tiktok"]}],
     )
-    addresses: list[Cidr] = Field(
+    addresses: list[ServiceAddress] = Field(
         default=[], description="Prefixes that belong to this service alone.", examples=[["192.0.2.0/24"]]
     )
     store: StoresModel = Field(

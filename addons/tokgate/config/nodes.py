@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import yaml
 
+from tokgate.config import syntax
 from tokgate.config.diagnostics import Code
 from tokgate.config.source import Place, Report, Source
 
@@ -23,7 +24,9 @@ MAX_EXPANSION: Final = 500_000
 MAX_NODES: Final = 1_000_000
 """How many keys and values a file holds: several times what 100,000 names take."""
 
-_STRING_TAGS: Final = {None, "!", "tag:yaml.org,2002:str"}
+_STANDARD: Final = "tag:yaml.org,2002:"
+"""What YAML reads `!!` as."""
+_STRING_TAGS: Final = {None, "!", f"{_STANDARD}str"}
 _NULLS: Final = {"", "~", "null", "Null", "NULL"}
 
 
@@ -72,6 +75,19 @@ def plain(node: Node) -> Any:
     return {key: plain(value) for key, (_, value) in node.entries.items()}
 
 
+def led_to(node: Node, path: "tuple[str | int, ...]") -> Node | None:
+    """The node that keys and indices lead to; None when there is none."""
+    found: Node | None = node
+    for step in path:
+        if isinstance(found, Mapping):
+            found = found.get(str(step))
+        elif isinstance(found, Sequence) and isinstance(step, int) and step < len(found.items):
+            found = found.items[step]
+        else:
+            return None
+    return found
+
+
 class _Fatal(Exception):
     """The rest of the file can't be read."""
 
@@ -84,49 +100,10 @@ def compose(source: Source, report: Report) -> Node | None:
     except _Fatal:
         return None
     except yaml.MarkedYAMLError as error:
-        unclosed = "end of stream" in (error.problem or "")
-        mark = error.context_mark if unclosed and error.context_mark else error.problem_mark
-        place = Place(1, 1) if mark is None else Place(mark.line + 1, mark.column + 1, 1)
-        line = source.line(place.line) or ""
-        if error.problem and "start any token" in error.problem and line[place.column - 1 : place.column] == "\t":
-            report.error(source, place, Code.TAB, "a tab: YAML is indented with spaces only")
-        else:
-            report.error(source, place, Code.SYNTAX, _in_our_words(error, line[place.column - 1 : place.column]))
+        report.error(source, *syntax.explained(error, source))
     except yaml.YAMLError as error:
         report.error(source, Place(1, 1), Code.SYNTAX, f"not YAML: {error}".splitlines()[0])
     return None
-
-
-_PROBLEMS: Final = {
-    "mapping values are not allowed": "a `: ` is not allowed here: put the value in quotes, or mend the indentation",
-    "could not find expected ':'": "a key without `: ` before this place",
-    "did not find expected node content": "a value was expected here",
-    "did not find expected key": "the indentation or the quotes before this place are not right: a key was expected",
-    "did not find expected ',' or ']'": "the list that was opened with `[` is not closed, or lacks a comma",
-    "did not find expected ',' or '}'": "the mapping that was opened with `{` is not closed, or lacks a comma",
-    "did not find expected '-'": "a list and keys are mixed: each item starts with `- ` in the same column",
-    "block sequence entries are not allowed": "a `- ` is not allowed here: start the list on a line of its own",
-    "found unexpected end of stream": "these quotes are never closed",
-    "unknown escape character": "unknown escape: in double quotes write `\\\\` for a backslash, or use single quotes",
-    "maximum nesting depth": "nested too deeply",
-    "incompatible YAML document": "the `%YAML` line asks for a version of YAML that can't be read: leave it out",
-    "expected <document start>": "something follows the end of the document",
-}
-
-
-def _in_our_words(error: yaml.MarkedYAMLError, character: str) -> str:
-    problem = error.problem or error.context or "unreadable"
-    if "start any token" in problem:
-        return f"a value can't begin with `{character}`: put it in quotes"
-    ours = next((text for key, text in _PROBLEMS.items() if key in problem), f"not YAML: {problem}")
-    if (
-        "end of stream" not in problem
-        and error.context_mark
-        and error.problem_mark
-        and error.context_mark.line != error.problem_mark.line
-    ):
-        ours += f" (began on line {error.context_mark.line + 1})"
-    return ours
 
 
 @dataclass(slots=True)
@@ -192,9 +169,9 @@ class _Composer:
 
     def _check_tag(self, event: Any) -> None:
         if event.tag not in _STRING_TAGS:
-            self._error(
-                _place(event), Code.TAG, f"the tag `{event.tag}` is not allowed: policies hold text, lists and mappings"
-            )
+            tag = event.tag.replace(_STANDARD, "!!", 1)
+            message = f"the tag `{tag}` is not allowed: policies hold text, lists and mappings"
+            self._error(_place(event), Code.TAG, message)
 
     def _open(self, event: Any, node: Sequence | Mapping) -> None:
         self._check_tag(event)

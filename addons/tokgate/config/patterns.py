@@ -7,8 +7,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.fields import text, wrong
+from tokgate.config.fields import cidr, text, wrong
 from tokgate.policy.names import AddressLiteral, InvalidName, normalise
+from tokgate.policy.prefixes import IPNetwork
 from tokgate.policy.services import compile_regex, is_public_suffix
 from tokgate.policy.stores import STORES, listing
 
@@ -106,6 +107,14 @@ def _host_of(url: str) -> str:
         return urlsplit(url if "://" in url else f"//{url}").netloc
     except ValueError:  # brackets that hold no address
         return ""
+
+
+def address(value: Any) -> IPNetwork:
+    """A prefix of a service's addresses."""
+    prefix = cidr(value)
+    if prefix.prefixlen == 0:
+        raise wrong(Code.MATCHES_EVERYTHING, f"`{value}` takes in every address")
+    return prefix
 
 
 def store_id(store: str) -> Callable[[Any], str]:

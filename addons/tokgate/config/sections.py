@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel
 
 from tokgate.config.diagnostics import Code
 from tokgate.config.inventory import Inventory
@@ -22,10 +21,11 @@ from tokgate.config.models import (
     ServiceModel,
     TestModel,
 )
-from tokgate.config.nodes import Mapping, Node, Scalar, Sequence, plain
+from tokgate.config.nodes import Mapping, Node, Scalar, Sequence, led_to
 from tokgate.config.settings_models import SettingsModel
+from tokgate.config.shape import hint, place_of, shaped
 from tokgate.config.source import Place, Report, Source
-from tokgate.config.suggest import did_you_mean, listed
+from tokgate.config.suggest import listed
 from tokgate.config.values import IDENTIFIER
 from tokgate.policy.devices import Device
 
@@ -51,17 +51,11 @@ class Entry[M: BaseModel]:
 
     def at(self, *path: str | int) -> Place:
         """Where a key's value or a list's item stands; the nearest that is there."""
-        return _find(self.node, path, self.place)
+        return place_of(self.node, path, self.place)
 
     def text(self, *path: str | int) -> str | None:
         """The text that was written for a key; None when it isn't there, or is no text."""
-        node: Node | None = self.node
-        for step in path:
-            if isinstance(node, Mapping):
-                node = node.get(str(step))
-            else:
-                known = isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items)
-                node = node.items[step] if known else None  # type: ignore[union-attr,index]
+        node = led_to(self.node, path)
         return node.text if isinstance(node, Scalar) else None
 
     def beside(self, file: str) -> Path:
@@ -70,9 +64,7 @@ class Entry[M: BaseModel]:
 
     def items(self, *path: str) -> Iterator[tuple[str, Place]]:
         """The texts of a list, with their places, whether or not the entry is valid."""
-        node: Node | None = self.node
-        for key in path:
-            node = node.get(key) if isinstance(node, Mapping) else None
+        node = led_to(self.node, path)
         for item in node.items if isinstance(node, Sequence) else ():
             if isinstance(item, Scalar):
                 yield item.text, item.place
@@ -119,10 +111,10 @@ class Sections:
         for section, (key, node) in root.entries.items():
             if section not in _SECTIONS:
                 report.error(
-                    source, key.place, Code.UNKNOWN_KEY, f"unknown section `{section}`{_hint(section, _SECTIONS)}"
+                    source, key.place, Code.UNKNOWN_KEY, f"unknown section `{section}`{hint(section, _SECTIONS)}"
                 )
             elif section == "version":
-                _check(PolicyFile, Mapping(key.place, {section: (key, node)}), source, key.place, report)
+                shaped(PolicyFile, Mapping(key.place, {section: (key, node)}), source, key.place, report)
             elif isinstance(node, Scalar) and node.null:
                 continue  # a section whose entries are all commented out
             elif section == "settings":
@@ -152,11 +144,11 @@ class Sections:
                     source, key.place, Code.DEFINED_TWICE, f"the {kind} `{name}` is defined twice; first at {first}"
                 )
                 continue
-            model = _check(_NAMED[section], value, source, key.place, report)
+            model = shaped(_NAMED[section], value, source, key.place, report)
             known[name] = Entry(name, source, key.place, value, model)
 
     def _add_settings(self, source: Source, section: Scalar, node: Node, report: Report) -> None:
-        model = _check(SettingsModel, node, source, section.place, report)
+        model = shaped(SettingsModel, node, source, section.place, report)
         for name, (key, _) in node.entries.items() if isinstance(node, Mapping) else ():
             if name in self._settings_at:
                 first_source, first = self._settings_at[name]
@@ -172,112 +164,7 @@ class Sections:
             report.error(source, node.place, Code.WRONG_TYPE, "`tests` is a list")
             return
         for item in node.items:
-            model = _check(TestModel, item, source, item.place, report)
+            model = shaped(TestModel, item, source, item.place, report)
             if model is not None and model.host is None and model.url is None:
                 report.error(source, item.place, Code.MISSING_KEY, "a test names a `host` or a `url`")
             self.tests.append(Entry("", source, item.place, item, model))
-
-
-def _check[M: BaseModel](model: type[M], node: Node, source: Source, owner: Place, report: Report) -> M | None:
-    """The node as a model; None, and errors at their places, when it isn't one. `owner` is where its name stands."""
-    silent = set(_without_value(node))
-    valid: M | None = None
-    try:
-        valid = model.model_validate(plain(node))
-    except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False):
-            unknown = detail["type"] == "extra_forbidden"
-            place = _find(node, detail["loc"], owner, key=unknown)
-            if unknown:
-                silent.discard(place)  # that it has no value either is of no interest
-            if place not in silent:
-                report.error(source, place, *_in_our_words(detail, model))
-    for place in silent:
-        report.error(source, place, Code.WRONG_TYPE, "this key has no value: write one, or leave the key out")
-    return None if silent else valid
-
-
-def _without_value(node: Node) -> Iterator[Place]:
-    """The keys that are there but say nothing."""
-    if isinstance(node, Mapping):
-        for key, value in node.entries.values():
-            if isinstance(value, Scalar) and value.null:
-                yield key.place
-            else:
-                yield from _without_value(value)
-    elif isinstance(node, Sequence):
-        for item in node.items:
-            if not isinstance(item, Scalar):
-                yield from _without_value(item)
-
-
-def _find(node: Node, path: tuple[str | int, ...], owner: Place, *, key: bool = False) -> Place:
-    """The place of what `path` leads to, or of the nearest that is there.
-
-    A value's own place; its key's where the value is a block, says nothing, or (with `key`) is not what is meant.
-    """
-    place = owner
-    for step in path:
-        if isinstance(node, Mapping) and step in node.entries:
-            name, node = node.entries[str(step)]
-            place = name.place if key or not isinstance(node, Scalar) or node.null else node.place
-        elif isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items):
-            node = node.items[step]
-            place = node.place
-    return place
-
-
-_TYPES: Final = {
-    "list_type": "must be a list: `[…]`",
-    "dict_type": "must be a mapping of keys to values",
-    "model_type": "must be a mapping of keys to values",
-    "model_attributes_type": "must be a mapping of keys to values",
-    "too_short": "must not be empty",
-}
-
-
-def _in_our_words(detail: ErrorDetails, model: type[BaseModel]) -> tuple[Code, str]:
-    """Code and message for one of pydantic's errors."""
-    kind, path = detail["type"], detail["loc"]
-    last = str(path[-1]) if path else ""
-    if kind in Code:
-        message = detail["msg"]
-        return Code(kind), f"{_subject(path)} {message}" if message.startswith("must ") else message
-    if kind in ("extra_forbidden", "missing"):
-        keys = _keys(model, path[:-1])
-        if kind == "missing":
-            return Code.MISSING_KEY, f"`{last}` is missing"
-        if path[:-1] == ("store",):
-            return Code.UNKNOWN_STORE, f"unknown store `{last}`{_hint(last, keys)}"
-        return Code.UNKNOWN_KEY, f"unknown key `{last}`{_hint(last, keys)}"
-    if kind in _TYPES:
-        return Code.BAD_VALUE if kind == "too_short" else Code.WRONG_TYPE, f"{_subject(path)} {_TYPES[kind]}"
-    return Code.BAD_VALUE, detail["msg"]
-
-
-def _subject(path: tuple[str | int, ...]) -> str:
-    names = [step for step in path if isinstance(step, str)]
-    if not names:
-        return "this entry"
-    return f"`{names[-1]}`" if names[-1] == path[-1] else f"each item of `{names[-1]}`"
-
-
-def _hint(word: str, allowed: tuple[str, ...]) -> str:
-    """What was meant, or else all that is allowed: a wrong key gives no other way to learn the right one."""
-    return did_you_mean(word, allowed) or f"; allowed: {listed(allowed)}"
-
-
-def _keys(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[str, ...]:
-    """The keys of the model that `path` leads to."""
-    for step in path:
-        if isinstance(step, str):
-            model = _inner(model, step)
-    return tuple(field.alias or name for name, field in model.model_fields.items())
-
-
-def _inner(model: type[BaseModel], key: str) -> type[BaseModel]:
-    annotation: Any = next((f.annotation for n, f in model.model_fields.items() if key in (n, f.alias)), None)
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return model

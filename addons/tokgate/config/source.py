@@ -81,18 +81,20 @@ def decode(file: str, data: bytes, report: Report) -> Source | None:
     try:
         source = Source(file, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        before = error.object[: error.start]  # utf-8-sig reports positions without the mark
-        place = Place(before.count(b"\n") + 1, len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1)
-        value = error.object[error.start]
-        report.error(
-            Source(file), place, Code.ENCODING, f"byte 0x{value:02x} is not valid UTF-8: save the file as UTF-8"
-        )
+        message = f"byte 0x{error.object[error.start]:02x} is not valid UTF-8: save the file as UTF-8"
+        shown = Source(file, error.object.decode(errors="replace"))  # without the mark, as the position is
+        report.error(shown, _after(error.object[: error.start].decode()), Code.ENCODING, message)
         return None
     found = _UNPRINTABLE.search(source.text)
     if found is None:
         return source
-    lines = _BREAK.split(source.text[: found.start()])
     name = "a NUL byte" if found[0] == "\0" else f"the character U+{ord(found[0]):04X}"
-    where = Place(len(lines), len(lines[-1]) + 1, 1)
+    where = _after(source.text[: found.start()])
     report.error(source, where, Code.ENCODING, f"{name} is not allowed; is this a text file in UTF-8?")
     return None
+
+
+def _after(text: str) -> Place:
+    """The place of the character that follows."""
+    lines = _BREAK.split(text)
+    return Place(len(lines), len(lines[-1]) + 1, 1)

@@ -102,6 +102,7 @@ Holidays = Annotated[
     _one_or_list(pattern="^[A-Z]{2,3}(-.+)?$"),
 ]
 Cidr = Annotated[IPNetwork, PlainValidator(fields.cidr), _string()]
+ServiceAddress = Annotated[IPNetwork, PlainValidator(patterns.address), _string()]
 Client = Annotated[IPAddress, PlainValidator(fields.address), _string()]
 Zone = Annotated[str, PlainValidator(fields.timezone), _string()]
 ExpiryChoice = Annotated[

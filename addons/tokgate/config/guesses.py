@@ -1,0 +1,111 @@
+"""What was probably meant by a value that can't be read: a day, a time, days, a zone, a prefix. Never a second meaning.
+
+A guess is only made where nothing else can be meant (`10/03/2023` is a day in March or in October), and is only shown.
+"""
+
+import re
+from collections.abc import Collection
+from ipaddress import summarize_address_range
+from itertools import islice
+from typing import Final
+
+from whenever import Date
+
+from tokgate.config.suggest import listed, near
+from tokgate.policy.names import parse_address
+
+_LOOSE: Final = re.compile(
+    r"(?:(?P<year>[0-9]{4})(?P<mark>[-/.])(?P<month>[0-9]{1,2})(?P=mark)(?P<day>[0-9]{1,2})"
+    r"|(?P<packed>[0-9]{8})"
+    r"|(?P<first>[0-9]{1,2})(?:st|nd|rd|th)?[ .-]+(?P<word>[A-Za-z]{3,9})\.?[ ,-]+(?P<last>[0-9]{4})"
+    r"|(?P<name>[A-Za-z]{3,9})\.? +(?P<second>[0-9]{1,2})(?:st|nd|rd|th)?,? +(?P<end>[0-9]{4}))"
+    r"(?:(?:T|,? +)(?P<hour>[0-9]{1,2})[:.](?P<minute>[0-9]{2})(?P<rest>:[0-9]{2})?"
+    r"(?P<offset>Z|[+-][0-9]{2}:?[0-9]{2})?)?\Z"
+)
+"""Days and times as people and other programs write them."""
+
+_CLOCK: Final = re.compile(r"([0-9]{1,2})(?:[:.h]?([0-9]{2}))?h? ?(am|pm)?\Z", re.IGNORECASE)
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAY_WORDS: Final = {
+    **dict.fromkeys(("weekday", "weekdays", "workday", "workdays"), "mon-fri"),
+    **dict.fromkeys(("weekend", "weekends"), "sat-sun"),
+    **dict.fromkeys(("all", "always", "daily", "everyday"), "mon-sun"),
+}
+_FEW: Final = 4
+"""Prefixes that a range may be written as for them to be told."""
+
+
+def moment(written: str) -> str | None:
+    """A day, with its time of day if there is one, as it is to be written; None if that is not certain."""
+    found = _LOOSE.match(written.strip())
+    day = None if found is None else _day(found)
+    if found is None or day is None or int(found["hour"] or 0) > 23 or int(found["minute"] or 0) > 59:
+        return None
+    time = "" if found["hour"] is None else f"T{found['hour']:0>2}:{found['minute']}{found['rest'] or ''}"
+    return f"{day}{time}{found['offset'] or ''}"
+
+
+def _day(found: re.Match[str]) -> Date | None:
+    """The day in a match of `_LOOSE`, if the calendar has it."""
+    packed, word = found["packed"], (found["word"] or found["name"] or "").casefold()
+    if packed is not None:
+        parts = packed[:4], packed[4:6], packed[6:]
+    elif not word:
+        parts = found["year"], found["month"], found["day"]
+    elif word[:3] in _MONTHS:
+        parts = found["last"] or found["end"], str(_MONTHS.index(word[:3]) + 1), found["first"] or found["second"]
+    else:
+        return None
+    try:
+        return Date(*map(int, parts))
+    except ValueError:
+        return None
+
+
+def time_of_day(written: str) -> str | None:
+    """`08:00` for `8:00`, `8.00`, `0800` or `8am`; None if that is not certain."""
+    found = _CLOCK.match(written.strip())
+    if found is None:
+        return None
+    hour, minute, half = int(found[1]), int(found[2] or 0), (found[3] or "").casefold()
+    if half and not 1 <= hour <= 12:
+        return None
+    hour = hour % 12 + 12 * (half == "pm") if half else hour
+    return f"{hour:02}:{minute:02}" if hour < 24 and minute < 60 else None
+
+
+def days(written: str, known: Collection[str]) -> str | None:
+    """A day, or a range of days, out of longer names or such words as `weekdays`."""
+    word = written.strip().lower()
+    first, dash, last = (part.strip() for part in word.partition("-"))
+    ends = [near(name[:3], known) for name in ((first, last) if dash else (first,))]
+    return _DAY_WORDS.get(word) or (None if None in ends else dash.join(map(str, ends)))
+
+
+def zone(written: str, known: Collection[str]) -> str | None:
+    """A time zone of nearly this name, or of nearly this city. No abbreviation is guessed: `CEST` is not `EST`."""
+    folded = written.strip().replace(" ", "_")
+    if "/" in folded:
+        return near(folded, known)
+    cities = {name.rpartition("/")[2]: name for name in sorted(known, reverse=True) if "/" in name}
+    meant = near(folded, cities) if len(folded) > len("CEST") or folded.title() in cities else None
+    return None if meant is None else cities[meant]
+
+
+def prefix(written: str) -> str:
+    """What is wrong with a prefix, to be put after a message; else examples of right ones."""
+    before, _, after = (part.strip() for part in written.partition("/"))
+    first, last = (parse_address(part.strip()) for part in written.partition("-")[::2])
+    base = parse_address(before)
+    if first is not None and last is not None and first.version == last.version and first <= last:  # type: ignore[operator]
+        prefixes = list(islice(summarize_address_range(first, last), _FEW + 1))
+        if len(prefixes) <= _FEW:
+            return f": a range is written as prefixes, {listed([str(each) for each in prefixes])}"
+    if base is not None and after.isdecimal():
+        if int(after) > base.max_prefixlen:
+            return f": the length of an IPv{base.version} prefix is at most {base.max_prefixlen}"
+        if written != f"{before}/{after}":
+            return f"; did you mean `{before}/{after}`?"
+    if re.match(r"(?:[0-9]+\.)*0[0-9]", before):
+        return ": leave out leading zeros, which some programs read as octal"
+    return "; write it as `10.32.0.0/14`, `2001:db8:32::/48` or `192.0.2.7`"
