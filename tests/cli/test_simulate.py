@@ -16,11 +16,11 @@ from whenever import Instant
 
 from cli.command_line import POLICY, Command
 from tokgate.cli.explain import run as explain
-from tokgate.cli.instants import utc
 from tokgate.cli.main import build_parser
 from tokgate.cli.simulate import MAX_LINE, Simulation, batches
 from tokgate.config.loader import load
 from tokgate.policy.decide import decide
+from tokgate.policy.instants import utc
 from tokgate.policy.snapshot import Snapshot, compile_policy
 
 ADDONS = Path(__file__).parents[2] / "addons"

@@ -3,11 +3,11 @@
 from typing import Any
 
 from tokgate.cli.findings import Report
-from tokgate.cli.instants import local, utc
 from tokgate.cli.outlook import Ending
 from tokgate.cli.queries import outcome
 from tokgate.config.diagnostics import Code, as_json
 from tokgate.config.policy_tests import TestResult
+from tokgate.policy.instants import local, utc
 
 
 def document(report: Report) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from typing import Any
 from whenever import Instant
 
 from tokgate.cli.differences import Differences
-from tokgate.cli.instants import utc
 from tokgate.cli.queries import outcome
 from tokgate.cli.replay import Effect, Example, Replay, Tally
+from tokgate.policy.instants import utc
 from tokgate.policy.schedule import Span
 
 

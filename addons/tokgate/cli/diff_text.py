@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from tokgate.cli.differences import Differences, Group, grouped
-from tokgate.cli.instants import common_zone, local, utc
+from tokgate.cli.instants import common_zone
 from tokgate.cli.replay import Effect, Example, Replay, Tally
 from tokgate.cli.terminal import shown
 from tokgate.policy.comparison import ExemptionChange
 from tokgate.policy.decision import Decision
+from tokgate.policy.instants import local, utc
 from tokgate.policy.schedule import Span
 
 _TINTS: Final = {"block": "31", "warn": "33", "monitor": "36", "allow": "32", "exempt": "32"}

@@ -11,7 +11,7 @@ from whenever import Instant
 from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
-from tokgate.cli.instants import both, settle, time_argument
+from tokgate.cli.instants import settle, time_argument
 from tokgate.cli.queries import (
     Query,
     Question,
@@ -31,6 +31,7 @@ from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.policy.decision import Decision, Verdict
 from tokgate.policy.devices import hardware_address
 from tokgate.policy.identity import folded
+from tokgate.policy.instants import both
 from tokgate.policy.snapshot import Snapshot
 
 EPILOG = """\

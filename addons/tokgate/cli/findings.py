@@ -6,7 +6,6 @@ from pathlib import Path
 
 from whenever import Instant
 
-from tokgate.cli.instants import utc
 from tokgate.cli.outlook import Ending, endings, outlook, source_line
 from tokgate.cli.policies import compile_patiently, load_patiently
 from tokgate.cli.queries import Query, who
@@ -15,6 +14,7 @@ from tokgate.cli.terminal import shown
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.config.loader import Loaded
 from tokgate.config.policy_tests import TestResult, run_tests
+from tokgate.policy.instants import utc
 from tokgate.policy.snapshot import Snapshot
 
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 import drawsvg
 from whenever import Date, Instant
 
-from tokgate.cli.instants import both
 from tokgate.cli.terminal import shown
 from tokgate.policy.decision import Phase
+from tokgate.policy.instants import both
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot, Track
 

@@ -11,7 +11,7 @@ from typing import Final
 from icalendar import Calendar, Event
 from whenever import Instant
 
-from tokgate.cli.instants import both
+from tokgate.policy.instants import both
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Kind, Transition
 

@@ -1,4 +1,4 @@
-"""Instants on the command line: reading what a person types, and showing an instant where it is lived."""
+"""Instants on the command line: what a person types, and the zone in which it is meant."""
 
 import argparse
 from collections.abc import Iterable
@@ -51,24 +51,3 @@ def common_zone(networks: Iterable[Network]) -> str:
     """The zone in which all these networks live; UTC where they live in several."""
     zones = {network.timezone for network in networks}
     return zones.pop() if len(zones) == 1 else "UTC"
-
-
-def utc(instant: Instant) -> str:
-    """RFC 3339 in UTC, as in all JSON."""
-    return instant.format_iso()
-
-
-def local(instant: Instant, zone: str) -> str:
-    """Wall time and offset in `zone`, to the second and without :00 seconds: `2023-03-10 00:00 +01:00`."""
-    there = instant.to_tz(zone).to_fixed_offset()
-    wall = there.to_plain()
-    offset = there.format_iso().removeprefix(wall.format_iso())
-    whole = wall.round("second", mode="floor")
-    return f"{whole.format_iso(sep=' ').removesuffix(':00')} {offset}"
-
-
-def both(instant: Instant, zone: str) -> str:
-    """Local time with its zone, then UTC."""
-    if zone == "UTC":
-        return utc(instant)
-    return f"{local(instant, zone)} {zone} ({utc(instant)})"

@@ -7,9 +7,9 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.cli.instants import both
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.policy.bans import OnExpiry
+from tokgate.policy.instants import both
 from tokgate.policy.origin import Origin
 from tokgate.policy.reminders import near_from
 from tokgate.policy.shadowing import shadows

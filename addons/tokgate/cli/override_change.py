@@ -10,7 +10,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.instants import both, common_zone
+from tokgate.cli.instants import common_zone
 from tokgate.cli.override_file import Change, Text, locked, remove, write
 from tokgate.cli.policies import open_policy
 from tokgate.cli.terminal import narrate, shown, wants_color
@@ -19,6 +19,7 @@ from tokgate.config.diagnostics import Code, Diagnostic, render
 from tokgate.config.loader import load
 from tokgate.config.suggest import did_you_mean, listed
 from tokgate.policy.bans import Ban, Exemption, Overrides
+from tokgate.policy.instants import both
 from tokgate.policy.overrides import outlasts
 from tokgate.policy.prefixes import IPNetwork
 from tokgate.policy.schedule import Duration, Edge, Moment, add_duration, resolve

@@ -12,9 +12,9 @@ import yaml
 from whenever import Instant
 
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.instants import local
 from tokgate.cli.terminal import shown
 from tokgate.policy.bans import Exemption
+from tokgate.policy.instants import local
 from tokgate.policy.schedule import Moment
 
 _SCHEMA_LINE: Final = "# yaml-language-server: $schema=../../schema/policy.schema.json"

@@ -10,9 +10,10 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.exits import Exit
-from tokgate.cli.instants import common_zone, local, utc
+from tokgate.cli.instants import common_zone
 from tokgate.cli.policies import open_snapshot
 from tokgate.cli.terminal import narrate, shown
+from tokgate.policy.instants import local, utc
 from tokgate.policy.overrides import Override, overrides
 from tokgate.policy.snapshot import Snapshot
 

@@ -8,11 +8,11 @@ from typing import Protocol
 
 from whenever import Instant
 
-from tokgate.cli.instants import utc
 from tokgate.cli.terminal import shown
 from tokgate.policy.decide import Judgement, Sighting, decide_signals
 from tokgate.policy.decision import Decision, Signal
 from tokgate.policy.identity import Identity
+from tokgate.policy.instants import utc
 from tokgate.policy.snapshot import Membership, Snapshot
 
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from tokgate.blocklog.reader import text_at, with_rotated
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.instants import utc
 from tokgate.cli.log_output import require
 from tokgate.cli.queries import identified, outcome
 from tokgate.cli.recorded import Recorded, disguise, find, is_traffic, recorded
 from tokgate.cli.terminal import shown
 from tokgate.policy.decision import Decision, Signal
+from tokgate.policy.instants import utc
 from tokgate.policy.snapshot import Snapshot
 
 _COMPARED: Final = (

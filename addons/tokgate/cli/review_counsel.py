@@ -9,7 +9,6 @@ from whenever import Instant, TimeDelta
 
 from tokgate.blocklog.reader import Line, text_at
 from tokgate.cli.exits import CommandError
-from tokgate.cli.instants import both
 from tokgate.cli.queries import judge, zone_of
 from tokgate.cli.recollection import Recollection
 from tokgate.cli.recorded import disguise, is_traffic, recorded
@@ -17,6 +16,7 @@ from tokgate.cli.revisions import find_revision, open_source
 from tokgate.cli.steps import steps
 from tokgate.cli.terminal import shown
 from tokgate.policy.decision import Decision
+from tokgate.policy.instants import both
 from tokgate.policy.snapshot import Snapshot
 from tokgate.review.lanes import Lane, lanes_of_policy
 from tokgate.review.web.trace import Explanation

@@ -14,13 +14,14 @@ from whenever import Instant
 
 from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
-from tokgate.cli.instants import read_moment, settle, time_argument, utc
+from tokgate.cli.instants import read_moment, settle, time_argument
 from tokgate.cli.queries import Query, identified, judge, member, outcome, zone_of
 from tokgate.cli.revisions import add_source_option, open_source
 from tokgate.cli.terminal import narrate, progress_on_stderr
 from tokgate.policy.decide import decide, fallback
 from tokgate.policy.decision import Decision, Reason
 from tokgate.policy.identity import Identity
+from tokgate.policy.instants import utc
 from tokgate.policy.schedule import Moment
 from tokgate.policy.snapshot import Snapshot
 

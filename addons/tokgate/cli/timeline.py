@@ -12,9 +12,10 @@ from whenever import Instant
 
 from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
-from tokgate.cli.instants import common_zone, local, settle, time_argument, utc
+from tokgate.cli.instants import common_zone, settle, time_argument
 from tokgate.cli.revisions import add_source_option, open_source
 from tokgate.cli.terminal import narrate, shown
+from tokgate.policy.instants import both, local, utc
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Kind, Transition, transitions
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     elif shown_ones:
         _show([_row(transition) for transition in shown_ones])
     else:
-        narrate(f"nothing changes from {utc(start)} to {utc(end)}")
+        narrate(f"nothing changes from {both(start, zone)} to {both(end, zone)}")
     if more:
         narrate(f"tokgate: only the first {limit} transitions are shown: see --limit, --from and --to")
     return Exit.DONE

@@ -85,6 +85,7 @@ class Code(StrEnum):
     TWO_ENDS = "two-ends"
     REVERSED_TIMES = "reversed-times"
     NEVER_APPLIES = "never-applies"
+    WINDOW_USELESS = "window-useless"
     BAN_OVER = "ban-over"
     EXEMPTION_OVER = "exemption-over"
     EXEMPTION_OUTSIDE = "exemption-outside"

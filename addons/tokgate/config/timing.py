@@ -14,9 +14,11 @@ from tokgate.config.sections import Entry, Sections
 from tokgate.config.source import Report
 from tokgate.policy.bans import LONGEST_OVERRIDE, Action, Ban, OnExpiry, Overrides
 from tokgate.policy.decision import Phase
+from tokgate.policy.instants import both
 from tokgate.policy.overrides import outlasts
 from tokgate.policy.prefixes import IPNetwork
 from tokgate.policy.schedule import Duration, Edge, Schedule, Span, resolve
+from tokgate.policy.shadowing import window_within
 from tokgate.policy.snapshot import schedule_of
 
 _FOR_EVER: Final = 24 * 365 * 50
@@ -68,6 +70,7 @@ def _ban(
             report.error(entry.source, entry.at("windows", number, "to"), Code.BAD_TIME, message)
     if len(report.diagnostics) > before:
         return None
+    _windows(entry, model, report)
     ban, zones = build.ban(entry, model), _zones(model.networks, sections) or ("UTC",)
     schedules: _Schedules = {}
     for zone in zones:
@@ -82,6 +85,19 @@ def _ban(
     _applies(entry, schedules, report)
     _over(entry, ban, schedules, now, report)
     return schedules
+
+
+def _windows(entry: Entry[BanModel], model: BanModel, report: Report) -> None:
+    """Windows that add nothing to another; of two that are the same the first is kept."""
+    windows = [build.window(each) for each in model.windows]
+    for number, window in enumerate(windows):
+        for other, outer in enumerate(windows):
+            within = other != number and window_within(window, outer)
+            if within and (other < number or not window_within(outer, window)):
+                where = entry.source.origin(entry.at("windows", other))
+                message = f"this window adds nothing: it is open only while another is ({where})"
+                report.warning(entry.source, entry.at("windows", number), Code.WINDOW_USELESS, message)
+                break
 
 
 def _action(entry: Entry[BanModel], model: BanModel, report: Report) -> None:
@@ -108,7 +124,8 @@ def _in_order(entry: Entry[BanModel], ban: Ban, zone: str, report: Report) -> bo
             ordered = False
     if ban.expires is not None and resolve(ban.expires, zone, Edge.END) <= resolve(ban.starts, zone, Edge.START):
         key = "last_day" if entry.text("last_day") is not None else "expires"
-        message = f"the ban ends before it starts{_in_zone(zone)}: `{key}` must be later than `starts`"
+        relation = "lies before" if key == "last_day" else "must be later than"
+        message = f"the ban ends before it starts{_in_zone(zone)}: `{key}` {relation} `starts`"
         if key == "expires" and ban.expires == ban.starts:
             message = "the ban ends at the instant at which it starts"
         report.error(entry.source, entry.at(key), Code.REVERSED_TIMES, message)
@@ -141,17 +158,13 @@ def _applies(entry: Entry[BanModel], schedules: _Schedules, report: Report) -> N
 
 
 def _over(entry: Entry[BanModel], ban: Ban, schedules: _Schedules, now: Instant, report: Report) -> None:
-    ends = [schedule.ends for schedule in schedules.values()]
-    last = max((end for end in ends if end is not None), default=None)
-    if last is None or last > now or None in ends:
+    ends = {zone: schedule.ends for zone, schedule in schedules.items() if schedule.ends is not None}
+    if len(ends) < len(schedules) or max(ends.values()) > now:
         return
+    zone = max(ends, key=lambda each: ends[each])
     state = "it has lapsed" if ban.on_expiry is OnExpiry.LAPSE else "it is held, and overdue"
-    message = f"the ban `{entry.name}` ended on {_utc(last)}: {state}"
+    message = f"the ban `{entry.name}` ended {both(ends[zone], zone)}: {state}"
     report.warning(entry.source, entry.place, Code.BAN_OVER, message)
-
-
-def _utc(at: Instant) -> str:
-    return at.format_iso(unit="second")
 
 
 def _exemption(
@@ -167,11 +180,11 @@ def _exemption(
             message = f"the exemption ends before it starts{_in_zone(zone)}: `until` must be later than `starts`"
             report.error(entry.source, entry.at("until"), Code.REVERSED_TIMES, message)
             return False
-    end = max(resolve(model.until, zone, Edge.END) for zone in zones)
+    end, zone = max((resolve(model.until, zone, Edge.END), zone) for zone in zones)
     if model.override:
         return end > now and _override(entry, model, zones, sections, report)  # one that is over is kept as a record
     if end <= now:
-        message = f"the exemption `{entry.name}` ended on {_utc(end)}"
+        message = f"the exemption `{entry.name}` ended {both(end, zone)}"
         report.warning(entry.source, entry.place, Code.EXEMPTION_OVER, message)
     return True
 

@@ -36,7 +36,7 @@ def shadows(snapshot: Snapshot) -> Iterator[Shadow]:
     for name, tracks in by_zone.items():
         ban = snapshot.bans[name]
         candidates = snapshot.tracks_for(ban.services[0], ban.networks[0])
-        for other in dict.fromkeys(track.ban for track in candidates):
+        for other in {track.ban.name: track.ban for track in candidates}.values():
             if other.name != name and _covers(other, ban):
                 theirs = by_zone[other.name]
                 exemptions = snapshot.policy.exemptions
@@ -85,10 +85,11 @@ def _verdict(schedule: Schedule, at: Instant) -> Verdict:
 def _windows_within(inner: tuple[Window, ...], outer: tuple[Window, ...]) -> bool:
     if not outer:
         return True
-    return bool(inner) and all(any(_window_within(each, whole) for whole in outer) for each in inner)
+    return bool(inner) and all(any(window_within(each, whole) for whole in outer) for each in inner)
 
 
-def _window_within(inner: Window, outer: Window) -> bool:
+def window_within(inner: Window, outer: Window) -> bool:
+    """Whether the inner window is open only while the outer one is."""
     (start, end), (outer_start, outer_end) = _minutes(inner), _minutes(outer)
     holidays = set(outer.except_holidays) <= set(inner.except_holidays)
     return inner.days <= outer.days and holidays and outer_start <= start and end <= outer_end
