@@ -181,7 +181,28 @@ def test_text_of_traffic(new: Path, tokgate: Command, tmp_path: Path) -> None:
         "block (ban-block spring-ban)\n"
     ) in outcome.out
     assert outcome.out.count("e.g.") == 5
-    assert "1 lines hold nothing that can be decided" in outcome.err
+    assert f"tokgate: {file}:1: not JSON (0 bytes)\n" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "not JSON"),
+        ("[]", "not an object with `client` and `host`"),
+        ('{"client": "192.0.2.1"}', "not an object with `client` and `host`"),
+        ('{"client": 1, "host": "a.example", "at": "2023-03-07T12:00Z"}', "`client` and `host` must be text"),
+        ('{"client": "192.0.2.1", "host": "a.example"}', "neither the flow nor --at says when"),
+        ('{"client": "192.0.2.1", "host": "a.example", "at": "noon"}', "'noon' is no time: use 2023-03-10T00:00:00Z"),
+    ],
+)
+def test_lines_that_are_no_flow(new: Path, tokgate: Command, tmp_path: Path, line: str, said: str) -> None:
+    """Each is told with its place and what is wrong with it; the others are replayed."""
+    good = '{"client": "192.0.2.7", "host": "clips.example.org", "at": "2023-03-07T12:00Z"}'
+    file = tmp_path / "flows"
+    file.write_text(f"{good}\n{line}\n{good}\n")
+    outcome = tokgate("diff", "policies", "new", "--flows", str(file), *YEAR)
+    assert "Traffic: 2 events" in outcome.out
+    assert f"tokgate: {file}:2: {said}" in outcome.err
 
 
 def test_log(new: Path, tokgate: Command, tmp_path: Path) -> None:

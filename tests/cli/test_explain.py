@@ -189,6 +189,8 @@ def test_url(policies: Path, tokgate: Command) -> None:
     text = tokgate("explain", *at, "--host", "play.google.com", "--url", url).out
     assert "6. Strictest over all signals\n   block, as url says\n" in text
     assert "2. Name seen in sni\n" in text
+    unfinished = tokgate("explain", *at, "--url", "clips.example.org").out
+    assert "clips.example.org is no absolute URL with a host name: the name is empty\n" in unfinished
 
 
 def test_hostile_names_have_no_power_over_the_terminal(policies: Path, tokgate: Command) -> None:
@@ -202,7 +204,7 @@ def test_hostile_names_have_no_power_over_the_terminal(policies: Path, tokgate: 
 @pytest.mark.parametrize(
     ("at", "says"),
     [
-        ("2023-02-28T12:00", "not announced: does not count, it is not announced until 2023-03-01 00:00 +01:00"),
+        ("2023-02-28T12:00", "(clips in office): does not count, it is not announced until 2023-03-01 00:00 +01:00"),
         ("2023-03-05T12:00", "phase announced: does not count yet, it starts 2023-03-10 00:00 +01:00"),
         ("2023-09-10T00:00", "phase expired: does not count, it ended 2023-09-10 00:00 +02:00"),
     ],

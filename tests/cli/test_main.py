@@ -38,6 +38,22 @@ def test_help_names_every_command(tokgate: Command) -> None:
     assert "examples:" in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("expain",), "unknown command 'expain'; did you mean `explain`?"),
+        (("explain", "--clint", "192.0.2.7"), "usage: tokgate explain "),
+        (("explain", "--clint", "192.0.2.7"), "tokgate explain: error: unrecognized arguments: --clint 192.0.2.7"),
+        (("override", "list", "--every"), "tokgate override list: error: unrecognized arguments: --every"),
+    ],
+)
+def test_what_was_meant(tokgate: Command, arguments: tuple[str, ...], said: str) -> None:
+    """A misspelt command is guessed; an unknown option is answered by the command that does not have it."""
+    outcome = tokgate(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert said in outcome.err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_teaches(tokgate: Command, command: str) -> None:
     """Every command's help has examples."""
@@ -142,13 +158,29 @@ def test_a_reader_that_stops(policies: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk(policies: Path) -> None:
+@pytest.mark.parametrize("arguments", [("ruleset",), ("--help",), ("check", "--help"), ("--version",)], ids=" ".join)
+def test_a_full_disk(policies: Path, arguments: tuple[str, ...]) -> None:
     """Output that cannot be written is a failure, not a success."""
     with Path("/dev/full").open("w") as full:
-        process = start("ruleset", stdout=full, stderr=subprocess.PIPE)
+        process = start(*arguments, stdout=full, stderr=subprocess.PIPE)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 3
     assert errors.startswith("tokgate: No space left on device")
+
+
+def test_closed_streams(policies: Path) -> None:
+    """Without stdout and stderr a command does the same, unseen; no file of its own takes their place."""
+    (policies / "policy.yaml").write_text("bans: {b: {}}\n")
+    for closed in ((1,), (2,), (0, 1, 2)):
+
+        def close(streams: tuple[int, ...] = closed) -> None:
+            for number in streams:
+                os.close(number)
+
+        process = start("check", stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=close)
+        out, errors = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert (bool(out), bool(errors)) == (1 not in closed, 2 not in closed)
 
 
 def test_interrupt(policies: Path) -> None:

@@ -76,6 +76,21 @@ def test_simulate_and_timeline_by_a_revision(repository: Path, tokgate: Command)
     assert "announced -> monitor" in tokgate("timeline", *window, "--policies", "policies").out
 
 
+@pytest.mark.parametrize(
+    ("source", "code", "said"),
+    [
+        ("HEAD", 2, "HEAD is a git revision: write HEAD:DIR for a folder in it"),
+        ("HEAD:elsewhere", 3, "HEAD:elsewhere: there is no such folder or file in this revision"),
+        ("nowhere", 1, "no such file or folder"),
+    ],
+)
+def test_sources_that_are_none(repository: Path, tokgate: Command, source: str, code: int, said: str) -> None:
+    """What is missing is told, and how a revision is written."""
+    outcome = tokgate("diff", source, "policies")
+    assert (outcome.code, outcome.out) == (code, "")
+    assert said in outcome.err
+
+
 def test_errors_in_a_revision(repository: Path, tokgate: Command) -> None:
     """Errors are told with the place in the revision."""
     (repository / "policy.yaml").write_text("version: 2\n")

@@ -9,18 +9,20 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.reader import with_rotated
+from tokgate.blocklog.reader import Junk, with_rotated
 from tokgate.cli.commands import COMMANDS
 from tokgate.cli.diff_json import document
 from tokgate.cli.diff_text import text
 from tokgate.cli.differences import Differences, compare
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.flows import Flow, read_flows, read_log
-from tokgate.cli.instants import common_zone, settle, time_argument, utc
+from tokgate.cli.instants import common_zone, settle, time_argument
+from tokgate.cli.log_output import tell_of
 from tokgate.cli.queries import zone_of
 from tokgate.cli.replay import Replay
 from tokgate.cli.revisions import SOURCE, open_source
 from tokgate.cli.terminal import Patience, narrate, shown, wants_color
+from tokgate.policy.instants import utc
 from tokgate.policy.schedule import Moment, Span
 from tokgate.policy.snapshot import Snapshot
 
@@ -105,7 +107,7 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
     total = sum(Path(file).stat().st_size for file in plain)
     known = len(plain) == len(options.flows) + len(logs)
     done = 0
-    with Patience("replaying") as show:
+    with Patience("replaying", size=True) as show:
 
         def progress(size: int) -> None:
             nonlocal done
@@ -125,9 +127,12 @@ def _settled(moment: Moment, snapshot: Snapshot) -> Instant:
     return settle(moment, common_zone(snapshot.policy.networks.values()))
 
 
-def _feed(replay: Replay, flows: Iterable[Flow | None]) -> None:
+def _feed(replay: Replay, flows: Iterable[Flow | Junk]) -> None:
     for flow in flows:
-        replay.add(flow)
+        if isinstance(flow, Junk):
+            replay.pass_over(flow)
+        else:
+            replay.add(flow)
 
 
 def _tell(differences: Differences, replay: Replay | None) -> None:
@@ -139,8 +144,8 @@ def _tell(differences: Differences, replay: Replay | None) -> None:
             f"tokgate: the wording differs, but no treatment from {utc(differences.within.start)} to "
             f"{utc(differences.within.end)}: see --from and --to"
         )
-    if replay is not None and replay.unreadable:
-        narrate(f"tokgate: {replay.unreadable} lines hold nothing that can be decided")
+    if replay is not None:
+        tell_of(replay.junk, replay.unreadable)
     if replay is not None and replay.other_version:
         narrate(f"tokgate: {replay.other_version} events were recorded under another policy than OLD")
 

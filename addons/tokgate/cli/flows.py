@@ -1,4 +1,4 @@
-"""Traffic to be decided again: flows as NDJSON, or what the block log recorded. A line that is none is counted.
+"""Traffic to be decided again: flows as NDJSON, or what the block log recorded. A line that is none says why.
 
 Flows have the keys of `tokgate simulate`: `client` and `host`; where there are any `at`, `url`, and who the client is.
 """
@@ -19,7 +19,7 @@ from tokgate.blocklog.reader import Junk, read
 from tokgate.cli.instants import read_moment, settle
 from tokgate.cli.queries import Query
 from tokgate.cli.recorded import is_traffic, recorded
-from tokgate.cli.simulate import IDENTITY, batches, read_identity
+from tokgate.cli.simulate import IDENTITY, MAX_LINE, batches, read_identity
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.identity import Identity
@@ -42,14 +42,14 @@ class Flow:
 
 def read_flows(
     files: Iterable[str], at: Instant | None, zone: Callable[[str], str], progress: Progress
-) -> Iterator[Flow | None]:
-    """The flows of files (`-` is standard input) in order; None for a line that holds none.
+) -> Iterator[Flow | Junk]:
+    """The flows of files (`-` is standard input) in order; junk for a line that holds none.
 
     `at` is the instant of flows without one; wall times are read in the `zone` of their client.
     """
     for file in files:
         with _open(file) as source:
-            yield from _flows(source, at, zone, progress)
+            yield from _flows("standard input" if file == "-" else file, source, at, zone, progress)
 
 
 def _open(file: str) -> AbstractContextManager[BufferedIOBase]:
@@ -59,47 +59,64 @@ def _open(file: str) -> AbstractContextManager[BufferedIOBase]:
 
 
 def _flows(
-    source: BufferedIOBase, at: Instant | None, zone: Callable[[str], str], progress: Progress
-) -> Iterator[Flow | None]:
+    file: str, source: BufferedIOBase, at: Instant | None, zone: Callable[[str], str], progress: Progress
+) -> Iterator[Flow | Junk]:
+    number = 0
     loads, moment = json.JSONDecoder().decode, lru_cache(maxsize=4096)(read_moment)
     for lines in batches(source):
         for line in lines:
+            number += 1
+            if line is None:
+                yield Junk(file, number, MAX_LINE, "a longer line is no flow")
+                continue
             try:
-                asked: Any = loads(line.decode()) if line is not None else None
+                asked: Any = loads(line.decode())
                 client, host = asked["client"], asked["host"]
                 url, when = asked.get("url"), asked.get("at")
                 settled = at if when is None else moment(when)
                 if not isinstance(settled, Instant):
                     if settled is None:
-                        raise ValueError("neither the flow nor --at says when")
+                        raise _NoFlow("neither the flow nor --at says when")
                     settled = settle(settled, zone(client))
                 identity = None if asked.keys().isdisjoint(IDENTITY) else read_identity(asked)
                 yield Flow(client, settled, _sightings(client, host, url, settled), identity=identity)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                yield None
+            except _NoFlow as error:
+                yield Junk(file, number, len(line), str(error))
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+                yield Junk(file, number, len(line), "not JSON")
+            except ValueError as error:
+                yield Junk(file, number, len(line), str(error))
+            except (TypeError, KeyError, AttributeError):
+                yield Junk(file, number, len(line), "not an object with `client` and `host`")
         progress(sum(len(line) + 1 for line in lines if line is not None))
+
+
+class _NoFlow(ValueError):
+    """JSON, but no flow, for the reason given."""
 
 
 def _sightings(client: object, host: object, url: object, at: Instant) -> tuple[Sighting, ...]:
     if not isinstance(client, str) or not isinstance(host, str):
-        raise TypeError("client and host are text")
+        raise _NoFlow("`client` and `host` must be text")
     if url is None:
         return (Sighting(Signal.SNI, host),)
     if not isinstance(url, str):
-        raise TypeError("a URL is text")
+        raise _NoFlow("`url` must be text")
     return Query(client, host, at, url).sightings
 
 
-def read_log(files: Iterable[Path], progress: Progress) -> Iterator[Flow | None]:
-    """The events that logs recorded, in order; None for a line that is unreadable or an event that can't be asked."""
+def read_log(files: Iterable[Path], progress: Progress) -> Iterator[Flow | Junk]:
+    """The events that logs recorded, in order; junk for a line that is unreadable or an event that can't be asked."""
     for line in read(files):
         if isinstance(line, Junk):
             progress(line.size)
-            yield None
+            yield line
             continue
         progress(len(line.raw) + 1)
         found = recorded(line)
         if found is not None:
             yield Flow(found.client, found.at, found.sightings, found.count, found.version, found.identity)
         elif is_traffic(line.record):
-            yield None
+            yield Junk(
+                line.file, line.number, len(line.raw), "lacks the client's address, the time, or what was asked for"
+            )

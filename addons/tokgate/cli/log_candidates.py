@@ -11,8 +11,9 @@ from whenever import Instant
 from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
+from tokgate.cli.log_output import tell_of
 from tokgate.cli.log_query import AddSource, WantedOf
-from tokgate.cli.log_review import files_of, review_of, tell_of
+from tokgate.cli.log_review import files_of, review_of
 from tokgate.cli.policies import compile_patiently, load_patiently
 from tokgate.cli.terminal import Patience, narrate
 from tokgate.policy.services import NO_MATCH

@@ -1,6 +1,7 @@
 """What the commands of `tokgate log` share: where records go, unreadable lines, and logs that aren't there."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,15 @@ class JunkTeller:
     def close(self) -> None:
         if self.count > MAX_JUNK_SHOWN:
             narrate(f"tokgate: {self.count - MAX_JUNK_SHOWN} more lines could not be read")
+
+
+def tell_of(junk: Sequence[Junk], unreadable: int) -> None:
+    """Unreadable lines on stderr: the first few with their places, the others as a number."""
+    teller = JunkTeller()
+    for line in junk:
+        teller.tell(line)
+    teller.count = max(teller.count, unreadable)
+    teller.close()
 
 
 def require(files: list[Path], *, rotated: bool = False) -> None:

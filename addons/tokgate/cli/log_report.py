@@ -17,8 +17,9 @@ from tokgate.cli.destination import becoming
 from tokgate.cli.examination import Examination
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.instants import settle, time_argument
+from tokgate.cli.log_output import tell_of
 from tokgate.cli.log_query import AddSource, WantedOf
-from tokgate.cli.log_review import files_of, review_of, tell_of
+from tokgate.cli.log_review import files_of, review_of
 from tokgate.cli.log_verify import absent_of, trusted_key
 from tokgate.cli.policies import compile_patiently, load_patiently
 from tokgate.cli.terminal import Patience, narrate

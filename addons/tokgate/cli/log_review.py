@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokgate.blocklog.reader import Filter, Junk
+from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log_output import MAX_JUNK_SHOWN, JunkTeller, require
+from tokgate.cli.log_output import MAX_JUNK_SHOWN, require, tell_of
 from tokgate.review.query import UNREADABLE
 from tokgate.review.sources import LogError, whole_log
 from tokgate.review.sql import Progress
@@ -49,12 +49,3 @@ def tell_of_lost(review: "Review", progress: Progress) -> None:
     found = list(review.answer(UNREADABLE, progress=progress).rows)
     junk = (*review.damage, *review.unreadable((file for file, _ in found), MAX_JUNK_SHOWN))
     tell_of(junk, sum(lines for _, lines in found) + len(review.damage))
-
-
-def tell_of(junk: Sequence[Junk], unreadable: int) -> None:
-    """Unreadable lines on stderr: the first few with their places, the others as a number."""
-    teller = JunkTeller()
-    for line in junk:
-        teller.tell(line)
-    teller.count = max(teller.count, unreadable)
-    teller.close()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tokgate.blocklog.coverage import Coverage, Share, share_of
 from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
-from tokgate.cli.log_output import MAX_JUNK_SHOWN, console_on_stdout
-from tokgate.cli.log_review import files_of, review_of, tell_of
+from tokgate.cli.log_output import MAX_JUNK_SHOWN, console_on_stdout, tell_of
+from tokgate.cli.log_review import files_of, review_of
 from tokgate.cli.terminal import Patience, shown
 from tokgate.review import summary as counting
 from tokgate.review.summary import By, Summary, Table

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import CommandError, Exit
+from tokgate.config.suggest import did_you_mean
 
 DESCRIPTION: Final = """\
 Keep named services off your networks for a stated time and reason, and show that you did.
@@ -43,6 +44,17 @@ class CommandParser(argparse.ArgumentParser):
         kwargs.setdefault("conflict_handler", "resolve")
         super().__init__(*args, **kwargs)
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="full trace of an error")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but what is not known is an error of the command that does not know it, with its usage."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+    def print_help(self, file: Any = None) -> None:
+        """As argparse's, but it is an error if it can't be written."""
+        (file or sys.stdout).write(self.format_help())
 
 
 class _Version(argparse.Action):
@@ -78,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Never raises, except what ends the interpreter anyway."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in arguments or bool(os.environ.get("TOKGATE_DEBUG"))
+    _stand_in_for_closed_streams()
     _tolerate_any_text()
     try:
         return _run(arguments)
@@ -95,6 +108,8 @@ def _run(arguments: list[str]) -> int:
     asked = next((word for word in arguments if not word.startswith("-")), None)
     try:
         parser = build_parser((asked,) if asked is not None and asked in COMMANDS else ())
+        if asked is not None and asked not in COMMANDS:
+            parser.error(f"unknown command {asked!r}{did_you_mean(asked, COMMANDS)}")
         options = parser.parse_args(arguments)
         code = int(options.run(options))
     except SystemExit as leaving:  # argparse: 0 after help, 2 after a usage error
@@ -117,6 +132,17 @@ def _failed(error: Exception, debug: bool) -> int:
     hint = "" if debug else "\nThis is a defect: run again with --debug and report the trace."
     sys.stderr.write(f"tokgate: internal error: {type(error).__name__}: {error}{hint}\n")
     return Exit.FAILURE
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Whoever starts a program without stdout or stderr wants to see nothing, and no other file in their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
 
 def _tolerate_any_text() -> None:

@@ -66,7 +66,7 @@ def _add_adding(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--client", action="append", type=_cidr, metavar="IP|CIDR", help="for these clients; may be given several times"
     )
     long = adding.add_mutually_exclusive_group(required=True)
-    long.add_argument("--for", dest="lasting", type=_lasting, metavar="TIME", help="how long: 30m, 2h, 1d, PT2H")
+    long.add_argument("--for", dest="lasting", type=_lasting, metavar="DURATION", help="how long: 30m, 2h, 1d, PT2H")
     long.add_argument("--until", type=_until, metavar="TIME", help="first instant at which it no longer holds")
     adding.add_argument("--reason", required=True, type=_line, help="why; shown to those who review the log")
     adding.add_argument("--ticket", type=_line, help="where it was asked for")

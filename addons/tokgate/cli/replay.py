@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from whenever import Instant
 
 from tokgate.blocklog.domains import domain_parts
+from tokgate.blocklog.reader import Junk
 from tokgate.cli.flows import Flow
 from tokgate.policy.comparison import differs
 from tokgate.policy.decide import decide, decide_signals
@@ -76,6 +77,8 @@ class Replay:
 
     def __init__(self, old: Snapshot, new: Snapshot, at: Instant | None = None) -> None:
         """`at` is the instant at which all is decided; None means each flow's own."""
+        self.junk: Final[list[Junk]] = []
+        """The first lines that held no event."""
         self.events = self.unreadable = self.changed = self.newly_blocked = self.newly_allowed = 0
         self.other_version = 0
         """Events that a log says were decided by another policy than the old one."""
@@ -91,11 +94,8 @@ class Replay:
         """What changes, the most frequent first."""
         return sorted(self._effects.values(), key=lambda effect: (-effect.count, effect.before, effect.after))
 
-    def add(self, flow: Flow | None) -> None:
-        """Decide a flow by both, and count what differs; None is a line that held none."""
-        if flow is None:
-            self.unreadable += 1
-            return
+    def add(self, flow: Flow) -> None:
+        """Decide a flow by both, and count what differs."""
         self.events += flow.count
         if self.first is None or flow.at < self.first:
             self.first = flow.at
@@ -107,6 +107,12 @@ class Replay:
         before, after = _decide(self._old, flow, at), _decide(self._new, flow, at)
         if differs(before, after):
             self._count(flow, at, before, after)
+
+    def pass_over(self, junk: Junk) -> None:
+        """Count a line that holds no event."""
+        self.unreadable += 1
+        if len(self.junk) < EXAMPLES:
+            self.junk.append(junk)
 
     def _count(self, flow: Flow, at: Instant, before: Decision, after: Decision) -> None:
         self.changed += flow.count

@@ -41,6 +41,10 @@ def open_source(source: str, now: Instant) -> Snapshot:
     """
     path = Path(source)
     revision, colon, folder = source.partition(":")
+    if not path.exists() and not colon and _is_revision(source):
+        raise CommandError(
+            f"{shown(source)} is a git revision: write {shown(source)}:DIR for a folder in it", Exit.USAGE
+        )
     if path.exists() or not colon:
         return open_snapshot(path, now)
     with _checked_out(revision, folder) as (root, name), chdir(root):
@@ -77,6 +81,8 @@ def _checked_out(revision: str, folder: str) -> Iterator[tuple[Path, str]]:
     top = _git("rev-parse", "--show-toplevel").decode().rstrip("\n")
     prefix = _git("rev-parse", "--show-prefix").decode().rstrip("\n")
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    if not _git("ls-tree", "--name-only", commit, "--", str(inside)):
+        raise CommandError(f"{shown(f'{revision}:{folder}')}: there is no such folder or file in this revision")
     archive = _git("-C", top, "archive", "--format=tar", commit, "--", str(PurePosixPath(prefix) / inside))
     with TemporaryDirectory(prefix="tokgate-") as temporary:
         # The archive's own paths stand below a folder called `REV:`, so that origins name the revision.
@@ -92,6 +98,14 @@ def _checked_out(revision: str, folder: str) -> Iterator[tuple[Path, str]]:
         target.parent.mkdir(parents=True, exist_ok=True)
         (place / prefix / inside).rename(target)
         yield root / "shown", name
+
+
+def _is_revision(word: str) -> bool:
+    try:
+        _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{word}^{{commit}}")
+    except CommandError:
+        return False
+    return True
 
 
 def _git(*arguments: str) -> bytes:

@@ -9,12 +9,12 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.cli.instants import both
 from tokgate.cli.queries import Question, judge, member
 from tokgate.cli.statements import statements
 from tokgate.cli.terminal import shown
 from tokgate.policy.decide import Finding, Sighting, decide, findings
 from tokgate.policy.decision import Decision, Reason, Signal, Verdict
+from tokgate.policy.instants import both
 from tokgate.policy.names import AddressLiteral, normalise, parse_address
 from tokgate.policy.origin import Origin
 from tokgate.policy.schedule import ALWAYS
@@ -88,7 +88,8 @@ def _others(others: Iterable[tuple[str, Origin | None]], why: str) -> Iterator[s
 
 def _name(sighting: Sighting, match: Match) -> Iterator[str]:
     if match.problem is not None:
-        yield f"{shown(sighting.value)} is no host name: {match.problem}"
+        kind = "absolute URL with a host name" if sighting.signal is Signal.URL else "host name"
+        yield f"{shown(sighting.value)} is no {kind}: {match.problem}"
         return
     if sighting.signal is Signal.URL:
         yield f"the URL is {shown(sighting.value)}"
@@ -120,8 +121,8 @@ def _bans(found: Sequence[Finding], membership: Membership, match: Match) -> Ite
     for finding in found:
         zone = finding.track.zone
         yield (
-            f"{finding.track.ban.name} ({finding.hit.service} in {finding.network}), "
-            f"{'not announced' if finding.phase is None else f'phase {finding.phase}'}: "
+            f"{finding.track.ban.name} ({finding.hit.service} in {finding.network})"
+            f"{'' if finding.phase is None else f', phase {finding.phase}'}: "
             f"{_says(finding, zone)}{_at(finding.track.ban.origin)}"
         )
 

@@ -30,14 +30,17 @@ def shown(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def progress_on_stderr(*, count: bool) -> "Progress":
-    """A progress display that leaves nothing behind; `count` when the total is unknown and a count is all there is."""
+def progress_on_stderr(*, count: bool, size: bool = False) -> "Progress":
+    """A progress display that leaves nothing behind.
+
+    `count` when the total is unknown and a count is all there is; `size` when it is bytes that are counted.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
     if not count:
-        columns.insert(2, MofNCompleteColumn())
+        columns.insert(2, DownloadColumn() if size else MofNCompleteColumn())
     # Redirecting, rich's default, would send the answers on stdout to the terminal.
     return Progress(
         *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
@@ -49,9 +52,10 @@ class Patience:
 
     _SECONDS: Final = 0.5
 
-    def __init__(self, what: str) -> None:
-        """`what` is being done, in a word or two."""
+    def __init__(self, what: str, *, size: bool = False) -> None:
+        """`what` is being done, in a word or two; with `size` it is bytes that are counted."""
         self._what: Final = what
+        self._size: Final = size
         self._started: Final = monotonic()
         self._display: Progress | None = None
         self._task: TaskID | None = None
@@ -61,7 +65,7 @@ class Patience:
         if self._display is None:
             if monotonic() - self._started < self._SECONDS or not sys.stderr.isatty():
                 return
-            self._display = progress_on_stderr(count=False)
+            self._display = progress_on_stderr(count=False, size=self._size)
             self._display.start()
         if self._task is None:
             self._task = self._display.add_task(self._what, total=total)
