@@ -1,9 +1,9 @@
 """Asking a destination for its certificate: names as policy can match them, asked once, never for long."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,6 +11,7 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 
+from serving import serving
 from tokgate.gate.origin_certificate import OriginCertificates, certificate_names
 
 CA = trustme.CA()
@@ -24,35 +25,22 @@ class Origin:
     asked: list[str | None] = field(default_factory=list)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def an_origin(*names: str, tls: bool = True) -> AsyncIterator[Origin]:
     """Run one."""
-    origin, writers = Origin(), set[asyncio.StreamWriter]()
+    origin = Origin()
     context = None
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         CA.issue_cert(*names).configure_cert(context)
         context.sni_callback = lambda _connection, name, _context: origin.asked.append(name)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
-        try:
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
             await reader.read()
-        except OSError:
-            pass
-        finally:
-            writer.transport.abort()
-            writers.discard(writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    origin.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(serve, context=context) as origin.port:
         yield origin
-    finally:
-        server.close()
-        for writer in list(writers):
-            writer.transport.abort()
-        await server.wait_closed()
 
 
 async def test_names() -> None:

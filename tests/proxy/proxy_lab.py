@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,6 +19,7 @@ from mitmproxy.options import Options
 from whenever import Instant
 
 import builders
+from serving import Handler, all_taken_up, serving
 from tokgate.blocklog.stamp import Observer
 from tokgate.gate.counters import Counters
 from tokgate.gate.enforcer import Enforcer
@@ -37,7 +38,6 @@ STORE = "play.google.com"
 NOW = Instant.parse_iso("2023-04-01T12:00:00Z")
 
 Record = dict[str, Any]
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def eventually(what: str, condition: Callable[[], object]) -> None:
@@ -181,31 +181,15 @@ class Lab:
     ) -> Origin:
         """A server that gives each connection to `handler`."""
         origin = Origin(0)
-        writers: set[asyncio.StreamWriter] = set()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             origin.connections += 1
-            writers.add(writer)
             try:
                 await handler(reader, writer)
             except (OSError, asyncio.IncompleteReadError) as error:
                 origin.ends.append(type(error).__name__)
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError, ssl.SSLError):
-                    await writer.wait_closed()
-                writers.discard(writer)
 
-        server = await asyncio.start_server(serve, host, 0, ssl=context)
-        origin.port = server.sockets[0].getsockname()[1]
-
-        async def stop() -> None:
-            server.close()
-            for writer in list(writers):
-                writer.transport.abort()
-            await eventually("the origin's connections end", lambda: not writers)
-
-        self.stack.push_async_callback(stop)
+        origin.port = await self.stack.enter_async_context(serving(serve, host, context))
         return origin
 
     async def sink_origin(self, reply: bytes = b"", context: ssl.SSLContext | None = None) -> Origin:
@@ -304,6 +288,7 @@ class Lab:
         try:
             yield Proxy(port, traffic, holder, counters, master, confdir)
         finally:
+            await all_taken_up()
             await servers.servers.update([])
             for handler in list(servers.connections.values()):
                 await handler.on_timeout()

@@ -24,6 +24,7 @@ from mitmproxy.flow import Error
 from proxy_lab import ALLOWED, BANNED, DEADLINE, NOW, Lab, Proxy, ban, client_hello, eventually, policy
 
 import builders
+from serving import serving
 from tokgate.gate import questions
 from tokgate.proxy import stack, traffic
 
@@ -87,26 +88,19 @@ async def read_message(reader: asyncio.StreamReader) -> bytes:
 async def upstream() -> AsyncIterator[Upstream]:
     """A name server, over UDP and TCP at one port."""
     made = Upstream()
-    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
         with contextlib.suppress(OSError):
             while data := await read_message(reader):
                 for reply in made.replies(data):
                     writer.write(struct.pack("!H", len(reply)) + reply)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: _Datagrams(made), ("127.0.0.1", made.port)
-    )
-    yield made
-    datagrams.close()
-    server.close()
-    for writer in writers:
-        writer.transport.abort()
+    async with serving(serve) as made.port:
+        datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Datagrams(made), ("127.0.0.1", made.port)
+        )
+        yield made
+        datagrams.close()
 
 
 class Resolver:
@@ -472,22 +466,17 @@ async def test_server_closes(start: Start) -> None:
     """When the server closes, whoever still waits learns that there will be no answer."""
     running = await start()
     held = asyncio.Event()
-    listener = await asyncio.start_server(lambda reader, writer: _held(reader, writer, held), "127.0.0.1", 0)
-    running.resolver.port = listener.sockets[0].getsockname()[1]
 
-    async with stream(running.proxy.port) as client:
+    async def hang_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        assert await read_message(reader)
+        held.set()
+
+    async with serving(hang_up) as running.resolver.port, stream(running.proxy.port) as client:
         client.writer.write(framed(dns.message.make_query(ALLOWED, "A", id=5)))
         await eventually("the question arrives", held.is_set)
         got = await client.message()
         assert (got.id, got.rcode()) == (5, dns.rcode.SERVFAIL)
         assert await read_message(client.reader) == b""
-    listener.close()
-
-
-async def _held(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held: asyncio.Event) -> None:
-    assert await read_message(reader)
-    held.set()
-    writer.close()
 
 
 @pytest.mark.parametrize("data", [b"\x00\x00", b"\x00\x05hello"], ids=["empty", "short"])
