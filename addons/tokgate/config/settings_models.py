@@ -173,7 +173,7 @@ class SettingsModel(Model):
     )
     overrides: OverridesModel = Field(
         default_factory=OverridesModel,
-        description="What overrides may be.",
+        description="Limits on what `tokgate override` makes.",
         examples=[{"longest": "PT8H"}],
     )
     reminders: list[Lasting] = Field(
