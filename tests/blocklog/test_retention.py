@@ -70,5 +70,45 @@ def test_what_remains_verifies(tmp_path: Path, check_lines: Callable[..., list[d
     told = [r["tokgate"]["deleted"] for r in check_lines(*files) if r["event"]["action"] == "log-deleted"]
     assert sum(len(one["files"]) for one in told) > 4
     assert {one["days"] for one in told} == {3}
-    assert list(Verifier().run(files)) == []
+    assert list(Verifier(whole=True).run(files)) == []
+    assert not troubles
+
+
+def test_a_record_tells_before_anything_is_deleted(tmp_path: Path) -> None:
+    """Killed in between, the log has lost nothing without saying so: what goes first is the word, on the disk."""
+    path, now = tmp_path / "block.ndjson", at("2023-03-10T12:00:00Z")
+    troubles: list[Exception] = []
+
+    def appender(days: int | None) -> Appender:
+        return Appender(
+            path,
+            Rotation(max_bytes=2000 if days is None else None, daily=False),
+            lambda: new_stamp(now, OBSERVER),
+            trouble=troubles.append,
+            reject=troubles.append,
+            sealing=Sealing(retention_days=days),
+        )
+
+    def write(to: Appender) -> None:
+        to.add(stopped(new_stamp(now, OBSERVER), 1, "SIGTERM"))
+        while to.pending:
+            to.advance()
+
+    first = appender(None)
+    for _ in range(8):
+        write(first)
+    first.leave("closed")
+    old = [file for file in with_rotated(path) if file != path]
+    now = now.add(hours=48)
+    killed = appender(1)
+    write(killed)
+    assert all(file.exists() for file in old)
+    assert b'"log-deleted"' in path.read_bytes()
+    killed.sync()
+    assert not any(file.exists() for file in old)
+    assert list(Verifier(whole=True).run(with_rotated(path))) == []
+
+    old[-1].mkdir()  # what can't be deleted is told, and stops nothing
+    (old[-1] / "file").touch()
+    assert list(expired(path, now)) == []
     assert not troubles

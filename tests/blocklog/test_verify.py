@@ -384,6 +384,20 @@ def test_the_key_file(tmp_path: Path) -> None:
         read_public_key(key)
 
 
+def test_a_replaced_key_is_gone(tmp_path: Path) -> None:
+    """Its octets are overwritten where they lay, so that another name of the file, or its place, gives nothing."""
+    log = Log(tmp_path / "block.ndjson", forward_secure=True)
+    log.run(1, attest=False)
+    key, name = key_path_for(log.path), tmp_path / "another"
+    Signer(key)
+    assert b"PRIVATE KEY" in key.read_bytes()
+    os.link(key, name)
+    log.run(1)
+    assert b"PRIVATE KEY" in key.read_bytes()
+    assert name.read_bytes().strip(b"\0") == b""
+    assert log.findings(log.key) == []
+
+
 def test_a_checkpoint_every_so_many_records(tmp_path: Path) -> None:
     """Long runs are signed while they last."""
     log = Log(tmp_path / "block.ndjson", records=5)

@@ -19,7 +19,7 @@ from tokgate.blocklog import lifecycle
 from tokgate.blocklog.chain import Head, link
 from tokgate.blocklog.custody import Custody, Sealing
 from tokgate.blocklog.document import Record, timestamp
-from tokgate.blocklog.entries import CheckpointDue, Continuation, Entry, Left, Line
+from tokgate.blocklog.entries import CheckpointDue, Continuation, Deletion, Entry, Left, Line
 from tokgate.blocklog.line import encode
 from tokgate.blocklog.reader import last_rotated
 from tokgate.blocklog.retention import expired
@@ -66,6 +66,7 @@ class Appender:
         self._custody: Custody | None = None
         self._waiting: Final[deque[Entry]] = deque()
         self._inflight: Final[deque[Line]] = deque()
+        self._condemned: Final[list[Path]] = []
         self._partial = 0
         self._no_rotation_before = 0.0
 
@@ -161,6 +162,11 @@ class Appender:
         segment.sync()
         if self._custody is not None:
             self._custody.synced()
+        while self._condemned:  # their record is on the disk: without it they would be missing
+            try:
+                self._condemned.pop(0).unlink(missing_ok=True)
+            except OSError as error:
+                self._trouble(error)
 
     def _open(self) -> Segment:
         segment = Segment(self.path, self._today())
@@ -231,19 +237,18 @@ class Appender:
         self._delete_expired()
 
     def _delete_expired(self) -> None:
-        """Delete the files whose time is over, and record which."""
+        """Record which files' time is over, and have them deleted then."""
         days = self._sealing.retention_days if self._sealing is not None else None
         if days is None:
             return
-        now, names = self._stamp().at, []
+        stamp = self._stamp()
         try:
-            for path in expired(self.path, now.subtract(hours=24 * days)):
-                path.unlink()
-                names.append(path.name)
+            files = tuple(expired(self.path, stamp.at.subtract(hours=24 * days)))
         except OSError as error:
             self._trouble(error)
-        if names:
-            self._waiting.append(lifecycle.log_deleted(self._stamp(), names, days))
+            return
+        if files:
+            self._waiting.append(Deletion(stamp, files, days))
 
     def _encode(self, segment: Segment) -> None:
         """Make lines of what fits into the file, in its order.
@@ -288,6 +293,8 @@ class Appender:
                 last=left.last,
                 torn=left.torn,
             )
+        elif isinstance(entry, Deletion):
+            record = lifecycle.log_deleted(entry.stamp, [path.name for path in entry.files], entry.days)
         else:
             record = entry
         if head is not None:
@@ -304,6 +311,8 @@ class Appender:
             self.written += 1
             if custody is not None and line.head is not None:
                 custody.wrote(line.head, line.checkpoint)
+            if isinstance(line.entry, Deletion):
+                self._condemned.extend(line.entry.files)
         self._partial = count
         if custody is not None and not self._inflight and custody.unattested >= custody.sealing.records:
             self._waiting.appendleft(CheckpointDue())

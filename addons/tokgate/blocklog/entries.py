@@ -1,6 +1,7 @@
 """What waits to become a line of the log: records, and places for those that depend on what is written before them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tokgate.blocklog.chain import Head
 from tokgate.blocklog.checkpoint import Checkpoint
@@ -29,13 +30,22 @@ class Continuation:
     left: Left
 
 
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """Stands among what waits: files whose time is over. They go once the record that tells of it is on the disk."""
+
+    stamp: Stamp
+    files: tuple[Path, ...]
+    days: int
+
+
 class CheckpointDue:
     """Stands among what waits: a signature over what was written before."""
 
     __slots__ = ()
 
 
-type Entry = Record | Continuation | CheckpointDue
+type Entry = Record | Continuation | Deletion | CheckpointDue
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from whenever import Instant
 
 from tokgate.blocklog.aliases import PSEUDONYM, WITHHELD
 from tokgate.blocklog.document import Record
-from tokgate.blocklog.signing import KeyUnusable, replace_file
+from tokgate.blocklog.signing import KeyUnusable, replace_secret
 from tokgate.policy.names import parse_address
 
 PREFIX_LENGTHS: Final = {4: 24, 6: 48}
@@ -124,7 +124,7 @@ def read_secret(path: Path) -> Secret:
 def write_secret(path: Path, secret: Secret) -> None:
     """Replace the file, so that the secret that it held is gone. Raises OSError."""
     said = {"days": secret.days, "period": secret.period, "state": secret.state.hex()}
-    replace_file(path, json.dumps(said).encode(), 0o600)
+    replace_secret(path, json.dumps(said).encode())
 
 
 class Pseudonyms:

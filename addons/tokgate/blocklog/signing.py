@@ -3,8 +3,10 @@
 The file is PEM (PKCS #8) under a line that says how many keys there were before. The public part lies beside it.
 """
 
+import errno
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +59,7 @@ class Signer:
             self._key, self._epoch = read_key(path)
             return
         self._key, self._epoch = Ed25519PrivateKey.generate(), 0
-        replace_file(path, _pem(self._key, 0), KEY_MODE)
+        replace_secret(path, _pem(self._key, 0))
         public = public_pem(self._key.public_key())
         replace_file(public_path_for(path), public.encode(), PUBLIC_MODE)
         logger.warning(
@@ -78,7 +80,7 @@ class Signer:
         """The log has this checkpoint on the disk: the key that it announces takes over. Raises OSError."""
         if self._next is None or checkpoint.next_key != key_text(self._next.public_key()):
             return
-        replace_file(self.path, _pem(self._next, self._epoch + 1), KEY_MODE)
+        replace_secret(self.path, _pem(self._next, self._epoch + 1))
         self._key, self._next, self._epoch = self._next, None, self._epoch + 1
 
 
@@ -118,6 +120,34 @@ def _pem(key: Ed25519PrivateKey, epoch: int) -> bytes:
     return f"{_EPOCH}{epoch}\n".encode() + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
+def replace_secret(path: Path, content: bytes) -> None:
+    """As `replace_file`, for its owner only; what the file held is overwritten where it lay.
+
+    Copies that a file system, a disk or a backup keeps by itself remain.
+    """
+    old = _open_old(path)
+    try:
+        replace_file(path, content, KEY_MODE)
+        if old is not None:
+            os.pwrite(old, bytes(os.fstat(old).st_size), 0)
+            os.fsync(old)
+    finally:
+        if old is not None:
+            os.close(old)
+
+
+def _open_old(path: Path) -> int | None:
+    """The file that will be replaced, if it is one that may be overwritten."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
 def replace_file(path: Path, content: bytes, mode: int) -> None:
     """Replace a file as a whole, on the disk before this returns. A symbolic link in its place is replaced too."""
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -125,7 +155,8 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
     draft.unlink(missing_ok=True)
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        os.write(fd, content)
+        if os.write(fd, content) != len(content):
+            raise OSError(errno.ENOSPC, "no room for all of it", str(draft))
         os.fsync(fd)
     finally:
         os.close(fd)
