@@ -149,6 +149,34 @@ def test_an_error_about_any_other_name_names_nobody(valid_record: Valid) -> None
     assert "example.com" not in str(record)
 
 
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("no route to ('192.0.2.7', 443)", "no route to ('(address)', 443)"),
+        ("192.0.2.7:51234 sent nonsense", "(address):51234 sent nonsense"),
+        ("[2001:db8::7]:443, fe80::1%eth0, ::ffff:192.0.2.7.", "[(address)]:443, (address), (address)."),
+        ("label too long: 'User1.Example.COM'", "label too long: '(name)'"),
+        ("www.example.com:443 ended", "(name):443 ended"),
+        ("No such file: '/etc/tokgate/policy.yaml'", "No such file: '/etc/tokgate/policy.yaml'"),
+        ("gate-0 ended with signal 9 at 12:34:56", "gate-0 ended with signal 9 at 12:34:56"),
+        ("'NoneType' object has no attribute 'value'; 3.13", "'NoneType' object has no attribute 'value'; 3.13"),
+    ],
+)
+def test_what_an_error_says_names_nobody(said: str, written: str, valid_record: Valid) -> None:
+    """Exceptions quote what they failed on: neither a client nor a name comes into the log that way."""
+    try:
+        try:
+            raise OSError(said)
+        except OSError as error:
+            raise ValueError(said) from error
+    except ValueError as error:
+        record = valid_record(lifecycle.internal_error(stamp(), error, "gate"))
+    assert record["error"]["message"] == record["event"]["reason"] == written
+    assert record["message"] == f"gate failed with ValueError: {written}."
+    assert record["error"]["stack_trace"].count(written) == 2
+    assert "test_lifecycle.py" in record["error"]["stack_trace"]
+
+
 def test_the_logs_own_history(valid_record: Valid) -> None:
     """Gaps, continuations and torn lines are counted in their records."""
     gap = valid_record(lifecycle.log_gap(stamp(), 7, NOON, at("2023-03-10T11:00:01Z")))

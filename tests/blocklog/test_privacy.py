@@ -1,6 +1,7 @@
 """Clients in the log: under the name that the policy says, and nowhere under another; who can tell who was meant."""
 
 import json
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from blocklog.samples import NOON, OBSERVER, SNAPSHOT, judged, seen, stamp
+from builders import exemption
 from tokgate.blocklog.aliases import WITHHELD
 from tokgate.blocklog.custody import Sealing
-from tokgate.blocklog.lifecycle import internal_error, stopped
+from tokgate.blocklog.lifecycle import internal_error, override_started, stopped
 from tokgate.blocklog.line import decode, encode
 from tokgate.blocklog.observation import Endpoint, Stage
 from tokgate.blocklog.privacy import (
@@ -74,6 +76,22 @@ def test_error_messages_too() -> None:
         stamp(), ValueError("no route for 192.0.2.7"), "decide", seen=observation, judgement=judged(observation)
     )
     assert "192.0.2.7" not in encode(disguised(record, prefix)).decode().replace("192.0.2.0/24", "")
+
+
+def test_overrides_name_no_client(valid_record: Any) -> None:
+    """Else an exemption that one client has would tell who that pseudonym is; how narrow it was is still told."""
+    nets = ("192.0.2.7/32", "192.0.2.9/32", "198.51.100.4/30", "203.0.113.0/24", "10.0.0.0/8", "2001:db8:1:2::7/128")
+    hole = exemption(clients=tuple(map(ip_network, nets)), reason="192.0.2.7 needs it", by="alice", override=True)
+    record = override_started(stamp(), hole, NOON.add(hours=1), "v1")
+    hidden = valid_record(disguised(record, prefix))
+    around = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
+    assert hidden["tokgate"]["clients"] == around
+    assert hidden["tokgate"]["widest"] == record["tokgate"]["widest"]
+    assert hidden["user"] == {"name": "alice"}
+    line = encode(hidden).decode()
+    assert "192.0.2.0/24 needs it" in line
+    assert not any(address in line for address in ("192.0.2.7", "192.0.2.9", "198.51.100.4", "2001:db8:1:2::7"))
+    assert disguised(record, lambda _: "p1-alias") == hidden
 
 
 def test_records_about_tokgate_stay() -> None:

@@ -10,6 +10,7 @@ from tokgate.blocklog.chain import Head
 from tokgate.blocklog.checkpoint import Checkpoint
 from tokgate.blocklog.document import EventAction, Record, clean, frame, pruned, timestamp
 from tokgate.blocklog.evidence import described, observed
+from tokgate.blocklog.impersonal import impersonal, impersonal_trace
 from tokgate.blocklog.observation import Observation
 from tokgate.blocklog.records import decided, policy_terms
 from tokgate.blocklog.segment import Torn
@@ -192,12 +193,16 @@ def internal_error(
 ) -> Record:
     """Something raised in `where` (a hook's name), with what was seen and what `on_error` decided, where known.
 
-    Traffic is named only if it belongs to a banned service, as everywhere else.
+    Traffic is named only if it belongs to a banned service, as everywhere else: addresses and names of hosts are taken
+    out of what an error says that isn't known to be about one.
     """
-    detail = clean(str(error)) or "no message"
+    concerned = judgement is not None and judgement.decision.service is not None
+    said, trace = str(error), "".join(traceback.format_exception(error))
+    if not concerned:
+        said, trace = impersonal(said), impersonal_trace(trace)
+    detail = clean(said) or "no message"
     kind = type(error).__name__
     message = f"{where} failed with {kind}: {detail}."
-    concerned = judgement is not None and judgement.decision.service is not None
     if concerned and seen is not None and judgement is not None:
         verdict, asked = judgement.decision.verdict.value, described(seen, judgement)
         message = f"{where} failed with {kind} for {clean(seen.client.ip)} and {asked}, on_error: {verdict}: {detail}."
@@ -211,8 +216,7 @@ def internal_error(
         reason=detail,
         code="internal-error",
     )
-    trace = "".join(traceback.format_exception(error))[-MAX_TRACE:]
-    record["error"] = {"type": kind, "message": detail, "stack_trace": trace}
+    record["error"] = {"type": kind, "message": detail, "stack_trace": trace[-MAX_TRACE:]}
     if concerned and seen is not None and judgement is not None:
         record |= observed(seen, judgement, EventAction.INTERNAL_ERROR)
         if snapshot is not None:

@@ -173,17 +173,15 @@ def prefix(address: str) -> str:
 def disguised(record: Record, alias: Callable[[str], str]) -> Record:
     """The record with its client under another name, wherever it is written: also in sentences and error messages.
 
-    So its user, who is named in no sentence; its hardware address is left out.
+    So its user, who is named in no sentence; its hardware address is left out. An override has the networks around its
+    clients: with their addresses, who uses it would be known by name.
     """
     source = record.get("source")
     client = (source.get("ip") or source.get("address")) if isinstance(source, dict) else None
     if not isinstance(client, str):
-        return record
+        return _widened(record)
     name = alias(client)
-    written = re.compile(
-        rf"(?<![0-9A-Za-z.:])(?:::ffff:)?{re.escape(client)}(?:%[\w.-]+)?(?![0-9A-Za-z:]|\.[0-9])", re.IGNORECASE
-    )
-    changed: Record = _renamed(record, written, name)
+    changed: Record = _renamed(record, _written(client), name)
     changed["source"] = {"address": name}  # without the port, by which other logs would know the connection
     related = changed.get("related")
     if isinstance(related, dict) and name in related.get("ip", ()):
@@ -195,6 +193,28 @@ def disguised(record: Record, alias: Callable[[str], str]) -> Record:
         changed["user"] = {"name": known}
         changed["related"] = changed.get("related", {}) | {"user": [known]}
     return changed
+
+
+def _widened(record: Record) -> Record:
+    """The record with each of the clients that an override is for in the network around it, where it is narrower."""
+    own = record.get("tokgate")
+    named = own.get("clients") if isinstance(own, dict) else None
+    for client in map(str, named or ()):
+        address, _, length = client.partition("/")
+        around = prefix(address)
+        if around != WITHHELD and int(length or 128) > int(around.partition("/")[2]):
+            record = _renamed(record, _written(address), around)
+            own = record["tokgate"]
+            record = record | {"tokgate": own | {"clients": list(dict.fromkeys(own["clients"]))}}
+    return record
+
+
+def _written(address: str) -> re.Pattern[str]:
+    """An address wherever it stands as such, also with a zone or as a prefix."""
+    return re.compile(
+        rf"(?<![0-9A-Za-z.:])(?:::ffff:)?{re.escape(address)}(?:%[\w.-]+)?(?:/[0-9]{{1,3}})?(?![0-9A-Za-z:]|\.[0-9])",
+        re.IGNORECASE,
+    )
 
 
 def _renamed(value: Any, written: re.Pattern[str], name: str) -> Any:
