@@ -4,13 +4,14 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from whenever import Date
 
 from builders import at
-from tokgate.blocklog.segment import LogLocked, Segment, archive_name
+from tokgate.blocklog.segment import LogLocked, Segment, archive_name, wait_for_lock
 
 TODAY = Date(2023, 3, 10)
 
@@ -72,6 +73,37 @@ def test_a_second_writer_is_told(tmp_path: Path) -> None:
         Segment(path, TODAY)
     segment.close()
     Segment(path, TODAY).close()
+
+
+def test_a_log_is_waited_for(tmp_path: Path) -> None:
+    """Its last writer may be about to end; who holds it for longer is another tokgate. What isn't there is free."""
+    path = tmp_path / "block.ndjson"
+    wait_for_lock(path, 0)
+    segment = Segment(path, TODAY)
+    with pytest.raises(LogLocked, match="give each its own file"):
+        wait_for_lock(path, 0.1)
+    letting_go = threading.Timer(0.1, segment.close)
+    letting_go.start()
+    wait_for_lock(path, 30)
+    letting_go.join()
+    Segment(path, TODAY).close()
+
+
+def test_a_pipe_that_nobody_reads_is_no_log(tmp_path: Path) -> None:
+    """It would take some lines, and keep none."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="No such device"):
+        Segment(pipe, TODAY)
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        segment = Segment(pipe, TODAY)
+        assert not segment.regular
+        assert not segment.replaced()
+        segment.write(b"{}\n")
+        assert reader.readline() == b"{}\n"
+        pipe.unlink()
+        assert segment.replaced()
+        segment.close()
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"x" * (3 << 20)], ids=["brace", "all-but-one", "three-mebibytes"])

@@ -328,6 +328,38 @@ def test_a_disk_that_fills_up_and_is_cleared(
     assert len(numbers(records)) + gaps == put
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_something_else_in_the_files_place(
+    path: Path, make: Callable[..., LogWriter], check_lines: Lines, kind: str
+) -> None:
+    """Whatever is put where the file was: records wait, health is red, and none is lost once the path is free."""
+    writer = make(path)
+    writer.put(refusal(0))
+    assert writer.flush(10)
+    moved = path.with_name("moved.ndjson")
+    path.rename(moved)
+    reader = None
+    if kind == "pipe":
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    elif kind == "link":
+        path.symlink_to(moved.name)
+    else:
+        path.mkdir()
+    writer.put(refusal(1))
+    until(lambda: not writer.health().ok)
+    if reader is not None:
+        assert os.read(reader, 1) == b""
+        os.close(reader)
+    path.rmdir() if kind == "folder" else path.unlink()
+    writer.put(refusal(2))
+    assert writer.flush(10)
+    assert writer.health().ok
+    assert writer.close(10)
+    assert numbers(check_lines(moved, path)) == [0, 1, 2]
+    assert list(Verifier().run([moved, path])) == []
+
+
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path

@@ -230,14 +230,19 @@ async def test_modes_that_filter_nothing(
     assert list(folder.iterdir()) == []
 
 
-async def test_log_of_another_process(setup: Setup) -> None:
-    """Two proxies can't write one log."""
+@pytest.mark.parametrize(
+    "mode", [(), ("--mode", "gate:explicit@127.0.0.1:0", "--workers", "1")], ids=["regular", "gate"]
+)
+async def test_log_of_another_process(setup: Setup, mode: tuple[str, ...]) -> None:
+    """Two proxies can't write one log: the second one says so and opens nothing."""
     async with setup.run() as first:
         await first.port()
-        async with setup.run() as second:
+        async with setup.run(*mode) as second:
             assert await second.ended() == 3
 
-    assert "another process" in second.text
+    assert "another process writes this log" in second.text
+    assert "Traceback" not in second.text
+    assert "clients on" not in second.text
 
 
 async def test_reload(lab: Lab, setup: Setup) -> None:

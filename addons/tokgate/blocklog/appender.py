@@ -5,6 +5,7 @@ With a custody the lines form a chain; they get their numbers and hashes here, i
 Single-threaded and blocking; it raises what the system says and can be asked again: nothing it holds is lost by that.
 """
 
+import errno
 import hashlib
 import time
 from collections import deque
@@ -61,6 +62,7 @@ class Appender:
         self._trouble: Final = trouble
         self._reject: Final = reject
         self._segment: Segment | None = None
+        self._regular: bool | None = None
         self._left: Left | None = None
         self._sealing: Final = sealing
         self._custody: Custody | None = None
@@ -170,6 +172,10 @@ class Appender:
 
     def _open(self) -> Segment:
         segment = Segment(self.path, self._today())
+        if self._regular not in (None, segment.regular):  # a pipe would swallow what a file would keep
+            segment.close()
+            raise OSError(errno.EINVAL, "is not the kind of file any more that it was at the start", str(self.path))
+        self._regular = segment.regular
         if self._custody is None and self._sealing is not None:
             self._take_up(segment, self._sealing)
         openers: list[Entry] = []

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,10 @@ FOLDER_MODE: Final = 0o750
 _CHUNK: Final = 1 << 20
 _MAX_TORN: Final = 16
 """Most lines that are taken for torn: each is from a run that was killed before it wrote one record."""
+
+
+LOCKED: Final = "another process writes this log; give each its own file"
+_LOOK_EVERY: Final = 0.05
 
 
 class LogLocked(BlockingIOError):
@@ -86,10 +91,8 @@ class Segment:
 
     def replaced(self) -> bool:
         """Whether the path no longer leads here: renamed, removed, or its folder gone."""
-        if not self.regular:
-            return False
         try:
-            there = self.path.lstat()
+            there = self.path.lstat() if self.regular else self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:  # it can't be told, and the file that is open still takes lines
@@ -138,8 +141,7 @@ class Segment:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            text = "another process writes this log; give each its own file"
-            raise LogLocked(errno.EWOULDBLOCK, text, str(self.path)) from error
+            raise LogLocked(errno.EWOULDBLOCK, LOCKED, str(self.path)) from error
         if self.replaced():  # archived by its writer between our opening and our locking it
             raise LogLocked(errno.EWOULDBLOCK, "another process was rotating this log", str(self.path))
 
@@ -196,6 +198,29 @@ class Segment:
         return Torn(end - start, digest.hexdigest(), lines) if end > start else None
 
 
+def wait_for_lock(path: Path, patience: float) -> None:
+    """Return once nobody writes a log: its last writer may be about to end. Raises LogLocked after so many seconds.
+
+    What else may be wrong with it is for who opens it to find out.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                raise LogLocked(errno.EWOULDBLOCK, LOCKED, str(path)) from error
+        finally:
+            os.close(fd)
+        time.sleep(_LOOK_EVERY)
+
+
 def archive_name(path: Path, at: Instant) -> Path:
     """A free name beside `path`: `block-20230310T230000.000000Z.ndjson`; where that is taken, microseconds later."""
     while True:
@@ -212,16 +237,15 @@ def _open(path: Path) -> int:
     Rotation would rename a link instead of the file that it leads to, and a link in a folder that others may write to
     could lead our records, or our permissions, anywhere.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK  # a full pipe is an error, never a wait
+    flags = os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK  # a full pipe is an error, never a wait
     try:
-        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
+        there = path.lstat().st_mode
     except FileNotFoundError:
+        there = stat.S_IFREG
         path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(there):
+        return os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
+    fd = os.open(path, flags | os.O_WRONLY)  # a pipe that nobody reads is an error: it would keep nothing
     if stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.ELOOP, "is a symbolic link; name the file itself", str(path))

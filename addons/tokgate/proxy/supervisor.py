@@ -19,7 +19,9 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.blocklog import channel, lifecycle
+from tokgate.blocklog.collector import DEADLINE
 from tokgate.blocklog.document import Record
+from tokgate.blocklog.segment import LogLocked, wait_for_lock
 from tokgate.blocklog.stamp import Stamp, new_stamp, this_observer
 from tokgate.config.memory import settle
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
@@ -67,6 +69,11 @@ class Supervisor:
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; the exit code: 0, or 3 for an environment that won't do."""
         family = self._family
+        try:
+            wait_for_lock(self._options.log, DEADLINE + 1.0)
+        except LogLocked as error:
+            self._say(f"{error.filename}: {error.strerror}")
+            return 3
         try:
             family.listen()
         except OSError as error:
