@@ -47,5 +47,5 @@ async def all_taken_up() -> None:
     A connection that is accepted but not served yet when its server is closed is lost to asyncio, and an open socket is
     found in the middle of some later test.
     """
-    for _ in range(3):  # the kernel tells of it; it is accepted; it has a transport
+    for _ in range(6):  # the kernel tells of it, it is accepted, has a transport, is connected, served, and known to us
         await asyncio.sleep(0)
