@@ -46,8 +46,10 @@ def _lines(state: dict[str, Any]) -> Iterator[str]:
         yield f"  only after a restart: {', '.join(policy['restart_needed'])}"
     yield f"  next transition: {policy['next_transition'] or 'none'}"
     for ban in policy["bans"]:
-        idle, overdue = f" ({ban['idle']})" if ban["idle"] else "", " (overdue)" if ban["overdue"] else ""
-        yield f"  {ban['phase'] or 'unannounced'}: {ban['ban']} for {', '.join(ban['networks'])}{idle}{overdue}"
+        phase = ban["phase"] or "unannounced"
+        idle = f" ({ban['idle']})" if ban["idle"] not in (None, phase) else ""
+        overdue = " (overdue)" if ban["overdue"] else ""
+        yield f"  {phase}: {ban['ban']} for {', '.join(ban['networks'])}{idle}{overdue}"
     for worker in state["workers"]:
         yield ", ".join(_words(worker))
 
