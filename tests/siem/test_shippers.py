@@ -92,10 +92,35 @@ def test_fluent_bits_tags_are_of_something() -> None:
     for field, pattern, _, keep in rules:
         assert (field, keep) == ("$line", "true")
         assert all(re.search(pattern, line) for line in LINES)
-    names = re.findall(
-        r"^ +Name +(\S+)", (SIEM / "fluent-bit" / "parsers.conf").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert {entry["parser"] for entry in pipeline["filters"] if entry["name"] == "parser"} == set(names)
+    assert {entry["parser"] for entry in pipeline["filters"] if entry["name"] == "parser"} == {parser()["Name"]}
+
+
+def parser() -> dict[str, str]:
+    """Fluent Bit's parser, by the names of its options."""
+    text = (SIEM / "fluent-bit" / "parsers.conf").read_text(encoding="utf-8")
+    return dict(re.findall(r"^ +(\S+) +(\S.*)$", text, re.MULTILINE))
+
+
+def test_fluent_bit_sends_the_time_of_the_record() -> None:
+    """It is taken from each line before copies of it are made; without it an output sends when the line was read."""
+    first = loaded("fluent-bit/fluent-bit.yaml")["pipeline"]["filters"][0]
+    assert (first["name"], first["match"], first["key_name"]) == ("parser", "tokgate.line", "line")
+    assert first["preserve_key"] is first["reserve_data"] is True
+    pattern = parser()["Regex"].replace("(?<", "(?P<")
+    for line, record in zip(LINES, RECORDS, strict=True):
+        found = re.search(pattern, line)
+        assert found is not None
+        assert found.groupdict() == {parser()["Time_Key"]: record["@timestamp"]}
+
+
+def test_fluent_bit_leaves_it_to_elasticsearch_to_take_lines_apart() -> None:
+    """Its output adds an @timestamp: in a record that had one already it would stand twice, which is refused."""
+    pipeline = loaded("fluent-bit/fluent-bit.yaml")["pipeline"]
+    (output,) = (entry for entry in pipeline["outputs"] if entry["name"] == "es")
+    (change,) = (entry for entry in pipeline["filters"] if entry["match"] == output["match"])
+    assert (change["name"], change["rename"]) == ("modify", "line message")
+    taking_apart = json.loads((SIEM / "elastic" / "pipeline.json").read_text(encoding="utf-8"))["processors"][0]["json"]
+    assert (taking_apart["field"], taking_apart["add_to_root_conflict_strategy"]) == ("message", "replace")
 
 
 def stanzas(name: str) -> configparser.ConfigParser:
