@@ -293,7 +293,7 @@ def show(found: Measured, setting: dict[str, Any]) -> None:
 def tokgate(*arguments: str) -> None:
     """Run a command; a finding is an error here."""
     env = os.environ | {"PYTHONPATH": str(ROOT / "addons")}
-    done = subprocess.run([sys.executable, "-m", "tokgate.cli", *arguments], env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tokgate", *arguments], env=env, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"tokgate {' '.join(arguments[:3])}: {done.stdout[-500:]}{done.stderr[-500:]}")
 

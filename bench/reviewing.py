@@ -103,7 +103,7 @@ def measured(what: str, *arguments: str) -> None:
     env = os.environ | {"PYTHONPATH": sys.path[0]}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "tokgate.cli", "log", *arguments], check=True, stdout=subprocess.DEVNULL, env=env
+        [sys.executable, "-m", "tokgate", "log", *arguments], check=True, stdout=subprocess.DEVNULL, env=env
     )
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

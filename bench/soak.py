@@ -117,7 +117,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tokgate-soak-") as name:
         folder = Path(name)
         (folder / "policy.yaml").write_text(POLICY)
-        command = [sys.executable, "-m", "tokgate.cli", "run", "--mode", "gate:explicit@127.0.0.1:0", "--workers", "2"]
+        command = [sys.executable, "-m", "tokgate", "run", "--mode", "gate:explicit@127.0.0.1:0", "--workers", "2"]
         command += ["--policies", str(folder / "policy.yaml"), "--log", str(folder / "block.ndjson")]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "addons")}
         with (folder / "narration").open("wb") as output:

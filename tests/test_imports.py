@@ -17,6 +17,7 @@ BELOW = {
     "gate": {"policy", "wire", "config", "blocklog"},
     "proxy": {"policy", "wire", "config", "blocklog", "gate"},
     "cli": {"policy", "wire", "config", "blocklog", "gate", "proxy", "review"},
+    "__main__": {"cli"},
 }
 """What the modules of each package may import beside their own package."""
 

@@ -214,7 +214,7 @@ def _tokgate(policy: str, template: str) -> Callable[[Place], Started]:
 
 
 TOKGATE_COMMAND: Final = (
-    "{python} -m tokgate.cli run --mode gate --policies {policies} --log {log} --listen-port {port} --confdir {keys}"
+    "{python} -m tokgate run --mode gate --policies {policies} --log {log} --listen-port {port} --confdir {keys}"
 )
 """How the proxy under test is started."""
 

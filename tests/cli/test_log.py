@@ -67,7 +67,7 @@ def test_a_reader_that_stops(log: Path, command: str) -> None:
     """A closed pipe ends each command silently and with the same exit code, tables too."""
     reading, writing = os.pipe()
     os.close(reading)
-    arguments = [sys.executable, "-m", "tokgate.cli", "log", command]
+    arguments = [sys.executable, "-m", "tokgate", "log", command]
     done = subprocess.run(arguments, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -221,7 +221,7 @@ def test_a_hostile_line_has_no_power_over_the_terminal(log: Path, tokgate: Comma
 def test_follow_shows_what_comes_and_ends_on_interrupt(log: Path) -> None:
     """`tail -f` prints new records as they are written, also after rotation, and Ctrl-C is a normal end."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tokgate.cli", "log", "tail", "-f", "-n", "1", "--json"],
+        [sys.executable, "-m", "tokgate", "log", "tail", "-f", "-n", "1", "--json"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

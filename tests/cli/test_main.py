@@ -23,7 +23,7 @@ ASKED = ("explain", "--client", "192.0.2.7", "--host", "www.example.org")
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """The program as a process of its own."""
     return subprocess.Popen(
-        (sys.executable, "-m", "tokgate.cli", *arguments),
+        (sys.executable, "-m", "tokgate", *arguments),
         env=os.environ | {"PYTHONPATH": str(ADDONS)},
         text=True,
         **options,

@@ -248,7 +248,7 @@ def test_a_file_that_is_there(policies: Path, tokgate: Command) -> None:
 
 def test_two_at_once(policies: Path) -> None:
     """Several people may make overrides in the same second: each gets its own."""
-    command = [sys.executable, "-m", "tokgate.cli", *ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "1h"]
+    command = [sys.executable, "-m", "tokgate", *ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "1h"]
     env = os.environ | {"PYTHONPATH": str(ADDONS)}
     running = [subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE) for _ in range(3)]
     names = [process.communicate()[0].strip() for process in running]

@@ -182,7 +182,7 @@ def running(line: Made, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[byte
     (tmp_path / "tmp").mkdir()
     with told.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tokgate.cli", "review", "--listen", "127.0.0.1:0"], stderr=stderr,
+            [sys.executable, "-m", "tokgate", "review", "--listen", "127.0.0.1:0"], stderr=stderr,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "addons"), "TMPDIR": str(tmp_path / "tmp")},
         )  # fmt: skip
         try:

@@ -178,7 +178,7 @@ def test_long_lines_are_skipped_to_their_end(excess: int) -> None:
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Simulate as a process of its own."""
-    command = (sys.executable, "-m", "tokgate.cli", "simulate", *arguments)
+    command = (sys.executable, "-m", "tokgate", "simulate", *arguments)
     return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ADDONS)}, stdout=subprocess.PIPE, **options)
 
 

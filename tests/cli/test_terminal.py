@@ -30,7 +30,7 @@ def on_terminal(*arguments: str, output: Path | None = None, **environment: str)
         stack.callback(os.close, theirs)
         process = stack.enter_context(
             subprocess.Popen(
-                (sys.executable, "-m", "tokgate.cli", *arguments),
+                (sys.executable, "-m", "tokgate", *arguments),
                 env=inherited | {"PYTHONPATH": str(ADDONS), "TERM": "xterm", "COLUMNS": "160"} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=theirs if output is None else stack.enter_context(output.open("wb")),

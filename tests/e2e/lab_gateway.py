@@ -99,7 +99,7 @@ class Gateway:
 
     def command(self, *words: str | Path) -> list[str]:
         """A tokgate command line."""
-        return [sys.executable, "-m", "tokgate.cli", *(str(word) for word in words)]
+        return [sys.executable, "-m", "tokgate", *(str(word) for word in words)]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -116,7 +116,7 @@ def serving(folder: Path, told: str, *options: str) -> Iterator[tuple[str, Path]
     errors = folder / "stderr.txt"
     with errors.open("wb") as stderr:
         running = subprocess.Popen(
-            [sys.executable, "-m", "tokgate.cli", "review", "--listen", "127.0.0.1:0", *options],
+            [sys.executable, "-m", "tokgate", "review", "--listen", "127.0.0.1:0", *options],
             cwd=folder, stderr=stderr, stdin=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "addons")},
         )  # fmt: skip

@@ -54,7 +54,7 @@ class Running:
         self.confdir = folder / "keys"
         self.write(POLICY)
         self.narration = folder / "narration"
-        command = [sys.executable, "-m", "tokgate.cli", "run", *mode, "--drain", "2"]
+        command = [sys.executable, "-m", "tokgate", "run", *mode, "--drain", "2"]
         command += ["--workers", str(workers), "--policies", str(self.policies), "--log", str(self.log)]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "addons")}
         with self.narration.open("wb") as output:

@@ -48,7 +48,7 @@ class Site:
         )
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "tokgate.cli", *arguments]
+        return [sys.executable, "-m", "tokgate", *arguments]
 
     def call(self, *arguments: str) -> str:
         done = subprocess.run(self.command(*arguments), **self._options(), check=True, capture_output=True, text=True)

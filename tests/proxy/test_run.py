@@ -102,7 +102,7 @@ class Setup:
     async def run(self, *extra: str) -> AsyncIterator[Process]:
         """`tokgate run`."""
         said = ("run", "--policies", str(self.policy), "--log", str(self.log), "--confdir", str(self.confdir))
-        async with self._process("-m", "tokgate.cli", *said, "--listen-port", "0", *extra) as process:
+        async with self._process("-m", "tokgate", *said, "--listen-port", "0", *extra) as process:
             yield process
 
     @asynccontextmanager

@@ -137,7 +137,7 @@ def test_a_port_that_is_taken_is_said_at_once(start: Callable[..., Scraped], tmp
     taken = start("gates").base.rpartition(":")[2]
     files = ("--policies", "policies", "--log", "other.ndjson", "--confdir", "others", "--metrics", taken)
     for mode in CARRIERS.values():
-        command = [sys.executable, "-m", "tokgate.cli", "run", *mode, *files]
+        command = [sys.executable, "-m", "tokgate", "run", *mode, *files]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "addons")}
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False

@@ -1,7 +1,0 @@
-"""`python -m tokgate.cli`: the same as the `tokgate` command, for source folders and for interpreters without it."""
-
-import sys
-
-from tokgate.cli.main import main
-
-sys.exit(main())
