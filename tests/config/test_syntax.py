@@ -28,6 +28,13 @@ ITEMS = "services:\n  tiktok:\n    names:\n      suffix:\n      {}\n      - exam
         (KEYS.format("title: TikTok\n      description: x"), 4, 18, "or mend the indentation"),
         (KEYS.format("title: @TikTok"), 3, 12, "a value can't begin with `@`: put it in quotes"),
         (KEYS.format('title: "TikTok'), 3, 12, "these quotes are never closed"),
+        (
+            KEYS.format("title: TikTok\n   # here\n   description: x"),
+            5,
+            4,
+            "indented by 3, while the keys above are by 0, 2, 4:",
+        ),
+        (KEYS.format("title: 'it's'"), 3, 16, "the quotes before this place are not right"),
         (KEYS.format("\ttitle: TikTok"), 3, 5, "a tab"),
         ("services:\n  a:\n    title: x\n  b\n  c:\n    title: y\n", 4, 3, "`b` is neither a key"),
         (ITEMS.format("-tiktok.com"), 5, 7, "a space is missing after the `-`"),

@@ -49,6 +49,14 @@ def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[Place, Code,
         return place, Code.SYNTAX, f"a value can't begin with `{character}`: put it in quotes"
     if "did not find expected node content" in problem and character == ":":
         return place, Code.SYNTAX, "a value can't begin with `:` here: put it in quotes (an IPv6 address, for one)"
+    indent, known = place.column - 1, _indents(place.line, source)
+    if "did not find expected key" in problem and not line[:indent].strip() and indent not in known:
+        stand = ", ".join(map(str, known))
+        return (
+            place,
+            Code.SYNTAX,
+            f"indented by {indent}, while the keys above are by {stand}: line it up with one of them",
+        )
     found = next(_culprits(problem, place, start, source), None)
     if found is not None:
         where, message = found
@@ -57,6 +65,20 @@ def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[Place, Code,
     if mark is end and start is not None and end is not None and start.line != end.line:
         message += f" (began on line {start.line + 1})"
     return place, Code.SYNTAX, message
+
+
+def _indents(number: int, source: Source) -> list[int]:
+    """How far the keys are indented among which a line could stand, the outermost first."""
+    found: list[int] = []
+    for above in range(number - 1, 0, -1):
+        line = (source.line(above) or "").rstrip()
+        text = line.lstrip(" ")
+        indent = len(line) - len(text)
+        if text and not text.startswith("#") and (not found or indent < found[0]):
+            found.insert(0, indent)
+        if found and not found[0]:
+            break
+    return found
 
 
 def _culprits(problem: str, place: Place, start: yaml.Mark | None, source: Source) -> Iterator[tuple[Place, str]]:
