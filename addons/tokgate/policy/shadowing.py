@@ -36,13 +36,15 @@ def shadows(snapshot: Snapshot) -> Iterator[Shadow]:
     for name, tracks in by_zone.items():
         ban = snapshot.bans[name]
         candidates = snapshot.tracks_for(ban.services[0], ban.networks[0])
-        for other in {track.ban.name: track.ban for track in candidates}.values():
-            if other.name != name and _covers(other, ban):
+        tried = {name}
+        for other in (track.ban for track in candidates):
+            if other.name not in tried and _covers(other, ban):
                 theirs = by_zone[other.name]
                 exemptions = snapshot.policy.exemptions
                 if all(_shadowed(tracks[zone], theirs[zone], exemptions) for zone in tracks):
                     yield Shadow(ban, other)
                     break
+            tried.add(other.name)
 
 
 def _covers(other: Ban, ban: Ban) -> bool:
