@@ -101,7 +101,8 @@ async def test_reload_swaps_or_keeps(path: Path) -> None:
     (path / "a.yaml").write_text(policy("third"))
     await holder.reload()
     assert (title(holder), holder.last_error) == ("third", None)
-    assert [each.ok for each in reported] == [True, False, True]
+    await holder.reload()
+    assert [(each.ok, each.mended) for each in reported] == [(True, False), (False, False), (True, True), (True, False)]
 
 
 async def test_a_fault_of_ours_keeps_the_last_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,10 @@ def test_a_wrong_policy(carrier: Carrier, capsys: pytest.CaptureFixture[str]) ->
     assert carrier.has("first")
     assert carrier.tokgate("status") == 1
     assert "not in force: " in capsys.readouterr().out
+    told = carrier.narrated().count("are valid again")
+    (carrier.policies / "a.yaml").write_text(policy("first"))
+    until("it is told that the files are right", lambda: carrier.narrated().count("are valid again") == told + 1)
+    (carrier.policies / "a.yaml").write_text(BROKEN)
     with carrier.never_passing():
         (carrier.policies / "a.yaml").write_text(policy("mended"))
         assert carrier.tokgate("reload") == 0

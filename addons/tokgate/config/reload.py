@@ -64,7 +64,8 @@ class PolicyError(Exception):
 class Reloaded:
     """What came of reading again; `snapshot` is the one in force now, the old one unless `ok`.
 
-    `before` is the version that was in force, and `changes` what the new one says otherwise.
+    `before` is the version that was in force, and `changes` what the new one says otherwise. `mended`: the files could
+    not be taken before.
     """
 
     ok: bool
@@ -73,6 +74,7 @@ class Reloaded:
     at: Instant
     before: str
     changes: tuple[Change, ...] = ()
+    mended: bool = False
 
 
 def open_policy(path: Path, now: Instant) -> "PolicyHolder":
@@ -198,7 +200,7 @@ class PolicyHolder:
 
     def _exchange(self, loaded: Loaded, snapshot: Snapshot | None, changed: tuple[Change, ...]) -> Reloaded:
         """Put the new policy in force, if there is one."""
-        before, now = self.snapshot.version, Instant.now()
+        before, now, mended = self.snapshot.version, Instant.now(), self.last_error is not None
         if snapshot is None:
             errors = loaded.errors
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -207,7 +209,7 @@ class PolicyHolder:
         if self._watching and snapshot is not self.snapshot:
             self._replaced.append(self.snapshot)
         self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
-        result = Reloaded(True, snapshot, loaded.diagnostics, now, before, changed)
+        result = Reloaded(True, snapshot, loaded.diagnostics, now, before, changed, mended)
         if snapshot.version != before:
             self.last_change, self.in_force_since = result, now
         return result

@@ -31,8 +31,10 @@ def announce(reloaded: Reloaded, restart: tuple[str, ...], write: Callable[[Call
         logger.error("the new policy has errors, %s stays in force:\n%s", policy.version, "\n".join(problems))
         write(lambda stamp: lifecycle.policy_load_failed(stamp, problems, kept=policy.version))
         return
-    if policy.version == reloaded.before:
-        return  # comments, or order: nothing that anybody would notice
+    if policy.version == reloaded.before:  # comments, or order: nothing that anybody would notice
+        if reloaded.mended:
+            logger.warning("the policy files are valid again, %s stays in force", policy.version)
+        return
     logger.warning("policy %s is in force, it replaces %s", policy.version, reloaded.before)
     if restart:
         logger.warning("%s: in force when tokgate is started again, not before", ", ".join(restart))
