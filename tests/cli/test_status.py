@@ -55,6 +55,4 @@ def test_trouble(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "ask_running", lambda *_: state(ok=False))
     outcome = tokgate("status")
     assert outcome.code == 1
-    assert outcome.out.endswith(
-        "gate-0 pid 7, up 61 s, policy 0c2bfe1dd0f4, 2 connections of 1 clients, 3 × internal\n"
-    )
+    assert outcome.out.endswith("gate-0 pid 7, up 61 s, policy 0c2bfe1dd0f4, 2 connections of 1 client, 3 × internal\n")

@@ -63,7 +63,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="address to listen on (default: loopback; every address for redirected clients)",
     )
     parser.add_argument("--listen-port", metavar="P", type=_port, help="port to listen on (default: 8080)")
-    parser.add_argument("--confdir", metavar="DIR", type=Path, help="folder of the page's CA (default: ~/.tokgate)")
+    parser.add_argument(
+        "--confdir", metavar="DIR", type=Path, help="folder of the page's authority (default: ~/.tokgate)"
+    )
     parser.add_argument(
         "--drain",
         metavar="SECONDS",

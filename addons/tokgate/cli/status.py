@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
+from tokgate.blocklog.wording import counted
 from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.running import add_confdir_option, ask_running
@@ -61,8 +62,8 @@ def _words(worker: dict[str, Any]) -> Iterator[str]:
         yield f"policy {worker['version']}" + (" (ending)" if worker["retired"] else "")
     report = worker["report"]
     if "connections" in report:
-        clients = f" of {report['clients']} clients" if "clients" in report else ""
-        yield f"{report['connections']} connections{clients}"
+        clients = f" of {counted(report['clients'], 'client')}" if "clients" in report else ""
+        yield counted(report["connections"], "connection") + clients
     yield from (f"{number} × {what}" for what, number in report.get("errors", {}).items())
     yield from (f"{report[key]} {said}" for key, said in _TROUBLE.items() if report.get(key))
     yield from (f"{said}: {report[key]}" for key, said in _ERRORS.items() if report.get(key))

@@ -201,7 +201,7 @@ def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
     if "dns_name_servers" in master.options:
         master.options.update(dns_name_servers=list(options.name_servers))
     master.options.update(
-        confdir=str(confdir),  # an update, not a start value: only then is the CA there before the first client
+        confdir=str(confdir),  # an update, not a start value: only then is the authority there before the first client
         mode=list(options.modes),
         listen_host=_listen_host(options),
         listen_port=options.listen_port,
