@@ -43,6 +43,15 @@ def test_bars_are_in_proportion() -> None:
     assert float(block.get("x")) == pytest.approx(float(warn.get("x")) + 820 / 5, abs=0.2)
 
 
+def test_a_short_bar_has_no_words() -> None:
+    """What does not fit into its bar is told to whoever points at it, and nothing is written there."""
+    start = YEAR.start.add(hours=24)
+    chart = gantt(snapshot(ban(warn_from=YEAR.start, starts=start, expires=YEAR.end)), YEAR, NOW)
+    assert any(title.startswith("ban: warn, from") for title in boxes(chart))
+    assert texts(chart).count("warn") == 1  # in the legend
+    assert all(text.strip('"') for text in texts(chart))
+
+
 def test_what_is_shown() -> None:
     """A row a zone, exemptions, what is overdue, and now; what is always announced or expired has no bar."""
     abroad = network("abroad", "198.51.100.0/24", zone="America/New_York")

@@ -163,8 +163,9 @@ def _bar(drawing: Any, track: Track, bar: Bar, scale: _Scale, top: float, hatch:
     if bar.overdue:
         _stretch(drawing, bar.span, scale, top, _BAR, title, fill=hatch, rx=3)
     left, right = scale.x(bar.span.start), scale.x(bar.span.end)
-    fitting = (text for text in (words + windows, words) if right - left > len(text) * _LETTER + 8)
-    _text(drawing, next(fitting, ""), 10, left + 5, top + 13, fill=_INK if windows else _ON[bar.phase])
+    fitting = next((text for text in (words + windows, words) if right - left > len(text) * _LETTER + 8), None)
+    if fitting is not None:
+        _text(drawing, fitting, 10, left + 5, top + 13, fill=_INK if windows else _ON[bar.phase])
 
 
 def _stretch(drawing: Any, span: Span, scale: _Scale, top: float, height: float, title: str, **style: Any) -> None:
