@@ -38,7 +38,7 @@ def test_a_failed_test_explains_itself(policies: Path, tokgate: Command) -> None
     assert outcome.code == 1
     assert (
         "policies/policy.yaml:37:5: error: expected warn, got block (ban-block) for 192.0.2.7 www.clips.example.org "
-        "at 2023-03-09T23:00:00Z [test-failed]\n37 |   - {client: 192.0.2.7, "
+        "at 2023-03-10 00:00 +01:00 Europe/Brussels (2023-03-09T23:00:00Z) [test-failed]\n37 |   - {client: 192.0.2.7, "
     ) in outcome.out
     assert "\n   1. Client\n      in office through 192.0.2.0/24" in outcome.out
     assert "spring-ban (clips in office), phase block: counts as block" in outcome.out

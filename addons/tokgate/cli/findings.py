@@ -8,13 +8,13 @@ from whenever import Instant
 
 from tokgate.cli.outlook import Ending, endings, outlook, source_line
 from tokgate.cli.policies import compile_patiently, load_patiently
-from tokgate.cli.queries import Query, who
+from tokgate.cli.queries import Query, member, who, zone_of
 from tokgate.cli.steps import step_lines, steps
 from tokgate.cli.terminal import shown
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.config.loader import Loaded
 from tokgate.config.policy_tests import TestResult, run_tests
-from tokgate.policy.instants import utc
+from tokgate.policy.instants import both
 from tokgate.policy.snapshot import Snapshot
 
 
@@ -80,9 +80,10 @@ def examine(path: Path, now: Instant, authority: Path | None = None) -> Report:
 
 def _failure(snapshot: Snapshot, result: TestResult) -> Finding:
     test, decision = result.test, result.decision
+    zone = zone_of(snapshot, member(snapshot, test.client, test.identity))
     message = (
         f"expected {test.expect}, got {decision.verdict} ({decision.reason}) for "
-        f"{shown(test.client)}{who(test.identity)} {shown(test.url or test.host)} at {utc(test.at)}"
+        f"{shown(test.client)}{who(test.identity)} {shown(test.url or test.host)} at {both(test.at, zone)}"
     )
     line = source_line(test.origin)
     length = 0 if line is None else len(line) - test.origin.column + 1
