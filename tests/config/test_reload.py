@@ -13,6 +13,7 @@ import watchfiles
 from whenever import Instant
 
 from tokgate.config import reload as reload_module
+from tokgate.config import settling
 from tokgate.config.diagnostics import Code
 from tokgate.config.loader import Loaded
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
@@ -166,7 +167,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     fingerprint = reload_module.fingerprint
 
-    def look(where: Path) -> reload_module.Fingerprint:
+    def look(where: Path) -> settling.Fingerprint:
         seen.append(where)
         return fingerprint(where)
 
@@ -314,10 +315,10 @@ async def test_who_asks_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyP
 
 async def test_files_that_never_rest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that keep changing are not read half way, and that is said; once they rest they are."""
-    monkeypatch.setattr(reload_module, "RESTLESS", 0.2)
+    monkeypatch.setattr(settling, "RESTLESS", 0.2)
     fingerprint, resting = reload_module.fingerprint, asyncio.Event()
 
-    def restless(where: Path) -> reload_module.Fingerprint:
+    def restless(where: Path) -> settling.Fingerprint:
         if not resting.is_set():
             os.utime(path / "a.yaml")
         return fingerprint(where)

@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from running_lab import DEADLINE, POLICY, Running, children, until
+from whenever import Instant
 
 from tokgate.cli.main import main
 from tokgate.proxy.family import BEHIND_TRAFFIC
@@ -64,6 +67,45 @@ def test_a_wrong_policy_on_disk_keeps_nobody_from_starting_again(running: Runnin
         os.kill(victim, signal.SIGKILL)
     until("banned names are refused", running.refuses)
     until("allowed tunnels pass", running.passes)
+
+
+def test_files_that_never_rest_hold_up_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A transfer that goes on for long: whoever dies is replaced, whoever asks is answered, the end is heeded."""
+    running, ask, stop = Running(tmp_path), ["status", "--confdir", str(tmp_path / "keys")], threading.Event()
+
+    def write_on() -> None:
+        while not stop.wait(0.03):
+            (running.policies / "growing.yaml").write_text(f"# {time.monotonic()}")
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        until("it grows", (running.policies / "growing.yaml").exists)
+        gate = next(each["pid"] for each in _state(ask, capsys)["workers"] if each["name"].startswith("gate-"))
+        os.kill(gate, signal.SIGKILL)
+        until("it is replaced", lambda: len(set(children(running.process.pid)) - {gate}) == 4)
+        running.close()
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_who_asks_while_the_policy_is_read_is_answered(
+    running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Reading many names takes a while; nobody who asks how things are waits as long as that."""
+    ask = ["status", "--confdir", str(tmp_path / "keys")]
+    state = _state(ask, capsys)
+    before, waits = state["policy"]["version"], list[float]()
+    names = [f"n{number}.example.org" for number in range(60_000)]
+    running.write(POLICY | {"services": {"clips": {"names": {"suffix": ["clips.example.org", *names]}}}})
+    written = Instant.now()
+    while state["policy"]["version"] == before:
+        asked = time.monotonic()
+        state = _state(ask, capsys)
+        waits.append(time.monotonic() - asked)
+    took = (Instant.parse_iso(state["policy"]["loaded_at"]) - written).total("seconds")
+    assert max(waits) < took / 2
 
 
 def test_a_new_policy_is_a_new_generation(running: Running) -> None:

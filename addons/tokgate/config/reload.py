@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,34 +21,19 @@ from tokgate.config.diagnostics import Code, Diagnostic, Level, render
 from tokgate.config.files import policy_files
 from tokgate.config.loader import Loaded, load
 from tokgate.config.memory import release, undisturbed
+from tokgate.config.settling import LOOK_AGAIN, Fingerprint, Settling, statuses
 from tokgate.config.source import Report
-from tokgate.config.writers import being_written
 from tokgate.policy.comparison import Change, changes
 from tokgate.policy.origin import Origin
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 
 _log: Final = logging.getLogger(__name__)
 
-SETTLE: Final = 0.1
-"""Seconds for which files must rest before they are read: an editor may be half way through."""
-SETTLE_LOSS: Final = 1.0
-"""The same where a file is gone or has become empty: half a save looks like a ban that was lifted."""
-RESTLESS: Final = 10.0
-"""Seconds without rest after which it is said that the files keep changing; they are never read half written.
-
-Also how long a file that rests is left alone because somebody has it open for writing.
-"""
 LOOK_EVERY: Final = 1.0
 """Seconds after which files are looked at without any event: network file systems send none."""
 
 _UNUSED: Final = 2
 """References to something that only the one who asks has."""
-
-_Status = tuple[int, int, int, int, int]
-"""Device, inode, size, and the times of the last change of content and of status."""
-
-Fingerprint = dict[Path, _Status]
-"""What tells one state of the policy files from another without reading them."""
 
 
 class PolicyError(Exception):
@@ -138,14 +123,22 @@ class PolicyHolder:
             if self._latest is not None and asked < self._latest[0]:
                 return self._latest[1]
             while True:
-                seen = await self._settled()
-                reloaded = await asyncio.to_thread(self._read)
-                self._seen, self._others = seen, reloaded[0].inventories
-                looked = time.monotonic()
-                if await asyncio.to_thread(self._look) == seen:
-                    break  # else it changed while it was read, or names files that were not looked at
-            result = self._exchange(*reloaded)
-            self._latest = looked, result
+                result = await self.read_rested(await self._settled())
+                if result is not None:
+                    return result
+
+    async def read_rested(self, seen: Fingerprint) -> Reloaded | None:
+        """Read again files that rest, in the state `seen`; None if they have to come to rest once more.
+
+        They changed while they were read, or name files that were not looked at.
+        """
+        reloaded = await asyncio.to_thread(self._read)
+        self._seen, self._others = seen, reloaded[0].inventories
+        looked = time.monotonic()
+        if await asyncio.to_thread(self._look) != seen:
+            return None
+        result = self._exchange(*reloaded)
+        self._latest = looked, result
         for callback in self._subscribers:
             try:
                 callback(result)
@@ -214,37 +207,23 @@ class PolicyHolder:
             self.last_change, self.in_force_since = result, now
         return result
 
+    def settling(self) -> Settling:
+        """For whoever can't wait in `reload`: tells when the files rest, to be read by `read_rested`."""
+        return Settling(self._look, self._seen, self._restless)
+
     async def _settled(self) -> Fingerprint:
         """Wait until the files rest; longer when something was lost."""
-        told = False
-        state = await asyncio.to_thread(self._look)
-        start = since = time.monotonic()
-        while not await self._rests(state, (now := time.monotonic()) - since):
-            if now - start > RESTLESS and not told:
-                told, self.last_error = True, f"the policy files in {self.path} keep changing: not read yet"
-                _log.warning(self.last_error)
-            await asyncio.sleep(SETTLE / 2)
-            later = await asyncio.to_thread(self._look)
-            if later != state:
-                state, since = later, time.monotonic()
+        settling = await asyncio.to_thread(self.settling)
+        while (state := await asyncio.to_thread(settling.rested)) is None:
+            await asyncio.sleep(LOOK_AGAIN)
         return state
 
-    async def _rests(self, state: Fingerprint, seconds: float) -> bool:
-        """Whether files that have not changed for so long can be taken as whole."""
-        if seconds < (SETTLE_LOSS if self._lost(state) else SETTLE):
-            return False
-        return seconds >= RESTLESS or not await asyncio.to_thread(self._unfinished, state)
-
-    def _unfinished(self, state: Fingerprint) -> bool:
-        """Whether somebody is still at a file that is another than was read."""
-        return any(being_written(path) for path, status in state.items() if self._seen.get(path) != status)
+    def _restless(self) -> None:
+        self.last_error = f"the policy files in {self.path} keep changing: not read yet"
+        _log.warning(self.last_error)
 
     def _look(self) -> Fingerprint:
         return fingerprint(self.path) | statuses(self._others)
-
-    def _lost(self, state: Fingerprint) -> bool:
-        """Whether a file that had content is gone or empty."""
-        return any(status[2] and (path not in state or not state[path][2]) for path, status in self._seen.items())
 
     async def _wake_ups(self) -> AsyncGenerator[None]:
         """Yield when something may have changed; begins anew when the folder is another one."""
@@ -285,18 +264,6 @@ def _ban_files(policy: Policy) -> dict[str, str | None]:
 def fingerprint(path: Path) -> Fingerprint:
     """The state of the policy files, without reading them."""
     return statuses(policy_files(path, Report()))
-
-
-def statuses(paths: Iterable[Path]) -> Fingerprint:
-    """The state of those files that are there."""
-    state: Fingerprint = {}
-    for each in paths:
-        try:
-            status = each.stat()
-        except OSError:
-            continue
-        state[each] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return state
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

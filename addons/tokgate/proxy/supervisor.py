@@ -11,7 +11,7 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
@@ -25,6 +25,7 @@ from tokgate.blocklog.segment import LogLocked, wait_for_lock
 from tokgate.blocklog.stamp import Stamp, new_stamp, this_observer
 from tokgate.config.memory import settle
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
+from tokgate.config.settling import LOOK_AGAIN, Fingerprint, Settling
 from tokgate.gate import listening, phases
 from tokgate.gate.counters import decisions_in
 from tokgate.gate.coverage import CoverageTeller
@@ -65,6 +66,9 @@ class Supervisor:
         self._ending: str | None = None
         self._since = Instant.now()
         self._reload_wanted = False
+        self._settling: Settling | None = None
+        self._answers: dict[Any, Callable[[], None]] = {}
+        """Who answers what comes by a socket, also while a policy is read."""
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; the exit code: 0, or 3 for an environment that won't do."""
@@ -81,17 +85,18 @@ class Supervisor:
             return 3
         wake = self._listen_to_signals()
         control = self._control.open()
-        woken_by: list[Any] = [wake, family.reports, family.asked, *(() if control is None else (control,))]
+        self._answers = {family.reports: family.take_reports, family.asked: lambda: family.asked.answer(self._vitals)}
+        if control is not None:
+            self._answers[control] = self._take_calls
         family.begin()
         self._write(lambda stamp: lifecycle.started(stamp, os.getpid(), self._holder.snapshot.policy))
         self._announce()
         while self._ending is None:
             nap = phases.nap(self._holder.snapshot, Instant.now())
-            select.select(woken_by, [], [], nap)
+            select.select([wake, *self._answers], [], [], nap if self._settling is None else min(nap, LOOK_AGAIN))
             self._take_signals(wake)
-            family.take_reports()
-            self._take_calls()
-            family.asked.answer(self._vitals)
+            for answer in self._answers.values():
+                answer()
             family.reap()
             family.restart_missing()
             self._follow_phases()
@@ -162,11 +167,19 @@ class Supervisor:
     # -- the policy
 
     def _follow_files(self) -> None:
-        if not self._reload_wanted and not self._holder.changed():
+        """Read once the files rest; until then there is other work: somebody may be at them for long."""
+        if self._settling is None and (self._reload_wanted or self._holder.changed()):
+            self._settling = self._holder.settling()
+        rested = None if self._settling is None else self._settling.rested()
+        if rested is None:
             return
-        self._reload_wanted = False
-        reloaded = asyncio.run(_behind_traffic(self._holder))
-        self._waiting.read(reloaded)
+        self._reload_wanted, self._settling = False, None
+        reloaded = asyncio.run(_behind_traffic(self._holder, rested, self._answers))
+        if reloaded is None:
+            self._reload_wanted = True
+            return
+        if not self._reload_wanted:  # else somebody has asked meanwhile, and waits for the next reading
+            self._waiting.read(reloaded)
         announce(reloaded, self._restart_needed(), self._write)
         if reloaded.snapshot.version != reloaded.before:
             self._family.next_generation()
@@ -221,12 +234,19 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     return Supervisor(options, holder, say).run()
 
 
-async def _behind_traffic(holder: PolicyHolder) -> Reloaded:
-    """Read, and tidy up for the forks to come, with less right to the processors than the gates have."""
+async def _behind_traffic(
+    holder: PolicyHolder, rested: Fingerprint, answers: Mapping[Any, Callable[[], None]]
+) -> Reloaded | None:
+    """Read, and tidy up for the forks to come, with less right to the processors than the gates have.
+
+    Whoever asks something meanwhile is answered; nobody is forked, since there are two threads.
+    """
     executor = ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, BEHIND_TRAFFIC))
     asyncio.get_running_loop().set_default_executor(executor)  # on Linux a priority is a thread's, and ends with it
+    for descriptor, answer in answers.items():
+        asyncio.get_running_loop().add_reader(descriptor, answer)
     replaced = [holder.snapshot]
-    reloaded = await holder.reload()
+    reloaded = await holder.read_rested(rested)
     await asyncio.to_thread(_tidy, replaced)
     return reloaded
 
