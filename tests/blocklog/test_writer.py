@@ -27,7 +27,7 @@ Lines = Callable[..., list[dict[str, Any]]]
 QUICK = Limits(linger=0.0, retry_first=0.005, retry_longest=0.02)
 
 
-def until(condition: Callable[[], bool], deadline: float = 10.0) -> None:
+def until(condition: Callable[[], bool], deadline: float = 60.0) -> None:
     """Wait until something holds."""
     end = time.monotonic() + deadline
     while not condition():

@@ -163,7 +163,7 @@ def test_a_full_disk(policies: Path, arguments: tuple[str, ...]) -> None:
     """Output that cannot be written is a failure, not a success."""
     with Path("/dev/full").open("w") as full:
         process = start(*arguments, stdout=full, stderr=subprocess.PIPE)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 3
     assert errors.startswith("tokgate: No space left on device")
 
@@ -178,7 +178,7 @@ def test_closed_streams(policies: Path) -> None:
                 os.close(number)
 
         process = start("check", stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=close)
-        out, errors = process.communicate(timeout=20)
+        out, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert (bool(out), bool(errors)) == (1 not in closed, 2 not in closed)
 
@@ -192,7 +192,7 @@ def test_interrupt(policies: Path) -> None:
     process.stdin.flush()
     assert json.loads(process.stdout.readline())["verdict"] == "allow"  # it is up, and waits for more
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
 
 

@@ -19,7 +19,7 @@ from tokgate.config.loader import Loaded
 from tokgate.config.reload import PolicyError, PolicyHolder, Reloaded, open_policy
 
 NOW = Instant.from_utc(2023, 5, 1)
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 BROKEN = "bans: {tiktok: {title: x"
 

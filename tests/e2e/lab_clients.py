@@ -40,7 +40,7 @@ def curl(namespace: Namespace, name: str, family: int, http2: bool, authority: P
     """curl, which prints the certificate chain that it saw."""
     with tempfile.NamedTemporaryFile() as body:
         done = namespace.run(
-            *("curl", "--silent", "--show-error", "--max-time", "20", "--cacert", authority, "--output", body.name),
+            *("curl", "--silent", "--show-error", "--max-time", "60", "--cacert", authority, "--output", body.name),
             *("--http2" if http2 else "--http1.1", f"https://{name}/", "--write-out", "%{http_version}\n%{certs}"),
             *("--resolve", f"{name}:443:{ADDRESSES[name][family]}"),
             check=False,

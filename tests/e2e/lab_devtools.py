@@ -22,7 +22,7 @@ _FLAGS = (
     "--disable-features=HttpsUpgrades,HttpsFirstBalancedMode,OptimizationHints,MediaRouter",
     *("--remote-debugging-pipe", "about:blank"),
 )
-_DEADLINE = 30.0
+_DEADLINE = 60.0
 
 
 class Tab:

@@ -10,13 +10,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from lab_netns import Namespace, wait_until
+from lab_netns import DEADLINE, Namespace, wait_until
+from whenever import Instant
 
 ROOT = Path(__file__).parents[2]
 PORT = 8080
@@ -86,6 +88,8 @@ class Gateway:
         self.narration = folder / "tokgate.log"
         self.home = folder / "home"
         self.process: subprocess.Popen[bytes] | None = None
+        self.pace = 0.0
+        """Seconds that its start took, which tell how crowded the machine is."""
         if not isinstance(policy, Path):
             self.write_policy(policy)
 
@@ -108,23 +112,29 @@ class Gateway:
         return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HOME": str(self.home)}
 
     def __enter__(self) -> Self:
+        began = time.monotonic()
         self.home.mkdir(exist_ok=True)
         if self.mode in REDIRECTED:
             self.load_ruleset()
         command = self._mitmdump() if self.stock else self._run()
         self.process = self.namespace.start(*command, output=self.narration, env=self.environment)
         try:
-            wait_until("tokgate listens", self._started, 20)
+            wait_until("tokgate listens", self._started)
         except BaseException:
             self.__exit__(None, None, None)
             raise
+        self.pace = time.monotonic() - began
         return self
+
+    def soon(self, seconds: float) -> Instant:
+        """An instant that many seconds from now; later where the machine would not have read a policy by then."""
+        return Instant.now().add(seconds=max(seconds, 2 * self.pace))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(DEADLINE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
@@ -200,7 +210,7 @@ class Gateway:
             return []
         return [json.loads(line) for line in self.log.read_bytes().split(b"\n")[:-1]]
 
-    def wait_for_record(self, what: str, matches: Callable[[Record], bool], seconds: float = 10.0) -> Record:
+    def wait_for_record(self, what: str, matches: Callable[[Record], bool], seconds: float = DEADLINE) -> Record:
         """The newest record that matches, as soon as there is one."""
 
         def newest() -> Record | None:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Final
 
 NETNS = Path("/run/netns")
+DEADLINE = 60.0
+"""Seconds that anything may take: more than a crowded machine needs, so that only what never comes fails."""
 OURS = re.compile(r"tokgate(\d+)-(?:client|guest|gateway|origin)")
 
 
-def wait_until[T](what: str, probe: Callable[[], T], seconds: float = 10.0, every: float = 0.02) -> T:
+def wait_until[T](what: str, probe: Callable[[], T], seconds: float = DEADLINE, every: float = 0.02) -> T:
     """Poll until the probe gives something true, and give it; say what was awaited when the deadline passes."""
     deadline = time.monotonic() + seconds
     while not (found := probe()):
@@ -33,7 +35,7 @@ def run(
     *command: str | Path,
     check: bool = True,
     given: str = "",
-    seconds: float = 60.0,
+    seconds: float = DEADLINE,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; its output is text with its own line ends, and part of the error when it fails."""
@@ -95,7 +97,7 @@ class Namespace:
         *command: str | Path,
         check: bool = True,
         given: str = "",
-        seconds: float = 60.0,
+        seconds: float = DEADLINE,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command here to its end."""

@@ -75,7 +75,7 @@ def test_page_needs_nothing_from_the_network(lab: Lab, page_gateway: Gateway, co
 def fetch_page(lab: Lab, authority: Path, family: int, *options: str) -> tuple[str, str, str]:
     """Head, body and certificate fingerprint of the page, by curl."""
     done = lab.client.run(
-        *("curl", "-sS", "--max-time", "20", "--cacert", str(authority / "root.pem"), "--include", *options),
+        *("curl", "-sS", "--max-time", "60", "--cacert", str(authority / "root.pem"), "--include", *options),
         *("--resolve", f"{BANNED}:443:{ADDRESSES[BANNED][family]}", f"https://{BANNED}/"),
         *("--write-out", f"{BOUNDARY}%{{certs}}"),
     )

@@ -89,7 +89,7 @@ def outcome(connect: Callable[[], socket.socket], case: Case) -> str:
     kind, name, size = case
     try:
         with connect() as sock:
-            sock.settimeout(20)
+            sock.settimeout(60)
             if kind == "tls" and ".." not in name:
                 return _tls(sock, name)
             if kind == "http":

@@ -39,7 +39,7 @@ def proxy(
 def through(lab: Lab, proxy: Gateway, origin: Origin, url: str) -> tuple[int, str, str]:
     """curl's exit code, output and error for a URL through the proxy."""
     done = lab.gateway.run(
-        *("curl", "-sS", "--max-time", "20", "-x", PROXY, "--cacert", origin.authority, url),
+        *("curl", "-sS", "--max-time", "60", "-x", PROXY, "--cacert", origin.authority, url),
         *("--write-out", "\n%{http_connect} %{http_code}\n%{certs}"),
         check=False,
     )

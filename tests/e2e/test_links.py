@@ -45,7 +45,7 @@ def gateway(
 def fetch(lab_client: Namespace, origin: Origin, name: str, family: int) -> tuple[int, str]:
     """curl's exit code and output."""
     done = lab_client.run(
-        *("curl", "-sS", f"-{family}", "--max-time", "20", "--cacert", origin.authority, f"https://{name}/"),
+        *("curl", "-sS", f"-{family}", "--max-time", "60", "--cacert", origin.authority, f"https://{name}/"),
         *("--resolve", f"{name}:443:{_address(name, family)}"),
         check=False,
     )

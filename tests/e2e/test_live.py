@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from lab_origin import ALLOWED, BANNED, LARGE, Origin
 from whenever import Instant
 
 MOST = 1.0
-"""Seconds within which a live connection ends."""
+"""Seconds within which a live connection ends, unless the machine is crowded."""
 
 
 class Download(threading.Thread):
@@ -66,38 +66,46 @@ def check_cut(gateway: Gateway, address: str, since: Instant, *, tls: bool = Tru
     assert record["tokgate"]["ban"] == "office-ban"
     assert record["tokgate"]["rule"] == "suffix:tiktok.com"
     assert record["tokgate"]["connection"]
-    assert abs((Instant.parse_iso(record["@timestamp"]) - since).total("seconds")) < MOST
+    assert abs((Instant.parse_iso(record["@timestamp"]) - since).total("seconds")) < at_most(gateway)
     (*_, loaded) = (r for r in gateway.records() if r["event"]["action"] in ("started", "policy-loaded"))
     assert record["tokgate"]["policy"]["version"] == loaded["tokgate"]["policy"]["version"]
 
 
+def at_most(gateway: Gateway) -> float:
+    """Seconds within which this gateway ends a live connection."""
+    return max(MOST, gateway.pace / 2)
+
+
 @contextmanager
-def going_on(*downloads: Download) -> Iterator[None]:
-    """Downloads that are none of the ban's business get every octet."""
+def going_on(*downloads: Download, beyond: Iterable[Download]) -> Iterator[None]:
+    """Downloads that are none of the ban's business get every octet, beyond the end of others that are."""
     yield
     for download in downloads:
-        assert download.ended is None, "it ended too early to show anything"
         download.join(60)
         assert (download.error, download.octets) == (None, LARGE)
+        assert all(download.ended > cut.ended for cut in beyond), "it ended too early to show anything"
 
 
 def test_downloads_end_where_a_ban_starts(
     lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     """What is under way to the banned name, also in plain HTTP, is reset within a second; all else goes on."""
-    starts = Instant.now().add(seconds=15)
-    expires = starts.add(seconds=3)
-    with gateway_factory(tmp_path, policy=between(starts, expires)) as gateway:
-        wait_until("the ban is near", lambda: Instant.now() >= starts.subtract(seconds=4), 20)
+    with gateway_factory(tmp_path, policy=office_policy() | {"bans": {}}) as gateway:
+        starts = gateway.soon(4)
+        expires = starts.add(seconds=3)
+        gateway.write_policy(between(starts, expires))
+        gateway.wait_for_record("the ban is known", is_load)
+        wait_until("the ban is near", lambda: Instant.now() >= starts.subtract(seconds=4))
         kinds = ((4, True), (6, True), (4, False))
         doomed = {(family, tls): Download(lab.client, origin, BANNED, family, tls=tls) for family, tls in kinds}
-        with going_on(Download(lab.client, origin, ALLOWED), Download(lab.guest, origin, BANNED)):
+        others = Download(lab.client, origin, ALLOWED), Download(lab.guest, origin, BANNED)
+        with going_on(*others, beyond=doomed.values()):
             assert Instant.now() < starts, "too slow to show anything"
             for (family, tls), download in doomed.items():
-                download.join(20)
+                download.join(60)
                 assert isinstance(download.error, ConnectionResetError)
                 assert download.ended
-                assert 0 <= (download.ended - starts).total("seconds") < MOST
+                assert 0 <= (download.ended - starts).total("seconds") < at_most(gateway)
                 check_cut(gateway, Lab.CLIENT[family], starts, tls=tls)
             assert sum(map(is_cut, gateway.records())) == 3
             refused = python(lab.client, BANNED, 4, False, origin.authority)
@@ -114,7 +122,7 @@ def test_downloads_end_where_a_policy_changes(
     with gateway_factory(tmp_path, policy=before) as gateway:
         doomed = Download(lab.client, origin, BANNED)
         opened = Download(lab.client, origin, BANNED, tls=False)  # in an opener, where there are gates
-        with going_on(Download(lab.client, origin, ALLOWED)):
+        with going_on(Download(lab.client, origin, ALLOWED), beyond=(doomed, opened)):
             for number in range(2):
                 extra = {"cidrs": [f"10.{number}.0.0/16"], "timezone": "UTC"}
                 gateway.write_policy(before | {"networks": before["networks"] | {"elsewhere": extra}})
@@ -125,14 +133,14 @@ def test_downloads_end_where_a_policy_changes(
                 )
             assert doomed.ended is None
             gateway.write_policy(after)
-            doomed.join(20)
+            doomed.join(60)
             assert isinstance(doomed.error, ConnectionResetError)
             assert doomed.ended
-            opened.join(20)
+            opened.join(60)
             assert isinstance(opened.error, ConnectionResetError)
             loaded = [record for record in gateway.records() if is_load(record)][-1]
             in_force = Instant.parse_iso(loaded["@timestamp"])
-            assert (doomed.ended - in_force).total("seconds") < MOST
+            assert (doomed.ended - in_force).total("seconds") < at_most(gateway)
             check_cut(gateway, Lab.CLIENT[4], in_force)
 
 

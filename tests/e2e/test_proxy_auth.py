@@ -43,7 +43,7 @@ def proxy(
 def curl(lab: Lab, origin: Origin, url: str, *options: str, scheme: str = "http") -> tuple[int, str, str]:
     """curl's exit code, output and error for a URL through the proxy."""
     done = lab.gateway.run(
-        *("curl", "-sS", "--max-time", "20", "-x", f"{scheme}://127.0.0.1:8080", "--cacert", origin.authority, url),
+        *("curl", "-sS", "--max-time", "60", "-x", f"{scheme}://127.0.0.1:8080", "--cacert", origin.authority, url),
         *("--write-out", "\n%{http_connect} %{http_code}\n%{certs}", *options),
         check=False,
     )

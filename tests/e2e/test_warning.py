@@ -61,7 +61,7 @@ def warning_gateway(
 def fetch(lab: Lab, both: Path, *options: str, url: str = URL, family: int = 4) -> tuple[str, str, str]:
     """Head, body and certificate of an answer, by curl."""
     done = lab.client.run(
-        *("curl", "-sS", "--max-time", "20", "--cacert", str(both), "--include", *options),
+        *("curl", "-sS", "--max-time", "60", "--cacert", str(both), "--include", *options),
         *("--resolve", f"{BANNED}:443:{ADDRESSES[BANNED][family]}", "--resolve", f"{BANNED}:80:{ADDRESSES[BANNED][4]}"),
         *("--write-out", "\n-- certificates --\n%{certs}", url),
     )
@@ -294,7 +294,7 @@ def test_explicit_clients(
 
         def through(*words: str) -> tuple[str, str, str]:
             done = lab.gateway.run(
-                *("curl", "-sS", "--max-time", "20", "-x", "http://127.0.0.1:8080", "--cacert", str(bundle)),
+                *("curl", "-sS", "--max-time", "60", "-x", "http://127.0.0.1:8080", "--cacert", str(bundle)),
                 *("--include", "--suppress-connect-headers", *words, "--write-out", "\n-- certificates --\n%{certs}"),
             )
             head, _, rest = done.stdout.partition("\r\n\r\n")

@@ -22,7 +22,7 @@ from tokgate.gate.sockets import Address, Entry, listen
 from tokgate.gate.succession import Succession
 from tokgate.policy.snapshot import Snapshot
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def until[T](probe: Callable[[], T], seconds: float = DEADLINE) -> T:

@@ -30,7 +30,7 @@ from tokgate.proxy.mitmproxy_options import DEFAULTS, REQUIRED
 from tokgate.proxy.sign_in import SignIn
 from tokgate.proxy.traffic import Place, Traffic
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 BANNED = "www.clips.example.org"
 ALLOWED = "www.example.org"
 BANNED_ADDRESS = "127.0.0.2"

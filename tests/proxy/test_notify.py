@@ -23,7 +23,7 @@ from tokgate.proxy import notify, reminders
 from tokgate.proxy.reminders import Courier
 
 LETTER = {"event": "ban-near-expiry", "ban": "clips", "text": "Ban “Clips” ends."}
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Final
 import trustme
 
 SHIPPED: Final = Path(__file__).parents[2] / "deploy" / "siem" / "rsyslog"
-DEADLINE: Final = 30.0
+DEADLINE: Final = 60.0
 
 
 class Site:

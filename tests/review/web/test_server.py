@@ -11,7 +11,7 @@ import pytest
 from tokgate.review.web import server
 
 PATIENCE = 0.05
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 UNFINISHED = {
