@@ -68,6 +68,29 @@ def test_times_of_day(written: str, meant: str | None) -> None:
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
+        ("6 months", "P6M"),
+        ("1 year", "P1Y"),
+        ("90 Days", "P90D"),
+        ("2w", "P2W"),
+        ("2h", "PT2H"),
+        ("36hours", "PT36H"),
+        ("30 min", "PT30M"),
+        ("6m", None),  # minutes, or months
+        ("6M", None),
+        ("0 days", None),
+        ("1.5 years", None),
+        ("six months", None),
+        ("6", None),
+    ],
+)
+def test_durations(written: str, meant: str | None) -> None:
+    """A number and a unit."""
+    assert guesses.duration(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
         ("monday", "mon"),
         ("Monday-Friday", "mon-fri"),
         ("mon - fry", "mon-fri"),
@@ -128,6 +151,8 @@ def test_guesses_are_valid(written: str) -> None:
     moment, clock = guesses.moment(written), guesses.time_of_day(written)
     assert moment is None or guesses.moment(moment) in (moment, None)
     assert clock is None or fields.clock(clock)
+    lasting = guesses.duration(written)
+    assert lasting is None or fields.duration(lasting)
     assert guesses.prefix(written)
     guesses.days(written, tuple(fields.DAYS))
     guesses.zone(written, {"Europe/Brussels"})

@@ -34,6 +34,7 @@ ITEMS = "services:\n  tiktok:\n    names:\n      suffix:\n      {}\n      - exam
             4,
             "indented by 3, while the keys above are by 0, 2, 4:",
         ),
+        ("bans:\n  a:\n\u00a0\u00a0title: x\n    action: warn\n", 3, 1, "U+00A0 looks like a space and is none"),
         (KEYS.format("title: 'it's'"), 3, 16, "the quotes before this place are not right"),
         (KEYS.format("\ttitle: TikTok"), 3, 5, "a tab"),
         ("services:\n  a:\n    title: x\n  b\n  c:\n    title: y\n", 4, 3, "`b` is neither a key"),

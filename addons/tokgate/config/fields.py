@@ -162,7 +162,9 @@ def duration(value: Any) -> Duration:
     try:
         parsed = ItemizedDelta.parse_iso(written)
     except ValueError:
-        raise wrong(Code.BAD_DURATION, f"{_shown(written)} is no ISO 8601 duration; write it as {example}") from None
+        meant = guesses.duration(written)
+        hint = f"; did you mean `{meant}`?" if meant else f"; write it as {example}"
+        raise wrong(Code.BAD_DURATION, f"{_shown(written)} is no ISO 8601 duration{hint}") from None
     if parsed.sign() < 0:
         raise wrong(Code.BAD_DURATION, f"`{written}` is negative: it must last some time")
     if parsed.sign() == 0:

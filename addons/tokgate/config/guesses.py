@@ -1,4 +1,4 @@
-"""What was probably meant by a value that can't be read: a day, a time, days, a zone, a prefix. Never a second meaning.
+"""What was probably meant by a value that can't be read: a time, a duration, days, a zone, a prefix.
 
 A guess is only made where nothing else can be meant (`10/03/2023` is a day in March or in October), and is only shown.
 """
@@ -30,6 +30,15 @@ _DAY_WORDS: Final = {
     **dict.fromkeys(("weekday", "weekdays", "workday", "workdays"), "mon-fri"),
     **dict.fromkeys(("weekend", "weekends"), "sat-sun"),
     **dict.fromkeys(("all", "always", "daily", "everyday"), "mon-sun"),
+}
+_LASTING: Final = re.compile(r"([1-9][0-9]{0,4}) ?([A-Za-z]+)\Z")
+_UNITS: Final = {
+    **dict.fromkeys(("y", "year"), "P{}Y"),
+    **dict.fromkeys(("mo", "month"), "P{}M"),
+    **dict.fromkeys(("w", "week"), "P{}W"),
+    **dict.fromkeys(("d", "day"), "P{}D"),
+    **dict.fromkeys(("h", "hour"), "PT{}H"),
+    **dict.fromkeys(("min", "minute"), "PT{}M"),
 }
 _FEW: Final = 4
 """Prefixes that a range may be written as for them to be told."""
@@ -72,6 +81,13 @@ def time_of_day(written: str) -> str | None:
         return None
     hour = hour % 12 + 12 * (half == "pm") if half else hour
     return f"{hour:02}:{minute:02}" if hour < 24 and minute < 60 else None
+
+
+def duration(written: str) -> str | None:
+    """`P6M` for `6 months`, `PT2H` for `2h`; None if that is not certain: `6m` is minutes to some, months to others."""
+    found = _LASTING.match(written.strip())
+    pattern = None if found is None else _UNITS.get(found[2].casefold().removesuffix("s"))
+    return None if found is None or pattern is None else pattern.format(found[1])
 
 
 def days(written: str, known: Collection[str]) -> str | None:

@@ -85,6 +85,8 @@ def _in_our_words(detail: ErrorDetails, model: type[BaseModel], node: Node | Non
         return _unknown(last, path[:-1], _keys(model, path[:-1]))
     if kind == "too_short":
         return Code.BAD_VALUE, f"{_subject(path)} must not be empty"
+    if kind == "list_type" and isinstance(node, Mapping):
+        return Code.WRONG_TYPE, f"{_subject(path)} must be a list: begin each item with `- `"
     if kind == "list_type":
         example = written if 0 < len(written) <= _SHORT and written.isprintable() else "…"
         return Code.WRONG_TYPE, f"{_subject(path)} must be a list: `[{example}]`"

@@ -49,6 +49,14 @@ def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[Place, Code,
         return place, Code.SYNTAX, f"a value can't begin with `{character}`: put it in quotes"
     if "did not find expected node content" in problem and character == ":":
         return place, Code.SYNTAX, "a value can't begin with `:` here: put it in quotes (an IPv6 address, for one)"
+    odd = next(_odd_indents(place.line, source), None)
+    if odd is not None:
+        where, name = odd
+        return (
+            where,
+            Code.SYNTAX,
+            f"the character {name} looks like a space and is none: YAML is indented with spaces only",
+        )
     indent, known = place.column - 1, _indents(place.line, source)
     if "did not find expected key" in problem and not line[:indent].strip() and indent not in known:
         stand = ", ".join(map(str, known))
@@ -65,6 +73,15 @@ def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[Place, Code,
     if mark is end and start is not None and end is not None and start.line != end.line:
         message += f" (began on line {start.line + 1})"
     return place, Code.SYNTAX, message
+
+
+def _odd_indents(number: int, source: Source) -> Iterator[tuple[Place, str]]:
+    """Characters in the indentation of a line, or of the one above, that only look like spaces: web pages have them."""
+    for each in (number - 1, number):
+        line = source.line(each) or ""
+        for column, character in enumerate(line[: len(line) - len(line.lstrip())], 1):
+            if character not in " \t":
+                yield Place(each, column, 1), f"U+{ord(character):04X}"
 
 
 def _indents(number: int, source: Source) -> list[int]:
