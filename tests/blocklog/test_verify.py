@@ -298,6 +298,30 @@ def test_a_restart_after_the_file_was_moved(tmp_path: Path) -> None:
     assert log.findings() == []
 
 
+def test_a_restart_after_the_clock_went_back(tmp_path: Path) -> None:
+    """The next run goes on from the file that was written last, whatever the clock made of the files' names."""
+    log = Log(tmp_path / "block.ndjson")
+    for day in (12, 10, 11):
+        log.begun = Instant.from_utc(2023, 3, day)
+        log.run(8, rotation=Rotation(max_bytes=2000, daily=False))
+    log.path.rename(tmp_path / "block-20230310T120000.000000Z.ndjson")
+    log.run(2)
+    assert len({one.head.chain for one in log.elsewhere}) == 1
+    assert log.findings(log.key, elsewhere=True, whole=True) == []
+
+
+def test_a_restart_after_the_last_file_was_compacted(tmp_path: Path) -> None:
+    """Its Parquet isn't read here: a new chain begins, instead of one number standing for two records."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(2)
+    log.path.rename(tmp_path / "block-20230310T120000.000000Z.ndjson")
+    log.run(2)
+    log.path.rename(tmp_path / "block-20230311T120000.000000Z.parquet")  # contents don't matter
+    log.run(2)
+    assert json.loads(log.path.read_bytes().splitlines()[0])["event"]["sequence"] == 1
+    assert log.findings(log.key) == []
+
+
 @pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"\0" * 4096, b"{\n{", b"[]\n"], ids=repr)
 def test_after_a_crash(log: Log, torn: bytes) -> None:
     """Torn lines, also of runs that died before they told, are accepted in exactly the shape that is told of."""

@@ -22,7 +22,8 @@ from tokgate.blocklog.custody import Custody, Sealing
 from tokgate.blocklog.document import Record, timestamp
 from tokgate.blocklog.entries import CheckpointDue, Continuation, Deletion, Entry, Left, Line
 from tokgate.blocklog.line import encode
-from tokgate.blocklog.reader import last_rotated
+from tokgate.blocklog.ordering import written_last
+from tokgate.blocklog.reader import as_rotated
 from tokgate.blocklog.retention import expired
 from tokgate.blocklog.segment import Segment, Torn
 from tokgate.blocklog.signing import key_path_for
@@ -199,7 +200,8 @@ class Appender:
         if not segment.regular or segment.size:
             return
         try:
-            before = last_rotated(self.path)
+            latest = written_last(self.path)
+            before = None if latest is None else as_rotated(latest)
         except OSError as error:
             self._trouble(error)
             return

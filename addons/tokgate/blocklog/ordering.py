@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Final
 
 from tokgate.blocklog.chain import Head, stated_head
 from tokgate.blocklog.document import Record
-from tokgate.blocklog.reader import MAX_LINE, open_log, text_at
+from tokgate.blocklog.reader import MAX_LINE, open_log, text_at, with_rotated
 
 LONGEST_LINE: Final = 64 << 20
 """Longest line that is looked at as a whole, in octets."""
@@ -33,6 +33,20 @@ def in_order(files: Iterable[Path], opener: Opener = open_log) -> list[Path]:
         begins[head.chain] = min(begins.get(head.chain, at), at)
         places.append((head.chain, head.sequence, path))
     return [path for _, _, path in sorted(places, key=lambda one: (one[0] == "", begins.get(one[0], ""), *one[:2]))]
+
+
+def written_last(path: Path) -> Path | None:
+    """The file that was written last of those rotated away from `path`, by its records; None if that can't be told.
+
+    A clock that went back may have given it an earlier name than others have. Where `tokgate log compact` left only
+    Parquet of a later one, that can't be read here. Raises OSError.
+    """
+    known = [file for file in with_rotated(path) if file != path and _first_record(file, open_log) is not None]
+    if not known:
+        return None
+    latest = in_order(known)[-1]
+    later = f"{max(file.name for file in known).partition('Z.')[0]}Z.parquet"
+    return None if any(made.name > later for made in path.parent.glob(f"{path.stem}-*.parquet")) else latest
 
 
 def _first_record(path: Path, opener: Opener) -> tuple[Record, Head] | None:

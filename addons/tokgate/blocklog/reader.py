@@ -197,19 +197,16 @@ class Rotated:
     torn: Torn | None
 
 
-def last_rotated(path: Path) -> Rotated | None:
-    """The latest file rotated away from `path`; None if there is none, or it holds no record. Raises OSError."""
-    files = [file for file in with_rotated(path) if file != path]
-    if not files:
-        return None
+def as_rotated(path: Path) -> Rotated | None:
+    """What there is to say of a file that was rotated away; None if it holds no record. Raises OSError."""
     lines, size, latest, rest = 0, 0, b"", b""
-    with open_log(files[-1]) as stream:
+    with open_log(path) as stream:
         for raw in stream:
             lines, size = lines + 1, size + len(raw)
             latest, rest = (raw, b"") if raw.endswith(b"\n") else (latest, raw)
     try:
         torn = Torn(len(rest), hashlib.sha256(rest).hexdigest()) if rest else None
-        return Rotated(files[-1].name, lines, size, decode(latest), torn)
+        return Rotated(path.name, lines, size, decode(latest), torn)
     except ValueError:
         return None
 
