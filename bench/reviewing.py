@@ -2,11 +2,14 @@
 
     python bench/reviewing.py [--events 10000000] [--clients 5000] [--folder /tmp] [--keep] [--page]
 
-Records are tokgate's own, unfolded: every event is a line of some 1.9 kB, so ten million need 19 GB for the time being.
+Records are tokgate's own, unfolded: every event is a line of some 2.1 kB, so ten million need 21 GB for the time being.
+Ids, connections and hashes are random, as they are to whatever packs them; the hashes form no chain, which would take
+longer to make than all that is measured.
 CPU time is what the machine's other work can't change; wall time is on whatever cores are free.
 """
 
 import argparse
+import json
 import os
 import random
 import resource
@@ -20,11 +23,13 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "addons"))
 
 from whenever import Instant
 
+from tokgate.blocklog.chain import Head, link
 from tokgate.blocklog.line import encode
 from tokgate.blocklog.observation import DnsSeen, Endpoint, Observation, Stage, TlsSeen, Transport, Visibility
 from tokgate.blocklog.records import traffic_record
@@ -42,6 +47,7 @@ PER_FILE = 35_000
 """Lines of a rotated file: some 64 MiB."""
 CLIENT, HOST, STAMPED = "10.127.127.127", "bench-placeholder.tiktok.com", "2026-01-01T00:00:00.000000Z"
 ID: Final = "01862000-0000-7000-8000-000000000001"
+CONNECTION: Final = "6f1e0d5c4b3a"
 NAMES = ("www", "api16-normal", "v16-webapp", "log", "mon", "m", "vm", "webcast", "im-ws", "p16-sign", "ads", "lf16")
 
 
@@ -63,27 +69,30 @@ def templates(snapshot: Snapshot) -> list[bytes]:
     for stage, signal, visibility, transport, extra in kinds:
         seen = Observation(
             client=Endpoint(CLIENT, 51234), destination=Endpoint("203.0.113.5", 443), stage=stage,
-            visibility=visibility, transport=transport, names=(Sighting(signal, HOST),), **extra,
+            visibility=visibility, transport=transport, names=(Sighting(signal, HOST),),
+            connection=None if stage is Stage.DNS else CONNECTION, **extra,
         )  # fmt: skip
         judgement = decide_signals(snapshot, CLIENT, seen.names, START)
         record = traffic_record(Stamp(ID, START, this_observer()), seen, judgement, snapshot)
         if record is None:
             raise SystemExit("the policy blocks nothing here: the bench needs the shipped policies")
-        lines.append(encode(record))
+        lines.append(encode(link(Head(str(uuid4())), record)[0]))
     return lines
+
+
+def _holes(line: bytes) -> bytes:
+    """What differs from record to record, taken out of a line."""
+    stated = json.loads(line)["event"]
+    for what, hole in ((STAMPED, "T"), (CLIENT, "C"), (HOST, "N"), (ID, "I"), (CONNECTION, "K"), (stated["hash"], "H")):
+        line = line.replace(what.encode(), f"\0{hole}".encode())
+    return line.replace(b'"sequence":1', b'"sequence":\0S')
 
 
 def write_log(folder: Path, events: int, clients: int, snapshot: Snapshot) -> None:
     """Files as rotation leaves them."""
     rng = random.Random(7)
     lines = templates(snapshot)
-    parts = [
-        line.replace(STAMPED.encode(), b"\0T")
-        .replace(CLIENT.encode(), b"\0C")
-        .replace(HOST.encode(), b"\0N")
-        .replace(ID.encode(), b"\0I")
-        for line in lines
-    ]
+    parts = [_holes(line) for line in lines]
     addresses = [f"10.{32 + n // 65536}.{n // 256 % 256}.{n % 256}".encode() for n in range(clients)]
     for number, first in enumerate(range(0, events, PER_FILE)):
         path = folder / f"block-2026{number // 28 + 1:02}{number % 28 + 1:02}T000000.000000Z.ndjson"
@@ -95,16 +104,16 @@ def write_log(folder: Path, events: int, clients: int, snapshot: Snapshot) -> No
                 text = f"{rng.getrandbits(128):032x}".encode()
                 event_id = b"-".join((text[:8], text[8:12], b"7" + text[13:16], b"8" + text[17:20], text[20:]))
                 line = rng.choice(parts).replace(b"\0T", at).replace(b"\0C", client).replace(b"\0N", name)
-                stream.write(line.replace(b"\0I", event_id))
+                line = line.replace(b"\0I", event_id).replace(b"\0K", f"{rng.getrandbits(48):012x}".encode())
+                line = line.replace(b"\0H", f"{rng.getrandbits(256):064x}".encode())
+                stream.write(line.replace(b"\0S", str(event + 1).encode()))
 
 
 def measured(what: str, *arguments: str) -> None:
     """Run a command and say what it took."""
     env = os.environ | {"PYTHONPATH": sys.path[0]}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "tokgate", "log", *arguments], check=True, stdout=subprocess.DEVNULL, env=env
-    )
+    subprocess.run([sys.executable, "-m", "tokgate", "log", *arguments], check=True, stdout=subprocess.DEVNULL, env=env)
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"{what:<42} {wall:8.1f} s wall  {cpu:8.1f} s CPU  peak {after.ru_maxrss / 1024:6.0f} MiB so far", flush=True)
