@@ -7,7 +7,9 @@ import pytest
 from review.conftest import WriteLog
 from review.logs import refusal
 from tokgate.blocklog.reader import Filter
+from tokgate.review import engine
 from tokgate.review.columns import COLUMNS
+from tokgate.review.compact import one_pass
 from tokgate.review.engine import Review
 from tokgate.review.sources import LogError, whole_log
 
@@ -132,3 +134,23 @@ def test_ctrl_c_ends_a_long_query_and_cleans_up(log: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt), Review([log]) as review:
         review.one("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b", progress=interrupted)
     assert list(temporary.iterdir()) == []
+
+
+def told_of_ctrl_c(*_: object) -> None:
+    """As DuckDB tells of it when it works on the main thread."""
+    raise RuntimeError("Query interrupted")
+
+
+def test_ctrl_c_is_heard_while_a_log_is_opened(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening hundreds of Parquet files takes a while; it is no defect of ours."""
+    monkeypatch.setattr(engine, "_views", told_of_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        Review([log])
+
+
+def test_ctrl_c_is_heard_in_a_pass_over_one_file() -> None:
+    """As when a file is compacted; other errors stay what they are."""
+    with pytest.raises(KeyboardInterrupt), one_pass():
+        told_of_ctrl_c()
+    with pytest.raises(RuntimeError, match="another"), one_pass():
+        raise RuntimeError("another")

@@ -19,7 +19,7 @@ import duckdb
 
 from tokgate.blocklog.reader import MAX_LINE, open_log
 from tokgate.review.columns import COLUMNS, READABLE, expression, structure
-from tokgate.review.engine import MEMORY
+from tokgate.review.engine import MEMORY, interruptible
 from tokgate.review.sources import PARQUET, LogError, compacted
 from tokgate.review.sql import literal, quoted
 
@@ -167,7 +167,7 @@ def clear_path(path: Path) -> str:
 @contextmanager
 def one_pass() -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB for one pass over one file: lines stay in their order, nothing is put aside on the disk."""
-    with duckdb.connect() as connection:
+    with interruptible(), duckdb.connect() as connection:
         for setting in ("TimeZone = 'UTC'", "python_enable_replacements = false", "temp_directory = ''"):
             connection.execute(f"SET {setting}")
         connection.execute(f"SET memory_limit = {literal(MEMORY)}")

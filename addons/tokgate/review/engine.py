@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
@@ -141,8 +142,9 @@ class Review:
             wanted = conditions(self._wanted)
             for name, value in wanted.variables.items():
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
-            for statement in (*MACROS, *_views(connection, self._sources, wanted.sql), *CLOSED):
-                connection.execute(statement)
+            with interruptible():
+                for statement in (*MACROS, *_views(connection, self._sources, wanted.sql), *CLOSED):
+                    connection.execute(statement)
         except duckdb.Error as error:
             connection.close()
             raise LogError(words_of(error)) from error
@@ -176,7 +178,7 @@ class Review:
 
     def _rows(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[Row]:
         try:
-            while batch := cursor.fetchmany(BATCH):
+            while batch := _fetched(cursor):
                 yield from batch
         except duckdb.Error as error:
             raise LogError(words_of(error)) from error
@@ -203,6 +205,22 @@ class Review:
     def _remove(self) -> None:
         self._worker.shutdown(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C while DuckDB works on the main thread, which tells of it as of an error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from error
+
+
+def _fetched(cursor: duckdb.DuckDBPyConnection) -> list[Row]:
+    with interruptible():
+        return cursor.fetchmany(BATCH)
 
 
 def rescue(source: Source, target: Path) -> Junk | None:
