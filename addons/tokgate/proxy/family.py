@@ -347,8 +347,8 @@ class Family:
             "confdir": str(options.confdir),
             "drain": options.drain,
             "implementer": options.implementer,
+            "nice": BEHIND_TRAFFIC,
         }
-        os.nice(BEHIND_TRAFFIC)
         os.execv(sys.executable, [sys.executable, "-m", "tokgate.proxy.opener", json.dumps(given)])
 
     def _report_on_log(self, health: log_health.Health) -> None:

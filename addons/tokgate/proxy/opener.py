@@ -123,7 +123,9 @@ def _policy_in_force(descriptor: int, path: Path, now: Instant) -> PolicyHolder:
 def main() -> int:
     """Entry point of the process."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="tokgate: %(levelname)s: %(message)s")
-    return asyncio.run(serve(json.loads(sys.argv[1])))
+    given = json.loads(sys.argv[1])
+    os.nice(given["nice"])  # not before all is imported: whoever waits for a page waits for that
+    return asyncio.run(serve(given))
 
 
 if __name__ == "__main__":

@@ -88,8 +88,9 @@ class Supervisor:
         self._answers = {family.reports: family.take_reports, family.asked: lambda: family.asked.answer(self._vitals)}
         if control is not None:
             self._answers[control] = self._take_calls
-        family.begin()
+        # Before any gate, which may refuse somebody at once: the log of a run begins with its start.
         self._write(lambda stamp: lifecycle.started(stamp, os.getpid(), self._holder.snapshot.policy))
+        family.begin()
         self._announce()
         while self._ending is None:
             nap = phases.nap(self._holder.snapshot, Instant.now())
