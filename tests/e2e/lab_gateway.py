@@ -121,7 +121,7 @@ class Gateway:
         try:
             wait_until("tokgate listens", self._started)
         except BaseException:
-            self.__exit__(None, None, None)
+            self._end()
             raise
         self.pace = time.monotonic() - began
         return self
@@ -131,16 +131,19 @@ class Gateway:
         return Instant.now().add(seconds=max(seconds, 2 * self.pace))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+        if kind is None:
+            self._audit()
+
+    def _end(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
                 self.process.wait(DEADLINE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(10)
+                self.process.wait()
         self.namespace.run("nft", "delete", "table", "inet", "tokgate", check=False)
-        if kind is None:
-            self._audit()
 
     def _run(self) -> list[str]:
         files = ("--policies", self.policies, "--log", self.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,14 +38,15 @@ def gateway(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Gateway]:
     """A gateway with `tproxy` rules."""
-    for command in ROUTES:
-        lab.gateway.run(*(word.format("add") for word in command))
     folder: Path = tmp_path_factory.mktemp("tproxy")
-    with any_gateway(folder, policy=office_policy(), mode="gate:tproxy", single=request.param) as running:
+    with contextlib.ExitStack() as stack:
+        for command in ROUTES:
+            lab.gateway.run(*(word.format("add") for word in command))
+            stack.callback(lab.gateway.run, *(word.format("del") for word in command))
+        gateway = any_gateway(folder, policy=office_policy(), mode="gate:tproxy", single=request.param)
+        running = stack.enter_context(gateway)
         lab.gateway.run("nft", "-f", "-", given=RULES)
         yield running
-    for command in ROUTES:
-        lab.gateway.run(*(word.format("del") for word in command))
 
 
 def test_allowed_and_banned(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:

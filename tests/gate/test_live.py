@@ -116,7 +116,7 @@ def reviewing(held: Snapshot, clock: Clock, *connections: tuple[str, str], cost:
 
 
 def test_turns_are_bounded_and_cutting_goes_before_telling(valid_record: Callable[[Any], Any]) -> None:
-    """Ten thousand judgements are many short turns; the records come after the last cut, and say which policy cut."""
+    """A thousand judgements are many short turns; the records come after the last cut, and say which policy cut."""
     clock = Clock(BEFORE)
     many = [(CLIENT, f"v{number}.clips.example.org") for number in range(1000)]
     review, carrier, sink = reviewing(snapshot(ban()), clock, *many, cost=0.0005)
