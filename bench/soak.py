@@ -1,8 +1,9 @@
-"""Connections of every kind, with gates killed at random, and what is left afterwards: `python bench/soak.py`.
+"""Connections of every kind, with processes killed at random, and what is left afterwards: `python bench/soak.py`.
 
-Starts tokgate with two gates on loopback, opens tunnels through it that end in every way (whole, reset by either side,
-cut in the hello, refused), kills a gate every few seconds, and at the end prints how many descriptors, pipes and
-processes remain, which should be none but those that a fresh gate has.
+Starts tokgate with three gates and an opener on loopback, opens tunnels through it that end in every way (whole, in
+bulk, reset by either side, cut in the hello, refused by gate or opener), kills gates and the opener, and at the end
+prints how many descriptors, pipes and processes remain, which should be none but those that a fresh process has, and
+pooled pipes. One gate is never killed, and the opener not in the second half: what they leak would show.
 """
 
 import argparse
@@ -21,9 +22,11 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests/wire")]
+sys.path[:0] = [str(ROOT / "tests/wire"), str(ROOT / "addons")]
 
 import hello_builder  # noqa: E402
+
+from tokgate.gate.relay import MAX_POOLED  # noqa: E402
 
 POLICY = """\
 version: 1
@@ -33,11 +36,12 @@ bans: {ban: {title: Clips, services: [clips], networks: [here], starts: 2023-03-
 """
 ALLOWED = hello_builder.hello_for("www.example.net")
 BANNED = hello_builder.hello_for("www.clips.example.org")
+WHOLE, BULK = 1200, 1 << 20
 RESET = struct.pack("ii", 1, 0)
 
 
 def origin(server: socket.socket) -> None:
-    """Answer each connection with 1,200 octets, and break some off."""
+    """Answer each connection with 1,200 octets or a mebibyte, and break some off."""
     number = 0
     while True:
         try:
@@ -51,7 +55,7 @@ def origin(server: socket.socket) -> None:
             if number % 7 == 0:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             else:
-                client.sendall(bytes(1200))
+                client.sendall(bytes(BULK if number % 11 == 0 else WHOLE))
         except OSError:
             pass
         client.close()
@@ -62,6 +66,9 @@ def visit(proxy: tuple[str, int], target: int, kind: int) -> str:
     try:
         with socket.create_connection(proxy, 5) as sock:
             sock.settimeout(5)
+            if kind == 4:
+                sock.sendall(b"CONNECT www.clips.example.org:443 HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
+                return "refused by an opener" if sock.recv(4096).startswith(b"HTTP/1.1 403") else "ended early"
             sock.sendall(f"CONNECT 127.0.0.1:{target} HTTP/1.1\r\nHost: 127.0.0.1:{target}\r\n\r\n".encode())
             if not sock.recv(4096).startswith(b"HTTP/1.1 200"):
                 return "no tunnel"
@@ -80,17 +87,34 @@ def visit(proxy: tuple[str, int], target: int, kind: int) -> str:
             size = 0
             while piece := sock.recv(65536):
                 size += len(piece)
-            return "whole" if size == 1200 else "ended early"
+            return "whole" if size == WHOLE else "bulk" if size == BULK else "ended early"
     except ConnectionResetError:
         return "reset by the other side"
     except OSError as error:
         return type(error).__name__
 
 
+def children(pid: int) -> list[int]:
+    """The processes under the supervisor, in the order of their start."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_opener(pid: int) -> bool:
+    """Whether a process is an opener: it has a command line of its own."""
+    try:
+        return b"tokgate.proxy.opener" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def gates(pid: int) -> list[int]:
-    """The processes that are gates: children with the supervisor's own command line, which listen."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if descriptors(int(child))["epoll"]]
+    """The children that are gates: forks of the supervisor that poll."""
+    return [child for child in children(pid) if not is_opener(child) and descriptors(child)["eventpoll"]]
+
+
+def openers(pid: int) -> list[int]:
+    """The children that are openers."""
+    return [child for child in children(pid) if is_opener(child)]
 
 
 def descriptors(pid: int) -> Counter[str]:
@@ -99,9 +123,7 @@ def descriptors(pid: int) -> Counter[str]:
     try:
         for link in Path(f"/proc/{pid}/fd").iterdir():
             target = str(link.readlink())
-            kinds["epoll" if "eventpoll" in target else target.partition(":")[0]] += 1
-        if "opener" in Path(f"/proc/{pid}/cmdline").read_text():
-            kinds["epoll"] = 0
+            kinds["eventpoll" if "eventpoll" in target else target.partition(":")[0]] += 1
     except OSError:
         pass
     return kinds
@@ -117,7 +139,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tokgate-soak-") as name:
         folder = Path(name)
         (folder / "policy.yaml").write_text(POLICY)
-        command = [sys.executable, "-m", "tokgate", "run", "--mode", "gate:explicit@127.0.0.1:0", "--workers", "2"]
+        command = [sys.executable, "-m", "tokgate", "run", "--mode", "gate:explicit@127.0.0.1:0", "--workers", "3"]
         command += ["--policies", str(folder / "policy.yaml"), "--log", str(folder / "block.ndjson")]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "addons")}
         with (folder / "narration").open("wb") as output:
@@ -127,8 +149,12 @@ def main() -> int:
             time.sleep(0.1)
             port = re.search(r"explicit clients on 127\.0\.0\.1:([0-9]+)", (folder / "narration").read_text())
         proxy = ("127.0.0.1", int(port[1]))
-        time.sleep(2)
-        before = [descriptors(pid) for pid in gates(tokgate.pid)]
+        while visit(proxy, 0, 4) != "refused by an opener":
+            time.sleep(0.1)
+        spared, opener = gates(tokgate.pid)[0], openers(tokgate.pid)[0]
+        before: list[Counter[str]] = []
+        while before != (before := [descriptors(pid) for pid in (spared, opener)]):
+            time.sleep(2)  # an opener goes on opening for a moment: it begins to watch the policy's files
         server = socket.create_server(("127.0.0.1", 0), backlog=4096)
         for _ in range(4):
             threading.Thread(target=origin, args=(server,), daemon=True).start()
@@ -142,7 +168,7 @@ def main() -> int:
                     if remaining[0] <= 0:
                         return
                     remaining[0] -= 1
-                ended = visit(proxy, server.getsockname()[1], rng.choices((0, 1, 2, 3), (70, 15, 10, 5))[0])
+                ended = visit(proxy, server.getsockname()[1], rng.choices((0, 1, 2, 3, 4), (70, 14, 10, 5, 1))[0])
                 with lock:
                     outcomes[ended] += 1
 
@@ -154,26 +180,32 @@ def main() -> int:
         while any(thread.is_alive() for thread in threads):
             time.sleep(0.1)
             if time.monotonic() >= next_kill:
-                running = gates(tokgate.pid)
-                if running:
-                    os.kill(rng.choice(running), signal.SIGKILL)
+                early = remaining[0] > args.count / 2
+                running = gates(tokgate.pid) + openers(tokgate.pid) * early
+                mortal = [pid for pid in running if pid != spared]
+                if mortal:
+                    os.kill(rng.choice(mortal), signal.SIGKILL)
                     kills += 1
                 next_kill = time.monotonic() + args.kill_every
-                sys.stderr.write(f"\r{args.count - remaining[0]:,} connections, {kills} gates killed ")
+                sys.stderr.write(f"\r{args.count - remaining[0]:,} connections, {kills} processes killed ")
                 sys.stderr.flush()
         seconds = time.monotonic() - started
         sys.stderr.write("\n")
         time.sleep(4)  # refused clients are listened to for two more seconds
-        after = [descriptors(pid) for pid in gates(tokgate.pid)]
-        family = [int(p) for p in Path(f"/proc/{tokgate.pid}/task/{tokgate.pid}/children").read_text().split()]
+        family = children(tokgate.pid)
+        after = [descriptors(pid) for pid in (spared, *openers(tokgate.pid))]
         tokgate.terminate()
         code = tokgate.wait(20)
         left = [pid for pid in family if Path(f"/proc/{pid}").exists()]
-        print(f"{args.count:,} connections in {seconds:.0f} s, {kills} gates killed: {dict(outcomes.most_common())}")
-        print(f"descriptors of each gate before: {[dict(each) for each in before]}")
-        print(f"descriptors of each gate after:  {[dict(each) for each in after]}")
-        print(f"exit code {code}; processes left: {len(left)}")
-        clean = not left and code == 0 and max(a["socket"] for a in after) <= max(b["socket"] for b in before)
+        print(f"{args.count:,} connections in {seconds:.0f} s, {kills} kills: {dict(outcomes.most_common())}")
+        leaked = Counter[str]()
+        for who, then, now in zip(("spared gate", "opener"), before, after, strict=True):
+            print(f"descriptors of the {who} before: {dict(then)}")
+            print(f"descriptors of the {who} after:  {dict(now)}")
+            leaked += now - then
+        pooled = leaked.pop("pipe", 0)
+        print(f"exit code {code}; processes left: {len(left)}; pooled pipes: {pooled // 2}; leaked: {dict(leaked)}")
+        clean = not left and code == 0 and not leaked and pooled <= 2 * MAX_POOLED
         return 0 if clean and "not refused" not in outcomes else 1
 
 
