@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -43,6 +44,21 @@ def test_whatever_is_killed_comes_back(running: Running) -> None:
         until("allowed tunnels pass", running.passes)
         until("banned names are refused", running.refuses)
     assert running.narrated().count("starting it again") == 4
+
+
+def test_who_cannot_be_started_is_tried_again(running: Running) -> None:
+    """While the supervisor lacks descriptors for a new process it lives on, and so do the others."""
+    until("an opener answers", running.refuses)
+    pid = running.process.pid
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(len(used) + 1)) - used), limits[1]))
+    victim = children(pid)[-1]
+    os.kill(victim, signal.SIGKILL)
+    until("it is told", lambda: "can't be started: Too many open files" in running.narrated())
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    until("it is replaced", lambda: len(set(children(pid)) - {victim}) == 4)
+    until("allowed tunnels pass", running.passes)
 
 
 def test_openers_stand_back(running: Running) -> None:

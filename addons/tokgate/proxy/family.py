@@ -156,16 +156,20 @@ class Family:
             child = self._children.pop(pid, None)
             if child is None or child.retired or self.ending:
                 continue
-            lived = time.monotonic() - child.started
-            health = self.health.setdefault((child.role, child.slot), Health())
-            health.deaths += 1
-            health.failures = 1 if lived > STEADY else health.failures + 1
-            delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (health.failures - 1))
-            health.not_before = time.monotonic() + delay
             how = os.waitstatus_to_exitcode(status)
             what = f"signal {-how}" if how < 0 else f"exit code {how}"
-            logger.error("%s ended with %s; starting it again in %.1f s", child.name, what, delay)
-            self._died(f"{child.name} ended with {what}")
+            lived = time.monotonic() - child.started
+            self._postpone(child.role, child.slot, f"{child.name} ended with {what}", lived=lived)
+
+    def _postpone(self, role: Role, slot: int, what: str, *, lived: float) -> None:
+        """Tell of a failure, and how long to wait until the next start."""
+        health = self.health.setdefault((role, slot), Health())
+        health.deaths += 1
+        health.failures = 1 if lived > STEADY else health.failures + 1
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (health.failures - 1))
+        health.not_before = time.monotonic() + delay
+        logger.error("%s; starting it again in %.1f s", what, delay)
+        self._died(what)
 
     def restart_missing(self) -> None:
         """Start again who is not there, unless it died a moment ago."""
@@ -255,11 +259,18 @@ class Family:
         return [*wanted, *((Role.GATE, slot) for slot in range(self._options.workers))]
 
     def _start(self, role: Role, slot: int, *, waits: bool = False) -> None:
-        """Fork a child; in it, never return."""
+        """Fork a child; in it, never return. Should the system not have what that takes, it is tried again."""
         sys.stderr.flush()
-        tally = Tally()
         self.warned.catch_up()  # a gate begins with what is known here
-        pid = os.fork()
+        tally = None
+        try:
+            tally = Tally()
+            pid = os.fork()
+        except OSError as error:
+            if tally is not None:
+                tally.close()
+            self._postpone(role, slot, f"{role.value}-{slot} can't be started: {error.strerror}", lived=0.0)
+            return
         if pid:
             version = self._holder.snapshot.version
             if role is Role.COLLECTOR:
