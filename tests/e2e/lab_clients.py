@@ -210,7 +210,12 @@ def browser(namespace: Namespace, *authorities: Path) -> Iterator[Browse]:
                 *("chromium", *_FLAGS, *flags, f"--user-data-dir={home}/profile", f"--log-net-log={log}"),
                 f"--host-resolver-rules=MAP {name} {f'[{address}]' if family == 6 else address}, MAP * ~NOTFOUND",
                 *("--timeout=15000", "--dump-dom", url),
-                env={"HOME": str(home), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
+                env={
+                    "HOME": str(home),
+                    "TMPDIR": str(home),
+                    "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+                    "LANG": "C.UTF-8",
+                },
                 check=False,
             )
             return _read_page(url, done.stdout, log)

@@ -192,7 +192,7 @@ def tab(*flags: str, namespace: Namespace | None = None, authorities: Sequence[P
             command if namespace is None else namespace.command(*command),
             pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={"HOME": str(home), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
+            env={"HOME": str(home), "TMPDIR": str(home), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
         )  # fmt: skip
         os.close(theirs_in)
         os.close(theirs_out)
