@@ -51,6 +51,23 @@ def test_a_half_line_waits_for_its_rest(path: Path) -> None:
     follower.close()
 
 
+def test_a_line_written_just_before_a_rotation_is_seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reading to the end and seeing that there is a new file, the old one may have grown."""
+    follower, following = Follower(path), Follower._following
+    put(path, 0)
+
+    def rotated_meanwhile(self: Follower) -> Path | None:
+        if not path.with_name("block-20230310T000000.000000Z.ndjson").exists():
+            put(path, 1)
+            path.rename(path.with_name("block-20230310T000000.000000Z.ndjson"))
+            put(path, 2)
+        return following(self)
+
+    monkeypatch.setattr(Follower, "_following", rotated_meanwhile)
+    assert poll(follower) == [0, 1, 2]
+    follower.close()
+
+
 def test_a_rotation_is_followed(path: Path) -> None:
     """The last lines of the old file, then all of the new one."""
     follower = Follower(path)

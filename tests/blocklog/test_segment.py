@@ -1,5 +1,6 @@
 """One log file: how it is made, locked, mended and archived."""
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -50,6 +51,21 @@ def test_a_link_to_a_device_is_followed(tmp_path: Path) -> None:
     assert not segment.replaced()
     segment.sync()
     segment.close()
+
+
+def test_a_file_that_was_archived_before_it_was_locked_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writer rotated between our opening and our locking it: nothing may be written to what is archived."""
+    path, archived = tmp_path / "block.ndjson", tmp_path / "archived.ndjson"
+    lock = fcntl.flock
+
+    def rotate_first(descriptor: int, how: int) -> None:
+        path.rename(archived)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", rotate_first)
+    with pytest.raises(LogLocked, match="rotating"):
+        Segment(path, TODAY)
+    assert archived.read_bytes() == b""
 
 
 def test_a_second_writer_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The writer under load, with failing disks, on SIGHUP and at the end: it never holds up and never hides a loss."""
 
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -274,6 +275,36 @@ def test_a_flush_that_cannot_succeed_says_so(full: Path) -> None:
     writer.put(refusal())
     assert not writer.flush(0.05)
     assert not writer.close(0.05)
+
+
+def test_nothing_is_taken_while_closing(path: Path, make: Callable[..., LogWriter]) -> None:
+    """Who closes waits for what is queued, not for what others go on to put."""
+    path.mkdir()  # so that closing can't end yet
+    writer = make(path)
+    assert writer.put(refusal())
+    closing = threading.Thread(target=writer.close, args=(60,))
+    closing.start()
+    until(lambda: writer._closing)
+    assert not writer.put(refusal())
+    path.rmdir()
+    closing.join()
+    assert "source" in str([line.record for line in read([path]) if isinstance(line, Line)])
+
+
+def test_a_record_that_closing_overtakes_is_counted(path: Path) -> None:
+    """What is put just as the writer ends is not in the log, and nobody is told that it is."""
+
+    class Overtaken(queue.SimpleQueue[Any]):
+        def qsize(self) -> int:
+            if threading.current_thread() is threading.main_thread():  # in `put`, after its look whether we are closing
+                writer.close(10)
+            return super().qsize()
+
+    writer = LogWriter(path, OBSERVER, limits=QUICK)
+    writer._queue = Overtaken()
+    writer.start()
+    assert not writer.put(refusal())
+    assert writer.health().dropped == 1
 
 
 def test_closing_a_writer_that_never_started(path: Path) -> None:

@@ -303,9 +303,9 @@ async def test_reload_drops_no_connection(lab: Lab, setup: Setup) -> None:
 
 
 async def test_drain(lab: Lab, setup: Setup) -> None:
-    """SIGTERM takes no new connections and lets an open one finish."""
+    """SIGTERM takes no new connections, lets an open one finish, and waits no longer than for that."""
     origin = await lab.sink_origin(b"through")
-    async with setup.run() as process:
+    async with setup.run("--drain", "3600") as process:
         port = await process.port()
         async with client(port) as guest:
             assert (await guest.connect(f"127.0.0.1:{origin.port}")).status == 200
