@@ -43,6 +43,7 @@ _SEVERE: Final = {
     EventAction.BAN_NEAR_EXPIRY: "low",
     EventAction.LOG_RECOVERED: "medium",
     EventAction.POLICY_LOAD_FAILED: "medium",
+    EventAction.PASSED_ON_ERROR: "high",
     EventAction.INTERNAL_ERROR: "high",
     EventAction.LOG_GAP: "high",
 }

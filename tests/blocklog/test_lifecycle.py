@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from blocklog.samples import NOON, SNAPSHOT, judged, seen, stamp
+from blocklog.samples import NOON, SNAPSHOT, stamp
 from builders import at, ban, exemption, snapshot, wall
 from tokgate.blocklog import lifecycle
 from tokgate.blocklog.line import decode, encode
 from tokgate.blocklog.segment import Torn
-from tokgate.policy.decide import Judgement, Sighting, fallback
-from tokgate.policy.decision import Signal
 from tokgate.policy.timeline import Kind, transitions
 
 Valid = Callable[[dict[str, Any]], dict[str, Any]]
@@ -123,30 +121,6 @@ def test_an_error_without_traffic(valid_record: Valid) -> None:
     assert record["message"] == "next_layer failed with ValueError: bad\\x1b[31m name."
     assert "test_lifecycle.py" in record["error"]["stack_trace"]
     valid_record(lifecycle.internal_error(stamp(), KeyError(), "tick"))
-
-
-def test_an_error_about_a_banned_name_says_what_was_decided(valid_record: Valid) -> None:
-    """With a banned service concerned, the record has who, what and `on_error`'s verdict."""
-    observation = seen()
-    judgement = Judgement(fallback(SNAPSHOT, "clips.example.org"), observation.names[0], mismatch=False)
-    record = valid_record(
-        lifecycle.internal_error(stamp(), failure(), "decide", seen=observation, judgement=judgement, snapshot=SNAPSHOT)
-    )
-    assert record["tokgate"]["verdict"] == "block"
-    assert record["source"]["ip"] == "192.0.2.7"
-    assert "for 192.0.2.7 and www.clips.example.org, on_error: block" in record["message"]
-
-
-def test_an_error_about_any_other_name_names_nobody(valid_record: Valid) -> None:
-    """Traffic to no banned service stays unnamed even when deciding about it failed."""
-    observation = seen(names=(Sighting(Signal.SNI, "www.example.com"),))
-    judgement = judged(observation)
-    assert judgement.decision.service is None
-    record = valid_record(
-        lifecycle.internal_error(stamp(), failure(), "decide", seen=observation, judgement=judgement, snapshot=SNAPSHOT)
-    )
-    assert "source" not in record
-    assert "example.com" not in str(record)
 
 
 @pytest.mark.parametrize(

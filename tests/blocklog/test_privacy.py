@@ -71,10 +71,7 @@ def test_no_other_address_is_touched() -> None:
 
 def test_error_messages_too() -> None:
     """What an exception said, and its trace, name nobody either."""
-    observation = seen()
-    record = internal_error(
-        stamp(), ValueError("no route for 192.0.2.7"), "decide", seen=observation, judgement=judged(observation)
-    )
+    record = internal_error(stamp(), ValueError("no route for 192.0.2.7"), "decide")
     assert "192.0.2.7" not in encode(disguised(record, prefix)).decode().replace("192.0.2.0/24", "")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from builders import at, ban, snapshot, wall
 from tokgate.blocklog.line import decode, encode
 from tokgate.blocklog.observation import Endpoint, HttpSeen, Observation, Passed, Stage, Visibility
 from tokgate.blocklog.records import traffic_record
-from tokgate.policy.bans import Action, OnExpiry, UnknownClients
-from tokgate.policy.decide import Sighting
+from tokgate.policy.bans import Action, OnError, OnExpiry, UnknownClients
+from tokgate.policy.decide import Judgement, Sighting, fallback
 from tokgate.policy.decision import Response, Signal
 from tokgate.policy.snapshot import Snapshot
 
@@ -201,6 +202,20 @@ def test_an_exemption_used_is_recorded_with_its_reason(valid_record: Valid) -> N
     assert record["tokgate"]["exemption"] == "press"
     assert record["tokgate"]["exemption_until"] == "2023-03-31T16:00:00.000000Z"
     assert "under exemption press (Monitoring of public statements, until 2023-03-31 18:00" in record["message"]
+
+
+def test_what_passes_because_of_an_error_is_recorded(valid_record: Valid) -> None:
+    """With `on_error: allow` a banned service is reached while deciding fails: that is told, other names are not."""
+    policy, observation = snapshot(ban(), on_error=OnError.ALLOW), seen()
+    judgement = Judgement(fallback(policy, NAME), observation.names[0], mismatch=False)
+    record = traffic_record(stamp(), observation, judgement, policy)
+    assert record is not None
+    record = valid_record(decode(encode(record)))
+    assert record["event"]["action"] == "passed-on-error"
+    assert record["tokgate"]["reason"] == "internal-error"
+    assert record["message"].startswith("192.0.2.7 reached www.clips.example.org unjudged: deciding failed")
+    harmless = replace(judgement, decision=fallback(policy, "www.example.com"))
+    assert traffic_record(stamp(), observation, harmless, policy) is None
 
 
 def test_a_block_without_a_ban_says_why(valid_record: Valid) -> None:

@@ -116,6 +116,17 @@ def test_decide_raises(sink: Sink, monkeypatch: pytest.MonkeyPatch, on_error: On
     assert [record["event"]["action"] for record in sink] == ["internal-error"] * 2
 
 
+def test_what_passes_because_of_an_error_is_recorded(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `on_error: allow`, who reaches a banned name while deciding fails is in the log; others are not."""
+    enforcer = an_enforcer(sink, on_error=OnError.ALLOW)
+    monkeypatch.setattr(core, "decide_signals", broken)
+
+    for names in (BANNED, ALLOWED):
+        enforcer.enter(enforcer.judge(CLIENT, names), Visibility.SNI, seen)
+
+    assert [record["event"]["action"] for record in sink] == ["internal-error", "passed-on-error", "internal-error"]
+
+
 @pytest.mark.parametrize(("on_error", "verdict"), [(OnError.BLOCK, Verdict.BLOCK), (OnError.ALLOW, Verdict.ALLOW)])
 def test_even_the_fallback_raises(
     sink: Sink, monkeypatch: pytest.MonkeyPatch, on_error: OnError, verdict: Verdict

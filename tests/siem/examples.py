@@ -57,13 +57,13 @@ def loaded(**settings: Any) -> Record:
     return lifecycle.policy_loaded(stamped(), snapshot(ban(), **settings).policy)
 
 
-def error(policy: Snapshot) -> Record:
-    """An internal error about a banned name, decided as the policy's `on_error` says."""
+def unjudged(policy: Snapshot) -> Record:
+    """A banned name about which deciding failed, so that the policy's `on_error` held."""
     observation = seen()
     judgement = Judgement(fallback(policy, NAME), observation.names[0], mismatch=False)
-    return lifecycle.internal_error(
-        stamped(), ValueError("bad"), "next_layer", seen=observation, judgement=judgement, snapshot=policy
-    )
+    record = traffic_record(stamped(), observation, judgement, policy)
+    assert record is not None
+    return record
 
 
 def override(*clients: str) -> Record:
@@ -147,7 +147,7 @@ EXAMPLES: Final[dict[str, Example]] = {
     ),
     "enforcement/fails-open": Example([loaded(on_error=OnError.ALLOW)], [loaded(), *STARTED, *REFUSED]),
     "enforcement/error-passed": Example(
-        [error(OPEN)], [error(SNAPSHOT), lifecycle.internal_error(stamped(), KeyError(), "x")]
+        [unjudged(OPEN)], [unjudged(SNAPSHOT), lifecycle.internal_error(stamped(), KeyError(), "x")]
     ),
     "enforcement/policy-rejected": Example(
         [lifecycle.policy_load_failed(stamped(), ["p.yaml:1:1: error: unknown key"], kept="test")], [loaded()]
@@ -158,7 +158,7 @@ EXAMPLES: Final[dict[str, Example]] = {
     ),
     "enforcement/process-died": Example(
         [lifecycle.internal_error(stamped(), RuntimeError("gate-0 ended with signal 9"), "supervisor")],
-        [error(SNAPSHOT)],
+        [lifecycle.internal_error(stamped(), ValueError("bad"), "next_layer")],
     ),
     "enforcement/restarts": Example(
         [lifecycle.started(stamped(n * 60), n + 1, SNAPSHOT.policy) for n in range(3)],

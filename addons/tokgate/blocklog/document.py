@@ -31,6 +31,7 @@ class EventAction(StrEnum):
     CONNECTION_CUT = "connection-cut"
     WOULD_BLOCK = "would-block"
     EXEMPTION_USED = "exemption-used"
+    PASSED_ON_ERROR = "passed-on-error"
     INTERNAL_ERROR = "internal-error"
     STARTED = "started"
     STOPPED = "stopped"
@@ -64,6 +65,7 @@ TRAFFIC: Final = frozenset(
         EventAction.CONNECTION_CUT,
         EventAction.WOULD_BLOCK,
         EventAction.EXEMPTION_USED,
+        EventAction.PASSED_ON_ERROR,
     }
 )
 """Actions that name a client and what it asked for; all others are about tokgate itself."""

@@ -9,16 +9,12 @@ from whenever import Instant
 from tokgate.blocklog.chain import Head
 from tokgate.blocklog.checkpoint import Checkpoint
 from tokgate.blocklog.document import EventAction, Record, clean, frame, pruned, timestamp
-from tokgate.blocklog.evidence import described, observed
 from tokgate.blocklog.impersonal import impersonal, impersonal_trace
-from tokgate.blocklog.observation import Observation
-from tokgate.blocklog.records import decided, policy_terms
 from tokgate.blocklog.segment import Torn
 from tokgate.blocklog.stamp import Stamp
 from tokgate.blocklog.wording import by_whom, counted, wall_time
 from tokgate.policy.bans import Exemption
-from tokgate.policy.decide import Judgement
-from tokgate.policy.snapshot import Policy, Snapshot, Track
+from tokgate.policy.snapshot import Policy, Track
 from tokgate.policy.timeline import Kind, Transition
 
 MAX_PROBLEMS: Final = 20
@@ -182,47 +178,26 @@ def _widest(exemption: Exemption, version: int) -> int | None:
     return min((client.prefixlen for client in exemption.clients if client.version == version), default=None)
 
 
-def internal_error(
-    stamp: Stamp,
-    error: BaseException,
-    where: str,
-    *,
-    seen: Observation | None = None,
-    judgement: Judgement | None = None,
-    snapshot: Snapshot | None = None,
-) -> Record:
-    """Something raised in `where` (a hook's name), with what was seen and what `on_error` decided, where known.
+def internal_error(stamp: Stamp, error: BaseException, where: str) -> Record:
+    """Something raised in `where` (a hook's name).
 
-    Traffic is named only if it belongs to a banned service, as everywhere else: addresses and names of hosts are taken
-    out of what an error says that isn't known to be about one.
+    What traffic it was about isn't said, and addresses and names of hosts are taken out of what the error says: nothing
+    shows whether they belong to a banned service. What such traffic met by `on_error` has a record of its own.
     """
-    concerned = judgement is not None and judgement.decision.service is not None
-    said, trace = str(error), "".join(traceback.format_exception(error))
-    if not concerned:
-        said, trace = impersonal(said), impersonal_trace(trace)
-    detail = clean(said) or "no message"
-    kind = type(error).__name__
-    message = f"{where} failed with {kind}: {detail}."
-    if concerned and seen is not None and judgement is not None:
-        verdict, asked = judgement.decision.verdict.value, described(seen, judgement)
-        message = f"{where} failed with {kind} for {clean(seen.client.ip)} and {asked}, on_error: {verdict}: {detail}."
+    detail = clean(impersonal(str(error))) or "no message"
+    kind, trace = type(error).__name__, impersonal_trace("".join(traceback.format_exception(error)))
     record = frame(
         stamp,
         EventAction.INTERNAL_ERROR,
-        message,
-        category=("network",) if concerned else ("process",),
-        kinds=("connection", "info") if concerned else ("info",),
+        f"{where} failed with {kind}: {detail}.",
+        category=("process",),
+        kinds=("info",),
         succeeded=False,
         reason=detail,
         code="internal-error",
     )
     record["error"] = {"type": kind, "message": detail, "stack_trace": trace[-MAX_TRACE:]}
-    if concerned and seen is not None and judgement is not None:
-        record |= observed(seen, judgement, EventAction.INTERNAL_ERROR)
-        if snapshot is not None:
-            record["tokgate"] |= decided(judgement, policy_terms(judgement.decision, snapshot), snapshot)
-    record.setdefault("tokgate", {})["where"] = clean(where, 128)
-    return record
+    return record | {"tokgate": {"where": clean(where, 128)}}
 
 
 def log_gap(stamp: Stamp, dropped: int, since: Instant, until: Instant) -> Record:

@@ -39,18 +39,31 @@ _ENDING: Final = {
     EventAction.CONNECTION_WARNED: ("info",),
     EventAction.WOULD_BLOCK: ("allowed",),
     EventAction.EXEMPTION_USED: ("allowed",),
+    EventAction.PASSED_ON_ERROR: ("allowed",),
 }
-_MODE: Final = {Verdict.BLOCK: "enforce", Verdict.WARN: "warn", Verdict.MONITOR: "monitor", Verdict.ALLOW: "exempt"}
+_MODE: Final = {Verdict.BLOCK: "enforce", Verdict.WARN: "warn", Verdict.MONITOR: "monitor"}
 MAX_GROUPS: Final = 64
 """Most groups named in a record."""
 _RULES: Final = uuid.UUID("6e2c7f0a-4f0f-5d57-9c50-6f1f9d1c2b7e")
 """Namespace of rule.uuid: the same ban has the same uuid on every gateway."""
 
 
+def is_notable(decision: Decision) -> bool:
+    """Whether there is anything to log; traffic that is simply allowed is never named."""
+    return decision.verdict is not Verdict.ALLOW or decision.exemption is not None or _passes_on_error(decision)
+
+
+def _passes_on_error(decision: Decision) -> bool:
+    """Whether a banned service is reached because deciding failed, and `on_error` is `allow`."""
+    return decision.reason is Reason.INTERNAL_ERROR and decision.service is not None
+
+
 def action_of(decision: Decision, seen: Observation) -> EventAction | None:
     """What a decision amounts to at this stage; None when there is nothing to log."""
+    if not is_notable(decision):
+        return None
     if decision.verdict is Verdict.ALLOW:
-        return EventAction.EXEMPTION_USED if decision.exemption is not None else None
+        return EventAction.EXEMPTION_USED if decision.exemption is not None else EventAction.PASSED_ON_ERROR
     if decision.verdict is Verdict.MONITOR:
         return EventAction.WOULD_BLOCK
     if seen.opened and seen.stage in (Stage.TLS, Stage.QUIC):
@@ -141,7 +154,7 @@ def decided(judgement: Judgement, terms: Terms, snapshot: Snapshot) -> Record:
     return pruned(
         {
             "verdict": decision.verdict.value,
-            "mode": _MODE[decision.verdict],
+            "mode": _MODE.get(decision.verdict, "exempt" if decision.exemption is not None else "error"),
             "reason": decision.reason.value,
             "phase": decision.phase and decision.phase.value,
             "service": decision.service,

@@ -111,7 +111,7 @@ _TOKGATE: Final = _closed(
     {
         # What was decided, in the words of a decision (see `tokgate explain --json`).
         "verdict": _enum(Verdict),
-        "mode": _enum(("enforce", "warn", "monitor", "exempt")),
+        "mode": _enum(("enforce", "warn", "monitor", "exempt", "error")),
         "reason": _enum(Reason),
         "phase": _enum(Phase),
         "service": TEXT,
@@ -325,6 +325,7 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.CONNECTION_CUT,), {"tokgate": {"stage": "live"}}),
     ((_A.WOULD_BLOCK,), {"tokgate": {"verdict": "monitor", "mode": "monitor", "ban": ...}}),
     ((_A.EXEMPTION_USED,), {"tokgate": {"verdict": "allow", "mode": "exempt", "exemption": ..., "ban": ...}}),
+    ((_A.PASSED_ON_ERROR,), {"tokgate": {"verdict": "allow", "mode": "error", "service": ...}}),
     ((_A.INTERNAL_ERROR,), {"event": {"outcome": "failure"}, "error": ..., "tokgate": {"where": ...}}),
     ((_A.STARTED,), {"process": ..., "tokgate": {"policy": {"version": ...}}}),
     ((_A.STOPPED,), {"process": ..., "event": {"reason": ...}}),

@@ -22,7 +22,7 @@ _DID: Final = {
     EventAction.CONNECTION_CUT: "was cut off from {what}",
     EventAction.WOULD_BLOCK: "reached {what} and would have been refused",
     EventAction.EXEMPTION_USED: "reached {what}",
-    EventAction.INTERNAL_ERROR: "asked for {what}",
+    EventAction.PASSED_ON_ERROR: "reached {what} unjudged",
 }
 
 _WITHOUT_BAN: Final = {

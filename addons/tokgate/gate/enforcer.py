@@ -17,7 +17,7 @@ from tokgate.blocklog.document import Record
 from tokgate.blocklog.evidence import folded_name
 from tokgate.blocklog.folding import Fold, Folding, key_of
 from tokgate.blocklog.observation import Observation, Stage, Visibility
-from tokgate.blocklog.records import repeats_record, traffic_record
+from tokgate.blocklog.records import is_notable, repeats_record, traffic_record
 from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
 from tokgate.gate.counters import Counters
 from tokgate.gate.near_misses import NearMisses
@@ -157,7 +157,7 @@ class Enforcer:
         decision = ruling.decision
         if ruling.blocks or allowed:
             self.counters.count(decision.network, visibility, decision.verdict)
-        if not _notable(ruling):
+        if not is_notable(decision):
             if self.near is not None and allowed and decision.reason is Reason.NO_SERVICE:
                 self._meet(self.near, ruling.judgement.sighting)
             return Stamp("", ruling.at, self._observer)
@@ -296,10 +296,6 @@ class Enforcer:
 
 _NAMED: Final = frozenset({Signal.SNI, Signal.QUIC_SNI, Signal.HTTP_HOST, Signal.DNS_NAME})
 _HOUR: Final = 3600
-
-
-def _notable(ruling: Ruling) -> bool:
-    return ruling.decision.verdict is not Verdict.ALLOW or ruling.decision.exemption is not None
 
 
 def _fallback(snapshot: Snapshot, sighting: Sighting) -> Decision:

@@ -82,7 +82,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("last_time", "TIMESTAMP", "when the last of them came", (), _end_of_repeats("last", _NOW)),
     _text("repeats_of", "the `event_id` of the record whose repeats these are", "tokgate", "repeats", "of"),
     _text("verdict", "`block`, `warn`, `monitor`, `allow`", "tokgate", "verdict"),
-    _text("mode", "`enforce`, `warn`, `monitor`, `exempt`", "tokgate", "mode"),
+    _text("mode", "`enforce`, `warn`, `monitor`, `exempt`, `error`", "tokgate", "mode"),
     _text("reason", "why, from a closed set: `ban-block`, …", "tokgate", "reason"),
     _text("phase", "the ban's phase at that instant", "tokgate", "phase"),
     Column(

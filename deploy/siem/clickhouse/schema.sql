@@ -99,7 +99,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.lines_to_events TO tokgate.events
 SELECT
     assumeNotNull(parseDateTime64BestEffortOrNull(r."@timestamp", 6, 'UTC')) AS "time",
     r."event"."action" AS "action",
-    coalesce(r."event".action IN ('connect-refused', 'connection-cut', 'connection-refused', 'connection-warned', 'dns-query-blocked', 'exemption-used', 'http-request-blocked', 'http-request-warned', 'quic-refused', 'tls-handshake-refused', 'tls-opened', 'warning-continued', 'would-block'), false) AS "traffic",
+    coalesce(r."event".action IN ('connect-refused', 'connection-cut', 'connection-refused', 'connection-warned', 'dns-query-blocked', 'exemption-used', 'http-request-blocked', 'http-request-warned', 'passed-on-error', 'quic-refused', 'tls-handshake-refused', 'tls-opened', 'warning-continued', 'would-block'), false) AS "traffic",
     CASE WHEN r."tokgate"."repeats".count >= 1 THEN r."tokgate"."repeats".count ELSE 1 END AS "events",
     if(r."tokgate"."repeats"."count" >= 1, parseDateTime64BestEffortOrNull(least(coalesce(r."tokgate"."repeats"."first", r."@timestamp"), coalesce(r."tokgate"."repeats"."last", r."@timestamp")), 6, 'UTC'), parseDateTime64BestEffortOrNull(r."@timestamp", 6, 'UTC')) AS "first_time",
     if(r."tokgate"."repeats"."count" >= 1, parseDateTime64BestEffortOrNull(greatest(coalesce(r."tokgate"."repeats"."first", r."@timestamp"), coalesce(r."tokgate"."repeats"."last", r."@timestamp")), 6, 'UTC'), parseDateTime64BestEffortOrNull(r."@timestamp", 6, 'UTC')) AS "last_time",
