@@ -162,6 +162,25 @@ def test_a_judgement_that_raises_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [r["event"]["action"] for r in sink.records] == ["internal-error"]
 
 
+def test_a_cut_that_raises_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is told, and the next look goes on behind the connection that can't be cut."""
+    clock = Clock(AFTER)
+    review, carrier, sink = reviewing(snapshot(ban()), clock, *((CLIENT, f"{it}.clips.example.org") for it in "ab"))
+    honest = carrier.cut
+
+    def broken(one: tuple[str, str]) -> None:
+        if one[1].startswith("a"):
+            raise RuntimeError("broken on purpose")
+        honest(one)
+
+    monkeypatch.setattr(carrier, "cut", broken)
+    assert review.look() == LONGEST
+    assert len(carrier.open) == 2
+    review.look()
+    assert carrier.open == [(CLIENT, "a.clips.example.org")]
+    assert "internal-error" in [r["event"]["action"] for r in sink.records]
+
+
 CLIENTS = st.sampled_from([CLIENT, "192.0.2.9", "198.51.100.1", "2001:db8:1::5"])
 NAMES = st.sampled_from(
     ["www.clips.example.org", "clips.example.org", "other.example.org", "203.0.113.9", "notclips.example.org"]

@@ -98,7 +98,17 @@ class Review[T]:
         self._untold: Final[deque[Cut]] = deque()
 
     def look(self) -> float:
-        """Take a turn, if anything is due; the seconds until the next call, 0.0 if there is more to do at once."""
+        """Take a turn, if anything is due; the seconds until the next call, 0.0 if there is more to do at once.
+
+        Never raises: whoever calls it would call no more, and nothing would end any more when it becomes banned.
+        """
+        try:
+            return self._take_turn()
+        except Exception as error:
+            self._enforcer.failed("live", error)
+            return LONGEST
+
+    def _take_turn(self) -> float:
         enforcer = self._enforcer
         snapshot, at = enforcer.snapshot, enforcer.now()
         if self._span.left(snapshot, at):
