@@ -9,7 +9,7 @@ from review.logs import refusal
 from tokgate.blocklog.reader import Filter
 from tokgate.review import engine
 from tokgate.review.columns import COLUMNS
-from tokgate.review.compact import one_pass
+from tokgate.review.compact import compact, one_pass
 from tokgate.review.engine import Review
 from tokgate.review.sources import LogError, whole_log
 
@@ -73,6 +73,26 @@ def test_filters_narrow_what_a_query_sees(log: Path) -> None:
     with Review([log], Filter(network="office", name="example.org")) as review:
         rows = list(review.answer_query("SELECT client, sum(events) FROM events GROUP BY 1 ORDER BY 1").rows)
     assert rows == [("192.0.2.7", 1), ("192.0.2.8", 1)]
+
+
+def test_only_a_log_that_met_unreadable_lines_is_read_again_for_them(log: Path, write_log: WriteLog) -> None:
+    """After a clean answer the file could as well be gone."""
+    torn = write_log([refusal(), b"torn\n", b"{\n", refusal()], "torn.ndjson")
+    with Review([torn]) as review:
+        assert review.one("SELECT count(*) FROM events WHERE client IS NOT NULL") == (2,)
+        assert review.lost() == {str(torn): 2}
+    with Review([log]) as review:
+        assert review.one("SELECT count(*) FROM events") == (2,)
+        log.unlink()
+        assert review.lost() == {}
+
+
+def test_unreadable_lines_of_a_compacted_log_are_counted(write_log: WriteLog) -> None:
+    """Parquet says of each line whether it holds a record."""
+    made = compact(write_log([refusal(), b"torn\n"], "block-20230310T110000.000000Z.ndjson"), remove=False).target
+    with Review([made]) as review:
+        assert review.one("SELECT count(*) FROM events") == (1,)
+        assert review.lost() == {str(made): 1}
 
 
 def test_every_column_is_documented() -> None:

@@ -57,7 +57,16 @@ def test_sql_sees_what_the_filters_leave(tokgate: Command, log: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("options", [(), ("--sql", "SELECT count(*) FROM events"), ("--client", "192.0.2.8")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--client", "192.0.2.8"),
+        ("--sql", "SELECT count(*) FROM events"),
+        ("--sql", "SELECT count(*) FROM events WHERE client IS NOT NULL AND traffic"),
+        ("--sql", "SELECT a.client FROM events a JOIN events b USING (event_id) WHERE b.verdict = 'block'"),
+    ],
+)
 def test_lines_that_an_answer_leaves_out_are_told(tokgate: Command, log: str, options: tuple[str, ...]) -> None:
     """An answer that is short of what could not be read doesn't pass for a whole one."""
     with Path(log).open("ab") as stream:

@@ -89,10 +89,10 @@ def export(args: argparse.Namespace, wanted: Filter) -> Exit:
     if args.format == "parquet" and output is not None:
         _export_parquet(files, wanted, output)
         return Exit.DONE
-    with review_of(files, wanted) as review, Patience("reading") as patience:
+    with review_of(files, wanted) as review:
         with _writing_to(output) as stream:
             left_out = _write(review, args.format, stream)
-        tell_of_lost(review, patience)
+        tell_of_lost(review)
     if left_out:
         narrate(f"tokgate: {left_out} records about tokgate itself are not in it: OCSF's classes can't say them")
     return Exit.DONE
@@ -123,7 +123,7 @@ def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
             "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
             progress=patience,
         )
-        tell_of_lost(review, patience)
+        tell_of_lost(review)
 
 
 def _write(review: "Review", form: str, stream: TextIO) -> int:

@@ -71,7 +71,7 @@ def query(args: argparse.Namespace, wanted: Filter) -> Exit:
             answer = review.answer(listing(wide=wide, limit=limit and limit + 1), progress=patience)
         patience.close()
         _print(answer, limit, as_json=args.json, as_csv=args.csv)
-        tell_of_lost(review, patience)
+        tell_of_lost(review)
     return Exit.DONE
 
 

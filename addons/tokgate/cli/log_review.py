@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log_output import MAX_JUNK_SHOWN, require, tell_of
-from tokgate.review.query import UNREADABLE
+from tokgate.cli.terminal import Patience
 from tokgate.review.sources import LogError, whole_log
-from tokgate.review.sql import Progress
 
 if TYPE_CHECKING:
     from tokgate.review.engine import Review
@@ -44,8 +43,8 @@ def told_as_command_errors() -> Iterator[None]:
         raise CommandError(str(error), Exit.FAILURE) from error
 
 
-def tell_of_lost(review: "Review", progress: Progress) -> None:
-    """Lines of which an answer could say nothing. Finding them takes a reading of its own: after the answer."""
-    found = list(review.answer(UNREADABLE, progress=progress).rows)
-    junk = (*review.damage, *review.unreadable((file for file, _ in found), MAX_JUNK_SHOWN))
-    tell_of(junk, sum(lines for _, lines in found) + len(review.damage))
+def tell_of_lost(review: "Review") -> None:
+    """Lines of which an answer could say nothing: after the answer, which knows whether there were any."""
+    with Patience("counting unreadable lines") as patience:
+        lost = review.lost(progress=patience)
+    tell_of((*review.damage, *review.unreadable(lost, MAX_JUNK_SHOWN)), sum(lost.values()) + len(review.damage))

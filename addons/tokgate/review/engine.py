@@ -23,6 +23,9 @@ BATCH: Final = 2048
 _POLL_SECONDS: Final = 0.1
 UNCLEAR: Final = frozenset("*?[")
 """What DuckDB takes for a pattern in a file's name."""
+_MET: Final = "unreadable_met"
+"""A sequence that counts how often a look at `events` came upon a line that holds no record."""
+_UNION: Final = " UNION ALL "
 CLOSED: Final = (
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
@@ -101,6 +104,13 @@ class Review:
     def do(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> None:
         """A statement of our own that has no rows to give."""
         self._run(sql, parameters, progress)
+
+    def lost(self, *, progress: Progress | None = None) -> dict[str, int]:
+        """How many lines of each file hold no record. Only if answers met such lines is NDJSON read for it again."""
+        (met,) = self.one(f"SELECT last_value IS NOT NULL FROM duckdb_sequences() WHERE sequence_name = '{_MET}'")
+        source = "every_record" if met else "compacted"
+        counted = f'SELECT "file", count(*) FROM {source} WHERE NOT readable GROUP BY 1 ORDER BY 1'
+        return dict(self.answer(counted, progress=progress).rows)
 
     def unreadable(self, files: Iterable[str], limit: int) -> Iterator[Junk]:
         """The first `limit` lines of files that hold no record, with their places."""
@@ -238,13 +248,21 @@ def rescue(source: Source, target: Path) -> Junk | None:
 
 
 def _views(connection: duckdb.DuckDBPyConnection, sources: Sequence[Source], wanted: str) -> Iterator[str]:
-    parts = [_of_ndjson(sources, kind) for kind in ("none", "gzip", "zstd")]
-    parts += [_of_parquet(connection, source) for source in sources if source.is_parquet]
-    every = " UNION ALL ".join(part for part in parts if part)
+    texts = [part for kind in ("none", "gzip", "zstd") if (part := _of_ndjson(sources, kind))]
+    compacted = [_of_parquet(connection, source) for source in sources if source.is_parquet]
     names = ", ".join(f'"{column.name}"' for column in COLUMNS)
-    yield f"CREATE TEMP VIEW every_record AS {every}"
+    # Lines that hold no record take a number in passing: so `lost` knows of them. DuckDB moves no condition of a
+    # query past a sample, even one of everything, so that none takes such lines away before.
+    noticed = f"CASE WHEN readable THEN {wanted} ELSE nextval('{_MET}') IS NULL END"
+    whole = "USING SAMPLE 100% (system)"
+    events = [f'SELECT {names}, "file" FROM (FROM ({part}) WHERE {noticed}) {whole}' for part in texts]
+    events += [f'SELECT {names}, "file" FROM ({part}) WHERE readable AND {wanted}' for part in compacted]
+    nothing = 'SELECT NULL AS "file", NULL AS readable WHERE false'
+    yield f"CREATE TEMP SEQUENCE {_MET}"
+    yield f"CREATE TEMP VIEW every_record AS {_UNION.join((*texts, *compacted))}"
+    yield f"CREATE TEMP VIEW compacted AS {_UNION.join(compacted) or nothing}"
     yield f"CREATE TEMP VIEW wanted AS SELECT * FROM every_record WHERE NOT readable OR ({wanted})"
-    yield f'CREATE TEMP VIEW events AS SELECT {names}, "file" FROM every_record WHERE readable AND {wanted}'
+    yield f"CREATE TEMP VIEW events AS {_UNION.join(events)}"
 
 
 def _of_ndjson(sources: Sequence[Source], compression: str) -> str:

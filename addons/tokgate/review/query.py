@@ -9,9 +9,6 @@ SHOWN: Final = ("time", "events", "verdict", "action", "client", "name", "networ
 """The columns that fit a terminal."""
 EVERY_COLUMN: Final = ", ".join(quoted(column.name) for column in COLUMNS)
 
-UNREADABLE: Final = 'SELECT "file", count(*) FROM every_record WHERE NOT readable GROUP BY 1 ORDER BY 1'
-"""Files with lines that hold no record, and how many."""
-
 
 def listing(*, wide: bool, limit: int | None) -> str:
     """SQL for the records themselves; in order of time where the end is near enough to sort for it."""
