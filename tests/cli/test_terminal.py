@@ -80,3 +80,15 @@ def test_simulate_shows_progress(policies: Path) -> None:
     assert "1,000 queries" in on_terminal("simulate", str(file), output=answers)
     hosts = [json.loads(line)["host"] for line in answers.read_text().splitlines()]
     assert hosts == ["clips.example.org"] * 1000
+
+
+def test_an_export_counts_what_it_has_written(tmp_path: Path) -> None:
+    """Beside a bar, as long as it takes; nothing of it is in the file."""
+    log, target = tmp_path / "block.ndjson", tmp_path / "block.csv"
+    record = {"@timestamp": "2023-03-10T11:00:00Z", "event": {"action": "tls-handshake-refused"}, "message": "refused"}
+    log.write_text(f"{json.dumps(record)}\n" * 100_000)
+    shown = on_terminal("log", "export", "--log", str(log), "--format", "csv", "-o", str(target))
+    counts = [int(count.replace(",", "")) for count in re.findall(r"exporting records: ([0-9,]+)", shown)]
+    assert counts == sorted(counts)
+    assert 0 < counts[-1] < 100_000
+    assert len(target.read_bytes().splitlines()) == 100_001

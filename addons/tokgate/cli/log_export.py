@@ -6,8 +6,9 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import Any, Final, TextIO
 
 from tokgate.blocklog.place import DEFAULT_LOG
 from tokgate.blocklog.reader import Filter, open_log
@@ -20,12 +21,11 @@ from tokgate.review.cef import cef_line
 from tokgate.review.ocsf import ocsf_event
 from tokgate.review.query import EVERY_COLUMN, listing
 from tokgate.review.sources import PARQUET, LogError, compacted
-from tokgate.review.sql import literal
+from tokgate.review.sql import Answer, Row, literal
 from tokgate.review.tabular import rows_as_records, write_csv
 
-if TYPE_CHECKING:
-    from tokgate.review.engine import Review
-
+_TOLD_EVERY: Final = 1000
+"""Records."""
 FORMATS: Final = ("csv", "parquet", "cef", "ocsf", "ndjson")
 
 _EPILOG: Final = """\
@@ -91,7 +91,11 @@ def export(args: argparse.Namespace, wanted: Filter) -> Exit:
         return Exit.DONE
     with review_of(files, wanted) as review:
         with _writing_to(output) as stream:
-            left_out = _write(review, args.format, stream)
+            answer = review.answer(listing(wide=True, limit=None))
+            with Patience("exporting records") as patience:
+                if output is not None or not sys.stdout.isatty():  # the count would stand among the lines
+                    answer = replace(answer, rows=_counted(answer.rows, patience))
+                left_out = _write(answer, args.format, stream)
         tell_of_lost(review)
     if left_out:
         narrate(f"tokgate: {left_out} records about tokgate itself are not in it: OCSF's classes can't say them")
@@ -126,9 +130,16 @@ def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
         tell_of_lost(review)
 
 
-def _write(review: "Review", form: str, stream: TextIO) -> int:
+def _counted(rows: Iterator[Row], patience: Patience) -> Iterator[Row]:
+    """How many there are is known at the end only: rows are made as they are written."""
+    for done, row in enumerate(rows):
+        if done % _TOLD_EVERY == 0:
+            patience(done, None)
+        yield row
+
+
+def _write(answer: Answer, form: str, stream: TextIO) -> int:
     """Returns how many records could not be said in the format."""
-    answer = review.answer(listing(wide=True, limit=None))
     if form == "csv":
         write_csv(answer, stream)
         return 0

@@ -48,7 +48,10 @@ def progress_on_stderr(*, count: bool, size: bool = False) -> "Progress":
 
 
 class Patience:
-    """A callback for (done, total) that shows itself on a terminal, once the work takes long enough to wonder."""
+    """A callback for (done, total) that shows itself on a terminal, once the work takes long enough to wonder.
+
+    Where no total is known a bar that only moves stands beside the count.
+    """
 
     _SECONDS: Final = 0.5
 
@@ -60,16 +63,17 @@ class Patience:
         self._display: Progress | None = None
         self._task: TaskID | None = None
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int | None) -> None:
         """Tell how far it has come."""
         if self._display is None:
             if monotonic() - self._started < self._SECONDS or not sys.stderr.isatty():
                 return
-            self._display = progress_on_stderr(count=False, size=self._size)
+            self._display = progress_on_stderr(count=total is None, size=self._size)
             self._display.start()
         if self._task is None:
             self._task = self._display.add_task(self._what, total=total)
-        self._display.update(self._task, completed=done, total=total)
+        what = self._what if total is not None else f"{self._what}: {done:,}"
+        self._display.update(self._task, description=what, completed=done, total=total)
 
     def __enter__(self) -> Self:
         """Start the clock."""
