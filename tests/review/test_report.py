@@ -123,6 +123,23 @@ def test_clients_cannot_write_into_the_page(write_log: WriteLog, tokgate: Comman
     assert reader.outside == []
 
 
+def test_forged_names_are_shown_as_they_are_made(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """In tables, and in the chart whose lanes the log tells: no character turns the order of letters round."""
+    forged, shown = "moc.\u202eknalb", r"moc.\u202eknalb"
+    changes = [phase_changed(stamp(change.at.format_iso()), change, "test") for change in transitions(SNAPSHOT, *MARCH)]
+    attempt = refusal(moment="2023-03-20T08:00:00Z")
+    for record in (attempt, *changes):
+        record["tokgate"]["ban"] = forged
+    attempt["destination"] |= {"registered_domain": forged}
+    target = tmp_path / "r.html"
+    options = ("--policies", str(tmp_path / "none"), "-o", str(target))
+    assert tokgate("log", "report", "--log", str(write_log([attempt, *changes])), *options).code == 0
+    page = target.read_text(encoding="utf-8")
+    assert "\u202e" not in page
+    assert f"<title>{shown}: " in page
+    assert f'<th scope="row">{shown}</th>' in page
+
+
 def test_phases_come_from_the_policies_where_there_are_any(log: Path, tokgate: Command, tmp_path: Path) -> None:
     """The page says which it was."""
     (tmp_path / "policies").mkdir()

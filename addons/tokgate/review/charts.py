@@ -10,6 +10,7 @@ from pygal.style import Style  # type: ignore[import-untyped]
 
 from tokgate.review.buckets import Buckets
 from tokgate.review.lanes import Lane
+from tokgate.review.templating import visible
 
 COLORS: Final = {"block": "#8c1d18", "warn": "#d98200", "monitor": "#2f6f9f", "allow": "#5f8f3e"}
 """Of verdicts and phases: apart from each other also for the colour-blind, and in grey."""
@@ -40,18 +41,19 @@ class _WithLanes(StackedBar):  # type: ignore[misc]
         super()._plot()
 
     def _draw_lane(self, lane: Lane, y: int) -> None:
-        group = self.svg.node(self.nodes["plot"], "g", class_="lane")
+        group, ban = self.svg.node(self.nodes["plot"], "g", class_="lane"), visible(lane.ban)
         for stretch in lane.stretches:
             left, right = (self.view.x(self.pieces.fraction(at)) for at in (stretch.start, stretch.end))
             box = {"x": round(left, 1), "y": y, "width": round(max(1.0, right - left), 1), "height": _LANE - 3}
             node = self.svg.node(group, "rect", class_="phase", fill=PHASE_COLORS.get(stretch.phase, "#ddd"), **box)
-            self.svg.node(node, "title").text = f"{lane.ban}: {stretch.phase}"
+            phase = visible(stretch.phase)
+            words = f"{ban}: {phase}"
+            self.svg.node(node, "title").text = words
             # The edge of a phase goes down through the bars: what changed there is what the chart is about.
             if stretch.start > self.pieces.starts[0]:
                 edge = {"class_": "edge", "x1": box["x"], "x2": box["x"], "y1": y, "y2": round(self.view.height, 1)}
                 self.svg.node(group, "line", stroke="#555", **{"stroke-dasharray": "4,3"}, **edge)
-            words = f"{lane.ban}: {stretch.phase}"
-            for text in (words, stretch.phase):
+            for text in (words, phase):
                 if right - left > len(text) * 6.4:
                     said = self.svg.node(group, "text", x=box["x"] + 5, y=y + 12, class_="said")
                     said.text = text
@@ -82,7 +84,7 @@ def attempts_chart(
     )  # fmt: skip
     chart.lanes, chart.pieces = lanes, pieces
     for verdict, numbers in counts.items():
-        chart.add(WORDS.get(verdict, verdict), numbers if link is None else _linked(verdict, numbers, link))
+        chart.add(visible(WORDS.get(verdict, verdict)), numbers if link is None else _linked(verdict, numbers, link))
     return chart
 
 

@@ -5,21 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from tokgate.review.charts import COLORS, PHASE_COLORS, WORDS, attempts_over_time, clients_over_time
 from tokgate.review.findings import OFFENDER_DAYS, TOP, Findings
 from tokgate.review.lanes import Lane
+from tokgate.review.templating import environment
 
 MAX_LANES: Final = 8
 
-_templates: Final = Environment(
-    loader=PackageLoader("tokgate.review", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_templates: Final = environment("tokgate.review")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +83,3 @@ def _moment(at: datetime | None) -> str:
 
 
 _templates.filters["moment"] = _moment
-_templates.filters["number"] = lambda value: f"{int(value):,}".replace(",", "\u202f")

@@ -108,6 +108,21 @@ async def test_lines_as_they_come(log: Path, opened: Callable[..., Any]) -> None
         await stream.aclose()
 
 
+async def test_forged_names_are_shown_as_they_are_made(log: Path, opened: Callable[..., Any]) -> None:
+    """The script sets text as it comes: no character in it turns the order of letters round."""
+    async with opened() as following:
+        last = await following.live._site.desk.ask(questions.last_line)
+        stream = following.stream(f"after={last}")
+        forged = numbered(2)
+        forged["destination"]["domain"] = "moc.\u202eknalb"
+        with log.open("ab") as writer:
+            writer.write(encode(forged))
+        while not (part := await asyncio.wait_for(anext(stream), 20)).startswith("id: "):
+            pass
+        assert json.loads(part.split("\n")[1].removeprefix("data: "))["name"] == r"moc.\u202eknalb"
+        await stream.aclose()
+
+
 async def test_a_reader_goes_on_where_it_was(log: Path, opened: Callable[..., Any]) -> None:
     """By the page's number at first, by `Last-Event-ID` after that, and with its filters."""
     write(log, [numbered(1), numbered(2, "192.0.2.8"), numbered(3), numbered(4)])

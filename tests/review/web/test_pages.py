@@ -28,6 +28,7 @@ HOSTILE = (
     "=HYPERLINK(\"http://evil.example\")",
     "x&amp;y<!--",
 )  # fmt: skip
+FORGED = "moc.\u202eknalb\u200b\x1b\x85"
 
 
 class Reader(HTMLParser):
@@ -268,6 +269,19 @@ def test_nothing_from_the_log_is_markup(open_page: OpenPage) -> None:
             assert not any(name.startswith("on") or name == "style" for name, _ in reader.attributes)
             assert all(link in ("", "#main") or re.match(r"/(?![/\\\\])", link) for link in reader.links), url
         assert "{{ 7 * 7 }}" in unescape(page.get("/lines").text)
+
+
+def test_nothing_from_the_log_turns_letters_round(open_page: OpenPage) -> None:
+    """Forged names are shown with their invisible characters, and still lead to their lines."""
+    with open_page([hostile_record(number, FORGED) for number in range(2)]) as page:
+        page.sign_in()
+        event = f"/event/{numbered(1)['event']['id']}"
+        for url in ("/", "/lines", "/live", event, "/?about=tokgate", "/lines?about=tokgate"):
+            text = page.get(url).text
+            exact = re.sub(r'value="[^"]*"', "", text)  # of the lists to choose from
+            assert not set("\u202e\u200b\x1b\x85") & set(exact), url
+            assert r"moc.\u202eknalb" in text
+        assert figures(page.client.get("/", params={"ban": FORGED}).text)["Events"] == 1
 
 
 @pytest.mark.parametrize("facet", ["client", "name", "ban", "network", "action", "policy", "verdict", "exemption"])

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from tokgate.review.buckets import Buckets
 from tokgate.review.charts import WORDS, Link, attempts_chart, bare_tree
 from tokgate.review.lanes import Lane
+from tokgate.review.templating import visible
 
 _LEFT_OUT: Final = ("style", "desc")
 
@@ -47,7 +48,8 @@ def _name_bars(root: Any, number: int, verdict: str, pieces: Buckets, events: Se
     )
     series.set("class", f"series {verdict if verdict in WORDS else 'other'}")
     for start, count, bar in zip(pieces.starts, events, series[0], strict=True):
-        ElementTree.SubElement(bar, "title").text = f"{pieces.label(start)}: {count:,} {WORDS.get(verdict, verdict)}"
+        said = f"{pieces.label(start)}: {count:,} {visible(WORDS.get(verdict, verdict))}"
+        ElementTree.SubElement(bar, "title").text = said
 
 
 def _tag(node: Any) -> str:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from tokgate.review.tabular import plain
+from tokgate.review.templating import visible
 from tokgate.review.web import questions
 from tokgate.review.web.look import Look
 from tokgate.review.web.pages import CHOSEN
@@ -103,5 +104,6 @@ def _timeless(request: Request) -> tuple[Look, dict[str, str]]:
 
 def _event(row: dict[str, Any]) -> bytes:
     """JSON has no line breaks of its own, so that one line is enough."""
-    said = {key: plain(value) for key, value in row.items() if value is not None}
+    plainly = {key: plain(value) for key, value in row.items() if value is not None}
+    said = {key: visible(value) if isinstance(value, str) else value for key, value in plainly.items()}
     return f"id: {row['n']}\ndata: {json.dumps(said)}\n\n".encode()

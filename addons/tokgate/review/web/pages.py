@@ -92,7 +92,7 @@ class Pages:
         client = client_of(line.record)
         return self._site.page(
             request, "event.html", event=event, line=line, sentence=sentence(line.record), facts=facts(line.record),
-            raw=json.dumps(line.record, indent=2, ensure_ascii=False), explained=explained,
+            raw=json.dumps(line.record, indent=2, ensure_ascii=False).split("\n"), explained=explained,
             look=Look().with_filter("client", client) if client else None,
         )  # fmt: skip
 

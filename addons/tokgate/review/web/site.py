@@ -8,12 +8,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from tokgate.review.charts import WORDS
 from tokgate.review.tabular import utc
+from tokgate.review.templating import environment
 from tokgate.review.web.desk import Desk
 from tokgate.review.web.doors import Door
 from tokgate.review.web.look import FACETS, About, Look, as_typed, read
@@ -77,17 +77,10 @@ def _moment(at: datetime | None) -> str:
     return "–" if at is None else at.strftime("%Y-%m-%d %H:%M:%S")
 
 
-_templates: Final = Environment(
-    loader=PackageLoader("tokgate.review.web", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_templates: Final = environment("tokgate.review.web")
 _templates.filters |= {
     "moment": _moment,
     "iso": lambda at: "" if at is None else utc(at),
     "typed": lambda at: "" if at is None else as_typed(at),
-    "number": lambda value: f"{int(value):,}".replace(",", "\u202f"),
 }
 _templates.globals |= {"FACETS": FACETS, "WORDS": WORDS, "About": About}
