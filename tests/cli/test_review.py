@@ -126,7 +126,8 @@ def test_without_policies(line: Made, policies: Path) -> None:
     made = line()
     (policies / "policy.yaml").write_text("bans: 7")
     counsel = PolicyCounsel("policies")
-    assert "no policies to decide with" in counsel.explain(made).warnings[0]
+    (said,) = counsel.explain(made).warnings
+    assert said == "This can't be explained: policies holds no valid policy: nothing to decide with."
     assert counsel.lanes(at(WHEN).to_stdlib(), at(WHEN).to_stdlib(), frozenset()) == ([], "")
 
 

@@ -80,7 +80,7 @@ class PolicyCounsel:
             try:
                 self._present = now, open_source(self._source, now)
             except (CommandError, OSError) as error:
-                self._present = now, f"There are no policies to decide with: {shown(str(error))}."
+                self._present = now, f"This can't be explained: {shown(str(error))}."
         return self._present[1]
 
     def _of_version(self, version: str) -> tuple[str, Snapshot] | None:
