@@ -160,6 +160,7 @@ def record(**observed: Any) -> dict[str, Any]:
         ({"name": "example.org"}, True),
         ({"name": "www.clips.example.org"}, True),
         ({"name": "ample.org"}, False),
+        ({"user": "alice"}, False),
         ({"ban": "ban"}, True),
         ({"ban": "other"}, False),
         ({"action": "tls-handshake-refused"}, True),
@@ -182,6 +183,7 @@ def test_filters_bear_records_of_any_shape(bent: dict[str, Any]) -> None:
     for wanted in (
         Filter(since=at("2020-01-01T00:00:00Z")),
         Filter(client=client_network("0.0.0.0/0")),
+        Filter(user="x"),
         Filter(name="x"),
         Filter(ban="x"),
         Filter(action="x"),

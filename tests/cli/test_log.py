@@ -100,6 +100,18 @@ def test_filters(log: Path, tokgate: Command, options: list[str], count: int) ->
     assert json.loads(tokgate("log", "summary", "--json", *options).out)["events"] == count
 
 
+def test_the_user_is_a_filter(log: Path, tokgate: Command) -> None:
+    """Of records that name one, for every command that takes filters."""
+    record = refusal("192.0.2.9", "2023-03-10T13:00:00Z") | {"user": {"name": "alice"}}
+    log.write_bytes(log.read_bytes() + encode(record))
+    assert [json.loads(line) for line in tokgate("log", "tail", "--json", "--user", "alice").out.splitlines()] == [
+        record
+    ]
+    assert json.loads(tokgate("log", "summary", "--json", "--user", "alice").out)["events"] == 1
+    assert json.loads(tokgate("log", "query", "--json", "--user", "alice").out)["client"] == "192.0.2.9"
+    assert tokgate("log", "tail", "--user", "Alice").out == ""
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

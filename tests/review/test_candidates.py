@@ -1,6 +1,7 @@
 """Candidates: added up over hours and gateways, and offered in a form that a policy reads."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,11 @@ def test_a_broken_policy_is_told_and_everything_shown(log: Path, tokgate: Comman
     assert outcome.code == 0
     assert "has errors" in outcome.err
     assert "anticliptok.org" in outcome.out
+
+
+def test_only_time_is_a_filter(tokgate: Command) -> None:
+    """A record of near misses names no client, network, ban or verdict: such a filter would leave nothing."""
+    shown = tokgate("log", "candidates", "--help").out
+    assert "--since" in shown
+    assert not re.search(r"--(client|user|name|ban|network|verdict|action)\b", shown)
+    assert tokgate("log", "candidates", "--client", "192.0.2.7").code == 2

@@ -59,7 +59,7 @@ def test_a_query_reaches_nothing_but_the_log(log: Path, tmp_path: Path, sql: str
     assert set(tmp_path.iterdir()) == files
 
 
-@pytest.mark.parametrize("field", ["name", "ban", "network", "action", "verdict"])
+@pytest.mark.parametrize("field", ["user", "name", "ban", "network", "action", "verdict"])
 def test_a_filter_is_a_value_and_never_sql(log: Path, field: str) -> None:
     """Whatever stands in it, it only fails to match."""
     with Review([log], Filter(**{field: HOSTILE})) as review:

@@ -59,12 +59,14 @@ class Junk:
 class Filter:
     """Which records are wanted; what is None accepts all. `[since, until)` is half-open; `name` includes subdomains.
 
-    `client` is a network, or a word that stands for a client where the log doesn't name its address.
+    `client` is a network, or a word that stands for a client where the log doesn't name its address; `user` is as the
+    log has it.
     """
 
     since: Instant | None = None
     until: Instant | None = None
     client: IPNetwork | str | None = None
+    user: str | None = None
     name: str | None = None
     ban: str | None = None
     action: str | None = None
@@ -77,6 +79,7 @@ class Filter:
         return (
             self._in_time(record)
             and self._of_client(record)
+            and (self.user is None or value_at(record, "user", "name") == self.user)
             and self._of_name(record)
             and (self.ban is None or value_at(own, "ban") == self.ban)
             and (self.action is None or value_at(record, "event", "action") == self.action)

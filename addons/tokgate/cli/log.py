@@ -1,6 +1,7 @@
 """`tokgate log`: the block log as a person reads it: `tail` for what happens, `summary` for who, what, when and why."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -66,7 +67,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     log_query.add_parser(commands, _add_source, _filter)
     log_export.add_parsers(commands, _add_source, _filter)
     log_report.add_parser(commands, _add_source, _filter)
-    log_candidates.add_parser(commands, _add_source, _filter)
+    log_candidates.add_parser(commands, _add_files, _period)
     for command in commands.choices.values():
         command.set_defaults(run=run)
     log_verify.add_parsers(commands)
@@ -80,14 +81,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     """Which files, and which records of them."""
-    parser.add_argument(
-        "--log", nargs="+", action="extend", type=Path, metavar="FILE",
-        help=f"files to read, .gz and .zst too (default: ./{DEFAULT_LOG})",
-    )  # fmt: skip
-    wanted = parser.add_argument_group("filters")
-    wanted.add_argument("--since", type=time_argument, metavar="TIME", help="not before; without offset it is UTC")
-    wanted.add_argument("--until", type=time_argument, metavar="TIME", help="before")
+    wanted = _add_files(parser)
     wanted.add_argument("--client", type=_client, metavar="IP|CIDR|PSEUDONYM", help="only these clients")
+    wanted.add_argument("--user", metavar="USER", help="only this user of the proxy, as the log has the name")
     wanted.add_argument("--name", type=_name, metavar="NAME", help="only this name and names under it")
     wanted.add_argument("--ban", metavar="BAN", help="only this ban")
     wanted.add_argument("--network", metavar="NETWORK", help="only this network")
@@ -98,11 +94,28 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_files(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """Which files, and of which time; returns the group of filters."""
+    parser.add_argument(
+        "--log", nargs="+", action="extend", type=Path, metavar="FILE",
+        help=f"files to read, .gz and .zst too (default: ./{DEFAULT_LOG})",
+    )  # fmt: skip
+    wanted = parser.add_argument_group("filters")
+    wanted.add_argument("--since", type=time_argument, metavar="TIME", help="not before; without offset it is UTC")
+    wanted.add_argument("--until", type=time_argument, metavar="TIME", help="before")
+    return wanted
+
+
+def _period(args: argparse.Namespace) -> Filter:
+    since, until = (None if moment is None else settle(moment, "UTC") for moment in (args.since, args.until))
+    return Filter(since=since, until=until)
+
+
 def _filter(args: argparse.Namespace) -> Filter:
-    return Filter(
-        since=None if args.since is None else settle(args.since, "UTC"),
-        until=None if args.until is None else settle(args.until, "UTC"),
+    return replace(
+        _period(args),
         client=args.client,
+        user=args.user,
         name=args.name,
         ban=args.ban,
         action=args.action,

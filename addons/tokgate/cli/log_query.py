@@ -35,7 +35,7 @@ examples:
 SQL is DuckDB's (https://duckdb.org/docs/sql/introduction), one SELECT; it sees the view `events` and nothing else: no
 other file, no network. The filters narrow what the view holds. docs/log-queries.md has its columns. Times are UTC."""
 
-type AddSource = Callable[[argparse.ArgumentParser], None]
+type AddSource = Callable[[argparse.ArgumentParser], object]
 type WantedOf = Callable[[argparse.Namespace], Filter]
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -94,10 +95,7 @@ def _page(
     from tokgate.review.report import NOT_VERIFIED, Setting, render_report
 
     now = Instant.now()
-    everything = Filter(
-        client=wanted.client, name=wanted.name, ban=wanted.ban, action=wanted.action, verdict=wanted.verdict,
-        network=wanted.network,
-    )  # fmt: skip
+    everything = replace(wanted, since=None, until=None)
     with review_of(files, everything) as review, Patience("reading") as patience:
         found = find(review, start, end, now, progress=patience)
         tell_of(review.damage, found.unreadable)
@@ -165,7 +163,7 @@ def _verified(files: list[Path], key: Path | None) -> "ChainStatus":
 
 def _filters(wanted: Filter) -> list[str]:
     chosen = {
-        "client": wanted.client, "name": wanted.name, "ban": wanted.ban, "action": wanted.action,
+        "client": wanted.client, "user": wanted.user, "name": wanted.name, "ban": wanted.ban, "action": wanted.action,
         "verdict": wanted.verdict, "network": wanted.network,
     }  # fmt: skip
     return [f"{key} {value}" for key, value in chosen.items() if value is not None]

@@ -12,7 +12,7 @@ from tokgate.policy.prefixes import IPNetwork
 
 type Value = str | int | None
 
-_EQUAL: Final = ("ban", "action", "verdict", "network")
+_EQUAL: Final = ("user", "ban", "action", "verdict", "network")
 
 MACROS: Final = (
     """CREATE TEMP MACRO octet(address, n) AS TRY_CAST(split_part(address, '.', n) AS BIGINT)""",
