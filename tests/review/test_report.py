@@ -20,6 +20,7 @@ from tokgate.blocklog.custody import Sealing
 from tokgate.blocklog.lifecycle import log_gap, phase_changed, started
 from tokgate.blocklog.line import encode
 from tokgate.blocklog.writer import LogWriter
+from tokgate.config.loader import load
 from tokgate.policy.likeness import How, Likeness
 from tokgate.policy.timeline import transitions
 from tokgate.review.buckets import MAX_BARS, buckets
@@ -140,15 +141,44 @@ def test_forged_names_are_shown_as_they_are_made(write_log: WriteLog, tokgate: C
     assert f'<th scope="row">{shown}</th>' in page
 
 
-def test_phases_come_from_the_policies_where_there_are_any(log: Path, tokgate: Command, tmp_path: Path) -> None:
-    """The page says which it was."""
-    (tmp_path / "policies").mkdir()
-    (tmp_path / "policies" / "policy.yaml").write_text(POLICY)
+@pytest.mark.parametrize(
+    ("ban", "version", "drawn"), [("spring-ban", "another", True), ("ban", "another", False), ("ban", None, True)]
+)
+def test_phases_come_from_the_policies_where_there_are_any(
+    write_log: WriteLog, tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    ban: str, version: str | None, drawn: bool,
+) -> None:  # fmt: skip
+    """The page says which it was; bans that the log never met are drawn only where it names their policy's version."""
+    monkeypatch.chdir(tmp_path)
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "policy.yaml").write_text(POLICY)
+    record = refusal(moment="2023-03-20T08:00:00Z")
+    record["tokgate"] |= {"ban": ban}
+    policy = load(policies, NOON).policy
+    assert policy is not None
+    record["tokgate"]["policy"] = {"version": policy.version if version is None else version}
     options = ("--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html")
-    assert tokgate("log", "report", "--log", str(log), *options).code == 0
+    assert tokgate("log", "report", "--log", str(write_log([record])), *options).code == 0
     page = Path("r.html").read_text(encoding="utf-8")
-    assert "spring-ban: announced" in page
+    assert ("spring-ban: announced" in page) is drawn
+    assert ("No phases of bans that the log met are known" in page) is not drawn
     assert "by the policy files as they were" in page
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [("2023-04-01", "Busiest days: 20 Mar 2023 ("), ("2024-03-01", "Busiest weeks, by their first day: 20 Mar 2023 (")],
+)
+def test_the_busiest_pieces_of_time_are_named(
+    write_log: WriteLog, tokgate: Command, tmp_path: Path, end: str, said: str
+) -> None:
+    """A date means a day, unless the page says that it begins a week."""
+    target = tmp_path / "r.html"
+    log = write_log([refusal(moment="2023-03-20T08:00:00Z")])
+    options = ("--from", "2023-03-01", "--to", end, "-o", str(target))
+    assert tokgate("log", "report", "--log", str(log), *options).code == 0
+    assert said in target.read_text(encoding="utf-8")
 
 
 def test_an_empty_log_gives_an_empty_report(

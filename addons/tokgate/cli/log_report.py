@@ -124,8 +124,10 @@ def _lanes(policies: Path, found: "Findings", now: Instant) -> tuple[list["Lane"
         ]
         return lanes_of_log(changes, found.start, found.end), "as far as the log tells of their beginning and end"
     lanes = lanes_of_policy(snapshot, found.start, found.end)
-    met = found.bans
-    concerned = [lane for lane in lanes if lane.ban in met] or lanes
+    met = found.bans | {change["ban"] for change in found.phase_changes}
+    concerned = [lane for lane in lanes if lane.ban in met]
+    if not concerned and snapshot.version in {state["policy"] for state in found.policies}:
+        concerned = lanes  # they were in force, though nobody came upon them
     return concerned, f"by the policy files as they were when this report was made, version {snapshot.version}"
 
 
