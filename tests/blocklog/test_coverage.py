@@ -18,7 +18,7 @@ SEEN = {
 def test_the_sentences() -> None:
     """A share of names, and each way of not being seen with its number."""
     judged, unseen, not_counted = Share(SEEN).sentences()
-    assert judged == "Of 1000 connections and requests 97.9 % showed a name, by which they were judged."
+    assert judged == "Of 1,000 connections and requests 97.9 % showed a name, by which they were judged."
     assert unseen == (
         "Not seen by name: 11 judged by address alone, since what they spoke shows no name; 7 TLS that named no host; "
         "3 TLS whose real name was encrypted (ECH)."

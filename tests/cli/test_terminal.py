@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from blocklog.samples import stamp
+from tokgate.blocklog.coverage import coverage_counted
+from tokgate.blocklog.line import encode
+
 ADDONS = Path(__file__).parents[2] / "addons"
 ESCAPE = "\x1b["
 END = b"\0the end"
@@ -70,6 +74,29 @@ def test_timeline_is_a_table(policies: Path) -> None:
     shown = on_terminal("timeline", "--from", "2023-03-02T00:00Z")
     assert "spring-ban" in shown
     assert "─" in shown
+
+
+def test_a_timeline_too_wide_for_the_terminal_is_shown_one_by_one(policies: Path) -> None:
+    """Each transition as lines of what and value, none of them folded."""
+    shown = on_terminal("timeline", "--from", "2023-03-02T00:00Z", "--limit", "2", COLUMNS="80")
+    assert "─" not in shown
+    first, *_ = shown.replace("\r", "").split("\n\n")
+    lines = dict(re.split(r" {2,}", re.sub(r"\x1b\[[0-9]*m", "", line), maxsplit=1) for line in first.splitlines())
+    assert list(lines) == ["local time", "UTC", "ban", "what changes", "for whom"]
+    assert lines["ban"] == "spring-ban"
+
+
+@pytest.mark.parametrize(("columns", "table"), [("40", False), ("160", True)])
+def test_coverage_fits_the_terminal(tmp_path: Path, columns: str, table: bool) -> None:
+    """Where there is no room for a table each network has its lines."""
+    log = tmp_path / "block.ndjson"
+    seen = {"federal-offices": {"sni": 123456, "quic-sni": 2345, "none": 1}}
+    log.write_bytes(encode(coverage_counted(stamp(), seen, stamp().at)))
+    shown = on_terminal("log", "summary", "--log", str(log), COLUMNS=columns, NO_COLOR="1")
+    assert ("─" in shown) is table
+    assert "federal-offices" in shown
+    assert "none 1, quic-sni 2345, sni 123456" in shown
+    assert "Of 125,802 connections and requests" in shown
 
 
 def test_simulate_shows_progress(policies: Path) -> None:

@@ -53,10 +53,10 @@ class Share:
             return ("Nothing passed or was refused.", NOT_COUNTED)
         if self.named == self.total:
             return (f"All of {_number(self.total)} showed a name, by which they were judged.", NOT_COUNTED)
-        unseen = [f"{self.seen[word]} {what}" for word, what in _UNSEEN.items() if self.seen.get(word)]
+        unseen = [f"{self.seen[word]:,} {what}" for word, what in _UNSEEN.items() if self.seen.get(word)]
         other = self.total - self.named - sum(self.seen.get(word, 0) for word in _UNSEEN)
         if other:
-            unseen.append(f"{other} of which this version doesn't know what was seen")
+            unseen.append(f"{other:,} of which this version doesn't know what was seen")
         return (
             f"Of {_number(self.total)} {self.percent} showed a name, by which they were judged.",
             f"Not seen by name: {'; '.join(unseen)}.",
@@ -65,7 +65,7 @@ class Share:
 
 
 def _number(total: int) -> str:
-    return "1 connection or request" if total == 1 else f"{total} connections and requests"
+    return "1 connection or request" if total == 1 else f"{total:,} connections and requests"
 
 
 def share_of(coverage: Coverage) -> Share:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,18 +12,17 @@ from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
 from tokgate.cli.log_output import console_on_stdout
 from tokgate.cli.log_review import files_of, review_of, tell_of_lost
+from tokgate.cli.rows import fit, show_one_by_one
 from tokgate.cli.terminal import Patience, narrate, shown
 from tokgate.review.query import listing
 from tokgate.review.sql import Answer
 from tokgate.review.tabular import json_lines, plain, write_csv
 
 if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod
+    from rich.console import JustifyMethod
 
 ROWS_SHOWN: Final = 100
 """Rows of a table, unless --limit says otherwise; JSON and CSV have all."""
-_READABLE: Final = 12
-"""Characters of a cell that a line must have room for."""
 
 _EPILOG: Final = """\
 examples:
@@ -94,8 +93,8 @@ def _show(answer: Answer) -> None:
 
     console, rows = console_on_stdout(), [[_cell(value) for value in row] for row in answer.rows]
     whole = [kind.startswith("TIMESTAMP") or _is_number(kind) for kind in answer.types]
-    if _width(answer.columns, rows, whole) > console.width:
-        _show_one_by_one(console, answer.columns, rows)
+    if not fit(console.width, answer.columns, rows, whole):
+        show_one_by_one(console, answer.columns, rows)
         return
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name, kind, no_wrap in zip(answer.columns, answer.types, whole, strict=True):
@@ -104,27 +103,6 @@ def _show(answer: Answer) -> None:
     for row in rows:
         grid.add_row(*map(Text, row))
     console.print(grid)
-
-
-def _width(names: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[bool]) -> int:
-    """How wide a table has to be to be read: cells may be folded, except `whole` ones, but not to single letters."""
-    columns = zip(zip(names, *rows, strict=True), whole, strict=True)
-    return sum(
-        2 + max(len(cell) if is_whole else min(len(cell), _READABLE) for cell in cells) for cells, is_whole in columns
-    )
-
-
-def _show_one_by_one(console: "Console", names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Each row as lines of name and value, without what is empty."""
-    from rich.text import Text
-
-    widest = max(map(len, names))
-    for number, row in enumerate(rows):
-        if number:
-            console.print()
-        for name, cell in zip(names, row, strict=True):
-            if cell:
-                console.print(Text.assemble((f"{shown(name):<{widest}}  ", "dim"), cell), soft_wrap=True)
 
 
 def _is_number(kind: str) -> bool:

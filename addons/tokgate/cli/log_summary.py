@@ -10,6 +10,7 @@ from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
 from tokgate.cli.log_output import MAX_JUNK_SHOWN, console_on_stdout, tell_of
 from tokgate.cli.log_review import files_of, review_of
+from tokgate.cli.rows import fit, show_one_by_one
 from tokgate.cli.terminal import Patience, shown
 from tokgate.review import summary as counting
 from tokgate.review.summary import By, Summary, Table
@@ -30,6 +31,9 @@ _TITLES: Final = {
     By.VERDICT: "Verdicts",
 }
 _COLUMNS: Final = {By.ATTEMPT: ("client", "name", "ban", "network")}
+_COVERAGE: Final = ("network", "connections", "judged by name", "what was visible")
+_WHOLE: Final = (False, True, True, False)
+"""Which columns of these are never folded."""
 _SHOWN_BY_DEFAULT: Final = (By.ATTEMPT, By.CLIENT, By.NAME, By.BAN, By.NETWORK, By.SIGNAL, By.ACTION)
 
 
@@ -98,17 +102,21 @@ def _show_coverage(console: "Console", coverage: Coverage) -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    grid = Grid(title="Coverage", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    grid.add_column("network", overflow="fold")
-    for column in ("connections", "judged by name"):
-        grid.add_column(column, justify="right", no_wrap=True)
-    grid.add_column("what was visible", overflow="fold")
+    rows = []
     for network, seen in coverage.items():
-        share = Share(seen)
         visible = ", ".join(f"{visibility} {number}" for visibility, number in seen.items())
-        grid.add_row(Text(shown(network)), str(share.total), share.percent, Text(shown(visible)))
+        rows.append([shown(network), str(Share(seen).total), Share(seen).percent, shown(visible)])
     console.print()
-    console.print(grid)
+    console.print(Text("Coverage", "bold"))
+    if fit(console.width, _COVERAGE, rows, _WHOLE):
+        grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name, whole in zip(_COVERAGE, _WHOLE, strict=True):
+            grid.add_column(name, justify="right" if whole else "left", no_wrap=whole, overflow="fold")
+        for row in rows:
+            grid.add_row(*map(Text, row))
+        console.print(grid)
+    else:
+        show_one_by_one(console, _COVERAGE, rows)
     console.print(Text(" ".join(share_of(coverage).sentences())), soft_wrap=True)
 
 

@@ -14,6 +14,7 @@ from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import common_zone, settle, time_argument
 from tokgate.cli.revisions import add_source_option, open_source
+from tokgate.cli.rows import fit, show_one_by_one
 from tokgate.cli.terminal import narrate, shown
 from tokgate.policy.instants import both, local, utc
 from tokgate.policy.schedule import Span
@@ -36,6 +37,8 @@ a calendar keep their identity when a time is changed in the policy, so that sub
 _LIMIT: Final = 200
 _LIMIT_ICS: Final = 10_000
 _HEADINGS: Final = ("local time", "UTC", "ban", "what changes", "for whom")
+_WHOLE: Final = (True, True, False, False, False)
+"""Which columns are never folded."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -152,10 +155,16 @@ def _table(rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*_HEADINGS, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
-    Console().print(table)
+    console, cells = Console(), [[shown(cell) for cell in row] for row in rows]
+    if not fit(console.width, _HEADINGS, cells, _WHOLE):
+        show_one_by_one(console, _HEADINGS, cells)
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading, whole in zip(_HEADINGS, _WHOLE, strict=True):
+        table.add_column(heading, no_wrap=whole)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def _document(start: Instant, end: Instant, found: Sequence[Transition], more: bool) -> dict[str, object]:
