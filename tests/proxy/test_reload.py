@@ -127,6 +127,13 @@ def test_what_is_in_force_already(carrier: Carrier, capsys: pytest.CaptureFixtur
     assert {"section": "networks", "name": "noticed", "how": "added", "what": []} in answer["changes"]
 
 
+def loads(carrier: Carrier) -> list[tuple[str, str]]:
+    """What the log says of policies that were read: the action, and the version in force after it."""
+    records = [json.loads(line) for line in carrier.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    said = [record for record in records if record["event"]["action"].startswith("policy-load")]
+    return [(record["event"]["action"], record["tokgate"]["policy"]["version"]) for record in said]
+
+
 def test_a_wrong_policy(carrier: Carrier, capsys: pytest.CaptureFixture[str]) -> None:
     """Errors are shown as `tokgate check` shows them, and the last good policy stays; status says so, too."""
     (carrier.policies / "a.yaml").write_text(BROKEN)
@@ -139,9 +146,12 @@ def test_a_wrong_policy(carrier: Carrier, capsys: pytest.CaptureFixture[str]) ->
     assert carrier.has("first")
     assert carrier.tokgate("status") == 1
     assert "not in force: " in capsys.readouterr().out
-    told = carrier.narrated().count("are valid again")
+    until("the failure is logged", lambda: "policy-load-failed" in [action for action, _ in loads(carrier)[-1:]])
+    told, (_, kept) = carrier.narrated().count("are valid again"), loads(carrier)[-1]
     (carrier.policies / "a.yaml").write_text(policy("first"))
     until("it is told that the files are right", lambda: carrier.narrated().count("are valid again") == told + 1)
+    until("the log's last word is not the failure", lambda: loads(carrier)[-1] == ("policy-loaded", kept))
+    assert loads(carrier)[-2] == ("policy-load-failed", kept)
     (carrier.policies / "a.yaml").write_text(BROKEN)
     with carrier.never_passing():
         (carrier.policies / "a.yaml").write_text(policy("mended"))

@@ -25,7 +25,7 @@ MAX_WORDS: Final = 5
 
 def announce(reloaded: Reloaded, restart: tuple[str, ...], write: Callable[[Callable[[Stamp], Record]], None]) -> None:
     """Tell log and standard error. `restart`: settings that are in force after a restart only."""
-    policy = reloaded.snapshot.policy
+    policy, warnings = reloaded.snapshot.policy, len(reloaded.diagnostics)
     if not reloaded.ok:
         problems = [render(d).splitlines()[0] for d in reloaded.diagnostics if d.level is Level.ERROR]
         logger.error("the new policy has errors, %s stays in force:\n%s", policy.version, "\n".join(problems))
@@ -34,11 +34,12 @@ def announce(reloaded: Reloaded, restart: tuple[str, ...], write: Callable[[Call
     if policy.version == reloaded.before:  # comments, or order: nothing that anybody would notice
         if reloaded.mended:
             logger.warning("the policy files are valid again, %s stays in force", policy.version)
+            write(lambda stamp: lifecycle.policy_loaded(stamp, policy, warnings=warnings, restart=restart))
         return
     logger.warning("policy %s is in force, it replaces %s", policy.version, reloaded.before)
     if restart:
         logger.warning("%s: in force when tokgate is started again, not before", ", ".join(restart))
-    warnings, replaced = len(reloaded.diagnostics), reloaded.before
+    replaced = reloaded.before
     write(lambda stamp: lifecycle.policy_loaded(stamp, policy, replaced=replaced, warnings=warnings, restart=restart))
 
 
