@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from blocklog.samples import stamp
+from review.logs import refusal
 from tokgate.blocklog.coverage import coverage_counted
 from tokgate.blocklog.line import encode
 
@@ -97,6 +98,17 @@ def test_coverage_fits_the_terminal(tmp_path: Path, columns: str, table: bool) -
     assert "federal-offices" in shown
     assert "none 1, quic-sni 2345, sni 123456" in shown
     assert "Of 125,802 connections and requests" in shown
+
+
+@pytest.mark.parametrize(("columns", "table"), [("40", False), ("80", True)])
+def test_a_summary_fits_the_terminal(tmp_path: Path, columns: str, table: bool) -> None:
+    """Names are folded, but never away: then each row has its lines. Numbers and times stay whole."""
+    log = tmp_path / "block.ndjson"
+    log.write_bytes(encode(refusal()) * 3)
+    shown = on_terminal("log", "summary", "--log", str(log), "--by", "client", "--by", "attempt", COLUMNS=columns)
+    assert ("─" in shown) is table
+    assert "192.0.2.7" in shown
+    assert shown.count("2023-03-10 11:00Z") == 4
 
 
 def test_simulate_shows_progress(policies: Path) -> None:

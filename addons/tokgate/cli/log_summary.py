@@ -34,6 +34,8 @@ _COLUMNS: Final = {By.ATTEMPT: ("client", "name", "ban", "network")}
 _COVERAGE: Final = ("network", "connections", "judged by name", "what was visible")
 _WHOLE: Final = (False, True, True, False)
 """Which columns of these are never folded."""
+_FOLDED: Final = 6
+"""To how many characters a name may be folded: four of them stand beside a number and two times in 80 columns."""
 _SHOWN_BY_DEFAULT: Final = (By.ATTEMPT, By.CLIENT, By.NAME, By.BAN, By.NETWORK, By.SIGNAL, By.ACTION)
 
 
@@ -125,21 +127,23 @@ def _show_table(console: "Console", by: By, table: Table) -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    grid = Grid(title=_TITLES[by], title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in _COLUMNS.get(by, (by.value,)):
-        grid.add_column(column, overflow="fold")
-    # On a narrow terminal names are folded; a number or a time that was cut short would be wrong.
-    widest = max(len("events"), *(len(str(row.count)) for row in table.rows), len(str(table.other)))
-    grid.add_column("events", justify="right", no_wrap=True, min_width=widest)
-    grid.add_column("first", no_wrap=True, min_width=17)
-    grid.add_column("last", no_wrap=True, min_width=17)
-    for row in table.rows:
-        cells = [Text(shown(part)) for part in row.key]
-        grid.add_row(*cells, str(row.count), _to_minute(row.first), _to_minute(row.last))
+    keys = _COLUMNS.get(by, (by.value,))
+    names, whole = (*keys, "events", "first", "last"), (*(False for _ in keys), True, True, True)
+    rows = [[*map(shown, row.key), str(row.count), _to_minute(row.first), _to_minute(row.last)] for row in table.rows]
     if table.other:
-        blank = [""] * (len(_COLUMNS.get(by, (by.value,))) - 1)
-        grid.add_row(f"({table.keys - len(table.rows)} others)", *blank, str(table.other), "", "")
+        blank = [""] * (len(keys) - 1)
+        rows.append([f"({table.keys - len(table.rows)} others)", *blank, str(table.other), "", ""])
     console.print()
+    console.print(Text(_TITLES[by], "bold"))
+    # On a narrow terminal names are folded; a number or a time that was cut short would be wrong.
+    if not fit(console.width, names, rows, whole, readable=_FOLDED):
+        show_one_by_one(console, names, rows)
+        return
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name, is_whole in zip(names, whole, strict=True):
+        grid.add_column(name, justify="right" if name == "events" else "left", no_wrap=is_whole, overflow="fold")
+    for cells in rows:
+        grid.add_row(*map(Text, cells))
     console.print(grid)
 
 

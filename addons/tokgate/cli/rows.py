@@ -12,11 +12,18 @@ _READABLE: Final = 12
 """Characters of a cell that a line must have room for."""
 
 
-def fit(width: int, names: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[bool]) -> bool:
-    """Whether a table is narrow enough: cells may be folded, except in `whole` columns, but not to single letters."""
+def fit(
+    width: int,
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    whole: Sequence[bool],
+    *,
+    readable: int = _READABLE,
+) -> bool:
+    """Whether a table is narrow enough: cells may be folded to `readable` characters, except in `whole` columns."""
     columns = zip(zip(names, *rows, strict=True), whole, strict=True)
     needed = sum(
-        2 + max(len(cell) if is_whole else min(len(cell), _READABLE) for cell in cells) for cells, is_whole in columns
+        2 + max(len(cell) if is_whole else min(len(cell), readable) for cell in cells) for cells, is_whole in columns
     )
     return needed <= width
 
