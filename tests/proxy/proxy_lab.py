@@ -26,6 +26,7 @@ from tokgate.gate.enforcer import Enforcer
 from tokgate.policy.bans import Action, Ban, EchOuter, MissingSni, OnError, UnknownClients
 from tokgate.policy.decision import Response
 from tokgate.policy.snapshot import Snapshot
+from tokgate.proxy.egress import Egress
 from tokgate.proxy.mitmproxy_options import DEFAULTS, REQUIRED
 from tokgate.proxy.sign_in import SignIn
 from tokgate.proxy.traffic import Place, Traffic
@@ -271,7 +272,7 @@ class Lab:
         servers = proxyserver.Proxyserver()
         master = Master(Options(confdir=str(confdir)))
         master.addons.add(
-            *(core.Core(), servers, *before, SignIn(traffic), traffic),
+            *(core.Core(), servers, *before, SignIn(traffic), Egress(traffic), traffic),
             *(next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C()),
         )
         wanted = {name: value for name, value in (REQUIRED | DEFAULTS).items() if name in master.options}

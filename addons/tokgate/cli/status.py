@@ -74,7 +74,7 @@ _TROUBLE: Final = {
     "not_handed_over": "not handed over",
     "records_dropped": "records dropped",
     "timeouts": "silent clients closed",
-    "loops": "loops refused",
+    "loops": "refused on their way to the proxy itself",
 }
 _ERRORS: Final = {
     "last_error": "the latest error",

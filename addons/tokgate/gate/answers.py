@@ -19,6 +19,8 @@ def _answer(status: HTTPStatus, words: str = "", fields: str = "") -> bytes:
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 BAD_REQUEST: Final = _answer(HTTPStatus.BAD_REQUEST)
+INSIDE_WORDS: Final = "what only the proxy's own machine can reach is closed to others."
+INSIDE: Final = _answer(HTTPStatus.FORBIDDEN, INSIDE_WORDS)
 LEADS_BACK: Final = _answer(HTTPStatus.FORBIDDEN, "this would lead back to the proxy itself.")
 UNREACHABLE: Final = _answer(HTTPStatus.BAD_GATEWAY)
 UNAVAILABLE: Final = _answer(HTTPStatus.SERVICE_UNAVAILABLE, fields="Retry-After: 10\r\n")

@@ -66,7 +66,7 @@ class Counters:
 
     @property
     def loops(self) -> int:
-        """Connections refused because they came from this very proxy, or were addressed to it."""
+        """Connections refused because they came from this very proxy, or would have led to it or its own machine."""
         return int(self.cells[self.tally.slot(LOOP)])
 
     @loops.setter

@@ -16,6 +16,7 @@ from tokgate.blocklog.stamp import Stamp
 from tokgate.gate import answers
 from tokgate.gate.admission import Arrival
 from tokgate.gate.connection import Connection, State
+from tokgate.gate.egress import is_closed, ways
 from tokgate.gate.enforcer import Ruling
 from tokgate.gate.introduction import Introduction, Introductions
 from tokgate.gate.relay import DONT_WAIT
@@ -48,6 +49,11 @@ class Tunnel:
     hurried: bool = False
     identity: Identity | None = None
     """Who asked for it, where that has to be known."""
+
+    @property
+    def asked(self) -> str | None:
+        """The host that was asked for, in the words of admission; SOCKS clients ask for addresses without saying so."""
+        return None if self.socks and parse_address(self.host) is not None else self.host
 
 
 class ExplicitFront:
@@ -112,8 +118,8 @@ class ExplicitFront:
             if ruling.blocks:
                 self._gate.refuse(connection, answers.refusal(ruling, tunnel.host, stamp))
                 return
-        connection.held = rest
-        self._tunnel(connection, tunnel)
+        request, connection.held = connection.held, rest
+        self._tunnel(connection, tunnel, request)
 
     def _greet_socks(self, connection: Connection) -> None:
         known = connection.greeting if isinstance(connection.greeting, Introduction) else None
@@ -169,7 +175,17 @@ class ExplicitFront:
         arrival = self._gate.arrival(connection)
         return arrival if person is None else replace(arrival, identity=self._who(connection, person))
 
-    def _enter(self, connection: Connection, ruling: Ruling, host: str, port: int, identity: Identity | None) -> Stamp:
+    def _enter(
+        self,
+        connection: Connection,
+        ruling: Ruling,
+        host: str,
+        port: int,
+        identity: Identity | None,
+        asked: str | None = None,
+    ) -> Stamp:
+        """Count and record a refusal, of `host` or of an address that stands behind the name `asked`."""
+        names = () if asked is None else (Sighting(Signal.HTTP_HOST, asked),)
         arrival = self._arrival(connection, identity)
 
         def observe() -> Observation:
@@ -178,7 +194,7 @@ class ExplicitFront:
                 destination=Endpoint(host, port) if parse_address(host) is not None else None,
                 stage=Stage.CONNECT,
                 visibility=Visibility.ADDRESS,
-                names=(ruling.judgement.sighting,),
+                names=(*names, ruling.judgement.sighting),
                 connection=arrival.connection,
                 identity=arrival.identity,
             )
@@ -192,7 +208,8 @@ class ExplicitFront:
 
     # -- tunnels
 
-    def _tunnel(self, connection: Connection, tunnel: Tunnel) -> None:
+    def _tunnel(self, connection: Connection, tunnel: Tunnel, request: bytes = b"") -> None:
+        """Begin a tunnel; `request` is the CONNECT as it came, for an opener to answer if all addresses are banned."""
         connection.tunnel = tunnel
         connection.destination = (tunnel.host, tunnel.port)
         connection.greeting = None
@@ -202,15 +219,46 @@ class ExplicitFront:
 
         def resolved(addresses: Addresses) -> None:
             if connection.state is State.WAITING:
-                tunnel.addresses = addresses
-                self.try_next(connection)
+                self._choose(connection, addresses, request)
 
-        if parse_address(tunnel.host) is not None:
+        if is_closed(connection.peer, tunnel.host):
+            self._close_off(connection)
+        elif parse_address(tunnel.host) is not None:
             # An address doesn't say whose it is: it is contacted only once the client's first bytes do.
             tunnel.addresses = (tunnel.host,)
             self.established(connection)
         else:
             self._resolver.ask(connection.peer, tunnel.host, resolved)
+
+    def _choose(self, connection: Connection, addresses: Addresses, request: bytes) -> None:
+        """A name has been resolved: connect to what may be connected to."""
+        tunnel: Tunnel = connection.tunnel
+        who = self._who(connection, tunnel.identity)
+        found = ways(self._gate.enforcer, connection.peer, tunnel.host, addresses, who)
+        tunnel.addresses = found.open
+        if found.closed:
+            self._close_off(connection)
+        elif found.ruling is not None and not found.open:
+            self._refuse_address(connection, found.banned[0], found.ruling, request)
+        else:
+            self.try_next(connection)
+
+    def _close_off(self, connection: Connection) -> None:
+        """It would lead to what is this machine's own."""
+        self._gate.enforcer.counters.loops += 1
+        self._give_up(connection, socks5.Reply.NOT_ALLOWED, answers.INSIDE)
+
+    def _refuse_address(self, connection: Connection, address: str, ruling: Ruling, request: bytes) -> None:
+        """A name that may be asked for leads to banned addresses alone: answered as a banned name is."""
+        tunnel: Tunnel = connection.tunnel
+        if not tunnel.socks:
+            connection.tunnel = connection.destination = None
+            connection.held = request
+            if self._gate.hand_over(connection, self._arrival(connection, tunnel.identity), tls=False):
+                return
+        stamp = self._enter(connection, ruling, address, tunnel.port, tunnel.identity, asked=tunnel.host)
+        said = socks5.Reply.NOT_ALLOWED.octets if tunnel.socks else answers.refusal(ruling, tunnel.host, stamp)
+        self._gate.refuse(connection, said)
 
     def lose_patience(self, connection: Connection) -> None:
         """The client waits as well: a protocol in which the server speaks first. Connect, and judge what will come."""
@@ -239,6 +287,7 @@ class ExplicitFront:
                 self._gate.enforcer.counters.loops += 1
                 self._give_up(connection, socks5.Reply.NOT_ALLOWED, answers.LEADS_BACK)
                 return
+            connection.destination = (address, tunnel.port)  # from here on as if it had come by redirection
             self._gate.await_server(connection, server)
             return
         self._give_up(connection, socks5.Reply.HOST_UNREACHABLE, answers.UNREACHABLE)

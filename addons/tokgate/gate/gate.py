@@ -252,11 +252,13 @@ class Gate(Relay):
         if decision.verdict is Verdict.ALLOW:
             if decision.response is not None or decision.exemption is not None or is_ech_outer(hello):
                 return False
-            if connection.tunnel is None:
-                if snapshot.services.match_unusual(destination[0]) is not NO_MATCH:
-                    return False  # an address of somebody's own may be under a ban whatever the name says
-            elif decide(snapshot, peer, destination[0], at, Signal.HTTP_HOST).verdict is not Verdict.ALLOW:
-                return False
+            if snapshot.services.match_unusual(destination[0]) is not NO_MATCH:
+                return False  # an address of somebody's own may be under a ban whatever the name says
+            tunnel = connection.tunnel
+            if tunnel is not None:
+                asked = decide(snapshot, peer, tunnel.host, at, Signal.HTTP_HOST)
+                if asked.verdict is not Verdict.ALLOW:
+                    return False
             self._cells[self._passed[decision.network]] += 1
             near = self.enforcer.near
             if near is not None and name not in near.ordinary and decision.reason is Reason.NO_SERVICE:
@@ -315,7 +317,7 @@ class Gate(Relay):
         return Arrival(
             client=Endpoint(connection.peer, connection.port),
             destination=None if destination is None else Endpoint(destination[0], destination[1]),
-            connect=None if connection.tunnel is None or connection.tunnel.socks else connection.tunnel.host,
+            connect=None if connection.tunnel is None else connection.tunnel.asked,
             connection=connection.id,
         )
 

@@ -19,7 +19,6 @@ from tokgate.gate.enforcer import Enforcer, Ruling
 from tokgate.gate.sockets import octets, reset_on_close
 from tokgate.policy.decide import Sighting, decide
 from tokgate.policy.decision import Signal, Verdict
-from tokgate.policy.names import parse_address
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Transition, transitions
 
@@ -181,7 +180,7 @@ class GateConnections:
         ruling, visibility = None, Visibility.ADDRESS
         names: tuple[Sighting, ...] = ()
         if tunnel is not None:
-            names = _asked_for(tunnel.host)
+            names = self._gate.arrival(one).sightings
             ruling = self._gate.enforcer.judge(one.peer, names, identity)
         if shown is not None and (ruling is None or not ruling.blocks):
             admission = admit_again(self._gate.enforcer, self._gate.arrival(one), _in_full(shown))
@@ -218,11 +217,6 @@ def _passes(snapshot: Snapshot, client: str, name: str, address: str, at: Instan
         decide(snapshot, client, name, at).verdict is not Verdict.BLOCK
         and decide(snapshot, client, address, at, Signal.ADDRESS).verdict is not Verdict.BLOCK
     )
-
-
-def _asked_for(host: str) -> tuple[Sighting, ...]:
-    asked = Sighting(Signal.HTTP_HOST, host)
-    return (asked,) if parse_address(host) is None else (asked, Sighting(Signal.ADDRESS, host))
 
 
 def _in_full(shown: str | Shown) -> Shown:

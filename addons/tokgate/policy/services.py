@@ -151,6 +151,8 @@ class ServiceIndex:
         if self._regex_hits:
             regexes.Compile()
             self._regex = regexes
+        self.knows_addresses: Final = bool(addresses)
+        """Whether any service is known by addresses."""
         self._addresses: Final = PrefixTable(addresses, self._by_address)
         # By a weak reference: an index that referred back to itself would be freed by a search alone.
         self.match_unusual: Final = lru_cache(maxsize=8192)(partial(_match_unusual, ref(self)))

@@ -35,6 +35,7 @@ from tokgate.policy.bans import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.timeline import Transition
 from tokgate.proxy.adoption import GateMode
+from tokgate.proxy.egress import Egress
 from tokgate.proxy.health import Health
 from tokgate.proxy.ledger import Ledger
 from tokgate.proxy.live import VisitedConnections
@@ -129,7 +130,7 @@ class Tokgate:
         A `worker` is one of several processes: what concerns all of them is recorded by their supervisor.
         """
         self.traffic: Final = Traffic()
-        self.addons: Final = [SignIn(self.traffic), self.traffic]
+        self.addons: Final = [SignIn(self.traffic), Egress(self.traffic), self.traffic]
         self.counters: Final = counters if counters is not None else Counters()
         self.holder: PolicyHolder | None = None
         self.log: Log | None = None

@@ -152,8 +152,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("decisions", "Decisions about connections and requests, allowed ones too.", _decisions,
              "network", "visibility", "verdict"),
     _gauge("connections", "Open connections.", _connections, "role", "state"),
-    _counter("given_up", "Connections that ended before any decision: at a limit, in a loop, silent, or with no opener "
-             "to take them.", _refused_early, "why"),
+    _counter("given_up", "Connections that ended before any decision: at a limit, on their way back here, silent, or "
+             "with no opener to take them.", _refused_early, "why"),
     _counter("cut", "Connections that were ended because a ban began.", _counted("cut")),
     _counter("wrong_passwords", "Sign-ins to the proxy with a wrong password.", _counted("wrong-password")),
     _counter("handed_over", "Connections that gates gave to openers.", _counted("handed-over")),

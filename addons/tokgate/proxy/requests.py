@@ -75,7 +75,7 @@ def observe(
 ) -> Observation:
     """A request as the log sees it; `status` is what it was answered with, if we answered; else why it `passed`."""
     request = flow.request
-    target = (request.data.host, request.data.port) if request.data.host else None
+    target = (visit.lead or request.data.host, request.data.port) if request.data.host else None
     return Observation(
         client=visit.client,
         destination=visit.arrival(target).endpoint,

@@ -189,7 +189,9 @@ class Traffic:
         if not requests.can_be_dialled(host):
             self.answer(flow, Response.make(400, b"", {"Cache-Control": "no-store"}))
             return
-        names = (Sighting(Signal.HTTP_HOST, host),)
+        names: tuple[Sighting, ...] = (Sighting(Signal.HTTP_HOST, host),)
+        if visit.lead is not None:
+            names += (Sighting(Signal.ADDRESS, visit.lead),)
         ruling = self._enforcer().judge(visit.client.ip, names, visit.identity)
         if ruling.blocks and passage_of(ruling.decision) is Passage.REFUSE:
             self._refuse(flow, visit, names, ruling, Stage.CONNECT)

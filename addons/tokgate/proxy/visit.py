@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mitmproxy.connection import Client
@@ -47,6 +47,8 @@ class Visit:
     waiting_since: float | None = field(default_factory=time.monotonic)
     connect: str | None = None
     """The host of the CONNECT request that is being served."""
+    lead: str | None = None
+    """The address behind the host that was asked for, where policy knows it: decided about like a destination."""
     opened: bool = False
     """TLS ends here, for a page or to read URLs."""
     passing: Passing | None = None
@@ -79,6 +81,14 @@ class Visit:
             self.beside.append(self.passing)
             del self.beside[:-MOST_BESIDE]
         self.passing = passing
+
+    def reached(self, host: str, address: str) -> None:
+        """The host of what was let through turned out to be at an address, by which it is judged again as well."""
+        passing = self.passing
+        end = None if passing is None else passing.arrival.destination
+        if passing is not None and end is not None and end.ip == host:
+            arrival = replace(passing.arrival, destination=replace(end, ip=address))
+            self.passing = replace(passing, arrival=arrival)
 
     def cut(self) -> None:
         """It is broken off: nothing passes any more. Datagrams would come again, as if nothing had happened."""

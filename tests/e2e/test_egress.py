@@ -1,0 +1,158 @@
+"""An explicit proxy for a whole network: what its clients reach by a name of their own, with curl."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from lab_gateway import Gateway, Record, office_policy
+from lab_netns import Lab, Namespace
+from lab_origin import ADDRESSES, ALLOWED, LOOKALIKE, Origin, to_banned
+
+OWN = "own.example.net"
+"""A client's own name for TikTok's address."""
+SHARED = "shared.example.net"
+"""A name with two addresses, of which one is TikTok's."""
+INSIDE = "inside.example.net"
+"""A client's own name for the gateway's loopback."""
+
+CARRIERS: dict[str, dict[str, Any]] = {
+    "mitmproxy": {"mode": "regular", "options": ("--listen-host", "0.0.0.0")},
+    "mitmdump": {"mode": "regular", "stock": True, "options": ("--listen-host", "0.0.0.0")},
+    "gates": {"mode": "gate:explicit@0.0.0.0:8080"},
+    "single": {"mode": "gate:explicit@0.0.0.0:8080", "single": True},
+    "socks": {"mode": "socks5", "options": ("--listen-host", "0.0.0.0", "--listen-port", "8080")},
+}
+
+
+@pytest.fixture(scope="module", params=[carrier for carrier in CARRIERS if carrier != "socks"])
+def proxy(
+    request: pytest.FixtureRequest,
+    lab: Lab,
+    origin: Origin,
+    any_gateway: Callable[..., Gateway],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Gateway]:
+    """A proxy on every address of the gateway. TikTok is banned for the office, by name and address."""
+    names = {name: list(addresses.values()) for name, addresses in ADDRESSES.items()}
+    own = {OWN: [Lab.BANNED[4]], SHARED: [Lab.BANNED[4], Lab.ALLOWED[4]], INSIDE: ["127.0.0.1"]}
+    lab.gateway.hosts(names | own)
+    policy = office_policy()
+    policy["services"]["tiktok"]["addresses"] = [f"{Lab.BANNED[4]}/32", f"{Lab.BANNED[6]}/128"]
+    folder = tmp_path_factory.mktemp("egress")
+    with any_gateway(folder, policy=policy, **CARRIERS[request.param]) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def inside(lab: Lab) -> Iterator[int]:
+    """The port of a web server on the gateway's loopback."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"secret")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = lab.gateway.inside(lambda: http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def through(client: Namespace, proxy: str, origin: Origin, url: str, *options: str) -> str:
+    """What curl says of a URL through the proxy: the body, then the answers to CONNECT and to the request."""
+    done = client.run(
+        *("curl", "-sS", "--max-time", "60", "-x", proxy, "--cacert", origin.authority, url, *options),
+        *("--write-out", "\n%{http_connect} %{http_code}"),
+        check=False,
+    )
+    return done.stdout
+
+
+def by_address(action: str) -> Callable[[Record], bool]:
+    """Matches the record of what was refused by TikTok's address."""
+    return lambda record: (
+        record["event"]["action"] == action
+        and record.get("tokgate", {}).get("signal") == "address"
+        and record["destination"]["ip"] == Lab.BANNED[4]
+    )
+
+
+def at(scheme: str = "http", host: str = Lab.GATEWAY[4]) -> str:
+    """The proxy, as curl wants it."""
+    return f"{scheme}://{host}:8080"
+
+
+def test_own_name_for_a_banned_address(lab: Lab, origin: Origin, proxy: Gateway) -> None:
+    """It is refused as the banned name would be, with the address in the log; in no ban, the same name passes."""
+    with origin.watch() as seen:
+        tunnel = through(lab.client, at(), origin, f"https://{OWN}/")
+        request = through(lab.client, at(), origin, f"http://{OWN}/")
+
+    assert tunnel.endswith("451 000")
+    assert request.endswith("000 451")
+    assert to_banned(seen) == 0
+    for action in ("connect-refused", "http-request-blocked"):
+        record = proxy.wait_for_record(action, by_address(action))
+        assert record["tokgate"]["names"]["http-host"] == [OWN]
+    assert through(lab.guest, at(), origin, f"http://{OWN}/").endswith("000 200")
+
+
+@pytest.mark.parametrize("name", [ALLOWED, LOOKALIKE])
+def test_allowed_names_pass(lab: Lab, origin: Origin, proxy: Gateway, name: str) -> None:
+    """Names of addresses that no ban knows pass."""
+    assert f"origin of {name} over HTTP/2.0\n" in through(lab.client, at(), origin, f"https://{name}/")
+    assert f"origin of {name} over HTTP/1.1\n" in through(lab.client, at(), origin, f"http://{name}/")
+
+
+def test_name_with_a_banned_address_among_others(lab: Lab, origin: Origin, proxy: Gateway) -> None:
+    """The other address is taken."""
+    with origin.watch() as seen:
+        assert through(lab.client, at(), origin, f"http://{SHARED}/").endswith("000 200")
+        assert through(lab.client, at(), origin, f"https://{SHARED}/", "--insecure").endswith("200 200")
+
+    assert to_banned(seen) == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]", INSIDE])
+def test_gateway_itself(lab: Lab, origin: Origin, proxy: Gateway, inside: int, host: str) -> None:
+    """What listens on the gateway's loopback is for the gateway's own programs, by whatever name."""
+    url = f"http://{host}:{inside}/"
+
+    assert through(lab.client, at(), origin, url).endswith("000 403")
+    assert through(lab.client, at(), origin, url, "--proxytunnel").endswith("403 000")
+    assert through(lab.gateway, at(host="127.0.0.1"), origin, url) == "secret\n000 200"
+    assert through(lab.gateway, at(host="127.0.0.1"), origin, url, "--proxytunnel") == "secret\n200 200"
+
+
+def test_link_of_the_gateway(lab: Lab, origin: Origin, proxy: Gateway) -> None:
+    """A cloud's metadata are the gateway's alone."""
+    assert through(lab.client, at(), origin, "http://169.254.169.254/").endswith("000 403")
+
+
+@pytest.mark.parametrize("proxy", ["gates", "single", "socks"], indirect=True)
+def test_socks(lab: Lab, origin: Origin, proxy: Gateway, inside: int) -> None:
+    """The same for SOCKS, which has no words for it."""
+    with origin.watch() as seen:
+        assert through(lab.client, at("socks5h"), origin, f"https://{OWN}/").endswith("000 000")
+    assert to_banned(seen) == 0
+    action = "connect-refused" if proxy.mode.startswith("gate") else "tls-handshake-refused"
+    proxy.wait_for_record("the refusal is logged", by_address(action))
+    for host in ("127.0.0.1", INSIDE):
+        assert through(lab.client, at("socks5h"), origin, f"http://{host}:{inside}/").endswith("000 000")
+        own = through(lab.gateway, at("socks5h", "127.0.0.1"), origin, f"http://{host}:{inside}/")
+        assert own == "secret\n000 200"
+    assert f"origin of {ALLOWED} " in through(lab.client, at("socks5h"), origin, f"https://{ALLOWED}/")
