@@ -7,7 +7,6 @@ from typing import Final
 
 from tokgate.config.writers import being_written
 
-"""Seconds for which files must rest before they are read: an editor may be half way through."""
 SETTLE: Final = 0.1
 """Seconds for which files must rest before they are read: an editor may be half way through."""
 SETTLE_LOSS: Final = 1.0
