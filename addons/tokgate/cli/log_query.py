@@ -12,14 +12,14 @@ from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
 from tokgate.cli.log_output import console_on_stdout
 from tokgate.cli.log_review import files_of, review_of, tell_of_lost
-from tokgate.cli.rows import fit, show_one_by_one
+from tokgate.cli.rows import show_rows
 from tokgate.cli.terminal import Patience, narrate, shown
 from tokgate.review.query import listing
 from tokgate.review.sql import Answer
 from tokgate.review.tabular import json_lines, plain, write_csv
 
 if TYPE_CHECKING:
-    from rich.console import JustifyMethod
+    pass
 
 ROWS_SHOWN: Final = 100
 """Rows of a table, unless --limit says otherwise; JSON and CSV have all."""
@@ -87,22 +87,10 @@ def _print(answer: Answer, limit: int | None, *, as_json: bool, as_csv: bool) ->
 
 
 def _show(answer: Answer) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    console, rows = console_on_stdout(), [[_cell(value) for value in row] for row in answer.rows]
-    whole = [kind.startswith("TIMESTAMP") or _is_number(kind) for kind in answer.types]
-    if not fit(console.width, answer.columns, rows, whole):
-        show_one_by_one(console, answer.columns, rows)
-        return
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name, kind, no_wrap in zip(answer.columns, answer.types, whole, strict=True):
-        justify: JustifyMethod = "right" if _is_number(kind) else "left"
-        grid.add_column(Text(shown(name)), justify=justify, overflow="fold", no_wrap=no_wrap)
-    for row in rows:
-        grid.add_row(*map(Text, row))
-    console.print(grid)
+    cells = [[_cell(value) for value in row] for row in answer.rows]
+    numbers = [_is_number(kind) for kind in answer.types]
+    whole = [kind.startswith("TIMESTAMP") or is_number for kind, is_number in zip(answer.types, numbers, strict=True)]
+    show_rows(console_on_stdout(), answer.columns, cells, whole, right=numbers)
 
 
 def _is_number(kind: str) -> bool:

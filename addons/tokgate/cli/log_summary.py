@@ -10,7 +10,7 @@ from tokgate.blocklog.reader import Filter
 from tokgate.cli.exits import Exit
 from tokgate.cli.log_output import MAX_JUNK_SHOWN, console_on_stdout, tell_of
 from tokgate.cli.log_review import files_of, review_of
-from tokgate.cli.rows import fit, show_one_by_one
+from tokgate.cli.rows import show_rows
 from tokgate.cli.terminal import Patience, shown
 from tokgate.review import summary as counting
 from tokgate.review.summary import By, Summary, Table
@@ -100,8 +100,6 @@ def _show_summary(summary: Summary, tables: tuple[By, ...]) -> None:
 
 
 def _show_coverage(console: "Console", coverage: Coverage) -> None:
-    from rich import box
-    from rich.table import Table as Grid
     from rich.text import Text
 
     rows = []
@@ -110,21 +108,11 @@ def _show_coverage(console: "Console", coverage: Coverage) -> None:
         rows.append([shown(network), str(Share(seen).total), Share(seen).percent, shown(visible)])
     console.print()
     console.print(Text("Coverage", "bold"))
-    if fit(console.width, _COVERAGE, rows, _WHOLE):
-        grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name, whole in zip(_COVERAGE, _WHOLE, strict=True):
-            grid.add_column(name, justify="right" if whole else "left", no_wrap=whole, overflow="fold")
-        for row in rows:
-            grid.add_row(*map(Text, row))
-        console.print(grid)
-    else:
-        show_one_by_one(console, _COVERAGE, rows)
+    show_rows(console, _COVERAGE, rows, _WHOLE, right=_WHOLE)
     console.print(Text(" ".join(share_of(coverage).sentences())), soft_wrap=True)
 
 
 def _show_table(console: "Console", by: By, table: Table) -> None:
-    from rich import box
-    from rich.table import Table as Grid
     from rich.text import Text
 
     keys = _COLUMNS.get(by, (by.value,))
@@ -136,15 +124,7 @@ def _show_table(console: "Console", by: By, table: Table) -> None:
     console.print()
     console.print(Text(_TITLES[by], "bold"))
     # On a narrow terminal names are folded; a number or a time that was cut short would be wrong.
-    if not fit(console.width, names, rows, whole, readable=_FOLDED):
-        show_one_by_one(console, names, rows)
-        return
-    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name, is_whole in zip(names, whole, strict=True):
-        grid.add_column(name, justify="right" if name == "events" else "left", no_wrap=is_whole, overflow="fold")
-    for cells in rows:
-        grid.add_row(*map(Text, cells))
-    console.print(grid)
+    show_rows(console, names, rows, whole, right=[name == "events" for name in names], readable=_FOLDED)
 
 
 def _to_minute(timestamp: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether rows can be read as a table on a terminal, and if they can't: each as lines."""
+"""Rows on a terminal: as a table if that can be read there, else each as lines."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -6,19 +6,49 @@ from typing import TYPE_CHECKING, Final
 from tokgate.cli.terminal import shown
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod, OverflowMethod
 
 _READABLE: Final = 12
 """Characters of a cell that a line must have room for."""
 
 
-def fit(
+def show_rows(
+    console: "Console",
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    whole: Sequence[bool],
+    *,
+    right: Sequence[bool] = (),
+    readable: int = _READABLE,
+    overflow: "OverflowMethod" = "fold",
+) -> None:
+    """Print rows of text. `whole`: columns in which nothing is folded; `right`: those set to the right, if any.
+
+    `readable` as for `_fit`; `overflow`: what becomes of words that are too long for a column that is not whole.
+    """
+    if not _fit(console.width, names, rows, whole, readable=readable):
+        _show_one_by_one(console, names, rows)
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name, is_whole, is_right in zip(names, whole, right or [False] * len(names), strict=True):
+        justify: JustifyMethod = "right" if is_right else "left"
+        grid.add_column(Text(shown(name)), justify=justify, no_wrap=is_whole, overflow=overflow)
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    console.print(grid)
+
+
+def _fit(
     width: int,
     names: Sequence[str],
     rows: Sequence[Sequence[str]],
     whole: Sequence[bool],
     *,
-    readable: int = _READABLE,
+    readable: int,
 ) -> bool:
     """Whether a table is narrow enough: cells may be folded to `readable` characters, except in `whole` columns."""
     columns = zip(zip(names, *rows, strict=True), whole, strict=True)
@@ -28,7 +58,7 @@ def fit(
     return needed <= width
 
 
-def show_one_by_one(console: "Console", names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _show_one_by_one(console: "Console", names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Each row as lines of name and value, without what is empty."""
     from rich.text import Text
 

@@ -14,7 +14,7 @@ from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import Exit
 from tokgate.cli.instants import common_zone, settle, time_argument
 from tokgate.cli.revisions import add_source_option, open_source
-from tokgate.cli.rows import fit, show_one_by_one
+from tokgate.cli.rows import show_rows
 from tokgate.cli.terminal import narrate, shown
 from tokgate.policy.instants import both, local, utc
 from tokgate.policy.schedule import Span
@@ -150,21 +150,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    console, cells = Console(), [[shown(cell) for cell in row] for row in rows]
-    if not fit(console.width, _HEADINGS, cells, _WHOLE):
-        show_one_by_one(console, _HEADINGS, cells)
-        return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading, whole in zip(_HEADINGS, _WHOLE, strict=True):
-        table.add_column(heading, no_wrap=whole)
-    for row in cells:
-        table.add_row(*map(Text, row))
-    console.print(table)
+    cells = [[shown(cell) for cell in row] for row in rows]
+    show_rows(Console(), _HEADINGS, cells, _WHOLE, overflow="ellipsis")
 
 
 def _document(start: Instant, end: Instant, found: Sequence[Transition], more: bool) -> dict[str, object]:
