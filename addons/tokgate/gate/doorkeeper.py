@@ -5,6 +5,7 @@ into a thread; what is remembered is known at once.
 """
 
 import hmac
+import logging
 import secrets
 import threading
 import time
@@ -18,6 +19,8 @@ from tokgate.gate.accounts import Accounts, AccountsError, UnusablePasswordError
 from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
 from tokgate.wire.credentials import Credentials
+
+logger = logging.getLogger(__name__)
 
 REMEMBERED: Final = 300.0
 """Seconds for which a right password is not checked again: so long somebody locked out may go on."""
@@ -94,13 +97,13 @@ class Doorkeeper:
                 identity, complaint = None, error
             except AccountsError as error:
                 self._away_until = self._monotonic() + AWAY
-                return replace(_AWAY, complaint=error if self._complains() else None)
+                return replace(_AWAY, complaint=self._told(error))
         answer = _WRONG if identity is None else Answer(identity)
         until = self._monotonic() + (REMEMBERED_WRONG if identity is None else REMEMBERED)
         while len(remembered) >= MOST:
             remembered.pop(next(iter(remembered)), None)
         remembered[self._digest(credentials)] = answer, until
-        return replace(answer, complaint=complaint) if complaint is not None and self._complains() else answer
+        return answer if complaint is None else replace(answer, complaint=self._told(complaint))
 
     def _found(self) -> Accounts:
         with self._finding:
@@ -114,12 +117,14 @@ class Doorkeeper:
         said = f"{credentials.user}\0{credentials.password}".encode("utf-8", "surrogatepass")
         return hmac.digest(self._key, said, "sha256")
 
-    def _complains(self) -> bool:
+    def _told(self, error: AccountsError) -> AccountsError | None:
+        """The error, once it is told on standard error; None if one was a moment ago."""
         now = self._monotonic()
         if now - self._complained < COMPLAIN_EVERY:
-            return False
+            return None
         self._complained = now
-        return True
+        logger.error("users can't sign in: %s", error)
+        return error
 
 
 class Door:

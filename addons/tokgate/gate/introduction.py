@@ -3,7 +3,6 @@
 In HTTP a client says it with its request (RFC 9110 §11.7), in SOCKS 5 before it (RFC 1929).
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +18,6 @@ from tokgate.wire.credentials import ACCEPTED, REJECTED, Credentials, read_basic
 
 if TYPE_CHECKING:
     from tokgate.gate.gate import Gate
-
-logger = logging.getLogger(__name__)
 
 _WHO_ASKS: Final = b"tokgate: the proxy has to know who asks: name and password are missing or wrong.\n"
 _AUTHENTICATE: Final = (
@@ -144,7 +141,6 @@ class Introductions:
 
     def _count(self, answer: Answer, *, asked: bool) -> None:
         if answer.complaint is not None:
-            logger.error("users can't sign in: %s", answer.complaint)
             self._gate.enforcer.failed("proxy-auth", answer.complaint)
         elif asked and not answer.unavailable:
             self._gate.enforcer.counters.wrong_passwords += 1

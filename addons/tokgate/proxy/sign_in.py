@@ -2,7 +2,6 @@
 # mypy: disallow-untyped-calls=False
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Final
 
 from mitmproxy import ctx
@@ -18,8 +17,6 @@ from tokgate.wire.credentials import Credentials, read_basic
 
 if TYPE_CHECKING:
     from tokgate.proxy.traffic import Traffic
-
-logger = logging.getLogger(__name__)
 
 _STOCK: Final = "proxyauth"
 """mitmproxy's own option, and where its addon leaves name and password of a request."""
@@ -98,7 +95,6 @@ class SignIn:
         if answer is None:
             answer = await asyncio.to_thread(keeper.verify, credentials)
         if answer.complaint is not None:
-            logger.error("users can't sign in: %s", answer.complaint)
             self._traffic.failed("proxy-auth", answer.complaint)
         elif answer.identity is None and not answer.unavailable and self._traffic.enforcer is not None:
             self._traffic.enforcer.counters.wrong_passwords += 1
