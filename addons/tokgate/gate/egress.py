@@ -40,12 +40,13 @@ def ways(
     """Decide about the addresses to which `host` resolves; nothing is counted or recorded."""
     outer = tuple(address for address in addresses if not is_closed(client, address))
     match = enforcer.snapshot.services.match_unusual
-    if all(match(address) is NO_MATCH for address in outer):
+    known = {address for address in outer if match(address) is not NO_MATCH}
+    if not known:
         return Ways(outer, plain=len(outer) == len(addresses))
     found, banned, first = [], [], None
     for address in outer:
         names = (Sighting(Signal.HTTP_HOST, host), Sighting(Signal.ADDRESS, address))
-        ruling = None if match(address) is NO_MATCH else enforcer.judge(client, names, identity)
+        ruling = enforcer.judge(client, names, identity) if address in known else None
         if ruling is None or not ruling.blocks:
             found.append(address)
         else:
