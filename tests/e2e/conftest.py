@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import lab_clients
 import lab_netns
-from lab_gateway import Gateway, office_policy
+from lab_gateway import CARRIERS, Gateway, office_policy
 from lab_origin import Origin
 from lab_resolver import Resolver
 
@@ -104,14 +104,6 @@ def constrained_authority(requirements: None, tmp_path_factory: pytest.TempPathF
     environment = {**os.environ, "NAMES": "tiktok.com tiktokv.com"}
     subprocess.run(["sh", "-c", block], cwd=folder, env=environment, check=True, capture_output=True, timeout=60)
     return folder / "authority"
-
-
-CARRIERS: dict[str, dict[str, Any]] = {
-    "mitmproxy": {"mode": "transparent"},
-    "gates": {"mode": "gate"},
-    "single": {"mode": "gate", "single": True},
-}
-"""What carries the traffic: mitmproxy alone, gates in front of it, and both in one process."""
 
 
 @pytest.fixture(scope="module", params=CARRIERS)

@@ -32,6 +32,19 @@ class Answer:
     error: str = ""
 
 
+def through(namespace: Namespace, proxy: str, authority: Path, url: str, *options: str) -> tuple[int, str, str]:
+    """curl's exit code, output and error for a URL through an explicit proxy.
+
+    The output is the body, the status of the answers to CONNECT and to the request, and the certificates.
+    """
+    done = namespace.run(
+        *("curl", "-sS", "--max-time", "60", "-x", proxy, "--cacert", authority, url),
+        *("--write-out", "\n%{http_connect} %{http_code}\n%{certs}", *options),
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 type Client = Callable[..., Answer]
 """(namespace, name, family, http2, authority) -> Answer; the authority is the only one that the client trusts."""
 

@@ -21,6 +21,19 @@ from lab_netns import DEADLINE, Namespace, wait_until
 from whenever import Instant
 
 ROOT = Path(__file__).parents[2]
+CARRIERS: dict[str, dict[str, Any]] = {
+    "mitmproxy": {"mode": "transparent"},
+    "gates": {"mode": "gate"},
+    "single": {"mode": "gate", "single": True},
+}
+"""What carries redirected clients: mitmproxy alone, gates in front of it, and both in one process."""
+EXPLICIT: dict[str, dict[str, Any]] = {
+    "mitmproxy": {"mode": "regular"},
+    "mitmdump": {"mode": "regular", "stock": True},
+    "gates": {"mode": "gate:explicit"},
+    "single": {"mode": "gate:explicit", "single": True},
+}
+"""What carries clients that know the proxy: mitmproxy by `tokgate run` and in stock mitmdump, gates, both in one."""
 PORT = 8080
 END = ("--drain", "1")
 REDIRECTED = ("transparent", "gate")

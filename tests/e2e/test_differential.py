@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_gateway import Gateway, Record, office_policy
+from lab_gateway import CARRIERS, EXPLICIT, Gateway, Record, office_policy
 from lab_netns import Lab
 from lab_origin import ALLOWED, Origin
 
@@ -23,16 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "wire"))
 import hello_builder
 
 COUNT = 500
-REDIRECTED: dict[str, dict[str, Any]] = {
-    "mitmproxy": {"mode": "transparent"},
-    "gates": {"mode": "gate"},
-    "single": {"mode": "gate", "single": True},
-}
-EXPLICIT: dict[str, dict[str, Any]] = {
-    "mitmproxy": {"mode": "regular"},
-    "gates": {"mode": "gate:explicit"},
-    "single": {"mode": "gate:explicit", "single": True},
-}
+FRONTS = {name: EXPLICIT[name] for name in CARRIERS}
 
 type Case = tuple[str, str, int]
 """What is spoken, the name shown, and the size of the pieces in which the first bytes are sent."""
@@ -156,14 +147,14 @@ def _same(results: dict[str, Any]) -> None:
 def test_redirected(lab: Lab, origin: Origin, run_cases: Callable[..., dict[str, Any]]) -> None:
     """Redirected clients see no difference between the carriers, and neither does the log."""
     ports = {"tls": 443, "http": 80, "hello": 443, "bytes": 443}
-    order = iter([ports[kind] for _ in REDIRECTED for kind, _, _ in cases()])
-    _same(run_cases(REDIRECTED, lambda: lab.client.connect(Lab.ALLOWED[4], next(order), 20)))
+    order = iter([ports[kind] for _ in CARRIERS for kind, _, _ in cases()])
+    _same(run_cases(CARRIERS, lambda: lab.client.connect(Lab.ALLOWED[4], next(order), 20)))
 
 
 def test_explicit(lab: Lab, origin: Origin, run_cases: Callable[..., dict[str, Any]]) -> None:
     """The same by CONNECT to a bare address."""
     ports = {"tls": 443, "http": 80, "hello": 443, "bytes": 443}
-    order = iter([ports[kind] for _ in EXPLICIT for kind, _, _ in cases()])
+    order = iter([ports[kind] for _ in FRONTS for kind, _, _ in cases()])
 
     def connect() -> socket.socket:
         sock = lab.gateway.connect("127.0.0.1", 8080, 20)
@@ -175,4 +166,4 @@ def test_explicit(lab: Lab, origin: Origin, run_cases: Callable[..., dict[str, A
         assert answer.startswith(b"HTTP/1.1 200"), answer
         return sock
 
-    _same(run_cases(EXPLICIT, connect))
+    _same(run_cases(FRONTS, connect))

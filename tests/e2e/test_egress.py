@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from lab_clients import through
 from lab_gateway import Gateway, Record, office_policy
 from lab_netns import Lab, Namespace
 from lab_origin import ADDRESSES, ALLOWED, LOOKALIKE, Origin, to_banned
@@ -72,14 +73,9 @@ def inside(lab: Lab) -> Iterator[int]:
         server.server_close()
 
 
-def through(client: Namespace, proxy: str, origin: Origin, url: str, *options: str) -> str:
+def answers(client: Namespace, proxy: str, origin: Origin, url: str, *options: str) -> str:
     """What curl says of a URL through the proxy: the body, then the answers to CONNECT and to the request."""
-    done = client.run(
-        *("curl", "-sS", "--max-time", "60", "-x", proxy, "--cacert", origin.authority, url, *options),
-        *("--write-out", "\n%{http_connect} %{http_code}"),
-        check=False,
-    )
-    return done.stdout
+    return through(client, proxy, origin.authority, url, *options, "--write-out", "\n%{http_connect} %{http_code}")[1]
 
 
 def by_address(action: str) -> Callable[[Record], bool]:
@@ -99,8 +95,8 @@ def at(scheme: str = "http", host: str = Lab.GATEWAY[4]) -> str:
 def test_own_name_for_a_banned_address(lab: Lab, origin: Origin, proxy: Gateway) -> None:
     """It is refused as the banned name would be, with the address in the log; in no ban, the same name passes."""
     with origin.watch() as seen:
-        tunnel = through(lab.client, at(), origin, f"https://{OWN}/")
-        request = through(lab.client, at(), origin, f"http://{OWN}/")
+        tunnel = answers(lab.client, at(), origin, f"https://{OWN}/")
+        request = answers(lab.client, at(), origin, f"http://{OWN}/")
 
     assert tunnel.endswith("451 000")
     assert request.endswith("000 451")
@@ -108,21 +104,21 @@ def test_own_name_for_a_banned_address(lab: Lab, origin: Origin, proxy: Gateway)
     for action in ("connect-refused", "http-request-blocked"):
         record = proxy.wait_for_record(action, by_address(action))
         assert record["tokgate"]["names"]["http-host"] == [OWN]
-    assert through(lab.guest, at(), origin, f"http://{OWN}/").endswith("000 200")
+    assert answers(lab.guest, at(), origin, f"http://{OWN}/").endswith("000 200")
 
 
 @pytest.mark.parametrize("name", [ALLOWED, LOOKALIKE])
 def test_allowed_names_pass(lab: Lab, origin: Origin, proxy: Gateway, name: str) -> None:
     """Names of addresses that no ban knows pass."""
-    assert f"origin of {name} over HTTP/2.0\n" in through(lab.client, at(), origin, f"https://{name}/")
-    assert f"origin of {name} over HTTP/1.1\n" in through(lab.client, at(), origin, f"http://{name}/")
+    assert f"origin of {name} over HTTP/2.0\n" in answers(lab.client, at(), origin, f"https://{name}/")
+    assert f"origin of {name} over HTTP/1.1\n" in answers(lab.client, at(), origin, f"http://{name}/")
 
 
 def test_name_with_a_banned_address_among_others(lab: Lab, origin: Origin, proxy: Gateway) -> None:
     """The other address is taken."""
     with origin.watch() as seen:
-        assert through(lab.client, at(), origin, f"http://{SHARED}/").endswith("000 200")
-        assert through(lab.client, at(), origin, f"https://{SHARED}/", "--insecure").endswith("200 200")
+        assert answers(lab.client, at(), origin, f"http://{SHARED}/").endswith("000 200")
+        assert answers(lab.client, at(), origin, f"https://{SHARED}/", "--insecure").endswith("200 200")
 
     assert to_banned(seen) == 0
 
@@ -132,27 +128,27 @@ def test_gateway_itself(lab: Lab, origin: Origin, proxy: Gateway, inside: int, h
     """What listens on the gateway's loopback is for the gateway's own programs, by whatever name."""
     url = f"http://{host}:{inside}/"
 
-    assert through(lab.client, at(), origin, url).endswith("000 403")
-    assert through(lab.client, at(), origin, url, "--proxytunnel").endswith("403 000")
-    assert through(lab.gateway, at(host="127.0.0.1"), origin, url) == "secret\n000 200"
-    assert through(lab.gateway, at(host="127.0.0.1"), origin, url, "--proxytunnel") == "secret\n200 200"
+    assert answers(lab.client, at(), origin, url).endswith("000 403")
+    assert answers(lab.client, at(), origin, url, "--proxytunnel").endswith("403 000")
+    assert answers(lab.gateway, at(host="127.0.0.1"), origin, url) == "secret\n000 200"
+    assert answers(lab.gateway, at(host="127.0.0.1"), origin, url, "--proxytunnel") == "secret\n200 200"
 
 
 def test_link_of_the_gateway(lab: Lab, origin: Origin, proxy: Gateway) -> None:
     """A cloud's metadata are the gateway's alone."""
-    assert through(lab.client, at(), origin, "http://169.254.169.254/").endswith("000 403")
+    assert answers(lab.client, at(), origin, "http://169.254.169.254/").endswith("000 403")
 
 
 @pytest.mark.parametrize("proxy", ["gates", "single", "socks"], indirect=True)
 def test_socks(lab: Lab, origin: Origin, proxy: Gateway, inside: int) -> None:
     """The same for SOCKS, which has no words for it."""
     with origin.watch() as seen:
-        assert through(lab.client, at("socks5h"), origin, f"https://{OWN}/").endswith("000 000")
+        assert answers(lab.client, at("socks5h"), origin, f"https://{OWN}/").endswith("000 000")
     assert to_banned(seen) == 0
     action = "connect-refused" if proxy.mode.startswith("gate") else "tls-handshake-refused"
     proxy.wait_for_record("the refusal is logged", by_address(action))
     for host in ("127.0.0.1", INSIDE):
-        assert through(lab.client, at("socks5h"), origin, f"http://{host}:{inside}/").endswith("000 000")
-        own = through(lab.gateway, at("socks5h", "127.0.0.1"), origin, f"http://{host}:{inside}/")
+        assert answers(lab.client, at("socks5h"), origin, f"http://{host}:{inside}/").endswith("000 000")
+        own = answers(lab.gateway, at("socks5h", "127.0.0.1"), origin, f"http://{host}:{inside}/")
         assert own == "secret\n000 200"
-    assert f"origin of {ALLOWED} " in through(lab.client, at("socks5h"), origin, f"https://{ALLOWED}/")
+    assert f"origin of {ALLOWED} " in answers(lab.client, at("socks5h"), origin, f"https://{ALLOWED}/")

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from lab_gateway import ROOT, Gateway
+from lab_clients import through
+from lab_gateway import EXPLICIT, ROOT, Gateway
 from lab_netns import Lab
 from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
 
 PROXY = "http://127.0.0.1:8080"
 
 
-CARRIERS: dict[str, dict[str, Any]] = {
-    "tokgate-run": {"mode": "regular"},
-    "mitmdump": {"mode": "regular", "stock": True},
-    "gates": {"mode": "gate:explicit"},
-    "single": {"mode": "gate:explicit", "single": True},
-}
-
-
-@pytest.fixture(scope="module", params=CARRIERS)
+@pytest.fixture(scope="module", params=EXPLICIT)
 def proxy(
     request: pytest.FixtureRequest,
     lab: Lab,
@@ -32,23 +24,13 @@ def proxy(
     """The proxy, and names that it can resolve: were it to let one pass, the origin would see it."""
     lab.gateway.hosts({name: list(addresses.values()) for name, addresses in ADDRESSES.items()})
     folder = tmp_path_factory.mktemp("explicit")
-    with any_gateway(folder, policy=ROOT / "policies", **CARRIERS[request.param]) as running:
+    with any_gateway(folder, policy=ROOT / "policies", **EXPLICIT[request.param]) as running:
         yield running
-
-
-def through(lab: Lab, proxy: Gateway, origin: Origin, url: str) -> tuple[int, str, str]:
-    """curl's exit code, output and error for a URL through the proxy."""
-    done = lab.gateway.run(
-        *("curl", "-sS", "--max-time", "60", "-x", PROXY, "--cacert", origin.authority, url),
-        *("--write-out", "\n%{http_connect} %{http_code}\n%{certs}"),
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def test_allowed_name_passes_undecrypted(lab: Lab, origin: Origin, proxy: Gateway) -> None:
     """A tunnel to an allowed name carries the origin's own certificate."""
-    code, output, error = through(lab, proxy, origin, f"https://{ALLOWED}/")
+    code, output, error = through(lab.gateway, PROXY, origin.authority, f"https://{ALLOWED}/")
 
     assert (code, error) == (0, "")
     assert f"origin of {ALLOWED} over HTTP/2.0" in output
@@ -58,7 +40,7 @@ def test_allowed_name_passes_undecrypted(lab: Lab, origin: Origin, proxy: Gatewa
 def test_banned_name_gets_no_tunnel(lab: Lab, origin: Origin, proxy: Gateway) -> None:
     """CONNECT for TikTok is answered with 451 before any tunnel, and leaves one readable line in the log."""
     with origin.watch() as seen:
-        code, output, _ = through(lab, proxy, origin, f"https://{BANNED}/")
+        code, output, _ = through(lab.gateway, PROXY, origin.authority, f"https://{BANNED}/")
 
     assert code != 0
     assert "451 000" in output
@@ -73,9 +55,9 @@ def test_banned_name_gets_no_tunnel(lab: Lab, origin: Origin, proxy: Gateway) ->
 def test_plain_http_gets_the_page(lab: Lab, origin: Origin, proxy: Gateway) -> None:
     """http:// URLs through the proxy get the page for TikTok, and the origin's answer otherwise."""
     with origin.watch() as seen:
-        _, refused, _ = through(lab, proxy, origin, f"http://{BANNED}/")
+        _, refused, _ = through(lab.gateway, PROXY, origin.authority, f"http://{BANNED}/")
 
-    _, passed, _ = through(lab, proxy, origin, f"http://{ALLOWED}/")
+    _, passed, _ = through(lab.gateway, PROXY, origin.authority, f"http://{ALLOWED}/")
 
     assert "000 451" in refused
     assert to_banned(seen) == 0

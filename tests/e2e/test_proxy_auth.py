@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import bcrypt
 import pytest
-from lab_gateway import Gateway, office_policy
+from lab_clients import through
+from lab_gateway import EXPLICIT, Gateway, office_policy
 from lab_netns import Lab, wait_until
 from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
 
-CARRIERS: dict[str, dict[str, Any]] = {
-    "mitmproxy": {"mode": "regular"},
-    "mitmdump": {"mode": "regular", "stock": True},
-    "gates": {"mode": "gate:explicit"},
-    "single": {"mode": "gate:explicit", "single": True},
-}
 
-
-@pytest.fixture(scope="module", params=CARRIERS)
+@pytest.fixture(scope="module", params=EXPLICIT)
 def proxy(
     request: pytest.FixtureRequest,
     lab: Lab,
@@ -36,18 +29,13 @@ def proxy(
     policy = office_policy(networks=["staff"], response="page")
     policy["networks"]["staff"] = {"groups": ["staff"], "timezone": "Europe/Brussels"}
     policy["settings"] = {"proxy_auth": {"htpasswd": str(folder / "htpasswd"), "groups": str(folder / "groups")}}
-    with any_gateway(folder, policy=policy, **CARRIERS[request.param]) as running:
+    with any_gateway(folder, policy=policy, **EXPLICIT[request.param]) as running:
         yield running
 
 
 def curl(lab: Lab, origin: Origin, url: str, *options: str, scheme: str = "http") -> tuple[int, str, str]:
-    """curl's exit code, output and error for a URL through the proxy."""
-    done = lab.gateway.run(
-        *("curl", "-sS", "--max-time", "60", "-x", f"{scheme}://127.0.0.1:8080", "--cacert", origin.authority, url),
-        *("--write-out", "\n%{http_connect} %{http_code}\n%{certs}", *options),
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+    """curl's exit code, output and error for a URL through the proxy on loopback."""
+    return through(lab.gateway, f"{scheme}://127.0.0.1:8080", origin.authority, url, *options)
 
 
 def connected_to_banned(lab: Lab) -> str:

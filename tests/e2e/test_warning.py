@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from lab_clients import browser, curl
 from lab_devtools import Tab, tab
-from lab_gateway import Gateway, Record, office_policy
+from lab_gateway import EXPLICIT, Gateway, Record, office_policy
 from lab_netns import Lab, wait_until
 from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
 
@@ -268,14 +268,6 @@ def test_many_processes_agree(
         for _ in range(6):
             assert "origin of" in fetch(lab, both, *NAVIGATES, url=plain)[1]
     assert [r["event"]["action"] for r in gateway.records()].count("warning-continued") == 1
-
-
-EXPLICIT: dict[str, dict[str, Any]] = {
-    "mitmproxy": {"mode": "regular"},
-    "mitmdump": {"mode": "regular", "stock": True},
-    "gates": {"mode": "gate:explicit"},
-    "single": {"mode": "gate:explicit", "single": True},
-}
 
 
 @pytest.mark.parametrize("options", EXPLICIT.values(), ids=EXPLICIT)
