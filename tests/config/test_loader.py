@@ -270,6 +270,14 @@ _PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("url", ["https://[", "https://www.tiktok.com]/", "https://:443/"])
+def test_an_address_without_a_host_is_an_error(say: Say, minimal: str, url: str) -> None:
+    """No exception, and no test of a name that nobody can ask for."""
+    loaded = say(f"{minimal}\ntests:\n  - {{client: 192.0.2.1, url: '{url}', at: 2023-03-10T00:00, expect: allow}}\n")
+    assert [each.code for each in loaded.errors] == [Code.BAD_VALUE]
+    assert "is no web address" in loaded.errors[0].message
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(), pieces=st.lists(_PIECES, min_size=1, max_size=5), cut=st.integers(0, 20))
 def test_broken_files_are_never_an_exception(say: Say, seed: int, pieces: list[str], cut: int) -> None:

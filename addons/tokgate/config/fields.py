@@ -68,7 +68,11 @@ def one_line(value: Any) -> str:
 def link(value: Any) -> str:
     """An address that a reader of the block page may follow."""
     line = one_line(value)
-    if not re.match(r"https?://[^\s/]", line) or " " in line:
+    try:
+        has_host = bool(urlsplit(line).hostname)
+    except ValueError:  # half a pair of brackets, say
+        has_host = False
+    if not has_host or not re.match(r"https?://[^\s/]", line) or " " in line:
         raise wrong(Code.BAD_VALUE, f"`{line}` is no web address: `https://…`")
     return line
 
