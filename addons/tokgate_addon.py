@@ -1,9 +1,21 @@
 """Entry for mitmproxy: `mitmdump -s addons/tokgate_addon.py --set tokgate_policies=DIR --set tokgate_log=FILE`."""
 
-from tokgate.proxy.addon import Tokgate
-from tokgate.proxy.desk import Desk
-from tokgate.proxy.scraping import Scraping
+from whenever import Instant
 
-tokgate = Tokgate()
-desk = Desk(tokgate)
-addons = [tokgate, desk, Scraping(tokgate, desk)]
+from tokgate.cli.decision_query import DecisionQuery
+from tokgate.cli.decision_steps import step_lines, steps
+from tokgate.mitm.addon import ScriptedTokgate
+from tokgate.policy.snapshot import Snapshot
+from tokgate.service.control_addon import ControlAddon
+from tokgate.service.metrics.mitmproxy_addon import MetricsAddon
+
+
+def explain(snapshot: Snapshot, client: str, host: str | None, url: str | None) -> str:
+    """The steps of a decision now, as `tokgate explain` shows them."""
+    query = DecisionQuery(client, host, Instant.now(), url)
+    return "\n".join(line for step in steps(snapshot, query) for line in step_lines(step))
+
+
+tokgate = ScriptedTokgate()
+control = ControlAddon(tokgate, explain=explain)
+addons = [tokgate, control, MetricsAddon(tokgate, control)]

@@ -2,7 +2,8 @@
 
 A complete run (no --only, no --proxies, five rounds or more) writes RESULTS.md and results.json beside this file.
 Progress goes to standard error, tables to standard output. Exit codes: 0 all bars met (--quick: nothing slower),
-1 a bar missed (--quick: something slower), 2 usage, 3 the bench can't run here.
+1 a bar missed (--quick: something slower), 2 usage, 3 the bench can't run here, or --quick has results of another
+processor, or of another way in which connections arrive.
 """
 
 import argparse
@@ -196,6 +197,7 @@ def _about(args: argparse.Namespace, arguments: Sequence[str], plan: Plan) -> di
         "command": shlex.join(["python", "bench/compare.py", *arguments]),
         "rounds": plan.rounds,
         "hello": args.hello,
+        "arrival": "TPROXY",  # of all but the tests whose names begin with redirect-
         "kernel": platform.release(),
         "cpu": cpu,
         "cpus": os.cpu_count(),
@@ -228,6 +230,11 @@ def _quick_verdict(kept: Results | None, now: Results) -> int:
     slower = [change for change in changes if change.slower]
     for change in slower:
         print(f"slower: {change.test} {change.metric}, {change.percent:+.0f} %")
+    unlike = [key for key in ("cpu", "arrival") if kept.about.get(key) != now.about[key]]
+    if unlike:
+        other = " and another ".join(unlike)
+        print(f"not comparable: another {other} than in {RESULTS_JSON.name}; run the older commit beside this one")
+        return 3
     if not slower:
         print("nothing got slower")
     elif now.disturbed():

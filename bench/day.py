@@ -14,22 +14,22 @@ from typing import Any, Final
 
 from whenever import Instant, PlainDateTime
 
-from tokgate.blocklog.coverage import coverage_counted
-from tokgate.blocklog.document import Record
-from tokgate.blocklog.evidence import folded_name
-from tokgate.blocklog.folding import Fold, Folding, key_of
-from tokgate.blocklog.lifecycle import phase_changed, started
-from tokgate.blocklog.observation import DnsSeen, Endpoint, HttpSeen, Observation, Stage, TlsSeen, Transport, Visibility
-from tokgate.blocklog.records import repeats_record, traffic_record
-from tokgate.blocklog.stamp import Observer, Stamp, new_stamp
-from tokgate.blocklog.writer import LogWriter
+from tokgate.blocklog.records.coverage import coverage_counted
+from tokgate.blocklog.records.ecs_fields import folded_name
+from tokgate.blocklog.records.folding import Fold, Folding, key_of
+from tokgate.blocklog.records.lifecycle import phase_changed, started
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.blocklog.records.traffic import repeats_record, traffic_record
+from tokgate.blocklog.write.writer import LogWriter
 from tokgate.config.loader import load
+from tokgate.policy.analysis.timeline import transitions
 from tokgate.policy.bans import Action, Ban, Exemption
 from tokgate.policy.decide import Judgement, Sighting, decide_signals
 from tokgate.policy.decision import Signal
 from tokgate.policy.networks import Network
+from tokgate.policy.observation import DnsSeen, Endpoint, HttpSeen, Observation, Stage, TlsSeen, Transport, Visibility
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
-from tokgate.policy.timeline import transitions
 
 POLICIES: Final = Path(__file__).resolve().parent.parent / "policies"
 START: Final = Instant.from_utc(2026, 11, 24)

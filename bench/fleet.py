@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,8 @@ from backports import zstd
 from chdb.session import Session
 from day import Gateway, Traffic
 
-from tokgate.blocklog.reader import with_rotated
-from tokgate.review.clickhouse import clickhouse_schema, statements
+from tokgate.analytics.export.clickhouse import clickhouse_schema, statements
+from tokgate.blocklog.paths import with_rotated
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 GATEWAYS: Final = 200
@@ -142,11 +143,12 @@ def pack(found: Measured, files: list[Path], rounds: int) -> None:
     say("packing")
     whole = sum(path.stat().st_size for path in files)
     found.bytes["NDJSON"] = whole / found.records
-    for name, squeeze in (
-        ("gzip -6", lambda data: gzip.compress(data, 6)),
-        ("zstd -3", lambda data: zstd.compress(data, 3)),
-        ("zstd -19", lambda data: zstd.compress(data, 19)),
-    ):
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        "gzip -6": lambda data: gzip.compress(data, 6),
+        "zstd -3": lambda data: zstd.compress(data, 3),
+        "zstd -19": lambda data: zstd.compress(data, 19),
+    }
+    for name, squeeze in packers.items():
         chosen = files if name != "zstd -19" else files[:1]
         size, records = 0, 0
         for path in chosen:
@@ -155,7 +157,7 @@ def pack(found: Measured, files: list[Path], rounds: int) -> None:
             records += data.count(b"\n")
         found.bytes[name] = size / records
         sample = files[0].read_bytes()[: 4 << 20]
-        seconds = processor(lambda data=sample, do=squeeze: do(data), rounds if name != "zstd -19" else 1)
+        seconds = processor(partial(squeeze, sample), rounds if name != "zstd -19" else 1)
         found.rates[name] = sample.count(b"\n") / seconds
 
 
@@ -257,7 +259,7 @@ def ask(found: Measured, session: Session, rounds: int) -> None:
     filled = {"ban": BAN, "client": CLIENT, "day": "2026-11-24", "next": "2026-11-25", "id": known}
     for name, question in QUESTIONS.items():
         sql = question.format(**filled)
-        seconds = clock(lambda sql=sql: session.query(sql, "Null"), rounds)
+        seconds = clock(partial(session.query, sql, "Null"), rounds)
         found.questions.setdefault(name, {})[f"{int(count):,}"] = seconds
 
 

@@ -29,18 +29,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "addons"))
 
 from whenever import Instant
 
-from tokgate.blocklog.chain import Head, link
-from tokgate.blocklog.line import encode
-from tokgate.blocklog.observation import DnsSeen, Endpoint, Observation, Stage, TlsSeen, Transport, Visibility
-from tokgate.blocklog.records import traffic_record
-from tokgate.blocklog.stamp import Stamp, this_observer
+from tokgate.analytics.index.index import Index
+from tokgate.blocklog.integrity.chain import Head, link
+from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.stamp import Stamp, this_observer
+from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.config.loader import load
 from tokgate.policy.decide import Sighting, decide_signals
 from tokgate.policy.decision import Signal
+from tokgate.policy.observation import DnsSeen, Endpoint, Observation, Stage, TlsSeen, Transport, Visibility
 from tokgate.policy.snapshot import Snapshot, compile_policy
-from tokgate.review.index import Index
-from tokgate.review.web import questions
-from tokgate.review.web.look import Look
+from tokgate.webui import queries
+from tokgate.webui.log_query import LogQuery
 
 START = Instant.from_utc(2026, 1, 1)
 PER_FILE = 35_000
@@ -131,14 +131,14 @@ def timed(what: str, *steps: Callable[[], object]) -> None:
 
 def measure_page(log: Path) -> None:
     """What somebody waits for at `tokgate review`, without the server around it."""
-    client = Look().with_filter("client", "10.32.0.7")
-    march = Look().during(Instant.from_utc(2026, 3, 1), Instant.from_utc(2026, 4, 1))
+    client = LogQuery().with_filter("client", "10.32.0.7")
+    march = LogQuery().during(Instant.from_utc(2026, 3, 1), Instant.from_utc(2026, 4, 1))
     with closing(Index([log])) as index:
         timed("page: read for two seconds", lambda: index.catch_up(2))
         timed("page: read the rest", lambda: index.catch_up(3600))
-        for name, look in (("all", Look()), ("one client", client), ("a month", march)):
-            timed(f"page: overview, {name}", partial(questions.overview, index, look))
-            timed(f"page: lines, {name}", partial(questions.lines, index, look))
+        for name, query in (("all", LogQuery()), ("one client", client), ("a month", march)):
+            timed(f"page: overview, {name}", partial(queries.overview, index, query))
+            timed(f"page: lines, {name}", partial(queries.lines, index, query))
         ((event,),) = index.ask("SELECT CAST(event_id AS VARCHAR) FROM lines LIMIT 1 OFFSET 1000")
         timed("page: one event's line", lambda: index.line(event))
 

@@ -4,6 +4,11 @@ Starts tokgate with three gates and an opener on loopback, opens tunnels through
 bulk, reset by either side, cut in the hello, refused by gate or opener), kills gates and the opener, and at the end
 prints how many descriptors, pipes and processes remain, which should be none but those that a fresh process has, and
 pooled pipes. One gate is never killed, and the opener not in the second half: what they leak would show.
+
+With `--seconds` it runs that long, kills nobody but a gate now and then, and measures each process's memory and
+descriptors and the log's size all the while. After the first fifth, in which openers get more than their part and
+caches fill, each has to stay level:
+a slope that two halves of the time agree on fails the run (see `soak_slopes.py`).
 """
 
 import argparse
@@ -19,14 +24,16 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from enum import Enum
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests/wire"), str(ROOT / "addons")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "addons"), str(ROOT / "bench")]
 
-import hello_builder  # noqa: E402
+from soak_slopes import WARMING, Measured, judged  # noqa: E402
 
-from tokgate.gate.relay import MAX_POOLED  # noqa: E402
+from labs import hello_builder  # noqa: E402
+from tokgate.gate.splice import MAX_POOLED  # noqa: E402
 
 POLICY = """\
 version: 1
@@ -37,6 +44,21 @@ bans: {ban: {title: Clips, services: [clips], networks: [here], starts: 2023-03-
 ALLOWED = hello_builder.hello_for("www.example.net")
 BANNED = hello_builder.hello_for("www.clips.example.org")
 WHOLE, BULK = 1200, 1 << 20
+
+
+class Kind(Enum):
+    """What a client does; the value is how often, in a hundred."""
+
+    READS = 70
+    BANNED = 14
+    CUT_SHORT = 10
+    RESETS = 5
+    OPENED = 1
+    """Asks for what an opener refuses."""
+
+
+OFTEN = 40
+"""How often it asks an opener while caches fill: an opener's memory is level after some ten thousand requests."""
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -61,27 +83,27 @@ def origin(server: socket.socket) -> None:
         client.close()
 
 
-def visit(proxy: tuple[str, int], target: int, kind: int) -> str:
+def visit(proxy: tuple[str, int], target: int, kind: Kind) -> str:
     """One connection; how it ended."""
     try:
         with socket.create_connection(proxy, 5) as sock:
             sock.settimeout(5)
-            if kind == 4:
+            if kind is Kind.OPENED:
                 sock.sendall(b"CONNECT www.clips.example.org:443 HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
                 return "refused by an opener" if sock.recv(4096).startswith(b"HTTP/1.1 403") else "ended early"
             sock.sendall(f"CONNECT 127.0.0.1:{target} HTTP/1.1\r\nHost: 127.0.0.1:{target}\r\n\r\n".encode())
             if not sock.recv(4096).startswith(b"HTTP/1.1 200"):
                 return "no tunnel"
-            if kind == 1:
+            if kind is Kind.BANNED:
                 sock.sendall(BANNED)
                 answer = sock.recv(16)
                 return "refused" if answer[:1] == b"\x15" else "not refused" if answer else "ended early"
-            if kind == 2:
+            if kind is Kind.CUT_SHORT:
                 sock.sendall(ALLOWED[:90])
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 return "cut short"
             sock.sendall(ALLOWED)
-            if kind == 3:
+            if kind is Kind.RESETS:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 return "reset"
             size = 0
@@ -102,7 +124,7 @@ def children(pid: int) -> list[int]:
 def is_opener(pid: int) -> bool:
     """Whether a process is an opener: it has a command line of its own."""
     try:
-        return b"tokgate.proxy.opener" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"tokgate.service.opener_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
@@ -129,10 +151,11 @@ def descriptors(pid: int) -> Counter[str]:
     return kinds
 
 
-def main() -> int:
+def main() -> int:  # noqa: C901, PLR0915  (one run, in its order)
     """Run, and print what is left."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100_000, help="connections (default: 100000)")
+    parser.add_argument("--seconds", type=float, help="run that long instead, and judge slopes")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--kill-every", type=float, default=2.0, metavar="SECONDS")
     args = parser.parse_args()
@@ -149,7 +172,7 @@ def main() -> int:
             time.sleep(0.1)
             port = re.search(r"explicit clients on 127\.0\.0\.1:([0-9]+)", (folder / "narration").read_text())
         proxy = ("127.0.0.1", int(port[1]))
-        while visit(proxy, 0, 4) != "refused by an opener":
+        while visit(proxy, 0, Kind.OPENED) != "refused by an opener":
             time.sleep(0.1)
         spared, opener = gates(tokgate.pid)[0], openers(tokgate.pid)[0]
         before: list[Counter[str]] = []
@@ -160,15 +183,20 @@ def main() -> int:
             threading.Thread(target=origin, args=(server,), daemon=True).start()
         outcomes: Counter[str] = Counter()
         remaining, lock = [args.count], threading.Lock()
+        until = None if args.seconds is None else time.monotonic() + args.seconds
+        measured = Measured()
 
         def client(seed: int) -> None:
             rng = random.Random(seed)
             while True:
                 with lock:
-                    if remaining[0] <= 0:
+                    if remaining[0] <= 0 if until is None else time.monotonic() >= until:
                         return
                     remaining[0] -= 1
-                ended = visit(proxy, server.getsockname()[1], rng.choices((0, 1, 2, 3, 4), (70, 14, 10, 5, 1))[0])
+                warms = until is not None and time.monotonic() < until - (1 - WARMING) * args.seconds
+                often = [OFTEN if kind is Kind.OPENED and warms else kind.value for kind in Kind]
+                (kind,) = rng.choices(tuple(Kind), often)
+                ended = visit(proxy, server.getsockname()[1], kind)
                 with lock:
                     outcomes[ended] += 1
 
@@ -176,17 +204,22 @@ def main() -> int:
         started, kills, rng = time.monotonic(), 0, random.Random(1)
         for thread in threads:
             thread.start()
-        next_kill = time.monotonic() + args.kill_every
+        kill_every = args.kill_every if until is None else 10 * args.kill_every
+        next_kill = time.monotonic() + kill_every
         while any(thread.is_alive() for thread in threads):
             time.sleep(0.1)
+            if until is not None:
+                with lock:
+                    done = sum(outcomes.values())
+                measured.look({"supervisor": tokgate.pid, "spared gate": spared, "opener": opener}, folder, done)
             if time.monotonic() >= next_kill:
-                early = remaining[0] > args.count / 2
+                early = until is None and remaining[0] > args.count / 2
                 running = gates(tokgate.pid) + openers(tokgate.pid) * early
                 mortal = [pid for pid in running if pid != spared]
                 if mortal:
                     os.kill(rng.choice(mortal), signal.SIGKILL)
                     kills += 1
-                next_kill = time.monotonic() + args.kill_every
+                next_kill = time.monotonic() + kill_every
                 sys.stderr.write(f"\r{args.count - remaining[0]:,} connections, {kills} processes killed ")
                 sys.stderr.flush()
         seconds = time.monotonic() - started
@@ -197,7 +230,9 @@ def main() -> int:
         tokgate.terminate()
         code = tokgate.wait(20)
         left = [pid for pid in family if Path(f"/proc/{pid}").exists()]
-        print(f"{args.count:,} connections in {seconds:.0f} s, {kills} kills: {dict(outcomes.most_common())}")
+        print(
+            f"{sum(outcomes.values()):,} connections in {seconds:.0f} s, {kills} kills: {dict(outcomes.most_common())}"
+        )
         leaked = Counter[str]()
         for who, then, now in zip(("spared gate", "opener"), before, after, strict=True):
             print(f"descriptors of the {who} before: {dict(then)}")
@@ -205,7 +240,8 @@ def main() -> int:
             leaked += now - then
         pooled = leaked.pop("pipe", 0)
         print(f"exit code {code}; processes left: {len(left)}; pooled pipes: {pooled // 2}; leaked: {dict(leaked)}")
-        clean = not left and code == 0 and not leaked and pooled <= 2 * MAX_POOLED
+        grows = judged(measured, print)
+        clean = not grows and not left and code == 0 and not leaked and pooled <= 2 * MAX_POOLED
         return 0 if clean and "not refused" not in outcomes else 1
 
 

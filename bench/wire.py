@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "addons"))
 
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
-from tokgate.wire.client_hello import HelloBuffer, read_client_hello
+from tokgate.wire.hello_reader import HelloBuffer, read_client_hello
 from tokgate.wire.ja4 import ja4
 
-BROWSER = Path(__file__).parents[1] / "tests/wire/chromium-156.hex"
+BROWSER = Path(__file__).parents[1] / "tests/labs/chromium-156.hex"
 
 
 def openssl_hello(maximum: ssl.TLSVersion) -> bytes:

@@ -10,9 +10,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
 
-from cli.command_line import Command, Outcome
-from tokgate.blocklog.schema import log_schema
+from labs.command_line import Command, Outcome
+from labs.json_outputs import check_output
+from labs.lab_fixtures import any_gateway, lab, origin, requirements, resolver
+from tokgate.blocklog.records.log_schema import log_schema
 from tokgate.cli.main import main
+
+__all__ = ["any_gateway", "lab", "origin", "requirements", "resolver"]
 
 Record = dict[str, Any]
 
@@ -23,6 +27,18 @@ settings.load_profile("tokgate")
 # A shell starts what goes to the background with SIGINT ignored, and the processes that tests interrupt inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LABORATORY = ("e2e", "drills")
+"""The folders whose tests need root, network namespaces and system packages, or so much time that they run alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what these folders hold."""
+    folders = [Path(__file__).parent / name for name in LABORATORY]
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in folders):
+            item.add_marker(pytest.mark.e2e)
+
 
 _validator = Draft202012Validator(log_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
 
@@ -56,12 +72,14 @@ def check_lines() -> Callable[..., list[Record]]:
 
 @pytest.fixture
 def tokgate(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in process."""
+    """Run a command in process; what it prints as JSON is checked against the schema of that output."""
 
     def run(*arguments: str) -> Outcome:
         capsys.readouterr()
         code = main(arguments)
         captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
+        outcome = Outcome(code, captured.out, captured.err)
+        check_output(arguments, outcome)
+        return outcome
 
     return run

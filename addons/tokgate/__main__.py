@@ -2,6 +2,9 @@
 
 import sys
 
+if not sys.flags.safe_path and not __file__.startswith(f"{sys.path[0].rstrip('/')}/tokgate/"):
+    del sys.path[0]  # `-m` put the working directory there, which is not where this package is, and may be anybody's
+
 from tokgate.cli.main import main
 
 sys.exit(main())

@@ -1,4 +1,4 @@
-"""Three network namespaces, client - gateway - origin, and the redirection that puts one proxy in the way."""
+"""Three network namespaces, client - gateway - origin, and the rule that puts one proxy in the way."""
 
 import contextlib
 import os
@@ -6,14 +6,24 @@ import re
 import signal
 import subprocess
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
 
-from comparison.settings import BULK, CLIENT_SIDE, CLIENTS, HELD, ORIGIN_SIDE, SMALL, WEB
+from comparison.settings import BULK, CLIENT, CLIENT_SIDE, HELD, ORIGIN_SIDE, SMALL, WEB
 
 NAMED: Final = re.compile(r"tgbench(\d+)-(?:client|gateway|origin)")
 _NAMESPACES: Final = Path("/run/netns")
 _SERVERS: Final = (WEB, SMALL, BULK, HELD)
+_MARK: Final = 1
+"""Of packets for a proxy behind TPROXY, and the number of their routing table."""
+
+
+class Way(StrEnum):
+    """How connections come to a proxy."""
+
+    TPROXY = "tproxy"
+    REDIRECT = "redirect"
 
 
 def run(*command: str, given: str = "", check: bool = True, seconds: float = 60) -> str:
@@ -48,11 +58,19 @@ class Lab:
         """The command line that runs a command in a namespace, and ends it when this process ends."""
         return ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", namespace, *command]
 
-    def redirect(self, port: int | None) -> None:
-        """Send the client's HTTPS to a proxy's port; None: forward it untouched."""
-        rules = "flush chain ip bench prerouting\n"
+    def intercept(self, port: int | None, way: Way = Way.TPROXY, ports: int = 1) -> None:
+        """Send the client's HTTPS to a proxy's port; None: forward it untouched.
+
+        `ports`: with REDIRECT, to so many from `port` on, by a hash of the destination, as `tokgate ruleset` does it.
+        """
+        rules = "".join(f"flush chain ip bench by_{way}\n" for way in Way)
         if port is not None:
-            rules += f'add rule ip bench prerouting iifname "client0" tcp dport 443 redirect to :{port}\n'
+            to = f":{port}"
+            if ports > 1:
+                each = ", ".join(f"{number} : {port + number}" for number in range(ports))
+                to = f":jhash ip daddr . tcp dport mod {ports} map {{ {each} }}"
+            then = f"meta mark set {_MARK} accept" if way is Way.TPROXY else ""
+            rules += f'add rule ip bench by_{way} iifname "client0" tcp dport 443 {way} to {to} {then}\n'
         run(*self.inside(self.gateway, "nft", "-f", "-"), given=rules)
 
     def _build(self) -> None:
@@ -62,15 +80,11 @@ class Lab:
         for far, near in ((self.client, "client0"), (self.origin, "origin0")):
             link = ["ip", "link", "add", "eth0", "netns", far]
             run(*link, "type", "veth", "peer", "name", near, "netns", self.gateway)
-        self._address(self.client, "eth0", [_client_for(server) for server in _SERVERS])
+        self._address(self.client, "eth0", [CLIENT])
         self._address(self.gateway, "client0", [CLIENT_SIDE])
         self._address(self.gateway, "origin0", [ORIGIN_SIDE])
         self._address(self.origin, "eth0", _SERVERS)
-        # Redirected connections to all servers end at one address and port of the gateway. From one client address, a
-        # port that was used towards one server would meet its own TIME_WAIT when it is used towards another, and wait.
-        for server in _SERVERS:
-            source = ["via", CLIENT_SIDE, "src", _client_for(server)]
-            run("ip", "-n", self.client, "route", "add", f"{server}/32", *source)
+        run("ip", "-n", self.client, "route", "add", "default", "via", CLIENT_SIDE)
         run("ip", "-n", self.origin, "route", "add", "default", "via", ORIGIN_SIDE)
         for name in self._names:
             self._sysctl(
@@ -82,6 +96,8 @@ class Lab:
             )
         self._sysctl(self.gateway, "net.ipv4.ip_forward=1")
         run(*self.inside(self.gateway, "nft", "-f", "-"), given=_TABLE)
+        run("ip", "-n", self.gateway, "rule", "add", "fwmark", str(_MARK), "lookup", str(_MARK))
+        run("ip", "-n", self.gateway, "route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", str(_MARK))
         # Ten thousand connections a second would fill the table with finished ones within half a minute.
         for state in ("time_wait", "close", "last_ack", "fin_wait", "close_wait"):
             self._sysctl(self.gateway, f"net.netfilter.nf_conntrack_tcp_timeout_{state}=3")
@@ -99,13 +115,10 @@ class Lab:
             _remove(name)
 
 
-def _client_for(server: str) -> str:
-    return CLIENTS + server.rpartition(".")[2]
-
-
 _TABLE: Final = """\
 table ip bench {
-  chain prerouting { type nat hook prerouting priority dstnat; }
+  chain by_redirect { type nat hook prerouting priority dstnat; }
+  chain by_tproxy { type filter hook prerouting priority mangle; }
 }
 """
 

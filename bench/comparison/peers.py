@@ -1,5 +1,7 @@
 """The proxies that are compared: what each needs, how it is set up and started, and what it does with a banned name.
 
+What can do so gets its connections by TPROXY, and then once more by REDIRECT, for a table of its own.
+
 Their configurations are the templates in ../peers; all of them ban the names of ../policy/refuse.yaml.
 """
 
@@ -8,15 +10,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Final
 
 import yaml
 
-from comparison.namespaces import Lab, run
+from comparison.namespaces import Lab, Way, run
 from comparison.origin import Origin
 from comparison.processes import Service
 from comparison.settings import HOSTS, PEER_TEMPLATES, POLICIES, PROJECT
@@ -24,6 +26,8 @@ from comparison.settings import HOSTS, PEER_TEMPLATES, POLICIES, PROJECT
 SQUID_HELPER: Final = "/usr/lib/squid/security_file_certgen"
 E2GUARDIAN_HOME: Final = Path("/etc/e2guardian")
 DIRECT: Final = "no-proxy"
+ONE_GATE: Final = "tokgate-1-gate"
+_SQUID: Final = ("squid", SQUID_HELPER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A kind of proxy. `refuses`, `opens`: what it does with a banned name; `passes`: allowed names go undecrypted."""
+    """A kind of proxy. `refuses`, `opens`: what it does with a banned name; `passes`: allowed names go undecrypted.
+
+    `way`: how connections come to it. `again`: it is there once more for the table by REDIRECT.
+    """
 
     name: str
     needs: tuple[str, ...]
@@ -62,6 +69,9 @@ class Peer:
     passes: bool = True
     refuses: bool = False
     opens: bool = False
+    way: Way = Way.TPROXY
+    ports: int = 1
+    again: bool = False
 
     def missing(self) -> str | None:
         """Why it can't run here, and what to install."""
@@ -97,9 +107,10 @@ class Proxy:
         if self.service is not None:
             self.service.end()
 
-    def redirect(self) -> None:
+    def intercept(self) -> None:
         """Put it in the client's way."""
-        self._place.lab.redirect(None if self.service is None else self._place.port)
+        port = None if self.service is None else self._place.port
+        self._place.lab.intercept(port, self.peer.way, self.peer.ports)
 
     def cpu(self) -> float:
         """Seconds of processor used so far."""
@@ -124,23 +135,28 @@ def _fill(template: str, place: Place, **more: str) -> str:
     return Template((PEER_TEMPLATES / template).read_text("utf-8")).substitute({**values, **more})
 
 
-def _haproxy(template: str) -> Callable[[Place], Started]:
+def _haproxy(template: str, way: Way = Way.TPROXY) -> Callable[[Place], Started]:
     def prepare(place: Place) -> Started:
         configuration = place.folder / "haproxy.cfg"
-        configuration.write_text(_fill(template, place))
+        transparent = "transparent" if way is Way.TPROXY else ""
+        configuration.write_text(_fill(template, place, transparent=transparent))
         return Started(["haproxy", "-db", "-f", str(configuration)], {})
 
     return prepare
 
 
-def _squid(place: Place) -> Started:
-    configuration, certificates = place.folder / "squid.conf", place.folder / "certificates"
-    more = {"certificate": str(place.origin.certificate), "key": str(place.origin.key)}
-    configuration.write_text(_fill("squid.conf", place, **more))
-    (place.folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in HOSTS.items()))
-    run(SQUID_HELPER, "-c", "-s", str(certificates), "-M", "4MB")
-    _give_away(place.folder)
-    return Started(["squid", "-N", "-n", f"bench{place.port}", "-f", str(configuration)], {})
+def _squid(way: Way) -> Callable[[Place], Started]:
+    def prepare(place: Place) -> Started:
+        configuration, certificates = place.folder / "squid.conf", place.folder / "certificates"
+        more = {"certificate": str(place.origin.certificate), "key": str(place.origin.key)}
+        mode = "tproxy" if way is Way.TPROXY else "intercept"
+        configuration.write_text(_fill("squid.conf", place, mode=mode, **more))
+        (place.folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in HOSTS.items()))
+        run(SQUID_HELPER, "-c", "-s", str(certificates), "-M", "4MB")
+        _give_away(place.folder)
+        return Started(["squid", "-N", "-n", f"bench{place.port}", "-f", str(configuration)], {})
+
+    return prepare
 
 
 def _e2guardian(place: Place) -> Started:
@@ -193,7 +209,9 @@ def _mitmproxy(*, open_all: bool) -> Callable[[Place], Started]:
     return prepare
 
 
-def _tokgate(policy: str, template: str) -> Callable[[Place], Started]:
+def tokgate_with(policy: str, template: str) -> Callable[[Place], Started]:
+    """How a tokgate is set up and started, by a command with {port}, {policies} and so on."""
+
     def prepare(place: Place) -> Started:
         policies, keys = place.folder / "policies", place.folder / "keys"
         policies.mkdir()
@@ -204,6 +222,7 @@ def _tokgate(policy: str, template: str) -> Callable[[Place], Started]:
             "policies": str(policies),
             "log": str(place.folder / "block.ndjson"),
             "port": str(place.port),
+            "last": str(place.port + REDIRECT_PORTS - 1),
             "keys": str(keys),
         }
         path = os.pathsep.join(filter(None, (str(PROJECT / "addons"), os.environ.get("PYTHONPATH"))))
@@ -214,34 +233,47 @@ def _tokgate(policy: str, template: str) -> Callable[[Place], Started]:
 
 
 TOKGATE_COMMAND: Final = (
-    "{python} -m tokgate run --mode gate --policies {policies} --log {log} --listen-port {port} --confdir {keys}"
+    "{python} -m tokgate run --mode gate:tproxy@{port} --policies {policies} --log {log} --confdir {keys}"
 )
 """How the proxy under test is started."""
+REDIRECT_PORTS: Final = 64
+"""From `port` to `last`, as many as `tokgate ruleset --redirect` has."""
 
 
 def peers(tokgate_command: str = TOKGATE_COMMAND) -> dict[str, Peer]:
     """All proxies, by name, in the order of the tables."""
-    haproxy = ("haproxy", _first_line("haproxy", "-v"))
-    return {
-        peer.name: peer
-        for peer in (
-            Peer(DIRECT, (), "", lambda: "", None),
-            Peer("haproxy", haproxy[:1], "haproxy", haproxy[1], _haproxy("haproxy.cfg"), refuses=True),
-            Peer("haproxy-splice", haproxy[:1], "haproxy", haproxy[1], _haproxy("haproxy-splice.cfg"), refuses=True),
-            Peer(
-                *("squid", ("squid", SQUID_HELPER), "squid-openssl", _first_line("squid", "-v"), _squid),
-                refuses=True,
-            ),
-            Peer(
-                *("e2guardian", ("e2guardian",), "e2guardian", _first_line("e2guardian", "-v"), _e2guardian),
-                refuses=True,
-            ),
-            Peer("mitmproxy", (), "", _mitmproxy_version, _mitmproxy(open_all=False), opens=True),
-            Peer("mitmproxy-open", (), "", _mitmproxy_version, _mitmproxy(open_all=True), passes=False, opens=True),
-            Peer("tokgate", (), "", _tokgate_version, _tokgate("refuse.yaml", tokgate_command), refuses=True),
-            Peer("tokgate-page", (), "", _tokgate_version, _tokgate("page.yaml", tokgate_command), opens=True),
-        )
-    }
+    return {peer.name: peer for peer in (*_first_table(tokgate_command), *_second_table(tokgate_command))}
+
+
+def _first_table(tokgate: str) -> Iterator[Peer]:
+    version = _first_line("haproxy", "-v")
+    yield Peer(DIRECT, (), "", lambda: "", None)
+    yield Peer("haproxy", ("haproxy",), "haproxy", version, _haproxy("haproxy.cfg"), refuses=True)
+    yield Peer("haproxy-splice", ("haproxy",), "haproxy", version, _haproxy("haproxy-splice.cfg"), refuses=True)
+    yield Peer("squid", _SQUID, "squid-openssl", _first_line("squid", "-v"), _squid(Way.TPROXY), refuses=True)
+    # Neither e2guardian nor mitmproxy has listeners for TPROXY.
+    version = _first_line("e2guardian", "-v")
+    yield Peer("e2guardian", ("e2guardian",), "e2guardian", version, _e2guardian, refuses=True, way=Way.REDIRECT)
+    plain, all_opened = _mitmproxy(open_all=False), _mitmproxy(open_all=True)
+    yield Peer("mitmproxy", (), "", _mitmproxy_version, plain, opens=True, way=Way.REDIRECT)
+    yield Peer(*("mitmproxy-open", (), "", _mitmproxy_version, all_opened), passes=False, opens=True, way=Way.REDIRECT)
+    yield Peer("tokgate", (), "", _tokgate_version, tokgate_with("refuse.yaml", tokgate), refuses=True)
+    yield Peer(ONE_GATE, (), "", _tokgate_version, tokgate_with("refuse.yaml", f"{tokgate} --workers 1"), refuses=True)
+    yield Peer("tokgate-page", (), "", _tokgate_version, tokgate_with("page.yaml", tokgate), opens=True)
+
+
+def _second_table(tokgate: str) -> Iterator[Peer]:
+    """The same by REDIRECT: to one port each, as their manuals have it; to 64 of tokgate's."""
+    haproxy, squid = _haproxy("haproxy.cfg", Way.REDIRECT), _squid(Way.REDIRECT)
+    redirected = tokgate.replace("--mode gate:tproxy@{port}", "--mode gate@{port}-{last}")
+    for peer in (
+        Peer("haproxy-redirect", ("haproxy",), "haproxy", _first_line("haproxy", "-v"), haproxy),
+        Peer("squid-redirect", _SQUID, "squid-openssl", _first_line("squid", "-v"), squid),
+        Peer(
+            "tokgate-redirect", (), "", _tokgate_version, tokgate_with("refuse.yaml", redirected), ports=REDIRECT_PORTS
+        ),
+    ):
+        yield replace(peer, refuses=True, way=Way.REDIRECT, again=True)
 
 
 def _first_line(*command: str) -> Callable[[], str]:

@@ -28,7 +28,7 @@ def reload_under_load(bench: Bench, proxy: Proxy) -> Metrics:
         service = fresh.service
         write_policy(fresh.policies / "ten.yaml", "few", 10)
         service.signal(signal.SIGHUP)
-        fresh.redirect()
+        fresh.intercept()
         _await_refusal(bench, fresh, "n9.few.example.org", 30)
         large = bench.folder / "large-policy"
         shutil.rmtree(large, ignore_errors=True)

@@ -106,6 +106,7 @@ def markdown(results: Results, outcomes: Sequence[Outcome], tests: Sequence[Test
                 ["machine", f"{about['cpus']} × {about['cpu']}, {about['memory_gib']} GiB"],
                 ["kernel", about["kernel"]],
                 ["ClientHello", about["hello"]],
+                ["arrival", about.get("arrival", "REDIRECT")],
                 ["samples disturbed by other work", f"{results.disturbed()} of {len(results.samples)}"],
                 *([name, version] for name, version in about["versions"].items() if version),
             ]

@@ -86,7 +86,7 @@ class Others:
         return best
 
     def _taken(self, test: Test, proxy: Proxy) -> tuple[float, Metrics]:
-        proxy.redirect()
+        proxy.intercept()
         before, began = self._foreign(), time.monotonic()
         figures = test.run(self._bench, proxy)
         return max(0.0, (self._foreign() - before) / (time.monotonic() - began)), figures

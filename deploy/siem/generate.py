@@ -11,19 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import dashboards
 import yaml
-from sigma.backends.elasticsearch import ESQLBackend, LuceneBackend
-from sigma.backends.kusto import KustoBackend
-from sigma.backends.splunk import SplunkBackend
+from sigma.backends.elasticsearch.elasticsearch_esql import ESQLBackend
+from sigma.backends.elasticsearch.elasticsearch_lucene import LuceneBackend
+from sigma.backends.kusto.kusto import KustoBackend
+from sigma.backends.splunk.splunk import SplunkBackend
 from sigma.collection import SigmaCollection
 from sigma.correlations import SigmaCorrelationRule
 from sigma.processing.pipeline import ProcessingPipeline
 from sigma.rule import SigmaRule
 
-from tokgate.blocklog import elastic
-from tokgate.blocklog.document import TRAFFIC, EventAction
-from tokgate.review import sentinel
-from tokgate.review.clickhouse import clickhouse_schema
+from tokgate.analytics.export import elastic, sentinel
+from tokgate.analytics.export.clickhouse import clickhouse_schema
+from tokgate.blocklog.records.record import TRAFFIC, EventAction
 
 HERE: Final = Path(__file__).resolve().parent
 _EVERY: Final = "1h"
@@ -45,7 +46,12 @@ _SEVERE: Final = {
     EventAction.POLICY_LOAD_FAILED: "medium",
     EventAction.PASSED_ON_ERROR: "high",
     EventAction.INTERNAL_ERROR: "high",
+    EventAction.GATEWAY_DIFFERS: "high",
+    EventAction.CANARY_FAILED: "critical",
     EventAction.LOG_GAP: "high",
+    EventAction.CLOCK_SET_BACK: "medium",
+    EventAction.LOG_FOREIGN: "critical",
+    EventAction.LOG_CUT: "critical",
 }
 _LONGEST_DAYS: Final = 14
 """How far back a scheduled rule of Sentinel may look."""
@@ -74,6 +80,7 @@ def files() -> dict[str, str]:
         "splunk/default/savedsearches.conf": _splunk_searches(),
         "splunk/lookups/tokgate_severity.csv": _splunk_severities(),
     }
+    found |= dashboards.files()
     return found | {f"sentinel/rules/{name}.yaml": text for name, text in _sentinel_rules()}
 
 

@@ -3,7 +3,7 @@
 import pytest
 from comparison.hello import KINDS
 
-from tokgate.wire.client_hello import read_client_hello
+from tokgate.wire.hello_reader import read_client_hello
 
 
 @pytest.mark.parametrize("kind", KINDS)

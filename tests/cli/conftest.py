@@ -1,17 +1,6 @@
-"""A small policy folder."""
+"""A small policy folder, and gates for commands that need one."""
 
-from pathlib import Path
+from labs.command_line_fixtures import policies
+from labs.gate_fixtures import start_gate
 
-import pytest
-
-from cli.command_line import POLICY
-
-
-@pytest.fixture
-def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder `policies` in a working directory of its own, so that origins read `policies/policy.yaml`."""
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "policies"
-    folder.mkdir()
-    (folder / "policy.yaml").write_text(POLICY)
-    return folder
+__all__ = ["policies", "start_gate"]

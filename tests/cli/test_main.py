@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from cli.command_line import Command
-from tokgate.cli import explain
+from labs.command_line import Command
+from labs.waiting import DEADLINE
 from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.main import main
+from tokgate.cli.main import build_parser, main
+from tokgate.cli.policy import explain
 
 ADDONS = Path(__file__).parents[2] / "addons"
 ASKED = ("explain", "--client", "192.0.2.7", "--host", "www.example.org")
@@ -154,7 +155,7 @@ def test_a_reader_that_stops(policies: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert process.wait(20) == Exit.READER_GONE
+    assert process.wait(DEADLINE) == Exit.READER_GONE
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -216,4 +217,29 @@ def test_help_is_quick() -> None:
         )
         loaded[asked[0]] = set(done.stdout.splitlines()[-1].split())
     assert not loaded["--help"] & {"pydantic", "whenever", "yaml", "tokgate.policy.snapshot"}
-    assert not loaded["explain"] & {"mitmproxy", "tldextract", "holidays", "duckdb", "tokgate.blocklog.writer"}
+    assert not loaded["explain"] & {
+        "mitmproxy",
+        "tldextract",
+        "holidays",
+        "duckdb",
+        "tokgate.blocklog.write.writer",
+    }
+
+
+def test_help_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`tokgate help`, alone and before a command, prints what `--help` prints."""
+    for asked, same in ((["help"], ["--help"]), (["help", "log", "tail"], ["log", "tail", "--help"])):
+        assert main(asked) == 0
+        said = capsys.readouterr().out
+        assert main(same) == 0
+        assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("command", [["tail"], ["summary"], ["verify"], ["query"]])
+def test_log_files_as_arguments_and_option(command: list[str]) -> None:
+    """Every command that reads a log takes FILE…, and `--log` for the same."""
+    parser = build_parser(("log",))
+    assert parser.parse_args(["log", *command, "a", "b"]).log == [Path("a"), Path("b")]
+    assert parser.parse_args(["log", *command, "--log", "a"]).log == [Path("a")]
+    assert parser.parse_args(["log", *command, "a", "--log", "b"]).log == [Path("a"), Path("b")]
+    assert not parser.parse_args(["log", *command]).log

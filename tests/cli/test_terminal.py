@@ -13,20 +13,28 @@ from typing import Any
 
 import pytest
 
-from blocklog.samples import stamp
-from review.logs import refusal
-from tokgate.blocklog.coverage import coverage_counted
-from tokgate.blocklog.line import encode
+from labs.logs import refusal
+from labs.samples import stamp
+from tokgate.blocklog.records.coverage import coverage_counted
+from tokgate.blocklog.records.json_line import encode
 
 ADDONS = Path(__file__).parents[2] / "addons"
 ESCAPE = "\x1b["
 END = b"\0the end"
 COLOR = re.compile(r"\x1b\[(?:\d+;)*[349]\d[;m]")
+IMPATIENT = (
+    "import sys; from tokgate.cli import main, terminal; "
+    "terminal.Patience._SECONDS = 0.0; sys.exit(main.main(sys.argv[1:]))"
+)
+"""Shows progress from the start, however quick the machine is."""
 BLOCKED = ("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--at", "2023-05-02T08:00Z")
 
 
 def on_terminal(*arguments: str, output: Path | None = None, **environment: str) -> str:
-    """What a command shows on a terminal; with `output`, stdout goes to that file and only stderr is shown."""
+    """What a command's answer is on a terminal; with `output` that goes to a file, and what it narrates is shown.
+
+    Never both: on a slow machine there is progress between the lines of an answer.
+    """
     ours, theirs = pty.openpty()
     inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     shown = b""
@@ -35,11 +43,11 @@ def on_terminal(*arguments: str, output: Path | None = None, **environment: str)
         stack.callback(os.close, theirs)
         process = stack.enter_context(
             subprocess.Popen(
-                (sys.executable, "-m", "tokgate", *arguments),
+                (sys.executable, *(("-m", "tokgate") if output is None else ("-c", IMPATIENT)), *arguments),
                 env=inherited | {"PYTHONPATH": str(ADDONS), "TERM": "xterm", "COLUMNS": "160"} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=theirs if output is None else stack.enter_context(output.open("wb")),
-                stderr=theirs,
+                stderr=subprocess.DEVNULL if output is None else theirs,
             )
         )
         ending = threading.Thread(target=lambda: (process.wait(), os.write(theirs, END)))
@@ -126,7 +134,9 @@ def test_an_export_counts_what_it_has_written(tmp_path: Path) -> None:
     log, target = tmp_path / "block.ndjson", tmp_path / "block.csv"
     record = {"@timestamp": "2023-03-10T11:00:00Z", "event": {"action": "tls-handshake-refused"}, "message": "refused"}
     log.write_text(f"{json.dumps(record)}\n" * 100_000)
-    shown = on_terminal("log", "export", "--log", str(log), "--format", "csv", "-o", str(target))
+    shown = on_terminal(
+        "log", "export", "--log", str(log), "--format", "csv", "-o", str(target), output=Path(os.devnull)
+    )
     counts = [int(count.replace(",", "")) for count in re.findall(r"exporting records: ([0-9,]+)", shown)]
     assert counts == sorted(counts)
     assert 0 < counts[-1] < 100_000

@@ -13,7 +13,19 @@ from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
 from tokgate.config.diagnostics import Code, render
 from tokgate.config.loader import Loaded, load
-from tokgate.policy.bans import Action, EchOuter, EncryptedDns, MissingSni, Notify, OnExpiry, Overrides, Settings
+from tokgate.policy.bans import (
+    Action,
+    DnsSettings,
+    EchKeys,
+    EchOuter,
+    EncryptedDns,
+    MissingSni,
+    Notify,
+    OnExpiry,
+    Overrides,
+    Settings,
+    StructuredErrors,
+)
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Reason, Response
 from tokgate.policy.schedule import Window
@@ -46,6 +58,8 @@ def test_service(every_key: Policy) -> None:
         (PatternKind.SUFFIX, "tiktokcdn.com"),
         (PatternKind.SUFFIX, "xn--bcher-kva.example"),
         (PatternKind.EXACT, "analytics.example.org"),
+        (PatternKind.EXACT, "static.example.org"),
+        (PatternKind.EXACT, "api.example.org"),
         (PatternKind.LABEL, "tiktok"),
         (PatternKind.REGEX, r"^p16-(va|sg)-default\.akamaized\.net$"),
     }
@@ -88,6 +102,8 @@ def test_the_rest(every_key: Policy) -> None:
     assert every_key.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
     assert every_key.settings.ech_outer is EchOuter.INSPECT
     assert every_key.settings.encrypted_dns is EncryptedDns.ALLOW
+    assert every_key.settings.dns == DnsSettings(ech_keys=EchKeys.ALLOW, structured_errors=StructuredErrors.ALWAYS)
+    assert every_key.settings.nat64_prefixes == (ip_network("2001:db8:64::/96"), ip_network("2001:db8:65::/48"))
 
 
 def test_overrides_and_reminders(every_key: Policy) -> None:
@@ -136,8 +152,9 @@ def test_origins_lead_to_the_file(every_key: Policy) -> None:
     for pattern in every_key.services["tiktok"].patterns:
         assert isinstance(pattern, NamePattern)
         assert pattern.origin is not None
-        written = lines[pattern.origin.line - 1][pattern.origin.column - 1 :]
-        assert pattern.kind is not PatternKind.EXACT or written.startswith("analytics.example.org")
+        held = Path(pattern.origin.file).read_text().splitlines()
+        written = held[pattern.origin.line - 1][pattern.origin.column - 1 :]
+        assert pattern.kind is not PatternKind.EXACT or written.lower().startswith(pattern.value)
 
 
 def test_unquoted_words_mean_what_they_say() -> None:

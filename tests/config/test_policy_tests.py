@@ -6,9 +6,9 @@ from pathlib import Path
 from whenever import Instant
 
 from tokgate.config.loader import Loaded, load
-from tokgate.config.policy_tests import run_tests
 from tokgate.policy.decision import Verdict
 from tokgate.policy.snapshot import compile_policy
+from tokgate.traffic.policy_tests import run_tests
 
 DATA = Path(__file__).parent / "data" / "ok"
 

@@ -5,27 +5,23 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
-import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import lab_clients
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from lab_gateway import ROOT, office_policy
-from lab_netns import Lab, run
-from lab_origin import ALLOWED, BANNED, Origin
 
-PORT = 8443
+from labs import clients as lab_clients
+from labs.netns import Lab, run
+from labs.origin import ALLOWED, BANNED, Origin
+
+PORT = 9443
 
 
 class Thief:
@@ -144,27 +140,6 @@ def curl(lab: Lab, authority: Path, name: str, address: str) -> tuple[str, str]:
         check=False,
     )
     return done.stdout, done.stderr
-
-
-def test_the_names_come_from_the_policies(names_from_policies: str, tmp_path: Path) -> None:
-    """The documented program lists the names of services that a ban shows its page for, and of no others."""
-    policy = office_policy(response="page")
-    policy["services"]["tiktok"]["names"] = {"suffix": ["tiktok.com"], "exact": ["a.example.org"], "label": ["tiktok"]}
-    policy["services"]["other"] = {"names": {"suffix": ["other.example"]}}
-    policy["bans"]["refusing"] = {**policy["bans"]["office-ban"], "services": ["other"], "response": "refuse"}
-    (tmp_path / "policies").mkdir()
-    (tmp_path / "policies/policy.yaml").write_text(yaml.safe_dump(policy))
-    done = subprocess.run(
-        [sys.executable, "-c", names_from_policies],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "addons")},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    )
-
-    assert done.stdout == "a.example.org tiktok.com\n"
 
 
 def test_the_key_file_is_what_the_gateway_expects(constrained_authority: Path) -> None:

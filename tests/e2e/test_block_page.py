@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab_clients import UNRECOGNIZED_NAME, browser, curl
-from lab_gateway import Gateway, office_policy, refuses
-from lab_netns import Lab
-from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
+
+from labs.clients import UNRECOGNIZED_NAME, browser
+from labs.gateway import Gateway, office_policy, refuses
+from labs.netns import Lab
+from labs.origin import BANNED, Origin, to_banned
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,6 @@ def page_gateway(
         yield running
 
 
-BOUNDARY = "\n-- certificates --\n"
 TITLES = {
     "en": "TikTok is not available on this network",
     "fr": "TikTok n’est pas accessible sur ce réseau",
@@ -70,49 +69,6 @@ def test_page_needs_nothing_from_the_network(lab: Lab, page_gateway: Gateway, co
 
     for attribute in ("src=", "@import", "url(", "<script", '<link rel="stylesheet"'):
         assert attribute not in page.dom
-
-
-def fetch_page(lab: Lab, authority: Path, family: int, *options: str) -> tuple[str, str, str]:
-    """Head, body and certificate fingerprint of the page, by curl."""
-    done = lab.client.run(
-        *("curl", "-sS", "--max-time", "60", "--cacert", str(authority / "root.pem"), "--include", *options),
-        *("--resolve", f"{BANNED}:443:{ADDRESSES[BANNED][family]}", f"https://{BANNED}/"),
-        *("--write-out", f"{BOUNDARY}%{{certs}}"),
-    )
-    head, _, rest = done.stdout.partition("\r\n\r\n")
-    body, _, chain = rest.partition(BOUNDARY)
-    return head, body, fingerprint(chain.encode())
-
-
-def test_page_by_curl(
-    lab: Lab, origin: Origin, page_gateway: Gateway, constrained_authority: Path, family: int
-) -> None:
-    """451 with its headers; the certificate is tokgate's, not the origin's; nothing reaches the origin."""
-    with origin.watch() as seen:
-        head, body, certificate = fetch_page(lab, constrained_authority, family)
-
-    assert head.split()[1] == "451"
-    assert 'rel="blocked-by"' in head
-    assert "no-store" in head
-    assert "Example Authority" in body
-    assert certificate != origin.fingerprints[BANNED]
-    assert to_banned(seen) == 0
-
-
-def test_page_as_json(lab: Lab, page_gateway: Gateway, constrained_authority: Path) -> None:
-    """A program that asks for JSON gets the same facts as JSON."""
-    head, body, _ = fetch_page(lab, constrained_authority, 4, "--header", "Accept: application/json")
-
-    assert head.split()[1] == "451"
-    assert "application/json" in head
-    assert "Example Authority" in json.dumps(json.loads(body))
-
-
-def test_allowed_name_is_not_opened(lab: Lab, origin: Origin, page_gateway: Gateway, family: int) -> None:
-    """Beside a ban with a page, other names still carry the origin's own certificate."""
-    answer = curl(lab.client, ALLOWED, family, True, origin.authority)
-
-    assert answer.certificate == origin.fingerprints[ALLOWED]
 
 
 def test_untrusting_browser_gets_no_page_and_no_service(lab: Lab, origin: Origin, page_gateway: Gateway) -> None:

@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from lab_clients import UNRECOGNIZED_NAME, python
-from lab_gateway import Gateway, office_policy
-from lab_netns import Lab, Namespace, wait_until
-from lab_origin import ALLOWED, BANNED, Origin
 from prometheus_client.parser import text_string_to_metric_families
+
+from labs.clients import UNRECOGNIZED_NAME, python
+from labs.gateway import Gateway, office_policy
+from labs.netns import Lab, Namespace, wait_until
+from labs.origin import ALLOWED, BANNED, Origin
 
 METRICS = "127.0.0.1:9300"
 
@@ -42,7 +43,16 @@ def test_coverage_and_metrics(
     lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     """Every connection once: by name, without one, refused, by another network; the scrape and the log agree."""
-    with gateway_factory(tmp_path, policy=office_policy(), options=["--metrics", METRICS]) as gateway:
+    policy = office_policy()
+    policy["services"]["other"] = {"title": "Other", "names": {"suffix": ["other.example.net"]}}
+    policy["bans"]["watch"] = {  # without a ban of its own the visitors' network would not come to the gates at all
+        "title": "Watching the visitors",
+        "services": ["other"],
+        "networks": ["visitors"],
+        "starts": "2023-03-10T00:00",
+        "action": "monitor",
+    }
+    with gateway_factory(tmp_path, policy=policy, options=["--metrics", METRICS]) as gateway:
         wait_until("health is green", lambda: _healthy(gateway))
         for _ in range(3):
             assert not python(lab.client, ALLOWED, 4, False, origin.authority).error

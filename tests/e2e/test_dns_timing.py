@@ -7,10 +7,11 @@ from pathlib import Path
 
 import dns.message
 import dns.rcode
-from lab_gateway import Gateway, office_policy
-from lab_netns import Lab, wait_until
-from lab_resolver import ADDRESS, TTL, Resolver, ask
 from whenever import Instant
+
+from labs.gateway import Gateway, office_policy
+from labs.netns import Lab, wait_until
+from labs.resolver import ADDRESS, TTL, Resolver, ask
 
 BANNED = "dns.tiktok.com"
 

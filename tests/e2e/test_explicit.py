@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from lab_clients import through
-from lab_gateway import EXPLICIT, ROOT, Gateway
-from lab_netns import Lab
-from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
+
+from labs.clients import through
+from labs.gateway import EXPLICIT, ROOT, Gateway
+from labs.netns import Lab
+from labs.origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
 
 PROXY = "http://127.0.0.1:8080"
 
@@ -50,29 +51,3 @@ def test_banned_name_gets_no_tunnel(lab: Lab, origin: Origin, proxy: Gateway) ->
     )
     assert record["destination"]["domain"] == BANNED
     assert BANNED in record["message"]
-
-
-def test_plain_http_gets_the_page(lab: Lab, origin: Origin, proxy: Gateway) -> None:
-    """http:// URLs through the proxy get the page for TikTok, and the origin's answer otherwise."""
-    with origin.watch() as seen:
-        _, refused, _ = through(lab.gateway, PROXY, origin.authority, f"http://{BANNED}/")
-
-    _, passed, _ = through(lab.gateway, PROXY, origin.authority, f"http://{ALLOWED}/")
-
-    assert "000 451" in refused
-    assert to_banned(seen) == 0
-    assert f"origin of {ALLOWED} over HTTP/1.1" in passed
-    assert "000 200" in passed
-
-
-def test_tunnel_by_address_is_judged_by_its_name(lab: Lab, origin: Origin, proxy: Gateway) -> None:
-    """A CONNECT to an address, whose ClientHello then names TikTok, is refused by that name."""
-    with origin.watch() as seen:
-        done = lab.gateway.run(
-            *("openssl", "s_client", "-proxy", "127.0.0.1:8080", "-connect", f"{Lab.BANNED[4]}:443"),
-            *("-servername", BANNED),
-            check=False,
-        )
-
-    assert "alert number 112" in done.stderr
-    assert to_banned(seen) == 0

@@ -6,20 +6,21 @@ import contextlib
 import time
 
 import pytest
-from lab_clients import browser
-from lab_gateway import PORT, Gateway, refuses
-from lab_netns import Lab, Namespace
-from lab_origin import ALLOWED, BANNED, Origin, to_banned
+
+from labs.clients import browser, forced_to_quic
+from labs.gateway import Gateway, refuses
+from labs.netns import Lab, Namespace
+from labs.origin import ALLOWED, BANNED, Origin, to_banned
 
 
 def test_ruleset_is_accepted_and_loads_twice(gateway: Gateway) -> None:
     """nft accepts what is printed, and loading it over itself leaves the same rules."""
     gateway.namespace.run("nft", "-c", "-f", "-", given=gateway.ruleset())
-    before = gateway.namespace.run("nft", "-s", "list", "ruleset").stdout
+    before = gateway.namespace.run("nft", "-s", "-t", "list", "table", "inet", "tokgate").stdout
     gateway.load_ruleset()
 
-    assert "redirect to :8080" in before
-    assert gateway.namespace.run("nft", "-s", "list", "ruleset").stdout == before
+    assert "jump to_gate" in before
+    assert gateway.namespace.run("nft", "-s", "-t", "list", "table", "inet", "tokgate").stdout == before
 
 
 def test_quic_is_refused_at_once(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
@@ -38,31 +39,27 @@ def test_quic_is_refused_at_once(lab: Lab, origin: Origin, gateway: Gateway, fam
 def test_quic_of_another_network_passes(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
     """The control: Chromium in the visitors' network speaks HTTP/3 with the same name."""
     with origin.watch() as seen, browser(lab.guest, origin.authority) as browse:
-        page = browse(f"https://{BANNED}/", family, *_quic(BANNED, origin))
+        page = browse(f"https://{BANNED}/", family, *forced_to_quic(BANNED, origin))
 
     assert page.text.strip() == f"origin of {BANNED} over HTTP/3.0"
     assert seen["banned-udp443"] > 0
 
 
-def test_browser_learns_at_once_that_quic_is_refused(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
-    """A browser bound to HTTP/3 gives up in a moment, and one that isn't shows the page over TCP."""
+def test_a_browser_comes_over_quic_where_gates_read_it(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """A browser bound to HTTP/3 gets an allowed page by TPROXY, else gives up in a moment; unbound it uses TCP."""
     with origin.watch() as seen, browser(lab.client, origin.authority) as browse:
         started = time.monotonic()
-        bound = browse(f"https://{ALLOWED}/", family, *_quic(ALLOWED, origin))
+        bound = browse(f"https://{ALLOWED}/", family, *forced_to_quic(ALLOWED, origin))
         elapsed = time.monotonic() - started
         free = browse(f"https://{ALLOWED}/", family)
 
-    assert bound.error.startswith("ERR_QUIC_")
-    assert elapsed < 8  # its handshake times out after ten seconds
-    assert seen["allowed-udp443"] == 0
+    if gateway.mode == "gate:tproxy":
+        assert bound.text.strip() == f"origin of {ALLOWED} over HTTP/3.0"
+    else:
+        assert bound.error.startswith("ERR_QUIC_")
+        assert elapsed < 8  # its handshake times out after ten seconds
+        assert seen["allowed-udp443"] == 0
     assert free.text.strip() == f"origin of {ALLOWED} over HTTP/2.0"
-
-
-def _quic(name: str, origin: Origin) -> list[str]:
-    return [
-        f"--origin-to-force-quic-on={name}:443",
-        f"--ignore-certificate-errors-spki-list={origin.pins[name]}",
-    ]
 
 
 def get(namespace: Namespace, name: str, family: int, *headers: str) -> tuple[str, str]:
@@ -108,14 +105,14 @@ def test_proxy_port_is_closed_to_direct_dialling(lab: Lab, gateway: Gateway, rol
     namespace: Namespace = getattr(lab, role)
 
     with pytest.raises(ConnectionRefusedError):
-        namespace.connect(Lab.GATEWAY[family], PORT)
+        namespace.connect(Lab.GATEWAY[family], gateway.port)
 
 
 def test_direct_dialling_ends_without_the_firewall_too(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
     """Where the rules let a direct connection in, tokgate ends it, connects to nobody, and goes on serving."""
     gateway.namespace.run("nft", "flush", "chain", "inet", "tokgate", "input")
     try:
-        with origin.watch() as seen, lab.client.connect(Lab.GATEWAY[family], PORT) as socket:
+        with origin.watch() as seen, lab.client.connect(Lab.GATEWAY[family], gateway.port) as socket:
             socket.sendall(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode())
             with contextlib.suppress(ConnectionResetError):
                 assert socket.recv(65536) == b""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import lab_clients
-from lab_netns import NETNS, Lab, Namespace, sweep, wait_until
-from lab_origin import BANNED, Origin
+from labs import clients as lab_clients
+from labs.netns import NETNS, Lab, Namespace, sweep, wait_until
+from labs.origin import BANNED, Origin
 
 
 def test_sweep_removes_what_a_dead_run_left(requirements: None) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from lab_gateway import Gateway, office_policy
-from lab_netns import Lab, Namespace, wait_until
-from lab_origin import ALLOWED, BANNED, Origin, to_banned
+
+from labs.gateway import Gateway, office_policy
+from labs.netns import Lab, Namespace, wait_until
+from labs.origin import ALLOWED, BANNED, Origin, to_banned
 
 START = {"timezone": "Europe/Brussels"}
 

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab_clients import UNRECOGNIZED_NAME, downloading, python
-from lab_gateway import Gateway, Record, office_policy
-from lab_netns import Lab, Namespace, wait_until
-from lab_origin import ALLOWED, BANNED, LARGE, Origin
 from whenever import Instant
+
+from labs.clients import UNRECOGNIZED_NAME, downloading, python
+from labs.gateway import Gateway, Record, office_policy
+from labs.netns import Lab, Namespace, wait_until
+from labs.origin import ALLOWED, BANNED, LARGE, Origin
 
 MOST = 1.0
 """Seconds within which a live connection ends, unless the machine is crowded."""
@@ -76,6 +77,10 @@ def at_most(gateway: Gateway) -> float:
     return max(MOST, gateway.pace / 2)
 
 
+def _loaded(gateway: Gateway, times: int, _: object) -> bool:
+    return sum(map(is_load, gateway.records())) == times
+
+
 @contextmanager
 def going_on(*downloads: Download, beyond: Iterable[Download]) -> Iterator[None]:
     """Downloads that are none of the ban's business get every octet, beyond the end of others that are."""
@@ -83,7 +88,8 @@ def going_on(*downloads: Download, beyond: Iterable[Download]) -> Iterator[None]
     for download in downloads:
         download.join(60)
         assert (download.error, download.octets) == (None, LARGE)
-        assert all(download.ended > cut.ended for cut in beyond), "it ended too early to show anything"
+        assert download.ended is not None
+        assert all(cut.ended and download.ended > cut.ended for cut in beyond), "it ended too early to show anything"
 
 
 def test_downloads_end_where_a_ban_starts(
@@ -112,36 +118,7 @@ def test_downloads_end_where_a_ban_starts(
             assert refused.error == UNRECOGNIZED_NAME
         wait_until("the ban is over", lambda: Instant.now() >= expires)
         assert not python(lab.client, BANNED, 4, False, origin.authority).error
-
-
-def test_downloads_end_where_a_policy_changes(
-    lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
-) -> None:
-    """After two edits that change nothing for it, a third ends the download, by the newest policy; others go on."""
-    before, after = office_policy() | {"bans": {}}, office_policy()
-    with gateway_factory(tmp_path, policy=before) as gateway:
-        doomed = Download(lab.client, origin, BANNED)
-        opened = Download(lab.client, origin, BANNED, tls=False)  # in an opener, where there are gates
-        with going_on(Download(lab.client, origin, ALLOWED), beyond=(doomed, opened)):
-            for number in range(2):
-                extra = {"cidrs": [f"10.{number}.0.0/16"], "timezone": "UTC"}
-                gateway.write_policy(before | {"networks": before["networks"] | {"elsewhere": extra}})
-                loads = number + 1
-                gateway.wait_for_record(
-                    "the edit is in force",
-                    lambda _, loads=loads: sum(map(is_load, gateway.records())) == loads,
-                )
-            assert doomed.ended is None
-            gateway.write_policy(after)
-            doomed.join(60)
-            assert isinstance(doomed.error, ConnectionResetError)
-            assert doomed.ended
-            opened.join(60)
-            assert isinstance(opened.error, ConnectionResetError)
-            loaded = [record for record in gateway.records() if is_load(record)][-1]
-            in_force = Instant.parse_iso(loaded["@timestamp"])
-            assert (doomed.ended - in_force).total("seconds") < at_most(gateway)
-            check_cut(gateway, Lab.CLIENT[4], in_force)
+    assert sum(record["event"]["action"] == "phase-changed" for record in gateway.records()) >= 2
 
 
 def is_load(record: Record) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from lab_clients import UNRECOGNIZED_NAME, Client, browser, curl
-from lab_gateway import Gateway, refuses
-from lab_netns import Lab
-from lab_origin import ALLOWED, BANNED, LOOKALIKE, Origin, to_banned
+
+from labs.clients import UNRECOGNIZED_NAME, Client, browser, curl
+from labs.gateway import Gateway, refuses
+from labs.netns import Lab
+from labs.origin import ALLOWED, BANNED, LOOKALIKE, Origin, to_banned
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])

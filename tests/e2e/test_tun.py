@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dns.rcode
 import pytest
-from lab_clients import UNRECOGNIZED_NAME, browser, python
-from lab_gateway import Gateway, office_policy, refuses
-from lab_netns import Lab, wait_until
-from lab_origin import ADDRESSES, ALLOWED, BANNED, LARGE, Origin, fingerprint, to_banned
-from lab_resolver import ADDRESS, TTL, Resolver, ask
 from whenever import Instant
+
+from labs.clients import UNRECOGNIZED_NAME, browser, forced_to_quic, http3, python
+from labs.gateway import Gateway, office_policy, refused_over_http3
+from labs.netns import Lab, wait_until
+from labs.origin import ALLOWED, BANNED, LARGE, Origin, fingerprint
+from labs.resolver import ADDRESS, TTL, Resolver, ask
 
 DEVICE = "tgtun0"
 ROUTES = (
@@ -50,20 +50,9 @@ def gateway(
             lab.gateway.run(*(word.format("del") for word in command))
 
 
-def http3(lab: Lab, origin: Origin, name: str, family: int, *options: str, path: str = "/") -> tuple[int, str]:
-    """curl's exit code and output for a page over HTTP/3 and nothing else."""
-    address = ADDRESSES[name][family]
-    done = lab.client.run(
-        *("curl", "-sS", "--max-time", "60", "--http3-only", "--cacert", origin.authority, *options),
-        *("--resolve", f"{name}:443:{address}", f"https://{name}{path}"),
-        check=False,
-    )
-    return done.returncode, done.stdout
-
-
 def test_allowed_quic_passes_undecrypted(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
     """A page over HTTP/3 comes with the origin's own certificate."""
-    code, output = http3(lab, origin, ALLOWED, family, "--write-out", "%{certs}")
+    code, output = http3(lab.client, origin, ALLOWED, family, "--write-out", "%{certs}")
 
     assert code == 0
     assert f"origin of {ALLOWED} over HTTP/3.0" in output
@@ -72,19 +61,7 @@ def test_allowed_quic_passes_undecrypted(lab: Lab, origin: Origin, gateway: Gate
 
 def test_banned_quic_is_refused_at_once(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
     """The client is told no in QUIC's own words before anything reaches the origin, and that is logged."""
-    with origin.watch() as seen:
-        started = time.monotonic()
-        code, output = http3(lab, origin, BANNED, family)
-        elapsed = time.monotonic() - started
-
-    assert (code, output) == (7, "")
-    assert elapsed < 3  # far from curl's own patience
-    assert to_banned(seen) == 0
-    record = gateway.wait_for_record(
-        "the refusal is logged",
-        lambda r: refuses(BANNED, Lab.CLIENT[family])(r) and r["event"]["action"] == "quic-refused",
-    )
-    assert (record["network"]["transport"], record["network"]["protocol"]) == ("udp", "quic")
+    record = refused_over_http3(lab, origin, gateway, family)
     assert record["tls"] == {"client": {"server_name": BANNED}, "established": False}
     assert record["destination"]["port"] == 443
     assert record["tokgate"]["ja4"].startswith("q13d")
@@ -93,19 +70,11 @@ def test_banned_quic_is_refused_at_once(lab: Lab, origin: Origin, gateway: Gatew
 def test_browser(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
     """Chromium, whose hello fills two datagrams, speaks HTTP/3 with an allowed name, and is refused a banned one."""
     with browser(lab.client, origin.authority) as browse:
-        allowed = browse(f"https://{ALLOWED}/", family, *forced(ALLOWED, origin))
-        banned = browse(f"https://{BANNED}/", family, *forced(BANNED, origin))
+        allowed = browse(f"https://{ALLOWED}/", family, *forced_to_quic(ALLOWED, origin))
+        banned = browse(f"https://{BANNED}/", family, *forced_to_quic(BANNED, origin))
 
     assert allowed.text.strip() == f"origin of {ALLOWED} over HTTP/3.0"
     assert banned.error.startswith("ERR_QUIC_")
-
-
-def forced(name: str, origin: Origin) -> tuple[str, str]:
-    """What binds Chromium to HTTP/3 for a name."""
-    return (
-        f"--origin-to-force-quic-on={name}:443",
-        f"--ignore-certificate-errors-spki-list={origin.pins[name]}",
-    )
 
 
 def test_tcp_is_decided_alike(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
@@ -131,13 +100,13 @@ def test_dns(lab: Lab, gateway: Gateway, resolver: Resolver, tcp: bool) -> None:
 def test_quic_is_cut_when_a_ban_starts(lab: Lab, origin: Origin, gateway: Gateway) -> None:
     """A download under way ends with the start of the ban, and does not go on by being sent again."""
     gateway.write_policy(office_policy(action="monitor"))
-    wait_until("the name is reachable", lambda: http3(lab, origin, BANNED, 4)[0] == 0)
+    wait_until("the name is reachable", lambda: http3(lab.client, origin, BANNED, 4)[0] == 0)
     starts = gateway.soon(3)
     gateway.write_policy(office_policy(starts=str(starts)))
     wait_until("the ban is near", lambda: Instant.now() >= starts.subtract(seconds=3))
 
     code, size = http3(
-        *(lab, origin, BANNED, 4, "--output", "/dev/null", "--speed-time", "3", "--speed-limit", "1"),
+        *(lab.client, origin, BANNED, 4, "--output", "/dev/null", "--speed-time", "3", "--speed-limit", "1"),
         *("--write-out", "%{size_download}"),
         path="/paced",
     )
@@ -146,5 +115,5 @@ def test_quic_is_cut_when_a_ban_starts(lab: Lab, origin: Origin, gateway: Gatewa
     assert 0 < int(size) < LARGE
     cut = gateway.wait_for_record("the cut is logged", lambda r: r["event"]["action"] == "connection-cut")
     assert (cut["network"]["transport"], cut["destination"]["domain"]) == ("udp", BANNED)
-    assert http3(lab, origin, BANNED, 4)[0] == 7
-    assert http3(lab, origin, ALLOWED, 4)[0] == 0
+    assert http3(lab.client, origin, BANNED, 4)[0] == 7
+    assert http3(lab.client, origin, ALLOWED, 4)[0] == 0

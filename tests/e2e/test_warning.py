@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_clients import browser, curl
-from lab_devtools import Tab, tab
-from lab_gateway import EXPLICIT, Gateway, Record, office_policy
-from lab_netns import Lab, wait_until
-from lab_origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
+
+from labs.clients import browser
+from labs.devtools import Tab, tab
+from labs.gateway import Gateway, Record, office_policy
+from labs.netns import Lab
+from labs.origin import ADDRESSES, ALLOWED, BANNED, Origin, fingerprint, to_banned
 
 URL = f"https://{BANNED}/@someone?lang=en"
 PATH = "/.tokgate/continue"
@@ -80,36 +81,6 @@ def press(lab: Lab, both: Path, page: str, *options: str, url: str = f"https://{
 def warned(passed: str) -> Callable[[Record], bool]:
     """Matches a connection that passed for this reason."""
     return lambda record: record["event"]["action"] == "connection-warned" and record["tokgate"].get("passed") == passed
-
-
-@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
-def test_curl(lab: Lab, origin: Origin, both: Path, warning_gateway: Callable[..., Gateway], protocol: str) -> None:
-    """403 by tokgate's certificate, a form that leads on, and then the origin's certificate; all of it in the log."""
-    with warning_gateway() as gateway:
-        with origin.watch() as seen:
-            head, page, certificate = fetch(lab, both, protocol, *NAVIGATES)
-        assert head.split()[1] == "403"
-        assert "no-store" in head
-        assert TITLES["en"] in page
-        assert certificate != origin.fingerprints[BANNED]
-        assert to_banned(seen) == 0
-        forged = press(lab, both, page, protocol, "-H", "Origin: https://evil.example")
-        assert forged[0].split()[1] == "403"
-        head, _, _ = press(lab, both, page, protocol, "-H", f"Origin: https://{BANNED}")
-        assert head.split()[1] == "303"
-        assert f"location: {URL}" in head.lower().replace("@someone", "@someone")
-        head, body, certificate = fetch(lab, both, protocol, *NAVIGATES)
-        assert certificate == origin.fingerprints[BANNED]
-        assert "origin of" in body
-        passed = gateway.wait_for_record("it passes with a warning", warned("continued"))
-        assert passed["source"]["ip"] == Lab.CLIENT[4]
-        again = fetch(lab, both, protocol, *NAVIGATES, family=6)  # another address is another client
-        assert again[0].split()[1] == "403"
-    (continued,) = [r for r in gateway.records() if r["event"]["action"] == "warning-continued"]
-    assert continued["source"]["ip"] == Lab.CLIENT[4]
-    assert continued["tokgate"]["ban"] == "office-ban"
-    assert continued["tokgate"]["continued_until"] > continued["@timestamp"]
-    assert "continues to www.tiktok.com past the warning" in continued["message"]
 
 
 def test_curl_follows_the_form(lab: Lab, origin: Origin, both: Path, warning_gateway: Callable[..., Gateway]) -> None:
@@ -198,20 +169,6 @@ def test_another_page_cannot_continue(
         assert "warning-continued" not in [r["event"]["action"] for r in gateway.records()]
 
 
-def test_untrusting_clients_pass_after_their_first_connection(
-    lab: Lab, origin: Origin, warning_gateway: Callable[..., Gateway]
-) -> None:
-    """Without the authority curl fails once; then its connections carry the origin's own certificate."""
-    with warning_gateway() as gateway:
-        first = curl(lab.client, BANNED, 4, True, origin.authority)
-        assert "certificate" in first.error
-        wait_until(
-            "it passes",
-            lambda: curl(lab.client, BANNED, 4, True, origin.authority).certificate == origin.fingerprints[BANNED],
-        )
-        gateway.wait_for_record("with a warning", warned("no-page"))
-
-
 def test_untrusting_chromium_passes(lab: Lab, origin: Origin, warning_gateway: Callable[..., Gateway]) -> None:
     """A browser without the authority shows a certificate error at most once: it may have had two connections ready."""
     with warning_gateway() as gateway, browser(lab.client, origin.authority) as browse:
@@ -236,17 +193,6 @@ def test_a_restart_remembers(lab: Lab, origin: Origin, both: Path, warning_gatew
         assert Lab.CLIENT[4] not in kept.read_text()
 
 
-def test_it_begins_to_block(lab: Lab, origin: Origin, both: Path, warning_gateway: Callable[..., Gateway]) -> None:
-    """Who has continued is refused like everyone else once the ban blocks; another name was never concerned."""
-    with warning_gateway() as gateway:
-        _, page, _ = fetch(lab, both, *NAVIGATES)
-        press(lab, both, page)
-        gateway.write_policy(warning_policy(action="block"))
-        gateway.wait_for_record("it is read", lambda r: r["event"]["action"] == "policy-loaded")
-        assert wait_until("it blocks", lambda: fetch(lab, both, *NAVIGATES)[0].split()[1] == "451")
-        assert curl(lab.client, ALLOWED, 4, True, origin.authority).certificate == origin.fingerprints[ALLOWED]
-
-
 def test_many_processes_agree(
     lab: Lab,
     origin: Origin,
@@ -257,7 +203,7 @@ def test_many_processes_agree(
 ) -> None:
     """The page of one opener is answered to another, and every gate knows at once who has continued."""
     options = ["--confdir", constrained_authority, "--workers", "3", "--openers", "2"]
-    with any_gateway(tmp_path, policy=warning_policy(), mode="gate", options=options) as gateway:
+    with any_gateway(tmp_path, policy=warning_policy(), mode="gate:tproxy", options=options) as gateway:
         pages = [fetch(lab, both, *NAVIGATES)[1] for _ in range(6)]
         assert press(lab, both, pages[0])[0].split()[1] == "303"
         for _ in range(12):
@@ -268,36 +214,3 @@ def test_many_processes_agree(
         for _ in range(6):
             assert "origin of" in fetch(lab, both, *NAVIGATES, url=plain)[1]
     assert [r["event"]["action"] for r in gateway.records()].count("warning-continued") == 1
-
-
-@pytest.mark.parametrize("options", EXPLICIT.values(), ids=EXPLICIT)
-def test_explicit_clients(
-    lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], tmp_path: Path, options: dict[str, Any]
-) -> None:
-    """Through a tunnel it is the same, also in stock mitmdump."""
-    lab.gateway.hosts({name: list(addresses.values()) for name, addresses in ADDRESSES.items()})
-    policy = warning_policy()
-    policy["networks"]["office"]["cidrs"].append("127.0.0.0/8")
-    with any_gateway(tmp_path, policy=policy, **options) as gateway:
-        authority = wait_until("there is a CA", lambda: next(gateway.home.rglob("mitmproxy-ca-cert.pem"), None), 20)
-        assert authority is not None
-        bundle = tmp_path / "both.pem"
-        bundle.write_bytes(authority.read_bytes() + origin.authority.read_bytes())
-
-        def through(*words: str) -> tuple[str, str, str]:
-            done = lab.gateway.run(
-                *("curl", "-sS", "--max-time", "60", "-x", "http://127.0.0.1:8080", "--cacert", str(bundle)),
-                *("--include", "--suppress-connect-headers", *words, "--write-out", "\n-- certificates --\n%{certs}"),
-            )
-            head, _, rest = done.stdout.partition("\r\n\r\n")
-            body, _, chain = rest.partition("\n-- certificates --\n")
-            return head, body, fingerprint(chain.encode())
-
-        head, page, certificate = through(*NAVIGATES, URL)
-        assert head.split()[1] == "403"
-        assert certificate != origin.fingerprints[BANNED]
-        fields = re.findall(r'name="(token|target)" value="([^"]*)"', page)
-        sent = [word for name, value in fields for word in ("--data-urlencode", f"{name}={unescape(value)}")]
-        assert through(*sent, f"https://{BANNED}{PATH}")[0].split()[1] == "303"
-        assert through(*NAVIGATES, URL)[2] == origin.fingerprints[BANNED]
-        gateway.wait_for_record("it passes with a warning", warned("continued"))

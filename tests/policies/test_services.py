@@ -1,4 +1,7 @@
-"""The shipped service files: what they catch, what they must leave alone, and that each entry says on what evidence."""
+"""The service files with a corpus: what they catch, leave alone, and on what evidence each entry stands.
+
+The other services are in `test_catalogue.py`.
+"""
 
 import csv
 import json
@@ -6,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,6 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from tokgate.config.loader import load
-from tokgate.policy.names import DomainName, normalise
 from tokgate.policy.services import (
     NamePattern,
     PatternKind,
@@ -28,15 +30,17 @@ from tokgate.policy.services import (
     is_public_suffix,
 )
 from tokgate.policy.stores import STORES, StoreListing
+from tokgate.policy.values.hostname import DomainName, normalise
+from tokgate.wire.ech import PUBLIC_NAMES
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "policies" / "services").glob("*.yaml"))
 CORPUS = Path(__file__).parent / "corpus"
 SCHEMA = ROOT / "schema" / "policy.schema.json"
 DATA = ROOT.parent / "shared" / "data"
 """Lists of observed names, where they are at hand: the corpus is the part of them that every clone has."""
 
-NAMES = ("tiktok", "tiktok-ads", "bytedance-shared", "bytedance-other")
+NAMES = ("tiktok", "tiktok-ads", "bytedance-shared", "bytedance-other", "encrypted-dns")
+FILES = [ROOT / "policies" / "services" / f"{name}.yaml" for name in sorted(NAMES)]
 SERVICE_OF = {
     "tiktok-core": "tiktok",
     "tiktok-ads": "tiktok-ads",
@@ -100,9 +104,9 @@ def domains() -> list[str]:
 # --- The files as files ---
 
 
-def test_the_four_services_are_there() -> None:
+def test_the_services_are_there() -> None:
     """Each service has its file, named after it."""
-    assert sorted(stated()) == sorted(NAMES) == sorted(file.stem for file in FILES)
+    assert sorted(stated()) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -205,7 +209,7 @@ def test_store_listings_are_read_back_from_their_urls() -> None:
         for store, identifiers in said.get("store", {}).items():
             assert store in STORES
             assert len(identifiers) == len(set(identifiers))
-            for identifier in identifiers:
+            for identifier in identifiers if store in urls else ():  # bundle identifiers are in no URL
                 services = ServiceIndex([Service(name, name, stores=(StoreListing(store, identifier),))])
                 hits = services.match_url(urls[store].format(identifier)).hits
                 assert [hit.rule for hit in hits if not hit.front] == [f"store:{store}/{identifier}"]
@@ -233,6 +237,18 @@ def test_the_address_fallback_knows_tiktoks_prefixes() -> None:
     assert matched("2605:340::1") == {"tiktok"}
     assert matched("147.160.192.1") == set()
     assert matched("192.0.2.1") == set()
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "1.0.0.1", "9.9.9.9", "2606:4700:4700::1111", "94.140.14.14"])
+def test_the_address_of_a_resolver(address: str) -> None:
+    """A resolver that is asked by its address, as bootstrapping clients do, is known; the one beside it is nobody's."""
+    assert matched(address) == {"encrypted-dns"}
+    assert matched(str(ip_address(address) + 90)) == set()
+
+
+def test_the_public_names_of_ech() -> None:
+    """A ban on encrypted DNS takes every name that `ech_outer` goes by."""
+    assert {name: matched(name) for name in PUBLIC_NAMES} == {name: {"encrypted-dns"} for name in PUBLIC_NAMES}
 
 
 @pytest.mark.parametrize("host", ["api16-normal-c-useast1a.tiktokv.com", "v16m.tiktokcdn.com", "p16.ibyteimg.com"])
@@ -305,4 +321,5 @@ def test_no_hit_on_strangers_at_large(file: str) -> None:
     lines = (DATA / file).read_text(encoding="utf-8").splitlines()
     names = [line.split()[-1] for line in lines if line.strip()]
     assert names
-    assert [name for name in names if matched(name)] == []
+    resolvers = set(words(CORPUS / "encrypted-dns.txt"))  # some are popular
+    assert [name for name in names if matched(name) - ({"encrypted-dns"} if name in resolvers else set())] == []

@@ -1,15 +1,17 @@
 """The one decide: every step of the precedence, and every reason."""
 
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from whenever import Instant, ItemizedDelta, Time, Weekday
 
-from builders import at, ban, exemption, network, service, snapshot, wall
+from labs.builders import OFFICE, at, ban, exemption, network, service, snapshot, wall
 from tokgate.policy.bans import Action, OnError, OnExpiry, UnknownClients
 from tokgate.policy.decide import Sighting, decide, decide_signals, fallback
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.schedule import Window
+from tokgate.policy.snapshot import DecisionCache, Snapshot
 
 CLIENT = "192.0.2.1"
 CLIPS = "www.clips.example.org"
@@ -67,7 +69,7 @@ NIGHTS = (Window(frozenset(Weekday), Time(22), Time(6)),)
     ],
 )
 def test_verdict_and_reason(
-    stated: dict[str, object], client: str, host: str, moment: Instant, verdict: str, reason: str
+    stated: dict[str, Any], client: str, host: str, moment: Instant, verdict: str, reason: str
 ) -> None:
     """Each way a query can end."""
     decision = decide(snapshot(ban(**stated)), client, host, moment)
@@ -93,6 +95,23 @@ def test_exemption_ends_by_itself() -> None:
     assert during.next_change == at("2023-03-31T16:00Z")
     assert decide(policy, press, CLIPS, at("2023-03-31T16:00Z")).verdict is Verdict.BLOCK
     assert decide(policy, CLIENT, CLIPS, at("2023-03-20T08:00Z")).verdict is Verdict.BLOCK
+
+
+def test_exemption_is_found_again_after_its_end_was_seen() -> None:
+    """A replay of last week's log asks about the past after the present: the press was exempt then, and stays so."""
+    policy = snapshot(ban(), exemptions=(exemption(starts=wall("2023-03-20T00:00")),))
+    moments = [at(f"2023-{day}T12:00Z") for day in ("04-15", "03-25", "03-15")]
+
+    assert [decide(policy, "192.0.2.9", CLIPS, moment).verdict for moment in moments] == ["block", "allow", "block"]
+
+
+def test_exemption_lasts_through_the_hour_that_occurs_twice() -> None:
+    """Who is exempt until half past two, in the night in which that occurs twice, is exempt until the later one."""
+    hole = exemption(until=wall("2023-10-29T02:30"))
+    policy = snapshot(ban(), exemptions=(hole,))
+
+    assert decide(policy, "192.0.2.9", CLIPS, at("2023-10-29T01:29:59Z")).reason is Reason.EXEMPT
+    assert decide(policy, "192.0.2.9", CLIPS, at("2023-10-29T01:30Z")).verdict is Verdict.BLOCK
 
 
 def test_exemption_is_a_hole_in_one_ban_only() -> None:
@@ -203,6 +222,9 @@ def test_a_judgement_needs_a_sighting() -> None:
         decide_signals(snapshot(ban()), CLIENT, [], APRIL)
 
 
+LISTED = ("google-play/org.example.clips",)
+
+
 @pytest.mark.parametrize(
     ("on_error", "host", "verdict"),
     [
@@ -210,14 +232,16 @@ def test_a_judgement_needs_a_sighting() -> None:
         (OnError.BLOCK, "203.0.113.7", Verdict.BLOCK),
         (OnError.BLOCK, "example.net", Verdict.ALLOW),
         (OnError.BLOCK, "other.example.com", Verdict.ALLOW),
+        (OnError.BLOCK, "play.google.com", Verdict.ALLOW),
         (OnError.ALLOW, CLIPS, Verdict.ALLOW),
     ],
 )
 def test_fallback(on_error: OnError, host: str, verdict: Verdict) -> None:
-    """An internal error blocks names of banned services only, or nothing when so configured."""
+    """An internal error blocks names of banned services only (never a store that lists them), or nothing at all."""
     other = service("other", "suffix:other.example.com")
     policy = snapshot(
-        ban(), services=(service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",)), other)
+        ban(),
+        services=(service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",), stores=LISTED), other),
     )
     policy = snapshot(ban(), services=tuple(policy.policy.services.values()), on_error=on_error)
     decision = fallback(policy, host)
@@ -233,6 +257,35 @@ def test_many_spans_are_remembered_within_bounds() -> None:
     assert first == again[::-1]
     fresh = [decide(snapshot(ban(windows=NIGHTS)), CLIENT, CLIPS, moment) for moment in hours[:40]]
     assert first[:40] == fresh
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that runs for years and a scanner that invents names don't fill the memory with decisions."""
+    monkeypatch.setattr(DecisionCache, "LIMIT", 10)
+    monkeypatch.setattr(Snapshot, "MAX_CACHES", 3)
+    floors = tuple(network(f"floor-{number}", f"198.51.100.{16 * number}/28") for number in range(9))
+    policy = snapshot(ban(windows=NIGHTS), networks=(OFFICE, *floors))
+
+    for number in range(9):
+        decide(policy, CLIENT, f"clips..{number}.example.org", APRIL)
+        assert not policy._caches
+    for number in range(9):
+        decide(policy, f"198.51.100.{16 * number}", CLIPS, APRIL)
+        assert len(policy._caches) == number % 3 + 1  # they are kept until there are too many
+    for day in range(30):
+        decide(policy, CLIENT, CLIPS, APRIL.add(hours=24 * day))
+        (cache,) = [c for c in policy._caches.values() if "office" in c.membership.networks]
+        assert len(cache._known) <= 10
+
+
+def test_what_was_decided_is_not_decided_again() -> None:
+    """Asking about the same spans again and again costs a look-up each, and no memory."""
+    policy = snapshot(ban(windows=NIGHTS))
+    moments = [APRIL.add(hours=24 * day) for day in (2, 0, 1)]
+    for moment in moments * 3:
+        decide(policy, CLIENT, CLIPS, moment)
+    (cache,) = policy._caches.values()
+    assert len(cache._known) == 3
 
 
 def test_an_exemption_for_a_whole_prefix() -> None:

@@ -1,16 +1,18 @@
 """Who the client is besides its address: what networks make of it, and that nothing changes where nothing is known."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import BRUSSELS, CLIPS, OFFICE, at, ban, exemption, network, snapshot
+from labs.builders import BRUSSELS, CLIPS, OFFICE, at, ban, exemption, network, snapshot
 from tokgate.policy.decide import Sighting, decide, decide_signals
 from tokgate.policy.decision import Signal, Verdict
 from tokgate.policy.devices import Device, hardware_address
-from tokgate.policy.identity import Identity
+from tokgate.policy.identity import Identifies, Identity, joined
 from tokgate.policy.networks import Network
 from tokgate.policy.snapshot import Snapshot
 
@@ -95,6 +97,24 @@ def test_narrowest() -> None:
     assert snapshot(networks=(both,)).membership(ELSEWHERE, identity).networks == {"both": 32}
 
 
+def test_network_that_names_a_client_twice() -> None:
+    """A client that is in a network by address and by group is as near to it as by address: the log names that one."""
+    wide = network("wide", "198.51.0.0/16")
+    near = Network("near", (ip_network("198.51.100.0/24"),), BRUSSELS, groups=("press",))
+    policy = snapshot(networks=(wide, near))
+
+    assert tuple(policy.membership(ELSEWHERE, Identity(groups=frozenset({"press"}))).networks) == ("near", "wide")
+
+
+def test_link_and_person_are_both_known() -> None:
+    """Who signs in over a banned interface with a banned device stays under the bans for both."""
+    link = Identity(device="00:53:00:00:00:07", interface="eth1")
+
+    assert joined(link, Identity("alice", frozenset({"press"}))) == Identity(
+        "alice", frozenset({"press"}), "00:53:00:00:00:07", "eth1"
+    )
+
+
 def test_exemptions_and_strangers() -> None:
     """An address keeps its exemptions; who is named is no unknown client, not even at an address that is none."""
     policy = snapshot(
@@ -113,7 +133,7 @@ def test_what_carriers_have_to_find_out() -> None:
     assert not snapshot().identifies.links
     assert not snapshot(networks=(people(devices=(by_address,)),)).identifies.hardware
     found = snapshot(networks=(people(devices=(LAPTOP,), groups=("Press",)),)).identifies
-    assert (found.users, found.groups, found.hardware, found.interfaces) == (True, {"press"}, True, False)
+    assert (found.users, found.groups, found.hardware, found.interfaces) == (True, frozenset({"press"}), True, False)
     assert snapshot(networks=(people(interfaces=("eth1",)),)).identifies.links
 
 
@@ -214,3 +234,67 @@ def test_clients_that_cannot_be_told_apart_share_a_membership() -> None:
     devices = tuple(Device(None, (ip_network(f"192.0.2.{n}/32"),), (), None, ()) for n in range(256))
     policy = snapshot(networks=(people(devices=devices),))
     assert len({id(policy.membership(f"192.0.2.{n}")) for n in range(256)}) == 1
+
+
+def test_which_networks_are_known_by_address_alone() -> None:
+    """`tokgate override` can say who is meant only where an address tells it."""
+    assert OFFICE.by_address
+    assert Network("devices", (), BRUSSELS, devices=(replace(LAPTOP, hardware=()),)).by_address
+    for other in (people(users=("alice",)), people(groups=("press",)), people(interfaces=("eth1",))):
+        assert not other.by_address
+    assert not Network("devices", (), BRUSSELS, devices=(LAPTOP,)).by_address
+
+
+def test_devices_are_called_by_what_is_known_of_them() -> None:
+    """A message about a device without a name still says which one."""
+    nameless = replace(LAPTOP, name=None)
+    assert [str(each) for each in (LAPTOP, nameless, replace(nameless, hardware=()))] == [
+        "Laptop-7",
+        "00:53:00:00:00:07",
+        "198.51.100.70",
+    ]
+
+
+def test_an_identity_without_anything_in_it() -> None:
+    """It is none: carriers need not hand it on."""
+    assert not Identity()
+    for known in (
+        Identity("alice"),
+        Identity(groups=frozenset({"press"})),
+        Identity(device="a"),
+        Identity(interface="b"),
+    ):
+        assert known
+    assert Identifies(hardware=True).links
+    assert Identifies(interfaces=True).links
+    assert not Identifies(users=True).links
+
+
+@pytest.mark.parametrize(
+    ("named", "identity", "client", "exempt"),
+    [
+        ({"users": ("alice",)}, Identity(user="Alice"), ELSEWHERE, True),
+        ({"users": ("alice",)}, Identity(user="bob"), ELSEWHERE, False),
+        ({"users": ("alice",)}, None, ELSEWHERE, False),
+        ({"groups": ("press",)}, Identity(user="x", groups=frozenset({"press"})), ELSEWHERE, True),
+        ({"interfaces": ("eth7",)}, Identity(interface="eth7"), ELSEWHERE, True),
+        ({"devices": ("laptop-7",)}, Identity(device="00:53:00:00:00:07"), ELSEWHERE, True),
+        ({"devices": ("laptop-7",)}, None, "198.51.100.70", True),
+        ({"devices": ("0053.0000.0008",)}, Identity(device="00:53:00:00:00:08"), ELSEWHERE, True),
+        ({"devices": ("laptop-8",)}, Identity(device="00:53:00:00:00:07"), ELSEWHERE, False),
+        ({"users": ("alice",), "interfaces": ("eth7",)}, Identity(user="bob", interface="eth7"), ELSEWHERE, True),
+    ],
+)
+def test_exemptions_by_identity(named: dict[str, Any], identity: Identity | None, client: str, exempt: bool) -> None:
+    """A journalist who signs in, or brings a known device, is exempt wherever she sits; nobody else is."""
+    held = replace(network("office", "198.51.100.0/24"), devices=(LAPTOP,))
+    exempting = exemption(clients=(), until=at("2043-01-01T00:00:00Z"), **named)
+    policy = snapshot(ban(), networks=(held,), exemptions=(exempting,))
+    assert verdict(policy, identity, client) is (Verdict.ALLOW if exempt else Verdict.BLOCK)
+
+
+def test_an_exemption_by_user_has_carriers_find_out_users() -> None:
+    """A gate that never asked who somebody is could exempt nobody."""
+    held = exemption(clients=(), users=("alice",), groups=("Press",), interfaces=("eth7",), devices=("00530000ab08",))
+    found = snapshot(ban(), exemptions=(held,)).identifies
+    assert found == Identifies(users=True, groups=frozenset({"press"}), hardware=True, interfaces=True)

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Date, Instant, ItemizedDelta, Time, Weekday
 
-from builders import BRUSSELS, at, ban, wall
+from labs.builders import BRUSSELS, at, ban, wall
 from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.decision import Phase
-from tokgate.policy.schedule import Edge, Weekly, WhyNot, Window, add_duration, is_holiday, resolve
+from tokgate.policy.schedule import Edge, Inactive, Span, Weekly, Window, add_duration, is_holiday, resolve
 from tokgate.policy.snapshot import schedule_of
 
 LORD_HOWE = "Australia/Lord_Howe"  # shifts by 30 minutes
@@ -93,9 +93,9 @@ def test_ban_boundaries_to_the_microsecond() -> None:
     """`[starts, expires)`: announced before, blocked from the first tick, expired from the last."""
     schedule = schedule_of(ban(duration=ItemizedDelta(months=6)), BRUSSELS)
     before, start, after = around(at("2023-03-09T23:00Z"))
-    assert [schedule.standing(t).phase for t in (before, start, after)] == [Phase.ANNOUNCED, Phase.BLOCK, Phase.BLOCK]
+    assert [schedule.state_at(t).phase for t in (before, start, after)] == [Phase.ANNOUNCED, Phase.BLOCK, Phase.BLOCK]
     before, end, after = around(at("2023-09-09T22:00Z"))
-    assert [schedule.standing(t).phase for t in (before, end, after)] == [Phase.BLOCK, Phase.EXPIRED, Phase.EXPIRED]
+    assert [schedule.state_at(t).phase for t in (before, end, after)] == [Phase.BLOCK, Phase.EXPIRED, Phase.EXPIRED]
 
 
 def test_all_phases_in_order() -> None:
@@ -110,22 +110,22 @@ def test_all_phases_in_order() -> None:
         KOLKATA,
     )
     days = ["02-28", "03-01", "03-03", "03-05", "03-10", "04-01"]
-    phases = [schedule.standing(resolve(wall(f"2023-{d}T00:00"), KOLKATA, Edge.START)).phase for d in days]
+    phases = [schedule.state_at(resolve(wall(f"2023-{d}T00:00"), KOLKATA, Edge.START)).phase for d in days]
     assert phases == [None, Phase.ANNOUNCED, Phase.MONITOR, Phase.WARN, Phase.BLOCK, Phase.EXPIRED]
 
 
 @pytest.mark.parametrize(("action", "phase"), [(Action.MONITOR, Phase.MONITOR), (Action.WARN, Phase.WARN)])
 def test_action_is_the_phase_after_the_start(action: Action, phase: Phase) -> None:
     """A ban that only monitors or warns is in that phase from its start."""
-    assert schedule_of(ban(action=action), BRUSSELS).standing(at("2023-03-10T00:00Z")).phase is phase
+    assert schedule_of(ban(action=action), BRUSSELS).state_at(at("2023-03-10T00:00Z")).phase is phase
 
 
 def test_hold_stays_and_is_overdue() -> None:
     """`on_expiry: hold` keeps blocking and says that the end has passed."""
     schedule = schedule_of(ban(expires=wall("2023-04-01T00:00"), on_expiry=OnExpiry.HOLD), BRUSSELS)
     before, end, _ = around(at("2023-03-31T22:00Z"))
-    assert (schedule.standing(before).phase, schedule.standing(before).overdue) == (Phase.BLOCK, False)
-    assert (schedule.standing(end).phase, schedule.standing(end).overdue) == (Phase.BLOCK, True)
+    assert (schedule.state_at(before).phase, schedule.state_at(before).overdue) == (Phase.BLOCK, False)
+    assert (schedule.state_at(end).phase, schedule.state_at(end).overdue) == (Phase.BLOCK, True)
 
 
 NIGHT = Window(frozenset({Weekday.FRIDAY}), clock("22:00"), clock("06:00"))
@@ -153,9 +153,9 @@ def test_window_boundaries(windows: tuple[Window, ...], boundary: str, opens: bo
     """One microsecond before, at and after each edge of a window in Brussels, also on both DST days."""
     weekly = Weekly(windows, BRUSSELS)
     before, edge, after = around(at(boundary))
-    assert [weekly.standing(t)[0] for t in (before, edge, after)] == [not opens, opens, opens]
-    assert weekly.standing(before)[1].end == edge
-    assert weekly.standing(edge)[1].start == edge
+    assert [weekly.state_at(t)[0] for t in (before, edge, after)] == [not opens, opens, opens]
+    assert weekly.state_at(before)[1].end == edge
+    assert weekly.state_at(edge)[1].start == edge
 
 
 @pytest.mark.parametrize(("zone", "boundary"), [(KOLKATA, "2023-03-10T02:30Z"), (LORD_HOWE, "2023-03-09T21:00Z")])
@@ -163,21 +163,21 @@ def test_windows_follow_the_zone(zone: str, boundary: str) -> None:
     """08:00 is 08:00 in a zone without DST and in one that shifts by half an hour."""
     before, edge, _ = around(at(boundary))
     weekly = Weekly((OFFICE_HOURS,), zone)
-    assert (weekly.standing(before)[0], weekly.standing(edge)[0]) == (False, True)
+    assert (weekly.state_at(before)[0], weekly.state_at(edge)[0]) == (False, True)
 
 
 def test_window_in_half_hour_shift() -> None:
     """On Lord Howe's autumn day 01:30-02:00 happens twice, and a window up to 01:45 ends at the later."""
     weekly = Weekly((Window(ALL_DAYS, clock("01:00"), clock("01:45")),), LORD_HOWE)
     before, end, _ = around(at("2023-04-01T15:15Z"))
-    assert (weekly.standing(before)[0], weekly.standing(end)[0]) == (True, False)
+    assert (weekly.state_at(before)[0], weekly.state_at(end)[0]) == (True, False)
 
 
 def test_whole_day_window_has_no_seam() -> None:
     """00:00-24:00 every day is open at every midnight and through both DST days."""
     weekly = Weekly((Window(ALL_DAYS, clock("00:00"), clock("00:00")),), BRUSSELS)
     for midnight in ("2023-03-09T23:00Z", "2023-03-25T23:00Z", "2023-03-26T22:00Z", "2023-10-28T22:00Z"):
-        assert all(weekly.standing(t)[0] for t in around(at(midnight)))
+        assert all(weekly.state_at(t)[0] for t in around(at(midnight)))
 
 
 def test_window_swallowed_by_a_gap_never_opens() -> None:
@@ -190,8 +190,18 @@ def test_no_window_begins_on_a_holiday() -> None:
     belgian = Weekly((Window(WORKDAYS, clock("08:00"), clock("18:00"), ("BE",)),), BRUSSELS)
     dutch = Weekly((Window(WORKDAYS, clock("08:00"), clock("18:00"), ("NL",)),), BRUSSELS)
     noon = at("2023-07-21T10:00Z")
-    assert (belgian.standing(noon)[0], dutch.standing(noon)[0]) == (False, True)
-    assert belgian.standing(noon)[1].end == at("2023-07-24T06:00Z")  # Monday
+    assert (belgian.state_at(noon)[0], dutch.state_at(noon)[0]) == (False, True)
+    assert belgian.state_at(noon)[1].end == at("2023-07-24T06:00Z")  # Monday
+
+
+def test_next_opening_beyond_a_holiday() -> None:
+    """The timeline shows when a ban on Mondays is in force again after Easter Monday, which is 13 days ahead."""
+    mondays = Weekly((Window(frozenset({Weekday.MONDAY}), clock("08:00"), clock("18:00"), ("BE",)),), BRUSSELS)
+
+    assert mondays.state_at(at("2023-04-04T10:00Z")) == (
+        False,
+        Span(at("2023-04-03T16:00Z"), at("2023-04-17T06:00Z")),
+    )
 
 
 def test_holiday_subdivisions() -> None:
@@ -205,10 +215,10 @@ def test_holiday_subdivisions() -> None:
 def test_windows_restrict_only_while_the_ban_would_apply() -> None:
     """Announced and expired bans say so; an active one outside its window says that."""
     schedule = schedule_of(ban(windows=(OFFICE_HOURS,), expires=wall("2023-03-20T00:00")), BRUSSELS)
-    assert schedule.standing(at("2023-03-09T12:00Z")).idle is WhyNot.ANNOUNCED
-    assert schedule.standing(at("2023-03-10T12:00Z")).idle is None
-    assert schedule.standing(at("2023-03-10T20:00Z")).idle is WhyNot.OUTSIDE_WINDOW
-    assert schedule.standing(at("2023-03-20T12:00Z")).idle is WhyNot.EXPIRED
+    assert schedule.state_at(at("2023-03-09T12:00Z")).idle is Inactive.ANNOUNCED
+    assert schedule.state_at(at("2023-03-10T12:00Z")).idle is None
+    assert schedule.state_at(at("2023-03-10T20:00Z")).idle is Inactive.OUTSIDE_WINDOW
+    assert schedule.state_at(at("2023-03-20T12:00Z")).idle is Inactive.EXPIRED
 
 
 windows = st.builds(
@@ -227,17 +237,17 @@ windows = st.builds(
 def test_standing_is_constant_over_its_span(parts: tuple[Window, ...], zone: str, moment: Instant) -> None:
     """The span contains its instant, the answer is the same at both its ends, and it ends at an edge."""
     weekly = Weekly(parts, zone)
-    inside, span = weekly.standing(moment)
+    inside, span = weekly.state_at(moment)
     assert moment in span
-    assert weekly.standing(span.start)[0] == inside
-    assert weekly.standing(span.end.subtract(nanoseconds=1)) == (inside, span)
+    assert weekly.state_at(span.start)[0] == inside
+    assert weekly.state_at(span.end.subtract(nanoseconds=1)) == (inside, span)
     middle = span.start.add(nanoseconds=int(span.end.difference(span.start).total("nanoseconds")) // 2)
-    assert weekly.standing(middle) == (inside, span)
+    assert weekly.state_at(middle) == (inside, span)
 
 
 @pytest.mark.parametrize("moment", [Instant.MIN, at("0001-01-02T00:00Z"), at("9999-12-31T12:00Z"), Instant.MAX])
 def test_the_ends_of_the_calendar(moment: Instant) -> None:
     """No instant is so far off that asking raises; windows are closed out there."""
     weekly = Weekly((Window(ALL_DAYS, clock("00:00"), clock("00:00"), ("BE",)),), BRUSSELS)
-    assert weekly.standing(moment)[0] is False
-    assert weekly.standing(at("1900-01-01T00:00Z"))[1].start >= at("1900-01-01T00:00Z")
+    assert weekly.state_at(moment)[0] is False
+    assert weekly.state_at(at("1900-01-01T00:00Z"))[1].start >= at("1900-01-01T00:00Z")

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.policy.stores import listing, store_of_front
+from tokgate.policy.stores import (
+    MAX_IDENTIFIERS,
+    asks_in_body,
+    identifiers_in_body,
+    listing,
+    listings,
+    page_of,
+    store_of_front,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +75,71 @@ def test_never_raises(text: str) -> None:
     """Any text is a URL or it is not."""
     listing(text)
     listing("https://play.google.com/" + text)
+
+
+PLAY = "https://play.google.com"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"{PLAY}/store/apps/details?id=org.example.other&id=org.example.clips",
+        f"{PLAY}/store/apps/details?id=org.example.clips&id=org.example.other",
+        f"{PLAY}/store/apps/details?hl=en;id=org.example.clips",
+        f"{PLAY}/store/apps/details?&&id=org.example.clips&",
+        f"{PLAY}/store/apps/details?%69d=org.example.clips",
+        f"{PLAY}/store/apps/details?id=org%2Eexample%2e%63lips",
+        f"{PLAY}/store/apps/details?ID=+org.example.clips",
+        f"{PLAY}/store/apps/details;id=org.example.clips",
+        f"{PLAY}/store/apps/details?hl=en?id=org.example.clips",
+        f"{PLAY}/store/search?q=pname:org.example.clips&c=apps",
+        "https://market.android.com/details?id=org.example.clips",
+        "http://play.google.com:80/x/../store//apps/details/?id=org.example.clips",
+    ],
+)
+def test_every_identifier_is_read(url: str) -> None:
+    """Whichever parameter the store goes by, however it is separated and encoded, the listing is seen."""
+    assert "org.example.clips" in {each.identifier for each in listings(url)}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://apps.apple.com/app/id835599320",
+        "https://apps.apple.com/be/app/id835599320",
+        "https://apps.apple.com/us/app/some-app/id835599320?mt=8&l=nl",
+        "https://apps.apple.com/be-nl/app/some-app/ID835599320/",
+        "https://apps.apple.com/us/app/some-app/%69d835599320",
+        "https://apps.apple.com//us//app/./x/id835599320;a=b",
+        "https://itunes.apple.com/us/app/id835599320",
+        "https://itunes.apple.com/lookup?id=1,835599320",
+        "https://itunes.apple.com/WebObjects/MZStore.woa/wa/viewSoftware?id=835599320&mt=8",
+        "itms-apps://itunes.apple.com/app/id835599320",
+        "itms-appss://apps.apple.com/be/app/id835599320",
+    ],
+)
+def test_apples_forms(url: str) -> None:
+    """Apple's listings are seen in every country, with and without a name, and in the forms that other apps link to."""
+    assert "835599320" in {each.identifier for each in listings(url)}
+
+
+def test_a_url_of_many_identifiers() -> None:
+    """What one URL costs is bounded."""
+    url = f"{PLAY}/store/apps/details?" + "&".join(f"id=org.example.a{number}" for number in range(1000))
+    assert len(listings(url)) == MAX_IDENTIFIERS
+
+
+def test_bodies() -> None:
+    """What Play's own page asks for stands in a form, in JSON, escaped as deep as somebody likes."""
+    assert asks_in_body(f"{PLAY}/_/PlayStoreUi/data/batchexecute?rpcids=Ws7gDc") == "google-play"
+    assert asks_in_body(f"{PLAY}/_/PlayStoreUi/data/%62atchExecute/") == "google-play"
+    assert asks_in_body(f"{PLAY}/log?format=json") is None
+    assert asks_in_body("https://apps.apple.com/batchexecute") is None
+    assert asks_in_body("https://[::1") is None
+    nested = (
+        b"f.req=%5B%5B%5B%22Ws7gDc%22%2C%22%5Bnull%2C%5B%5C%22Org.example%5C%5Cu002eclips%5C%22%2C7%5D%5D%22%5D%5D%5D"
+    )
+    assert "org.example.clips" in identifiers_in_body(nested)
+    assert listing(page_of("google-play", "org.example.clips")) == listing(
+        f"{PLAY}/store/apps/details?id=org.example.clips"
+    )

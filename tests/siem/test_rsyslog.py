@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from blocklog.samples import OBSERVER
-from review.logs import refusal
-from siem.rsyslog_lab import SHIPPED, Site, present, wait
-from tokgate.blocklog.appender import Rotation
-from tokgate.blocklog.health import Limits
-from tokgate.blocklog.reader import with_rotated
-from tokgate.blocklog.writer import LogWriter
+from labs.logs import refusal
+from labs.rsyslog import DEADLINE, SHIPPED, Site, present, wait
+from labs.samples import OBSERVER
+from tokgate.blocklog.paths import with_rotated
+from tokgate.blocklog.write.appender import Rotation
+from tokgate.blocklog.write.writer import LogWriter
+from tokgate.blocklog.write.writer_health import WriterLimits
 from tokgate.cli.main import main
 
 (COMMAND,) = re.findall(r"^(jq .*) block-log/gw1/\*", (SHIPPED / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -29,17 +29,17 @@ pytestmark = pytest.mark.skipif(
 @contextmanager
 def writing(log: Path, max_bytes: int = 1 << 20) -> Iterator[LogWriter]:
     """tokgate's own writer."""
-    writer = LogWriter(log, OBSERVER, limits=Limits(rotation=Rotation(max_bytes=max_bytes)))
+    writer = LogWriter(log, OBSERVER, limits=WriterLimits(rotation=Rotation(max_bytes=max_bytes)))
     writer.start()
     yield writer
-    assert writer.close(10)
+    assert writer.close(DEADLINE)
 
 
 def put(writer: LogWriter, number: int) -> None:
     """So many refusals, on the disk."""
     for count in range(number):
         assert writer.put(refusal(f"192.0.2.{count % 250}"))
-    assert writer.flush(10)
+    assert writer.flush(DEADLINE)
 
 
 def written(log: Path) -> list[bytes]:

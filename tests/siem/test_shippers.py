@@ -10,15 +10,15 @@ import pytest
 import yaml
 from vector_vrl import execute_vrl, validate_config
 
-from blocklog.samples import SNAPSHOT
-from review.logs import refusal, repeats
-from siem.examples import chained, stamped
+from labs.examples import chained, stamped
+from labs.logs import refusal, repeats
+from labs.samples import SNAPSHOT
 from siem.test_stores import leaves
-from tokgate.blocklog.document import EventAction
-from tokgate.blocklog.lifecycle import started
-from tokgate.blocklog.line import encode
-from tokgate.blocklog.observation import Stage
-from tokgate.blocklog.schema import log_schema
+from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.lifecycle import started
+from tokgate.blocklog.records.log_schema import log_schema
+from tokgate.blocklog.records.record import EventAction
+from tokgate.policy.observation import Stage
 
 SIEM = Path(__file__).parents[2] / "deploy" / "siem"
 RECORDS = [

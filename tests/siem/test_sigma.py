@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -12,9 +12,9 @@ from sigma.rule import SigmaRule
 from sigma.validation import SigmaValidator
 from sigma.validators.core import validators
 
-from siem.examples import EXAMPLES
-from siem.sqlite import alerts
-from tokgate.blocklog.elastic import component_template
+from labs.examples import EXAMPLES
+from labs.sqlite import alerts
+from tokgate.analytics.export.elastic import component_template
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "siem" / "sigma"
 RULES = sorted(str(path.relative_to(FOLDER))[:-4] for path in FOLDER.glob("*/*.yml") if path.parent.name != "pipelines")
@@ -38,7 +38,7 @@ def test_it_is_valid(name: str) -> None:
     rules = parsed(name)
     assert not rules.errors
     validator = SigmaValidator({known for key, known in validators.items() if key not in NETWORKED})
-    assert [str(issue) for issue in validator.validate_rules(iter(rules.rules))] == []
+    assert [str(issue) for issue in validator.validate_rules(iter(cast("list[SigmaRule]", rules.rules)))] == []
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -83,7 +83,7 @@ def _fields(rule: SigmaRule) -> list[str]:
         item = pending.pop()
         if hasattr(item, "detection_items"):
             pending += item.detection_items
-        else:
+        elif item.field is not None:
             found.append(item.field)
     return found
 

@@ -13,10 +13,10 @@ import yaml
 from kusto_query_language_parser.parse_tools.KqlLexer import KqlLexer
 from kusto_query_language_parser.parse_tools.KqlParser import KqlParser
 
-from tokgate.blocklog.document import ECS_VERSION
-from tokgate.blocklog.elastic import component_template
-from tokgate.blocklog.schema import log_schema
-from tokgate.review import sentinel
+from tokgate.analytics.export import sentinel
+from tokgate.analytics.export.elastic import component_template
+from tokgate.blocklog.records.log_schema import log_schema
+from tokgate.blocklog.records.record import ECS_VERSION
 
 SIEM = Path(__file__).parents[2] / "deploy" / "siem"
 with (Path(__file__).parent / f"ecs-{ECS_VERSION}.csv").open(encoding="utf-8", newline="") as table:

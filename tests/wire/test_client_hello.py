@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import time
 
-import hello_builder as build
 import pytest
 
-from tokgate.wire.client_hello import (
-    MAX_HELLO,
-    ClientHello,
-    ClientHelloError,
-    HelloBuffer,
-    HelloProblem,
-    is_grease,
-    looks_like_tls,
-    read_client_hello,
-)
+from labs import hello_builder as build
+from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem, is_grease
+from tokgate.wire.hello_reader import MAX_HELLO, HelloBuffer, HelloReader, read_client_hello
 from tokgate.wire.server_name import NameStatus
 
 GREASE = [value << 8 | value for value in range(0x0A, 0x100, 0x10)]
@@ -104,6 +96,7 @@ LONGEST = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
         "-dash-.example.org",
         "xn--bcher-kva.example",
         "192.0.2.1",
+        "192.0.2.1.",
         "2001:db8::1",
         LONGEST,
         LONGEST + ".",
@@ -149,6 +142,10 @@ NO_NAME = [
             b"[2001:db8::1]",
             b"fe80::1%eth0",
             b"1:2",
+            b"8.8.8",
+            b"2130706433",
+            b"0x7f.1",
+            b"www.example.0x10",
             b"x" * 64 + b".example",
             LONGEST.encode() + b"e",
             LONGEST.encode() + b"e.",
@@ -169,6 +166,58 @@ def test_no_name_and_why(extensions: tuple[build.Extension, ...], status: NameSt
     """A server_name from which no name can be taken is told apart from an absent one, by its own word."""
     seen = read(build.records(build.hello(*extensions)))
     assert (seen.name, seen.name_status) == (None, status)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_host"),
+    [(b"example.org", True), (b"192.0.2.1", False), (b"192.0.2.1.", False), (b"2001:db8::1", False)],
+)
+def test_an_address_names_no_host(name: bytes, is_host: bool) -> None:
+    """An address in place of a name says no more than the destination does: a ban on nameless hellos holds."""
+    assert read(build.records(build.hello(build.server_name(name)))).names_a_host is is_host
+    assert read(build.records(build.hello())).names_a_host is False
+
+
+LEGIBLE = [
+    ((build.server_name(b"a!b.example.org"),), ("a", "b.example.org")),
+    ((build.server_name(b"*.example.org"),), ("example.org",)),
+    ((build.server_name(b".example.org"),), ("example.org",)),
+    ((build.server_name(b"%77ww.example.org"),), ("77ww.example.org",)),
+    ((build.server_name(b"x" * 64 + b".example.org"),), ("example.org",)),
+    ((build.server_name(b"www.example.org:443"),), ("www.example.org",)),
+    ((build.server_name(b"www.example.org/x"),), ("www.example.org", "x")),
+    ((build.server_name(b"www..example.org"),), ("www", "example.org")),
+    ((build.server_name(b"www.example.org.."),), ("www.example.org",)),
+    ((build.server_name(b"www.example.org\0.example.net"),), ("www.example.org", "example.net")),
+    ((build.server_name(b" www.example.org\n"),), ("www.example.org",)),
+    ((build.server_name("wö.example.org".encode()),), ("wö.example.org", "w", "example.org")),
+    ((build.server_name("www。example。org".encode()),), ("www。example。org", "www", "example", "org")),
+    ((build.server_name(b"w\xf6.example.org"),), ("w", "example.org")),
+    ((build.server_name(b"[2001:db8::1]"),), ("2001:db8::1", "db8")),
+    ((build.server_name(b"0x7f.1"),), ()),
+    ((build.server_name((b"a." * 200) + b"example"),), (("a." * 123) + "example",)),
+    ((build.server_name(b"a.example", b"b.example"),), ("a.example", "b.example")),
+    ((build.server_name(b"a.example"), build.server_name(b"b.example")), ("a.example", "b.example")),
+    ((build.server_name(b"a.example", kind=1),), ("a.example",)),
+    (((0, b"\0\x10\1\0\1x\0\0\x09a.example"),), ("x", "a.example")),
+    (((0, b"\0\x09\0\0\4abcd"),), ("abcd",)),
+    (((0, b"\0\7\0\0\5abcd"),), ("abcd",)),
+    (((0, b"a.example"),), ("example",)),
+    ((build.server_name(*(b"a%d.example" % i for i in range(9)), b"www.example.org"),), ("www.example.org",)),
+    ((build.server_name(b"example.org"),), ()),
+    ((), ()),
+]
+
+
+@pytest.mark.parametrize(("extensions", "parts"), LEGIBLE)
+def test_what_is_legible_of_a_name_that_is_none(
+    extensions: tuple[build.Extension, ...], parts: tuple[str, ...]
+) -> None:
+    """Each thing that a server could take for the name is there to be decided about; a valid name stands for itself."""
+    seen = read(build.records(build.hello(*extensions)))
+    assert set(parts) <= set(seen.legible)
+    assert len(seen.legible) <= 8
+    assert seen.legible == parts or len(seen.legible) == 8
 
 
 def test_every_status_is_reached() -> None:
@@ -216,10 +265,11 @@ def test_what_follows_does_not_matter(trailing: bytes, size: int) -> None:
 
 
 def test_another_message_in_the_same_record() -> None:
-    """The hello ends where its own length says, and waits for the record that carries it to be whole."""
-    data = build.records(PLAIN + b"\x10\0\0\0")
-    assert read(data).message == PLAIN
+    """A second hello behind the first in its record could be the one that a server goes by: neither is read."""
+    data = build.records(PLAIN + PLAIN)
     assert read_client_hello(data[:-1]) is None
+    with pytest.raises(ClientHelloError, match="malformed"):
+        read_client_hello(data)
 
 
 @pytest.mark.parametrize("minor", [0, 1, 3, 4, 255])
@@ -236,25 +286,83 @@ def test_without_extensions() -> None:
     assert seen.ciphers == (0x1301, 0x1302, 0xC02F)
 
 
+ALERT = b"\x15\3\1\0\2\1\x70"
+CHANGE = b"\x14\3\3\0\1\1"
+SSLV2 = b"\x80\x2e\1\3\1\0\x15\0\0\0\x10" + b"c" * 37
+"""A hello of the kind that servers once took from old clients (RFC 5246 E.2): three octets a cipher, a challenge."""
+
+PASSED_OVER = [
+    pytest.param(ALERT, id="warning"),
+    pytest.param(ALERT * 16, id="warnings"),
+    pytest.param(b"\x15\0\0\0\2\1\x70", id="warning_of_no_version"),
+    pytest.param(b"\x15\3\1\0\2\2\x28", id="fatal"),
+    pytest.param(b"\x15\3\1\0\0", id="empty_alert"),
+    pytest.param(CHANGE, id="change_cipher_spec"),
+    pytest.param(b"\x16\3\1\0\0", id="empty_handshake"),
+    pytest.param(b"\x17\3\3\0\0", id="empty_data"),
+    pytest.param(ALERT + CHANGE + b"\x16\3\1\0\0", id="all"),
+]
+
+
+@pytest.mark.parametrize("odd", PASSED_OVER)
+@pytest.mark.parametrize("place", [0, 1, 3, 4, 50])
+def test_records_that_some_server_passes_over(odd: bytes, place: int) -> None:
+    """Records that don't belong before or inside a hello hide no name that a server behind them would serve."""
+    before, after = build.records(PLAIN[:place]) if place else b"", build.records(PLAIN[place:])
+    data = before + odd + after
+    buffer = HelloBuffer()
+    assert read(data) == feed_singly(buffer, data)[-1] == read(build.records(PLAIN))
+    assert buffer.received == data
+
+
+@pytest.mark.parametrize("version", [0x0000, 0x0001, 0x0002, 0x0200, 0x0401, 0x0FFF])
+def test_record_versions_that_go_takes(version: int) -> None:
+    """Go's server reads records of any version below 0x1000, so the name in them counts."""
+    assert read(build.records(PLAIN, version=version)).name == "www.Example.org"
+    assert read(build.records(PLAIN[:50]) + build.records(PLAIN[50:], version=version)).name == "www.Example.org"
+
+
+def test_early_data_before_a_second_hello() -> None:
+    """What a client said too early stands between a HelloRetryRequest and the second hello, and is passed over."""
+    received = bytearray(b"\x17\3\3\0\5early" + CHANGE)
+    reader = HelloReader(received, early_data=True)
+    assert reader.read() is None
+    received += build.records(PLAIN) + b"more"
+    assert reader.read() == read(build.records(PLAIN))
+    assert received[reader.end :] == b"more"
+
+
 NO_HELLO = [
     (b"GET / HTTP/1.1\r\n", HelloProblem.NOT_TLS),
-    (b"\x17\x03\x03\x00\x05hello", HelloProblem.NOT_TLS),
-    (b"\x15\x03\x01\x00\x02\x02\x28", HelloProblem.NOT_TLS),
-    (b"\x16\x02\x00\x00\x05", HelloProblem.NOT_TLS),
+    (b"\x17\x03\x03\x00\x05", HelloProblem.UNEXPECTED_RECORD),
+    (b"\x18\x03\x01\x00\x03\1\0\0", HelloProblem.UNEXPECTED_RECORD),
+    (b"\x15\x03\x01\x00\x03\x02\x28\0", HelloProblem.UNEXPECTED_RECORD),
+    (b"\x15\x02\x01\x00\x03\x02\x28\0", HelloProblem.NOT_TLS),
+    (b"\x14\x03\x01\x00\x02\1\1", HelloProblem.UNEXPECTED_RECORD),
+    (b"\x19\x03\x01\x00\x01\1", HelloProblem.NOT_TLS),
+    (b"\x16\x02\x00\x00\x05\x02", HelloProblem.NOT_TLS),
+    (b"\x16\x04\x00\x40\x01", HelloProblem.NOT_TLS),
+    (b"\x16\x10", HelloProblem.NOT_TLS),
     (b"\x16\xfe\xfd\x00\x00\x00\x00", HelloProblem.NOT_TLS),
     (b"\x00", HelloProblem.NOT_TLS),
-    (b"\x80\x2e\x01\x03\x01\x00\x15", HelloProblem.SSLV2),
+    (SSLV2, HelloProblem.SSLV2),
+    (SSLV2[:1] + b"\x2f" + SSLV2[2:], HelloProblem.NOT_TLS),
+    (b"\x80\x2e\x02", HelloProblem.NOT_TLS),
     (b"\xff\xff\xff\xff", HelloProblem.NOT_TLS),
-    (b"\x16\x03\x01\x00\x00", HelloProblem.EMPTY_RECORD),
-    (build.records(PLAIN[:50]) + b"\x16\x03\x01\x00\x00", HelloProblem.EMPTY_RECORD),
-    (build.records(PLAIN[:50]) + b"\x17\x03\x03\x00\x01x", HelloProblem.NOT_TLS),
-    (build.records(PLAIN[:50]) + b"\x80\x2e\x01", HelloProblem.NOT_TLS),
-    (build.records(PLAIN[:50]) + b"\x16\x04", HelloProblem.NOT_TLS),
+    (b"\x16\x03\x01\x00\x00" * 14_000, HelloProblem.HELLO_TOO_LONG),
+    (build.records(PLAIN[:50]) + b"\x17\x03\x03\x00\x01x", HelloProblem.UNEXPECTED_RECORD),
+    (build.records(PLAIN[:50]) + b"\x80", HelloProblem.UNEXPECTED_RECORD),
+    (build.records(PLAIN[:50]) + b"\x16\x10", HelloProblem.UNEXPECTED_RECORD),
+    (ALERT + b"GET / HTTP/1.1", HelloProblem.UNEXPECTED_RECORD),
     (b"\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
     (build.records(PLAIN[:50]) + b"\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
     (build.records(b"\2\0\0\4\0\0\0\0"), HelloProblem.NOT_CLIENT_HELLO),
+    (build.records(b"\0\0\0\0" + PLAIN), HelloProblem.NOT_CLIENT_HELLO),
     (b"\x16\x03\x01\x10\x00\x02", HelloProblem.NOT_CLIENT_HELLO),
+    (build.records(PLAIN, version=0x1001), HelloProblem.NOT_TLS),
+    (build.records(PLAIN + bytes(16384), size=32768), HelloProblem.RECORD_TOO_LONG),
     (b"\x16\x03\x01\x10\x00\x01\x01\x00\x00", HelloProblem.HELLO_TOO_LONG),
+    (b"\x16\x02\x01\x40\x00\x01\x00\xff\xff", HelloProblem.HELLO_TOO_LONG),
     (b"\x16\x03\x01\x00\x01\x01" * 4, HelloProblem.HELLO_TOO_LONG),
     (build.records(b"\1\0\0\0"), HelloProblem.MALFORMED),
     (build.records(b"\1" + build.vector(3, b"\3\3" + b"r" * 31)), HelloProblem.MALFORMED),
@@ -279,6 +387,17 @@ NO_HELLO = [
 def test_what_can_never_become_a_hello(data: bytes, problem: HelloProblem) -> None:
     """Bytes that no continuation can save are refused under the same word however they arrive."""
     assert problem_of(data) is problem
+
+
+def test_what_is_no_hello_is_refused_as_soon_as_it_shows() -> None:
+    """A client that speaks another protocol and waits for an answer isn't left to wait for one."""
+    assert HelloBuffer().feed(b"\x80\x2e") is None
+    with pytest.raises(ClientHelloError):
+        HelloBuffer().feed(b"\x80\x2e\x02")
+    with pytest.raises(ClientHelloError):
+        HelloBuffer().feed(b"\x16\x10")
+    with pytest.raises(ClientHelloError):
+        HelloBuffer().feed(b"\x16\x03\x01\x10\x00\x02")
 
 
 def test_every_problem_is_reached() -> None:
@@ -349,25 +468,6 @@ def test_the_buffer_is_linear() -> None:
             assert not any(results[:-1])
         costs.append(min(runs))
     assert costs[1] < 40 * costs[0]
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"", None),
-        (b"\x16", None),
-        (b"\x16\x03", True),
-        (b"\x16\x03\x01\x02\x00\x01", True),
-        (b"\x16\x02", False),
-        (b"G", False),
-        (b"CONNECT example.org:443 HTTP/1.1", False),
-        (b"\x80\x2e\x01", False),
-        (b"\x15\x03\x03", False),
-    ],
-)
-def test_first_octets(data: bytes, expected: bool | None) -> None:
-    """Two octets tell TLS from everything else that speaks first; fewer may not."""
-    assert looks_like_tls(data) is expected
 
 
 def test_grease_is_exactly_the_reserved_values() -> None:

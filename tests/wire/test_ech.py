@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hello_builder as build
 import pytest
 
-from tokgate.wire.client_hello import read_client_hello
+from labs import hello_builder as build
 from tokgate.wire.ech import PUBLIC_NAMES, is_ech_outer
+from tokgate.wire.hello_reader import read_client_hello
 
 
 def outer(*extensions: build.Extension, names: frozenset[str] = PUBLIC_NAMES) -> bool:

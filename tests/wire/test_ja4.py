@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
-import hello_builder as build
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
-from tokgate.wire.client_hello import read_client_hello
+from labs import hello_builder as build
+from tokgate.wire.hello_reader import read_client_hello
 from tokgate.wire.ja4 import ja4
 
 # The example of https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md, with GREASE sprinkled in.

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokgate.wire import quic_initial as wire
-from tokgate.wire.quic_initial import Initial, Opening, QuicError, close, initials, is_unreadable
+from tokgate.wire.quic_initial import Initial, Opening, QuicError, close, initials, is_certain, is_unreadable
 
 NAME = "www.example.org"
 V1, V2 = QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2
@@ -42,14 +42,16 @@ def opening_of(flight: list[bytes]) -> Opening:
     return opening
 
 
-def protected(payload: bytes, *, number: int = 0, version: int = V1, destination: bytes = b"destined") -> Initial:
-    """A client's packet with these frames."""
+def protected(
+    payload: bytes, *, number: int = 0, size: int = 4, version: int = V1, destination: bytes = b"destined"
+) -> Initial:
+    """A client's packet with these frames, its number in so many octets."""
     pair = CryptoPair()
     pair.setup_initial(destination, is_client=True, version=version)
     payload += bytes(max(0, 4 - len(payload)))
-    first = 0xC3 if version == V1 else 0xD3
+    first = (0xC0 if version == V1 else 0xD0) | size - 1
     head = bytes((first,)) + struct.pack("!I", version) + bytes((len(destination),)) + destination + b"\x00\x00"
-    head += struct.pack("!H", 0x4000 | 4 + len(payload) + 16) + struct.pack("!I", number)
+    head += struct.pack("!H", 0x4000 | size + len(payload) + 16) + struct.pack("!I", number)[-size:]
     (found,) = initials(pair.encrypt_packet(head, payload, number))
     return found
 
@@ -124,12 +126,13 @@ def test_refusal_with_many_words() -> None:
 
 def test_other_connections() -> None:
     """A packet of another connection is told by its keys, whatever its ids say."""
-    opening = opening_of(client()[1])
+    flight = client()[1]
+    opening = opening_of(flight)
     (other,) = initials(client()[1][0])
 
     assert not opening.reads(other)
     assert not opening.fits(other)
-    assert opening.fits(opening.first)
+    assert opening.fits(initials(flight[0])[0])
 
 
 def test_same_connection_in_another_version() -> None:
@@ -137,6 +140,24 @@ def test_same_connection_in_another_version() -> None:
     opening = Opening(protected(b"\x01", version=V1))
 
     assert opening.fits(protected(b"\x01", version=V2, number=1))
+
+
+@pytest.mark.parametrize(
+    ("largest", "number"),
+    [(0, 1), (0, 127), (0, 129), (199, 73), (199, 328), (299, 173), (299, 428), (255, 256), (300, 299)],
+)
+def test_short_packet_numbers(largest: int, number: int) -> None:
+    """A number in one octet is the nearest to the one expected (RFC 9000 §A.3), or the rest of a hello stays unread."""
+    opening = Opening(protected(b"\x01"))
+    assert opening.reads(protected(b"\x01", number=largest))
+
+    assert opening.reads(protected(b"\x01", number=number, size=1))
+
+
+@pytest.mark.parametrize("number", [0, 127, 200, 255])
+def test_number_of_a_first_packet(number: int) -> None:
+    """A client may begin with any number: before anything has come, an octet says all of it."""
+    assert Opening(protected(b"\x01")).reads(protected(b"\x01", number=number, size=1))
 
 
 def test_frames_around_the_hello() -> None:
@@ -226,7 +247,7 @@ def test_packets_in_one_datagram() -> None:
 
     assert [i.packet for i in initials(one.packet + handshake + two.packet + short)] == [one.packet, two.packet]
     assert initials(handshake + short) == ()
-    retry = b"\xf0" + head + bytes(30)
+    retry = b"\xf0" + head + b"\x14" + bytes(20)
     assert [i.packet for i in initials(one.packet + retry + two.packet)] == [one.packet]
 
 
@@ -237,7 +258,7 @@ def test_packets_in_one_datagram() -> None:
         b"\xc0",
         b"\xc0\x00\x00\x00\x00\x00\x00",
         b"\xc0\xff\x00\x00\x1d\x00\x00\x00\x14" + bytes(20),
-        b"\xc0\x00\x00\x00\x01\x15" + bytes(60),
+        b"\xc0\x00\x00\x00\x01\x15" + bytes(21) + b"\x00\x00\x14" + bytes(20),
         b"\xc0\x00\x00\x00\x01\x00\x00\x00\x14" + bytes(19),
         b"\xc0\x00\x00\x00\x01\x00\x00\x00\x13" + bytes(19),
         b"\x40" + bytes(60),
@@ -258,6 +279,8 @@ def test_no_initial(data: bytes) -> None:
         (b"\x80\xff\x00\x00\x1d\x00\x00", False),
         (b"\x40\xff\x00\x00\x1d\x00\x00", False),
         (b"\xc0", False),
+        (b"\xc0\xff\x00\x00\x1d\x00", False),
+        (b"", False),
     ],
 )
 def test_unreadable(data: bytes, expected: bool) -> None:
@@ -281,3 +304,28 @@ def test_any_frames(data: bytes) -> None:
         assert opening.hello is None or opening.hello.message
     except QuicError:
         return
+
+
+@pytest.mark.parametrize(
+    ("version", "certain"),
+    [
+        (0xFF00001D, True),
+        (0x51303436, True),
+        (0x0A0A0A0A, True),
+        (0x1A2A3A4A, True),
+        (0xFACEB001, True),
+        (0x00000002, False),
+        (0x1A2A3A4B, False),
+        (0x16030100, False),
+    ],
+)
+def test_what_only_quic_begins_with(version: int, certain: bool) -> None:
+    """Other protocols on any port pass, though their first octets might be those of some version to come."""
+    assert is_certain(b"\xc0" + version.to_bytes(4) + bytes(20)) is certain
+
+
+def test_packets_of_established_connections() -> None:
+    """What carries data isn't taken for the beginning of another connection: that would be awaited in vain."""
+    packet = bytearray(protected(b"\x01").packet)
+    packet[0] &= 0x7F
+    assert initials(bytes(packet)) == ()

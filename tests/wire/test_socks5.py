@@ -23,12 +23,18 @@ def test_requests(data: bytes, request_: SocksRequest) -> None:
 
 
 def test_methods() -> None:
-    """The offer must hold the method without authentication."""
+    """The offer must hold the method without authentication; what the client sends after it is no part of it."""
     assert read_methods(b"\x05\x02\x02\x00rest") == 4
     assert read_methods(b"\x05") is read_methods(b"\x05\x02\x00") is read_methods(b"") is None
-    for offer in (b"\x05\x01\x02", b"\x05\x00", b"\x04\x01\x00"):
+    for offer in (b"\x05\x01\x02", b"\x05\x01\x02\x00", b"\x05\x00", b"\x04\x01\x00"):
         with pytest.raises(SocksError):
             read_methods(offer)
+
+
+def test_another_version() -> None:
+    """A client of SOCKS 4 is told so, instead of being sent to an address that is read from the wrong octets."""
+    with pytest.raises(SocksError, match="version 5"):
+        read_request(b"\x04\x01\x00\x01\xc0\x00\x02\x01\x01\xbb")
 
 
 @pytest.mark.parametrize("name", [b"localhost\0.example.org", b"2130706433", b"a b", "bücher.example".encode(), b""])

@@ -1,4 +1,4 @@
-"""The command line: one file a command, `main` collects them.
+"""The command line: a module for each command; `main` finds them.
 
-Data goes to stdout, narration to stderr. Nothing here decides: commands ask `policy.decide` and show what it says.
+Data goes to stdout, messages to stderr. Nothing here decides: commands call `policy.decide` and show its result.
 """

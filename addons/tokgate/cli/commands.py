@@ -1,24 +1,72 @@
-"""The commands in the order of help, and what each does: apart from them, so that help needs none of them."""
+"""The names of the commands and their help texts, in the order of help. `--help` imports no command."""
 
+import argparse
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+type Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
+"""Where a command, or a command of a command, adds its parser."""
+
 COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "init": "write a first policy, for the networks of this host",
         "run": "enforce the policies as a proxy",
         "status": "how the running tokgate is: policy, bans, processes",
         "reload": "have the running tokgate read its policy now",
+        "restart": "have a new version take over from the running one, without refusing or ending a connection",
+        "doctor": "what keeps tokgate on this machine from doing its work, and what to do",
         "check": "find what is wrong with policies, and run their tests",
         "explain": "what happens to a client that asks for a name, and why",
         "simulate": "decide many queries: NDJSON in, NDJSON out",
         "diff": "what a change of policy changes: verdicts over time, and for traffic that was seen",
         "timeline": "the next transitions, in local time and UTC",
+        "service": "the services that can be banned: list, show, test a name, import and update from public lists",
         "override": "make, list and end time-limited exceptions from a ban",
-        "ruleset": "nftables for this policy: redirect, QUIC refusal, loop protection",
+        "gateway": "the kernel's part of a gateway: load it, take it out, show and check it",
+        "ruleset": "nftables for this policy: TPROXY or redirect, QUIC refusal, loop protection",
+        "phone": "phones that reach the gateway through WireGuard: keys, QR codes, revoke",
+        "export": "what other systems enforce of this policy: apps for device management",
+        "evasion": "try to get round a ban, through your own gateway",
         "schema": "print a JSON Schema, or what a log store needs to know of the block log",
         "log": "read the block log",
         "review": "the block log in a browser",
+        "authority": "make, show, export and replace the authority of the block page",
+        "completion": "print a script for completion in a shell",
     }
 )
-"""Each is a module of this package with `add_parser(subparsers)`, which sets `run`."""
+
+MODULES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "init": "setup.init",
+        "run": "service.run",
+        "status": "service.status",
+        "reload": "service.reload",
+        "restart": "service.restart",
+        "doctor": "service.doctor",
+        "check": "policy.check",
+        "explain": "policy.explain",
+        "simulate": "policy.simulate",
+        "diff": "policy.diff",
+        "timeline": "policy.timeline",
+        "service": "services.commands",
+        "override": "override.commands",
+        "gateway": "service.gateway",
+        "ruleset": "service.ruleset",
+        "phone": "phone.commands",
+        "export": "services.mdm",
+        "evasion": "service.evasion",
+        "schema": "policy.schema",
+        "log": "log.commands",
+        "review": "service.review",
+        "authority": "setup.authority",
+        "completion": "setup.completion",
+    }
+)
+"""The module of each command, below this package: it has `add_parser(subparsers)`, which sets `run`."""
+
+
+def add_command(subparsers: Subparsers, name: str, epilog: str) -> argparse.ArgumentParser:
+    """A command's parser, with the help text that all commands are listed with."""
+    summary = COMMANDS[name]
+    return subparsers.add_parser(name, help=summary, description=summary, epilog=epilog)

@@ -1,6 +1,6 @@
-"""`tokgate`: finds the command, runs it, and turns whatever happens into an exit code.
+"""`tokgate`: finds the command, runs it, and maps errors to exit codes.
 
-Only the module of the command asked for is imported, so that `tokgate explain` starts without mitmproxy.
+Only the module of the command is imported, so that `tokgate explain` starts without mitmproxy.
 """
 
 import argparse
@@ -10,11 +10,12 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from tokgate.cli.commands import COMMANDS
-from tokgate.cli.exits import CommandError, Exit
-from tokgate.config.suggest import did_you_mean
+from tokgate.cli.commands import COMMANDS, MODULES
+from tokgate.cli.exits import CommandError, Exit, need
+from tokgate.config.yaml.did_you_mean import did_you_mean
+from tokgate.policy.values.visible_text import readable_lines
 
 DESCRIPTION: Final = """\
 Keep named services off your networks for a stated time and reason, and show that you did.
@@ -22,6 +23,7 @@ Everything else passes undecrypted."""
 
 EPILOG: Final = """\
 examples:
+  tokgate init                                      a first policy, in ./policies
   tokgate check                                     errors, warnings and tests of ./policies
   tokgate explain --client 192.0.2.7 --host www.example.org
                                                     what would happen now, and every step that led to it
@@ -31,14 +33,14 @@ examples:
 exit codes:
   0 done, nothing found   1 findings (policy errors, failed tests)   2 usage   3 internal error or environment
 
-`tokgate COMMAND --help` has examples for each command. TOKGATE_DEBUG=1 or --debug shows full traces."""
+`tokgate help COMMAND` has examples for each command. TOKGATE_DEBUG=1 or --debug shows full traces."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose help keeps its examples as written, that takes no abbreviations and knows `--debug`."""
+    """A parser that keeps the format of examples in help, accepts no abbreviations, and has `--debug`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As argparse's, with other defaults."""
+        """As argparse's parser, with these defaults in place of its own."""
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("conflict_handler", "resolve")
@@ -46,19 +48,23 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="full trace of an error")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but what is not known is an error of the command that does not know it, with its usage."""
+        """As argparse's, but an unknown argument is an error of the command, shown with its usage."""
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return known, unknown
 
+    def error(self, message: str) -> NoReturn:
+        """As argparse's, with control characters escaped."""
+        super().error(readable_lines(message))
+
     def print_help(self, file: Any = None) -> None:
-        """As argparse's, but it is an error if it can't be written."""
+        """As argparse's, but a failure to write is an error."""
         (file or sys.stdout).write(self.format_help())
 
 
 class _Version(argparse.Action):
-    """Print the version; looked up only when asked for."""
+    """Print the version, which is looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib import metadata
@@ -72,14 +78,14 @@ class _Version(argparse.Action):
 
 
 def build_parser(commands: Iterable[str] = ()) -> argparse.ArgumentParser:
-    """The parser with these commands; without any it only tells of all: importing modules is what makes it slow."""
+    """The parser with these commands; without any, only with their names and help, since imports are slow."""
     parser = CommandParser(prog="tokgate", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True, parser_class=CommandParser
     )
     for command in commands:
-        import_module(f"tokgate.cli.{command}").add_parser(subparsers)
+        import_module(f"tokgate.cli.{MODULES[command]}").add_parser(subparsers)
     if not subparsers.choices:
         for command, summary in COMMANDS.items():
             subparsers.add_parser(command, help=summary)
@@ -106,11 +112,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     # The program's own options take no values: the first word that is no option is the command.
     asked = next((word for word in arguments if not word.startswith("-")), None)
+    if asked == "help":
+        return _run(_help_asked_for(arguments))
     try:
         parser = build_parser((asked,) if asked is not None and asked in COMMANDS else ())
         if asked is not None and asked not in COMMANDS:
-            parser.error(f"unknown command {asked!r}{did_you_mean(asked, COMMANDS)}")
+            parser.error(f"unknown command {asked!r}{did_you_mean(asked, (*COMMANDS, 'help'))}")
         options = parser.parse_args(arguments)
+        if "extra" in options:  # of a command that can do nothing without it
+            need(options.extra)
         code = int(options.run(options))
     except SystemExit as leaving:  # argparse: 0 after help, 2 after a usage error
         code = leaving.code if isinstance(leaving.code, int) else Exit.DONE if leaving.code is None else Exit.FAILURE
@@ -118,24 +128,31 @@ def _run(arguments: list[str]) -> int:
     return code
 
 
+def _help_asked_for(arguments: list[str]) -> list[str]:
+    """`tokgate help log tail` means `tokgate log tail --help`."""
+    words = list(arguments)
+    words.remove("help")
+    return [*words, "--help"]
+
+
 def _failed(error: Exception, debug: bool) -> int:
-    """Say what went wrong: in a line, or with its trace."""
+    """Print an error as one line, or with its traceback."""
     if debug:
         traceback.print_exception(error)
     if isinstance(error, CommandError):
-        sys.stderr.write(f"tokgate: {error}\n")
+        sys.stderr.write(f"tokgate: {readable_lines(str(error))}\n")
         return error.code
     if isinstance(error, OSError):
         where = "" if error.filename is None else f"{error.filename}: "
-        sys.stderr.write(f"tokgate: {where}{error.strerror or error}\n")
+        sys.stderr.write(f"tokgate: {readable_lines(f'{where}{error.strerror or error}')}\n")
         return Exit.FAILURE
     hint = "" if debug else "\nThis is a defect: run again with --debug and report the trace."
-    sys.stderr.write(f"tokgate: internal error: {type(error).__name__}: {error}{hint}\n")
+    sys.stderr.write(f"tokgate: internal error: {type(error).__name__}: {readable_lines(str(error))}{hint}\n")
     return Exit.FAILURE
 
 
 def _stand_in_for_closed_streams() -> None:
-    """Whoever starts a program without stdout or stderr wants to see nothing, and no other file in their place."""
+    """Open /dev/null for a closed stdout or stderr, so that no other file gets its descriptor."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_RDWR)
@@ -146,14 +163,14 @@ def _stand_in_for_closed_streams() -> None:
 
 
 def _tolerate_any_text() -> None:
-    """Names seen on networks and titles in policies must not fail in a terminal that can't show them."""
+    """Escape characters that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _abandon_stdout() -> None:
-    """Point stdout at nothing: the interpreter flushes it once more on its way out and would complain."""
+    """Point stdout at /dev/null: the interpreter flushes it again at exit and would report the error."""
     try:
         descriptor = sys.stdout.fileno()
     except (OSError, ValueError):

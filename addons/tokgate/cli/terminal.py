@@ -1,39 +1,35 @@
-"""What a terminal needs: whether to colour, narration on stderr, text made safe to show, and progress."""
+"""Terminal output: colours, messages on stderr, escaped text, and progress."""
 
 import os
-import re
 import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
+from tokgate.policy.values.visible_text import escaped
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal would obey instead of show: control characters and bidirectional overrides."""
-
 
 def wants_color(stream: TextIO) -> bool:
-    """A terminal that did not ask for plain text (https://no-color.org)."""
+    """Whether to use colours: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def narrate(text: str) -> None:
-    """Tell the person at the terminal; never data."""
+    """Print a message on stderr; never data."""
     sys.stderr.write(f"{text}\n")
 
 
 def shown(text: str) -> str:
-    """A name from outside as it can be shown: visible, and without power over the terminal."""
-    if not text:
-        return '""'
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    """Text from outside, with control and invisible characters escaped."""
+    return escaped(text) or '""'
 
 
 def progress_on_stderr(*, count: bool, size: bool = False) -> "Progress":
-    """A progress display that leaves nothing behind.
+    """A progress display that is erased at its end.
 
-    `count` when the total is unknown and a count is all there is; `size` when it is bytes that are counted.
+    `count` if the total is unknown; `size` if bytes are counted.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -48,15 +44,15 @@ def progress_on_stderr(*, count: bool, size: bool = False) -> "Progress":
 
 
 class Patience:
-    """A callback for (done, total) that shows itself on a terminal, once the work takes long enough to wonder.
+    """A callback for (done, total) that shows progress on a terminal if the work takes long.
 
-    Where no total is known a bar that only moves stands beside the count.
+    Without a total it shows a count beside a moving bar.
     """
 
     _SECONDS: Final = 0.5
 
     def __init__(self, what: str, *, size: bool = False) -> None:
-        """`what` is being done, in a word or two; with `size` it is bytes that are counted."""
+        """`what` names the work in a word or two; with `size` the counts are bytes."""
         self._what: Final = what
         self._size: Final = size
         self._started: Final = monotonic()
@@ -64,7 +60,7 @@ class Patience:
         self._task: TaskID | None = None
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Tell how far it has come."""
+        """Update the display."""
         if self._display is None:
             if monotonic() - self._started < self._SECONDS or not sys.stderr.isatty():
                 return
@@ -80,10 +76,10 @@ class Patience:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the display away."""
+        """Erase the display."""
         self.close()
 
     def close(self) -> None:
-        """Take the display away, before something else is printed."""
+        """Erase the display before other output."""
         if self._display is not None:
             self._display.stop()

@@ -1,4 +1,4 @@
-"""Policy files to policy: positions, diagnostics, schema, and reload (all or nothing, the last good policy kept).
+"""Reads policy files: positions, diagnostics, schema, and reload, which replaces the policy whole or not at all.
 
-Loading never raises for what a file says; what is wrong comes back as diagnostics, all of it at once.
+Loading never raises for the content of a file. All errors are returned as diagnostics at once.
 """

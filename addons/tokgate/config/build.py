@@ -1,197 +1,229 @@
-"""Checked sections to the policy core's values, with their origins. Only called when there is no error."""
+"""Builds the values of `policy/` from checked sections, with their positions. Called only if there is no error."""
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from whenever import Time
 
-from tokgate.config.models import BanModel, ExemptionModel, NetworkModel, ServiceModel, WindowModel
-from tokgate.config.nodes import plain
-from tokgate.config.sections import Entry, Sections
-from tokgate.config.settings_models import ProxyAuthModel
+from tokgate.config.checks.name_list import NameList
+from tokgate.config.checks.sections import PolicyEntry, Sections
+from tokgate.config.format.bans import EXEMPT_BY, BanModel, ExemptionModel, WindowModel
+from tokgate.config.format.connection_settings import ProxyAuthModel, UpstreamModel
+from tokgate.config.format.networks import NetworkModel
+from tokgate.config.format.services import ServiceModel, SourceModel
+from tokgate.config.yaml.nodes import plain
 from tokgate.policy.bans import (
     Ban,
     Directory,
+    DnsSettings,
+    EgressSettings,
     Exemption,
+    GatewaySettings,
+    Lifted,
+    LimitSettings,
     LogSettings,
     Notify,
     OverrideLimits,
+    PacSettings,
     ProxyAuth,
     Settings,
 )
-from tokgate.policy.networks import Network
-from tokgate.policy.origin import Origin
-from tokgate.policy.schedule import Moment, Window
-from tokgate.policy.services import NamePattern, PatternKind, Service
+from tokgate.policy.canary import CanarySettings
+from tokgate.policy.networks import Network, linked
+from tokgate.policy.schedule import Window
+from tokgate.policy.services import Catalogue, NamePattern, PatternKind, Service, ServiceSource
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.stores import StoreListing
+from tokgate.policy.upstream import Upstream
+from tokgate.policy.values.source_position import Origin
 
 
-def policy(sections: Sections) -> Policy:
-    """The policy that valid sections state."""
+def policy(sections: Sections, networks: Mapping[str, Network], catalogue: Catalogue | None = None) -> Policy:
+    """The policy that valid sections state, with these networks of theirs. Raises ValueError for an invalid entry."""
     return Policy(
-        services={name: service(entry, _model(entry)) for name, entry in sections.services.items()},
-        networks={name: network(entry, _model(entry), sections) for name, entry in sections.networks.items()},
+        services={name: service(entry, _model(entry), sections) for name, entry in sections.services.items()},
+        networks=networks,
         bans={name: ban(entry, _model(entry)) for name, entry in sections.bans.items()},
         exemptions={name: exemption(entry, _model(entry)) for name, entry in sections.exemptions.items()},
         settings=settings(sections.settings),
         version=version(sections),
+        lifted=tuple(
+            Lifted(origin=_origin(entry), **dict(entry.model)) for entry in sections.lifted if entry.model is not None
+        ),
+        catalogue=catalogue,
     )
 
 
 def version(sections: Sections) -> str:
-    """A short hash of what is said, inventories included.
+    """The policy's version: 12 hexadecimal digits of SHA-256 over its content, inventories included.
 
     Comments, order, formatting and the split into files make no difference.
     """
-    named: tuple[tuple[str, Mapping[str, Entry[Any]]], ...] = (
+    named: tuple[tuple[str, Mapping[str, PolicyEntry[Any]]], ...] = (
         ("services", sections.services),
         ("networks", sections.networks),
         ("bans", sections.bans),
         ("exemptions", sections.exemptions),
     )
-    said: dict[str, Any] = {
+    content: dict[str, Any] = {
         kind: {name: plain(entry.node) for name, entry in entries.items()} for kind, entries in named
     }
     if sections.inventories:
-        said["inventories"] = {
+        content["inventories"] = {
             name: inventory.digest
             for name, entry in sections.networks.items()
             if (inventory := sections.inventory(entry)) is not None
         }
-    said["settings"] = {name: str(value) for name, value in sections.settings.items()}
-    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if sections.name_lists:
+        content["name_lists"] = sorted(
+            {(name, kind.value, held.digest) for name, kind, held in _name_lists(sections) if held is not None}
+        )
+    if sections.lifted:
+        content["lifted"] = [plain(entry.node) for entry in sections.lifted]
+    content["settings"] = {name: str(value) for name, value in sections.settings.items()}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
+def _name_lists(sections: Sections) -> Iterator[tuple[str, PatternKind, NameList | None]]:
+    for name, entry in sections.services.items():
+        for kind in PatternKind if entry.model is not None else ():
+            for file in _model(entry).names.files(kind):
+                yield name, kind, sections.name_lists.get((entry.beside(file), kind))
+
+
 def settings(stated: Mapping[str, Any]) -> Settings:
-    """The settings: models of keys with keys of their own become the core's values."""
-    values = dict(stated)
-    if "overrides" in values:
-        values["overrides"] = OverrideLimits(longest=values["overrides"].longest)
-    if "reminders" in values:
-        values["reminders"] = tuple(dict.fromkeys(values["reminders"]))
-    if "notify" in values:
-        values["notify"] = Notify(webhook=values["notify"].webhook, command=tuple(values["notify"].command))
-    if "log" in values:
-        log = values["log"]
-        values["log"] = LogSettings(
-            clients=log.clients,
-            pseudonym_days=log.pseudonym_days,
-            retention_days=log.retention_days,
-            checkpoint_to=tuple(dict.fromkeys(log.checkpoint_to)),
-            key=log.key,
-            forward_security=log.forward_security,
-            near_misses=log.near_misses,
-        )
-    if "proxy_auth" in values:
-        values["proxy_auth"] = proxy_auth(values["proxy_auth"])
-    return Settings(**values)
+    return Settings(**{name: _SETTINGS[name](value) if name in _SETTINGS else value for name, value in stated.items()})
+
+
+def upstream(model: UpstreamModel) -> Upstream:
+    kind, host, port = model.proxy
+    destinations, exclusions = _unique(model.destinations), _unique(model.exclusions)
+    return Upstream(
+        kind=kind,
+        host=host,
+        port=port,
+        credentials=model.credentials,
+        destinations=destinations,
+        exclusions=exclusions,
+    )
 
 
 def proxy_auth(model: ProxyAuthModel) -> ProxyAuth:
-    """How users prove who they are."""
     ldap = None if model.ldap is None else Directory(**model.ldap.model_dump())
     return ProxyAuth(htpasswd=model.htpasswd, groups=model.groups, ldap=ldap)
 
 
-def _model[M: Any](entry: Entry[M]) -> M:
+def _unique[T](values: Iterable[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+_SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "dns": lambda model: DnsSettings(**dict(model)),
+    "overrides": lambda model: OverrideLimits(longest=model.longest),
+    "reminders": _unique,
+    "nat64_prefixes": _unique,
+    "notify": lambda model: Notify(webhook=model.webhook, command=tuple(model.command)),
+    "log": lambda model: LogSettings(**dict(model) | {"checkpoint_to": _unique(model.checkpoint_to)}),
+    "gateway": lambda model: GatewaySettings(
+        **dict(model) | {"ports": _unique(model.ports), "canary": CanarySettings(**dict(model.canary))}
+    ),
+    "egress": lambda model: EgressSettings(addresses=_unique(model.addresses)),
+    "limits": lambda model: LimitSettings(**dict(model)),
+    "pac": lambda model: PacSettings(
+        direct_names=_unique(model.direct_names), direct_addresses=_unique(model.direct_addresses)
+    ),
+    "load_balancers": _unique,
+    "name_files": _unique,
+    "proxy_auth": proxy_auth,
+    "upstream": lambda models: tuple(upstream(model) for model in models),
+}
+"""What makes the value of a setting from its model; the others are values as they are."""
+
+
+def _model[M: Any](entry: PolicyEntry[M]) -> M:
     if entry.model is None:
         raise ValueError(f"{entry.name} is not valid")
     return entry.model
 
 
-def _origin(entry: Entry[Any]) -> Origin:
+def _origin(entry: PolicyEntry[Any]) -> Origin:
     return entry.source.origin(entry.place)
 
 
-def service(entry: Entry[ServiceModel], model: ServiceModel) -> Service:
-    """A service; every pattern knows where it was written."""
+def service(entry: PolicyEntry[ServiceModel], model: ServiceModel, sections: Sections) -> Service:
+    """A service, with the names of its files."""
     origin_of = entry.source.origin
     patterns: dict[tuple[PatternKind, str], NamePattern] = {}
     for kind in PatternKind:
-        values: list[str] = getattr(model.names, kind.value)
-        for value, (_, place) in zip(values, entry.items("names", kind.value), strict=True):
-            patterns.setdefault((kind, value), NamePattern(kind, value, origin_of(place)))
+        for value, source, place in sections.patterns(entry, kind):
+            patterns.setdefault((kind, value), NamePattern(kind, value, source.origin(place)))
     stores = tuple(
         StoreListing(store, value, origin_of(place))
         for store in type(model.store).model_fields
         for value, (_, place) in zip(getattr(model.store, store), entry.items("store", store), strict=True)
     )
-    addresses = tuple(dict.fromkeys(model.addresses))
-    return Service(entry.name, model.title or entry.name, tuple(patterns.values()), addresses, stores, _origin(entry))
+    title, addresses = model.title or entry.name, _unique(model.addresses)
+    imported = None if model.source is None else service_source(model.source)
+    origin, description = _origin(entry), model.description
+    return Service(entry.name, title, tuple(patterns.values()), addresses, stores, origin, description, imported)
 
 
-def network(entry: Entry[NetworkModel], model: NetworkModel, sections: Sections) -> Network:
-    """A network, with the devices that it means."""
+def service_source(model: SourceModel) -> ServiceSource:
+    values = {("list" if key == "of" else key): value for key, value in dict(model).items()}
+    day = None if model.date is None else model.date.format_iso()
+    return ServiceSource(**values | {"date": day, "attributes": _unique(model.attributes)})
+
+
+def network(entry: PolicyEntry[NetworkModel], model: NetworkModel, sections: Sections) -> Network:
+    """A network, with the devices that it selects from its inventory, but without the networks that it names."""
     return Network(
         entry.name,
-        tuple(dict.fromkeys(model.cidrs)),
-        model.timezone,
+        _unique(model.cidrs),
+        sections.zone(entry),
         _origin(entry),
-        users=tuple(dict.fromkeys(model.users)),
-        groups=tuple(dict.fromkeys(model.groups)),
-        interfaces=tuple(dict.fromkeys(model.interfaces)),
+        users=_unique(model.users),
+        groups=_unique(model.groups),
+        interfaces=_unique(model.interfaces),
         devices=sections.devices(entry),
-    )
-
-
-def ban(entry: Entry[BanModel], model: BanModel) -> Ban:
-    """A ban; a last day becomes the midnight that ends it."""
-    expires: Moment | None = model.expires
-    if model.last_day is not None:
-        expires = model.last_day.add(days=1).at(Time.MIN)
-    return Ban(
-        name=entry.name,
         title=model.title,
-        services=tuple(dict.fromkeys(model.services)),
-        networks=tuple(dict.fromkeys(model.networks)),
-        starts=model.starts,
-        expires=expires,
-        duration=model.duration,
-        announced=model.announced,
-        monitor_from=model.monitor_from,
-        warn_from=model.warn_from,
-        on_expiry=model.on_expiry,
-        windows=tuple(window(each) for each in model.windows),
-        action=model.action,
-        response=model.response,
-        continue_for=model.continue_for,
-        inspect_stores=model.inspect_stores,
-        overrides=model.overrides,
-        authority=model.authority,
-        basis=model.basis,
-        reference=model.reference,
-        contact=model.contact,
-        description=model.description,
-        origin=_origin(entry),
+        networks=_unique(model.networks),
+        except_cidrs=_unique(each for each in model.excepted if not isinstance(each, str)),
+        except_networks=_unique(each for each in model.excepted if isinstance(each, str)),
     )
+
+
+def networks(sections: Sections) -> dict[str, Network]:
+    """All networks that are valid, and made of valid ones. There must be no cycle."""
+    valid = {e.name: network(e, e.model, sections) for e in sections.networks.values() if e.model is not None}
+    while broken := [n for n, each in valid.items() if not valid.keys() >= {*each.networks, *each.except_networks}]:
+        for name in broken:
+            del valid[name]
+    return linked(valid)
+
+
+def ban(entry: PolicyEntry[BanModel], model: BanModel) -> Ban:
+    """A ban; `last_day` becomes `expires` at the midnight that ends the day."""
+    values = dict(model)
+    last_day = values.pop("last_day")
+    if last_day is not None:
+        values["expires"] = last_day.add(days=1).at(Time.MIN)
+    values |= {key: _unique(values[key]) for key in ("services", "networks")}
+    values["windows"] = tuple(window(each) for each in model.windows)
+    return Ban(name=entry.name, origin=_origin(entry), **values)
 
 
 def window(model: WindowModel) -> Window:
-    """A window."""
     return Window(
         days=frozenset().union(*model.days),
         start=model.start,
         end=model.end,
-        except_holidays=tuple(dict.fromkeys(model.except_holidays)),
+        except_holidays=_unique(model.except_holidays),
     )
 
 
-def exemption(entry: Entry[ExemptionModel], model: ExemptionModel) -> Exemption:
-    """An exemption."""
-    return Exemption(
-        name=entry.name,
-        ban=model.ban,
-        clients=tuple(dict.fromkeys(model.clients)),
-        until=model.until,
-        reason=model.reason,
-        starts=model.starts,
-        ticket=model.ticket,
-        by=model.by,
-        ended_by=model.ended_by,
-        override=model.override,
-        origin=_origin(entry),
-    )
+def exemption(entry: PolicyEntry[ExemptionModel], model: ExemptionModel) -> Exemption:
+    who = {key: _unique(getattr(model, key)) for key in EXEMPT_BY}
+    return Exemption(name=entry.name, origin=_origin(entry), **dict(model) | who)

@@ -1,4 +1,4 @@
-"""What is wrong with policy files, where, and how it is shown. Nothing here decides what is wrong."""
+"""Diagnostics of policy files, and how they are printed. The checks themselves are elsewhere."""
 
 import re
 import unicodedata
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from tokgate.policy.origin import Origin
+from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values.visible_text import escaped, readable, readable_characters
 
+_WEBHOOK: Final = re.compile(r"""(?<=://)(?P<userinfo>[^\s/?#"']*@)?(?P<host>[^\s/?#"'@]*)(?P<path>[^\s"']*)""")
 _SHOWN: Final = 140
-"""Widest part of a source line that is shown; a policy may be written on one line of megabytes."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal would obey instead of show (controls, bidirectional overrides), and what can't be written at all."""
+"""Most characters of a source line that are shown; a policy may be one line of megabytes."""
 
 
 class Level(StrEnum):
@@ -29,6 +28,7 @@ class Code(StrEnum):
     NOT_FOUND = "not-found"
     UNREADABLE = "unreadable"
     BROKEN_LINK = "broken-link"
+    FILE_OUTSIDE = "file-outside"
     LINK_LOOP = "link-loop"
     NO_POLICY_FILES = "no-policy-files"
     TOO_LARGE = "too-large"
@@ -41,6 +41,7 @@ class Code(StrEnum):
     DUPLICATE_KEY = "duplicate-key"
     BAD_KEY = "bad-key"
     TAG = "tag"
+    CUT_VALUE = "cut-value"
     ALIAS = "alias"
     EXPANSION = "expansion"
     TOO_DEEP = "too-deep"
@@ -50,6 +51,7 @@ class Code(StrEnum):
     WRONG_TYPE = "wrong-type"
     BAD_VALUE = "bad-value"
     FORMAT_VERSION = "format-version"
+    PLAIN_HTTP = "plain-http"
     # Names
     BAD_IDENTIFIER = "bad-identifier"
     DEFINED_TWICE = "defined-twice"
@@ -69,6 +71,8 @@ class Code(StrEnum):
     BAD_CIDR = "bad-cidr"
     HOST_BITS = "host-bits"
     NESTED_NETWORK = "nested-network"
+    NETWORK_CYCLE = "network-cycle"
+    EXCEPT_OUTSIDE = "except-outside"
     UNKNOWN_TIMEZONE = "unknown-timezone"
     BAD_INVENTORY = "bad-inventory"
     BAD_DEVICE = "bad-device"
@@ -86,25 +90,35 @@ class Code(StrEnum):
     REVERSED_TIMES = "reversed-times"
     NEVER_APPLIES = "never-applies"
     WINDOW_USELESS = "window-useless"
+    EXTENSION_GAP = "extension-gap"
+    EXTENSION_OVERLAP = "extension-overlap"
+    EXTENSION_NARROWER = "extension-narrower"
     BAN_OVER = "ban-over"
     EXEMPTION_OVER = "exemption-over"
     EXEMPTION_OUTSIDE = "exemption-outside"
     EXEMPTION_IDLE = "exemption-idle"
     OVERRIDE_FORBIDDEN = "override-forbidden"
     OVERRIDE_TOO_LONG = "override-too-long"
-    # What `tokgate check` adds to what loading finds
+    NOT_LIFTED = "not-lifted"
+    # The installation
+    MISSING_EXTRA = "missing-extra"
+    # Only by `tokgate check`
     BAN_ENDS = "ban-ends"
+    BAN_HELD = "ban-held"
     BAN_USELESS = "ban-useless"
+    UNUSED_NETWORK = "unused-network"
+    FREE_ADDRESSES = "free-addresses"
+    ONE_FAMILY = "one-family"
     EXEMPTION_ENDS = "exemption-ends"
     PAGE_UNTRUSTED = "page-untrusted"
     TEST_FAILED = "test-failed"
-    # Ours
+    # A defect of tokgate
     INTERNAL = "internal"
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One thing that is wrong. `line` is the source line, if there is one; `length` is in characters, 0 for none."""
+    """One error or warning. `line` is the source line, if there is one; `length` is in characters, 0 for none."""
 
     level: Level
     origin: Origin
@@ -115,7 +129,6 @@ class Diagnostic:
 
 
 def as_json(diagnostic: Diagnostic) -> dict[str, Any]:
-    """A diagnostic for another program."""
     return {
         "level": diagnostic.level.value,
         "file": diagnostic.origin.file,
@@ -127,12 +140,12 @@ def as_json(diagnostic: Diagnostic) -> dict[str, Any]:
 
 
 def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
-    """`file:line:col: error: message [code]`, then the source line and a caret under what is meant."""
+    """`file:line:col: error: message [code]`, then the source line and a caret under the span."""
     origin = diagnostic.origin
     tint = "31" if diagnostic.level is Level.ERROR else "33"
     head = (
-        f"{_painted(_safe(str(origin)), '1', color)}: {_painted(diagnostic.level, f'1;{tint}', color)}: "
-        f"{_safe(diagnostic.message)} {_painted(f'[{diagnostic.code}]', '2', color)}"
+        f"{_painted(escaped(str(origin)), '1', color)}: {_painted(diagnostic.level, f'1;{tint}', color)}: "
+        f"{readable(diagnostic.message)} {_painted(f'[{diagnostic.code}]', '2', color)}"
     )
     if diagnostic.line is None:
         return head
@@ -146,16 +159,24 @@ def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
 
 
 def _excerpt(line: str, column: int, length: int) -> tuple[str, str, int]:
-    """The part of a line to show, what of it comes before the caret, and how many characters to underline."""
+    """The part of a line to show, the part of that before the caret, and how many characters to underline."""
     start = 0 if len(line) <= _SHOWN else max(0, min(column - _SHOWN // 2, len(line) - _SHOWN))
-    shown = _safe(line[start : start + _SHOWN])
+    cut = _without_secrets(line)[start : start + _SHOWN]
+    shown = ["\t" if character == "\t" else safe for character, safe in zip(cut, readable_characters(cut), strict=True)]
     lead, trail = "…" if start else "", "…" if start + _SHOWN < len(line) else ""
-    before = lead + shown[: column - start]
-    return lead + shown + trail, before, max(1, min(length, len(shown) - (column - start)))
+    before, marked = "".join(shown[: column - start]), "".join(shown[column - start :][: max(1, length)])
+    return lead + "".join(shown) + trail, lead + before, max(1, len(marked))
 
 
-def _safe(text: str) -> str:
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+def _without_secrets(line: str) -> str:
+    """Asterisks in place of what allows to post to a webhook: its userinfo, path and query. As long as before."""
+    if "webhook" not in line:
+        return line
+    return _WEBHOOK.sub(lambda url: _masked(url["userinfo"]) + url["host"] + _masked(url["path"]), line)
+
+
+def _masked(secret: str | None) -> str:
+    return "*" * len(secret or "")
 
 
 def _width(text: str) -> int:

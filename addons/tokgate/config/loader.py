@@ -1,4 +1,4 @@
-"""Loading: a file or folder to a policy, or to everything that is wrong with it. Never raises for bad input."""
+"""Loads a file or folder as a policy, or returns all its errors. Never raises for bad input."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,14 +8,17 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.config import build, checks, files, inventories, timing
+from tokgate.config import build, catalogue
+from tokgate.config.checks import inventory_lookup as inventories
+from tokgate.config.checks import name_files, network_parts, references, times
+from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Code, Diagnostic, Level
-from tokgate.config.nodes import Scalar, compose
 from tokgate.config.policy_tests import PolicyTest, build_tests
-from tokgate.config.sections import Sections
-from tokgate.config.source import Place, Report, decode
-from tokgate.policy import collector
+from tokgate.config.yaml import files
+from tokgate.config.yaml.nodes import Scalar, compose
+from tokgate.config.yaml.source import Report, TextSpan, decode
 from tokgate.policy.snapshot import Policy
+from tokgate.policy.values import gc_pause
 
 Progress = Callable[[int, int], None]
 """Called with (files read, files) while loading."""
@@ -25,61 +28,69 @@ _NOTHING: Final[Mapping[Path, bytes]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was read; `policy` is None when there is any error."""
+    """The result of loading; `policy` is None if there is any error."""
 
     policy: Policy | None
     diagnostics: tuple[Diagnostic, ...]
     tests: tuple[PolicyTest, ...]
     files: tuple[Path, ...]
-    inventories: tuple[Path, ...] = ()
-    """Files that the policy files name, also those that are not there."""
+    named_files: tuple[Path, ...] = ()
+    """Inventories and files of names that the policy files name, also missing ones."""
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
-        """What keeps the policy from loading."""
+        """The diagnostics that keep the policy from loading."""
         return tuple(each for each in self.diagnostics if each.level is Level.ERROR)
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
-        """What is probably not meant."""
+        """The diagnostics of what is allowed but probably a mistake."""
         return tuple(each for each in self.diagnostics if each.level is Level.WARNING)
 
 
 def load(
-    path: Path, now: Instant, progress: Progress | None = None, *, proposed: Mapping[Path, bytes] = _NOTHING
+    path: Path,
+    now: Instant,
+    progress: Progress | None = None,
+    *,
+    proposed: Mapping[Path, bytes] = _NOTHING,
+    base: Path | None = None,
 ) -> Loaded:
-    """Read a policy file, or all below a folder. `now` only decides what counts as over.
+    """Read a policy file, or all below a folder. `now` only decides which bans and exemptions have ended.
 
-    `proposed` are files as they would be: read in place of what is on the disk under their paths, if anything is.
+    `proposed` are contents by path, read in place of what is on the disk. Files below `base` are named relative to it.
     """
-    report = Report()
-    with collector.paused():
+    report = Report(base)
+    with gc_pause.paused():
         paths = files.policy_files(path, report)
         if proposed:
             paths = tuple(dict.fromkeys((*paths, *proposed)))
-        sections = Sections(whole=not report.diagnostics)
+        sections = Sections(path if path.is_dir() else path.parent, whole=not report.diagnostics)
         for done, each in enumerate(paths, 1):
             _read(each, proposed.get(each), sections, report)
             if progress is not None:
                 progress(done, len(paths))
+        shipped = catalogue.complete(sections, report)
         inventories.read(sections, report)
-        checks.check(sections, report)
-        timing.check(sections, now, report)
-        named = tuple(sections.inventories)
+        name_files.read(sections, report)
+        references.check(sections, report)
+        networks = network_parts.check(sections, report)
+        times.check(sections, networks, now, report)
+        named = sections.named_files
         if any(each.level is Level.ERROR for each in report.diagnostics):
             return Loaded(None, report.sorted(), (), paths, named)
-        policy = build.policy(sections)
+        policy = build.policy(sections, networks, shipped)
         return Loaded(policy, report.sorted(), build_tests(sections, policy.networks.values()), paths, named)
 
 
 def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report) -> None:
     before = len(report.diagnostics)
     data = files.read(path, report) if proposed is None else proposed
-    source = None if data is None else decode(str(path), data, report)
+    source = None if data is None else decode(path, data, report)
     root = None if source is None else compose(source, report)
     if len(report.diagnostics) > before and root is None:
         sections.whole = False
     elif source is not None and (root is None or (isinstance(root, Scalar) and root.null)):
-        report.warning(source, Place(1, 1), Code.EMPTY_FILE, "the file says nothing")
+        report.warning(source, TextSpan(1, 1), Code.EMPTY_FILE, "the file says nothing")
     elif source is not None and root is not None:
         sections.add(source, root, report)

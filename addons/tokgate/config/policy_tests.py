@@ -1,28 +1,30 @@
-"""Tests that stand in the policy files: what must be decided for whom and when. They call the one `decide`."""
+"""The tests in policy files: traffic, and what the policy must decide about it. `traffic.policy_tests` runs them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
 from whenever import Instant
 
-from tokgate.config.models import TestModel
-from tokgate.config.sections import Entry, Sections
-from tokgate.policy.decide import decide
-from tokgate.policy.decision import Decision, Signal, Verdict
+from tokgate.config.checks.sections import PolicyEntry, Sections
+from tokgate.config.format.test_model import TestModel, TestTransport
+from tokgate.policy.decision import Verdict
 from tokgate.policy.identity import Identity, IdentityIndex, narrowest_first
-from tokgate.policy.names import IPAddress
-from tokgate.policy.networks import Network
-from tokgate.policy.origin import Origin
-from tokgate.policy.prefixes import Held, PrefixTable
+from tokgate.policy.networks import Composition, Network
 from tokgate.policy.schedule import Edge, resolve
-from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.hostname import IPAddress
+from tokgate.policy.values.prefix_table import IPNetwork, PrefixEntry, PrefixTable
+from tokgate.policy.values.source_position import Origin
+
+EXPECTED: Final = ("ban", "reason", "response", "status")
+"""What a test may expect besides the verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyTest:
-    """One entry under `tests:`; with a `url` it is the URL that is decided."""
+    """One entry under `tests:`. `host` is a name or an address, as it was written."""
 
     client: str
     host: str
@@ -31,29 +33,13 @@ class PolicyTest:
     expect: Verdict
     origin: Origin
     identity: Identity | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TestResult:
-    """What was decided, and whether that was expected."""
-
-    __test__ = False
-
-    test: PolicyTest
-    decision: Decision
-    passed: bool
-
-
-def run_tests(snapshot: Snapshot, tests: Sequence[PolicyTest]) -> tuple[TestResult, ...]:
-    """Decide each test, in order."""
-    results = []
-    for test in tests:
-        if test.url is not None:
-            decision = decide(snapshot, test.client, test.url, test.at, Signal.URL, test.identity)
-        else:
-            decision = decide(snapshot, test.client, test.host, test.at, identity=test.identity)
-        results.append(TestResult(test, decision, decision.verdict is test.expect))
-    return tuple(results)
+    transport: TestTransport = TestTransport.TCP
+    nameless: bool = False
+    """The ClientHello names no host."""
+    ech_outer: bool = False
+    """The ClientHello names an ECH provider alone."""
+    expected: Mapping[str, str | int] = MappingProxyType({})
+    """What else is expected: `ban`, `reason`, `response`, `status`."""
 
 
 def build_tests(sections: Sections, networks: Iterable[Network]) -> tuple[PolicyTest, ...]:
@@ -64,13 +50,18 @@ def build_tests(sections: Sections, networks: Iterable[Network]) -> tuple[Policy
 
 
 class _Zones:
-    """The zones in which these clients live."""
+    """Finds the time zones of these clients."""
 
     def __init__(self, networks: Iterable[Network], clients: frozenset[IPAddress]) -> None:
         self._networks: Final = {network.name: network for network in networks}
-        prefixes = [(cidr, network) for network in self._networks.values() for cidr in network.cidrs]
-        prefixes += [  # an inventory may have very many, tests are about few of them
-            (prefix, network)
+        prefixes: list[tuple[IPNetwork, _Holder]] = [
+            (cidr, (network.name, listed))
+            for network in self._networks.values()
+            for listed, cidrs in ((True, network.cidrs), (False, network.except_cidrs))
+            for cidr in cidrs
+        ]
+        prefixes += [  # an inventory may have very many, of which tests use few
+            (prefix, (network.name, True))
             for network in self._networks.values()
             for device in network.devices
             for prefix in device.addresses
@@ -78,24 +69,45 @@ class _Zones:
         ]
         self._table: Final = PrefixTable(prefixes, _by_length)
         self._index: Final = IdentityIndex(self._networks.values())
+        self._composition: Final = Composition(self._networks.values())
 
     def of(self, client: IPAddress, identity: Identity | None) -> str:
-        """The zone of the narrowest network; UTC for clients of none."""
+        """The zone of the client's narrowest network; UTC if it is in none."""
+        listed, excepted = self._table.find(client)
         found = () if identity is None else self._index.find(identity, client.max_prefixlen)
-        name = next(iter(narrowest_first(self._table.find(client), found)), None)
+        held = self._composition.held(narrowest_first(listed, found), excepted)
+        name = next(iter(held), None)
         return "UTC" if name is None else self._networks[name].timezone
 
 
-def _by_length(holders: tuple[Held[Network], ...]) -> dict[str, int]:
+_Holder = tuple[str, bool]
+"""A network, and whether it lists a prefix; else it excepts it."""
+
+
+def _by_length(holders: tuple[PrefixEntry[_Holder], ...]) -> tuple[dict[str, int], frozenset[str]]:
+    """The networks that list an address, with the longest prefix length, and those that except it."""
     lengths: dict[str, int] = {}
     for held in holders:
-        lengths.setdefault(held.value.name, held.prefix.prefixlen)
-    return lengths
+        if held.value[1]:
+            lengths.setdefault(held.value[0], held.prefix.prefixlen)
+    return lengths, frozenset(held.value[0] for held in holders if not held.value[1])
 
 
-def _test(entry: Entry[TestModel], model: TestModel, zones: _Zones) -> PolicyTest:
+def _test(entry: PolicyEntry[TestModel], model: TestModel, zones: _Zones) -> PolicyTest:
     host = model.host if model.host is not None else urlsplit(model.url or "").hostname or ""
     identity = Identity(model.user, frozenset(model.groups), model.device, model.interface) or None
     at = resolve(model.at, zones.of(model.client, identity), Edge.START)
-    client = entry.text("client") or ""
-    return PolicyTest(client, host, model.url, at, model.expect, entry.source.origin(entry.place), identity)
+    stated = {key: getattr(model, key) for key in EXPECTED}
+    return PolicyTest(
+        entry.text("client") or "",
+        host,
+        model.url,
+        at,
+        model.expect,
+        entry.source.origin(entry.place),
+        identity,
+        model.transport,
+        nameless=model.sni is not None,
+        ech_outer=model.ech is not None,
+        expected=MappingProxyType({key: value for key, value in stated.items() if value is not None}),
+    )

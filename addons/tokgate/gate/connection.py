@@ -1,127 +1,137 @@
-"""One client connection on its way through the gate, and the directions of it that carry more than a packet."""
+"""One client connection of a gate, and its directions that transfer bulk."""
 
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final
 
-from tokgate.gate.admission import Shown
+from tokgate.gate.egress.parent_handshake import ParentHandshake
 from tokgate.gate.sockets import Address, Listener, Socket
+from tokgate.policy.identity import Identity
+from tokgate.policy.values.hostname import parse_address
+from tokgate.traffic.second_words import Reader, Watched
+from tokgate.traffic.seen import Shown
+from tokgate.wire.connect_request import ConnectReader
+
+type Greeting = Reader | ConnectReader | SocksStep
 
 
 class State(IntEnum):
-    """Where a connection is in its life. Compared by identity of small integers: this is the hot path."""
+    """Where a connection is in its life. Compared by identity: this is the hot path."""
 
     GREETING = 0
     """The client has not yet said what it wants: a ClientHello, a CONNECT request, a request line."""
     WAITING = 1
     """Something else has to happen first: a name is being resolved."""
     CONNECTING = 2
-    """Towards the destination."""
     OPEN = 3
     """Bytes flow."""
     PARTING = 4
     """Refused; our side is closed, and what the client still sends is thrown away."""
     CLOSED = 5
+    ANSWERING = 6
+    """Towards the client nothing has flowed: the server may have it say anew where it goes."""
 
 
-# By themselves, for the hot path: a global is found quicker than a member of a class.
-GREETING: Final = State.GREETING
-WAITING: Final = State.WAITING
-CONNECTING: Final = State.CONNECTING
-OPEN: Final = State.OPEN
-PARTING: Final = State.PARTING
-CLOSED: Final = State.CLOSED
+class SocksStep(IntEnum):
+    """The steps of a SOCKS 5 client before its request."""
+
+    METHOD_CHOSEN = 1
+    """It was told how to say who it is, or that it need not."""
+    SIGNED_IN = 2
+    """It has proved who it is: `Connection.person`."""
 
 
+@dataclass(slots=True)
+class Tunnel:
+    """The destination of an explicit client. `addresses` are those not tried yet."""
+
+    host: str
+    port: int
+    socks: bool
+    addresses: tuple[str, ...] = ()
+    established: bool = False
+    hurried: bool = False
+    """It has begun to say something, and was given the time that others have to end it."""
+
+    @property
+    def asked(self) -> str | None:
+        """The host that was asked for, as admission has it; SOCKS clients ask for addresses without saying so."""
+        return None if self.socks and parse_address(self.host) is not None else self.host
+
+
+@dataclass(slots=True, eq=False)
 class Connection:
-    """A client's socket, the destination's, and how far each direction is. Plain attributes: no logic lives here."""
+    """A client's socket, the destination's, and how far each direction is. No logic lives here."""
 
-    __slots__ = (
-        "client",
-        "client_fd",
-        "client_fin",
-        "deadline",
-        "destination",
-        "down",
-        "down_done",
-        "greeting",
-        "held",
-        "id",
-        "listener",
-        "peer",
-        "port",
-        "seen",
-        "server",
-        "server_fd",
-        "server_fin",
-        "shown",
-        "state",
-        "tunnel",
-        "up",
-        "up_done",
-    )
-
-    def __init__(self, client: Socket, client_fd: int, peer: str, port: int, listener: Listener, now: float) -> None:
-        self.client: Socket = client
-        self.client_fd: int = client_fd
-        self.peer: str = peer
-        self.port: int = port
-        self.listener: Listener = listener
-        self.server: Socket = None
-        self.server_fd: int = -1
-        self.state: State = State.GREETING
-        self.destination: Address | None = None
-        self.held: bytes = b""
-        """Read from the client and not yet passed on."""
-        self.greeting: Any = None
-        """Whoever collects a greeting that comes in pieces."""
-        self.tunnel: Any = None
-        """What an explicit client asked for, while the tunnel it got still has to show what it carries."""
-        self.shown: str | Shown | None = None
-        """What it was let through on: the name in its ClientHello, or more where a name isn't all."""
-        self.seen: float = now
-        """When something last happened, in monotonic seconds."""
-        self.deadline: float = 0.0
-        """When the present state has lasted too long; 0.0: it may last as long as things happen."""
-        self.client_fin: bool = False
-        self.server_fin: bool = False
-        self.up_done: bool = False
-        self.down_done: bool = False
-        self.up: Half | None = None
-        self.down: Half | None = None
-        self.id: str | None = None
+    client: Socket
+    client_fd: int
+    peer: str
+    port: int
+    listener: Listener
+    seen: float
+    """When something last happened, in monotonic seconds."""
+    server: Socket = None
+    server_fd: int = -1
+    state: State = State.GREETING
+    destination: Address | None = None
+    held: bytes | bytearray = b""
+    """Read from the client and not yet passed on; what comes in pieces is in one place, the reader's."""
+    greeting: Greeting | None = None
+    """The state of a SOCKS greeting that arrives in pieces."""
+    watched: Watched | None = None
+    """The client is under a ban, and may yet say that it wants to go somewhere else."""
+    said: bytes = b""
+    """What a watched destination has said of an answer that makes no sense yet."""
+    client_waits: bool = False
+    """A watched client has said more, which stays in its socket, and of which epoll does not tell again."""
+    person: Identity | None = None
+    """The authenticated identity of an explicit client."""
+    tunnel: Tunnel | None = None
+    """What an explicit client asked for, while the tunnel it got still has to show what it carries."""
+    silent: bool = False
+    """It came by redirection, has said nothing yet, and was connected on the word of its destination's address."""
+    shown: str | Shown | None = None
+    """What it was let through on: the name in its ClientHello, or more where a name isn't all."""
+    parent: ParentHandshake | None = None
+    """What is being said to the parent proxy, which `server` is, until the destination is behind it."""
+    asked: bool = False
+    """The parent has been told what it is for."""
+    deadline: float = 0.0
+    """When the present state has lasted too long; 0.0: it may last as long as things happen."""
+    preface: bytes | None = None
+    """What has come of a load balancer's header, before anything of its client; None: no header is to come."""
+    owing: float = 0.0
+    """Since when the destination owes an answer: to connect, or its first octet; 0.0: it owes none."""
+    client_fin: bool = False
+    server_fin: bool = False
+    up_done: bool = False
+    down_done: bool = False
+    up: "Half | None" = None
+    down: "Half | None" = None
+    id: str | None = None
 
 
+@dataclass(slots=True, eq=False)
 class Half:
     """A direction that blocked or carries bulk: bytes from one socket to the other through a pipe in the kernel."""
 
-    __slots__ = (
-        "blocked",
-        "connection",
-        "in_pipe",
-        "is_up",
-        "pending",
-        "pipe",
-        "queued",
-        "sink",
-        "sink_fd",
-        "source_fd",
-        "turns",
-    )
+    connection: Connection
+    is_up: bool
+    pending: bytes
+    """Read already, before there was a pipe."""
+    turns: int
+    """Turns left before the next direction has its own."""
+    source_fd: int = field(init=False)
+    sink_fd: int = field(init=False)
+    sink: Socket = field(init=False)
+    pipe: tuple[int, int] | None = None
+    in_pipe: int = 0
+    """Bytes that the pipe holds."""
+    queued: bool = False
+    """Whether it waits for its turn."""
+    blocked: bool = False
+    """Whether the sink takes no more for now."""
 
-    def __init__(self, connection: Connection, is_up: bool, pending: bytes, turns: int) -> None:
-        self.connection: Connection = connection
-        self.is_up: bool = is_up
-        self.source_fd: int = connection.client_fd if is_up else connection.server_fd
-        self.sink_fd: int = connection.server_fd if is_up else connection.client_fd
-        self.sink: Socket = connection.server if is_up else connection.client
-        self.pending: bytes = pending
-        """Read already, before there was a pipe."""
-        self.pipe: tuple[int, int] | None = None
-        self.in_pipe: int = 0
-        """Bytes that the pipe holds."""
-        self.queued: bool = False
-        """Whether it waits for its turn."""
-        self.blocked: bool = False
-        """Whether the sink takes no more for now."""
-        self.turns: int = turns
-        """Turns left before the next direction has its own."""
+    def __post_init__(self) -> None:
+        one, is_up = self.connection, self.is_up
+        self.source_fd, self.sink_fd = (one.client_fd, one.server_fd) if is_up else (one.server_fd, one.client_fd)
+        self.sink = one.server if is_up else one.client

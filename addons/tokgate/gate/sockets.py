@@ -14,15 +14,27 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from tokgate.policy.names import parse_address
+from tokgate.policy.observation import Carried
+from tokgate.policy.values.hostname import parse_address
 
 IP_TRANSPARENT: Final = 19  # linux/in.h
+IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h; for IPv6 as well
 IPV6_TRANSPARENT: Final = 75  # linux/in6.h
 SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h, and the same number for IPv6
 
+# Plain ints: the members of `socket`'s enumerations are slower to combine and to pass on.
+STREAM: Final = int(socket.SOCK_STREAM)
+_CONNECTING: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+_V4: Final = int(socket.AF_INET)
+_V6: Final = int(socket.AF_INET6)
+DONT_WAIT: Final = int(socket.MSG_DONTWAIT)
+LAST_WORDS: Final = DONT_WAIT | int(socket.MSG_MORE)
+"""To send with: the end that follows at once travels in the same packet."""
+
 BACKLOG: Final = 4096
-DEFER_SECONDS: Final = 5
-"""How long the kernel keeps a connection to itself until its first bytes are there (TCP_DEFER_ACCEPT, tcp(7))."""
+DEFER_SECONDS: Final = 1
+"""How long the kernel keeps a connection to itself until its first bytes are there (TCP_DEFER_ACCEPT, tcp(7)). One that
+comes without is taken for a protocol in which the server speaks first."""
 
 RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, zero seconds: closing sends a reset instead of an end."""
@@ -122,21 +134,26 @@ def original_destination(sock: Socket, listener: Listener) -> Address:
     if listener.entry is Entry.TPROXY:
         name = sock.getsockname()
         destination = name[0], name[1]
-    elif listener.family == socket.AF_INET:
-        try:
-            a: bytes = sock.getsockopt(socket.IPPROTO_IP, SO_ORIGINAL_DST, 16)  # struct sockaddr_in
-        except OSError as error:
-            raise _untracked(error) from error
-        destination = socket.inet_ntoa(a[4:8]), a[2] << 8 | a[3]
+        if destination[1] == listener.port and _is_here(destination):
+            raise NoDestinationError(errno.ELOOP, "the client dialled the gate itself")
     else:
+        v4 = listener.family == socket.AF_INET
+        level, size = (socket.IPPROTO_IP, 16) if v4 else (socket.IPPROTO_IPV6, 28)  # sockaddr_in, sockaddr_in6
         try:
-            a = sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28)  # struct sockaddr_in6
+            a: bytes = sock.getsockopt(level, SO_ORIGINAL_DST, size)
         except OSError as error:
             raise _untracked(error) from error
-        destination = socket.inet_ntop(socket.AF_INET6, a[8:24]), a[2] << 8 | a[3]
-    if destination[1] == listener.port and destination[0] == sock.getsockname()[0]:
-        raise NoDestinationError(errno.ELOOP, "the client dialled the gate itself")
+        host = socket.inet_ntoa(a[4:8]) if v4 else socket.inet_ntop(socket.AF_INET6, a[8:24])
+        destination = host, a[2] << 8 | a[3]
+        if destination[1] == listener.port and destination[0] == sock.getsockname()[0]:
+            raise NoDestinationError(errno.ELOOP, "the client dialled the gate itself")
     return destination
+
+
+def _is_here(address: Address) -> bool:
+    """Whether an address is this machine's: the kernel then takes it for this end, too."""
+    own = _routed_from(address)
+    return own == address[0] or (own != "" and address[0].startswith("127."))
 
 
 def _untracked(error: OSError) -> OSError:
@@ -146,24 +163,27 @@ def _untracked(error: OSError) -> OSError:
     return error
 
 
-def connect(destination: Address, mark: int | None = None) -> tuple[Socket, int]:
-    """Begin to connect; the socket, and 0 or EINPROGRESS.
+def connect(destination: Address, mark: int | None = None, source: str | None = None) -> tuple[Socket, int]:
+    """Begin to connect, from the address `source` if there is one; the socket, and 0 or EINPROGRESS.
 
     Raises:
         OSError: no descriptor, no route, or another error that comes at once.
 
     """
     host, port = destination
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = socket.SocketType(_V6 if ":" in host else _V4, _CONNECTING)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # The ACK that ends the handshake then travels with the ClientHello: a packet less, 6 % of the CPU.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        if source is not None:
+            # Without this a port is chosen at once, which then serves one connection alone, whatever its destination.
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((source, 0))
         status = sock.connect_ex((host, port))
-        if status not in (0, errno.EINPROGRESS):
+        if status and status != errno.EINPROGRESS:
             raise OSError(status, os.strerror(status))
     except OSError:
         sock.close()
@@ -179,12 +199,25 @@ def leads_to(sock: Socket, destination: Address, places: Collection[Address]) ->
     if not any(port == destination[1] for _, port in places):
         return False
     host, local = parse_address(destination[0]), parse_address(sock.getsockname()[0])
-    if host is None or not (host == local or host.is_loopback or host.is_unspecified):
+    own = (local, parse_address(_routed_from(destination)))
+    if host is None or not (host in own or host.is_loopback or host.is_unspecified):
         return False
     if host.is_unspecified:  # the kernel takes it for loopback
         host = parse_address("127.0.0.1" if host.version == 4 else "::1")
     everywhere = parse_address("0.0.0.0" if host is None or host.version == 4 else "::")
     return any(port == destination[1] and parse_address(place) in (host, everywhere) for place, port in places)
+
+
+def _routed_from(destination: Address) -> str:
+    """The machine's address that the route to a destination has: itself, if it is this machine's own.
+
+    A socket that is bound to another of its addresses doesn't tell.
+    """
+    family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(destination)  # of a datagram socket: nothing is sent
+        return str(probe.getsockname()[0])
+    return ""
 
 
 def reset_on_close(sock: Socket) -> None:
@@ -193,11 +226,11 @@ def reset_on_close(sock: Socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
 
 
-def octets(sock: Socket) -> tuple[int, int] | None:
+def octets(sock: Socket) -> Carried | None:
     """What the peer of a TCP connection has sent and what it has acknowledged, as the kernel counts it (tcp(7))."""
     try:
         info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
         acknowledged, received = struct.unpack_from("=QQ", info, 120)  # tcpi_bytes_acked, tcpi_bytes_received
     except (OSError, struct.error):  # gone, or a kernel that counts less
         return None
-    return received, acknowledged
+    return Carried(received, acknowledged)

@@ -1,23 +1,27 @@
-"""Bans, exemptions and settings as the policy states them: values without behaviour of their own."""
+"""Bans, exemptions and settings as the policy states them: values without behaviour."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv6Network
 from typing import Final
 
+from tokgate.policy.canary import CanarySettings
 from tokgate.policy.decision import Response
-from tokgate.policy.origin import Origin
-from tokgate.policy.prefixes import IPNetwork
 from tokgate.policy.schedule import Duration, Moment, Window
+from tokgate.policy.upstream import Upstream
+from tokgate.policy.values.hostname import IPAddress
+from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.source_position import Origin
 
 LONGEST_OVERRIDE: Final = Duration(hours=24)
 CONTINUE_FOR: Final = Duration(hours=8)
-"""How long continuing past a warning holds unless the ban says otherwise: a day at work."""
+"""How long continuing past a warning holds by default: a working day."""
 REMINDERS: Final = (Duration(days=30), Duration(days=7), Duration(days=1))
-"""How long before the end of a ban it is told that it ends."""
+"""How long before the end of a ban its reminders are due, by default."""
 
 
 class Action(StrEnum):
-    """What a ban does from its start on; also the phase it is then in."""
+    """What a ban does from its start on; also the phase that begins then."""
 
     BLOCK = "block"
     WARN = "warn"
@@ -25,28 +29,28 @@ class Action(StrEnum):
 
 
 class OnExpiry(StrEnum):
-    """What follows the end of a ban."""
+    """Whether a ban stops at its end (`lapse`), or stays in force as overdue (`hold`)."""
 
     LAPSE = "lapse"
     HOLD = "hold"
 
 
 class Overrides(StrEnum):
-    """Whether overrides may be made from a ban."""
+    """Whether `tokgate override` may except clients from a ban."""
 
     ALLOWED = "allowed"
     FORBIDDEN = "forbidden"
 
 
 class UnknownClients(StrEnum):
-    """A client in no network: let everything pass, or refuse everything."""
+    """Whether everything passes, or everything is refused, for a client in no network."""
 
     ALLOW = "allow"
     BLOCK = "block"
 
 
 class OnError(StrEnum):
-    """What an internal error decides, for names of banned services only."""
+    """What an internal error decides about names of banned services; other names always pass."""
 
     BLOCK = "block"
     ALLOW = "allow"
@@ -70,18 +74,32 @@ class EchOuter(StrEnum):
 
 
 class EncryptedDns(StrEnum):
-    """What clients under a ban that blocks are told when they ask the resolver whether to go around it, encrypted."""
+    """How discovery of encrypted resolvers (DDR, RFC 9462) is answered to clients under a ban that blocks."""
 
     DISCOURAGE = "discourage"
     ALLOW = "allow"
+
+
+class EchKeys(StrEnum):
+    """What clients under a ban that blocks get of the keys with which ECH hides names, in answers from DNS."""
+
+    WITHHOLD = "withhold"
+    ALLOW = "allow"
+
+
+class StructuredErrors(StrEnum):
+    """Which clients are told in JSON why there is no such name (draft-ietf-dnsop-structured-dns-error)."""
+
+    ON_REQUEST = "on-request"
+    ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ban:
     """Services x networks x time x action, with its authority and legal basis.
 
-    Moments without offset are wall times in the zone of each of the ban's networks. At most one of `expires` and
-    `duration` is given; neither means: until lifted.
+    Moments without offset are wall times in the time zone of each of the ban's networks. At most one of `expires` and
+    `duration` is given; without either the ban holds until lifted.
     """
 
     name: str
@@ -89,6 +107,8 @@ class Ban:
     services: tuple[str, ...]
     networks: tuple[str, ...]
     starts: Moment
+    extends: str | None = None
+    """The ban at whose end this one begins."""
     expires: Moment | None = None
     duration: Duration | None = None
     announced: Moment | None = None
@@ -111,16 +131,21 @@ class Ban:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exemption:
-    """A reasoned hole in one ban for the clients named, in `[starts, until)`; it always ends.
+    """Takes one ban out for the clients named, in `[starts, until)`, for a stated reason; it always ends.
 
-    An `override` was made while the ban was in force, for a short time: the log says when it starts and ends.
+    An `override` is a short exemption made while the ban is in force: the log records its start and its end.
     """
 
     name: str
     ban: str
-    clients: tuple[IPNetwork, ...]
     until: Moment
     reason: str
+    clients: tuple[IPNetwork, ...] = ()
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    """Names of devices in an inventory of the policy, or hardware addresses."""
+    interfaces: tuple[str, ...] = ()
     starts: Moment | None = None
     ticket: str | None = None
     by: str | None = None
@@ -128,24 +153,53 @@ class Exemption:
     override: bool = False
     origin: Origin | None = None
 
+    @property
+    def identified(self) -> tuple[str, ...]:
+        """Who is exempt besides addresses, in words."""
+        kinds = (("user", self.users), ("group", self.groups), ("device", self.devices), ("interface", self.interfaces))
+        return tuple(f"{kind} {name}" for kind, names in kinds for name in names)
+
+    @property
+    def whom(self) -> tuple[str, ...]:
+        """Who is exempt, addresses first, each in words for people."""
+        return (*map(str, self.clients), *self.identified)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifted:
+    """A ban that was taken out of the policy before its end, on purpose: without this it is held back."""
+
+    ban: str
+    reason: str
+    by: str | None = None
+    origin: Origin | None = field(default=None, compare=False)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideLimits:
-    """What overrides may be."""
+    """The longest duration that an override may have."""
 
     longest: Duration = LONGEST_OVERRIDE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DnsSettings:
+    """What clients get whose questions tokgate decides: for those under a ban that blocks."""
+
+    ech_keys: EchKeys = EchKeys.WITHHOLD
+    structured_errors: StructuredErrors = StructuredErrors.ON_REQUEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notify:
-    """Who is told of reminders outside the log: an address that takes JSON, a program that reads it."""
+    """Where reminders go besides the log: a URL that takes a JSON POST, a command that reads JSON from stdin."""
 
     webhook: str | None = None
     command: tuple[str, ...] = ()
 
 
 class ClientsShown(StrEnum):
-    """How the log names clients."""
+    """How the log names clients: by address, by a pseudonym for it, or by the prefix around it."""
 
     PLAIN = "plain"
     PSEUDONYM = "pseudonym"
@@ -154,21 +208,87 @@ class ClientsShown(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """How the block log is kept: how it names clients, for how many days, how it is signed and where that is told."""
+    """How the block log names clients, how many days it is kept, how it is signed, and where checkpoints are sent."""
 
     clients: ClientsShown = ClientsShown.PLAIN
     pseudonym_days: int = 30
     retention_days: int | None = None
-
     checkpoint_to: tuple[str, ...] = ()
     key: str | None = None
     forward_security: bool = False
     near_misses: bool = False
+    small_groups: int = 5
+    keep_free: int = 256
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """TCP ports from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+def _ports(*numbers: int) -> tuple[PortRange, ...]:
+    return tuple(PortRange(number, number) for number in numbers)
+
+
+WEB_PORTS: Final = _ports(
+    *(853, 3128, 4433, 4443, 8000, 8008, 8080, 8081, 8088, 8443, 8888, 9443),
+    *(2052, 2053, 2082, 2083, 2086, 2087, 2095, 2096, 8880),  # where Cloudflare serves any site, besides 8080 and 8443
+)
+"""Where TLS and HTTP are usual besides 80 and 443; docs/policy.md has the reason of each."""
+
+
+class Passage(StrEnum):
+    """Whether clients under a ban pass unfiltered, or are refused, while nothing filters."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """What the gateway's rules bring here; `ports` are of TCP, for networks under a ban, besides 80 and 443.
+
+    `on_stop` holds after a deliberate stop, `on_crash` while no gate listens although the rules are loaded.
+    """
+
+    ports: tuple[PortRange, ...] = WEB_PORTS
+    on_stop: Passage = Passage.OPEN
+    on_crash: Passage = Passage.CLOSED
+    canary: CanarySettings = field(default_factory=CanarySettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressSettings:
+    """How destinations are connected to. `addresses`: the machine's own from which, in turn; none: the route's."""
+
+    addresses: tuple[IPAddress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacSettings:
+    """What goes past the proxy by the PAC file, besides the policy's own networks: names with all below, prefixes."""
+
+    direct_names: tuple[str, ...] = ()
+    direct_addresses: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """Most open connections: of a gate, and in it of one client (an IPv4 address, or an IPv6 prefix of 64 bits)."""
+
+    connections: int = 50_000
+    per_client: int = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
-    """An LDAP directory that knows users and their groups. `password` and `authorities` are files."""
+    """An LDAP directory of users and groups. `password` and `authorities` (CA certificates, PEM) are paths of files."""
 
     url: str
     base: str
@@ -181,7 +301,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyAuth:
-    """How users of an explicit proxy prove who they are: by a file of passwords (and one of groups), or a directory."""
+    """How users of the explicit proxy authenticate: by an htpasswd file (and a file of groups), or by LDAP."""
 
     htpasswd: str | None = None
     groups: str | None = None
@@ -190,16 +310,25 @@ class ProxyAuth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What holds for the whole policy."""
+    """The settings of the whole policy, with their defaults."""
 
     unknown_clients: UnknownClients = UnknownClients.ALLOW
     on_error: OnError = OnError.BLOCK
     missing_sni: MissingSni = MissingSni.CHECK_ADDRESS
     ech_outer: EchOuter = EchOuter.ALLOW
     encrypted_dns: EncryptedDns = EncryptedDns.DISCOURAGE
+    dns: DnsSettings = DnsSettings()
+    nat64_prefixes: tuple[IPv6Network, ...] = ()
     overrides: OverrideLimits = OverrideLimits()
     reminders: tuple[Duration, ...] = REMINDERS
     notify: Notify = Notify()
     log: LogSettings = LogSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    egress: EgressSettings = EgressSettings()
+    limits: LimitSettings = LimitSettings()
+    pac: PacSettings = PacSettings()
+    load_balancers: tuple[IPNetwork, ...] = ()
+    name_files: tuple[str, ...] = ()
     proxy_auth: ProxyAuth | None = None
+    upstream: tuple[Upstream, ...] = ()
     origin: Origin | None = field(default=None, compare=False)

@@ -1,39 +1,42 @@
 """The one `decide`: what happens to a client that asks for a name at an instant, and why.
 
-Live traffic, explain, simulate, diff and policy tests all call it. The order of precedence is design: read `weigh` and
-`_judge` top to bottom.
+Live traffic, explain, simulate, diff and policy tests all call it. The order of precedence is stated in one place: read
+`evaluate_ban` and `_judge` top to bottom.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import urlsplit
 
 from whenever import Instant
 
 from tokgate.policy.bans import OnError
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.identity import Identity
-from tokgate.policy.names import AddressLiteral, normalise
-from tokgate.policy.schedule import ALWAYS, Span, WhyNot
+from tokgate.policy.schedule import ALWAYS, Inactive, Span
 from tokgate.policy.services import NO_MATCH, Hit, Match
-from tokgate.policy.snapshot import Course, Membership, Snapshot, Track
+from tokgate.policy.snapshot import DecisionCache, Membership, Snapshot, Track
+from tokgate.policy.values.hostname import AddressLiteral, normalise
 
+_ANYTHING: Final = Match(())
+"""Stands for all services at once; no name matches it."""
 _LOOK_AHEAD: Final = 1000
 """How many transitions without effect are passed over in search of the next change."""
 
 _IDLE: Final = {
-    WhyNot.UNANNOUNCED: Reason.NO_BAN,
-    WhyNot.ANNOUNCED: Reason.ANNOUNCED,
-    WhyNot.OUTSIDE_WINDOW: Reason.OUTSIDE_WINDOW,
-    WhyNot.EXPIRED: Reason.EXPIRED,
+    Inactive.UNANNOUNCED: Reason.NO_BAN,
+    Inactive.ANNOUNCED: Reason.ANNOUNCED,
+    Inactive.OUTSIDE_WINDOW: Reason.OUTSIDE_WINDOW,
+    Inactive.EXPIRED: Reason.EXPIRED,
 }
 _ACTIVE: Final = {
     Phase.MONITOR: (Verdict.MONITOR, Reason.BAN_MONITOR),
     Phase.WARN: (Verdict.WARN, Reason.BAN_WARN),
     Phase.BLOCK: (Verdict.BLOCK, Reason.BAN_BLOCK),
 }
-# Among findings that all allow, the one that tells most is reported: last is best.
-_TELLING: Final = {
+# Of results that all allow, the most informative is reported: the last in this order.
+_INFORMATIVENESS: Final = {
     reason: rank
     for rank, reason in enumerate(
         (
@@ -49,8 +52,8 @@ _TELLING: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one ban says of a query in one of the client's networks, and the span over which it says so."""
+class BanResult:
+    """What one ban decides about a query in one of the client's networks, and the span over which that holds."""
 
     track: Track
     hit: Hit
@@ -71,12 +74,22 @@ class Sighting:
     signal: Signal
     value: str
 
+    @property
+    def host(self) -> str | None:
+        """The host as it was seen; None if the value is empty or a malformed URL."""
+        if not self.signal.is_url:
+            return self.value or None
+        try:
+            return urlsplit(self.value).hostname
+        except ValueError:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The decision over all signals of a connection; `mismatch` when they belong to different services.
+    """The decision over all signals of a connection; `mismatch` if these belong to different services.
 
-    An address that belongs to no service contradicts nothing: shared addresses are the rule.
+    An address that belongs to no service is no mismatch, since services share addresses.
     """
 
     decision: Decision
@@ -92,32 +105,83 @@ def decide(
     signal: Signal = Signal.SNI,
     identity: Identity | None = None,
 ) -> Decision:
-    """Decide one query. Never raises for any client or host; `host` is a URL when the signal is `url`.
+    """Decide one query. Never raises for any client or host; `host` is a URL if the signal is `url`.
 
-    An address literal is reported with the signal `address`, whatever it stood for.
+    If an address literal matches by its address, the decision's signal is `address`.
     """
-    # 1. The client's address, and who else it is known to be, say which networks contain it.
+    # 0. The gateway's own canary: its addresses and names are nobody else's.
+    if client in snapshot.canary and host in snapshot.canary[client]:
+        return snapshot.canary[client][host]
+    # 1. The client's address and identity say which networks contain it.
     membership = snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
     if not membership.networks:
-        return membership.unconcerned
-    # 2. The observed name says which services it belongs to, and by which rule.
-    match = snapshot.services.match_url(host) if signal is Signal.URL else snapshot.services.match(host)
+        return membership.without_match
+    # 2. The observed name says which services match, and by which rule.
+    match = snapshot.services.match(host) if signal is Signal.SNI else matched(snapshot, host, signal)
     if match is NO_MATCH:
-        return membership.unconcerned
-    # 3.-5. Bans, exemptions, strictness: once for each kind of query and span of time, then remembered.
-    course = snapshot.course(membership, match, signal)
-    return course.remembered(at) or _extend(snapshot, course, at)
+        return membership.without_match
+    # 3.-5. Bans, exemptions, strictness: computed once for each kind of query and span of time, then cached.
+    cache = snapshot.decision_cache(membership, match, signal)
+    return cache.remembered(at) or _extend(snapshot, cache, at)
+
+
+def blocked_at_all(snapshot: Snapshot, client: str, at: Instant, identity: Identity | None = None) -> Decision:
+    """Whether any ban blocks anything for a client at `at`: the decision of the first that does, else `allow`. Cached.
+
+    Unreadable traffic is refused to clients for which one does.
+    """
+    membership = snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
+    cache = snapshot.decision_cache(membership, _ANYTHING, Signal.ADDRESS)
+    known = cache.remembered(at)
+    if known is None:
+        known, span = _block(snapshot, membership, at)
+        cache.remember(known, span)
+    return known
+
+
+def refused_under_ban(
+    snapshot: Snapshot, client: str, at: Instant, reason: Reason, identity: Identity | None = None
+) -> Decision | None:
+    """The decision to refuse traffic that hides its destination or can't be read; None if no ban blocks this client."""
+    found = blocked_at_all(snapshot, client, at, identity)
+    return replace(found, reason=reason) if found.verdict is Verdict.BLOCK else None
+
+
+def _block(snapshot: Snapshot, membership: Membership, at: Instant) -> tuple[Decision, Span]:
+    span = ALWAYS
+    for track in snapshot.tracks:
+        network = next((name for name in membership.networks if name in track.networks), None)
+        if network is None:
+            continue
+        state = track.schedule.state_at(at)
+        exempt = [track.exemptions[name] for name in membership.exemptions & track.exemptions.keys()]
+        for each in (state.span, *(_around(one, at) for one in exempt)):
+            span &= each
+        if state.phase is Phase.BLOCK and state.idle is None and not any(at in one for one in exempt):
+            ban = track.ban.name
+            return Decision(
+                Verdict.BLOCK, Reason.BAN_BLOCK, Phase.BLOCK, network=network, ban=ban, response=Response.REFUSE
+            ), span
+    return Decision(Verdict.ALLOW, Reason.NO_BAN), span
+
+
+def matched(snapshot: Snapshot, host: str, signal: Signal) -> Match:
+    """The services of a host, or of a URL if the signal is `url`."""
+    return snapshot.services.match_url(host) if signal.is_url else snapshot.services.match(host)
 
 
 def decide_kind(snapshot: Snapshot, membership: Membership, match: Match, at: Instant) -> Decision:
-    """Decide for a kind of query that no client or host need stand for, such as one network and one service."""
-    return _extend(snapshot, Course(membership, match, Signal.SNI), at)
+    """Decide for a membership and a match, without a client or host. Nothing is cached in the snapshot."""
+    return _extend(snapshot, DecisionCache(membership, match, Signal.SNI), at)
 
 
 def decide_signals(
     snapshot: Snapshot, client: str, sightings: Sequence[Sighting], at: Instant, identity: Identity | None = None
 ) -> Judgement:
-    """6. Signals that disagree are each decided; the strictest wins, and the first of equals."""
+    """6. Each signal is decided; the strictest verdict wins, of equal ones the first.
+
+    Raises ValueError without sightings.
+    """
     if not sightings:
         raise ValueError("a judgement needs at least one sighting")
     decisions = [(decide(snapshot, client, s.value, at, s.signal, identity), s) for s in sightings]
@@ -126,75 +190,79 @@ def decide_signals(
     return Judgement(decision, sighting, mismatch=len(services) > 1)
 
 
-def findings(snapshot: Snapshot, membership: Membership, match: Match, at: Instant) -> Iterator[Finding]:
-    """What each ban says whose networks and services both match: the steps that explain shows."""
+def ban_results(snapshot: Snapshot, membership: Membership, match: Match, at: Instant) -> Iterator[BanResult]:
+    """The results of all bans whose networks and services both match; `tokgate explain` shows them."""
     for hit in match.hits:
         for network, prefix_length in membership.networks.items():
             for track in snapshot.tracks_for(hit.service, network):
                 if not hit.front or track.ban.inspect_stores:
-                    yield weigh(track, hit, network, prefix_length, membership, at)
+                    yield evaluate_ban(track, hit, network, prefix_length, membership, at)
 
 
-def weigh(track: Track, hit: Hit, network: str, prefix_length: int, membership: Membership, at: Instant) -> Finding:
-    """What one ban says of a query."""
-    ban, standing = track.ban, track.schedule.standing(at)
-    span = standing.span
+def evaluate_ban(
+    track: Track, hit: Hit, network: str, prefix_length: int, membership: Membership, at: Instant
+) -> BanResult:
+    """Steps 3 and 4 for one ban: its phase and window, then its exemptions."""
+    ban, state = track.ban, track.schedule.state_at(at)
+    span = state.span
 
-    def finding(verdict: Verdict, reason: Reason, response: Response | None = None, hole: str | None = None) -> Finding:
-        phase = standing.phase
-        return Finding(track, hit, network, prefix_length, verdict, reason, phase, hole, response, span)
+    def result(
+        verdict: Verdict, reason: Reason, response: Response | None = None, exemption: str | None = None
+    ) -> BanResult:
+        phase = state.phase
+        return BanResult(track, hit, network, prefix_length, verdict, reason, phase, exemption, response, span)
 
     # 3. The ban's phase at the instant, inside a window.
-    if standing.idle is not None or standing.phase is None:
-        return finding(Verdict.ALLOW, _IDLE[standing.idle or WhyNot.UNANNOUNCED])
-    # 4. An exemption takes the ban out for the clients it names, until it ends.
+    if state.idle is not None or state.phase is None:
+        return result(Verdict.ALLOW, _IDLE[state.idle or Inactive.UNANNOUNCED])
+    # 4. An exemption takes the ban out for the clients that it names, until it ends.
     for name in sorted(membership.exemptions & track.exemptions.keys()):
-        hole = track.exemptions[name]
-        span &= _around(hole, at)
-        if at in hole:
-            return finding(Verdict.ALLOW, Reason.EXEMPT, hole=name)
-    # A store's own host names no banned app yet: opened to read the URL, nothing refused.
+        exempt = track.exemptions[name]
+        span &= _around(exempt, at)
+        if at in exempt:
+            return result(Verdict.ALLOW, Reason.EXEMPT, exemption=name)
+    # A store's own host names no banned app yet: it is opened to read the URL, and nothing is refused.
     if hit.front:
-        return finding(Verdict.ALLOW, Reason.STORE_FRONT, Response.INSPECT)
-    verdict, reason = _ACTIVE[standing.phase]
-    if standing.overdue:
+        return result(Verdict.ALLOW, Reason.STORE_FRONT, Response.INSPECT)
+    verdict, reason = _ACTIVE[state.phase]
+    if state.overdue:
         reason = Reason.BAN_OVERDUE
-    answers = verdict is Verdict.BLOCK or (verdict is Verdict.WARN and ban.response is Response.PAGE)
-    return finding(verdict, reason, ban.response if answers else None)
+    answers = verdict is Verdict.BLOCK or (verdict is Verdict.WARN and ban.response.shows_page)
+    return result(verdict, reason, ban.response if answers else None)
 
 
-def _around(hole: Span, at: Instant) -> Span:
-    """The longest span around `at` over which it is inside, or outside, the hole."""
-    if at < hole.start:
-        return Span(Instant.MIN, hole.start)
-    return hole if at in hole else Span(hole.end, Instant.MAX)
+def _around(span: Span, at: Instant) -> Span:
+    """The longest span around `at` that lies wholly inside, or wholly outside, `span`."""
+    if at < span.start:
+        return Span(Instant.MIN, span.start)
+    return span if at in span else Span(span.end, Instant.MAX)
 
 
-def _strictness(finding: Finding) -> tuple[int, int, int, int, str, str]:
-    """5. The strictest verdict wins; ties: narrowest network, earliest start, names. Smallest first."""
-    ban = finding.track.ban
-    telling = 0 if finding.verdict is not Verdict.ALLOW else -_TELLING[finding.reason]
-    starts = finding.track.schedule.starts.timestamp(unit="nanosecond")
-    return (-finding.verdict.severity, telling, -finding.prefix_length, starts, ban.name, finding.network)
+def _strictness(result: BanResult) -> tuple[int, int, int, int, str, str]:
+    """5. The strictest verdict wins; ties: narrowest network, earliest start, names. A sort key, smallest first."""
+    ban = result.track.ban
+    informativeness = 0 if result.verdict is not Verdict.ALLOW else -_INFORMATIVENESS[result.reason]
+    starts = result.track.schedule.starts.timestamp(unit="nanosecond")
+    return (-result.verdict.severity, informativeness, -result.prefix_length, starts, ban.name, result.network)
 
 
-def _judge(snapshot: Snapshot, course: Course, at: Instant) -> tuple[Decision, Span]:
-    """The decision at `at`, without its next change, and a span over which nothing that bears on it changes."""
-    membership, match = course.membership, course.match
-    signal = course.signal if match.hits else None
+def _judge(snapshot: Snapshot, cache: DecisionCache, at: Instant) -> tuple[Decision, Span]:
+    """The decision at `at` without `next_change`, and a span around `at` over which it is constant."""
+    membership, match = cache.membership, cache.match
+    signal = cache.signal if match.hits else None
     if signal is not None and match.hits[0].rule.startswith("address:"):
         signal = Signal.ADDRESS
     network = next(iter(membership.networks))
     if match.problem is not None:
         return Decision(Verdict.ALLOW, Reason.INVALID_HOST, network=network), ALWAYS
-    found = list(findings(snapshot, membership, match, at))
+    found = list(ban_results(snapshot, membership, match, at))
     span = ALWAYS
-    for finding in found:
-        span &= finding.span
+    for result in found:
+        span &= result.span
     if not found:
         named = next((hit for hit in match.hits if not hit.front), None)
         if named is None:  # a store's host, and no ban that inspects stores
-            return membership.unconcerned, ALWAYS
+            return membership.without_match, ALWAYS
         return Decision(Verdict.ALLOW, Reason.NO_BAN, None, named.service, named.rule, signal, network), ALWAYS
     best = min(found, key=_strictness)
     decision = Decision(
@@ -212,26 +280,26 @@ def _judge(snapshot: Snapshot, course: Course, at: Instant) -> tuple[Decision, S
     return decision, span
 
 
-def _extend(snapshot: Snapshot, course: Course, at: Instant) -> Decision:
-    """Decide at `at`, look ahead to the first instant at which the decision differs, and remember it up to there."""
-    decision, span = _judge(snapshot, course, at)
+def _extend(snapshot: Snapshot, cache: DecisionCache, at: Instant) -> Decision:
+    """Decide at `at`, find the first later instant at which the decision differs, and cache it up to there."""
+    decision, span = _judge(snapshot, cache, at)
     end = span.end
     for _ in range(_LOOK_AHEAD):
         if end == Instant.MAX:
             break
-        later, later_span = _judge(snapshot, course, end)
+        later, later_span = _judge(snapshot, cache, end)
         if later != decision:
             decision = replace(decision, next_change=end)
             break
         end = later_span.end
-    course.remember(decision, Span(span.start, end))
+    cache.remember(decision, Span(span.start, end))
     return decision
 
 
 def fallback(snapshot: Snapshot, host: str) -> Decision:
-    """What `on_error` decides when deciding raised: it reaches names of banned services only, all else flows.
+    """What `on_error` decides after `decide` raised: names of banned services by the setting, all others pass.
 
-    Independent of networks, time and bans, so that it holds when one of these is what fails.
+    It doesn't depend on networks, times or bans, since one of these may be what failed.
     """
     error = Reason.INTERNAL_ERROR
     hit = next((hit for hit in snapshot.services.match(host).hits if hit.service in snapshot.banned_services), None)

@@ -1,7 +1,8 @@
-"""What is decided and why: closed sets whose values are the words used in YAML, the log and the documentation."""
+"""Decisions and their reasons: closed sets whose values are the words used in YAML, the log and the documentation."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from whenever import Instant
 
@@ -24,7 +25,7 @@ _SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
 
 class Phase(StrEnum):
-    """Where a ban stands at an instant."""
+    """The phase of a ban at an instant, in the order in which phases follow each other."""
 
     ANNOUNCED = "announced"
     MONITOR = "monitor"
@@ -34,7 +35,7 @@ class Phase(StrEnum):
 
 
 class Signal(StrEnum):
-    """Which identifier matched."""
+    """Which identifier of a connection was seen, or matched."""
 
     SNI = "sni"
     QUIC_SNI = "quic-sni"
@@ -44,9 +45,33 @@ class Signal(StrEnum):
     ADDRESS = "address"
     CERTIFICATE = "certificate"
 
+    @property
+    def is_url(self) -> bool:
+        """Whether its values are URLs; those of all other signals are hosts."""
+        match self:
+            case Signal.URL:
+                return True
+            case (
+                Signal.SNI | Signal.QUIC_SNI | Signal.HTTP_HOST | Signal.DNS_NAME | Signal.ADDRESS | Signal.CERTIFICATE
+            ):
+                return False
+            case _:
+                assert_never(self)
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether the client sent the name to ask for a host."""
+        match self:
+            case Signal.SNI | Signal.QUIC_SNI | Signal.HTTP_HOST | Signal.DNS_NAME:
+                return True
+            case Signal.URL | Signal.ADDRESS | Signal.CERTIFICATE:
+                return False
+            case _:
+                assert_never(self)
+
 
 class Response(StrEnum):
-    """How a verdict is delivered."""
+    """How a verdict is delivered to the client."""
 
     REFUSE = "refuse"
     """TLS alert, QUIC close, DNS NXDOMAIN, plain 451: nothing is decrypted."""
@@ -54,6 +79,28 @@ class Response(StrEnum):
     """This name only is decrypted, to show the 451 page."""
     INSPECT = "inspect"
     """An app store's own name under a ban with `inspect_stores`: decrypted to read the URL; other listings pass."""
+
+    @property
+    def shows_page(self) -> bool:
+        """Whether the client gets an HTML page."""
+        match self:
+            case Response.PAGE:
+                return True
+            case Response.REFUSE | Response.INSPECT:
+                return False
+            case _:
+                assert_never(self)
+
+    @property
+    def opens(self) -> bool:
+        """Whether TLS must be terminated for it."""
+        match self:
+            case Response.PAGE | Response.INSPECT:
+                return True
+            case Response.REFUSE:
+                return False
+            case _:
+                assert_never(self)
 
 
 class Reason(StrEnum):
@@ -74,16 +121,19 @@ class Reason(StrEnum):
     INVALID_CLIENT = "invalid-client"
     INVALID_HOST = "invalid-host"
     MISSING_SNI = "missing-sni"
+    NAME_CHANGED = "name-changed"
+    UNREADABLE = "unreadable"
     ECH_OUTER = "ech-outer"
     INTERNAL_ERROR = "internal-error"
     INVALID_QUERY = "invalid-query"
+    CANARY = "canary"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict and why. Absent things are None; `next_change` is the first later instant at which any of this differs.
+    """A verdict and its reason. `next_change` is the first later instant at which any other field differs.
 
-    Decisions are shared between queries that cannot be told apart: client, host and instant stay with the caller.
+    Queries that no policy can distinguish share one decision, so it holds no client, host or instant.
     """
 
     verdict: Verdict

@@ -1,11 +1,11 @@
-"""Devices of an inventory: what they are known by on a network, whose they are, and who paid for them."""
+"""Devices of an inventory: their addresses, their owners, and who paid for them."""
 
 import re
 from dataclasses import dataclass
 from typing import Final
 
-from tokgate.policy.origin import Origin
-from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.source_position import Origin
 
 _SEPARATORS: Final = str.maketrans("", "", ":-. ")
 _HARDWARE: Final = re.compile(r"[0-9a-f]{12}\Z")
@@ -27,7 +27,7 @@ class Device:
 
 
 def hardware_address(raw: str) -> str | None:
-    """A hardware address (EUI-48) in any usual spelling as `00:53:00:aa:bb:cc`; None if it is none."""
+    """An EUI-48 address in any usual notation as `00:53:00:aa:bb:cc`; None if it isn't one."""
     digits = raw.strip().translate(_SEPARATORS).lower()
     if not _HARDWARE.match(digits):
         return None

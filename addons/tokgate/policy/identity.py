@@ -1,8 +1,7 @@
-"""Who is behind a connection besides its address, and the networks that name them by it.
+"""The identity of a client besides its address, and the networks that list clients by it.
 
-A network holds a client if any of its statements does. How near a statement comes to one client is told as the length
-of a prefix, by which the narrowest network is found: a user and a device count as a single address does, a group and
-an interface as everything.
+A network holds a client if any of its statements matches. Each match has a prefix length, by which the narrowest
+network is found: a user or a device counts as a host prefix, a group or an interface as the whole address space.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,14 +13,14 @@ from tokgate.policy.devices import hardware_address
 from tokgate.policy.networks import Network
 
 WHOLE: Final = 0
-"""How near a group or an interface comes to one client: it may hold any number of them."""
+"""The prefix length of a group or an interface, which may hold any number of clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What was found out about a client; absent means that it was not, or could not be.
+    """What is known about a client; an absent field is unknown.
 
-    `user` has proved who they are; `device` is a hardware address, or in tests and questions a name in an inventory.
+    `user` is authenticated. `device` is a hardware address, or in policy tests and `explain` a name in an inventory.
     """
 
     user: str | None = None
@@ -30,47 +29,54 @@ class Identity:
     interface: str | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything was found out."""
+        """Whether anything is known."""
         return bool(self.user or self.groups or self.device or self.interface)
 
 
 @dataclass(frozen=True, slots=True)
 class Identifies:
-    """What a policy tells clients apart by, besides their address: what carriers have to find out."""
+    """What a policy distinguishes clients by besides their address, which carriers must therefore find out."""
 
     users: bool = False
     groups: frozenset[str] = frozenset()
-    """Folded; the other groups of a user have no say."""
+    """Case-folded names of groups; a user's other groups make no difference."""
     hardware: bool = False
     interfaces: bool = False
 
+    def __or__(self, other: "Identifies") -> "Identifies":
+        return Identifies(
+            self.users or other.users,
+            self.groups | other.groups,
+            self.hardware or other.hardware,
+            self.interfaces or other.interfaces,
+        )
+
     @property
     def links(self) -> bool:
-        """Whether the link by which a client comes, or its address there, has a say."""
+        """Whether hardware addresses or interfaces make a difference."""
         return self.hardware or self.interfaces
 
 
 def joined(link: Identity | None, person: Identity) -> Identity:
-    """What a link shows of a client, and who the person at it proved to be."""
+    """The device and interface of a link, with the user and groups of an authenticated person."""
     if link is None:
         return person
     return Identity(person.user, person.groups, link.device, link.interface)
 
 
 def folded(name: str) -> str:
-    """A user's, group's or device's name as names are compared."""
+    """The case-folded name of a user, group or device, for comparison."""
     return name.casefold()
 
 
 _Named = Mapping[str, tuple[str, ...]]
-"""Names of networks, by what they name."""
+"""Names of networks, by a user, group, interface or device that they list."""
 
 
 class IdentityIndex:
-    """Which networks name a client by something else than its address."""
+    """Finds the networks that list a client by its identity."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
-        """Only networks that do are kept."""
         self._networks: Final = tuple(n for n in networks if n.users or n.groups or n.interfaces or n.devices)
         self._users: Final = _by((folded(user), n.name) for n in self._networks for user in n.users)
         self._groups: Final = _by((folded(group), n.name) for n in self._networks for group in n.groups)
@@ -86,7 +92,7 @@ class IdentityIndex:
         )
 
     def find(self, identity: Identity, host: int) -> Iterator[tuple[str, int]]:
-        """The networks that name this client, each with how near it comes; `host` is the length of a host's prefix."""
+        """The networks that list this client, with the prefix length of the match; `host` is that of one host."""
         if identity.user is not None:
             for network in self._users.get(folded(identity.user), ()):
                 yield network, host
@@ -105,12 +111,12 @@ class IdentityIndex:
 
     @cached_property
     def _devices(self) -> _Named:
-        """By name: no connection shows it, so only tests and questions need it."""
+        """Networks by the name of a device, which only policy tests and `explain` use: no connection shows it."""
         return _by((folded(d.name), n.name) for n in self._networks for d in n.devices if d.name is not None)
 
 
 def narrowest_first(networks: Mapping[str, int], found: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """All networks of a client, each with the nearest that it comes; of equally near ones in the order given."""
+    """All networks of a client with their longest prefix length, longest first; of equal ones in the order given."""
     nearest = dict(networks)
     for name, length in found:
         nearest[name] = max(length, nearest.get(name, WHOLE))
@@ -118,7 +124,7 @@ def narrowest_first(networks: Mapping[str, int], found: Iterable[tuple[str, int]
 
 
 def _by(pairs: Iterable[tuple[str, str]]) -> _Named:
-    """Each key's networks, each once; equal lists are shared, since an inventory has very many keys."""
+    """The networks of each key without repeats; equal tuples are shared, since an inventory has very many keys."""
     found: dict[str, tuple[str, ...]] = {}
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}
     for key, network in pairs:

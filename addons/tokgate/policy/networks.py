@@ -1,36 +1,155 @@
 """Networks: named sets of clients, each with the time zone in which its bans are read."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from tokgate.policy.devices import Device
-from tokgate.policy.origin import Origin
-from tokgate.policy.prefixes import IPNetwork
+from tokgate.policy.values.prefix_difference import difference
+from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.source_position import Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A named set of clients: it holds a client that any of its statements names; `timezone` is an IANA name."""
+    """A named set of clients: those that any of its statements lists, without its exceptions.
+
+    `timezone` is an IANA name.
+    """
 
     name: str
     cidrs: tuple[IPNetwork, ...]
     timezone: str = "UTC"
     origin: Origin | None = None
     users: tuple[str, ...] = ()
-    """Who proved to an explicit proxy who they are."""
+    """Names of users that authenticated to the explicit proxy."""
     groups: tuple[str, ...] = ()
     interfaces: tuple[str, ...] = ()
-    """By which a client's connections reach the gateway."""
+    """Network interfaces by which clients' connections reach the gateway."""
     devices: tuple[Device, ...] = ()
+    title: str | None = None
+    networks: tuple[str, ...] = ()
+    """Networks whose clients are its own too."""
+    except_cidrs: tuple[IPNetwork, ...] = ()
+    except_networks: tuple[str, ...] = ()
+    """Networks whose clients are not its own."""
+    members: "tuple[Network, ...]" = field(default=(), compare=False, repr=False)
+    """The networks that `networks` names."""
+    excluded: "tuple[Network, ...]" = field(default=(), compare=False, repr=False)
+    """The networks that `except_networks` names."""
+    by_address: bool = field(init=False, compare=False, repr=False)
+    """Whether addresses alone say who its clients are."""
+    _below: "tuple[Network, ...]" = field(init=False, compare=False, repr=False)
+    _addresses: tuple[IPNetwork, ...] | None = field(init=False, compare=False, repr=False)
+    """None without members and exceptions."""
 
-    @property
-    def prefixes(self) -> Iterator[IPNetwork]:
-        """All addresses that are known to be its clients'."""
+    def __post_init__(self) -> None:
+        """Compute what follows from members and exceptions once: a network may be part of very many."""
+        parts = {each.name: each for member in self.members for each in member.parts}
+        own = not (self.users or self.groups or self.interfaces or any(d.hardware for d in self.devices))
+        related = (*self.members, *self.excluded)
+        object.__setattr__(self, "_below", tuple(parts.values()))
+        object.__setattr__(self, "by_address", own and all(each.by_address for each in related))
+        object.__setattr__(self, "_addresses", self._combined() if related or self.except_cidrs else None)
+
+    def _combined(self) -> tuple[IPNetwork, ...]:
+        inside = (*self._own_prefixes(), *(prefix for member in self.members for prefix in member.prefixes))
+        return tuple(difference(inside, self.excepted))
+
+    def _own_prefixes(self) -> Iterator[IPNetwork]:
         yield from self.cidrs
         for device in self.devices:
             yield from device.addresses
 
     @property
-    def by_address(self) -> bool:
-        """Whether addresses are all that it names its clients by."""
-        return not (self.users or self.groups or self.interfaces or any(d.hardware for d in self.devices))
+    def parts(self) -> "tuple[Network, ...]":
+        """Itself, and the networks that it is made of, theirs included."""
+        return (self, *self._below)
+
+    @property
+    def listed(self) -> Iterator[IPNetwork]:
+        """The prefixes that the network itself states, those of its devices included, exceptions aside."""
+        return self._own_prefixes()
+
+    @property
+    def excepted(self) -> tuple[IPNetwork, ...]:
+        """All addresses that are known not to be its clients', by its own exceptions."""
+        return (*self.except_cidrs, *(prefix for each in self.excluded for prefix in each.prefixes))
+
+    @property
+    def prefixes(self) -> Iterable[IPNetwork]:
+        """All addresses that are known to be its clients'."""
+        return self._own_prefixes() if self._addresses is None else self._addresses
+
+
+def linked(networks: Mapping[str, Network]) -> dict[str, Network]:
+    """The same networks, with `members` and `excluded` as the names in them say. There must be no cycle."""
+    done: dict[str, Network] = {}
+    for network in _parts_first(networks.values(), networks):
+        members, excluded = ([done[name] for name in each] for each in (network.networks, network.except_networks))
+        known = not (members or excluded)
+        done[network.name] = network if known else replace(network, members=tuple(members), excluded=tuple(excluded))
+    return {name: done[name] for name in networks}
+
+
+def with_parts(names: Iterable[str], networks: Mapping[str, Network]) -> set[str]:
+    """These networks, and all that they are made of or except."""
+    found: set[str] = set()
+    rest = list(names)
+    while rest:
+        name = rest.pop()
+        if name not in found and name in networks:
+            found.add(name)
+            rest += (*networks[name].networks, *networks[name].except_networks)
+    return found
+
+
+class Composition:
+    """Which networks hold a client, from those whose own statements list it."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        """There must be no cycle among the networks."""
+        held = list(networks)
+        known = {each.name: each for each in held}
+        self._ordered = tuple(each for each in _parts_first(held, known) if each.networks or _has_exceptions(each))
+
+    def held(self, listed: Mapping[str, int], excepted: Iterable[str] = ()) -> dict[str, int]:
+        """The networks, each with the longest prefix by which it lists the client, longest first.
+
+        `excepted` are networks one of whose `except_cidrs` holds the client.
+        """
+        found = dict(listed)
+        for network in self._ordered:
+            name = network.name
+            lengths = [found[each] for each in (name, *network.networks) if each in found]
+            out = name in excepted or any(each in found for each in network.except_networks)
+            if lengths and not out:
+                found[name] = max(lengths)
+            elif out:
+                found.pop(name, None)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def __bool__(self) -> bool:
+        """Whether any network is made of others or has exceptions."""
+        return bool(self._ordered)
+
+
+def _has_exceptions(network: Network) -> bool:
+    return bool(network.except_cidrs or network.except_networks)
+
+
+def _parts_first(networks: Iterable[Network], known: Mapping[str, Network]) -> Iterator[Network]:
+    """The networks, each after those that it refers to; without recursion, since they may be nested deep."""
+    done: set[str] = set()
+    for network in networks:
+        stack = [network]
+        while stack:
+            top = stack[-1]
+            named = (*top.networks, *top.except_networks)
+            waiting = [known[name] for name in named if name in known and name not in done]
+            if waiting and top.name not in done:
+                stack += waiting
+                continue
+            stack.pop()
+            if top.name not in done:
+                done.add(top.name)
+                yield top

@@ -1,6 +1,6 @@
-"""Where a ban stands at an instant: wall times, calendar durations, weekly windows and phases, in one time zone.
+"""The schedule of a ban in one time zone: wall times, calendar durations, weekly windows and phases.
 
-All intervals are half-open. The calendar is `whenever`'s, public holidays are `holidays`'; no arithmetic by hand.
+All intervals are half-open. Calendar arithmetic is left to `whenever`, public holidays to `holidays`.
 """
 
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ class Span:
 
 ALWAYS: Final = Span(Instant.MIN, Instant.MAX)
 _CALENDAR: Final = Span(Instant.from_utc(1900, 1, 1), Instant.from_utc(9000, 1, 1))
-"""Where windows are looked for: away from the ends of what a calendar can say in every zone."""
+"""The range in which windows are computed: away from the limits of the calendar in every zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +93,17 @@ class Window:
     end: Time
     except_holidays: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        days = ",".join(day.name[:3].lower() for day in Weekday if day in self.days)
+        holidays = f" except holidays of {', '.join(self.except_holidays)}" if self.except_holidays else ""
+        return f"{days} {self.start.format_iso()[:5]}-{self.end.format_iso()[:5]}{holidays}"
+
     def begins_on(self, day: Date) -> bool:
         """Whether the window begins on that day."""
         return day.day_of_week() in self.days and not any(is_holiday(code, day) for code in self.except_holidays)
 
     def occurrence(self, day: Date, zone: str) -> Span | None:
-        """The window that begins on `day`; None if none does or a DST change swallows it whole."""
+        """The window that begins on `day`; None if none does, or if it lies within a DST gap."""
         if not self.begins_on(day):
             return None
         last = day if self.end > self.start else day.add(days=1)
@@ -113,8 +118,8 @@ def is_holiday(code: str, day: Date) -> bool:
 
 @lru_cache(maxsize=64)
 def holiday_calendar(code: str) -> "HolidayBase":
-    """The public holidays of a country code; an unknown code raises NotImplementedError."""
-    import holidays  # slow, and few policies ask for them
+    """The public holidays of a country code. Raises NotImplementedError for an unknown code."""
+    import holidays  # slow to import, and few policies use it
 
     country, _, subdivision = code.partition("-")
     return holidays.country_holidays(country, subdiv=subdivision or None)
@@ -122,13 +127,13 @@ def holiday_calendar(code: str) -> "HolidayBase":
 
 @dataclass(frozen=True, slots=True)
 class Weekly:
-    """Several windows in one zone; no windows at all means always open."""
+    """Several windows in one zone; without windows it is always open."""
 
     windows: tuple[Window, ...]
     zone: str
 
-    def standing(self, at: Instant) -> tuple[bool, Span]:
-        """Whether `at` lies in a window, and the longest span around it over which that answer holds."""
+    def state_at(self, at: Instant) -> tuple[bool, Span]:
+        """Whether `at` lies in a window, and the longest span around it over which that holds."""
         if not self.windows:
             return True, ALWAYS
         if at < _CALENDAR.start:
@@ -148,19 +153,17 @@ class Weekly:
             if span is not None:
                 yield span
 
-    # A change is looked for day by day, and one day beyond the first found: windows reach into the next day, so that
-    # yesterday's may end after today's began. Windows repeat weekly but for holidays: none within the horizon is none.
+    # Changes are searched day by day. Windows repeat weekly except on holidays: no change within the horizon is none.
 
     def _change_after(self, at: Instant, inside: bool) -> Instant:
-        best = Instant.MAX
         for day in _days(at.to_tz(self.zone).date(), -1, self._horizon):
-            found = best < Instant.MAX
-            best = min([best, *(e for e in self._edges(day) if e > at and self._inside(e) is not inside)])
-            if found:
-                break
-        return best
+            changes = [e for e in self._edges(day) if e > at and self._inside(e) is not inside]
+            if changes:
+                return min(changes)
+        return Instant.MAX
 
     def _change_before(self, at: Instant, inside: bool) -> Instant:
+        """Searches one day beyond the first found: a window past midnight may end after one of the next day."""
         best = Instant.MIN
         for day in _days(at.to_tz(self.zone).date(), 1, -self._horizon):
             found = best > Instant.MIN
@@ -172,7 +175,7 @@ class Weekly:
 
     @property
     def _horizon(self) -> int:
-        """Days after which a search is given up."""
+        """Days after which a search ends."""
         return 400 if any(window.except_holidays for window in self.windows) else 9
 
     def _edges(self, day: Date) -> Iterator[Instant]:
@@ -186,8 +189,8 @@ def _days(today: Date, first: int, last: int) -> Iterator[Date]:
         yield today.add(days=offset)
 
 
-class WhyNot(StrEnum):
-    """Why a ban does not apply although it exists."""
+class Inactive(StrEnum):
+    """Why a ban does not apply at an instant."""
 
     UNANNOUNCED = "unannounced"
     ANNOUNCED = "announced"
@@ -196,28 +199,28 @@ class WhyNot(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a ban stands at an instant, and the span over which it stands so.
+class ScheduleState:
+    """The phase of a ban at an instant, whether it applies, and the span over which both hold.
 
     `idle` is None while the ban applies. `phase` is None before the ban was announced.
     """
 
     phase: Phase | None
-    idle: WhyNot | None
+    idle: Inactive | None
     overdue: bool
     span: Span
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseChange:
-    """From `at` on the ban is in `phase`; `overdue` when it is held past its end."""
+    """From `at` on the ban is in `phase`; `overdue` if it is held past its end."""
 
     at: Instant
     phase: Phase
     overdue: bool = False
 
 
-_IDLE: Final = {Phase.ANNOUNCED: WhyNot.ANNOUNCED, Phase.EXPIRED: WhyNot.EXPIRED}
+_IDLE: Final = {Phase.ANNOUNCED: Inactive.ANNOUNCED, Phase.EXPIRED: Inactive.EXPIRED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,17 +232,17 @@ class Schedule:
     starts: Instant
     ends: Instant | None
 
-    def standing(self, at: Instant) -> Standing:
-        """Where the ban stands at `at`."""
+    def state_at(self, at: Instant) -> ScheduleState:
+        """The phase at `at`, and whether a window is open."""
         current, span = self._phase(at)
         if current is None:
-            return Standing(None, WhyNot.UNANNOUNCED, False, span)
+            return ScheduleState(None, Inactive.UNANNOUNCED, False, span)
         idle = _IDLE.get(current.phase)
         if idle is None:
-            inside, open_span = self.weekly.standing(at)
+            inside, open_span = self.weekly.state_at(at)
             span &= open_span
-            idle = None if inside else WhyNot.OUTSIDE_WINDOW
-        return Standing(current.phase, idle, current.overdue, span)
+            idle = None if inside else Inactive.OUTSIDE_WINDOW
+        return ScheduleState(current.phase, idle, current.overdue, span)
 
     def _phase(self, at: Instant) -> tuple[PhaseChange | None, Span]:
         current, start = None, Instant.MIN

@@ -1,7 +1,7 @@
 """Services: named sets of name patterns, addresses and store listings, and the index that finds them by name.
 
-Matching is by label boundary only, never by substring. The cost of a look-up depends on the labels of the name asked
-for, not on how many names are known.
+Names match at label boundaries only, never as substrings. The cost of a look-up depends on the number of labels in the
+name, not on the number of patterns.
 """
 
 import sys
@@ -9,21 +9,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache, partial
+from ipaddress import IPv6Network
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlsplit
 from weakref import ref
 
 import re2
 
-from tokgate.policy.names import AddressLiteral, InvalidName, is_canonical, normalise
-from tokgate.policy.origin import Origin
-from tokgate.policy.prefixes import Held, IPNetwork, PrefixTable
-from tokgate.policy.stores import StoreListing, listing, store_of_front
-from tokgate.policy.suffixes import suffix_list
+from tokgate.policy.stores import StoreListing, listings, store_of_front
+from tokgate.policy.values.embedded_ipv4 import embedded_ipv4
+from tokgate.policy.values.hostname import AddressLiteral, InvalidName, IPAddress, is_canonical, normalise
+from tokgate.policy.values.prefix_table import IPNetwork, PrefixEntry, PrefixTable
+from tokgate.policy.values.public_suffix import load_suffix_list, public_suffix
+from tokgate.policy.values.source_position import Origin
 
 
 class PatternKind(StrEnum):
-    """How a name pattern is read; the order is that of specificity, which decides the rule that is reported."""
+    """How a name pattern matches, the most specific first: of several rules the first is reported."""
 
     EXACT = "exact"
     SUFFIX = "suffix"
@@ -33,11 +36,28 @@ class PatternKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NamePattern:
-    """One entry under `names:`; `value` is canonical (see `names.normalise`), or a regular expression for REGEX."""
+    """One entry under `names:`; `value` is canonical (see `hostname.normalise`), or a regular expression for REGEX."""
 
     kind: PatternKind
     value: str
     origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSource:
+    """The public list from which the names of a service were imported; the fields are the keys of `source` in YAML."""
+
+    list: str
+    """Its URL, or the name of its file."""
+    format: str
+    part: str | None = None
+    revision: str | None = None
+    licence: str | None = None
+    date: str | None = None
+    """Of which day the list is, as YYYY-MM-DD."""
+    attributes: tuple[str, ...] = ()
+    subdomains: bool = False
+    keywords: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +70,23 @@ class Service:
     addresses: tuple[IPNetwork, ...] = ()
     stores: tuple[StoreListing, ...] = ()
     origin: Origin | None = None
+    description: str | None = None
+    source: ServiceSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What a policy takes from the catalogue inside the package: the catalogue's version, and the services' names."""
+
+    version: str
+    services: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hit:
-    """A service matched by a rule (`suffix:tiktok.com`). `front` marks a store's own host: no banned app was named yet.
+    """A service matched by a rule (`suffix:tiktok.com`). `front` marks a store's own host, which names no app yet.
 
-    Compared by identity: an index makes one for each rule.
+    Compared by identity: an index has one for each rule.
     """
 
     service: str
@@ -67,7 +97,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Match:
-    """All services that a name belongs to, one hit each. Interned: the same hits are the same object."""
+    """All services that a name belongs to, one hit each. Interned: equal hits are one object."""
 
     hits: tuple[Hit, ...]
     problem: str | None = None
@@ -78,18 +108,17 @@ NO_MATCH: Final = Match(())
 
 def registrable_label(name: str) -> str | None:
     """The label directly under the ICANN public suffix: `tiktok` for `www.tiktok.co.uk`; None where there is none."""
-    parts = suffix_list().extract_str(name)
-    return parts.domain if parts.suffix and parts.domain else None
+    suffix = public_suffix(name)
+    return None if suffix is None else name.removesuffix(suffix).rstrip(".").rpartition(".")[2] or None
 
 
 def is_public_suffix(name: str) -> bool:
     """Whether `name` itself is a public suffix, of a registry or of a private provider (`co.uk`, `github.io`)."""
-    parts = suffix_list().extract_str(name, include_psl_private_domains=True)
-    return parts.suffix == name
+    return public_suffix(name, private=True) == name
 
 
 def compile_regex(pattern: str) -> Any:
-    """Compile in the linear-time engine; raises ValueError (look-around, back-references, bad syntax)."""
+    """Compile with RE2, which matches in linear time. Raises ValueError (look-around, back-references, syntax)."""
     try:
         return re2.compile(pattern, _regex_options())
     except re2.error as error:
@@ -106,7 +135,7 @@ def _regex_options() -> Any:
 
 
 class _Node:
-    """A place in the tree of reversed labels: what is said of the name itself, of all below it, and the next labels."""
+    """A node in the tree of reversed labels: hits for the name itself, for the name and all below it, and children."""
 
     __slots__ = ("below", "exact", "suffix")
 
@@ -119,8 +148,12 @@ class _Node:
 class ServiceIndex:
     """Immutable index over the patterns of many services."""
 
-    def __init__(self, services: Iterable[Service]) -> None:
-        """Index all patterns; they must be valid (config/ has checked them)."""
+    def __init__(self, services: Iterable[Service], nat64_prefixes: Iterable[IPv6Network] = ()) -> None:
+        """Index all patterns, which config/ has validated.
+
+        An IPv6 address also matches services of the IPv4 addresses that it embeds (RFC 6052 with these prefixes).
+        """
+        self._nat64: Final = tuple(nat64_prefixes)
         self._names: Final = _Node()
         self._labels: dict[str, tuple[Hit, ...]] = {}
         self._listings: dict[tuple[str, str], tuple[Hit, ...]] = {}
@@ -142,21 +175,21 @@ class ServiceIndex:
             addresses += [(p, Hit(service.name, f"address:{p}", service.origin)) for p in service.addresses]
             for entry in service.stores:
                 rule = f"store:{entry.store}/{entry.identifier}"
-                _append(self._listings, (entry.store, entry.identifier), Hit(service.name, rule, entry.origin))
+                _append(self._listings, (entry.store, entry.identifier.lower()), Hit(service.name, rule, entry.origin))
             for store in sorted({entry.store for entry in service.stores}):
                 _append(self._fronts, store, Hit(service.name, f"store:{store}", service.origin, front=True))
         if self._labels:
-            suffix_list()  # not at the first name that needs it
+            load_suffix_list()  # load it now, not at the first name that needs it
         self._regex: Any = None
         if self._regex_hits:
             regexes.Compile()
             self._regex = regexes
         self.knows_addresses: Final = bool(addresses)
-        """Whether any service is known by addresses."""
+        """Whether any service has addresses."""
         self._addresses: Final = PrefixTable(addresses, self._by_address)
-        # By a weak reference: an index that referred back to itself would be freed by a search alone.
-        self.match_unusual: Final = lru_cache(maxsize=8192)(partial(_match_unusual, ref(self)))
-        """`match` for what is known to be no canonical name, such as an address: remembered, so all the quicker."""
+        # A weak reference: a reference cycle would only be freed by the garbage collector.
+        self.match: Final = lru_cache(maxsize=8192)(partial(_match, ref(self)))
+        """The services that a host (in any spelling, or an address literal) belongs to; cached: names come again."""
 
     def _add_name(self, pattern: NamePattern, hit: Hit) -> None:
         node = self._names
@@ -169,31 +202,35 @@ class ServiceIndex:
         else:
             node.suffix = (*node.suffix, hit)
 
-    def match(self, host: str) -> Match:
-        """The services that a host (any spelling, or an address literal) belongs to."""
-        return self._match_name(host) if is_canonical(host) else self.match_unusual(host)
-
-    def unusual(self, host: str) -> Match:
-        """Whatever is not a canonical name already: addresses above all, asked for again and again."""
+    def find(self, host: str) -> Match:
+        """`match` without its cache."""
+        if is_canonical(host):
+            return self._match_name(host)
         normal = normalise(host)
         if isinstance(normal, AddressLiteral):
-            return self._addresses.find(normal.address)
+            return self._match_address(normal.address)
         if isinstance(normal, InvalidName):
             return Match((), normal.problem)
         return self._match_name(normal.value)
 
+    def _match_address(self, address: IPAddress) -> Match:
+        match = self._addresses.find(address)
+        behind = [self._addresses.find(each).hits for each in embedded_ipv4(address, self._nat64)]
+        return self._intern(match.hits + tuple(chain(*behind))) if any(behind) else match
+
     def _match_name(self, name: str) -> Match:
-        # From the top-level label down: a name that belongs to nobody leaves the tree after a label or two.
+        # From the top-level label down: a name of no service leaves the tree after a label or two.
         labels = name.split(".")
-        node: _Node | None = self._names
+        node = self._names
         hits: tuple[Hit, ...] = ()
         for label in reversed(labels):
-            node = node.below.get(label) if node is not None and node.below is not None else None
-            if node is None:
+            below = None if node.below is None else node.below.get(label)
+            if below is None:
                 break
+            node = below
             if node.suffix:
-                hits = node.suffix + hits  # the longer suffix first
-        if node is not None and node.exact:
+                hits = node.suffix + hits  # longest suffix first
+        else:
             hits = node.exact + hits
         if self._regex is not None:
             regex = self._regex.Match(name)
@@ -208,15 +245,20 @@ class ServiceIndex:
         return self._intern(hits) if hits else NO_MATCH
 
     def match_url(self, url: str) -> Match:
-        """The services that an absolute URL belongs to: by its store listing and by its host."""
+        """The services that an absolute URL belongs to: by the store listings that it shows, and by its host."""
         try:
             host = urlsplit(url).hostname or ""
         except ValueError:
             return Match((), "the URL is malformed")
         by_host = self.match(host)
-        shown = listing(url)
-        hits = self._listings.get((shown.store, shown.identifier), ()) if shown else ()
+        hits: tuple[Hit, ...] = ()
+        for shown in listings(url):
+            hits += self._listings.get((shown.store, shown.identifier.lower()), ())
         return self._intern(hits + by_host.hits) if hits else by_host
+
+    def lists(self, store: str, identifier: str) -> bool:
+        """Whether a listing, its identifier in lower case, belongs to any service."""
+        return (store, identifier) in self._listings
 
     def _label_hits(self, name: str, labels: list[str]) -> tuple[Hit, ...]:
         if self._labels.keys().isdisjoint(labels):
@@ -224,11 +266,11 @@ class ServiceIndex:
         label = registrable_label(name)
         return self._labels.get(label, ()) if label else ()
 
-    def _by_address(self, holders: tuple[Held[Hit], ...]) -> Match:
+    def _by_address(self, holders: tuple[PrefixEntry[Hit], ...]) -> Match:
         return self._intern(tuple(held.value for held in holders))
 
     def _intern(self, hits: tuple[Hit, ...]) -> Match:
-        """One hit a service, the most specific first met; equal combinations share one Match."""
+        """One hit for each service, the most specific; equal combinations share one Match."""
         found = self._interned.get(hits)
         if found is None:
             first: dict[str, Hit] = {}
@@ -241,11 +283,11 @@ class ServiceIndex:
         return found
 
 
-def _match_unusual(index: "ref[ServiceIndex]", host: str) -> Match:
+def _match(index: "ref[ServiceIndex]", host: str) -> Match:
     held = index()
     if held is None:
         raise ReferenceError("the index is gone")
-    return held.unusual(host)
+    return held.find(host)
 
 
 def _append[K](table: dict[K, tuple[Hit, ...]], key: K, hit: Hit) -> None:

@@ -1,6 +1,6 @@
 """A policy in its two forms: as stated, and compiled to an immutable snapshot in which deciding is a few look-ups.
 
-Compiling joins what the policy keeps apart: each ban becomes one track for each time zone among its networks.
+A compiled ban is one track for each time zone among its networks.
 """
 
 from bisect import bisect_right
@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Final
 
 from whenever import Instant
 
-from tokgate.policy import collector
-from tokgate.policy.bans import Ban, Exemption, OnExpiry, Settings, UnknownClients
+from tokgate.policy.bans import Ban, Exemption, Lifted, OnExpiry, Settings, UnknownClients
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
+from tokgate.policy.devices import Device, hardware_address
 from tokgate.policy.identity import Identity, IdentityIndex, narrowest_first
-from tokgate.policy.names import parse_address
-from tokgate.policy.networks import Network
-from tokgate.policy.prefixes import Held, IPNetwork, PrefixTable
+from tokgate.policy.networks import Composition, Network
 from tokgate.policy.schedule import Edge, PhaseChange, Schedule, Span, Weekly, add_duration, resolve
-from tokgate.policy.services import Match, Service, ServiceIndex
+from tokgate.policy.services import Catalogue, Match, Service, ServiceIndex
+from tokgate.policy.values import gc_pause
+from tokgate.policy.values.hostname import parse_address
+from tokgate.policy.values.prefix_table import IPNetwork, PrefixEntry, PrefixTable
 
 if TYPE_CHECKING:
-    from tokgate.policy.resemblance import Resemblance
+    from tokgate.policy.analysis.near_miss import Resemblance
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while compiling."""
@@ -31,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A valid policy as stated in the files; `version` is a short hash of what was said."""
+    """A valid policy as stated in the files; `version` is a short hash of its content."""
 
     services: Mapping[str, Service]
     networks: Mapping[str, Network]
@@ -39,17 +40,25 @@ class Policy:
     exemptions: Mapping[str, Exemption]
     settings: Settings
     version: str
+    lifted: tuple[Lifted, ...] = ()
+    """Bans that were taken out on purpose."""
+    held: tuple[str, ...] = ()
+    """Bans in force that the files no longer state and nobody has lifted (`analysis.held_bans`)."""
+    catalogue: Catalogue | None = None
+    """None if the files define all services."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One ban in one time zone: its schedule and the exemptions from it, with all times resolved."""
+    """One ban in one time zone: its schedule, and the spans of its exemptions by name, with all times resolved."""
 
     ban: Ban
     zone: str
     networks: tuple[str, ...]
     schedule: Schedule
     exemptions: Mapping[str, Span]
+    extended_by: tuple[str, ...] = ()
+    """The bans that begin where this one ends."""
 
 
 _NO_SERVICE: Final = Decision(Verdict.ALLOW, Reason.NO_SERVICE)
@@ -57,20 +66,20 @@ _NO_SERVICE: Final = Decision(Verdict.ALLOW, Reason.NO_SERVICE)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Membership:
-    """What the policy says of a client: its networks, narrowest first, and the exemptions that name it.
+    """A client's networks, narrowest first, and the exemptions that name it.
 
-    `networks` maps to the length of the prefix through which the client belongs; for what is no prefix, see
-    `identity`. Interned: clients that no policy can tell apart share one.
+    `networks` maps to the length of the prefix by which the client belongs to the network; see `identity` for other
+    statements than prefixes. Interned: clients that the policy doesn't distinguish share one.
     """
 
     networks: Mapping[str, int]
     exemptions: frozenset[str]
-    unconcerned: Decision = _NO_SERVICE
-    """What is decided at any time of a name that belongs to no service; of every name, for a client in no network."""
+    without_match: Decision = _NO_SERVICE
+    """The decision for a name of no service, at any time; for every name, if the client is in no network."""
 
 
 def schedule_of(ban: Ban, zone: str) -> Schedule:
-    """The phases of a ban with its wall times read in `zone`."""
+    """The phases of a ban with its wall times read in `zone`; config/ has checked that they come in this order."""
     starts = resolve(ban.starts, zone, Edge.START)
     ends: Instant | None = None
     if ban.expires is not None:
@@ -87,7 +96,6 @@ def schedule_of(ban: Ban, zone: str) -> Schedule:
     if ends is not None:
         held = ban.on_expiry is OnExpiry.HOLD
         changes.append(PhaseChange(ends, active if held else Phase.EXPIRED, overdue=held))
-    changes.sort(key=lambda change: change.at)  # stable: of two at once the later in life wins
     return Schedule(tuple(changes), Weekly(ban.windows, zone), starts, ends)
 
 
@@ -100,19 +108,18 @@ _Remembered = tuple[Instant, Instant, Decision | None]
 """Start, end, and the decision between them."""
 
 
-class Course:
-    """The decisions for one kind of query over all time, found as they are asked for and remembered.
+class DecisionCache:
+    """The decisions for one kind of query, each with the span of time over which it holds.
 
-    A kind is what a policy can tell apart: a membership, a match and a signal.
+    A kind is what a policy can distinguish: a membership, a match and a signal. Safe to use from any thread.
     """
 
     __slots__ = ("_known", "_last", "match", "membership", "signal")
 
     LIMIT: Final = 4096
-    """Spans remembered: years of daily windows. What is forgotten is decided again."""
+    """Most spans that are kept: years of daily windows. Beyond that the cache is emptied."""
 
     def __init__(self, membership: Membership, match: Match, signal: Signal) -> None:
-        """Start without any decision."""
         self.membership: Final = membership
         self.match: Final = match
         self.signal: Final = signal
@@ -120,8 +127,8 @@ class Course:
         self._last: _Remembered = (Instant.MAX, Instant.MIN, None)
 
     def remembered(self, at: Instant) -> Decision | None:
-        """The decision at `at` if it was made before."""
-        start, end, decision = self._last  # one tuple: another thread may exchange it at any time
+        """The decision at `at`, if it is cached."""
+        start, end, decision = self._last  # one tuple: another thread may replace it at any time
         if start <= at < end:
             return decision
         known = self._known
@@ -135,7 +142,7 @@ class Course:
         return decision
 
     def remember(self, decision: Decision, span: Span) -> None:
-        """Keep a decision that holds over `span`."""
+        """Cache a decision that holds over `span`."""
         known = self._known
         if len(known) >= self.LIMIT:
             self._known = known = []
@@ -145,20 +152,19 @@ class Course:
 
 
 class Snapshot:
-    """A compiled policy: immutable in what it answers, and safe to read from any thread.
+    """A compiled policy: its answers never change, and any thread may read it. Its caches of decisions are bounded."""
 
-    It remembers decisions, so that asking again is cheap; what it remembers is bounded.
-    """
-
-    MAX_COURSES: Final = 65536
+    MAX_CACHES: Final = 65536
 
     def __init__(self, policy: Policy, progress: Progress | None = None) -> None:
-        """Compile; `policy` must be valid (config/ has checked it)."""
+        """Compile a policy, which config/ has validated."""
         self.policy: Final = policy
         self.version: Final = policy.version
         self.settings: Final = policy.settings
         self.bans: Final = policy.bans
-        self.services: Final = ServiceIndex(policy.services.values())
+        self.canary: Final = policy.settings.gateway.canary.decisions()
+        """What is decided for the gateway's own canary, by its address and what it asks for."""
+        self.services: Final = ServiceIndex(policy.services.values(), policy.settings.nat64_prefixes)
         self.tracks: Final = tuple(_tracks(policy, progress))
         self.banned_services: Final = frozenset(name for ban in policy.bans.values() for name in ban.services)
         self.resemblance: Final = _resemblance(policy, self.banned_services)
@@ -170,44 +176,44 @@ class Snapshot:
         self._by_pair: Final = {pair: tuple(tracks) for pair, tracks in by_pair.items()}
         clients = _Clients(policy)
         self.identifies: Final = clients.identifies
-        self._courses: dict[tuple[Membership, Match, Signal], Course] = {}
-        # Nothing in a snapshot refers back to it: when it is replaced it is freed without a search by the collector.
+        self._caches: dict[tuple[Membership, Match, Signal], DecisionCache] = {}
+        # No reference cycle leads to a snapshot: once replaced it is freed without the garbage collector.
         self.membership: Final = lru_cache(maxsize=65536)(clients.membership)
 
     def tracks_for(self, service: str, network: str) -> tuple[Track, ...]:
-        """The bans, by zone, that cover this service in this network, at any time."""
+        """The tracks of all bans on this service in this network, whatever their times."""
         return self._by_pair.get((service, network), ())
 
     def services_banned_at(self, at: Instant) -> frozenset[str]:
-        """The services with a ban that is announced or in force, in whatever phase, and not over."""
+        """The services with a ban that is announced or in force."""
         over = (None, Phase.EXPIRED)
-        tracks = (track for track in self.tracks if track.schedule.standing(at).phase not in over)
+        tracks = (track for track in self.tracks if track.schedule.state_at(at).phase not in over)
         return frozenset(service for track in tracks for service in track.ban.services)
 
-    def course(self, membership: Membership, match: Match, signal: Signal) -> Course:
-        """The course of decisions for a kind of query."""
+    def decision_cache(self, membership: Membership, match: Match, signal: Signal) -> DecisionCache:
+        """The cache for a kind of query; made if it doesn't exist."""
         key = (membership, match, signal)
-        found = self._courses.get(key)
+        found = self._caches.get(key)
         if found is None:
-            if match.problem is not None:  # such a match is made anew for each name, so it would never be found again
-                return Course(membership, match, signal)
-            if len(self._courses) >= self.MAX_COURSES:
-                self._courses = {}
-            found = self._courses.setdefault(key, Course(membership, match, signal))
+            if match.problem is not None:  # such a match is a new object for each name, so it is never found again
+                return DecisionCache(membership, match, signal)
+            if len(self._caches) >= self.MAX_CACHES:
+                self._caches = {}
+            found = self._caches.setdefault(key, DecisionCache(membership, match, signal))
         return found
 
 
 def compile_policy(policy: Policy, progress: Progress | None = None) -> Snapshot:
     """Compile a valid policy: seconds for 10,000 networks, 1,000 bans, 100,000 names and 100,000 devices."""
-    with collector.paused():
+    with gc_pause.paused():
         return Snapshot(policy, progress)
 
 
 def _resemblance(policy: Policy, banned: frozenset[str]) -> "Resemblance | None":
-    """What names are compared with, where the policy wants to hear of them."""
+    """The finder of near misses, if the policy asks for them."""
     if not policy.settings.log.near_misses:
         return None
-    from tokgate.policy.resemblance import Resemblance  # its library takes a while to import
+    from tokgate.policy.analysis.near_miss import Resemblance  # slow to import
 
     return Resemblance(service for name, service in policy.services.items() if name in banned)
 
@@ -216,79 +222,140 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
     exemptions: dict[str, list[Exemption]] = {}
     for exemption in policy.exemptions.values():
         exemptions.setdefault(exemption.ban, []).append(exemption)
+    extended: dict[str, list[str]] = {}
+    for ban in policy.bans.values():
+        if ban.extends is not None:
+            extended.setdefault(ban.extends, []).append(ban.name)
     for done, ban in enumerate(policy.bans.values(), 1):
         zones: dict[str, list[str]] = {}
         for network in ban.networks:
             zones.setdefault(policy.networks[network].timezone, []).append(network)
         for zone, networks in zones.items():
-            holes = {e.name: _exemption_span(e, zone) for e in exemptions.get(ban.name, ())}
-            yield Track(ban, zone, tuple(networks), schedule_of(ban, zone), holes)
+            spans = {e.name: _exemption_span(e, zone) for e in exemptions.get(ban.name, ())}
+            extensions = tuple(extended.get(ban.name, ()))
+            yield Track(ban, zone, tuple(networks), schedule_of(ban, zone), spans, extensions)
         if progress is not None:
             progress(done, len(policy.bans))
 
 
+@dataclass(frozen=True, slots=True)
+class _ByAddress:
+    """What an address alone says: the membership, and what it follows from."""
+
+    membership: Membership
+    listed: Mapping[str, int]
+    """The networks that list the address themselves, with the prefix length."""
+    excepted: frozenset[str]
+    """The networks with an exception that holds the address."""
+
+
 class _Clients:
-    """Finds the membership of clients."""
+    """Finds the membership of a client."""
 
     def __init__(self, policy: Policy) -> None:
+        networks = policy.networks.values()
+        self._composition: Final = Composition(networks)
         self._memberships: Final = _Memberships(policy.settings)
-        self._addresses: Final = PrefixTable(_client_entries(policy), self._memberships.of_holders)
-        self._nowhere: Final = Membership({}, frozenset(), _stranger(policy.settings, Reason.INVALID_CLIENT))
-        self._identities: Final = IdentityIndex(policy.networks.values())
-        self.identifies: Final = self._identities.identifies
+        self._addresses: Final = PrefixTable(_client_entries(policy), self._of_holders)
+        invalid = Membership({}, frozenset(), _without_network(policy.settings, Reason.INVALID_CLIENT))
+        self._invalid: Final = _ByAddress(invalid, {}, frozenset())
+        self._identities: Final = IdentityIndex(networks)
+        self._exempt: Final = IdentityIndex(_exempt_by_identity(policy))
+        self.identifies: Final = self._identities.identifies | self._exempt.identifies
 
     def membership(self, client: str, identity: Identity | None = None) -> Membership:
-        """The networks and exemptions of a client: its address in any spelling, and what else was found out."""
+        """The networks and exemptions of a client, by its address in any spelling and its identity."""
         address = parse_address(client)
-        by_address = self._nowhere if address is None else self._addresses.find(address)
+        by_address = self._invalid if address is None else self._addresses.find(address)
+        known = by_address.membership
         if identity is None:
-            return by_address
-        found = list(self._identities.find(identity, 128 if address is None else address.max_prefixlen))
-        if not found:
-            return by_address
-        return self._memberships.of(narrowest_first(by_address.networks, found), by_address.exemptions)
+            return known
+        longest = 128 if address is None else address.max_prefixlen
+        found = list(self._identities.find(identity, longest))
+        exempt = frozenset(name for name, _ in self._exempt.find(identity, longest))
+        if not found and exempt <= known.exemptions:
+            return known
+        networks = narrowest_first(by_address.listed, found)
+        if self._composition:
+            networks = self._composition.held(networks, by_address.excepted)
+        if not networks and not known.networks:
+            return known
+        return self._memberships.of(networks, known.exemptions | exempt)
+
+    def _of_holders(self, holders: "tuple[PrefixEntry[_Holder], ...]") -> _ByAddress:
+        """For clients within all these prefixes, which are narrowest first."""
+        listed: dict[str, int] = {}
+        exemptions: set[str] = set()
+        excepted: set[str] = set()
+        for held in holders:
+            if isinstance(held.value, Network):
+                listed.setdefault(held.value.name, held.prefix.prefixlen)
+            elif isinstance(held.value, Exemption):
+                exemptions.add(held.value.name)
+            else:
+                excepted.add(held.value)
+        networks = self._composition.held(listed, excepted) if self._composition else listed
+        return _ByAddress(self._memberships.of(networks, frozenset(exemptions)), listed, frozenset(excepted))
 
 
-def _client_entries(policy: Policy) -> Iterable[tuple[IPNetwork, Network | Exemption]]:
+def _exempt_by_identity(policy: Policy) -> Iterable[Network]:
+    """Exemptions by users, groups, interfaces and devices, in the form in which networks list them."""
+    named = [e for e in policy.exemptions.values() if e.identified]
+    known = _devices(policy) if any(e.devices for e in named) else {}
+    for each in named:
+        devices = tuple(known.get(device.casefold()) or _unlisted(device) for device in each.devices)
+        yield Network(each.name, (), users=each.users, groups=each.groups, interfaces=each.interfaces, devices=devices)
+
+
+def _devices(policy: Policy) -> dict[str, Device]:
+    """The devices of all inventories by name and hardware address."""
+    devices = [device for network in policy.networks.values() for device in network.devices]
+    known = {address: device for device in devices for address in device.hardware}
+    return known | {device.name.casefold(): device for device in devices if device.name is not None}
+
+
+def _unlisted(device: str) -> Device:
+    """A device that is known by its hardware address alone."""
+    hardware = hardware_address(device)
+    return Device(device, (), () if hardware is None else (hardware,), None, ())
+
+
+_Holder = Network | Exemption | str
+"""Whom a prefix belongs to: a network that lists it, an exemption, or by its name a network that excepts it."""
+
+
+def _client_entries(policy: Policy) -> Iterable[tuple[IPNetwork, _Holder]]:
     for network in policy.networks.values():
-        yield from ((prefix, network) for prefix in network.prefixes)
+        yield from ((prefix, network) for prefix in network.listed)
+        yield from ((prefix, network.name) for prefix in network.except_cidrs)
     for exemption in policy.exemptions.values():
         yield from ((cidr, exemption) for cidr in exemption.clients)
+    for listed in _exempt_by_identity(policy):
+        yield from ((prefix, policy.exemptions[listed.name]) for prefix in listed.prefixes)
 
 
 class _Memberships:
-    """Makes memberships, the same one for what is the same."""
+    """Makes memberships, and interns them."""
 
     def __init__(self, settings: Settings) -> None:
-        self._stranger: Final = _stranger(settings, Reason.UNKNOWN_CLIENT)
+        self._unknown: Final = _without_network(settings, Reason.UNKNOWN_CLIENT)
         self._known: Final[dict[tuple[tuple[tuple[str, int], ...], frozenset[str]], Membership]] = {}
 
-    def of_holders(self, holders: tuple[Held[Network | Exemption], ...]) -> Membership:
-        """Of the clients that all these prefixes hold, narrowest first."""
-        networks: dict[str, int] = {}
-        exemptions: set[str] = set()
-        for held in holders:
-            if isinstance(held.value, Network):
-                networks.setdefault(held.value.name, held.prefix.prefixlen)
-            else:
-                exemptions.add(held.value.name)
-        return self.of(networks, frozenset(exemptions))
-
     def of(self, networks: dict[str, int], exemptions: frozenset[str]) -> Membership:
-        """With these networks, narrowest first, and exemptions. Safe to call from any thread."""
+        """The membership with these networks, narrowest first, and exemptions. Safe to call from any thread."""
         key = (tuple(networks.items()), exemptions)
         found = self._known.get(key)
         if found is None:
             if networks:
-                unconcerned = Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=next(iter(networks)))
+                without_match = Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=next(iter(networks)))
             else:
-                unconcerned = self._stranger
-            found = self._known.setdefault(key, Membership(networks, exemptions, unconcerned))
+                without_match = self._unknown
+            found = self._known.setdefault(key, Membership(networks, exemptions, without_match))
         return found
 
 
-def _stranger(settings: Settings, reason: Reason) -> Decision:
-    """What is decided of everything that a client in no network asks for."""
+def _without_network(settings: Settings, reason: Reason) -> Decision:
+    """The decision for everything that a client in no network asks for."""
     if settings.unknown_clients is UnknownClients.BLOCK:
         return Decision(Verdict.BLOCK, reason, response=Response.REFUSE)
     return Decision(Verdict.ALLOW, reason)

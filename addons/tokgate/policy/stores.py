@@ -1,15 +1,18 @@
-"""App stores: which store listing a URL shows, for blocking installation as far as a proxy reaches.
+"""App stores: which store listings a request shows, so that a ban can refuse the page from which an app is installed.
 
-Only reads URLs; which listings belong to which service is said by the service files.
+Reads URLs and bodies only; the service files say which listings belong to which service.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
-from tokgate.policy.origin import Origin
+from tokgate.policy.values.source_position import Origin
+
+MAX_IDENTIFIERS: Final = 64
+"""Identifiers that are read out of one URL. Nobody needs more than one; beyond this the URL is no store page's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,72 +26,159 @@ class StoreListing:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An app store: the hosts of its listings, and how to read the identifier out of a URL.
+    """An app store: the hosts of its listings, and where identifiers stand in a URL.
 
     `fronts` are hosts that carry nothing but store pages: the only ones that `inspect_stores` opens.
     """
 
     hosts: frozenset[str]
     fronts: frozenset[str]
-    identifier: Callable[[SplitResult], str | None]
+    path: re.Pattern[str]
+    """Finds identifiers in a decoded path."""
+    keys: frozenset[str]
+    """The parameters of the query whose values are identifiers, in lower case."""
+    shape: re.Pattern[str]
+    """What a value has to be."""
+    fragment: bool = False
+    """The path may stand in the fragment. It is never sent, but written in policies."""
 
 
-def _query(key: str) -> Callable[[SplitResult], str | None]:
-    def read(url: SplitResult) -> str | None:
-        values = parse_qs(url.query, max_num_fields=64).get(key)
-        return values[0] if values else None
-
-    return read
+_NOWHERE: Final = r"(?!)()"
+_PACKAGE: Final = r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)+"
 
 
-def _path(pattern: str, *, fragment: bool = False) -> Callable[[SplitResult], str | None]:
-    compiled = re.compile(pattern, re.ASCII)
-
-    def read(url: SplitResult) -> str | None:
-        found = compiled.search(url.path) or (compiled.search(url.fragment) if fragment else None)
-        return found[1] if found else None
-
-    return read
-
-
-def _store(hosts: set[str], read: Callable[[SplitResult], str | None], *, dedicated: bool = True) -> Store:
-    return Store(frozenset(hosts), frozenset(hosts if dedicated else ()), read)
+def _store(
+    hosts: set[str],
+    path: str = _NOWHERE,
+    *,
+    keys: set[str] | None = None,
+    shape: str = _PACKAGE,
+    dedicated: bool = True,
+    fragment: bool = False,
+) -> Store:
+    fronts = frozenset(hosts if dedicated else ())
+    patterns = re.compile(path, re.ASCII), re.compile(shape, re.ASCII)
+    return Store(frozenset(hosts), fronts, patterns[0], frozenset(keys or ()), patterns[1], fragment)
 
 
 STORES: Final[Mapping[str, Store]] = {
-    "google-play": _store({"play.google.com", "market.android.com"}, _query("id")),
-    "apple": _store({"apps.apple.com", "itunes.apple.com"}, _path(r"/id([0-9]{6,})(?:/|\Z)")),
-    "microsoft": _store({"apps.microsoft.com"}, _path(r"/detail/(?:[^/]+/)?([0-9A-Za-z]{12})(?:/|\Z)")),
+    "google-play": _store({"play.google.com", "market.android.com"}, keys={"id", "ids", "doc", "docid", "q"}),
+    "apple": _store(
+        {"apps.apple.com", "itunes.apple.com"},
+        r"/(?:[iI][dD])?([0-9]{6,})(?=/|\Z)",
+        keys={"id", "ids", "adamid", "salableadamid"},
+        shape=r"[0-9]{6,}",
+    ),
+    "microsoft": _store(
+        {"apps.microsoft.com"},
+        r"/(?i:detail|productid)/(?:[^/]+/)?([0-9A-Za-z]{12})(?=/|\Z)",
+        keys={"productid"},
+        shape=r"[0-9A-Za-z]{12}",
+    ),
     "amazon": _store(
         {"www.amazon.com", "www.amazon.de", "www.amazon.fr", "www.amazon.nl", "www.amazon.com.be", "www.amazon.co.uk"},
-        _path(r"/(?:dp|gp/product)/([0-9A-Z]{10})(?:/|\Z)"),
+        r"/(?:dp|gp/product)/([0-9A-Z]{10})(?=/|\Z)",
+        keys={"asin"},
+        shape=r"[0-9A-Z]{10}",
         dedicated=False,
     ),
-    "galaxy-store": _store({"galaxystore.samsung.com", "apps.samsung.com"}, _path(r"/detail/([A-Za-z0-9_.]+)")),
-    "huawei": _store({"appgallery.huawei.com"}, _path(r"/app/(C[0-9]+)", fragment=True)),
-    "apkmirror": _store({"www.apkmirror.com", "apkmirror.com"}, _path(r"\A/apk/([^/]+/[^/]+)(?:/|\Z)")),
+    "galaxy-store": _store(
+        {"galaxystore.samsung.com", "apps.samsung.com"}, r"/(?i:detail)/([A-Za-z0-9_.]+)", keys={"appid"}
+    ),
+    "huawei": _store(
+        {"appgallery.huawei.com"}, r"/(?i:app)/(C[0-9]+)", keys={"id", "appid"}, shape=r"C[0-9]+", fragment=True
+    ),
+    "apkmirror": _store({"www.apkmirror.com", "apkmirror.com"}, r"\A/apk/([^/]+/[^/]+)(?=/|\Z)"),
     "apkpure": _store(
         {"apkpure.com", "apkpure.net", "d.apkpure.com", "d.apkpure.net", "m.apkpure.com"},
-        _path(r"\A(?:/b/[A-Za-z]+|/[^/]+(?:/[^/.]+)?)/([a-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)+)(?:/|\Z)"),
+        rf"\A(?:/b/[A-Za-z]+|/[^/]+(?:/[^/.]+)?)/([a-z]{_PACKAGE.removeprefix('[A-Za-z]')})(?=/|\Z)",
     ),
+    "apple-bundle": _store(set()),  # in no URL: for `tokgate export mdm`
 }
 """The stores that policies may name, by the word used in YAML."""
 
 _BY_HOST: Final = {host: (name, store) for name, store in STORES.items() for host in store.hosts}
+_ASKING: Final = {"google-play": "https://play.google.com/store/apps/details?id={}"}
+"""Stores whose own page asks for listings in the body of a POST request, and the page of a listing."""
+_BATCH: Final = re.compile(r"/(?i:batchexecute)(?=/|\Z)|\A/(?i:store/xhr)/")
+_IN_BODY: Final = re.compile(rf"(?<![A-Za-z0-9_.]){_PACKAGE}", re.ASCII)
+_JSON_ESCAPE: Final = re.compile(r"\\+u([0-9A-Fa-f]{4})")
 
 
 def listing(url: str) -> StoreListing | None:
-    """The store listing that an absolute `http(s)` URL shows; None for anything else, however malformed."""
+    """The first store listing that an absolute `http(s)` URL shows; None for anything else, however malformed."""
+    return next(iter(listings(url)), None)
+
+
+def listings(url: str) -> tuple[StoreListing, ...]:
+    """Every store listing that a URL might show, whichever of its parameters the store's server goes by."""
     try:
         parts = urlsplit(url)
         found = _BY_HOST.get((parts.hostname or "").rstrip("."))
-        identifier = found[1].identifier(parts) if found else None
     except ValueError:
-        return None
-    return StoreListing(found[0], identifier) if found and identifier else None
+        return ()
+    if found is None:
+        return ()
+    name, store = found
+    shown = dict.fromkeys(_identifiers(store, parts))
+    return tuple(StoreListing(name, identifier) for identifier in list(shown)[:MAX_IDENTIFIERS])
 
 
 def store_of_front(host: str) -> str | None:
-    """The store whose dedicated host this is."""
+    """The name of the store whose dedicated host this is; None if it is none."""
     found = _BY_HOST.get(host)
     return found[0] if found and host in found[1].fronts else None
+
+
+def asks_in_body(url: str) -> str | None:
+    """The store to which a URL leads if a POST to it says in its body which listing is asked for."""
+    try:
+        parts = urlsplit(url)
+        store = store_of_front((parts.hostname or "").rstrip("."))
+    except ValueError:
+        return None
+    return store if store in _ASKING and _BATCH.search(_path(parts.path)) else None
+
+
+def page_of(store: str, identifier: str) -> str:
+    """The URL of a listing in a store that is asked for listings in bodies."""
+    return _ASKING[store].format(identifier)
+
+
+def identifiers_in_body(body: bytes) -> frozenset[str]:
+    """Whatever in a form, or in JSON inside it, could be the package of an app, in lower case.
+
+    Percent-encoding is taken off once, as by the server; escapes of JSON however deep it is nested.
+    """
+    text = unquote_plus(body.decode("latin-1"))
+    text = _JSON_ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text)
+    return frozenset(match[0].lower() for match in _IN_BODY.finditer(text))
+
+
+def _identifiers(store: Store, parts: SplitResult) -> Iterator[str]:
+    for path in (_path(parts.path), *((_path(parts.fragment),) if store.fragment else ())):
+        yield from store.path.findall(path)
+    for key, value in _parameters(parts):
+        if key in store.keys:
+            yield from store.shape.findall(value)
+
+
+def _parameters(parts: SplitResult) -> Iterator[tuple[str, str]]:
+    """Key and value of each parameter, in the query and in the path, whichever separator the server knows."""
+    segments = parts.path.partition(";")[2].replace("/", ";")
+    for text in re.split("[&;?]", f"{parts.query};{segments}"):
+        key, _, value = text.partition("=")
+        if value:
+            yield unquote_plus(key).strip().lower(), unquote_plus(value)
+
+
+def _path(path: str) -> str:
+    """A path as servers look it up: decoded once, without parameters and empty or dotted segments."""
+    kept: list[str] = []
+    for written in unquote(path).replace("\\", "/").split("/"):
+        segment = written.partition(";")[0]
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in ("", "."):
+            kept.append(segment)
+    return "/" + "/".join(kept)

@@ -1,1 +1,1 @@
-"""What bytes say: values out of bytes, sans-IO. No sockets, no clock, no policy, no mitmproxy."""
+"""Parsers and writers of protocol messages: values out of bytes. No I/O, no clock, no policy, no mitmproxy."""

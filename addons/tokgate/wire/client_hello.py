@@ -1,6 +1,6 @@
-"""Reads a TLS ClientHello from the first bytes of a connection: the name asked for, ECH, and what the log wants.
+"""A TLS ClientHello: the name asked for, ECH, and what the log wants, out of its handshake message.
 
-Whether a name is wanted or banned, and what it looks like once normalised, is none of this module's business.
+Whether a name is banned, and what it looks like once normalised, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -10,14 +10,9 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from tokgate.wire.server_name import NameStatus, read_server_name
+from tokgate.wire.hostname_syntax import is_address
+from tokgate.wire.server_name import NameStatus, legible_names, listed_names, read_server_name
 
-MAX_HELLO: Final = 65536
-"""Octets of the stream, record headers included, within which a hello must end. Real ones take 0.2 to 2 kB."""
-
-_MAX_RECORD: Final = 16384  # https://www.rfc-editor.org/rfc/rfc8446#section-5.1
-_HANDSHAKE: Final = 22
-_CLIENT_HELLO: Final = 1
 _SESSION_ID: Final = 38  # after type, length, legacy_version and random
 
 _SIGNATURE_ALGORITHMS: Final = 0x000D
@@ -30,11 +25,11 @@ _type_and_length = struct.Struct("!HH").unpack_from
 
 
 class HelloProblem(StrEnum):
-    """Why bytes can never become a ClientHello."""
+    """Why bytes can never become a ClientHello. All but `not-tls` might still be one to a server that reads more."""
 
     NOT_TLS = "not-tls"
     SSLV2 = "sslv2"
-    EMPTY_RECORD = "empty-record"
+    UNEXPECTED_RECORD = "unexpected-record"
     RECORD_TOO_LONG = "record-too-long"
     NOT_CLIENT_HELLO = "not-client-hello"
     HELLO_TOO_LONG = "hello-too-long"
@@ -61,16 +56,30 @@ class ClientHello(NamedTuple):
     name_status: NameStatus
     message: bytes
     """The handshake message with its four octets of header, without record headers."""
+    early_data: bool
+    """Whether the client sends early data, before any answer (RFC 8446 §4.2.10)."""
+
+    @property
+    def names_a_host(self) -> bool:
+        """Whether there is a name that is one: RFC 6066 §3 allows no address, and servers take one for none."""
+        return self.name is not None and not is_address(self.name)
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether it says nothing about where it goes."""
+        return not self.names_a_host and self.name_status in (NameStatus.VALID, NameStatus.ABSENT, NameStatus.EMPTY)
+
+    @property
+    def legible(self) -> tuple[str, ...]:
+        """What of a server_name that isn't valid could be names: to some server, one of them is."""
+        if self.names_a_host or self.is_nameless:
+            return ()
+        return legible_names(name for kind, body in self._walk() if kind == 0 for name in listed_names(body))
 
     @property
     def ech(self) -> bool:
         """Whether encrypted_client_hello is present: real, or GREASE, which looks the same."""
-        return self._has(_ENCRYPTED_CLIENT_HELLO)
-
-    @property
-    def early_data(self) -> bool:
-        """Whether the client goes on sending before it is answered (RFC 8446 §4.2.10)."""
-        return self._has(_EARLY_DATA)
+        return self.extension(_ENCRYPTED_CLIENT_HELLO) is not None
 
     @property
     def legacy_version(self) -> int:
@@ -109,10 +118,6 @@ class ClientHello(NamedTuple):
         """The body of the first extension of this type, or None."""
         return next((body for found, body in self._walk() if found == kind), None)
 
-    def _has(self, kind: int) -> bool:
-        """Whether there is an extension of this type: mostly a look for its number is enough."""
-        return kind.to_bytes(2) in self.message and self.extension(kind) is not None
-
     @property
     def _compression_start(self) -> int:
         start = _SESSION_ID + 1 + self.message[_SESSION_ID]
@@ -127,132 +132,19 @@ class ClientHello(NamedTuple):
             start += 4 + length
 
 
-def read_client_hello(data: bytes) -> ClientHello | None:
-    """Read the hello at the start of `data`; None as long as it is incomplete. What follows it doesn't matter.
-
-    Takes 2 to 3 µs for a browser's hello in one record, half of it for walking over all extensions: stopping at the
-    first server_name would miss a second one, and ECH. A caller whose hello comes in more than one piece uses
-    `HelloBuffer`, which doesn't start again at each.
-
-    Raises:
-        ClientHelloError: no continuation of `data` is a ClientHello.
-
-    """
-    if len(data) > 8 and data[0] == _HANDSHAKE and data[1] == 3 and data[5] == _CLIENT_HELLO:
-        record_length = data[3] << 8 | data[4]
-        end = 9 + (data[6] << 16 | data[7] << 8 | data[8])
-        if end - 5 <= record_length <= _MAX_RECORD and len(data) >= 5 + record_length:
-            return _read_message(data[5:end])
-    return HelloBuffer().feed(data)
-
-
-def looks_like_tls(data: bytes) -> bool | None:
-    """Whether a connection that begins with `data` speaks TLS (a handshake record of version 3.x); None: too short.
-
-    False means that no hello can follow. The minor version says nothing: RFC 8446 §5.1 has it ignored.
-    """
-    if data[:1] not in (b"", b"\x16"):
-        return False
-    return None if len(data) < 2 else data[1] == 3
-
-
 def is_grease(value: int) -> bool:
     """Whether a 16-bit value is one of those that clients sprinkle to keep servers tolerant (RFC 8701 §2)."""
     return value & 0x0F0F == 0x0A0A and value >> 8 == value & 0xFF
 
 
-class HelloBuffer:
-    """Collects a hello that comes in pieces. All work together is linear in the octets, however they are cut.
-
-    Segments of one octet and records of one octet are legal, and a cheap way to make a reader that starts again at
-    each piece do quadratic work.
-    """
-
-    __slots__ = ("_message", "_next_record", "_received", "_wanted")
-
-    def __init__(self) -> None:
-        self._received = bytearray()
-        self._message = bytearray()
-        self._next_record = 0
-        self._wanted = 0  # octets received before which there is nothing new to see
-
-    @property
-    def received(self) -> bytes:
-        """Everything fed so far: what must be passed on unchanged to whoever serves the connection."""
-        return bytes(self._received)
-
-    def feed(self, data: bytes) -> ClientHello | None:
-        """Take the next piece of the stream; the hello once it is complete. Not to be called after that.
-
-        Raises:
-            ClientHelloError: what was fed can never become a ClientHello, or not within `MAX_HELLO` octets.
-
-        """
-        self._received += data
-        if len(self._received) < self._wanted:
-            return None
-        while self._take_record():
-            if len(self._message) >= 4:
-                end = 4 + int.from_bytes(self._message[1:4])
-                if len(self._message) >= end:
-                    return _read_message(bytes(self._message[:end]))
-        return None
-
-    def _take_record(self) -> bool:
-        """Append the next record's fragment to the message; False if the record has not come whole."""
-        received, start = self._received, self._next_record
-        if not self._is_handshake_record():
-            return False
-        length = received[start + 3] << 8 | received[start + 4]
-        if length == 0:  # https://www.rfc-editor.org/rfc/rfc8446#section-5.1: no zero-length handshake fragments
-            raise ClientHelloError(HelloProblem.EMPTY_RECORD)
-        if length > _MAX_RECORD:
-            raise ClientHelloError(HelloProblem.RECORD_TOO_LONG)
-        end = start + 5 + length
-        if end > MAX_HELLO:
-            raise ClientHelloError(HelloProblem.HELLO_TOO_LONG)
-        if len(self._message) < 4:
-            _check_start(self._message + received[start + 5 : min(end, start + 9)])
-        if len(received) < end:
-            self._wanted = end if len(received) >= start + 9 else 0  # until then the check above has more to see
-            return False
-        self._message += received[start + 5 : end]
-        self._next_record = end
-        return True
-
-    def _is_handshake_record(self) -> bool:
-        """Whether a handshake record's header has come whole; anything else is refused as soon as it shows."""
-        received, start = self._received, self._next_record
-        here = len(received) - start
-        if here == 0:
-            return False
-        if start == 0 and received[0] & 0x80:
-            # Two octets of length with the top bit set, then type 1 (RFC 5246 E.2); not to be sent (RFC 8446 D.5).
-            if here < 3:
-                return False
-            raise ClientHelloError(HelloProblem.SSLV2 if received[2] == _CLIENT_HELLO else HelloProblem.NOT_TLS)
-        # Between the fragments of a message there may be no record of another type (RFC 8446 §5.1).
-        if received[start] != _HANDSHAKE or (here > 1 and received[start + 1] != 3):
-            raise ClientHelloError(HelloProblem.NOT_TLS)
-        return here >= 5
-
-
-def _check_start(message: bytes | bytearray) -> None:
-    """Refuse early what the first octets of a handshake message rule out, instead of waiting for the rest."""
-    if message and message[0] != _CLIENT_HELLO:
-        raise ClientHelloError(HelloProblem.NOT_CLIENT_HELLO)
-    if len(message) >= 4 and 9 + int.from_bytes(message[1:4]) > MAX_HELLO:
-        raise ClientHelloError(HelloProblem.HELLO_TOO_LONG)
-
-
-def _read_message(message: bytes) -> ClientHello:
+def read_message(message: bytes) -> ClientHello:
     """Walk a whole handshake message once, checking every length against the next (RFC 8446 §4.1.2).
 
     Reading past the end raises IndexError or struct.error; falling short of it or past it shows in `position`.
     """
     end, unpack = len(message), _type_and_length
     server_name = name_end = 0
-    repeated = False
+    repeated = early_data = False
     try:
         session_id = message[_SESSION_ID]
         position = _SESSION_ID + 1 + session_id
@@ -269,21 +161,20 @@ def _read_message(message: bytes) -> ClientHello:
                 raise ClientHelloError(HelloProblem.MALFORMED)
         while position < end:
             kind, length = unpack(message, position)
-            position += 4
             if not kind:
                 repeated = server_name > 0
-                server_name, name_end = position, position + length
-            position += length
+                server_name, name_end = position + 4, position + 4 + length
+            elif kind == _EARLY_DATA:
+                early_data = True
+            position += 4 + length
     except (IndexError, struct.error):
         raise ClientHelloError(HelloProblem.MALFORMED) from None
     if position != end:
         raise ClientHelloError(HelloProblem.MALFORMED)
-    if not server_name:
-        return ClientHello(None, NameStatus.ABSENT, message)
-    if repeated:
-        return ClientHello(None, NameStatus.SEVERAL, message)
-    name, status = read_server_name(message, server_name, name_end)
-    return ClientHello(name, status, message)
+    name, status = None, NameStatus.SEVERAL if repeated else NameStatus.ABSENT
+    if server_name and not repeated:
+        name, status = read_server_name(message, server_name, name_end)
+    return ClientHello(name, status, message, early_data)
 
 
 def _vector(data: bytes, prefix: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tokgate.wire.host_name import can_be_dialled, is_ipv6_address
+from tokgate.wire.hostname_syntax import can_be_dialled, is_ipv6_address
 
 
 class AuthorityProblem(StrEnum):

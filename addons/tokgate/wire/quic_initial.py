@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -16,10 +16,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from tokgate.wire.client_hello import ClientHello, ClientHelloError, read_client_hello
+from tokgate.wire.client_hello import ClientHello, ClientHelloError
+from tokgate.wire.hello_reader import read_client_hello
 
 MAX_HELLO: Final = 65536
 """Octets of CRYPTO data that are kept of one connection; no client needs a tenth of it."""
@@ -64,23 +63,23 @@ class Initial:
     source: bytes
     packet: bytes
     number_at: int
-    """Where in the packet its number begins."""
+    """The offset of the packet number."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """What protects Initial packets of one side (RFC 9001 §5.1)."""
+    """The keys for Initial packets of one side (RFC 9001 §5.1)."""
 
     aead: AESGCM
     iv: bytes
     header: AES
 
     def mask(self, sample: bytes) -> bytes:
-        """What covers a packet's number (RFC 9001 §5.4.3)."""
-        return Cipher(self.header, ECB()).encryptor().update(sample)  # one block, as the standard has it
+        """The header protection mask (RFC 9001 §5.4.3)."""
+        return Cipher(self.header, ECB()).encryptor().update(sample)  # noqa: S305  (one block, as the standard has it)
 
     def nonce(self, number: int) -> bytes:
-        """RFC 9001 §5.3."""
+        """The AEAD nonce of a packet number (RFC 9001 §5.3)."""
         return (int.from_bytes(self.iv) ^ number).to_bytes(len(self.iv))
 
 
@@ -88,6 +87,32 @@ def is_unreadable(datagram: bytes) -> bool:
     """Whether a datagram begins as QUIC's first ones do (RFC 8999 §5.1), in a version that is not known here."""
     version = int.from_bytes(datagram[1:5])
     return len(datagram) >= 7 and datagram[0] & 0xC0 == 0xC0 and version != 0 and version not in _VERSIONS
+
+
+def is_certain(datagram: bytes) -> bool:
+    """Whether what `is_unreadable` is of a version that nothing else would begin with: drafts, and what is reserved.
+
+    Drafts of the IETF, Google's and Meta's, and those that ask a server for its own ones (RFC 9000 §15).
+    """
+    version = int.from_bytes(datagram[1:5])
+    draft = version >> 8 in (0xFF0000, 0xFF0200, 0x513034, 0x513035, 0x543035, 0xFACEB0)
+    return draft or version & 0x0F0F0F0F == 0x0A0A0A0A
+
+
+def begins_with_initial(datagram: bytes) -> bool:
+    """Whether a datagram says that it begins with an Initial packet of a version that is known here, read or not."""
+    version = _long_header(datagram)
+    return version is not None and datagram[0] >> 4 & 0x03 == version.initial
+
+
+def follows_initial(datagram: bytes) -> bool:
+    """Whether it begins with a packet that is sent after Initial ones: early data, or of the handshake."""
+    version = _long_header(datagram)
+    return version is not None and datagram[0] >> 4 & 0x03 != version.initial
+
+
+def _long_header(datagram: bytes) -> _Version | None:
+    return _VERSIONS.get(int.from_bytes(datagram[1:5])) if datagram and datagram[0] & _LONG else None
 
 
 def initials(datagram: bytes) -> tuple[Initial, ...]:
@@ -107,9 +132,11 @@ def initials(datagram: bytes) -> tuple[Initial, ...]:
 class Opening:
     """One connection's first flight, as far as it has come: packets in any order, and several datagrams."""
 
+    __slots__ = ("_known", "_largest", "_stream", "first")
+
     def __init__(self, first: Initial) -> None:
-        """The keys come from the `first` packet; it still has to be read."""
-        self.first: Final = first
+        """The keys come from the `first` packet; it still has to be read, and what it holds isn't kept here."""
+        self.first: Final = replace(first, packet=b"")
         self._stream = bytearray()
         self._known = bytearray()  # 1 for each octet that has come
         self._largest = -1
@@ -129,20 +156,45 @@ class Opening:
         return self._opened(initial) is not None
 
     @property
+    def octets(self) -> int:
+        """The memory that its parts take: a single small packet may claim to be the last of a long hello."""
+        return len(self._stream) + len(self._known)
+
+    def forget(self) -> None:
+        """Give that memory back: `fits` still tells its packets from others', but nothing may be read any more."""
+        self._stream, self._known = bytearray(), bytearray()
+
+    @property
     def hello(self) -> ClientHello | None:
         """The hello; None as long as parts are missing. Raises QuicError."""
-        end = self._known.find(0)
+        return self._message_at(0)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more has come than the hello: a second one, for which a HelloRetryRequest asks (RFC 8446 §4.1.4)."""
+        return len(self._stream) > self._length_at(0)
+
+    @property
+    def second_hello(self) -> ClientHello | None:
+        """The second hello; None as long as parts are missing. Raises QuicError."""
+        return self._message_at(self._length_at(0))
+
+    def _length_at(self, start: int) -> int:
+        return 4 + int.from_bytes(self._stream[start + 1 : start + 4])
+
+    def _message_at(self, start: int) -> ClientHello | None:
+        end = self._known.find(0, start)
         whole = len(self._known) if end < 0 else end
-        if whole and self._stream[0] != 1:
+        if whole > start and self._stream[start] != 1:
             raise QuicError("no ClientHello")
-        if whole < 4:
+        if whole < start + 4:
             return None
-        length = 4 + int.from_bytes(self._stream[1:4])
-        if length > MAX_HELLO:
+        length = self._length_at(start)
+        if start + length > MAX_HELLO:
             raise QuicError("the hello is too long")
-        if whole < length:
+        if whole < start + length:
             return None
-        message = bytes(self._stream[:length])
+        message = bytes(self._stream[start : start + length])
         chunks = (message[at : at + _RECORD] for at in range(0, length, _RECORD))
         try:
             return read_client_hello(b"".join(b"\x16\x03\x01" + struct.pack("!H", len(c)) + c for c in chunks))
@@ -171,7 +223,9 @@ class Opening:
         """Take a frame, of those that Initial packets may hold (RFC 9000 §12.4), and say where it ends."""
         try:
             kind, at = _varint(data, at)
-            if kind in (0x00, 0x01):  # PADDING, PING
+            if kind == 0x00:  # PADDING: hundreds of them
+                return len(data) - len(data[at:].lstrip(b"\0"))
+            if kind == 0x01:  # PING
                 return at
             if kind in (0x02, 0x03):
                 return _after_ack(data, at, counts=kind == 0x03)
@@ -265,7 +319,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _after_ack(data: bytes, at: int, *, counts: bool) -> int:
-    """Where an ACK frame ends (RFC 9000 §19.3)."""
+    """The offset after an ACK frame (RFC 9000 §19.3)."""
     _, at = _varint(data, at)
     _, at = _varint(data, at)
     ranges, at = _varint(data, at)
@@ -299,7 +353,7 @@ def _keys(version: int, connection_id: bytes, side: str) -> _Keys:
 
 
 def _expanded(secret: bytes, label: str, length: int) -> bytes:
-    """HKDF-Expand-Label with an empty context (RFC 8446 §7.1)."""
+    """HKDF-Expand-Label with an empty context (RFC 8446 §7.1); up to 32 octets that is one HMAC (RFC 5869 §2.3)."""
     name = b"tls13 " + label.encode()
     info = struct.pack("!HB", length, len(name)) + name + b"\x00"
-    return HKDFExpand(SHA256(), length, info).derive(secret)
+    return hmac.digest(secret, info + b"\x01", "sha256")[:length]

@@ -1,14 +1,23 @@
-"""The inside of the server_name extension: a name, or the reason why none can be taken from it."""
+"""Parses the server_name extension (RFC 6066 §3): a name, or the reason why there is none."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 import struct
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from typing import Final
 
-from tokgate.wire.host_name import is_host_name
+from tokgate.wire.hostname_syntax import MAX_NAME, can_be_dialled
 
 _list_of_one = struct.Struct("!HBH").unpack_from
 """The length of the list, the type of its first name and that name's length."""
+
+MOST_LEGIBLE: Final = 8
+"""Legible parts of what one hello holds, the longest: more than any has that isn't made to hide something."""
+_runs = re.compile(rb"[A-Za-z0-9_.-]+").findall
+_ipv6_runs = re.compile(rb"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*").findall
 
 
 class NameStatus(StrEnum):
@@ -42,11 +51,56 @@ def read_server_name(message: bytes, start: int, end: int) -> tuple[str | None, 
     if name_type:
         return None, NameStatus.WRONG_TYPE
     name = message[name_start:end]
-    if is_host_name(name):
+    if can_be_dialled(name):
         return name.decode("ascii"), NameStatus.VALID
     if not name:
         return None, NameStatus.EMPTY
     return None, NameStatus.INVALID if name.isascii() else NameStatus.NOT_ASCII
+
+
+def listed_names(body: bytes) -> Iterator[bytes]:
+    """All names of a ServerNameList, of whatever type, as far as it can be read; what can't be is one more."""
+    position = 2
+    while position + 3 <= len(body):
+        end = position + 3 + (body[position + 1] << 8 | body[position + 2])
+        if end > len(body):
+            break
+        yield body[position + 3 : end]
+        position = end
+    if position < len(body):
+        yield body[position:]
+
+
+def legible_names(names: Iterable[bytes]) -> tuple[str, ...]:
+    """What in octets that are no host name could be one: each run of a name's characters, and the text as a whole.
+
+    Servers compare names by the octet, and wildcards match from the end: nginx serves its `*.example.org` to
+    `a!b.example.org`, to `.example.org` and to a label of 64 octets. Text beyond ASCII is left as it is, for who knows
+    IDNA.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        if not name.isascii():
+            with contextlib.suppress(UnicodeDecodeError):
+                found[name.decode("utf-8")] = None
+        parts = (*_ipv6_runs(name), *(part for run in _runs(name) for part in _names_in(run)))
+        found |= {part.decode("ascii"): None for part in parts if can_be_dialled(part)}
+    longest = sorted(found, key=len, reverse=True)[:MOST_LEGIBLE]
+    return tuple(part for part in found if part in longest)
+
+
+def _names_in(run: bytes) -> Iterator[bytes]:
+    """The names between empty labels and labels that are too long; of one that is too long, its end."""
+    labels: list[bytes] = []
+    for label in (*run.split(b"."), b""):
+        if 0 < len(label) < 64:
+            labels.append(label)
+            continue
+        while len(b".".join(labels)) > MAX_NAME:
+            del labels[0]
+        if labels:
+            yield b".".join(labels)
+        labels = []
 
 
 def _is_list(message: bytes, position: int, end: int) -> bool:

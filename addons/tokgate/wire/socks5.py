@@ -7,7 +7,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from tokgate.wire.host_name import can_be_dialled
+from tokgate.wire.hostname_syntax import can_be_dialled
 
 VERSION: Final = 5
 _NO_AUTHENTICATION: Final = 0
@@ -73,7 +73,7 @@ def read_methods(data: bytes, *, password: bool = False) -> int | None:
     return 2 + data[1]
 
 
-def read_request(data: bytes) -> SocksRequest | None:
+def read_request(data: bytes) -> SocksRequest | None:  # noqa: C901  (a step a field)
     """The request at the start of `data` (RFC 1928 §4); None if it is incomplete.
 
     Raises:

@@ -86,7 +86,8 @@ CREATE TABLE IF NOT EXISTS tokgate.events
     "received" DateTime('UTC') DEFAULT now('UTC') CODEC(Delta, ZSTD(1)),
     INDEX by_name "name" TYPE bloom_filter(0.01) GRANULARITY 4,
     INDEX by_id "event_id" TYPE bloom_filter(0.01) GRANULARITY 4,
-    INDEX by_client "client" TYPE bloom_filter(0.01) GRANULARITY 4
+    INDEX by_client "client" TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX by_received "received" TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree -- a line that a shipper sent twice becomes one row when parts merge
 PARTITION BY toYYYYMMDD("time")
@@ -234,7 +235,7 @@ FROM tokgate.events AS e
 WHERE e."traffic"
 GROUP BY "hour", "gateway", "network", "ban", "service", "phase", "verdict", "action", "signal", "reason", "policy";
 
--- Who asked for what, by day: repeated offenders, new clients and names, without reading events. Names clients.
+-- Who asked for what, by day: repeated attempts, new clients and names, without reading events. Names clients.
 CREATE TABLE IF NOT EXISTS tokgate.daily
 (
     "day" Date,
@@ -261,15 +262,30 @@ FROM tokgate.events AS e
 WHERE e."traffic"
 GROUP BY "day", "client", "target", "ban", "network", "verdict";
 
--- Did everything arrive, and once? Ask for a day. `missing`: numbers of a chain that no row has between its first and
--- its last of the day; `twice`: rows that a merge will take out; `contradicting`: numbers that came with two contents.
+-- Did everything arrive, and once? `missing`: numbers that no row has between two rows of a chain, whatever their
+-- times, since a record's time is not when it was written: told for the day of the row after the gap. `twice`: rows
+-- that a merge will take out; `contradicting`: numbers that came with two contents.
 CREATE VIEW IF NOT EXISTS tokgate.arrival AS
-SELECT toDate(e."time", 'UTC') AS "day", e."gateway" AS "gateway", e."chain" AS "chain",
-    min(e."sequence") AS "first", max(e."sequence") AS "last", uniqExact(e."sequence") AS "records",
-    "last" - "first" + 1 - "records" AS "missing", uniqExact(e."sequence", e."hash") - "records" AS "contradicting",
-    count() - "records" - "contradicting" AS "twice", max(e."received") AS "received"
-FROM tokgate.events AS e
-WHERE e."sequence" IS NOT NULL
+SELECT n."day" AS "day", n."gateway" AS "gateway", n."chain" AS "chain",
+    min(n."number") AS "first", max(n."number") AS "last", count() AS "records",
+    sum(n."gap") AS "missing", sum(n."contents" - 1) AS "contradicting", sum(n."rows" - n."contents") AS "twice",
+    max(n."latest") AS "received"
+FROM
+(
+    SELECT s."day" AS "day", s."gateway" AS "gateway", s."chain" AS "chain", s."number" AS "number",
+        s."rows" AS "rows", s."contents" AS "contents", s."latest" AS "latest",
+        s."number" - 1 - lagInFrame(s."number", 1, s."number" - 1) OVER
+            (PARTITION BY s."gateway", s."chain" ORDER BY s."number" ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS "gap"
+    FROM
+    (
+        SELECT e."gateway" AS "gateway", e."chain" AS "chain", assumeNotNull(e."sequence") AS "number",
+            toDate(min(e."time"), 'UTC') AS "day", count() AS "rows", uniqExact(e."hash") AS "contents",
+            max(e."received") AS "latest"
+        FROM tokgate.events AS e
+        WHERE e."sequence" IS NOT NULL
+        GROUP BY "gateway", "chain", "number"
+    ) AS s
+) AS n
 GROUP BY "day", "gateway", "chain";
 
 -- The policy in force on each gateway, as its last record says, and when it last said anything.

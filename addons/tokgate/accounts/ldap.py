@@ -1,0 +1,129 @@
+"""Users in an LDAP directory: search for the user's entry, then a bind with the given password. All calls block."""
+
+import re
+import ssl
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import ldap3
+from ldap3.core.exceptions import LDAPException, LDAPInvalidCredentialsResult
+from ldap3.utils.conv import escape_filter_chars
+from ldap3.utils.dn import parse_dn
+
+from tokgate.accounts.accounts import AccountsError
+from tokgate.policy.bans import Directory
+from tokgate.policy.identity import Identity
+from tokgate.wire.basic_auth import Credentials
+
+PATIENCE: Final = 5
+"""Seconds for a directory to connect and to answer."""
+MOST_SAID: Final = 400
+"""Maximum characters of an error message: ldap3 quotes whole certificates."""
+
+
+class LdapAccounts:
+    """Users in an LDAP directory: search for the user's entry, then a bind with the given password."""
+
+    def __init__(self, directory: Directory, strategy: Literal["SYNC", "MOCK_SYNC"] = "SYNC") -> None:
+        """Nothing is read or connected yet; each check opens its own connections."""
+        self._directory: Final = directory
+        self._strategy: Final = strategy
+        self._plain: Final = _on_loopback(directory)
+
+    @cached_property
+    def _server(self) -> ldap3.Server:
+        return _server(self._directory)
+
+    def state(self) -> object:
+        """None: a directory does not notify of changes. Cached results expire."""
+        return None
+
+    def lacks(self, users: Iterable[str], groups: Iterable[str]) -> Iterator[str]:
+        """No messages: users and groups of a directory are not listed."""
+        return iter(())
+
+    def identify(self, credentials: Credentials) -> Identity | None:
+        """Check a password with the directory. An empty one would prove nothing (RFC 4513 §5.1.2)."""
+        if not credentials.user or not credentials.password:
+            return None
+        try:
+            return self._identify(credentials)
+        except (LDAPException, OSError) as error:
+            raise AccountsError(f"{self._directory.url}: {type(error).__name__}: {error}"[:MOST_SAID]) from None
+
+    def _identify(self, credentials: Credentials) -> Identity | None:
+        directory = self._directory
+        attribute, groups = directory.user_attribute, directory.group_attribute
+        with self._connection(directory.bind, self._password()) as connection:
+            connection.search(
+                directory.base,
+                f"({attribute}={escape_filter_chars(credentials.user)})",
+                attributes=[attribute, groups],
+                size_limit=2,
+            )
+            found = [entry for entry in connection.response or () if entry.get("type") == "searchResEntry"]
+        if len(found) != 1:  # no such user, or an ambiguous name
+            return None
+        entry = found[0]
+        try:
+            with self._connection(entry["dn"], credentials.password):
+                pass
+        except LDAPInvalidCredentialsResult:
+            return None
+        names = _texts(entry["attributes"].get(attribute))
+        named = {name for dn in _texts(entry["attributes"].get(groups)) for name in _names_of(dn)}
+        return Identity(user=names[0] if names else credentials.user, groups=frozenset(named))
+
+    def _connection(self, user: str | None, password: str | None) -> ldap3.Connection:
+        """Connected, encrypted and bound. As a context it is unbound at its end."""
+        bind = ldap3.AUTO_BIND_NO_TLS if self._server.ssl or self._plain else ldap3.AUTO_BIND_TLS_BEFORE_BIND
+        return ldap3.Connection(
+            self._server,
+            user,
+            password,
+            auto_bind=bind,
+            client_strategy=self._strategy,
+            read_only=True,
+            auto_referrals=False,
+            receive_timeout=PATIENCE,
+            raise_exceptions=True,
+        )
+
+    def _password(self) -> str | None:
+        path = self._directory.password
+        return None if path is None else Path(path).read_text("utf-8").removesuffix("\n")
+
+
+def _server(directory: Directory) -> ldap3.Server:
+    url = urlsplit(directory.url)
+    tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=directory.authorities)
+    return ldap3.Server(
+        url.hostname or "",
+        port=url.port,
+        use_ssl=url.scheme == "ldaps",
+        tls=tls,
+        get_info=ldap3.NONE,
+        connect_timeout=PATIENCE,
+    )
+
+
+def _on_loopback(directory: Directory) -> bool:
+    host = urlsplit(directory.url).hostname or ""
+    return host in ("localhost", "::1") or re.fullmatch(r"127\.\d+\.\d+\.\d+", host) is not None
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in values if each]
+
+
+def _names_of(dn: str) -> tuple[str, ...]:
+    """A group's name, and its whole DN; what is no DN is a name."""
+    try:
+        first = parse_dn(dn)[0][1]
+    except LDAPException:
+        return (dn,)
+    return (first, dn)

@@ -1,0 +1,1 @@
+"""Questions to block logs, answered by DuckDB. Reads logs only."""

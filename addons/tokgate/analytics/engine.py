@@ -1,0 +1,301 @@
+"""DuckDB over the files of a log, closed to everything else: read-only, no other file, no network, bounded memory."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Final, Self
+
+import duckdb
+
+from tokgate.analytics.columns import COLUMNS, READABLE, Column, expression, ndjson_lines
+from tokgate.analytics.filter_sql import MACROS, conditions
+from tokgate.analytics.sources import LogError, LogSource
+from tokgate.analytics.sql import Progress, QueryResult, Row, literal, quoted
+from tokgate.blocklog.paths import PARQUET
+from tokgate.blocklog.read.reader import Filter, Junk, Line, read
+
+MEMORY: Final = "1GB"
+"""What DuckDB may keep in memory; beyond that it uses a temporary folder."""
+BATCH: Final = 2048
+_POLL_SECONDS: Final = 0.1
+UNCLEAR: Final = frozenset("*?[")
+"""Characters of a file's name that DuckDB reads as a glob pattern."""
+_UNREADABLE_READ: Final = "unreadable_read"
+"""A sequence that counts how often a query of `events` read a line that holds no record."""
+_UNION: Final = " UNION ALL "
+CLOSED: Final = (
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false",
+    "SET python_enable_replacements = false",  # a query can't reach the variables of this program
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+
+
+class LogDatabase:
+    """A log in DuckDB, read-only.
+
+    The view `events` has the records that the filter accepts. The view `wanted` also has the lines that hold no record.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        wanted: Filter | None = None,
+        *,
+        memory: str = MEMORY,
+        also_write: Sequence[Path] = (),
+    ) -> None:
+        """`also_write` names files that queries may write. Raises LogError or OSError if a file can't be read."""
+        self._wanted: Final = wanted if wanted is not None else Filter()
+        self._memory: Final = memory
+        self._also_write: Final = also_write
+        self._folder: Final = Path(tempfile.mkdtemp(prefix="tokgate-review-"))
+        self._worker: Final = ThreadPoolExecutor(max_workers=1)
+        self.damage: list[Junk] = []
+        """Files whose rest could not be unpacked, found while querying."""
+        try:
+            self._sources = [self._source(path) for path in files]
+            self._connection = self._connect()
+        except BaseException:
+            self._remove()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection and remove the temporary files."""
+        try:
+            self._connection.close()
+        finally:
+            self._remove()
+
+    def shown(self, path: str) -> str:
+        """The name by which the user knows a file of the column `file`."""
+        return next((source.shown for source in self._sources if str(source.path) == path), path)
+
+    def answer(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> QueryResult:
+        """Run tokgate's own SQL with bound parameters. Raises LogError."""
+        cursor = self._run(sql, parameters, progress)
+        described = cursor.description or []
+        rows = self._rows(cursor)
+        return QueryResult(tuple(entry[0] for entry in described), tuple(str(entry[1]) for entry in described), rows)
+
+    def answer_query(self, sql: str, *, progress: Progress | None = None) -> QueryResult:
+        """Run a user's SQL. Raises LogError unless it is exactly one SELECT statement."""
+        try:
+            statements = duckdb.extract_statements(sql)
+        except duckdb.Error as error:
+            raise LogError(error_text(error)) from error
+        if len(statements) != 1 or statements[0].type is not duckdb.StatementType.SELECT:
+            raise LogError("a query is one SELECT over the view `events`")
+        return self.answer(statements[0].query, progress=progress)
+
+    def one(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> Row:
+        """The only row of the result. Raises LogError, or ValueError for any other number of rows."""
+        (row,) = self.answer(sql, parameters, progress=progress).rows
+        return row
+
+    def do(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> None:
+        """Run tokgate's own statement that returns no rows. Raises LogError."""
+        self._run(sql, parameters, progress)
+
+    def unreadable_counts(self, *, progress: Progress | None = None) -> dict[str, int]:
+        """How many lines of each file hold no record. NDJSON is read again only if queries read such lines."""
+        (found,) = self.one(
+            f"SELECT last_value IS NOT NULL FROM duckdb_sequences() WHERE sequence_name = '{_UNREADABLE_READ}'"
+        )
+        source = "every_record" if found else "compacted"
+        counted = f'SELECT "file", count(*) FROM {source} WHERE NOT readable GROUP BY 1 ORDER BY 1'
+        return dict(self.answer(counted, progress=progress).rows)
+
+    def unreadable(self, files: Iterable[str], limit: int) -> Iterator[Junk]:
+        """The first `limit` lines of files that hold no record, with their positions."""
+        found = (junk for file in files for junk in self._junk_in(file, limit))
+        yield from islice(found, limit)
+
+    def _junk_in(self, file: str, limit: int) -> Iterator[Junk]:
+        if file.endswith(PARQUET):
+            sql = f"SELECT line_number, strlen(line) FROM read_parquet({literal(file)}) WHERE NOT readable"
+            for number, size in self.answer(f"{sql} ORDER BY 1 LIMIT ?", [limit]).rows:
+                yield Junk(self.shown(file), number, size + 1, "not a record")
+            return
+        for line in read([Path(file)]):
+            if isinstance(line, Junk):
+                yield Junk(self.shown(line.file), line.number, line.size, line.problem)
+
+    def _source(self, path: Path) -> LogSource:
+        with path.open("rb"):  # raises OSError if it is missing, a folder, or unreadable
+            pass
+        return LogSource(literal_path(path.absolute(), self._folder), str(path))
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+        try:
+            allowed = [str(source.path) for source in self._sources] + [str(path) for path in self._also_write]
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(f"SET memory_limit = {literal(self._memory)}")
+            connection.execute(f"SET temp_directory = {literal(str(self._folder))}")
+            connection.execute("SET preserve_insertion_order = true")
+            connection.execute("SET enable_progress_bar = true")
+            connection.execute("SET enable_progress_bar_print = false")
+            connection.execute(f"SET allowed_paths = [{', '.join(map(literal, allowed))}]")
+            wanted = conditions(self._wanted)
+            for name, value in wanted.variables.items():
+                connection.execute(f"SET VARIABLE {name} = ?", [value])
+            with interruptible():
+                for statement in (*MACROS, *_views(connection, self._sources, wanted.sql), *CLOSED):
+                    connection.execute(statement)
+        except duckdb.Error as error:
+            connection.close()
+            raise LogError(error_text(error)) from error
+        return connection
+
+    def _run(self, sql: str, parameters: object, progress: Progress | None) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._wait(sql, parameters, progress)
+        except duckdb.IOException as error:
+            if not self._salvage():
+                raise LogError(error_text(error)) from error
+        except duckdb.Error as error:
+            raise LogError(error_text(error)) from error
+        return self._run(sql, parameters, progress)
+
+    def _wait(self, sql: str, parameters: object, progress: Progress | None) -> duckdb.DuckDBPyConnection:
+        """Execute in the worker thread, so that this one can report progress and receive Ctrl-C."""
+        running: Future[duckdb.DuckDBPyConnection]
+        running = self._worker.submit(self._connection.execute, sql, parameters)
+        try:
+            while True:
+                try:
+                    return running.result(timeout=_POLL_SECONDS if progress is not None else None)
+                except TimeoutError:
+                    if progress is not None:
+                        progress(max(0, round(self._connection.query_progress() * 10)), 1000)
+        except KeyboardInterrupt:
+            self._connection.interrupt()
+            running.exception()  # a connection can't be closed while it works
+            raise
+
+    def _rows(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[Row]:
+        try:
+            while batch := _fetched(cursor):
+                yield from batch
+        except duckdb.Error as error:
+            raise LogError(error_text(error)) from error
+
+    def _salvage(self) -> bool:
+        """Replace damaged compressed files by what can be decompressed of them. False if none is damaged."""
+        damaged = False
+        for number, source in enumerate(self._sources):
+            if source.is_parquet or source.compression == "none":
+                continue
+            rescued = self._folder / f"rescued-{number}.ndjson"
+            junk = rescue(source, rescued)
+            if junk is None:
+                rescued.unlink()
+                continue
+            damaged = True
+            self.damage.append(junk)
+            self._sources[number] = LogSource(rescued, source.shown)
+        if damaged:
+            self._connection.close()
+            self._connection = self._connect()
+        return damaged
+
+    def _remove(self) -> None:
+        self._worker.shutdown(wait=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def literal_path(path: Path, folder: Path) -> Path:
+    """The absolute path, or a symbolic link to it in `folder` where DuckDB would read it as a pattern."""
+    if not UNCLEAR & set(str(path)):
+        return path
+    link = folder / f"{abs(hash(path)):x}{path.suffix}"
+    if not link.is_symlink():
+        link.symlink_to(path)
+    return link
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt for Ctrl-C in the main thread, which DuckDB reports as a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from error
+
+
+def _fetched(cursor: duckdb.DuckDBPyConnection) -> list[Row]:
+    with interruptible():
+        return cursor.fetchmany(BATCH)
+
+
+def rescue(source: LogSource, target: Path) -> Junk | None:
+    """Write what can be decompressed of a damaged file to `target`; returns where it ends, None if it is whole."""
+    damage = None
+    with target.open("wb") as stream:
+        for line in read([source.path]):
+            if isinstance(line, Line):
+                stream.write(line.raw + b"\n")
+            elif line.size:
+                stream.write(b"?\n")  # still unreadable, and the lines after it keep their numbers
+            else:
+                damage = Junk(source.shown, line.number, 0, line.problem)
+    return damage
+
+
+def _views(connection: duckdb.DuckDBPyConnection, sources: Sequence[LogSource], wanted: str) -> Iterator[str]:
+    texts = [part for kind in ("none", "gzip", "zstd") if (part := _of_ndjson(sources, kind))]
+    compacted = [_of_parquet(connection, source) for source in sources if source.is_parquet]
+    names = ", ".join(f'"{column.name}"' for column in COLUMNS)
+    # A line that holds no record advances the sequence, for `unreadable_counts`. DuckDB pushes no condition of a query
+    # below a sample, not even one of 100 %, so no condition removes such lines first.
+    noticed = f"CASE WHEN readable THEN {wanted} ELSE nextval('{_UNREADABLE_READ}') IS NULL END"
+    whole = "USING SAMPLE 100% (system)"
+    events = [f'SELECT {names}, "file" FROM (FROM ({part}) WHERE {noticed}) {whole}' for part in texts]
+    events += [f'SELECT {names}, "file" FROM ({part}) WHERE readable AND {wanted}' for part in compacted]
+    nothing = 'SELECT NULL AS "file", NULL AS readable WHERE false'
+    yield f"CREATE TEMP SEQUENCE {_UNREADABLE_READ}"
+    yield f"CREATE TEMP VIEW every_record AS {_UNION.join((*texts, *compacted))}"
+    yield f"CREATE TEMP VIEW compacted AS {_UNION.join(compacted) or nothing}"
+    yield f"CREATE TEMP VIEW wanted AS SELECT * FROM every_record WHERE NOT readable OR ({wanted})"
+    yield f"CREATE TEMP VIEW events AS {_UNION.join(events)}"
+
+
+def _of_ndjson(sources: Sequence[LogSource], compression: str) -> str:
+    paths = [literal(str(s.path)) for s in sources if not s.is_parquet and s.compression == compression]
+    if not paths:
+        return ""
+    values = ", ".join(f"{expression(column)} AS {quoted(column.name)}" for column in COLUMNS)
+    return f'SELECT {values}, "filename" AS "file", {READABLE} AS readable FROM {ndjson_lines(paths, compression)}'
+
+
+def _of_parquet(connection: duckdb.DuckDBPyConnection, source: LogSource) -> str:
+    """SQL for a Parquet file. Columns that an older version didn't write are null."""
+    path = literal(str(source.path))
+    there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM read_parquet({path})").fetchall()}
+    if not {"time", "events", "readable"} <= there:
+        raise LogError(f"{source.shown} is no log: `tokgate log compact` makes Parquet that can be read here")
+
+    def value(column: Column) -> str:
+        return quoted(column.name) if column.name in there else f"CAST(NULL AS {column.type}) AS {quoted(column.name)}"
+
+    return f'SELECT {", ".join(map(value, COLUMNS))}, {path} AS "file", readable FROM read_parquet({path})'
+
+
+def error_text(error: duckdb.Error) -> str:
+    """DuckDB's message without the excerpt of the query."""
+    return str(error).split("\n\nLINE ")[0].strip()

@@ -1,0 +1,1 @@
+"""Block logs in the formats of other tools."""

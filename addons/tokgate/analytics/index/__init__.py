@@ -1,0 +1,1 @@
+"""A DuckDB index over growing log files, for the review page."""

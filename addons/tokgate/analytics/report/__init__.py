@@ -1,0 +1,1 @@
+"""A report for readers who are no engineers: findings, charts, the page."""

@@ -1,0 +1,42 @@
+"""Which files make up a log: NDJSON as it was written and rotated, and Parquet that `compact` made of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokgate.blocklog.paths import PACKED, PARQUET, compacted, parquet_of, with_rotated
+
+
+class LogError(Exception):
+    """A log can't be read, or a query can't be answered, for a reason that is the user's to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSource:
+    """One file: `path` is opened, `shown` is the name that messages use."""
+
+    path: Path
+    shown: str
+
+    @property
+    def is_parquet(self) -> bool:
+        return self.path.suffix == PARQUET
+
+    @property
+    def compression(self) -> str:
+        """`none`, `gzip` or `zstd`: DuckDB's `compression` option."""
+        return PACKED.get(self.path.suffix, "none")
+
+
+def whole_log(named: Iterable[Path], *, rotated: bool = True) -> list[Path]:
+    """The files of logs, oldest first, rotated ones too. A file that has a Parquet copy is left out."""
+    files: dict[Path, None] = {}
+    for path in named:
+        found = [*parquet_of(path), *with_rotated(path)] if rotated and path.suffix != PARQUET else [path]
+        files |= dict.fromkeys(file for file in found if file.exists() or len(found) == 1)
+    return [path for path in files if path.suffix == PARQUET or compacted(path) not in files]
+
+
+def every_file(path: Path) -> list[Path]:
+    """All files of a log, oldest first: Parquet and NDJSON, also where both exist of one file."""
+    return [*parquet_of(path), *(file for file in with_rotated(path) if file.exists())]

@@ -1,0 +1,83 @@
+"""The form of the warning page: its URL, its fields and its token.
+
+The token is an HMAC over the client, the ban, the URL and an expiry. Another site can't compute it, nor read it from
+the page, so that it can't submit the form in a client's name (CSRF).
+"""
+
+import hmac
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qs
+
+from mitmproxy.http import Request
+from whenever import Instant, TimeDelta
+
+from tokgate.traffic.warning_state import Person
+
+PATH: Final = "/.tokgate/continue"
+"""The path of the form's target, on every origin that a warning is shown for, while it is shown."""
+GOOD_FOR: Final = TimeDelta(hours=1)
+"""How long a token is valid; after that, the page is shown anew."""
+MAX_TARGET: Final = 8192
+_TOKEN: Final = re.compile(r"([0-9]{1,12})-([0-9a-f]{64})")
+_TARGET: Final = re.compile(r"/[!-~]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """What a form's token is bound to: the client, the ban, and the URL to continue to."""
+
+    who: Person
+    ban: str
+    authority: str
+    target: str
+    """The path and query of the requested URL."""
+
+    def token(self, key: bytes, at: Instant) -> str:
+        """The token for the form, valid from `at` for GOOD_FOR."""
+        end = (at + GOOD_FOR).timestamp()
+        return f"{end}-{self._digest(key, end)}"
+
+    def made(self, token: str, key: bytes, at: Instant) -> bool:
+        """Whether a token was made for this button with `key` and has not expired."""
+        found = _TOKEN.fullmatch(token)
+        if found is None or not at.timestamp() < int(found[1]) <= (at + GOOD_FOR).timestamp():
+            return False
+        return hmac.compare_digest(found[2], self._digest(key, int(found[1])))
+
+    def _digest(self, key: bytes, end: int) -> str:
+        said = "\0".join((self.who.text, self.ban, self.authority.lower(), self.target, str(end)))
+        return hmac.digest(key, said.encode("utf-8", "backslashreplace"), "sha256").hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The fields of the submitted form: `token`, and `target`, a path with a query."""
+
+    token: str
+    target: str
+
+
+def presses_button(request: Request) -> bool:
+    """Whether a request submits the form, valid or not. Only a POST does: no prefetch, no link."""
+    return request.method == "POST" and request.path == PATH
+
+
+def target_of(request: Request) -> str:
+    """The path to continue to: that of the request, or `/` if it is the form's own."""
+    return _checked("/" if request.path.partition("?")[0] == PATH else request.path)
+
+
+def read_form(body: bytes | None) -> Form:
+    """The fields of a form's body; defaults for missing ones."""
+    try:
+        fields = parse_qs((body or b"").decode("ascii"), max_num_fields=4)
+    except ValueError:
+        return Form("", "/")
+    return Form(fields.get("token", [""])[0], _checked(fields.get("target", ["/"])[0]))
+
+
+def _checked(target: str) -> str:
+    """`target` if it is a path without characters that could end a header field, else `/`."""
+    return target if len(target) <= MAX_TARGET and _TARGET.fullmatch(target) else "/"

@@ -1,0 +1,114 @@
+"""The facts that a block page or warning states, without words or markup: the same for every format."""
+
+from dataclasses import dataclass
+
+from whenever import Instant
+
+from tokgate.block_page.continue_form import PATH, Button
+from tokgate.policy.analysis.extensions import Term, earlier_terms
+from tokgate.policy.analysis.warning_period import blocks_from, continued_until
+from tokgate.policy.bans import Ban, EchOuter
+from tokgate.policy.decision import Reason
+from tokgate.policy.schedule import Duration, add_duration
+from tokgate.policy.snapshot import Track
+from tokgate.traffic.enforcer import Ruling
+from tokgate.traffic.refusal_texts import status_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """What a warning has besides the facts of its ban.
+
+    `blocks_from` is when the ban blocks. `until` is where continuing would end if the form were submitted now. `path`,
+    `token` and `target` are the form's.
+    """
+
+    blocks_from: Instant | None
+    lasting: Duration
+    until: Instant
+    shortened: bool
+    """The ban blocks or ends before `lasting` is over."""
+    path: str
+    token: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """The facts of one refusal or warning. `zone` is the time zone in which to show instants."""
+
+    asked: str
+    service: str | None = None
+    ban: Ban | None = None
+    reason: Reason
+    since: Instant | None = None
+    until: Instant | None = None
+    overdue: bool = False
+    earlier: tuple[Term, ...] = ()
+    """The bans that this one extends, the latest first."""
+    zone: str = "UTC"
+    opened: bool = False
+    """This connection was opened, to show the page."""
+    inspected: bool = False
+    """The policy has other connections opened too, to see their requests."""
+    event: str
+    implementer: str
+    warning: Warned | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the page, as `status_of` says."""
+        return status_of(self.ban, warns=self.warning is not None)
+
+
+def notice_of(ruling: Ruling, *, asked: str, event: str, implementer: str, opened: bool) -> Notice:
+    """The facts of a ruling that blocks or warns. `implementer` is the URI of the filter's operator."""
+    decision, snapshot = ruling.decision, ruling.snapshot
+    ban = ruling.ban
+    service = snapshot.policy.services.get(decision.service) if decision.service is not None else None
+    track = track_of(ruling)
+    network = snapshot.policy.networks.get(decision.network) if decision.network is not None else None
+    return Notice(
+        asked=asked,
+        service=service.title if service is not None else None,
+        ban=ban,
+        reason=decision.reason,
+        since=track.schedule.starts if track is not None else None,
+        until=track.schedule.ends if track is not None else None,
+        overdue=decision.reason is Reason.BAN_OVERDUE,
+        earlier=() if track is None else tuple(earlier_terms(snapshot.bans, track.ban, track.zone)),
+        zone=track.zone if track is not None else network.timezone if network is not None else "UTC",
+        opened=opened,
+        inspected=_inspects(ruling),
+        event=event,
+        implementer=implementer,
+    )
+
+
+def track_of(ruling: Ruling) -> Track | None:
+    """The ban in the time zone of the client's network."""
+    decision = ruling.decision
+    tracks = [track for track in ruling.snapshot.tracks if track.ban.name == decision.ban]
+    return next((track for track in tracks if decision.network in track.networks), None)
+
+
+def warned_of(track: Track, at: Instant, button: Button, token: str) -> Warned:
+    """The facts of a warning at an instant."""
+    until = continued_until(track, at)
+    return Warned(
+        blocks_from=blocks_from(track, at),
+        lasting=track.ban.continue_for,
+        until=until,
+        shortened=until < add_duration(at, track.ban.continue_for, track.zone),
+        path=PATH,
+        token=token,
+        target=button.target,
+    )
+
+
+def _inspects(ruling: Ruling) -> bool:
+    """Whether anything that isn't refused may be opened for clients of this network now."""
+    if ruling.snapshot.settings.ech_outer is EchOuter.INSPECT:
+        return True
+    inspecting = (track for track in ruling.snapshot.tracks if track.ban.inspect_stores)
+    return any(t.schedule.state_at(ruling.at).idle is None for t in inspecting if ruling.decision.network in t.networks)

@@ -1,0 +1,1 @@
+"""The hash chain, its signed checkpoints, and their verification."""

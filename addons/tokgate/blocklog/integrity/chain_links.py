@@ -1,0 +1,67 @@
+"""How the records of one chain follow each other, and what a checkpoint says of them. No I/O."""
+
+from collections.abc import Iterator
+
+from tokgate.blocklog.integrity.branches import Branches, Node
+from tokgate.blocklog.integrity.chain import Head, is_hash, proper_hash
+from tokgate.blocklog.integrity.chain_state import Chain
+from tokgate.blocklog.integrity.checkpoint import Checkpoint
+from tokgate.blocklog.integrity.external_checkpoints import LinePosition
+from tokgate.blocklog.integrity.findings import Finding, FindingCode
+from tokgate.blocklog.integrity.merkle import tree_root
+from tokgate.blocklog.integrity.trusted_keys import SigningState
+from tokgate.blocklog.read.reader import text_at, value_at
+from tokgate.blocklog.records.record import Record
+
+
+def new_chain(place: LinePosition, record: Record, head: Head) -> Chain:
+    """The state of a chain after its first record in these files."""
+    follows = text_at(record, "tokgate", "continues", "file")
+    return Chain(
+        head.sequence, head, place, Branches(Node(head, place)), place, SigningState(head.sequence - 1), follows
+    )
+
+
+def signs_another(chain: Chain, checkpoint: Checkpoint, before: str | None) -> str | None:
+    """What a genuine checkpoint signs, in words, if that isn't the records before it."""
+    among = f"some of the records {chain.seal.reach + 1} to {chain.head.sequence - 1} were written anew"
+    if checkpoint.head.sequence != chain.head.sequence - 1 or (before and checkpoint.head.hash != before):
+        return f"this checkpoint signs another record than the one before it: {among}"
+    if checkpoint.tree is not None:
+        leaves = chain.recent.hashes(checkpoint.tree.first)
+        if leaves and tree_root(leaves).hex() != checkpoint.tree.root:
+            return f"this checkpoint's tree is of other records than those before it: {among}"
+    return None
+
+
+def foreign(chain: Chain) -> Iterator[Finding]:
+    """Findings for records that the present one doesn't continue, and forget those before it."""
+    for node in chain.recent.settle():
+        what = f"this is not record {node.head.sequence} of the chain that goes on: it was put in"
+        yield Finding(*node.place, FindingCode.FOREIGN, f"{what}, with a number and a hash that fit")
+
+
+def follow(chain: Chain, place: LinePosition, record: Record, head: Head) -> tuple[str | None, Finding | None]:
+    """The hash that must precede a record, if it is known, and a finding if its number is wrong."""
+    last, number = chain.head, head.sequence
+    if number == last.sequence + 1:
+        return last.hash, None
+    if number > last.sequence:
+        gap = (
+            f"record {number - 1} is"
+            if number == last.sequence + 2
+            else f"records {last.sequence + 1} to {number - 1} are"
+        )
+        return continues(record, head), Finding(*place, FindingCode.MISSING, f"{gap} missing before record {number}")
+    consecutive = proper_hash(last.hash, record) == head.hash  # if so, the previous record's number was changed
+    what = f"record {number} stands after record {last.sequence}: moved, copied or renumbered"
+    return last.hash if consecutive else None, Finding(*place, FindingCode.ORDER, what)
+
+
+def continues(record: Record, head: Head) -> str | None:
+    """The last hash of the previous file, as this file's first record states it; None if it states none."""
+    continues = value_at(record, "tokgate", "continues")
+    if value_at(continues, "sequence") != head.sequence - 1:
+        return None
+    stated = value_at(continues, "hash")
+    return str(stated) if is_hash(stated) else None

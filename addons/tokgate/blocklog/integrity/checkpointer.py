@@ -1,0 +1,229 @@
+"""Signs the log while it is written: the chain's head, its checkpoints, and the outlets that get them.
+
+Used by the writer's thread only. A key that can't be read or made is reported, and the log is written without it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from tokgate.blocklog.integrity.chain import Head, proper_hash, stated_head
+from tokgate.blocklog.integrity.checkpoint import Checkpoint, Tree, checkpoint_of
+from tokgate.blocklog.integrity.checkpoint_outlets import Outlet, outlet
+from tokgate.blocklog.integrity.head_journal import HeadJournal, KnownRecords
+from tokgate.blocklog.integrity.merkle import tree_root
+from tokgate.blocklog.integrity.signing_key import Signer
+from tokgate.blocklog.records.json_line import decode
+from tokgate.blocklog.records.record import EventAction, Record
+from tokgate.policy.bans import ClientsShown, LogSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """How a log is signed, names clients, and is deleted. `key` is the private key's file, by default beside the log.
+
+    A checkpoint is due after `records` records or `seconds`. The key of pseudonyms changes every `pseudonym_days`;
+    files are deleted after `retention_days`. At least `keep_free` octets of the disk are left free.
+    """
+
+    key: Path | None = None
+    records: int = 1000
+    seconds: float = 60.0
+    forward_secure: bool = False
+    outlets: tuple[Outlet, ...] = ()
+    clients: ClientsShown = ClientsShown.PLAIN
+    pseudonym_days: int = 30
+    retention_days: int | None = None
+    keep_free: int = 256 << 20
+
+
+def log_options_of(settings: LogSettings) -> LogOptions:
+    """The options that a policy's settings state. Raises ValueError for an unknown outlet."""
+    return LogOptions(
+        key=None if settings.key is None else Path(settings.key),
+        forward_secure=settings.forward_security,
+        outlets=tuple(outlet(target) for target in settings.checkpoint_to),
+        clients=settings.clients,
+        pseudonym_days=settings.pseudonym_days,
+        retention_days=settings.retention_days,
+        keep_free=settings.keep_free << 20,
+    )
+
+
+class Checkpointer:
+    """The head of the chain that is being written, and its checkpoints."""
+
+    def __init__(
+        self, options: LogOptions, key: Path | None, trouble: Callable[[Exception], None], heads: Path | None = None
+    ) -> None:
+        """`key` is the private key's file, None: nothing is signed. `trouble` is called with each OSError.
+
+        `heads` is the journal of hashes. Without one nothing shows after a crash whose the last records are.
+        """
+        self.head = Head(str(uuid4()))
+        self.options: Final = options
+        self.attested = 0
+        """The sequence up to which no further checkpoint is needed."""
+        self._key: Final = key
+        self._heads: Final = heads
+        self._trouble: Final = trouble
+        self._signer: Signer | None = None
+        self._journal: HeadJournal | None = None
+        self._base = self.head
+        self._since: list[str] = []  # hashes of all records after `_base`: from the last checkpoint's own record on
+        self._written: Final[list[Checkpoint]] = []
+
+    @property
+    def unattested(self) -> int:
+        """How many records came after the last checkpoint."""
+        return self.head.sequence - self.attested
+
+    def known(self) -> KnownRecords:
+        """The records since the last checkpoint that this run wrote, or took for its own."""
+        known = KnownRecords(written=self.head)
+        known.add(self._base, self._since)
+        return known
+
+    def known_on_disk(self) -> KnownRecords | None:
+        """The records that an earlier run wrote with this key; None if nothing tells."""
+        if self._key is None or not self._key.exists():
+            return None
+        journal = self._open_journal()
+        try:
+            return None if journal is None else journal.read()
+        except OSError as error:
+            self._trouble(error)
+            return None
+
+    def signed(self, line: bytes) -> Head | None:
+        """The head that a line is, if it is a checkpoint that this log's key or the one before it signed; else None."""
+        signer = self._signer
+        if signer is None or b'"log-checkpoint"' not in line:
+            return None
+        try:
+            record = decode(line)
+        except ValueError:
+            return None
+        head, said = stated_head(record), record.get("tokgate")
+        checkpoint = checkpoint_of(None if head is None else head.chain, said and said.get("checkpoint"))
+        if head is None or checkpoint is None or signer.public not in (checkpoint.key, checkpoint.next_key):
+            return None
+        follows = checkpoint.head.sequence + 1 == head.sequence
+        return (
+            head if follows and checkpoint.genuine and proper_hash(checkpoint.head.hash, record) == head.hash else None
+        )
+
+    def resume(self, last: Record) -> bool:
+        """Continue the chain of a record that an earlier run wrote last; False if it belongs to none."""
+        head = stated_head(last)
+        if head is None:
+            return False
+        self._begin_at(head)
+        self.attested = head.sequence if last["event"].get("action") == EventAction.LOG_CHECKPOINT else 0
+        return True
+
+    def resume_at(self, head: Head, known: KnownRecords, *, attested: bool) -> None:
+        """Continue after a record that an earlier run is known to have written; `attested`: it is a checkpoint."""
+        since: list[str] = []
+        base = head
+        while (before := known.before.get(base.hash)) is not None:
+            since.append(base.hash)
+            base = before
+        self._begin_at(head)
+        self._base, self._since = base, since[::-1]
+        self.attested = head.sequence if attested else 0
+
+    def _begin_at(self, head: Head) -> None:
+        self.head, self._base, self._since = head, head, []
+
+    def checkpoint(self, head: Head, at: str, coming: Sequence[tuple[Head, bool]] = ()) -> Checkpoint | None:
+        """A signed checkpoint of a head; None without a usable key.
+
+        `coming` are the records that aren't written yet, up to `head`, and whether each is a checkpoint.
+        """
+        if self._key is None:
+            self.attested = head.sequence
+            return None
+        try:
+            signer = self._open_signer(self._key)
+        except OSError as error:
+            self._trouble(error)
+            self.attested = head.sequence  # don't retry with every batch
+            self._base, self._since = self.head, []
+            return None
+        first, leaves = self._base.sequence + 1, list(self._since)
+        for each, is_checkpoint in coming:
+            if is_checkpoint:
+                first, leaves = each.sequence, []
+            leaves.append(each.hash)
+        tree = Tree(first, tree_root([bytes.fromhex(leaf) for leaf in leaves]).hex()) if leaves else None
+        return signer.sign(head, at, tree)
+
+    def announce(self, hashes: Sequence[str]) -> None:
+        """Note the hashes of the records that are written next."""
+        try:
+            if self._journal is None and (journal := self._open_journal()) is not None:
+                journal.restart(self._base, self._since, self.head)
+                self._journal = journal
+            if self._journal is not None:
+                self._journal.announce(self.head, hashes)
+        except OSError as error:
+            self._trouble(error)
+            self.close()  # the next batch begins the file anew
+
+    def wrote(self, head: Head, checkpoint: Checkpoint | None) -> None:
+        """Note that a record was written completely, and with it a checkpoint, if it holds one."""
+        before, self.head = self.head, head
+        if self._key is None:
+            self._base = head
+        if checkpoint is not None:
+            self.attested = head.sequence
+            self._written.append(checkpoint)
+            self._base, self._since = before, []
+        if self._key is not None:
+            self._since.append(head.hash)
+
+    def syncing(self) -> None:
+        """To be called before the log is synced."""
+        if self._journal is not None:
+            self._attempt(lambda journal: journal.sync(), self._journal)
+
+    def synced(self) -> None:
+        """Note that all that was written is on the disk: send its checkpoints, and replace keys that evolve."""
+        signed = bool(self._written)
+        while self._written:
+            checkpoint = self._written.pop(0)
+            if self._signer is not None:
+                self._attempt(self._signer.used, checkpoint)
+            for send in self.options.outlets:
+                self._attempt(send, checkpoint.message())
+        if signed and self._journal is not None:
+            self._attempt(lambda journal: journal.restart(self._base, self._since, self.head), self._journal)
+
+    def close(self) -> None:
+        """Close the journal; the next record opens it again."""
+        if self._journal is not None:
+            self._attempt(lambda journal: journal.close(), self._journal)
+            self._journal = None
+
+    def _open_signer(self, key: Path) -> Signer:
+        if self._signer is None:
+            self._signer = Signer(key, evolving=self.options.forward_secure)
+        return self._signer
+
+    def _open_journal(self) -> HeadJournal | None:
+        """The journal; None without a usable key, which the next checkpoint tells."""
+        if self._key is None or self._heads is None:
+            return None
+        try:
+            return HeadJournal(self._heads, self._open_signer(self._key).secret)
+        except OSError:
+            return None
+
+    def _attempt[T](self, act: Callable[[T], None], what: T) -> None:
+        try:
+            act(what)
+        except OSError as error:
+            self._trouble(error)

@@ -1,0 +1,131 @@
+"""The hashes of the latest records, in a file beside the log, so that a writer knows its own lines after a crash.
+
+A batch's hashes are written before its lines. Each line of the file has an HMAC-SHA-256 by a secret of the log's key,
+so whoever can write the log can't pass off records as the writer's. After each checkpoint the file begins anew.
+"""
+
+import errno
+import hashlib
+import hmac
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tokgate.blocklog.atomic_file import replace_file
+from tokgate.blocklog.integrity.chain import Head, is_hash, proper_hash, stated_head
+from tokgate.blocklog.records.json_line import decode
+from tokgate.blocklog.records.record import Record
+
+_MODE: Final = 0o600
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_HASH: Final = re.compile(rb'"hash": ?"([0-9a-f]{64})"')
+
+
+@dataclass(slots=True)
+class KnownRecords:
+    """Records of one chain that the writer made: their hashes, each with the head before it."""
+
+    before: dict[str, Head] = field(default_factory=dict)
+    written: Head | None = None
+    """The last that is in the log for certain, if nobody took it out."""
+
+    def add(self, after: Head, hashes: Iterable[str]) -> None:
+        """Records that follow `after`, one after the other."""
+        for digest in hashes:
+            self.before[digest] = after
+            after = Head(after.chain, after.sequence + 1, digest)
+
+    def owns(self, line: bytes) -> Head | None:
+        """The head that a line is, if the writer made it; else None."""
+        if not any(digest.decode() in self.before for digest in _HASH.findall(line)):
+            return None
+        try:
+            record = decode(line)
+        except ValueError:
+            return None
+        return self.head_of(record)
+
+    def head_of(self, record: Record) -> Head | None:
+        """The head that a record is, if the writer made it; else None."""
+        head = stated_head(record)
+        before = None if head is None else self.before.get(head.hash)
+        if head is None or before is None or (before.chain, before.sequence + 1) != (head.chain, head.sequence):
+            return None
+        return head if proper_hash(before.hash, record) == head.hash else None
+
+
+class HeadJournal:
+    """The file, opened for appending by `restart`. Methods raise OSError."""
+
+    def __init__(self, path: Path, secret: bytes) -> None:
+        """`secret` authenticates the lines."""
+        self.path: Final = path
+        self._secret: Final = secret
+        self._boot: Final = _boot_id()
+        self._fd: int | None = None
+
+    def read(self) -> KnownRecords | None:
+        """What an earlier run wrote; None if the file is gone, or not authentic."""
+        known, durable = KnownRecords(), None
+        for said in self._lines():
+            after = Head(said["chain"], said["sequence"], said["hash"])
+            known.add(after, said["next"])
+            if not said["next"]:
+                durable = after
+            known.written = after if said["boot"] == self._boot else durable
+        return known if known.before else None
+
+    def restart(self, base: Head, since: Sequence[str], head: Head) -> None:
+        """Begin anew: `since` are the records after `base`, up to `head`, all of which are on the disk."""
+        replace_file(self.path, self._line(base, since) + self._line(head, ()), _MODE)
+        self.close()
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def announce(self, after: Head, hashes: Sequence[str]) -> None:
+        """Write which records come next, before they are written."""
+        line = self._line(after, hashes)
+        if self._fd is not None and hashes and os.write(self._fd, line) != len(line):
+            raise OSError(errno.ENOSPC, "only part of a line was written", str(self.path))
+
+    def sync(self) -> None:
+        """Sync the file to the disk; before the log itself, which must not be ahead after a power failure."""
+        if self._fd is not None:
+            os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Close the journal; nothing happens if it is closed."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _line(self, after: Head, hashes: Sequence[str]) -> bytes:
+        said = {"chain": after.chain, "sequence": after.sequence, "hash": after.hash, "boot": self._boot}
+        text = json.dumps(said | {"next": list(hashes)}, separators=(",", ":"))
+        return f"{self._mac(text)} {text}\n".encode()
+
+    def _mac(self, text: str) -> str:
+        return hmac.digest(self._secret, text.encode(), hashlib.sha256).hex()
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """The authentic lines, up to the first that isn't: one that a kill cut short."""
+        try:
+            text = self.path.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return
+        for line in text.split("\n"):
+            mac, _, said = line.partition(" ")
+            if not is_hash(mac) or not hmac.compare_digest(mac, self._mac(said)):
+                return
+            yield json.loads(said)
+
+
+def _boot_id() -> str:
+    """A text that is another one after the machine was restarted."""
+    with suppress(OSError):
+        return _BOOT.read_text("ascii").strip()
+    return ""

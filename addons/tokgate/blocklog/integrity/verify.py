@@ -1,0 +1,274 @@
+"""Verifies a log: the hash, number and position of every record, and the checkpoints in it and outside.
+
+Reads in one pass and in constant memory. Each fault is reported with its position, and verification goes on.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from tokgate.blocklog.integrity.chain import NO_HASH, Head, proper_hash, stated_head
+from tokgate.blocklog.integrity.chain_links import continues, follow, foreign, new_chain, signs_another
+from tokgate.blocklog.integrity.chain_state import Chain
+from tokgate.blocklog.integrity.checkpoint import checkpoint_of
+from tokgate.blocklog.integrity.deletions import Deletions
+from tokgate.blocklog.integrity.external_checkpoints import Attestations, ExternalCheckpoint, LinePosition
+from tokgate.blocklog.integrity.findings import Finding, FindingCode
+from tokgate.blocklog.integrity.torn_lines import TornLines
+from tokgate.blocklog.integrity.trusted_keys import TrustedKeys
+from tokgate.blocklog.read.file_order import LONGEST_LINE, OpenLog, decode_strictly, in_order
+from tokgate.blocklog.read.reader import UNREADABLE, instant_in, open_log, text_at, value_at
+from tokgate.blocklog.records.record import EventAction, Record
+
+_TICK: Final = 10_000
+MOST_UNSIGNED: Final = 1_500
+"""Most records in a row without a checkpoint; the writer makes one after a thousand."""
+LONGEST_UNSIGNED: Final = 600.0
+"""Longest time in seconds that the last records may span without a checkpoint; the writer makes one after 60."""
+
+
+class Verifier:
+    """Verifies the files of a log.
+
+    `trusted` are public keys in base64, in the order in which they replaced each other; without any, the first key of
+    each chain is trusted. `whole`: the files are the whole log, so a signed `log-deleted` record must name any earlier
+    file.
+    """
+
+    def __init__(
+        self,
+        trusted: Sequence[str] = (),
+        elsewhere: Iterable[ExternalCheckpoint] = (),
+        opener: OpenLog = open_log,
+        *,
+        whole: bool = False,
+    ) -> None:
+        """`elsewhere` are checkpoints from outside the log, `opener` opens its files."""
+        self._opener: Final = opener
+        self._whole: Final = whole
+        self.chains: Final[dict[str, Chain]] = {}
+        self.lines = 0
+        self.unfinished: LinePosition | None = None
+        """The last file's last line, if it has no newline: its writer crashed, or is writing it now."""
+        self._trust: Final = TrustedKeys(trusted)
+        self.elsewhere: Final = Attestations(elsewhere, self._trust.accepts)
+        self._torn_lines = TornLines()
+        self._deletions: Final = Deletions()
+        self._in_this_file: set[str] = set()
+
+    def run(self, files: Iterable[Path], tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
+        """All findings, in the order of the log. `tick` is called with the number of lines read. Raises OSError."""
+        for path in in_order(files, self._opener):
+            self._in_this_file = set()
+            if path.is_dir():
+                yield Finding(str(path), 1, FindingCode.UNREADABLE, "a folder stands in this file's place")
+                continue
+            with self._opener(path) as stream:
+                number = octets = 0
+                try:
+                    while raw := stream.readline(LONGEST_LINE):
+                        number += 1
+                        self.lines += 1
+                        octets += len(raw)
+                        if self.lines % _TICK == 0:
+                            tick(self.lines)
+                        yield from self._line((str(path), number), raw)
+                except (*UNREADABLE, ValueError) as error:
+                    what = f"the rest can't be read, from octet {octets} of its lines on: {error}"
+                    yield Finding(str(path), number + 1, FindingCode.UNREADABLE, what)
+        if self._torn_lines.open_end and len(self._torn_lines.lines) == 1:
+            self.unfinished = self._torn_lines.lines[0]
+            self._torn_lines = TornLines()
+        yield from self._unreported()
+        for chain in self.chains.values():
+            chain.deleted = chain.follows is not None and self._deleted(chain.follows)
+            yield from foreign(chain)
+            yield from self._before(chain)
+            yield from self._unsigned(chain, chain.place, ended=True)
+        yield from self._cut()
+
+    @property
+    def _first_of_file(self) -> bool:
+        return not self._in_this_file
+
+    def _line(self, place: LinePosition, raw: bytes) -> Iterator[Finding]:
+        record, repeated = decode_strictly(raw)
+        if record is None:
+            self._torn_lines.add(place, raw)
+            return
+        if repeated is not None:
+            yield Finding(*place, FindingCode.CHANGED, f"the key {repeated!r} stands in it twice")
+        head = stated_head(record)
+        if head is None:
+            yield from self._unreported()
+            yield Finding(*place, FindingCode.UNCHAINED, "this record belongs to no chain: it was put in, or stripped")
+            return
+        yield from self._recovery(place, record)
+        yield from self._record(place, record, head)
+        self._in_this_file.add(head.chain)
+
+    def _recovery(self, place: LinePosition, record: Record) -> Iterator[Finding]:
+        action = text_at(record, "event", "action")
+        if action == EventAction.LOG_FOREIGN:
+            if self._torn_lines.is_reported_by(record, "foreign"):
+                for each in self._torn_lines.lines:
+                    yield Finding(*each, FindingCode.FOREIGN, "tokgate did not write this, as a later record tells")
+                self._torn_lines = TornLines()
+            yield from self._unreported()
+            return
+        tells = action == EventAction.LOG_RECOVERED or (
+            action == EventAction.LOG_CONTINUED and value_at(record, "tokgate", "torn") is not None
+        )
+        if not tells:
+            yield from self._unreported()
+        elif self._torn_lines.is_reported_by(record):
+            self._torn_lines = TornLines()
+        elif self._torn_lines.lines or not (self._first_of_file and self._file_before_is_not_here(record)):
+            yield from self._unreported()
+            yield Finding(*place, FindingCode.RECOVERY, "what this record says is torn before it is not there")
+
+    def _file_before_is_not_here(self, record: Record) -> bool:
+        head = stated_head(record)
+        known = None if head is None else self.chains.get(head.chain)
+        return known is None or head is None or known.head.sequence != head.sequence - 1
+
+    def _unreported(self) -> Iterator[Finding]:
+        """Findings for torn lines that no record mentions."""
+        for place in self._torn_lines.lines:
+            yield Finding(*place, FindingCode.TORN, "this is no record, and no recovery record tells of it")
+        self._torn_lines = TornLines()
+
+    def _record(self, place: LinePosition, record: Record, head: Head) -> Iterator[Finding]:
+        chain, parent, finding = self.chains.get(head.chain), None, None
+        if chain is None:
+            before, finding = self._begin(place, record, head)
+            chain = self.chains[head.chain] = new_chain(place, record, head)
+        elif (parent := chain.recent.rival(record, head)) is not None:
+            before = parent.head.hash
+        else:
+            before, finding = follow(chain, place, record, head)
+        if self._in_this_file and head.chain not in self._in_this_file:
+            yield Finding(
+                *place, FindingCode.NEW_CHAIN, f"from here on there are records of another chain, {head.chain}"
+            )
+        if finding is not None:
+            yield finding
+            if finding.code is FindingCode.ORDER and before is None:
+                return
+        if before is not None and parent is None and proper_hash(before, record) != head.hash:
+            yield Finding(*place, FindingCode.CHANGED, f"the content of record {head.sequence} does not give its hash")
+        if chain.recent.head.place != place:
+            chain.recent.add(head, place, parent)
+        chain.head, chain.place, chain.records = head, place, chain.records + 1
+        chain.latest = text_at(record, "@timestamp")
+        chain.unsigned_since = chain.unsigned_since or chain.latest
+        kept = self.elsewhere.against(head)
+        if kept is not None:
+            file, line = kept.place
+            what = f"the checkpoint of {kept.checkpoint.at} ({file}:{line}) attests another record {head.sequence}"
+            yield Finding(*place, FindingCode.CONTRADICTED, f"{what} than this one")
+        yield from self._about_the_log(place, chain, record, before)
+
+    def _about_the_log(
+        self, place: LinePosition, chain: Chain, record: Record, before: str | None
+    ) -> Iterator[Finding]:
+        """Findings of a record about the log itself: a checkpoint, deleted files, what others wrote, the clock."""
+        match text_at(record, "event", "action"):
+            case EventAction.LOG_CHECKPOINT:
+                yield from self._checkpoint(place, chain, record, before)
+            case EventAction.LOG_DELETED:
+                for what in self._deletions.add(record, chain.head):
+                    yield Finding(*place, FindingCode.DELETED, what)
+            case EventAction.LOG_FOREIGN | EventAction.LOG_CUT:
+                yield Finding(
+                    *place, FindingCode.FOREIGN, text_at(record, "message") or "the log was written by others"
+                )
+            case EventAction.CLOCK_SET_BACK:
+                chain.clock.tell()
+
+    def _begin(self, place: LinePosition, record: Record, head: Head) -> tuple[str | None, Finding | None]:
+        """The hash before a chain's first record in these files, if it is known, and a finding, if there is one."""
+        if head.sequence == 1:  # `_record` reports another chain in the middle of a file
+            return NO_HASH, None
+        continued = continues(record, head)
+        if continued is not None and self._first_of_file:
+            return continued, None
+        what = f"record {head.sequence} stands first: what came before it in its file is missing"
+        return continued, Finding(*place, FindingCode.MISSING, what)
+
+    def _checkpoint(self, place: LinePosition, chain: Chain, record: Record, before: str | None) -> Iterator[Finding]:
+        checkpoint = checkpoint_of(chain.head.chain, value_at(record, "tokgate", "checkpoint"))
+        if checkpoint is None or not checkpoint.genuine:
+            yield Finding(*place, FindingCode.SIGNATURE, "this checkpoint's signature is not genuine")
+            return
+        wrong = signs_another(chain, checkpoint, before)
+        if wrong is not None:
+            yield Finding(*place, FindingCode.SIGNATURE, wrong)
+            return
+        if not self._trust.accepts(checkpoint) or not self._trust.in_turn(chain.seal, checkpoint):
+            if checkpoint.key not in chain.seal.strange:
+                chain.seal.strange.add(checkpoint.key)
+                what = f"this checkpoint is signed by a key that is not trusted here: {checkpoint.key}"
+                yield Finding(*place, FindingCode.KEY, what)
+            return
+        yield from self._unsigned(chain, place, ended=False)
+        yield from foreign(chain)
+        later = chain.clock.checkpoint(instant_in(checkpoint.at))
+        if later is not None:
+            what = f"time runs backwards: this checkpoint is of {checkpoint.at}, the one before it of {later}"
+            yield Finding(*place, FindingCode.CLOCK, f"{what}, and no record tells that the clock was set back")
+        chain.seal.by(checkpoint)
+        chain.unsigned_since = None
+
+    def _deleted(self, name: str) -> bool:
+        """Whether a record that a checkpoint covers says that tokgate deleted a file."""
+        said = self._deletions.of(name)
+        return said is not None and said.sequence <= self.chains[said.chain].signed
+
+    def _before(self, chain: Chain) -> Iterator[Finding]:
+        """A finding if earlier files are missing from a whole log."""
+        if self._whole and chain.follows is not None and not chain.deleted:
+            gone = f"records 1 to {chain.first - 1} are not here (the last were in {chain.follows})"
+            what = f"{gone}, and no signed record tells that tokgate deleted them"
+            yield Finding(*chain.begins, FindingCode.MISSING, what)
+
+    def _unsigned(self, chain: Chain, place: LinePosition, *, ended: bool) -> Iterator[Finding]:
+        """A finding for records that have no checkpoint although the writer should have made one.
+
+        Times are compared only at the chain's end, since a killed run may be followed by another days later.
+        """
+        if chain.key is None:  # never signed at all, which `_cut` reports
+            return
+        first, last = chain.seal.reach + 1, chain.head.sequence
+        since, latest = instant_in(chain.unsigned_since), instant_in(chain.latest)
+        seconds = (latest - since).total("seconds") if ended and since is not None and latest is not None else 0.0
+        if last - first >= MOST_UNSIGNED or seconds > LONGEST_UNSIGNED:
+            what = f"records {first} to {last} stand without a checkpoint, which is due after 1,000 records or a minute"
+            why = "they were written anew, or tokgate could not use its key"
+            yield Finding(*place, FindingCode.UNSIGNED, f"{what}: {why}")
+
+    def _cut(self) -> Iterator[Finding]:
+        """Findings for attested records that are missing, and for chains that no trusted key signed."""
+        for kept in self.elsewhere.last():
+            last, head = kept.checkpoint, kept.checkpoint.head
+            chain = self.chains.get(head.chain)
+            if chain is None and self._trust:
+                what = f"chain {head.chain}, attested up to record {head.sequence} by this checkpoint, is gone"
+                yield Finding(*kept.place, FindingCode.CUT, what)
+            elif chain is not None and head.sequence >= chain.head.sequence:
+                # A checkpoint is sent once it is on the disk, as the record after the last that it attests.
+                file, line = kept.place
+                what = f"the checkpoint of {last.at} ({file}:{line}) attests record {head.sequence}"
+                what = f"{what} and is record {head.sequence + 1} itself; the log ends here,"
+                yield Finding(
+                    *chain.place, FindingCode.CUT, f"{what} at record {chain.head.sequence}: its tail was cut"
+                )
+        for first, other in self.elsewhere.conflicts():
+            file, line = first.place
+            what = f"this checkpoint and that of {file}:{line} attest different records"
+            number = f"{other.checkpoint.head.sequence} of chain {other.checkpoint.head.chain}"
+            yield Finding(*other.place, FindingCode.CONTRADICTED, f"{what} {number}: the key signed two logs")
+        for name, chain in self.chains.items():
+            if self._trust and chain.key is None:
+                what = f"no checkpoint of chain {name} is signed by the key that is trusted"
+                yield Finding(*chain.place, FindingCode.KEY, what)

@@ -1,0 +1,152 @@
+"""Names of the block log's companion files, which lie beside it: rotated files, Parquet, keys, stored state.
+
+Nothing here opens a file.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+DEFAULT_LOG: Final = Path("block.ndjson")
+PARQUET: Final = ".parquet"
+PACKED: Final = {".gz": "gzip", ".zst": "zstd"}
+"""Suffixes of compressed files, with DuckDB's names for the compression."""
+_PACKED: Final = r"(?:\.gz|\.zst)?"
+_INSTANT: Final = r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2}\.[0-9]{6})Z"
+_ARCHIVED: Final = re.compile(rf".+-{_INSTANT}(?:\..+)?")
+_NUMBERED: Final = re.compile(r".+\.[0-9]+")
+
+
+# -- written beside the log by its writer, and by who reads it
+
+
+def key_path_for(log: Path) -> Path:
+    """The default file of the key that signs the log: `block.key` for `block.ndjson`."""
+    return log.with_suffix(".key")
+
+
+def public_path_for(key: Path) -> Path:
+    """The public part of a key: `block.pub` for `block.key`."""
+    return key.with_suffix(".pub")
+
+
+def secret_path_for(log: Path) -> Path:
+    """The secret of pseudonyms: `block.pseudonyms` for `block.ndjson`."""
+    return log.with_suffix(".pseudonyms")
+
+
+def warned_path_for(log: Path) -> Path | None:
+    """The file of clients that continue past a warning: `block.warned`; None for a log that is no regular file."""
+    return _beside(log, ".warned")
+
+
+def notified_path_for(log: Path) -> Path | None:
+    """The file of notices that were sent: `block.told.json`; None for a log that is no regular file."""
+    return _beside(log, ".told.json")
+
+
+def heads_path_for(log: Path) -> Path | None:
+    """The file of hashes of the latest records: `block.heads`; None for a log that is no regular file."""
+    return _beside(log, ".heads")
+
+
+def access_path_for(log: Path) -> Path:
+    """The file of who looked into the log: `block.access.ndjson`."""
+    return log.with_name(f"{log.stem}.access{log.suffix}")
+
+
+def _beside(log: Path, ending: str) -> Path | None:
+    try:
+        if log.exists() and not log.is_file():
+            return None
+    except OSError:  # writing the log will raise the same error
+        pass
+    return log.with_name(log.stem + ending)
+
+
+# -- files that were rotated away
+
+
+def archive_name(path: Path, at: Instant) -> Path:
+    """A free name beside `path`: `block-20230310T230000.000000Z.ndjson`; if it is taken, some microseconds later."""
+    while True:
+        moment = at.format_iso(unit="microsecond", basic=True)
+        target = path.with_name(f"{path.stem}-{moment}{path.suffix}")
+        if not os.path.lexists(target):
+            return target
+        at = at.add(microseconds=1)  # names still sort by time, unlike with a number appended
+
+
+def end_of_archive(name: str) -> Instant | None:
+    """The instant in a name that `archive_name` made, whatever its suffixes; None for other names."""
+    named = _ARCHIVED.fullmatch(name)
+    return None if named is None else _instant(named)
+
+
+def archived(path: Path) -> Iterator[tuple[Path, Instant]]:
+    """Files named by `archive_name`, also compressed or Parquet, with their instants; oldest first. Raises OSError."""
+    ours = re.compile(rf"{re.escape(path.stem)}-{_INSTANT}(?:{re.escape(path.suffix)}{_PACKED}|{re.escape(PARQUET)})")
+    for entry in sorted(path.parent.iterdir()):
+        named = ours.fullmatch(entry.name)
+        if named is not None and (at := _instant(named)) is not None and entry.is_file():
+            yield entry, at
+
+
+def _instant(named: re.Match[str]) -> Instant | None:
+    year, month, day, hour, minute, second = named.groups()
+    try:
+        return Instant.parse_iso(f"{year}-{month}-{day}T{hour}:{minute}:{second}Z")
+    except ValueError:
+        return None
+
+
+def with_rotated(path: Path) -> list[Path]:
+    """The rotated files of `path`, oldest first, then `path` itself if it exists.
+
+    tokgate's are `block-<instant>.ndjson`; logrotate's `block.ndjson.2.gz` and `block.ndjson-20230310` are found too.
+    """
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    ours = re.compile(rf"{stem}-[0-9]{{8}}T[0-9.]+Z{suffix}{_PACKED}")
+    dated = re.compile(rf"{stem}{suffix}-[0-9]+{_PACKED}")
+    counted = re.compile(rf"{stem}{suffix}\.([0-9]+){_PACKED}")
+    found: list[tuple[int, str]] = []
+    for entry in path.parent.iterdir() if path.parent.is_dir() else ():
+        number = counted.fullmatch(entry.name)
+        if number is not None:
+            found.append((-int(number[1]), entry.name))
+        elif ours.fullmatch(entry.name) or dated.fullmatch(entry.name):
+            found.append((-(1 << 62), entry.name))
+    files = [path.with_name(name) for _, name in sorted(found)]
+    return [*files, path] if path.exists() or not files else files
+
+
+def bare_name(name: str) -> str:
+    """The name of a rotated file without suffixes, which its compressed and Parquet forms share."""
+    return Path(_unpacked(name)).stem
+
+
+def _unpacked(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".zst")
+
+
+# -- Parquet that `tokgate log compact` makes of them
+
+
+def compacted(path: Path) -> Path | None:
+    """The name of a rotated file's Parquet; None if the next rotation renames the file."""
+    name = _unpacked(path.name)
+    if _NUMBERED.fullmatch(name):  # block.ndjson.1 becomes block.ndjson.2 at the next rotation
+        return None
+    return path.with_name(name.removesuffix(".ndjson") + PARQUET)
+
+
+def parquet_of(path: Path) -> Iterator[Path]:
+    """The Parquet files of a log, oldest first."""
+    pattern = re.compile(rf"{re.escape(path.stem)}(?:-|{re.escape(path.suffix)}-)[0-9TZ.]+{re.escape(PARQUET)}")
+    for entry in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
+        if pattern.fullmatch(entry.name):
+            yield entry

@@ -1,0 +1,1 @@
+"""Reading log files in order, also while they grow."""

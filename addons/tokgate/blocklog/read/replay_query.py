@@ -1,0 +1,113 @@
+"""Log records as queries that can be decided again: the client, what it asked for, and when."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.read.reader import Junk, Line, instant_of, read, text_at, value_at
+from tokgate.blocklog.records.record import TRAFFIC, Record
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Reason, Signal
+from tokgate.policy.identity import Identity
+from tokgate.policy.values.hostname import parse_address
+
+_TRAFFIC: Final = frozenset(action.value for action in TRAFFIC)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedQuery:
+    """A traffic record as a query; `count` is how many events it stands for, `version` the policy that decided."""
+
+    line: Line
+    client: str
+    at: Instant
+    sightings: tuple[Sighting, ...]
+    count: int
+    version: str | None
+    identity: Identity | None = None
+
+    def field(self, key: str) -> str | None:
+        """The text of `tokgate.KEY` in the record; None if it is absent."""
+        return text_at(self.line.record, "tokgate", key)
+
+
+def is_traffic(record: Record) -> bool:
+    """Whether a record is about a client's traffic, by its `event.action`."""
+    return text_at(record, "event", "action") in _TRAFFIC
+
+
+def alias_of(record: Record) -> str | None:
+    """The pseudonym or prefix that stands in place of the client's address; None if the address is in the record."""
+    shown = text_at(record, "source", "address")
+    plain = text_at(record, "source", "ip") or text_at(record, "tokgate", "reason") == Reason.INVALID_CLIENT
+    return None if shown is None or plain or parse_address(shown) is not None else shown
+
+
+def recorded(line: Line, client: str | None = None) -> RecordedQuery | None:
+    """The query of a record; None if it is not about traffic, or lacks the client, the time, or all names.
+
+    `client` is the address where the log has a pseudonym or prefix. The log has no query component of a URL, and its
+    names may hold escapes: both can change the decision.
+    """
+    record = line.record
+    if client is None and alias_of(record) is None:
+        client = text_at(record, "source", "ip") or text_at(record, "source", "address")
+    at = _first(record)
+    sightings = tuple(_sightings(record))
+    if not is_traffic(record) or client is None or at is None or not sightings:
+        return None
+    count = value_at(record, "tokgate", "repeats", "count")
+    number = count if type(count) is int and count > 0 else 1
+    version = text_at(record, "tokgate", "policy", "version")
+    return RecordedQuery(line, client, at, sightings, number, version, _identity(record))
+
+
+def _identity(record: Record) -> Identity | None:
+    """The client's identity as far as the log has it; of groups only those that the policy named."""
+    groups = value_at(record, "tokgate", "groups")
+    found = Identity(
+        user=text_at(record, "user", "name") if alias_of(record) is None else None,
+        groups=frozenset(filter(_is_text, groups if isinstance(groups, list) else ())),
+        device=text_at(record, "source", "mac"),
+        interface=text_at(record, "observer", "ingress", "interface", "name"),
+    )
+    return found or None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _first(record: Record) -> Instant | None:
+    """When the event happened; for repeats, when the first of them did."""
+    text = text_at(record, "tokgate", "repeats", "first")
+    try:
+        return instant_of(record) if text is None else Instant.parse_iso(text)
+    except ValueError:
+        return None
+
+
+def _sightings(record: Record) -> Iterator[Sighting]:
+    names = value_at(record, "tokgate", "names")
+    found = False
+    for signal, values in names.items() if isinstance(names, dict) else ():
+        if signal in set(Signal) and isinstance(values, list):
+            for value in values:
+                if isinstance(value, str):
+                    found = True
+                    yield Sighting(Signal(signal), value)
+    address = text_at(record, "destination", "ip")
+    if not found and address is not None:
+        yield Sighting(Signal.ADDRESS, address)
+
+
+def find(files: Iterable[Path], event: str) -> Line | None:
+    """The record with that `event.id`, the last of them if files overlap; None if there is none. Raises OSError."""
+    found = None
+    for line in read(files):
+        if not isinstance(line, Junk) and text_at(line.record, "event", "id") == event:
+            found = line
+    return found

@@ -1,0 +1,1 @@
+"""Records: what a line of the block log holds."""

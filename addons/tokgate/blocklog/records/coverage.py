@@ -1,0 +1,108 @@
+"""Coverage: counts of traffic by network and visibility, the share that showed a name, and their record."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.records.record import EventAction, Record, frame, timestamp
+from tokgate.blocklog.records.stamp import Stamp
+from tokgate.policy.observation import KernelRefusal, Visibility
+
+type Coverage = Mapping[str, Mapping[str, int]]
+"""Connections and requests, by network and visibility."""
+
+_BY_NAME: Final = frozenset({Visibility.SNI, Visibility.QUIC_SNI, Visibility.DECRYPTED, Visibility.DNS})
+_UNSEEN: Final = {
+    Visibility.ADDRESS: "judged by address alone, since what they spoke shows no name",
+    Visibility.UNREADABLE: "that might be TLS, QUIC or HTTP and can't be read",
+    Visibility.NONE: "TLS that named no host",
+    Visibility.ECH_OUTER: "TLS whose real name was encrypted (ECH)",
+}
+_REFUSED: Final = {
+    KernelRefusal.QUIC: "of QUIC to port 443",
+    KernelRefusal.QUIC_OTHER_PORTS: "of QUIC to other ports",
+    KernelRefusal.UDP_TO_ADDRESSES: "of UDP to banned addresses",
+    KernelRefusal.TCP_PAST_GATES: "of TCP connections that no gate had",
+    KernelRefusal.UNKNOWN_CLIENTS: "of clients in no network",
+    KernelRefusal.DIALLED_DIRECTLY: "to the gates' own ports",
+}
+NOT_COUNTED: Final = "What does not pass through tokgate is not counted."
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Counts of some traffic by visibility; an unknown visibility counts as without a name."""
+
+    seen: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Connections and requests of all visibilities."""
+        return sum(self.seen.values())
+
+    @property
+    def named(self) -> int:
+        """Those that showed a name, so that bans on names could apply."""
+        return sum(number for visibility, number in self.seen.items() if visibility in _BY_NAME)
+
+    @property
+    def percent(self) -> str:
+        """The share that showed a name, rounded down to a tenth of a percent; `–` without traffic."""
+        if not self.total:
+            return "–"
+        share = self.named * 1000 // self.total / 10
+        return f"{share:g} %"
+
+    def sentences(self) -> tuple[str, ...]:
+        """The share that showed a name, the rest by visibility, and what isn't counted, in English."""
+        if not self.total:
+            return ("Nothing passed or was refused.", NOT_COUNTED)
+        if self.named == self.total:
+            return (f"All of {_number(self.total)} showed a name, by which they were judged.", NOT_COUNTED)
+        unseen = [f"{self.seen[word]:,} {what}" for word, what in _UNSEEN.items() if self.seen.get(word)]
+        other = self.total - self.named - sum(self.seen.get(word, 0) for word in _UNSEEN)
+        if other:
+            unseen.append(f"{other:,} of which this version doesn't know what was seen")
+        return (
+            f"Of {_number(self.total)} {self.percent} showed a name, by which they were judged.",
+            f"Not seen by name: {'; '.join(unseen)}.",
+            NOT_COUNTED,
+        )
+
+
+def _number(total: int) -> str:
+    return "1 connection or request" if total == 1 else f"{total:,} connections and requests"
+
+
+def share_of(coverage: Coverage) -> Share:
+    """The counts by visibility, summed over all networks."""
+    seen: Counter[str] = Counter()
+    for visible in coverage.values():
+        seen.update(visible)
+    return Share(seen)
+
+
+def coverage_counted(
+    stamp: Stamp, coverage: Coverage, since: Instant, refused: Mapping[str, int] = MappingProxyType({})
+) -> Record:
+    """The record of coverage from `since` to the record's own instant; `refused`: packets, by the kernel, by kind."""
+    until = timestamp(stamp.at)
+    message = " ".join((f"From {timestamp(since)} to {until}:", *share_of(coverage).sentences(), *_by_kernel(refused)))
+    record = frame(stamp, EventAction.COVERAGE_COUNTED, message, category=("network",), kinds=("info",))
+    counts = {network: dict(visible) for network, visible in sorted(coverage.items())}
+    share = share_of(coverage)
+    judged = {"total": share.total, "named": share.named}
+    if share.total:
+        judged["percent"] = share.named * 100 // share.total
+    kernel = {"gateway": {"refused": dict(refused)}} if refused else {}
+    return record | {"tokgate": {"coverage": counts, "judged": judged, "since": timestamp(since)} | kernel}
+
+
+def _by_kernel(refused: Mapping[str, int]) -> Iterator[str]:
+    if refused:
+        kinds = "; ".join(f"{number:,} {_REFUSED[KernelRefusal(kind)]}" for kind, number in refused.items())
+        yield f"Packets that the kernel refused, and no gate saw: {kinds}."

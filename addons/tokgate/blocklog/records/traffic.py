@@ -1,0 +1,235 @@
+"""Records about traffic, built from the observation and the decision. No clock, no I/O.
+
+Allowed traffic has no record: it is only counted, without names.
+"""
+
+import uuid
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.records.ecs_fields import common, described, observed
+from tokgate.blocklog.records.folding import Repeats
+from tokgate.blocklog.records.record import EventAction, Record, clean, frame, pruned, timestamp
+from tokgate.blocklog.records.sentence import by_whom, counted, sentence, term, wall_time
+from tokgate.blocklog.records.stamp import Stamp
+from tokgate.policy.bans import Ban
+from tokgate.policy.decide import Judgement
+from tokgate.policy.decision import Decision, Reason, Verdict
+from tokgate.policy.identity import Identity, folded
+from tokgate.policy.observation import Observation, Stage
+from tokgate.policy.snapshot import Snapshot, Track
+
+REFUSED: Final = {
+    Stage.TLS: EventAction.TLS_HANDSHAKE_REFUSED,
+    Stage.QUIC: EventAction.QUIC_REFUSED,
+    Stage.CONNECT: EventAction.CONNECT_REFUSED,
+    Stage.HTTP: EventAction.HTTP_REQUEST_BLOCKED,
+    Stage.DNS: EventAction.DNS_QUERY_BLOCKED,
+    Stage.ADDRESS: EventAction.CONNECTION_REFUSED,
+    Stage.LIVE: EventAction.CONNECTION_CUT,
+}
+_ENDING: Final = {
+    EventAction.CONNECTION_CUT: ("end", "denied"),
+    EventAction.TLS_OPENED: ("info",),
+    EventAction.HTTP_REQUEST_WARNED: ("info",),
+    EventAction.WARNING_CONTINUED: ("allowed",),
+    EventAction.CONNECTION_WARNED: ("info",),
+    EventAction.WOULD_BLOCK: ("allowed",),
+    EventAction.EXEMPTION_USED: ("allowed",),
+    EventAction.PASSED_ON_ERROR: ("allowed",),
+}
+_MODE: Final = {Verdict.BLOCK: "enforce", Verdict.WARN: "warn", Verdict.MONITOR: "monitor"}
+MAX_GROUPS: Final = 64
+"""Most groups in a record."""
+_RULES: Final = uuid.UUID("6e2c7f0a-4f0f-5d57-9c50-6f1f9d1c2b7e")
+"""Namespace of rule.uuid: the same ban has the same uuid on every gateway."""
+
+
+def is_notable(decision: Decision) -> bool:
+    """Whether the decision has a record; traffic that no ban or error concerns has none."""
+    return decision.verdict is not Verdict.ALLOW or decision.exemption is not None or _passes_on_error(decision)
+
+
+def _passes_on_error(decision: Decision) -> bool:
+    """Whether a banned service is reached because deciding failed, and `on_error` is `allow`."""
+    return decision.reason is Reason.INTERNAL_ERROR and decision.service is not None
+
+
+def action_of(decision: Decision, seen: Observation) -> EventAction | None:
+    """The `event.action` of a decision about this observation; None if there is nothing to log."""
+    if not is_notable(decision):
+        return None
+    if decision.verdict is Verdict.ALLOW:
+        return EventAction.EXEMPTION_USED if decision.exemption is not None else EventAction.PASSED_ON_ERROR
+    if decision.verdict is Verdict.MONITOR:
+        return EventAction.WOULD_BLOCK
+    if seen.opened and seen.stage in (Stage.TLS, Stage.QUIC):
+        return EventAction.TLS_OPENED
+    if decision.verdict is Verdict.WARN and seen.continued_until is not None:
+        return EventAction.WARNING_CONTINUED
+    if decision.verdict is Verdict.WARN:
+        return EventAction.HTTP_REQUEST_WARNED if seen.stage is Stage.HTTP else EventAction.CONNECTION_WARNED
+    return REFUSED[seen.stage]
+
+
+def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapshot: Snapshot) -> Record | None:
+    """The record of a decision; None if there is nothing to log (see `is_notable`)."""
+    decision = judgement.decision
+    action = action_of(decision, seen)
+    if action is None:
+        return None
+    terms = policy_terms(decision, snapshot)
+    exemption = terms.exemption_words if action is EventAction.EXEMPTION_USED else None
+    message = sentence(
+        action, clean(seen.client.ip), described(seen, judgement), decision, ban=terms.words, exemption=exemption
+    )
+    if seen.continued_until is not None:
+        message += f" The page is not shown again until {wall_time(seen.continued_until, terms.zone)}."
+    record = frame(
+        stamp,
+        action,
+        message,
+        category=("network", "web") if seen.stage in (Stage.CONNECT, Stage.HTTP) else ("network",),
+        kinds=_kinds(action, seen),
+        reason=terms.reason,
+        code=decision.reason.value,
+    )
+    record.update(observed(seen, judgement, action))
+    record.update(pruned({"rule": _rule(terms.ban, decision, snapshot)}))
+    record["tokgate"] |= decided(judgement, terms, snapshot)
+    if seen.identity is not None:
+        _identified(record, seen.identity, snapshot)
+    return record
+
+
+def _identified(record: Record, identity: Identity, snapshot: Snapshot) -> None:
+    """Add the client's groups, as far as the policy names them, and its interface."""
+    groups = sorted(clean(group, 256) for group in identity.groups if folded(group) in snapshot.identifies.groups)
+    if groups:
+        record["tokgate"]["groups"] = groups[:MAX_GROUPS]
+    if identity.interface is not None:
+        record["observer"]["ingress"] = {"interface": {"name": clean(identity.interface, 64)}}
+
+
+def repeats_record(
+    stamp: Stamp, seen: Observation, judgement: Judgement, snapshot: Snapshot, repeats: Repeats
+) -> Record | None:
+    """The record that stands for `repeats.count` events equal to the one with the id `repeats.of`."""
+    seen, names = common(seen, judgement), repeats.names
+    if names is not None:
+        decision, sighting = replace(judgement.decision, rule=None), replace(judgement.sighting, value="")
+        judgement = replace(judgement, decision=decision, sighting=sighting)
+        seen = replace(seen, names=(), destination=None, http=None, dns=None)
+    record = traffic_record(stamp, seen, judgement, snapshot)
+    if record is None:
+        return None
+    first, last = timestamp(repeats.first), timestamp(repeats.last)
+    times = "once more" if repeats.count == 1 else f"{repeats.count} times more"
+    under = "" if names is None else f", with {counted(names.count, 'name')} ({clean(', '.join(names.first))})"
+    record["message"] += f" This happened {times}{under}, from {first} to {last}."
+    told: Record = {"count": repeats.count, "first": first, "last": last, "of": repeats.of}
+    if names is not None:
+        told["names"] = {"count": names.count, "first": [clean(name) for name in names.first]}
+    record["tokgate"]["repeats"] = told
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTerms:
+    """The ban and the exemption behind a decision, until when they hold, and both as phrases."""
+
+    ban: Ban | None = None
+    until: Instant | None = None
+    words: str | None = None
+    exemption_reason: str | None = None
+    exemption_until: Instant | None = None
+    exemption_words: str | None = None
+    zone: str = "UTC"
+
+    @property
+    def reason(self) -> str | None:
+        """`event.reason`: the ban's title and its basis."""
+        if self.ban is None:
+            return None
+        return self.ban.title if self.ban.basis is None else f"{self.ban.title}: {self.ban.basis}"
+
+
+def decided(judgement: Judgement, terms: PolicyTerms, snapshot: Snapshot) -> Record:
+    """The fields under `tokgate` for the decision, its ban and its exemption."""
+    decision, ban = judgement.decision, terms.ban
+    return pruned(
+        {
+            "verdict": decision.verdict.value,
+            "mode": _MODE.get(decision.verdict, "exempt" if decision.exemption is not None else "error"),
+            "reason": decision.reason.value,
+            "phase": decision.phase and decision.phase.value,
+            "service": decision.service,
+            "rule": decision.rule,
+            "signal": decision.signal and decision.signal.value,
+            "network": decision.network,
+            "ban": decision.ban,
+            "authority": ban and ban.authority,
+            "basis": ban and ban.basis,
+            "contact": ban and ban.contact,
+            "until": terms.until and timestamp(terms.until),
+            "exemption": decision.exemption,
+            "exemption_reason": terms.exemption_reason,
+            "exemption_until": terms.exemption_until and timestamp(terms.exemption_until),
+            "response": decision.response and decision.response.value,
+            "next_change": decision.next_change and timestamp(decision.next_change),
+            "mismatch": judgement.mismatch,
+            "policy": {"version": snapshot.version},
+        }
+    )
+
+
+def policy_terms(decision: Decision, snapshot: Snapshot) -> PolicyTerms:
+    """The terms of a decision that `snapshot` made; without a ban they are empty."""
+    ban = snapshot.bans.get(decision.ban) if decision.ban is not None else None
+    if ban is None:
+        return PolicyTerms()
+    track = _track(decision, snapshot)
+    ends = track.schedule.ends if track is not None else None
+    zone = track.zone if track is not None else "UTC"
+    words = f"{by_whom(ban)}, {term(ends, zone, overdue=decision.reason is Reason.BAN_OVERDUE)}"
+    exemption = snapshot.policy.exemptions.get(decision.exemption) if decision.exemption is not None else None
+    if exemption is None:
+        return PolicyTerms(ban, ends, words, zone=zone)
+    until = track.exemptions[exemption.name].end if track is not None and exemption.name in track.exemptions else None
+    said = f"{exemption.name} ({exemption.reason}" + (f", until {wall_time(until, zone)})" if until else ")")
+    return PolicyTerms(ban, ends, words, exemption.reason, until, said, zone)
+
+
+def _track(decision: Decision, snapshot: Snapshot) -> Track | None:
+    if decision.service is None or decision.network is None:
+        return None
+    tracks = snapshot.tracks_for(decision.service, decision.network)
+    return next((track for track in tracks if track.ban.name == decision.ban), None)
+
+
+def _rule(ban: Ban | None, decision: Decision, snapshot: Snapshot) -> Record:
+    if ban is None:
+        return {}
+    return {
+        "id": ban.name,
+        "name": ban.title,
+        "category": decision.service,
+        "ruleset": ban.origin.file if ban.origin is not None else None,
+        "version": snapshot.version,
+        "description": ban.description or ban.basis,
+        "reference": ban.reference,
+        "uuid": _rule_uuid(ban.name),
+    }
+
+
+@lru_cache(maxsize=4096)
+def _rule_uuid(ban: str) -> str:
+    return str(uuid.uuid5(_RULES, ban))
+
+
+def _kinds(action: EventAction, seen: Observation) -> tuple[str, ...]:
+    base = {Stage.DNS: ("protocol",), Stage.HTTP: ("connection", "access"), Stage.CONNECT: ("connection", "access")}
+    return base.get(seen.stage, ("connection",)) + _ENDING.get(action, ("denied",))

@@ -1,0 +1,1 @@
+"""Writing: the queue, the file, its rotation, retention and pseudonyms."""

@@ -1,0 +1,360 @@
+"""Appends whole lines to the log: rotation by size and day, and files that others rename, truncate or remove.
+
+With a checkpointer the lines form a chain: they get their numbers and hashes here, in the order of the file.
+
+Single-threaded and blocking. After an OSError a call can be repeated: pending records are kept.
+"""
+
+import errno
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from whenever import Date, Instant
+
+from tokgate.blocklog.integrity.chain import Head
+from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
+from tokgate.blocklog.paths import heads_path_for, key_path_for
+from tokgate.blocklog.read.reader import instant_of
+from tokgate.blocklog.records import log_state
+from tokgate.blocklog.records.record import EventAction, Record
+from tokgate.blocklog.records.sentence import counted
+from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.write.continuity import Continuity, reopened, resume
+from tokgate.blocklog.write.entries import CheckpointDue, Continuation, Deletion, PendingLine, PreviousFile, QueueEntry
+from tokgate.blocklog.write.line_maker import LineMaker
+from tokgate.blocklog.write.log_clock import LogClock
+from tokgate.blocklog.write.retention import Retention
+from tokgate.blocklog.write.segment import Foreign, Segment, Torn
+
+ROTATION_RETRY: Final = 60.0
+"""Seconds after which renaming is tried again; until then the file is written on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """When a file is rotated: with the line that brings it to `max_bytes` octets, or when its UTC day is over."""
+
+    max_bytes: int | None = 64 << 20
+    daily: bool = True
+
+
+class ForeignLines(Exception):
+    """Another program wrote to the log, or cut it."""
+
+
+class Appender:
+    """Holds records until they are written.
+
+    `trouble` is called with errors that don't stop writing, `reject` with those of records that JSON can't represent.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rotation: Rotation,
+        stamp: Callable[[], Stamp],
+        *,
+        trouble: Callable[[Exception], None],
+        reject: Callable[[Exception], None],
+        options: LogOptions | None = None,
+        uptime: Callable[[], float] | None = None,
+    ) -> None:
+        """Nothing is opened yet. Without `options` the lines form no chain. `uptime` as for LogClock."""
+        self.path: Final = path
+        self.written = 0
+        self.rotations = 0
+        self._rotation: Final = rotation
+        self._stamp: Final = stamp
+        self._trouble: Final = trouble
+        self._reject: Final = reject
+        self._segment: Segment | None = None
+        self._regular: bool | None = None
+        self._previous_file: PreviousFile | None = None
+        self._options: Final = options
+        self._lines: Final = LineMaker(stamp)
+        self._clock: Final = LogClock(stamp, uptime)
+        self.foreign = 0
+        """How many lines others wrote to the log."""
+        self._waiting: Final[deque[QueueEntry]] = deque()
+        self._inflight: Final[deque[PendingLine]] = deque()
+        self._partial = 0
+        self._no_rotation_before = 0.0
+        self._retention: Final = Retention(path, None if options is None else options.retention_days, trouble)
+
+    @property
+    def pending(self) -> int:
+        """How many records aren't written completely."""
+        return len(self._waiting) + len(self._inflight)
+
+    def add(self, record: Record) -> None:
+        """Queue a record. `advance` writes it."""
+        self._waiting.append(record)
+
+    def attest(self) -> None:
+        """Queue a checkpoint after what is pending, if any record is unsigned."""
+        if self.unattested:
+            self._waiting.append(CheckpointDue())
+
+    @property
+    def unattested(self) -> int:
+        """How many records came after the last checkpoint."""
+        return self._lines.checkpointer.unattested if self._lines.checkpointer is not None else 0
+
+    @property
+    def _attested(self) -> int:
+        return self._lines.checkpointer.attested if self._lines.checkpointer is not None else 0
+
+    @property
+    def never_attested(self) -> bool:
+        """Whether this run has signed nothing yet; False without a chain."""
+        return self._lines.checkpointer is not None and not self._lines.checkpointer.attested
+
+    def ready(self) -> None:
+        """Open or rotate, so that the file at the path is open and not full. Raises OSError, LogLocked."""
+        segment = self._segment
+        if segment is not None and segment.replaced():
+            self.leave("renamed or removed")
+            segment = None
+        if segment is None:
+            segment = self._open()
+            self._delete_expired()
+        elif self._retention.due:
+            self._delete_expired()
+        else:
+            self.look()
+        if not self._partial and (why := self._full(segment)) is not None:
+            self._rotate(segment, why)
+
+    def look(self) -> None:
+        """Tell if another program wrote to the file since the last look. Raises OSError."""
+        segment = self._segment
+        if segment is None or not segment.changed_by_others():
+            if segment is not None:
+                segment.looked()
+            return
+        self._rewind()
+        foreign = segment.written_by_others()
+        if foreign is not None:
+            self._waiting.appendleft(self._tell(foreign))
+
+    def _tell(self, foreign: Foreign) -> Record:
+        self.foreign += foreign.lines
+        self._trouble(
+            ForeignLines(f"{counted(foreign.lines, 'line')} by others, from {foreign.file}:{foreign.line} on")
+        )
+        return log_state.log_foreign(self._stamp(), foreign)
+
+    def advance(self) -> None:
+        """Write some of what is pending. Raises OSError; lines written before that are counted and not repeated."""
+        self.ready()
+        segment = self._segment
+        if segment is None:
+            return
+        if not self._partial:
+            self._require_room(segment)
+        if not self._inflight:
+            self._encode(segment)
+        data = b"".join(line.data for line in self._inflight)
+        if data:
+            self._account(segment, segment.write(data[self._partial :] if self._partial else data))
+
+    def _require_room(self, segment: Segment) -> None:
+        """Raise OSError instead of writing where others need the room; not if files are about to be deleted."""
+        keep = 0 if self._options is None else self._options.keep_free
+        if not keep or not segment.regular or not self.pending:
+            return
+        if self._retention.about_to_delete or any(isinstance(entry, Deletion) for entry in self._waiting):
+            return
+        least = segment.room_missing(keep)
+        if least:
+            raise OSError(
+                errno.ENOSPC, f"No space left on device but the {least >> 10} KiB that settings.log.keep_free keeps",
+                str(self.path),
+            )  # fmt: skip
+
+    def sync(self) -> None:
+        """Sync the file to the disk. Raises OSError."""
+        if self._segment is not None:
+            self._sync(self._segment)
+
+    def leave(self, why: str) -> None:
+        """Close the file. The next use opens the file at the path, which begins with `why` if it is another."""
+        segment = self._segment
+        if segment is None:
+            return
+        if self._partial and self._partial == len(self._inflight[0].data) - 1:  # only its newline is missing
+            self._account(segment, 1)
+        if segment.replaced():  # else what is opened next is the same file
+            self._previous_file = PreviousFile(
+                segment.present_name(), segment.lines, segment.size, why, self._head(), self._torn_line()
+            )
+        self._segment = None
+        self._rewind()
+        try:
+            self._sync(segment)
+        except OSError as error:
+            self._trouble(error)
+        try:
+            segment.close()
+        except OSError as error:
+            self._trouble(error)
+
+    def abandon(self) -> int:
+        """Drop what is pending; returns how many records that were. A torn line is reported by the next file."""
+        if self._partial:
+            self.leave("records were given up")
+        entries = [*self._waiting, *(line.entry for line in self._inflight)]
+        count = sum(isinstance(entry, dict) for entry in entries)
+        self._waiting.clear()
+        self._inflight.clear()
+        return count
+
+    def _sync(self, segment: Segment) -> None:
+        checkpointer = self._lines.checkpointer
+        if checkpointer is not None:
+            checkpointer.syncing()
+        segment.sync()
+        if checkpointer is not None:
+            checkpointer.synced()
+        # The record that names them and a checkpoint over it are on the disk now, or the key can't be used.
+        self._retention.delete(self._attested)
+
+    def _open(self) -> Segment:
+        segment = Segment(self.path, self._today())
+        if self._regular not in (None, segment.regular):  # a pipe would not keep what a file keeps
+            segment.close()
+            raise OSError(errno.EINVAL, "is not the kind of file any more that it was at the start", str(self.path))
+        self._regular = segment.regular
+        continuity = self._resume(segment)
+        openers: list[QueueEntry] = []
+        if segment.torn is not None:
+            openers.append(log_state.log_recovered(self._stamp(), segment.torn))
+        previous = self._previous_file or continuity.previous
+        if previous is not None:
+            openers.append(Continuation(self._stamp(), previous))
+        if continuity.foreign is not None:
+            openers.append(self._tell(continuity.foreign))
+        if continuity.cut is not None:
+            self._trouble(ForeignLines(f"records up to {continuity.cut.sequence} are gone from the log"))
+            openers.append(log_state.log_cut(self._stamp(), continuity.cut))
+        self._waiting.extendleft(reversed(openers))
+        segment.openers = segment.lines + len(openers) if openers else 0
+        self._segment, self._previous_file = segment, None
+        return segment
+
+    def _resume(self, segment: Segment) -> Continuity:
+        """Find where the chain goes on, and what others wrote."""
+        options, checkpointer = self._options, self._lines.checkpointer
+        if options is None:
+            return Continuity()
+        if checkpointer is not None:
+            return Continuity(None if self._previous_file is not None else reopened(segment, checkpointer))
+        key = options.key or (key_path_for(self.path) if segment.regular else None)
+        checkpointer = Checkpointer(options, key, self._trouble, heads_path_for(self.path))
+        self._lines.checkpointer = checkpointer
+        if segment.last is not None:
+            signed = segment.last["event"].get("action") == EventAction.LOG_CHECKPOINT
+            self._clock.was_written(instant_of(segment.last), signed=signed)
+        return resume(segment, checkpointer, self.path, self._trouble)
+
+    def _head(self) -> Head | None:
+        """The last record that was written completely; None without a chain."""
+        return self._lines.checkpointer.head if self._lines.checkpointer is not None else None
+
+    def _torn_line(self) -> Torn | None:
+        """The incomplete line at the file's end; None if there is none."""
+        if not self._partial:
+            return None
+        data = self._inflight[0].data[: self._partial]
+        return Torn(len(data), hashlib.sha256(data).hexdigest())
+
+    def _full(self, segment: Segment) -> str | None:
+        """Why the file has to be rotated; None if it hasn't."""
+        if not segment.regular or time.monotonic() < self._no_rotation_before:
+            return None
+        today = self._today()
+        if segment.lines <= segment.openers:  # it holds no records but those with which a new file would begin
+            segment.day = today
+            return None
+        if self._rotation.max_bytes is not None and segment.size >= self._rotation.max_bytes:
+            return "the file was full"
+        return "the day was over" if self._rotation.daily and segment.day != today else None
+
+    def _rotate(self, segment: Segment, why: str) -> None:
+        self._rewind()
+        try:
+            segment.archive(self._stamp().at)
+        except OSError as error:
+            self._no_rotation_before = time.monotonic() + ROTATION_RETRY
+            self._trouble(error)
+            return
+        self.rotations += 1
+        self.leave(why)
+        self._open()
+        self._delete_expired()
+
+    def _delete_expired(self) -> None:
+        """Queue the record that names expired files, and a checkpoint; once both are on the disk they are deleted."""
+        if (deletion := self._retention.look(self._stamp(), self._clock.settled())) is not None:
+            self._waiting.extend((deletion, CheckpointDue()))
+
+    def _encode(self, segment: Segment) -> None:
+        """Encode pending entries, in order, up to what fits into the file.
+
+        Lines that weren't complete when the file was replaced are encoded again, after the new file's first records.
+        """
+        head = self._head()
+        size, limit = segment.size, self._rotation.max_bytes
+        if self._waiting and head is not None and (told := self._clock.look()) is not None:
+            opens = [number for number, each in enumerate(self._waiting) if isinstance(each, Continuation)]
+            self._waiting.insert(opens[0] + 1 if opens else 0, told)  # a file begins with what it continues
+        while self._waiting:
+            entry = self._waiting.popleft()
+            try:
+                line = self._lines.make(entry, head, self._inflight)
+            except (TypeError, ValueError, RecursionError) as error:
+                self._reject(error)
+                continue
+            if line is None:
+                if isinstance(entry, CheckpointDue):  # there is no key that could sign it
+                    self._clock.signed(self._stamp().at)
+                continue
+            self._inflight.append(line)
+            head = line.head
+            size += len(line.data)
+            if segment.regular and limit is not None and size >= limit:
+                break
+        if self._lines.checkpointer is not None:
+            self._lines.checkpointer.announce([line.head.hash for line in self._inflight if line.head is not None])
+
+    def _account(self, segment: Segment, count: int) -> None:
+        count += self._partial
+        checkpointer = self._lines.checkpointer
+        while self._inflight and count >= len(self._inflight[0].data):
+            line = self._inflight.popleft()
+            count -= len(line.data)
+            segment.lines += 1
+            self.written += 1
+            if checkpointer is not None and line.head is not None:
+                checkpointer.wrote(line.head, line.checkpoint)
+                if line.checkpoint is not None:
+                    self._clock.signed(Instant.parse_iso(line.checkpoint.at))
+                if isinstance(line.entry, Deletion):
+                    self._retention.wrote(line.entry, line.head.sequence)
+        self._partial = count
+        if checkpointer is not None and not self._inflight and checkpointer.unattested >= checkpointer.options.records:
+            self._waiting.appendleft(CheckpointDue())
+
+    def _rewind(self) -> None:
+        """Queue lines that aren't complete in the file again."""
+        self._waiting.extendleft(line.entry for line in reversed(self._inflight))
+        self._inflight.clear()
+        self._partial = 0
+
+    def _today(self) -> Date:
+        return self._stamp().at.to_tz("UTC").date()

@@ -1,0 +1,129 @@
+"""Sends records over a socket pair from the processes that make them to the one that writes them.
+
+One record a message (SOCK_SEQPACKET), as JSON. The sender never waits: what the kernel doesn't accept is kept up to a
+bound and sent later; it outlives a sender that is killed (`backlog`), as does the socket's queue. What exceeds the
+bound is dropped and counted in a `log-gap` record once there is room.
+"""
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.records import log_state
+from tokgate.blocklog.records.json_line import decode, encode
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Observer, new_stamp
+from tokgate.blocklog.write.backlog import Backlog
+
+MAX_RECORD: Final = 128 * 1024
+"""Longest record in octets; the longest in practice, with an internal error's trace, is well below."""
+KEPT: Final = 10_000
+"""Most records that are kept while the reader takes none."""
+_BUFFER: Final = 1 << 20
+_LOOK_AGAIN: Final = 0.05
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """A pair (to write, to read) that forked and spawned processes inherit; several may share each end."""
+    write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (write, read):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+    return write, read
+
+
+class RecordSender:
+    """A sink for records at the writing end. Used by one thread; `flush` is to be called about once a second."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        observer: Observer,
+        now: Callable[[], Instant] = Instant.now,
+        *,
+        backlog: int | None = None,
+    ) -> None:
+        """`sock` is the writing end; `backlog` the memory for what is kept, by default this process's own."""
+        self.sent = 0
+        self.dropped = 0
+        self._socket: Final = sock
+        self._observer: Final = observer
+        self._now: Final = now
+        self._kept: Final = Backlog(backlog)
+        self._gap: tuple[int, Instant] | None = None
+        sock.setblocking(False)
+
+    def put(self, record: Record) -> bool:
+        """Send a record, or keep it for later; False if it was dropped and counted."""
+        line = encode(record)
+        if len(self._kept) >= KEPT or len(line) > MAX_RECORD:
+            self.dropped += 1
+            self._gap = (1, self._now()) if self._gap is None else (self._gap[0] + 1, self._gap[1])
+            return False
+        try:
+            self._send(line)
+        except OSError:  # no memory left
+            self.dropped += 1
+            return False
+        return True
+
+    def put_again(self, line: bytes) -> None:
+        """Send a message that another sender left behind."""
+        self._send(line)
+
+    def _send(self, line: bytes) -> None:
+        """Send a message at once, or keep it. Returns once it outlives this process. Raises OSError without memory."""
+        if self._kept or not self._sent(line):
+            self._kept.put(line)
+        self.flush()
+
+    def _sent(self, line: bytes) -> bool:
+        try:
+            self._socket.send(line)
+        except OSError:  # the queue is full, or the reader is restarting
+            return False
+        self.sent += 1
+        return True
+
+    def flush(self) -> bool:
+        """Send what is kept, as far as the kernel accepts it; whether nothing is left."""
+        kept = self._kept
+        while kept:
+            if not self._sent(kept.first):
+                return False
+            kept.sent()
+        if self._gap is not None:
+            (count, since), self._gap, now = self._gap, None, self._now()
+            return self.put(log_state.log_gap(new_stamp(now, self._observer), count, since, now))
+        return True
+
+    def finish(self, seconds: float) -> bool:
+        """Send what is kept, for at most `seconds`; whether nothing is left."""
+        give_up = time.monotonic() + seconds
+        while not self.flush() and (left := give_up - time.monotonic()) > 0:
+            select.select([], [self._socket], [], min(left, _LOOK_AGAIN))
+        return not self._kept
+
+    def close(self, patience: float = 0.0) -> None:
+        """Send what the kernel accepts within `patience` seconds, and close. What is left stays in the backlog."""
+        self.finish(patience)
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+def receive(sock: socket.socket) -> Record | None:
+    """The next record at the reading end; None when all senders have gone.
+
+    Raises:
+        BlockingIOError, TimeoutError: no record is there, by the socket's mode.
+        ValueError: the message is no record.
+
+    """
+    datagram = sock.recv(MAX_RECORD)
+    if not datagram:
+        return None
+    return decode(datagram)

@@ -1,0 +1,130 @@
+"""Where a run continues the chain: after the last record that is known to be the writer's own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tokgate.blocklog.integrity.chain import Head
+from tokgate.blocklog.integrity.checkpointer import Checkpointer
+from tokgate.blocklog.integrity.head_journal import KnownRecords
+from tokgate.blocklog.paths import parquet_of, with_rotated
+from tokgate.blocklog.read.file_order import written_last
+from tokgate.blocklog.read.reader import UNREADABLE, Rotated, as_rotated
+from tokgate.blocklog.records.record import EventAction, Record
+from tokgate.blocklog.write.entries import PreviousFile
+from tokgate.blocklog.write.segment import Foreign, Segment
+
+_RESTART: Final = "a restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Continuity:
+    """What a file's first own record has to tell: lines of others, records that are gone, the file before."""
+
+    foreign: Foreign | None = None
+    cut: Head | None = None
+    previous: PreviousFile | None = None
+
+
+def resume(
+    segment: Segment, checkpointer: Checkpointer, path: Path, trouble: Callable[[Exception], None]
+) -> Continuity:
+    """Continue the chain that an earlier run wrote in this file or the previous one, or begin a new chain."""
+    known = checkpointer.known_on_disk() if segment.regular else None
+    if segment.last is not None:
+        if known is not None:
+            return _after(segment, checkpointer, known)
+        checkpointer.resume(segment.last)
+        signed = segment.own_end(checkpointer.signed)
+        if signed is None or signed[1] >= segment.last_end:
+            return Continuity()
+        checkpointer.resume_at(signed[0], KnownRecords(), attested=True)
+        return Continuity(_rest(segment, signed[1], running=False))
+    if not segment.regular or segment.size:
+        return Continuity()
+    latest: Path | None = None
+    try:
+        latest = written_last(path)
+        before = None if latest is None else as_rotated(latest, None if known is None else known.owns)
+    except UNREADABLE as error:
+        trouble(error)
+        return Continuity() if known is None else _after_unread(latest, checkpointer, known)
+    unread = [*parquet_of(path), *with_rotated(path)[:-1]]
+    if before is None and known is not None and unread:
+        return _after_unread(unread[-1], checkpointer, known)
+    if known is not None:
+        return _after_rotated(before, checkpointer, known)
+    if before is None or not checkpointer.resume(before.last):
+        return Continuity()
+    return Continuity(previous=_previous(before, checkpointer.head))
+
+
+def reopened(segment: Segment, checkpointer: Checkpointer) -> Foreign | None:
+    """What others wrote to a file while this run had it closed."""
+    known = checkpointer.known()
+    if segment.last is None or not known.before or known.head_of(segment.last) is not None:
+        return None
+    own = segment.own_end(known.owns)
+    return None if own is None else _rest(segment, own[1], running=True)
+
+
+def _after(segment: Segment, checkpointer: Checkpointer, known: KnownRecords) -> Continuity:
+    """Continue after the last line of a file that is known."""
+    if segment.last is not None and (head := known.head_of(segment.last)) is not None:
+        cut = _cut(head, known)
+        _resume_at(checkpointer, cut or head, known, segment.last if cut is None else None)
+        return Continuity(cut=cut)
+    own = segment.own_end(known.owns)
+    if own is None:
+        if known.written is not None:
+            _resume_at(checkpointer, known.written, known, None)
+        return Continuity(cut=known.written)
+    head, end = own
+    cut = _cut(head, known)
+    _resume_at(checkpointer, cut or head, known, None)
+    return Continuity(_rest(segment, end, running=False), cut)
+
+
+def _after_unread(before: Path | None, checkpointer: Checkpointer, known: KnownRecords) -> Continuity:
+    """Continue after a file whose lines can't be read here: a damaged one, or Parquet."""
+    if known.written is None:
+        return Continuity()
+    _resume_at(checkpointer, known.written, known, None)
+    name = None if before is None else before.name
+    return Continuity(previous=PreviousFile(name, 0, 0, _RESTART, known.written))
+
+
+def _after_rotated(before: Rotated | None, checkpointer: Checkpointer, known: KnownRecords) -> Continuity:
+    head = None if before is None else known.head_of(before.last)
+    cut = known.written if head is None else _cut(head, known)
+    goes_on = cut or head
+    if goes_on is None:
+        return Continuity()
+    _resume_at(checkpointer, goes_on, known, before.last if before is not None and cut is None else None)
+    if before is None:
+        return Continuity(None, cut, PreviousFile(None, 0, 0, _RESTART, goes_on))
+    return Continuity(before.foreign, cut, _previous(before, goes_on))
+
+
+def _resume_at(checkpointer: Checkpointer, head: Head, known: KnownRecords, last: Record | None) -> None:
+    attested = last is not None and last["event"].get("action") == EventAction.LOG_CHECKPOINT
+    checkpointer.resume_at(head, known, attested=attested)
+
+
+def _cut(present: Head, known: KnownRecords) -> Head | None:
+    """The last record that is in the log for certain, if the last present one is before it."""
+    written = known.written
+    return written if written is not None and present.sequence < written.sequence else None
+
+
+def _rest(segment: Segment, end: int, *, running: bool) -> Foreign | None:
+    """What stands after an offset; it is more than torn lines."""
+    if end >= segment.last_end:
+        return None
+    segment.torn = None
+    return segment.foreign(end, segment.size, segment.line_of(end), running=running)
+
+
+def _previous(before: Rotated, last: Head) -> PreviousFile:
+    return PreviousFile(before.name, before.lines, before.size, _RESTART, last, before.torn)

@@ -1,0 +1,154 @@
+"""Pseudonyms of clients, whose key changes with time.
+
+A pseudonym is an HMAC of the address under a key of the period. The next period's key is derived from this one's, which
+is then overwritten, so nothing on the machine can reverse pseudonyms of earlier periods. The initial secret can; it is
+split into two halves for two people.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.integrity.signing_key import KeyUnusable, replace_secret
+from tokgate.blocklog.write.aliases import PSEUDONYM, WITHHELD
+
+_SECONDS_A_DAY: Final = 86_400
+
+
+class NotAHalf(ValueError):
+    """A text is not half of a secret, or two halves belong to different secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """The secret from which the keys of a period and all later ones are derived.
+
+    Periods are `days` long and are counted from 1970-01-01 UTC.
+    """
+
+    days: int
+    period: int
+    state: bytes
+
+    @classmethod
+    def new(cls, days: int, now: Instant) -> "Secret":
+        """A random secret for the period of `now` and all later ones."""
+        return cls(days, period_of(now, days), secrets.token_bytes(32))
+
+    def at(self, period: int) -> "Secret":
+        """The secret of a later period. Raises ValueError for an earlier one, which can't be derived."""
+        if period < self.period:
+            raise ValueError(f"period {period} was before this secret began, in period {self.period}")
+        state = self.state
+        for _ in range(period - self.period):
+            state = hmac.digest(state, b"next", hashlib.sha256)
+        return Secret(self.days, period, state)
+
+    def pseudonym(self, address: str) -> str:
+        """The pseudonym of an address in this secret's period."""
+        key = hmac.digest(self.state, b"pseudonyms", hashlib.sha256)
+        digest = hmac.digest(key, address.encode("utf-8", "backslashreplace"), hashlib.sha256)
+        return f"p{self.period}-{base64.b32encode(digest[:10]).decode().lower()}"
+
+
+def period_of(at: Instant, days: int) -> int:
+    """The number of the period that an instant falls in."""
+    return int(at.timestamp()) // (days * _SECONDS_A_DAY)
+
+
+def split(secret: Secret) -> tuple[str, str]:
+    """A secret as two lines of text; one alone reveals nothing about it (a one-time pad)."""
+    pad = secrets.token_bytes(len(secret.state))
+    other = bytes(a ^ b for a, b in zip(secret.state, pad, strict=True))
+    check = hashlib.sha256(b"tokgate halves" + secret.state).hexdigest()[:16]
+    first, second = (f"tokgate-half {secret.days} {secret.period} {part.hex()} {check}" for part in (pad, other))
+    return first, second
+
+
+def join(first: str, second: str) -> Secret:
+    """The secret of two halves. Raises NotAHalf."""
+    try:
+        (mark, days, period, one, check), (other_mark, *_, two, other_check) = first.split(), second.split()
+        state = bytes(a ^ b for a, b in zip(bytes.fromhex(one), bytes.fromhex(two), strict=True))
+        secret = Secret(int(days), int(period), state)
+    except ValueError as error:
+        raise NotAHalf(f"not a half of a secret: {error}") from error
+    proper = hashlib.sha256(b"tokgate halves" + state).hexdigest()[:16]
+    if {mark, other_mark} != {"tokgate-half"} or {check, other_check} != {proper}:
+        raise NotAHalf("these are not the two halves of one secret")
+    return secret
+
+
+def reidentify(secret: Secret, pseudonyms: Iterable[str], among: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of pseudonyms and addresses, for addresses in `among`. Raises ValueError for what is no pseudonym."""
+    wanted: dict[int, set[str]] = {}
+    for pseudonym in pseudonyms:
+        found = PSEUDONYM.fullmatch(pseudonym)
+        if found is None:
+            raise ValueError(f"{pseudonym!r} is no pseudonym")
+        wanted.setdefault(int(found[1]), set()).add(pseudonym)
+    of_period = [(secret.at(period), names) for period, names in sorted(wanted.items())]
+    for address in among:
+        for known, names in of_period:
+            if (pseudonym := known.pseudonym(address)) in names:
+                yield pseudonym, address
+
+
+def read_secret(path: Path) -> Secret:
+    """A secret from its file. Raises OSError, KeyUnusable."""
+    if path.stat().st_mode & 0o077:
+        raise KeyUnusable(f"{path} may be read by others: chmod 600 it")
+    try:
+        said = json.loads(path.read_text("ascii"))
+        return Secret(int(said["days"]), int(said["period"]), bytes.fromhex(said["state"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise KeyUnusable(f"{path} holds no secret for pseudonyms") from error
+
+
+def write_secret(path: Path, secret: Secret) -> None:
+    """Replace the file, and overwrite the secret that it held. Raises OSError."""
+    said = {"days": secret.days, "period": secret.period, "state": secret.state.hex()}
+    replace_secret(path, json.dumps(said).encode())
+
+
+class Pseudonyms:
+    """Makes pseudonyms by the secret in a file, which it creates if need be and replaces with each period."""
+
+    def __init__(self, path: Path, days: int, now: Callable[[], Instant], trouble: Callable[[Exception], None]) -> None:
+        """`days` is the length of a period for a new secret. Nothing is read yet."""
+        self._path: Final = path
+        self._days: Final = days
+        self._now: Final = now
+        self._trouble: Final = trouble
+        self._secret: Secret | None = None
+
+    def __call__(self, address: str) -> str:
+        """The pseudonym of an address; `withheld` if the secret can't be read or written."""
+        try:
+            return self._current().pseudonym(address)
+        except OSError as error:
+            self._trouble(error)
+            return WITHHELD
+
+    def _current(self) -> Secret:
+        secret, now = self._secret, self._now()
+        if secret is None:
+            if self._path.exists():
+                secret = read_secret(self._path)
+            else:
+                secret = Secret.new(self._days, now)
+                write_secret(self._path, secret)
+        period = period_of(now, secret.days)
+        if period > secret.period:  # if the clock goes back, the period stays
+            secret = secret.at(period)
+            write_secret(self._path, secret)
+        self._secret = secret
+        return secret

@@ -1,0 +1,136 @@
+"""Retention of the log: which rotated files are old enough, whether any is gone already, and when they are deleted."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.paths import archived, bare_name
+from tokgate.blocklog.read.file_order import first_record
+from tokgate.blocklog.read.reader import UNREADABLE, instant_of, open_log, text_at
+from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.write.entries import Deletion
+
+STEP_EVERY: Final = 3600.0
+"""Seconds between two deletions of a day's files: what has piled up for a year is gone after two weeks."""
+
+LOOK_EVERY: Final = 60.0
+"""Seconds after which it is looked again whether a checkpoint says by now how late it is."""
+
+
+class Retention:
+    """Deletes a log's expired files: first a record names them, then a checkpoint signs that record, then they go."""
+
+    def __init__(self, path: Path, days: int | None, trouble: Callable[[Exception], None]) -> None:
+        """`days`: how many days files are kept; None: for good. `trouble` gets errors of the file system."""
+        self._path: Final = path
+        self._days: Final = days
+        self._trouble: Final = trouble
+        self._named: Final[deque[tuple[int, Path]]] = deque()
+        self._look_again = math.inf
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to look for expired files again."""
+        return time.monotonic() >= self._look_again
+
+    @property
+    def about_to_delete(self) -> bool:
+        """Whether files are named by a record that was written, and wait for its checkpoint."""
+        return bool(self._named)
+
+    def look(self, stamp: Stamp, settled: Instant | None) -> Deletion | None:
+        """The record that names what has expired; None if nothing has, or if the folder can't be listed.
+
+        `settled` is how late it is at least, by the log's checkpoints; None: none of them tells yet.
+        """
+        if self._days is None:
+            return None
+        self._look_again = time.monotonic() + (LOOK_EVERY if settled is None else STEP_EVERY)
+        if settled is None:
+            return None
+        before = min(stamp.at, settled).subtract(hours=24 * self._days)
+        try:
+            found = expired(self._path, day_step(self._path, before))
+        except OSError as error:
+            self._trouble(error)
+            return None
+        return Deletion(stamp, found.files, self._days, found.follows, found.missed) if found.files else None
+
+    def wrote(self, deletion: Deletion, sequence: int) -> None:
+        """Note that the record was written, and its number in the chain."""
+        self._named.extend((sequence, path) for path in deletion.files)
+
+    def delete(self, signed: int) -> None:
+        """Delete the files that records up to the number `signed` name. To be called when these are on the disk."""
+        while self._named and self._named[0][0] <= signed:
+            try:
+                self._named.popleft()[1].unlink(missing_ok=True)
+            except OSError as error:
+                self._trouble(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Files to be deleted, oldest first; the file that the first one continues; files between them that are gone."""
+
+    files: tuple[Path, ...] = ()
+    follows: str | None = None
+    missed: tuple[str, ...] = ()
+
+
+def expired(path: Path, before: Instant) -> Expired:
+    """Files that tokgate rotated at or before an instant. Raises OSError.
+
+    Files that logrotate made are left to it, since their names don't state when they end. A file whose first record is
+    later than its name states stays: somebody renamed it, or the clock was set back.
+    """
+    rotated = list(archived(path))
+    links = {file: _link(file) for file, _ in rotated}
+    files = [file for file, ended in rotated if max(ended, links[file].begins or ended) <= before]
+    if not files:
+        return Expired()
+    later = [file for file, _ in rotated if file not in files]
+    return Expired(tuple(files), links[files[0]].follows, tuple(_missed([*files, *later[:1]], links)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What a file's first record states: its own instant, and the file before; None if it states none."""
+
+    begins: Instant | None = None
+    follows: str | None = None
+
+
+def _link(file: Path) -> _Link:
+    """Of Parquet, and of a file that can't be read, nothing is known."""
+    try:
+        found = first_record(file, open_log)
+    except UNREADABLE:
+        return _Link()
+    if found is None:
+        return _Link()
+    record, _ = found
+    return _Link(instant_of(record), text_at(record, "tokgate", "continues", "file"))
+
+
+def _missed(files: Sequence[Path], links: dict[Path, _Link]) -> list[str]:
+    """The names that files after the first state to continue and that aren't among the files."""
+    there = {bare_name(file.name) for file in files}
+    stated = [links[file].follows for file in files[1:]]
+    return [name for name in stated if name is not None and bare_name(name) not in there]
+
+
+def day_step(path: Path, before: Instant) -> Instant:
+    """An instant for `expired` that is at most a day past the end of the oldest file. Raises OSError.
+
+    A clock that is far ahead for a while makes everything look old: so no more than a day's files are deleted at once,
+    and the next only STEP_EVERY seconds later.
+    """
+    ends = [ended for _, ended in archived(path)]
+    return before if not ends else min(before, min(ends).add(hours=24))

@@ -1,0 +1,347 @@
+"""The log's writer: a bounded queue, and a thread that appends whole lines, rotates, and retries after errors.
+
+Enforcement never waits for the log and never fails with it: records beyond the bound are dropped, counted and reported.
+"""
+
+import errno
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.records import log_state
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.blocklog.write.appender import Appender, ForeignLines
+from tokgate.blocklog.write.client_aliases import client_alias
+from tokgate.blocklog.write.drops import DropCounter
+from tokgate.blocklog.write.log_clock import since_start
+from tokgate.blocklog.write.segment import LogLocked
+from tokgate.blocklog.write.writer_health import WriterHealth, WriterLimits
+
+logger = logging.getLogger(__name__)
+
+_SAME_FILE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR})
+"""Errors after which the open file can be written later; after any other it is reopened."""
+_TAMPERED: Final = 3600.0
+"""Seconds for which health tells that others wrote to the log."""
+
+
+class _Flush:
+    """A queue entry: `done` is set when all that was put before it is on the disk."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+
+
+class _Wake:
+    """A queue entry that ends a wait."""
+
+    __slots__ = ()
+
+
+class LogWriter:
+    """Writes records to one file from its own thread. Start it after forking: a lock belongs to one process.
+
+    `put`, `reopen` and `health` never wait or raise: threads, event loops and signal handlers may call them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        observer: Observer,
+        options: LogOptions | None = None,
+        *,
+        limits: WriterLimits | None = None,
+        clock: Callable[[], Instant] = Instant.now,
+        uptime: Callable[[], float] | None = since_start,
+    ) -> None:
+        """Nothing is opened before `start()`. `options` is how the chain is signed, by default with a key beside it.
+
+        `uptime`: seconds by which it is seen that `clock` was set forward; None: that is not looked for.
+        """
+        self.path: Final = path
+        self._observer: Final = observer
+        self._limits: Final = limits or WriterLimits()
+        self._options: Final = options or LogOptions()
+        self._clock: Final = clock
+        self._thread: Final = threading.Thread(target=self._run, name="tokgate-log", daemon=True)
+
+        # SimpleQueue is reentrant: a signal handler may interrupt a thread that is inside.
+        self._queue: Final[queue.SimpleQueue[Record | _Flush | _Wake]] = queue.SimpleQueue()
+        self._nudges: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
+        self._drops: Final = DropCounter()
+        self._reopen = False
+        self._closing = False
+        self._ended = False
+        self._give_up_at = float("inf")
+
+        self._appender: Final = Appender(
+            path,
+            self._limits.rotation,
+            self._stamp,
+            trouble=self._note,
+            reject=self._rejected,
+            options=self._options,
+            uptime=uptime,
+        )
+        self._alias: Final = client_alias(path, self._options, clock, self._note)
+        self._flushes: Final[list[_Flush]] = []
+        self._unsynced_since: float | None = None
+        self._attest_at: float | None = None
+        self._errors = 0
+        self._last_error: str | None = None
+        self._failing_since: Instant | None = None
+        self._tampered: tuple[float, str | None] = (0.0, None)
+
+    def start(self) -> None:
+        """Open the file and start the thread. Raises LogLocked; other errors are in `health`, and are retried."""
+        try:
+            self._appender.ready()
+        except LogLocked:
+            raise
+        except OSError as error:
+            self._failed(error)
+            self.reopen()
+        self._thread.start()
+
+    def put(self, record: Record) -> bool:
+        """Queue a record, which must not be changed afterwards; False if it was dropped and counted."""
+        if self._closing or self._queue.qsize() >= self._limits.queued:
+            self._drop(1)
+            return False
+        self._queue.put(record)
+        if self._ended and (lost := self._drain()):  # closed between the check and the put
+            self._drop(lost)
+            return False
+        return True
+
+    def reopen(self) -> None:
+        """Reopen the file if the path leads to another one, as after logrotate."""
+        self._reopen = True
+        self._wake()
+
+    def health(self) -> WriterHealth:
+        """The present values of the counters."""
+        return WriterHealth(
+            path=self.path,
+            written=self._appender.written,
+            dropped=self._drops.total,
+            gap=self._drops.untold,
+            errors=self._errors,
+            queued=self._queue.qsize() + self._appender.pending,
+            rotations=self._appender.rotations,
+            last_error=self._last_error,
+            failing_since=self._failing_since,
+            foreign=self._appender.foreign,
+            tampered=self._tampered[1] if time.monotonic() - self._tampered[0] < _TAMPERED else None,
+        )
+
+    def flush(self, deadline: float) -> bool:
+        """Wait up to `deadline` seconds until all that was put before is on the disk; False if it isn't."""
+        flush = _Flush()
+        self._queue.put(flush)
+        self._nudges.put(None)
+        return flush.done.wait(deadline)
+
+    def close(self, deadline: float) -> bool:
+        """Write what is queued, sync and close the file within `deadline` seconds; False if records were lost."""
+        lost_before = self._drops.total
+        self._give_up_at = time.monotonic() + deadline
+        self._closing = True
+        self._wake()
+        if self._thread.ident is not None:
+            self._thread.join(deadline + 0.5)
+        else:
+            self._finish()
+        return not self._thread.is_alive() and self._drops.total == lost_before
+
+    def _stamp(self) -> Stamp:
+        return new_stamp(self._clock(), self._observer)
+
+    def _wake(self) -> None:
+        self._nudges.put(None)
+        self._queue.put(_Wake())
+
+    def _drop(self, count: int) -> None:
+        self._drops.drop(count, self._clock())
+
+    # From here on in the writer's thread.
+
+    def _run(self) -> None:
+        while not self._done():
+            try:
+                self._turn()
+            except Exception as error:  # a defect may lose records, but must not end the thread
+                self._failed(error)
+                if lost := self._appender.abandon():
+                    self._drop(lost)
+        self._finish()
+
+    def _done(self) -> bool:
+        return self._expired() or (self._closing and self._queue.empty() and not self._appender.pending)
+
+    def _expired(self) -> bool:
+        return time.monotonic() >= self._give_up_at
+
+    def _turn(self) -> None:
+        self._collect()
+        self._look()
+        self._pump()
+        if not self._appender.pending:
+            self._tell_drops()
+            self._attest_if_due()
+            self._pump()
+        self._sync_if_due()
+
+    def _collect(self) -> None:
+        """Wait for an entry, then take a batch; a flush ends the batch."""
+        try:
+            item = self._queue.get(timeout=self._idle_time())
+            if isinstance(item, dict) and self._queue.empty():
+                self._pause(self._limits.linger)
+            while True:
+                if isinstance(item, dict):
+                    self._appender.add(self._alias(item))
+                elif isinstance(item, _Flush):
+                    self._flushes.append(item)
+                if self._flushes or self._appender.pending >= self._limits.batch:
+                    return
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return
+
+    def _idle_time(self) -> float:
+        """Seconds that the thread may wait for an entry."""
+        if self._unsynced_since is not None or self._flushes:
+            return self._limits.sync_every
+        look = self._limits.look_every
+        return look if self._attest_at is None else max(0.0, min(look, self._attest_at - time.monotonic()))
+
+    def _look(self) -> None:
+        """Look whether others wrote to the file."""
+        try:
+            self._appender.look()
+        except OSError as error:  # writing tells whether it lasts
+            self._note(error)
+
+    def _pump(self) -> None:
+        """Write what is pending; retry after errors until it is written or the deadline of `close` has passed."""
+        delay = self._limits.retry_first
+        while self._appender.pending or self._reopen:
+            try:
+                wanted, self._reopen = self._reopen, False
+                self._appender.advance()
+            except OSError as error:
+                self._reopen |= wanted
+                self._failed(error)
+                if error.errno not in _SAME_FILE:
+                    self._appender.leave(f"an error ({error.strerror})")
+                if self._expired():
+                    return
+                self._pause(delay)
+                delay = min(delay * 2, self._limits.retry_longest)
+            else:
+                if self._failing_since is not None:
+                    self._failing_since = None
+                    logger.warning("the log %s is written again", self.path)
+                if self._unsynced_since is None:
+                    self._unsynced_since = time.monotonic()
+
+    def _tell_drops(self) -> None:
+        """Queue a `log-gap` record once the queue has room again."""
+        if self._queue.qsize() <= self._limits.queued // 2 and (drops := self._drops.take()) is not None:
+            self._appender.add(log_state.log_gap(self._stamp(), drops.count, drops.since, drops.until))
+
+    def _attest_if_due(self) -> None:
+        """Queue a checkpoint when the oldest unsigned record is old enough."""
+        if not self._appender.unattested:
+            self._attest_at = None
+        elif self._appender.never_attested:  # the first records of a run are signed at once
+            self._appender.attest()
+        elif self._attest_at is None:
+            self._attest_at = time.monotonic() + self._options.seconds
+        elif time.monotonic() >= self._attest_at:
+            self._attest_at = None
+            self._appender.attest()
+
+    def _sync_if_due(self) -> None:
+        since = self._unsynced_since
+        flushing = self._flushes and not self._appender.pending
+        if not flushing and (since is None or time.monotonic() - since < self._limits.sync_every):
+            return
+        try:
+            self._appender.sync()
+        except OSError as error:
+            self._failed(error)
+            return
+        self._unsynced_since = None
+        if flushing:
+            for flush in self._flushes:
+                flush.done.set()
+            self._flushes.clear()
+
+    def _finish(self) -> None:
+        """Write what the deadline allows, count the rest as dropped, sync and close."""
+        if not self._expired():
+            self._tell_drops()
+            self._pump()
+            self._appender.attest()
+            self._pump()
+        self._ended = True
+        lost = self._appender.abandon() + self._drain()
+        if lost:
+            self._drop(lost)
+            self._flushes.clear()
+        self._sync_if_due()
+        self._appender.leave("closed")
+
+    def _drain(self) -> int:
+        """Empty the queue; returns how many records were in it."""
+        count = 0
+        while True:
+            try:
+                count += isinstance(self._queue.get_nowait(), dict)
+            except queue.Empty:
+                return count
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless `reopen`, `flush` or `close` is called."""
+        try:
+            self._nudges.get(timeout=max(0.0, min(seconds, self._give_up_at - time.monotonic())))
+        except queue.Empty:
+            return
+
+    def _note(self, error: Exception) -> None:
+        self._errors += 1
+        self._last_error = f"{type(error).__name__}: {error}"
+        if isinstance(error, ForeignLines):
+            self._tampered = time.monotonic(), str(error)
+
+    def _rejected(self, error: Exception) -> None:
+        """Count a record that JSON can't represent, which is a defect of its builder."""
+        self._note(error)
+        self._drop(1)
+
+    def _failed(self, error: Exception) -> None:
+        self._note(error)
+        if self._failing_since is None:
+            self._failing_since = self._clock()
+            # No error: mitmproxy ends at one that is logged while it starts.
+            logger.warning("the log %s can't be written: %s%s", self.path, error, _remedy(error, self.path))
+
+
+def _remedy(error: Exception, path: Path) -> str:
+    """What helps where this user may not write."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EACCES, errno.EPERM):
+        return ""
+    return f"; this is user {os.geteuid()}: chown -R {os.geteuid()} {path.absolute().parent}"

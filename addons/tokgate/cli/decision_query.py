@@ -1,0 +1,125 @@
+"""A query of explain, simulate and policy tests, its decision, and the answer in JSON."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from whenever import Instant
+
+from tokgate.cli.terminal import shown
+from tokgate.policy.decide import Judgement, Sighting, decide_signals
+from tokgate.policy.decision import Decision, Signal
+from tokgate.policy.identity import Identity
+from tokgate.policy.snapshot import Membership, Snapshot
+from tokgate.policy.values.time_text import utc
+
+
+class Question(Protocol):
+    """A client, an instant, and the signals in which a name is seen."""
+
+    @property
+    def client(self) -> str: ...
+    @property
+    def identity(self) -> Identity | None: ...
+    @property
+    def at(self) -> Instant: ...
+    @property
+    def sightings(self) -> tuple[Sighting, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionQuery:
+    """A client, an instant, and a destination: a host as in a ClientHello, a URL as in a decrypted request, or both."""
+
+    client: str
+    host: str | None
+    at: Instant
+    url: str | None = None
+    identity: Identity | None = None
+
+    @property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """The signals that live traffic would show, in its order."""
+        seen = ((Signal.SNI, self.host), (Signal.URL, self.url))
+        return tuple(Sighting(signal, value) for signal, value in seen if value is not None)
+
+
+def judge(snapshot: Snapshot, query: Question) -> Judgement:
+    """The strictest decision over all that was seen."""
+    return decide_signals(snapshot, query.client, query.sightings, query.at, query.identity)
+
+
+def zone_of(snapshot: Snapshot, membership: Membership) -> str:
+    """The time zone of a client: that of its narrowest network, UTC without one."""
+    network = next(iter(membership.networks), None)
+    return "UTC" if network is None else snapshot.policy.networks[network].timezone
+
+
+def answer(query: DecisionQuery, decision: Decision) -> dict[str, object]:
+    """A decision as JSON, in the order that is documented."""
+    asked = {"client": query.client, "host": query.host, "at": utc(query.at)}
+    return asked | identified(query.identity) | outcome(decision)
+
+
+def identified(identity: Identity | None) -> dict[str, object]:
+    """The parts of the identity that are stated, as JSON."""
+    if identity is None:
+        return {}
+    said = {
+        "user": identity.user,
+        "groups": sorted(identity.groups),
+        "device": identity.device,
+        "interface": identity.interface,
+    }
+    return {key: value for key, value in said.items() if value}
+
+
+def who(identity: Identity | None) -> str:
+    """The stated parts of the identity in words, to follow the client's address; empty if there are none."""
+    said = (
+        (key, " ".join(value) if isinstance(value, list) else str(value)) for key, value in identified(identity).items()
+    )
+    return "".join(f", {key} {shown(value)}" for key, value in said)
+
+
+def add_identity_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say who the client is."""
+    who = parser.add_argument_group("who the client is, besides its address")
+    who.add_argument("--user", metavar="NAME", help="the user that it has proved to be, with an explicit proxy")
+    who.add_argument("--group", metavar="NAME", action="append", default=[], help="a group of that user; repeatable")
+    who.add_argument("--device", metavar="MAC|NAME", help="its hardware address, or its name in an inventory")
+    who.add_argument("--interface", metavar="NAME", help="the gateway's interface by which it comes")
+
+
+def identity_of(options: argparse.Namespace) -> Identity | None:
+    """The identity that the options state; None if they state none."""
+    return Identity(options.user, frozenset(options.group), options.device, options.interface) or None
+
+
+def member(snapshot: Snapshot, client: str, identity: Identity | None) -> Membership:
+    """The networks and exemptions of a client."""
+    return snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
+
+
+def outcome(decision: Decision) -> dict[str, object]:
+    """The part of an answer that does not depend on the query."""
+    return {
+        "verdict": decision.verdict,
+        "phase": decision.phase,
+        "service": decision.service,
+        "rule": decision.rule,
+        "signal": decision.signal,
+        "network": decision.network,
+        "ban": decision.ban,
+        "exemption": decision.exemption,
+        "response": decision.response,
+        "reason": decision.reason,
+        "next_change": None if decision.next_change is None else utc(decision.next_change),
+    }
+
+
+def as_json(document: Mapping[str, object]) -> str:
+    """One line of ASCII: other characters are escaped, so that any terminal or pipe passes it on unchanged."""
+    return json.dumps(document)

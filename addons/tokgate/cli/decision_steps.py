@@ -1,0 +1,273 @@
+"""The steps that led to a decision, in the numbered order of `policy.decide`, as text.
+
+Reads the same results of bans that `decide` ranks, and decides nothing: the winner is taken from the decision.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.cli.decision_query import Question, judge, member
+from tokgate.cli.decision_statements import exceptions, place, statements
+from tokgate.cli.terminal import shown
+from tokgate.policy.analysis.extensions import earlier_terms
+from tokgate.policy.decide import BanResult, Sighting, ban_results, decide, matched
+from tokgate.policy.decision import Decision, Reason, Verdict
+from tokgate.policy.schedule import ALWAYS
+from tokgate.policy.services import Match
+from tokgate.policy.snapshot import Membership, Snapshot
+from tokgate.policy.values.hostname import AddressLiteral, normalise, parse_address
+from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values.time_text import both
+from tokgate.policy.values.visible_text import readable
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A numbered step: a heading, and a line for each finding; `others` are findings without effect."""
+
+    title: str
+    lines: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+def steps(snapshot: Snapshot, query: Question) -> Iterator[Step]:
+    """The steps for a query; with host and URL, steps 2 to 5 occur once for each."""
+    membership = member(snapshot, query.client, query.identity)
+    excepted = dict(_excepted(snapshot, query, membership))
+    known = membership.networks.keys() | excepted
+    outside = ((n.name, n.origin) for n in snapshot.policy.networks.values() if n.name not in known)
+    others = tuple(_others(outside, "does not contain it"))
+    yield Step("1. Client", (*_client(snapshot, query, membership), *excepted.values()), others)
+    sightings = query.sightings
+    for sighting in sightings:
+        seen = f" seen in {sighting.signal}" if len(sightings) > 1 else ""
+        yield from _sighting_steps(snapshot, query, membership, sighting, seen)
+    if len(sightings) > 1:
+        yield Step("6. Strictest over all signals", tuple(_over_all(snapshot, query)))
+
+
+def steps_document(snapshot: Snapshot, query: Question) -> dict[str, object]:
+    """The steps as JSON: number, title, the lines that led to the decision, and those that don't count."""
+    return {
+        "steps": [
+            {
+                "number": int(step.title.partition(". ")[0]),
+                "title": step.title.partition(". ")[2],
+                "lines": list(step.lines),
+                "others": list(step.others),
+            }
+            for step in steps(snapshot, query)
+        ]
+    }
+
+
+def _client(snapshot: Snapshot, query: Question, membership: Membership) -> Iterator[str]:
+    client, address = query.client, parse_address(query.client)
+    if address is None:
+        yield f"{shown(client)} is no IP address, so it is in no network"
+    elif str(address) != client:
+        yield f"{shown(client)} is read as {address}"
+    if not membership.networks:
+        yield f"in no network of the policy: settings.unknown_clients says {snapshot.settings.unknown_clients}"
+    for name in membership.networks:
+        network = snapshot.policy.networks[name]
+        through = " and ".join(statements(network, address, query.identity, membership.networks))
+        yield f"in {name} through {shown(through)}, time zone {network.timezone}{place(network.origin)}"
+
+
+def _excepted(snapshot: Snapshot, query: Question, membership: Membership) -> Iterator[tuple[str, str]]:
+    """The networks that list the client and except it, with a line about each."""
+    address, held = parse_address(query.client), membership.networks
+    for name, network in snapshot.policy.networks.items():
+        out = " and ".join(exceptions(network, address, query.identity, held)) if name not in held else ""
+        if out:
+            yield name, f"not in {name}, which excepts {shown(out)}{place(network.origin)}"
+
+
+def _sighting_steps(
+    snapshot: Snapshot, query: Question, membership: Membership, sighting: Sighting, seen: str
+) -> Iterator[Step]:
+    match = matched(snapshot, sighting.value, sighting.signal)
+    decision = decide(snapshot, query.client, sighting.value, query.at, sighting.signal, query.identity)
+    found = tuple(ban_results(snapshot, membership, match, query.at))
+    counted = {result.track.ban.name for result in found}
+    yield Step(f"2. Name{seen}", tuple(_name(sighting, match)), tuple(_other_services(snapshot, match)))
+    yield Step(
+        "3. Bans", tuple(_bans(snapshot, found, membership, match)), tuple(_other_bans(snapshot, counted, match))
+    )
+    holes = tuple(_exemptions(snapshot, found, membership, query.at))
+    yield Step("4. Exemptions", holes, tuple(_other_exemptions(snapshot, counted, membership)))
+    yield Step("5. Strictest", tuple(_strictest(decision, found)))
+
+
+_SHOWN: Final = 5
+"""Maximum findings without effect that are named; the rest is counted."""
+
+
+def _others(others: Iterable[tuple[str, Origin | None]], why: str) -> Iterator[str]:
+    """Findings without effect, with their positions."""
+    rest = list(others)
+    yield from (f"{name} {why}{place(origin)}" for name, origin in rest[:_SHOWN])
+    if len(rest) > _SHOWN:
+        yield f"{len(rest) - _SHOWN} more: {why}"
+
+
+def _name(sighting: Sighting, match: Match) -> Iterator[str]:
+    if match.problem is not None:
+        kind = "absolute URL with a host name" if sighting.signal.is_url else "host name"
+        yield f"{shown(sighting.value)} is no {kind}: {match.problem}"
+        return
+    if sighting.signal.is_url:
+        yield f"the URL is {shown(sighting.value)}"
+    else:
+        name = normalise(sighting.value)
+        kind = "address" if isinstance(name, AddressLiteral) else "name"
+        spelt = "" if str(name) == sighting.value else f", as {shown(sighting.value)} is read"
+        yield f"the {kind} {name}{spelt}"
+    if not match.hits:
+        yield "no service claims it"
+    for hit in match.hits:
+        front = ", which only shows that the store is asked, not for which app" if hit.front else ""
+        yield f"belongs to {hit.service} by {hit.rule}{front}{place(hit.origin)}"
+
+
+def _other_services(snapshot: Snapshot, match: Match) -> Iterator[str]:
+    claimed = {hit.service for hit in match.hits}
+    others = ((s.name, s.origin) for s in snapshot.policy.services.values() if s.name not in claimed)
+    yield from _others(others, "has no rule that matches")
+
+
+def _bans(snapshot: Snapshot, found: Sequence[BanResult], membership: Membership, match: Match) -> Iterator[str]:
+    if not membership.networks:
+        yield "none: bans hold for networks"
+    elif not match.hits:
+        yield "none: bans hold for services"
+    elif not found:
+        yield "none covers this service in these networks"
+    for result in found:
+        zone = result.track.zone
+        yield (
+            f"{result.track.ban.name} ({result.hit.service} in {result.network})"
+            f"{'' if result.phase is None else f', phase {result.phase}'}: "
+            f"{_says(result, zone)}{place(result.track.ban.origin)}"
+        )
+        for term in earlier_terms(snapshot.bans, result.track.ban, zone):
+            ended = "" if term.ends is None else f", which ended {both(term.ends, zone)}"
+            since = both(term.starts, zone)
+            yield f"  it extends {term.ban.name}, in force from {since}{ended}{place(term.ban.origin)}"
+
+
+def _other_bans(snapshot: Snapshot, counted: Collection[str], match: Match) -> Iterator[str]:
+    """The other bans, grouped by why they have no effect."""
+    asked = {hit.service for hit in match.hits}
+    rest = [ban for ban in snapshot.bans.values() if ban.name not in counted]
+    elsewhere = [(ban.name, ban.origin) for ban in rest if asked & set(ban.services)]
+    others = [(ban.name, ban.origin) for ban in rest if not asked & set(ban.services)]
+    yield from _others(elsewhere, "is not for this client's networks")
+    yield from _others(others, "is not for this service")
+
+
+def _says(result: BanResult, zone: str) -> str:
+    """Whether a ban has an effect, and why."""
+    schedule = result.track.schedule
+    until = "" if result.span.end == ALWAYS.end else f" until {both(result.span.end, zone)}"
+    ended = "" if schedule.ends is None else both(schedule.ends, zone)
+    match result.reason:
+        case Reason.NO_BAN:
+            return f"does not count, it is not announced{until}"
+        case Reason.ANNOUNCED:
+            return f"does not count yet, it starts {both(schedule.starts, zone)}"
+        case Reason.OUTSIDE_WINDOW:
+            return f"does not count, it is outside its windows{until}"
+        case Reason.EXPIRED:
+            return f"does not count, it ended {ended}"
+        case Reason.EXEMPT:
+            return f"does not count, exemption {result.exemption} takes it out{until}"
+        case Reason.STORE_FRONT:
+            return f"refuses nothing here, but opens the store to read which app is asked for{until}"
+        case Reason.BAN_OVERDUE:
+            return f"counts as {result.verdict}, held past its end {ended}"
+        case _:
+            return f"counts as {result.verdict}{until}"
+
+
+def _exemptions(snapshot: Snapshot, found: Sequence[BanResult], membership: Membership, at: Instant) -> Iterator[str]:
+    tracks = {result.track: None for result in found}
+    if not membership.exemptions:
+        yield "none names this client"
+        return
+    holes = [
+        (name, hole, t.zone) for t in tracks for name, hole in t.exemptions.items() if name in membership.exemptions
+    ]
+    if not holes:
+        yield "none that names this client is from these bans"
+    for name, span, zone in holes:
+        exemption = snapshot.policy.exemptions[name]
+        if at in span:
+            state = f"in force until {both(span.end, zone)}"
+        elif at < span.start:
+            state = f"starts {both(span.start, zone)}"
+        else:
+            state = f"ended {both(span.end, zone)}"
+        yield f"{name} from {exemption.ban}, {state}: {exemption.reason}{place(exemption.origin)}"
+
+
+def _other_exemptions(snapshot: Snapshot, counted: Collection[str], membership: Membership) -> Iterator[str]:
+    stated = snapshot.policy.exemptions.values()
+    rest = [e for e in stated if e.name not in membership.exemptions and e.ban in counted]
+    yield from _others(((f"{e.name} from {e.ban}", e.origin) for e in rest), "is not for this client")
+    foreign = [e for e in stated if e.ban not in counted]
+    yield from _others(((f"{e.name} from {e.ban}", e.origin) for e in foreign), "is from a ban that has no say here")
+
+
+def _strictest(decision: Decision, found: Sequence[BanResult]) -> Iterator[str]:
+    yield f"{decision.verdict}, because {decision.reason}"
+    winner = next((result for result in found if _is_winner(result, decision)), None)
+    if winner is None:  # no ban has an effect
+        return
+    for other in found:
+        if other is not winner:
+            yield f"{winner.track.ban.name} goes before {_label(other, winner)}: {_advantage(winner, other)}"
+
+
+def _is_winner(result: BanResult, decision: Decision) -> bool:
+    said = (result.track.ban.name, result.hit.service, result.network)
+    return said == (decision.ban, decision.service, decision.network)
+
+
+def _label(other: BanResult, winner: BanResult) -> str:
+    if other.track.ban.name != winner.track.ban.name:
+        return other.track.ban.name
+    return f"itself ({other.hit.service} in {other.network})"
+
+
+def _advantage(winner: BanResult, other: BanResult) -> str:
+    """Why a result precedes another, by the rules of `decide` in their order."""
+    if winner.verdict is not other.verdict:
+        return f"{winner.verdict} is stricter than {other.verdict}"
+    if winner.verdict is Verdict.ALLOW and winner.reason is not other.reason:
+        return f"{winner.reason} tells more than {other.reason}"
+    if winner.prefix_length != other.prefix_length:
+        return f"its network is narrower, /{winner.prefix_length} against /{other.prefix_length}"
+    if winner.track.schedule.starts != other.track.schedule.starts:
+        return "it starts earlier"
+    if winner.track.ban.name != other.track.ban.name:
+        return "its name sorts first"
+    return "it was found first"
+
+
+def _over_all(snapshot: Snapshot, query: Question) -> Iterator[str]:
+    judgement = judge(snapshot, query)
+    yield f"{judgement.decision.verdict}, as {judgement.sighting.signal} says"
+    if judgement.mismatch:
+        yield "the signals belong to different services: logged as tokgate.mismatch"
+
+
+def step_lines(step: Step, *, everything: bool = False) -> Iterator[str]:
+    """A step as lines of text; with `everything` also the findings without effect."""
+    yield step.title
+    yield from (f"   {readable(line)}" for line in step.lines)
+    yield from (f"   - {readable(line)}" for line in step.others if everything)

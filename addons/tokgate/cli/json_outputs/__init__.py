@@ -1,0 +1,1 @@
+"""What each `--json` prints, as types, of which `tokgate schema` makes JSON Schemas."""

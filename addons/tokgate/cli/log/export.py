@@ -1,0 +1,202 @@
+"""`tokgate log export`: the log in the formats of other systems. `tokgate log compact`: old files as Parquet."""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from tokgate.analytics.export.cef import cef_line
+from tokgate.analytics.export.ocsf import ocsf_event
+from tokgate.analytics.export.tabular import rows_as_records, write_csv
+from tokgate.analytics.listing import EVERY_COLUMN, listing
+from tokgate.analytics.sources import LogError
+from tokgate.analytics.sql import QueryResult, Row, literal
+from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted
+from tokgate.blocklog.read.reader import Filter, open_log
+from tokgate.cli.commands import Subparsers
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.log.access import add_purpose
+from tokgate.cli.log.engine import files_of, open_database, tell_of_lost, told_as_command_errors
+from tokgate.cli.log.files import add_log_option, add_no_rotated
+from tokgate.cli.log.query import AddSource, FilterFactory
+from tokgate.cli.output_file import becoming
+from tokgate.cli.terminal import Patience, narrate
+from tokgate.config.extras import Extra
+
+_TOLD_EVERY: Final = 1000
+"""Records."""
+FORMATS: Final = ("csv", "parquet", "cef", "ocsf", "ndjson")
+
+_EPILOG: Final = """\
+examples:
+  tokgate log export --format csv -o march.csv --since 2023-03-01 --until 2023-04-01
+  tokgate log export --format parquet -o march.parquet
+  tokgate log export --format cef --ban belgium-federal-2023 | logger -n siem.example.org
+  tokgate log export --format ocsf | gzip > march.ocsf.ndjson.gz
+
+csv and parquet have the columns of docs/log-queries.md; cef is ArcSight's CEF:0; ocsf is OCSF 1.8, one JSON object a
+line, without records about tokgate itself, for which its classes have no words; ndjson is the lines themselves, as
+`compact` kept them, without filters. A file is complete or isn't there."""
+_COMPACT_EPILOG: Final = """\
+examples:
+  tokgate log compact                               make Parquet of what was rotated away from ./block.ndjson
+  tokgate log compact --remove                      and remove each file whose Parquet was verified
+  tokgate log compact --log archive/block-*.ndjson.zst
+
+Parquet keeps every line byte for byte beside the columns of docs/log-queries.md. It is read back and compared, line
+count and SHA-256, before it gets its name. `summary`, `query`, `export` and `report` then read it instead of the
+file."""
+
+
+def add_parsers(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
+    parser = commands.add_parser(
+        "export", help="CSV, Parquet, CEF, OCSF, NDJSON", description="Write the log for other systems.", epilog=_EPILOG
+    )
+    add_source(parser)
+    add_purpose(parser)
+    add_no_rotated(parser)
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: stdout; not for parquet)")
+    parser.set_defaults(log_run=lambda args: export(args, wanted_of(args)), extra=Extra.REVIEW)
+    packing = commands.add_parser(
+        "compact", help="old files as Parquet", description="Make Parquet of rotated files.", epilog=_COMPACT_EPILOG
+    )
+    said = f"logs whose rotated files are meant, or rotated files themselves (default: ./{DEFAULT_LOG})"
+    add_log_option(packing, said)
+    packing.add_argument("--remove", action="store_true", help="remove a file once its Parquet is verified")
+    packing.set_defaults(log_run=compact_all, extra=Extra.REVIEW)
+
+
+def export(args: argparse.Namespace, wanted: Filter) -> Exit:
+    """Write the records that the filters accept, in the chosen format."""
+    output: Path | None = args.output
+    if args.format == "parquet" and output is None:
+        raise CommandError("parquet can't be written to stdout: name a file with -o", Exit.USAGE)
+    files = files_of(args.log or [Path(DEFAULT_LOG)], rotated=not args.no_rotated)
+    if output is not None and any(output.exists() and output.samefile(path) for path in files):
+        raise CommandError(f"{output} is the log itself", Exit.USAGE)
+    if args.format == "ndjson":
+        if wanted != Filter():
+            raise CommandError("ndjson is every line as it is: it takes no filters", Exit.USAGE)
+        with _writing_to(output) as stream, told_as_command_errors():
+            _copy_lines(files, stream)
+        return Exit.DONE
+    if args.format == "parquet" and output is not None:
+        _export_parquet(files, wanted, output)
+        return Exit.DONE
+    with open_database(files, wanted) as database:
+        with _writing_to(output) as stream:
+            answer = database.answer(listing(wide=True, limit=None))
+            with Patience("exporting records") as patience:
+                if output is not None or not sys.stdout.isatty():  # the count would stand among the lines
+                    answer = replace(answer, rows=_counted(answer.rows, patience))
+                left_out = _write(answer, args.format, stream)
+        tell_of_lost(database)
+    if left_out:
+        narrate(f"tokgate: {left_out} records about tokgate itself are not in it: OCSF's classes can't say them")
+    return Exit.DONE
+
+
+def _copy_lines(files: list[Path], stream: TextIO) -> None:
+    """Copy lines as bytes, without decoding: they may be verified later."""
+    from tokgate.analytics.compact import lines_of
+
+    stream.flush()
+    for path in files:
+        if path.suffix == PARQUET:
+            stream.buffer.writelines(lines_of(path))
+        else:
+            with open_log(path) as log:
+                shutil.copyfileobj(log, stream.buffer)
+    stream.buffer.flush()
+
+
+def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
+    with (
+        becoming(output) as target,
+        open_database(files, wanted, also_write=[target]) as database,
+        Patience("exporting") as patience,
+    ):
+        database.do(
+            f"COPY (SELECT {EVERY_COLUMN} FROM events) TO {literal(str(target))} "  # noqa: S608  (quoted)
+            "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
+            progress=patience,
+        )
+        tell_of_lost(database)
+
+
+def _counted(rows: Iterator[Row], patience: Patience) -> Iterator[Row]:
+    """Count rows while they are written: the total is known at the end only."""
+    for done, row in enumerate(rows):
+        if done % _TOLD_EVERY == 0:
+            patience(done, None)
+        yield row
+
+
+def _write(answer: QueryResult, form: str, stream: TextIO) -> int:
+    """Write rows in a format; returns how many records the format could not represent."""
+    if form == "csv":
+        write_csv(answer, stream)
+        return 0
+    line_of: Callable[[dict[str, Any]], str | None] = cef_line if form == "cef" else _ocsf_line
+    left_out = 0
+    for record in rows_as_records(answer.columns, answer.rows):
+        line = line_of(record)
+        if line is None:
+            left_out += 1
+        else:
+            stream.write(line)
+    return left_out
+
+
+def _ocsf_line(record: dict[str, Any]) -> str | None:
+    event = ocsf_event(record)
+    return None if event is None else json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+@contextmanager
+def _writing_to(output: Path | None) -> Iterator[TextIO]:
+    """stdout, or a file that is renamed into place when it is complete."""
+    if output is None:
+        yield sys.stdout
+        return
+    with (
+        becoming(output) as target,
+        target.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream,
+    ):
+        yield stream
+
+
+def compact_all(args: argparse.Namespace) -> Exit:
+    """Compact rotated files. A file that fails is reported and kept; the exit code is then 1."""
+    from tokgate.analytics.compact import compact  # brings DuckDB
+
+    named = args.log or [Path(DEFAULT_LOG)]
+    files = [path for path in files_of(named, rotated=True) if path.suffix != PARQUET and not _is_current(path, named)]
+    failed = 0
+    with Patience("compacting") as patience:
+        for done, path in enumerate(files):
+            patience(done, len(files))
+            try:
+                made = compact(path, remove=args.remove)
+            except LogError as error:
+                failed += 1
+                narrate(f"tokgate: {error}")
+                continue
+            gone = ", and the file is removed" if made.removed else ""
+            sizes = f"{made.size_before} -> {made.size_after} bytes"
+            sys.stdout.write(f"{made.target}: {made.lines} lines of {path.name}, {sizes}{gone}\n")
+    if not files:
+        narrate("tokgate: there is nothing to compact: no file was rotated that has no Parquet yet")
+    return Exit.FINDINGS if failed else Exit.DONE
+
+
+def _is_current(path: Path, named: list[Path]) -> bool:
+    """Whether tokgate may still be writing a file: it is named, and not a rotated one."""
+    target = compacted(path)
+    return path in named and (target is None or (target.stem == path.name.split(".")[0] and "-" not in target.stem))

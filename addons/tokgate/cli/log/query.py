@@ -1,0 +1,104 @@
+"""`tokgate log query`: records that match filters, or the result of an SQL query over the view `events`."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+from tokgate.analytics.export.tabular import json_lines, plain, write_csv
+from tokgate.analytics.listing import listing
+from tokgate.analytics.sql import QueryResult
+from tokgate.blocklog.read.reader import Filter
+from tokgate.cli.commands import Subparsers
+from tokgate.cli.exits import Exit
+from tokgate.cli.log.access import add_purpose
+from tokgate.cli.log.engine import add_server, open_log, source_files, tell_of_lost
+from tokgate.cli.log.files import add_no_rotated
+from tokgate.cli.log.output import console_on_stdout
+from tokgate.cli.tables import show_rows
+from tokgate.cli.terminal import Patience, narrate, shown
+from tokgate.cli.value_arguments import whole_number
+from tokgate.config.extras import Extra
+
+ROWS_SHOWN: Final = 100
+"""Rows of a table, unless --limit says otherwise; JSON and CSV have all."""
+
+_EPILOG: Final = """\
+examples:
+  tokgate log query --client 10.32.1.7 --since 2023-03-10
+  tokgate log query --sql "SELECT client, sum(events) AS n FROM events GROUP BY 1 ORDER BY n DESC LIMIT 10"
+  tokgate log query --name tiktok.com --csv > tiktok.csv
+  tokgate log query --json --sql "SELECT date_trunc('day', time) AS day, sum(events) AS n FROM events GROUP BY 1"
+
+SQL is DuckDB's (https://duckdb.org/docs/sql/introduction), one SELECT; it sees the view `events` and nothing else: no
+other file, no network. With --clickhouse it is ClickHouse's SQL. The filters narrow what the view holds.
+docs/log-queries.md has its columns. Times are UTC."""
+
+type AddSource = Callable[[argparse.ArgumentParser], object]
+type FilterFactory = Callable[[argparse.Namespace], Filter]
+
+
+def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
+    parser = commands.add_parser(
+        "query", help="records, or SQL over them", description="Ask the log a question.", epilog=_EPILOG
+    )
+    add_source(parser)
+    add_server(parser)
+    add_purpose(parser)
+    add_no_rotated(parser)
+    parser.add_argument("--sql", metavar="SELECT", help="one SELECT over the view `events`")
+    parser.add_argument(
+        "--limit",
+        type=whole_number("number of rows"),
+        metavar="N",
+        help=f"most rows; 0 for all (default: {ROWS_SHOWN} in a table, else all)",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a row, with every column")
+    form.add_argument("--csv", action="store_true", help="CSV with a header and every column")
+    parser.set_defaults(log_run=lambda args: query(args, wanted_of(args)), extra=Extra.REVIEW)
+
+
+def query(args: argparse.Namespace, wanted: Filter) -> Exit:
+    """Run the query and print its result as a table, JSON or CSV."""
+    as_table = not (args.json or args.csv)
+    limit = (ROWS_SHOWN if as_table else None) if args.limit is None else args.limit or None
+    with open_log(args, source_files(args), wanted) as database, Patience("reading") as patience:
+        if args.sql is not None:
+            answer = database.answer_query(args.sql, progress=patience)
+        else:  # one more than is shown, to know whether there are more
+            wide = not as_table
+            answer = database.answer(listing(wide=wide, limit=limit and limit + 1), progress=patience)
+        patience.close()
+        _print(answer, limit, as_json=args.json, as_csv=args.csv)
+        tell_of_lost(database)
+    return Exit.DONE
+
+
+def _print(answer: QueryResult, limit: int | None, *, as_json: bool, as_csv: bool) -> None:
+    rows = QueryResult(answer.columns, answer.types, answer.rows if limit is None else islice(answer.rows, limit))
+    if as_json:
+        sys.stdout.writelines(json_lines(rows))
+    elif as_csv:
+        write_csv(rows, sys.stdout)
+    else:
+        _show(rows)
+    if limit is not None and next(answer.rows, None) is not None:
+        narrate(f"tokgate: the first {limit} rows; --limit N for more, --limit 0 for all")
+
+
+def _show(answer: QueryResult) -> None:
+    cells = [[_cell(value) for value in row] for row in answer.rows]
+    numbers = [_is_number(kind) for kind in answer.types]
+    whole = [kind.startswith("TIMESTAMP") or is_number for kind, is_number in zip(answer.types, numbers, strict=True)]
+    show_rows(console_on_stdout(), answer.columns, cells, whole, right=numbers)
+
+
+def _is_number(kind: str) -> bool:
+    return kind in ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "NUMBER") or kind.startswith("DECIMAL")
+
+
+def _cell(value: object) -> str:
+    value = plain(value)
+    return "" if value is None else shown(str(value))

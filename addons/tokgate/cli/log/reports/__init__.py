@@ -1,0 +1,1 @@
+"""The commands that write pages about the log: reports and case files."""

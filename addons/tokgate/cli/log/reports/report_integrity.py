@@ -1,0 +1,62 @@
+"""What a report says of the log's integrity: its chains, verified, and the files with their digests."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tokgate.analytics.report.page import ChainFacts, ChainStatus, FileDigest, Sentence
+from tokgate.blocklog.evidence.record_proof import fingerprint
+from tokgate.blocklog.integrity.chain_state import Chain
+from tokgate.cli.log.verify import trusted_key
+from tokgate.cli.log.verify_files import Examination
+
+
+def verified(files: Sequence[Path], key: Path | None) -> ChainStatus:
+    """Verify the files of a log, and say what was found. Raises OSError."""
+    examination = Examination(files, [] if key is None else [trusted_key(key)])
+    findings, verifier = list(examination.findings()), examination.verifier
+    chains = tuple(_facts(name, chain) for name, chain in verifier.chains.items())
+    if not chains and key is None:
+        return ChainStatus(None, (Sentence("Not verified: the log has no chain."),))
+    if findings:
+        what = Sentence("BROKEN: {count} findings, the first: {first}.", {"count": len(findings), "first": findings[0]})
+        return ChainStatus(False, (what,), chains)
+    return ChainStatus(True, tuple(_sound(verifier.chains, given=key is not None)), chains)
+
+
+def _sound(chains: dict[str, Chain], *, given: bool) -> Iterator[Sentence]:
+    numbers = {"records": sum(chain.records for chain in chains.values()), "chains": len(chains)}
+    yield Sentence("Verified: {records} records in {chains} chains, nothing changed, missing or moved.", numbers)
+    if not all(chain.signed for chain in chains.values()):
+        yield Sentence("Not every chain is signed.")
+    elif given:
+        yield Sentence("Signatures were checked against the key given.")
+    else:
+        yield Sentence("Signatures were checked against the log's own key only.")
+    for name, chain in chains.items():
+        if chain.first > 1:
+            yield Sentence(
+                "Records 1 to {count} of chain {name} are not here.", {"count": chain.first - 1, "name": name}
+            )
+    yield Sentence("Not compared with checkpoints kept elsewhere: tokgate log verify --checkpoints does.")
+
+
+def _facts(name: str, chain: Chain) -> ChainFacts:
+    return ChainFacts(
+        name=name,
+        first=chain.first,
+        last=chain.head.sequence,
+        hash=chain.head.hash,
+        signed=chain.signed,
+        fingerprint=None if chain.key is None else fingerprint(chain.key),
+    )
+
+
+def digests(files: Sequence[Path]) -> list[FileDigest]:
+    """The files as they are on the disk: octets and SHA-256. A file that grows is read up to its present end."""
+    found = []
+    for path in files:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+            found.append(FileDigest(path.name, stream.tell(), digest.hexdigest()))
+    return found

@@ -1,0 +1,132 @@
+"""`tokgate log summary`: events by client, name, ban and reason, as tables or JSON."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from tokgate.analytics import summary as counting
+from tokgate.analytics.summary import By, Summary, Table
+from tokgate.blocklog.read.reader import Filter
+from tokgate.blocklog.records.coverage import Coverage, Share, share_of
+from tokgate.cli.exits import Exit
+from tokgate.cli.log.engine import open_log, source_files
+from tokgate.cli.log.output import MAX_JUNK_SHOWN, console_on_stdout, tell_of
+from tokgate.cli.tables import show_rows
+from tokgate.cli.terminal import Patience, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_TITLES: Final = {
+    By.ATTEMPT: "Who tried what",
+    By.CLIENT: "Clients",
+    By.NAME: "Names",
+    By.BAN: "Bans",
+    By.SERVICE: "Services",
+    By.NETWORK: "Networks",
+    By.SIGNAL: "Seen in",
+    By.REASON: "Reasons",
+    By.ACTION: "What was done",
+    By.VERDICT: "Verdicts",
+}
+_COLUMNS: Final = {By.ATTEMPT: ("client", "name", "ban", "network")}
+_COVERAGE: Final = ("network", "connections", "judged by name", "what was visible")
+_WHOLE: Final = (False, True, True, False)
+"""The columns that are never wrapped."""
+_STAMP: Final = len("2023-03-10T08:00:00.000000Z")
+_FOLDED: Final = 6
+"""Minimum width of a wrapped name: four names, a number and two times fit into 80 columns."""
+_SHOWN_BY_DEFAULT: Final = (By.ATTEMPT, By.CLIENT, By.NAME, By.BAN, By.NETWORK, By.SIGNAL, By.ACTION)
+
+
+def summarise(args: argparse.Namespace, wanted: Filter) -> Exit:
+    """Count events and print them; without `--by` the default tables, or all in JSON."""
+    by, top, as_json = args.by or [], args.top, args.json
+    tables = tuple(dict.fromkeys(by)) or (tuple(By) if as_json else _SHOWN_BY_DEFAULT)
+    with open_log(args, source_files(args), wanted) as database, Patience("reading") as patience:
+        summary = counting.summarise(database, tables=tables, top=top, junk_limit=MAX_JUNK_SHOWN, progress=patience)
+    tell_of(summary.junk, summary.unreadable)
+    if as_json:
+        sys.stdout.write(json.dumps(_as_json(summary, tables), ensure_ascii=False) + "\n")
+    else:
+        _show_summary(summary, tables)
+    return Exit.DONE
+
+
+def _as_json(summary: Summary, tables: tuple[By, ...]) -> dict[str, Any]:
+    return {
+        "first": summary.first,
+        "last": summary.last,
+        "records": summary.records,
+        "events": summary.events,
+        "dropped": summary.dropped,
+        "unreadable": summary.unreadable,
+        "coverage": _coverage_as_json(summary.coverage),
+        "tables": {by.value: _table_as_json(by, summary.tables[by]) for by in tables},
+    }
+
+
+def _coverage_as_json(coverage: Coverage) -> dict[str, Any] | None:
+    if not coverage:
+        return None
+    share = share_of(coverage)
+    return {"total": share.total, "named": share.named, "networks": coverage}
+
+
+def _table_as_json(by: By, table: Table) -> dict[str, Any]:
+    columns = _COLUMNS.get(by, (by.value,))
+    rows = [
+        dict(zip(columns, row.key, strict=True)) | {"count": row.count, "first": row.first, "last": row.last}
+        for row in table.rows
+    ]
+    return {"keys": table.keys, "rows": rows, "other": table.other}
+
+
+def _show_summary(summary: Summary, tables: tuple[By, ...]) -> None:
+    from rich.text import Text
+
+    console = console_on_stdout()
+    when = f" from {summary.first} to {summary.last}" if summary.first is not None else ""
+    console.print(Text(f"{summary.events} events{when}, in {summary.records} records", "bold"), soft_wrap=True)
+    if summary.dropped:
+        console.print(Text(f"{summary.dropped} records were dropped (log-gap)", "bold red"))
+    if summary.unreadable:
+        console.print(Text(f"{summary.unreadable} lines could not be read", "bold red"))
+    for by in tables:
+        if summary.tables[by].keys:
+            _show_table(console, by, summary.tables[by])
+    if summary.coverage:
+        _show_coverage(console, summary.coverage)
+
+
+def _show_coverage(console: "Console", coverage: Coverage) -> None:
+    from rich.text import Text
+
+    rows = []
+    for network, seen in coverage.items():
+        visible = ", ".join(f"{visibility} {number}" for visibility, number in seen.items())
+        rows.append([shown(network), str(Share(seen).total), Share(seen).percent, shown(visible)])
+    console.print()
+    console.print(Text("Coverage", "bold"))
+    show_rows(console, _COVERAGE, rows, _WHOLE, right=_WHOLE)
+    console.print(Text(" ".join(share_of(coverage).sentences())), soft_wrap=True)
+
+
+def _show_table(console: "Console", by: By, table: Table) -> None:
+    from rich.text import Text
+
+    keys = _COLUMNS.get(by, (by.value,))
+    names, whole = (*keys, "events", "first", "last"), (*(False for _ in keys), True, True, True)
+    rows = [[*map(shown, row.key), str(row.count), _to_minute(row.first), _to_minute(row.last)] for row in table.rows]
+    if table.other:
+        blank = [""] * (len(keys) - 1)
+        rows.append([f"({table.keys - len(table.rows)} others)", *blank, str(table.other), "", ""])
+    console.print()
+    console.print(Text(_TITLES[by], "bold"))
+    # On a narrow terminal names are folded; a number or a time that was cut short would be wrong.
+    show_rows(console, names, rows, whole, right=[name == "events" for name in names], readable=_FOLDED)
+
+
+def _to_minute(timestamp: str) -> str:
+    return shown(timestamp[:16].replace("T", " ") + "Z") if len(timestamp) == _STAMP else shown(timestamp)

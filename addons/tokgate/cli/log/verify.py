@@ -1,0 +1,223 @@
+"""`tokgate log verify` and `tokgate log key`: checks of a log's integrity, and the public key for them."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from tokgate.blocklog.evidence.record_proof import fingerprint
+from tokgate.blocklog.integrity.chain_state import Chain
+from tokgate.blocklog.integrity.checkpoint import key_text
+from tokgate.blocklog.integrity.external_checkpoints import ExternalCheckpoint, checkpoints_in
+from tokgate.blocklog.integrity.findings import Finding
+from tokgate.blocklog.integrity.signing_key import public_pem, read_key, read_public_key
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import DEFAULT_LOG, key_path_for, public_path_for
+from tokgate.blocklog.read.reader import open_log
+from tokgate.cli.commands import Subparsers
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.log.files import add_files, add_one_file
+from tokgate.cli.log.output import require
+from tokgate.cli.log.verify_files import Examination, HeldLog
+from tokgate.cli.log.verify_metrics import write_metrics
+from tokgate.cli.terminal import narrate, progress_on_stderr, shown
+
+MAX_SHOWN: Final = 1000
+_VERIFY_EPILOG: Final = """\
+examples:
+  tokgate log verify                                ./block.ndjson and the files rotated away from it
+  tokgate log verify --key block.pub archive/*.ndjson.zst archive/*.parquet
+  journalctl -t tokgate -o cat > kept.txt; tokgate log verify --key block.pub --checkpoints kept.txt
+
+Without --key the log's own first key is believed: whoever can write the log could have signed it anew.
+Without --checkpoints kept elsewhere, a tail that was cut off can't be seen, nor one that was written anew with the key.
+Without FILE the log has to be whole: files that are gone are missing, unless a signed record tells of their deletion.
+Exit code 1: something is wrong."""
+_KEY_EPILOG: Final = """\
+example:
+  tokgate log key > block.pub                       keep it where who can write the log can't"""
+
+
+def add_parsers(commands: Subparsers) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="whether the log is what was written",
+        description="Find lines that were changed, deleted, put in, moved or cut off.",
+        epilog=_VERIFY_EPILOG,
+    )
+    add_files(verify, "also .gz, .zst and .parquet")
+    verify.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        metavar="PUB",
+        help="public key (PEM) that the log must be signed with; once more for each that took over, in that order",
+    )
+    verify.add_argument(
+        "--checkpoints",
+        type=Path,
+        metavar="FILE",
+        help="text with checkpoints kept elsewhere: syslog, journal; - is stdin",
+    )
+    verify.add_argument(
+        "--whole", action="store_true", help="these files are the whole log: what came before them is missing"
+    )
+    verify.add_argument("--json", action="store_true", help="the findings and chains as one JSON object")
+    verify.add_argument(
+        "--textfile", type=Path, metavar="FILE", help="also write what was found for node_exporter's textfile collector"
+    )
+    verify.set_defaults(run=_verify)
+    key = commands.add_parser(
+        "key", help="the public key", description="Print the public part of a log's key (PEM).", epilog=_KEY_EPILOG
+    )
+    add_one_file(key)
+    key.add_argument("--fingerprint", action="store_true", help="only SHA-256 over the raw key, in hexadecimal")
+    key.set_defaults(run=_key)
+
+
+def _verify(args: argparse.Namespace) -> Exit:
+    trusted, kept = [trusted_key(path) for path in args.key or ()], _kept(args.checkpoints)
+    with HeldLog(DEFAULT_LOG) as held:
+        files = args.log or held.files() or [DEFAULT_LOG]
+        require(files)
+        whole = args.whole or not args.log
+        examination = Examination(files, trusted, kept, whole=whole, opener=open_log if args.log else held.open)
+        count = _tell_all(examination, as_json=args.json, trusted=bool(trusted), kept=bool(kept))
+    if args.textfile is not None:
+        write_metrics(args.textfile, count, examination.verifier.lines)
+    return Exit.FINDINGS if count else Exit.DONE
+
+
+def _tell_all(examination: Examination, *, as_json: bool, trusted: bool, kept: bool) -> int:
+    """Print findings as they come, then the state of each chain; returns how many findings there are."""
+    count, shown_findings = 0, []
+    for finding in _with_progress(examination):
+        count += 1
+        if count > MAX_SHOWN:
+            continue
+        if as_json:
+            shown_findings.append(finding)
+        else:
+            sys.stdout.write(shown(str(finding)) + "\n")
+    if as_json:
+        said = _as_json(examination.verifier, count, shown_findings)
+        sys.stdout.write(json.dumps(said, ensure_ascii=False) + "\n")
+    else:
+        _tell(examination.verifier, count, trusted=trusted, kept=kept)
+    return count
+
+
+def _with_progress(examination: Examination) -> Iterator[Finding]:
+    """The findings, with the number of lines read on a terminal."""
+    if not sys.stderr.isatty():
+        yield from examination.findings()
+        return
+    with progress_on_stderr(count=True) as progress:
+        task = progress.add_task("verifying", total=None)
+        yield from examination.findings(lambda lines: progress.update(task, completed=lines))
+
+
+def _tell(verifier: Verifier, count: int, *, trusted: bool, kept: bool) -> None:
+    """Print the state of each chain on stderr."""
+    if count > MAX_SHOWN:
+        narrate(f"tokgate: {count - MAX_SHOWN} more findings")
+    for name, chain in verifier.chains.items():
+        narrate(f"tokgate: chain {name}: {_state(chain, trusted=trusted)}")
+        if chain.clock.steps:
+            narrate(f"tokgate: chain {name}: its records tell {chain.clock.steps} times that the clock was set back")
+    if verifier.unfinished is not None:
+        file, line = verifier.unfinished
+        narrate(f"tokgate: {shown(file)}:{line} has no end: the writer is at work, or was killed and has not come back")
+    if not kept:
+        narrate(
+            "tokgate: not compared with checkpoints kept elsewhere (see --checkpoints): "
+            "a tail that was cut off, or written anew with the key, would not show"
+        )
+    if verifier.elsewhere.strange:
+        strange = verifier.elsewhere.strange
+        narrate(f"tokgate: passed over {strange} of the checkpoints kept elsewhere: by other keys, or not genuine")
+    findings = "1 finding" if count == 1 else f"{count or 'no'} findings"
+    narrate(f"tokgate: {verifier.lines} lines, {findings}")
+
+
+def _state(chain: Chain, *, trusted: bool) -> str:
+    said = f"records {chain.first} to {chain.head.sequence}"
+    if absent := absent_of(chain):
+        said = f"{said} ({absent})"
+    if not chain.signed:
+        return f"{said}, none of them signed: whoever could write the file could have made them up"
+    by = f"by {chain.key}" if trusted else f"by {chain.key} (not compared with any: see --key)"
+    later = chain.head.sequence - chain.signed - 1  # the checkpoint itself tells nothing
+    return f"{said}, signed up to {chain.signed} {by}" + (f", {later} later ones not yet" if later > 0 else "")
+
+
+def absent_of(chain: Chain) -> str:
+    """Which records before a chain's first are missing, and why, in words; empty if none is."""
+    if chain.follows is None:
+        return ""
+    why = "a record tells that their time was over" if chain.deleted else "no signed record tells of their deletion"
+    return f"records 1 to {chain.first - 1} are not here, the last of them in {chain.follows}: {why}"
+
+
+def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> dict[str, Any]:
+    return {
+        "lines": verifier.lines,
+        "findings": count,
+        "shown": [
+            {"file": one.file, "line": one.line, "code": one.code.value, "message": one.message} for one in findings
+        ],
+        "chains": {
+            name: {
+                "first": chain.first,
+                "last": chain.head.sequence,
+                "hash": chain.head.hash,
+                "records": chain.records,
+                "signed": chain.signed,
+                "follows": chain.follows,
+                "deleted": chain.deleted,
+                "key": chain.key,
+            }
+            for name, chain in verifier.chains.items()
+        },
+    }
+
+
+def trusted_key(path: Path) -> str:
+    """The public key in a file. Raises CommandError."""
+    try:
+        return read_public_key(path)
+    except OSError as error:
+        raise CommandError(f"the key can't be read: {error}") from error
+
+
+def _kept(path: Path | None) -> list[ExternalCheckpoint]:
+    if path is None:
+        return []
+    try:
+        if str(path) == "-":
+            kept = list(checkpoints_in(sys.stdin, "stdin"))
+        else:
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                kept = list(checkpoints_in(lines, str(path)))
+    except OSError as error:
+        raise CommandError(f"the checkpoints can't be read: {error}") from error
+    if not kept:
+        raise CommandError(f"there are no checkpoints in {path}")
+    return kept
+
+
+def _key(args: argparse.Namespace) -> Exit:
+    key = key_path_for(args.log)
+    try:
+        public = public_path_for(key)
+        if public.exists():
+            text, known = public.read_text("ascii"), read_public_key(public)
+        else:
+            private, _ = read_key(key)
+            text, known = public_pem(private.public_key()), key_text(private.public_key())
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"there is no key of {args.log}: {error}") from error
+    sys.stdout.write(f"{fingerprint(known)}\n" if args.fingerprint else text)
+    return Exit.DONE

@@ -1,0 +1,1 @@
+"""`tokgate override`: time-limited exemptions, written as YAML."""

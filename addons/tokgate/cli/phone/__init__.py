@@ -1,0 +1,1 @@
+"""`tokgate phone`: phones that reach the gateway through WireGuard."""

@@ -1,0 +1,155 @@
+"""`tokgate diff`: the differences between two policies, and their effect on recorded traffic."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.paths import with_rotated
+from tokgate.blocklog.read.reader import Junk
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.decision_query import zone_of
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.git_revisions import SOURCE, open_source
+from tokgate.cli.log.output import tell_of
+from tokgate.cli.policy.differences import Differences, compare
+from tokgate.cli.policy.flows import Flow, read_flows, read_log
+from tokgate.cli.policy.replay import Replay
+from tokgate.cli.render.diff_json import document
+from tokgate.cli.render.diff_text import text
+from tokgate.cli.terminal import Patience, narrate, shown, wants_color
+from tokgate.cli.time_arguments import common_zone, settle, time_argument
+from tokgate.cli.value_arguments import whole_number
+from tokgate.policy.schedule import Moment, Span
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.time_text import utc
+
+_PACKED: Final = (".gz", ".zst")
+_MOST_EXAMPLES: Final = 10_000
+
+EPILOG = """\
+examples:
+  tokgate diff HEAD:policies policies               what the edits in the work tree change in the year to come
+  tokgate diff main:policies policies --from 2023-01-01 --to 2024-01-01
+  tokgate diff old/ new/ --log block.ndjson         for the events in the log
+  tokgate diff old/ new/ --flows flows.ndjson --at 2023-03-10T08:00+01:00
+                                                    for all traffic, as if it came at that time
+  tokgate diff HEAD:policies policies --exit-code   for scripts: 1 when anything differs
+
+OLD and NEW are folders or files, or REV:DIR for a folder in a git revision (DIR relative to where you are).
+Without --log and --flows the policies are compared by themselves: which service changes its verdict in which network,
+from when until when (a client in several networks gets the strictest of them); who becomes or ceases to be exempt; what
+each definition says more (+) or less (-). Of `settings.notify` only server and program are shown: the rest may be
+secret. With --log and --flows traffic is decided by both policies as well. Flows are lines with `client` and `host`,
+and where wanted `at` and `url`, as `tokgate simulate` takes them. The block log names no allowed traffic, so it can
+show what becomes allowed, not what becomes blocked: that takes flows.
+
+The exit code is 0 whether or not anything differs, unless --exit-code is given."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "diff", EPILOG)
+    parser.add_argument("old", metavar="OLD", help=f"the policies as they were: {SOURCE}")
+    parser.add_argument("new", metavar="NEW", help=f"the policies as they would be: {SOURCE}")
+    parser.add_argument("--from", dest="start", type=time_argument, metavar="TIME", help="compare from (default: now)")
+    parser.add_argument(
+        "--to", dest="end", type=time_argument, metavar="TIME", help="compare up to (default: a year after --from)"
+    )
+    parser.add_argument("--log", nargs="+", action="extend", default=[], type=Path, metavar="FILE",
+                        help="decide the events of block logs again, those rotated away included")  # fmt: skip
+    parser.add_argument("--flows", nargs="+", action="extend", default=[], metavar="FILE",
+                        help="decide these flows (NDJSON), - for standard input")  # fmt: skip
+    parser.add_argument("--at", type=time_argument, metavar="TIME",
+                        help="decide all traffic at this time, not at its own")  # fmt: skip
+    parser.add_argument(
+        "--top",
+        type=whole_number("number of rows", 1, _MOST_EXAMPLES),
+        default=5,
+        metavar="N",
+        help="rows of each table (default: 5)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--exit-code", action="store_true", help="exit 1 when anything differs")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare two policies, replay traffic with both, and print the differences."""
+    now = Instant.now().round("second", mode="floor")
+    old, new = open_source(options.old, now), open_source(options.new, now)
+    within = _within(options, new, now)
+    differences = compare(old, new, within)
+    replay = _replay(options, old, new) if options.log or options.flows else None
+    if options.json:
+        sys.stdout.write(json.dumps(document(options.old, options.new, differences, replay, options.top)) + "\n")
+    else:
+        lines = text(options.old, options.new, differences, replay, options.top, wants_color(sys.stdout))
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+    _tell(differences, replay)
+    found = differences.any or (replay is not None and replay.changed > 0)
+    return Exit.FINDINGS if options.exit_code and found else Exit.DONE
+
+
+def _within(options: argparse.Namespace, new: Snapshot, now: Instant) -> Span:
+    zone = common_zone(new.policy.networks.values())
+    start = now if options.start is None else settle(options.start, zone)
+    end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
+    if end <= start:
+        options.usage_error(f"--to ({utc(end)}) is not after --from ({utc(start)})")
+    return Span(start, end)
+
+
+def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay:
+    """Decide all traffic with both policies, with progress on a terminal."""
+    at = None if options.at is None else _settled(options.at, new)
+    replay = Replay(old, new, at)
+    logs = [path for log in options.log for path in with_rotated(log)]
+    for path in logs:
+        if not path.exists():
+            raise CommandError(f"there is no log at {shown(str(path))}")
+    plain = [file for file in options.flows if file != "-"] + [path for path in logs if path.suffix not in _PACKED]
+    total = sum(Path(file).stat().st_size for file in plain)
+    known = len(plain) == len(options.flows) + len(logs)
+    done = 0
+    with Patience("replaying", size=True) as show:
+
+        def progress(size: int) -> None:
+            nonlocal done
+            done += size
+            if known and total:
+                show(min(done, total), total)
+
+        def zone(client: str) -> str:
+            return zone_of(new, new.membership(client))
+
+        _feed(replay, read_log(logs, progress))
+        _feed(replay, read_flows(options.flows, at, zone, progress))
+    return replay
+
+
+def _settled(moment: Moment, snapshot: Snapshot) -> Instant:
+    return settle(moment, common_zone(snapshot.policy.networks.values()))
+
+
+def _feed(replay: Replay, flows: Iterable[Flow | Junk]) -> None:
+    for flow in flows:
+        if isinstance(flow, Junk):
+            replay.pass_over(flow)
+        else:
+            replay.add(flow)
+
+
+def _tell(differences: Differences, replay: Replay | None) -> None:
+    """Print notes on the comparison itself."""
+    if differences.old.version == differences.new.version:
+        narrate("tokgate: both say the same: one version")
+    elif not differences.any:
+        narrate("tokgate: written otherwise, but nothing that anybody gets or reads differs")
+    if replay is not None:
+        tell_of(replay.junk, replay.unreadable)
+    if replay is not None and replay.other_version:
+        narrate(f"tokgate: {replay.other_version} events were recorded under another policy than OLD")

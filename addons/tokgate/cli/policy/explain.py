@@ -1,0 +1,187 @@
+"""`tokgate explain`: the decision about a query or an event of the log, with the steps that led to it."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from whenever import Instant
+
+from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.decision_query import (
+    DecisionQuery,
+    Question,
+    add_identity_options,
+    answer,
+    as_json,
+    identity_of,
+    judge,
+    member,
+    who,
+    zone_of,
+)
+from tokgate.cli.decision_steps import step_lines, steps, steps_document
+from tokgate.cli.exits import Exit
+from tokgate.cli.git_revisions import add_source_option, find_revision, open_source
+from tokgate.cli.log.files import add_log_option
+from tokgate.cli.log_event import Recollection, find_event
+from tokgate.cli.policy.held import held_bans
+from tokgate.cli.terminal import narrate, shown, wants_color
+from tokgate.cli.time_arguments import settle, time_argument
+from tokgate.config.diagnostics import render
+from tokgate.config.yaml.did_you_mean import did_you_mean
+from tokgate.policy.bans import Exemption
+from tokgate.policy.decision import Decision, Verdict
+from tokgate.policy.devices import hardware_address
+from tokgate.policy.identity import folded
+from tokgate.policy.networks import Network
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.time_text import both
+from tokgate.policy.values.visible_text import readable
+
+EPILOG = """\
+examples:
+  tokgate explain --client 192.0.2.7 --host www.example.org
+  tokgate explain --client 192.0.2.7 --host www.example.org --at 2023-03-10T00:00+01:00
+  tokgate explain --client 192.0.2.7 --host www.example.org --at 2023-03-10T08:00 --json
+  tokgate explain --client 192.0.2.7 --url 'https://play.google.com/store/apps/details?id=org.example.app'
+  tokgate explain --client 192.0.2.7 --user alice --group press --host www.example.org
+  tokgate explain --client 192.0.2.7 --device 00:53:00:aa:bb:cc --host www.example.org
+  tokgate explain --event 01862000-0000-7000-8000-000000000001 --log block.ndjson
+                                                    a line of the block log, by the id that is on the block page
+  tokgate explain --event 01862000-0000-7000-8000-000000000001 --policies HEAD~3:policies
+
+A time without offset is wall time in the zone of the client's (narrowest) network. A URL is decided together with the
+host, as a decrypted request would be: the strictest wins. What was considered and does not count is marked with `-`.
+
+--policies takes a folder or file, or REV:DIR for a folder in a git revision. An event is explained by the policies
+given. When they are not those that the log names for it, this is said, and what they would decide is shown.
+
+The exit code is 0 whatever the verdict is. With --event it is 1 when the policies are not those of the log, when they
+decide otherwise than it says, or when there is no such event."""
+
+_TINTS = {Verdict.ALLOW: "32", Verdict.MONITOR: "36", Verdict.WARN: "33", Verdict.BLOCK: "31"}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "explain", EPILOG)
+    add_source_option(parser)
+    parser.add_argument("--client", metavar="IP", help="address of the client; of an event only where the log hides it")
+    parser.add_argument("--host", metavar="NAME", help="name or address asked for, as seen in a ClientHello")
+    parser.add_argument("--url", metavar="URL", help="absolute URL, as seen in a decrypted request")
+    parser.add_argument("--at", type=time_argument, metavar="TIME", help="instant, local time or `now` (default: now)")
+    parser.add_argument("--event", metavar="ID", help="explain this event of the block log")
+    add_log_option(parser, f"logs to look in, those rotated away included (default: ./{DEFAULT_LOG})")
+    add_identity_options(parser)
+    parser.add_argument("--json", action="store_true", help="the decision and its steps as one JSON object")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Explain the decision about one query, or one event of the log."""
+    now = Instant.now()
+    if options.event is not None:
+        return _event(options, now)
+    if options.client is None:
+        options.usage_error("one of the arguments --client --event is required")
+    if options.host is None and options.url is None:
+        options.usage_error("one of the arguments --host --url is required")
+    snapshot = open_source(options.policies, now)
+    identity = identity_of(options)
+    if options.device is not None and not _has_device(snapshot, options.device):
+        narrate(f"no network has a device called {shown(options.device)}")
+    for held in held_bans(snapshot.policy, Path(options.policies), now):
+        narrate(render(held, color=wants_color(sys.stderr)))
+    for warning in _strangers(snapshot, options):
+        narrate(warning)
+    zone = zone_of(snapshot, member(snapshot, options.client, identity))
+    moment = now if options.at is None else options.at
+    at = settle(moment, zone)
+    if not isinstance(moment, Instant):
+        narrate(f"--at {moment.format_iso()} is read in {zone}: {both(at, zone)}")
+    query = DecisionQuery(options.client, options.host, at, options.url, identity)
+    decision = judge(snapshot, query).decision
+    if options.json:
+        sys.stdout.write(as_json(answer(query, decision) | steps_document(snapshot, query)) + "\n")
+    else:
+        color = wants_color(sys.stdout)
+        sys.stdout.writelines(f"{line}\n" for line in _text(snapshot, query, decision, zone, color))
+    return Exit.DONE
+
+
+def _has_device(snapshot: Snapshot, said: str) -> bool:
+    """Whether the text is a hardware address, or the name of a device in a network."""
+    if hardware_address(said) is not None:
+        return True
+    devices = (device for network in snapshot.policy.networks.values() for device in network.devices)
+    return any(folded(device.name or "") == folded(said) for device in devices)
+
+
+def _strangers(snapshot: Snapshot, options: argparse.Namespace) -> Iterator[str]:
+    """What was said about the client and stands in no network or exemption, so that it makes no difference."""
+    listings: tuple[Network | Exemption, ...] = (
+        *snapshot.policy.networks.values(),
+        *snapshot.policy.exemptions.values(),
+    )
+    users = {name for each in listings for name in each.users}
+    groups = {name for each in listings for name in each.groups}
+    interfaces = {name for each in listings for name in each.interfaces}
+    for kind, said, known in (
+        ("user", [options.user] if options.user else [], users),
+        ("group", options.group, groups),
+        ("interface", [options.interface] if options.interface else [], interfaces),
+    ):
+        for name in said:
+            fold = str if kind == "interface" else folded
+            if fold(name) not in map(fold, known):
+                hint = did_you_mean(name, sorted(known))
+                yield f"no network or exemption names the {kind} {shown(name)}{hint and shown(hint)}"
+
+
+def _event(options: argparse.Namespace, now: Instant) -> Exit:
+    """Explain a line of the log, with the policies that it names if they are available."""
+    given = [name for name in ("host", "url", "at") if getattr(options, name) is not None]
+    if given:
+        options.usage_error(f"argument --{given[0]}: not allowed with argument --event")
+    event = find_event(options.log or [DEFAULT_LOG], options.event, options.client)
+    told = identity_of(options)
+    if told is not None:  # where the log hides who it was
+        event = replace(event, identity=told)
+    snapshot = open_source(options.policies, now)
+    decision = judge(snapshot, event).decision
+    comparison = Recollection(event, snapshot, decision)
+    if options.json:
+        sys.stdout.write(as_json(comparison.document() | steps_document(snapshot, event)) + "\n")
+    else:
+        zone, color = zone_of(snapshot, member(snapshot, event.client, event.identity)), wants_color(sys.stdout)
+        known = comparison.same_policy or event.version is None
+        found = None if known else find_revision(options.policies, str(event.version), now)
+        sys.stdout.writelines(f"{line}\n" for line in comparison.lines(options.policies, found))
+        sys.stdout.writelines(f"{line}\n" for line in _text(snapshot, event, decision, zone, color))
+    return Exit.DONE if comparison.same_policy and comparison.agrees else Exit.FINDINGS
+
+
+def _text(snapshot: Snapshot, query: Question, decision: Decision, zone: str, color: bool) -> Iterator[str]:
+    verdict = f"\x1b[1;{_TINTS[decision.verdict]}m{decision.verdict}\x1b[0m" if color else str(decision.verdict)
+    asked = " ".join(shown(sighting.value) for sighting in query.sightings)
+    asked = f"{shown(query.client)}{who(query.identity)} {asked}"
+    yield f"{verdict}: {asked} ({decision.reason})"
+    yield f"at {both(query.at, zone)}"
+    yield from _ban_lines(snapshot, decision)
+    for step in steps(snapshot, query):
+        yield ""
+        yield from step_lines(step, everything=True)
+    yield ""
+    change = decision.next_change
+    yield f"Next change: {'none' if change is None else both(change, zone)}"
+
+
+def _ban_lines(snapshot: Snapshot, decision: Decision) -> Iterator[str]:
+    if decision.ban is None:
+        return
+    ban = snapshot.bans[decision.ban]
+    yield readable(f"ban {ban.name}: " + "; ".join(part for part in (ban.title, ban.authority, ban.basis) if part))
+    if decision.response is not None:
+        yield f"response: {decision.response}"

@@ -1,0 +1,151 @@
+"""Decides traffic with two policies, and counts the differences by network, client and name, with examples.
+
+Memory is bounded: each effect has a maximum of keys and examples.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.read.reader import Junk
+from tokgate.cli.policy.flows import Flow
+from tokgate.policy.analysis.comparison import differs
+from tokgate.policy.decide import decide, decide_signals
+from tokgate.policy.decision import Decision, Verdict
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.hostname import DomainName, normalise
+from tokgate.policy.values.registered_domain import domain_parts
+
+MAX_KEYS: Final = 100_000
+EXAMPLES: Final = 5
+_ABSENT: Final = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A flow that is decided differently, with both decisions."""
+
+    flow: Flow
+    at: Instant
+    before: Decision
+    after: Decision
+
+
+@dataclass(slots=True)
+class KeyCounts:
+    """Counts by key; beyond MAX_KEYS new keys are counted together."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    other: int = 0
+
+    def add(self, key: str, count: int) -> None:
+        """Add `count` to a key, or to `other` if there are MAX_KEYS keys."""
+        known = self.counts.get(key)
+        if known is not None:
+            self.counts[key] = known + count
+        elif len(self.counts) < MAX_KEYS:
+            self.counts[key] = count
+        else:
+            self.other += count
+
+    def top(self, number: int) -> list[tuple[str, int]]:
+        """The most frequent keys, equal ones by name."""
+        return sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:number]
+
+    def rest(self, number: int) -> int:
+        """The number of events outside of `top(number)`."""
+        return sum(self.counts.values()) + self.other - sum(count for _, count in self.top(number))
+
+
+@dataclass(slots=True)
+class Effect:
+    """All events whose treatment changes in the same way."""
+
+    before: str
+    after: str
+    count: int = 0
+    networks: KeyCounts = field(default_factory=KeyCounts)
+    clients: KeyCounts = field(default_factory=KeyCounts)
+    names: KeyCounts = field(default_factory=KeyCounts)
+    examples: list[Example] = field(default_factory=list)
+
+
+class Replay:
+    """Decides each flow with both policies."""
+
+    def __init__(self, old: Snapshot, new: Snapshot, at: Instant | None = None) -> None:
+        """`at` is the instant of all decisions; None means each flow's own."""
+        self.junk: Final[list[Junk]] = []
+        """The first lines that held no event."""
+        self.events = self.unreadable = self.changed = self.newly_blocked = self.newly_allowed = 0
+        self.other_version = 0
+        """Events that a log says were decided by another policy than the old one."""
+        self.first: Instant | None = None
+        self.last: Instant | None = None
+        self._old: Final = old
+        self._new: Final = new
+        self._at: Final = at
+        self._effects: Final[dict[tuple[str, str], Effect]] = {}
+
+    @property
+    def effects(self) -> list[Effect]:
+        """The effects, the most frequent first."""
+        return sorted(self._effects.values(), key=lambda effect: (-effect.count, effect.before, effect.after))
+
+    def add(self, flow: Flow) -> None:
+        """Decide a flow with both policies, and count a difference."""
+        self.events += flow.count
+        if self.first is None or flow.at < self.first:
+            self.first = flow.at
+        if self.last is None or flow.at > self.last:
+            self.last = flow.at
+        if flow.version is not None and flow.version != self._old.version:
+            self.other_version += flow.count
+        at = flow.at if self._at is None else self._at
+        before, after = _decide(self._old, flow, at), _decide(self._new, flow, at)
+        if differs(before, after):
+            self._count(flow, at, before, after)
+
+    def pass_over(self, junk: Junk) -> None:
+        """Count a line that is no flow, and keep the first few."""
+        self.unreadable += 1
+        if len(self.junk) < EXAMPLES:
+            self.junk.append(junk)
+
+    def _count(self, flow: Flow, at: Instant, before: Decision, after: Decision) -> None:
+        self.changed += flow.count
+        if before.verdict is not after.verdict:
+            self.newly_blocked += flow.count * (after.verdict is Verdict.BLOCK)
+            self.newly_allowed += flow.count * (before.verdict is Verdict.BLOCK)
+        key = treatment(before, after), treatment(after, before)
+        effect = self._effects.setdefault(key, Effect(*key))
+        effect.count += flow.count
+        effect.networks.add(after.network or before.network or _ABSENT, flow.count)
+        effect.clients.add(flow.client, flow.count)
+        effect.names.add(_name(flow), flow.count)
+        if len(effect.examples) < EXAMPLES:
+            effect.examples.append(Example(flow, at, before, after))
+
+
+def treatment(decision: Decision, other: Decision) -> str:
+    """A verdict in a word: `exempt` for an exemption; with the response if only that differs."""
+    if decision.verdict is other.verdict:
+        return f"{decision.verdict} ({decision.response or 'no response'})"
+    return "exempt" if decision.exemption is not None else decision.verdict.value
+
+
+def _decide(snapshot: Snapshot, flow: Flow, at: Instant) -> Decision:
+    if len(flow.sightings) == 1:  # the same as judging one sighting, at a third of the cost
+        (sighting,) = flow.sightings
+        return decide(snapshot, flow.client, sighting.value, at, sighting.signal, flow.identity)
+    return decide_signals(snapshot, flow.client, flow.sightings, at, flow.identity).decision
+
+
+def _name(flow: Flow) -> str:
+    """The registrable domain, as in the summary of the log, else the name as it is."""
+    sighting = flow.sightings[0]
+    name = normalise(sighting.host or "")
+    if isinstance(name, DomainName):
+        return domain_parts(name.value).registered_domain or name.value
+    return str(name)

@@ -1,0 +1,241 @@
+"""`tokgate simulate`: reads queries and prints decisions, line by line, in constant memory."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, Final, cast
+
+from whenever import Instant
+
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.decision_query import DecisionQuery, identified, judge, member, outcome, zone_of
+from tokgate.cli.exits import Exit
+from tokgate.cli.git_revisions import add_source_option, open_source
+from tokgate.cli.terminal import narrate, progress_on_stderr, shown
+from tokgate.cli.time_arguments import moment_or_now, settle, time_argument
+from tokgate.policy.decide import decide, fallback
+from tokgate.policy.decision import Decision, Reason
+from tokgate.policy.identity import Identity
+from tokgate.policy.schedule import Moment
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.time_text import utc
+
+EPILOG = """\
+examples:
+  echo '{"client": "192.0.2.7", "host": "www.example.org"}' | tokgate simulate -
+  tokgate simulate --at 2023-03-10T00:00+01:00 queries.ndjson > decisions.ndjson
+
+--policies takes a folder or file, or REV:DIR for a folder in a git revision.
+
+Each line is an object with `client`, with `host` or `url` (what a decrypted request showed) or both, and where wanted
+`at` (an RFC 3339 instant, or a wall time in the zone of the client's network) and who the client is besides its
+address: `user`, `groups` (a list), `device` (hardware address, or name in an inventory), `interface`. Other keys are
+ignored. Without `at` a query is decided at --at, or at the instant it is read. Each line gets one line, in order; one
+that is no query gets the verdict null and the reason `invalid-query`, and makes the exit code 1; stderr says of the
+first 20 which they are and what is wrong. Answers are flushed whenever no further line is waiting: another program can
+keep this one running and ask as it goes."""
+
+CHUNK: Final = 1 << 18
+_TOLD: Final = 20
+"""Most lines that are no query of which it is said why."""
+MAX_LINE: Final = 1 << 20
+"""Bytes of one query. A longer line is no query, and is not kept."""
+
+
+class InvalidQuery(ValueError):
+    """A line that is no query; `client` and `host` are kept for the answer, where they could be read."""
+
+    def __init__(self, why: str, client: object = None, host: object = None) -> None:
+        """Take what was there; `why` says what is wrong, without the values."""
+        super().__init__(why)
+        self.client, self.host = client, host
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "simulate", EPILOG)
+    add_source_option(parser)
+    parser.add_argument("--at", type=time_argument, metavar="TIME", help="the instant for lines without one")
+    parser.add_argument("file", metavar="FILE", help="file of queries, or - for standard input")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Answer each line of the input. Exit code 1 if a line is no query."""
+    snapshot = open_source(options.policies, Instant.now())
+    simulation = Simulation(snapshot, options.at)
+    with opened(options.file) as source:
+        _pump(simulation, source)
+    if simulation.failed:
+        narrate(f"tokgate: {simulation.failed} of {simulation.asked} queries could not be decided (internal-error)")
+    for told in simulation.told:
+        narrate(f"tokgate: {shown(told)}")
+    if simulation.invalid:
+        narrate(f"tokgate: {simulation.invalid} of {simulation.asked} lines hold no query (invalid-query)")
+        return Exit.FINDINGS
+    return Exit.DONE
+
+
+def opened(file: str) -> AbstractContextManager[BufferedIOBase]:
+    """A file to be read, or standard input for `-`, which stays open. Raises OSError."""
+    return nullcontext(cast(BufferedIOBase, sys.stdin.buffer)) if file == "-" else Path(file).open("rb")
+
+
+def _pump(simulation: "Simulation", source: BufferedIOBase) -> None:
+    """Answer in batches; with progress, if stderr is the only terminal."""
+    watched = sys.stderr.isatty() and not sys.stdout.isatty() and not sys.stdin.isatty()
+    display = progress_on_stderr(count=True) if watched else None
+    task = None if display is None else display.add_task("queries", total=None)
+    with display or nullcontext():
+        for lines in batches(source):
+            sys.stdout.write("".join(map(simulation.answer, lines)))
+            sys.stdout.flush()
+            if display is not None and task is not None:
+                display.update(task, description=f"{simulation.asked:,} queries")
+
+
+def batches(source: BufferedIOBase) -> Iterator[list[bytes | None]]:
+    """Lists of the lines available; None for a line that is too long. Lines end at LF only."""
+    rest, skipping = b"", False
+    while chunk := source.read1(CHUNK):
+        *lines, rest = (rest + chunk).split(b"\n")
+        batch: list[bytes | None] = [line if len(line) <= MAX_LINE else None for line in lines]
+        if skipping and batch:
+            batch[0], skipping = None, False
+        if len(rest) > MAX_LINE or skipping:
+            rest, skipping = b"", True
+        if batch:
+            yield batch
+    if skipping:
+        yield [None]
+    elif rest:
+        yield [rest]
+
+
+class Simulation:
+    """Answers lines, and counts invalid queries."""
+
+    _TAILS: Final = 4096
+
+    def __init__(self, snapshot: Snapshot, at: Moment | None) -> None:
+        """`at` is the instant of lines without one; None means the time of reading."""
+        self.asked = self.invalid = self.failed = 0
+        self.told: list[str] = []
+        """The first lines that are no query, and why."""
+        self._snapshot: Final = snapshot
+        self._at: Final = at
+        self._loads: Final = json.JSONDecoder(parse_constant=_no_constant).decode
+        self._dumps: Final = json.JSONEncoder(allow_nan=False).encode
+        self._moment: Final = lru_cache(maxsize=1024)(moment_or_now)
+        # Decisions are shared between queries that cannot be told apart, so most are put into words only once.
+        self._tails: dict[int, tuple[Decision, str]] = {}
+
+    def answer(self, line: bytes | None) -> str:
+        """The answer to a line, with its newline."""
+        self.asked += 1
+        try:
+            query = self._query(line)
+        except InvalidQuery as invalid:
+            self.invalid += 1
+            if len(self.told) < _TOLD:
+                self.told.append(f"line {self.asked}: {invalid}")
+            client, host = self._echo(invalid.client), self._echo(invalid.host)
+            return f'{{"client": {client}, "host": {host}, "at": null, {_INVALID}\n'
+        head = f'{{"client": {self._dumps(query.client)}, "host": {self._dumps(query.host)}, "at": "{utc(query.at)}", '
+        if query.identity is not None:
+            head += f"{self._dumps(identified(query.identity))[1:-1]}, "
+        return f"{head}{self._tail(self._decide(query))}\n"
+
+    def _query(self, line: bytes | None) -> DecisionQuery:
+        if line is None:
+            raise InvalidQuery(f"longer than {MAX_LINE} bytes")
+        try:
+            asked = self._loads(line.decode())
+        except (ValueError, RecursionError):
+            raise InvalidQuery("not JSON") from None
+        if not isinstance(asked, dict):
+            raise InvalidQuery("not an object")
+        client, host, url = asked.get("client"), asked.get("host"), asked.get("url")
+        wrong = next((key for key, value in (("host", host), ("url", url)) if not isinstance(value, str | None)), None)
+        if wrong is not None or not isinstance(client, str):
+            key = "client" if wrong is None else wrong
+            why = f"`{key}` is missing" if asked.get(key) is None else f"`{key}` is not text"
+            raise InvalidQuery(why, client, host)
+        if host is None and url is None:
+            raise InvalidQuery("`host` or `url` is missing", client)
+        try:
+            identity = None if asked.keys().isdisjoint(IDENTITY) else read_identity(asked)
+            at = self._instant(client, identity, asked.get("at"))
+        except ValueError as error:
+            raise InvalidQuery(str(error), client, host) from None
+        return DecisionQuery(client, host, at, url, identity)
+
+    def _instant(self, client: str, identity: Identity | None, at: Any) -> Instant:
+        if at is None:
+            moment = self._at
+            if moment is None:
+                return Instant.now()
+        elif isinstance(at, str) and at != "now":
+            moment = self._moment(at)
+        else:
+            raise ValueError("`at` is no time")
+        if isinstance(moment, Instant):
+            return moment
+        return settle(moment, zone_of(self._snapshot, member(self._snapshot, client, identity)))
+
+    def _decide(self, query: DecisionQuery) -> Decision:
+        try:
+            if query.url is None and query.host is not None:  # the same as judging one sighting, at a third of the cost
+                return decide(self._snapshot, query.client, query.host, query.at, identity=query.identity)
+            return judge(self._snapshot, query).decision
+        except Exception:  # as live traffic: what `on_error` says, and counted
+            self.failed += 1
+            return fallback(self._snapshot, query.host or "")
+
+    def _tail(self, decision: Decision) -> str:
+        found = self._tails.get(id(decision))
+        if found is not None:
+            return found[1]
+        if len(self._tails) >= self._TAILS:
+            self._tails.clear()
+        tail = self._dumps(outcome(decision))[1:]
+        self._tails[id(decision)] = decision, tail  # keeping the decision keeps its id from being used again
+        return tail
+
+    def _echo(self, value: object) -> str:
+        try:
+            return self._dumps(value)
+        except (ValueError, RecursionError):  # 1e999, or nested deeper than can be written
+            return "null"
+
+
+IDENTITY: Final = frozenset({"user", "groups", "device", "interface"})
+"""The keys of a query that say who the client is besides its address."""
+
+
+def read_identity(asked: Mapping[str, Any]) -> Identity | None:
+    """The identity in a query. Raises ValueError if it is invalid."""
+    user, device, interface = asked.get("user"), asked.get("device"), asked.get("interface")
+    groups = asked.get("groups") or []
+    if not all(isinstance(each, str | None) for each in (user, device, interface)):
+        raise ValueError("who the client is is said by text")
+    if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+        raise ValueError("`groups` is a list of names")
+    return Identity(user, frozenset(groups), device, interface) or None
+
+
+def _no_constant(name: str) -> object:
+    """NaN and Infinity are not JSON (RFC 8259 §6), although Python reads them."""
+    raise ValueError(name)
+
+
+_INVALID: Final = json.dumps(
+    dict.fromkeys(
+        ("verdict", "phase", "service", "rule", "signal", "network", "ban", "exemption", "response"),
+    )
+    | {"reason": Reason.INVALID_QUERY, "next_change": None}
+)[1:]

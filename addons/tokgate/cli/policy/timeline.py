@@ -1,0 +1,199 @@
+"""`tokgate timeline`: the next transitions of bans and exemptions, and their networks."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import Exit, need
+from tokgate.cli.git_revisions import add_source_option, open_source
+from tokgate.cli.output_file import becoming
+from tokgate.cli.tables import show_rows
+from tokgate.cli.terminal import narrate, shown
+from tokgate.cli.time_arguments import common_zone, settle, time_argument
+from tokgate.cli.value_arguments import whole_number
+from tokgate.config.extras import Extra
+from tokgate.policy.analysis.timeline import Transition, TransitionKind, transitions
+from tokgate.policy.schedule import Span
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.time_text import both, local, utc
+
+EPILOG = """\
+examples:
+  tokgate timeline                                  the year to come
+  tokgate timeline --from 2023-03-01 --to 2023-10-01
+  tokgate timeline --json --limit 1                 the next change, for a program
+  tokgate timeline --ics > bans.ics                 for a web server: calendars subscribe to it
+  tokgate timeline --plot bans.svg                  a chart of all bans, their phases and exemptions
+
+--policies takes a folder or file, or REV:DIR for a folder in a git revision.
+Times without offset are wall time in the zone of the policy's networks, or UTC when these live in several.
+`--from` is included, `--to` is not. A chart shows all that the policy says unless it is given --from or --to. Events of
+a calendar keep their identity when a time is changed in the policy, so that subscribers see them move."""
+
+_LIMIT: Final = 200
+_LIMIT_ICS: Final = 10_000
+_MOST: Final = 1_000_000
+_HEADINGS: Final = ("local time", "UTC", "ban", "what changes", "for whom")
+_WHOLE: Final = (True, True, False, False, False)
+"""The columns that are never wrapped."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "timeline", EPILOG)
+    add_source_option(parser)
+    parser.add_argument(
+        "--from", dest="start", type=time_argument, metavar="TIME", help="default: now; of a calendar: all that is past"
+    )
+    parser.add_argument("--to", dest="end", type=time_argument, metavar="TIME", help="default: a year after --from")
+    parser.add_argument(
+        "--limit",
+        type=whole_number("limit", 1, _MOST),
+        metavar="N",
+        help="show at most N (default: 200; calendar: 10000)",
+    )
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="one JSON object")
+    output.add_argument("--ics", action="store_true", help="an iCalendar feed (RFC 5545)")
+    output.add_argument("--plot", metavar="FILE", help="write a chart as SVG; - for standard output")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the transitions in a span of time."""
+    if options.ics:
+        need(Extra.CALENDAR)
+    if options.plot is not None:
+        need(Extra.REPORT)
+    now = Instant.now()
+    snapshot = open_source(options.policies, now)
+    zone = common_zone(snapshot.policy.networks.values())
+    start = now if options.start is None else settle(options.start, zone)
+    end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
+    if options.ics and options.start is None:  # a subscribed calendar forgets what is no longer in it
+        start = min(now, end.subtract(nanoseconds=1), *(each.at for each in _first(snapshot)))
+    if end <= start:
+        options.usage_error(f"--to ({utc(end)}) is not after --from ({utc(start)})")
+    if options.plot is not None:
+        whole = options.start is None and options.end is None
+        return _plot(options.plot, snapshot, None if whole else Span(start, end), now)
+    limit = options.limit or (_LIMIT_ICS if options.ics else _LIMIT)
+    found = list(islice(transitions(snapshot, start, end, windows=not options.ics), limit + 1))
+    shown_ones, more = found[:limit], len(found) > limit
+    if options.ics:
+        from tokgate.cli.render.ics import calendar
+
+        sys.stdout.write(calendar(snapshot, ((each, effect(each)) for each in shown_ones), Span(start, end), now))
+    elif options.json:
+        sys.stdout.write(json.dumps(_document(start, end, shown_ones, more), indent=2) + "\n")
+    elif shown_ones:
+        _show([_row(transition) for transition in shown_ones])
+    else:
+        narrate(f"nothing changes from {both(start, zone)} to {both(end, zone)}")
+    if more:
+        narrate(f"tokgate: only the first {limit} transitions are shown: see --limit, --from and --to")
+    return Exit.DONE
+
+
+def _first(snapshot: Snapshot) -> Iterator[Transition]:
+    """The first transition of the policy, windows aside."""
+    return islice(transitions(snapshot, Instant.MIN, Instant.MAX, windows=False), 1)
+
+
+def _plot(file: str, snapshot: Snapshot, within: Span | None, now: Instant) -> Exit:
+    """Write the chart to a file."""
+    from tokgate.cli.render.gantt import extent, gantt
+
+    chart = gantt(snapshot, within or extent(snapshot, now), now)
+    if file == "-":
+        sys.stdout.write(chart + "\n")
+    else:
+        with becoming(Path(file)) as target:
+            target.write_text(chart + "\n", encoding="utf-8")
+        narrate(f"tokgate: wrote {shown(file)}")
+    return Exit.DONE
+
+
+def _show(rows: Sequence[Sequence[str]]) -> None:
+    if sys.stdout.isatty():
+        _table(rows)
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in _aligned(rows))
+
+
+def effect(transition: Transition) -> str:
+    """What a transition changes, in words."""
+    after = "nothing" if transition.after is None else str(transition.after)
+    match transition.kind:
+        case TransitionKind.PHASE:
+            before = "" if transition.before is None else f"{transition.before} -> "
+            story = f", extended by {', '.join(transition.extended_by)}" if transition.extended_by else ""
+            if transition.ban.extends is not None and transition.after == transition.ban.action.value:
+                story = f", extends {transition.ban.extends}"
+            return f"{before}{after}{story}"
+        case TransitionKind.OVERDUE:
+            return f"its end, but held: stays {after} until somebody decides"
+        case TransitionKind.WINDOW_OPENS:
+            return f"window opens: {after}"
+        case TransitionKind.WINDOW_CLOSES:
+            return f"window closes: no {after} until the next"
+        case TransitionKind.EXEMPTION_STARTS:
+            return f"exemption {transition.exemption} starts"
+        case TransitionKind.EXEMPTION_ENDS:
+            return f"exemption {transition.exemption} ends"
+
+
+def _row(transition: Transition) -> tuple[str, ...]:
+    return (
+        f"{local(transition.at, transition.zone)} {transition.zone}",
+        utc(transition.at),
+        transition.ban.name,
+        effect(transition),
+        f"{', '.join(transition.ban.services)} in {', '.join(transition.networks)}",
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns padded with spaces, for pipes and files: one line per row."""
+    lines = [_HEADINGS, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+
+    show_rows(Console(), _HEADINGS, rows, _WHOLE, overflow="ellipsis")
+
+
+def _document(start: Instant, end: Instant, found: Sequence[Transition], more: bool) -> dict[str, object]:
+    return {
+        "from": utc(start),
+        "to": utc(end),
+        "more": more,
+        "transitions": [
+            {
+                "at": utc(transition.at),
+                "local": local(transition.at, transition.zone),
+                "zone": transition.zone,
+                "kind": transition.kind,
+                "ban": transition.ban.name,
+                "title": transition.ban.title,
+                "services": list(transition.ban.services),
+                "networks": list(transition.networks),
+                "before": transition.before,
+                "after": transition.after,
+                "exemption": transition.exemption,
+                "extends": transition.ban.extends,
+                "extended_by": list(transition.extended_by),
+            }
+            for transition in found
+        ],
+    }

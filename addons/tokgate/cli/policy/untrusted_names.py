@@ -1,0 +1,25 @@
+"""Warnings for names that the block page's authority can't sign certificates for (name constraints)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokgate.block_page.ca_coverage import reach_of, uncovered
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.policy.outlook import warning
+from tokgate.cli.terminal import shown
+from tokgate.config.diagnostics import Code, Diagnostic
+from tokgate.policy.snapshot import Policy
+
+
+def untrusted(policy: Policy, authority: Path) -> Iterator[Diagnostic]:
+    """A warning for each pattern whose names would show a certificate warning instead of the page."""
+    try:
+        reach = reach_of(authority)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{shown(str(authority))} can't be read as certificates: {error}", Exit.USAGE) from error
+    for each in uncovered(policy, reach):
+        text = (
+            f"under the ban `{each.ban.name}` `{each.rule}` of `{each.service}` shows a certificate warning in place "
+            "of a page: its names are not among those that the authority may sign (certs/README.md)"
+        )
+        yield warning(Code.PAGE_UNTRUSTED, text, each.origin, each.rule.partition(":")[2])

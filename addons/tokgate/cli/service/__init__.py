@@ -1,0 +1,1 @@
+"""Commands that run tokgate or ask a running one."""

@@ -1,0 +1,88 @@
+"""`tokgate doctor`: what keeps tokgate on this machine from doing its work, and what to do about it."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import Exit, need
+from tokgate.cli.policy_source import add_policies_option, open_snapshot
+from tokgate.cli.service.running import add_confdir_option
+from tokgate.config.extras import Extra
+from tokgate.gateway.ruleset import TableOptions, ruleset_of
+from tokgate.policy.values.visible_text import readable
+from tokgate.runtime.control_socket import NAME, ControlRequest, ask
+from tokgate.service.doctor import installation, kernel, probes
+from tokgate.service.doctor.finding import Result
+from tokgate.service.privileges import confdir_of_running
+
+DEFAULT_PROBE: Final = "www.example.com"
+EPILOG = """\
+examples:
+  tokgate doctor              the running tokgate, authority, log and disk, clock, DNS, parent proxies, probes
+  sudo tokgate doctor --gateway --policies /etc/tokgate/policies --log /var/log/tokgate/block.ndjson
+                              the kernel's part as well: forwarding, connection tracking, rules and routes, the
+                              next start
+
+The probes ask for an allowed and a banned name through the explicit proxy, if there is one, and leave their records in
+the log. Exit codes: 0 nothing was found; 1 something was, each with what to do."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "doctor", EPILOG)
+    add_policies_option(parser)
+    parser.add_argument("--log", metavar="FILE", type=Path, default=DEFAULT_LOG, help="block log (./block.ndjson)")
+    add_confdir_option(parser)
+    parser.add_argument("--gateway", action="store_true", help="also what a gateway needs of the kernel")
+    parser.add_argument(
+        "--allowed", metavar="NAME", default=DEFAULT_PROBE, help=f"the name to be reached (default: {DEFAULT_PROBE})"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine, and print what was seen. Exit code 1 if anything needs to be done."""
+    if args.gateway:
+        need(Extra.GATEWAY)
+    results = list(_examined(args))
+    found = [each for each in results if each.remedy is not None]
+    if args.json:
+        said = {"ok": not found, "results": [asdict(each) | {"ok": each.remedy is None} for each in results]}
+        sys.stdout.write(json.dumps(said) + "\n")
+    else:
+        for each in results:
+            sys.stdout.write(readable(f"{'!' if each.remedy else ' '} {each.subject}: {each.said}") + "\n")
+            if each.remedy:
+                sys.stdout.write(readable(f"    {each.remedy}") + "\n")
+    return Exit.FINDINGS if found else Exit.DONE
+
+
+def _examined(args: argparse.Namespace) -> Iterator[Result]:
+    now = Instant.now()
+    snapshot = open_snapshot(args.policies, now)
+    confdir = confdir_of_running(NAME) if args.confdir is None else args.confdir.expanduser()
+    try:
+        state = ask(confdir, ControlRequest.STATUS)
+    except (OSError, ValueError) as error:
+        yield Result("tokgate", f"does not answer: {error}", "run this as root or as tokgate's user")
+        state = None
+    else:
+        yield from installation.running(state, snapshot)
+    yield from installation.authority(confdir, snapshot, now)
+    yield from installation.disk(args.log, snapshot)
+    yield kernel.clock()
+    if args.gateway:
+        yield from kernel.gateway()
+        yield from kernel.loaded(ruleset_of(snapshot, now, TableOptions()), confdir)
+    yield probes.resolution(args.allowed)
+    yield from probes.parents(snapshot.settings.upstream, args.allowed)
+    if state is not None:
+        yield from probes.proxy(state.get("listening", ()), snapshot, args.allowed, now)

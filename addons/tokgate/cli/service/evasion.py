@@ -1,0 +1,198 @@
+"""`tokgate evasion`: try to get round a ban, through one's own gateway."""
+
+import argparse
+import json
+import socket
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.tables import show_rows
+from tokgate.cli.terminal import Patience, narrate, shown
+from tokgate.cli.value_arguments import whole_number
+from tokgate.evasion.attempt import Attempt, Family
+from tokgate.evasion.carrying import Address, AttemptRoute, Carriage
+from tokgate.evasion.families import ATTEMPTS
+from tokgate.evasion.limits import PATH, markdown
+from tokgate.evasion.trial import Server, Trial, TrialError, TrialResult, check, try_all
+
+EPILOG = """\
+examples:
+  tokgate evasion --via route --name evasion-test.example --server 198.51.100.7
+                                   from a client behind the gateway, whose connections it redirects
+  tokgate evasion --via 192.0.2.1:8080 --via socks5://192.0.2.1:8080 --name evasion-test.example --server 198.51.100.7
+                                   through an explicit proxy, by CONNECT and by SOCKS 5
+  tokgate evasion --list           the attempts, and what each does
+  tokgate evasion --limits         what tokgate cannot see, as docs/cannot-see.md
+
+before:
+  1. Have a server outside that answers TLS on 443 and HTTP on 80 with a certificate for the test name, and for any
+     other name too: a web server with one site is enough.
+  2. Ban the name for the client that will run this, as a suffix: a service {names: {suffix: [evasion-test.example]}}.
+  3. Run this on that client. It first sees that --allowed gets through and that the name does not, then makes some 350
+     attempts in about a minute. Each leaves a record in the block log, or a count.
+
+what is said of each attempt:
+  stopped      no server answered: it was refused, ended, or left without an answer
+  documented   a server answered, and docs/cannot-see.md says why; --strict takes it for passed
+  passed       a server answered
+
+Exit codes: 0 all were stopped or are documented; 1 something passed; 2 usage; 3 the server isn't reached, or the name
+isn't banned for this client, so that the attempts would show nothing."""
+
+_SCHEMES: Final = {"http": Carriage.CONNECT, "socks5": Carriage.SOCKS}
+_port: Final = whole_number("port", 1, 65_535)
+_HEADINGS: Final = ("verdict", "by", "attempt", "what it does", "answer")
+_WHOLE: Final = (True, True, True, False, False)
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "evasion", EPILOG)
+    parser.add_argument(
+        "--via",
+        metavar="ADDRESS",
+        type=_via,
+        action="append",
+        help="`route`: plainly, where the network redirects it; HOST:PORT or http://HOST:PORT: an HTTP proxy; "
+        "socks5://HOST:PORT; may be given several times",
+    )
+    parser.add_argument("--name", help="the test name, which is banned for this client")
+    parser.add_argument(
+        "--server", metavar="HOST[:PORT]", type=_server, help="what answers for it over TLS (default port: 443)"
+    )
+    parser.add_argument(
+        "--http-port",
+        metavar="PORT",
+        type=_port,
+        default=80,
+        help="the same server's port for plain HTTP (default: 80)",
+    )
+    parser.add_argument(
+        "--allowed", metavar="NAME", default="www.example.org", help="a name that may pass (default: www.example.org)"
+    )
+    parser.add_argument("--family", choices=[*Family], action="append", help="only these; may be given several times")
+    parser.add_argument("--strict", action="store_true", help="what is documented counts as passed")
+    parser.add_argument("--quiet", action="store_true", help="show only what was not stopped")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--list", action="store_true", help="list the attempts and make none")
+    parser.add_argument("--limits", action="store_true", help="print what tokgate cannot see, in Markdown")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the attempts, and show what became of them."""
+    attempts = [attempt for attempt in ATTEMPTS.values() if not args.family or attempt.family in args.family]
+    if args.limits:
+        sys.stdout.write("\n".join(markdown()) + "\n")
+        return Exit.DONE
+    if args.list:
+        _list(attempts, as_json=args.json)
+        return Exit.DONE
+    missing = [f"--{key}" for key in ("via", "name", "server") if not getattr(args, key)]
+    if missing:
+        raise CommandError(f"missing: {', '.join(missing)} (see tokgate evasion --help)", Exit.USAGE)
+    tried = _try(args, attempts)
+    counts = Counter(each.verdict for each in tried)
+    if args.json:
+        sys.stdout.write(json.dumps(_as_json(tried, counts)) + "\n")
+    else:
+        _show([each for each in tried if not args.quiet or each.verdict is not TrialResult.STOPPED])
+        sys.stdout.write(", ".join(f"{counts[verdict]} {verdict}" for verdict in TrialResult) + "\n")
+    return (
+        Exit.FINDINGS if counts[TrialResult.PASSED] or (args.strict and counts[TrialResult.DOCUMENTED]) else Exit.DONE
+    )
+
+
+def _try(args: argparse.Namespace, attempts: Sequence[Attempt]) -> list[Trial]:
+    host, port = args.server
+    try:
+        host = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise CommandError(f"{shown(host)}: {error.strerror}") from error
+    server, routes = Server(host=host, tls=port, http=args.http_port), []
+    for carriage, proxy in args.via:
+        route = AttemptRoute(carriage=carriage, proxy=proxy)
+        try:
+            fit = check(route, server, args.name, args.allowed)
+        except TrialError as unfit:
+            raise CommandError(str(unfit)) from unfit
+        if fit.http is None:
+            narrate(f"no plain HTTP at {host}:{args.http_port} by {carriage}: its attempts are left out")
+        routes.append((route, fit))
+    with Patience("attempts") as patience:
+        return list(try_all(routes, args.name, attempts, patience))
+
+
+def _show(tried: Sequence[Trial]) -> None:
+    from rich.console import Console
+
+    rows = [(each.verdict, each.carriage, each.attempt.id, each.attempt.what, shown(_answered(each))) for each in tried]
+    if rows:
+        show_rows(Console(), _HEADINGS, rows, _WHOLE)
+
+
+def _answered(tried: Trial) -> str:
+    said = " ".join((tried.answer.result, tried.answer.detail)).strip()
+    return said if tried.verdict is not TrialResult.DOCUMENTED else f"{said}: {PATH}#{tried.limit}"
+
+
+def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
+    if as_json:
+        listed = [{"id": a.id, "family": a.family, "what": a.what, "limit": a.limit} for a in attempts]
+        sys.stdout.write(json.dumps(listed) + "\n")
+        return
+    from rich.console import Console
+
+    show_rows(
+        Console(),
+        ("attempt", "family", "what it does"),
+        [(attempt.id, attempt.family, attempt.what) for attempt in attempts],
+        (True, True, False),
+    )
+
+
+def _as_json(tried: Sequence[Trial], counts: Counter[TrialResult]) -> dict[str, object]:
+    return {verdict.value: counts[verdict] for verdict in TrialResult} | {
+        "attempts": [
+            {
+                "attempt": each.attempt.id,
+                "family": each.attempt.family,
+                "by": each.carriage,
+                "what": each.attempt.what,
+                "verdict": each.verdict,
+                "answer": each.answer.result,
+                "detail": each.answer.detail,
+                "documented": None if each.limit is None else f"{PATH}#{each.limit}",
+            }
+            for each in tried
+        ]
+    }
+
+
+def _via(text: str) -> tuple[Carriage, Address | None]:
+    if text == "route":
+        return Carriage.ROUTE, None
+    scheme, _, rest = text.rpartition("://")
+    if (scheme or "http") not in _SCHEMES:
+        raise argparse.ArgumentTypeError(f"{text!r}: route, HOST:PORT, http://HOST:PORT or socks5://HOST:PORT")
+    host, port = _host_and_port(rest.rstrip("/"), None)
+    return _SCHEMES[scheme or "http"], (host, port)
+
+
+def _server(text: str) -> Address:
+    return _host_and_port(text, 443)
+
+
+def _host_and_port(text: str, default: int | None) -> Address:
+    """`HOST:PORT`, `[ADDRESS]:PORT`, or without the port where there is a default."""
+    bracketed = text.startswith("[")
+    host, _, port = text[1:].partition("]") if bracketed else text.partition(":")
+    port = port.removeprefix(":") if bracketed else port
+    if not port and default is not None:
+        return host, default
+    if not host or (":" in host and not bracketed):
+        raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT")
+    return host, _port(port)

@@ -1,0 +1,175 @@
+"""Answers the review page from policies: explanations as of `explain --event`, and phases of bans."""
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from whenever import Instant, TimeDelta
+
+from tokgate.analytics.report.ban_phases import BanPhases, phases_of_policy
+from tokgate.blocklog.read.reader import Line, text_at
+from tokgate.blocklog.read.replay_query import alias_of, is_traffic, recorded
+from tokgate.cli.decision_query import judge, zone_of
+from tokgate.cli.decision_steps import steps
+from tokgate.cli.exits import CommandError
+from tokgate.cli.git_revisions import find_revision, open_source
+from tokgate.cli.log_event import Recollection
+from tokgate.cli.terminal import shown
+from tokgate.policy.decision import Decision
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.time_text import both
+from tokgate.webui.explanation import Devices, Explanation
+
+if TYPE_CHECKING:
+    from tokgate.blocklog.read.replay_query import RecordedQuery
+
+REMEMBERED: Final = 8
+"""Policies of other versions that are kept, and versions that are known not to be found."""
+_FRESH_FOR: Final = TimeDelta(seconds=10)
+"""How long the current policies are cached."""
+_NOT_FOUND_FOR: Final = TimeDelta(minutes=10)
+"""How long a missing version is not searched for again."""
+
+
+class PolicyExplainer:
+    """Answers from the policies of a source. If a line names another version, git's revisions are searched for it.
+
+    Not thread-safe.
+    """
+
+    def __init__(self, source: str) -> None:
+        """The policies are read at the first call."""
+        self._source: Final = source
+        self._present: tuple[Instant, Snapshot | str] | None = None
+        self._devices: tuple[Snapshot, Devices] | None = None
+        self._past: Final[OrderedDict[str, tuple[Instant, tuple[str, Snapshot] | None]]] = OrderedDict()
+
+    def explain(self, line: Line) -> Explanation:
+        """Decide again what the line records, by the policy version that it names if that is available."""
+        hidden = alias_of(line.record)
+        if not is_traffic(line.record):
+            return Explanation(notes=("This line is about tokgate itself: nothing was decided.",))
+        if hidden is not None:
+            return Explanation(notes=(_needs_address(line, hidden),))
+        event = recorded(line)
+        if event is None:
+            return Explanation(warnings=("The line lacks what was asked for, so it can't be decided again.",))
+        present = self._here()
+        if isinstance(present, Snapshot) and present.version == event.version:
+            return _explanation(event, present, self._source)
+        past = self._of_version(event.version) if event.version is not None else None
+        if past is not None:
+            return _explanation(event, past[1], past[0])
+        if isinstance(present, Snapshot):
+            return _explanation(event, present, self._source)
+        return Explanation(warnings=(present,))
+
+    def lanes(self, start: datetime, end: datetime, bans: frozenset[str]) -> tuple[list[BanPhases], str]:
+        """The phases of bans in `[start, end)`, those of `bans` first, and a text that names their source."""
+        present = self._here()
+        if not isinstance(present, Snapshot):
+            return [], ""
+        lanes = phases_of_policy(present, start, end)
+        concerned = [lane for lane in lanes if lane.ban in bans]
+        return concerned, f"by the policies as they are now, version {present.version}" if concerned else ""
+
+    def devices(self, clients: Collection[str]) -> Devices:
+        """The names that inventories have for these addresses, and the zones of all networks."""
+        present = self._here()
+        if not isinstance(present, Snapshot):
+            return Devices()
+        if self._devices is None or self._devices[0] is not present:
+            self._devices = present, _devices(present)
+        known = self._devices[1]
+        return Devices({client: known.names[client] for client in clients if client in known.names}, known.zones)
+
+    def _here(self) -> Snapshot | str:
+        """The current policies, or why they can't be used."""
+        now = Instant.now()
+        if self._present is None or now - self._present[0] > _FRESH_FOR:
+            try:
+                self._present = now, open_source(self._source, now)
+            except (CommandError, OSError) as error:
+                self._present = now, f"This can't be explained: {shown(str(error))}."
+        return self._present[1]
+
+    def _of_version(self, version: str) -> tuple[str, Snapshot] | None:
+        now = Instant.now()
+        known = self._past.get(version)
+        if known is not None and (known[1] is not None or now - known[0] < _NOT_FOUND_FOR):
+            return known[1]
+        found = find_revision(self._source, version, now)
+        try:
+            snapshot = None if found is None else (found, open_source(found, now))
+        except CommandError:
+            snapshot = None
+        self._past[version] = now, snapshot
+        while len(self._past) > REMEMBERED:
+            self._past.popitem(last=False)
+        return snapshot
+
+
+def _devices(snapshot: Snapshot) -> Devices:
+    networks = snapshot.policy.networks.values()
+    names = {
+        str(prefix.network_address): device.name
+        for network in networks
+        for device in network.devices
+        for prefix in device.addresses
+        if device.name is not None
+    }
+    return Devices(names, tuple(sorted({network.timezone for network in networks})))
+
+
+def _needs_address(line: Line, hidden: str) -> str:
+    event = shown(text_at(line.record, "event", "id") or "")
+    return (
+        f"The log names this client only as {shown(hidden)}, and so does this page. Who may know the address can "
+        f"decide the line again with it: tokgate explain --event {event} --client ADDRESS"
+    )
+
+
+def _explanation(event: "RecordedQuery", snapshot: Snapshot, source: str) -> Explanation:
+    decision = judge(snapshot, event).decision
+    comparison = Recollection(event, snapshot, decision)
+    membership = snapshot.membership(event.client)
+    return Explanation(
+        verdict=str(decision.verdict),
+        said=tuple(_said(event, snapshot, decision, zone_of(snapshot, membership))),
+        notes=tuple(_notes(comparison, source)),
+        warnings=tuple(_warnings(comparison, source)),
+        steps=tuple(steps(snapshot, event)),
+    )
+
+
+def _notes(comparison: Recollection, source: str) -> Iterator[str]:
+    if comparison.same_policy:
+        yield f"By the policy that decided it: version {comparison.snapshot.version}, {shown(source)}."
+    if comparison.event.count > 1:
+        yield f"The line stands for {comparison.event.count} events; the first of them is explained."
+
+
+def _warnings(comparison: Recollection, source: str) -> Iterator[str]:
+    if not comparison.same_policy:
+        named = shown(comparison.event.version or "none")
+        yield (
+            f"Not by the policy that decided it: the line names version {named}, which is not to be had here; "
+            f"{shown(source)} is {comparison.snapshot.version}."
+        )
+    if not comparison.agrees:
+        changes = "; ".join(
+            f"{key}: {shown(str(was))}, now {shown(str(now))}" for key, was, now in comparison.differences
+        )
+        yield f"Decided otherwise now than the line says: {changes}."
+
+
+def _said(event: "RecordedQuery", snapshot: Snapshot, decision: Decision, zone: str) -> Iterator[str]:
+    asked = " ".join(shown(part) for part in (event.client, *(sighting.value for sighting in event.sightings)))
+    yield f"{asked} ({decision.reason})"
+    yield f"at {both(event.at, zone)}"
+    if decision.ban is not None:
+        ban = snapshot.bans[decision.ban]
+        yield f"ban {ban.name}: " + "; ".join(part for part in (ban.title, ban.authority, ban.basis) if part)
+    change = decision.next_change
+    yield f"next change: {'none' if change is None else both(change, zone)}"

@@ -1,0 +1,102 @@
+"""`tokgate reload`: have the running tokgate read its policy now, and print the result."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tokgate.blocklog.records.sentence import counted
+from tokgate.cli.account import you
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import Exit
+from tokgate.cli.service.running import add_confdir_option, ask_running
+from tokgate.cli.terminal import narrate, shown, wants_color
+from tokgate.config.diagnostics import Code, Diagnostic, Level, render
+from tokgate.policy.values.source_position import Origin
+from tokgate.runtime.control_socket import Call, ControlRequest
+
+EPILOG = """\
+examples:
+  tokgate reload              read the policy now, wait until every worker has it, show what changed
+  tokgate reload --json       the same for programs
+  tokgate reload --lift tiktok-2023
+                              also lift this ban, which vanished from the files and is held back
+
+A running tokgate also reads its policy when a file changes: what is in force already is shown with the change that
+brought it. Exit codes: 0 in force; 1 the policy has errors, the last good one stays; 3 no tokgate answers, or a worker
+does not take the policy over. A ban that is held back, or not to be lifted since it isn't, makes 1, too."""
+
+_MARKS: Final = {"added": "+", "removed": "-", "changed": "~"}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "reload", EPILOG)
+    add_confdir_option(parser)
+    parser.add_argument(
+        "--lift", metavar="BAN", action="append", default=[],
+        help="lift a ban that is held back since the files no longer state it; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """ControlRequest a reload, wait until all workers have it, and print the result."""
+    call = Call(ControlRequest.RELOAD, tuple(args.lift), you() if args.lift else "")
+    answer = ask_running(args.confdir, call, lambda text: narrate(f"tokgate: {text}"))
+    if args.json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in _lines(answer, wants_color(sys.stdout)))
+        if not answer["read"]:
+            narrate(f"tokgate: policy {answer['version']} stays in force")
+        elif answer["diagnostics"]:
+            narrate(f"tokgate: {counted(len(answer['diagnostics']), 'warning')}: tokgate check")
+    for name in answer["not_held"]:
+        narrate(f"tokgate: no ban {shown(name)} is held back: nothing to lift")
+    if not answer["read"] or answer["bans"]["held"] or answer["not_held"]:
+        return Exit.FINDINGS
+    return Exit.DONE if answer["ok"] else Exit.FAILURE
+
+
+def _lines(answer: dict[str, Any], color: bool) -> Iterator[str]:
+    if not answer["read"]:
+        yield from (render(_diagnostic(each), color=color) for each in answer["diagnostics"])
+        return
+    old, new = answer["before"], answer["version"]
+    since = f", in force since {answer['since']}" if answer["unchanged"] else ""
+    yield f"policy {new}{since}" if old == new else f"policy {old} -> {new}{since}"
+    yield from _changes(answer)
+    for what in ("begun", "ended", "lifted"):
+        if answer["bans"][what]:
+            yield f"bans {what}: {', '.join(map(shown, answer['bans'][what]))}"
+    for name in map(shown, answer["bans"]["held"]):
+        yield f"held, since the files no longer state it: {name} (say why under `lifted`, or reload --lift {name})"
+    if answer["revision"]:
+        since = ", and uncommitted changes" if answer["revision"]["uncommitted"] else ""
+        yield f"written by {shown(answer['revision']['author'])} ({answer['revision']['commit']}){since}"
+    if answer["workers"]:
+        yield f"in force in {', '.join(answer['workers'])}"
+    if answer["missing"]:
+        yield f"not taken over by {', '.join(answer['missing'])}"
+    if answer["gateway"] is not None:
+        yield f"in the kernel: table {answer['gateway']['table']} of policy {answer['gateway']['policy']}"
+        yield from (f"  {problem}" for problem in answer["gateway"]["problems"])
+    if answer["restart_needed"]:
+        yield f"only after a restart: {', '.join(answer['restart_needed'])}"
+
+
+def _changes(answer: dict[str, Any]) -> Iterator[str]:
+    for change in answer["changes"]:
+        what = f": {', '.join(map(shown, change['what']))}" if change["what"] else ""
+        yield f"  {_MARKS[change['how']]} {change['section']} {shown(change['name'])}{what}"
+    if answer["more_changes"]:
+        yield f"  and {answer['more_changes']} more"
+    if answer["before"] != answer["version"] and not answer["changes"]:
+        yield "  only words that decide nothing"
+
+
+def _diagnostic(said: dict[str, Any]) -> Diagnostic:
+    origin = Origin(said["file"], said["line"], said["column"])
+    return Diagnostic(Level(said["level"]), origin, said["message"], Code(said["code"]), said["source"], said["length"])

@@ -1,0 +1,247 @@
+"""`tokgate review`: the log in a browser. Turns options into an authentication method, a listener and files."""
+
+import argparse
+import getpass
+import os
+import re
+import socket
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from whenever import Instant
+
+from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.blocklog.records.stamp import this_observer
+from tokgate.cli.commands import COMMANDS, Subparsers
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.git_revisions import SOURCE
+from tokgate.cli.log.access import add_reason, purpose_of
+from tokgate.cli.log.engine import add_server, server_of
+from tokgate.cli.log.files import add_log_option, add_no_rotated
+from tokgate.cli.terminal import narrate, shown
+from tokgate.config.extras import Extra
+from tokgate.service.endpoints import MAX_PORT
+
+if TYPE_CHECKING:
+    from tokgate.analytics.index.source import Source
+    from tokgate.webui.auth.auth import Authenticator
+
+DEFAULT_LISTEN: Final = "127.0.0.1:8090"
+_LISTEN: Final = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:/@]+):)?(?P<port>[0-9]{1,5})")
+_EVERYWHERE: Final = ("0.0.0.0", "::")
+_BACKLOG: Final = 128
+
+_EPILOG: Final = """\
+examples:
+  tokgate review                                    ./block.ndjson on 127.0.0.1:8090; opens by the link that is printed
+  tokgate review --log /var/log/tokgate/block.ndjson --policies /etc/tokgate/policies
+  htpasswd -B -c analysts.htpasswd alice; tokgate review --htpasswd analysts.htpasswd
+  tokgate review --listen 10.0.0.5:8443 --htpasswd analysts.htpasswd --tls-cert page.pem --tls-key page.key
+  tokgate review --listen 10.0.0.5:8090 --trusted-header X-Remote-User --trusted-proxy 10.0.0.4/32 \\
+                 --origin https://review.example.org
+
+From another machine without any of these: ssh -L 8090:127.0.0.1:8090 GATEWAY. Each look is reported on stderr, and
+recorded in --access-log. docs/review.md says what the page shows and how it is kept closed. Ctrl-C ends it."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    summary = COMMANDS["review"]
+    parser = subparsers.add_parser(
+        "review", help=summary, description="Show the block log in a browser.", epilog=_EPILOG
+    )
+    parser.add_argument(
+        "--listen", type=_listen_address, default=_listen_address(DEFAULT_LISTEN), metavar="HOST:PORT",
+        help=f"where to be reached (default: {DEFAULT_LISTEN})",
+    )  # fmt: skip
+    add_log_option(parser, f"logs to show, those rotated away included (default: ./{DEFAULT_LOG})")
+    add_no_rotated(parser)
+    parser.add_argument(
+        "--policies", metavar=SOURCE, default="policies", help="by which lines are explained (default: ./policies)"
+    )
+    parser.add_argument(
+        "--access-log", type=Path, metavar="FILE", help="record each look in this file, or show nothing"
+    )
+    add_server(parser)
+    add_reason(parser.add_argument_group("why they look"))
+    signing_in = parser.add_argument_group("who may look (default: whoever opens the link that is printed, once)")
+    signing_in.add_argument("--htpasswd", type=Path, metavar="FILE", help="users and bcrypt hashes, by `htpasswd -B`")
+    signing_in.add_argument(
+        "--trusted-header", metavar="NAME", help="the header in which a proxy names who is signed in"
+    )
+    signing_in.add_argument(
+        "--trusted-proxy",
+        action="append",
+        type=_network,
+        metavar="CIDR",
+        help="the proxies that are believed: about that header, or with --htpasswd about clients, in X-Forwarded-For",
+    )
+    outside = parser.add_argument_group("for other machines")
+    outside.add_argument(
+        "--origin", type=_origin, metavar="URL", help="how browsers call the page, as in https://review.example.org"
+    )
+    outside.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate, and those up to its authority")
+    outside.add_argument("--tls-key", type=Path, metavar="PEM", help="its key")
+    parser.set_defaults(run=run, usage_error=parser.error, extra=Extra.REVIEW)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """An address and a port to listen on, from `HOST:PORT`."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the review page until interrupted."""
+    _check(args)
+    # A web server and DuckDB take a while to import: only this command waits for them.
+    from tokgate.analytics.sources import LogError
+    from tokgate.cli.service.policy_context import PolicyExplainer
+    from tokgate.webui.app import build
+    from tokgate.webui.auth.audit_log import AuditLog
+    from tokgate.webui.context import Site
+    from tokgate.webui.query_cache import QueryCache
+    from tokgate.webui.server import serve, server
+
+    with closing(_listener(args.listen)) as listener:
+        port = listener.getsockname()[1]
+        address = f"{'https' if args.tls_cert else 'http'}://{ListenAddress(args.listen.host, port)}"
+        audit_log = AuditLog(this_observer(), Instant.now, _tell, args.access_log, purpose_of(args))
+        authenticator = _authenticator(args, args.origin or address)
+        secure = bool(args.tls_cert) or (args.origin or "").startswith("https:")
+        cookie = f"__Host-tokgate-{port}" if secure else f"tokgate-{port}"
+        try:
+            index = _index(args)
+        except LogError as error:
+            raise CommandError(str(error)) from error
+        with closing(index):
+            if not index.found:
+                narrate(f"tokgate: there is no log at {', '.join(map(str, args.log or [DEFAULT_LOG]))} yet")
+            site = Site(QueryCache(index), authenticator, audit_log, PolicyExplainer(args.policies), cookie, secure)
+            proxies = args.trusted_proxy if args.htpasswd and args.trusted_proxy else ()
+            app, live = build(site, hosts=_hosts(args, port), clock=time.monotonic, proxies=proxies)
+            if not authenticator.has_sessions or args.htpasswd:
+                narrate(f"tokgate: {args.origin or address}/")
+            serve(server(app, live.close, args.tls_cert, args.tls_key), listener)
+    return Exit.DONE
+
+
+def _index(args: argparse.Namespace) -> "Source":
+    """The log that the page shows. Raises LogError, CommandError."""
+    if (address := server_of(args)) is not None:
+        from tokgate.analytics.clickhouse.index import ClickHouseIndex
+
+        return ClickHouseIndex(address)
+    from tokgate.analytics.index.index import Index
+
+    return Index(args.log or [DEFAULT_LOG], rotated=not args.no_rotated)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse a page that other machines can reach without authentication."""
+    from tokgate.webui.auth.middleware import is_loopback
+
+    if args.trusted_header and not args.trusted_proxy:
+        args.usage_error("--trusted-header needs --trusted-proxy")
+    if args.trusted_proxy and not args.trusted_header and not args.htpasswd:
+        args.usage_error("--trusted-proxy needs --trusted-header or --htpasswd")
+    if args.trusted_header and args.htpasswd:
+        args.usage_error("argument --trusted-header: not allowed with argument --htpasswd")
+    if bool(args.tls_cert) != bool(args.tls_key):
+        args.usage_error("--tls-cert and --tls-key need each other")
+    if args.listen.host in _EVERYWHERE and not args.origin:
+        args.usage_error(f"--listen {args.listen}: say how browsers call the page: --origin https://review.example.org")
+    if is_loopback(args.listen.host) or args.trusted_header:
+        return
+    if not args.htpasswd:
+        args.usage_error(
+            f"--listen {args.listen}: other machines could reach it: say who may look: --htpasswd or --trusted-header"
+        )
+    if not args.tls_cert:
+        args.usage_error(
+            f"--listen {args.listen}: passwords would cross the network in the clear: give --tls-cert and --tls-key, "
+            "or listen on 127.0.0.1 behind a proxy that has TLS"
+        )
+
+
+def _authenticator(args: argparse.Namespace, address: str) -> "Authenticator":
+    from tokgate.accounts.accounts import AccountsError
+    from tokgate.accounts.htpasswd import Htpasswd
+    from tokgate.webui.auth.auth import HeaderAuthenticator, LinkAuthenticator, PasswordAuthenticator
+    from tokgate.webui.auth.sessions import Sessions
+
+    if args.trusted_header:
+        return HeaderAuthenticator(args.trusted_header, args.trusted_proxy)
+    sessions = Sessions(time.monotonic)
+    if args.htpasswd:
+        try:
+            (users := Htpasswd(args.htpasswd, only_bcrypt=True)).passwords()
+        except AccountsError as error:
+            raise CommandError(str(error)) from error
+        return PasswordAuthenticator(sessions, users, time.monotonic)
+    return LinkAuthenticator(
+        sessions, _user(), lambda token: narrate(f"tokgate: open, once: {address}/enter?token={token}")
+    )
+
+
+def _user() -> str:
+    """The user who started the command; behind `sudo`, who called that."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (OSError, KeyError, ImportError):  # an account without a name, as containers have
+        return "unknown"
+
+
+def _hosts(args: argparse.Namespace, port: int) -> set[str]:
+    """The host names that the page is served under, besides those of loopback."""
+    hosts = set() if args.listen.host in _EVERYWHERE else {str(ListenAddress(args.listen.host, port))}
+    return hosts | ({urlsplit(args.origin).netloc} if args.origin else set())
+
+
+def _listener(address: ListenAddress) -> socket.socket:
+    """The listening socket; opened first, so that a port in use is reported at once. Raises CommandError."""
+    try:
+        return socket.create_server(
+            (address.host, address.port),
+            family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
+            backlog=_BACKLOG,
+        )
+    except OSError as error:
+        raise CommandError(f"can't listen on {address}: {error.strerror or error}") from error
+
+
+def _tell(text: str) -> None:
+    """Print a line on stderr, unbuffered."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _listen_address(text: str) -> ListenAddress:
+    found = _LISTEN.fullmatch(text)
+    if found is None or int(found["port"]) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no place to listen: HOST:PORT, as in {DEFAULT_LISTEN}")
+    return ListenAddress((found["host"] or "127.0.0.1").strip("[]"), int(found["port"]))
+
+
+def _network(text: str) -> object:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{shown(text)!r} is no CIDR: {error}") from error
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/") or parts.query:
+        raise argparse.ArgumentTypeError(f"{text!r} is no origin: https://review.example.org")
+    return f"{parts.scheme}://{parts.netloc.lower()}"

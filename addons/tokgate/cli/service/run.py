@@ -1,0 +1,299 @@
+"""`tokgate run`: runs the proxy in the foreground until a signal ends it."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from tokgate.block_page.ca_folder import DEFAULT_CONFDIR
+from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import CommandError, Exit, need
+from tokgate.cli.policy_source import add_policies_option
+from tokgate.cli.service.table_options import add_redirect_options
+from tokgate.config.extras import Extra
+from tokgate.config.yaml.did_you_mean import did_you_mean, listed, near
+from tokgate.gate.sockets import Entry
+from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
+from tokgate.runtime.banner import say
+from tokgate.service import privileges
+from tokgate.service.endpoints import EVERYWHERE, MAX_PORT, ListenEndpoint, endpoints, is_gate_mode, scrapers_endpoint
+
+DEFAULT_MODE: Final = "gate:explicit"
+TPROXY_MODE: Final = "gate:tproxy"
+MITMPROXY_MODES: Final = (
+    *("regular", "transparent", "socks5", "upstream", "reverse", "wireguard", "tun", "local", "dns"),
+)
+"""The first words of mitmproxy's own modes that tokgate can be started in."""
+_USER_HINT: Final = "make a user `tokgate` (deploy/README.md), or name one with --user"
+_MOST_PROCESSES: Final = 1024
+_DAY: Final = 86_400
+"""Seconds."""
+EPILOG: Final = """\
+examples:
+  tokgate run                                    explicit proxy on 127.0.0.1:8080, policies from ./policies
+  tokgate run --mode gate                        clients that `tokgate ruleset` redirects; gates, one a core
+  tokgate run --mode gate@8443 --mode gate:explicit@8080
+                                                 redirected and explicit clients (gate:tproxy for nftables tproxy)
+  tokgate run --mode regular@8080 --mode transparent@8443
+                                                 the same by mitmproxy alone: slower, and without gates
+  tokgate run --mode dns@192.0.2.53:53 --name-server 203.0.113.53
+                                                 resolver for clients that name it: refused names don't exist
+  sudo tokgate run --gateway                     all that a gateway needs, kernel included: clients need no settings
+  sudo tokgate run --gateway --redirect          the same where the kernel has no TPROXY
+  sudo tokgate run --gateway --local             this machine's own programs are filtered as well
+  tokgate run --single                           one gate and mitmproxy in one process
+  sudo tokgate run --mode gate:tproxy --user tokgate
+                                                 listens as root may, then is that user, with what the mode needs
+
+SIGHUP reads the policies again and reopens the log. SIGTERM takes no new connections and lets the open ones finish;
+a second one ends at once."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "run", EPILOG)
+    parser.add_argument(
+        "--mode",
+        metavar="MODE[@[HOST:]PORT]",
+        action="append",
+        help=f"{DEFAULT_MODE} (default), gate, gate:tproxy; or mitmproxy alone, without gates: regular, transparent, "
+        "socks5, wireguard, tun, local, dns; may be given several times",
+    )
+    parser.add_argument(
+        "--gateway",
+        action="store_true",
+        help="load nftables rules, policy routes and settings of a Linux gateway, keep them in step with the policy, "
+        "and take them out at the end; adds the mode gate:tproxy",
+    )
+    add_redirect_options(parser)
+    parser.add_argument("--workers", metavar="N", type=_count, help="gates (default: one a core)")
+    parser.add_argument(
+        "--openers", metavar="N", type=_count, default=1, help="mitmproxy processes behind the gates (default: 1)"
+    )
+    parser.add_argument("--single", action="store_true", help="a gate and mitmproxy in one process")
+    parser.add_argument(
+        "--mark",
+        metavar="N",
+        type=lambda text: int(text, 0),
+        help="firewall mark on the gates' own connections",
+    )
+    add_policies_option(parser)
+    parser.add_argument("--log", metavar="FILE", type=Path, help="block log (default: ./block.ndjson)")
+    parser.add_argument(
+        "--listen-host",
+        metavar="H",
+        help="address to listen on, '' for every one (default: loopback; every address for redirected clients)",
+    )
+    parser.add_argument("--listen-port", metavar="P", type=_port, help="port to listen on (default: 8080)")
+    parser.add_argument(
+        "--confdir", metavar="DIR", type=Path, help="folder of the page's authority (default: ~/.tokgate)"
+    )
+    parser.add_argument(
+        "--user",
+        metavar="USER",
+        help="who to be when started as root, with the capabilities that the modes need (default: `tokgate`, where "
+        "that user exists; `root` to stay root)",
+    )
+    parser.add_argument(
+        "--drain",
+        metavar="SECONDS",
+        type=_seconds,
+        default=30.0,
+        help="how long open connections may go on after SIGTERM (default: 30)",
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="[HOST:]PORT",
+        type=_scrapers,
+        help="serve /metrics (Prometheus) and /healthz there; without HOST on loopback",
+    )
+    parser.add_argument(
+        "--implementer", metavar="URI", default="", help="who runs this filter, named on the block page"
+    )
+    parser.add_argument(
+        "--name-server",
+        metavar="ADDRESS",
+        type=ip_address,
+        action="append",
+        default=[],
+        help="resolver that is asked in dns mode, and for wireguard's 10.0.0.53; may be given several times: the "
+        "next is asked where one gives no answer (default: the system's)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the proxy until a signal ends it."""
+    if args.metrics is not None:
+        need(Extra.METRICS)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="tokgate: %(levelname)s: %(message)s")
+    if args.gateway:
+        need(Extra.GATEWAY)
+    modes = _modes(args)
+    gates = [is_gate_mode(mode) for mode in modes]
+    for mode, gate in zip(modes, gates, strict=True):
+        word = mode.partition("@")[0].partition(":")[0]
+        if not gate and word not in MITMPROXY_MODES:
+            known = ("gate", "gate:explicit", "gate:tproxy", *MITMPROXY_MODES)
+            hint = did_you_mean(word, known) if near(word, known) else ""
+            raise CommandError(f"unknown mode `{mode}`{hint}; there are {listed(known)}", Exit.USAGE)
+    if not any(gates):
+        _leave_root(
+            args, privileges.Listening(modes=modes, port=args.listen_port, metrics=args.metrics, mark=args.mark)
+        )
+        return _run_mitmproxy(args, modes)
+    if not all(gates):
+        raise CommandError("gates and mitmproxy's own modes are separate: start tokgate twice", Exit.USAGE)
+    try:
+        places = endpoints(modes, args.listen_host, args.listen_port)
+    except ValueError as error:
+        raise CommandError(str(error), Exit.USAGE) from error
+    gateway = _gateway(args, places)
+    _leave_root(
+        args,
+        privileges.Listening(endpoints=places, metrics=args.metrics, mark=args.mark, gateway=gateway is not None),
+    )
+    return _run_mitmproxy(args, ("gate",), places) if args.single else _supervise(args, places, gateway)
+
+
+def _modes(args: argparse.Namespace) -> tuple[str, ...]:
+    """The modes, with those that `--gateway` needs."""
+    stated = tuple(args.mode or ())
+    if not args.gateway:
+        if args.redirect is not None or args.local is not None:
+            raise CommandError("--redirect and --local are for --gateway", Exit.USAGE)
+        return stated or (DEFAULT_MODE,)
+    if args.single:
+        raise CommandError("--gateway needs gates in processes of their own: leave --single out", Exit.USAGE)
+    if args.redirect is None and not any(mode.partition("@")[0] == TPROXY_MODE for mode in stated):
+        stated = (TPROXY_MODE, *stated)
+    redirected = dict.fromkeys(ports for ports in (args.redirect, args.local) if ports is not None)
+    return (*(f"gate@{ports}" for ports in redirected), *stated)
+
+
+def _gateway(args: argparse.Namespace, places: tuple[ListenEndpoint, ...]) -> TableOptions | None:
+    """What the kernel is to bring to which port."""
+    if not args.gateway:
+        return None
+    bypass = _bypass(args)
+    if args.local is not None and bypass is None:
+        raise CommandError(
+            "--local needs a user of tokgate's own, or --mark: else its own connections came back to it", Exit.USAGE
+        )
+    local = None if args.local is None else Redirect(args.local)
+    if args.redirect is not None:
+        return TableOptions(forwarded=Redirect(args.redirect), local=local, bypass=bypass)
+    ports = {place.port for place in places if place.entry is Entry.TPROXY}
+    if len(ports) != 1 or 0 in ports:
+        raise CommandError("--gateway needs one port for gate:tproxy, as in gate:tproxy@8080", Exit.USAGE)
+    if any(place.entry is Entry.TPROXY and place.host not in EVERYWHERE for place in places):
+        raise CommandError("--gateway needs gate:tproxy on every address: leave its host out", Exit.USAGE)
+    return TableOptions(forwarded=Tproxy(*ports), local=local, bypass=bypass)
+
+
+def _bypass(args: argparse.Namespace) -> Bypass | None:
+    """How tokgate's own connections are told from others of this machine."""
+    if args.mark is not None:
+        return Bypass.by_mark(args.mark)
+    try:
+        account = None if args.local is None else privileges.account_to_become(args.user)
+    except privileges.PrivilegeError as error:
+        raise CommandError(str(error)) from error
+    uid = os.geteuid() if account is None else account.uid
+    return Bypass.by_uid(uid) if args.local is not None and uid else None
+
+
+def _leave_root(args: argparse.Namespace, listening: privileges.Listening) -> None:
+    """Started as root, go on as a user of our own, before there are threads; or say aloud that it isn't so."""
+    local = privileges.stays_root(listening.modes)
+    if local and args.user is not None:
+        raise CommandError("the mode local works for root alone: leave --user out", Exit.USAGE)
+    try:
+        account = None if local else privileges.account_to_become(args.user)
+        if account is not None:
+            confdir = None if args.confdir is None else args.confdir.expanduser()
+            places = privileges.Places(args.policies, args.log or DEFAULT_LOG, confdir)
+            privileges.become(account, privileges.needed_to_listen(listening), places)
+            say(f"running as {account.name}")
+        elif os.geteuid() == 0 and args.user is None:
+            hint = "the mode local needs it" if local else _USER_HINT
+            say(f"WARNING: running as root, and so does all that reads what clients send: {hint}")
+    except privileges.PrivilegeError as error:
+        raise CommandError(str(error)) from error
+
+
+def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...], gate: tuple[ListenEndpoint, ...] = ()) -> int:
+    from tokgate.service import single_process
+
+    options = single_process.RunOptions(
+        modes=modes,
+        policies=args.policies,
+        log=args.log or DEFAULT_LOG,
+        listen_host=args.listen_host,
+        listen_port=None if gate else args.listen_port,
+        confdir=args.confdir or DEFAULT_CONFDIR,
+        drain=args.drain,
+        implementer=args.implementer,
+        name_servers=tuple(map(str, args.name_server)),
+        metrics=args.metrics,
+        gate=gate,
+        mark=args.mark,
+    )
+    code = asyncio.run(single_process.run(options))
+    if single_process.leaves_threads(modes):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # their threads crash in an interpreter that is being taken down; all is written by now
+    return code
+
+
+def _supervise(args: argparse.Namespace, places: tuple[ListenEndpoint, ...], gateway: TableOptions | None) -> int:
+    from tokgate.service.child_programs import SuperviseOptions
+    from tokgate.service.supervisor import supervise
+
+    options = SuperviseOptions(
+        endpoints=places,
+        policies=args.policies,
+        log=args.log or DEFAULT_LOG,
+        confdir=(args.confdir or DEFAULT_CONFDIR).expanduser(),
+        workers=args.workers or len(os.sched_getaffinity(0)),
+        openers=args.openers,
+        drain=args.drain,
+        implementer=args.implementer,
+        mark=args.mark,
+        metrics=args.metrics,
+        gateway=gateway,
+    )
+    return supervise(options, say)
+
+
+def _scrapers(text: str) -> tuple[str, int]:
+    try:
+        return scrapers_endpoint(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError
+    return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= _MOST_PROCESSES:
+        raise ValueError
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < _DAY:
+        raise ValueError
+    return seconds

@@ -1,0 +1,123 @@
+"""`tokgate status`: the state of the running tokgate."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tokgate.blocklog.records.sentence import counted
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import Exit
+from tokgate.cli.service.running import add_confdir_option, ask_running
+from tokgate.policy.values.visible_text import readable
+from tokgate.runtime.control_socket import ControlRequest
+from tokgate.runtime.status import Condition
+from tokgate.service.doctor.probes import unanswered
+
+_PATIENCE: Final = 3.0
+"""Seconds for the answer to a probe."""
+EPILOG = """\
+examples:
+  tokgate status              policy, bans and processes of the tokgate started with the default --confdir
+  tokgate status --json       the same for programs
+  tokgate status --probe      a health check: the proxy itself is asked as well
+
+Whatever the mode; of `mitmdump -s addons/tokgate_addon.py`, with --confdir ~/.mitmproxy. Exit codes: 0 all is well;
+1 something needs a person: a process that hangs, keeps dying or is at its limit, a policy that could not be loaded,
+a ban that is held back, internal errors, records lost, a log that can't be written; 3 no tokgate answers."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "status", EPILOG)
+    add_confdir_option(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="also ask the gates for something, where they listen for explicit clients; it leaves no record",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """ControlRequest the status and print it. Exit code 1 if an operator is needed."""
+    state = ask_running(args.confdir, ControlRequest.STATUS)
+    if args.probe and (silent := list(unanswered(state["listening"], _PATIENCE))):
+        state["problems"] += silent
+        state["ok"] = False
+    sys.stdout.write(json.dumps(state) + "\n" if args.json else "\n".join(map(readable, _lines(state))) + "\n")
+    return Exit.DONE if state["ok"] else Exit.FINDINGS
+
+
+def _lines(state: dict[str, Any]) -> Iterator[str]:
+    policy = state["policy"]
+    yield from (f"needs attention: {problem}" for problem in state["problems"])
+    yield f"policy {policy['version']}, loaded {policy['loaded_at']}"
+    if policy["restart_needed"]:
+        yield f"  only after a restart: {', '.join(policy['restart_needed'])}"
+    for name in policy["held"]:
+        yield f"  held, since the files no longer state it: {name} (tokgate reload --lift {name})"
+    taken = policy.get("catalogue")
+    if taken:
+        yield f"  from the catalogue, version {taken['version']}: {', '.join(taken['services'])}"
+    yield f"  next transition: {policy['next_transition'] or 'none'}"
+    for ban in policy["bans"]:
+        phase = ban["phase"] or "unannounced"
+        idle = f" ({ban['idle']})" if ban["idle"] not in (None, phase) else ""
+        overdue = " (overdue)" if ban["overdue"] else ""
+        held = " (held)" if ban["held"] else ""
+        yield f"  {phase}: {ban['ban']} for {', '.join(ban['networks'])}{idle}{overdue}{held}"
+        for term in ban["extends"]:
+            yield f"    extends {term['ban']}, from {term['starts']} to {term['ends'] or 'no end'}"
+        if ban["extended_by"]:
+            yield f"    extended by {', '.join(ban['extended_by'])}"
+    if state["gateway"] is not None:
+        yield from _gateway(state["gateway"])
+    for worker in state["workers"]:
+        yield ", ".join(_words(worker))
+
+
+def _gateway(gateway: dict[str, Any]) -> Iterator[str]:
+    """The kernel's part, where tokgate keeps it."""
+    due = "" if gateway["until"] is None else f", another one is due at {gateway['until']}"
+    yield f"gateway: table {gateway['table']} of policy {gateway['policy']}, loaded {gateway['loaded_at']}{due}"
+    yield from (f"  {problem}" for problem in gateway["problems"])
+    canary = gateway["canary"]
+    if canary is not None and canary["unavailable"] is not None:
+        yield f"  no canary: {canary['unavailable']}"
+    elif canary is not None and canary["at"] is not None and canary["ok"]:
+        yield f"  canary: all well at {canary['at']}"
+    refused = [f"{kind} {number}" for kind, number in gateway["refused"].items() if number]
+    if refused:
+        yield f"  packets that the kernel refused, and no gate saw: {', '.join(refused)}"
+
+
+def _words(worker: dict[str, Any]) -> Iterator[str]:
+    """A worker's report in words. A gate reports more than an opener, a collector nothing."""
+    yield f"{worker['name']} pid {worker['pid']}, up {worker['seconds']:.0f} s"
+    if worker["version"]:
+        yield f"policy {worker['version']}"
+    if worker["condition"] != Condition.SERVING:
+        yield worker["condition"]
+    report = worker["report"]
+    if "connections" in report:
+        clients = f" of {counted(report['clients'], 'client')}" if "clients" in report else ""
+        yield counted(report["connections"], "connection") + clients
+    yield from (f"{number} × {what}" for what, number in report.get("errors", {}).items())
+    yield from (f"{report[key]} {said}" for key, said in _TROUBLE.items() if report.get(key))
+    yield from (f"{said}: {report[key]}" for key, said in _ERRORS.items() if report.get(key))
+
+
+_TROUBLE: Final = {
+    "refused_at_limit": "refused at a limit",
+    "not_handed_over": "not handed over",
+    "records_dropped": "records dropped",
+    "timeouts": "silent clients closed",
+    "loops": "refused on their way to the proxy itself",
+}
+_ERRORS: Final = {
+    "last_error": "the latest error",
+    "log_error": "the log can't be written",
+    "policy_error": "its policy",
+}

@@ -1,0 +1,1 @@
+"""Commands for the first day: a first policy, the authority of the block page, completion in a shell."""

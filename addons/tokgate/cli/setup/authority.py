@@ -1,0 +1,218 @@
+"""`tokgate authority`: make, show, export and replace the certificate authority of the block page."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from whenever import Instant
+
+from tokgate.block_page.ca_folder import DEFAULT_CONFDIR
+from tokgate.block_page.constrained_authority import (
+    believes_addresses,
+    make_issuing,
+    make_root,
+    page_names,
+    pem,
+    permitted,
+)
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.policy_source import add_policies_option, open_policy
+from tokgate.cli.setup.authority_files import AuthorityFolder, certificates_at, install
+from tokgate.cli.terminal import narrate, shown
+from tokgate.policy.values.hostname import DomainName, normalise
+
+EPILOG: Final = """\
+examples:
+  tokgate authority init --confdir ~/.tokgate      for the names of bans with `response: page`; used by this machine
+  tokgate authority init --name tiktok.com tiktokv.com --organisation 'Example Council'
+  tokgate authority show                            what ~/.tokgate has: fingerprints, validity, names
+  tokgate authority export --format der > root.cer  what devices must trust
+  tokgate authority rotate                          a new issuing key, below the same root: devices notice nothing
+  tokgate authority rotate --root                   a new root, when names must grow or it ends
+
+A refusal by `response: refuse`, the default, needs no authority. certs/README.md has the rest: where the files go, how
+devices get the root, what to do when a key leaks."""
+_FOLDER: Final = Path("authority")
+ROOT_DAYS: Final = 730
+ISSUING_DAYS: Final = 365
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "authority", EPILOG)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="authority_command", required=True)
+    making = commands.add_parser("init", help="make one", description="Make a root and an issuing authority.")
+    making.add_argument("--organisation", metavar="TEXT", default="tokgate", help="whose it is, as devices show it")
+    making.add_argument("--addresses", action="store_true", help="believed for addresses too, as plain mitmdump needs")
+    making.set_defaults(run=_init)
+    rotating = commands.add_parser("rotate", help="replace its key", description="Replace the issuing key, or all.")
+    rotating.add_argument("--root", action="store_true", help="also the root, which devices must then get")
+    rotating.add_argument("--passphrase", metavar="FILE", type=Path, help="of the root's key, where it is elsewhere")
+    rotating.set_defaults(run=_rotate)
+    for each in (making, rotating):
+        add_policies_option(each)
+        each.add_argument(
+            "--folder", metavar="DIR", type=Path, default=_FOLDER, help="its folder (default: ./authority)"
+        )
+        each.add_argument(
+            "--name", nargs="+", metavar="NAME", help="believed for these (default: as the policies need)"
+        )
+        each.add_argument("--confdir", metavar="DIR", type=Path, help="also put the gateway's file there")
+    showing = commands.add_parser("show", help="what it is", description="Show fingerprints, validity and names.")
+    showing.add_argument("--json", action="store_true", help="one JSON object")
+    showing.set_defaults(run=_show)
+    exporting = commands.add_parser("export", help="print its root", description="Print what devices must trust.")
+    exporting.add_argument("--format", choices=("pem", "der"), default="pem", help="default: pem")
+    exporting.set_defaults(run=_export)
+    for each in (showing, exporting):
+        each.add_argument(
+            "path", metavar="PATH", nargs="?", type=Path, default=DEFAULT_CONFDIR, help="folder or file (~/.tokgate)"
+        )
+
+
+def _init(options: argparse.Namespace) -> int:
+    """Make an authority where none is."""
+    folder = AuthorityFolder(options.folder)
+    if folder.exists:
+        raise CommandError(
+            f"{shown(str(folder.path))} has an authority already: see `rotate`, or name another --folder", Exit.USAGE
+        )
+    now = Instant.now()
+    names = _names(options, now)
+    root = make_root(names, options.organisation, now, ROOT_DAYS, addresses=options.addresses)
+    folder.write_root(root)
+    folder.write_for_gateways(make_issuing(root, names, now, ISSUING_DAYS), root.certificate)
+    _tell(folder, options.confdir, now)
+    narrate(f"tokgate: give devices {folder.path}/root.pem (or root.cer): certs/README.md says how")
+    narrate(f"tokgate: keep root.key and root.passphrase of {folder.path} offline, in two places")
+    return Exit.DONE
+
+
+def _rotate(options: argparse.Namespace) -> int:
+    """Replace the issuing key, or with `--root` everything. What was is kept below `old`."""
+    folder, now = AuthorityFolder(options.folder), Instant.now()
+    try:
+        root = folder.read_root(options.passphrase)
+    except FileNotFoundError as error:
+        raise CommandError(
+            f"{shown(str(error.filename))} is missing: a new key needs the root's; `tokgate authority init` makes one"
+        ) from error
+    except ValueError as error:
+        raise CommandError(f"the root of {shown(str(folder.path))} can't be used: {error}") from error
+    believed = permitted(root.certificate) or ()
+    names = _names(options, now) if options.name or options.root else believed
+    outside = [name for name in names if not any(name == each or name.endswith(f".{each}") for each in believed)]
+    if not options.root and outside:
+        raise CommandError(
+            f"the root is not believed for {', '.join(outside)}: that takes a new one (--root)", Exit.USAGE
+        )
+    if not options.root and root.certificate.not_valid_after_utc <= now.to_stdlib():
+        raise CommandError("the root has ended: that takes a new one (--root)", Exit.USAGE)
+    organisation = str(root.certificate.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)[0].value)
+    old = folder.set_aside(now, root=options.root)
+    if options.root:
+        root = make_root(names, organisation, now, ROOT_DAYS, addresses=believes_addresses(root.certificate))
+        folder.write_root(root)
+    folder.write_for_gateways(make_issuing(root, names, now, ISSUING_DAYS), root.certificate)
+    _tell(folder, options.confdir, now)
+    narrate(f"tokgate: what was is kept in {old}; delete it once nobody needs it")
+    if options.root:
+        narrate(f"tokgate: give devices {folder.path}/root.pem beside the old root, then gateways the new file, then")
+        narrate(
+            "tokgate: take the old root away from devices; until they have the new one, keep the gateways as they are"
+        )
+    else:
+        narrate("tokgate: devices need nothing")
+    return Exit.DONE
+
+
+def _tell(folder: AuthorityFolder, confdir: Path | None, now: Instant) -> None:
+    """Print the file for gateways, and put it into a gateway's folder if that is wanted."""
+    sys.stdout.write(f"{folder.for_gateways}\n")
+    if confdir is None:
+        narrate("tokgate: that file goes to the gateway's --confdir, mode 0600; then restart tokgate there")
+        return
+    kept = install(folder, confdir.expanduser(), now)
+    narrate(
+        f"tokgate: put into {confdir}: restart tokgate" + ("" if kept is None else f"; what was there is {kept.name}")
+    )
+
+
+def _names(options: argparse.Namespace, now: Instant) -> tuple[str, ...]:
+    """The names on the command line, else those that the policies' pages need."""
+    if options.name:
+        names = tuple(dict.fromkeys(str(normalise(name)) for name in options.name))
+        wrong = [name for name in options.name if not isinstance(normalise(name), DomainName)]
+        if wrong:
+            raise CommandError(f"{shown(wrong[0])} is no host name", Exit.USAGE)
+        return names
+    names = page_names(open_policy(options.policies, now))
+    if not names:
+        raise CommandError(
+            "no ban has `response: page`, so nothing needs an authority; name the names with --name", Exit.USAGE
+        )
+    return names
+
+
+def _read(path: Path) -> Sequence[x509.Certificate]:
+    try:
+        return certificates_at(path.expanduser())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no certificate in it"
+        raise CommandError(f"{shown(str(path))}: {why}; `tokgate authority init` makes an authority") from error
+
+
+def _show(options: argparse.Namespace) -> int:
+    """Show each certificate; exit code 1 if one is not valid now, or believed for any name."""
+    now = Instant.now()
+    told = [_described(certificate, now) for certificate in _read(options.path)]
+    if options.json:
+        sys.stdout.write(json.dumps({"certificates": told}, indent=2) + "\n")
+    else:
+        sys.stdout.write("\n\n".join("\n".join(_lines(each)) for each in told) + "\n")
+    return Exit.DONE if all(each["valid"] and each["names"] is not None for each in told) else Exit.FINDINGS
+
+
+def _described(certificate: x509.Certificate, now: Instant) -> dict[str, Any]:
+    names, ends = permitted(certificate), Instant(certificate.not_valid_after_utc)
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "role": "root" if certificate.subject == certificate.issuer else "issuing",
+        "sha256": certificate.fingerprint(SHA256()).hex(":").upper(),
+        "valid_from": Instant(certificate.not_valid_before_utc).format_iso(),
+        "valid_until": ends.format_iso(),
+        "days_left": int((ends - now).total("hours") // 24),
+        "valid": Instant(certificate.not_valid_before_utc) <= now < ends,
+        "names": None if names is None else list(names),
+    }
+
+
+def _lines(told: dict[str, Any]) -> Iterator[str]:
+    yield f"{told['role']}: {told['subject']}"
+    yield f"  SHA-256      {told['sha256']}"
+    left = f"{told['days_left']} days left" if told["valid"] else "NOT VALID NOW"
+    yield f"  valid        {told['valid_from']} to {told['valid_until']} ({left})"
+    believed = (
+        "ANY NAME: whoever has its key can forge every site" if told["names"] is None else " ".join(told["names"])
+    )
+    yield f"  believed for {believed}"
+
+
+def _export(options: argparse.Namespace) -> int:
+    """Print the last certificate of the chain: the root."""
+    root = _read(options.path)[-1]
+    if options.format == "pem":
+        sys.stdout.write(pem([root]).decode())
+    elif sys.stdout.isatty():
+        raise CommandError("DER is binary: redirect it to a file", Exit.USAGE)
+    else:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), root.public_bytes(Encoding.DER))
+    return Exit.DONE

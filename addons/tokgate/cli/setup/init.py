@@ -1,0 +1,196 @@
+"""`tokgate init`: asks what to ban for whom, and writes a first policy that is valid and passes its tests."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from pydantic_core import PydanticCustomError
+from whenever import SYSTEM_TZ, Instant
+
+from tokgate.blocklog.atomic_file import replace_file
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.setup.first_policy import Answers, example_host, policy_text
+from tokgate.cli.setup.host_networks import host_networks
+from tokgate.cli.terminal import narrate, shown
+from tokgate.cli.time_arguments import settle
+from tokgate.config.catalogue import catalogue_files
+from tokgate.config.diagnostics import render
+from tokgate.config.format import address_parsers, parsers, time_parsers
+from tokgate.config.loader import load
+from tokgate.config.yaml.did_you_mean import did_you_mean
+from tokgate.config.yaml.files import SUFFIXES
+from tokgate.policy.services import Service
+from tokgate.policy.snapshot import compile_policy
+from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.traffic.policy_tests import run_tests
+
+EPILOG: Final = """\
+examples:
+  tokgate init                        asks, and writes policies/policy.yaml
+  tokgate init --yes                  asks nothing: TikTok, for this machine and its networks, from today until lifted
+  tokgate init --yes --service tiktok deepseek --network 10.32.0.0/14 2001:db8:32::/48 --timezone Europe/Brussels
+
+Then: tokgate check; tokgate run. Services come from the catalogue inside the package. A folder that holds a policy
+already is left as it is (exit code 2)."""
+_FILE: Final = "policy.yaml"
+_MODE: Final = 0o644
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "init", EPILOG)
+    parser.add_argument(
+        "dir", metavar="DIR", nargs="?", type=Path, default=Path("policies"), help="folder (default: ./policies)"
+    )
+    parser.add_argument("-y", "--yes", action="store_true", help="ask nothing")
+    parser.add_argument("--service", nargs="+", metavar="NAME", help="what to ban (default: tiktok)")
+    parser.add_argument("--network", nargs="+", metavar="CIDR", help="for whom (default: this host's networks)")
+    parser.add_argument("--timezone", metavar="ZONE", help="of times without offset (default: this host's)")
+    parser.add_argument("--starts", metavar="TIME", help="from when (default: today, 00:00)")
+    parser.add_argument("--authority", metavar="TEXT", help="who decided it")
+    parser.add_argument("--basis", metavar="TEXT", help="on which basis")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    folder: Path = options.dir
+    _refuse_to_overwrite(folder)
+    now = Instant.now()
+    answers = _answers(options, now)
+    path, text = folder / _FILE, policy_text(answers).encode()
+    _try_out(text, now)
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        replace_file(path, text, _MODE)
+    except OSError as error:
+        raise CommandError(f"{shown(str(path))} can't be written: {error.strerror}") from error
+    sys.stdout.write(f"{path}\n")
+    where = "" if folder == Path("policies") else f" --policies {folder}"
+    host = example_host(answers.services[0])
+    narrate(f"tokgate: next: tokgate check{where.replace(' --policies', '')}; tokgate run{where}; and elsewhere")
+    narrate(f"tokgate:       curl -i -x http://127.0.0.1:8080 https://{host}/")
+    return Exit.DONE
+
+
+def _refuse_to_overwrite(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"{shown(str(folder))} is a file", Exit.USAGE)
+    there = sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES)) if folder.exists() else []
+    if there:
+        message = f"{shown(str(there[0]))} is there already: nothing is overwritten; name another folder"
+        raise CommandError(message, Exit.USAGE)
+
+
+def _answers(options: argparse.Namespace, now: Instant) -> Answers:
+    """What was said on the command line, else asked, else (`--yes`) the defaults."""
+    asks = _Questions(silent=options.yes)
+    services = asks("Services to ban, of the catalogue (`?` lists them)", options.service, ("tiktok",), _services)
+    networks = asks("Networks whose clients it holds for", options.network, _here(), _networks)
+    zone = asks(
+        "Time zone", options.timezone and [options.timezone], (_zone(),), lambda said: _one(time_parsers.timezone, said)
+    )
+    today = now.to_tz(zone).date().format_iso()
+    default = f"{today}T00:00"
+    starts = asks("From when", options.starts and [options.starts], (default,), lambda said: _starts(said, zone))
+    authority = asks(
+        "Who decided it",
+        options.authority and [options.authority],
+        ("The operator of this network",),
+        lambda said: _one(parsers.one_line, said),
+    )
+    basis = asks(
+        "On which basis",
+        options.basis and [options.basis],
+        (f"Decision of {today}",),
+        lambda said: _one(parsers.one_line, said),
+    )
+    return Answers(
+        services=services,
+        networks=networks,
+        timezone=zone,
+        starts=starts,
+        begins=settle(time_parsers.moment(starts), zone),
+        authority=authority,
+        basis=basis,
+    )
+
+
+class _Questions:
+    """Asks on the terminal until an answer can be read. What was said on the command line is not asked."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent: Final = silent
+
+    def __call__[T](
+        self, question: str, said: list[str] | None, default: tuple[str, ...], read: Callable[[list[str]], T]
+    ) -> T:
+        """The value of an answer. Raises CommandError for one that was given and is invalid, or at the end of input."""
+        if said is not None or self._silent:
+            try:
+                return read(said if said is not None else list(default))
+            except ValueError as error:
+                raise CommandError(str(error), Exit.USAGE) from error
+        while True:
+            sys.stderr.write(f"{question} [{' '.join(default)}]: ")
+            sys.stderr.flush()
+            line = sys.stdin.readline()
+            if not line:
+                raise CommandError("the answers ended: nothing is written (--yes asks nothing)", Exit.USAGE)
+            try:
+                return read(line.split() or list(default))
+            except ValueError as error:
+                narrate(f"  {error}")
+
+
+def _services(said: list[str]) -> tuple[Service, ...]:
+    shipped = catalogue_files()
+    names = dict.fromkeys(word.strip(",") for word in said)
+    if "?" in names:
+        raise ValueError(f"the catalogue has {', '.join(shipped)}")
+    for name in names:
+        if name not in shipped:
+            raise ValueError(f"the catalogue has no service {shown(name)}{did_you_mean(name, shipped)}")
+    policies = [load(shipped[name], Instant.now()).policy for name in names]
+    return tuple(service for policy in policies if policy is not None for service in policy.services.values())
+
+
+def _networks(said: list[str]) -> tuple[IPNetwork, ...]:
+    return tuple(dict.fromkeys(_one(address_parsers.cidr, [word.strip(",")]) for word in said))
+
+
+def _starts(said: list[str], zone: str) -> str:
+    settle(_one(time_parsers.moment, said), zone)
+    return " ".join(said)
+
+
+def _one[T](read: Callable[[str], T], said: list[str]) -> T:
+    """The words as one value of a policy. Raises ValueError."""
+    try:
+        return read(" ".join(said))
+    except PydanticCustomError as error:
+        raise ValueError(error.message()) from error
+
+
+def _here() -> tuple[str, ...]:
+    return tuple(map(str, host_networks()))
+
+
+def _zone() -> str:
+    """The host's time zone; UTC where it has no name."""
+    return Instant.now().to_tz(SYSTEM_TZ).tz_id or "UTC"
+
+
+def _try_out(text: bytes, now: Instant) -> None:
+    """Load the policy in a folder of its own and run its tests; a failure is a defect or a broken catalogue."""
+    with TemporaryDirectory(prefix="tokgate-") as folder:
+        (Path(folder) / _FILE).write_bytes(text)
+        loaded = load(Path(folder), now)
+    if loaded.policy is None:
+        errors = "\n".join(render(error) for error in loaded.errors)
+        raise CommandError(f"what would be written is no valid policy:\n{errors}", Exit.FINDINGS)
+    failed = [result for result in run_tests(compile_policy(loaded.policy), loaded.tests) if not result.passed]
+    if failed:
+        raise CommandError(f"what would be written fails its own test: {failed[0].decision}", Exit.FINDINGS)

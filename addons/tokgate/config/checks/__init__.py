@@ -1,0 +1,1 @@
+"""Checks of well-formed policies: references, times, inventories."""

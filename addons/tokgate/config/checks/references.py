@@ -1,0 +1,186 @@
+"""Checks across entries: references, repeated patterns, networks within networks."""
+
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from tokgate.config.catalogue import catalogue_files
+from tokgate.config.checks.sections import PolicyEntry, Sections
+from tokgate.config.diagnostics import Code
+from tokgate.config.format.bans import EXEMPT_BY
+from tokgate.config.format.connection_settings import ProxyAuthModel
+from tokgate.config.format.networks import CLIENTS_BY, NetworkModel
+from tokgate.config.format.services import ServiceModel
+from tokgate.config.yaml.did_you_mean import did_you_mean, listed, near
+from tokgate.config.yaml.source import Report, Source, TextSpan
+from tokgate.policy.services import PatternKind
+from tokgate.policy.values.prefix_table import IPNetwork, within
+
+_COMPARISONS: Final = 200_000
+"""Most words that are compared for suggestions: about a second or two."""
+
+
+def check(sections: Sections, report: Report) -> None:
+    """Run all checks that don't depend on time."""
+    _references(sections, report)
+    _plain_http(sections, report)
+    for lifted in sections.lifted:
+        name = lifted.text("ban")
+        if name in sections.bans:
+            where = sections.bans[name].source.origin(sections.bans[name].place)
+            message = f"the ban `{name}` is not lifted, since it is still stated: {where}"
+            report.error(lifted.source, lifted.at("ban"), Code.NOT_LIFTED, message)
+    _nobody(sections, report)
+    _users(sections, report)
+    for service in sections.services.values():
+        if service.model is not None:
+            _service(service, service.model, sections, report)
+    for ban in sections.bans.values():
+        models = [sections.services[name].model for name, _ in ban.items("services") if name in sections.services]
+        if models and all(model is not None and _is_empty(model) for model in models) and sections.whole:
+            message = f"the ban `{ban.name}` can never apply: nothing belongs to any of its services"
+            report.error(ban.source, ban.at("services"), Code.NEVER_APPLIES, message)
+    _nested(sections, report)
+
+
+def _nobody(sections: Sections, report: Report) -> None:
+    """Check that networks and exemptions list somebody."""
+    kinds: tuple[tuple[Iterable[PolicyEntry[Any]], tuple[str, ...], str], ...] = (
+        (sections.networks.values(), CLIENTS_BY, "the network `{}` holds nobody"),
+        (sections.exemptions.values(), EXEMPT_BY, "the exemption `{}` exempts nobody"),
+    )
+    for entries, keys, problem in kinds:
+        for entry in entries:
+            if entry.model is not None and not any(getattr(entry.model, key) for key in keys):
+                message = f"{problem.format(entry.name)}: it needs one of {listed(keys)}"
+                report.error(entry.source, entry.place, Code.MISSING_KEY, message)
+
+
+def _is_empty(model: ServiceModel) -> bool:
+    names, stores = model.names, model.store
+    held = [getattr(part, key) for part in (names, stores) for key in type(part).model_fields]
+    return not model.addresses and not any(held)
+
+
+def _references(sections: Sections, report: Report) -> None:
+    spent = 0
+
+    def refer(
+        entry: PolicyEntry[Any], word: str, place: TextSpan, known: Collection[str], kind: str, code: Code
+    ) -> None:
+        nonlocal spent
+        if word in known or not sections.whole:  # an unreadable file may define it
+            return
+        spent += len(known)
+        if code is Code.UNKNOWN_SERVICE:
+            meant = near(word, [*known, *catalogue_files()]) if spent <= _COMPARISONS else None
+            hint = f"; did you mean `{meant}`?" if meant else "; neither the policy nor the catalogue has it"
+        else:
+            hint = did_you_mean(word, known) if spent <= _COMPARISONS else ""
+            hint = hint or (f"; no {kind} is defined" if not known else "")
+        report.error(entry.source, place, code, f"unknown {kind} `{word}`{hint}")
+
+    for ban in sections.bans.values():
+        for key, known, kind, code in (
+            ("services", sections.services, "service", Code.UNKNOWN_SERVICE),
+            ("networks", sections.networks, "network", Code.UNKNOWN_NETWORK),
+        ):
+            seen: set[str] = set()
+            for word, place in ban.items(key):
+                refer(ban, word, place, known, kind, code)
+                if word in seen:
+                    report.warning(ban.source, place, Code.NAMED_TWICE, f"the {kind} `{word}` is named twice")
+                seen.add(word)
+    single: list[tuple[PolicyEntry[Any], str]] = [(ban, "extends") for ban in sections.bans.values()]
+    single += [(entry, "ban") for entry in (*sections.exemptions.values(), *sections.tests)]
+    for entry, key in single:
+        named = entry.text(key)
+        if named is not None:
+            refer(entry, named, entry.at(key), sections.bans, "ban", Code.UNKNOWN_BAN)
+
+
+def _plain_http(sections: Sections, report: Report) -> None:
+    """Warn of links to decisions that can be changed on their way."""
+    for ban in sections.bans.values():
+        if (ban.text("reference") or "").lower().startswith("http://"):
+            message = "over `http://` anybody between can change what is read there: write `https://` if that works"
+            report.warning(ban.source, ban.at("reference"), Code.PLAIN_HTTP, message)
+
+
+def _users(sections: Sections, report: Report) -> None:
+    """Check `proxy_auth`, and warn where networks name users that can't authenticate."""
+    stated: ProxyAuthModel | None = sections.settings.get("proxy_auth")
+    where = sections.setting_at("proxy_auth")
+    if stated is not None and where is not None:
+        source, place = where
+        if (stated.htpasswd is None) == (stated.ldap is None):
+            report.error(source, place, Code.BAD_VALUE, "`proxy_auth` has either `htpasswd` or `ldap`")
+        elif stated.ldap is not None and stated.groups is not None:
+            report.error(source, place, Code.BAD_VALUE, "`groups` belongs to `htpasswd`: a directory has its own")
+        elif stated.ldap is not None and (stated.ldap.bind is None) != (stated.ldap.password is None):
+            report.error(source, place, Code.BAD_VALUE, "`bind` and `password` of `ldap` go together")
+    for entry in (*sections.networks.values(), *sections.exemptions.values()):
+        named = [key for key in ("users", "groups") if entry.model is not None and getattr(entry.model, key)]
+        if named and stated is None and where is None:
+            message = "nobody is known by name: `settings.proxy_auth` does not say how users prove who they are"
+            report.warning(entry.source, entry.at(named[0]), Code.NO_PROXY_AUTH, message)
+        elif "groups" in named and stated is not None and stated.ldap is None and stated.groups is None:
+            message = "nobody is in a group: `settings.proxy_auth` has no `groups`"
+            report.warning(entry.source, entry.at("groups"), Code.NO_PROXY_AUTH, message)
+
+
+def _service(entry: PolicyEntry[ServiceModel], model: ServiceModel, sections: Sections, report: Report) -> None:
+    seen: dict[tuple[str, str], tuple[Source, TextSpan]] = {}
+
+    def once(kind: str, value: str, source: Source, place: TextSpan) -> None:
+        first_source, first = seen.setdefault((kind, value), (source, place))
+        if first is not place:
+            where = first_source.origin(first)
+            report.warning(source, place, Code.DUPLICATE_PATTERN, f"`{value}` is there already; first at {where}")
+
+    for kind in PatternKind:
+        for value, source, place in sections.patterns(entry, kind):
+            once(kind.value, value, source, place)
+    for address, (_, place) in zip(model.addresses, entry.items("addresses"), strict=True):
+        once("address", str(address), entry.source, place)
+    for store in type(model.store).model_fields:
+        for value, (_, place) in zip(getattr(model.store, store), entry.items("store", store), strict=True):
+            once(store, value, entry.source, place)
+    if not seen and not any(model.names.files(kind) for kind in PatternKind):
+        message = f"the service `{entry.name}` has no names, addresses or store listings: nothing belongs to it"
+        report.warning(entry.source, entry.place, Code.EMPTY_SERVICE, message)
+
+
+_Stated = tuple[IPNetwork, PolicyEntry[NetworkModel], TextSpan]
+
+
+def _nested(sections: Sections, report: Report) -> None:
+    """Warn of prefixes within others, by one sweep in order of address, with a stack of those that contain it."""
+    stated: list[_Stated] = [
+        (cidr, entry, place)
+        for entry in sections.networks.values()
+        if entry.model is not None
+        for cidr, (_, place) in zip(entry.model.cidrs, entry.items("cidrs"), strict=True)
+    ]
+    stated.sort(key=lambda each: (each[0].version, int(each[0].network_address), each[0].prefixlen))
+    stack: list[_Stated] = []
+    reported: set[tuple[str, str]] = set()
+    for inner in stated:
+        cidr, entry, place = inner
+        while stack and not within(cidr, stack[-1][0]):
+            stack.pop()
+        outer, holder, _ = stack[-1] if stack else inner
+        # Intended are a prefix that holds everybody, and one that the other network excepts.
+        if stack and not outer.prefixlen == 0 < cidr.prefixlen and not _excepts(holder, cidr, entry):
+            same = "the same prefix as" if outer == cidr else "inside"
+            where = f"`{outer}`" if holder is entry else f"`{outer}` of the network `{holder.name}`"
+            narrow = "" if holder is entry else "; of equally strict bans that of the narrower prefix is reported"
+            if holder is entry or (entry.name, holder.name) not in reported:
+                report.warning(entry.source, place, Code.NESTED_NETWORK, f"`{cidr}` is {same} {where}{narrow}")
+            reported.add((entry.name, holder.name))
+        stack.append(inner)
+
+
+def _excepts(holder: PolicyEntry[NetworkModel], cidr: IPNetwork, entry: PolicyEntry[NetworkModel]) -> bool:
+    """Whether a network excepts a prefix, by itself or with the network that lists it."""
+    exceptions = () if holder.model is None else holder.model.excepted
+    return any(each == entry.name if isinstance(each, str) else within(cidr, each) for each in exceptions)

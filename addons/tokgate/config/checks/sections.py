@@ -1,0 +1,252 @@
+"""The entries of all files by section and name, each validated against its model.
+
+An invalid entry doesn't hide errors of others, and its name counts as defined.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from tokgate.config.checks.inventory import Inventory
+from tokgate.config.checks.name_list import NameList
+from tokgate.config.diagnostics import Code
+from tokgate.config.format.bans import BanModel, ExemptionModel, LiftedModel
+from tokgate.config.format.field_types import IDENTIFIER
+from tokgate.config.format.networks import NetworkModel
+from tokgate.config.format.policy_file import PolicyFile
+from tokgate.config.format.services import ServiceModel
+from tokgate.config.format.settings import SettingsModel
+from tokgate.config.format.test_model import TestModel, TestTransport
+from tokgate.config.yaml.did_you_mean import listed
+from tokgate.config.yaml.nodes import Mapping, Node, Scalar, Sequence, led_to
+from tokgate.config.yaml.shape import hint, place_of, shaped
+from tokgate.config.yaml.source import Report, Source, TextSpan
+from tokgate.policy.devices import Device
+from tokgate.policy.services import PatternKind
+
+_IDENTIFIER: Final = re.compile(IDENTIFIER.removesuffix("$") + r"\Z")
+_SECTIONS: Final = tuple(PolicyFile.model_fields)
+_NAMED: Final[dict[str, type[BaseModel]]] = {
+    "services": ServiceModel,
+    "networks": NetworkModel,
+    "bans": BanModel,
+    "exemptions": ExemptionModel,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEntry[M: BaseModel]:
+    """One named entry, or a test; its model is None if it is invalid."""
+
+    name: str
+    source: Source
+    place: TextSpan
+    node: Node
+    model: M | None
+
+    def at(self, *path: str | int) -> TextSpan:
+        """The place of the value at a path of keys and indices, or of its nearest existing ancestor."""
+        return place_of(self.node, path, self.place)
+
+    def text(self, *path: str | int) -> str | None:
+        """The text at a path; None if it is absent or no text."""
+        node = led_to(self.node, path)
+        return node.text if isinstance(node, Scalar) else None
+
+    def beside(self, file: str) -> Path:
+        """The path of a file that the entry names: relative to the policy file's folder, unless it is absolute."""
+        return self.source.path.parent / file
+
+    def place_of_file(self, kind: str, number: int) -> TextSpan:
+        """The place of the path of the `number`th file of names of this kind."""
+        node = led_to(self.node, ("names", kind))
+        held = node.items if isinstance(node, Sequence) else [node]
+        named = [each for each in held if isinstance(each, Mapping)]
+        return place_of(named[number], ("file",), self.place)
+
+    def items(self, *path: str) -> Iterator[tuple[str, TextSpan]]:
+        """The texts of a list with their places, also of an invalid entry."""
+        node = led_to(self.node, path)
+        for item in node.items if isinstance(node, Sequence) else ():
+            if isinstance(item, Scalar):
+                yield item.text, item.place
+
+
+@dataclass(slots=True)
+class Sections:
+    """The content of all files. `whole` is False if a file could not be read, so that names may be missing.
+
+    `root` is the folder of the policy, outside of which a file of names needs a setting.
+    """
+
+    root: Path = Path()
+
+    services: dict[str, PolicyEntry[ServiceModel]] = field(default_factory=dict)
+    networks: dict[str, PolicyEntry[NetworkModel]] = field(default_factory=dict)
+    bans: dict[str, PolicyEntry[BanModel]] = field(default_factory=dict)
+    exemptions: dict[str, PolicyEntry[ExemptionModel]] = field(default_factory=dict)
+    tests: list[PolicyEntry[TestModel]] = field(default_factory=list)
+    lifted: list[PolicyEntry[LiftedModel]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    inventories: dict[Path, Inventory | None] = field(default_factory=dict)
+    """By file; None for those that could not be read."""
+    name_lists: dict[tuple[Path, PatternKind], NameList | None] = field(default_factory=dict)
+    """By file and kind of pattern; None for those that could not be read."""
+    whole: bool = True
+    _settings_at: dict[str, tuple[Source, TextSpan]] = field(default_factory=dict)
+
+    def setting_at(self, name: str) -> tuple[Source, TextSpan] | None:
+        """The file and place of a setting; None if it isn't set."""
+        return self._settings_at.get(name)
+
+    def devices(self, entry: PolicyEntry[NetworkModel]) -> tuple[Device, ...]:
+        """The devices that a network selects; empty if it names no valid inventory."""
+        stated = None if entry.model is None else entry.model.devices
+        inventory = self.inventory(entry)
+        return () if stated is None or inventory is None else inventory.paid_by(stated.paid_by)
+
+    def inventory(self, entry: PolicyEntry[NetworkModel]) -> Inventory | None:
+        """The inventory that a network names; None without a valid one, or before it was read."""
+        stated = None if entry.model is None else entry.model.devices
+        return None if stated is None else self.inventories.get(entry.beside(stated.file))
+
+    def patterns(self, entry: PolicyEntry[ServiceModel], kind: PatternKind) -> Iterator[tuple[str, Source, TextSpan]]:
+        """The patterns of a valid service, those of files included, each with the file and place where it stands."""
+        names = None if entry.model is None else entry.model.names
+        if names is None:
+            return
+        stated = zip(names.stated(kind), entry.items("names", kind), strict=True)
+        yield from ((value, entry.source, place) for value, (_, place) in stated)
+        for file in names.files(kind):
+            held = self.name_lists.get((entry.beside(file), kind))
+            if held is not None:
+                yield from ((value, held.source, place) for value, place in held.patterns)
+
+    @property
+    def named_files(self) -> tuple[Path, ...]:
+        """The files that the policy files name, also missing ones: inventories and files of names."""
+        return tuple(dict.fromkeys((*self.inventories, *(path for path, _ in self.name_lists))))
+
+    def zones(self, network: str) -> tuple[str, ...]:
+        """The zone that a network states, or else those of the networks that it is made of; several are an error."""
+        found: dict[str, None] = {}
+        seen: set[str] = set()
+        rest = [network]
+        while rest:
+            entry = self.networks.get(rest.pop())
+            model = None if entry is None else entry.model
+            if entry is None or model is None or entry.name in seen:
+                continue
+            seen.add(entry.name)
+            if "timezone" in model.model_fields_set or not model.networks:
+                found[model.timezone] = None
+            else:
+                rest += reversed(model.networks)
+        return tuple(found)
+
+    def zone(self, entry: PolicyEntry[NetworkModel]) -> str:
+        """The time zone of a network; UTC if the networks that it is made of have several."""
+        zones = self.zones(entry.name)
+        return zones[0] if len(zones) == 1 else "UTC"
+
+    def add(self, source: Source, root: Node, report: Report) -> None:
+        """Add the entries of one file, and report its errors."""
+        if not isinstance(root, Mapping):
+            what = "a list" if isinstance(root, Sequence) else "text"
+            allowed = f"a policy file is a mapping with the keys {listed(_SECTIONS)}, not {what}"
+            report.error(source, root.place, Code.WRONG_TYPE, allowed)
+            self.whole = False
+            return
+        for section, (key, node) in root.entries.items():
+            if section not in _SECTIONS:
+                report.error(
+                    source, key.place, Code.UNKNOWN_KEY, f"unknown section `{section}`{hint(section, _SECTIONS)}"
+                )
+            elif section == "version":
+                shaped(PolicyFile, Mapping(key.place, {section: (key, node)}), source, key.place, report)
+            elif isinstance(node, Scalar) and node.null:
+                continue  # a section whose entries are all commented out
+            elif section == "settings":
+                self._add_settings(source, key, node, report)
+            elif section == "tests":
+                self._add_tests(source, key, node, report)
+            elif section == "lifted":
+                for item in node.items if isinstance(node, Sequence) else (node,):
+                    lifted = shaped(LiftedModel, item, source, item.place, report)
+                    self.lifted.append(PolicyEntry("", source, item.place, item, lifted))
+            else:
+                self._add_named(section, source, node, report)
+
+    def _add_named(self, section: str, source: Source, node: Node, report: Report) -> None:
+        if not isinstance(node, Mapping):
+            message = f"`{section}` is a mapping from names to entries"
+            report.error(source, node.place, Code.WRONG_TYPE, message)
+            self.whole = False
+            return
+        known: dict[str, PolicyEntry[Any]] = getattr(self, section)
+        for name, (key, value) in node.entries.items():
+            if not _IDENTIFIER.match(name):
+                message = (
+                    f"`{name}` can't be a name: letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first"
+                )
+                report.error(source, key.place, Code.BAD_IDENTIFIER, message)
+            if name in known:
+                first = known[name].source.origin(known[name].place)
+                kind = section.removesuffix("s")
+                report.error(
+                    source, key.place, Code.DEFINED_TWICE, f"the {kind} `{name}` is defined twice; first at {first}"
+                )
+                continue
+            model = shaped(_NAMED[section], value, source, key.place, report)
+            known[name] = PolicyEntry(name, source, key.place, value, model)
+
+    def _add_settings(self, source: Source, section: Scalar, node: Node, report: Report) -> None:
+        model = shaped(SettingsModel, node, source, section.place, report)
+        for name, (key, _) in node.entries.items() if isinstance(node, Mapping) else ():
+            if name in self._settings_at:
+                first_source, first = self._settings_at[name]
+                where = first_source.origin(first)
+                report.error(source, key.place, Code.DEFINED_TWICE, f"`{name}` is set twice; first at {where}")
+            else:
+                self._settings_at[name] = (source, key.place)
+                if model is not None:
+                    self.settings[name] = getattr(model, name)
+
+    def _add_tests(self, source: Source, section: Scalar, node: Node, report: Report) -> None:
+        if not isinstance(node, Sequence):
+            report.error(source, node.place, Code.WRONG_TYPE, "`tests` is a list")
+            return
+        for item in node.items:
+            model = shaped(TestModel, item, source, item.place, report)
+            if model is not None and model.host is None and model.url is None:
+                report.error(source, item.place, Code.MISSING_KEY, "a test names a `host` or a `url`")
+            elif model is not None:
+                wrong = _contradiction(model)
+                if wrong is not None:
+                    report.error(source, place_of(item, (wrong[0],), item.place), Code.BAD_VALUE, wrong[1])
+            self.tests.append(PolicyEntry("", source, item.place, item, model))
+
+
+def _contradiction(model: TestModel) -> tuple[str, str] | None:
+    """The key of a test that goes with no other of its keys, and why."""
+    plain = model.url is not None and model.url.lower().startswith("http://")
+    if model.sni is not None and model.ech is not None:
+        return "ech", "`ech: outer` is a name, and `sni: none` says that there is none"
+    for key in ("sni", "ech"):
+        if getattr(model, key) is not None and (plain or model.transport is TestTransport.DNS):
+            return key, f"`{key}` is about a ClientHello, and this test has none"
+    if model.url is not None and (plain and model.transport is TestTransport.QUIC):
+        return "transport", "QUIC carries no plain HTTP: `https://…`"
+    if model.url is not None and model.transport is TestTransport.DNS:
+        return "url", "a DNS question has no URL: write a `host`"
+    return None
+
+
+def zones_of(networks: Iterable[str], sections: Sections) -> tuple[str, ...]:
+    """The zones of those networks that are valid, in order and without repeats."""
+    valid = (sections.networks[name] for name in networks if name in sections.networks)
+    return tuple(dict.fromkeys(sections.zone(entry) for entry in valid if entry.model is not None))

@@ -1,0 +1,276 @@
+"""Checks of the times of bans and exemptions, in each time zone that applies to them, and at a given instant."""
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.config import build
+from tokgate.config.checks import extensions
+from tokgate.config.checks.prefix_cover import Cover
+from tokgate.config.checks.sections import PolicyEntry, Sections, zones_of
+from tokgate.config.diagnostics import Code
+from tokgate.config.format.bans import BanModel, ExemptionModel
+from tokgate.config.yaml.source import Report
+from tokgate.policy.analysis.overrides import outlasts
+from tokgate.policy.analysis.redundant_bans import window_within
+from tokgate.policy.bans import LONGEST_OVERRIDE, Action, Ban, OnExpiry, Overrides
+from tokgate.policy.decision import Phase
+from tokgate.policy.networks import Network
+from tokgate.policy.schedule import Duration, Edge, Schedule, Span, resolve
+from tokgate.policy.snapshot import schedule_of
+from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.time_text import both
+
+_FOR_EVER: Final = 24 * 365 * 50
+"""Hours after which a ban without end is taken to end, when exemptions from it are checked."""
+_HISTORY: Final = 24 * 180
+"""Hours after which a ban that has lapsed is history, which needs no warning."""
+_STEPS: Final = 1000
+"""Most changes of a ban that are searched for one at which it applies."""
+
+_Schedules = dict[str, Schedule]
+"""A ban's schedule in each zone."""
+
+_Exemption = tuple[PolicyEntry[ExemptionModel], ExemptionModel]
+
+
+def check(sections: Sections, networks: Mapping[str, Network], now: Instant, report: Report) -> None:
+    """Run all checks that depend on time; `networks` are those that are valid."""
+    exemptions: dict[str, list[_Exemption]] = {}
+    for exemption in sections.exemptions.values():
+        if exemption.model is not None and _exemption(exemption, exemption.model, sections, now, report):
+            exemptions.setdefault(exemption.model.ban, []).append((exemption, exemption.model))
+    for name in exemptions:
+        _outside(name, exemptions[name], sections, networks, report)
+    extended = frozenset(entry.model.extends for entry in sections.bans.values() if entry.model is not None)
+    valid: set[str] = set()
+    for entry in sections.bans.values():
+        if entry.model is not None:
+            schedules = _ban(entry, entry.model, sections, report)
+            if schedules:
+                valid.add(entry.name)
+                if entry.name not in extended:
+                    _over(entry, entry.model, schedules, now, report)
+                if entry.name in exemptions:
+                    _remainder(entry, exemptions[entry.name], schedules, sections, networks, report)
+    extensions.check(sections, valid, report)
+
+
+def _ban(entry: PolicyEntry[BanModel], model: BanModel, sections: Sections, report: Report) -> _Schedules | None:
+    """Check one ban; its schedules, or None after an error."""
+    before = len(report.diagnostics)
+    ends = [key for key in ("expires", "duration", "last_day") if getattr(model, key) is not None]
+    for key in ends[1:]:
+        message = f"`{ends[0]}` and `{key}` both say when the ban ends: keep one"
+        report.error(entry.source, entry.at(key), Code.TWO_ENDS, message)
+    _action(entry, model, report)
+    for number, window in enumerate(model.windows):
+        opening = entry.text("windows", number, "from") or "00:00"
+        if window.start == window.end and entry.text("windows", number, "to") == opening:
+            message = f"a window from {opening} to {opening} is empty: for the whole day say from 00:00 to 24:00"
+            report.error(entry.source, entry.at("windows", number, "to"), Code.BAD_TIME, message)
+    if len(report.diagnostics) > before:
+        return None
+    _windows(entry, model, report)
+    ban, zones = build.ban(entry, model), zones_of(model.networks, sections) or ("UTC",)
+    schedules: _Schedules = {}
+    for zone in zones:
+        if not _in_order(entry, ban, zone, report):
+            return None
+        try:
+            schedules[zone] = schedule_of(ban, zone)
+        except (ValueError, OverflowError):
+            message = "the ban ends beyond the end of the calendar: leave out the end for a ban until lifted"
+            report.error(entry.source, entry.at(*(ends or ["starts"])), Code.BAD_DURATION, message)
+            return None
+    _applies(entry, schedules, report)
+    return schedules
+
+
+def _windows(entry: PolicyEntry[BanModel], model: BanModel, report: Report) -> None:
+    """Warn of windows within another window; of two equal ones, of the second."""
+    windows = [build.window(each) for each in model.windows]
+    for number, window in enumerate(windows):
+        for other, outer in enumerate(windows):
+            within = other != number and window_within(window, outer)
+            if within and (other < number or not window_within(outer, window)):
+                where = entry.source.origin(entry.at("windows", other))
+                message = f"this window adds nothing: it is open only while another is ({where})"
+                report.warning(entry.source, entry.at("windows", number), Code.WINDOW_USELESS, message)
+                break
+
+
+def _action(entry: PolicyEntry[BanModel], model: BanModel, report: Report) -> None:
+    """Check that phases before the start are milder than the action."""
+    allowed = {"monitor_from": (Action.WARN, Action.BLOCK), "warn_from": (Action.BLOCK,)}
+    for key, actions in allowed.items():
+        if getattr(model, key) is not None and model.action not in actions:
+            needs = " or ".join(f"`{action}`" for action in actions)
+            message = f"`{key}` comes before something stricter: it needs the action {needs}, not `{model.action}`"
+            report.error(entry.source, entry.at(key), Code.REVERSED_TIMES, message)
+
+
+def _in_order(entry: PolicyEntry[BanModel], ban: Ban, zone: str, report: Report) -> bool:
+    """Check that announced ≤ monitor_from < warn_from < starts < end, as far as they are given."""
+    keys = ("announced", "monitor_from", "warn_from", "starts")
+    moments = ((key, getattr(ban, key)) for key in keys)
+    given = [(key, resolve(moment, zone, Edge.START)) for key, moment in moments if moment is not None]
+    ordered = True
+    for (earlier, first), (later, second) in pairwise(given):
+        if first > second or (first == second and earlier != "announced"):
+            relation = "after" if first > second else "at the same time as"
+            message = f"`{earlier}` is {relation} `{later}`{_in_zone(zone)}"
+            report.error(entry.source, entry.at(earlier), Code.REVERSED_TIMES, message)
+            ordered = False
+    if ban.expires is not None and resolve(ban.expires, zone, Edge.END) <= resolve(ban.starts, zone, Edge.START):
+        key = "last_day" if entry.text("last_day") is not None else "expires"
+        relation = "lies before" if key == "last_day" else "must be later than"
+        message = f"the ban ends before it starts{_in_zone(zone)}: `{key}` {relation} `starts`"
+        if key == "expires" and ban.expires == ban.starts:
+            message = "the ban ends at the instant at which it starts"
+        report.error(entry.source, entry.at(key), Code.REVERSED_TIMES, message)
+        ordered = False
+    return ordered
+
+
+def _in_zone(zone: str) -> str:
+    return "" if zone == "UTC" else f" in {zone}"
+
+
+def _first(schedule: Schedule) -> Instant:
+    """The first instant at which the ban has an effect, ignoring windows."""
+    return next(change.at for change in schedule.changes if change.phase not in (Phase.ANNOUNCED, Phase.EXPIRED))
+
+
+def _applies(entry: PolicyEntry[BanModel], schedules: _Schedules, report: Report) -> None:
+    """Check that the ban is ever in force: its windows may never open between its start and its end."""
+    for schedule in schedules.values():
+        at = _first(schedule)
+        for _ in range(_STEPS):
+            state = schedule.state_at(at)
+            if state.idle is None:
+                return
+            at = state.span.end
+            if state.phase is Phase.EXPIRED or at == Instant.MAX:
+                break
+    message = f"the ban `{entry.name}` can never apply: no window opens between its start and its end"
+    report.error(entry.source, entry.at("windows"), Code.NEVER_APPLIES, message)
+
+
+def _over(entry: PolicyEntry[BanModel], model: BanModel, schedules: _Schedules, now: Instant, report: Report) -> None:
+    ends = {zone: schedule.ends for zone, schedule in schedules.items() if schedule.ends is not None}
+    if len(ends) < len(schedules) or max(ends.values()) > now:
+        return
+    zone = max(ends, key=lambda each: ends[each])
+    if model.on_expiry is OnExpiry.LAPSE and ends[zone].add(hours=_HISTORY) < now:
+        return
+    state = "it has lapsed" if model.on_expiry is OnExpiry.LAPSE else "it is held, and overdue"
+    message = f"the ban `{entry.name}` ended {both(ends[zone], zone)}: {state}"
+    report.warning(entry.source, entry.place, Code.BAN_OVER, message)
+
+
+def _exemption(
+    entry: PolicyEntry[ExemptionModel], model: ExemptionModel, sections: Sections, now: Instant, report: Report
+) -> bool:
+    """Check one exemption by itself and in the zones of its ban; whether its times are valid."""
+    ban = sections.bans.get(model.ban)
+    networks = [name for name, _ in ban.items("networks")] if ban else []
+    zones = zones_of(networks, sections) or ("UTC",)
+    for zone in zones:
+        end = resolve(model.until, zone, Edge.END)
+        if model.starts is not None and end <= resolve(model.starts, zone, Edge.START):
+            message = f"the exemption ends before it starts{_in_zone(zone)}: `until` must be later than `starts`"
+            report.error(entry.source, entry.at("until"), Code.REVERSED_TIMES, message)
+            return False
+    end, zone = max((resolve(model.until, zone, Edge.END), zone) for zone in zones)
+    if model.override:
+        return end > now and _override(entry, model, zones, sections, report)  # past overrides are kept as a record
+    if end <= now:
+        message = f"the exemption `{entry.name}` ended {both(end, zone)}"
+        report.warning(entry.source, entry.place, Code.EXEMPTION_OVER, message)
+    return True
+
+
+def _override(
+    entry: PolicyEntry[ExemptionModel], model: ExemptionModel, zones: Iterable[str], sections: Sections, report: Report
+) -> bool:
+    """Check that the ban and the settings allow an override."""
+    before = len(report.diagnostics)
+    ban = sections.bans.get(model.ban)
+    if ban is not None and ban.model is not None and ban.model.overrides is Overrides.FORBIDDEN:
+        message = f"the ban `{model.ban}` forbids overrides ({ban.source.origin(ban.at('overrides'))})"
+        report.error(entry.source, entry.at("ban"), Code.OVERRIDE_FORBIDDEN, message)
+    stated = sections.settings.get("overrides")
+    longest: Duration = LONGEST_OVERRIDE if stated is None else stated.longest
+    starts = model.starts
+    if starts is None:
+        message = "an override says when it `starts`: else it has no length"
+        report.error(entry.source, entry.place, Code.OVERRIDE_TOO_LONG, message)
+    elif any(outlasts(starts, model.until, longest, zone) for zone in zones):
+        message = f"an override lasts at most {longest.format_iso()} (`settings.overrides.longest`)"
+        report.error(entry.source, entry.at("until"), Code.OVERRIDE_TOO_LONG, message)
+    return len(report.diagnostics) == before
+
+
+def _outside(
+    name: str, exemptions: list[_Exemption], sections: Sections, networks: Mapping[str, Network], report: Report
+) -> None:
+    """Warn of exempt clients that are in no network of the ban."""
+    ban = sections.bans.get(name)
+    covered = Cover(_covered([network for network, _ in ban.items("networks")] if ban else (), networks))
+    for entry, model in exemptions if covered else ():
+        for cidr, (_, place) in zip(model.clients, entry.items("clients"), strict=True):
+            if not covered.meets(cidr):
+                message = f"`{cidr}` is in no network of the ban `{name}`: the exemption does nothing for it"
+                report.warning(entry.source, place, Code.EXEMPTION_OUTSIDE, message)
+
+
+def _covered(names: Iterable[str], networks: Mapping[str, Network]) -> list[IPNetwork]:
+    """All prefixes of some networks; empty if any of them lists clients otherwise than by address."""
+    held = [networks.get(name) for name in names]
+    if not all(network is not None and network.by_address for network in held):
+        return []
+    return [prefix for network in held if network is not None for prefix in network.prefixes]
+
+
+def _remainder(
+    entry: PolicyEntry[BanModel],
+    exemptions: list[_Exemption],
+    schedules: _Schedules,
+    sections: Sections,
+    networks: Mapping[str, Network],
+    report: Report,
+) -> None:
+    """Check that the exemptions from a ban leave clients to which it applies; warn of those outside its life."""
+    by_zone: dict[str, list[str]] = {zone: [] for zone in schedules}
+    for name, _ in entry.items("networks"):
+        for zone in zones_of([name], sections):
+            by_zone[zone].append(name)
+    everywhere: dict[str, bool] = {}
+    for zone, schedule in schedules.items():
+        life = Span(_first(schedule), _end(entry, schedule))
+        lasting: list[_Exemption] = []
+        for exemption, model in exemptions:
+            starts = Instant.MIN if model.starts is None else resolve(model.starts, zone, Edge.START)
+            ends = resolve(model.until, zone, Edge.END)
+            if starts <= life.start and ends >= life.end:
+                lasting.append((exemption, model))
+            elif ends <= life.start or starts >= life.end:
+                never = f"the exemption never meets the ban `{entry.name}`{_in_zone(zone)}"
+                message = f"{never}: one ends before the other starts"
+                report.warning(exemption.source, exemption.at("until"), Code.EXEMPTION_IDLE, message)
+        exempt = Cover(cidr for _, model in lasting for cidr in model.clients)
+        covered = _covered(by_zone[zone], networks)
+        everywhere[zone] = bool(covered) and all(exempt.holds(cidr) for cidr in covered)
+    if all(everywhere.values()):
+        message = (
+            f"the ban `{entry.name}` can never apply: its exemptions take out all its networks for as long as it lasts"
+        )
+        report.error(entry.source, entry.place, Code.NEVER_APPLIES, message)
+
+
+def _end(entry: PolicyEntry[BanModel], schedule: Schedule) -> Instant:
+    held = entry.model is not None and entry.model.on_expiry is OnExpiry.HOLD
+    return _first(schedule).add(hours=_FOR_EVER) if schedule.ends is None or held else schedule.ends

@@ -1,0 +1,48 @@
+"""The extras of the package: what they bring, and how to install one that is missing."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Final
+
+
+class Extra(StrEnum):
+    """A word in the brackets of `pip install 'tokgate[...]'`. `all` is these together."""
+
+    REVIEW = "review"
+    REPORT = "report"
+    CALENDAR = "calendar"
+    METRICS = "metrics"
+    CANDIDATES = "candidates"
+    GATEWAY = "gateway"
+    PHONES = "phones"
+    ANCHOR = "anchor"
+    CLICKHOUSE = "clickhouse"
+
+
+MODULES: Final[Mapping[Extra, tuple[str, ...]]] = MappingProxyType(
+    {
+        Extra.REVIEW: ("duckdb", "drawsvg", "starlette", "uvicorn", "anyio"),
+        Extra.REPORT: ("duckdb", "drawsvg"),
+        Extra.CALENDAR: ("icalendar", "holidays"),
+        Extra.METRICS: ("prometheus_client", "uvicorn"),
+        Extra.CANDIDATES: ("rapidfuzz", "duckdb"),
+        Extra.GATEWAY: ("pyroute2",),
+        Extra.PHONES: ("pyroute2", "segno"),
+        Extra.ANCHOR: ("rfc3161_client",),
+        Extra.CLICKHOUSE: ("clickhouse_connect", "sqlglot"),
+    }
+)
+"""The modules of each extra that the base installation lacks; pyproject.toml has the packages."""
+
+
+def missing_extra(extra: Extra, *needed: str) -> str | None:
+    """What is missing for an extra, and how to install it, in a sentence; None where all is there. Imports nothing.
+
+    `needed`: only these modules of it.
+    """
+    missing = [module for module in needed or MODULES[extra] if find_spec(module) is None]
+    if not missing:
+        return None
+    return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: pip install 'tokgate[{extra}]'"

@@ -1,0 +1,1 @@
+"""The policy format: pydantic models, and the parsers of single values."""

@@ -1,0 +1,167 @@
+"""Parsers for a service's `names` and `store`: text to canonical patterns, with hints for common mistakes."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tokgate.config.diagnostics import Code
+from tokgate.config.format.address_parsers import cidr
+from tokgate.config.format.parsers import one_line, text, wrong
+from tokgate.policy.services import compile_regex, is_public_suffix
+from tokgate.policy.stores import STORES, listing
+from tokgate.policy.values.hostname import AddressLiteral, InvalidName, normalise
+from tokgate.policy.values.prefix_table import IPNetwork
+
+_MAX_REGEX: Final = 1000
+_UNRELATED: Final = ("example.org", "www.example.com", "a-0.b.c.example.net", "xn--bcher-kva.example")
+"""Unrelated names: a regex that matches all of them is taken to match every name."""
+
+_PACKAGE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)+\Z", re.ASCII)
+_BUNDLE: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\Z", re.ASCII)
+"""What CFBundleIdentifier may be (Apple, Information Property List)."""
+_LISTINGS: Final = {
+    "google-play": "https://play.google.com/store/apps/details?id={}",
+    "apple": "https://apps.apple.com/app/id{}",
+    "microsoft": "https://apps.microsoft.com/detail/{}",
+    "amazon": "https://www.amazon.com/dp/{}",
+    "galaxy-store": "https://galaxystore.samsung.com/detail/{}",
+    "huawei": "https://appgallery.huawei.com/app/{}",
+    "apkmirror": "https://www.apkmirror.com/apk/{}/",
+    "apkpure": "https://apkpure.com/app/{}",
+}
+_SHAPES: Final = {"google-play": _PACKAGE, "galaxy-store": _PACKAGE, "apkpure": _PACKAGE, "apple-bundle": _BUNDLE}
+STORE_EXAMPLES: Final = {
+    "google-play": "com.example.app",
+    "apple": "835599320",
+    "microsoft": "9NH2GPH4JZS4",
+    "amazon": "B00EXAMPLE",
+    "galaxy-store": "com.example.app",
+    "huawei": "C100315379",
+    "apkmirror": "example-inc/example",
+    "apkpure": "com.example.app",
+    "apple-bundle": "com.example.App",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NameFile:
+    """A file of patterns, one a line, that stands for them; its path is relative to the policy file."""
+
+    path: str
+
+
+def or_file(parse: Callable[[Any], str]) -> Callable[[Any], str | NameFile]:
+    """A validator for a pattern, or for `{file: …}`, a file of patterns."""
+    return partial(_or_file, parse)
+
+
+def _or_file(parse: Callable[[Any], str], value: Any) -> str | NameFile:
+    if not isinstance(value, dict):
+        return parse(value)
+    unknown = next((key for key in value if key != "file"), None)
+    if unknown is not None:
+        raise wrong(Code.UNKNOWN_KEY, f"unknown key `{unknown}`: a file of names is written `{{file: names.txt}}`")
+    if "file" not in value:
+        raise wrong(Code.MISSING_KEY, "`file` is missing: a file of names is written `{file: names.txt}`")
+    return NameFile(one_line(value["file"]))
+
+
+def exact(value: Any) -> str:
+    """A single host name in canonical form."""
+    return _name(text(value))
+
+
+def suffix(value: Any) -> str:
+    """A name that matches itself and all names below it; no public suffix."""
+    name = _name(text(value))
+    if is_public_suffix(name):
+        raise wrong(
+            Code.PUBLIC_SUFFIX,
+            f"`{name}` is a public suffix: it would take in the names of everybody registered under it",
+        )
+    return name
+
+
+def label(value: Any) -> str:
+    """A registrable label under any public suffix: `tiktok` for tiktok.com, tiktok.co.uk."""
+    written = text(value)
+    if "." in written.strip("."):
+        raise wrong(Code.BAD_PATTERN, f"a label holds no dot: write `{written}` under `suffix`")
+    return _name(written)
+
+
+def regex(value: Any) -> str:
+    """A regular expression for whole names, in RE2 syntax."""
+    pattern = text(value)
+    if len(pattern) > _MAX_REGEX:
+        raise wrong(Code.BAD_REGEX, f"a regex of {len(pattern)} characters: at most {_MAX_REGEX}; list names instead")
+    try:
+        compiled = compile_regex(pattern)
+    except ValueError as error:
+        reason = str(error)
+        if "perl operator" in reason or re.search(r"\\[1-9]", reason):
+            reason += " (look-around and back-references can't be matched in linear time)"
+        raise wrong(Code.BAD_REGEX, f"not a regex that matches in linear time (RE2): {reason}") from None
+    if all(compiled.fullmatch(name) for name in _UNRELATED):
+        raise wrong(Code.MATCHES_EVERYTHING, f"`{pattern}` matches every name")
+    return pattern
+
+
+def _name(written: str) -> str:
+    if written.startswith(("*.", ".")):
+        bare = written.lstrip("*.")
+        raise wrong(Code.BAD_PATTERN, f"write `{bare}` under `suffix`: it takes in the name itself and all below it")
+    if "://" in written or "/" in written:
+        host = _host_of(written)
+        raise wrong(Code.BAD_PATTERN, f"`{written}` is not a host name: write `{host}`" if host else "not a host name")
+    if "*" in written:
+        raise wrong(Code.BAD_PATTERN, f"`{written}`: wildcards are written under `suffix`, or as a `regex`")
+    name = normalise(written)
+    if isinstance(name, AddressLiteral):
+        raise wrong(Code.BAD_PATTERN, f"`{written}` is an address: write it under `addresses`")
+    if isinstance(name, InvalidName):
+        raise wrong(Code.BAD_PATTERN, f"`{written}` is no host name: {name.problem}")
+    if ":" in written:
+        raise wrong(Code.BAD_PATTERN, f"a pattern has no port: write `{name.value}`")
+    return name.value
+
+
+def _host_of(url: str) -> str:
+    """The host in a URL, with or without its scheme; empty where it has none, or is malformed."""
+    try:
+        return urlsplit(url if "://" in url else f"//{url}").netloc
+    except ValueError:  # brackets that hold no address
+        return ""
+
+
+def address(value: Any) -> IPNetwork:
+    """An address prefix of a service; not one that holds every address."""
+    prefix = cidr(value)
+    if prefix.prefixlen == 0:
+        raise wrong(Code.MATCHES_EVERYTHING, f"`{value}` takes in every address")
+    return prefix
+
+
+def store_id(store: str) -> Callable[[Any], str]:
+    """A validator for the identifiers of one store, as they occur in URLs of listings."""
+    return partial(_store_id, store)
+
+
+def _store_id(store: str, value: Any) -> str:
+    written = text(value)
+    shown = listing(_LISTINGS[store].format(written)) if store in _LISTINGS else None
+    readable = store not in _LISTINGS or (shown is not None and shown.identifier == written)
+    spaced = any(character.isspace() for character in written)
+    if readable and not spaced and (store not in _SHAPES or _SHAPES[store].match(written)):
+        return written
+    by_url = listing(written)
+    hint = f": for example `{STORE_EXAMPLES[store]}`" if store in STORE_EXAMPLES else ""
+    if by_url is not None and by_url.store == store:
+        hint = f": write `{by_url.identifier}`"
+    raise wrong(Code.BAD_STORE_ID, f"`{written}` is no identifier of the store `{store}`{hint}")
+
+
+STORE_NAMES: Final = tuple(STORES)

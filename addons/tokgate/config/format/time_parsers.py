@@ -1,0 +1,245 @@
+"""Parsers of dates, times of day, durations, days of the week, time zones and holidays. Errors say what is allowed.
+
+All raise PydanticCustomError with a `Code` as its type, so that the models can use them as validators.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+from whenever import Date, Instant, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
+
+from tokgate.config.diagnostics import Code
+from tokgate.config.extras import Extra
+from tokgate.config.format.parsers import need_extra, shown, text, wrong
+from tokgate.config.yaml import suggestions
+from tokgate.config.yaml.did_you_mean import did_you_mean, listed
+from tokgate.policy.analysis.warning_period import LONGEST
+from tokgate.policy.schedule import Duration, Moment, add_duration, holiday_calendar
+
+DAYS: Final = {day.name[:3].lower(): day for day in Weekday}
+"""`mon` to `sun`, in order."""
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+_MOMENT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}"
+    r"(?::[0-5][0-9](?:\.[0-9]{1,9})?)?(?P<offset>Z|[+-][0-9]{2}:?[0-9]{2})?\Z"
+)
+_TYPED: Final = re.compile(r"(?:([0-9]{1,5})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?<=[dhm])\Z")
+_CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z")
+_YEARS: Final = range(1900, 3001)
+"""Accepted years: far enough from the limits of the calendar for zones and durations."""
+_MOST_DAYS: Final = 36_500
+_MINUTE: Final = 60
+"""Seconds."""
+MOMENT_SHAPE: Final = "`2023-03-10T08:00` (wall time), or with an offset `2023-03-10T08:00+01:00`"
+
+
+def date(value: Any) -> Date:
+    """A calendar date in ISO 8601, such as `2023-09-10`, within the accepted years."""
+    written = text(value)
+    if not _DATE.match(written):
+        shape = "; write it as `2023-09-10`"
+        hint = f"{shape}; for a time of day use `expires`" if _MOMENT.match(written) else _meant(written, shape, _DATE)
+        raise wrong(Code.BAD_TIME, f"{shown(written)} is no date{hint}")
+    try:
+        day = Date.parse_iso(written)
+    except ValueError:
+        raise wrong(Code.BAD_TIME, f"`{written}` is not a day of the calendar") from None
+    return _in_range(day)
+
+
+def moment(value: Any) -> Moment:
+    """A date (which means its midnight), a wall time, or an instant."""
+    written = text(value)
+    if _DATE.match(written):
+        return date(written).at(Time.MIN)
+    return _time_of_day(written, f"a date `2023-03-10`, {MOMENT_SHAPE}", _DATE)
+
+
+def expiry(value: Any) -> Moment:
+    """The exclusive end of a ban: a wall time or an instant."""
+    return _end(value, "`last_day: {0}` if it is, or the first instant after the ban: `expires: {0}T00:00`".format)
+
+
+def until(value: Any) -> Moment:
+    """The exclusive end of an exemption: a wall time or an instant."""
+    return _end(value, lambda day: f"`{date(day).add(days=1)}T00:00` if it is, `{day}T00:00` if not")
+
+
+def _end(value: Any, instead: Callable[[str], str]) -> Moment:
+    written = text(value)
+    if _DATE.match(written):
+        why = "a date alone does not say whether that day is still included"
+        raise wrong(Code.DATE_ALONE, f"{why}: write {instead(written)}")
+    return _time_of_day(written, MOMENT_SHAPE)
+
+
+def _time_of_day(written: str, allowed: str, *guessed: re.Pattern[str]) -> Moment:
+    found = _MOMENT.match(written)
+    hint = "; midnight at the end of a day is `00:00` of the next" if re.search(r"[T ]24:00", written) else ""
+    if found is None:
+        hint = _meant(written, f"; write {allowed}", _MOMENT, *guessed) + hint
+        raise wrong(Code.BAD_TIME, f"{shown(written)} is no time{hint}")
+    try:
+        local = OffsetDateTime.parse_iso(written) if found["offset"] else PlainDateTime.parse_iso(written)
+    except ValueError:
+        raise wrong(Code.BAD_TIME, f"`{written}` is not a time of the calendar{hint}") from None
+    _in_range(local.date())
+    return local.to_instant() if isinstance(local, OffsetDateTime) else local
+
+
+def _meant(written: str, allowed: str, *shapes: re.Pattern[str]) -> str:
+    """The end of a message: an unambiguous suggestion, if it has one of these shapes, else `allowed`."""
+    meant = suggestions.moment(written) or ""
+    return f"; did you mean `{meant}`?" if any(shape.match(meant) for shape in shapes) else allowed
+
+
+def _in_range(day: Date) -> Date:
+    if day.year not in _YEARS:
+        raise wrong(Code.BAD_TIME, f"the year {day.year} is out of range: {_YEARS[0]} to {_YEARS[-1]}")
+    return day
+
+
+def duration(value: Any) -> Duration:
+    """An ISO 8601 duration longer than zero."""
+    written = text(value)
+    example = "`P6M`, `P2W`, `P90D`, `P1Y6M` or `PT36H`"
+    try:
+        parsed = ItemizedDelta.parse_iso(written)
+    except ValueError:
+        meant = suggestions.duration(written)
+        hint = f"; did you mean `{meant}`?" if meant else f"; write it as {example}"
+        raise wrong(Code.BAD_DURATION, f"{shown(written)} is no ISO 8601 duration{hint}") from None
+    if parsed.sign() < 0:
+        raise wrong(Code.BAD_DURATION, f"`{written}` is negative: it must last some time")
+    if parsed.sign() == 0:
+        raise wrong(Code.BAD_DURATION, f"`{written}` lasts no time at all")
+    return parsed
+
+
+def continuing(value: Any) -> Duration:
+    """How long continuing past a warning holds: an ISO 8601 duration from `PT1M` to `P30D`."""
+    parsed, start = duration(value), Instant.from_utc(2024, 1, 1)
+    try:
+        seconds = (add_duration(start, parsed, "UTC") - start).total("seconds")
+    except (ValueError, OverflowError):  # beyond the end of the calendar
+        seconds = float("inf")
+    if not _MINUTE <= seconds <= LONGEST.total("seconds"):
+        raise wrong(Code.BAD_DURATION, f"`{value}` is out of range: from `PT1M` to `P30D`")
+    return parsed
+
+
+def lasting(value: Any) -> Duration:
+    """A duration as people type it: `30m`, `2h`, `1h30m`, `1d` (24 hours), or in ISO 8601."""
+    written = text(value)
+    found = _TYPED.match(written)
+    if found is None:
+        if not written[:1].upper() == "P":
+            raise wrong(Code.BAD_DURATION, f"{shown(written)} is no duration; write it as `30m`, `2h`, `1d` or `PT2H`")
+        return duration(written)
+    days, hours, minutes = (int(part or 0) for part in found.groups())
+    if not days + hours + minutes:
+        raise wrong(Code.BAD_DURATION, f"`{written}` lasts no time at all")
+    return ItemizedDelta(hours=24 * days + hours, minutes=minutes)
+
+
+def clock(value: Any) -> Time:
+    """A time of day for the start of a window."""
+    written = text(value)
+    found = _CLOCK.match(written)
+    if found:
+        return Time(int(found[1]), int(found[2]))
+    if written == "24:00":
+        raise wrong(Code.BAD_TIME, "`24:00` is the end of a day: only `to` can have it")
+    meant = suggestions.time_of_day(written)
+    hint = f"; did you mean `{meant}`?" if meant else "; write it as `08:00`"
+    raise wrong(Code.BAD_TIME, f"{shown(written)} is no time of day{hint}")
+
+
+def closing(value: Any) -> Time:
+    """A time of day for the end of a window; `24:00` is the midnight that ends the day."""
+    return Time.MIN if value == "24:00" else clock(value)
+
+
+def day_range(value: Any) -> frozenset[Weekday]:
+    """One day, or a range of days; `sat-mon` passes the weekend."""
+    written, names = text(value), list(DAYS)
+    first, dash, last = (part.strip().lower() for part in written.partition("-"))
+    if last.count("-"):
+        ends = [part.strip().lower() for part in written.split("-")]
+        hint = f"; for these days alone write a list: `[{', '.join(ends)}]`" if set(ends) <= DAYS.keys() else ""
+        raise wrong(Code.BAD_DAYS, f"{shown(written)} is no range: a range has two ends, as `mon-fri`{hint}")
+    for name in (first, last) if dash else (first,):
+        if name not in DAYS:
+            meant = suggestions.days(written, names)
+            hint = f"did you mean `{meant}`? Allowed" if meant else "allowed"
+            if meant and meant.startswith("["):
+                raise wrong(Code.BAD_DAYS, f"{shown(written)} is no day: several are a list, `{meant}`")
+            raise wrong(Code.BAD_DAYS, f"`{name}` is no day; {hint}: {listed(names)}, and ranges as `mon-fri`")
+    start = names.index(first)
+    count = (names.index(last) - start) % 7 + 1 if dash else 1
+    return frozenset(DAYS[names[(start + offset) % 7]] for offset in range(count))
+
+
+@cache
+def _countries() -> dict[str, list[str]]:
+    import holidays  # slow to import, and few policies use it
+
+    return holidays.list_supported_countries(include_aliases=True)
+
+
+def holiday_code(value: Any) -> str:
+    """A country (`BE`) or its subdivision (`DE-BY`) whose public holidays `holidays` knows."""
+    written = text(value)
+    need_extra(Extra.CALENDAR, "holidays", "public holidays")
+    countries = _countries()
+    country, dash, subdivision = written.partition("-")
+    if country not in countries:
+        meant = country.upper()
+        hint = (
+            f"; did you mean `{meant + dash + subdivision}`?" if meant in countries else "; write it as `BE` or `DE-BY`"
+        )
+        raise wrong(Code.UNKNOWN_HOLIDAYS, f"no public holidays are known for `{country}`{hint}")
+    try:
+        holiday_calendar(written)
+    except NotImplementedError:
+        hint = did_you_mean(subdivision, countries[country])
+        raise wrong(Code.UNKNOWN_HOLIDAYS, f"`{country}` has no subdivision `{subdivision}`{hint}") from None
+    return written
+
+
+def day_count(value: Any) -> int:
+    """A number of days, from 1 to a hundred years."""
+    written = text(value)
+    if not re.fullmatch("[1-9][0-9]{0,4}", written) or int(written) > _MOST_DAYS:
+        raise wrong(Code.BAD_VALUE, f"must be a number of days from 1 to 36500, not {shown(written)}")
+    return int(written)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def zones_listed() -> tuple[str, ...]:
+    """The zones that the JSON Schema lists: those of the package `tzdata`, or of this machine without it."""
+    try:
+        return tuple(sorted((resources.files("tzdata") / "zones").read_text("utf-8").split()))
+    except (ModuleNotFoundError, OSError):
+        return tuple(sorted(_zones()))
+
+
+def timezone(value: Any) -> str:
+    """A name of the IANA time zone database."""
+    written = text(value)
+    if written not in _zones():
+        if suggestions.is_offset(written):
+            why = "is an offset, which has no summer time: write an IANA name as `Europe/Brussels`, or `UTC`"
+            signs = "the zones `Etc/GMT…` have the opposite sign: `Etc/GMT-1` is one hour ahead of UTC"
+            raise wrong(Code.UNKNOWN_TIMEZONE, f"unknown time zone: `{written}` {why} ({signs})")
+        meant = suggestions.zone(written, _zones())
+        hint = f"; did you mean `{meant}`?" if meant else "; write an IANA name as `Europe/Brussels`, or `UTC`"
+        raise wrong(Code.UNKNOWN_TIMEZONE, f"unknown time zone `{written}`{hint}")
+    return written

@@ -1,0 +1,301 @@
+"""The policy in force: read at start, read again when files change, and replaced whole or not at all.
+
+Reading and compiling happen in a worker thread; readers see one reference that is replaced. Files are compared by their
+status, without events: network file systems and the volumes of containers send none.
+"""
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.config.diagnostics import Code, Diagnostic, Level, render
+from tokgate.config.loader import Loaded, load
+from tokgate.config.reload.gc_tuning import free_in_slices, without_collections
+from tokgate.config.reload.held_store import HeldInMemory, HeldStore, held_at_start, held_back
+from tokgate.config.reload.quiescence import LOOK_AGAIN, Fingerprint, StabilityCheck, statuses
+from tokgate.config.reload.revision import Revision, revision_of
+from tokgate.config.yaml.files import policy_files
+from tokgate.config.yaml.source import Report
+from tokgate.policy.analysis.definitions import DefinitionChange, changes
+from tokgate.policy.analysis.held_bans import NO_EFFECTS, BanEffects, effects, in_force, restricted
+from tokgate.policy.bans import Lifted
+from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
+from tokgate.policy.values.source_position import Origin
+
+_log: Final = logging.getLogger(__name__)
+
+LOOK_EVERY: Final = 0.25
+"""Seconds between two looks at the files."""
+
+_UNUSED: Final = 2
+"""`sys.getrefcount` of an object that only the calling function refers to."""
+
+
+class PolicyError(Exception):
+    """The policy is invalid; `diagnostics` say why."""
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        """The message is the rendered diagnostics."""
+        super().__init__("\n".join(render(each) for each in diagnostics))
+        self.diagnostics: Final = diagnostics
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read: `snapshot` is None if it is invalid, and the one in force if nothing changes."""
+
+    loaded: Loaded
+    snapshot: Snapshot | None
+    changes: tuple[DefinitionChange, ...] = ()
+    effects: BanEffects = NO_EFFECTS
+    revision: Revision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """The result of a reload; `snapshot` is the one in force now, which is the old one unless `ok`.
+
+    `before` is the version that was in force, `changes` its differences from the new one. `recovered`: the previous
+    reload had failed.
+    """
+
+    ok: bool
+    snapshot: Snapshot
+    diagnostics: tuple[Diagnostic, ...]
+    at: Instant
+    before: str
+    changes: tuple[DefinitionChange, ...] = ()
+    recovered: bool = False
+    effects: BanEffects = NO_EFFECTS
+    revision: Revision | None = None
+
+
+def open_policy(path: Path, now: Instant, held: HeldStore | None = None) -> "PolicyHolder":
+    """Read and compile a policy, with the bans that `held` holds back. Raises PolicyError if it is invalid.
+
+    Bans that were in force when tokgate last ran, and vanished since, are held back too.
+    """
+    began = time.time_ns()
+    seen = fingerprint(path)
+    loaded = load(path, now)
+    if loaded.policy is None:
+        raise PolicyError(loaded.diagnostics)
+    # Files that these name are known only now: one that changed since `began` counts as not read, and is read again.
+    seen |= {path: status for path, status in statuses(loaded.named_files).items() if status[-1] < began}
+    held = HeldInMemory() if held is None else held
+    policy = held_at_start(loaded.policy, held, now)
+    return PolicyHolder(path, compile_policy(policy), loaded, loaded_at=now, seen=seen, held=held)
+
+
+class PolicyHolder:
+    """Holds the snapshot in force. Reading `snapshot` is one attribute access, from any thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        snapshot: Snapshot,
+        loaded: Loaded,
+        *,
+        loaded_at: Instant | None = None,
+        seen: Fingerprint | None = None,
+        held: HeldStore | None = None,
+        follows: bool = False,
+    ) -> None:
+        """Start from a loaded policy; `seen` is the state of its files at that time.
+
+        `held` keeps the bans that are held back. A holder that `follows` another process's only reads there.
+        """
+        self.path: Final = path
+        self.snapshot = snapshot
+        self.loaded = loaded
+        self.loaded_at = Instant.now() if loaded_at is None else loaded_at
+        self.in_force_since = self.loaded_at
+        self.last_error: str | None = None
+        self.last_change: Reloaded | None = None
+        """The reload that put the policy in force; None if it is the one read at start."""
+        self._held: Final = HeldInMemory() if held is None else held
+        self._follows: Final = follows
+        self._others: tuple[Path, ...] = loaded.named_files
+        """Inventories and files of names that the policy files name."""
+        self._seen: Fingerprint = self._look() if seen is None else seen
+        self._lock: Final = asyncio.Lock()
+        self._latest: tuple[float, Reloaded] | None = None
+        """The last reload, and the monotonic time at which the files still were as it had read them."""
+        self._subscribers: list[Callable[[Reloaded], None]] = []
+        self._watching = False
+        self._replaced: list[Snapshot] = []
+
+    def subscribe(self, callback: Callable[[Reloaded], None]) -> None:
+        """Call `callback` in the event loop after each reload, also a failed one."""
+        self._subscribers.append(callback)
+
+    def changed(self) -> bool:
+        """Whether the files differ from those that were read last; one `stat` for each file."""
+        return self._look() != self._seen
+
+    def lift(self, names: Collection[str], by: str) -> tuple[str, ...]:
+        """Have bans that are held back lifted at the next reload; the names of those that are not held."""
+        policy, kept = self.snapshot.policy, self._held.read()
+        known = [name for name in names if name in policy.held]
+        lifted = tuple(Lifted(ban=name, reason="`tokgate reload --lift`", by=by) for name in known)
+        still = tuple(name for name in policy.held if name not in known)
+        self._held.write(replace(restricted(policy, still), lifted=(*kept.lifted, *lifted)))
+        return tuple(name for name in names if name not in known)
+
+    async def reload(self) -> Reloaded:
+        """Read the files again once they are stable. An invalid policy changes nothing but `last_error`.
+
+        Concurrent calls share one reload; if files change during it, it reads them again before it returns.
+        """
+        asked = time.monotonic()
+        async with self._lock:
+            if self._latest is not None and asked < self._latest[0]:
+                return self._latest[1]
+            while True:
+                result = await self.read_stable(await self._until_stable())
+                if result is not None:
+                    return result
+
+    async def read_stable(self, seen: Fingerprint) -> Reloaded | None:
+        """Read files again that are stable in the state `seen`; None if they have to become stable once more.
+
+        That is so if they changed while they were read, or name other files than before.
+        """
+        read = await asyncio.to_thread(self._read)
+        self._seen, self._others = seen, read.loaded.named_files
+        looked = time.monotonic()
+        if await asyncio.to_thread(self._look) != seen:
+            return None
+        result = self._exchange(read)
+        self._latest = looked, result
+        for callback in self._subscribers:
+            try:
+                callback(result)
+            except Exception:
+                _log.exception("a subscriber to policy changes failed")
+        if result.ok:
+            await asyncio.to_thread(self.keep, Instant.now())
+        return result
+
+    async def watch(self) -> None:
+        """Reload whenever the files change, and free policies that are no longer used, until cancelled."""
+        self._watching = True
+        while True:
+            if await asyncio.to_thread(self.changed):
+                await self.reload()
+            if self._replaced:
+                await asyncio.to_thread(self._free_replaced)
+            await asyncio.sleep(LOOK_EVERY)
+
+    def _free_replaced(self) -> None:
+        """Free replaced snapshots to which nothing refers any more. Runs in a worker thread."""
+        for _ in range(len(self._replaced)):
+            old = self._replaced.pop(0)
+            if sys.getrefcount(old) > _UNUSED:
+                self._replaced.append(old)
+                continue
+            held: list[object] = [old]
+            del old
+            free_in_slices(held)
+
+    def _read(self) -> _Read:
+        """Load, compile and compare, in a worker thread; an internal error is reported as a diagnostic."""
+        now = Instant.now()
+        try:
+            with without_collections():
+                loaded = load(self.path, now)
+                if loaded.policy is None:
+                    return _Read(loaded, None)
+                policy = held_back(loaded.policy, self.snapshot, self._held.read().lifted, now)
+                loaded = replace(loaded, policy=policy)
+                if not _says_the_same(self.snapshot.policy, policy):
+                    return self._compared(loaded, compile_policy(policy), now)
+                loaded, unneeded = replace(loaded, policy=self.snapshot.policy), [policy]
+                del policy
+                free_in_slices(unneeded)
+                return _Read(loaded, self.snapshot)
+        except Exception as error:
+            _log.exception("loading the policy failed")
+            message = f"loading failed unexpectedly: {type(error).__name__}: {error}"
+            diagnostic = Diagnostic(Level.ERROR, Origin(str(self.path), 1, 1), message, Code.INTERNAL)
+            return _Read(Loaded(None, (diagnostic,), (), ()), None)
+
+    def _compared(self, loaded: Loaded, snapshot: Snapshot, now: Instant) -> _Read:
+        """A new policy with its differences from the one in force."""
+        old = self.snapshot
+        if snapshot.version == old.version:
+            return _Read(loaded, snapshot)
+        revision = None if self._follows else revision_of(self.path)
+        changed = tuple(changes(old.policy, snapshot.policy))
+        return _Read(loaded, snapshot, changed, effects(old, snapshot, now), revision)
+
+    def keep(self, now: Instant) -> None:
+        """Keep for the next start which bans are held, and which are in force at `now`; to be called when that changes.
+
+        What was lifted by command is kept until the files state it again.
+        """
+        if self._follows:
+            return
+        policy, kept = self.snapshot.policy, self._held.read()
+        lifted = tuple(each for each in kept.lifted if each.ban not in policy.bans)
+        if policy.held != kept.held or lifted != kept.lifted:
+            self._held.write(replace(restricted(policy, policy.held), lifted=lifted))
+        self._held.write_enforced(policy, tuple(in_force(self.snapshot.tracks, now)))
+
+    def _exchange(self, read: _Read) -> Reloaded:
+        """Put the new policy in force, if there is one."""
+        loaded, snapshot = read.loaded, read.snapshot
+        before, now, recovered = self.snapshot.version, Instant.now(), self.last_error is not None
+        if snapshot is None:
+            errors = loaded.errors
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            self.last_error = render(errors[0]).splitlines()[0] + more
+            return Reloaded(False, self.snapshot, loaded.diagnostics, now, before)
+        if self._watching and snapshot is not self.snapshot:
+            self._replaced.append(self.snapshot)
+        self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
+        result = Reloaded(
+            True, snapshot, loaded.diagnostics, now, before, read.changes, recovered, read.effects, read.revision
+        )
+        if snapshot.version != before:
+            self.last_change, self.in_force_since = result, now
+        return result
+
+    def stability_check(self) -> StabilityCheck:
+        """For callers that can't await `reload`: says when the files are stable, to be read by `read_stable`."""
+        return StabilityCheck(self._look, self._seen, self._report_unstable)
+
+    async def _until_stable(self) -> Fingerprint:
+        """Wait until the files are stable; longer if one was removed or emptied."""
+        check = await asyncio.to_thread(self.stability_check)
+        while (state := await asyncio.to_thread(check.stable_state)) is None:  # noqa: ASYNC110  (files tell nothing)
+            await asyncio.sleep(LOOK_AGAIN)
+        return state
+
+    def _report_unstable(self) -> None:
+        self.last_error = f"the policy files in {self.path} keep changing: not read yet"
+        _log.warning(self.last_error)
+
+    def _look(self) -> Fingerprint:
+        return fingerprint(self.path) | statuses(self._others)
+
+
+def _says_the_same(old: Policy, new: Policy) -> bool:
+    """Whether two policies have the same content, and their bans the same files, which records name."""
+    return old.version == new.version and _ban_files(old) == _ban_files(new)
+
+
+def _ban_files(policy: Policy) -> dict[str, str | None]:
+    return {name: None if ban.origin is None else ban.origin.file for name, ban in policy.bans.items()}
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """The state of the policy files, without reading them."""
+    return statuses(policy_files(path, Report()))

@@ -1,0 +1,78 @@
+"""Detects when files are stable: when an editor, a transfer or a volume update has finished writing them."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from tokgate.config.reload.writers import being_written
+
+SETTLE: Final = 0.1
+"""Seconds without a change after which files are stable."""
+SETTLE_LOSS: Final = 1.0
+"""`SETTLE` if a file was removed or emptied, since an unfinished save would lift bans."""
+UNSTABLE_AFTER: Final = 10.0
+"""Seconds after which files that keep changing are reported; they are not read until they are stable.
+
+Also the longest time for which an unchanged file isn't read because it is open for writing.
+"""
+LOOK_AGAIN: Final = SETTLE / 2
+"""Seconds between two comparisons of files that aren't stable."""
+
+_Status = tuple[int, int, int, int, int]
+"""Device, inode, size, and the times of the last change of content and of status."""
+
+Fingerprint = dict[Path, _Status]
+"""The state of files, for comparison without reading them."""
+
+
+def statuses(paths: Iterable[Path]) -> Fingerprint:
+    """The state of those files that exist."""
+    state: Fingerprint = {}
+    for each in paths:
+        try:
+            status = each.stat()
+        except OSError:
+            continue
+        state[each] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return state
+
+
+class StabilityCheck:
+    """Says whether files are stable, each time it is called. Nothing here waits."""
+
+    def __init__(self, look: Callable[[], Fingerprint], seen: Fingerprint, on_unstable: Callable[[], None]) -> None:
+        """`seen` is the state that was read last; `on_unstable` is called once if the files keep changing."""
+        self._look: Final = look
+        self._seen: Final = seen
+        self._on_unstable: Final = on_unstable
+        self._state = look()
+        self._start = self._since = time.monotonic()
+        self._told = False
+
+    def stable_state(self) -> Fingerprint | None:
+        """The state of the files if they are stable, else None; one `stat` for each file."""
+        state, now = self._look(), time.monotonic()
+        if state != self._state:
+            self._state, self._since = state, now
+        if self._is_stable(now - self._since):
+            return state
+        if now - self._start > UNSTABLE_AFTER and not self._told:
+            self._told = True
+            self._on_unstable()
+        return None
+
+    def _is_stable(self, seconds: float) -> bool:
+        """Whether files that have not changed for `seconds` are stable."""
+        if seconds < (SETTLE_LOSS if self._lost() else SETTLE):
+            return False
+        return seconds >= UNSTABLE_AFTER or not self._unfinished()
+
+    def _unfinished(self) -> bool:
+        """Whether a file that changed since it was read is open for writing."""
+        return any(being_written(path) for path, status in self._state.items() if self._seen.get(path) != status)
+
+    def _lost(self) -> bool:
+        """Whether a file that had content was removed or emptied."""
+        state = self._state
+        return any(status[2] and (path not in state or not state[path][2]) for path, status in self._seen.items())

@@ -1,0 +1,279 @@
+"""Parses YAML text to a graph of nodes with positions. Scalars keep their text; each key decides what it means.
+
+So `22:00`, `2023-03-10` and `NO` are text, never a sexagesimal number, a timestamp or a boolean (YAML 1.1). The graph
+is built from the parser's events without recursion, so no file can exhaust the stack. Aliases are counted, not copied.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+
+from tokgate.config.diagnostics import Code
+from tokgate.config.yaml import syntax_errors
+from tokgate.config.yaml.source import Report, Source, TextSpan
+
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+MAX_DEPTH: Final = 32
+"""Deepest nesting; the format needs 6."""
+MAX_EXPANSION: Final = 500_000
+"""Most nodes that all aliases of a file stand for together, against anchor bombs."""
+
+MAX_NODES: Final = 1_000_000
+"""Most keys and values of a file: several times what 100,000 names take."""
+
+_STANDARD: Final = "tag:yaml.org,2002:"
+"""The expansion of `!!` in YAML."""
+_STRING_TAGS: Final = {None, "!", f"{_STANDARD}str"}
+_MAY_BE_CUT: Final = re.compile(r"[ \t]#\w")
+_CUT: Final = re.compile(r"[ \t]+(?P<cut>#\w\S*)")
+_NULLS: Final = {"", "~", "null", "Null", "NULL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """Text as written; `null` if it is empty or one of YAML's words for null."""
+
+    text: str
+    null: bool
+    place: TextSpan
+    size: int = 1
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A list of nodes; `size` counts them, aliases expanded."""
+
+    place: TextSpan
+    items: "list[Node]" = field(default_factory=list)
+    size: int = 1
+
+
+@dataclass(slots=True)
+class Mapping:
+    """Keys and values in order; each key has its own place."""
+
+    place: TextSpan
+    entries: "dict[str, tuple[Scalar, Node]]" = field(default_factory=dict)
+    size: int = 1
+
+    def get(self, key: str) -> "Node | None":
+        """The value of a key; None if it is absent."""
+        found = self.entries.get(key)
+        return found[1] if found else None
+
+
+Node = Scalar | Sequence | Mapping
+
+
+def plain(node: Node) -> Any:
+    """The node as dicts, lists, text and None. Its size is bounded by MAX_NODES and MAX_EXPANSION."""
+    if isinstance(node, Scalar):
+        return None if node.null else node.text
+    if isinstance(node, Sequence):
+        return [plain(item) for item in node.items]
+    return {key: plain(value) for key, (_, value) in node.entries.items()}
+
+
+def led_to(node: Node, path: "tuple[str | int, ...]") -> Node | None:
+    """The node at a path of keys and indices; None if there is none."""
+    found: Node | None = node
+    for step in path:
+        if isinstance(found, Mapping):
+            found = found.get(str(step))
+        elif isinstance(found, Sequence) and isinstance(step, int) and step < len(found.items):
+            found = found.items[step]
+        else:
+            return None
+    return found
+
+
+class _Fatal(Exception):
+    """The rest of the file can't be read."""
+
+
+def compose(source: Source, report: Report) -> Node | None:
+    """The file's only document; None if it is empty, or, with a diagnostic, if it can't be read."""
+    composer = _Composer(source, report)
+    try:
+        return composer.document()
+    except _Fatal:
+        return None
+    except yaml.MarkedYAMLError as error:
+        report.error(source, *syntax_errors.explained(error, source))
+    except yaml.YAMLError as error:
+        report.error(source, TextSpan(1, 1), Code.SYNTAX, f"not YAML: {error}".splitlines()[0])
+    return None
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection that is being read; for a mapping, also the key whose value comes next."""
+
+    node: Sequence | Mapping
+    anchor: str | None
+    key: Scalar | None = None
+    at_key: bool = True
+    merges: list[tuple[Node, TextSpan]] = field(default_factory=list)
+
+
+class _Composer:
+    """One pass over the events of one file, with a stack of open collections."""
+
+    def __init__(self, source: Source, report: Report) -> None:
+        self._source = source
+        self._report = report
+        self._anchors: dict[str, Node | None] = {}  # None while the anchored collection is open
+        self._stack: list[_Open] = []
+        self._root: Node | None = None
+        self._expanded = 0
+        self._may_be_cut = _MAY_BE_CUT.search(source.text) is not None
+
+    def document(self) -> Node | None:
+        """Read all events; after an error in one node reading goes on."""
+        started = False
+        for number, event in enumerate(self._events()):
+            if number > MAX_NODES:
+                self._error(_place(event), Code.TOO_LARGE, f"more than {MAX_NODES:,} keys and values: split the file")
+                raise _Fatal
+            if isinstance(event, yaml.ScalarEvent):
+                self._scalar(event)
+            elif isinstance(event, yaml.MappingStartEvent):
+                self._open(event, Mapping(_place(event)))
+            elif isinstance(event, yaml.SequenceStartEvent):
+                self._open(event, Sequence(_place(event)))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                self._close()
+            elif isinstance(event, yaml.AliasEvent):
+                self._alias(event)
+            elif isinstance(event, yaml.DocumentStartEvent):
+                if started:
+                    self._error(_place(event), Code.SEVERAL_DOCUMENTS, "a second document: a policy file holds one")
+                    raise _Fatal
+                started = True
+        return self._root
+
+    def _events(self) -> Iterator[Any]:
+        yield from yaml.parse(self._source.text, Loader=_LOADER)
+
+    def _error(self, place: TextSpan, code: Code, message: str) -> None:
+        self._report.error(self._source, place, code, message)
+
+    def _scalar(self, event: Any) -> None:
+        self._check_tag(event)
+        bare = event.style in (None, "") and event.tag is None
+        node = Scalar(event.value, bare and event.value in _NULLS, _place(event))
+        if event.anchor:
+            self._anchors[event.anchor] = node
+        if bare and self._may_be_cut and not node.null:
+            self._check_cut(event)
+        self._add(node)
+
+    def _check_cut(self, event: Any) -> None:
+        """Warn of `title: Ban #1`: a comment after a value begins with a `#` and a space, as people write it."""
+        mark = event.end_mark
+        found = _CUT.match(self._source.line(mark.line + 1) or "", mark.column)
+        if found is not None:
+            place = TextSpan(mark.line + 1, found.start("cut") + 1, len(found["cut"]))
+            message = "a comment begins here, and the value ends before it: put the value in quotes, or write `# `"
+            self._report.warning(self._source, place, Code.CUT_VALUE, message)
+
+    def _check_tag(self, event: Any) -> None:
+        if event.tag not in _STRING_TAGS:
+            tag = event.tag.replace(_STANDARD, "!!", 1)
+            message = f"the tag `{tag}` is not allowed: policies hold text, lists and mappings"
+            self._error(_place(event), Code.TAG, message)
+        elif event.tag == f"{_STANDARD}str" and not isinstance(event, yaml.ScalarEvent):
+            kind = "a list" if isinstance(event, yaml.SequenceStartEvent) else "a mapping"
+            self._error(_place(event), Code.TAG, f"`!!str` says that text follows, and it is {kind}: leave the tag out")
+
+    def _open(self, event: Any, node: Sequence | Mapping) -> None:
+        self._check_tag(event)
+        if len(self._stack) >= MAX_DEPTH:
+            self._error(node.place, Code.TOO_DEEP, f"nested more than {MAX_DEPTH} levels deep")
+            raise _Fatal
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        self._stack.append(_Open(node, event.anchor))
+
+    def _close(self) -> None:
+        top = self._stack.pop()
+        for merged, place in top.merges:
+            self._merge(top.node, merged, place)
+        if top.anchor:
+            self._anchors[top.anchor] = top.node
+        self._add(top.node)
+
+    def _alias(self, event: Any) -> None:
+        place, name = _place(event), event.anchor
+        if name not in self._anchors:
+            known = ", ".join(f"`&{anchor}`" for anchor in self._anchors) or "none"
+            self._error(place, Code.ALIAS, f"`*{name}` has no anchor before it (anchors so far: {known})")
+            raise _Fatal
+        node = self._anchors[name]
+        if node is None:
+            self._error(place, Code.ALIAS, f"`*{name}` stands inside what it refers to: it would never end")
+            raise _Fatal
+        self._expanded += node.size
+        if self._expanded > MAX_EXPANSION:
+            self._error(
+                place, Code.EXPANSION, f"aliases stand for more than {MAX_EXPANSION:,} values: is this an anchor bomb?"
+            )
+            raise _Fatal
+        self._add(node)
+
+    def _add(self, node: Node) -> None:
+        """Add a complete node to the innermost open collection."""
+        if not self._stack:
+            self._root = node
+            return
+        top = self._stack[-1]
+        top.node.size += node.size
+        if isinstance(top.node, Sequence):
+            top.node.items.append(node)
+        elif top.at_key:
+            top.key, top.at_key = self._key(node), False
+        else:
+            key, top.key, top.at_key = top.key, None, True
+            if key is None:
+                return
+            if key.text == "<<":
+                top.merges.append((node, key.place))
+            elif key.text in top.node.entries:
+                first = top.node.entries[key.text][0].place
+                where = self._source.origin(first)
+                self._error(key.place, Code.DUPLICATE_KEY, f"the key `{key.text}` is given twice; first at {where}")
+                _absorb(top.node.entries[key.text][1], node)
+            else:
+                top.node.entries[key.text] = (key, node)
+
+    def _key(self, node: Node) -> Scalar | None:
+        if isinstance(node, Scalar) and not node.null:
+            return node
+        self._error(node.place, Code.BAD_KEY, "a key must be a word")
+        return None
+
+    def _merge(self, into: Sequence | Mapping, node: Node, place: TextSpan) -> None:
+        """The merge key `<<` (https://yaml.org/type/merge.html): the mapping's own keys take precedence."""
+        for each in node.items if isinstance(node, Sequence) else [node]:
+            if not isinstance(each, Mapping) or not isinstance(into, Mapping):
+                self._error(place, Code.ALIAS, "`<<` takes a mapping, or a list of mappings")
+                return
+            for key, entry in each.entries.items():
+                into.entries.setdefault(key, entry)
+
+
+def _absorb(first: Node, second: Node) -> None:
+    """Merge the second of two equal keys into the first, so that names below it are not reported as unknown."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for key, entry in second.entries.items():
+            first.entries.setdefault(key, entry)
+
+
+def _place(event: Any) -> TextSpan:
+    start, end = event.start_mark, event.end_mark
+    length = end.column - start.column if start.line == end.line else 1
+    return TextSpan(start.line + 1, start.column + 1, max(1, length))

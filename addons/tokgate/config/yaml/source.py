@@ -1,0 +1,120 @@
+"""The text of a policy file, spans in it, and the report that collects diagnostics over all files."""
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from tokgate.config.diagnostics import Code, Diagnostic, Level
+from tokgate.policy.values.source_position import Origin
+
+_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # YAML 1.1 §4.2
+_UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_ODD_SPACES: Final = re.compile("[\u00a0\u1680\u2000-\u200b\u202f\u205f\u2060\u3000]")
+_UTF_16_32: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+
+def odd_space(text: str) -> str | None:
+    """The name of the first character that looks like a space, or like nothing, and is no space; None without any."""
+    found = _ODD_SPACES.search(text)
+    return None if found is None else f"U+{ord(found[0]):04X}, {unicodedata.name(found[0], 'unnamed').lower()}"
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpan:
+    """A span within a line; line and column count from 1, `length` is in characters."""
+
+    line: int
+    column: int
+    length: int = 0
+
+
+class Source:
+    """A file's name, as diagnostics show it, and its text."""
+
+    def __init__(self, file: str, text: str = "", path: Path | None = None) -> None:
+        """`text` has no byte order mark. `path` is the file's path, if it differs from `file`."""
+        self.file: Final = file
+        self.path: Final = Path(file) if path is None else path
+        self.text: Final = text
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """All lines without line breaks. Computed at the first use, since only diagnostics need them."""
+        return _BREAK.split(self.text)
+
+    def origin(self, place: TextSpan) -> Origin:
+        """The position of a span, as `policy/` holds it."""
+        return Origin(self.file, place.line, place.column)
+
+    def line(self, number: int) -> str | None:
+        """The text of a line, counted from 1; None if the file doesn't have it."""
+        return self.lines[number - 1] if self.text and 0 < number <= len(self.lines) else None
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects the errors and warnings of all files of a policy."""
+
+    base: Path | None = None
+    """Files below this folder are named relative to it, all others as given."""
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def file_name(self, path: Path) -> str:
+        """The name of a file in diagnostics: relative to `base`, if it is below it."""
+        return str(path.relative_to(self.base) if self.base is not None and path.is_relative_to(self.base) else path)
+
+    def source(self, path: Path, text: str = "") -> Source:
+        """A file, named as this report names it."""
+        return Source(self.file_name(path), text, path)
+
+    def error(self, source: Source, place: TextSpan, code: Code, message: str) -> None:
+        """Add an error: the policy will not be loaded."""
+        self._add(Level.ERROR, source, place, code, message)
+
+    def warning(self, source: Source, place: TextSpan, code: Code, message: str) -> None:
+        """Add a warning: allowed, but probably a mistake."""
+        self._add(Level.WARNING, source, place, code, message)
+
+    def _add(self, level: Level, source: Source, place: TextSpan, code: Code, message: str) -> None:
+        line = source.line(place.line)
+        odd = odd_space((line or "")[place.column - 1 : place.column - 1 + place.length])
+        if odd is not None and odd not in message:
+            message = f"{message} (it holds {odd})"
+        self.diagnostics.append(Diagnostic(level, source.origin(place), message, code, line, place.length))
+
+    def sorted(self) -> tuple[Diagnostic, ...]:
+        """The diagnostics by file, line and column, without duplicates."""
+        unique = dict.fromkeys(self.diagnostics)
+        return tuple(sorted(unique, key=lambda d: (d.origin.file, d.origin.line, d.origin.column)))
+
+
+def decode(path: Path, data: bytes, report: Report) -> Source | None:
+    """Decode UTF-8, with or without a byte order mark; None, and an error, for anything else."""
+    if data.startswith(_UTF_16_32):
+        report.error(
+            report.source(path), TextSpan(1, 1), Code.ENCODING, "the file is in UTF-16 or UTF-32: save it as UTF-8"
+        )
+        return None
+    try:
+        source = report.source(path, data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        message = f"byte 0x{error.object[error.start]:02x} is not valid UTF-8: save the file as UTF-8"
+        shown = report.source(path, error.object.decode(errors="replace"))  # keeps line and column
+        report.error(shown, _after(error.object[: error.start].decode()), Code.ENCODING, message)
+        return None
+    found = _UNPRINTABLE.search(source.text)
+    if found is None:
+        return source
+    name = "a NUL byte" if found[0] == "\0" else f"the character U+{ord(found[0]):04X}"
+    where = _after(source.text[: found.start()])
+    report.error(source, where, Code.ENCODING, f"{name} is not allowed; is this a text file in UTF-8?")
+    return None
+
+
+def _after(text: str) -> TextSpan:
+    """The place of the character after `text`."""
+    lines = _BREAK.split(text)
+    return TextSpan(len(lines), len(lines[-1]) + 1, 1)

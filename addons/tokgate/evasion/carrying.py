@@ -1,0 +1,129 @@
+"""Opens the streams of attempts: plainly, where the network redirects them, or through an explicit proxy."""
+
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Final
+
+from tokgate.evasion.attempt import Attempt, Opens
+from tokgate.evasion.hello import vector
+from tokgate.evasion.stream import Result, ServerReply, Target, broken
+
+type Address = tuple[str, int]
+
+
+class Carriage(StrEnum):
+    """How an attempt's bytes reach the gateway: on their way to the server, or through an explicit proxy."""
+
+    ROUTE = "route"
+    """Sent to the server's own address; the network redirects them, or not."""
+    CONNECT = "connect"
+    SOCKS = "socks"
+
+
+class SocketStream:
+    """A TCP socket with the interface of `Stream`. Times in seconds."""
+
+    def __init__(self, sock: socket.socket, patience: float, more: float = 0.5) -> None:
+        """`patience` is for the first octets to come, `more` for each further piece."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(patience)
+        self._socket: Final = sock
+        self._more: Final = more
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`. Raises OSError, TimeoutError among them."""
+        self._socket.sendall(data)
+
+    def end(self) -> None:
+        """Send FIN; what the server sends can still be received."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def receive(self) -> bytes:
+        """The octets that have come, at most 64 KiB; empty at the end. Raises OSError, TimeoutError among them."""
+        data = self._socket.recv(1 << 16)
+        self._socket.settimeout(self._more)
+        return data
+
+    def patient(self, seconds: float) -> None:
+        """Wait up to `seconds` for the next octets; for those after them again `more`, as set at the beginning."""
+        self._socket.settimeout(seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRoute:
+    """Where attempts are sent. `dial` opens a TCP connection to an address."""
+
+    carriage: Carriage
+    proxy: Address | None = None
+    """The address of an explicit proxy; None for redirected clients."""
+    tunnel_host: str | None = None
+    """What CONNECT and SOCKS ask for; None: the server's address."""
+    patience: float = 5.0
+    dial: Callable[[Address], socket.socket] = socket.create_connection
+
+    def makes(self, attempt: Attempt) -> bool:
+        """Whether an attempt can be made on this route: some are requests to a proxy of one kind."""
+        match attempt.opens:
+            case Opens.PROXY | Opens.URL:
+                return self.carriage is Carriage.CONNECT
+            case Opens.SOCKS:
+                return self.carriage is Carriage.SOCKS
+            case _:
+                return True
+
+
+def make(attempt: Attempt, route: AttemptRoute, target: Target) -> ServerReply:
+    """Make an attempt. Never raises OSError: an error of the connection is a result, as any reply is."""
+    try:
+        sock = route.dial(route.proxy or (target.host, target.port))
+    except OSError as error:
+        return broken(error)
+    with sock:
+        stream = SocketStream(sock, route.patience)
+        try:
+            if attempt.opens in (Opens.TLS, Opens.HTTP) and (refused := _tunnel(stream, route, target)) is not None:
+                return refused
+            stream.patient(route.patience)
+            return attempt.play(stream, target)
+        except OSError as error:
+            return broken(error)
+        finally:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def _tunnel(stream: SocketStream, route: AttemptRoute, target: Target) -> ServerReply | None:
+    """Ask for a tunnel to the server, where the route needs one; None if there is one, else the refusal."""
+    host = route.tunnel_host or target.host
+    if route.carriage is Carriage.CONNECT:
+        authority = f"[{host}]:{target.port}" if ":" in host else f"{host}:{target.port}"
+        stream.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = stream.receive()
+            if not data:
+                return ServerReply(Result.CLOSED, "no tunnel", head)
+            head += data
+        if head.split(b" ", 2)[1:2] != [b"200"]:
+            return ServerReply(Result.REFUSED, f"no tunnel: {head.partition(b'\r\n')[0].decode('latin-1')}", head)
+    elif route.carriage is Carriage.SOCKS:
+        stream.send(b"\5\1\0")
+        if stream.receive() != b"\5\0":
+            return ServerReply(Result.REFUSED, "no tunnel: no method")
+        stream.send(b"\5\1\0" + _socks_address(host) + target.port.to_bytes(2))
+        reply = stream.receive()
+        if len(reply) < 10 or reply[1]:
+            return ServerReply(Result.REFUSED, f"no tunnel: reply {reply[1:2].hex()}", reply)
+    return None
+
+
+def _socks_address(host: str) -> bytes:
+    try:
+        packed = ip_address(host).packed
+    except ValueError:
+        return b"\3" + vector(1, host.encode("ascii"))
+    return bytes([1 if len(packed) == 4 else 4]) + packed

@@ -1,0 +1,269 @@
+"""Plain HTTP in which the name is spelled, or placed, so that proxy and server may read different ones."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.families.http_heads import HARMLESS, asked, http2
+from tokgate.evasion.limits import Limit
+from tokgate.evasion.stream import SentPieces, Target
+
+_CLOSE: Final = b"Connection: close\r\n\r\n"
+
+
+def _host(field: bytes) -> SentPieces:
+    """A request with this instead of the Host line. NAME is the target's, BASE its base."""
+
+    def pieces(target: Target) -> list[bytes]:
+        line = field.replace(b"NAME", target.octets).replace(b"BASE", target.base)
+        return [b"GET / HTTP/1.1\r\n" + line + b"\r\n" + _CLOSE]
+
+    return pieces
+
+
+def _target(form: bytes, host: bytes = HARMLESS) -> SentPieces:
+    """A request with this request-target (RFC 9112 §3.2), and another name in Host."""
+    return lambda target: [
+        b"GET " + form.replace(b"NAME", target.octets) + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + _CLOSE
+    ]
+
+
+_HOSTS: Final[dict[str, tuple[str, bytes]]] = {
+    "host-uppercase-field": ("HOST", b"HOST: NAME"),
+    "host-without-space": ("no space behind the colon", b"Host:NAME"),
+    "host-tab": ("a tab behind the colon", b"Host:\tNAME"),
+    "host-many-spaces": ("many spaces around it", b"Host:     NAME    "),
+    "host-space-before-colon": ("a space before the colon", b"Host : NAME"),
+    "host-tab-before-colon": ("a tab before the colon", b"Host\t: NAME"),
+    "host-nul-before-colon": ("a NUL before the colon", b"Host\0: NAME"),
+    "host-trailing-dot": ("the root's dot", b"Host: NAME."),
+    "host-two-dots": ("two dots behind it", b"Host: NAME.."),
+    "host-port": ("a port", b"Host: NAME:80"),
+    "host-other-port": ("another port", b"Host: NAME:8080"),
+    "host-empty-port": ("an empty port", b"Host: NAME:"),
+    "host-huge-port": ("port 99999", b"Host: NAME:99999"),
+    "host-word-port": ("a word for a port", b"Host: NAME:http"),
+    "host-two-colons": ("two colons", b"Host: NAME:80:80"),
+    "host-dot-and-port": ("a dot and a port", b"Host: NAME.:80"),
+    "host-percent": ("a percent-encoded letter", b"Host: %77ww.BASE"),
+    "host-percent-dot": ("a percent-encoded dot", b"Host: www%2eBASE"),
+    "host-userinfo": ("a user name", b"Host: www.example.org@NAME"),
+    "host-url": ("a URL", b"Host: http://NAME/"),
+    "host-slash": ("a slash behind it", b"Host: NAME/"),
+    "host-query": ("a question mark behind it", b"Host: NAME?"),
+    "host-backslash": ("a backslash", b"Host: www\\.BASE"),
+    "host-exclamation": ("a label with !", b"Host: a!b.BASE"),
+    "host-wildcard": ("* for a label", b"Host: *.BASE"),
+    "host-leading-dot": ("a dot first", b"Host: .BASE"),
+    "host-utf-8": ("a letter in UTF-8", "Host: café.BASE".encode()),
+    "host-latin-1": ("a letter of Latin-1", b"Host: caf\xe9.BASE"),
+    "host-fullwidth": ("fullwidth letters", "Host: ｗｗｗ.BASE".encode()),
+    "host-ideographic-dot": ("the dot of Japanese", "Host: www。BASE".encode()),
+    "host-nul": ("a NUL behind it", b"Host: NAME\0"),
+    "host-nul-and-name": ("a NUL and a harmless name", b"Host: NAME\0.www.example.org"),
+    "host-vertical-tab": ("a vertical tab before it", b"Host: \x0bNAME"),
+    "host-quotes": ("in quotes", b'Host: "NAME"'),
+    "host-brackets": ("in brackets", b"Host: [NAME]"),
+    "host-comma": ("two names with a comma", b"Host: www.example.org, NAME"),
+    "host-twice": ("two fields", b"Host: www.example.org\r\nHost: NAME"),
+    "host-twice-reversed": ("and the other way round", b"Host: NAME\r\nHost: www.example.org"),
+    "host-folded": ("folded onto the next line", b"Host:\r\n NAME"),
+    "host-folded-behind": ("behind a harmless name on the next line", b"Host: www.example.org\r\n NAME"),
+    "host-after-fold": ("behind a folded field", b"X: a\r\n b\r\nHost: NAME"),
+    "host-first-space": ("a space before the field's name", b" Host: NAME"),
+    "host-cr": ("behind a lone CR", b"X: a\rHost: NAME"),
+    "host-lf": ("behind a lone LF", b"X: a\nHost: NAME"),
+    "host-underscore": ("Host_ beside it", b"Host_: x\r\nHost: NAME"),
+    "host-no-colon": ("a line without a colon before it", b"X\r\nHost: NAME"),
+    "host-many-fields": ("behind 60 other fields", b"X: y\r\n" * 60 + b"Host: NAME"),
+    "host-long-field": ("behind a field of 30 KiB", b"X: " + b"y" * 30720 + b"\r\nHost: NAME"),
+    "host-single-quotes": ("in apostrophes", b"Host: 'NAME'"),
+    "host-parentheses": ("in parentheses", b"Host: (NAME)"),
+    "host-angle-brackets": ("in angle brackets", b"Host: <NAME>"),
+    "host-semicolon": ("a harmless name before a semicolon", b"Host: www.example.org; NAME"),
+    "host-space-name": ("two names with a space", b"Host: www.example.org NAME"),
+    "host-name-space": ("and the other way round", b"Host: NAME www.example.org"),
+    "host-tab-name": ("two names with a tab", b"Host: www.example.org\tNAME"),
+    "host-comma-behind": ("a comma behind it", b"Host: NAME,"),
+    "host-comma-first": ("a comma first", b"Host: ,NAME"),
+    "host-hash": ("# behind it", b"Host: NAME#www.example.org"),
+    "host-hash-first": ("# and the name behind a harmless one", b"Host: www.example.org#NAME"),
+    "host-path": ("a path behind a harmless name", b"Host: www.example.org/NAME"),
+    "host-userinfo-name": ("the name for a user name", b"Host: NAME@www.example.org"),
+    "host-two-users": ("two user names", b"Host: a@b@NAME"),
+    "host-password": ("a user name with a password", b"Host: user:pass@NAME"),
+    "host-ipv6": ("an IPv6 address before it", b"Host: [::1]NAME"),
+    "host-zone": ("an IPv6 address with the name for a zone", b"Host: [fe80::1%NAME]"),
+    "host-plus-port": ("a port with a plus", b"Host: NAME:+80"),
+    "host-spaced-port": ("a space before the port", b"Host: NAME: 80"),
+    "host-hex-port": ("a port in hexadecimal", b"Host: NAME:0x50"),
+    "host-zero-port": ("a port with zeros", b"Host: NAME:00000080"),
+    "host-negative-port": ("a negative port", b"Host: NAME:-80"),
+    "host-space-dot": ("a space and a dot", b"Host: NAME ."),
+    "host-percent-nul": ("an encoded NUL", b"Host: NAME%00.www.example.org"),
+    "host-percent-name": ("all encoded", b"Host: %77%77%77.BASE"),
+    "host-double-percent": ("encoded twice", b"Host: %2577ww.BASE"),
+    "host-u-escape": ("a letter as \\u0077", b"Host: \\u0077ww.BASE"),
+    "host-soft-hyphen": ("a soft hyphen", "Host: w\u00adww.BASE".encode()),
+    "host-zero-width": ("a space of no width", "Host: w\u200bww.BASE".encode()),
+    "host-cyrillic": ("a letter of Cyrillic", "Host: \u0430.BASE".encode()),
+    "host-overlong": ("an overlong dot", b"Host: www\xc0\xaeBASE"),
+    "host-bom": ("a byte order mark first", b"Host: \xef\xbb\xbfNAME"),
+    "host-delete": ("DEL inside", b"Host: a\x7fb.BASE"),
+    "host-escape": ("ESC first", b"Host: \x1bNAME"),
+    "host-form-feed": ("a form feed before it", b"Host: \x0cNAME"),
+    "host-no-break-space": ("a no-break space before it", b"Host:\xa0NAME"),
+    "host-three-fields": ("three fields", b"Host: www.example.org\r\nHost: NAME\r\nHost: www.example.org"),
+    "host-twice-equal": ("the same twice", b"Host: NAME\r\nHost: NAME"),
+    "host-twice-cases": ("two spellings of the field", b"Host: www.example.org\r\nhOST: NAME"),
+    "host-twice-underscore": ("a field with a space and one without", b"Host : www.example.org\r\nHost: NAME"),
+    "host-empty-first": ("an empty field before it", b"Host:\r\nHost: NAME"),
+    "host-empty-behind": ("an empty field behind it", b"Host: NAME\r\nHost:"),
+    "host-folded-tab": ("folded with a tab", b"Host:\r\n\tNAME"),
+    "host-folded-twice": ("folded twice", b"Host:\r\n \r\n NAME"),
+    "host-folded-lf": ("folded with LF", b"Host:\n NAME"),
+    "host-folded-name": ("the name folded", b"Host: www.\r\n BASE"),
+    "host-cr-inside": ("CR inside it", b"Host: www\r.BASE"),
+    "host-lf-cr": ("behind LF CR", b"X: a\n\rHost: NAME"),
+    "host-cr-cr-lf": ("behind CR CR LF", b"X: a\r\r\nHost: NAME"),
+    "host-nul-line": ("behind a line with a NUL", b"X: a\0b\r\nHost: NAME"),
+    "host-colon-first": ("a colon first in the line", b":Host: NAME\r\nHost: www.example.org"),
+    "host-no-name-line": ("an empty field name before it", b": x\r\nHost: NAME"),
+    "host-utf-8-field": ("a field in UTF-8 before it", "é: x\r\nHost: NAME".encode()),
+    "host-long-name-field": ("behind a field name of 10,000 octets", b"X" * 10000 + b": y\r\nHost: NAME"),
+    "host-1000-fields": ("behind 1,000 fields", b"X: y\r\n" * 1000 + b"Host: NAME"),
+    "host-300k": ("behind fields of 300 KiB", (b"X: " + b"y" * 1000 + b"\r\n") * 300 + b"Host: NAME"),
+}
+
+_ORDINARY: Final = frozenset(
+    {"host-uppercase-field", "host-without-space", "host-tab", "host-port", "host-many-fields", "host-empty-port"}
+)
+
+_TARGETS: Final[dict[str, tuple[str, bytes]]] = {
+    "target-url": ("a URL for the target, a harmless Host", b"http://NAME/"),
+    "target-https-url": ("an https URL", b"https://NAME/"),
+    "target-upper-scheme": ("HTTP:// in capitals", b"HTTP://NAME/"),
+    "target-userinfo": ("a URL with a user name", b"http://www.example.org@NAME/"),
+    "target-port": ("a URL with a port", b"http://NAME:80/"),
+    "target-dot": ("a URL with the root's dot", b"http://NAME./"),
+    "target-no-slash": ("a URL without a path", b"http://NAME"),
+    "target-query": ("a URL with a query alone", b"http://NAME?x"),
+    "target-other-scheme": ("a URL of another scheme", b"ws://NAME/"),
+    "target-backslashes": ("backslashes for slashes", b"http:\\\\NAME\\"),
+    "target-authority": ("an authority for the target", b"NAME:80"),
+    "target-name": ("the name alone", b"NAME"),
+    "target-three-slashes": ("a URL with three slashes", b"http:///NAME/"),
+    "target-one-slash": ("a URL with one slash", b"http:/NAME/"),
+    "target-no-slashes": ("a URL without slashes", b"http:NAME"),
+    "target-fragment": ("a URL with a fragment", b"http://NAME#x"),
+    "target-percent": ("a URL with an encoded letter", b"http://%77ww.BASE/"),
+    "target-password": ("a URL with a password", b"http://a:b@NAME/"),
+    "target-two-users": ("a URL with two user names", b"http://www.example.org@a@NAME/"),
+    "target-backslash-user": ("a URL with a backslash before @", b"http://www.example.org\\@NAME/"),
+    "target-name-backslash": ("the name before a backslash and @", b"http://NAME\\@www.example.org/"),
+    "target-bad-port": ("a URL with a port that is none", b"http://NAME:x/"),
+    "target-empty-port": ("a URL with an empty port", b"http://NAME:/"),
+    "target-spaced-port": ("a URL with a tab behind it", b"http://NAME\t/"),
+    "target-space-first": ("a space in the URL", b"http:// NAME/"),
+    "target-ftp": ("an ftp URL", b"ftp://NAME/"),
+    "target-view-source": ("a scheme in a scheme", b"view-source:http://NAME/"),
+    "target-scheme-case": ("hTtP://", b"hTtP://NAME/"),
+    "target-scheme-space": ("a space behind http", b"http ://NAME/"),
+    "target-brackets": ("a URL with the name in brackets", b"http://[NAME]/"),
+    "target-semicolon": ("a URL with a semicolon", b"http://NAME;www.example.org/"),
+    "target-comma": ("a URL with two names", b"http://www.example.org,NAME/"),
+    "target-two-dots": ("a URL with two dots", b"http://NAME../"),
+    "target-nul": ("a URL with a NUL", b"http://NAME\0/"),
+}
+
+
+def _second_request(target: Target) -> list[bytes]:
+    first = b"GET / HTTP/1.1\r\nHost: " + HARMLESS + b"\r\n\r\n"
+    return [first + b"GET / HTTP/1.1\r\nHost: " + target.octets + b"\r\n" + _CLOSE]
+
+
+_attempt = partial(Attempt, family=Family.HTTP_HOSTS, opens=Opens.HTTP)
+
+
+def attempts() -> Iterator[Attempt]:
+    """Attempts by the spelling of the host."""
+    for name, (what, field) in _HOSTS.items():
+        yield _attempt(name, what, partial(asked, _host(field)), innocent=name in _ORDINARY)
+    for name, (what, form) in _TARGETS.items():
+        yield _attempt(name, what, partial(asked, _target(form)))
+    yield _attempt(
+        "no-host",
+        "HTTP/1.0 without any name",
+        partial(asked, lambda _: [b"GET / HTTP/1.0\r\n\r\n"]),
+        limit=Limit.NO_NAME,
+    )
+    yield _attempt(
+        "forwarded-host",
+        "a harmless Host, the banned name in X-Forwarded-Host",
+        partial(
+            asked,
+            lambda t: [b"GET / HTTP/1.1\r\nHost: www.example.org\r\nX-Forwarded-Host: " + t.octets + b"\r\n" + _CLOSE],
+        ),
+        limit=Limit.FRONTING,
+    )
+    yield _attempt(
+        "second-request",
+        "a harmless request, and the banned one behind it",
+        partial(asked, _second_request, wanted=2),
+        innocent=True,
+    )
+    yield _attempt(
+        "second-odd-request",
+        "a harmless request, and one with tabs behind it",
+        partial(asked, lambda t: [_second_request(t)[0].replace(b"\nGET / H", b"\nGET\t/\tH")], wanted=2),
+    )
+    shapes = {
+        "http2-host": ("HTTP/2 with a harmless Host beside :authority", {"extra": (("host", "www.example.org"),)}),
+        "http2-authority": (
+            "HTTP/2 with the name in Host, and a harmless :authority",
+            {"extra": (("host", "NAME"),), "authority": "www.example.org"},
+        ),
+        "http2-path": (
+            "HTTP/2 with a URL for :path, and a harmless :authority",
+            {"path": "http://NAME/", "authority": "www.example.org"},
+        ),
+        "http2-userinfo": ("HTTP/2 with a user name in :authority", {"authority": "www.example.org@NAME"}),
+        "http2-port": ("HTTP/2 with a dot and a port in :authority", {"authority": "NAME.:80"}),
+        "http2-uppercase": ("HTTP/2 in capitals", {"authority": "CAPITALS"}),
+        "http2-percent": ("HTTP/2 with an encoded dot", {"authority": "ENCODED"}),
+        "http2-slash": ("HTTP/2 with a slash in :authority", {"authority": "NAME/"}),
+        "http2-backslash": ("HTTP/2 with a backslash", {"authority": "www.example.org\\@NAME"}),
+        "http2-space": ("HTTP/2 with a space in :authority", {"authority": " NAME"}),
+        "http2-tab": ("HTTP/2 with a tab behind :authority", {"authority": "NAME\t"}),
+        "http2-nul": ("HTTP/2 with a NUL", {"authority": "NAME\0"}),
+        "http2-two-names": ("HTTP/2 with two names", {"authority": "www.example.org,NAME"}),
+        "http2-empty-authority": (
+            "HTTP/2 with the name in Host, and an empty :authority",
+            {"authority": "", "extra": (("host", "NAME"),)},
+        ),
+        "http2-two-hosts": (
+            "HTTP/2 with two fields Host",
+            {"authority": "www.example.org", "extra": (("host", "www.example.org"), ("host", "NAME"))},
+        ),
+        "http2-capital-host": (
+            "HTTP/2 with Host in capitals",
+            {"authority": "www.example.org", "extra": (("HOST", "NAME"),)},
+        ),
+        "http2-two-authorities": (
+            "HTTP/2 with two :authority",
+            {"authority": "www.example.org", "extra": ((":authority", "NAME"),)},
+        ),
+        "http2-path-slashes": ("HTTP/2 with //NAME/ for :path", {"path": "//NAME/", "authority": ""}),
+        "http2-path-https": (
+            "HTTP/2 with an https URL for :path",
+            {"path": "https://NAME/", "authority": "www.example.org"},
+        ),
+        "http2-path-authority": (
+            "HTTP/2 with an authority for :path",
+            {"path": "NAME:80", "authority": "www.example.org"},
+        ),
+    }
+    for name, (what, options) in shapes.items():
+        play = partial(http2, **options)  # type: ignore[arg-type]
+        yield _attempt(name, what, play)

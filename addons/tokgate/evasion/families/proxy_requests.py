@@ -1,0 +1,291 @@
+"""What can be asked of an explicit HTTP proxy itself: CONNECT, and requests with a URL."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.families.http_heads import asked, request
+from tokgate.evasion.families.tls_records import message
+from tokgate.evasion.hello import records, vector
+from tokgate.evasion.http_reader import read_page
+from tokgate.evasion.limits import Limit
+from tokgate.evasion.stream import Result, SentPieces, ServerReply, Stream, Target, broken, send_all
+from tokgate.evasion.tls_reader import read_answer
+
+_AGENT: Final = b"User-Agent: tokgate-evasion\r\n\r\n"
+
+
+def tunnel_and_hello(opening: SentPieces, stream: Stream, target: Target) -> ServerReply:
+    """Ask for a tunnel in some spelling; where it is given, a hello with the target's name in it."""
+    try:
+        send_all(stream, opening(target))
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = stream.receive()
+            if not data:
+                return ServerReply(Result.CLOSED, "", head)
+            head += data
+        status = head.split(b" ", 2)[1:2]
+        if status != [b"200"]:
+            return ServerReply(Result.REFUSED, f"status {b''.join(status).decode('latin-1')}", head)
+        send_all(stream, [records(message(target))])
+    except OSError as error:
+        return broken(error)
+    return read_answer(stream, target)
+
+
+def _connect(authority: bytes, line: bytes = b"CONNECT AUTHORITY HTTP/1.1", host: bytes = b"AUTHORITY") -> SentPieces:
+    """CONNECT to this authority: NAME, HOST and PORT are the target's."""
+
+    def pieces(target: Target) -> list[bytes]:
+        known = {b"NAME": target.octets, b"HOST": target.host.encode(), b"PORT": b"%d" % target.port}
+        asked_for = authority
+        for word, value in known.items():
+            asked_for = asked_for.replace(word, value)
+        head = line + b"\r\nHost: " + host + b"\r\n" + _AGENT
+        return [head.replace(b"AUTHORITY", asked_for)]
+
+    return pieces
+
+
+def _literal(prefix: str) -> SentPieces:
+    """CONNECT to an IPv6 address in which the server's IPv4 address is embedded."""
+
+    def pieces(target: Target) -> Sequence[bytes]:
+        return _connect(b"[" + embedded(prefix, target.host).encode() + b"]:PORT")(target)
+
+    return pieces
+
+
+def embedded(prefix: str, host: str) -> str:
+    """An IPv6 address that stands for an IPv4 address: NAT64, 6to4, Teredo, mapped, compatible, ISATAP."""
+    four = int(IPv4Address(host))
+    bits = {
+        "nat64": int(IPv6Address("64:ff9b::")) | four,
+        "nat64-local": int(IPv6Address("64:ff9b:1::")) | four,
+        "6to4": int(IPv6Address("2002::")) | four << 80 | 1,
+        "teredo": int(IPv6Address("2001::")) | (four ^ 0xFFFFFFFF),
+        "mapped": int(IPv6Address("::ffff:0:0")) | four,
+        "compatible": four,
+        "translated": int(IPv6Address("::ffff:0:0:0")) | four,
+        "isatap": int(IPv6Address("2001:db8::5efe:0:0")) | four,
+    }
+    return str(IPv6Address(bits[prefix]))
+
+
+def _number(host: str, spelling: str) -> bytes:
+    four = int(IPv4Address(host))
+    octets = host.split(".")
+    match spelling:
+        case "decimal":
+            return b"%d" % four
+        case "hex":
+            return b"0x%x" % four
+        case "octal":
+            return b"0%o" % four
+        case "octal-octets":
+            return ".".join(f"0{int(octet):o}" for octet in octets).encode()
+        case "short":
+            return f"{octets[0]}.{four & 0xFFFFFF}".encode()
+        case _:
+            return f"{host}.".encode()
+
+
+def _spelled(spelling: str) -> SentPieces:
+    return lambda target: _connect(_number(target.host, spelling) + b":PORT")(target)
+
+
+_TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
+    "connect-name": ("CONNECT to the name", _connect(b"NAME:PORT")),
+    "connect-uppercase": (
+        "the name in capitals",
+        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(t.octets, t.octets.upper())],
+    ),
+    "connect-dot": ("the root's dot", _connect(b"NAME.:PORT")),
+    "connect-zeros": ("zeros before the port", _connect(b"NAME:00PORT")),
+    "connect-no-port": ("no port", _connect(b"NAME")),
+    "connect-empty-port": ("an empty port", _connect(b"NAME:")),
+    "connect-userinfo": ("a user name", _connect(b"www.example.org@NAME:PORT")),
+    "connect-url": ("a URL for the target", _connect(b"https://NAME:PORT/")),
+    "connect-slash": ("a slash behind the port", _connect(b"NAME:PORT/")),
+    "connect-percent": ("a percent-encoded letter", _connect(b"%77NAME:PORT")),
+    "connect-nul": ("a NUL behind the name", _connect(b"NAME\0:PORT")),
+    "connect-harmless-host": ("a harmless Host field", _connect(b"NAME:PORT", host=b"www.example.org:443")),
+    "connect-lower-case": ("connect", _connect(b"NAME:PORT", b"connect AUTHORITY HTTP/1.1")),
+    "connect-tab": ("a tab behind CONNECT", _connect(b"NAME:PORT", b"CONNECT\tAUTHORITY HTTP/1.1")),
+    "connect-two-spaces": ("two spaces behind it", _connect(b"NAME:PORT", b"CONNECT  AUTHORITY HTTP/1.1")),
+    "connect-1.0": ("HTTP/1.0", _connect(b"NAME:PORT", b"CONNECT AUTHORITY HTTP/1.0")),
+    "connect-1.10": ("HTTP/1.10", _connect(b"NAME:PORT", b"CONNECT AUTHORITY HTTP/1.10")),
+    "connect-no-version": ("no version", _connect(b"NAME:PORT", b"CONNECT AUTHORITY")),
+    "connect-empty-line": ("an empty line first", lambda t: [b"\r\n" + _connect(b"NAME:PORT")(t)[0]]),
+    "connect-cr": ("CR first", lambda t: [b"\r" + _connect(b"NAME:PORT")(t)[0]]),
+    "connect-line-feeds": ("lines that end with LF", lambda t: [_connect(b"NAME:PORT")(t)[0].replace(b"\r\n", b"\n")]),
+    "connect-octet-by-octet": (
+        "a segment for each octet",
+        lambda t: [bytes([octet]) for octet in _connect(b"NAME:PORT")(t)[0]],
+    ),
+    "connect-with-length": (
+        "a length, as if it had a body",
+        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"Content-Length: 9\r\n" + _AGENT)],
+    ),
+    "connect-chunked": (
+        "an encoding, as if it had a body",
+        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"Transfer-Encoding: chunked\r\n" + _AGENT)],
+    ),
+    "connect-address-with-length": (
+        "CONNECT to the address with a length, and a hello with the name",
+        lambda t: [_connect(b"HOST:PORT")(t)[0].replace(_AGENT, b"Content-Length: 9\r\n" + _AGENT)],
+    ),
+    "connect-two-dots": ("two dots behind the name", _connect(b"NAME..:PORT")),
+    "connect-leading-dot": ("a dot first", _connect(b".NAME:PORT")),
+    "connect-wildcard": ("* for a label", _connect(b"*.NAME:PORT")),
+    "connect-exclamation": ("a label with !", _connect(b"a!b.NAME:PORT")),
+    "connect-space": ("a space behind the name", _connect(b"NAME :PORT")),
+    "connect-tab-name": ("a tab behind the name", _connect(b"NAME\t:PORT")),
+    "connect-two-names": ("two names with a comma", _connect(b"www.example.org,NAME:PORT")),
+    "connect-two-ports": ("two ports", _connect(b"NAME:1:PORT")),
+    "connect-plus-port": ("a port with a plus", _connect(b"NAME:+PORT")),
+    "connect-hex-port": ("a port in hexadecimal", _connect(b"NAME:0x1bb")),
+    "connect-huge-port": ("a port beyond 65535", _connect(b"NAME:65979")),
+    "connect-word-port": ("https for a port", _connect(b"NAME:https")),
+    "connect-brackets": ("the name in brackets", _connect(b"[NAME]:PORT")),
+    "connect-address-brackets": ("an IPv4 address in brackets", _connect(b"[HOST]:PORT")),
+    "connect-zone": ("a mapped address with a zone", _connect(b"[::ffff:HOST%lo]:PORT")),
+    "connect-zone-encoded": ("the same with an encoded zone", _connect(b"[::ffff:HOST%25lo]:PORT")),
+    "connect-mapped-dotted": ("a mapped address in dots", _connect(b"[::ffff:HOST]:PORT")),
+    "connect-mapped-long": ("a mapped address in full", _connect(b"[0:0:0:0:0:ffff:HOST]:PORT")),
+    "connect-compatible-dotted": ("a compatible address in dots", _connect(b"[::HOST]:PORT")),
+    "connect-nat64-dotted": ("an address of NAT64 in dots", _connect(b"[64:ff9b::HOST]:PORT")),
+    "connect-unbracketed": ("a mapped address without brackets", _connect(b"::ffff:HOST:PORT")),
+    "connect-utf-8": ("a letter in UTF-8", _connect("café.NAME:PORT".encode())),
+    "connect-fullwidth-dot": ("the fullwidth dot", _connect("www\uff0eNAME:PORT".encode())),
+    "connect-soft-hyphen": ("a soft hyphen", _connect("w\u00adw.NAME:PORT".encode())),
+    "connect-backslash": ("a backslash", _connect(b"www.example.org\\.NAME:PORT")),
+    "connect-query": ("a query behind it", _connect(b"NAME:PORT?x")),
+    "connect-hash": ("# behind the name", _connect(b"NAME#:PORT")),
+    "connect-password": ("a user name with a password", _connect(b"a:b@NAME:PORT")),
+    "connect-https-scheme": ("HTTPS:// in capitals", _connect(b"HTTPS://NAME:PORT")),
+    "connect-version-2": ("HTTP/2.0", _connect(b"NAME:PORT", b"CONNECT AUTHORITY HTTP/2.0")),
+    "connect-version-0.9": ("HTTP/0.9", _connect(b"NAME:PORT", b"CONNECT AUTHORITY HTTP/0.9")),
+    "connect-mixed-case": ("Connect", _connect(b"NAME:PORT", b"Connect AUTHORITY HTTP/1.1")),
+    "connect-folded": (
+        "a folded field behind it",
+        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"X: a\r\n b\r\n" + _AGENT)],
+    ),
+    "connect-two-hosts": (
+        "two fields Host",
+        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"Host: www.example.org\r\n" + _AGENT)],
+    ),
+    "connect-no-host": ("no Host", lambda t: [b"CONNECT " + t.octets + b":%d HTTP/1.1\r\n\r\n" % t.port]),
+    "connect-many-fields": (
+        "behind 200 fields",
+        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"X: y\r\n" * 200 + _AGENT)],
+    ),
+    "connect-harmless-first": (
+        "CONNECT to a harmless name in Host, the banned one asked for in a URL",
+        _connect(b"http://NAME:PORT", host=b"www.example.org:443"),
+    ),
+    "connect-udp": (
+        "connect-udp's path",
+        _connect(b"NAME:PORT", b"GET /.well-known/masque/udp/AUTHORITY/443/ HTTP/1.1"),
+    ),
+    "connect-address": ("CONNECT to the address, and a hello with the name", _connect(b"HOST:PORT")),
+    **{
+        f"connect-{prefix}": (f"the address in an IPv6 address: {prefix}", _literal(prefix))
+        for prefix in ("nat64", "nat64-local", "6to4", "teredo", "mapped", "compatible", "translated", "isatap")
+    },
+    **{
+        f"connect-{spelling}": (f"the address as a number: {spelling}", _spelled(spelling))
+        for spelling in ("decimal", "hex", "octal", "octal-octets", "short", "dot-behind")
+    },
+}
+
+
+def absolute(
+    stream: Stream, target: Target, *, form: bytes = b"http://NAME:PORT/", line: bytes = b"GET FORM HTTP/1.1"
+) -> ServerReply:
+    """A request to a proxy in absolute-form (RFC 9112 §3.2.2)."""
+    url = form.replace(b"NAME", target.octets).replace(b"PORT", b"%d" % target.port)
+    send_all(stream, [request(target, line.replace(b"FORM", url))])
+    return read_page(stream.receive)
+
+
+_URLS: Final[dict[str, tuple[str, bytes]]] = {
+    "url": ("a request with a URL", b"http://NAME:PORT/"),
+    "url-uppercase": ("HTTP:// in capitals", b"HTTP://NAME:PORT/"),
+    "url-userinfo": ("a user name in it", b"http://www.example.org@NAME:PORT/"),
+    "url-dot": ("the root's dot", b"http://NAME.:PORT/"),
+    "url-no-path": ("no path", b"http://NAME:PORT"),
+    "url-percent": ("a percent-encoded letter", b"http://%77%77%77.NAME:PORT/"),
+    "url-backslash": ("a backslash for the last slash", b"http://NAME:PORT\\"),
+    "url-fragment": ("a fragment behind the host", b"http://NAME:PORT#@www.example.org/"),
+    "url-https": ("an https URL", b"https://NAME:PORT/"),
+    "url-ftp": ("an ftp URL", b"ftp://NAME:PORT/"),
+}
+
+
+_attempt = partial(Attempt, family=Family.PROXY_REQUESTS)
+
+
+def attempts() -> Iterator[Attempt]:
+    """Attempts by requests to an HTTP proxy."""
+    for name, (what, opening) in _TUNNELS.items():
+        yield _attempt(
+            name,
+            what,
+            partial(tunnel_and_hello, opening),
+            opens=Opens.PROXY,
+            innocent=name in ("connect-name", "connect-uppercase", "connect-1.0", "connect-address", "connect-zeros"),
+        )
+    for name, (what, form) in _URLS.items():
+        yield _attempt(
+            name,
+            what,
+            partial(absolute, form=form),
+            opens=Opens.URL,
+            innocent=name in ("url", "url-uppercase", "url-no-path"),
+        )
+    nested: dict[str, tuple[str, SentPieces, Limit | None]] = {
+        "nested-connect": (
+            "CONNECT inside the tunnel, for a proxy behind it",
+            lambda t: [b"CONNECT " + t.octets + b":443 HTTP/1.1\r\nHost: " + t.octets + b"\r\n\r\n"],
+            None,
+        ),
+        "nested-url": (
+            "a URL inside the tunnel, for a proxy behind it",
+            lambda t: [request(t, b"GET http://%b/ HTTP/1.1" % t.octets)],
+            None,
+        ),
+        "nested-connect-address": (
+            "CONNECT to an address inside the tunnel, the name in Host",
+            lambda t: [b"CONNECT 203.0.113.9:443 HTTP/1.1\r\nHost: " + t.octets + b"\r\n\r\n"],
+            None,
+        ),
+        "nested-connect-odd": (
+            "CONNECT with tabs inside the tunnel",
+            lambda t: [b"CONNECT\t" + t.octets + b":443\tHTTP/1.1\r\nHost: www.example.org\r\n\r\n"],
+            None,
+        ),
+        "nested-twice": (
+            "CONNECT to another proxy inside the tunnel, and in that for the name",
+            lambda t: [
+                b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org\r\n\r\n",
+                b"CONNECT " + t.octets + b":443 HTTP/1.1\r\nHost: " + t.octets + b"\r\n\r\n",
+            ],
+            None,
+        ),
+        "nested-hello": (
+            "CONNECT to a harmless name inside the tunnel, and a hello with the banned one",
+            lambda t: [b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org\r\n\r\n" + records(message(t))],
+            None,
+        ),
+        "nested-socks": (
+            "SOCKS inside the tunnel, for a proxy behind it",
+            lambda t: [b"\5\1\0", b"\5\1\0\3" + vector(1, t.octets) + b"\x01\xbb"],
+            Limit.VPN,
+        ),
+    }
+    for name, (what, pieces, limit) in nested.items():
+        yield _attempt(name, what, partial(asked, pieces), opens=Opens.HTTP, limit=limit)

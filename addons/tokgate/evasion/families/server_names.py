@@ -1,0 +1,194 @@
+"""server_name with octets that are no host name to a strict reader, and one all the same to a lenient server."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.families.tls_records import said
+from tokgate.evasion.hello import SERVER_NAME, Extension, hello_12, records, server_name, vector
+from tokgate.evasion.stream import Target
+
+HARMLESS = b"www.example.org"
+
+
+def _spelled(spell: Callable[[bytes, bytes], bytes]) -> Callable[[Target], list[bytes]]:
+    """A hello whose one name is made from the target's: from all of it, and from its base."""
+
+    def pieces(target: Target) -> list[bytes]:
+        return [records(hello_12(server_name(spell(target.octets, target.base))))]
+
+    return pieces
+
+
+def _extended(extend: Callable[[bytes], list[Extension]]) -> Callable[[Target], list[bytes]]:
+    return lambda target: [records(hello_12(*extend(target.octets)))]
+
+
+def _entries(*entries: tuple[int, bytes]) -> Extension:
+    return SERVER_NAME, vector(2, b"".join(bytes([kind]) + vector(2, name) for kind, name in entries))
+
+
+_SPELLINGS: dict[str, tuple[str, Callable[[bytes, bytes], bytes]]] = {
+    "exclamation-mark": ("a label with !", lambda whole, base: b"a!b." + base),
+    "wildcard": ("* for a label", lambda whole, base: b"*." + base),
+    "leading-dot": ("a dot first", lambda whole, base: b"." + base),
+    "two-leading-dots": ("two dots first", lambda whole, base: b".." + base),
+    "percent": ("a percent-encoded letter", lambda whole, base: b"%77ww." + base),
+    "percent-dot": ("a percent-encoded dot", lambda whole, base: b"www%2e" + base),
+    "label-of-64": ("a label of 64 octets", lambda whole, base: b"a" * 64 + b"." + base),
+    "name-of-300": ("300 octets", lambda whole, base: b"a." * ((300 - len(base)) // 2) + base),
+    "port": ("a port behind it", lambda whole, base: whole + b":443"),
+    "latin-1": ("a letter of Latin-1", lambda whole, base: b"caf\xe9." + base),
+    "utf-8": ("a letter in UTF-8", lambda whole, base: "café.".encode() + base),
+    "ideographic-dot": ("the dot of Japanese", lambda whole, base: "www。".encode() + base),
+    "fullwidth": ("fullwidth letters", lambda whole, base: "ｗｗｗ.".encode() + base),
+    "soft-hyphen": ("a soft hyphen", lambda whole, base: "w\u00adww.".encode() + base),
+    "nul-behind": ("a NUL behind it", lambda whole, base: whole + b"\0"),
+    "nul-and-name": ("a NUL and a harmless name behind it", lambda whole, base: whole + b"\0." + HARMLESS),
+    "name-and-nul": ("a harmless label and a NUL before it", lambda whole, base: b"example\0." + base),
+    "leading-space": ("a space first", lambda whole, base: b" " + whole),
+    "trailing-space": ("a space behind it", lambda whole, base: whole + b" "),
+    "tab": ("a tab behind it", lambda whole, base: whole + b"\t"),
+    "newline": ("a line feed behind it", lambda whole, base: whole + b"\n"),
+    "slash": ("a slash behind it", lambda whole, base: whole + b"/"),
+    "url": ("a URL", lambda whole, base: b"https://" + whole + b"/"),
+    "userinfo": ("a user name before it", lambda whole, base: b"user@" + whole),
+    "backslash": ("a backslash in it", lambda whole, base: b"www\\." + base),
+    "brackets": ("in brackets", lambda whole, base: b"[" + whole + b"]"),
+    "comma": ("a harmless name behind a comma", lambda whole, base: whole + b"," + HARMLESS),
+    "harmless-and-space": ("a harmless name and a space before it", lambda whole, base: HARMLESS + b" ." + base),
+    "empty-label": ("two dots in it", lambda whole, base: b"www.." + base),
+    "two-trailing-dots": ("two dots behind it", lambda whole, base: whole + b".."),
+    "plus": ("a label with +", lambda whole, base: b"a+b." + base),
+    "tilde": ("a label with ~", lambda whole, base: b"a~b." + base),
+    "quotes": ("in quotes", lambda whole, base: b'"' + whole + b'"'),
+    "apostrophe": ("in apostrophes", lambda whole, base: b"'" + whole + b"'"),
+    "semicolon": ("a harmless name behind a semicolon", lambda whole, base: whole + b";" + HARMLESS),
+    "pipe": ("a label with |", lambda whole, base: b"a|b." + base),
+    "equals": ("a label with =", lambda whole, base: b"a=b." + base),
+    "dollar": ("a label with $", lambda whole, base: b"$a." + base),
+    "hash": ("# behind it", lambda whole, base: whole + b"#"),
+    "question": ("? behind it", lambda whole, base: whole + b"?"),
+    "caret": ("a label with ^", lambda whole, base: b"a^b." + base),
+    "backtick": ("a label with a backtick", lambda whole, base: b"a`b." + base),
+    "braces": ("in braces", lambda whole, base: b"{a}." + base),
+    "parentheses": ("a label in parentheses", lambda whole, base: b"(a)." + base),
+    "angle-brackets": ("in angle brackets", lambda whole, base: b"<" + whole + b">"),
+    "ampersand": ("a label with &", lambda whole, base: b"a&b." + base),
+    "star-inside": ("* inside a label", lambda whole, base: b"w*w." + base),
+    "carriage-return": ("CR behind it", lambda whole, base: whole + b"\r"),
+    "cr-lf-and-name": ("CR LF and a harmless name behind it", lambda whole, base: whole + b"\r\n" + HARMLESS),
+    "vertical-tab": ("a vertical tab first", lambda whole, base: b"\x0b" + whole),
+    "form-feed": ("a form feed behind it", lambda whole, base: whole + b"\x0c"),
+    "delete": ("the control character DEL", lambda whole, base: b"a\x7fb." + base),
+    "escape": ("the control character ESC", lambda whole, base: b"\x1b" + whole),
+    "nul-first": ("a NUL first", lambda whole, base: b"\0" + whole),
+    "nul-in-label": ("a NUL inside a label", lambda whole, base: b"w\0w." + base),
+    "octet-255": ("an octet 255 first", lambda whole, base: b"\xff." + base),
+    "bom": ("a byte order mark first", lambda whole, base: b"\xef\xbb\xbf" + whole),
+    "zero-width-space": ("a space of no width", lambda whole, base: "w\u200bw.".encode() + base),
+    "zero-width-joiner": ("a joiner of no width", lambda whole, base: "w\u200dw.".encode() + base),
+    "no-break-space": ("a no-break space", lambda whole, base: "a\u00a0b.".encode() + base),
+    "fullwidth-dot": ("the fullwidth dot", lambda whole, base: "www\uff0e".encode() + base),
+    "halfwidth-dot": ("the halfwidth dot", lambda whole, base: "www\uff61".encode() + base),
+    "cyrillic": ("a letter of Cyrillic", lambda whole, base: "\u0430.".encode() + base),
+    "utf-16": ("in UTF-16", lambda whole, base: whole.decode().encode("utf-16-be")),
+    "overlong-utf-8": ("a dot in UTF-8 that is too long", lambda whole, base: b"www\xc0\xae" + base),
+    "dns-labels": (
+        "as DNS has names",
+        lambda whole, base: b"".join(vector(1, label) for label in whole.split(b".")) + b"\0",
+    ),
+    "port-and-dot": ("a dot and a port behind it", lambda whole, base: whole + b".:443"),
+    "empty-port": ("an empty port behind it", lambda whole, base: whole + b":"),
+    "scheme": ("//, and the name", lambda whole, base: b"//" + whole),
+    "label-of-63": ("a label of 63 octets", lambda whole, base: b"a" * 63 + b"." + base),
+    "name-of-254": ("254 octets", lambda whole, base: (b"a." * 127)[: 254 - len(base) - len(base) % 2] + base),
+    "name-of-256": ("more than 255 octets", lambda whole, base: b"a." * 120 + base),
+    "number-label": ("a label of digits", lambda whole, base: b"1." + base),
+    "all-numbers-first": ("an address before it", lambda whole, base: b"127.0.0.1." + base),
+    "three-trailing-dots": ("three dots behind it", lambda whole, base: whole + b"..."),
+    "dot-and-space": ("a dot and a space behind it", lambda whole, base: whole + b". "),
+    "xn-empty": ("a label of xn-- alone", lambda whole, base: b"xn--." + base),
+    "xn-broken": ("a label of punycode that is none", lambda whole, base: b"xn--zzzzzz99999999." + base),
+    "trailing-hyphen": ("a label that ends with a hyphen", lambda whole, base: b"a-." + base),
+    "third-and-fourth-hyphen": ("hyphens in third and fourth place", lambda whole, base: b"ab--c." + base),
+}
+
+_ORDINARY: dict[str, tuple[str, Callable[[bytes, bytes], bytes]]] = {
+    "plain": ("the name as it is", lambda whole, base: whole),
+    "uppercase": ("in capitals", lambda whole, base: whole.upper()),
+    "mixed-case": ("in both cases", lambda whole, base: whole.title().swapcase()),
+    "trailing-dot": ("with the root's dot", lambda whole, base: whole + b"."),
+    "underscore": ("a label with _", lambda whole, base: b"a_b." + base),
+    "leading-hyphen": ("a label that begins with a hyphen", lambda whole, base: b"-a." + base),
+    "longest": (
+        "as long as a name may be, nearly",
+        lambda whole, base: (b"a" * 49 + b".") * ((252 - len(base)) // 50) + base,
+    ),
+    "punycode": ("a label in punycode", lambda whole, base: b"XN--caf-dma." + base),
+}
+
+_EXTENSIONS: dict[str, tuple[str, Callable[[bytes], list[Extension]]]] = {
+    "two-names": ("a harmless name before it", lambda name: [server_name(HARMLESS, name)]),
+    "two-names-reversed": ("a harmless name behind it", lambda name: [server_name(name, HARMLESS)]),
+    "twice-the-name": ("the name twice", lambda name: [server_name(name, name)]),
+    "two-extensions": ("a harmless extension before it", lambda name: [server_name(HARMLESS), server_name(name)]),
+    "two-extensions-reversed": ("and behind it", lambda name: [server_name(name), server_name(HARMLESS)]),
+    "empty-and-name": ("an empty extension before it", lambda name: [(SERVER_NAME, b""), server_name(name)]),
+    "empty-name-and-name": ("an empty name before it", lambda name: [server_name(b"", name)]),
+    "type-1": ("a name of type 1", lambda name: [server_name(name, kind=1)]),
+    "type-255": ("a name of type 255", lambda name: [server_name(name, kind=255)]),
+    "type-1-and-0": ("a name of type 1 before it", lambda name: [_entries((1, HARMLESS), (0, name))]),
+    "type-0-and-1": ("the name, and one of type 1", lambda name: [_entries((0, name), (1, HARMLESS))]),
+    "list-too-short": (
+        "a list that ends inside the name",
+        lambda name: [(SERVER_NAME, (len(name)).to_bytes(2) + b"\0" + vector(2, name))],
+    ),
+    "list-too-long": (
+        "a list that ends behind its extension",
+        lambda name: [(SERVER_NAME, (len(name) + 9).to_bytes(2) + b"\0" + vector(2, name))],
+    ),
+    "octets-behind-list": ("an octet behind the list", lambda name: [(SERVER_NAME, server_name(name)[1] + b"\0")]),
+    "name-without-list": ("the name and nothing around it", lambda name: [(SERVER_NAME, name)]),
+    "three-names": ("between two harmless names", lambda name: [server_name(HARMLESS, name, HARMLESS)]),
+    "many-names": ("behind fifty harmless names", lambda name: [server_name(*[HARMLESS] * 50, name)]),
+    "three-extensions": (
+        "between two harmless extensions",
+        lambda name: [server_name(HARMLESS), server_name(name), server_name(HARMLESS)],
+    ),
+    "name-and-empty": ("an empty extension behind it", lambda name: [server_name(name), (SERVER_NAME, b"")]),
+    "name-and-empty-name": ("an empty name behind it", lambda name: [server_name(name, b"")]),
+    "type-2": ("a name of type 2", lambda name: [server_name(name, kind=2)]),
+    "type-1-twice": ("two names of type 1", lambda name: [server_name(name, HARMLESS, kind=1)]),
+    "unknown-kind-without-length": (
+        "an entry of another kind whose length is of another form",
+        lambda name: [(SERVER_NAME, vector(2, b"\1\0" + b"\0" + vector(2, name)))],
+    ),
+    "name-cut": ("a list cut inside its last name", lambda name: [(SERVER_NAME, server_name(HARMLESS, name)[1][:-3])]),
+    "name-length-too-long": (
+        "a name whose length goes beyond its list",
+        lambda name: [(SERVER_NAME, vector(2, b"\0" + (len(name) + 5).to_bytes(2) + name))],
+    ),
+    "name-length-too-short": (
+        "a name whose length leaves octets behind it",
+        lambda name: [(SERVER_NAME, vector(2, b"\0" + (len(name) - 4).to_bytes(2) + name))],
+    ),
+    "list-of-lists": ("a list in a list", lambda name: [(SERVER_NAME, vector(2, server_name(name)[1]))]),
+    "empty-list-and-octets": ("an empty list, and the name behind it", lambda name: [(SERVER_NAME, b"\0\0" + name)]),
+}
+
+
+_attempt = partial(Attempt, family=Family.SERVER_NAMES, opens=Opens.TLS)
+
+
+def attempts() -> Iterator[Attempt]:
+    """Attempts by the spelling of server_name."""
+    for name, (what, spell) in (_SPELLINGS | _ORDINARY).items():
+        yield _attempt(
+            f"sni-{name}",
+            what,
+            partial(said, _spelled(spell)),
+            innocent=name in ("plain", "uppercase", "mixed-case", "underscore"),
+        )
+    for name, (what, extend) in _EXTENSIONS.items():
+        yield _attempt(f"sni-{name}", what, partial(said, _extended(extend)))

@@ -1,0 +1,324 @@
+"""Around the ClientHello: records before and inside it, versions, and how it is cut (RFC 8446 §5.1)."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.hello import PADDING, Extension, hello, hello_12, record, records, server_name, uint16s, vector
+from tokgate.evasion.limits import Limit
+from tokgate.evasion.stream import SentPieces, ServerReply, Stream, Target, send_all
+from tokgate.evasion.tls_reader import read_answer
+
+ALERT = 21
+CHANGE_CIPHER_SPEC = 20
+APPLICATION_DATA = 23
+HEARTBEAT = 24
+
+
+def said(pieces: SentPieces, stream: Stream, target: Target) -> ServerReply:
+    """Send the pieces, and read from the server's TLS handshake whether it answers for the target's name."""
+    send_all(stream, pieces(target))
+    return read_answer(stream, target)
+
+
+def message(target: Target) -> bytes:
+    """The hello that all attempts here carry: TLS 1.2, with the target's name."""
+    return hello_12(server_name(target.octets))
+
+
+def _before(octets: bytes) -> SentPieces:
+    return lambda target: [octets + records(message(target))]
+
+
+def _version(version: int) -> SentPieces:
+    return lambda target: [records(message(target), version=version)]
+
+
+def _inside(octets: bytes) -> SentPieces:
+    """A hello in two records, with another record between them."""
+
+    def pieces(target: Target) -> list[bytes]:
+        whole = message(target)
+        half = len(whole) // 2
+        return [record(whole[:half]) + octets + record(whole[half:])]
+
+    return pieces
+
+
+def _padded(size: int) -> SentPieces:
+    """A hello of at least `size` octets, in records as large as they may be."""
+    return lambda target: [records(hello_12((PADDING, bytes(min(size, 65000))), server_name(target.octets)))]
+
+
+def _legacy(version: int) -> SentPieces:
+    return lambda target: [records(hello_12(server_name(target.octets), version=version))]
+
+
+def _sslv2(_: Target) -> list[bytes]:
+    """A hello in the format of SSL 2.0, for TLS 1.2 (RFC 5246 E.2). It can't carry a name."""
+    ciphers = b"".join(b"\0" + uint16s([suite]) for suite in (0xC02F, 0xC02B, 0x009C, 0x002F))
+    body = b"\1\3\3" + uint16s([len(ciphers), 0, 32]) + ciphers + b"c" * 32
+    return [(0x8000 | len(body)).to_bytes(2) + body]
+
+
+def _trailing(target: Target) -> list[bytes]:
+    """A hello whose record goes on with the beginning of another message."""
+    return [record(message(target) + b"\x0e\0\0\0")]
+
+
+def _two_in_a_record(target: Target) -> list[bytes]:
+    """A harmless hello, and the one that is meant behind it in the same record."""
+    return [record(hello_12(server_name(b"www.example.org")) + message(target))]
+
+
+def _overlong(target: Target) -> list[bytes]:
+    """As long as Go's server takes one, in records of a version that it alone takes."""
+    return [records(hello_12(server_name(target.octets), (PADDING, bytes(65366))), version=0x0201)]
+
+
+def _long_vector(target: Target) -> list[bytes]:
+    """A hello message with octets after its extensions, counted in the length of the message."""
+    whole = message(target) + b"\0\0"
+    return [record(b"\1" + vector(3, whole[4:]))]
+
+
+def _session_id(target: Target) -> list[bytes]:
+    return [records(hello(server_name(target.octets), session_id=b"s" * 33))]
+
+
+def _odd_ciphers(target: Target) -> list[bytes]:
+    whole = bytearray(message(target))
+    whole[4 + 2 + 32 + 1 + 32 + 1] -= 1
+    return [record(bytes(whole))]
+
+
+def _behind(*lines: bytes) -> SentPieces:
+    """A hello after another protocol's commands, as with STARTTLS."""
+    return lambda target: [*lines, records(message(target))]
+
+
+def _in_one_record(padding: int) -> SentPieces:
+    """A padded hello in one record, however long that is."""
+    return lambda target: [record(hello_12((PADDING, bytes(padding)), server_name(target.octets)))]
+
+
+def _second_version(version: int) -> SentPieces:
+    """A hello in two records, the second of another version."""
+
+    def pieces(target: Target) -> list[bytes]:
+        whole = message(target)
+        return [record(whole[:20]) + record(whole[20:], version=version)]
+
+    return pieces
+
+
+def _compressions(methods: bytes) -> SentPieces:
+    def pieces(target: Target) -> list[bytes]:
+        whole = message(target)[4:]
+        at = 2 + 32 + 1 + 32
+        at += 2 + int.from_bytes(whole[at : at + 2])
+        return [record(b"\1" + vector(3, whole[:at] + vector(1, methods) + whole[at + 2 :]))]
+
+    return pieces
+
+
+def _shorter(octets: int) -> SentPieces:
+    """A hello message whose length says less than there is."""
+
+    def pieces(target: Target) -> list[bytes]:
+        whole = message(target)
+        return [record(whole[:1] + (len(whole) - 4 - octets).to_bytes(3) + whole[4:])]
+
+    return pieces
+
+
+def _extensions(*first: Extension) -> SentPieces:
+    return lambda target: [records(hello_12(*first, server_name(target.octets)))]
+
+
+def _name_last(target: Target) -> bytes:
+    """The extension with the name behind all others."""
+    whole = message(target)
+    kind, content = server_name(target.octets)
+    named = kind.to_bytes(2) + vector(2, content)
+    at = whole.index(named)
+    return whole[:at] + whole[at + len(named) :] + named
+
+
+_PROXY_1 = b"PROXY TCP4 192.0.2.1 198.51.100.7 40000 443\r\n"
+_PROXY_2 = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+_SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
+    "alert-before": ("a warning alert before the hello", _before(record(b"\1\x70", ALERT)), False),
+    "alert-before-1.2": ("the same in a record of TLS 1.2", _before(record(b"\1\x70", ALERT, 0x0303)), False),
+    "alerts-before": ("four warning alerts before it", _before(record(b"\1\x5a", ALERT) * 4), False),
+    "alert-of-one-octet": ("half an alert before it", _before(record(b"\1", ALERT)), False),
+    "close-notify-before": ("an alert that closes before it", _before(record(b"\1\0", ALERT)), False),
+    "ccs-before": ("ChangeCipherSpec before it", _before(record(b"\1", CHANGE_CIPHER_SPEC, 0x0303)), False),
+    "ccs-1.0-before": ("ChangeCipherSpec of TLS 1.0 before it", _before(record(b"\1", CHANGE_CIPHER_SPEC)), False),
+    "ccs-twice-before": ("two of them", _before(record(b"\1", CHANGE_CIPHER_SPEC, 0x0303) * 2), False),
+    "alert-and-ccs": ("one of each", _before(record(b"\1\x70", ALERT) + record(b"\1", CHANGE_CIPHER_SPEC)), False),
+    "data-before": ("application data before it", _before(record(b"hello", APPLICATION_DATA, 0x0303)), False),
+    "empty-data-before": ("an empty record of application data", _before(record(b"", APPLICATION_DATA, 0x0303)), False),
+    "heartbeat-before": ("a heartbeat before it", _before(record(b"\1\0\0" + bytes(16), HEARTBEAT, 0x0303)), False),
+    "unknown-record-before": ("a record of no known type", _before(record(b"\1", 99, 0x0303)), False),
+    "empty-handshake-before": ("an empty handshake record before it", _before(record(b"")), False),
+    "hello-request-before": ("HelloRequest before it", _before(record(b"\0\0\0\0")), False),
+    "newline-before": ("an empty line before it", _before(b"\r\n"), False),
+    "nul-before": ("a NUL before it", _before(b"\0"), False),
+    "version-0200": ("record version 2.0", _version(0x0200), False),
+    "version-0001": ("record version 0.1", _version(0x0001), False),
+    "version-0000": ("record version 0.0", _version(0x0000), False),
+    "version-0401": ("record version 4.1", _version(0x0401), False),
+    "version-feff": ("record version of DTLS", _version(0xFEFF), False),
+    "version-7f1c": ("record version of a draft", _version(0x7F1C), False),
+    "version-0300": ("record version 3.0", _version(0x0300), True),
+    "version-0304": ("record version 3.4", _version(0x0304), True),
+    "version-03ff": ("record version 3.255", _version(0x03FF), True),
+    "hello-version-0302": ("a hello of TLS 1.1", _legacy(0x0302), False),
+    "hello-version-0505": ("a hello of a version to come", _legacy(0x0505), False),
+    "sslv2": ("a hello in the format of SSL 2.0", _sslv2, False),
+    "records-of-one-octet": ("a record for each octet", lambda t: [records(message(t), 1)], True),
+    "records-of-three-octets": ("records of three octets", lambda t: [records(message(t), 3)], True),
+    "cut-in-header": ("the first record ends inside the message's header", lambda t: [_cut(t, 2)], True),
+    "cut-in-name": ("the name in two records", lambda t: [_cut(t, message(t).index(t.octets) + 4)], True),
+    "mixed-versions": ("two records of different versions", lambda t: [_versions(t)], True),
+    "alert-inside": ("an alert between its records", _inside(record(b"\1\x70", ALERT)), False),
+    "ccs-inside": ("ChangeCipherSpec between its records", _inside(record(b"\1", CHANGE_CIPHER_SPEC, 0x0303)), False),
+    "empty-inside": ("an empty record between its records", _inside(record(b"")), False),
+    "garbage-inside": ("a record of no known type between them", _inside(record(b"\0", 99)), False),
+    "padded-16k": ("padded to over a record", _padded(17000), True),
+    "padded-64k": ("padded to 64 KiB", _padded(65000), False),
+    "padded-in-odd-records": ("the longest, in records of version 2.1", _overlong, False),
+    "proxy-1-before": ("the PROXY protocol's first version before it", _before(_PROXY_1), False),
+    "proxy-2-before": ("and its second", _before(_PROXY_2), False),
+    "smtp-before": ("SMTP's STARTTLS before it", _behind(b"EHLO a.example.org\r\n", b"STARTTLS\r\n"), False),
+    "imap-before": ("IMAP's STARTTLS before it", _behind(b"a1 STARTTLS\r\n"), False),
+    "pop-before": ("POP's STLS before it", _behind(b"STLS\r\n"), False),
+    "postgresql-before": ("PostgreSQL's request for TLS before it", _behind(b"\0\0\0\x08\x04\xd2\x16\x2f"), False),
+    "mysql-before": ("MySQL's request for TLS before it", _behind(b"\x20\0\0\1\x85\xae\xff\0" + bytes(28)), False),
+    "trailing-message": ("another message behind it in its record", _trailing, False),
+    "two-in-a-record": ("a harmless hello before it in its record", _two_in_a_record, False),
+    "octets-behind-extensions": ("octets behind its extensions", _long_vector, False),
+    "long-session-id": ("a session id of 33 octets", _session_id, False),
+    "odd-ciphers": ("an odd length of cipher suites", _odd_ciphers, False),
+    "version-0302": ("record version 3.2", _version(0x0302), True),
+    "version-0303": ("record version 3.3", _version(0x0303), True),
+    "version-0101": ("record version 1.1", _version(0x0101), False),
+    "version-1603": ("record version 22.3", _version(0x1603), False),
+    "version-ffff": ("record version 255.255", _version(0xFFFF), False),
+    "fatal-alert-before": ("a fatal alert before it", _before(record(b"\2\x28", ALERT)), False),
+    "two-alerts-in-a-record": ("a record with two alerts", _before(record(b"\1\x70\1\x70", ALERT)), False),
+    "alert-in-two-records": ("an alert in two records", _before(record(b"\1", ALERT) + record(b"\x70", ALERT)), False),
+    "empty-alert-before": ("an alert record without an alert", _before(record(b"", ALERT)), False),
+    "alert-level-0": ("an alert of level 0", _before(record(b"\0\x70", ALERT)), False),
+    "alert-of-1.3": ("an alert in a record of version 3.4", _before(record(b"\1\x70", ALERT, 0x0304)), False),
+    "alert-of-0.0": ("an alert in a record of version 0.0", _before(record(b"\1\x70", ALERT, 0)), False),
+    "sixteen-alerts": ("sixteen warning alerts", _before(record(b"\1\x5a", ALERT) * 16), False),
+    "forty-alerts": ("forty of them", _before(record(b"\1\x5a", ALERT) * 40), False),
+    "long-alert": ("an alert record of 200 octets", _before(record(b"\1\x5a" * 100, ALERT)), False),
+    "ccs-of-two-octets": ("ChangeCipherSpec with two octets", _before(record(b"\1\1", 20, 0x0303)), False),
+    "ccs-of-value-2": ("ChangeCipherSpec with value 2", _before(record(b"\2", 20, 0x0303)), False),
+    "empty-ccs": ("ChangeCipherSpec with nothing", _before(record(b"", 20, 0x0303)), False),
+    "ccs-of-2.0": ("ChangeCipherSpec in a record of version 2.0", _before(record(b"\1", 20, 0x0200)), False),
+    "forty-ccs": ("forty ChangeCipherSpec", _before(record(b"\1", 20, 0x0303) * 40), False),
+    "cid-record-before": ("a record with a connection id", _before(record(b"\1", 25, 0x0303)), False),
+    "ack-record-before": ("an ACK record of DTLS 1.3", _before(record(b"\0\0", 26, 0x0303)), False),
+    "empty-handshakes-before": ("thirty empty handshake records", _before(record(b"") * 30), False),
+    "hello-requests-before": ("three HelloRequests in a record", _before(record(b"\0\0\0\0" * 3)), False),
+    "hello-request-joined": ("a HelloRequest in its record", lambda t: [record(b"\0\0\0\0" + message(t))], False),
+    "key-update-before": ("KeyUpdate before it", _before(record(b"\x18\0\0\1\0")), False),
+    "finished-before": ("Finished before it", _before(record(b"\x14\0\0\x0c" + bytes(12))), False),
+    "certificate-before": ("an empty Certificate before it", _before(record(b"\x0b\0\0\3\0\0\0")), False),
+    "server-hello-before": ("the header of a ServerHello before it", _before(record(b"\2\0\0\0")), False),
+    "end-of-early-data-before": ("EndOfEarlyData before it", _before(record(b"\5\0\0\0")), False),
+    "unknown-message-before": ("a message of no known type", _before(record(b"\xfe\0\0\1\0")), False),
+    "records-of-two-octets": ("records of two octets", lambda t: [records(message(t), 2)], True),
+    "records-of-five-octets": ("records of five octets", lambda t: [records(message(t), 5)], True),
+    "empty-records-inside": ("three empty records inside", _inside(record(b"") * 3), False),
+    "alert-of-2.0-inside": ("an alert of version 2.0 inside", _inside(record(b"\1\x70", ALERT, 0x0200)), False),
+    "data-inside": ("application data inside", _inside(record(b"x", APPLICATION_DATA, 0x0303)), False),
+    "record-too-long": ("one record of 16,400 octets", _in_one_record(16300), False),
+    "record-of-20000": ("one record of 20,000 octets", _in_one_record(19900), False),
+    "mixed-odd-versions": ("a second record of version 2.0", _second_version(0x0200), False),
+    "mixed-version-0.0": ("a second record of version 0.0", _second_version(0), False),
+    "hello-version-0300": ("a hello of SSL 3.0", _legacy(0x0300), False),
+    "hello-version-0301": ("a hello of TLS 1.0", _legacy(0x0301), False),
+    "hello-version-0200": ("a hello of version 2.0", _legacy(0x0200), False),
+    "hello-version-0101": ("a hello of version 1.1, as of TLCP", _legacy(0x0101), False),
+    "hello-version-0304": ("a hello of version 3.4", _legacy(0x0304), False),
+    "hello-version-7f1c": ("a hello of a draft", _legacy(0x7F1C), False),
+    "two-compressions": ("deflate and null compression", _compressions(b"\1\0"), False),
+    "deflate-alone": ("deflate alone", _compressions(b"\1"), False),
+    "no-compressions": ("no compression at all", _compressions(b""), False),
+    "message-too-short": ("a length that leaves octets behind the hello", _shorter(2), False),
+    "empty-extension-first": ("an unknown extension before the name", _extensions((0x1234, b"")), True),
+    "grease-first": ("GREASE before the name", _extensions((0x0A0A, b"")), True),
+    "two-hundred-extensions": (
+        "two hundred extensions before the name",
+        _extensions(*((0x7000 + number, b"x") for number in range(200))),
+        False,
+    ),
+    "name-last": ("the name behind all else", lambda t: [records(_name_last(t))], True),
+    "proxy-1-unknown-before": ("the PROXY protocol without addresses", _before(b"PROXY UNKNOWN\r\n"), False),
+    "proxy-2-tcp-before": (
+        "the PROXY protocol's second version with addresses",
+        _before(_PROXY_2[:12] + b"\x21\x11\0\x0c" + bytes(12)),
+        False,
+    ),
+    "ftp-before": ("FTP's AUTH TLS before it", _behind(b"AUTH TLS\r\n"), False),
+    "ldap-before": (
+        "LDAP's StartTLS before it",
+        _behind(b"\x30\x1d\2\1\1\x77\x18\x80\x161.3.6.1.4.1.1466.20037"),
+        False,
+    ),
+    "rdp-before": (
+        "RDP's request for TLS before it",
+        _behind(b"\3\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\1\0\0\0"),
+        False,
+    ),
+    "xmpp-before": (
+        "XMPP's starttls before it",
+        _behind(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"),
+        False,
+    ),
+}
+
+
+def _cut(target: Target, at: int) -> bytes:
+    whole = message(target)
+    return record(whole[:at]) + record(whole[at:])
+
+
+def _versions(target: Target) -> bytes:
+    whole = message(target)
+    return record(whole[:9], version=0x0301) + record(whole[9:], version=0x0303)
+
+
+_LIMITS = {
+    # No server that is known takes these for TLS.
+    **dict.fromkeys(
+        (
+            *("nul-before", "newline-before", "unknown-record-before", "version-7f1c", "version-feff"),
+            *("version-1603", "version-ffff", "cid-record-before", "ack-record-before"),
+        ),
+        Limit.OTHER_BYTES,
+    ),
+    # Servers of their own protocols do, behind what they answer in it.
+    **dict.fromkeys(
+        (
+            *("smtp-before", "imap-before", "pop-before", "postgresql-before", "mysql-before"),
+            *("ftp-before", "ldap-before", "rdp-before", "xmpp-before"),
+        ),
+        Limit.OTHER_BYTES,
+    ),
+}
+
+
+_attempt = partial(Attempt, family=Family.TLS_RECORDS, opens=Opens.TLS)
+
+
+def attempts() -> Iterator[Attempt]:
+    """Attempts by the form of TLS records and of the hello."""
+    for name, (what, pieces, innocent) in _SHAPES.items():
+        play: Callable[[Stream, Target], ServerReply] = partial(said, pieces)
+        yield _attempt(name, what, play, innocent=innocent, limit=_LIMITS.get(name))

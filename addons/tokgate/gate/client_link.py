@@ -1,0 +1,214 @@
+"""By which interface a client comes, and its hardware address there, as the kernel has them. Linux only, like gates.
+
+The kernel remembers for each TCP connection the interface of its first packet, and tells it in the answer to a question
+that was meant for datagrams: getsockopt(IP_PKTOPTIONS) after IP_PKTINFO was wanted (net/ipv4/ip_sockglue.c,
+net/ipv6/ipv6_sockglue.c). Of a VLAN it is the VLAN's interface, of a bridge the bridge. Hardware addresses are in its
+table of neighbours, which a client on the same link is in: it has just been answered there.
+"""
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from tokgate.policy.identity import Identifies, Identity
+from tokgate.policy.values.hostname import IPAddress, parse_address
+
+REMEMBERED: Final = 10.0
+"""Seconds for which a neighbour's hardware address, and an interface's name, are not asked for again."""
+MOST: Final = 65_536
+"""Neighbours remembered."""
+COMPLAIN_EVERY: Final = 60.0
+"""Seconds between two complaints that something can't be found out."""
+
+_IP_PKTINFO: Final = 8  # linux/in.h
+_IP_PKTOPTIONS: Final = 9
+_IPV6_2292PKTOPTIONS: Final = 6  # linux/in6.h
+_CONTROL: Final = struct.Struct("@Nii")  # struct cmsghdr: length, level, type
+_ALIGNED: Final = struct.calcsize("@N")
+_ROOM: Final = 256
+
+_RTM_NEWNEIGH: Final = 28  # linux/rtnetlink.h
+_RTM_GETNEIGH: Final = 30
+_NLMSG_ERROR: Final = 2  # linux/netlink.h
+_NLM_F_REQUEST: Final = 1
+_NDA_DST: Final = 1  # linux/neighbour.h
+_NDA_LLADDR: Final = 2
+_HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_NEIGHBOUR: Final = struct.Struct("=BBHiHBB")  # struct ndmsg: family, padding, padding, interface, state, flags, type
+_ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr: length, type
+_FALLS_SILENT: Final = 0.2
+"""Seconds that the kernel has to answer; it does so before `send` returns."""
+
+
+def incoming_interface(sock: Any) -> int | None:
+    """The index of the interface by which an accepted connection came; None where the kernel doesn't tell.
+
+    Raises:
+        OSError: the connection is gone.
+
+    """
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        control = sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_2292PKTOPTIONS, _ROOM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 0)  # else each later packet is kept a while
+        return _index_in(control, (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO), 16)  # in6_pktinfo: address, interface
+    sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    control = sock.getsockopt(socket.IPPROTO_IP, _IP_PKTOPTIONS, _ROOM)
+    return _index_in(control, (socket.IPPROTO_IP, _IP_PKTINFO), 0)  # in_pktinfo: interface, two addresses
+
+
+def _index_in(control: bytes, wanted: tuple[int, int], place: int) -> int | None:
+    """The interface's index, in the control message of that level and type."""
+    at = 0
+    while at + _CONTROL.size <= len(control):
+        length, level, kind = _CONTROL.unpack_from(control, at)
+        if length < _CONTROL.size:
+            return None
+        data = at + _CONTROL.size + place
+        if (level, kind) == wanted and data + 4 <= at + length <= len(control):
+            index: int = struct.unpack_from("@i", control, data)[0]
+            return index or None
+        at += -(-length // _ALIGNED) * _ALIGNED
+    return None
+
+
+class Neighbours:
+    """The kernel's table of neighbours, asked for one at a time."""
+
+    def __init__(self) -> None:
+        """Nothing is opened before the first question."""
+        self._socket: socket.socket | None = None
+        self._sequence = 0
+
+    def find(self, interface: int, address: IPAddress) -> str | None:
+        """The hardware address of a neighbour; None for who is none, or has none.
+
+        Raises:
+            OSError: the kernel can't be asked.
+
+        """
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+            self._socket.settimeout(_FALLS_SILENT)
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        try:
+            self._socket.send(_question(self._sequence, interface, address))
+            while True:
+                answer = self._socket.recv(8192)
+                length, kind, _, sequence, _ = _HEADER.unpack_from(answer)
+                if sequence == self._sequence:
+                    break  # else it is the answer to a question that was given up
+        except OSError:
+            self.close()
+            raise
+        if kind == _NLMSG_ERROR:
+            code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
+            if code in (errno.ENOENT, errno.ENODEV, errno.EINVAL):  # no such neighbour, or a link without neighbours
+                return None
+            raise OSError(code, os.strerror(code))
+        return _hardware(answer[:length]) if kind == _RTM_NEWNEIGH else None
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _question(sequence: int, interface: int, address: IPAddress) -> bytes:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    body = _NEIGHBOUR.pack(family, 0, 0, interface, 0, 0, 0)
+    body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(address.packed), _NDA_DST) + address.packed
+    return _HEADER.pack(_HEADER.size + len(body), _RTM_GETNEIGH, _NLM_F_REQUEST, sequence, 0) + body
+
+
+def _hardware(answer: bytes) -> str | None:
+    """The link-layer address in an answer, if it is as long as Ethernet's."""
+    at = _HEADER.size + _NEIGHBOUR.size
+    while at + _ATTRIBUTE.size <= len(answer):
+        length, kind = _ATTRIBUTE.unpack_from(answer, at)
+        if length < _ATTRIBUTE.size:
+            return None
+        if kind == _NDA_LLADDR:
+            octets = answer[at + _ATTRIBUTE.size : at + length]
+            return octets.hex(":") if len(octets) == 6 and any(octets) else None
+        at += -(-length // 4) * 4
+    return None
+
+
+class Links:
+    """Reads a client's interface and hardware address, where the policy uses them."""
+
+    def __init__(
+        self,
+        complain: Callable[[Exception], None],
+        *,
+        neighbours: Neighbours | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`complain` is told why something can't be found out, once in a while."""
+        self._complain: Final = complain
+        self._neighbours: Final = neighbours or Neighbours()
+        self._monotonic: Final = monotonic
+        self._names: dict[int, str] = {}
+        self._hardware: dict[tuple[int, str], str | None] = {}
+        self._forget_at = 0.0
+        self._complained = -COMPLAIN_EVERY
+
+    def identify(self, sock: Any, peer: str, identifies: Identifies) -> Identity | None:
+        """Interface and hardware address of the client; None if neither is wanted, or neither can be found."""
+        if not identifies.links:
+            return None
+        try:
+            index = incoming_interface(sock)
+        except OSError as error:
+            self._failed(error)
+            return None
+        return None if index is None else self.identify_at(index, peer, identifies)
+
+    def identify_at(self, index: int, peer: str, identifies: Identifies) -> Identity | None:
+        """As `identify`, of a client whose interface is known by its index, as of QUIC."""
+        if not identifies.links:
+            return None
+        now = self._monotonic()
+        if now >= self._forget_at or len(self._hardware) >= MOST:
+            self._forget_at, self._names, self._hardware = now + REMEMBERED, {}, {}
+        try:
+            interface = self._name(index) if identifies.interfaces else None
+            device = self._device(index, peer) if identifies.hardware else None
+        except OSError as error:
+            self._failed(error)
+            return None
+        return Identity(device=device, interface=interface) or None
+
+    def close(self) -> None:
+        self._neighbours.close()
+
+    def _name(self, index: int) -> str | None:
+        name = self._names.get(index)
+        if name is None:
+            try:
+                name = self._names[index] = socket.if_indextoname(index)
+            except OSError:  # it has gone since
+                return None
+        return name
+
+    def _device(self, index: int, peer: str) -> str | None:
+        key = index, peer
+        if key not in self._hardware:
+            address = parse_address(peer)
+            found = None if address is None else self._neighbours.find(index, address)
+            if found is None:
+                return None  # asked again next time: the table learns
+            self._hardware[key] = found
+        return self._hardware[key]
+
+    def _failed(self, error: OSError) -> None:
+        gone = error.errno in (errno.ENOTCONN, errno.EBADF, errno.EINVAL)  # the client has disconnected
+        now = self._monotonic()
+        if not gone and now - self._complained >= COMPLAIN_EVERY:
+            self._complained = now
+            self._complain(error)

@@ -1,0 +1,1 @@
+"""How a gate reaches destinations: from which address, and through which parent proxy."""

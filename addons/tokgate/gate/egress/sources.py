@@ -1,0 +1,51 @@
+"""Source addresses of connections to destinations. Each brings ports of its own: some 28,000 for one destination."""
+
+import errno
+import itertools
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+from tokgate.gate.sockets import Address, Socket, connect
+from tokgate.policy.values.hostname import IPAddress
+
+_NO_PORT: Final = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
+
+
+class Sources:
+    """Connects from the addresses of a pool in turn; without any, from the address that the route has."""
+
+    def __init__(self, addresses: Iterable[IPAddress] = (), mark: int | None = None) -> None:
+        """`mark` is set on the sockets, for firewalls that tell the proxy's own traffic by it."""
+        self._mark: Final = mark
+        pool = list(addresses)
+        self._pools: Final = {version: [str(a) for a in pool if a.version == version] for version in (4, 6)}
+        self._turns: Final = {version: itertools.cycle(found) for version, found in self._pools.items() if found}
+
+    def connect(self, destination: Address) -> Socket:
+        """Begin to connect, from another address if one has no port left. Raises OSError."""
+        version = 6 if ":" in destination[0] else 4
+        turns = self._turns.get(version)
+        if turns is None:
+            return connect(destination, self._mark)[0]
+        for _ in self._pools[version][1:]:
+            try:
+                return connect(destination, self._mark, next(turns))[0]
+            except OSError as error:
+                if error.errno not in _NO_PORT:
+                    raise
+        return connect(destination, self._mark, next(turns))[0]
+
+
+def elsewhere(addresses: Iterable[IPAddress]) -> list[str]:
+    """The addresses to which this machine can't bind a socket, since it doesn't have them."""
+    return [str(address) for address in addresses if not _is_here(str(address))]
+
+
+def _is_here(address: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
+    return True

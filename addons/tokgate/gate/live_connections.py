@@ -1,0 +1,72 @@
+"""A gate's open connections, for `live_review`."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.gate.connection import Connection, State
+from tokgate.gate.gate import Gate
+from tokgate.gate.sockets import octets, reset_on_close
+from tokgate.policy.decide import decide
+from tokgate.policy.decision import Signal, Verdict
+from tokgate.policy.observation import Visibility
+from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.admission import admit
+from tokgate.traffic.live_review import Cut
+from tokgate.traffic.seen import Shown
+
+_TUNNEL: Final = Shown(visibility=Visibility.ADDRESS)
+"""What is known of a tunnel besides what it carries: the host that was asked for, and its address."""
+
+
+class GateConnections:
+    """A gate's connections as a `live_review` carrier."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate: Final = gate
+
+    def open_now(self) -> Iterator[Connection]:
+        """All but those about which nothing is decided yet, or which are refused already."""
+        table = self._gate.connections
+        for descriptor in list(table):
+            connection = table.get(descriptor)
+            if connection is None or (descriptor == connection.server_fd and connection.client_fd in table):
+                continue  # ended meanwhile, or met by its other descriptor
+            yield connection
+
+    def judge(self, one: Connection, snapshot: Snapshot, at: Instant) -> Cut | None:
+        """Whether a connection that is like this one would be refused now."""
+        state, shown, tunnel, destination = one.state, one.shown, one.tunnel, one.destination
+        undecided = state is State.GREETING and tunnel is None and one.server is None
+        if state in (State.CLOSED, State.PARTING) or destination is None or undecided:
+            return None
+        plain = tunnel is None and self._gate.identity(one) is None
+        if plain and type(shown) is str and passes(snapshot, one.peer, shown, destination[0], at):
+            return None
+        arrival = self._gate.arrival(one)
+        for seen in (None if tunnel is None else _TUNNEL, _in_full(shown)):
+            admission = None if seen is None else admit(self._gate.enforcer, arrival, seen)
+            if admission is not None and admission.ruling.blocks:
+                return admission.ruling, replace(admission.observe(), carried=octets(one.client))
+        return None
+
+    def cut(self, one: Connection) -> None:
+        reset_on_close(one.client)
+        if one.server is not None:
+            reset_on_close(one.server)
+        self._gate.close(one)
+        self._gate.release_closed()
+
+
+def passes(snapshot: Snapshot, client: str, name: str, address: str, at: Instant, signal: Signal = Signal.SNI) -> bool:
+    """The quick way for nearly all: neither the name nor the address of a plain connection is blocked."""
+    return (
+        decide(snapshot, client, name, at, signal).verdict is not Verdict.BLOCK
+        and decide(snapshot, client, address, at, Signal.ADDRESS).verdict is not Verdict.BLOCK
+    )
+
+
+def _in_full(shown: str | Shown | None) -> Shown | None:
+    return Shown(visibility=Visibility.SNI, name=shown) if isinstance(shown, str) else shown

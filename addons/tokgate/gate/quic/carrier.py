@@ -1,0 +1,191 @@
+"""Carries QUIC: reads the first packets of flows, has them decided, and has the kernel forward what passes.
+
+The firewall brings here all packets with a long header, with which connections begin, and others of flows that it does
+not know, or has not asked about for a minute (`gateway/quic_rules.py`). What decides is `traffic.admission`.
+
+The kernel has a flow only from the first short header on, which follows the handshake. Earlier it would forward what
+the client says next before the gate has passed the end of the handshake on, and servers throw such packets away.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Protocol
+
+from tokgate.blocklog.records.stamp import new_event_id
+from tokgate.gate.quic.flow_table import FlowTable, GateFlow, QuicLimits
+from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, receive
+from tokgate.policy.identity import Identity
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import client_key
+from tokgate.wire.quic_initial import follows_initial
+
+DATAGRAMS: Final = 64
+"""Taken from a front at a time; then others have their turn."""
+MOST_EARLY: Final = 1024
+"""Datagrams that are held for flows that another gate may still pass on."""
+_LONG: Final = 0x80
+"""The bit of a long header (RFC 8999 §5.1)."""
+
+
+class Loop(Protocol):
+    """The part of a gate that is needed here."""
+
+    @property
+    def enforcer(self) -> Enforcer:
+        """The enforcer of the gate, which decides and counts."""
+
+    def call_back(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Have a callback called whenever a descriptor is readable."""
+
+    def call_no_more(self, descriptor: int) -> None:
+        """Call nothing any more for this descriptor."""
+
+    def identity_at(self, interface: int, peer: str) -> Identity | None:
+        """Who a client is besides its address, by the interface that it comes by."""
+
+
+class QuicCarrier:
+    """Carries out decisions about QUIC for one gate: flows pass, wait for more packets, or are refused."""
+
+    def __init__(
+        self,
+        gate: Loop,
+        fronts: Sequence[Front],
+        outlets: Outlets,
+        limits: QuicLimits | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limits: Final = limits or QuicLimits()
+        self.enforcer: Final = gate.enforcer
+        self.flows: Final = FlowTable(self.limits, self._forgotten)
+        self.strangers_wait = False
+        """Flows of another gate's may still come: a packet that belongs to none here waits for that."""
+        self._early: list[Datagram] = []
+        self._gate: Final = gate
+        self._fronts: Final = fronts
+        self._outlets: Final = outlets
+        self._monotonic: Final = monotonic
+        self._now = monotonic()
+        self._second = 0
+        self._firsts: Final[Counter[str]] = Counter()
+        self._unreachables = 0
+
+    def begin(self) -> None:
+        """Have the gate's loop read the sockets of QUIC."""
+        for front in self._fronts:
+            self._gate.call_back(front.socket.fileno(), lambda front=front: self.take(self._come(front)))  # type: ignore[misc]
+
+    def resume(self) -> None:
+        """Take what has waited, once no more flows of another gate's come."""
+        if self._early and not self.strangers_wait:
+            early, self._early = self._early, []
+            self.take(early)
+
+    def stop(self) -> None:
+        """Read no more; what the kernel forwards goes on."""
+        for front in self._fronts:
+            self._gate.call_no_more(front.socket.fileno())
+
+    def look(self) -> None:
+        """Forget what is over. To be called about once a second."""
+        now = self._monotonic()
+        self.enforcer.counters.unfinished += self.flows.end_handshakes(now)
+        self.flows.forget_idle(now)
+
+    def cut(self, flow: GateFlow) -> None:
+        """End a flow that passed: the kernel forwards it no more, nor passes here what comes between these ports."""
+        flow.cut = True
+        self._outlets.ends(flow.key)
+
+    def _forgotten(self, flow: GateFlow) -> None:
+        self._outlets.ends(flow.key)
+
+    def take(self, datagrams: Iterable[Datagram]) -> None:
+        """Decide about what has come, and carry it out."""
+        self._now = self._monotonic()
+        if int(self._now) != self._second:
+            self._second, self._unreachables = int(self._now), 0
+            self._firsts.clear()
+        for came in datagrams:
+            try:
+                self._take(came)
+            except Exception as error:  # a bug costs this datagram; nothing of it passes undecided
+                self.enforcer.failed("quic", error)
+
+    def _come(self, front: Front) -> Iterator[Datagram]:
+        for _ in range(DATAGRAMS):
+            try:
+                came = receive(front)
+            except OSError:  # nothing more is there
+                return
+            if came is None:
+                self.enforcer.counters.loops += 1
+            else:
+                yield came
+
+    def _take(self, came: Datagram) -> None:
+        key, data = came.key, came.payload
+        short = not data or not data[0] & _LONG
+        flow = self.flows.find(key)
+        if flow is None and self.strangers_wait:
+            if len(self._early) < MOST_EARLY:
+                self._early.append(came)
+        elif flow is not None and flow.cut:
+            self._lasts(flow)
+            self._refuse(key, data)
+        elif flow is not None and short and flow.passing:
+            self._pass(flow, came, (data,), opens=True)
+        elif flow is None and follows_initial(data):
+            return  # overtook the packet that it follows
+        elif self._has_share(key):
+            self._decide(flow or self._begun(came), came)
+
+    def _has_share(self, key: Key) -> bool:
+        """Whether one more datagram of this client's is read in this second."""
+        who = client_key(key[0])
+        self._firsts[who] += 1
+        if self._firsts[who] <= self.limits.firsts_per_second:
+            return True
+        self.enforcer.counters.at_limit += 1
+        return False
+
+    def _begun(self, came: Datagram) -> GateFlow:
+        label, identity = new_event_id(self.enforcer.now()), self._gate.identity_at(came.interface, came.key[0])
+        flow = GateFlow(came.key, label, identity, self._now)
+        self.flows.begin(flow)
+        return flow
+
+    def _decide(self, flow: GateFlow, came: Datagram) -> None:
+        flow.seen = self._now
+        carried = flow.take(self.enforcer, came.payload)
+        self.flows.shakes_hands(flow)
+        if not self.flows.account(flow):
+            self.enforcer.counters.at_limit += 1
+            self.flows.abandon(flow)
+        if flow.overfull:
+            self.cut(flow)
+            self._refuse(flow.key, came.payload)
+        elif carried.forward:
+            self._pass(flow, came, carried.forward)
+        elif carried.answer:
+            self._outlets.answers(flow.key, carried.answer)
+        elif carried.refused:
+            self._refuse(flow.key, came.payload)
+
+    def _pass(self, flow: GateFlow, came: Datagram, datagrams: Sequence[bytes], *, opens: bool = False) -> None:
+        self._lasts(flow)
+        for datagram in datagrams:
+            if not self._outlets.carries(came, datagram, opens=opens):  # there is no way
+                self._refuse(flow.key, came.payload)
+                return
+
+    def _lasts(self, flow: GateFlow) -> None:
+        flow.seen = self._now
+        self.flows.refresh(flow)
+
+    def _refuse(self, key: Key, data: bytes) -> None:
+        self._unreachables += 1
+        if self._unreachables <= self.limits.unreachables_per_second:
+            self._outlets.refuses(key, data)

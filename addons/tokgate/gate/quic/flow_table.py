@@ -1,0 +1,221 @@
+"""A gate's flows of QUIC, and the limits that keep one client from exhausting what others need.
+
+A client is what `traffic.limits.client_key` says: an IPv4 address, or an IPv6 prefix of 64 bits. No I/O, no clock.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tokgate.gate.quic.sockets import Key
+from tokgate.policy.identity import Identity
+from tokgate.policy.observation import Endpoint, Transport
+from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, QuicFlow
+from tokgate.traffic.limits import client_key
+from tokgate.traffic.seen import FirstBytes, Shown, Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class QuicLimits:
+    """The limits of a gate. Times in seconds."""
+
+    flows: int = 32_768
+    """That pass. Of one more the one that was silent for longest is forgotten, and must begin anew."""
+    per_client: int = 4_096
+    undecided: int = 4_096
+    """That don't pass: of which nothing is decided yet, or that are refused. Of one more the oldest is forgotten."""
+    held: int = 32 << 20
+    """Octets that are kept of connections about which nothing is decided yet."""
+    held_per_client: int = 1 << 20
+    firsts_per_second: int = 1_000
+    """Datagrams of one client that have to be read, those of connections that begin."""
+    unreachables_per_second: int = 1_000
+    """ICMP messages, to all clients."""
+    handshake: float = 10.0
+    """For a client to end its handshake."""
+    idle: float = 150.0
+    """Without a word of a flow, before it is forgotten: more than the firewall lets pass before it asks again."""
+
+
+class GateFlow(QuicFlow):
+    """A flow, and what it was let through on."""
+
+    __slots__ = ("began_anew", "cut", "identity", "key", "label", "seen", "shown", "told")
+
+    def __init__(self, key: Key, label: str, identity: Identity | None, now: float) -> None:
+        super().__init__()
+        self.key: Final = key
+        self.label: Final = label
+        """Its id in all its records."""
+        self.identity: Final = identity
+        self.seen = now
+        self.shown: Final[list[Shown]] = []
+        self.cut = False
+        """It was refused while it lasted, and stays refused: its packets can't be told from a new connection's."""
+        self.told = 0
+        """The octets that it was last accounted for."""
+        self.began_anew = False
+        """Handshakes are under way."""
+
+    def arrival(self) -> Arrival:
+        host, port, server, server_port = self.key
+        return Arrival(
+            client=Endpoint(host, port),
+            destination=Endpoint(server, server_port),
+            connection=self.label,
+            identity=self.identity,
+            transport=Transport.UDP,
+        )
+
+    def let_pass(self, arrival: Arrival, shown: Shown) -> None:
+        if shown not in self.shown:
+            self.shown.append(shown)
+
+    def stray(self) -> FirstBytes | None:
+        return Unreadable(quic=True)
+
+    @property
+    def overfull(self) -> bool:
+        """Whether it was let through on more than can be judged again."""
+        return len(self.shown) > MAX_CONNECTIONS
+
+
+class FlowTable:
+    """The flows that pass, and apart from them those that don't: no flood of these can push out any of those."""
+
+    def __init__(self, limits: QuicLimits, forgotten: Callable[[GateFlow], None]) -> None:
+        """`forgotten` is called for each passing flow that has to make room."""
+        self.passing: Final[dict[Key, GateFlow]] = {}
+        """The one that was silent for longest first."""
+        self.undecided: Final[dict[Key, GateFlow]] = {}
+        self.held = 0
+        self._limits: Final = limits
+        self._forgotten: Final = forgotten
+        self._held: Final[dict[str, int]] = {}
+        self._clients: Final[dict[str, dict[Key, None]]] = {}
+        self._handshakes: Final[deque[tuple[float, GateFlow]]] = deque()
+
+    def find(self, key: Key) -> GateFlow | None:
+        return self.passing.get(key) or self.undecided.get(key)
+
+    def begin(self, flow: GateFlow) -> None:
+        """Add one about which nothing is decided."""
+        if len(self.undecided) >= self._limits.undecided:
+            self._drop(next(iter(self.undecided.values())))
+        self.undecided[flow.key] = flow
+        self.shakes_hands(flow)
+
+    def shakes_hands(self, flow: GateFlow) -> None:
+        """A connection in it begins, and may end its handshake."""
+        if not flow.began_anew:
+            flow.began_anew = True
+            self._handshakes.append((flow.seen + self._limits.handshake, flow))
+
+    def refresh(self, flow: GateFlow) -> None:
+        """Note that a flow passes and is alive: it is the last to go where room is needed."""
+        key, who = flow.key, client_key(flow.key[0])
+        self.undecided.pop(key, None)
+        theirs = self._clients.setdefault(who, {})
+        if self.passing.pop(key, None) is None:
+            for first in (theirs, self.passing):
+                most = self._limits.per_client if first is theirs else self._limits.flows
+                if len(first) >= most:
+                    self._make_room(next(iter(first)))
+            theirs = self._clients.setdefault(who, {})
+        theirs.pop(key, None)
+        self.passing[key] = flow
+        theirs[key] = None
+
+    def adopt(self, flow: GateFlow) -> None:
+        """Go on with a flow of another gate's, which may have begun to come here already."""
+        here = self.find(flow.key)
+        flow.began_anew = False
+        if not flow.passing:
+            if here is None:
+                self.begin(flow)
+                self.account(flow)
+            return
+        if here is not None:
+            flow.shown.extend(each for each in here.shown if each not in flow.shown)
+            flow.cut = flow.cut or here.cut
+            self.abandon(here)
+        self.refresh(flow)
+        self.shakes_hands(flow)
+
+    def account(self, flow: GateFlow) -> bool:
+        """Take note of what it holds; False if that is more than there may be, of all clients or of this one."""
+        held, who = flow.held, client_key(flow.key[0])
+        if held != flow.told:
+            self.held += held - flow.told
+            theirs = self._held[who] = self._held.get(who, 0) + held - flow.told
+            flow.told = held
+            if not theirs:
+                del self._held[who]
+        return not held or (self._held[who] <= self._limits.held_per_client and self.held <= self._limits.held)
+
+    def abandon(self, flow: GateFlow) -> None:
+        """Give up what it holds: it may begin anew."""
+        flow.abandon()
+        self.account(flow)
+
+    def end_handshakes(self, now: float) -> int:
+        """Forget what has not been said in time; the number of connections that were never decided about."""
+        unfinished = 0
+        while self._handshakes and self._handshakes[0][0] <= now:
+            _, flow = self._handshakes.popleft()
+            if self.find(flow.key) is not flow:
+                continue
+            unfinished += flow.settle()
+            self.account(flow)
+            if flow.key in self.undecided:
+                self._drop(flow)
+            elif flow.settled:
+                flow.began_anew = False
+            else:
+                self._handshakes.append((now + self._limits.handshake, flow))
+        return unfinished
+
+    def forget_idle(self, now: float) -> None:
+        """Forget passing flows of which nothing was heard for long."""
+        before = now - self._limits.idle
+        while (flow := next(iter(self.passing.values()), None)) is not None and flow.seen < before:
+            self._remove(flow)
+
+    def take_all(self) -> Iterator[GateFlow]:
+        """Take the passing flows out, one by one."""
+        while self.passing:
+            flow = next(iter(self.passing.values()))
+            self._remove(flow)
+            yield flow
+
+    def take_waiting(self, most: int) -> Iterator[GateFlow]:
+        """Take out those of which a part of the hello has come; not those that hold more than so many octets."""
+        for flow in [each for each in self.undecided.values() if 0 < each.held <= most]:
+            del self.undecided[flow.key]
+            who = client_key(flow.key[0])
+            self.held -= flow.told
+            self._held[who] -= flow.told
+            if not self._held[who]:
+                del self._held[who]
+            flow.told = 0
+            yield flow
+
+    def _make_room(self, key: Key) -> None:
+        flow = self.passing[key]
+        self._remove(flow)
+        self._forgotten(flow)
+
+    def _remove(self, flow: GateFlow) -> None:
+        del self.passing[flow.key]
+        who = client_key(flow.key[0])
+        theirs = self._clients[who]
+        del theirs[flow.key]
+        if not theirs:
+            del self._clients[who]
+        self.abandon(flow)
+
+    def _drop(self, flow: GateFlow) -> None:
+        del self.undecided[flow.key]
+        self.abandon(flow)

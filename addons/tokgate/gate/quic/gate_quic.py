@@ -1,0 +1,64 @@
+"""The QUIC of a gate in a process of its own: carried, judged again while it lasts, and passed on to the next gate."""
+
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from tokgate.gate.quic.carrier import Loop, QuicCarrier
+from tokgate.gate.quic.flow_table import GateFlow
+from tokgate.gate.quic.live_flows import LiveFlows
+from tokgate.gate.quic.sockets import Front, Outlets
+from tokgate.gate.quic.takeover import FlowTransfer
+from tokgate.traffic.live_review import LiveReview
+
+
+class GateQuic:
+    """The parts of a gate for QUIC: its carrier, the review of open flows, and their transfer between generations."""
+
+    def __init__(
+        self,
+        gate: Loop,
+        fronts: Sequence[Front],
+        outlets: Outlets,
+        transfer_out: socket.socket,
+        transfer_in: socket.socket,
+    ) -> None:
+        """`transfer_out` and `transfer_in` are the ends of `takeover.channel`."""
+        self.carrier: Final = QuicCarrier(gate, fronts, outlets)
+        self.review: Final[LiveReview[GateFlow]] = LiveReview(gate.enforcer, LiveFlows(self.carrier))
+        self._transfer: Final = FlowTransfer(self.carrier, transfer_out, transfer_in)
+        self._gate: Final = gate
+        self._retired = False
+        gate.call_back(self._transfer.descriptor, self._take_over)
+
+    def expect(self) -> None:
+        """The flows of the gate before this one will come."""
+        self._transfer.expect()
+
+    def begin(self) -> None:
+        """Read from now on."""
+        self._transfer.begin()
+        self.carrier.begin()
+
+    def look(self) -> float:
+        """Do what is due; the seconds until the next call."""
+        if self._retired:
+            return self._transfer.pass_on()
+        self.carrier.look()
+        self._transfer.look()
+        return self.review.look()
+
+    def retire(self) -> None:
+        """Take nothing over any more, and pass flows on with each `look`."""
+        self._retired = True
+        self._gate.call_no_more(self._transfer.descriptor)
+
+    @property
+    def remains(self) -> bool:
+        """Whether flows are still to be passed on."""
+        return not self._transfer.done
+
+    def _take_over(self) -> None:
+        for flow in self._transfer.take():
+            self.review.examine(flow)
+        self.carrier.resume()

@@ -1,0 +1,257 @@
+"""Sockets for QUIC: where the firewall brings datagrams, and raw ones that speak from others' addresses.
+
+Raw sockets are opened while there are privileges; using them takes none. What a datagram means to the firewall is told
+by the mark of the socket that it is written to (`gateway/quic_rules.py`): so a gate changes the kernel's set of flows
+without netlink, and in the same step in which the datagram leaves.
+"""
+
+import contextlib
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from tokgate.gate.quic.ip_packet import port_unreachable, udp_packet
+from tokgate.gate.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT, Address
+
+IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
+IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
+_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
+_IP_PKTINFO: Final = 8
+_IP_RECVTTL: Final = 12
+_IP_RECVTOS: Final = 13
+_IP_TOS: Final = 1
+_IP_TTL: Final = 2
+
+_ROOM: Final = 256
+"""Octets for what the kernel tells beside a datagram."""
+_RECEIVE_BUFFER: Final = 4 << 20
+_LARGEST: Final = 65536
+
+type Key = tuple[str, int, str, int]
+"""A flow: the client's address and port, the destination's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The firewall marks of raw sockets."""
+
+    carries: int
+    """The datagram passes."""
+    opens: int
+    """It passes, and its flow with it: the kernel forwards what follows."""
+    ends: int
+    """The flow passes no more; the datagram only says so, and goes nowhere."""
+    answers: int
+    """It is a refusal, towards the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A socket to which `tproxy` brings datagrams."""
+
+    socket: socket.socket
+    port: int
+
+
+class Datagram(NamedTuple):
+    """A datagram that came to a front, with its addresses as the client sent it."""
+
+    key: Key
+    payload: bytes
+    traffic_class: int
+    hops: int
+    interface: int
+    """The index of the interface by which it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuicSockets:
+    """All of them. `fronts` has those of each gate: one gate has all of a flow, whatever others come and go."""
+
+    fronts: tuple[tuple[Front, ...], ...]
+    outlets: "Outlets"
+
+    @classmethod
+    def inherited(cls, fronts: Iterable[Iterable[int]], raw: Mapping[int, Iterable[int]]) -> "QuicSockets":
+        """The sockets that another program has opened, from the numbers that `descriptors` gave."""
+        ours = tuple(tuple(_inherited_front(number) for number in each) for each in fronts)
+        families = {family: RawSockets(*(socket.socket(fileno=n) for n in each)) for family, each in raw.items()}
+        return cls(ours, Outlets(families))
+
+    def descriptors(self) -> tuple[list[list[int]], dict[int, list[int]]]:
+        """The numbers of the fronts of each gate, and of the raw sockets by family."""
+        return [[front.socket.fileno() for front in fronts] for fronts in self.fronts], self.outlets.descriptors()
+
+    def close(self) -> None:
+        for front in (front for fronts in self.fronts for front in fronts):
+            front.socket.close()
+        self.outlets.close()
+
+
+def _inherited_front(descriptor: int) -> Front:
+    found = socket.socket(fileno=descriptor)
+    return Front(found, found.getsockname()[1])
+
+
+def open_sockets(places: Iterable[Address], gates: int, marks: Marks) -> QuicSockets:
+    """Fronts at each of these places for that many gates, and raw sockets of their families.
+
+    Raises:
+        OSError: a port is taken, or CAP_NET_RAW or CAP_NET_ADMIN is missing.
+
+    """
+    with contextlib.ExitStack() as opened:
+        fronts = tuple(tuple(_front(opened, place) for place in places) for _ in range(gates))
+        families = dict.fromkeys(int(front.socket.family) for front in fronts[0])
+        outlets = Outlets({family: _raw_sockets(opened, family, marks) for family in families})
+        opened.pop_all()
+    return QuicSockets(fronts, outlets)
+
+
+def _front(opened: contextlib.ExitStack, place: Address) -> Front:
+    family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+    made = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # the kernel chooses by a hash of the client's end
+    with contextlib.suppress(OSError):  # then it is as large as anyone's
+        made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    if family == socket.AF_INET6:
+        level = socket.IPPROTO_IPV6
+        wanted = [socket.IPV6_V6ONLY, IPV6_TRANSPARENT, IPV6_RECVORIGDSTADDR]
+        wanted += (socket.IPV6_RECVTCLASS, socket.IPV6_RECVHOPLIMIT, socket.IPV6_RECVPKTINFO)
+    else:
+        level = socket.IPPROTO_IP
+        wanted = [IP_TRANSPARENT, IP_RECVORIGDSTADDR, _IP_RECVTOS, _IP_RECVTTL, _IP_PKTINFO]
+    for option in wanted:
+        made.setsockopt(level, option, 1)
+    made.bind(place)
+    return Front(made, made.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class RawSockets:
+    """The raw sockets of one family of addresses: each has the mark by which nftables knows what it sends."""
+
+    carries: socket.socket
+    opens: socket.socket
+    ends: socket.socket
+    answers: socket.socket
+
+
+def _raw_sockets(opened: contextlib.ExitStack, family: int, marks: Marks) -> RawSockets:
+    each = (_raw(opened, family, mark) for mark in (marks.carries, marks.opens, marks.ends, marks.answers))
+    return RawSockets(*each)
+
+
+def _raw(opened: contextlib.ExitStack, family: int, mark: int) -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    made = opened.enter_context(socket.socket(family, kind, socket.IPPROTO_RAW))  # implies that we write the headers
+    if family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    return made
+
+
+def receive(front: Front) -> Datagram | None:
+    """The next datagram that is there; None if it was sent to the gate itself.
+
+    Raises:
+        BlockingIOError: there is none.
+
+    """
+    payload, told, _, peer = front.socket.recvmsg(_LARGEST, _ROOM)
+    beside = {(level, kind): data for level, kind, data in told}
+    host, port, *rest = _beside6(beside) if front.socket.family == socket.AF_INET6 else _beside4(beside)
+    if port in (0, front.port):
+        return None
+    return Datagram((peer[0], peer[1], host, port), payload, *rest)
+
+
+def _beside4(told: dict[tuple[int, int], bytes]) -> tuple[str, int, int, int, int]:
+    """Where a datagram wanted to go, its traffic class and hops, and the interface."""
+    where = told.get((socket.IPPROTO_IP, IP_RECVORIGDSTADDR), bytes(16))  # sockaddr_in
+    traffic_class = told.get((socket.IPPROTO_IP, _IP_TOS), b"\0")[0]
+    (hops,) = struct.unpack_from("@i", told.get((socket.IPPROTO_IP, _IP_TTL), bytes(4)))
+    (interface,) = struct.unpack_from("@i", told.get((socket.IPPROTO_IP, _IP_PKTINFO), bytes(12)))
+    return socket.inet_ntoa(where[4:8]), int.from_bytes(where[2:4]), traffic_class, hops, interface
+
+
+def _beside6(told: dict[tuple[int, int], bytes]) -> tuple[str, int, int, int, int]:
+    level = socket.IPPROTO_IPV6
+    where = told.get((level, IPV6_RECVORIGDSTADDR), bytes(28))  # sockaddr_in6
+    (traffic_class,) = struct.unpack_from("@i", told.get((level, socket.IPV6_TCLASS), bytes(4)))
+    (hops,) = struct.unpack_from("@i", told.get((level, socket.IPV6_HOPLIMIT), bytes(4)))
+    (interface,) = struct.unpack_from("@i", told.get((level, socket.IPV6_PKTINFO), bytes(20)), 16)
+    host = socket.inet_ntop(socket.AF_INET6, where[8:24])
+    return host, int.from_bytes(where[2:4]), traffic_class, hops, interface
+
+
+class Outlets:
+    """The raw sockets. What can't be sent is lost, as on any network."""
+
+    def __init__(self, raw: Mapping[int, RawSockets]) -> None:
+        self._raw: Final = raw
+
+    def descriptors(self) -> dict[int, list[int]]:
+        """The numbers of the raw sockets by family, in the order of `RawSockets`."""
+        found = {family: (raw.carries, raw.opens, raw.ends, raw.answers) for family, raw in self._raw.items()}
+        return {family: [each.fileno() for each in raw] for family, raw in found.items()}
+
+    def carries(self, came: Datagram, payload: bytes, *, opens: bool) -> bool:
+        """Send a datagram on from the client's own address; False if it can't be.
+
+        `opens`: have the kernel forward its flow from now on, if its set has room. As by a router the datagram has a
+        hop less before it: what is routed in a circle ends.
+        """
+        if came.hops <= 1:
+            return False
+        client, server = _ends(came.key)
+        packet = udp_packet(client, server, payload, traffic_class=came.traffic_class, hops=came.hops - 1)
+        raw, to = self._raw[_family(came.key)], came.key[2]
+        return (opens and _send(raw.opens, packet, client[0], to)) or _send(raw.carries, packet, client[0], to)
+
+    def ends(self, key: Key) -> None:
+        """Have the kernel forward a flow no more."""
+        client, server = _ends(key)
+        _send(self._raw[_family(key)].ends, udp_packet(client, server, b""), client[0], key[2])
+
+    def answers(self, key: Key, payload: bytes) -> None:
+        """Send a datagram to the client, from the address that it wants to reach."""
+        client, server = _ends(key)
+        _send(self._raw[_family(key)].answers, udp_packet(server, client, payload), server[0], key[0])
+
+    def refuses(self, key: Key, payload: bytes) -> None:
+        """Tell the client that nobody is there, so that it tries otherwise at once."""
+        client, server = _ends(key)
+        _send(self._raw[_family(key)].answers, port_unreachable(client, server, payload), server[0], key[0])
+
+    def close(self) -> None:
+        for each in self._raw.values():
+            for raw in (each.carries, each.opens, each.ends, each.answers):
+                raw.close()
+
+
+def _send(raw: socket.socket, packet: bytes, source: bytes, to: str) -> bool:
+    """Routed as what `source` sends. The firewall drops what it was only told by, which looks like an error."""
+    if raw.family == socket.AF_INET:
+        control = (socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i4s4x", 0, source))
+    else:
+        control = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, source + bytes(4))
+    try:
+        raw.sendmsg((packet,), (control,), 0, (to, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _family(key: Key) -> int:
+    return socket.AF_INET6 if ":" in key[0] else socket.AF_INET
+
+
+def _ends(key: Key) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
+    host, port, server, server_port = key
+    family = _family(key)
+    return (socket.inet_pton(family, host), port), (socket.inet_pton(family, server), server_port)

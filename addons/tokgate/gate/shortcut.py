@@ -1,0 +1,62 @@
+"""The shortcut of allowed names and repeated refusals: they are carried out without building an object.
+
+It has to come to what `traffic.admission` comes to; a property test compares them.
+"""
+
+from typing import Final
+
+from tokgate.gate.connection import Connection
+from tokgate.gate.connector import Connector, Opener
+from tokgate.gate.sockets import Address
+from tokgate.policy.decide import blocked_at_all, decide
+from tokgate.policy.decision import Reason, Response, Signal, Verdict
+from tokgate.policy.observation import Stage
+from tokgate.policy.services import NO_MATCH
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import Limits
+from tokgate.traffic.second_words import after_hello
+from tokgate.wire.client_hello import ClientHello
+from tokgate.wire.ech import is_ech_outer
+
+
+class Shortcut(Connector):
+    """A connector that takes the shortcut where it can."""
+
+    def __init__(self, enforcer: Enforcer, opener: Opener, limits: Limits, mark: int | None) -> None:
+        super().__init__(enforcer, opener, limits, mark)
+        self._cells: Final = enforcer.counters.cells
+        self._passed: Final = enforcer.counters.plain
+
+    def _takes_short_way(self, connection: Connection, name: str, destination: Address, hello: ClientHello) -> bool:
+        """Do at once what `admit` would come to where nothing need be built: a plain pass, a repeated refusal."""
+        snapshot, at, peer = self.enforcer.snapshot, self._now(), connection.peer
+        decision = decide(snapshot, peer, name, at)
+        if is_ech_outer(hello) or snapshot.services.match(destination[0]) is not NO_MATCH:
+            return False  # an address of somebody's own may be under a ban whatever the name says
+        tunnel = connection.tunnel
+        if decision.verdict is Verdict.ALLOW:
+            if (
+                decision.response is not None
+                or decision.exemption is not None
+                or decision.reason is Reason.CANARY  # which isn't counted
+            ):
+                return False
+            if tunnel is not None:
+                asked = decide(snapshot, peer, tunnel.host, at, Signal.HTTP_HOST)
+                if asked.verdict is not Verdict.ALLOW:
+                    return False
+            if blocked_at_all(snapshot, peer, at).verdict is Verdict.BLOCK:
+                self._watch(connection, after_hello(hello, connection.held))
+            self._cells[self._passed[decision.network]] += 1
+            near = self.enforcer.near
+            if near is not None and name not in near.ordinary and decision.reason is Reason.NO_SERVICE:
+                near.meet(name)
+            connection.shown = name
+            self.connect(connection, destination)
+            return True
+        if decision.response is not Response.REFUSE or tunnel is not None:
+            return False
+        if not self.enforcer.repeats(peer, name, decision, Stage.TLS, at):
+            return False
+        self._refuse_at_once(connection, hello)
+        return True

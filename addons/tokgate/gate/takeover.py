@@ -1,0 +1,238 @@
+"""Passes open connections on to the gates of the next policy: descriptors by SCM_RIGHTS, with how far each is.
+
+So one policy is in force for every connection, however long it lasts. One datagram a connection, on a socket pair that
+all gates inherit: retired ones write, whoever isn't retired reads.
+"""
+
+import errno
+import hashlib
+import os
+import pickle
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from tokgate.gate.connection import Connection, Half, SocksStep, State, Tunnel
+from tokgate.gate.gate import Gate
+from tokgate.gate.handoff import MAX_DATAGRAM
+from tokgate.gate.sockets import Listener, Socket
+from tokgate.gate.splice import STICK
+from tokgate.policy.identity import Identity
+from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, SecondHelloReader
+from tokgate.traffic.seen import Shown
+
+TURN: Final = 0.002
+"""Seconds of passing on before others have their turn."""
+RETRY: Final = 0.005
+"""Seconds after which it is tried again when the successors have enough to do, or some connection can't go yet."""
+AT_ONCE: Final = 64
+"""Connections taken over between two batches of events."""
+_UNKNOWN: Final = -1
+_MOST_DESCRIPTORS: Final = 6
+"""Client, destination, and a pipe for each direction."""
+_RESERVED: Final = 512
+"""Descriptors that are kept for pipes and what else a gate has open: a connection that comes without would be lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class SerializedFlow:
+    """A direction that is blocked or carries bulk; `in_pipe` octets come in a pipe of their own."""
+
+    pending: bytes
+    in_pipe: int
+
+
+@dataclass(frozen=True, slots=True)
+class SerializedConnection:
+    """A connection in all but its descriptors. Times are monotonic, the same for all processes of a machine."""
+
+    carried: dict[str, Any]
+    """The attributes of a connection that are handed over unchanged."""
+    listener: int
+    server: bool
+    up: SerializedFlow | None
+    down: SerializedFlow | None
+
+
+MADE_ANEW: Final = frozenset(
+    {"parent", "client", "client_fd", "server", "server_fd", "listener", "greeting", "up", "down"}
+)
+"""Attributes of a connection that mean something in one process only."""
+
+
+def _format() -> str:
+    """A digest of the fields of what travels."""
+    travels = (SerializedConnection, SerializedFlow, Connection, Tunnel, AfterHello, AfterProxyRequest, Shown, Identity)
+    shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
+    return hashlib.sha256(repr((shapes, sorted(MADE_ANEW), [*State], [*SocksStep])).encode()).hexdigest()[:12]
+
+
+FORMAT: Final = _format()
+"""Gates of two programs pass connections on if both have the same."""
+
+
+def describe(connection: Connection, listeners: Sequence[Listener]) -> tuple[SerializedConnection, list[int]]:
+    """A connection as it is now, and its descriptors. It has to be where `movable` says so."""
+    descriptors = [connection.client_fd]
+    if connection.server is not None:
+        descriptors.append(connection.server_fd)
+    up = None if connection.up_done else _flow(connection.up, descriptors)
+    down = None if connection.down_done else _flow(connection.down, descriptors)
+    carried = {field.name: getattr(connection, field.name) for field in fields(connection)}
+    carried = {name: value for name, value in carried.items() if name not in MADE_ANEW}
+    if isinstance(connection.greeting, SocksStep):  # a hello in pieces is collected again from what is held
+        carried["greeting"] = connection.greeting
+    carried["held"] = bytes(connection.held)
+    listener = listeners.index(connection.listener)
+    return SerializedConnection(carried, listener, connection.server is not None, up, down), descriptors
+
+
+def _flow(half: Half | None, descriptors: list[int]) -> SerializedFlow | None:
+    if half is None:
+        return None
+    if half.pipe is not None and half.in_pipe:
+        descriptors += half.pipe
+    return SerializedFlow(half.pending, half.in_pipe)
+
+
+def read(datagram: bytes, descriptors: Sequence[int]) -> SerializedConnection:
+    """Unpickle a connection that another gate sent on the gates' own channel. Raises ValueError if it is malformed."""
+    try:
+        serialized = pickle.loads(datagram)
+    except Exception as error:
+        raise ValueError(f"what a gate passed on can't be read: {error!r}") from error
+    if not isinstance(serialized, SerializedConnection):
+        raise ValueError("what a gate passed on is no connection")
+    pipes = sum(flow is not None and flow.in_pipe > 0 for flow in (serialized.up, serialized.down))
+    if len(descriptors) != 1 + serialized.server + 2 * pipes:
+        raise ValueError(f"a connection came with {len(descriptors)} descriptors")
+    return serialized
+
+
+def restore(serialized: SerializedConnection, descriptors: Sequence[int], listeners: Sequence[Listener]) -> Connection:
+    """The connection that was described, around descriptors that are ours now."""
+    left = iter(descriptors)
+    client_fd = next(left)
+    connection = Connection(
+        _socket(client_fd), client_fd, listener=listeners[serialized.listener], **serialized.carried
+    )
+    if serialized.server:
+        connection.server_fd = next(left)
+        connection.server = _socket(connection.server_fd)
+    connection.up = _half(connection, serialized.up, left, is_up=True)
+    connection.down = _half(connection, serialized.down, left, is_up=False)
+    return connection
+
+
+def _socket(descriptor: int) -> Socket:
+    """The socket behind a descriptor, whose family, type and protocol are found out."""
+    return socket.SocketType(_UNKNOWN, _UNKNOWN, _UNKNOWN, descriptor)
+
+
+def _half(
+    connection: Connection, flow: SerializedFlow | None, descriptors: Iterator[int], *, is_up: bool
+) -> Half | None:
+    if flow is None:
+        return None
+    half = Half(connection, is_up, flow.pending, STICK)
+    if flow.in_pipe:
+        half.pipe, half.in_pipe = (next(descriptors), next(descriptors)), flow.in_pipe
+    return half
+
+
+def movable(connection: Connection) -> bool:
+    """Whether it can be passed on: not while a name or a parent is awaited, a second hello read, nor when refused."""
+    stays = connection.state in (State.WAITING, State.PARTING, State.CLOSED) or connection.parent is not None
+    return not stays and not isinstance(connection.greeting, SecondHelloReader)
+
+
+class ConnectionTransfer:
+    """Both ends of the channel, in a gate: first it takes over, and when it is retired it passes on."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        listeners: Sequence[Listener],
+        write: socket.socket,
+        read: socket.socket,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`write` and `read` are the ends of `handoff.channel`."""
+        self.passed_on = 0
+        self.taken_over = 0
+        self._gate: Final = gate
+        self._listeners: Final = listeners
+        self._write: Final = write
+        self._read: Final = read
+        self._monotonic: Final = monotonic
+        self._most: Final = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED) // 2
+        self._left: Iterator[Connection] = iter(())
+        self._next: Connection | None = None
+        write.setblocking(False)
+        read.setblocking(False)
+
+    @property
+    def descriptor(self) -> int:
+        """Readable when there are connections to take over; then call `take`."""
+        return self._read.fileno()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether this gate can take any; when it can't, others may, or it can later."""
+        return self._gate.open_connections < self._most
+
+    def take(self) -> list[Connection]:
+        """Take over what others pass on, up to a bound. What is returned was let through by another policy."""
+        taken: list[Connection] = []
+        for _ in range(AT_ONCE):
+            if not self.has_room:
+                break
+            try:
+                datagram, descriptors, _, _ = socket.recv_fds(self._read, MAX_DATAGRAM, _MOST_DESCRIPTORS)
+            except OSError:  # nothing more, or no descriptor left to take any with
+                break
+            try:
+                serialized = read(datagram, descriptors)
+            except ValueError as error:
+                self._gate.enforcer.failed("succession", error)
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                continue
+            connection = restore(serialized, descriptors, self._listeners)
+            try:
+                self._gate.adopt(connection)
+            except OSError as error:  # more than the system lets one watch
+                self._gate.broken(connection, error)
+                continue
+            self.taken_over += 1
+            taken.append(connection)
+        return taken
+
+    def pass_on(self) -> float:
+        """Pass connections on for a turn; the seconds until the next one."""
+        gate, give_up = self._gate, self._monotonic() + TURN
+        while True:
+            connection = self._next or next(self._left, None)
+            if connection is None:
+                self._left = iter(list(gate.connections.values()))
+                return RETRY if gate.open_connections else 0.0
+            self._next = None
+            if not movable(connection):
+                continue
+            serialized, descriptors = describe(connection, self._listeners)
+            try:
+                socket.send_fds(self._write, [pickle.dumps(serialized)], descriptors)
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:  # never made, as far as bounds tell: then it stays here
+                    continue
+                self._next = connection  # they have enough to do
+                return RETRY
+            gate.let_go(connection)
+            gate.release_closed()
+            self.passed_on += 1
+            if self._monotonic() >= give_up:
+                return 0.0

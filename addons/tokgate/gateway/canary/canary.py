@@ -1,0 +1,212 @@
+"""The supervisor's side of the canary: starts its process, connects it, and keeps the results."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from whenever import Instant
+
+from tokgate.gateway.canary import links
+from tokgate.gateway.canary.probe import PATIENCE
+from tokgate.gateway.canary.process import AGAIN, SOCKET
+from tokgate.gateway.errors import GatewayError
+from tokgate.policy.canary import CanaryLink, CanarySettings
+
+logger = logging.getLogger(__name__)
+
+RESTART: Final = 10.0
+"""Seconds before a canary that ended is started again."""
+GRACE: Final = 60.0
+"""Seconds for gates to start in, before which a canary that never succeeded is not red."""
+_LONGEST: Final = 2 * PATIENCE
+"""Seconds that one probe takes at most, on a crowded machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The canary failed, or recovered: what is or was wrong, in sentences."""
+
+    failed: bool
+    problems: tuple[str, ...]
+
+
+class Canary:
+    """Not more than one process at a time. Methods never raise, unless they say so."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        """`command` is that of the canary's process, without its argument."""
+        self._command: Final = command
+        self._environment: Final = environment
+        self._settings: CanarySettings | None = None
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        near.setblocking(False)
+        self.socket: Final = near
+        """Readable when the canary says something; for `hear`."""
+        self._heard: Final[deque[dict[str, Any]]] = deque()
+        self._far: Final = far
+        self._process: int | None = None
+        """A descriptor (pidfd_open(2)), since the supervisor waits for all its children."""
+        self._pid = 0
+        self._at: Instant | None = None
+        self._problems: tuple[str, ...] = ()
+        self._unavailable: str | None = None
+        self._failures = 0
+        self._due = 0.0
+        """When it is to have said something, in monotonic seconds; without a process, when one is started."""
+        self._red = False
+        self._red_from = 0.0
+        """Before then two failures are none, in monotonic seconds."""
+
+    def follow(self, settings: CanarySettings) -> None:
+        """Start it with these settings, or stop it; nothing if they are those that it has."""
+        if settings != self._settings:
+            self.stop()
+            self._settings, self._red_from = settings, time.monotonic() + GRACE
+
+    def look(self, now: Instant) -> Change | None:
+        """Start what is due, and take what was said; whether it failed or recovered."""
+        settings = self._settings
+        if settings is None or not settings.enabled:
+            return None
+        if self._process is None:
+            if time.monotonic() >= self._due:
+                self._start(settings)
+            return None
+        change = None
+        self.hear()
+        while self._heard:
+            change = self._take(self._heard.popleft(), settings, now) or change
+        if self._process is not None and time.monotonic() >= self._due:
+            self._end()
+            change = self._judge(("the canary says nothing: it is started again",), settings) or change
+        return change
+
+    def hear(self) -> None:
+        """Read what the canary says; `look` does something about it."""
+        while True:
+            try:
+                self._heard.append(json.loads(self.socket.recv(65536)))
+            except (OSError, ValueError):
+                return
+
+    def due(self) -> float:
+        """Seconds until the next call of `look`; `socket` may be readable before."""
+        if self._settings is None or not self._settings.enabled:
+            return float("inf")
+        return 0.0 if self._heard else max(0.0, self._due - time.monotonic())
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with enforcement, in sentences; a single probe that failed is repeated first."""
+        return self._problems if self._red else ()
+
+    def state(self) -> dict[str, Any] | None:
+        """For `tokgate status`, as JSON; None where there is none."""
+        if self._settings is None or not self._settings.enabled:
+            return None
+        return {
+            "ok": not self._red,
+            "at": None if self._at is None else str(self._at),
+            "seconds": self._settings.seconds,
+            "problems": list(self.problems),
+            "unavailable": self._unavailable,
+        }
+
+    def stop(self) -> None:
+        """End it; its namespaces and links vanish with it."""
+        self._settings = None
+        self._end()
+        self._problems, self._red, self._failures, self._due, self._unavailable = (), False, 0, 0.0, None
+
+    def let_go(self) -> None:
+        """In a child of the supervisor: close what only the supervisor needs."""
+        self.socket.close()
+        self._far.close()
+        if self._process is not None:
+            os.close(self._process)
+
+    # -- its process
+
+    def _start(self, settings: CanarySettings) -> None:
+        self._due = time.monotonic() + _LONGEST + AGAIN
+        try:
+            found = links.conflicts(_links(settings))
+            if found:
+                raise GatewayError("; ".join(found))
+            given = json.dumps({"supervisor": os.getpid(), "settings": settings.written})
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [*self._command, given],
+                self._environment,
+                file_actions=[(os.POSIX_SPAWN_DUP2, self._far.fileno(), SOCKET)],
+                setpgroup=0,  # the terminal's signals are for the supervisor
+            )
+            self._process = os.pidfd_open(self._pid)
+        except (GatewayError, OSError) as error:
+            self._give_up(str(error))
+
+    def _take(self, said: dict[str, Any], settings: CanarySettings, now: Instant) -> Change | None:
+        match said:
+            case {"waits_for": links.CLIENT_DEVICE | links.SERVER_DEVICE as device}:
+                self._connect(device, settings)
+            case {"problems": list(found)}:
+                self._at, self._unavailable = now, None
+                pause = min(AGAIN, settings.seconds) if found and not self._failures else settings.seconds
+                self._due = time.monotonic() + pause + _LONGEST + AGAIN
+                return self._judge(tuple(map(str, found)), settings)
+            case {"failed": why}:
+                self._give_up(str(why))
+        return None
+
+    def _connect(self, device: str, settings: CanarySettings) -> None:
+        choose = settings.client if device == links.CLIENT_DEVICE else settings.server
+        try:
+            links.make(device, self._pid, [choose(version) for version in links.usable()])
+            self.socket.send(b"made")
+        except (GatewayError, OSError) as error:
+            self._give_up(str(error))
+
+    def _judge(self, found: tuple[str, ...], settings: CanarySettings) -> Change | None:
+        before = self._problems
+        self._problems = found
+        self._failures = self._failures + 1 if found else 0
+        if not found:
+            self._red_from = 0.0
+        if self._failures > 1 and not self._red and time.monotonic() >= self._red_from:
+            self._red = True
+            return Change(True, found)
+        if not found and self._red:
+            self._red = False
+            return Change(False, before)
+        return None
+
+    def _give_up(self, why: str) -> None:
+        """There can be no canary here, for now: said once, and tried again."""
+        self._end()
+        self._due = time.monotonic() + RESTART
+        if self._unavailable != why:
+            self._unavailable = why
+            logger.warning("there is no canary: %s", why)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+            os.close(self._process)
+            self._process = None
+        self.hear()  # what it said before its end
+        self._heard.clear()
+        self._due = time.monotonic()
+
+
+def _links(settings: CanarySettings) -> list[CanaryLink]:
+    return [choose(version) for version in links.usable() for choose in (settings.client, settings.server)]

@@ -1,0 +1,94 @@
+"""The canary's process: makes its namespaces, has the supervisor connect them, and then asks again and again.
+
+It speaks with the supervisor over a socket of packets, in JSON: a namespace that waits for its link, then the result of
+each probe. It ends with that socket's other end, or with the supervisor.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tokgate.gateway.canary import links, probe
+from tokgate.policy.canary import CanarySettings
+
+SOCKET: Final = 3
+"""The descriptor of the socket to the supervisor."""
+AGAIN: Final = 5.0
+"""Seconds after which a probe that failed is repeated, so that one lost packet is no alarm."""
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """The other end."""
+
+    sock: socket.socket
+
+    def tell(self, **said: Any) -> None:
+        """Raises OSError if it is gone."""
+        self.sock.send(json.dumps(said).encode())
+
+    def waits(self) -> None:
+        """Wait for its answer. Raises EOFError if it is gone."""
+        if not self.sock.recv(16):
+            raise EOFError
+
+
+def new_namespace() -> None:
+    """Enter a new network namespace: by a privilege (CAP_SYS_ADMIN), or in a user namespace. Raises OSError."""
+    try:
+        os.unshare(os.CLONE_NEWNET)
+    except PermissionError:
+        os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET)
+
+
+def run(supervisor: Supervisor, settings: CanarySettings) -> None:
+    """Connect, and ask until the supervisor is gone. Raises OSError and EOFError."""
+    versions = links.usable()
+    new_namespace()
+    supervisor.tell(waits_for=links.CLIENT_DEVICE)
+    supervisor.waits()
+    links.configure_far(settings.client(version) for version in versions)
+    client = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    os.unshare(os.CLONE_NEWNET)
+    supervisor.tell(waits_for=links.SERVER_DEVICE)
+    supervisor.waits()
+    links.configure_far(settings.server(version) for version in versions)
+    listeners = probe.listening([str(settings.server(version).far) for version in versions])
+    os.setns(client, os.CLONE_NEWNET)
+    probe.serve(listeners)
+    paths = [(str(settings.client(version).far), str(settings.server(version).far)) for version in versions]
+    failed = False
+    while True:
+        found = probe.problems(paths)
+        supervisor.tell(problems=found)
+        pause = min(AGAIN, settings.seconds) if found and not failed else settings.seconds
+        failed = bool(found)
+        if select.select([supervisor.sock], [], [], pause)[0]:  # its end; it says nothing more
+            return
+
+
+def main() -> None:
+    """Run with the settings from the command line."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    said = json.loads(sys.argv[1])
+    if os.getppid() != said["supervisor"]:  # it died before it could be asked for a signal
+        return
+    with socket.socket(fileno=SOCKET) as sock:
+        supervisor = Supervisor(sock)
+        try:
+            run(supervisor, CanarySettings.read(said["settings"]))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return
+        except Exception as error:
+            supervisor.tell(failed=f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

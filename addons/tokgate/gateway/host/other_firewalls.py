@@ -1,0 +1,113 @@
+"""Firewalls of others that would drop what is delivered to the gates.
+
+Their rules are read as far as that is certain: what can't be told apart counts as letting the packets in.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tokgate.gateway import libnftables
+from tokgate.gateway.ruleset import Redirect, TableOptions, Tproxy
+
+_FAMILIES: Final = ("inet", "ip", "ip6")
+_TCP: Final = 6
+_NEW: Final = 8  # NF_CT_STATE_BIT(IP_CT_NEW), linux/netfilter/nf_conntrack_common.h
+_KNOWN_PROTOCOLS: Final = ("tcp", "th", "ip", "ip6", "ether", "meta")
+_LETS_IN: Final = ("accept", "jump", "goto", "queue")
+_TURNS_AWAY: Final = ("drop", "reject")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The first packet of a connection as it comes to a gate; where it may be one of several, all of them."""
+
+    mark: int
+    ports: tuple[int, ...]
+
+    def values(self, left: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """What an expression of nftables is for such a packet; None where that is unknown."""
+        match left:
+            case {"meta": {"key": "mark"}}:
+                return (self.mark,)
+            case {"meta": {"key": "l4proto"}} | {"payload": {"field": "protocol" | "nexthdr"}}:
+                return (_TCP,)
+            case {"ct": {"key": "state"}}:
+                return (_NEW,)
+            case {"payload": {"protocol": "tcp" | "th", "field": "dport"}}:
+                return self.ports
+            case {"payload": {"protocol": str(protocol)}} if protocol not in _KNOWN_PROTOCOLS:
+                return ()
+        return None
+
+
+def dropping(options: TableOptions) -> list[str]:
+    """The chains of other tables that let nothing in for the gates, with what helps."""
+    way, found = options.forwarded, []
+    packet = _delivered(way)
+    accept = f"meta mark {way.mark:#x} accept" if isinstance(way, Tproxy) else f"tcp dport {way.ports[0]} accept"
+    for each in libnftables.ask("list chains"):
+        chain = each.get("chain", {})
+        place = chain.get("family"), chain.get("table")
+        if chain.get("hook") != "input" or place[0] not in _FAMILIES or place == ("inet", options.table):
+            continue
+        listing = libnftables.ask(f"list chain {place[0]} {place[1]} {chain['name']}")
+        rules = [rule["rule"]["expr"] for rule in listing if "rule" in rule]
+        if _drops(chain.get("policy") == "drop", rules, packet):
+            where = f"chain {chain['name']} of table {place[0]} {place[1]}"
+            found.append(f"{where} drops what is delivered to the gates: add `{accept}` there")
+    return found
+
+
+def _delivered(way: Tproxy | Redirect) -> Delivered:
+    if isinstance(way, Tproxy):
+        return Delivered(way.mark, (80, 443))
+    return Delivered(0, tuple(port for each in way.ports for port in range(each.first, each.last + 1)))
+
+
+def _drops(by_default: bool, rules: Iterable[Iterable[Mapping[str, Any]]], packet: Delivered) -> bool:
+    """Whether no rule of a chain can let the packet in before one, or the chain's policy, turns it away."""
+    for rule in rules:
+        statements = list(rule)
+        conditions = [each["match"] for each in statements if "match" in each]
+        if not all(_may_match(condition, packet) for condition in conditions):
+            continue
+        if any(word in each for each in statements for word in _LETS_IN) or _map_lets_in(statements, packet):
+            return False
+        if not conditions and any(word in each for each in statements for word in _TURNS_AWAY):
+            return True
+    return by_default
+
+
+def _map_lets_in(statements: Iterable[Mapping[str, Any]], packet: Delivered) -> bool:
+    """Whether a verdict map may do so: one by something else than what is known of the packet, or one that says so."""
+    for each in statements:
+        if "vmap" not in each:
+            continue
+        values, data = packet.values(each["vmap"]["key"]), each["vmap"]["data"]
+        if values is None or not isinstance(data, dict):
+            return True
+        pairs = [(key, verdict) for key, verdict in data["set"] if any(_among(value, key) for value in values)]
+        if any(word in verdict for _, verdict in pairs for word in _LETS_IN):
+            return True
+    return False
+
+
+def _may_match(condition: Mapping[str, Any], packet: Delivered) -> bool:
+    left, right = condition["left"], condition["right"]
+    if left in ({"meta": {"key": "iif"}}, {"meta": {"key": "iifname"}}) and condition["op"] == "==":
+        return bool(right != "lo")
+    values = packet.values(left)
+    if values is None or condition["op"] not in ("==", "in", "!=") or (isinstance(right, str) and right[:1] == "@"):
+        return True
+    return any(_among(value, right) is not (condition["op"] == "!=") for value in values)
+
+
+def _among(value: Any, stated: Any) -> bool:
+    """Whether a value is one of those that nftables states: a number, a list or set of them, a range."""
+    match stated:
+        case {"set": list(members)} | list(members):
+            return any(_among(value, member) for member in members)
+        case {"range": [first, last]}:
+            return bool(first <= value <= last)
+    return bool(value == stated)

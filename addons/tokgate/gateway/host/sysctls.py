@@ -1,0 +1,100 @@
+"""Kernel settings that a gateway needs: changed where they differ, said, and put back.
+
+What they were is kept in a file, which outlives a crash. It holds for this start of the machine and this network
+namespace only.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tokgate.gateway.errors import GatewayError
+
+_ROOT: Final = Path("/proc/sys")
+FORWARDING: Final = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+
+
+def needed(versions: tuple[int, ...]) -> dict[str, str]:
+    """The settings that a gateway needs, with their values."""
+    return {FORWARDING[version]: "1" for version in versions}
+
+
+def read(name: str) -> str | None:
+    """The value of a setting; None if this kernel has none of that name."""
+    try:
+        return _path(name).read_text().strip()
+    except OSError:
+        return None
+
+
+def writable(name: str) -> bool:
+    """Whether this process may change it."""
+    try:
+        os.close(os.open(_path(name), os.O_WRONLY))
+    except OSError:
+        return False
+    return True
+
+
+def wrong(wanted: Mapping[str, str]) -> dict[str, str]:
+    """The settings that differ from what is wanted, with the values that they have."""
+    found = {name: read(name) for name in wanted}
+    return {name: value for name, value in found.items() if value is not None and value != wanted[name]}
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctls:
+    """Changes settings, and remembers in `state` what they were."""
+
+    state: Path
+
+    def apply(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """Change those that differ; what they were. Raises GatewayError, after putting all back."""
+        before, known = wrong(wanted), self.remembered()
+        found = {name: value for name in wanted if (value := read(name)) is not None}
+        try:
+            if found.keys() - known.keys():  # those of the first time: what is put right later was not so before
+                self._remember(found | known)
+            for name in before:
+                _path(name).write_text(wanted[name])
+        except OSError as error:
+            self.restore()
+            raise GatewayError(f"{error.filename}: {error.strerror}") from error
+        return before
+
+    def restore(self) -> dict[str, str]:
+        """Put back what differs from before; the values as they are again. Raises GatewayError."""
+        remembered = self.remembered()
+        changed = {name: remembered[name] for name in wrong(remembered)}
+        try:
+            for name, value in changed.items():
+                _path(name).write_text(value)
+            self.state.unlink(missing_ok=True)
+        except OSError as error:
+            raise GatewayError(f"{error.filename}: {error.strerror}") from error
+        return changed
+
+    def remembered(self) -> dict[str, str]:
+        """The settings as they were before the first change."""
+        try:
+            kept: dict[str, Any] = json.loads(self.state.read_text())
+        except (OSError, ValueError):
+            return {}
+        return dict(kept["sysctls"]) if kept.get("holds_for") == _here() else {}
+
+    def _remember(self, before: Mapping[str, str]) -> None:
+        self.state.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.state.write_text(json.dumps({"holds_for": _here(), "sysctls": dict(before)}) + "\n")
+
+
+def _path(name: str) -> Path:
+    return _ROOT / name.replace(".", "/")
+
+
+def _here() -> list[str]:
+    """This start of the machine, and this network namespace."""
+    boot = (_ROOT / "kernel/random/boot_id").read_text().strip()
+    return [boot, str(Path("/proc/thread-self/ns/net").stat().st_ino)]

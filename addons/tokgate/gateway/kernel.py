@@ -1,0 +1,168 @@
+"""The kernel's part of a gateway as a whole: a table, policy routes and settings, loaded together or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from tokgate.gateway import libnftables
+from tokgate.gateway.errors import GatewayError
+from tokgate.gateway.host import checks, sysctls
+from tokgate.gateway.host.sysctls import Sysctls
+from tokgate.gateway.nftables import table
+from tokgate.gateway.policy_routes import PolicyRoutes, listening, versions
+from tokgate.gateway.refusal_counters import packets
+from tokgate.gateway.ruleset import Ruleset, TableOptions, Tproxy
+from tokgate.gateway.table_state import TableState, changing, differences, table_state
+
+STATE_FILE: Final = "gateway.json"
+"""In tokgate's folder."""
+
+
+class HostProblems(GatewayError):
+    """What on this machine keeps the gateway from working. Nothing was changed."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """How the kernel differs from what it should be, in sentences."""
+
+    table: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    listeners: tuple[str, ...] = ()
+
+    @property
+    def repairable(self) -> bool:
+        """Whether loading it all again puts any of it right; who listens is up to the gates."""
+        return bool(self.table or self.routes or self.settings)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self.table, self.routes, self.settings, self.listeners)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Loads, compares and takes out. `state` is the file that keeps what settings were before.
+
+    Methods raise GatewayError.
+    """
+
+    options: TableOptions
+    state: Path
+
+    def up(self, rules: Ruleset) -> Mapping[str, str]:
+        """Load everything, or leave everything as it was; the settings that were changed, with their values before.
+
+        Raises:
+            HostProblems: it can't work here; nothing was touched.
+            GatewayError: the kernel refused something; what was done before is undone.
+        """
+        found = checks.problems(rules)
+        if found:
+            raise HostProblems(found)
+        with contextlib.ExitStack() as undo:
+            settings = Sysctls(self.state)
+            changed = settings.apply(sysctls.needed(versions()))
+            if changed:
+                undo.callback(settings.restore)
+            if self.routes is not None:
+                if self.routes.missing():
+                    undo.callback(self.routes.remove)
+                self.routes.add()
+            self.load(rules)
+            undo.pop_all()
+        return changed
+
+    def repair(self, rules: Ruleset) -> None:
+        """Put back what differs, on a host on which it was loaded before: also where that closes more than it did."""
+        Sysctls(self.state).apply(sysctls.needed(versions()))
+        if self.routes is not None:
+            self.routes.add()
+        self.load(rules)
+
+    def load(self, rules: Ruleset) -> None:
+        """Make the table what it should be, in one transaction. Sets to which traffic adds keep their elements."""
+        wanted, loaded = table(rules), self.loaded()
+        if loaded is None:
+            libnftables.run(wanted)
+            return
+        if not loaded.ours:
+            raise GatewayError(f"table inet {self.options.table} is somebody else's")
+        name = self.options.table
+        try:
+            libnftables.run(changing(name, wanted, loaded))
+        except libnftables.NftError:  # older kernels take what leaves a set and comes back at once for twice the same
+            libnftables.run(f"delete table inet {name}\n{wanted}")
+
+    def down(self) -> Mapping[str, str]:
+        """Take everything out; the settings that were put back. What is not there is no error."""
+        loaded = self.loaded()
+        if loaded is not None:
+            if not loaded.ours:
+                raise GatewayError(f"table inet {self.options.table} is not tokgate's: it stays, and so does all else")
+            libnftables.run(f"delete table inet {self.options.table}")
+        if self.routes is not None:
+            self.routes.remove()
+        return Sysctls(self.state).restore()
+
+    @property
+    def routes(self) -> PolicyRoutes | None:
+        """The policy routes; None if the table needs none."""
+        forwarded = self.options.forwarded
+        return PolicyRoutes(forwarded.mark) if isinstance(forwarded, Tproxy) else None
+
+    def loaded(self) -> TableState | None:
+        """The table as it is; None if there is none."""
+        name = self.options.table
+        if name not in libnftables.tables():
+            return None
+        return table_state(libnftables.ask(f"list table inet {name}"))
+
+    def refused(self) -> dict[str, int]:
+        """The packets that the table refused so far, by kind; none without a table."""
+        if self.options.table not in libnftables.tables():
+            return {}
+        return packets(libnftables.counters(self.options.table))
+
+    def wanted(self, rules: Ruleset) -> TableState:
+        """The table as it would be loaded, in the kernel's own form: loaded asleep under another name, and removed."""
+        scratch = f"{self.options.table}_{os.getpid()}"
+        asleep = table(rules).replace("{\n", "{\n\tflags dormant\n", 1)
+        libnftables.run(asleep.replace(f"table inet {self.options.table} ", f"table inet {scratch} ", 1))
+        try:
+            return table_state(libnftables.ask(f"list table inet {scratch}"))
+        finally:
+            libnftables.run(f"delete table inet {scratch}")
+
+    def differences(self, wanted: TableState) -> Differences:
+        """How the kernel differs from what it should be."""
+        return Differences(
+            table=tuple(self._table(wanted)),
+            routes=() if self.routes is None else tuple(self.routes.missing()),
+            settings=tuple(f"{name} is {value}" for name, value in sysctls.wrong(sysctls.needed(versions())).items()),
+            listeners=tuple(self._not_listening()),
+        )
+
+    def _table(self, wanted: TableState) -> Iterator[str]:
+        loaded = self.loaded()
+        if loaded is None:
+            yield f"table inet {self.options.table} is not loaded"
+        elif not loaded.ours:
+            yield f"table inet {self.options.table} is somebody else's"
+        else:
+            yield from differences(wanted, loaded)
+
+    def _not_listening(self) -> Iterator[str]:
+        ranges = [each for way in (self.options.forwarded, self.options.local) if way is not None for each in way.ports]
+        wanted = {port for each in ranges for port in range(each.first, each.last + 1)}
+        for version in versions():
+            for port in sorted(wanted - listening(version)):
+                yield f"IPv{version}: nothing listens at port {port}"

@@ -1,0 +1,153 @@
+"""nftables sets of clients and addresses, and the conditions that match them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import Final
+
+from tokgate.policy.networks import Network
+from tokgate.policy.values.prefix_difference import difference
+from tokgate.policy.values.prefix_table import IPNetwork
+
+FAMILIES: Final = (("ip", 4, "ipv4_addr"), ("ip6", 6, "ipv6_addr"))
+_BY_LINK: Final = {"interfaces": "iifname", "hardware": "ether saddr"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a network, or one that it is made of, states by itself, without the exceptions of both."""
+
+    prefixes: tuple[IPNetwork, ...]
+    """Without exceptions by address."""
+    interfaces: tuple[str, ...]
+    hardware: tuple[str, ...]
+    excepted: tuple[IPNetwork, ...]
+    not_interfaces: tuple[str, ...]
+    not_hardware: tuple[str, ...]
+
+    @property
+    def simple(self) -> bool:
+        """Whether nothing but prefixes is excepted from prefixes."""
+        excepted_links = self.not_interfaces or self.not_hardware
+        return not excepted_links and not (self.excepted and (self.interfaces or self.hardware))
+
+    def conditions(self, *, local: bool) -> Iterator[str]:
+        """Those of a part that no set holds."""
+        without = [f"iifname != {_quoted(self.not_interfaces)}"] if self.not_interfaces and not local else []
+        without += [f"ether saddr != {_listed(self.not_hardware)}"] if self.not_hardware and not local else []
+        links = [f"iifname {_quoted(self.interfaces)}"] if self.interfaces and not local else []
+        links += [f"ether saddr {_listed(self.hardware)}"] if self.hardware and not local else []
+        for family, version, _ in FAMILIES:
+            theirs, out = _of(version, self.prefixes), _of(version, self.excepted)
+            if theirs:
+                yield " ".join((f"{family} saddr {_listed(theirs)}", *without))
+            known = f"{family} saddr != {_listed(out)}" if out else f"meta nfproto ipv{version}"
+            yield from (" ".join((link, known, *without)) for link in links)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSets:
+    """The clients of some networks: a set a family, and one for each other way in which a packet shows its sender.
+
+    Loopback addresses never reach a gateway: `loopback` is for rules over this machine's own programs.
+    """
+
+    name: str
+    purpose: str
+    networks: tuple[Network, ...]
+    loopback: bool
+
+    def declared(self) -> Iterator[str]:
+        """The sets, with blank lines between them."""
+        for number, (_, version, kind) in enumerate(FAMILIES):
+            if number:
+                yield ""
+            yield from interval_set(f"{self.name}{version}", kind, self.purpose, self.prefixes(version))
+        for kind, suffix, elements in self._links():
+            yield ""
+            yield f"# {self.purpose}"
+            yield f"set {self.name}_{suffix} {{"
+            yield f"\ttype {kind}"
+            yield from _elements(elements)
+            yield "}"
+
+    def conditions(self, *, local: bool = False) -> Iterator[str]:
+        """Under which a packet is of one of these networks; `local`: a packet that came by no interface."""
+        yield from (f"{family} saddr @{self.name}{version}" for family, version, _ in FAMILIES)
+        if not local:
+            yield from (f"{_BY_LINK[suffix]} @{self.name}_{suffix}" for _, suffix, _ in self._links())
+        for part in self._parts():
+            if not part.simple:
+                yield from part.conditions(local=local)
+
+    def prefixes(self, version: int) -> Sequence[IPNetwork]:
+        """The prefixes of the networks in one version of IP, disjoint and in order, as nftables wants sets."""
+        held = [prefix for part in self._parts() if part.simple for prefix in _of(version, part.prefixes)]
+        return disjoint(prefix for prefix in held if self.loopback or not prefix.is_loopback)
+
+    def _parts(self) -> Iterable[_Part]:
+        return dict.fromkeys(part for network in self.networks for part in _parts(network))
+
+    def _links(self) -> Iterator[tuple[str, str, list[str]]]:
+        """What networks name beside prefixes, where there is any: type, name, elements."""
+        simple = [part for part in self._parts() if part.simple]
+        interfaces = sorted({f'"{name}"' for part in simple for name in part.interfaces})
+        hardware = sorted({mac for part in simple for mac in part.hardware})
+        if interfaces:
+            yield "ifname", "interfaces", interfaces
+        if hardware:
+            yield "ether_addr", "hardware", hardware
+
+
+def _parts(network: Network, above: tuple[Network, ...] = ()) -> Iterator[_Part]:
+    """The network itself, and those that it is made of, with the exceptions of all `above` them."""
+    holders = (*above, network)
+    excepted = tuple(prefix for each in holders for prefix in each.excepted)
+    out = [part for each in holders for other in each.excluded for part in other.parts]
+    yield _Part(
+        tuple(difference(network.listed, excepted) if excepted else network.listed),
+        network.interfaces,
+        tuple(mac for device in network.devices for mac in device.hardware),
+        tuple(disjoint(excepted)),
+        tuple(name for part in out for name in part.interfaces),
+        tuple(mac for part in out for device in part.devices for mac in device.hardware),
+    )
+    for member in network.members:
+        yield from _parts(member, holders)
+
+
+def _of(version: int, prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
+    return [prefix for prefix in prefixes if prefix.version == version]
+
+
+def _listed(values: Iterable[object]) -> str:
+    return f"{{ {', '.join(dict.fromkeys(map(str, values)))} }}"
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return _listed(f'"{name}"' for name in names)
+
+
+def disjoint(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
+    """Disjoint prefixes that hold the same addresses, in order, IPv4 first."""
+    held = list(prefixes)
+    old = collapse_addresses(prefix for prefix in held if isinstance(prefix, IPv4Network))
+    new = collapse_addresses(prefix for prefix in held if isinstance(prefix, IPv6Network))
+    return [*old, *new]
+
+
+def interval_set(name: str, kind: str, purpose: str, held: Iterable[object]) -> Iterator[str]:
+    """A set of prefixes of one family, or of ports and ranges of them."""
+    yield f"# {purpose}"
+    yield f"set {name} {{"
+    yield f"\ttype {kind}"
+    yield "\tflags interval"
+    yield from _elements(list(map(str, held)))
+    yield "}"
+
+
+def _elements(elements: list[str]) -> Iterator[str]:
+    if elements:
+        yield "\telements = {"
+        yield from (f"\t\t{element}," for element in elements)
+        yield "\t}"

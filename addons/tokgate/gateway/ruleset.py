@@ -1,0 +1,180 @@
+"""What the nftables table is made of: values from a policy, for an instant."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.gateway.address_bans import AddressBan, address_bans, banned_addresses
+from tokgate.gateway.bans_in_sight import acting, in_sight, next_change
+from tokgate.gateway.nft_sets import ClientSets
+from tokgate.policy.bans import Passage, PortRange, UnknownClients
+from tokgate.policy.canary import CanarySettings
+from tokgate.policy.networks import Network
+from tokgate.policy.snapshot import Snapshot, Track
+from tokgate.policy.values.prefix_table import IPNetwork
+
+DEFAULT_TABLE: Final = "tokgate"
+DEFAULT_PORT: Final = 8080
+REDIRECT_PORTS: Final = PortRange(10443, 10506)
+"""64 ports, below those that Linux gives to its own connections (ip-sysctl: ip_local_port_range)."""
+DEFAULT_MARK: Final = 0x746B
+"""Of packets that are delivered here although they are addressed elsewhere; also the number of their routing table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """How the proxy's own packets are told apart: an nftables condition, and whether forwarded packets can carry it."""
+
+    condition: str
+    forwarded: bool
+
+    @classmethod
+    def by_uid(cls, uid: int) -> "Bypass":
+        """By the user the proxy runs as; only packets that start on this machine have one."""
+        return cls(f"meta skuid {uid}", forwarded=False)
+
+    @classmethod
+    def by_mark(cls, mark: int) -> "Bypass":
+        """By a firewall mark set on the proxy's sockets."""
+        return cls(f"meta mark {mark:#x}", forwarded=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Tproxy:
+    """Connections are delivered to a transparent listener with their addresses untouched. `http_port`: for port 80."""
+
+    port: int = DEFAULT_PORT
+    http_port: int | None = None
+    mark: int = DEFAULT_MARK
+
+    @property
+    def ports(self) -> tuple[PortRange, ...]:
+        """The ports that gates listen at."""
+        return tuple(PortRange(port, port) for port in sorted({self.port, self.http_port or self.port}))
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Connections are translated to this machine's address and one of these ports, by a hash of the destination.
+
+    With one port, connections stall: a client's port that is in TIME_WAIT for one server meets a SYN for another with
+    an older timestamp, which the kernel drops (PAWS, RFC 7323 §5). `http_port`: for port 80.
+    """
+
+    to: PortRange = REDIRECT_PORTS
+    http_port: int | None = None
+
+    @property
+    def ports(self) -> tuple[PortRange, ...]:
+        """The ports that gates listen at, as disjoint ranges in order."""
+        own = () if self.http_port is None else (PortRange(self.http_port, self.http_port),)
+        return merged((self.to, *own))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """What the policy doesn't say. `local`: how the connections of this machine's own programs reach the gates."""
+
+    table: str = DEFAULT_TABLE
+    forwarded: Tproxy | Redirect = Tproxy()
+    local: Redirect | None = None
+    bypass: Bypass | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruleset:
+    """`strangers`: clients of no network are refused."""
+
+    options: TableOptions
+    version: str
+    until: Instant | None
+    """When another table is due, although the policy stays."""
+    known: tuple[Network, ...]
+    """All networks of the policy."""
+    clients: tuple[Network, ...]
+    """Those with a ban in sight: not over, and beginning within a day."""
+    under_ban: tuple[Network, ...]
+    """Those with a ban that acts."""
+    canary: tuple[Network, ...]
+    """The canary as a network, if there is one: its connections come to the gates as clients' do."""
+    other_ports: tuple[PortRange, ...]
+    """Where the web is besides 80 and 443."""
+    addresses: tuple[IPNetwork, ...]
+    """Of the services of the bans in sight, disjoint."""
+    address_bans: tuple[AddressBan, ...]
+    strangers: bool
+    on_crash: Passage
+
+    @property
+    def known_sets(self) -> ClientSets:
+        """All networks of the policy: who is in none is a stranger."""
+        return ClientSets("known", "All clients of the policy.", (*self.known, *self.canary), self._local)
+
+    @property
+    def client_sets(self) -> ClientSets:
+        """The networks with a ban that is in force or begins within a day."""
+        purpose = "Clients under a ban that is not over and begins within a day: their TCP goes to the gates."
+        return ClientSets("clients", purpose, (*self.clients, *self.canary), self._local)
+
+    @property
+    def ban_sets(self) -> ClientSets:
+        """The networks with a ban that acts."""
+        purpose = "Clients under a ban that warns or blocks now: what they have open past the gates is reset."
+        return ClientSets("under_ban", purpose, (*self.under_ban, *self.canary), self._local)
+
+    @property
+    def ports(self) -> tuple[PortRange, ...]:
+        """The ports of the web, disjoint and in order."""
+        return merged((PortRange(80, 80), PortRange(443, 443), *self.other_ports))
+
+    @property
+    def _local(self) -> bool:
+        return self.options.local is not None
+
+    def draining(self) -> "Ruleset":
+        """The same without any client: what the gates have stays with them, all else passes."""
+        nobody = replace(self, known=(), clients=(), under_ban=(), canary=(), strangers=False)
+        return replace(nobody, addresses=(), address_bans=())
+
+
+def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Ruleset:
+    """The ruleset for a policy at an instant."""
+    tracks, networks, settings = in_sight(snapshot, now), snapshot.policy.networks, snapshot.settings
+    canary = _canary(settings.gateway.canary)
+    return Ruleset(
+        options=options,
+        version=snapshot.version,
+        until=next_change(snapshot, now),
+        known=tuple(networks.values()),
+        clients=_networks(snapshot, tracks),
+        under_ban=_networks(snapshot, acting(tracks, now)),
+        canary=canary,
+        other_ports=settings.gateway.ports,
+        addresses=banned_addresses(snapshot, tracks),
+        address_bans=address_bans(snapshot, tracks),
+        strangers=settings.unknown_clients is UnknownClients.BLOCK,
+        on_crash=settings.gateway.on_crash,
+    )
+
+
+def _canary(settings: CanarySettings) -> tuple[Network, ...]:
+    return (Network("the gateway's canary", settings.clients()),) if settings.enabled else ()
+
+
+def _networks(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[Network, ...]:
+    """The networks of these bans, in the order of the policy."""
+    names = {name for track in tracks for name in track.networks}
+    return tuple(network for network in snapshot.policy.networks.values() if network.name in names)
+
+
+def merged(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
+    """Disjoint ranges that hold the same ports, in order."""
+    found: list[PortRange] = []
+    for each in sorted(ports):
+        if found and each.first <= found[-1].last + 1:
+            found[-1] = PortRange(found[-1].first, max(found[-1].last, each.last))
+        else:
+            found.append(each)
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""mitmproxy: the addon, its thin hooks, and layers. Decides nothing itself."""

@@ -1,0 +1,191 @@
+"""A mitmproxy mode whose connections come from a gate: accepted, and read from, before mitmproxy sees them."""
+# mypy: disallow-untyped-calls=False
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Final, Literal
+
+from mitmproxy import ctx
+from mitmproxy.connection import Address, Connection
+from mitmproxy.proxy import layer, mode_servers, mode_specs
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import modes
+
+from tokgate.gate.handoff import Handover, receive
+from tokgate.gate.sockets import reset_on_close
+from tokgate.mitm.layers.fair_turns import Turns
+from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.limits import OpenerLimits, client_key
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE: Final = 64
+"""Connections taken before others on the event loop have their turn."""
+MOST_READ: Final = 64 * 1024
+"""Octets taken from a client's socket at once; asyncio's own 256 KiB would wait in memory for the client's turn."""
+
+
+@dataclass(frozen=True)
+class GateMode(mode_specs.ProxyMode):
+    """`gate`: connections handed over by gates."""
+
+    type_name: ClassVar[str] = "gate"
+    description: ClassVar[str] = "connections from a gate"
+    transport_protocol: ClassVar[Literal["tcp", "udp", "both"]] = "tcp"
+
+    def __post_init__(self) -> None:
+        """Only one gate channel is possible, so there is nothing to say."""
+        if self.data:
+            raise ValueError("the mode takes no arguments")
+
+
+class FairHandler(mode_servers.ProxyConnectionHandler):
+    """mitmproxy's handler of a connection, which takes in what either side sends in its client's turn."""
+
+    def __init__(self, turn: Callable[[], Awaitable[None]], *given: Any, has_turn: bool) -> None:
+        """`has_turn`: something has been received, and what is read first belongs to the turn that there is."""
+        super().__init__(*given)
+        self._turn: Final = turn
+        self._has_turn = has_turn
+
+    async def handle_connection(self, connection: Connection) -> None:
+        stream = self.transports[connection].reader
+        if isinstance(stream, asyncio.StreamReader):
+            stream.read = partial(self._read, stream.read)  # type: ignore[method-assign]
+        await super().handle_connection(connection)
+
+    async def _read(self, read: Callable[[int], Awaitable[bytes]], size: int = -1) -> bytes:
+        """Read what has come; what to do with it is the business of the turn that has come then."""
+        data = await read(size)
+        if not self._has_turn:
+            await self._turn()
+        self._has_turn = False
+        return data
+
+
+class GateInstance(mode_servers.ServerInstance[GateMode]):
+    """Adopts connections from a channel's reading end, which has to be set before the proxy starts."""
+
+    handovers: ClassVar[socket.socket | None] = None
+    """The channel's reading end; None where a gate in this process calls `adopt`."""
+    running: ClassVar["GateInstance | None"] = None
+    """The instance that is started: a gate in this process finds it here."""
+    limits: ClassVar[OpenerLimits] = OpenerLimits()
+    counters: ClassVar[Counters | None] = None
+    """Where it is counted who is turned away."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.clients: Final[Counter[str]] = Counter()
+        """Connections that were handed over and have not ended, by client as limits know it."""
+        self._turns: Final = Turns()
+        self._serving: Final[set[asyncio.Task[None]]] = set()
+
+    @property
+    def is_running(self) -> bool:
+        """True while this instance accepts connections from gates."""
+        return GateInstance.running is self
+
+    @property
+    def listen_addrs(self) -> tuple[Address, ...]:
+        """No addresses: the gates listen in its place."""
+        return ()
+
+    async def _start(self) -> None:
+        GateInstance.running = self
+        if self.handovers is not None:
+            self.handovers.setblocking(False)
+            asyncio.get_running_loop().add_reader(self.handovers, self._take)
+
+    async def _stop(self) -> None:
+        GateInstance.running = None
+        if self.handovers is not None:
+            asyncio.get_running_loop().remove_reader(self.handovers)
+
+    def _take(self) -> None:
+        """Take what gates have sent."""
+        assert self.handovers is not None
+        for _ in range(AT_ONCE):
+            try:
+                taken = receive(self.handovers)
+            except BlockingIOError:  # another opener was quicker, or this was all
+                return
+            except ValueError as error:
+                logger.error("a gate sent what is no connection: %s", error)
+                continue
+            if taken is None:  # all gates and their supervisor are gone
+                asyncio.get_running_loop().remove_reader(self.handovers)
+                return
+            self.adopt(*taken)
+
+    def adopt(self, handover: Handover, client: socket.socket) -> None:
+        """Serve a connection when its client has its turn; a client with too many loses it."""
+        who = client_key(handover.arrival.client.ip)
+        if self.clients[who] >= self.limits.per_client or self.clients.total() >= self.limits.connections:
+            reset_on_close(client)
+            client.close()
+            if self.counters is not None:
+                self.counters.at_limit += 1
+            return
+        self.clients[who] += 1
+        self._turns.add(who, partial(self._begin, handover, client, who))
+
+    def _begin(self, handover: Handover, client: socket.socket, who: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(handover, client))
+        self._serving.add(task)
+        task.add_done_callback(partial(self._served, who))
+
+    def _served(self, who: str, task: "asyncio.Task[None]") -> None:
+        self._serving.discard(task)
+        self.clients[who] -= 1
+        if not self.clients[who]:
+            del self.clients[who]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.info("a client was gone before it was adopted: %s", error)
+
+    async def _serve(self, handover: Handover, client: socket.socket) -> None:
+        """Serve a connection as if mitmproxy had accepted it; what the gate has read is read again here."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        reader.feed_data(handover.received)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        client.setblocking(False)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, client)
+        transport.max_size = MOST_READ  # type: ignore[attr-defined]
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        if writer.get_extra_info("peername") is None:  # gone already
+            writer.close()
+            return
+        who = client_key(handover.arrival.client.ip)
+        turn, begun = partial(self._turns.turn, who), bool(handover.received)
+        handler = FairHandler(turn, ctx.master, reader, writer, ctx.options, self.mode, has_turn=begun)
+        context = handler.layer.context
+        if writer.get_extra_info("peername")[0] != handover.arrival.client.ip:  # a load balancer's
+            handler.client.peername = handover.arrival.client.ip, handover.arrival.client.port or 0
+        destination = handover.arrival.destination
+        if destination is not None:
+            context.server.address = (destination.ip, destination.port or 443)
+        handler.layer = _top_layer(handover, context)
+        self.handed[context.client.id] = replace(handover, received=b"")
+        try:
+            with self.manager.register_connection(context.client.id, handler):
+                await handler.handle_client()
+        finally:
+            self.handed.pop(context.client.id, None)
+
+    handed: ClassVar[dict[str, Handover]] = {}
+    """What gates know of the clients that they handed over, by mitmproxy's id of the client."""
+
+    def make_top_layer(self, context: Context) -> layer.Layer:
+        """For the contract of ServerInstance; `_serve` knows more."""
+        return modes.TransparentProxy(context)
+
+
+def _top_layer(handover: Handover, context: Context) -> layer.Layer:
+    """An explicit client's request, or the bytes of a connection whose destination is known."""
+    return modes.HttpProxy(context) if handover.explicit else modes.TransparentProxy(context)

@@ -1,0 +1,173 @@
+"""The hooks that resolve the names of explicit clients, before the decision and before any connection."""
+# mypy: disallow-untyped-calls=False
+
+import asyncio
+import socket
+from typing import Final
+
+from mitmproxy.connection import Client
+from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.layers.http import HttpStream
+from mitmproxy.proxy.mode_specs import Socks5Mode, WireGuardMode
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from tokgate.mitm import http_request
+from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.hooks.responses import answer
+from tokgate.mitm.hooks.traffic import Traffic
+from tokgate.mitm.layers.passthrough import RefusalLayer
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Signal
+from tokgate.policy.values.hostname import parse_address
+from tokgate.traffic.explicit_targets import TargetAddresses, decide_targets, is_closed, matters
+from tokgate.traffic.refusal_texts import INSIDE_WORDS
+
+_PLAIN_TEXT: Final = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
+PATIENCE: Final = 10.0
+"""Seconds that a name may take to resolve."""
+
+
+class ExplicitTargetHooks:
+    """An addon before the hooks that decide.
+
+    Where policy knows an address behind a name, or some of them are closed, one is settled on, and the other hooks
+    see it as they see a redirected connection's destination. All other names are left to mitmproxy, which tries every
+    address; should it then find another one than was looked at, the connection ends before a byte has passed.
+    """
+
+    name = "tokgate-explicit-targets"
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic: Final = traffic
+
+    async def http_connect(self, flow: HTTPFlow) -> None:
+        """A client asks for a tunnel: to where?"""
+        await self._look(flow, self._traffic.connections.of(flow.client_conn))
+
+    async def requestheaders(self, flow: HTTPFlow) -> None:
+        """A client that knows the proxy asks for a URL; in tunnels and for redirected clients it is settled already."""
+        connection = self._traffic.connections.of(flow.client_conn)
+        if connection.explicit and connection.connect is None and not http_request.is_ambiguous(flow.request):
+            await self._look(flow, connection)
+            if connection.lead is not None:
+                flow.request.data.host = connection.lead
+
+    async def next_layer(self, next_layer: NextLayer) -> None:
+        """The first bytes of a tunnel, or of any other connection: none leads to what is this machine's own."""
+        context, address = next_layer.context, next_layer.context.server.address
+        if next_layer.layer is not None or address is None or context.client.transport_protocol != "tcp":
+            return
+        try:
+            if await self._may_begin(context, address):
+                return
+            self._count()
+        except Exception as error:
+            self._traffic.failed("next_layer", error)
+        next_layer.layer = RefusalLayer(context, b"")
+
+    def server_connect(self, data: ServerConnectionHookData) -> None:
+        """A connection of ours is about to be made, over UDP maybe."""
+        address = data.server.address
+        if address is not None and not self._traffic.is_parent(address) and self._is_closed(data.client, address[0]):
+            self._count()
+            data.server.error = INSIDE_WORDS
+
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        """It is made, by a name: to an address that may be another one than was looked at."""
+        address, peer, connection = data.server.address, data.server.peername, self._traffic.connections.of(data.client)
+        if not self._traffic.is_configured or address is None or peer is None or parse_address(address[0]) is not None:
+            return
+        if self._traffic.is_parent(address) or self._traffic.parent(address[0], data.server.sni) is not None:
+            return  # where it leads is the parent's affair
+        try:
+            reached = self._decided(connection, address[0], (peer[0],)).open
+        except Exception as error:
+            self._traffic.failed("server_connected", error)
+            reached = ()
+        if reached:
+            connection.reached(address[0], peer[0])
+        else:
+            self._count()
+            connection.cut()
+
+    async def _may_begin(self, context: Context, address: tuple[str, int]) -> bool:
+        """Settle on an address for a tunnel's host, if that matters; whether it doesn't lead to this machine."""
+        connection, top = self._traffic.connections.of(context.client), context.layers[-1]
+        if isinstance(top, modes.Socks5Proxy) and parse_address(address[0]) is None:
+            connection.connect = address[0]
+            found = await self._targets(connection, address[0])
+            connection.lead, closed = _lead(found), found is not None and found.closed
+        else:
+            closed = self._is_closed(context.client, address[0])
+        if not closed and connection.lead is not None and isinstance(top, modes.Socks5Proxy | HttpStream):
+            context.server.address = (connection.lead, address[1])
+        return not closed
+
+    async def _look(self, flow: HTTPFlow, connection: ClientConnection) -> None:
+        """Settle on an address for a request's host, if that matters; answer what leads to this machine."""
+        connection.lead = None
+        if flow.response is not None or flow.error is not None:
+            return
+        host = flow.request.data.host
+        try:
+            if parse_address(host) is not None:
+                closed = self._is_closed(flow.client_conn, host)
+            else:
+                found = await self._targets(connection, host)
+                connection.lead, closed = _lead(found), found is not None and found.closed
+            if closed:
+                self._count()
+                answer(flow, connection, Response.make(403, f"tokgate: {INSIDE_WORDS}\n", _PLAIN_TEXT))
+        except Exception as error:
+            self._traffic.failed("egress", error)
+            flow.kill()
+
+    async def _targets(self, connection: ClientConnection, host: str) -> TargetAddresses | None:
+        """Where a name leads; None where that changes nothing, or the name isn't for this client anyway."""
+        if not self._traffic.is_configured or not http_request.can_be_dialled(host):
+            return None
+        enforcer = self._traffic.enforcer
+        if not matters(enforcer, connection.client.ip):
+            return None
+        if self._traffic.parent(host) is not None:  # which resolves it
+            return None
+        asked = (Sighting(Signal.HTTP_HOST, host),)
+        if enforcer.judge(connection.client.ip, asked, connection.identity).blocks:
+            return None
+        return self._decided(connection, host, await _resolved(host))
+
+    def _decided(self, connection: ClientConnection, host: str, addresses: tuple[str, ...]) -> TargetAddresses:
+        return decide_targets(self._traffic.enforcer, connection.client.ip, host, addresses, connection.identity)
+
+    def _is_closed(self, client: Client, destination: str) -> bool:
+        """Whether a destination is this machine's own, and the client from elsewhere and free to ask for anything.
+
+        What was redirected may be from this machine's programs, whatever its address; its destination was routed here.
+        """
+        asks = (
+            isinstance(client.proxy_mode, Socks5Mode | WireGuardMode) or self._traffic.connections.of(client).explicit
+        )
+        nat64 = self._traffic.enforcer.snapshot.settings.nat64_prefixes if self._traffic.is_configured else ()
+        return asks and is_closed(client.peername[0], destination, nat64)
+
+    def _count(self) -> None:
+        if self._traffic.is_configured:
+            self._traffic.enforcer.counters.loops += 1
+
+
+def _lead(found: TargetAddresses | None) -> str | None:
+    """The address to settle on: an open one, else the banned one that the other hooks are to refuse."""
+    return None if found is None or found.plain else next(iter(found.open + found.banned), None)
+
+
+async def _resolved(host: str) -> tuple[str, ...]:
+    """The addresses of a name, in the system's order of preference; none where that fails: mitmproxy tells of it."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, TimeoutError):
+        return ()
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -1,0 +1,168 @@
+"""The hooks of HTTP requests, plain or in opened connections, and of CONNECT."""
+
+import time
+from dataclasses import replace
+from typing import Final, assert_never
+
+from mitmproxy.flow import Error
+from mitmproxy.http import HTTPFlow
+
+from tokgate.mitm import http_request
+from tokgate.mitm.client_connection import ClientConnection, Passing
+from tokgate.mitm.hooks.responses import answer, bad_request, close_after, refuse, reject
+from tokgate.mitm.hooks.traffic import Hooks, Traffic, ends_in, nothing
+from tokgate.mitm.layers import request_body
+from tokgate.mitm.layers.http1 import UnreadableRequest
+from tokgate.mitm.layers.parent_proxy import by_parent
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Signal
+from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse
+from tokgate.traffic.admission import Admission, admit
+from tokgate.traffic.seen import Connect
+
+_SWITCHING: Final = 101
+_WAITING: Final = "tokgate-waiting"
+"""Where a flow keeps the admission of a request whose body has to be read first."""
+_KEPT: Final = "tokgate-kept"
+"""The same, of a request that passes, and whose body others want."""
+
+
+def _kill_if_banned(traffic: Traffic, flow: HTTPFlow) -> None:
+    """The page could not be made, or nothing be decided: cut off what `on_error` blocks."""
+    flow.response = None
+    if not traffic.is_configured:
+        flow.kill()
+        return
+    hosts = (flow.request.data.host, flow.request.host_header or "", flow.client_conn.sni or "")
+    names = [Sighting(Signal.HTTP_HOST, host) for host in hosts if host]
+    if traffic.enforcer.judge_by_fallback(names).blocks:
+        flow.kill()
+
+
+class HttpHooks(Hooks):
+    """The addon for requests and their responses."""
+
+    name = "tokgate-http"
+
+    @ends_in(_kill_if_banned)
+    def http_connect(self, flow: HTTPFlow) -> None:
+        """A client asks for a tunnel: refused here, or to be decided about again inside. A page needs the tunnel."""
+        if flow.response is not None or flow.error is not None:
+            return
+        connection, host = self._traffic.connections.of(flow.client_conn), flow.request.data.host
+        connection.spoken()
+        if not http_request.can_be_dialled(host):
+            answer(flow, connection, bad_request())
+            return
+        seen = Connect(host, connection.lead, http_request.http_seen(flow.request))
+        admission = admit(self._traffic.enforcer, http_request.arrival(flow, connection), seen)
+        match admission.action:
+            case Refuse():
+                refuse(self._traffic, flow, connection, admission)
+            case Pass() | Open() | AskCertificate():
+                connection.connect, connection.waiting_since = host, time.monotonic()
+                if not admission.ruling.blocks:
+                    connection.requests[flow.id] = Passing(admission.arrival, seen)
+            case _:
+                assert_never(admission.action)
+
+    @ends_in(_kill_if_banned)
+    def requestheaders(self, flow: HTTPFlow) -> None:
+        """The head of a request has come: decide about every name that it shows, unless its body says what is asked."""
+        if flow.response is not None or (flow.error is not None and flow.error.msg == Error.KILLED_MESSAGE):
+            return
+        connection, enforcer = self._traffic.connections.of(flow.client_conn), self._traffic.enforcer
+        connection.has_asked()
+        seen = http_request.seen(flow, connection)
+        admission = admit(enforcer, http_request.arrival(flow, connection), seen)
+        unsaid = admission if seen.ambiguous else request_body.unsaid(enforcer, admission)
+        if unsaid is None:
+            self._carry_out(flow, connection, admission)
+        elif not seen.ambiguous and http_request.answerable(flow.request):
+            flow.metadata[_WAITING] = admission
+        else:  # ambiguous; or its body is too long, or nobody knows how long
+            reject(enforcer, flow, connection, unsaid)
+
+    @ends_in(_kill_if_banned)
+    def request(self, flow: HTTPFlow) -> None:
+        """A request has come whole: of a warning's button, and where the body says what is asked for, this matters."""
+        connection, enforcer = self._traffic.connections.of(flow.client_conn), self._traffic.enforcer
+        if flow.response is not None or flow.error is not None:
+            return
+        kept: Admission | None = flow.metadata.pop(_KEPT, None)
+        if kept is not None and request_body.begins_like_a_request(flow.request):
+            unclear = request_body.unclear(enforcer, kept)
+            if unclear.ruling.blocks:
+                reject(enforcer, flow, connection, unclear)
+                return
+        waiting: Admission | None = flow.metadata.pop(_WAITING, None)
+        if waiting is None:
+            answer(flow, connection, self._traffic.warnings.pressed(enforcer, flow, connection))
+        else:
+            whole = request_body.with_body(enforcer, waiting, flow.request.raw_content or b"")
+            self._carry_out(flow, connection, whole)
+
+    @ends_in(nothing)
+    def unreadable_request(self, unreadable: UnreadableRequest) -> None:
+        """The head of a request made no sense, and was answered with 400."""
+        connection = self._traffic.connections.of(unreadable.client)
+        connection.spoken()
+        arrival = connection.arrival(unreadable.destination)
+        seen = http_request.unread(arrival, opened=connection.opened)
+        admission = admit(self._traffic.enforcer, arrival, seen)
+        if admission.ruling.blocks:
+            admission.enter(self._traffic.enforcer, request_body.BAD_REQUEST)
+
+    @ends_in(nothing)
+    def responseheaders(self, flow: HTTPFlow) -> None:
+        """An origin's answer passes as it comes: events and long polls don't wait for their end."""
+        if flow.response is not None and flow.response.raw_content is None:
+            keeps = self._traffic.context.keeps_bodies and http_request.is_kept(flow.response.headers)
+            flow.response.stream = not keeps
+            close_after(flow, self._traffic.connections.of(flow.client_conn), flow.response)
+
+    @ends_in(nothing)
+    def response(self, flow: HTTPFlow) -> None:
+        """A request has its whole answer. What it was upgraded to goes on, and is under its names still."""
+        if flow.response is None or flow.response.status_code != _SWITCHING:
+            self._traffic.connections.of(flow.client_conn).requests.pop(flow.id, None)
+
+    @ends_in(nothing)
+    def error(self, flow: HTTPFlow) -> None:
+        """A request ended without an answer."""
+        self._traffic.connections.of(flow.client_conn).requests.pop(flow.id, None)
+
+    @ends_in(nothing)
+    def websocket_message(self, flow: HTTPFlow) -> None:
+        """Keep only the last message; mitmproxy would keep all while the connection lasts."""
+        if flow.websocket is not None:
+            del flow.websocket.messages[:-1]
+
+    def _carry_out(self, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
+        """Do with a request what was decided."""
+        enforcer = self._traffic.enforcer
+        match admission.action:
+            case Refuse(HttpAnswer(warning=True)):
+                passed = self._traffic.warnings.passed(enforcer, flow, connection, admission.ruling)
+                if passed is None:
+                    answer(flow, connection, self._traffic.warnings.answer(enforcer, flow, connection, admission))
+                else:
+                    self._let_pass(flow, connection, replace(admission, action=Pass(), passed=passed))
+            case Refuse():
+                refuse(self._traffic, flow, connection, admission)
+            case Pass() | Open() | AskCertificate():
+                self._let_pass(flow, connection, admission)
+            case _:
+                assert_never(admission.action)
+
+    def _let_pass(self, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
+        enforcer, request = self._traffic.enforcer, flow.request
+        http_request.stay_in_http1(request)
+        by_parent(request)
+        if request.raw_content is None:  # nothing is kept of what passes, so nothing has to be held back
+            if self._traffic.context.keeps_bodies and http_request.answerable(request):
+                flow.metadata[_KEPT] = admission
+            else:
+                request.stream = request_body.watched(enforcer, request.method, admission, connection.smuggled)
+        admission.enter(enforcer)
+        connection.requests[flow.id] = Passing(admission.arrival, admission.seen)

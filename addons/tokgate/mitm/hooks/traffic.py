@@ -1,0 +1,141 @@
+"""What the hooks of one proxy share, and what becomes of traffic when a hook fails."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Final
+
+from mitmproxy.connection import Address
+from mitmproxy.proxy.server import ConnectionHandler
+
+from tokgate.gate.egress.parents import parent_for
+from tokgate.mitm.client_connection import ClientConnections
+from tokgate.mitm.hooks.warnings import Warnings
+from tokgate.mitm.layers.parent_proxy import Parents
+from tokgate.mitm.origin_certificate import OriginCertificates
+from tokgate.policy.bans import OnError
+from tokgate.policy.upstream import Upstream
+from tokgate.traffic.enforcer import Enforcer
+
+UNCONFIGURED: Final = "tokgate has no policy: nothing passes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyContext:
+    """The state of the proxy that the hooks run in."""
+
+    connections: Callable[[], Mapping[Any, ConnectionHandler]] = dict
+    """The connections that mitmproxy serves, by the client's id."""
+    listens_at: Callable[[], frozenset[int]] = frozenset
+    """The ports on which clients connect."""
+    implementer: str = ""
+    """The URI of who runs this filter; empty: the ban's contact, else this host."""
+    hostname: str = "localhost"
+    keeps_bodies: bool = False
+    """Others want the bodies of what passes."""
+
+
+class Traffic:
+    """The state that the hooks of one proxy share. Without an enforcer nothing passes."""
+
+    def __init__(self) -> None:
+        """`enforcer` and `context` are set once the options are known."""
+        self._enforcer: Enforcer | None = None
+        self.context = ProxyContext()
+        self.connections: Final = ClientConnections()
+        self.warnings: Final = Warnings()
+        self.certificates = OriginCertificates(parent=self.parent)
+        Parents.find, Parents.is_one = staticmethod(self.parent), staticmethod(self.is_parent)
+        self._own: Final[set[tuple[Any, Any]]] = set()
+        """Both ends of each connection to a destination. Our end alone may be a client's as well."""
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether a policy was loaded; without one nothing passes."""
+        return self._enforcer is not None
+
+    @property
+    def enforcer(self) -> Enforcer:
+        """The enforcer of the policy. Raises RuntimeError before one was loaded."""
+        if self._enforcer is None:
+            raise RuntimeError(UNCONFIGURED)
+        return self._enforcer
+
+    @enforcer.setter
+    def enforcer(self, enforcer: Enforcer | None) -> None:
+        self._enforcer = enforcer
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether what can't be decided is refused."""
+        return not self.is_configured or self.enforcer.snapshot.settings.on_error is OnError.BLOCK
+
+    def parent(self, *hosts: str | None) -> Upstream | None:
+        """The parent proxy that reaches a destination, by the names and addresses known of it."""
+        return parent_for(self.enforcer.snapshot, *hosts) if self.is_configured else None
+
+    def is_parent(self, address: Address) -> bool:
+        """Whether a parent proxy is at this address."""
+        upstreams = self.enforcer.snapshot.settings.upstream if self.is_configured else ()
+        return any((upstream.host, upstream.port) == tuple(address[:2]) for upstream in upstreams)
+
+    def failed(self, where: str, error: Exception) -> None:
+        """Count and log an exception that a hook raised."""
+        if self.is_configured:
+            self.enforcer.failed(where, error)
+
+    def remember_own(self, near: Any, far: Any) -> None:
+        """A connection of this proxy's to a destination was made; the arguments are its socket addresses."""
+        self._own.add(_ends(near, far))
+
+    def forget_own(self, near: Any, far: Any) -> None:
+        """Undo `remember_own`, when the connection has ended."""
+        self._own.discard(_ends(near, far))
+
+    def is_own(self, near: Any, far: Any) -> bool:
+        """Whether a client's connection is one of this proxy's own that was led back to it; counted as a loop if so."""
+        if _ends(near, far) not in self._own:
+            return False
+        self.enforcer.counters.loops += 1
+        return True
+
+
+def _ends(near: Any, far: Any) -> tuple[Any, Any]:
+    """Both ends of a connection, without what IPv6 adds to an address and a port."""
+    return near and near[:2], far and far[:2]
+
+
+class Hooks:
+    """An addon whose hooks share one `Traffic`, and end in a fallback if they raise."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic: Final = traffic
+
+    def _fall_back[D](self, hook: str, error: Exception, fallback: Callable[[Traffic, D], None], data: D) -> None:
+        self._traffic.failed(hook, error)
+        fallback(self._traffic, data)
+
+
+def ends_in[H: Hooks, D](
+    fallback: Callable[[Traffic, D], None],
+) -> Callable[[Callable[[H, D], None]], Callable[[H, D], None]]:
+    """Wrap a hook so that what it raises is counted, logged, and answered by `fallback`.
+
+    mitmproxy logs what a hook raises and goes on as if there had been no hook: traffic would pass undecided.
+    """
+
+    def wrap(hook: Callable[[H, D], None]) -> Callable[[H, D], None]:
+        @wraps(hook)
+        def call(self: H, data: D) -> None:
+            try:
+                hook(self, data)
+            except Exception as error:
+                self._fall_back(hook.__name__, error, fallback, data)
+
+        return call
+
+    return wrap
+
+
+def nothing(_: Traffic, __: Any) -> None:
+    """The fallback of hooks in which nothing passes or is refused."""

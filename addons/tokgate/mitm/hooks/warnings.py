@@ -1,0 +1,157 @@
+"""Requests under a ban that warns with a page: which get the page, which pass, and what the page's button does."""
+
+from dataclasses import replace
+from typing import Final
+
+from mitmproxy.http import HTTPFlow, Request, Response
+
+from tokgate.block_page import render
+from tokgate.block_page.continue_form import Button, presses_button, read_form, target_of
+from tokgate.block_page.notice import notice_of, track_of, warned_of
+from tokgate.mitm import http_request
+from tokgate.mitm.certificate_rejection import CertificateRejections
+from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.navigation import from_a_browser, is_navigation, is_own_form
+from tokgate.policy.analysis.warning_period import continued_until
+from tokgate.policy.observation import Passed
+from tokgate.policy.snapshot import Track
+from tokgate.traffic.admission import Admission
+from tokgate.traffic.enforcer import Enforcer, Ruling
+from tokgate.traffic.warning_state import Person
+
+_PRESSED: Final = "tokgate.pressed"
+"""Under this key of a flow's metadata waits what was decided, until the form has come."""
+
+
+class Warnings:
+    """One proxy's part in warnings. What is to be known elsewhere is in the enforcer's `warned`."""
+
+    def __init__(self) -> None:
+        self._rejections: Final = CertificateRejections()
+
+    def passed(self, enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection, ruling: Ruling) -> Passed | None:
+        """Why a request passes; None if it is to be answered here: with the page, or because the button was pressed."""
+        self._rejections.spoke(connection)
+        request = flow.request
+        if presses_button(request):
+            return None
+        if _has_continued(enforcer, connection, ruling):
+            connection.leaving = connection.opened and from_a_browser(request)
+            return None if _may_come_again(connection, request) else Passed.CONTINUED
+        if is_navigation(request):
+            return None
+        if connection.software is not None and not from_a_browser(request):
+            connection.leaving = not request.is_http2  # some programs take GOAWAY for the end of all they have begun
+            self._give_up(enforcer, connection)
+            return Passed.NO_PAGE
+        return Passed.NO_NAVIGATION
+
+    def answer(
+        self, enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection, admission: Admission
+    ) -> Response | None:
+        """The page; None where the form of the button has to be awaited, for `pressed`."""
+        request = flow.request
+        if presses_button(request) and http_request.answerable(request):
+            flow.metadata[_PRESSED] = admission
+            return None
+        if _has_continued(enforcer, connection, admission.ruling) and _may_come_again(connection, request):
+            return _redirection(307, flow, request.path)
+        return self._page(enforcer, flow, connection, admission, target_of(request))
+
+    def pressed(self, enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection) -> Response | None:
+        """The answer to a button whose form has come whole; None to everything else."""
+        admission: Admission | None = flow.metadata.pop(_PRESSED, None)
+        if admission is None:
+            return None
+        request, ruling = flow.request, admission.ruling
+        form, authority = read_form(request.raw_content), _authority(flow)
+        button = Button(_who(connection), _ban(ruling), authority, form.target)
+        genuine = button.made(form.token, enforcer.warned.token_key, ruling.at)
+        if not genuine or not is_own_form(request, authority):
+            return self._page(enforcer, flow, connection, admission, form.target)
+        if not _has_continued(enforcer, connection, ruling):
+            self._continue(enforcer, connection, admission)
+        connection.leaving = True
+        return _redirection(303, flow, form.target)
+
+    def rejected(self, enforcer: Enforcer, connection: ClientConnection, error: str | None) -> None:
+        """The handshake of a connection that was opened failed."""
+        if self._rejections.rejected(connection, error):
+            self._give_up(enforcer, connection)
+        connection.software = None  # its end has been counted
+
+    def left(self, enforcer: Enforcer, connection: ClientConnection) -> None:
+        if not connection.asked and self._rejections.left(connection):
+            self._give_up(enforcer, connection)
+
+    def _give_up(self, enforcer: Enforcer, connection: ClientConnection) -> None:
+        """Show this software of this client no page for a while: what it connects to passes unopened."""
+        if connection.software is None:
+            return
+        try:
+            enforcer.warned.has_no_page(connection.client.ip, connection.software, enforcer.now())
+        except OSError as error:
+            enforcer.failed("warned", error)
+
+    def _continue(self, enforcer: Enforcer, connection: ClientConnection, admission: Admission) -> None:
+        ruling = admission.ruling
+        until = continued_until(_track(ruling), ruling.at)
+        try:
+            enforcer.warned.continues(_who(connection), _ban(ruling), until)
+        except OSError as error:  # it holds in this process; the others will show the page again
+            enforcer.failed("warned", error)
+        enforcer.tell(ruling, replace(admission.observe(303), continued_until=until))
+
+    def _page(
+        self, enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection, admission: Admission, target: str
+    ) -> Response:
+        request, ruling = flow.request, admission.ruling
+        button = Button(_who(connection), _ban(ruling), _authority(flow), target)
+        token = button.token(enforcer.warned.token_key, ruling.at)
+        notice = replace(
+            notice_of(
+                ruling, asked=ruling.judgement.sighting.value, event="", implementer="", opened=connection.opened
+            ),
+            warning=warned_of(_track(ruling), ruling.at, button, token),
+        )
+        stamp = admission.enter(enforcer, notice.status)
+        accept, languages = request.headers.get("accept"), request.headers.get("accept-language")
+        answer = render.compose(replace(notice, event=stamp.id), accept=accept, accept_language=languages)
+        return Response.make(answer.status, answer.body, dict(answer.headers))
+
+
+def _who(connection: ClientConnection) -> Person:
+    return Person.at(connection.client.ip, connection.identity)
+
+
+def _ban(ruling: Ruling) -> str:
+    return ruling.decision.ban or ""
+
+
+def _has_continued(enforcer: Enforcer, connection: ClientConnection, ruling: Ruling) -> bool:
+    return enforcer.warned.passed(_who(connection), _ban(ruling), ruling.at) is not None
+
+
+def _may_come_again(connection: ClientConnection, request: Request) -> bool:
+    """Whether a page is asked for on a connection that was opened before its client continued, and kept in reserve.
+
+    Browsers keep some. Sent to the same address again, they come by a new connection, which is not opened.
+    """
+    return connection.opened and is_navigation(request) and target_of(request) == request.path
+
+
+def _redirection(status: int, flow: HTTPFlow, target: str) -> Response:
+    location = f"{flow.request.scheme}://{_authority(flow)}{target}"
+    return Response.make(status, b"", {"Location": location, "Cache-Control": "no-store"})
+
+
+def _authority(flow: HTTPFlow) -> str:
+    """The host and port that the browser shows."""
+    return next(iter(http_request.authorities(flow.request)), flow.request.data.host)
+
+
+def _track(ruling: Ruling) -> Track:
+    track = track_of(ruling)
+    if track is None:
+        raise ValueError(f"{ruling.decision.ban} does not concern {ruling.decision.network}")
+    return track

@@ -1,0 +1,352 @@
+"""The layer in front of DNS: decides each question, refuses or has it answered, and keeps answers to their terms.
+
+It stands where mitmproxy has its DNSLayer, which remembers answers by message id alone, for ever, and writes every
+message anew from what it understood of it.
+"""
+# mypy: disallow-untyped-calls=False
+
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from mitmproxy import dns
+from mitmproxy.connection import Address, Server
+from mitmproxy.net.dns import types
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.dns import DnsRequestHook
+from mitmproxy.proxy.mode_specs import DnsMode
+
+from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.layers import hosts_file
+from tokgate.mitm.layers.first_bytes import FirstBytesLayer
+from tokgate.mitm.layers.name_servers import LAST_PATIENCE, PATIENCE, NameServers
+from tokgate.mitm.options import name_servers
+from tokgate.policy.observation import Endpoint, Transport
+from tokgate.policy.values.hostname import parse_address
+from tokgate.traffic import dns_questions
+from tokgate.traffic.actions import AskCertificate, DnsAnswer, Open, Pass, Refuse
+from tokgate.traffic.admission import admit
+from tokgate.traffic.dns_questions import DnsArrival, Terms
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.seen import DnsQuestion, DnsResponse
+from tokgate.wire.dns_message.answer import answers, fitting
+from tokgate.wire.dns_message.query import Query, QueryError, Rcode, read_query
+from tokgate.wire.dns_message.refusal import refusal
+
+OPEN_QUESTIONS: Final = 512
+"""Most questions of one connection that wait for an answer; one more gives up the oldest."""
+_LENGTH: Final = struct.Struct("!H")
+_TLS: Final = b"\x16\x03"
+_ASK_ANOTHER: Final = (2, 4, 5)
+"""SERVFAIL, NOTIMP and REFUSED: another server may know more (as the C library has it, resolv.conf(5))."""
+
+
+class _Connect(commands.OpenConnection):
+    """Connects while the layer goes on: another server may be asked meanwhile."""
+
+    blocking = False
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A question that waits for an answer: what was sent, to whom, and who is to be asked next."""
+
+    asked: DnsArrival
+    message: bytes
+    left: list[Address]
+    servers: list[Server] = field(default_factory=list)
+    alarm: commands.RequestWakeup | None = None
+    """When the last of `servers` has had its time; None: it has what it needs."""
+
+    @property
+    def server(self) -> Server | None:
+        """Whose turn it is."""
+        return self.servers[-1] if self.servers else None
+
+
+class DnsLayer(layer.Layer):
+    """Speaks DNS with one client, over UDP or TCP, and with the resolver that it asked or that we know."""
+
+    def __init__(self, context: Context, enforcer: Enforcer, connection: ClientConnection, known: NameServers) -> None:
+        """`known` is shared by all connections: it remembers which name servers failed."""
+        super().__init__(context)
+        self._enforcer: Final = enforcer
+        self._connection: Final = connection
+        self._known: Final = known
+        self._stream: Final = context.client.transport_protocol == "tcp"
+        self._from_client = bytearray()
+        self._servers: Final[dict[Server, bytearray]] = {}
+        """Those that are asked, and what has come from each of a message that isn't whole."""
+        self._open: Final[dict[int, _Waiting]] = {}
+        self._spoke = False
+        self._done = False
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        match event:
+            case _ if self._done:
+                pass
+            case events.DataReceived(connection=self.context.client, data=data):
+                yield from self._receive(data)
+            case events.DataReceived(connection=Server() as server, data=data) if server in self._servers:
+                for message in self._messages(self._servers[server], data):
+                    yield from self._pass_back(server, message)
+            case events.ConnectionClosed(connection=self.context.client):
+                yield from self._close()
+            case events.ConnectionClosed(connection=Server() as server) if server in self._servers:
+                yield from self._lost(server)
+            case events.OpenConnectionCompleted(command=command, reply=error) if command.connection in self._servers:
+                yield from self._lost(command.connection) if error else self._connected(command.connection)
+            case events.Wakeup(command=alarm):
+                for waiting in [each for each in self._open.values() if each.alarm is alarm]:
+                    yield from self._not_in_time(waiting)
+
+    # From the client.
+
+    def _receive(self, data: bytes) -> layer.CommandGenerator[None]:
+        if self._stream and not self._spoke:
+            self._from_client += data
+            if self._from_client[:1] == _TLS[:1] and len(self._from_client) < len(_TLS):
+                return
+            self._spoke, data = True, bytes(self._from_client)
+            self._from_client.clear()
+            if (
+                data[:2] == _TLS and self.context.server.address is not None
+            ):  # also how a question of more than 5,635 octets begins, which then is refused
+                yield from self._become_guard(data)
+                return
+        for message in self._messages(self._from_client, data):
+            if self._done:
+                return
+            yield from self._take(message)
+
+    def _take(self, message: bytes) -> layer.CommandGenerator[None]:
+        self._connection.spoken()
+        try:
+            query = read_query(message)
+        except QueryError as error:
+            if error.reply is not None:
+                yield from self._send(error.reply)
+            elif self._stream:
+                yield from self._close()
+            return
+        asked = self._asked(query)
+        words = self._admit(asked, DnsQuestion(asked))
+        if isinstance(words, bytes):
+            yield from self._send(words)
+        else:
+            yield from self._ask(asked, message)
+
+    def _admit(self, asked: DnsArrival, seen: DnsQuestion | DnsResponse) -> bytes | Terms | None:
+        """What is answered here; else the terms that an answer has to keep to, if any are known."""
+        admission = admit(self._enforcer, asked, seen)
+        admission.enter(self._enforcer)
+        match admission.action:
+            case Refuse(DnsAnswer(message)):
+                return message
+            case Pass(terms):
+                return terms
+            case Refuse() | Open() | AskCertificate():  # not said in DNS
+                return refusal(asked.query, Rcode.SERVFAIL)
+            case _:
+                assert_never(admission.action)
+
+    # Towards an answer.
+
+    def _ask(self, asked: DnsArrival, message: bytes) -> layer.CommandGenerator[None]:
+        """Have the hosts file answer, if it is here that was asked, or pass the question on as it came."""
+        options = self.context.options
+        uses_file = "dns_use_hosts_file" not in options or options.dns_use_hosts_file
+        in_hosts_file = uses_file and hosts_file.names_host(asked.query.name)
+        server = self.context.server
+        resolver = Server(address=server.address, transport_protocol=server.transport_protocol)
+        flow = dns.DNSFlow(self.context.client, resolver, live=True)
+        flow.request = _request(asked.query, by_itself=in_hosts_file)
+        yield DnsRequestHook(flow)
+        flow.live = False
+        if flow.response is not None:
+            yield from self._send(self._answer_of(asked, flow.response))
+            return
+        first = None if flow.error is not None else resolver.address
+        if first is None:
+            yield from self._send(dns_questions.unanswered(asked))
+            return
+        others = [] if first == server.address else [(host, first[1]) for host in name_servers(options)]
+        self._open.pop(asked.query.id, None)
+        self._open[asked.query.id] = waiting = _Waiting(asked, message, self._known.in_order([first, *others]))
+        if len(self._open) > OPEN_QUESTIONS:
+            del self._open[next(iter(self._open))]
+        yield from self._ask_next(waiting)
+
+    def _ask_next(self, waiting: _Waiting) -> layer.CommandGenerator[None]:
+        """Ask the next name server, if any is left; else tell the client that there is no answer."""
+        if not waiting.left:
+            del self._open[waiting.asked.query.id]
+            yield from self._send(dns_questions.unanswered(waiting.asked))
+            return
+        address = waiting.left.pop(0)
+        server = next((each for each in self._servers if each.address == address), None)
+        if server is None:
+            server = self._new_server(address)
+            self._servers[server] = bytearray()
+            yield _Connect(server)
+        waiting.servers.append(server)
+        waiting.alarm = None
+        if address != self.context.server.address:  # else the client has chosen it, and knows how long to wait
+            waiting.alarm = commands.RequestWakeup(PATIENCE if waiting.left else LAST_PATIENCE)
+            yield waiting.alarm
+        if server.connected:
+            yield commands.SendData(server, self._framed(waiting.message))
+
+    def _new_server(self, address: Address) -> Server:
+        server = self.context.server
+        if server.address == address and not server.timestamp_end:
+            return server
+        return Server(address=address, transport_protocol=server.transport_protocol)
+
+    def _connected(self, server: Server) -> layer.CommandGenerator[None]:
+        for waiting in list(self._open.values()):
+            if server in waiting.servers:
+                yield commands.SendData(server, self._framed(waiting.message))
+
+    def _lost(self, server: Server) -> layer.CommandGenerator[None]:
+        """A server can't be reached, or has closed. Whoever waits for it has the next one asked."""
+        del self._servers[server]
+        if server.connected:
+            yield commands.CloseConnection(server)
+        waiting = [each for each in self._open.values() if each.server is server]
+        if waiting:
+            self._failed(server)
+        for each in waiting:
+            yield from self._ask_next(each)
+        if not self._servers and self._stream:
+            yield from self._close()
+
+    def _not_in_time(self, waiting: _Waiting) -> layer.CommandGenerator[None]:
+        if waiting.server is not None:
+            self._failed(waiting.server)
+        yield from self._ask_next(waiting)
+
+    def _failed(self, server: Server) -> None:
+        if server.address != self.context.server.address:
+            self._known.failed(server.address)
+
+    def _answer_of(self, asked: DnsArrival, response: dns.DNSMessage) -> bytes:
+        """The resolver's answer in the form in which it goes to the client."""
+        try:
+            answer = fitting(asked.query, response.packed, udp=not self._stream)
+        except ValueError:
+            return dns_questions.unreadable(asked)
+        return self._kept_to_terms(asked, answer)
+
+    def _pass_back(self, server: Server, message: bytes) -> layer.CommandGenerator[None]:
+        """Give the client a server's answer, if it is one to an open question and no other server may know more."""
+        waiting = self._open.get(_LENGTH.unpack_from(message)[0]) if len(message) > 1 else None
+        if waiting is None or server not in waiting.servers or not answers(waiting.asked.query, message):
+            return
+        self._known.answered(server.address)
+        if message[3] & 0xF in _ASK_ANOTHER and (waiting.left or server is not waiting.server):
+            if server is waiting.server:
+                yield from self._ask_next(waiting)
+            return
+        asked, waiting.alarm = waiting.asked, None
+        if not (asked.query.transfers and self._stream):
+            del self._open[asked.query.id]
+        yield from self._send(self._kept_to_terms(asked, message))
+        if not self._open and not self._stream and isinstance(self.context.client.proxy_mode, DnsMode):
+            yield from self._leave_servers()
+
+    def _leave_servers(self) -> layer.CommandGenerator[None]:
+        """Keep no socket for a client that has its answers: most ask once from each port, which is theirs for 20 s."""
+        left = list(self._servers)
+        self._servers.clear()
+        for server in left:
+            yield commands.CloseConnection(server)
+
+    def _kept_to_terms(self, asked: DnsArrival, answer: bytes) -> bytes:
+        """The answer as it may be given now: time has passed since the question, and it may lead to other names."""
+        words = self._admit(asked, DnsResponse(asked, dns_questions.members(asked, answer)))
+        if isinstance(words, bytes):
+            return words
+        try:
+            return answer if words is None else dns_questions.edited(words, answer)
+        except ValueError:
+            return dns_questions.unreadable(asked)
+
+    # What both directions share.
+
+    def _asked(self, query: Query) -> DnsArrival:
+        address = self.context.server.address
+        client = self.context.client
+        ours = isinstance(client.proxy_mode, DnsMode)
+        known = not ours and address is not None and parse_address(address[0]) is not None
+        return DnsArrival(
+            client=self._connection.client,
+            query=query,
+            transport=Transport.TCP if self._stream else Transport.UDP,
+            destination=Endpoint(address[0], address[1]) if known and address is not None else None,
+            connection=self._connection.id,
+            identity=self._connection.identity,
+            carried=not ours,
+        )
+
+    def _messages(self, buffer: bytearray, data: bytes) -> Iterator[bytes]:
+        """The whole messages that have come; the rest waits in the buffer (RFC 1035 §4.2.2)."""
+        if not self._stream:
+            yield data
+            return
+        buffer += data
+        while len(buffer) >= _LENGTH.size and len(buffer) - _LENGTH.size >= (size := _LENGTH.unpack_from(buffer)[0]):
+            message = bytes(buffer[_LENGTH.size : _LENGTH.size + size])
+            del buffer[: _LENGTH.size + size]
+            yield message
+
+    def _framed(self, message: bytes) -> bytes:
+        return _LENGTH.pack(len(message)) + message if self._stream else message
+
+    def _send(self, message: bytes) -> layer.CommandGenerator[None]:
+        yield commands.SendData(self.context.client, self._framed(message))
+
+    def _close(self) -> layer.CommandGenerator[None]:
+        """One end has gone. Who still waits learns that there will be no answer."""
+        self._done = True
+        if self.context.client.connected:
+            for waiting in self._open.values():
+                yield from self._send(dns_questions.unanswered(waiting.asked))
+            yield commands.CloseConnection(self.context.client)
+        yield from self._leave_servers()
+
+    def _become_guard(self, received: bytes) -> layer.CommandGenerator[None]:
+        """TLS on the DNS port, which no stub resolver sends: decided like all TLS."""
+        self.context.layers.remove(self)
+        guard = FirstBytesLayer(self.context, self._enforcer, self._connection, tunnelled=False)
+        self._handle_event = guard.handle_event  # type: ignore[method-assign]
+        yield from guard.handle_event(events.Start())
+        yield from guard.handle_event(events.DataReceived(self.context.client, received))
+
+
+def _request(query: Query, *, by_itself: bool) -> dns.DNSMessage:
+    """The question for mitmproxy's resolver; not read by mitmproxy, which does not know all names.
+
+    Asked for addresses the resolver answers by itself, and leaves out the aliases by which it found them. Asked for
+    anything else it says who is to be asked.
+    """
+    kind = query.type if by_itself else types.TXT
+    return dns.DNSMessage(
+        id=query.id,
+        query=True,
+        op_code=query.opcode,
+        authoritative_answer=False,
+        truncation=False,
+        recursion_desired=True,
+        recursion_available=False,
+        reserved=0,
+        response_code=0,
+        questions=[dns.Question(query.name, kind, query.class_)],
+        answers=[],
+        authorities=[],
+        additionals=[],
+        timestamp=time.time(),
+    )

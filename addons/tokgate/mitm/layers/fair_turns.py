@@ -1,0 +1,68 @@
+"""Shares one event loop among clients: a piece of work at a time, and clients in turn, however much one of them sends.
+
+A connection costs mitmproxy milliseconds. Served as they come, a client's thousand would all go before another's one.
+mitmproxy runs each hook as a task, so a response takes some ten iterations of the loop. If a turn were one iteration,
+pieces of work of ten connections would be under way at any time, and each would take as long as all of them.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+LONGEST: Final = 16
+"""Iterations of the loop after which a turn ends, though other work is ready: sockets of others may always be."""
+
+
+class Turns:
+    """The work that waits, by client. A turn lasts until the loop has nothing else to run, or `LONGEST` iterations.
+
+    Between two turns the loop looks at its sockets: there may be new clients.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: Final[dict[str, deque[Callable[[], object]]]] = {}
+        """The client whose turn is next comes first; one that has just come is at the end."""
+        self._running = False
+        self._iterations = 0
+        """Those that the turn has lasted."""
+
+    def add(self, client: str, work: Callable[[], object]) -> None:
+        """Have work done in the client's turn, in the order in which it was added. It must not raise."""
+        self._waiting.setdefault(client, deque()).append(work)
+        if not self._running:
+            self._running = True
+            self._iterations = LONGEST
+            asyncio.get_running_loop().call_soon(self._next)
+
+    async def turn(self, client: str) -> None:
+        """Wait for the client's turn, which ends once the caller, and what it has made ready, waits for something."""
+        come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.add(client, partial(_wake, come))
+        await come
+
+    def _next(self) -> None:
+        loop: Any = asyncio.get_running_loop()
+        self._iterations += 1
+        if loop._ready and self._iterations < LONGEST:  # noqa: SLF001 - asyncio tells nobody else whether it has work
+            loop.call_soon(self._next)
+            return
+        if not self._waiting:
+            self._running = False
+            return
+        self._iterations = 0
+        client = next(iter(self._waiting))
+        works = self._waiting.pop(client)
+        work = works.popleft()
+        if works:
+            self._waiting[client] = works
+        try:
+            work()
+        finally:  # whoever awaits its turn is woken before this comes round
+            loop.call_soon(self._next)
+
+
+def _wake(come: asyncio.Future[None]) -> None:
+    if not come.done():  # who waited was cancelled
+        come.set_result(None)

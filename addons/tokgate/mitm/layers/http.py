@@ -1,0 +1,114 @@
+"""mitmproxy's HTTP with what a filter at the front has to add: bounded buffers, and tunnels that are not HTTP any more.
+
+mitmproxy keeps a tunnel inside the HTTP stream that asked for it, where the end of one direction closes both; and it
+buffers heads and pipelined requests without limit.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from mitmproxy.connection import Connection, ConnectionState
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HttpClient, HttpLayer, HTTPMode
+from mitmproxy.proxy.layers.http._http1 import Http1Connection
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+
+from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.layers.http1 import Http1Server
+from tokgate.mitm.layers.passthrough import RefusalLayer
+
+_BAD_REQUEST: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+)
+_GOAWAY: Final = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
+"""The frame that lets no stream begin and ends none: NO_ERROR, last stream 2^31-1 (RFC 9113 §6.8)."""
+
+
+@dataclass(repr=False)
+class TakeOver(commands.Command):
+    """Asks the HttpFront to put `layer` in its own place; `replay` are the events that it begins with.
+
+    More of them may be added until the event at hand has been dealt with.
+    """
+
+    layer: layer.Layer
+    replay: list[events.Event]
+
+
+class HttpConnectionLayer(layer.Layer):
+    """mitmproxy's HTTP layer, until a layer inside takes the connection over. It doesn't show in the stack.
+
+    A client of HTTP/2 that is to leave is told so here; over HTTP/1 the response's `Connection: close` says it.
+    """
+
+    def __init__(self, context: Context, mode: HTTPMode, connection: ClientConnection) -> None:
+        super().__init__(context)
+        self._connection: Final = connection
+        self._asked_to_leave = False
+        self._cut: Connection | None = None
+        """This side sent more than may wait; what else it sends is thrown away until it notices."""
+        context.layers.remove(self)
+        self._http: HttpLayer | None = HttpLayer(context, mode)
+        self._inner: layer.Layer = self._http
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.DataReceived) and event.connection is self._cut:
+            return
+        of_server = isinstance(event, events.ConnectionEvent) and event.connection != self.context.client
+        if self._connection.smuggles and of_server:
+            return  # the client may read on
+        successor: TakeOver | None = None
+        for command in self._inner.handle_event(event):
+            if isinstance(command, TakeOver):
+                successor = command
+            else:
+                yield command
+        if self._connection.leaving:
+            yield from self._ask_to_leave()
+        if self._connection.smuggles and self._http is not None:
+            yield from self._cut_off(self._http)
+            return
+        if successor is not None:
+            self._inner, self._http = successor.layer, None
+            for replayed in successor.replay:
+                yield from self._inner.handle_event(replayed)
+        elif isinstance(event, events.DataReceived) and not self._may_wait(event.connection):
+            self._cut = event.connection
+            # A command would cancel mitmproxy's task, which then may leave the socket open.
+            if not self._connection.sockets.reset(event.connection):
+                yield commands.CloseConnection(event.connection)
+
+    def _may_wait(self, end: Connection) -> bool:
+        """Whether what one side has sent may wait for what makes sense of it."""
+        octets, limits = self._unread(end), self._connection.unread.limits
+        if end is not self.context.client:
+            return octets <= limits.response_head
+        return octets <= limits.head and self._connection.unread.hold(
+            self._connection.id, self._connection.client.ip, octets
+        )
+
+    def _ask_to_leave(self) -> layer.CommandGenerator[None]:
+        """A browser finishes open requests, and uses other connections for new ones."""
+        talker = self._http.connections.get(self.context.client) if self._http is not None else None
+        if not self._asked_to_leave and isinstance(talker, Http2Server):
+            self._asked_to_leave = True
+            yield commands.SendData(self.context.client, _GOAWAY)
+
+    def _cut_off(self, http: HttpLayer) -> layer.CommandGenerator[None]:
+        """Nothing of the request that hid in a body has gone on, and nothing more will."""
+        client = self.context.client
+        talker = http.connections.get(client)
+        answerable = isinstance(talker, Http1Server) and talker.response is None
+        for end in http.connections:
+            if end is not client and end.state is not ConnectionState.CLOSED:
+                yield commands.CloseConnection(end)
+        self._inner, self._http = RefusalLayer(self.context, _BAD_REQUEST if answerable else b""), None
+        yield from self._inner.handle_event(events.Start())
+
+    def _unread(self, end: Connection) -> int:
+        """What one side has sent and mitmproxy's HTTP/1 has not yet made sense of; HTTP/2 has limits of its own."""
+        talker = self._http.connections.get(end) if self._http is not None else None
+        if isinstance(talker, HttpClient):
+            talker = getattr(talker, "child_layer", None)
+        return len(talker.buf) if isinstance(talker, Http1Connection) else 0

@@ -1,0 +1,155 @@
+"""mitmproxy's HTTP/1 with what it leaves out: trailers, the framing of what came over HTTP/2, and heads without sense.
+
+mitmproxy raises NotImplementedError at trailers, sends a body of unknown length from HTTP/2 without any framing, so
+that it could be read as further requests, tells nobody of a head that it can't read, and decodes A-labels by IDNA 2003,
+which refuses names that are registered. Importing this module puts these classes and functions in the place of
+mitmproxy's own, which it finds by their names.
+"""
+# mypy: disallow-untyped-calls=False
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import h11
+from h11._readers import ChunkedReader
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy.connection import Client
+from mitmproxy.http import Headers
+from mitmproxy.net import check
+from mitmproxy.net.http import url
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers import http
+from mitmproxy.proxy.layers.http import _http1 as original
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
+from mitmproxy.proxy.layers.http._events import (
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseEndOfMessage,
+    ResponseTrailers,
+)
+
+from tokgate.wire.hostname_syntax import is_host_name
+
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+_NO_TRAILERS: Final = frozenset(
+    {
+        *(b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te", b"trailer"),
+        *(b"expect", b"authorization", b"cookie", b"set-cookie", b"content-type", b"content-encoding"),
+        *(b"proxy-authorization", b"proxy-connection", b"keep-alive", b"content-range", b"max-forwards"),
+    }
+)
+"""What no trailer may say (RFC 9110 §6.5.1): some servers merge them into the fields that they have decided by."""
+
+
+@dataclass
+class UnreadableRequest:
+    """A head that could not be read, and whose it is. It has been answered with 400."""
+
+    client: Client
+    destination: tuple[str, int] | None
+    """The destination of the connection; None if the request was to name it."""
+
+
+@dataclass
+class UnreadableRequestHook(commands.StartHook):
+    """A request was refused because its head is malformed."""
+
+    data: UnreadableRequest
+
+
+class _TrailersKept(ChunkedReader):
+    """Reads chunks, and keeps the trailers back from mitmproxy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trailers = Headers()
+
+    def __call__(self, buf: ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
+        event = super().__call__(buf)
+        if isinstance(event, h11.EndOfMessage) and event.headers:
+            fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+            self.trailers = Headers([field for field in fields if field[0].lower() not in _NO_TRAILERS])
+            return h11.EndOfMessage()
+        return event
+
+
+class _Trailers(original.Http1Connection):
+    """Takes trailers in, and sends what came from the other side's."""
+
+    _to_send = Headers()
+
+    def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, with trailers directly before the end of the message."""
+        if type(self.body_reader) is ChunkedReader:
+            self.body_reader = _TrailersKept()
+        reader = self.body_reader
+        for command in super().read_body(event):
+            if isinstance(command, ReceiveHttp) and isinstance(reader, _TrailersKept) and reader.trailers:
+                match command.event:
+                    case RequestEndOfMessage(stream_id):
+                        yield ReceiveHttp(RequestTrailers(stream_id, reader.trailers))
+                    case ResponseEndOfMessage(stream_id):
+                        yield ReceiveHttp(ResponseTrailers(stream_id, reader.trailers))
+            yield command
+
+    def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
+        """As mitmproxy does; trailers go with the last chunk, and nowhere if there are no chunks."""
+        if isinstance(event, RequestTrailers | ResponseTrailers):
+            self._to_send = Headers([field for field in event.trailers.fields if field[0].lower() not in _NO_TRAILERS])
+            return
+        trailers = self._to_send
+        for command in super().send(event):
+            if trailers and isinstance(command, commands.SendData) and command.data == _LAST_CHUNK:
+                command.data = b"0\r\n" + bytes(trailers) + b"\r\n"
+                trailers = Headers()
+            yield command
+        if isinstance(event, RequestEndOfMessage | ResponseEndOfMessage):
+            self._to_send = Headers()
+
+
+class Http1Server(_Trailers, original.Http1Server):
+    """mitmproxy's HTTP/1 server side; reports heads that can't be read."""
+
+    def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; a head that can't be read also triggers UnreadableRequestHook."""
+        for command in super().read_headers(event):
+            if self.request is None and isinstance(command, commands.SendData):
+                yield UnreadableRequestHook(UnreadableRequest(self.context.client, self.context.server.address))
+            yield command
+
+
+class Http1Client(_Trailers, original.Http1Client):
+    """mitmproxy's HTTP/1 client side; uses chunks for bodies without a length."""
+
+    def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; an HTTP/2 body without a length is sent in chunks (RFC 9112 §6.3)."""
+        if isinstance(event, RequestHeaders) and not event.end_stream:
+            request = event.request
+            if (request.is_http2 or request.is_http3) and "content-length" not in request.headers:
+                request.headers["transfer-encoding"] = "chunked"
+        yield from super().send(event)
+
+
+_parse_authority: Final[Any] = url.parse_authority
+_is_valid_host: Final[Any] = check.is_valid_host
+
+
+def parse_authority(authority: bytes | str, check: bool) -> tuple[str, int | None]:
+    """As mitmproxy does, but A-labels stay as they are: policy, resolver and origin read those (RFC 5890 §2.3.2.1)."""
+    if isinstance(authority, bytes) and authority.isascii():
+        authority = authority.decode("ascii")
+    found: tuple[str, int | None] = _parse_authority(authority, check)
+    return found
+
+
+def is_valid_host(host: bytes | str) -> bool:
+    """As mitmproxy does, and A-labels that IDNA 2003 does not know are valid, too."""
+    name = host.encode("utf-8", "surrogateescape") if isinstance(host, str) else host
+    return is_host_name(name) or bool(_is_valid_host(host))
+
+
+url.parse_authority = parse_authority
+url.is_valid_host = check.is_valid_host = is_valid_host  # type: ignore[attr-defined]
+http.Http1Server = Http1Server  # type: ignore[attr-defined]
+http.Http1Client = Http1Client  # type: ignore[attr-defined]

@@ -1,0 +1,85 @@
+"""The sockets under mitmproxy's layers, where layers alone can't reach: resets, and pressure one way only.
+
+Layers see the end of a connection, but not whether it was orderly; and mitmproxy reads on from one side only when
+everything sent to *both* sides is on its way, so that a client that sends all before it reads anything gets stuck.
+"""
+
+import asyncio
+import socket
+from typing import Final
+
+from mitmproxy.connection import Connection
+from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
+
+from tokgate.gate.sockets import octets, reset_on_close
+from tokgate.policy.observation import Carried
+
+
+class ClientSockets:
+    """The sockets of one client connection; without a handler (in mitmproxy's own tests, say) it does nothing."""
+
+    def __init__(self, handler: ConnectionHandler | None) -> None:
+        self._handler: Final = handler
+
+    def separate(self) -> None:
+        """From now on each direction waits for its own receiver only."""
+        if self._handler is not None:
+            self._handler.drain_writers = self._drain_opposite  # type: ignore[method-assign]
+
+    def stay(self, seconds: float) -> None:
+        """Keep the connection that long when nothing moves."""
+        if self._handler is not None:
+            self._handler.timeout_watchdog.timeout = int(seconds)
+
+    def was_reset(self, end: Connection) -> bool:
+        """Whether a connection that has ended was broken off."""
+        io = self._io(end)
+        return io is not None and isinstance(io.reader, asyncio.StreamReader) and io.reader.exception() is not None
+
+    def reset(self, end: Connection) -> bool:
+        """Break a connection off, so that its peer can't take what it got for the whole; False if there is none."""
+        io = self._io(end)
+        if io is None or not isinstance(io.writer, asyncio.StreamWriter):
+            return False
+        reset_on_close(io.writer.get_extra_info("socket"))
+        io.writer.transport.abort()
+        return True
+
+    def break_off(self) -> None:
+        """Break off towards both sides, at once, whatever layers have in hand."""
+        if self._handler is None:
+            return
+        for end in list(self._handler.transports):
+            self.reset(end)
+        client = self._handler.transports.get(self._handler.client)
+        if client is not None and client.handler is not None:
+            client.handler.cancel("cut")  # and with it all that is still being connected to
+
+    def octets(self) -> Carried | None:
+        """The bytes received from and sent to the client, if the kernel counts them."""
+        sock = self.client
+        return None if sock is None else octets(sock)
+
+    @property
+    def client(self) -> socket.socket | None:
+        """The client's socket; None unless it is TCP and connected."""
+        io = None if self._handler is None else self._io(self._handler.client)
+        if io is None or not isinstance(io.writer, asyncio.StreamWriter):
+            return None
+        sock: socket.socket | None = io.writer.get_extra_info("socket")
+        return sock
+
+    def _io(self, end: Connection) -> ConnectionIO | None:
+        return None if self._handler is None else self._handler.transports.get(end)
+
+    async def _drain_opposite(self) -> None:
+        """Called by the task that has read from one side, before it reads on."""
+        reading = asyncio.current_task()
+        for io in list(self._handler.transports.values()) if self._handler is not None else ():
+            if io.writer is None or io.handler is reading:
+                continue
+            try:
+                await io.writer.drain()
+            except OSError as error:
+                if io.handler is not None:
+                    io.handler.cancel(f"Error sending data: {error}")

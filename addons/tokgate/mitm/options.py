@@ -1,0 +1,88 @@
+"""The mitmproxy options that a filter needs: those it sets, and those it refuses."""
+# mypy: disallow-untyped-calls=False
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import mitmproxy_rs
+from mitmproxy import exceptions
+from mitmproxy.options import Options
+from mitmproxy.proxy.mode_specs import DnsMode, ProxyMode
+
+_DNS_PORT: Final = 53
+
+REQUIRED: Final[Mapping[str, object]] = {
+    "connection_strategy": "lazy",  # eager connects upstream before the name is known
+    "block_global": False,  # clients are restricted by policy and firewall; some have public addresses
+    "show_ignored_hosts": False,  # keeps all that passes in memory
+    "store_streamed_bodies": False,
+    "validate_inbound_headers": True,  # off, it allows request smuggling past the decision
+    "upstream_cert": False,  # certificates for pages are made without asking the origin
+    "ignore_hosts": [],  # both would let names pass before they are decided about
+    "allow_hosts": [],
+    "onboarding": False,
+}
+"""Set as they stand here, with a warning where the user had said something else."""
+
+DEFAULTS: Final[Mapping[str, object]] = {
+    "stream_large_bodies": "1m",
+    "flow_detail": 0,
+    "tcp_timeout": 7440,  # RFC 5382 §5: whoever stands between must not end idle connections before 2 hours 4 minutes
+}
+"""Set unless the user has said something else."""
+
+FORBIDDEN: Final = ("emudhra", "emudhra_old")
+"""They sign with a key that is public: anyone could forge what our clients would trust."""
+
+
+def refuse_forbidden(options: Options) -> None:
+    """Raises OptionsError if an option is set that no filter may run with."""
+    for name in FORBIDDEN:
+        if name in options and getattr(options, name):
+            raise exceptions.OptionsError(f"tokgate does not run with {name}: it signs with a compromised key")
+
+
+def require(options: Options) -> list[str]:
+    """Set what is required; the names of options that had been given another value than their default."""
+    known = {name: value for name, value in REQUIRED.items() if name in options and getattr(options, name) != value}
+    overruled = [name for name in known if options.has_changed(name)]
+    defaults = {n: v for n, v in DEFAULTS.items() if n in options and not options.has_changed(n)}
+    wanted = known | {name: value for name, value in defaults.items() if getattr(options, name) != value}
+    if wanted:
+        options.update(**wanted)
+    return overruled
+
+
+def check_name_servers(options: Options) -> None:
+    """Raises OptionsError if dns mode would ask itself, and so itself again, without end."""
+    if "dns_name_servers" not in options:
+        return
+    for mode in map(ProxyMode.parse, options.mode):
+        if not isinstance(mode, DnsMode) or mode.listen_port(options.listen_port) != _DNS_PORT:
+            continue
+        host = mode.listen_host(options.listen_host)
+        for server in name_servers(options):
+            if _reaches(server, host):
+                raise exceptions.OptionsError(
+                    f"dns mode listens on {host or 'all addresses'}, port 53, and would ask {server}, which is itself: "
+                    f"name another resolver (tokgate run --name-server, mitmproxy's dns_name_servers)"
+                )
+
+
+def name_servers(options: Options) -> Sequence[str]:
+    """The addresses of the resolvers that DNS modes ask, in order: those that are named, else the system's."""
+    if "dns_name_servers" in options and options.dns_name_servers:
+        return list(options.dns_name_servers)
+    try:
+        return mitmproxy_rs.dns.get_system_dns_servers()
+    except RuntimeError:  # there are none, which is said when one is needed
+        return ()
+
+
+def _reaches(server: str, host: str) -> bool:
+    """Whether what is sent to `server` arrives where `host` listens."""
+    address = ipaddress.ip_address(server)
+    if host in ("", "0.0.0.0", "::"):
+        return address.is_loopback or address.is_unspecified
+    return host == str(address)

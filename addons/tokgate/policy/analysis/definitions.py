@@ -1,0 +1,239 @@
+"""The differences of two policies in what they state: every key that changes what somebody gets or reads.
+
+What may hold a secret (`settings.notify`) is in no difference; that it changed is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
+from itertools import chain
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from whenever import Instant, PlainDateTime
+
+from tokgate.policy.bans import Notify
+from tokgate.policy.networks import Network
+from tokgate.policy.schedule import Duration
+from tokgate.policy.services import Service
+from tokgate.policy.snapshot import Policy
+
+MAX_WORDS: Final = 5
+"""Most words of a change in its text; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redefinition:
+    """What was added to and removed from a definition, as the policy states it; `kind` is the section in YAML.
+
+    Bans and exemptions have one for each key that differs; networks, services and settings one for each name.
+    """
+
+    kind: str
+    name: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    key: str | None = None
+
+
+class ChangeKind(StrEnum):
+    """Whether a name was added, removed or changed between two policies."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionChange:
+    """A name whose definition differs; `what` differs is given only if both policies define it.
+
+    For bans and exemptions these are keys; for networks, services and settings added (`+`) and removed (`-`) values.
+    """
+
+    kind: str
+    name: str
+    how: ChangeKind
+    what: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        shown, more = self.what[:MAX_WORDS], len(self.what) - MAX_WORDS
+        what = ", ".join((*shown, f"{more} more") if more > 0 else shown)
+        return f"{self.kind}.{self.name} {self.how}" + (f": {what}" if what else "")
+
+
+_Statements = Mapping[str, frozenset[str]]
+"""What an entry states, by key; a key that isn't stated has nothing."""
+
+
+def changes(old: Policy, new: Policy) -> Iterator[DefinitionChange]:
+    """The definitions that differ, by section and name; positions in the files make no difference."""
+    yield from _changed("bans", old.bans, new.bans, _keys)
+    yield from _changed("exemptions", old.exemptions, new.exemptions, _keys)
+    yield from _changed("networks", old.networks, new.networks, _by_meaning(_network))
+    yield from _changed("services", old.services, new.services, _by_meaning(_service))
+    before, after = _both_settings(old, new)
+    yield from (
+        DefinitionChange("settings", name, ChangeKind.CHANGED, _words(before.get(name, _NONE), after.get(name, _NONE)))
+        for name in dict.fromkeys((*before, *after))
+        if before.get(name, _NONE) != after.get(name, _NONE)
+    )
+
+
+def _changed[T](
+    kind: str, old: Mapping[str, T], new: Mapping[str, T], what: Callable[[T, T], tuple[str, ...]]
+) -> Iterator[DefinitionChange]:
+    for name in dict.fromkeys((*old, *new)):
+        before, after = old.get(name), new.get(name)
+        if before is None:
+            yield DefinitionChange(kind, name, ChangeKind.ADDED)
+        elif after is None:
+            yield DefinitionChange(kind, name, ChangeKind.REMOVED)
+        elif before != after and (said := what(before, after)):
+            yield DefinitionChange(kind, name, ChangeKind.CHANGED, said)
+
+
+def _keys(before: Any, after: Any) -> tuple[str, ...]:
+    """The keys that differ, as in YAML; `end` stands for each way to state a ban's end."""
+    was, becomes = _entry(before), _entry(after)
+    differing = (key for key in dict.fromkeys((*was, *becomes)) if was.get(key) != becomes.get(key))
+    return tuple(dict.fromkeys("end" if key in ("expires", "duration") else key for key in differing))
+
+
+def _by_meaning[T](meaning: Callable[[T], frozenset[str]]) -> Callable[[T, T], tuple[str, ...]]:
+    return lambda before, after: _words(meaning(before), meaning(after))
+
+
+def _words(before: frozenset[str], after: frozenset[str]) -> tuple[str, ...]:
+    return tuple(
+        chain((f"+{word}" for word in sorted(after - before)), (f"-{word}" for word in sorted(before - after)))
+    )
+
+
+def redefinitions(old: Policy, new: Policy) -> Iterator[Redefinition]:
+    """What was added to and removed from all definitions, also those that only one policy has."""
+    yield from _restated("bans", old.bans, new.bans)
+    yield from _restated("exemptions", old.exemptions, new.exemptions)
+    yield from _redefined("networks", _meanings(old.networks, _network), _meanings(new.networks, _network))
+    yield from _redefined("services", _meanings(old.services, _service), _meanings(new.services, _service))
+    yield from _redefined("settings", *_both_settings(old, new))
+
+
+def _restated(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Redefinition]:
+    """The keys of bans or exemptions that differ; of those that only one policy has, all that aren't the default."""
+    for name in dict.fromkeys((*old, *new)):
+        before, after = old.get(name), new.get(name)
+        unstated = _defaults(before or after)
+        was, becomes = (unstated if each is None else _entry(each) for each in (before, after))
+        for each in _redefined(kind, was, becomes):
+            added, removed = () if after is None else each.added, () if before is None else each.removed
+            yield Redefinition(kind, name, added, removed, each.name)
+
+
+def _defaults(entry: Any) -> _Statements:
+    """What the keys of a ban or an exemption state that it doesn't say."""
+    keys = (each for each in fields(entry) if each.name not in _UNSAID)
+    return {key.name: _NONE if key.default is MISSING else frozenset(_values(key.default)) for key in keys}
+
+
+def _redefined(kind: str, old: _Statements, new: _Statements) -> Iterator[Redefinition]:
+    for name in dict.fromkeys((*old, *new)):
+        before, after = old.get(name, _NONE), new.get(name, _NONE)
+        if before != after:
+            yield Redefinition(kind, name, tuple(sorted(after - before)), tuple(sorted(before - after)))
+
+
+def _meanings[T](held: Mapping[str, T], meaning: Callable[[T], frozenset[str]]) -> _Statements:
+    return {name: meaning(each) for name, each in held.items()}
+
+
+_NONE: Final[frozenset[str]] = frozenset()
+_UNSAID: Final = ("name", "origin")
+
+
+def _entry(entry: Any) -> _Statements:
+    """What a ban or an exemption states, by its keys."""
+    keys = (each.name for each in fields(entry) if each.name not in _UNSAID)
+    return {key: frozenset(_values(getattr(entry, key))) for key in keys}
+
+
+def _values(value: Any) -> Iterable[str]:
+    return map(_written, value if isinstance(value, tuple) else () if value is None else (value,))
+
+
+def _written(value: Any) -> str:
+    """A value in the words of YAML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.format_iso() if isinstance(value, Instant | PlainDateTime | Duration) else str(value)
+
+
+def _network(network: Network) -> frozenset[str]:
+    """Its statements; a device by its addresses, since these are what a client shows."""
+    said = {f"timezone:{network.timezone}", *map(str, network.cidrs)}
+    if network.title is not None:
+        said.add(f"title:{network.title}")
+    for kind, names in (("user", network.users), ("group", network.groups), ("interface", network.interfaces)):
+        said |= {f"{kind}:{name}" for name in names}
+    said |= {f"network:{name}" for name in network.networks}
+    said |= {f"except:{each}" for each in (*network.except_cidrs, *network.except_networks)}
+    devices = (known for d in network.devices for known in (*map(str, d.addresses), *d.hardware))
+    return frozenset(said | {f"device:{known}" for known in devices})
+
+
+def _service(service: Service) -> frozenset[str]:
+    """Its title and description, where it was imported from, and its rules, as in `Decision.rule`."""
+    said = {f"title:{service.title}", *(f"{pattern.kind}:{pattern.value}" for pattern in service.patterns)}
+    if service.description is not None:
+        said.add(f"description:{service.description}")
+    source = service.source
+    imported = {} if source is None else {each.name: getattr(source, each.name) for each in fields(source)}
+    for key, value in imported.items():
+        if value:
+            said.add(f"source.{key}:{' '.join(value) if isinstance(value, tuple) else value}")
+    said |= {f"address:{prefix}" for prefix in service.addresses}
+    return frozenset(said | {f"store:{each.store}/{each.identifier}" for each in service.stores})
+
+
+def _both_settings(old: Policy, new: Policy) -> tuple[_Statements, _Statements]:
+    """The settings of two policies. What may be secret is in neither, but that it changed is told."""
+    before, after = _settings(old.settings), _settings(new.settings)
+    for key, shown in _HIDDEN.items():
+        was, becomes = before[key], after[key]
+        before[key], after[key] = frozenset(map(shown, was)), frozenset(map(shown, becomes))
+        if was != becomes and before[key] == after[key]:
+            after[key] = frozenset(f"{each} (changed where it is not shown)" for each in after[key])
+    return before, after
+
+
+def _without_secrets(webhook: str) -> str:
+    """Scheme, host and port: userinfo, path and query of a webhook are what allows to post to it."""
+    parts = urlsplit(webhook)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
+
+
+def _program(command: str) -> str:
+    """The path of a program: its arguments may be passwords and tokens."""
+    path, line, _ = command.partition("\n")
+    return f"{path} …" if line else path
+
+
+_HIDDEN: Final[Mapping[str, Callable[[str], str]]] = {
+    "notify.webhook": _without_secrets,
+    "notify.command": _program,
+}
+"""Settings that may hold a secret: what is shown of their values."""
+
+
+def _settings(settings: Any, above: str = "") -> dict[str, frozenset[str]]:
+    """Keys as they stand in YAML, with a dot for each level."""
+    found: dict[str, frozenset[str]] = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value) and each.compare:
+            found |= _settings(value, f"{above}{each.name}.")
+        elif each.compare:
+            found[f"{above}{each.name}"] = frozenset(_values(value))
+    if isinstance(settings, Notify) and settings.command:  # one value, since the order of its words counts
+        found[f"{above}command"] = frozenset(("\n".join(settings.command),))
+    return found

@@ -1,0 +1,1 @@
+"""Values without policy: host names, prefixes, times, positions in a source."""

@@ -1,0 +1,77 @@
+"""Escapes invisible and control characters in untrusted text before it is shown. Nothing is cut or rejected."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+
+import idna
+
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Printable to Python but invisible: Default_Ignorable_Code_Point (UAX #44), and the Braille blank."""
+_EMOJI_STYLE: Final = "\ufe0f"
+_SPACES: Final = "\u00a0\u202f"
+"""No-break spaces, which French typography puts before a colon."""
+_JOINER: Final = "\u200d"
+_NON_JOINER: Final = "\u200c"
+_MODIFIERS: Final = _EMOJI_STYLE + "".join(map(chr, range(0x1F3FB, 0x1F400)))
+"""What may stand between an emoji and a joiner: the variation selector and skin tones (UTS #51)."""
+
+
+def escaped(text: str) -> str:
+    r"""Untrusted text with invisible characters as `\u200b`, also line breaks, tabs and non-ASCII spaces."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character if _seen(character) else _escape(character) for character in text)
+
+
+def readable(text: str) -> str:
+    """`escaped` for text by authors of policies, which leaves what typography needs.
+
+    Unchanged are no-break spaces, joiners where a script needs them (RFC 5892, A.1 and A.2) or between emoji, and the
+    variation selector that makes a symbol an emoji.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(readable_characters(text))
+
+
+def readable_lines(text: str) -> str:
+    """`readable` for each line of a text."""
+    return "\n".join(map(readable, text.split("\n")))
+
+
+def readable_characters(text: str) -> Iterator[str]:
+    """`readable` as one string for each character of the text."""
+    for place, character in enumerate(text):
+        kept = _seen(character) or character in _SPACES or _belongs(text, place)
+        yield character if kept else _escape(character)
+
+
+def _seen(character: str) -> bool:
+    return character.isprintable() and not _INVISIBLE.match(character)
+
+
+def _belongs(text: str, place: int) -> bool:
+    """Whether an invisible character changes how its neighbours are displayed, as their script requires."""
+    character, before, after = text[place], text[max(0, place - 3) : place], text[place + 1 : place + 2]
+    if character == _EMOJI_STYLE:
+        return before != "" and _seen(before[-1]) and not before[-1].isalnum()
+    if character == _JOINER and _is_symbol(before.rstrip(_MODIFIERS)[-1:]) and _is_symbol(after):
+        return True
+    if character in (_JOINER, _NON_JOINER):
+        try:
+            return idna.core.valid_contextj(text, place)
+        except (ValueError, idna.IDNAError):  # a neighbour is not assigned in Unicode
+            return False
+    return False
+
+
+def _is_symbol(character: str) -> bool:
+    return character != "" and unicodedata.category(character) == "So"
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

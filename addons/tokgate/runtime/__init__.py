@@ -1,0 +1,1 @@
+"""What a running instance does besides traffic: phases, coverage, reminders, status, reload."""

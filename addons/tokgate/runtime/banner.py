@@ -1,0 +1,104 @@
+"""The lines on standard error at the start: what the policy enforces now, and a command to try it."""
+
+import socket
+import sys
+from collections.abc import Iterator
+
+from whenever import Instant
+
+from tokgate.accounts.accounts import AccountsError
+from tokgate.accounts.auth_cache import accounts_of
+from tokgate.blocklog.records.sentence import counted
+from tokgate.policy.decision import Phase
+from tokgate.policy.services import PatternKind
+from tokgate.policy.snapshot import Policy, Snapshot, Track
+from tokgate.policy.values.visible_text import readable_lines
+
+MAX_BANS = 20
+
+
+def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names: bool = True) -> Iterator[str]:
+    """The lines. `proxy` is the URL of an explicit proxy. Without `names` no command is suggested."""
+    policy = snapshot.policy
+    yield f"policy {snapshot.version}: {counted(len(policy.bans), 'ban')}, {counted(len(policy.networks), 'network')}"
+    active = [track for track in snapshot.tracks if in_force(track, at)]
+    for track in active[:MAX_BANS]:
+        phase, networks = track.schedule.state_at(at).phase, ", ".join(track.networks)
+        held = ", held: the files no longer state it" if track.ban.name in policy.held else ""
+        yield f"  {phase}: {track.ban.title} [{track.ban.name}] for {networks}{held}"
+    if len(active) > MAX_BANS:
+        yield f"  and {len(active) - MAX_BANS} more: tokgate timeline"
+    if not active:
+        yield "  no ban is in force now: tokgate timeline shows the next"
+    yield from _signing_in(policy)
+    yield from _no_such_interface(policy)
+    here = None if proxy is None else snapshot.membership(_host(proxy)).networks
+    tracks = [track for track in active if here is None or not here.keys().isdisjoint(track.networks)]
+    name = min((found for track in tracks for found in _names(snapshot, track)), default=None)
+    if name is not None and names:
+        yield f"try it: curl -v {f'-x {proxy} ' if proxy is not None else ''}https://{name[-1]}/"
+
+
+def _signing_in(policy: Policy) -> Iterator[str]:
+    """The user accounts of an explicit proxy, and names in networks that the accounts lack."""
+    stated = policy.settings.proxy_auth
+    if stated is None:
+        return
+    where = stated.htpasswd if stated.ldap is None else stated.ldap.url
+    yield f"users of an explicit proxy sign in by {where}"
+    users = {user for network in policy.networks.values() for user in network.users}
+    groups = {group for network in policy.networks.values() for group in network.groups}
+    try:
+        yield from (f"  {line}" for line in accounts_of(stated).lacks(users, groups))
+    except AccountsError as error:
+        yield f"  nobody can: {error}"
+
+
+def _no_such_interface(policy: Policy) -> Iterator[str]:
+    """Interfaces of networks that this machine lacks: misspelt, or not there yet."""
+    here = {name for _, name in socket.if_nameindex()}
+    for network in policy.networks.values():
+        for name in network.interfaces:
+            if name not in here:
+                yield f"no interface is called {name} here: network {network.name} holds nobody by it"
+
+
+def in_force(track: Track, at: Instant) -> bool:
+    """Whether a ban has an effect at `at`: it is neither idle nor expired."""
+    state = track.schedule.state_at(at)
+    return state.idle is None and state.phase is not Phase.EXPIRED
+
+
+def best_known_name(snapshot: Snapshot, at: Instant, client: str, phase: Phase) -> str | None:
+    """The name by which a client notices most readily that a ban in that phase holds for it; None without one."""
+    networks = snapshot.membership(client).networks.keys()
+    tracks = [track for track in snapshot.tracks if in_force(track, at) and not networks.isdisjoint(track.networks)]
+    tracks = [track for track in tracks if track.schedule.state_at(at).phase is phase]
+    return min((found for track in tracks for found in _names(snapshot, track)), default=("", "", "", None))[-1]
+
+
+def dialled(host: str, port: int) -> str:
+    """`HOST:PORT` of a listener for a client on this machine: loopback for a wildcard address."""
+    here = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{here}]:{port}" if ":" in here else f"{here}:{port}"
+
+
+def _host(proxy: str) -> str:
+    """The host of `http://host:port`."""
+    return proxy.rpartition("//")[2].rpartition(":")[0].strip("[]")
+
+
+def _names(snapshot: Snapshot, track: Track) -> Iterator[tuple[bool, int, int, str]]:
+    """Hostnames that a ban covers, the best known as the least: named like the service, short, listed first."""
+    for service in track.ban.services:
+        for number, pattern in enumerate(snapshot.policy.services[service].patterns):
+            if pattern.kind in (PatternKind.SUFFIX, PatternKind.EXACT):
+                labels = pattern.value.split(".")
+                yield service not in labels, len(labels), number, pattern.value
+
+
+def say(line: str) -> None:
+    """Write a line to standard error, prefixed with `tokgate: ` unless it is indented."""
+    line = readable_lines(line)
+    sys.stderr.write(f"{line}\n" if line.startswith(" ") else f"tokgate: {line}\n")
+    sys.stderr.flush()

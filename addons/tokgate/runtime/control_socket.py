@@ -1,0 +1,212 @@
+"""The control socket, a Unix socket in tokgate's folder: status and reload for whoever may read that folder.
+
+A request is one line. The response is a JSON object a line: `{"progress": TEXT}`, any number of times, then
+`{"answer": {…}}`.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+logger = logging.getLogger(__name__)
+
+NAME: Final = "control.sock"
+_LONGEST_ADDRESS: Final = 107
+"""Octets of a path in a socket address (unix(7)), without the final NUL."""
+_LONGEST_LINE: Final = 1 << 14
+PATIENCE: Final = 1.0
+"""Seconds for a client to send its request, and to receive each line of the response."""
+LONGEST: Final = 600.0
+"""Seconds that a client waits for a line: a supervisor answers after reading a policy, which may be large."""
+
+
+class ControlRequest(StrEnum):
+    """The requests, in the words of the protocol."""
+
+    STATUS = "status"
+    RELOAD = "reload"
+    RESTART = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request. Of a reload: the bans held back that it lifts, and who says so."""
+
+    request: ControlRequest
+    lift: tuple[str, ...] = ()
+    by: str = ""
+
+    @classmethod
+    def read(cls, line: bytes) -> "Call | None":
+        """Parse a request line: its word, and a JSON object where it says more; None if it is not valid."""
+        word, _, more = line.decode("utf-8", "replace").strip().partition(" ")
+        try:
+            said = json.loads(more) if more else {}
+            return cls(ControlRequest(word), tuple(map(str, said.get("lift", ()))), str(said.get("by", "")))
+        except (ValueError, AttributeError, TypeError):
+            return None
+
+    @property
+    def line(self) -> bytes:
+        """The request as a client sends it: one line, in UTF-8."""
+        more = f" {json.dumps({'lift': self.lift, 'by': self.by})}" if self.lift else ""
+        return f"{self.request}{more}\n".encode()
+
+
+def progress_line(text: str) -> bytes:
+    """A line of the response that reports progress."""
+    return json.dumps({"progress": text}).encode() + b"\n"
+
+
+def answer_line(answer: dict[str, Any]) -> bytes:
+    """The last line of a response, which ends it."""
+    return json.dumps({"answer": answer}).encode() + b"\n"
+
+
+class Caller:
+    """A connection to the control socket. Errors are suppressed: a client may have disconnected."""
+
+    def __init__(self, sock: socket.socket, request: ControlRequest | None = None) -> None:
+        """Read the request from an accepted socket, unless it is known; blocks for at most PATIENCE seconds."""
+        self._socket: Final = sock
+        sock.settimeout(PATIENCE)
+        call = None if request is None else Call(request)
+        if call is None:
+            with contextlib.suppress(OSError):
+                call = Call.read(sock.recv(_LONGEST_LINE))
+        self.call: Final = call
+        self.request: Final = None if call is None else call.request
+
+    def fileno(self) -> int:
+        """The connection's descriptor, to be passed on to another program."""
+        return self._socket.fileno()
+
+    def tell(self, text: str) -> None:
+        """Send a progress line; blocks for at most PATIENCE seconds."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(progress_line(text))
+
+    def answer(self, answer: dict[str, Any]) -> None:
+        """Send the answer and close the connection."""
+        with self._socket, contextlib.suppress(OSError):
+            self._socket.sendall(answer_line(answer))
+
+    def close(self) -> None:
+        """Close the connection without an answer."""
+        self._socket.close()
+
+
+class Control:
+    """The listening socket, for a loop around `select`."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` belongs to tokgate's user alone."""
+        self._path: Final = folder / NAME
+        self._socket: socket.socket | None = None
+
+    def open(self) -> socket.socket | None:
+        """Listen; the folder is made where there is none. An error is logged and returns None: traffic is filtered all
+        the same.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _answers(self._path):
+                raise FileExistsError("another tokgate answers there")
+            self._path.unlink(missing_ok=True)
+            os.fchmod(sock.fileno(), 0o600)  # before bind: on Linux the file gets the mode of the socket
+            with _address(self._path) as address:
+                sock.bind(address)
+            sock.listen(8)
+        except OSError as error:
+            sock.close()
+            logger.warning("no `tokgate status` or `tokgate reload`: %s: %s", self._path, error)
+            return None
+        self._socket = sock
+        return sock
+
+    def adopt(self, descriptor: int) -> socket.socket:
+        """Go on with a socket that the program before has opened."""
+        self._socket = socket.socket(fileno=descriptor)
+        return self._socket
+
+    def descriptor(self) -> int | None:
+        """The descriptor of the socket; None if it could not be opened."""
+        return None if self._socket is None else self._socket.fileno()
+
+    def callers(self) -> Iterator[Caller]:
+        """Accept the connections that are pending, without waiting."""
+        while self._socket is not None:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                return
+            yield Caller(sock)
+
+    def close(self, *, remove: bool) -> None:
+        """Close the socket. A forked child does not `remove` its name."""
+        sock, self._socket = self._socket, None
+        if sock is None:
+            return
+        sock.close()
+        if remove:
+            self._path.unlink(missing_ok=True)
+
+
+def ask(
+    folder: Path, call: ControlRequest | Call, progress: Callable[[str], None] = lambda text: None
+) -> dict[str, Any] | None:
+    """Send a request to the tokgate of a folder; its answer, or None if none listens there.
+
+    `progress` is called with the text of each progress line.
+
+    Raises:
+        OSError: no permission, or no answer.
+        ValueError: the response is malformed.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(LONGEST)
+        try:
+            with _address(folder / NAME) as address:
+                sock.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            return None
+        sock.sendall((Call(call) if isinstance(call, ControlRequest) else call).line)
+        with sock.makefile("rb") as lines:
+            for line in lines:
+                said = json.loads(line)
+                if "answer" in said:
+                    answer: dict[str, Any] = said["answer"]
+                    return answer
+                progress(said["progress"])
+    raise ConnectionError("it ended without an answer")
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """A path as a socket address, through /proc/self/fd if it is too long for one. Raises OSError."""
+    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            with _address(path) as address:
+                sock.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            return False
+    return True

@@ -1,0 +1,92 @@
+"""The HTTP server of metrics and review page: uvicorn with a deadline for requests."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tokgate.traffic.limits import client_key
+
+PATIENCE: Final = 10.0
+"""Seconds between two checks of a connection: it is closed if a request was incomplete at both."""
+_GRACE_SECONDS: Final = 5
+
+PER_ADDRESS: Final = 16
+"""Most connections of one address without a whole request, in IPv6 of one /64; one more closes the oldest of them."""
+
+type Message = MutableMapping[str, Any]
+type Application = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+"""An ASGI 3 application: scope, receive, send."""
+
+
+class DeadlineConnection(H11Protocol):
+    """A connection with a deadline for each request. uvicorn has none for the first request or for a body.
+
+    Without it, a client that sends nothing would hold one of the limited connections for ever.
+    """
+
+    _is_late = False
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.began = self.loop.time()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._make_room()
+        self.loop.call_later(PATIENCE, self._look)
+
+    def _make_room(self) -> None:
+        """Close the oldest unfinished connection of an address that has too many, so that others find a place."""
+        open_ones = (each for each in self.server_state.connections if isinstance(each, DeadlineConnection))
+        waiting = (each for each in open_ones if each.is_waiting and not each.transport.is_closing())
+        mine = [each for each in waiting if each.source == self.source]
+        if len(mine) > PER_ADDRESS:
+            min(mine, key=lambda each: each.began).transport.close()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a request has to come, or the rest of one."""
+        return self.cycle is None or self.cycle.more_body or self.cycle.response_complete
+
+    @property
+    def source(self) -> str:
+        """The client that the connection counts for: an IPv4 address, or a prefix of IPv6."""
+        return "" if self.client is None else client_key(self.client[0])
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.is_waiting and self._is_late:
+            self.transport.close()
+            return
+        self._is_late = self.is_waiting
+        self.loop.call_later(PATIENCE, self._look)
+
+
+def configured(
+    app: Application,
+    connections: int,
+    *,
+    lifespan: Literal["on", "off"],
+    idle: int = 5,
+    log_level: str = "warning",
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> uvicorn.Config:
+    """The configuration of a server, with TLS if there is a certificate.
+
+    Above the limit of `connections` requests get a 503. A connection without an open request is closed after `idle`
+    seconds.
+    """
+    return uvicorn.Config(
+        app, http=DeadlineConnection, ws="none", lifespan=lifespan, log_level=log_level, access_log=False,
+        server_header=False, proxy_headers=False, ssl_certfile=certificate, ssl_keyfile=key,
+        limit_concurrency=connections,
+        timeout_keep_alive=idle, timeout_graceful_shutdown=_GRACE_SECONDS,
+    )  # fmt: skip

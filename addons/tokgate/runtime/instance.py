@@ -1,0 +1,151 @@
+"""What one running tokgate does beside traffic: phases, reminders, overrides, coverage, reloads, status.
+
+It has two users. The supervisor calls `tick` from a loop around `select`; a single process runs `follow` in
+mitmproxy's event loop. Decisions don't wait for any of this.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from whenever import Instant
+
+from tokgate.blocklog.records import lifecycle
+from tokgate.config.reload.holder import PolicyHolder, Reloaded
+from tokgate.policy.bans import LogSettings
+from tokgate.runtime import phase_watch
+from tokgate.runtime.coverage_report import CoverageReporter
+from tokgate.runtime.notified import NotificationHistory, Write
+from tokgate.runtime.reload_report import Reloads, announce, answer_of
+from tokgate.runtime.reminder_dispatch import ReminderSender
+from tokgate.runtime.status import Worker, restart_needed, state_of
+from tokgate.traffic.counting.counters import DecisionKey, decisions_in
+from tokgate.traffic.counting.shared_counters import Key
+
+logger = logging.getLogger(__name__)
+
+
+class Instance:
+    """One running tokgate, in one process or several. Not thread-safe, except where a method says so."""
+
+    def __init__(
+        self,
+        holder: PolicyHolder,
+        log: Path,
+        write: Write,
+        counts: Callable[[], Mapping[Key, int]],
+        *,
+        version: str,
+        reaps: bool,
+        log_kept: Callable[[], LogSettings],
+        now: Callable[[], Instant] = Instant.now,
+    ) -> None:
+        """`write` writes records; `counts` returns the counts of all processes since the start, which only grow.
+
+        `version` is tokgate's. `reaps`: this object waits for the child processes that it starts. `log_kept` returns
+        the settings with which the log was opened.
+        """
+        self._holder: Final = holder
+        self._write: Final = write
+        self.counts: Final = counts
+        self.version: Final = version
+        self._log_kept: Final = log_kept
+        self.gateway: Callable[[], dict[str, Any] | None] = lambda: None
+        """The state of the kernel's part; to be set where tokgate keeps that in step."""
+        self._now: Final = now
+        self.started: Final = now()
+        self._since = self.started
+        self._coverage: Final = CoverageReporter(self.started)
+        self._history: Final = NotificationHistory(log, write, ReminderSender(reaps=reaps))
+        self.reloads: Final = Reloads()
+        self._failures: Final[dict[str, str]] = {}
+
+    def start(self) -> None:
+        """Record the start, and from then on every reload."""
+        policy = self._holder.snapshot.policy
+        self._holder.keep(self.started)
+        self._write(lambda stamp: lifecycle.started(stamp, os.getpid(), policy))
+        self._holder.subscribe(self._reloaded)
+
+    def stop(self, reason: str) -> None:
+        """Record the coverage since the last record of it, and the stop."""
+        self._tell_coverage(self._now())
+        self._write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), reason))
+
+    # -- records
+
+    def due(self) -> float:
+        """Seconds until the next call of `tick`: at a transition, and at least once a second."""
+        return phase_watch.nap(self._holder.snapshot, self._since, self._now())
+
+    def tick(self) -> bool:
+        """Write the records that are due; whether state was changed that `save` should keep. Never raises."""
+        now = self._now()
+        self._attempt("phases", partial(self._pass_phases, now))
+        has_told = self._attempt("ledger", partial(self._history.look, self._holder.snapshot, now))
+        if self._coverage.due(now):
+            self._attempt("coverage", partial(self._tell_coverage, now))
+        return bool(has_told)
+
+    def save(self) -> None:
+        """Write to disk what was recorded, so that a restart does not repeat it. Blocks; never raises."""
+        self._history.save()
+
+    async def follow(self) -> None:
+        """Call `tick` until cancelled; slow work runs in threads, since the event loop carries traffic."""
+        while True:
+            if not self._history.knows(self._holder.snapshot):  # tens of milliseconds for a thousand bans
+                with suppress(Exception):  # what fails here fails again in `tick`, which reports it
+                    await asyncio.to_thread(self._history.plan_for, self._holder.snapshot)
+            if self.tick():
+                await asyncio.to_thread(self.save)
+            await asyncio.sleep(self.due())
+
+    def _attempt[T](self, what: str, work: Callable[[], T]) -> T | None:
+        """Run `work`. A failure is logged and recorded once, and returns None; the rest goes on."""
+        try:
+            result = work()
+        except Exception as error:
+            if self._failures.get(what) != repr(error):
+                self._failures[what] = repr(error)
+                logger.exception("%s can't be followed", what)
+                self._write(partial(lifecycle.internal_error, error=error, where=what))
+            return None
+        self._failures.pop(what, None)
+        return result
+
+    def _pass_phases(self, now: Instant) -> None:
+        snapshot, since, self._since = self._holder.snapshot, self._since, now
+        changes = phase_watch.passed(snapshot, since, now)
+        for change in changes:
+            self._write(partial(lifecycle.phase_changed, change=change, policy_version=snapshot.version))
+        if changes:
+            self._holder.keep(now)
+
+    def _tell_coverage(self, now: Instant) -> None:
+        decisions: Mapping[DecisionKey, int] = decisions_in(self.counts())
+        gateway = self.gateway()
+        self._write(self._coverage.tell(decisions, now, {} if gateway is None else gateway["refused"]))
+
+    def _reloaded(self, reloaded: Reloaded) -> None:
+        self.reloads.note(reloaded)
+        announce(reloaded, self.restart_needed(), self._write)
+
+    # -- answers
+
+    def restart_needed(self) -> tuple[str, ...]:
+        """The settings of the policy in force that take effect at a restart only."""
+        return restart_needed(self._log_kept(), self._holder.snapshot.settings.log)
+
+    def state(self, workers: Collection[Worker], faults: Collection[str] = ()) -> dict[str, Any]:
+        """The answer to `tokgate status`, as JSON. `faults`: what is wrong with processes, in words."""
+        return state_of(self._holder, workers, self._now(), self.restart_needed(), self.gateway(), faults)
+
+    def answer(self, reloaded: Reloaded, workers: Collection[Worker]) -> dict[str, Any]:
+        """The answer to `tokgate reload`, as JSON."""
+        return answer_of(self._holder, reloaded, workers, self.restart_needed(), self.gateway())

@@ -1,0 +1,1 @@
+"""Processes: the supervisor, gates, openers and the collector, and what they share."""

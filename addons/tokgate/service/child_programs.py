@@ -1,0 +1,204 @@
+"""What the supervisor's child processes run, by role, and the channels that they inherit."""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tokgate.blocklog.integrity.checkpointer import log_options_of
+from tokgate.blocklog.records.stamp import Observer, this_observer
+from tokgate.blocklog.write import writer_health
+from tokgate.blocklog.write.collector import collect
+from tokgate.config.reload.holder import PolicyHolder
+from tokgate.gate.quic import takeover as quic_takeover
+from tokgate.gate.quic.sockets import QuicSockets
+from tokgate.gate.room import Rooms
+from tokgate.gate.sockets import Listener
+from tokgate.gateway.ruleset import TableOptions
+from tokgate.runtime.interpreter import module_command, module_environment
+from tokgate.service import capabilities, listeners
+from tokgate.service.channels import Channels
+from tokgate.service.children import Role
+from tokgate.service.endpoints import ListenEndpoint
+from tokgate.service.gate_process import GateProcess, Inheritance, QuicInheritance
+from tokgate.service.metrics import sample
+from tokgate.service.privileges import needed_to_run
+from tokgate.traffic.counting.shared_counters import SharedCounters
+from tokgate.traffic.limits import Limits
+from tokgate.traffic.warning_state import WarnedClients
+
+BEHIND_TRAFFIC: Final = 10
+"""The nice value of openers and of policy reloads, so that gates come first; see nice(2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuperviseOptions:
+    """The options of a run with several processes. Times in seconds."""
+
+    endpoints: tuple[ListenEndpoint, ...]
+    policies: Path
+    log: Path
+    confdir: Path
+    workers: int
+    openers: int = 1
+    drain: float = 30.0
+    implementer: str = ""
+    mark: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    metrics: tuple[str, int] | None = None
+    """Host and port of the metrics' listener."""
+    gateway: TableOptions | None = None
+    """How the kernel brings clients to the gates, where tokgate sees to that."""
+
+
+class ChildPrograms:
+    """The programs of all roles, and the channels that they share with the supervisor and with each other."""
+
+    def __init__(
+        self, options: SuperviseOptions, holder: PolicyHolder, channels: Channels, let_go: Callable[[], None]
+    ) -> None:
+        """`let_go` is called in a child and closes what only the supervisor needs."""
+        self.channels = channels
+        self.records: Final = channels.records_in
+        self.reports: Final = channels.reports_out
+        self.vitals_responder: Final = sample.VitalsResponder(channels.vitals_out)
+        self.metrics: socket.socket | None = None
+        self.listeners: Final[list[Listener]] = []
+        self.quic: QuicSockets | None = None
+        self.warned = WarnedClients()
+        self.rooms: Final = Rooms(options.workers)
+        self._options: Final = options
+        self._holder: Final = holder
+        self.quic_channels = [quic_takeover.channel() for _ in range(options.workers)]
+        self._let_go: Final = let_go
+
+    def become(self, role: Role, slot: int, shared: SharedCounters, backlog: int, waits: bool) -> int:
+        """In a child that was just forked: run the program of its role. Returns its exit code, unless it calls exec."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited through exec, until the opener has a handler
+        os.setpgid(0, 0)  # the terminal's signals are for the supervisor, which sends its own
+        os.close(self.channels.lifeline_in)
+        self._let_go()
+        if os.geteuid() != 0:
+            kept = () if role in (Role.COLLECTOR, Role.METRICS) else needed_to_run(self._options.mark)
+            with contextlib.suppress(OSError):  # the supervisor has logged it
+                capabilities.limit_to(kept)
+        if role is not Role.GATE:  # a port is closed when no process has it open
+            self.close_listeners()
+        observer = this_observer(f"{role.value}-{slot}")
+        if role is Role.COLLECTOR:
+            self.records.close()
+            log_options = log_options_of(self._holder.snapshot.settings.log)
+            log, observer = self._options.log, this_observer()
+            return collect(
+                self.channels.records_out,
+                log,
+                observer,
+                self.channels.lifeline_out,
+                log_options,
+                report=self._report_on_log,
+            )
+        if role is Role.METRICS:
+            self.records.close()
+            return self._serve_metrics()
+        if role is Role.OPENER:
+            self._exec_opener(slot, shared, backlog)
+        GateProcess(self._inheritance(observer, slot, shared, backlog, waits)).run()
+        return 0
+
+    def close_listeners(self) -> None:
+        """Close what clients come to, for TCP and for QUIC."""
+        listeners.close_listeners(self.listeners)
+        if self.quic is not None:
+            self.quic.close()
+
+    def _inheritance(
+        self, observer: Observer, slot: int, shared: SharedCounters, backlog: int, waits: bool
+    ) -> Inheritance:
+        options, quic = self._options, self.quic
+        return Inheritance(
+            snapshot=self._holder.snapshot,
+            listeners=tuple(self.listeners),
+            records=self.records,
+            openers=self.channels.openers_in,
+            transfer_out=self.channels.transfers_in,
+            transfer_in=self.channels.transfers_out,
+            reports=self.channels.reports_in,
+            lifeline=self.channels.lifeline_out,
+            observer=observer,
+            shared=shared,
+            limits=options.limits,
+            drain=options.drain,
+            warned=self.warned,
+            rooms=self.rooms,
+            slot=slot,
+            mark=options.mark,
+            backlog=backlog,
+            waits=waits,
+            quic=None if quic is None else QuicInheritance(quic.fronts[slot], quic.outlets, *self.quic_channels[slot]),
+        )
+
+    def _exec_opener(self, slot: int, shared: SharedCounters, backlog: int) -> None:
+        """Exec an opener: a fresh interpreter, since mitmproxy must not be in processes that fork."""
+        options = self._options
+        policy = os.memfd_create("tokgate-policy")
+        with os.fdopen(os.dup(policy), "wb") as file:
+            pickle.dump(self._holder.snapshot.policy, file)
+        warned = self.warned.descriptor
+        assert warned is not None
+        descriptors = (
+            *(self.channels.openers_out.fileno(), self.records.fileno(), self.channels.reports_in.fileno()),
+            *(self.channels.lifeline_out, policy, shared.share(), warned, backlog),
+        )
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, True)
+        given = {
+            "handovers": descriptors[0],
+            "records": descriptors[1],
+            "reports": descriptors[2],
+            "lifeline": descriptors[3],
+            "policy": descriptors[4],
+            "counters": descriptors[5],
+            "warned": descriptors[6],
+            "backlog": descriptors[7],
+            "name": f"{Role.OPENER.value}-{slot}",
+            "policies": str(options.policies),
+            "confdir": str(options.confdir),
+            "drain": options.drain,
+            "implementer": options.implementer,
+            "mark": options.mark,
+            "nice": BEHIND_TRAFFIC,
+        }
+        if os.geteuid() != 0:
+            capabilities.pass_on()  # what a firewall mark takes; root's programs have it anyway
+        command = module_command("tokgate.service.opener_process", json.dumps(given))
+        os.execve(sys.executable, command, module_environment())
+
+    def _report_on_log(self, health: writer_health.WriterHealth) -> None:
+        """In the collector: report to the supervisor."""
+        self._report(
+            log=sample.log_vitals(health), log_error=None if health.ok else health.tampered or health.last_error
+        )
+
+    def _report(self, **said: Any) -> None:
+        """In a child: report to the supervisor, which kills who doesn't for long."""
+        with contextlib.suppress(OSError):
+            self.channels.reports_in.send(json.dumps({"pid": os.getpid(), **said}).encode(), socket.MSG_DONTWAIT)
+
+    def _serve_metrics(self) -> int:
+        """In the process for metrics: serve until the supervisor has exited."""
+        from tokgate.service.metrics.http_server import serve_until  # the other processes don't need its libraries
+
+        if self.metrics is None:
+            raise RuntimeError("nobody asked for metrics")
+        requester = sample.VitalsRequester(self.channels.vitals_in)
+        return serve_until(self.metrics, requester.ask, self.channels.lifeline_out, self._report)

@@ -1,0 +1,98 @@
+"""The child processes of the supervisor: their role, deaths and latest report."""
+
+import contextlib
+import os
+import resource
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from tokgate.runtime.status import Worker
+
+
+class Role(StrEnum):
+    """The kinds of child processes, by what they do."""
+
+    GATE = "gate"
+    OPENER = "opener"
+    COLLECTOR = "collector"
+    METRICS = "metrics"
+
+
+@dataclass(slots=True)
+class Child:
+    """A running process. `slot` numbers the processes of a role; `started` is monotonic seconds.
+
+    `version` is that of the policy that it was started with.
+    """
+
+    role: Role
+    slot: int
+    pid: int
+    started: float
+    version: str
+    backlog: int | None = None
+    """A descriptor of the records that the collector hasn't taken from it."""
+    retired: bool = False
+    report: dict[str, Any] = field(default_factory=dict)
+    heard: float = 0.0
+    """When the latest report came, in monotonic seconds; 0.0 before the first."""
+    hung: bool = False
+    """Whether it was killed because no report came."""
+
+    @property
+    def name(self) -> str:
+        """Role and slot, such as `gate-0`."""
+        return f"{self.role.value}-{self.slot}"
+
+    def as_worker(self) -> Worker:
+        """The process as `tokgate status` shows it.
+
+        A gate keeps its policy. An opener reads each new one and reports which it has.
+        """
+        reported = {
+            Role.GATE: self.version,
+            Role.OPENER: self.report.get("version", self.version),
+        }
+        return Worker(
+            name=self.name,
+            pid=self.pid,
+            seconds=time.monotonic() - self.started,
+            version=reported.get(self.role),
+            retired=self.retired,
+            report=self.report,
+            silent=self.silence(time.monotonic()) if self.heard else 0.0,
+        )
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; nothing happens if it has exited."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process is there, or has exited and was not waited for."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def silence(self, now: float) -> float:
+        """Seconds without a report, at `now` in monotonic seconds; since the start if there was none."""
+        return max(0.0, now - (self.heard or self.started))
+
+
+def descriptors() -> tuple[int, int]:
+    """About how many descriptors this process has open, and how many it may have.
+
+    The lowest free one tells, since the kernel gives that out first.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return limit, limit
+    os.close(lowest)
+    return lowest, limit

@@ -1,0 +1,104 @@
+"""What systemd is told of a run: that it is ready, how it is, that it lives; see sd_notify(3) and systemd.service(5).
+
+Without systemd, nothing is told.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, Final
+
+from tokgate.blocklog.records.sentence import counted
+from tokgate.policy.values.visible_text import readable
+
+EVERY: Final = 1.0
+"""Seconds between two messages."""
+_FIRST: Final = 3
+"""The first descriptor that systemd passes, SD_LISTEN_FDS_START."""
+LONGEST: Final = 512
+"""Most characters of a state; systemd shows one line."""
+
+
+class ServiceManager:
+    """Sends messages to systemd. Errors are ignored: traffic is filtered whether systemd listens or not."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        """`environment` has NOTIFY_SOCKET, a path or an abstract name, where systemd wants to be told."""
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address: Final = f"\0{address[1:]}" if address.startswith("@") else address
+        self._told = ""
+        self._next = 0.0
+
+    def tell(self, *assignments: str, descriptors: Sequence[int] = ()) -> None:
+        """Send a message of these assignments, such as `READY=1`, with open descriptors."""
+        if not self._address:
+            return
+        message = "\n".join(assignments).encode()
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.connect(self._address)
+                if descriptors:
+                    socket.send_fds(sock, [message], descriptors)
+                else:
+                    sock.send(message, socket.MSG_DONTWAIT)
+        except OSError:
+            return
+
+    def keep(self, sock: socket.socket) -> None:
+        """Have systemd keep a listening socket open until this unit is stopped: who connects meanwhile waits."""
+        self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name_of(sock)}", descriptors=[sock.fileno()])
+
+    def drop(self, sock: socket.socket) -> None:
+        """Have systemd close its copy of a socket, and close it."""
+        self.tell("FDSTOREREMOVE=1", f"FDNAME={name_of(sock)}")
+        sock.close()
+
+    def keep_alive(self, state: Callable[[], Mapping[str, Any]]) -> None:
+        """Tell systemd at most once a second that this process lives, and its state, as of `tokgate status`."""
+        now = time.monotonic()
+        if not self._address or now < self._next:
+            return
+        self._next = now + EVERY
+        said = status_line(state())
+        self.tell("WATCHDOG=1", *([f"STATUS={said}"] if said != self._told else ()))
+        self._told = said
+
+
+def kept_listeners(environment: MutableMapping[str, str]) -> list[socket.socket]:
+    """The listening sockets that systemd kept over a restart, or opened itself; see sd_listen_fds(3).
+
+    The variables are taken out of the environment: they are for this process alone.
+    """
+    pid, number = (environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS"))
+    environment.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not number.isdecimal():
+        return []
+    found = []
+    for descriptor in range(_FIRST, _FIRST + int(number)):
+        os.set_inheritable(descriptor, False)
+        sock = socket.socket(fileno=descriptor)
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.setblocking(False)
+            found.append(sock)
+        else:
+            sock.close()
+    return found
+
+
+def name_of(sock: socket.socket) -> str:
+    """A name for a listening socket in systemd's store (FDNAME of sd_notify(3)), by its address."""
+    host, port = sock.getsockname()[:2]
+    return f"tokgate-{host.replace(':', '.')}-{port}"
+
+
+def status_line(state: Mapping[str, Any]) -> str:
+    """The status in a line, for `systemctl status`; problems alone if there are any."""
+    if state["problems"]:
+        said = f"needs attention: {'; '.join(state['problems'])}"
+    else:
+        bans = {ban["ban"] for ban in state["policy"]["bans"] if not ban["idle"]}
+        carried = sum(worker["report"].get("connections", 0) for worker in state["workers"])
+        in_force = f"{counted(len(bans), 'ban')} in force"
+        said = f"policy {state['policy']['version']}, {in_force}, {counted(carried, 'connection')}"
+    return " ".join(readable(said).split())[:LONGEST]

@@ -1,0 +1,224 @@
+"""Addons that report the state of a process with mitmproxy: on the control socket, or to a supervisor."""
+# mypy: disallow-untyped-calls=False, disallow-untyped-decorators=False
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from mitmproxy import command, ctx
+from mitmproxy.exceptions import CommandError
+from mitmproxy.flow import Flow
+from mitmproxy.http import HTTPFlow
+
+from tokgate.config.reload.holder import PolicyHolder, Reloaded
+from tokgate.mitm.addon import Tokgate
+from tokgate.policy.snapshot import Snapshot
+from tokgate.runtime.control_socket import PATIENCE, Call, Control, ControlRequest, answer_line, progress_line
+from tokgate.runtime.instance import Instance
+from tokgate.runtime.status import Worker
+from tokgate.service.children import descriptors
+from tokgate.service.continuity.service_manager import ServiceManager
+from tokgate.traffic.counting.counters import RECORDS_DROPPED
+
+logger = logging.getLogger(__name__)
+
+Explain = Callable[[Snapshot, str, str | None, str | None], str]
+"""The steps of a decision, in words, for a client, a host and a URL."""
+
+EVERY: Final = 1.0
+"""Seconds between two reports."""
+
+
+class ControlAddon:
+    """An addon: answers `tokgate status` and `tokgate reload` in a single process."""
+
+    name = "tokgate-desk"
+
+    def __init__(
+        self, tokgate: Tokgate, relayed: Callable[[], int] = lambda: 0, explain: Explain | None = None
+    ) -> None:
+        """`relayed` returns the number of connections that a gate in this process relays; `explain` is a command's."""
+        self._tokgate: Final = tokgate
+        self._relayed: Final = relayed
+        self._explain: Final = explain
+        self._reloads: Final[set[asyncio.Task[object]]] = set()
+        self._started: Final = time.monotonic()
+        self._control: Control | None = None
+        self._server: asyncio.Server | None = None
+
+    async def running(self) -> None:
+        """Open the control socket in `confdir`."""
+        if self._tokgate.holder is None:
+            return
+        self._control = Control(Path(ctx.options.confdir).expanduser())
+        sock = self._control.open()
+        if sock is not None:
+            self._server = await asyncio.start_unix_server(self._serve, sock=sock)
+
+    def done(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._control is not None:
+            self._control.close(remove=True)
+
+    @command.command("tokgate.reload")
+    def reload(self) -> str:
+        """Read the policy again; what comes of it is in the log of events."""
+        holder = self._holder()
+        task = asyncio.get_running_loop().create_task(holder.reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return f"reading {holder.path}"
+
+    @command.command("tokgate.explain")
+    def explain(self, flows: Sequence[Flow]) -> str:
+        """Explain what is decided about flows now: `tokgate.explain @focus`."""
+        return "\n\n".join(
+            self._explained(str((flow.client_conn.peername or ("",))[0]), flow.request.pretty_host, flow.request.url)
+            for flow in flows
+            if isinstance(flow, HTTPFlow)
+        )
+
+    @command.command("tokgate.explain.host")
+    def explain_host(self, client: str, host: str) -> str:
+        """Explain what is decided about a client and a host now."""
+        return self._explained(client, host, None)
+
+    def _explained(self, client: str, host: str, url: str | None) -> str:
+        if self._explain is None:
+            raise CommandError("not here: use `tokgate explain`")
+        text = self._explain(self._holder().snapshot, client, host, url)
+        logger.info("%s", text)
+        return text
+
+    def _holder(self) -> PolicyHolder:
+        if self._tokgate.holder is None:
+            raise CommandError("tokgate has no policy")
+        return self._tokgate.holder
+
+    def workers(self) -> list[Worker]:
+        """This process, as the only worker of a run without a supervisor."""
+        report = report_of(self._tokgate)
+        version = report["version"]
+        report["connections"] += self._relayed()
+        seconds = time.monotonic() - self._started
+        return [Worker(name="proxy", pid=os.getpid(), seconds=seconds, version=version, report=report)]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, ValueError):
+            call = Call.read(await asyncio.wait_for(reader.readline(), PATIENCE))
+            holder, instance = self._tokgate.holder, self._tokgate.instance
+            if call is None or holder is None or instance is None:
+                return
+            reloaded, not_held = None, tuple[str, ...]()
+            if call.request is ControlRequest.RESTART:
+                writer.write(answer_line({"ok": False, "problems": "it runs in one process: stop and start it"}))
+                await writer.drain()
+                return
+            if call.request is ControlRequest.RELOAD:
+                writer.write(progress_line("reading the policy"))
+                not_held = holder.lift(call.lift, call.by)
+                reloaded = await holder.reload()
+            if self._tokgate.log is None:  # tokgate has stopped meanwhile
+                return
+            workers = self.workers()
+            answer = instance.state(workers) if reloaded is None else instance.answer(reloaded, workers)
+            answer |= {"not_held": list(not_held)} if reloaded is not None else {}
+            writer.write(answer_line(answer))
+            await writer.drain()
+
+
+class ManagerAddon:
+    """An addon: tells systemd that a single process is ready and lives."""
+
+    name = "tokgate-manager"
+
+    def __init__(self, tokgate: Tokgate, control: ControlAddon) -> None:
+        self._tokgate: Final = tokgate
+        self._control: Final = control
+        self._manager: Final = ServiceManager()
+        self._task: asyncio.Task[None] | None = None
+
+    def running(self) -> None:
+        if self._tokgate.instance is not None:
+            self._manager.tell("READY=1")
+            self._task = asyncio.get_running_loop().create_task(self._live())
+
+    def done(self) -> None:
+        self._manager.tell("STOPPING=1")
+        if self._task is not None:
+            self._task.cancel()
+
+    def _state(self, instance: Instance) -> dict[str, Any]:
+        return instance.state(self._control.workers())
+
+    async def _live(self) -> None:
+        while (instance := self._tokgate.instance) is not None:
+            self._manager.keep_alive(partial(self._state, instance))
+            await asyncio.sleep(EVERY)
+
+
+class Reporter:
+    """An addon: reports to the supervisor each second, and after each reload."""
+
+    name = "tokgate-reporter"
+
+    def __init__(self, sock: socket.socket, tokgate: Tokgate) -> None:
+        """`sock` takes one report per datagram. A report for which its buffer has no space is dropped."""
+        self._socket: Final = sock
+        self._tokgate: Final = tokgate
+        self._task: asyncio.Task[None] | None = None
+
+    def running(self) -> None:
+        if self._tokgate.holder is not None:
+            self._tokgate.holder.subscribe(self._read)
+            self._task = asyncio.get_running_loop().create_task(self._report_on())
+
+    def done(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _read(self, _: Reloaded) -> None:
+        self._report()
+
+    async def _report_on(self) -> None:
+        while True:
+            self._report()
+            await asyncio.sleep(EVERY)
+
+    def _report(self) -> None:
+        if self._tokgate.log is None:  # tokgate has stopped, while a policy was read, say
+            return
+        told = report_of(self._tokgate) | {"pid": os.getpid()}
+        self._tokgate.counters.put(RECORDS_DROPPED, told["records_dropped"])
+        report = json.dumps(told).encode()
+        with contextlib.suppress(OSError):
+            self._socket.send(report, socket.MSG_DONTWAIT)
+
+
+def report_of(tokgate: Tokgate) -> dict[str, Any]:
+    """The report of a process with mitmproxy; its keys are those of a gate's report."""
+    health = tokgate.health()
+    counters = health.counters
+    return {
+        "version": health.policy_version,
+        "policy_error": health.policy_error,
+        "connections": health.connections,
+        "descriptors": descriptors(),
+        "errors": dict(counters.errors),
+        "last_error": counters.last_error,
+        "loops": counters.loops,
+        "timeouts": counters.timeouts,
+        "unfinished": counters.unfinished,
+        "cuts": counters.cuts,
+        "records_dropped": health.log.dropped,
+        "log_error": None if health.log.ok else health.log.tampered or health.log.last_error,
+    }

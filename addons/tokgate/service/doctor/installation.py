@@ -1,0 +1,107 @@
+"""What is tokgate's own: its processes, its authority, its log and the disk below."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from whenever import Instant
+
+from tokgate.block_page import ca_coverage
+from tokgate.block_page.ca_folder import AUTHORITY
+from tokgate.blocklog.paths import archived
+from tokgate.blocklog.records.sentence import counted
+from tokgate.policy.snapshot import Snapshot
+from tokgate.service.doctor.finding import Result
+
+_SOON: Final = 30
+"""Days before the end of the authority."""
+_LEAST: Final = 0.05
+"""The share of a disk that should be free."""
+_RESERVED: Final = 512
+"""Descriptors of a gate beside its connections."""
+
+
+def running(state: Mapping[str, Any] | None, snapshot: Snapshot) -> Iterator[Result]:
+    """What the running tokgate says of itself; `state` as of `tokgate status`."""
+    if state is None:
+        yield Result("tokgate", "none answers", "systemctl start tokgate; journalctl -u tokgate says why it ended")
+        return
+    for problem in state["problems"]:
+        yield Result("tokgate", problem, "docs/admin.md, “Watch it”; journalctl -u tokgate")
+    if not state["problems"]:
+        yield Result("tokgate", f"runs, policy {state['policy']['version']}")
+    if snapshot.version != state["policy"]["version"]:
+        yield Result("policy", f"{snapshot.version} is on disk, another in force", "tokgate reload says why")
+    limit, most = snapshot.settings.limits.connections, 2 * snapshot.settings.limits.connections + _RESERVED
+    had = [worker["report"]["descriptors"][1] for worker in state["workers"] if worker["name"].startswith("gate-")]
+    if had and min(had) < most:
+        room = (min(had) - _RESERVED) // 2
+        yield Result(
+            "descriptors",
+            f"{min(had)} a gate: {room} connections, not the {limit} of settings.limits",
+            f"LimitNOFILE={most} in the unit, or lower settings.limits.connections",
+        )
+    elif had:
+        yield Result("descriptors", f"{min(had)} a gate, enough for {limit} connections")
+
+
+def authority(confdir: Path, snapshot: Snapshot, now: Instant) -> Iterator[Result]:
+    """The authority of the block page: whether it is there and lasts, and which pages it can't sign."""
+    path = confdir / AUTHORITY
+    try:
+        ends = min(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(path.read_bytes()))
+        outside = ca_coverage.uncovered(snapshot.policy, ca_coverage.reach_of(path))
+        uncovered = len({each.rule for each in outside})
+    except FileNotFoundError:
+        yield Result("authority", f"none in {confdir} yet", "tokgate run makes one; or see certs/README.md")
+        return
+    except (OSError, ValueError) as error:
+        yield Result("authority", f"{path} can't be read: {error}", "run this as root or as tokgate's user")
+        return
+    days = int((Instant(ends) - now).total("hours") // 24)
+    if days < _SOON:
+        yield Result("authority", f"ends in {counted(days, 'day')}", "make the next one: certs/README.md")
+    elif uncovered:
+        yield Result(
+            "authority",
+            f"can't sign pages for {counted(uncovered, 'rule')}",
+            f"tokgate check --authority {path} lists them",
+        )
+    else:
+        yield Result("authority", f"good for {counted(days, 'day')}, and for all names of bans")
+
+
+def disk(log: Path, snapshot: Snapshot) -> Iterator[Result]:
+    """Whether the log has room for as long as it is kept, by what it has grown."""
+    try:
+        space = shutil.disk_usage(log.absolute().parent)
+        files = [(file, ended) for file, ended in archived(log.absolute())]
+        sizes = sum(file.stat().st_size for file, _ in files)
+    except OSError as error:
+        yield Result("log", f"{error.filename}: {error.strerror}", "name the log with --log, and run this as root")
+        return
+    if space.free < _LEAST * space.total:
+        yield Result("disk", f"{100 * space.free // space.total} % is free", "make room, or let the log end sooner")
+    else:
+        yield Result("disk", f"{100 * space.free // space.total} % is free")
+    days = snapshot.settings.log.retention_days
+    span = (files[-1][1] - files[0][1]).total("hours") / 24 if files else 0.0
+    if span < 1.0:
+        return
+    rate = sizes / span
+    if days is not None and rate * days - sizes > space.free:
+        yield Result(
+            "retention",
+            f"{days} days take {rate * days / 1e9:.1f} GB, more than there is",
+            "a larger disk, or `tokgate log compact`, or fewer settings.log.retention_days",
+        )
+    elif days is None:
+        yield Result(
+            "retention",
+            f"the log is kept for ever, and the disk is full in {counted(int(space.free / rate), 'day')}",
+            "settings.log.retention_days, as docs/privacy.md says",
+        )
+    else:
+        yield Result("retention", f"{days} days take {rate * days / 1e9:.1f} GB")

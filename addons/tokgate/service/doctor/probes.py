@@ -1,0 +1,129 @@
+"""Tries it: a name is resolved, an allowed one is reached through the proxy, and a banned one is not."""
+
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from whenever import Instant
+
+from tokgate.gate.egress.parent_handshake import ParentRefused
+from tokgate.gate.egress.parents import handshake
+from tokgate.policy.decision import Phase
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.upstream import Upstream
+from tokgate.runtime.banner import best_known_name, dialled
+from tokgate.service.doctor.finding import Result
+
+_SECONDS: Final = 10.0
+_SLOW: Final = 1.0
+_HERE: Final = "127.0.0.1"
+
+
+def resolution(name: str) -> Result:
+    """Whether this machine resolves names, without which an explicit proxy reaches nothing."""
+    began = time.monotonic()
+    try:
+        socket.getaddrinfo(name, 443, type=socket.SOCK_STREAM)
+    except OSError as error:
+        return Result("DNS", f"{name} is not resolved: {error.strerror}", "/etc/resolv.conf, and the resolver it names")
+    took = time.monotonic() - began
+    if took > _SLOW:
+        return Result("DNS", f"{name} took {took:.1f} s", "a resolver that answers sooner, in /etc/resolv.conf")
+    return Result("DNS", f"{name} is resolved")
+
+
+def parents(upstreams: Sequence[Upstream], allowed: str) -> Iterator[Result]:
+    """Whether each parent proxy leads to a destination that is its own: `allowed`, or one that it is named for."""
+    for each in upstreams:
+        names = [place for place in each.destinations if isinstance(place, str)]
+        addresses = [str(place.network_address) for place in each.destinations if not isinstance(place, str)]
+        target = allowed if each.carries([allowed]) else next(iter((*names, *addresses)), allowed)
+        subject = f"parent proxy {each.host}:{each.port}"
+        try:
+            _led(each, target)
+        except ParentRefused as error:
+            remedy = "settings.upstream and its credentials" if error.ours else f"ask who runs it about {target}"
+            yield Result(subject, f"{target}: {error}", remedy)
+        except OSError as error:
+            yield Result(subject, f"{target}: {error.strerror or error}", "settings.upstream, and the way there")
+        else:
+            yield Result(subject, f"leads to {target}")
+
+
+def _led(upstream: Upstream, target: str) -> None:
+    """Have a parent proxy connect to a destination. Raises ParentRefused and OSError."""
+    conversation, said = handshake(upstream, target, 443), b""
+    with socket.create_connection((upstream.host, upstream.port), _SECONDS) as sock:
+        sock.sendall(conversation.first)
+        while True:
+            progress = conversation.read(said) if said else None
+            if progress is None:
+                piece = sock.recv(4096)
+                if not piece:
+                    raise ConnectionResetError("it ended the connection")
+                said += piece
+                continue
+            said = said[progress.consumed :]
+            sock.sendall(progress.say)
+            if progress.done:
+                return
+
+
+def proxy(listening: Sequence[Mapping[str, Any]], snapshot: Snapshot, allowed: str, now: Instant) -> Iterator[Result]:
+    """An allowed and a banned name through the explicit proxy of this machine. `listening` as of `tokgate status`."""
+    places = [each for each in listening if each["entry"] == "explicit"]
+    if not places:
+        yield Result("probes", "not tried: redirected clients alone; on a client: tokgate evasion --via route")
+        return
+    place = places[0]
+    address = _address(dialled(place["host"], place["port"]))
+    status = _asked(address, allowed)
+    if status is None or " 200" not in status:
+        yield Result("allowed probe", f"{allowed}: {status or 'no answer'}", "tokgate explain, tokgate status, DNS")
+    else:
+        yield Result("allowed probe", f"{allowed} is reached")
+    banned = best_known_name(snapshot, now, _HERE, Phase.BLOCK)
+    if banned is None:
+        yield Result("banned probe", f"not tried: no ban in force blocks {_HERE}")
+        return
+    status = _asked(address, banned)
+    if status is None or " 200" in status:
+        said = "is reached" if status is not None else "gets no answer"
+        remedy = f"tokgate explain --client {_HERE} --host {banned}"
+        yield Result("banned probe", f"{banned} {said}", remedy)
+    else:
+        yield Result("banned probe", f"{banned} is refused")
+
+
+def unanswered(listening: Sequence[Mapping[str, Any]], seconds: float) -> Iterator[str]:
+    """The listeners for explicit clients at which no gate serves the PAC file within `seconds`, in words.
+
+    It is served to anybody and leaves no record. Those for redirected clients can't be asked from this machine.
+    """
+    for place in listening:
+        if place["entry"] == "explicit":
+            where = dialled(place["host"], place["port"])
+            status = _answer(_address(where), f"GET /proxy.pac HTTP/1.1\r\nHost: {where}\r\n\r\n", seconds)
+            if status is None or " 200" not in status:
+                yield f"the proxy on {where} does not answer{'' if status is None else f' as it should: {status}'}"
+
+
+def _address(where: str) -> tuple[str, int]:
+    host, _, port = where.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _asked(address: tuple[str, int], name: str) -> str | None:
+    """The status line that a CONNECT gets; None without an answer."""
+    return _answer(address, f"CONNECT {name}:443 HTTP/1.1\r\nHost: {name}:443\r\n\r\n", _SECONDS)
+
+
+def _answer(address: tuple[str, int], request: str, seconds: float) -> str | None:
+    """The status line that a request gets; None without an answer."""
+    try:
+        with socket.create_connection(address, seconds) as sock:
+            sock.sendall(request.encode())
+            return sock.recv(4096).decode("latin-1").partition("\r\n")[0] or None
+    except OSError:
+        return None

@@ -1,0 +1,283 @@
+"""The process of a gate, forked from the supervisor.
+
+The policy and the listeners are inherited. For a changed policy there are new processes, forked from a supervisor that
+has compiled it. The old ones stop accepting, hand over open connections, and exit. So a reload delays no client, all
+gates share the memory of a policy, and one policy is in force for all connections.
+"""
+
+import json
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from select import EPOLLEXCLUSIVE, EPOLLIN
+from typing import Final
+
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.write.channel import RecordSender
+from tokgate.gate.handoff import OpenerChannel
+from tokgate.gate.identifying_gate import gate_for
+from tokgate.gate.live_connections import GateConnections
+from tokgate.gate.quic.gate_quic import GateQuic
+from tokgate.gate.quic.sockets import Front, Outlets
+from tokgate.gate.room import Rooms
+from tokgate.gate.sockets import Listener
+from tokgate.gate.takeover import ConnectionTransfer
+from tokgate.policy.snapshot import Snapshot
+from tokgate.service.children import descriptors
+from tokgate.traffic.counting.counters import HANDED_OVER, NOT_HANDED_OVER, RECORDS_DROPPED, Counters
+from tokgate.traffic.counting.shared_counters import SharedCounters
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import Limits
+from tokgate.traffic.live_review import LiveReview
+from tokgate.traffic.warning_state import WarnedClients
+
+RETIRE: Final = signal.SIGUSR1
+"""Stop accepting, and hand open connections over to the new gates."""
+GO: Final = signal.SIGUSR2
+"""Start accepting: the gates with the previous policy have stopped."""
+STARVED: Final = 60.0
+"""Seconds for which an error of connecting that is this machine's own counts as going on."""
+TICK: Final = 1.0
+"""Seconds between two reports and flushes."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuicInheritance:
+    """The sockets of a gate's place, and the ends of its channel for flows."""
+
+    fronts: tuple[Front, ...]
+    outlets: Outlets
+    transfer_out: socket.socket
+    transfer_in: socket.socket
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What the supervisor gives a gate. `lifeline` is a pipe that it holds open until it exits; `drain` in seconds."""
+
+    snapshot: Snapshot
+    listeners: tuple[Listener, ...]
+    records: socket.socket
+    openers: socket.socket
+    transfer_out: socket.socket
+    """Where a retired gate hands connections over."""
+    transfer_in: socket.socket
+    """Where new gates receive them."""
+    reports: socket.socket
+    lifeline: int
+    observer: Observer
+    shared: SharedCounters
+    limits: Limits
+    drain: float
+    warned: WarnedClients
+    rooms: Rooms
+    slot: int
+    """The gate's number, in `rooms`."""
+    mark: int | None = None
+    backlog: int | None = None
+    """The memory for records that the collector doesn't take at once."""
+    waits: bool = False
+    """Whether to accept only after GO."""
+    quic: QuicInheritance | None = None
+
+
+class GateProcess:
+    """Runs a gate until it is told to stop, or, retired, has no connection left."""
+
+    def __init__(self, given: Inheritance) -> None:
+        """To be called in the child, after the fork."""
+        self._given: Final = given
+        self._sender: Final = RecordSender(given.records, given.observer, backlog=given.backlog)
+        self._openers: Final = OpenerChannel(given.openers)
+        counters = Counters(given.shared)
+        self._enforcer: Final = Enforcer(given, self._sender, given.observer, counters=counters, warned=given.warned)
+        self._gate: Final = gate_for(given.snapshot, self._enforcer, self._openers, given.limits, given.mark)
+        self._gate.limit(given.snapshot.settings.limits)
+        self._gate.others_have_room = partial(given.rooms.elsewhere, given.slot)
+        self._review: Final = LiveReview(self._enforcer, GateConnections(self._gate))
+        self._transfer: Final = ConnectionTransfer(self._gate, given.listeners, given.transfer_out, given.transfer_in)
+        self._quic = None
+        if given.quic is not None:
+            quic = given.quic
+            self._quic = GateQuic(self._gate, quic.fronts, quic.outlets, quic.transfer_out, quic.transfer_in)
+        self._orders: Final[deque[Callable[[], None]]] = deque()
+        """Work that signals ask for, done between two batches of events, since it may close descriptors."""
+        self._leaving = False
+        self._retired = False
+        self._takes_over = False
+        self._welcoming = False
+        self._give_up_at = float("inf")
+        self._next_tick = 0.0
+        self._next_housekeeping = 0.0
+
+    def run(self) -> None:
+        """Run the loop until the gate has left; then write what is due and close everything."""
+        gate = self._gate
+        self._listen_to_signals()
+        self._gate.call_back(self._given.lifeline, self._orphaned)
+        self._gate.callbacks[self._transfer.descriptor] = self._plan_takeover
+        self._review.look()  # computes the next change of the policy, before any client waits
+        if not self._given.waits:
+            self._accept()
+        elif self._quic is not None:
+            self._quic.expect()
+        self._tick()  # reports that this gate is ready
+        while not (self._leaving and self._is_empty()) and gate.now < self._give_up_at:
+            try:
+                gate.once(max(0.0, self._next_tick - gate.now))
+                while self._orders:
+                    self._orders.popleft()()
+                if gate.now >= self._next_tick:
+                    self._tick()
+            except Exception as error:  # a bug costs one connection its deadline, not all of them their gate
+                self._enforcer.failed("gate", error)
+        self._review.close()
+        if self._quic is not None:
+            self._quic.review.close()
+        self._enforcer.close()
+        self._housekeep()
+        gate.close_all()
+        self._sender.close()
+
+    def _is_empty(self) -> bool:
+        """Whether this gate carries nothing any more, and has passed on what it can."""
+        return self._gate.open_connections == 0 and not (
+            self._retired and self._quic is not None and self._quic.remains
+        )
+
+    def _tick(self) -> None:
+        """Do periodic work, and compute when it is due again."""
+        gate = self._gate
+        self._next_tick = gate.now + TICK
+        if self._takes_over:
+            self._take_over()
+        pause = self._review.look()
+        if self._quic is not None:
+            pause = min(pause, self._quic.look())
+        if self._retired:
+            pause = min(pause, self._transfer.pass_on())
+        elif self._transfer.has_room:
+            self._welcome(True)
+        if gate.now >= self._next_housekeeping:
+            self._next_housekeeping = gate.now + TICK
+            self._housekeep()
+        # A signal handler may have set an earlier one meanwhile.
+        self._next_tick = min(self._next_tick, gate.now + pause, self._next_housekeeping)
+
+    def _plan_takeover(self) -> None:
+        """A retired gate hands connections over: take them after this batch of events, since that may close some."""
+        self._takes_over = True
+        self._next_tick = 0.0
+
+    def _take_over(self) -> None:
+        """Continue connections of a retired gate, unless this gate's policy refuses them."""
+        self._takes_over = False
+        for connection in self._transfer.take():
+            self._review.examine(connection)
+        if not self._transfer.has_room:
+            self._welcome(False)
+
+    def _welcome(self, wanted: bool) -> None:
+        """Start or stop watching for connections to take over."""
+        if wanted and not self._welcoming:
+            self._gate.epoll.register(self._transfer.descriptor, EPOLLIN | EPOLLEXCLUSIVE)
+        elif self._welcoming and not wanted:
+            self._gate.epoll.unregister(self._transfer.descriptor)
+        self._welcoming = wanted
+
+    def _accept(self) -> None:
+        for listener in self._given.listeners:
+            self._gate.add_listener(listener)
+        self._given.rooms.tell(self._given.slot, True)
+        if self._quic is not None:
+            self._quic.begin()
+
+    def _housekeep(self) -> None:
+        self._enforcer.settle()
+        if self._gate.listeners:
+            self._given.rooms.tell(self._given.slot, not self._gate.full)
+            self._gate.look_for_room()
+        self._sender.flush()
+        self._count_others()
+        report = json.dumps(self._report()).encode()
+        try:
+            self._given.reports.send(report, socket.MSG_DONTWAIT)
+        except OSError:
+            return
+
+    def _count_others(self) -> None:
+        for name, number in (
+            (HANDED_OVER, self._openers.handed_over),
+            (NOT_HANDED_OVER, self._openers.failed),
+            (RECORDS_DROPPED, self._sender.dropped),
+        ):
+            self._enforcer.counters.put(name, number)
+
+    def _report(self) -> dict[str, object]:
+        """The gate's report to the supervisor, as JSON."""
+        gate, counters, starved = self._gate, self._enforcer.counters, self._gate.dialler.starved
+        return {
+            "pid": os.getpid(),
+            "leaving": self._leaving,
+            "connections": gate.open_connections,
+            "full": gate.limits.connections if gate.full else 0,
+            "starved": None if starved is None or gate.now - starved[1] > STARVED else starved[0],
+            "descriptors": descriptors(),
+            "accounts": gate.explicit.accounts_error,
+            "clients": len(gate.clients),
+            "errors": dict(counters.errors),
+            "last_error": counters.last_error,
+            "loops": counters.loops,
+            "timeouts": counters.timeouts,
+            "unfinished": counters.unfinished,
+            "cuts": counters.cuts,
+            "refused_at_limit": counters.at_limit,
+            "handed_over": self._openers.handed_over,
+            "not_handed_over": self._openers.failed,
+            "taken_over": self._transfer.taken_over,
+            "passed_on": self._transfer.passed_on,
+            "judged_again": self._review.judged,
+            "records_dropped": self._sender.dropped,
+            "quic_flows": 0 if self._quic is None else len(self._quic.carrier.flows.passing),
+        }
+
+    # -- signals
+
+    def _listen_to_signals(self) -> None:
+        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._gate.call_back(read, lambda: self._empty(read))
+        signal.signal(GO, lambda *_: self._orders.append(self._accept))
+        signal.signal(RETIRE, lambda *_: self._orders.append(self._retire))
+        signal.signal(signal.SIGTERM, lambda *_: self._orders.append(partial(self._leave, self._given.drain)))
+        for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor handles them; a terminal sends them to all
+            signal.signal(number, signal.SIG_IGN)
+
+    def _empty(self, descriptor: int) -> None:
+        os.read(descriptor, 4096)
+
+    def _orphaned(self) -> None:
+        """The supervisor has exited: nothing would restart this gate or write its records. Drain."""
+        self._gate.epoll.unregister(self._given.lifeline)
+        self._orders.append(partial(self._leave, self._given.drain))
+
+    def _retire(self) -> None:
+        """New gates have a newer policy: stop accepting and hand open connections over to them."""
+        self._retired = True
+        self._welcome(False)
+        self._leave(float("inf"))
+        if self._quic is not None:
+            self._quic.retire()
+
+    def _leave(self, seconds: float) -> None:
+        """Stop accepting, and exit with the last connection or after `seconds`."""
+        self._leaving = True
+        self._next_tick = self._next_housekeeping = 0.0  # report it now
+        self._gate.stop_accepting()
+        if self._quic is not None:
+            self._quic.carrier.stop()
+        self._give_up_at = min(self._give_up_at, self._gate.now + seconds)

@@ -1,0 +1,363 @@
+"""Keeps the kernel's part of a gateway in step with the policy, in the supervisor's loop.
+
+The table follows the policy and the clock. Whatever somebody else changes is found by the kernel's notifications, and
+by looking at all of it now and then; it is put back, recorded, and shown for a while after that.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from whenever import Instant
+
+from tokgate.blocklog.atomic_file import replace_file
+from tokgate.blocklog.records import lifecycle
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Stamp
+from tokgate.config.reload.holder import PolicyHolder
+from tokgate.gateway import boot_rules
+from tokgate.gateway.canary.canary import Canary
+from tokgate.gateway.errors import GatewayError
+from tokgate.gateway.host.notifications import Notifications
+from tokgate.gateway.kernel import STATE_FILE, Differences, Kernel
+from tokgate.gateway.refusal_counters import RefusalTotals
+from tokgate.gateway.ruleset import Ruleset, ruleset_of
+from tokgate.gateway.table_state import TableState
+from tokgate.policy.bans import Passage
+from tokgate.policy.snapshot import Snapshot
+from tokgate.runtime.interpreter import module_command, module_environment
+from tokgate.service.child_programs import SuperviseOptions
+
+logger = logging.getLogger(__name__)
+
+LOOK: Final = 10.0
+"""Seconds after which all of it is looked at, whether or not the kernel has told of a change."""
+SETTLED: Final = 0.05
+"""Seconds after a notification: who changes one thing mostly changes another."""
+SHARE: Final = 20.0
+"""How many times the duration of a look is waited before the next one: it costs at most a twentieth of a processor."""
+SHOWN: Final = 120.0
+"""Seconds for which a difference is shown after it was put back, so that who looks each minute sees it."""
+FIRST_DELAY: Final = 1.0
+LONGEST_DELAY: Final = 10.0
+"""Seconds before what fails, or is undone again at once, is tried again: doubled each time."""
+
+_OWNERS: Final = 0o600
+"""The mode of the file with the last rules: it says whose traffic is filtered."""
+
+
+@dataclass(slots=True)
+class Restored:
+    """What was put back: how often, when last (monotonic, and by the wall clock), and what differed."""
+
+    count: int = 0
+    at: Instant | None = None
+    until: float = 0.0
+    what: tuple[str, ...] = ()
+
+
+class GatewayKeeper:
+    """Loads the table for each policy and phase, and restores it."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        snapshot: Callable[[], Snapshot],
+        write: Callable[[Callable[[Stamp], Record]], None],
+        say: Callable[[str], None],
+        *,
+        canary: Canary,
+        now: Callable[[], Instant] = Instant.now,
+        keep: Callable[[Ruleset], None] = lambda rules: None,
+    ) -> None:
+        """Nothing is loaded before `up`. `snapshot` returns the policy in force; `write` writes records.
+
+        `keep` keeps rules that were loaded for the machine's next start; it may raise OSError.
+        """
+        self._kernel: Final = kernel
+        self._snapshot: Final = snapshot
+        self._write: Final = write
+        self._say: Final = say
+        self._now: Final = now
+        self._keep: Final = keep
+        self._unkept: str | None = None
+        self._notifications: Notifications | None = None
+        self._rules: Ruleset | None = None
+        self._wanted = TableState()
+        self._loaded_at = now()
+        self._differences = Differences()
+        self._failure: str | None = None
+        self._restored: Final = Restored()
+        self._refused = RefusalTotals({})
+        self._canary: Final = canary
+        self._ending = False
+        self._look_at = 0.0
+        self._earliest_look = 0.0
+        self._delay = 0.0
+        self._retry_at = 0.0
+
+    def up(self) -> None:
+        """Load all of it. Raises GatewayError, and nothing is loaded; OSError without notifications."""
+        rules = self._due_rules()
+        changed = self._kernel.up(rules)
+        for name, value in changed.items():
+            self._say(f"{name} was {value}: it is 1 while tokgate runs")
+        self._notifications = Notifications()
+        self._refused = RefusalTotals(self._kernel.refused())
+        self._loaded(rules)
+        self._say(f"gateway: table inet {self._kernel.options.table} and its routes are loaded")
+
+    @property
+    def sockets(self) -> list[Any]:
+        """What becomes readable when somebody changes the kernel's part or the canary says something; for `noticed`."""
+        return [] if self._notifications is None else [*self._notifications.sockets, self._canary.socket]
+
+    def noticed(self) -> None:
+        """Hear what the canary says; plan a look, soon, where the kernel has told of a change."""
+        self._canary.hear()
+        if self._notifications is None or not self._notifications.drain():
+            return
+        self._look_at = min(self._look_at, max(time.monotonic() + SETTLED, self._earliest_look))
+
+    def let_go(self) -> None:
+        """In a child: close what only the supervisor needs."""
+        self._canary.let_go()
+        if self._notifications is not None:
+            self._notifications.close()
+
+    def due(self) -> float:
+        """Seconds until the next call of `look`."""
+        pause = max(0.0, max(self._look_at, self._retry_at) - time.monotonic())
+        pause = min(pause, self._canary.due())
+        until = None if self._rules is None else self._rules.until
+        return pause if until is None else min(pause, max(0.0, (until - self._now()).total("seconds")))
+
+    def look(self) -> None:
+        """Load what is due, compare what is there, and put back what differs. Never raises.
+
+        Nothing while a policy is read, which runs an event loop: pyroute2 runs one of its own. Nothing in the end.
+        """
+        if self._rules is None or self._ending or _in_event_loop():
+            return
+        self._ask_canary()
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            if self._is_stale(self._rules):
+                rules = self._due_rules()
+                self._count()
+                self._kernel.load(rules)
+                self._loaded(rules)
+            if time.monotonic() >= self._look_at:
+                self._compare(self._rules)
+        except (GatewayError, OSError) as error:
+            self._fail(error)
+
+    def state(self) -> dict[str, Any]:
+        """For `tokgate status`, as JSON. Looks at the kernel first, unless it just did."""
+        if time.monotonic() >= self._earliest_look:
+            self._look_at = 0.0
+            self.look()
+        self._count()
+        restored, rules = self._restored, self._rules
+        shown = restored.what if time.monotonic() < restored.until else ()
+        problems = [each for each in (self._failure, self._unkept) if each is not None] + list(self._differences)
+        problems += [f"{each}: restored at {restored.at}" for each in shown]
+        problems += [f"canary: {each}" for each in self._canary.problems]
+        return {
+            "ok": not problems,
+            "table": self._kernel.options.table,
+            "policy": None if rules is None else rules.version,
+            "loaded_at": str(self._loaded_at),
+            "until": None if rules is None or rules.until is None else str(rules.until),
+            "problems": problems,
+            "differences": {part: list(found) for part, found in asdict(self._differences).items()},
+            "restored": {
+                "count": restored.count,
+                "at": None if restored.at is None else str(restored.at),
+                "what": list(restored.what),
+            },
+            "refused": dict(self._refused.totals),
+            "canary": self._canary.state(),
+        }
+
+    # -- the end
+
+    def drain(self) -> None:
+        """At a deliberate stop: let everybody pass whose connection no gate has, unless the policy says otherwise."""
+        self._ending = True
+        self._canary.stop()
+        if self._rules is None or self._stays_closed():
+            return
+        try:
+            self._kernel.load(self._rules.draining())
+        except GatewayError as error:
+            self._say(f"the gateway's rules: {error}")
+
+    def down(self) -> None:
+        """After the last connection has ended: take everything out, unless the policy says otherwise."""
+        if self._rules is None:
+            return
+        table = self._kernel.options.table
+        if self._stays_closed():
+            self._say(f"gateway: table inet {table} stays (on_stop: closed): `tokgate gateway down` takes it out")
+            return
+        try:
+            restored = self._kernel.down()
+        except GatewayError as error:
+            self._say(f"the gateway's rules: {error}")
+            return
+        for name, value in restored.items():
+            self._say(f"{name} is {value} again")
+        self._say(f"gateway: table inet {table} and its routes are out")
+
+    def _stays_closed(self) -> bool:
+        return self._snapshot().settings.gateway.on_stop is Passage.CLOSED
+
+    # -- inside
+
+    def _due_rules(self) -> Ruleset:
+        return ruleset_of(self._snapshot(), self._now(), self._kernel.options)
+
+    def _is_stale(self, rules: Ruleset) -> bool:
+        due = rules.until is not None and self._now() >= rules.until
+        return due or self._snapshot().version != rules.version
+
+    def _loaded(self, rules: Ruleset) -> None:
+        """Take what the kernel has now for what should be there."""
+        self._rules, self._loaded_at = rules, self._now()
+        self._wanted = self._kernel.loaded() or TableState()
+        self._differences, self._failure = Differences(), None
+        if self._notifications is not None:
+            self._notifications.drain()  # of what was just loaded
+        self._look_at = time.monotonic() + LOOK
+        try:
+            self._keep(rules)
+            self._unkept = None
+        except OSError as error:
+            self._unkept = f"the rules can't be kept for the machine's next start: {error}"
+            logger.error("%s", self._unkept)
+
+    def _ask_canary(self) -> None:
+        """Keep the canary running as the policy says, and record that it failed or recovered."""
+        self._canary.follow(self._snapshot().settings.gateway.canary)
+        change = self._canary.look(self._now())
+        if change is None:
+            return
+        if change.failed:
+            logger.error("the canary failed: %s", "; ".join(change.problems))
+        self._record(lifecycle.canary_failed if change.failed else lifecycle.canary_recovered, change.problems)
+
+    def _count(self) -> None:
+        """Add up what the kernel refused; whoever loads another table may begin its counters anew."""
+        with contextlib.suppress(GatewayError):
+            self._refused.take(self._kernel.refused())
+
+    def _compare(self, rules: Ruleset) -> None:
+        self._count()
+        started = time.monotonic()
+        if self._notifications is not None:
+            self._notifications.drain()
+        before, self._differences = self._differences, self._kernel.differences(self._wanted)
+        ended = time.monotonic()
+        self._earliest_look = ended + SHARE * (ended - started)
+        self._look_at = max(ended + LOOK, self._earliest_look)
+        found = tuple(self._differences)
+        if not found:
+            self._failure = None
+            if ended >= self._restored.until:
+                self._delay = 0.0
+            return
+        if self._differences != before:
+            logger.error("the gateway's kernel differs: %s", "; ".join(found))
+            self._record(lifecycle.gateway_differs, found)
+        if self._differences.repairable:
+            self._restore(rules, found)
+
+    def _restore(self, rules: Ruleset, found: tuple[str, ...]) -> None:
+        """Put back what differs. What is undone again at once is left for a while, and longer each time."""
+        self._kernel.repair(rules)
+        self._loaded(rules)
+        restored, ended = self._restored, time.monotonic()
+        restored.count, restored.at, restored.what = restored.count + 1, self._now(), found
+        restored.until = ended + SHOWN
+        self._earliest_look = ended + self._delay
+        self._delay = self._longer()
+        self._record(lifecycle.gateway_restored, found)
+        logger.warning("the gateway's kernel was restored")
+
+    def _fail(self, error: GatewayError | OSError) -> None:
+        if self._failure != str(error):
+            self._failure = str(error)
+            logger.error("the gateway's kernel can't be kept in step: %s", error)
+            self._record(lifecycle.gateway_differs, (str(error),))
+        self._delay = self._longer()
+        self._retry_at = time.monotonic() + self._delay
+
+    def _longer(self) -> float:
+        return min(LONGEST_DELAY, max(FIRST_DELAY, 2 * self._delay))
+
+    def _record(self, build: Callable[[Stamp, Sequence[str], str], Record], found: tuple[str, ...]) -> None:
+        version = "" if self._rules is None else self._rules.version
+        self._write(lambda stamp: build(stamp, found, version))
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class NoGateway:
+    """Takes the keeper's place where the kernel is somebody else's business."""
+
+    sockets: Final[list[Any]] = []
+
+    def up(self) -> None:
+        """Nothing is to be loaded."""
+
+    def noticed(self) -> None:
+        """Nothing is watched."""
+
+    def let_go(self) -> None:
+        """Nothing is open."""
+
+    def due(self) -> float:
+        return math.inf
+
+    def look(self) -> None:
+        """Nothing is compared."""
+
+    def state(self) -> dict[str, Any] | None:
+        return None
+
+    def drain(self) -> None:
+        """Nothing is loaded."""
+
+    def down(self) -> None:
+        """Nothing is to be taken out."""
+
+
+def keeper_of(
+    options: SuperviseOptions,
+    holder: PolicyHolder,
+    write: Callable[[Callable[[Stamp], Record]], None],
+    say: Callable[[str], None],
+) -> GatewayKeeper | NoGateway:
+    """What keeps the kernel in step, where the options ask for that."""
+    if options.gateway is None:
+        return NoGateway()
+    kernel, path = Kernel(options.gateway, options.confdir / STATE_FILE), options.confdir / boot_rules.FILE
+    canary = Canary(module_command("tokgate.gateway.canary.process"), module_environment())
+
+    def keep(rules: Ruleset) -> None:
+        replace_file(path, boot_rules.text(rules).encode(), _OWNERS)
+
+    return GatewayKeeper(kernel, lambda: holder.snapshot, write, say, canary=canary, keep=keep)

@@ -1,0 +1,332 @@
+"""The metrics: name, meaning and samples of each. Pure: from vitals to samples."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from tokgate.runtime.status import Condition
+from tokgate.service.metrics.sample import Vitals, problems, role
+from tokgate.traffic.counting.upstream import (
+    CONNECT_ERROR,
+    CONNECT_SECONDS,
+    DNS_ERROR,
+    FIRST_BYTE_SECONDS,
+    ConnectError,
+    DnsError,
+    cumulated,
+)
+
+type Sample = tuple[tuple[str, ...], float]
+
+
+class MetricType(StrEnum):
+    """Prometheus metric types: a counter only grows."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricFamily:
+    """A metric: `samples` computes label values and values from vitals."""
+
+    name: str
+    kind: MetricType
+    meaning: str
+    samples: Callable[[Vitals], Iterable[Sample]]
+    labels: tuple[str, ...] = ()
+
+
+def _gauge(name: str, meaning: str, samples: Callable[[Vitals], Iterable[Sample]], *labels: str) -> MetricFamily:
+    return MetricFamily(f"tokgate_{name}", MetricType.GAUGE, meaning, samples, labels)
+
+
+def _counter(name: str, meaning: str, samples: Callable[[Vitals], Iterable[Sample]], *labels: str) -> MetricFamily:
+    return MetricFamily(f"tokgate_{name}_total", MetricType.COUNTER, meaning, samples, labels)
+
+
+def _histogram(name: str, meaning: str, key: str) -> MetricFamily:
+    """A histogram; its samples are the buckets, by their upper bound, and `sum`."""
+
+    def samples(vitals: Vitals) -> Iterator[Sample]:
+        buckets, total = cumulated(vitals["kinds"].get(key, {}))
+        yield from (((bound,), number) for bound, number in buckets)
+        yield ("sum",), total
+
+    return MetricFamily(f"tokgate_{name}", MetricType.HISTOGRAM, meaning, samples)
+
+
+def _kinds(key: str, known: Iterable[str]) -> Callable[[Vitals], Iterable[Sample]]:
+    """What was counted by kind; what never happened has 0, so that its first time is an increase."""
+
+    def samples(vitals: Vitals) -> Iterator[Sample]:
+        counted = vitals["kinds"].get(key, {})
+        yield from (((kind,), counted.get(kind, 0)) for kind in known)
+
+    return samples
+
+
+def _descriptors(index: int) -> Callable[[Vitals], Iterable[Sample]]:
+    def samples(vitals: Vitals) -> Iterator[Sample]:
+        most: dict[str, int] = {}
+        for worker in vitals["workers"]:
+            if worker["report"].get("descriptors"):
+                most[worker["name"]] = max(most.get(worker["name"], 0), worker["report"]["descriptors"][index])
+        yield from (((name,), number) for name, number in most.items())
+
+    return samples
+
+
+def _accounts(vitals: Vitals) -> Iterator[Sample]:
+    told = [said for worker in vitals["workers"] if (said := worker["report"].get("accounts")) is not None]
+    if told:
+        yield (), not any(told)
+
+
+def _one(value: Callable[[Vitals], float | None]) -> Callable[[Vitals], Iterable[Sample]]:
+    """The samples of a metric without labels; none if its value is None."""
+
+    def samples(vitals: Vitals) -> Iterator[Sample]:
+        number = value(vitals)
+        if number is not None:
+            yield (), float(number)
+
+    return samples
+
+
+def _log(value: Callable[[Mapping[str, Any]], float | None]) -> Callable[[Vitals], Iterable[Sample]]:
+    return _one(lambda vitals: None if vitals["log"] is None else value(vitals["log"]))
+
+
+def _counted(key: str) -> Callable[[Vitals], Iterable[Sample]]:
+    return _one(lambda vitals: vitals["counts"].get(key, 0))
+
+
+def _decisions(vitals: Vitals) -> Iterator[Sample]:
+    for network, visibility, verdict, number in vitals["decisions"]:
+        yield (network, visibility, verdict), number
+
+
+def _workers(vitals: Vitals) -> Iterator[Sample]:
+    """A role of which nobody serves has 0: an absent series would alert nobody."""
+    sums: Counter[tuple[str, ...]] = Counter()
+    for wanted in vitals["wanted"]:
+        sums[wanted, Condition.SERVING.value] = 0
+    for worker in vitals["workers"]:
+        sums[role(worker["name"]), worker["condition"]] += 1
+    yield from sums.items()
+
+
+def _connections(vitals: Vitals) -> Iterator[Sample]:
+    sums: Counter[tuple[str, ...]] = Counter()
+    for worker in vitals["workers"]:
+        number = worker["report"].get("connections")
+        if number is not None:
+            sums[role(worker["name"]), "ending" if worker["retired"] else "serving"] += number
+    yield from sums.items()
+
+
+def _by_role(key: str) -> Callable[[Vitals], Iterable[Sample]]:
+    """The sums over the processes of each role of what `key` counts by process."""
+
+    def samples(vitals: Vitals) -> Iterator[Sample]:
+        sums: Counter[tuple[str, ...]] = Counter()
+        for worker in vitals["workers"]:
+            sums[role(worker["name"]),] += 0
+        for name, number in vitals[key].items():
+            sums[role(name),] += number
+        yield from sums.items()
+
+    return samples
+
+
+def _refused_early(vitals: Vitals) -> Iterator[Sample]:
+    for why, key in _EARLY.items():
+        yield (why,), vitals["counts"].get(key, 0)
+
+
+_EARLY: Final = {
+    "limit": "refused-at-limit",
+    "loop": "loop",
+    "silent": "timeout",
+    "unfinished": "unfinished",
+    "no-opener": "not-handed-over",
+}
+
+
+def _last_error(vitals: Vitals) -> Iterator[Sample]:
+    if vitals["log"] is not None and vitals["log"]["last_error"]:
+        yield (vitals["log"]["last_error"],), 1
+
+
+def _reloads(vitals: Vitals) -> Iterator[Sample]:
+    yield ("success",), vitals["reloads"]["succeeded"]
+    yield ("failure",), vitals["reloads"]["failed"]
+
+
+def _last_reloads(vitals: Vitals) -> Iterator[Sample]:
+    for result in ("success", "failure"):
+        at = vitals["reloads"][f"last_{result}"]
+        if at is not None:
+            yield (result,), at
+
+
+def _gateway(value: Callable[[Mapping[str, Any]], float]) -> Callable[[Vitals], Iterable[Sample]]:
+    return _one(lambda vitals: None if vitals["gateway"] is None else value(vitals["gateway"]))
+
+
+def _gateway_differences(vitals: Vitals) -> Iterator[Sample]:
+    if vitals["gateway"] is not None:
+        for part, found in vitals["gateway"]["differences"].items():
+            yield (part,), len(found)
+
+
+def _in_step(gateway: Mapping[str, Any]) -> bool:
+    """Whether there is no other problem than the canary's, which have a metric of their own."""
+    return bool(gateway["ok"]) or (
+        (canary := gateway["canary"]) is not None and (len(gateway["problems"]) == len(canary["problems"]))
+    )
+
+
+def _canary(vitals: Vitals) -> float | None:
+    canary = None if vitals["gateway"] is None else vitals["gateway"]["canary"]
+    return None if canary is None or (canary["ok"] and canary["at"] is None) else float(canary["ok"])
+
+
+def _refused(vitals: Vitals) -> Iterator[Sample]:
+    if vitals["gateway"] is not None:
+        for kind, number in vitals["gateway"]["refused"].items():
+            yield (kind,), number
+
+
+def _ban_phases(vitals: Vitals) -> Iterator[Sample]:
+    for ban in vitals["policy"]["bans"]:
+        yield (ban["ban"], ban["zone"], ban["phase"] or "unannounced"), 1
+
+
+def _ban_overdue(vitals: Vitals) -> Iterator[Sample]:
+    for ban in vitals["policy"]["bans"]:
+        yield (ban["ban"], ban["zone"]), ban["overdue"]
+
+
+def _ban_held(vitals: Vitals) -> Iterator[Sample]:
+    for ban in vitals["policy"]["bans"]:
+        yield (ban["ban"], ban["zone"]), ban["held"]
+
+
+def _ban_seconds(which: str) -> Callable[[Vitals], Iterable[Sample]]:
+    def samples(vitals: Vitals) -> Iterator[Sample]:
+        for ban in vitals["policy"]["bans"]:
+            if ban[which] is not None:
+                yield (ban["ban"], ban["zone"]), ban[which]
+
+    return samples
+
+
+def _certificates(vitals: Vitals) -> Iterator[Sample]:
+    for file, seconds in vitals.get("certificates", {}).items():
+        yield (file,), seconds
+
+
+FAMILIES: Final[tuple[MetricFamily, ...]] = (
+    _gauge("build_info", "Always 1; which version runs.", lambda v: [((v["tokgate"],), 1)], "version"),
+    _gauge("start_time_seconds", "When it started, in seconds since the epoch.", _one(lambda v: v["started"])),
+    _gauge("healthy", "1 while /healthz is green: every part does its work, and the newest policy is in force.",
+           _one(lambda v: not problems(v))),
+    # traffic
+    _counter("decisions", "Decisions about connections and requests, allowed ones too.", _decisions,
+             "network", "visibility", "verdict"),
+    _gauge("connections", "Open connections.", _connections, "role", "state"),
+    _counter("given_up", "Connections that ended before any decision: at a limit, on their way back here, silent, or "
+             "with no opener to take them.", _refused_early, "why"),
+    _counter("cut", "Connections that were ended because a ban began.", _counted("cut")),
+    _counter("wrong_passwords", "Sign-ins to the proxy with a wrong password.", _counted("wrong-password")),
+    _counter("handed_over", "Connections that gates gave to openers.", _counted("handed-over")),
+    # destinations
+    _counter("connect_errors", "Destinations that could not be connected to, by kind. no-port and no-descriptor are "
+             "this machine's own.", _kinds(CONNECT_ERROR, ConnectError), "kind"),
+    _counter("dns_errors", "Names of explicit clients that could not be resolved, by kind.",
+             _kinds(DNS_ERROR, DnsError), "kind"),
+    _histogram("connect_seconds", "How long destinations took to accept connections.", CONNECT_SECONDS),
+    _histogram("first_byte_seconds", "How long they took for their first octet, after the client's words were passed "
+               "on.", FIRST_BYTE_SECONDS),
+    _gauge("accounts_available", "0 while users of an explicit proxy can't sign in, as when the directory is down.",
+           _accounts),
+    # processes
+    _gauge("descriptors", "Descriptors that a process has open, about.", _descriptors(0), "worker"),
+    _gauge("descriptors_limit", "How many it may have.", _descriptors(1), "worker"),
+    _gauge("workers", "Processes: starting, serving, silent (stopped or hanging), or ending with their last "
+           "connections.",
+           _workers, "role", "state"),
+    _counter("restarts", "Processes that died and were started again.", _by_role("restarts"), "role"),
+    _counter("hangs", "Those of them that were killed because they reported nothing.", _by_role("hangs"), "role"),
+    _counter("internal_errors", "Failures inside tokgate, by where; `on_error` decided then.",
+             lambda v: [((where,), number) for where, number in v["errors"].items()], "where"),
+    # the log
+    _gauge("log_writable", "1 while records reach the file; 0 also when nobody writes it.",
+           _one(lambda v: v["log"] is not None and v["log"]["failing_since"] is None)),
+    _gauge("log_failing_seconds", "For how long the log could not be written; 0 while it can.",
+           _log(lambda log: log["failing"])),
+    _counter("log_records_written", "Records written.", _log(lambda log: log["written"])),
+    _counter("log_records_dropped", "Records lost because the log could not be written.",
+             _log(lambda log: log["dropped"])),
+    _counter("log_records_undelivered", "Records lost on their way to the process that writes the log.",
+             _counted("records-dropped")),
+    _gauge("log_gap_records", "Records lost and not yet reported by a `log-gap` record.", _log(lambda log: log["gap"])),
+    _gauge("log_queued_records", "Records waiting to be written.", _log(lambda log: log["queued"])),
+    _counter("log_errors", "Failures to write, sync, sign or rotate.", _log(lambda log: log["errors"])),
+    _counter("log_rotations", "Files that were completed.", _log(lambda log: log["rotations"])),
+    _counter("log_foreign_lines", "Lines of the log that tokgate did not write.", _log(lambda log: log["foreign"])),
+    _gauge("log_last_error", "Always 1; what the last of these failures said.", _last_error, "error"),
+    # the policy
+    _gauge("policy_info", "Always 1; which version is in force.", lambda v: [((v["policy"]["version"],), 1)],
+           "version"),
+    _gauge("policy_age_seconds", "Since the policy in force was read.", _one(lambda v: v["policy"]["age"])),
+    _gauge("policy_newest_in_force", "0 while the newest edit is wrong and the policy before it stays.",
+           _one(lambda v: v["policy"]["error"] is None)),
+    _counter("policy_reloads", "Readings of the policy after the start.", _reloads, "result"),
+    _gauge("policy_last_reload_timestamp_seconds", "When it last had this result, in seconds since the epoch.",
+           _last_reloads, "result"),
+    # the kernel
+    _gauge("gateway_in_step", "1 while the kernel is what the policy needs; 0 for two minutes after it was not, too.",
+           _gateway(_in_step)),
+    _gauge("gateway_differences", "What differs from what should be loaded, by part.", _gateway_differences, "part"),
+    _counter("gateway_restored", "How often the kernel was put back to what it should be.",
+             _gateway(lambda gateway: gateway["restored"]["count"])),
+    _gauge("gateway_canary", "1 while the canary's probes succeed; 0 from the second one that failed in a row on.",
+           _one(_canary)),
+    _counter("gateway_refused_packets", "Packets that the kernel refused, and no gate saw, by kind.", _refused,
+             "kind"),
+    # the bans
+    _gauge("ban_phase", "Always 1; in which phase a ban is, in each time zone.", _ban_phases, "ban", "zone", "phase"),
+    _gauge("ban_overdue", "1 for a ban that is held past its end.", _ban_overdue, "ban", "zone"),
+    _gauge("ban_held", "1 for a ban that the files no longer state and nobody has lifted.", _ban_held, "ban", "zone"),
+    _gauge("ban_seconds_until_transition", "Until its phase, or a window of it, next changes; absent if never.",
+           _ban_seconds("next_seconds"), "ban", "zone"),
+    _gauge("ban_seconds_until_end", "Until its end; below 0 while held past it; absent if it has none, or is over.",
+           _ban_seconds("end_seconds"), "ban", "zone"),
+    _gauge("certificate_seconds_until_expiry", "Until the certificate authority of the page expires.", _certificates,
+           "file"),
+)  # fmt: skip
+
+
+def families(vitals: Vitals) -> Iterator[Metric]:
+    """All metrics that have a value, in the types of prometheus_client."""
+    for family in FAMILIES:
+        if family.kind is MetricType.HISTOGRAM:
+            *buckets, (_, total) = family.samples(vitals)
+            yield HistogramMetricFamily(
+                family.name, family.meaning, [(labels[0], value) for labels, value in buckets], total
+            )
+            continue
+        make = CounterMetricFamily if family.kind is MetricType.COUNTER else GaugeMetricFamily
+        metric = make(family.name, family.meaning, labels=family.labels)
+        for labels, value in family.samples(vitals):
+            metric.add_metric(labels, float(value))
+        if metric.samples:
+            yield metric

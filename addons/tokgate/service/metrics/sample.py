@@ -1,0 +1,196 @@
+"""The vitals: all measurements of a running tokgate as one JSON object, and the channel on which they are requested.
+
+The process or thread that serves metrics requests them, so that neither the supervisor nor a process that carries
+traffic waits for an HTTP client.
+"""
+
+import contextlib
+import json
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from whenever import Instant
+
+from tokgate.blocklog.write import writer_health
+from tokgate.runtime.instance import Instance
+from tokgate.runtime.reload_report import Reloads
+from tokgate.traffic.counting.counters import decisions_in, errors_in
+from tokgate.traffic.counting.shared_counters import Key
+
+PATIENCE: Final = 5.0
+"""Seconds for an answer."""
+
+type Vitals = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Deaths:
+    """The roles of processes that have to run; how many processes died, by name, and how many of them hung."""
+
+    wanted: tuple[str, ...]
+    restarts: dict[str, int]
+    hangs: dict[str, int]
+
+
+def vitals_of(
+    instance: Instance,
+    state: Mapping[str, Any],
+    *,
+    log: Mapping[str, Any] | None,
+    confdir: Path,
+    deaths: Deaths,
+) -> Vitals:
+    """The vitals of an instance in this `state`; the rest as in `vitals`."""
+    return vitals(
+        state,
+        version=instance.version,
+        started=instance.started,
+        counts=instance.counts(),
+        log=log,
+        reloads=instance.reloads,
+        confdir=confdir,
+        deaths=deaths,
+    )
+
+
+def vitals(
+    state: Mapping[str, Any],
+    *,
+    version: str,
+    started: Instant,
+    counts: Mapping[Key, int],
+    log: Mapping[str, Any] | None,
+    reloads: Reloads,
+    confdir: Path,
+    deaths: Deaths,
+) -> Vitals:
+    """The vitals from their parts.
+
+    `state` is the answer to `tokgate status`, `counts` the content of the counters, `log` the result of `log_vitals`,
+    if known. Times are seconds since the epoch.
+    """
+    return {
+        **state,
+        "tokgate": version,
+        "started": started.timestamp(unit="millisecond") / 1000,
+        "decisions": [[k.network, k.visibility, k.verdict, number] for k, number in decisions_in(counts).items()],
+        "errors": errors_in(counts),
+        "counts": {key[0]: number for key, number in counts.items() if len(key) == 1},
+        "kinds": kinds_in(counts),
+        **asdict(deaths),
+        "log": log,
+        "reloads": asdict(reloads),
+        "confdir": str(confdir),
+    }
+
+
+def kinds_in(counts: Mapping[Key, int]) -> dict[str, dict[str, int]]:
+    """What was counted by kind, such as errors of connecting, and the buckets of histograms."""
+    found: dict[str, dict[str, int]] = {}
+    for key, number in counts.items():
+        if len(key) == 2:  # noqa: PLR2004
+            found.setdefault(key[0], {})[key[1]] = number
+    return found
+
+
+def log_vitals(health: writer_health.WriterHealth) -> dict[str, Any]:
+    """The health of the log's writer, as JSON; times in seconds since the epoch."""
+    since = health.failing_since
+    return {
+        "written": health.written,
+        "dropped": health.dropped,
+        "gap": health.gap,
+        "errors": health.errors,
+        "queued": health.queued,
+        "rotations": health.rotations,
+        "foreign": health.foreign,
+        "tampered": health.tampered,
+        "last_error": health.last_error,
+        "failing_since": None if since is None else since.timestamp(unit="millisecond") / 1000,
+    }
+
+
+def role(worker: str) -> str:
+    """The role in a worker's name: `gate` for `gate-0`."""
+    return worker.rpartition("-")[0] or worker
+
+
+def problems(now: Vitals) -> list[str]:
+    """Why `/healthz` returns 503: enforcement continues, but an operator is needed."""
+    log = now["log"]
+    found = []
+    if log is not None and log["failing_since"] is not None:
+        found.append(f"the log can't be written: {log['last_error']}")
+    elif log is not None and log["tampered"] is not None:
+        found.append(f"the log was changed by others: {log['tampered']}")
+    held = [f"a ban that no file states any more is held: {name}" for name in now["policy"]["held"]]
+    return [*now["problems"], *held, *found]
+
+
+class VitalsResponder:
+    """The supervisor's end of the channel. Never blocks: the vitals are sent as the descriptor of a memory file."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """`sock` is one end of `channel`."""
+        self._socket: Final = sock
+
+    def fileno(self) -> int:
+        """The socket's descriptor, so that `select` accepts this object."""
+        return self._socket.fileno()
+
+    def answer(self, make: Callable[[], Vitals]) -> None:
+        """Answer the pending requests with one sample from `make`; without a request `make` is not called."""
+        asked = False
+        with contextlib.suppress(BlockingIOError):
+            while self._socket.recv(16, socket.MSG_DONTWAIT):
+                asked = True
+        if not asked:
+            return
+        memory = os.memfd_create("tokgate-vitals")
+        with os.fdopen(memory, "wb") as file, contextlib.suppress(OSError):
+            file.write(json.dumps(make()).encode())
+            file.flush()
+            socket.send_fds(self._socket, [b"!"], [memory], socket.MSG_DONTWAIT)
+
+
+class VitalsRequester:
+    """The requesting end of the channel. Threads may share it: requests are made one after the other."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """`sock` is the other end."""
+        self._socket: Final = sock
+        self._lock: Final = threading.Lock()
+
+    def ask(self) -> Vitals:
+        """Request the vitals. Blocks for at most PATIENCE seconds. Raises OSError (TimeoutError) without an answer."""
+        with self._lock:
+            self._forget()
+            self._socket.send(b"?", socket.MSG_DONTWAIT)
+            if not select.select([self._socket], [], [], PATIENCE)[0]:
+                raise TimeoutError("the supervisor does not answer")
+            _, (memory, *_), _, _ = socket.recv_fds(self._socket, 16, 1)
+        with os.fdopen(memory, "rb") as file:
+            file.seek(0)
+            said: Vitals = json.load(file)
+        return said
+
+    def _forget(self) -> None:
+        """Discard answers that came after their timeout."""
+        while select.select([self._socket], [], [], 0)[0]:
+            _, descriptors, _, _ = socket.recv_fds(self._socket, 16, 1)
+            if not descriptors:
+                raise ConnectionError("the supervisor is gone")
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def channel() -> tuple[VitalsRequester, VitalsResponder]:
+    """Both ends. A restarted process inherits the same channel."""
+    requester, responder = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return VitalsRequester(requester), VitalsResponder(responder)

@@ -1,0 +1,227 @@
+"""Drops root privileges: started as root, tokgate becomes another user before it opens or reads anything.
+
+All that it creates (the log, keys, the control socket) then belongs to that user. It keeps the capabilities that its
+modes need. The supervisor drops those for listening once it listens.
+"""
+
+import os
+import pwd
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tokgate.block_page.ca_folder import AUTHORITY, DEFAULT_CONFDIR
+from tokgate.blocklog import paths
+from tokgate.config.yaml.files import SUFFIXES
+from tokgate.gate.sockets import Entry
+from tokgate.service import capabilities
+from tokgate.service.capabilities import Capability
+from tokgate.service.endpoints import ListenEndpoint
+
+DEFAULT_USER: Final = "tokgate"
+_LOWEST_FREE_PORT: Final = 1024
+"""Below it a port takes CAP_NET_BIND_SERVICE (ip(7), ip_unprivileged_port_start)."""
+_PORT: Final = re.compile(r"@(?:.*:)?([0-9]+)$")
+_DEFAULT_PORTS: Final = {"dns": 53}
+_PACKAGE: Final = Path(__file__).parents[1]
+
+
+class PrivilegeError(Exception):
+    """The user can't be changed as requested, or could not do the work. The text says why and what helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user account of this machine (passwd(5))."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+
+    @classmethod
+    def named(cls, name: str) -> "Account":
+        """The account of that name. Raises KeyError if there is none."""
+        entry = pwd.getpwnam(name)
+        return cls(name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Paths that the user must be able to use. `confdir` None: `.tokgate` in the user's home."""
+
+    policies: Path
+    log: Path
+    confdir: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """The listeners: `endpoints` of gates, or mitmproxy's `modes`, on `port` where a mode names none."""
+
+    modes: Sequence[str] = ()
+    endpoints: Sequence[ListenEndpoint] = ()
+    port: int | None = None
+    metrics: tuple[str, int] | None = None
+    mark: int | None = None
+    gateway: bool = False
+
+
+def account_to_become(name: str | None) -> Account | None:
+    """The account to change to; None if this process is not root's, or is to stay root's.
+
+    `name` is that of `--user`; None: `tokgate`, if that user exists.
+
+    Raises:
+        PrivilegeError: there is no such user, or only root could change to it.
+    """
+    try:
+        account = Account.named(name or DEFAULT_USER)
+    except KeyError:
+        if name is None:
+            return None
+        raise PrivilegeError(f"--user {name}: no such user on this machine") from None
+    if os.geteuid() != 0:
+        if name is not None and account.uid != os.geteuid():
+            raise PrivilegeError(f"--user {name}: only root can become another user")
+        return None
+    if name is None and not capabilities.held() >> Capability.SETUID & 1:  # root by name, as in a container
+        return None
+    return account if account.uid else None
+
+
+def needed_to_listen(listening: Listening) -> frozenset[Capability]:
+    """The privileges needed to open all of it, and then to run."""
+    ports = [endpoint.port for endpoint in listening.endpoints]
+    ports = ports or [_port(mode, listening.port) for mode in listening.modes]
+    ports += [] if listening.metrics is None else [listening.metrics[1]]
+    needed = set(needed_to_run(listening.mark, gateway=listening.gateway))
+    if any(0 < each < _LOWEST_FREE_PORT for each in ports):
+        needed.add(Capability.NET_BIND_SERVICE)
+    transparent = any(endpoint.entry is Entry.TPROXY for endpoint in listening.endpoints)
+    if transparent or any(_kind(mode) == "tun" for mode in listening.modes):
+        needed.add(Capability.NET_ADMIN)
+    if transparent:  # QUIC is passed on, and refused, by raw sockets (raw(7))
+        needed.add(Capability.NET_RAW)
+    return frozenset(needed)
+
+
+def needed_to_run(mark: int | None, *, gateway: bool = False) -> frozenset[Capability]:
+    """The capabilities needed while it runs: by gates CAP_NET_ADMIN for a firewall mark (socket(7)).
+
+    `gateway`: also by the supervisor, which keeps the kernel in step.
+    """
+    return frozenset({Capability.NET_ADMIN}) if gateway or mark is not None else frozenset()
+
+
+def stays_root(modes: Sequence[str]) -> bool:
+    """Whether a mode works for root alone: mitmproxy's `local` starts a redirector of its own by sudo."""
+    return any(_kind(mode) == "local" for mode in modes)
+
+
+def become(account: Account, kept: frozenset[Capability], places: Places) -> None:
+    """Change to `account`, after creating missing folders, and check that all paths can be used.
+
+    Raises:
+        PrivilegeError: that failed; the process should exit.
+    """
+    confdir = places.confdir or _own_confdir(account)
+    try:
+        for folder in (places.log.parent, confdir):
+            _make(folder, account)
+        groups = os.getgrouplist(account.name, account.gid)
+        capabilities.become(account.uid, account.gid, groups, kept)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise PrivilegeError(
+            f"can't become {account.name}: {where}{error.strerror}; --user root goes on as root"
+        ) from error
+    os.environ |= {"HOME": str(account.home), "USER": account.name, "LOGNAME": account.name}
+    if found := list(_hindrances(places, confdir)):
+        raise PrivilegeError("\n".join((f"{account.name} can't use what tokgate needs:", *map("  {}".format, found))))
+
+
+def confdir_of_running(socket_name: str) -> Path:
+    """The folder of the running tokgate: if root started it, it may be that of the user `tokgate`."""
+    own = DEFAULT_CONFDIR.expanduser()
+    if os.geteuid() != 0 or (own / socket_name).exists():
+        return own
+    try:
+        theirs = Account.named(DEFAULT_USER).home / DEFAULT_CONFDIR.name
+    except KeyError:
+        return own
+    return theirs if (theirs / socket_name).exists() else own
+
+
+def _own_confdir(account: Account) -> Path:
+    """`.tokgate` in the user's home. Raises PrivilegeError rather than create a new authority: devices trust root's."""
+    folder, roots = account.home / DEFAULT_CONFDIR.name, DEFAULT_CONFDIR.expanduser()
+    if not account.home.is_dir():
+        raise PrivilegeError(f"{account.name} has no home folder: name a folder for keys with --confdir")
+    if roots != folder and (roots / AUTHORITY).exists() and not (folder / AUTHORITY).exists():
+        raise PrivilegeError(
+            f"the page's authority is in {roots}, which {account.name} can't read: move it with "
+            f"`mv {roots} {folder} && chown -R {account.name}: {folder}`, or name a folder with --confdir"
+        )
+    return folder
+
+
+def _make(folder: Path, account: Account) -> None:
+    """Create a folder and its missing parents, owned by `account`. Raises OSError."""
+    for each in (*reversed(folder.absolute().parents), folder):
+        if not each.exists():
+            each.mkdir(mode=0o750)
+            os.chown(each, account.uid, account.gid, follow_symlinks=False)
+
+
+def _hindrances(places: Places, confdir: Path) -> Iterator[str]:
+    """The paths that the current user can't use, with what helps."""
+    name, log = pwd.getpwuid(os.geteuid()).pw_name, places.log.absolute()
+    for path in (Path(sys.executable), _PACKAGE, *_policy_paths(places.policies.absolute())):
+        if not _usable(path, os.R_OK) or (path.is_dir() and not _usable(path, os.X_OK)):
+            yield f"{path} can't be read: `chmod a+rX` it and the folders above, or put it elsewhere"
+    regular = not _usable(log.parent, os.X_OK) or log.is_file() or not log.exists()
+    for folder in dict.fromkeys((log.parent, confdir.absolute()) if regular else (confdir.absolute(),)):
+        if not _usable(folder, os.R_OK | os.W_OK | os.X_OK):
+            yield f"{folder} can't be written to: `chown {name}: {folder}`, or name another folder"
+    kept: list[Path | None] = [paths.key_path_for(log), paths.secret_path_for(log)]
+    kept += [beside(log) for beside in (paths.warned_path_for, paths.notified_path_for, paths.heads_path_for)]
+    for each in (*kept, confdir / AUTHORITY) if regular else (confdir / AUTHORITY,):
+        if each is not None and not _usable(each, os.R_OK):
+            yield f"{each} can't be read: `chown {name}: {each}`"
+    if not _usable(log, os.W_OK):
+        yield f"{log} can't be written to: `chown {name}: {log}`"
+
+
+def _policy_paths(path: Path) -> Iterator[Path]:
+    """The file or folder and all files in it, without hidden ones, which are no part of a policy."""
+    yield path
+    for folder, folders, files in os.walk(path):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        ours = [each for each in files if each.endswith(SUFFIXES) and not each.startswith(".")]
+        yield from (Path(folder, each) for each in (*folders, *ours))
+
+
+def _usable(path: Path, access: int) -> bool:
+    """Whether a path is missing, or allows this access."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return os.access(path, access)
+
+
+def _port(mode: str, port: int | None) -> int:
+    named = _PORT.search(mode)
+    if named:
+        return int(named[1])
+    return _DEFAULT_PORTS.get(_kind(mode), 8080) if port is None else port
+
+
+def _kind(mode: str) -> str:
+    return re.split("[:@]", mode, maxsplit=1)[0]

@@ -1,0 +1,278 @@
+"""Runs mitmproxy's master with the addons that a filter needs, from the start to the end of draining."""
+# mypy: disallow-untyped-calls=False
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from mitmproxy import exceptions
+from mitmproxy.addons import core, disable_h2c, dns_resolver, errorcheck, next_layer, proxyserver
+from mitmproxy.connection import Client
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy import mode_specs
+from whenever import Instant
+
+from tokgate.block_page import ca_coverage
+from tokgate.block_page.ca_folder import AUTHORITY, DEFAULT_CONFDIR, establish_authority, secure_folder
+from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.blocklog.records.sentence import counted
+from tokgate.blocklog.write.writer import LogWriter
+from tokgate.config.reload.holder import open_policy
+from tokgate.mitm.addon import LogFor, PolicyFor, PolicyRefused, Tokgate, WarnedFor
+from tokgate.mitm.announcement import announcement
+from tokgate.mitm.certificates import NarrowCertificates
+from tokgate.runtime.banner import say
+from tokgate.service.control_addon import ControlAddon, ManagerAddon
+from tokgate.service.embedded_gate import LocalGate
+from tokgate.service.endpoints import ListenEndpoint
+from tokgate.service.metrics.mitmproxy_addon import MetricsAddon
+from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.counting.shared_counters import SharedCounters
+from tokgate.traffic.limits import Limits
+from tokgate.traffic.warning_state import open_beside
+
+logger = logging.getLogger(__name__)
+
+RETIRE: Final = signal.SIGUSR1
+"""To an opener: take no more connections, and exit with the last one."""
+_LOCAL_MODES: Final = ("regular", "socks5", "dns")
+"""Modes whose clients are configured with the proxy's address: on loopback by default."""
+_WITHOUT_DNS: Final = ("regular", "transparent")
+_WITHOUT_UDP: Final = ("regular", "transparent", "socks5", "gate")
+
+
+ControlFor = Callable[[Tokgate, Callable[[], int]], object]
+"""Makes an addon from tokgate's and from the count of connections that a gate relays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options of a run in a single process.
+
+    `drain` in seconds. `listen_host` None: loopback for explicit modes, all addresses for the others.
+    """
+
+    modes: tuple[str, ...] = ("regular",)
+    policies: Path = Path("policies")
+    log: Path = DEFAULT_LOG
+    listen_host: str | None = None
+    listen_port: int | None = None
+    confdir: Path = DEFAULT_CONFDIR
+    drain: float = 30.0
+    implementer: str = ""
+    name_servers: tuple[str, ...] = ()
+    """Addresses of the resolvers for DNS modes; none: the system's."""
+    worker: str | None = None
+    """The name of this process under a supervisor."""
+    log_for: LogFor = LogWriter
+    policy_for: PolicyFor = open_policy
+    warned_for: WarnedFor = open_beside
+    control_for: ControlFor = ControlAddon
+    """Makes the addon that reports the state of the process."""
+    shared: SharedCounters | None = None
+    """Counters that a supervisor reads; None: of this process alone."""
+    until: int | None = None
+    """A descriptor; at its end of file the proxy drains as after SIGTERM."""
+    metrics: tuple[str, int] | None = None
+    """Host and port of the metrics' listener."""
+    gate: tuple[ListenEndpoint, ...] = ()
+    """The endpoints of a gate in this process; `gate` is then one of the modes."""
+    limits: Limits | None = None
+    mark: int | None = None
+
+
+class Announcer:
+    """An addon: says that the proxy is ready when its ports are open."""
+
+    def __init__(self, tokgate: Tokgate, servers: proxyserver.Proxyserver, say: Callable[[str], None]) -> None:
+        self._tokgate: Final = tokgate
+        self._servers: Final = servers
+        self._say: Final = say
+
+    def running(self) -> None:
+        if self._tokgate.holder is None:
+            return
+        listening = [(server.mode, list(server.listen_addrs)) for server in self._servers.servers]
+        for line in announcement(self._tokgate.holder.snapshot, listening, Instant.now()):
+            self._say(line)
+
+
+class Drain:
+    """Stops the proxy: no new connections, and a deadline for those that are open."""
+
+    def __init__(
+        self,
+        master: Master,
+        servers: proxyserver.Proxyserver,
+        tokgate: Tokgate,
+        deadline: float,
+        gate: LocalGate | None = None,
+    ) -> None:
+        self._master: Final = master
+        self._servers: Final = servers
+        self._tokgate: Final = tokgate
+        self._deadline: Final = deadline
+        self._gate: Final = gate
+        self._task: asyncio.Task[None] | None = None
+        self._give_up = math.inf
+
+    def request(self, reason: str) -> None:
+        """Start draining, or set a deadline after `retire`; a second call stops at once."""
+        if self._give_up < math.inf:
+            self._master.shutdown()
+            return
+        self._give_up = time.monotonic() + self._deadline
+        self._tokgate.stop_reason = reason
+        self.retire()
+
+    def retire(self) -> None:
+        """Start draining without a deadline: others take new connections."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            if self._gate is not None:
+                self._gate.stop_accepting()
+            else:
+                await self._servers.servers.update([])
+            while self._open() and time.monotonic() < self._give_up:
+                await asyncio.sleep(0.05)
+            if left := self._open():
+                logger.warning("ending with %d connections still open", left)
+        finally:
+            self._master.shutdown()
+
+    def _open(self) -> int:
+        """The number of connections that are still served."""
+        served = sum(not _is_resolved(handler.client) for handler in list(self._servers.connections.values()))
+        return served + (self._gate.open_connections if self._gate is not None else 0)
+
+
+async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
+    """Run until SIGTERM or SIGINT. Exit codes: 0, 1 for an invalid policy, 3 for an unfit environment."""
+    confdir = options.confdir.expanduser()
+    secure_folder(confdir)
+    establish_authority(confdir, Instant.now())
+    master, servers = Master(Options()), proxyserver.Proxyserver()
+    counters = Counters(options.shared)
+    tokgate = Tokgate(
+        worker=options.worker,
+        log_for=options.log_for,
+        policy_for=options.policy_for,
+        warned_for=options.warned_for,
+        counters=counters,
+    )
+    tokgate.traffic.certificates.mark = options.mark
+    gate = None
+    if options.gate:
+        gate = LocalGate(tokgate, options.gate, say, limits=options.limits, mark=options.mark)
+    control = options.control_for(tokgate, lambda: 0 if gate is None else gate.open_connections)
+    master.addons.add(core.Core(), servers, tokgate, control)
+    if isinstance(control, ControlAddon):
+        master.addons.add(MetricsAddon(tokgate, control, say))
+    if not options.gate:
+        master.addons.add(Announcer(tokgate, servers, say))
+    if any(_type(mode) not in _WITHOUT_DNS for mode in options.modes):
+        master.addons.add(dns_resolver.DnsResolver())
+    master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
+    if gate is not None:
+        master.addons.add(gate)
+    if isinstance(control, ControlAddon):
+        master.addons.add(ManagerAddon(tokgate, control))
+    drain = Drain(master, servers, tokgate, options.drain, gate)
+    try:
+        _configure(master, options, confdir)
+        _tell_untrusted(confdir / AUTHORITY, tokgate)
+        _end_on_request(drain, options.until)
+        await master.run()
+    except exceptions.OptionsError as error:
+        say(str(error))
+        return 1 if isinstance(error, PolicyRefused) else 3
+    except SystemExit:  # ErrorCheck: a port is taken, say; it has been logged
+        tokgate.stop_reason = "it could not start"
+        return 3
+    finally:
+        tokgate.done()
+    return 0
+
+
+def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
+    for mode in options.modes:  # first: mitmproxy's own error would state unrelated options
+        try:
+            mode_specs.ProxyMode.parse(mode)
+        except ValueError as error:
+            raise exceptions.OptionsError(str(error)) from error
+    if "dns_name_servers" in master.options:
+        master.options.update(dns_name_servers=list(options.name_servers))
+    master.options.update(
+        confdir=str(confdir),  # an update, not a start value: only then is the authority there before the first client
+        mode=list(options.modes),
+        listen_host=_listen_host(options),
+        listen_port=options.listen_port,
+        tokgate_policies=str(options.policies),
+        tokgate_log=str(options.log),
+        tokgate_implementer=options.implementer,
+    )
+    if options.metrics is not None:
+        host, port = options.metrics
+        master.options.update(tokgate_metrics=f"[{host}]:{port}")
+
+
+def _tell_untrusted(path: Path, tokgate: Tokgate) -> None:
+    """Warn of rules whose names the authority's constraints exclude: devices will show certificate warnings."""
+    if tokgate.holder is None:
+        return
+    try:
+        found = ca_coverage.uncovered(tokgate.holder.snapshot.policy, ca_coverage.reach_of(path))
+    except (OSError, ValueError) as error:
+        logger.warning("the page's authority %s can't be read: %s", path, error)
+        return
+    if left_out := len({each.rule for each in found}):
+        rules = counted(left_out, "rule")
+        logger.warning("the authority can't sign pages for the names of %s: see tokgate check --authority", rules)
+
+
+def _end_on_request(drain: Drain, until: int | None) -> None:
+    loop = asyncio.get_running_loop()
+    if until is not None:
+        loop.add_reader(until, partial(_orphaned, loop, until, drain))
+        loop.add_signal_handler(RETIRE, drain.retire)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread
+            loop.add_signal_handler(number, drain.request, signal.Signals(number).name)
+
+
+def _is_resolved(client: Client) -> bool:
+    """Whether this is a client of DNS over UDP: mitmproxy keeps its state for a while after the answer."""
+    return isinstance(client.proxy_mode, mode_specs.DnsMode) and client.transport_protocol == "udp"
+
+
+def _orphaned(loop: asyncio.AbstractEventLoop, until: int, drain: Drain) -> None:
+    loop.remove_reader(until)
+    drain.request("its supervisor is gone")
+
+
+def _listen_host(options: RunOptions) -> str:
+    if options.listen_host is not None:
+        return options.listen_host
+    return "127.0.0.1" if all(_type(mode) in _LOCAL_MODES for mode in options.modes) else ""
+
+
+def leaves_threads(modes: Sequence[str]) -> bool:
+    """Whether mitmproxy carries UDP in one of these modes: its threads for that outlive the connections."""
+    return any(_type(mode) not in _WITHOUT_UDP for mode in modes)
+
+
+def _type(mode: str) -> str:
+    """`regular` of `regular@127.0.0.1:8080`."""
+    return mode.partition(":")[0].partition("@")[0]

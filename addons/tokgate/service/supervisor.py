@@ -1,0 +1,340 @@
+"""Supervises the processes that carry traffic: gates, openers, and the collector of their records.
+
+It carries no traffic and has one thread, so that it may fork. A gate is a fork of it, with the policy compiled and the
+listeners open. The supervisor reads changed policies, restarts processes that died, and stops them in order.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from whenever import Instant
+
+from tokgate.block_page.ca_folder import establish_authority, secure_folder
+from tokgate.blocklog.records import lifecycle
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Stamp, new_stamp, this_observer
+from tokgate.blocklog.write import channel
+from tokgate.blocklog.write.collector import DEADLINE
+from tokgate.blocklog.write.segment import LogLocked, wait_for_lock
+from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
+from tokgate.config.reload.quiescence import LOOK_AGAIN, StabilityCheck
+from tokgate.gate.takeover import FORMAT
+from tokgate.gateway.errors import GatewayError
+from tokgate.runtime.banner import dialled
+from tokgate.runtime.control_socket import Call, Caller, Control, ControlRequest
+from tokgate.runtime.held_file import HeldFile
+from tokgate.runtime.instance import Instance
+from tokgate.runtime.reload_report import Waiting
+from tokgate.service import listeners
+from tokgate.service.capabilities import limit_to
+from tokgate.service.child_programs import SuperviseOptions
+from tokgate.service.children import Role
+from tokgate.service.continuity.background_reload import behind_traffic
+from tokgate.service.continuity.replacement import Bequest, ProgramChange, execute, inherited
+from tokgate.service.continuity.service_manager import ServiceManager, kept_listeners
+from tokgate.service.gateway_keeper import keeper_of
+from tokgate.service.metrics.sample import Vitals, vitals_of
+from tokgate.service.privileges import needed_to_run
+from tokgate.service.processes import ChildProcesses
+
+logger = logging.getLogger(__name__)
+
+
+class UnfitEnvironment(Exception):
+    """What keeps tokgate from starting here, for the one who started it."""
+
+
+class Supervisor:
+    """Starts all processes, keeps them running, and stops them."""
+
+    def __init__(
+        self,
+        options: SuperviseOptions,
+        holder: PolicyHolder,
+        say: Callable[[str], None],
+        bequest: Bequest | None = None,
+    ) -> None:
+        """Nothing is opened before `run`. With a `bequest` it goes on where the program before ended."""
+        self._options: Final = options
+        self._holder: Final = holder
+        self._say: Final = say
+        self._observer: Final = this_observer()
+        self._control: Final = Control(options.confdir)
+        self._manager: Final = ServiceManager()
+        self._bequest: Final = bequest
+        self._processes: Final = ChildProcesses(
+            options,
+            holder,
+            bequest=bequest,
+            let_go=self._let_go,
+            died=self._died,
+            left=lambda message: self._sender.put_again(message),
+        )
+        self._program: Final = ProgramChange(options.policies, self._processes.others)
+        self._sender: Final = channel.RecordSender(self._processes.records, self._observer)
+        self._keeper: Final = keeper_of(options, holder, self._write, say)
+        self._instance: Final = Instance(
+            holder,
+            options.log,
+            self._write,
+            self._processes.counters.total,
+            version=self._observer.version,
+            reaps=False,
+            log_kept=lambda: self._processes.log_kept,
+        )
+        self._instance.gateway = self._keeper.state
+        self._waiting: Final = Waiting(self._instance.answer)
+        self._signals: Final[list[int]] = []
+        self._ending: str | None = None
+        self._ready = False
+        self._reload_wanted = False
+        self._stability_check: StabilityCheck | None = None
+        self._answers: dict[Any, Callable[[], None]] = {}
+        """Handlers by descriptor, also called while a policy is read."""
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT. Exit codes: 0, or 3 for an environment that does not allow it."""
+        try:
+            self._open()
+        except UnfitEnvironment as error:
+            self._say(str(error))
+            return 3
+        wake, processes = self._listen_to_signals(), self._processes
+        bequeathed = None if self._bequest is None else self._bequest.control
+        control = self._control.open() if bequeathed is None else self._control.adopt(bequeathed)
+        self._answers = {
+            processes.reports: processes.take_reports,
+            processes.vitals_responder: lambda: processes.vitals_responder.answer(self._vitals),
+            **dict.fromkeys(self._keeper.sockets, self._keeper.noticed),
+        }
+        if control is not None:
+            self._answers[control] = self._take_calls
+        # Before any gate, which may refuse a client at once: the log of a run begins with its start.
+        self._instance.start()
+        processes.begin()
+        self._announce()
+        self._say_replaced()
+        while self._ending is None:
+            if self._program.tried is not None:
+                self._change_program(self._program.tried)
+            longest = LOOK_AGAIN if self._stability_check is not None else math.inf
+            pause = min(self._instance.due(), self._keeper.due(), longest)
+            ready, _, _ = select.select([wake, *self._answers], [], [], pause)
+            self._take_signals(wake)
+            for descriptor, answer in self._answers.items():
+                if descriptor in ready:
+                    answer()
+            processes.kill_hanging()
+            processes.reap()
+            processes.restart_missing()
+            processes.retire_replaced()
+            self._follow_files()
+            self._keeper.look()
+            self._waiting.look(processes.workers())
+            if self._instance.tick():
+                self._instance.save()
+            self._sender.flush()
+            self._tell_manager()
+        return self._end(self._ending)
+
+    def _tell_manager(self) -> None:
+        """Tell systemd that this process lives, and once that gates accept; from then on it keeps the listeners."""
+        if not self._ready and self._processes.gates_report:
+            self._ready = True
+            self._manager.tell("READY=1")
+            for listener in self._processes.listeners:
+                self._manager.keep(listener.socket)
+        self._manager.keep_alive(self._state)
+
+    def _open(self) -> None:
+        """Take the log, listen, load the kernel's part, and give up what only that takes. Raises UnfitEnvironment."""
+        try:
+            if self._bequest is None:
+                wait_for_lock(self._options.log, DEADLINE + 1.0)
+        except LogLocked as error:
+            raise UnfitEnvironment(f"{error.filename}: {error.strerror}") from error
+        try:
+            kept = kept_listeners(os.environ)
+            self._processes.listen(kept)
+            for sock in kept:  # of other endpoints than it has now
+                self._manager.drop(sock)
+        except OSError as error:
+            raise UnfitEnvironment(f"can't listen: {error.strerror}") from error
+        try:
+            self._keeper.up()
+        except (GatewayError, OSError) as error:
+            raise UnfitEnvironment(f"the gateway can't be set up, and nothing was changed:\n{error}") from error
+        if os.geteuid() != 0:
+            try:
+                limit_to(needed_to_run(self._options.mark, gateway=self._options.gateway is not None))
+            except OSError as error:
+                logger.warning("what only listening takes can't be given up: %s", error.strerror)
+
+    def _let_go(self) -> None:
+        """In a child: close what only the supervisor needs."""
+        self._control.close(remove=False)
+        self._keeper.let_go()
+
+    def _announce(self) -> None:
+        if self._processes.metrics is not None:
+            self._say(f"metrics: http://{dialled(*self._processes.metrics.getsockname()[:2])}/metrics")
+        processes = self._processes
+        listeners.announce(processes.listeners, self._holder.snapshot, self._say, processes.quic)
+
+    # -- signals
+
+    def _listen_to_signals(self) -> int:
+        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda number, _: self._signals.append(number))
+        return read
+
+    def _take_signals(self, wake: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake, 4096)
+        while self._signals:
+            number = self._signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._ending, self._processes.ending = signal.Signals(number).name, True
+            elif number == signal.SIGHUP:
+                self._reload_wanted = True
+                self._processes.tell(signal.SIGHUP, Role.COLLECTOR, Role.OPENER)
+
+    # -- the control socket
+
+    def _take_calls(self) -> None:
+        for caller in self._control.callers():
+            match caller.call:
+                case Call(ControlRequest.STATUS):
+                    caller.answer(self._state())
+                case Call(ControlRequest.RELOAD, lift, by):
+                    self._waiting.add(caller, self._holder.lift(lift, by))
+                    self._reload_wanted = True
+                    self._processes.tell(signal.SIGHUP, Role.OPENER)
+                case Call(ControlRequest.RESTART):
+                    self._program.ask(caller)
+                case _:
+                    caller.close()
+
+    # -- a new program
+
+    def _change_program(self, caller: Caller) -> None:
+        """Go on as the program that is on disk now. It answers the caller."""
+        caller.tell("the new program reads the policy; the old gates serve meanwhile")
+        self._say("a new program takes over")
+        told = self._processes.counters.freeze()
+        self._instance.stop("a new program takes over")
+        self._sender.finish(DEADLINE)
+        self._waiting.close()
+        execute(self._processes.bequeath(told, self._control.descriptor(), caller.fileno()))
+
+    def _say_replaced(self) -> None:
+        """Answer who asked the program before for this one; its gates accept now."""
+        if self._bequest is not None:
+            caller = Caller(socket.socket(fileno=self._bequest.caller), ControlRequest.RESTART)
+            moves = self._bequest.takeover == FORMAT
+            version = self._observer.version
+            caller.answer({"ok": True, "before": self._bequest.program, "version": version, "moves": moves})
+
+    def _state(self) -> dict[str, Any]:
+        named = [(each.entry.value, each.socket.getsockname()) for each in self._processes.listeners]
+        listening = [{"entry": entry, "host": name[0], "port": name[1]} for entry, name in named]
+        return self._instance.state(self._processes.workers(), self._processes.faults()) | {"listening": listening}
+
+    def _vitals(self) -> Vitals:
+        processes = self._processes
+        return vitals_of(
+            self._instance,
+            self._state(),
+            log=processes.log_report(),
+            confdir=self._options.confdir,
+            deaths=processes.deaths(),
+        )
+
+    # -- the policy
+
+    def _follow_files(self) -> None:
+        """Reload the policy once its files are stable; until then return at once, since edits may take long."""
+        if self._stability_check is None and (self._reload_wanted or self._holder.changed()):
+            self._stability_check = self._holder.stability_check()
+        stable_state = None if self._stability_check is None else self._stability_check.stable_state()
+        if stable_state is None:
+            return
+        self._reload_wanted, self._stability_check = False, None
+        alive = partial(self._manager.keep_alive, self._state)
+        reloaded = asyncio.run(behind_traffic(self._holder, stable_state, self._answers, alive))
+        if reloaded is None:
+            self._reload_wanted = True
+            return
+        if not self._reload_wanted:  # else a caller came meanwhile, who waits for the next reload
+            self._waiting.read(reloaded)
+        if reloaded.snapshot.version != reloaded.before:
+            self._processes.next_generation()
+
+    def _died(self, what: str) -> None:
+        self._write(partial(lifecycle.internal_error, error=RuntimeError(what), where="supervisor"))
+
+    def _write(self, build: Callable[[Stamp], Record]) -> None:
+        self._sender.put(build(new_stamp(Instant.now(), self._observer)))
+
+    # -- the end
+
+    def _end(self, reason: str) -> int:
+        """Drain all processes, wait, then kill; the collector exits last, when no process sends records any more."""
+        self._say(f"{reason}: draining for at most {self._options.drain:g} s")
+        self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
+        self._keeper.drain()
+        self._processes.drain(self._options.drain + 1.0, self._hurried)
+        self._instance.stop(reason)
+        self._sender.close(DEADLINE)  # what killed processes left
+        self._waiting.close()
+        self._control.close(remove=True)
+        self._processes.end()
+        self._keeper.down()
+        return 0
+
+    def _hurried(self) -> bool:
+        """Whether SIGTERM or SIGINT came again."""
+        self._signals[:] = [number for number in self._signals if number in (signal.SIGTERM, signal.SIGINT)]
+        return bool(self._signals)
+
+
+def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
+    """Run gates and openers until told to stop. Exit codes: 0, 1 for an invalid policy, 3 for an unfit environment."""
+    try:
+        bequest = inherited(os.environ)
+    except ValueError as error:
+        say(str(error))
+        return 3
+    while True:
+        try:
+            holder = open_policy(options.policies, Instant.now(), HeldFile.of(options.confdir, options.policies))
+            break
+        except PolicyError as error:
+            say(f"there is no valid policy to start with:\n{error}")
+            if bequest is None:
+                return 1
+        time.sleep(1.0)  # it was valid a moment ago; the gates of the program before serve meanwhile
+    secure_folder(options.confdir)
+    establish_authority(options.confdir, Instant.now())
+    _raise_limit()
+    return Supervisor(options, holder, say, bequest).run()
+
+
+def _raise_limit() -> None:
+    """Raise the limit of descriptors to the hard limit: each connection takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

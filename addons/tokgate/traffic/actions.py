@@ -1,0 +1,83 @@
+"""What a carrier does with traffic: closed unions, on which carriers `match` to the end. Values only."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from tokgate.traffic.dns_questions import Terms
+from tokgate.wire.socks5 import Reply
+from tokgate.wire.tls_alert import Alert
+
+
+@dataclass(frozen=True, slots=True)
+class QuicClose:
+    """CONNECTION_CLOSE with TLS's `unrecognized_name`, and one sentence."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An HTTP response that names the ban (451 or 403)."""
+
+    warning: bool = False
+    """The ban only warns: a page with a button, for those requests for which someone waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsAnswer:
+    """A complete DNS message to send to the client."""
+
+    message: bytes
+
+
+type Words = Alert | QuicClose | HttpAnswer | Reply | DnsAnswer | None
+"""In the protocol that the client speaks; None where that is unknown."""
+
+
+def last_words(words: Words) -> bytes:
+    """The octets that end a TCP connection at its first bytes; none where they depend on what was asked."""
+    match words:
+        case Alert():
+            return words.record
+        case Reply():
+            return words.octets
+        case HttpAnswer() | QuicClose() | DnsAnswer() | None:
+            return b""
+        case _:
+            assert_never(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Carry it unchanged and unread; only now connect to the destination."""
+
+    terms: Terms | None = None
+    """The limits of a DNS answer."""
+    watch: bool = False
+    """The server may have the client say anew where it goes (TLS's HelloRetryRequest, a proxy): that is decided too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Say no, and never contact the destination."""
+
+    words: Words
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Read what is inside: of this one name, to answer with a page or to read URLs."""
+
+    tls: bool = True
+    """TLS has to be terminated first."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskCertificate:
+    """Ask the destination for its certificate, and decide with the names on it: nothing else says who it is."""
+
+    host: str
+    port: int
+
+
+type CarrierAction = Pass | Refuse | Open | AskCertificate

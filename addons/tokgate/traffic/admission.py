@@ -1,0 +1,289 @@
+"""The one decision about traffic: from what was seen of it to what a carrier does, what the log gets, and until when.
+
+All carriers call `admit`, for new traffic and again while it lasts. What fails in deciding is answered here, by
+`on_error`.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, assert_never
+
+from whenever import Instant
+
+from tokgate.blocklog.records.stamp import Stamp
+from tokgate.policy.analysis.warning_period import warns_with_a_page
+from tokgate.policy.bans import MissingSni
+from tokgate.policy.decide import Sighting, blocked_at_all
+from tokgate.policy.decision import Decision, Signal, Verdict
+from tokgate.policy.observation import Observation, Passed, Stage, TlsSeen, Transport, Visibility
+from tokgate.traffic import dns_questions, hidden_name
+from tokgate.traffic.actions import (
+    AskCertificate,
+    CarrierAction,
+    DnsAnswer,
+    HttpAnswer,
+    Open,
+    Pass,
+    Refuse,
+    last_words,
+)
+from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.enforcer import Enforcer, Ruling
+from tokgate.traffic.kind import Kind, in_hello, kind_of
+from tokgate.traffic.refusal_texts import refusal as refusal_text
+from tokgate.traffic.seen import (
+    Connect,
+    DnsQuestion,
+    DnsResponse,
+    Hello,
+    HttpStart,
+    OtherBytes,
+    ProxyConnect,
+    Request,
+    Seen,
+    Shown,
+    SocksConnect,
+    Unreadable,
+)
+from tokgate.traffic.warning_state import Person
+from tokgate.wire.ja4 import ja4
+
+_PASS: Final = Pass()
+_TLS_PORT: Final = 443
+"""Where a certificate is asked for of a destination whose port isn't known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The verdict on traffic: the action, the ruling, and what the log gets."""
+
+    action: CarrierAction
+    ruling: Ruling
+    arrival: Arrival
+    seen: Seen
+    stage: Stage
+    shown: Shown
+    """What `admit` needs to decide again about a connection that passes."""
+    names: tuple[Sighting, ...]
+    passed: Passed | None = None
+    """Under a ban that warns with a page: why it passes without."""
+    recorded: bool = True
+    """False: that is left to a later stage of the same connection, or to whoever it is given to."""
+
+    @property
+    def until(self) -> Instant | None:
+        """The first later instant at which it may be another; None: not while the policy stays."""
+        return self.ruling.decision.next_change
+
+    def enter(self, enforcer: Enforcer, status: int | None = None) -> Stamp:
+        """Count and record it, as it is carried out. The stamp is the record's, for the page.
+
+        `status` is what a request was answered with, if it was here.
+        """
+        if not self.recorded:
+            return Stamp("", self.ruling.at, enforcer.observer)
+        asked = isinstance(
+            self.seen, Connect | SocksConnect | ProxyConnect
+        )  # what passes is counted by what the tunnel carries
+        return enforcer.enter(self.ruling, self.shown.visibility, partial(self.observe, status), allowed=not asked)
+
+    def observe(self, status: int | None = None) -> Observation:
+        """The traffic as a log record states it."""
+        seen, tls, http, dns, opened = self.seen, None, None, None, False
+        match seen:
+            case Hello():
+                tls, opened = _tls_seen(seen), isinstance(self.action, Open)
+            case Connect():
+                http = seen.http and replace(seen.http, status=status)
+            case Request():
+                http, opened = replace(seen.http, status=status), seen.opened
+            case DnsQuestion() | DnsResponse():
+                dns = dns_questions.dns_seen(seen.asked, self.ruling)
+            case Unreadable() | OtherBytes() | HttpStart() | ProxyConnect() | SocksConnect() | Shown():
+                pass
+            case _:
+                assert_never(seen)
+        return Observation(
+            client=self.arrival.client,
+            destination=self.arrival.endpoint,
+            stage=self.stage,
+            visibility=self.shown.visibility,
+            transport=self.arrival.transport,
+            names=self.names,
+            tls=tls,
+            http=http,
+            dns=dns,
+            opened=opened,
+            passed=self.passed,
+            connection=self.arrival.connection,
+            identity=self.arrival.identity,
+        )
+
+
+def admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
+    """Decide about what was seen, now. Never raises; nothing is counted or recorded before `Admission.enter`."""
+    try:
+        return _admit(enforcer, arrival, seen)
+    except Exception as error:
+        enforcer.failed(_part(arrival, seen), error)
+        return _by_on_error(enforcer, arrival, seen)
+
+
+def words_of(refused: Admission, stamp: Stamp) -> bytes:
+    """The octets that end a TCP connection whose first bytes were refused."""
+    if isinstance(refused.seen, ProxyConnect):
+        return refusal_text(refused.ruling, refused.seen.host, stamp)
+    return last_words(refused.action.words) if isinstance(refused.action, Refuse) else b""
+
+
+def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
+    match seen:
+        case Hello():
+            return _at_hello(enforcer, arrival, seen)
+        case Unreadable() | OtherBytes():
+            admission = _judged(enforcer, arrival, seen)
+            return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
+        case Shown() | SocksConnect():
+            return _judged(enforcer, arrival, seen)
+        case ProxyConnect():
+            admission = _judged(enforcer, arrival, seen)
+            return replace(admission, action=_watched(enforcer, arrival)) if admission.action == _PASS else admission
+        case HttpStart():
+            action = Open(tls=False) if seen.openable else Refuse(None)
+            return replace(_judged(enforcer, arrival, seen), action=action, recorded=False)
+        case Connect():
+            return _at_connect(_judged(enforcer, arrival, seen), seen)
+        case Request():
+            admission = _judged(enforcer, arrival, seen)
+            warns = _warns(admission) and not seen.ambiguous  # what is ambiguous passes nobody
+            return replace(admission, action=Refuse(HttpAnswer(warning=True))) if warns else admission
+        case DnsQuestion():
+            return _at_question(enforcer, arrival, seen)
+        case DnsResponse():
+            return _at_answer(enforcer, arrival, seen)
+        case _:
+            assert_never(seen)
+
+
+def _at_hello(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> Admission:
+    """At a ClientHello. QUIC is never opened: the client comes over TCP instead, and that is then recorded."""
+    admission = _judged(enforcer, arrival, seen)
+    if seen.retry_of is not None:  # what passes was counted by the first hello
+        admission = replace(admission, recorded=admission.ruling.blocks)
+    elif isinstance(admission.action, Pass):
+        admission = replace(admission, action=_watched(enforcer, arrival))
+    to = arrival.destination
+    if _needs_certificate(enforcer, arrival, seen) and to is not None:
+        return replace(admission, action=AskCertificate(to.ip, to.port or _TLS_PORT), recorded=False)
+    decision = admission.ruling.decision
+    if _warns(admission) and decision.ban is not None:
+        who = Person.at(arrival.client.ip, arrival.identity)
+        passed = enforcer.warned.passed(who, decision.ban, admission.ruling.at, seen.hello)
+        if passed is None and not seen.openable:
+            passed = Passed.NO_PAGE
+        if passed is not None:
+            return replace(admission, action=_watched(enforcer, arrival), passed=passed)
+    if not _opens(decision):
+        return admission
+    if seen.openable and not seen.quic:
+        return replace(admission, action=Open())
+    refusal = Refuse(in_hello(seen.quic)(admission.ruling))
+    return replace(admission, action=refusal, recorded=admission.ruling.blocks or not seen.quic)
+
+
+def _watched(enforcer: Enforcer, arrival: Arrival) -> Pass:
+    """A pass, in which a client under a ban may not say later that it wants to go somewhere else."""
+    found = blocked_at_all(enforcer.snapshot, arrival.client.ip, enforcer.now(), arrival.identity)
+    return Pass(watch=found.verdict is Verdict.BLOCK)
+
+
+def _at_connect(admission: Admission, seen: Connect) -> Admission:
+    """At a CONNECT request. What the tunnel carries is decided about again, and counted and recorded then."""
+    decision = admission.ruling.decision
+    told = decision.verdict is Verdict.MONITOR or decision.exemption is not None
+    if seen.openable and (_opens(decision) if admission.ruling.blocks else told):
+        admission = replace(admission, action=Open(tls=False))
+    return replace(admission, recorded=isinstance(admission.action, Refuse) or not seen.openable)
+
+
+def _at_question(enforcer: Enforcer, arrival: Arrival, seen: DnsQuestion) -> Admission:
+    """At a DNS question."""
+    admission = _in_dns(arrival, seen, dns_questions.judge(enforcer, seen.asked))
+    rcode = None if admission.ruling.blocks else dns_questions.discouraged(enforcer, seen.asked)
+    if rcode is None:
+        return admission
+    return replace(admission, action=Refuse(DnsAnswer(dns_questions.refuse_other_resolvers(seen.asked, rcode))))
+
+
+def _at_answer(enforcer: Enforcer, arrival: Arrival, seen: DnsResponse) -> Admission:
+    """At the answer to a question: time has gone by, a ban may have begun, and other names may have come."""
+    asked, members = seen.asked, seen.members or ()
+    ruling = dns_questions.judge_answer(enforcer, asked, members)
+    admission = _in_dns(arrival, seen, ruling)
+    if ruling.blocks:
+        return admission
+    recorded = ruling.judgement.sighting not in asked.names  # else it was at the question
+    if seen.members is None and dns_questions.under_ban(ruling, asked):
+        return replace(admission, action=Refuse(DnsAnswer(dns_questions.unreadable(asked))), recorded=recorded)
+    terms = dns_questions.terms(asked, ruling, members)
+    return replace(admission, action=Pass(terms), recorded=recorded)
+
+
+def _in_dns(arrival: Arrival, seen: DnsQuestion | DnsResponse, ruling: Ruling) -> Admission:
+    words = DnsAnswer(dns_questions.refuse(seen.asked, ruling)) if ruling.blocks else None
+    admission = _made(arrival, seen, kind_of(arrival, seen), ruling, _PASS if words is None else Refuse(words))
+    return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
+
+
+def _by_on_error(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
+    """The action of `on_error` for traffic whose decision failed."""
+    kind = kind_of(arrival, seen)
+    ruling = enforcer.judge_by_fallback(kind.names)
+    return _made(arrival, seen, kind, ruling, Refuse(kind.words(ruling)) if ruling.blocks else _PASS)
+
+
+def _judged(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
+    """Refused if the policy blocks it, by the names that it shows or for what it hides; else passing."""
+    kind, settings = kind_of(arrival, seen), enforcer.snapshot.settings
+    shown, names = kind.shown, kind.names
+    if isinstance(seen, Hello):
+        shown = replace(shown, visibility=hidden_name.visibility(seen.hello, quic=seen.quic))
+    if shown.visibility is Visibility.NONE and settings.missing_sni is MissingSni.ALLOW:
+        names = tuple(sighting for sighting in names if sighting.signal is not Signal.ADDRESS)
+    nothing = Sighting(Signal.SNI if shown.is_hello else Signal.ADDRESS, "")
+    ruling = enforcer.judge(arrival.client.ip, names or (nothing,), arrival.identity)
+    if not ruling.blocks:
+        ruling = hidden_name.refuse_hidden(arrival, seen, shown, ruling)
+    kind = Kind(kind.stage, shown, names, kind.words)
+    return _made(arrival, seen, kind, ruling, Refuse(kind.words(ruling)) if ruling.blocks else _PASS)
+
+
+def _made(arrival: Arrival, seen: Seen, kind: Kind, ruling: Ruling, action: CarrierAction) -> Admission:
+    return Admission(action, ruling, arrival, seen, kind.stage, kind.shown, kind.names)
+
+
+def _part(arrival: Arrival, seen: Seen) -> str:
+    """The name under which errors in deciding are counted."""
+    if isinstance(seen, DnsQuestion | DnsResponse):
+        return "dns"
+    return "datagrams" if arrival.transport is Transport.UDP else "guard"
+
+
+def _opens(decision: Decision) -> bool:
+    return decision.response is not None and decision.response.opens
+
+
+def _warns(admission: Admission) -> bool:
+    return warns_with_a_page(admission.ruling.decision)
+
+
+def _needs_certificate(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> bool:
+    """Whether nothing else says who the destination is, and it can be asked."""
+    if not seen.hello.is_nameless or seen.quic or seen.certificate is not None or not seen.openable:
+        return False
+    return not arrival.names_its_host and enforcer.snapshot.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
+
+
+def _tls_seen(seen: Hello) -> TlsSeen:
+    alpn = tuple(name.decode("ascii", "backslashreplace") for name in seen.hello.alpn)
+    return TlsSeen(alpn=alpn, ja4=ja4(seen.hello, "q" if seen.quic else "t"), ech=seen.hello.ech)

@@ -1,0 +1,1 @@
+"""Counters of decisions and events: of one process, and shared between processes."""

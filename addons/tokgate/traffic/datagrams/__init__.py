@@ -1,0 +1,1 @@
+"""Flows of datagrams, and the connections in them."""

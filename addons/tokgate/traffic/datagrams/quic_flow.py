@@ -1,0 +1,273 @@
+"""The QUIC connections between a port of a client and one of a server: each is decided by its own ClientHello. Sans-IO.
+
+What passes is carried datagram by datagram. Only Initial packets are read, whose keys anyone can derive.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from tokgate.traffic.actions import AskCertificate, Open, Pass, QuicClose, Refuse, Words
+from tokgate.traffic.admission import admit
+from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.seen import FirstBytes, Hello, Shown, Unreadable
+from tokgate.wire.quic_initial import (
+    CRYPTO_ERROR,
+    Initial,
+    Opening,
+    QuicError,
+    begins_with_initial,
+    close,
+    initials,
+    is_certain,
+    is_unreadable,
+)
+from tokgate.wire.tls_alert import Alert
+
+MAX_HELD: Final = 32
+"""Datagrams that are held of a connection until its hello is whole; a browser needs two or three."""
+MAX_CONNECTIONS: Final = 16
+"""QUIC connections that are known of one flow; most have one."""
+_CLOSES: Final = 8
+"""How often a client that does not hear is told no."""
+_QUIC_PORTS: Final = (80, 443)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What becomes of a datagram, and of those that were held until it came."""
+
+    forward: tuple[bytes, ...] = ()
+    answer: bytes = b""
+    """A datagram for the client, which refuses."""
+    refused: bool = False
+    """It is refused, and QUIC has no words for that."""
+
+
+_NOTHING: Final = Carried()
+_REFUSED: Final = Carried(refused=True)
+
+
+@dataclass(slots=True)
+class _Connection:
+    """One QUIC connection; whether it `passes` is None until its hello is whole."""
+
+    opening: Opening
+    passes: bool | None = None
+    held: list[bytes] = field(default_factory=list)
+    closing: bytes = b""
+    closes: int = 0
+    broken: bool = False
+    watched: str | None = None
+    """The name in its hello, while its server may ask for a second one of a client under a ban."""
+    waits: bool = False
+    """A part of the second hello has come."""
+    ages: bool = False
+    settled: bool = False
+    """Its handshake is over: it sends no Initial packets any more."""
+
+    def settle(self) -> None:
+        self.settled, self.waits, self.held = True, False, []
+        self.opening.forget()
+
+    def takes(self, packets: tuple[Initial, ...]) -> bool:
+        """Whether any packet of a datagram belongs to it; if so, all that do are read.
+
+        Raises QuicError once it is decided, for a hello that is another than the one that was decided about.
+        """
+        return any([self._takes_one(packet) for packet in packets])  # noqa: C419 - each is to be read
+
+    def _takes_one(self, initial: Initial) -> bool:
+        if self.broken or self.settled:
+            return self.opening.fits(initial)
+        try:
+            return self.opening.reads(initial)
+        except QuicError:
+            if self.passes is not None:
+                raise
+            self.broken = True
+            return True
+
+
+class QuicFlow(ABC):
+    """One flow, from its first datagram on. It refers to nothing else, so that another process can go on with it."""
+
+    __slots__ = ("_connections", "_others", "_unreadable")
+
+    def __init__(self) -> None:
+        self._connections: list[_Connection] = []
+        self._others: bool | None = None
+        """Whether datagrams pass that belong to no connection that was seen to begin."""
+        self._unreadable: bool | None = None
+        """Whether QUIC passes in versions that can't be read."""
+
+    @abstractmethod
+    def arrival(self) -> Arrival:
+        """Who sends the flow and where to, as admission asks for it."""
+
+    @abstractmethod
+    def let_pass(self, arrival: Arrival, shown: Shown) -> None:
+        """Called for each connection, or what else is in the flow, that may pass."""
+
+    @abstractmethod
+    def stray(self) -> FirstBytes | None:
+        """What datagrams are that belong to no connection that was seen to begin; None: refused, and not recorded."""
+
+    @property
+    def began(self) -> bool:
+        """Whether QUIC connections were seen to begin in it."""
+        return bool(self._connections)
+
+    @property
+    def passing(self) -> bool:
+        """Whether a connection in the flow, or anything else in it, passes."""
+        return bool(self._others or self._unreadable or any(one.passes for one in self._connections))
+
+    @property
+    def held(self) -> int:
+        """The octets that are kept of connections about which nothing is decided yet."""
+        waiting = (one for one in self._connections if one.passes is None or one.waits)
+        return sum(one.opening.octets + sum(map(len, one.held)) for one in waiting)
+
+    def abandon(self) -> bool:
+        """Forget what is not decided yet; whether any connection never said who it wants to reach."""
+        decided = [one for one in self._connections if one.passes is not None]
+        unfinished = len(decided) < len(self._connections)
+        for one in decided:
+            if one.waits:
+                one.settle()
+        self._connections = decided
+        return unfinished
+
+    def settle(self) -> bool:
+        """The same, and forget what was read of connections that were decided before this was called last.
+
+        To be called again after the time that a handshake may take, until `settled`. What comes late is not carried.
+        """
+        unfinished = self.abandon()
+        for one in self._connections:
+            if one.ages:
+                one.settle()
+            one.ages = True
+        return unfinished
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more than its ids is kept of any connection."""
+        return all(one.settled for one in self._connections)
+
+    def take(self, enforcer: Enforcer, data: bytes) -> Carried:
+        """Decide about a datagram of the client's."""
+        found = initials(data)
+        if found:
+            if any(one.destination != found[0].destination for one in found):
+                return _NOTHING  # RFC 9000 §12.2: of one connection only
+            try:
+                connection = self._belongs_to(found)
+            except QuicError:  # under the keys of a connection that passes, as if it were that
+                return _NOTHING
+            return _NOTHING if connection is None else self._advance(enforcer, connection, data)
+        if is_unreadable(data) and (self._on_quic_port or is_certain(data)):
+            if self._unreadable is None:
+                self._unreadable = self._admit(enforcer, Unreadable(quic=True)) is None
+            return Carried((data,)) if self._unreadable else _REFUSED
+        if self._connections and begins_with_initial(data):
+            return _NOTHING
+        passing = self._others or any(one.passes for one in self._connections)
+        waiting = next((one for one in reversed(self._connections) if one.passes is None), None)
+        if waiting is not None and not passing:  # what follows the first flight, such as early data
+            return self._advance(enforcer, waiting, data)
+        if not self._connections and self._others is None:
+            stray = self.stray()
+            passing = self._others = stray is not None and self._admit(enforcer, stray) is None
+        if passing:
+            return Carried((data,))
+        return _NOTHING if self._connections else _REFUSED
+
+    @property
+    def _on_quic_port(self) -> bool:
+        destination = self.arrival().destination
+        return destination is not None and destination.port in _QUIC_PORTS
+
+    def _belongs_to(self, found: tuple[Initial, ...]) -> _Connection | None:
+        """The QUIC connection of these packets; None for packets that neither we nor the server can read."""
+        for connection in self._connections:
+            if connection.takes(found):
+                return connection
+        fresh = _Connection(Opening(found[0]))
+        if not fresh.takes(found):
+            return None
+        self._connections.append(fresh)
+        if len(self._connections) > MAX_CONNECTIONS:
+            del self._connections[0]
+        return fresh
+
+    def _advance(self, enforcer: Enforcer, connection: _Connection, data: bytes) -> Carried:
+        """Do with a connection's datagram what was decided, or decide if that is possible now."""
+        if connection.settled:
+            return _NOTHING
+        connection.held.append(data)
+        if connection.passes is None:
+            self._decide(enforcer, connection)
+        if connection.passes and connection.watched is not None and connection.opening.goes_on:
+            self._decide_again(enforcer, connection, connection.watched)
+        if connection.passes is None or connection.waits:
+            return _NOTHING
+        held, connection.held = connection.held, []
+        if connection.passes:
+            return Carried(tuple(held))
+        connection.closes += 1
+        return Carried(answer=connection.closing) if connection.closes <= _CLOSES else _NOTHING
+
+    def _decide(self, enforcer: Enforcer, connection: _Connection) -> None:
+        try:
+            hello = None if connection.broken else connection.opening.hello
+        except QuicError:
+            hello, connection.broken = None, True
+        if hello is None and len(connection.held) < MAX_HELD and not connection.broken:
+            return
+        connection.broken = hello is None
+        refusal = self._admit(enforcer, Unreadable(quic=True) if hello is None else Hello(hello, quic=True), connection)
+        connection.passes = refusal is None
+        if refusal is not None:
+            _refuse(connection, refusal.words)
+
+    def _decide_again(self, enforcer: Enforcer, connection: _Connection, name: str) -> None:
+        """The second hello must name the same as the first did; until it is whole, nothing more passes."""
+        try:
+            hello = connection.opening.second_hello
+            connection.waits = hello is None and len(connection.held) < MAX_HELD
+        except QuicError:
+            hello, connection.waits = None, False
+        if connection.waits:
+            return
+        connection.watched = None
+        refusal = self._admit(
+            enforcer, Unreadable(quic=True) if hello is None else Hello(hello, quic=True, retry_of=name)
+        )
+        if refusal is not None:
+            _refuse(connection, refusal.words)
+
+    def _admit(self, enforcer: Enforcer, seen: FirstBytes, connection: _Connection | None = None) -> Refuse | None:
+        """Decide about a connection or a flow, and remember what passes: None."""
+        admission = admit(enforcer, self.arrival(), seen)
+        admission.enter(enforcer)
+        match admission.action:
+            case Pass(watch=watch):
+                if watch and connection is not None:
+                    connection.watched = admission.shown.name or ""
+                self.let_pass(admission.arrival, admission.shown)
+                return None
+            case Refuse() as refusal:
+                return refusal
+            case Open() | AskCertificate():  # of datagrams nothing can be opened
+                return Refuse(None)
+            case _:
+                assert_never(admission.action)
+
+
+def _refuse(connection: _Connection, words: Words) -> None:
+    connection.passes = False
+    reason = words.reason if isinstance(words, QuicClose) else ""
+    connection.closing = close(connection.opening.first, CRYPTO_ERROR + Alert.UNRECOGNIZED_NAME, reason)

@@ -1,0 +1,192 @@
+"""DNS questions: what is decided about them, and what an answer may hold and for how long."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.policy.bans import EchKeys, EncryptedDns, StructuredErrors
+from tokgate.policy.decide import Sighting, decide, refused_under_ban
+from tokgate.policy.decision import Reason, Signal, Verdict
+from tokgate.policy.observation import DnsSeen, Transport
+from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.enforcer import Enforcer, Ruling
+from tokgate.traffic.refusal_texts import explanation, structured
+from tokgate.wire.dns_message.answer import capped, leads_to, offers_ech, without_ech
+from tokgate.wire.dns_message.query import Query, Rcode
+from tokgate.wire.dns_message.refusal import ExtendedError, refusal
+
+REMEMBERED: Final = 10
+"""Seconds for which a refusal may be remembered: an override has to take effect soon."""
+
+# RFC 8914 §4. 17, Filtered, is for what the client itself has asked to be kept from: never so here.
+OTHER: Final = 0
+NETWORK_ERROR: Final = 23
+"""In asking another server."""
+BLOCKED: Final = 15
+"""By decision of those who run the resolver."""
+CENSORED: Final = 16
+"""By an authority that told them to."""
+
+_CANARY: Final = "use-application-dns.net"
+"""Firefox asks for it before it turns to DNS over HTTPS by itself: https://support.mozilla.org/kb/canary-domain-use-application-dnsnet"""
+_RESOLVER: Final = "resolver.arpa"
+"""Under this name resolvers tell of their encrypted selves (RFC 9462)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsArrival(Arrival):
+    """A question. Its destination is the resolver that the client asked; None if it was us."""
+
+    query: Query
+    transport: Transport = Transport.UDP
+    carried: bool = False
+    """What the client connects to then passes here, too."""
+
+    @property
+    def names(self) -> tuple[Sighting, ...]:
+        """The name; and what follows octets that no pattern can match: the owner of that answers for all of it."""
+        sighting = Sighting(Signal.DNS_NAME, self.query.name)
+        return (sighting, Sighting(Signal.DNS_NAME, self.query.below)) if self.query.below else (sighting,)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The limits of an answer: `longest` in seconds, None without limit."""
+
+    longest: int | None
+    hides_nothing: bool
+    """No ECH keys: the client is under a ban, and a name that is hidden can't be decided about."""
+
+
+def judge(enforcer: Enforcer, asked: DnsArrival) -> Ruling:
+    """Decide about a question now. Never raises.
+
+    Where a page is to be shown, the name is answered if the connection that follows passes here: it gets the page.
+    """
+    ruling = enforcer.judge(asked.client.ip, asked.names, asked.identity)
+    decision = ruling.decision
+    if asked.carried and decision.response is not None and decision.response.shows_page:
+        passing = replace(decision, verdict=Verdict.ALLOW)
+        return replace(ruling, judgement=replace(ruling.judgement, decision=passing))
+    return ruling
+
+
+def members(asked: DnsArrival, answer: bytes) -> tuple[Sighting, ...] | None:
+    """The names to which an answer leads; None: it can't be read. A zone that is transferred leads nowhere."""
+    if asked.query.transfers:
+        return ()
+    try:
+        return tuple(Sighting(Signal.DNS_NAME, name) for name in leads_to(answer))
+    except ValueError:
+        return None
+
+
+def judge_answer(enforcer: Enforcer, asked: DnsArrival, members: tuple[Sighting, ...]) -> Ruling:
+    """Decide about a question again, with the names to which its answer leads: the strictest decides. Never raises.
+
+    One that is stricter than the question's own is refused also where a page would be shown: the connection that
+    follows names what was asked for, and would not be recognised.
+    """
+    ruling = judge(enforcer, asked)
+    if not members:
+        return ruling
+    whole = enforcer.judge(asked.client.ip, (*asked.names, *members), asked.identity)
+    return ruling if whole.judgement.sighting in asked.names else whole
+
+
+def refuse(asked: DnsArrival, ruling: Ruling) -> bytes:
+    """There is no such name, on whose authority, and not for longer than the decision holds."""
+    left = _left(ruling, ruling.decision.next_change)
+    ttl = REMEMBERED if left is None else min(REMEMBERED, left)
+    return refusal(asked.query, Rcode.NXDOMAIN, ttl=ttl, error=_explained(asked, ruling))
+
+
+def refuse_on_error(asked: DnsArrival) -> bytes:
+    """The refusal of a name about which deciding failed; not to be remembered."""
+    error = ExtendedError(BLOCKED, "The policy of this network could not be applied")
+    return refusal(asked.query, Rcode.NXDOMAIN, error=error)
+
+
+def refuse_other_resolvers(asked: DnsArrival, rcode: Rcode) -> bytes:
+    """The answer to a client that asks whether to use another resolver."""
+    error = ExtendedError(BLOCKED, "This network's own resolver is to be used")
+    return refusal(asked.query, rcode, ttl=REMEMBERED, error=error)
+
+
+def unanswered(asked: DnsArrival) -> bytes:
+    """The answer for a client whose question no server has answered."""
+    error = ExtendedError(NETWORK_ERROR, "The name server gave no answer")
+    return refusal(asked.query, Rcode.SERVFAIL, error=error)
+
+
+def unreadable(asked: DnsArrival) -> bytes:
+    """What a client gets instead of an answer that can't be read, and must not pass unread."""
+    error = ExtendedError(OTHER, "The name server's answer can't be read")
+    return refusal(asked.query, Rcode.SERVFAIL, error=error)
+
+
+def discouraged(enforcer: Enforcer, asked: DnsArrival) -> Rcode | None:
+    """What a client gets that asks whether to use encrypted DNS instead: the code of an empty answer; None: an answer.
+
+    Such a setting serves the bans, as do those for connections without a name: others are left in peace. A resolver
+    that passes questions on never answers for the one behind it (RFC 9462 §6.1).
+    """
+    name = asked.query.name.lower()
+    if name == _RESOLVER or name.endswith(f".{_RESOLVER}"):
+        rcode = Rcode.NOERROR
+        if asked.destination is None:
+            return rcode
+    elif name == _CANARY:
+        rcode = Rcode.NXDOMAIN
+    else:
+        return None
+    wanted = enforcer.snapshot.settings.encrypted_dns is EncryptedDns.DISCOURAGE
+    return rcode if wanted and under_ban(enforcer.judge(asked.client.ip, asked.names, asked.identity), asked) else None
+
+
+def terms(asked: DnsArrival, ruling: Ruling, members: tuple[Sighting, ...] = ()) -> Terms:
+    """What an answer must keep to, as of the ruling's instant: the first change about any of its names ends it.
+
+    May raise what deciding raises.
+    """
+    snapshot, at = ruling.snapshot, ruling.at
+    each = (decide(snapshot, asked.client.ip, name.value, at, name.signal, asked.identity) for name in members)
+    changes = [decision.next_change for decision in (ruling.decision, *each) if decision.next_change is not None]
+    hides_nothing = snapshot.settings.dns.ech_keys is EchKeys.WITHHOLD and under_ban(ruling, asked)
+    return Terms(_left(ruling, min(changes, default=None)), hides_nothing=hides_nothing)
+
+
+def edited(terms: Terms, answer: bytes) -> bytes:
+    """An answer within its terms. Raises ValueError if that needs it to be read, and it can't be."""
+    if terms.longest is not None:
+        answer = capped(answer, terms.longest)
+    if terms.hides_nothing and offers_ech(answer):
+        answer = without_ech(answer)
+    return answer
+
+
+def _left(ruling: Ruling, change: Instant | None) -> int | None:
+    """Whole seconds from the ruling to a change; None: there is none to come."""
+    return None if change is None else max(0, int((change - ruling.at).total("seconds")))
+
+
+def under_ban(ruling: Ruling, asked: DnsArrival) -> bool:
+    """Whether the client is under a ban that blocks at the ruling's instant, whatever it bans."""
+    refused = refused_under_ban(ruling.snapshot, asked.client.ip, ruling.at, Reason.ECH_OUTER, asked.identity)
+    return refused is not None
+
+
+def _explained(asked: DnsArrival, ruling: Ruling) -> ExtendedError:
+    ban = ruling.ban
+    imposed = ban is not None and (ban.authority is not None or ban.basis is not None)
+    setting = ruling.snapshot.settings.dns.structured_errors
+    wanted = asked.query.structured or setting is StructuredErrors.ALWAYS
+    form = structured(ruling, own_policy=not imposed) if wanted else ()
+    return ExtendedError(CENSORED if imposed else BLOCKED, explanation(ruling), form)
+
+
+def dns_seen(asked: DnsArrival, ruling: Ruling) -> DnsSeen:
+    """The fields of a question for the log."""
+    refused = Rcode.NXDOMAIN.name if ruling.blocks else None
+    return DnsSeen(id=asked.query.id, type=asked.query.type_name, response_code=refused)

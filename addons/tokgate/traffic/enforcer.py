@@ -1,0 +1,304 @@
+"""Enforces the policy on live traffic: calls `decide`, handles its failures, counts, and writes records.
+
+All traffic passes here, so that a failing decision never lets traffic pass unnoticed.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, Protocol
+
+from whenever import Instant
+
+from tokgate.blocklog.records import lifecycle
+from tokgate.blocklog.records.ecs_fields import folded_name
+from tokgate.blocklog.records.folding import Fold, Folding, Repeats, Shares, key_of
+from tokgate.blocklog.records.near_miss_record import near_misses
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.blocklog.records.traffic import is_notable, repeats_record, traffic_record
+from tokgate.policy import decide as core
+from tokgate.policy.bans import Ban, OnError
+from tokgate.policy.decide import Judgement, Sighting
+from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
+from tokgate.policy.identity import Identity
+from tokgate.policy.observation import Observation, Stage, Visibility
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.public_suffix import load_suffix_list
+from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.counting.near_miss_collector import NearMisses
+from tokgate.traffic.limits import RECORDS_A_MINUTE, client_key
+from tokgate.traffic.warning_state import WarnedClients
+
+
+class SnapshotSource(Protocol):
+    """The source of the policy in force: `config.reload.holder.PolicyHolder` in production."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The current one; it may be another at each reading."""
+
+
+class RecordSink(Protocol):
+    """The destination of records: `blocklog.write.writer.LogWriter` in production."""
+
+    def put(self, record: Record) -> bool:
+        """Take a record without waiting; False if it was dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A judgement with the policy and the instant that it rests on."""
+
+    judgement: Judgement
+    snapshot: Snapshot
+    at: Instant
+
+    @property
+    def decision(self) -> Decision:
+        """The decision that the policy came to."""
+        return self.judgement.decision
+
+    @property
+    def ban(self) -> Ban | None:
+        """The ban that the decision names; None without one."""
+        return None if self.decision.ban is None else self.snapshot.bans.get(self.decision.ban)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the traffic must not reach its destination."""
+        return self.judgement.decision.verdict is Verdict.BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    """An event that was recorded: what its repeats will be told by."""
+
+    stamp: Stamp
+    seen: Observation
+    ruling: Ruling
+
+
+class Enforcer:
+    """Decides about live traffic with the policy in force now. Never raises.
+
+    Whoever has one calls `settle` about once a second, and `close` at the end: repeats are told then.
+    """
+
+    def __init__(
+        self,
+        source: SnapshotSource,
+        sink: RecordSink,
+        observer: Observer,
+        *,
+        counters: Counters | None = None,
+        now: Callable[[], Instant] = Instant.now,
+        monotonic: Callable[[], float] = time.monotonic,
+        warned: WarnedClients | None = None,
+    ) -> None:
+        """`now` is the wall clock: bans begin and end by it, however it jumps. Repeats fold by `monotonic`."""
+        self.warned: Final = warned if warned is not None else WarnedClients()
+        self.counters: Final = counters if counters is not None else Counters()
+        self._source: Final = source
+        self._sink: Final = sink
+        self.observer: Final = observer
+        self.now: Final = now
+        self._monotonic: Final = monotonic
+        self._folding: Final[Folding[_First]] = Folding()
+        self._shares: Final = Shares(RECORDS_A_MINUTE)
+        load_suffix_list()  # not at the first record
+        self.near: NearMisses | None = None
+        """Collects names that resemble a banned service, where the policy wants to hear of them."""
+        self._near_since = now()
+        self._look_for_near_misses(source.snapshot)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The compiled policy in force; another object after a reload."""
+        return self._source.snapshot
+
+    def judge(self, client: str, sightings: Sequence[Sighting], identity: Identity | None = None) -> Ruling:
+        """Decide over everything seen of a connection or request; at least one sighting."""
+        snapshot, at = self._source.snapshot, self.now()
+        try:
+            judgement = core.decide_signals(snapshot, client, sightings, at, identity)
+        except Exception as error:  # on_error decides, whatever it was that failed
+            self.failed("decide", error)
+            return self.judge_by_fallback(sightings)
+        return Ruling(judgement, snapshot, at)
+
+    def judge_by_fallback(self, sightings: Sequence[Sighting]) -> Ruling:
+        """The ruling of `on_error` about the same sightings."""
+        snapshot, at = self._source.snapshot, self.now()
+        decisions = [(_fallback(snapshot, s), s) for s in sightings if not s.signal.is_url]
+        if not decisions:
+            decisions = [(Decision(Verdict.ALLOW, Reason.INTERNAL_ERROR), Sighting(Signal.ADDRESS, ""))]
+        decision, sighting = max(decisions, key=lambda pair: pair[0].verdict.severity)
+        return Ruling(Judgement(decision, sighting, mismatch=False), snapshot, at)
+
+    def repeats(self, client: str, name: str, decision: Decision, stage: Stage, at: Instant) -> bool:
+        """Whether this event repeats one that was recorded within the last minute; if so it is counted, all of it.
+
+        The quick way for a carrier that has a decision and nothing else to tell: after True it carries the decision
+        out and builds nothing. `name` is the one in its SNI, and nothing else that it shows may be a service's.
+        """
+        fold = self._folding.repeat(key_of(client, name.lower(), decision, stage), at)
+        if fold is None:
+            return False
+        self.counters.cells[self.counters.refused[decision.network]] += 1
+        return True
+
+    def enter(
+        self, ruling: Ruling, visibility: Visibility, observe: Callable[[], Observation], *, allowed: bool = True
+    ) -> Stamp:
+        """Count what was decided and write its record if it is worth one. The stamp is the record's, for the page.
+
+        A repeat is only counted, and has the stamp of the first record. `observe` is called only if there may be a
+        record. Without `allowed`, what passes isn't counted: it will be, at a later stage of the same connection.
+        """
+        decision = ruling.decision
+        if decision.reason is Reason.CANARY:  # nobody's traffic
+            return Stamp("", ruling.at, self.observer)
+        if ruling.blocks or allowed:
+            self.counters.count(decision.network, visibility, decision.verdict)
+        if not is_notable(decision):
+            near, sighting = self.near, ruling.judgement.sighting
+            if near is not None and allowed and decision.reason is Reason.NO_SERVICE and sighting.signal.is_asked_for:
+                near.meet(sighting.value)
+            return Stamp("", ruling.at, self.observer)
+        stamp = new_stamp(ruling.at, self.observer)
+        try:
+            return self._record(_First(stamp, observe(), ruling))
+        except Exception as error:  # a record that can't be made must not change what happens to the traffic
+            self.failed("record", error)
+            return stamp
+
+    def cut(self, ruling: Ruling, seen: Observation) -> None:
+        """Count and record a connection that was ended while it lasted.
+
+        Each has its own line, with its own id: it happens once to a connection. Decided about it was at its beginning.
+        """
+        self.counters.cuts += 1
+        self._put(lambda: traffic_record(new_stamp(ruling.at, self.observer), seen, ruling.judgement, ruling.snapshot))
+
+    def settle(self) -> None:
+        """Tell of the repeats whose minute is over, and of near misses whose hour is."""
+        self._tell(self._folding.due(self._monotonic()))
+        self._settle_near_misses()
+
+    def close(self) -> None:
+        """Tell of all repeats and near misses now. To be called before the sink is closed."""
+        self._tell(self._folding.close())
+        self._tell_near_misses(self.now())
+
+    def failed(self, where: str, error: BaseException) -> None:
+        """Count and log an internal error; never raises."""
+        self.counters.errors[where] += 1
+        self.counters.last_error = f"{where}: {type(error).__name__} at {self.now()}"
+        try:
+            self._sink.put(lifecycle.internal_error(new_stamp(self.now(), self.observer), error, where))
+        except Exception:
+            self.counters.errors["record"] += 1
+
+    def write(self, build: Callable[[Stamp], Record | None]) -> None:
+        """Write a record about tokgate itself."""
+        self._put(lambda: build(new_stamp(self.now(), self.observer)))
+
+    def tell(self, ruling: Ruling, seen: Observation) -> None:
+        """Write the record of something that a client did about a decision: by itself, neither counted nor folded."""
+        self.write(lambda stamp: traffic_record(stamp, seen, ruling.judgement, ruling.snapshot))
+
+    def _put(self, build: Callable[[], Record | None]) -> None:
+        """Write a record, if there is one; that it can't be made or written is an error by itself."""
+        try:
+            record = build()
+            if record is not None:
+                self._sink.put(record)
+        except Exception as error:
+            self.failed("record", error)
+
+    def _record(self, event: _First) -> Stamp:
+        """Write an event's record, or count it as a repeat. The stamp is the one to be found in the log."""
+        seen, ruling = event.seen, event.ruling
+        judgement = ruling.judgement
+        name = folded_name(seen, judgement)
+        key = key_of(
+            seen.client.ip,
+            name,
+            ruling.decision,
+            seen.stage,
+            opened=seen.opened,
+            mismatch=judgement.mismatch,
+            passed=seen.passed,
+            identity=seen.identity,
+        )
+        now = self._monotonic()
+        self._tell(self._folding.due(now))
+        fold = self._folding.repeat(key, ruling.at)
+        if fold is not None:
+            return fold.event.stamp
+        who = client_key(seen.client.ip)
+        shared = not self._shares.take(who, now)
+        if shared:  # one record counts what has everything but its name in common
+            key = key_of(who, "", replace(ruling.decision, rule=None), seen.stage, identity=seen.identity)
+            fold = self._folding.repeat(key, ruling.at)
+            if fold is not None:
+                fold.meet(name)
+                return fold.event.stamp
+        record = traffic_record(event.stamp, seen, judgement, ruling.snapshot)
+        if record is not None and self._sink.put(record):  # a dropped record can't be referred to
+            closed = self._folding.open(key, event, now, names=shared)
+            if closed is not None:
+                self._tell(iter((closed,)))
+        return event.stamp
+
+    def _settle_near_misses(self) -> None:
+        now, snapshot = self.now(), self._source.snapshot
+        if snapshot is not self._near_for:
+            self._tell_near_misses(now)
+            self._look_for_near_misses(snapshot)
+        elif self.near is not None:
+            self.near.look()
+            if now.timestamp() // _HOUR != self._near_since.timestamp() // _HOUR:
+                self._tell_near_misses(now)
+
+    def _look_for_near_misses(self, snapshot: Snapshot) -> None:
+        self._near_for = snapshot
+        self.near = None if snapshot.resemblance is None else NearMisses(snapshot.resemblance)
+
+    def _tell_near_misses(self, now: Instant) -> None:
+        """Write what was met, of services whose bans aren't over."""
+        near, snapshot, since = self.near, self._near_for, self._near_since
+        self._near_since = now
+        if near is None:
+            return
+        found, more = near.take()
+        banned = snapshot.services_banned_at(now)
+        told = [(each.likeness, each.count) for each in found if each.likeness.service in banned]
+        if told:
+            self.write(partial(near_misses, found=told, since=min(since, now), more=more))
+
+    def _tell(self, folds: Iterator[Fold[_First]]) -> None:
+        """Write what closed folds have to tell."""
+        for fold in folds:
+            event, repeats = fold.event, fold.repeats(fold.event.stamp.id)
+            if repeats is not None:
+                self._put(partial(self._repeats_record, event, repeats))
+
+    def _repeats_record(self, event: _First, repeats: Repeats) -> Record | None:
+        stamp, ruling = new_stamp(repeats.last, self.observer), event.ruling
+        return repeats_record(stamp, event.seen, ruling.judgement, ruling.snapshot, repeats)
+
+
+_HOUR: Final = 3600
+
+
+def _fallback(snapshot: Snapshot, sighting: Sighting) -> Decision:
+    """`policy.fallback`; should even that raise, `on_error` holds for everything: no banned name may slip through."""
+    try:
+        return core.fallback(snapshot, sighting.value)
+    except Exception:
+        if snapshot.settings.on_error is OnError.ALLOW:
+            return Decision(Verdict.ALLOW, Reason.INTERNAL_ERROR)
+        return Decision(Verdict.BLOCK, Reason.INTERNAL_ERROR, response=Response.REFUSE)

@@ -1,0 +1,64 @@
+"""Classifies the first bytes of a TCP connection for the decision about them. Sans-IO; decides nothing."""
+
+from typing import Final
+
+from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
+from tokgate.wire import first_bytes
+from tokgate.wire.connect_request import ConnectError, ConnectReader
+from tokgate.wire.first_bytes import Protocol
+
+_SEEN: Final[dict[Protocol, FirstBytes]] = {
+    Protocol.LENIENT_TLS: Unreadable(),
+    Protocol.HTTP1: HttpStart(),
+    Protocol.HTTP2: HttpStart(http2=True),
+    Protocol.LENIENT_HTTP: Unreadable(http=True),
+    Protocol.UNKNOWN: OtherBytes(),
+}
+
+
+class FirstBytesReader:
+    """Reads until it is known what the bytes are, and keeps them: the only copy, however many pieces there are."""
+
+    __slots__ = ("_bytes", "_connect", "_openable")
+
+    def __init__(self, *, openable: bool = True) -> None:
+        """`openable`: no byte was passed on before, so that an opener can take the connection over."""
+        self._openable: Final = openable
+        self._bytes: Final = first_bytes.FirstBytesBuffer()
+        self._connect: ConnectReader | None = None
+
+    @property
+    def received(self) -> bytearray:
+        """All bytes that were fed, in their order."""
+        return self._bytes.received
+
+    def feed(self, data: bytes | bytearray) -> FirstBytes | None:
+        """What the bytes are, `data` being the next of them; None: more has to come. Not to be called after that."""
+        if self._connect is not None:
+            self.received.extend(data)
+            return self._read_connect(self._connect, data)
+        protocol = self._bytes.feed(data)
+        if protocol is Protocol.HTTP1 and self.received.startswith(b"CONNECT ", self._bytes.request_start):
+            self._connect = ConnectReader()
+            return self._read_connect(self._connect, self.received[self._bytes.request_start :])
+        return None if protocol is None else self._seen(protocol)
+
+    def ended(self) -> FirstBytes:
+        """What they are, after which the client ended its side, before they said what they are."""
+        return self._seen(self._bytes.ended()) if self._connect is None else Unreadable(http=True)
+
+    @staticmethod
+    def _read_connect(reader: ConnectReader, data: bytes | bytearray) -> FirstBytes | None:
+        """A request to be connected, by a proxy that isn't this one."""
+        try:
+            asked = reader.feed(data)
+        except ConnectError:
+            return Unreadable(http=True)
+        return None if asked is None else ProxyConnect(asked.host, asked.rest, asked.named)
+
+    def _seen(self, protocol: Protocol) -> FirstBytes:
+        hello = self._bytes.hello
+        if hello is not None:
+            return Hello(hello, openable=self._openable)
+        seen = _SEEN[protocol]
+        return seen if self._openable or not isinstance(seen, HttpStart) else Unreadable(http=True)

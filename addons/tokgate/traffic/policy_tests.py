@@ -1,0 +1,176 @@
+"""Runs the tests of a policy through `admission`, as if their traffic came now. Nothing is sent, nothing is logged."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import dns.exception
+import dns.message
+from whenever import Instant
+
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.config.format.test_model import TestTransport
+from tokgate.config.policy_tests import PolicyTest
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Decision, Signal
+from tokgate.policy.observation import Endpoint, HttpSeen, Transport
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.hostname import AddressLiteral, DomainName, normalise
+from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Refuse
+from tokgate.traffic.admission import Admission, admit
+from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.dns_questions import DnsArrival
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.refusal_texts import status_of
+from tokgate.traffic.seen import DnsQuestion, Hello, Request, Seen
+from tokgate.wire.client_hello import ClientHello, read_message
+from tokgate.wire.dns_message.query import read_query
+from tokgate.wire.ech import PUBLIC_NAMES
+
+_PORTS: Final = {TestTransport.TCP: 443, TestTransport.QUIC: 443, TestTransport.DNS: 53}
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """The decision, the status that the client reads, if any, and what was expected otherwise, in words."""
+
+    __test__ = False
+
+    test: PolicyTest
+    decision: Decision
+    status: int | None
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the decision is what the test expects."""
+        return not self.failures
+
+
+def run_tests(snapshot: Snapshot, tests: Sequence[PolicyTest]) -> tuple[TestResult, ...]:
+    """Decide each test; results are in the order of the tests."""
+    clock = _Clock()
+    enforcer = Enforcer(_Fixed(snapshot), _Nowhere(), Observer(hostname="", version=""), now=clock.now)
+    results = []
+    for test in tests:
+        clock.at = test.at
+        admission = _admitted(enforcer, test)
+        decision, status = admission.ruling.decision, _status(admission)
+        results.append(TestResult(test, decision, status, tuple(_failures(test, decision, status))))
+    return tuple(results)
+
+
+def _failures(test: PolicyTest, decision: Decision, status: int | None) -> list[str]:
+    got = {
+        "ban": decision.ban,
+        "reason": decision.reason,
+        "response": decision.response,
+        "status": status,
+    }
+    found = [] if decision.verdict is test.expect else [f"{test.expect}, got {decision.verdict} ({decision.reason})"]
+    for key, expected in test.expected.items():
+        if got[key] != expected:
+            found.append(f"{key} {expected}, got {got[key] or 'none'}")
+    return found
+
+
+def _admitted(enforcer: Enforcer, test: PolicyTest) -> Admission:
+    """The last word on what a test states: of a URL on its request, if the connection is opened that far."""
+    arrival = Arrival(
+        client=Endpoint(test.client),
+        destination=_destination(test),
+        identity=test.identity,
+        transport=Transport.UDP if test.transport is not TestTransport.TCP else Transport.TCP,
+    )
+    if test.transport is TestTransport.DNS:
+        return admit(enforcer, arrival, _question(test))
+    if test.url is not None and urlsplit(test.url).scheme.lower() == "http":
+        return admit(enforcer, arrival, _request(test, opened=False))
+    hello = Hello(_hello(test), quic=test.transport is TestTransport.QUIC)
+    admission = admit(enforcer, arrival, hello)
+    if isinstance(admission.action, AskCertificate):  # which no test can show
+        admission = admit(enforcer, arrival, Hello(hello.hello, certificate=()))
+    if test.url is not None and isinstance(admission.action, Open):
+        return admit(enforcer, arrival, _request(test, opened=True))
+    return admission
+
+
+def _status(admission: Admission) -> int | None:
+    """The status of the page that this leads to; None where there is none."""
+    ruling, action = admission.ruling, admission.action
+    warns = isinstance(action, Refuse) and isinstance(action.words, HttpAnswer) and action.words.warning
+    answered = isinstance(action, Refuse) and isinstance(action.words, HttpAnswer)
+    opened = isinstance(action, Open) and ruling.decision.response is not None and ruling.decision.response.shows_page
+    if not answered and not opened:
+        return None
+    return status_of(ruling.ban, warns=warns or not ruling.blocks)
+
+
+def _destination(test: PolicyTest) -> Endpoint | None:
+    name = normalise(test.host)
+    return Endpoint(str(name.address), _PORTS[test.transport]) if isinstance(name, AddressLiteral) else None
+
+
+def _name(test: PolicyTest) -> str:
+    """The host as a client sends it: normalised, or else unchanged."""
+    name = normalise(test.host)
+    return name.value if isinstance(name, DomainName) else test.host
+
+
+def _question(test: PolicyTest) -> Seen:
+    try:
+        data = dns.message.make_query(_name(test), "A").to_wire()
+    except (dns.exception.DNSException, UnicodeError) as error:
+        raise ValueError(f"`{test.host}` is no name that can be asked for in DNS") from error
+    return DnsQuestion(DnsArrival(client=Endpoint(test.client), identity=test.identity, query=read_query(data)))
+
+
+def _request(test: PolicyTest, *, opened: bool) -> Request:
+    url = urlsplit(test.url or "")
+    names = [Sighting(Signal.HTTP_HOST, url.hostname or test.host)]
+    names += [Sighting(Signal.SNI, _name(test))] if opened and _destination(test) is None else []
+    names.append(Sighting(Signal.URL, test.url or ""))
+    names += [Sighting(Signal.ADDRESS, to.ip) for to in (_destination(test),) if to is not None]
+    http = HttpSeen(method="GET", path=url.path or "/", scheme=url.scheme.lower())
+    return Request(tuple(names), http, opened=opened)
+
+
+def _hello(test: PolicyTest) -> ClientHello:
+    """A ClientHello as a client sends it (RFC 8446 §4.1.2), as far as anything is decided by it."""
+    extensions = b""
+    hidden = min(PUBLIC_NAMES) if test.ech_outer else None
+    if not test.nameless and _destination(test) is None:
+        name = (hidden or _name(test)).encode("ascii", "replace")
+        entry = struct.pack("!BH", 0, len(name)) + name
+        extensions += struct.pack("!HHH", 0, len(entry) + 2, len(entry)) + entry
+    if test.ech_outer:
+        extensions += struct.pack("!HHB", 0xFE0D, 1, 0)
+    body = struct.pack("!H32sBHHBB", 0x0303, b"", 0, 2, 0x1301, 1, 0) + struct.pack("!H", len(extensions)) + extensions
+    return read_message(struct.pack("!I", 1 << 24 | len(body)) + body)
+
+
+class _Clock:
+    """The time of the test that is run."""
+
+    def __init__(self) -> None:
+        self.at = Instant.MIN
+
+    def now(self) -> Instant:
+        return self.at
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """A source of one policy."""
+
+    snapshot: Snapshot
+
+
+class _Nowhere:
+    """A log that keeps nothing."""
+
+    def put(self, record: Record) -> bool:
+        return True

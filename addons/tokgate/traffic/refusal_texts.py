@@ -1,0 +1,102 @@
+"""The texts for refused clients where there is no page: in DNS, in QUIC, and in a gate's answer to CONNECT."""
+
+import json
+import re
+from http import HTTPStatus
+from typing import Final
+
+from tokgate.blocklog.records.sentence import by_whom
+from tokgate.blocklog.records.stamp import Stamp
+from tokgate.policy.bans import Ban
+from tokgate.traffic.enforcer import Ruling
+
+_MAIL: Final = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
+_PHONE: Final = re.compile(r"\+[0-9](?:[ .()/-]{0,2}[0-9]){4,14}")
+_NO_DIGITS: Final = re.compile(r"[^+0-9]+")
+_NETWORK_OPERATOR: Final = 5
+"""The sub-error for the policy of the local network's operator (draft-ietf-dnsop-structured-dns-error §5.2)."""
+
+
+def _answer(status: HTTPStatus, words: str = "", fields: str = "") -> bytes:
+    """A whole response, after which the connection ends."""
+    body = f"tokgate: {words}\n".encode() if words else b""
+    kind = "Content-Type: text/plain; charset=utf-8\r\n" if words else ""
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n{kind}{fields}Content-Length: {len(body)}\r\nConnection: close\r\n"
+    )
+    return head.encode("latin-1", "replace") + b"\r\n" + body
+
+
+def pac_answer(file: str) -> bytes:
+    """The PAC file as a response, after which the connection ends; browsers ask again after five minutes."""
+    head = (
+        "HTTP/1.1 200 OK\r\nContent-Type: application/x-ns-proxy-autoconfig\r\nCache-Control: max-age=300\r\n"
+        f"Content-Length: {len(file.encode())}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + file.encode()
+
+
+ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
+BAD_REQUEST: Final = _answer(HTTPStatus.BAD_REQUEST)
+INSIDE_WORDS: Final = "what only the proxy's own machine can reach is closed to others."
+INSIDE: Final = _answer(HTTPStatus.FORBIDDEN, INSIDE_WORDS)
+LEADS_BACK: Final = _answer(HTTPStatus.FORBIDDEN, "this would lead back to the proxy itself.")
+UNREACHABLE: Final = _answer(HTTPStatus.BAD_GATEWAY)
+UNAVAILABLE: Final = _answer(HTTPStatus.SERVICE_UNAVAILABLE, fields="Retry-After: 10\r\n")
+
+SIGN_IN_WORDS: Final = "the proxy has to know who asks: name and password are missing or wrong."
+CHALLENGE: Final = 'Basic realm="tokgate", charset="UTF-8"'
+"""The value of `Proxy-Authenticate` (RFC 7617 §2)."""
+SIGN_IN: Final = _answer(
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, SIGN_IN_WORDS, f"Proxy-Authenticate: {CHALLENGE}\r\n"
+)
+
+
+def refusal(ruling: Ruling, host: str, stamp: Stamp) -> bytes:
+    """A refusal in short, for when no opener can write the page: why, and the record's id."""
+    ban = ruling.ban
+    fields, words = f"Cache-Control: no-store\r\nTokgate-Event: {stamp.id}\r\n", f"{host} is blocked"
+    if ban is not None:
+        fields += f"Tokgate-Ban: {ban.name}\r\n"
+        words += f": {', '.join(filter(None, (ban.title, ban.authority, ban.basis, ban.contact)))}"
+    return _answer(HTTPStatus.FORBIDDEN, words, fields)
+
+
+def status_of(ban: Ban | None, *, warns: bool) -> int:
+    """451 for a refusal with a legal mandate (RFC 7725); 403 for other refusals and for warnings.
+
+    A warning is no 451, since the user may continue. It is no success either: prefetches, downloads and service
+    workers must not store it as the requested resource.
+    """
+    mandated = ban is not None and (ban.authority is not None or ban.basis is not None)
+    return HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS if mandated and not warns else HTTPStatus.FORBIDDEN
+
+
+def explanation(ruling: Ruling) -> str:
+    """One sentence: by which ban, by whom, and whom to ask."""
+    ban = ruling.ban
+    if ban is None:
+        return "Refused by the policy of this network"
+    return by_whom(ban) + (f"; contact: {ban.contact}" if ban.contact else "")
+
+
+def structured(ruling: Ruling, *, own_policy: bool) -> tuple[str, ...]:
+    """The same as JSON for a client of DNS, and without its sentences, where there is no room for them.
+
+    Keys as in draft-ietf-dnsop-structured-dns-error §3: c, contact URIs, of which only `mailto` and `tel` are
+    registered; j, the justification; s, the sub-error, which goes only with a decision of the operator's own; o, whose
+    decision it is; l, the language of both.
+    """
+    ban = ruling.ban
+    contacts = contact_uris(ban.contact) if ban is not None and ban.contact else []
+    brief = {"c": contacts, "s": _NETWORK_OPERATOR if own_policy else None}
+    why = by_whom(ban) if ban is not None and contacts else explanation(ruling)
+    whole = brief | {"j": why, "o": ban and ban.authority, "l": "en"}
+    said = ({key: value for key, value in form.items() if value} for form in (whole, brief))
+    return tuple(json.dumps(form, ensure_ascii=False, separators=(",", ":")) for form in said if form)
+
+
+def contact_uris(contact: str) -> list[str]:
+    """The mail addresses (RFC 6068) and international telephone numbers (RFC 3966) in a line, as URIs."""
+    numbers = (_NO_DIGITS.sub("", number) for number in _PHONE.findall(contact))
+    return [f"mailto:{address}" for address in _MAIL.findall(contact)] + [f"tel:{number}" for number in numbers]

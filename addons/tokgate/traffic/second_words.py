@@ -1,0 +1,130 @@
+"""Reads what a client sends after its first message that may change its destination.
+
+Sans-IO. A TLS server may ask for another ClientHello (RFC 8446 §4.1.4); a proxy takes a request, and then what its
+tunnel carries. Of clients under a ban these are read and decided about before they are passed on.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from tokgate.traffic.first_bytes import FirstBytesReader
+from tokgate.traffic.seen import FirstBytes, Hello, ProxyConnect, Unreadable
+from tokgate.wire import hello_retry
+from tokgate.wire.client_hello import ClientHello, ClientHelloError
+from tokgate.wire.hello_reader import HelloReader, end_of_hello, unfinished_early_data
+
+
+class SecondHelloReader:
+    """Reads what a client says after a HelloRetryRequest: a second ClientHello, behind what may precede it."""
+
+    __slots__ = ("_hello", "_name", "_sent", "received")
+
+    def __init__(self, name: str, begun: bytes, *, early_data: bool) -> None:
+        """`name` as in `Hello.retry_of`; `begun`: a record of early data that was passed on in part."""
+        self.received: Final = bytearray(begun)
+        self._name: Final = name
+        self._sent: Final = len(begun)
+        self._hello: Final = HelloReader(self.received, early_data=early_data)
+
+    def feed(self, data: bytes | bytearray) -> FirstBytes | None:
+        """What was said, once it was said whole; then `received` is what has to be passed on."""
+        self.received.extend(data)
+        seen: FirstBytes
+        try:
+            hello = self._hello.read()
+            if hello is None:
+                return None
+            seen = Hello(hello, retry_of=self._name, openable=False)
+        except ClientHelloError:
+            seen = Unreadable()
+        del self.received[: self._sent]
+        return seen
+
+    def ended(self) -> FirstBytes:
+        """The class of the message when the client has ended its side."""
+        del self.received[: self._sent]
+        return Unreadable()
+
+
+@dataclass(frozen=True, slots=True)
+class AfterHello:
+    """A first ClientHello was passed on: its server may ask for a second one, which has to name the same."""
+
+    name: str
+    """Empty if it had none."""
+    early_data: bool
+    begun: bytes
+    """A record behind it that was passed on in part."""
+    rest: bytes = b""
+    """The bytes that were read and not passed on."""
+
+    def asked(self, answer: bytes | bytearray) -> bool | None:
+        """Whether the destination's first octets make the client say more; None as long as that can't be told."""
+        return hello_retry.asks_again(answer)
+
+    def waits(self, said: bytes | bytearray) -> bool:
+        """Whether what the client goes on with must wait for the answer; no server reads a hello out of anything else.
+
+        `said` may be its first octet; empty: it has ended its side. Behind bytes that wait it begins no record.
+        """
+        return bool(self.begun or self.rest) or hello_retry.may_begin_record(said)
+
+    def reader(self) -> SecondHelloReader:
+        """A reader of what the client sends next."""
+        return SecondHelloReader(self.name, self.begun, early_data=self.early_data)
+
+
+@dataclass(frozen=True, slots=True)
+class AfterProxyRequest:
+    """A request for a tunnel was passed on to a proxy: then comes what it carries, or another request."""
+
+    rest: bytes
+    """The bytes that were read and not passed on."""
+
+    def asked(self, answer: bytes | bytearray) -> bool | None:
+        """Whatever the proxy says, it is the client's turn."""
+        return bool(answer)
+
+    def waits(self, said: bytes | bytearray) -> bool:
+        """Whether the client has said anything: all of it waits for the proxy's answer."""
+        return bool(said)
+
+    def reader(self) -> FirstBytesReader:
+        """A reader of what the client sends next."""
+        return FirstBytesReader(openable=False)
+
+
+type Watched = AfterHello | AfterProxyRequest
+type Reader = FirstBytesReader | SecondHelloReader
+
+
+@lru_cache(maxsize=4096)
+def _after_hello_alone(name: str) -> AfterHello:
+    """One value for each name: nearly all hellos are of this kind."""
+    return AfterHello(name, early_data=False, begun=b"")
+
+
+def after_hello(hello: ClientHello, said: bytes | bytearray) -> AfterHello | None:
+    """What to watch for after a hello at the beginning of `said`; None: nothing, no second hello can follow."""
+    name = (hello.name or "").lower()
+    if len(said) == len(hello.message) + 5 and not hello.early_data:
+        return _after_hello_alone(name)
+    rest = bytes(said[end_of_hello(said, hello) :])
+    if rest and not hello_retry.may_begin_record(rest):
+        return None
+    begun = unfinished_early_data(rest) if hello.early_data else None
+    if begun is None:
+        return AfterHello(name, hello.early_data, b"", rest)
+    return AfterHello(name, hello.early_data, begun)
+
+
+def after(seen: FirstBytes, said: bytes | bytearray) -> Watched | None:
+    """What to watch for after a first message that passes; None for nothing."""
+    match seen:
+        case Hello(hello):
+            return after_hello(hello, said)
+        case ProxyConnect():
+            return AfterProxyRequest(seen.rest)
+        case _:
+            return None

@@ -1,0 +1,135 @@
+"""What a carrier can see of traffic: the closed union that `admission.admit` decides about. Values only.
+
+A new kind of traffic is a new member of `Seen`; mypy then names the places that must say what becomes of it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from tokgate.policy.decide import Sighting
+from tokgate.policy.observation import HttpSeen, Visibility
+from tokgate.traffic.dns_questions import DnsArrival
+from tokgate.wire.client_hello import ClientHello
+
+_OF_HELLOS: Final = (Visibility.SNI, Visibility.QUIC_SNI, Visibility.ECH_OUTER, Visibility.NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A ClientHello, over TCP or in QUIC."""
+
+    hello: ClientHello
+    quic: bool = False
+    certificate: tuple[str, ...] | None = None
+    """The names on the destination's certificate; None: it has not been asked for one."""
+    openable: bool = True
+    """Someone can terminate TLS, or ask for the certificate; False once that was tried and failed."""
+    retry_of: str | None = None
+    """The name in the hello before it, after a HelloRetryRequest; empty if it had none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes that some server might read as TLS, QUIC or HTTP, and that make no sense here."""
+
+    quic: bool = False
+    http: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OtherBytes:
+    """Neither TLS nor HTTP, or datagrams that belong to no connection that was seen to begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpStart:
+    """The request line of HTTP/1, or HTTP/2 with prior knowledge: requests are then decided one by one."""
+
+    openable: bool = True
+    """Someone can read the requests; False once that was tried and failed."""
+    http2: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConnect:
+    """A CONNECT request to a proxy somewhere else: what its tunnel carries is decided about after it."""
+
+    host: str
+    rest: bytes = b""
+    """The bytes after the request."""
+    named: str = ""
+    """Another host that its Host field names, which that proxy might follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """A CONNECT request of HTTP: `host` is the target's."""
+
+    host: str
+    address: str | None = None
+    """Behind the host, where it was looked up and the policy knows it."""
+    http: HttpSeen | None = None
+    """The request as the log wants it, from whoever reads HTTP in full."""
+    openable: bool = True
+    """Someone else can carry or answer the tunnel; False once that was tried and failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocksConnect:
+    """A CONNECT request of SOCKS 5: `host` is a name or an address."""
+
+    host: str
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request, and every name that it and its connection show: hosts, URLs, addresses."""
+
+    names: tuple[Sighting, ...]
+    http: HttpSeen
+    opened: bool = False
+    """TLS ends here: it was read inside a connection that was opened."""
+    ambiguous: bool = False
+    """A server might read another request than was read here, or one more."""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsQuestion:
+    """A DNS question, before anyone else is asked."""
+
+    asked: DnsArrival
+
+
+@dataclass(frozen=True, slots=True)
+class DnsResponse:
+    """The answer to a question that was asked on, before it is passed back: time has gone by."""
+
+    asked: DnsArrival
+    members: tuple[Sighting, ...] | None = ()
+    """The names to which it leads, as by aliases; None: it can't be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a connection that passed showed at its beginning: enough to decide about it again while it lasts."""
+
+    visibility: Visibility
+    name: str | None = None
+    legible: tuple[str, ...] | None = None
+    """What could be names of a server_name that is no host name; None: it is one, or there is none."""
+    certificate: tuple[str, ...] | None = None
+    """The names on the destination's certificate, where it was asked for that."""
+    quic: bool = False
+    """It came in datagrams."""
+    http: bool = False
+    """What can't be read looks like HTTP."""
+
+    @property
+    def is_hello(self) -> bool:
+        """Whether it began with a ClientHello that could be read, named or not."""
+        return self.visibility in _OF_HELLOS
+
+
+type FirstBytes = Hello | Unreadable | OtherBytes | HttpStart | ProxyConnect
+type Seen = FirstBytes | Connect | SocksConnect | Request | DnsQuestion | DnsResponse | Shown

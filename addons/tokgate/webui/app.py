@@ -1,0 +1,125 @@
+"""The review page as an ASGI application."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from typing import Final
+
+from anyio import CapacityLimiter
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from tokgate.accounts.accounts import AccountsError
+from tokgate.analytics.sources import LogError
+from tokgate.webui.auth.audit_log import NotRecorded
+from tokgate.webui.auth.auth import LinkAuthenticator
+from tokgate.webui.auth.client_address import IPNetwork
+from tokgate.webui.auth.middleware import AuthMiddleware
+from tokgate.webui.auth.sign_in_views import SignInViews
+from tokgate.webui.context import STATIC, Site, static
+from tokgate.webui.event_view import EventPage
+from tokgate.webui.live_view import Live
+from tokgate.webui.views import Pages
+
+_TURN_SECONDS: Final = 1.0
+_RENEW_SECONDS: Final = 10.0
+
+
+def build(
+    site: Site, *, hosts: Collection[str], clock: Callable[[], float], proxies: Sequence[IPNetwork] = ()
+) -> tuple[ASGIApp, Live]:
+    """The application, and its live part, to be closed first. `hosts` are served besides loopback's names.
+
+    `proxies` are the addresses whose X-Forwarded-For is believed.
+    """
+    explaining = CapacityLimiter(1)
+    pages, sign_in, live = Pages(site, explaining), SignInViews(site), Live(site, clock, explaining)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(_read_ahead(site)), asyncio.create_task(_renew(site))]
+        try:
+            yield
+        finally:
+            live.close()
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    event = EventPage(site, explaining)
+    app = Starlette(
+        routes=[
+            Route("/", pages.overview),
+            Route("/lines", pages.lines),
+            Route("/lines.csv", pages.lines_csv),
+            Route("/counts.csv", pages.counts_csv),
+            Route("/event/{event:uuid}", event.show),
+            Route("/event/{event:uuid}/proof.json", event.proof),
+            Route("/live", live.page),
+            Route("/live/stream", live.stream),
+            Route("/enter", sign_in.enter),
+            Route("/sign-in", sign_in.sign_in_form, methods=["GET"]),
+            Route("/sign-in", sign_in.sign_in, methods=["POST"]),
+            Route("/sign-out", sign_in.sign_out, methods=["POST"]),
+            Route("/static/{name}", _static),
+        ],
+        exception_handlers={
+            LogError: _explain(site, 503, "The log can't be read"),
+            OSError: _explain(site, 503, "The log can't be read"),
+            AccountsError: _explain(site, 503, "Nobody can sign in"),
+            NotRecorded: _explain(site, 503, "Nothing is shown"),
+            HTTPException: _not_found(site),
+            Exception: _explain(site, 500, "An internal error; its trace is on stderr"),
+        },
+        lifespan=lifespan,
+    )
+    return AuthMiddleware(app, site.authenticator, hosts=hosts, cookie=site.cookie, proxies=proxies), live
+
+
+async def _read_ahead(site: Site) -> None:
+    """Read the log from the start of the server, so that the first query need not wait for all of it."""
+    while True:
+        try:
+            state = await site.cache.catch_up(_TURN_SECONDS)
+        except (OSError, LogError):  # the next request shows the error
+            return
+        if not state.waiting:
+            return
+
+
+async def _renew(site: Site) -> None:
+    """A new link when the session of the last one has ended."""
+    while isinstance(site.authenticator, LinkAuthenticator):
+        site.authenticator.renew()
+        await asyncio.sleep(_RENEW_SECONDS)
+
+
+async def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    try:
+        content = static(name)
+    except KeyError:
+        raise HTTPException(404) from None
+    return Response(content, media_type=STATIC[name], headers={"Cache-Control": "private, max-age=31536000, immutable"})
+
+
+def _explain(site: Site, status: int, title: str) -> Callable[[Request, Exception], Response]:
+    def handler(request: Request, error: Exception) -> Response:
+        return site.page(request, "problem.html", status, title=title, problem=str(error))
+
+    return handler
+
+
+def _not_found(site: Site) -> Callable[[Request, Exception], Response]:
+    def handler(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        title = "There is no such page" if status == HTTPStatus.NOT_FOUND else f"Error {status}"
+        return site.page(request, "problem.html", status, title=title, problem="Begin again at the overview.")
+
+    return handler

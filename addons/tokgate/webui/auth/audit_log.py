@@ -1,0 +1,96 @@
+"""The audit log: who requested which page, with which filters, and when."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.records.record import ECS_VERSION, clean, timestamp
+from tokgate.blocklog.records.stamp import Observer
+
+FILE_MODE: Final = 0o640
+
+
+class NotRecorded(Exception):
+    """The audit log can't be written; the page must not be shown."""
+
+
+class AuditLog:
+    """The audit log: a line on standard error for each request, and one of NDJSON in a file where there is one."""
+
+    def __init__(
+        self,
+        observer: Observer,
+        now: Callable[[], Instant],
+        narrate: Callable[[str], None],
+        path: Path | None = None,
+        purpose: Mapping[str, str] | None = None,
+    ) -> None:
+        """`purpose` is why all of them look: `why` and `ticket`. Raises OSError if the file can't be written."""
+        self._observer: Final = observer
+        self._now: Final = now
+        self._narrate: Final = narrate
+        self._path: Final = path
+        self._purpose: Final = {key: clean(value) for key, value in (purpose or {}).items()}
+        if path is not None:
+            os.close(self._open(path))
+
+    def record(self, user: str, peer: str, page: str, said: Mapping[str, str]) -> None:
+        """Record that a user requests a page with these filters. Raises NotRecorded."""
+        at = self._now()
+        shown = {clean(key, 64): clean(value, 256) for key, value in said.items()}
+        words = "".join(f" {key}={json.dumps(value, ensure_ascii=False)}" for key, value in shown.items())
+        self._narrate(f"tokgate: {timestamp(at)} {clean(user, 256)} at {clean(peer, 64)} looks at {page}{words}")
+        event = {"category": ["file"], "type": ["access"], "action": "log-reviewed"}
+        self._keep(
+            at, event, user, peer, f"looked at {page}", {"review": {"page": page, "filters": shown, **self._purpose}}
+        )
+
+    def signed_in(self, user: str, peer: str, *, right: bool) -> None:
+        """Record that a user signed in, or, unless `right`, failed to. Raises NotRecorded."""
+        at, words = self._now(), "signs in" if right else "fails to sign in"
+        self._narrate(f"tokgate: {timestamp(at)} {clean(user, 256)} at {clean(peer, 64)} {words}")
+        event = {
+            "category": ["authentication"],
+            "type": ["start"],
+            "action": "review-sign-in",
+            "outcome": "success" if right else "failure",
+        }
+        self._keep(at, event, user, peer, "signed in" if right else "failed to sign in", {})
+
+    def _keep(
+        self, at: Instant, event: Mapping[str, object], user: str, peer: str, did: str, own: Mapping[str, object]
+    ) -> None:
+        if self._path is None:
+            return
+        entry = {
+            "@timestamp": timestamp(at),
+            "message": f"{clean(user, 256)} {did}",
+            "ecs": {"version": ECS_VERSION},
+            "event": {"kind": "event", **event, "module": "tokgate", "dataset": "tokgate.review"},
+            "user": {"name": clean(user, 256)},
+            "source": {"address": clean(peer, 64)},
+            "observer": {"product": "tokgate", "version": self._observer.version, "hostname": self._observer.hostname},
+            **({"tokgate": own} if own else {}),
+        }
+        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+        self._append(self._path, line + b"\n")
+
+    def _append(self, path: Path, line: bytes) -> None:
+        """The file is opened for each line, so that it can be rotated at any time."""
+        try:
+            descriptor = self._open(path)
+            try:
+                if os.write(descriptor, line) != len(line):
+                    raise OSError(f"{path}: only part of a line was written")
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise NotRecorded(f"this look can't be recorded: {error.strerror or error}") from error
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)

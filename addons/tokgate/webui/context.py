@@ -1,0 +1,112 @@
+"""What the request handlers share: the query cache, authentication, the audit log, policies and templates."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from whenever import Instant
+
+from tokgate.analytics.report.charts import WORDS
+from tokgate.analytics.report.templating import environment
+from tokgate.analytics.sql import rfc3339
+from tokgate.webui.auth.audit_log import AuditLog
+from tokgate.webui.auth.auth import Authenticator
+from tokgate.webui.explanation import Explainer
+from tokgate.webui.log_query import COLUMNS, FACETS, NOT, REFRESHES, About, LogQuery, as_typed
+from tokgate.webui.queries import wall_time
+from tokgate.webui.query_cache import QueryCache
+from tokgate.webui.url_filters import Problems, read
+from tokgate.webui.words import word
+
+STATIC: Final = {
+    "review.css": "text/css",
+    "chart.js": "text/javascript",
+    "live.js": "text/javascript",
+    "page.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+"""All static files by name, with media types: no other file is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The dependencies of the request handlers. `cookie` is the session cookie's name, `secure` its attribute."""
+
+    cache: QueryCache
+    authenticator: Authenticator
+    audit_log: AuditLog
+    explainer: Explainer
+    cookie: str
+    secure: bool
+
+    def record(self, request: Request, page: str, said: Mapping[str, str]) -> None:
+        """Record a request in the audit log, before the page is made. Raises NotRecorded."""
+        self.audit_log.record(request.state.viewer, request.state.client, page, said)
+
+    def still(self, request: Request) -> bool:
+        """Whether a stream of live lines may continue."""
+        return self.authenticator.still(request.cookies.get(self.cookie))
+
+    def page(self, request: Request, template: str, status: int = 200, **said: Any) -> Response:
+        """Render a template of `templates/` as a response for the signed-in user."""
+        viewer = getattr(request.state, "viewer", None)
+        return HTMLResponse(
+            _templates.get_template(template).render(
+                viewer=viewer,
+                can_sign_out=self.authenticator.has_sessions,
+                state=self.cache.state,
+                version_of=version_of,
+                typed=request.query_params,
+                **said,
+            ),
+            status,
+        )
+
+
+def query_of(request: Request) -> tuple[LogQuery, Problems]:
+    """What a request's query asks for, and what is wrong, by parameter."""
+    return read(request.query_params.multi_items(), Instant.now())
+
+
+@cache
+def static(name: str) -> bytes:
+    """A file of STATIC. Raises KeyError for any other."""
+    if name not in STATIC:
+        raise KeyError(name)
+    return (files("tokgate.webui") / "static" / name).read_bytes()
+
+
+@cache
+def version_of(name: str) -> str:
+    """A digest of a static file, for its URL: browsers may cache the file without limit."""
+    return hashlib.sha256(static(name)).hexdigest()[:12]
+
+
+@pass_context
+def _moment(context: Context, at: datetime | None) -> str:
+    """An instant as DuckDB returns it, in the zone of the page."""
+    if at is None:
+        return "–"
+    query = context.get("query")
+    local = at if query is None else wall_time(Instant(at.replace(tzinfo=UTC)), query.view.zone)
+    return local.strftime("%Y-%m-%d %H:%M:%S")
+
+
+_templates: Final = environment("tokgate.webui")
+_templates.filters |= {
+    "moment": _moment,
+    "iso": rfc3339,
+    "typed": lambda at, zone: "" if at is None else as_typed(at, zone),
+    "word": lambda code, facet: word(facet, code),
+}
+_templates.globals |= {
+    "FACETS": FACETS, "WORDS": WORDS, "About": About, "COLUMNS": COLUMNS, "NOT": NOT, "REFRESHES": REFRESHES,
+}  # fmt: skip

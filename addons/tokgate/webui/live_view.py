@@ -1,0 +1,120 @@
+"""The live page: the latest lines, and a stream of server-sent events with each new one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC
+from typing import Any, Final
+
+from anyio import CapacityLimiter
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from whenever import Instant
+
+from tokgate.analytics.export.tabular import plain
+from tokgate.policy.values.visible_text import escaped
+from tokgate.webui import queries
+from tokgate.webui.context import Site, query_of
+from tokgate.webui.log_query import LogQuery, View
+from tokgate.webui.url_filters import MAX_DIGITS, Problems
+from tokgate.webui.views import form
+from tokgate.webui.words import CODES, word
+
+LATEST: Final = 50
+MAX_STREAMS: Final = 32
+POLL_SECONDS: Final = 1.0
+_BATCH: Final = 200
+_QUIET_SECONDS: Final = 15.0
+"""Seconds without a line after which a comment is sent, so that both ends notice a lost connection."""
+_RETRY: Final = b"retry: 3000\n\n"
+
+
+class Live:
+    """Request handlers of the live page and of its event stream."""
+
+    def __init__(self, site: Site, clock: Callable[[], float], explaining: CapacityLimiter) -> None:
+        """`clock` returns monotonic seconds. The policies answer one call at a time, through `explaining`."""
+        self._site: Final = site
+        self._explaining: Final = explaining
+        self._clock: Final = clock
+        self._streams = 0
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End all streams: an open stream would delay the server's shutdown."""
+        self._closing.set()
+
+    async def page(self, request: Request) -> Response:
+        """The latest lines, newest first; new ones appear on top where scripts run."""
+        query, problems = _timeless(request)
+        self._site.record(request, "live", query.parameters)
+        last = await self._site.cache.ask(queries.last_line)
+        rows = await self._site.cache.ask(queries.newest, replace(query, upto=last), LATEST)
+        chosen = await form(self._site, self._explaining, query, [row["client"] for row in rows])
+        return self._site.page(
+            request, "live.html", here="/live", query=query, problems=problems, rows=rows, last=last,
+            **(chosen | {"periods": None}),
+        )  # fmt: skip
+
+    async def stream(self, request: Request) -> Response:
+        """`text/event-stream` with the lines after `Last-Event-ID`, or `after`; without either, after the last line."""
+        query, _ = _timeless(request)
+        seen = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        if self._streams >= MAX_STREAMS:
+            return PlainTextResponse("Too many people follow the log.\n", 503)
+        self._site.record(request, "live stream", query.parameters)
+        last = int(seen) if seen.isascii() and seen.isdigit() and len(seen) <= MAX_DIGITS else None
+        return StreamingResponse(
+            self._lines(request, query, last), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        )
+
+    async def _lines(self, request: Request, query: LogQuery, last: int | None) -> AsyncIterator[bytes]:
+        self._streams += 1
+        try:
+            yield _RETRY
+            if last is None:
+                last = await self._site.cache.ask_afresh(queries.last_line)
+            heard = self._clock()
+            while not await request.is_disconnected() and self._may_go_on(request):
+                rows = await self._site.cache.ask_afresh(queries.after, query, last, _BATCH)
+                for row in rows:
+                    last = row["n"]
+                    heard = self._clock()
+                    yield _event(row, query.view.zone)
+                if self._clock() - heard > _QUIET_SECONDS:
+                    heard = self._clock()
+                    yield b": nothing new\n\n"
+                if len(rows) < _BATCH and await self._closed_within(POLL_SECONDS):
+                    return
+        finally:
+            self._streams -= 1
+
+    def _may_go_on(self, request: Request) -> bool:
+        """Whether the stream may continue. A stream does not extend its session."""
+        return not self._closing.is_set() and self._site.still(request)
+
+    async def _closed_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _timeless(request: Request) -> tuple[LogQuery, Problems]:
+    """The filters of a request without their period: a stream begins now and has no end."""
+    query, problems = query_of(request)
+    usual = View()
+    return query.during(None, None).seen_as(sort=usual.sort, columns=usual.columns, refresh=0), problems
+
+
+def _event(row: dict[str, Any], zone: str) -> bytes:
+    """A server-sent event. JSON output has no line breaks, so that one `data` field is enough."""
+    at = row["time"]
+    local = None if at is None else queries.wall_time(Instant(at.replace(tzinfo=UTC)), zone)
+    plainly = {key: plain(value) for key, value in row.items() if value is not None}
+    said: dict[str, Any] = {key: escaped(value) if isinstance(value, str) else value for key, value in plainly.items()}
+    said["words"] = {key: word(key, row[key]) for key in ("action", "reason", "signal") if row[key] in CODES[key]}
+    said["local"] = None if local is None else f"{local:%Y-%m-%d %H:%M:%S}"
+    return f"id: {row['n']}\ndata: {json.dumps(said)}\n\n".encode()

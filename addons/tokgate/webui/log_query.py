@@ -1,0 +1,272 @@
+"""What a page shows: period, filters, page and view, and their translation to SQL over `lines`. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final, Self
+from urllib.parse import urlencode
+
+from whenever import Instant, TimeDelta
+
+from tokgate.analytics.filter_sql import Value, conditions
+from tokgate.blocklog.read.reader import Filter, client_filter
+
+PAGE_ROWS: Final = 100
+MAX_PAGE: Final = 500
+UTC: Final = "UTC"
+NOT: Final = "not-"
+"""Before a facet's name: the parameter of values that are left out."""
+
+
+class About(StrEnum):
+    """Kinds of records: of traffic, or of tokgate itself."""
+
+    TRAFFIC = "traffic"
+    TOKGATE = "tokgate"
+
+
+FACETS: Final = {
+    "verdict": "Verdict",
+    "action": "What was done",
+    "client": "Client",
+    "user": "User",
+    "name": "Name",
+    "network": "Network",
+    "ban": "Ban",
+    "service": "Service",
+    "signal": "Seen in",
+    "reason": "Reason",
+    "exemption": "Exemption",
+    "gateway": "Gateway",
+    "policy": "Policy version",
+}
+"""The facets to filter by: parameter names, which are the log's columns, and labels."""
+
+PERIODS: Final = {
+    "1h": ("last hour", TimeDelta(hours=1)),
+    "24h": ("last day", TimeDelta(hours=24)),
+    "7d": ("last week", TimeDelta(hours=24 * 7)),
+    "30d": ("last 30 days", TimeDelta(hours=24 * 30)),
+}
+"""Periods that end now: parameter value, label, length."""
+
+COLUMNS: Final = {
+    "verdict": "Verdict",
+    "client": "Client",
+    "name": "Name or address",
+    "action": "What was done",
+    "network": "Network",
+    "ban": "Ban",
+    "service": "Service",
+    "rule": "Rule",
+    "signal": "Seen in",
+    "reason": "Reason",
+    "exemption": "Exemption",
+    "gateway": "Gateway",
+    "policy": "Policy version",
+    "events": "Events",
+}
+"""The columns of the table of lines, beside the time, and their headings."""
+USUAL: Final = ("verdict", "client", "name", "action", "network", "ban", "signal", "events")
+"""The columns that are shown unless others are chosen."""
+SORTS: Final = {
+    "time": '"time"',
+    "events": '"events"',
+    "client": '"client"',
+    "name": 'coalesce("name", "destination_ip")',
+    **{name: f'"{name}"' for name in COLUMNS if name not in ("events", "client", "name")},
+}
+"""By what lines can be sorted: parameter value, and SQL."""
+NEWEST: Final = "-time"
+REFRESHES: Final = (30, 60, 300)
+"""Seconds after which a page may load itself again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How lines are shown. `zone` is an IANA name; `sort` a key of SORTS, behind `-` for descending."""
+
+    zone: str = UTC
+    sort: str = NEWEST
+    columns: tuple[str, ...] = USUAL
+    dense: bool = False
+    refresh: int = 0
+    """Seconds; 0: the page stays as it is."""
+
+    @property
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """The parameters that differ from their default."""
+        usual = View()
+        if self.zone != usual.zone:
+            yield "zone", self.zone
+        if self.sort != usual.sort:
+            yield "sort", self.sort
+        if self.columns != usual.columns:
+            yield from (("column", name) for name in self.columns)
+        if self.dense:
+            yield "dense", "1"
+        if self.refresh:
+            yield "refresh", str(self.refresh)
+
+    def sorted_by(self, name: str) -> "View":
+        """The same sorted by a column: descending at first, then the other way round."""
+        return replace(self, sort=name if self.sort == f"-{name}" else f"-{name}")
+
+    @property
+    def order(self) -> str:
+        """The expression behind SQL's ORDER BY, for the lines of the log."""
+        name, direction = self.sort.removeprefix("-"), "DESC" if self.sort.startswith("-") else "ASC"
+        return f"{SORTS[name]} {direction} NULLS LAST, rowid {direction if name == 'time' else 'DESC'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """The filters of a page over `[since, until)`. Filters are pairs of facet and value; `upto` hides later lines."""
+
+    since: Instant | None = None
+    until: Instant | None = None
+    period: str = ""
+    """A key of PERIODS, from which `since` was computed; empty: another period."""
+    about: About = About.TRAFFIC
+    filters: tuple[tuple[str, str], ...] = ()
+    excluded: tuple[tuple[str, str], ...] = ()
+    page: int = 1
+    upto: int | None = None
+    view: View = field(default_factory=View)
+
+    def value(self, facet: str) -> str:
+        """The value that a facet must have; empty if any."""
+        return dict(self.filters).get(facet, "")
+
+    def with_filter(self, facet: str, value: str) -> Self:
+        """The same with another value of a facet, or without that filter if `value` is empty; on page 1."""
+        rest = [(name, said) for name, said in self.filters if name != facet]
+        chosen = [*rest, (facet, value)] if value else rest
+        return replace(self, filters=tuple(sorted(chosen, key=_order)), page=1, upto=None)
+
+    def without(self, facet: str, value: str) -> Self:
+        """The query without the lines that have this value, from page 1."""
+        excluded = tuple(sorted({*self.excluded, (facet, value)}, key=_order))
+        return replace(self, excluded=excluded, page=1, upto=None)
+
+    def again_with(self, facet: str, value: str) -> Self:
+        """The query with the lines that `without` left out, from page 1."""
+        excluded = tuple(pair for pair in self.excluded if pair != (facet, value))
+        return replace(self, excluded=excluded, page=1, upto=None)
+
+    @property
+    def without_filters(self) -> Self:
+        """The query without any filter, from page 1."""
+        return replace(self, filters=(), excluded=(), page=1, upto=None)
+
+    def during(self, since: Instant | None, until: Instant | None) -> Self:
+        """The query over another period, from page 1."""
+        return replace(self, since=since, until=until, period="", page=1, upto=None)
+
+    def during_last(self, period: str) -> Self:
+        """The same over a period of PERIODS, whose beginning `read` computes; on page 1."""
+        return replace(self.during(None, None), period=period)
+
+    def before(self, now: Instant) -> Self | None:
+        """The same over the period before, which is as long; None if this one has no beginning."""
+        if self.since is None:
+            return None
+        length = (self.until or now) - self.since
+        earlier = self.during(self.since - length, self.since)
+        return replace(earlier, view=View())
+
+    def on_page(self, page: int, upto: int) -> Self:
+        """Another page of the same result: `upto` keeps lines that came later out of it."""
+        return replace(self, page=page, upto=upto)
+
+    def seen_as(self, **view: Any) -> Self:
+        """The same lines in another view, from page 1."""
+        return replace(self, view=replace(self.view, **view), page=1, upto=None)
+
+    def sorted_by(self, name: str) -> Self:
+        """The same lines in another order, from page 1."""
+        return self.seen_as(sort=self.view.sorted_by(name).sort)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The parameters of a URL's query, without those that have their default; the inverse of `read`."""
+        said = {
+            "period": self.period,
+            "since": self.since and not self.period and as_typed(self.since, self.view.zone),
+            "until": self.until and as_typed(self.until, self.view.zone),
+            "about": None if self.about is About.TRAFFIC else self.about.value,
+            **dict(self.filters),
+        }
+        pages = {"page": None if self.page == 1 else str(self.page), "upto": self.upto}
+        return [
+            *((key, str(value)) for key, value in said.items() if value),
+            *((NOT + facet, value) for facet, value in self.excluded),
+            *self.view.pairs,
+            *((key, str(value)) for key, value in pages.items() if value is not None),
+        ]
+
+    @property
+    def encoded(self) -> str:
+        """The query as it stands behind `?` in a URL, percent-encoded."""
+        return urlencode(self.pairs)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The parameters as the audit log records them: several values of one, with commas between them."""
+        said: dict[str, list[str]] = {}
+        for key, value in self.pairs:
+            said.setdefault(key, []).append(value)
+        return {key: ", ".join(values) for key, values in said.items()}
+
+    def where(self) -> tuple[str, dict[str, Any]]:
+        """A WHERE clause and its parameters. Input occurs in the parameters only."""
+        terms = ["readable", "traffic" if self.about is About.TRAFFIC else "NOT traffic"]
+        period = conditions(Filter(since=self.since, until=self.until), lambda name: f"${name}")
+        terms.append(period.sql)
+        parameters: dict[str, Any] = dict(period.variables)
+        for facet, value in self.filters:
+            sql, said = _condition(facet, value, f"is_{facet}")
+            terms.append(sql)
+            parameters |= said
+        for number, (facet, value) in enumerate(self.excluded):
+            sql, said = _condition(facet, value, f"not_{number}")
+            terms.append(f"NOT coalesce({sql}, false)")
+            parameters |= said
+        if self.upto is not None:
+            terms.append("n <= $upto")
+            parameters["upto"] = self.upto
+        return " AND ".join(terms), parameters
+
+
+def as_typed(at: Instant, zone: str = UTC) -> str:
+    """An instant in the format of `<input type="datetime-local">`: the time of a zone, without saying which.
+
+    The second time that a clock shows an hour is written in UTC, with a Z.
+    """
+    local = at.to_tz(zone).to_plain()
+    if local.assume_tz(zone, disambiguation="compatible").to_instant() != at:
+        return at.format_iso()
+    text = local.format_iso(unit="microsecond").removesuffix(".000000")
+    return text[:16] if text.endswith(":00") else text
+
+
+def _condition(facet: str, value: str, prefix: str) -> tuple[str, dict[str, Value]]:
+    """SQL for lines that have this value of a facet, and its parameters."""
+    if facet == "client":
+        met = conditions(Filter(client=_client(value)), lambda name: f"${prefix}_{name}")
+        return met.sql, {f"{prefix}_{name}": said for name, said in met.variables.items()}
+    if facet == "name":
+        name = f"${prefix}"
+        return f'("name" = {name} OR ends_with("name", \'.\' || {name}) OR "target" = {name})', {prefix: value}
+    return f'"{facet}" = ${prefix}', {prefix: value}
+
+
+def _client(value: str) -> Any:
+    try:
+        return client_filter(value)
+    except ValueError:  # as some other version, or another hand, may have named it
+        return value
+
+
+def _order(pair: tuple[str, str]) -> tuple[int, str]:
+    return list(FACETS).index(pair[0]), pair[1]

@@ -1,0 +1,246 @@
+"""Request handlers of the overview and of the lines; tables also as CSV."""
+
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, Final
+
+from anyio import CapacityLimiter, Lock, to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+from whenever import Instant, PlainDateTime
+
+from tokgate.analytics.export.tabular import write_csv
+from tokgate.analytics.report.ban_phases import BanPhases, PhaseSpan
+from tokgate.analytics.report.charts import linked_attempts
+from tokgate.analytics.report.time_buckets import Buckets
+from tokgate.analytics.sql import QueryResult
+from tokgate.webui import queries
+from tokgate.webui.context import Site, query_of
+from tokgate.webui.log_query import FACETS, MAX_PAGE, PAGE_ROWS, PERIODS, UTC, LogQuery, as_typed
+from tokgate.webui.words import word
+
+MAX_LANES: Final = 6
+CHOSEN: Final = ("verdict", "action", "network", "ban", "service", "signal", "reason", "exemption", "gateway")
+"""Facets with a list of values; the others are text fields, which suggest some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A row of the table beside the chart: an interval, and its events by verdict."""
+
+    label: str
+    counts: tuple[tuple[int, str], ...]
+    """Number of events and the URL of their lines, for each verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How the events of a verdict changed against the period before, which had `before` of them."""
+
+    before: int
+    now: int
+
+    @property
+    def percent(self) -> int | None:
+        """In percent of the period before, rounded; None if that had none."""
+        return None if not self.before else round(100 * (self.now - self.before) / self.before)
+
+
+class Pages:
+    """Request handlers of the pages that count and list."""
+
+    def __init__(self, site: Site, explaining: CapacityLimiter) -> None:
+        """The policies answer one call at a time, through `explaining`. Downloads, which take memory, do so too."""
+        self._site: Final = site
+        self._explaining: Final = explaining
+        self._download: Final = Lock()
+
+    async def overview(self, request: Request) -> Response:
+        """`GET /`: counts, the chart over time and rankings."""
+        query, problems = query_of(request)
+        self._site.record(request, "overview", query.parameters)
+        found = await self._site.cache.ask(queries.overview, query)
+        drawn, lanes_from = await self._chart(query, found)
+        clients = [row.value for ranking in found.rankings if ranking.facet == "client" for row in ranking.rows]
+        return self._site.page(
+            request, "overview.html", 400 if problems else 200, here="/", query=query, problems=problems, found=found,
+            chart=drawn, lanes_from=lanes_from, pieces=_table(query, found), edges=_edges(query, found),
+            changes=await self._changes(query, found), **await self._form(query, clients),
+        )  # fmt: skip
+
+    async def lines(self, request: Request) -> Response:
+        """`GET /lines`: the lines of the log that the query asks for, by pages."""
+        query, problems = query_of(request)
+        self._site.record(request, "lines", query.parameters)
+        found = await self._site.cache.ask(queries.lines, query)
+        last = min(MAX_PAGE, max(1, -(-found.total // PAGE_ROWS)))
+        pages = {
+            "newer": query.on_page(query.page - 1, found.upto) if query.page > 1 else None,
+            "older": query.on_page(query.page + 1, found.upto) if query.page < last else None,
+        }
+        return self._site.page(
+            request, "lines.html", 400 if problems else 200, here="/lines", query=query, problems=problems, found=found,
+            pages=pages, first=PAGE_ROWS * (query.page - 1) + 1, beyond=found.total > MAX_PAGE * PAGE_ROWS,
+            most=queries.MAX_ROWS, **await self._form(query, [row["client"] for row in found.rows]),
+        )  # fmt: skip
+
+    async def lines_csv(self, request: Request) -> Response:
+        """`GET /lines.csv`: all lines that the filters accept."""
+        query, _ = query_of(request)
+        self._site.record(request, "lines.csv", query.parameters)
+        async with self._download:
+            rows = await self._site.cache.ask_afresh(queries.download, query)
+            return await _csv("lines", queries.SHOWN, rows)
+
+    async def counts_csv(self, request: Request) -> Response:
+        """`GET /counts.csv?by=…`: a ranking with all its values, or, with `by=time`, the events over time."""
+        query, _ = query_of(request)
+        by = request.query_params.get("by", "")
+        self._site.record(request, "counts.csv", query.parameters | {"by": by})
+        if by == "time":
+            found = await self._site.cache.ask(queries.overview, query)
+            return await _csv("over-time", ("start", *found.over_time), _over_time_rows(found))
+        if by not in queries.RANKED:
+            return self._site.page(
+                request, "problem.html", 404, title="No such table", problem="Counts are by time or by a filter."
+            )
+        async with self._download:
+            ranking = await self._site.cache.ask_afresh(queries.ranking, query, by, queries.MAX_ROWS)
+            rows = [(row.value, row.events, row.first, row.last) for row in ranking.rows]
+            return await _csv(f"by-{by}", (by, "events", "first", "last"), rows)
+
+    async def _form(self, query: LogQuery, clients: Collection[str | None]) -> dict[str, Any]:
+        """The choices of the filter form, and the names of clients."""
+        return await form(self._site, self._explaining, query, clients)
+
+    async def _changes(self, query: LogQuery, found: queries.Overview) -> Mapping[str, Change]:
+        """By verdict, against the period before; empty if this one has no beginning."""
+        before = query.before(Instant.now().round("minute", mode="ceil"))
+        if before is None:
+            return {}
+        totals = await self._site.cache.ask(queries.totals, before)
+        changes = {
+            verdict: Change(totals.get(verdict, 0), found.verdicts.get(verdict, 0)) for verdict in queries.VERDICTS
+        }
+        return changes | {"": Change(sum(totals.values()), found.events)}
+
+    async def _chart(self, query: LogQuery, found: queries.Overview) -> tuple[str, str]:
+        pieces, zone = found.pieces, query.view.zone
+        if pieces is None:
+            return "", ""
+        bans = frozenset(
+            row.value for ranking in found.rankings if ranking.facet == "ban" for row in ranking.rows if row.value
+        )
+        start, end = (queries.wall_time(_instant(at, zone), UTC) for at in (pieces.starts[0], pieces.end))
+        lanes, lanes_from = await to_thread.run_sync(
+            self._site.explainer.lanes, start, end, bans, limiter=self._explaining
+        )
+        local = [_in_zone(lane, zone) for lane in lanes[:MAX_LANES]]
+        link = partial(_link, query, pieces)
+        return await to_thread.run_sync(linked_attempts, pieces, found.over_time, local, link), lanes_from
+
+
+async def form(
+    site: Site, explaining: CapacityLimiter, query: LogQuery, clients: Collection[str | None]
+) -> dict[str, Any]:
+    """The choices of the filter form, and the names that the inventories have for clients."""
+    offered = {facet: await site.cache.ask(queries.choices, facet) for facet in FACETS}
+    known = {client for client in (*clients, *offered["client"]) if client}
+    about = await to_thread.run_sync(site.explainer.devices, known, limiter=explaining)
+    return {
+        "offered": offered,
+        "periods": {label: query.during_last(name) for name, (label, _) in PERIODS.items()},
+        "zones": dict.fromkeys((UTC, query.view.zone, *about.zones)),
+        "devices": about.names,
+        "unknown": {facet: _unknown(facet, query.value(facet), offered[facet]) for facet in CHOSEN},
+    }
+
+
+def _unknown(facet: str, value: str, offered: Sequence[str]) -> str:
+    """What to say of a filter that no line of the log meets; empty if there is nothing to say."""
+    if not value or value in offered or len(offered) >= queries.SUGGESTED:
+        return ""
+    near = get_close_matches(value, offered, 1)
+    return f"The log has no such {FACETS[facet].lower()}" + (f": {word(facet, near[0])}?" if near else ".")
+
+
+def _link(query: LogQuery, pieces: Buckets, verdict: str, place: int) -> str:
+    """The URL of the lines that a bar of the chart counts."""
+    facet = "verdict" if verdict in queries.VERDICTS else "action"
+    return f"/lines?{_within(query, pieces, place).with_filter(facet, verdict).encoded}"
+
+
+def _within(query: LogQuery, pieces: Buckets, place: int) -> LogQuery:
+    """The filters over one interval of the chart, cut to the chosen period."""
+    zone = query.view.zone
+    start = _instant(pieces.starts[place], zone)
+    end = _instant(pieces.starts[place + 1] if place + 1 < len(pieces.starts) else pieces.end, zone)
+    since = start if query.since is None else max(start, query.since)
+    until = end if query.until is None else min(end, query.until)
+    return query.during(since, until)
+
+
+def _instant(at: datetime, zone: str) -> Instant:
+    """The instant of a local time; the first of two, and of those that a clock leaves out the one after."""
+    return PlainDateTime(at).assume_tz(zone, disambiguation="compatible").to_instant()
+
+
+def _in_zone(lane: BanPhases, zone: str) -> BanPhases:
+    """The same phases in a zone's local time instead of UTC."""
+
+    def local(at: datetime) -> datetime:
+        return queries.wall_time(_instant(at, UTC), zone)
+
+    return replace(lane, spans=tuple(PhaseSpan(span.phase, local(span.start), local(span.end)) for span in lane.spans))
+
+
+def _edges(query: LogQuery, found: queries.Overview) -> str:
+    """The beginnings of the chart's intervals and the end of the last, as the form's fields have times."""
+    if found.pieces is None:
+        return ""
+    zone = query.view.zone
+    return " ".join(as_typed(_instant(at, zone), zone) for at in (*found.pieces.starts, found.pieces.end))
+
+
+def _table(query: LogQuery, found: queries.Overview) -> list[Piece]:
+    """The chart as a table, without empty intervals."""
+    pieces = found.pieces
+    if pieces is None:
+        return []
+    return [
+        Piece(
+            pieces.label(start),
+            tuple(
+                (numbers[place], _link(query, pieces, verdict, place)) for verdict, numbers in found.over_time.items()
+            ),
+        )
+        for place, start in enumerate(pieces.starts)
+        if any(numbers[place] for numbers in found.over_time.values())
+    ]
+
+
+def _over_time_rows(found: queries.Overview) -> list[tuple[Any, ...]]:
+    if found.pieces is None:
+        return []
+    return [
+        (start, *(numbers[place] for numbers in found.over_time.values()))
+        for place, start in enumerate(found.pieces.starts)
+    ]
+
+
+async def _csv(name: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Response:
+    """A CSV download, written in a thread."""
+
+    def written() -> bytes:
+        text = io.StringIO(newline="")
+        write_csv(QueryResult(tuple(columns), (), iter(rows)), text)
+        return text.getvalue().encode("utf-8", "backslashreplace")
+
+    return Response(
+        await to_thread.run_sync(written), media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="tokgate-{name}.csv"'},
+    )  # fmt: skip

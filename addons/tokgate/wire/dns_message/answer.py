@@ -1,0 +1,153 @@
+"""Answers of other servers: their names and addresses, and edits to them. What needs no edit is not touched."""
+# mypy: disallow-untyped-calls=False
+
+import struct
+from typing import Final
+
+import dns.flags
+import dns.message
+import dns.rdata
+import dns.rdatatype
+from dns.rdtypes.svcbbase import MandatoryParam, ParamKey, SVCBBase
+
+from tokgate.wire.dns_message.query import SMALLEST, Query, Rcode
+from tokgate.wire.dns_message.records import (
+    HEADER,
+    OPT,
+    RESPONSE,
+    ResourceRecord,
+    after_name,
+    in_text,
+    name_start,
+    names_in_text,
+    read_labels,
+    records,
+)
+from tokgate.wire.dns_message.refusal import options, refusal
+
+HTTPS: Final = dns.rdatatype.HTTPS.value
+SVCB: Final = dns.rdatatype.SVCB.value
+_CNAME: Final = 5
+_DNAME: Final = 39
+_TSIG: Final = 250
+_TRUNCATED: Final = 0x0200
+MOST_NAMES: Final = 64
+"""Most names to which one answer may lead. Resolvers follow some ten aliases."""
+
+
+def fitting(query: Query, answer: bytes, *, udp: bool) -> bytes:
+    """A resolver's answer made complete: with an OPT record where the query had one, and cut where UDP is too small."""
+    if query.payload is not None and all(record.type != OPT for record in records(answer)):
+        additional = struct.unpack_from("!H", answer, 10)[0] + 1
+        answer = answer[:10] + struct.pack("!H", additional) + answer[12:] + options(query, None)
+    if not udp or len(answer) <= (query.payload or SMALLEST):
+        return answer
+    cut = refusal(query, Rcode.NOERROR)  # the client comes again over TCP
+    return cut[:2] + struct.pack("!H", struct.unpack_from("!H", cut, 2)[0] | _TRUNCATED) + cut[4:]
+
+
+def answers(query: Query, data: bytes) -> bool:
+    """Whether a server's message answers this query: same id, same question, letters in any case."""
+    if len(data) < HEADER.size:
+        return False
+    number, flags, questions = struct.unpack_from("!HHH", data)
+    if number != query.id or not flags & RESPONSE:
+        return False
+    if questions == 0:  # as some say that they did not understand; and all but the first message of a zone
+        return bool(flags & 0xF) or query.transfers
+    asked = data[HEADER.size : HEADER.size + len(query.question)]
+    return questions == 1 and asked.lower() == query.question.lower()
+
+
+def capped(answer: bytes, seconds: int) -> bytes:
+    """The answer with no record to be remembered longer than that. Raises ValueError for one that makes no sense."""
+    edited = bytearray(answer)
+    for record in records(answer):
+        if record.type not in (OPT, _TSIG) and record.ttl > seconds:
+            struct.pack_into("!I", edited, record.at + 4, seconds)
+    return bytes(edited)
+
+
+def leads_to(answer: bytes) -> tuple[str, ...]:
+    """The names to which an answer leads, besides the one that was asked for. Raises ValueError.
+
+    These are the owners of what it answers, and the targets of CNAME, DNAME, HTTPS and SVCB records, which a resolver
+    may also add (RFC 9460 §4.2). Of a name with octets that no host name has, also what follows them.
+    """
+    held = records(answer)  # raises for a message without a whole header
+    questions, answers, authorities = struct.unpack_from("!HHH", answer, 4)
+    places: dict[int, ResourceRecord | None] = {}
+    for index, record in enumerate(held):
+        if index < answers:
+            places.setdefault(record.owner, None)
+        elif index < answers + authorities:
+            continue
+        if record.type in (_CNAME, _DNAME, HTTPS, SVCB):
+            places[record.data + (2 if record.type in (HTTPS, SVCB) else 0)] = record
+    found: dict[str, None] = {}
+    starts: set[int] = set()
+    try:
+        asked = in_text(read_labels(answer, HEADER.size)[0]).lower() if questions else None
+        for place, alias in places.items():
+            start, end = name_start(answer, place), place + 2
+            if start == place or start not in starts:  # thousands of records may have one owner
+                starts.add(start)
+                labels, end = read_labels(answer, place)
+                found |= dict.fromkeys(name.lower() for name in names_in_text(labels) if name)
+            if alias is not None and end > alias.end:
+                raise ValueError("a name that ends behind its record")
+            if len(found) > MOST_NAMES:
+                raise ValueError(f"more than {MOST_NAMES} names")
+    except (IndexError, struct.error) as error:
+        raise ValueError(f"malformed: {error}") from error
+    return tuple(name for name in found if name != asked)
+
+
+def offers_ech(answer: bytes) -> bool:
+    """Whether an HTTPS or SVCB record holds what a client needs to hide a name, or may hold it. Raises ValueError."""
+    return any(_may_hold_ech(answer, record) for record in records(answer) if record.type in (HTTPS, SVCB))
+
+
+def without_ech(answer: bytes) -> bytes:
+    """The answer with no ECHConfig in any section (RFC 9848). Raises ValueError for one that can't be read as a whole.
+
+    All is written anew, because names further on may point behind what is taken out. It is no longer authenticated.
+    """
+    try:
+        message = dns.message.from_wire(answer, keyring=False, one_rr_per_rrset=True)
+        for section in message.sections:
+            for rrset in section:
+                for record in list(rrset):
+                    if isinstance(record, SVCBBase) and ParamKey.ECH in record.params:
+                        ttl = rrset.ttl
+                        rrset.clear()
+                        rrset.add(_without_ech(record), ttl)
+        message.flags &= ~dns.flags.AD
+        return message.to_wire(max_size=65535)
+    except Exception as error:  # dnspython raises whatever its readers and checks of values do
+        raise ValueError(f"an answer that can't be read: {error}") from error
+
+
+def _may_hold_ech(data: bytes, record: ResourceRecord) -> bool:
+    """Whether a record has the parameter `ech`, or parameters that can't be read (RFC 9460 §2.2)."""
+    try:
+        at = after_name(data, record.data + 2)
+        while at < record.end:
+            key, length = struct.unpack_from("!HH", data, at)
+            if key == ParamKey.ECH:
+                return True
+            at += 4 + length
+    except (ValueError, IndexError, struct.error):
+        return True
+    return at != record.end
+
+
+def _without_ech(record: SVCBBase) -> dns.rdata.Rdata:
+    params = {key: value for key, value in record.params.items() if key != ParamKey.ECH}
+    mandatory = params.get(ParamKey.MANDATORY)
+    if mandatory is not None:  # what is named there and missing would void the record (RFC 9460 §8)
+        kept = [key for key in mandatory.keys if key != ParamKey.ECH]
+        del params[ParamKey.MANDATORY]
+        if kept:
+            params[ParamKey.MANDATORY] = MandatoryParam(kept)
+    return type(record)(record.rdclass, record.rdtype, record.priority, record.target, params)

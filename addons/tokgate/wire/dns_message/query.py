@@ -1,0 +1,145 @@
+"""A client's message: one question, and what its OPT record says of the client."""
+# mypy: disallow-untyped-calls=False
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import dns.rdatatype
+
+from tokgate.wire.dns_message.records import (
+    HEADER,
+    OPT,
+    QUESTION,
+    RESPONSE,
+    ResourceRecord,
+    names_in_text,
+    read_labels,
+    read_records,
+)
+
+SMALLEST: Final = 512
+"""Octets that every client takes over UDP (RFC 1035 §4.2.1)."""
+EDE: Final = 15
+"""The option code of Extended DNS Errors (RFC 8914 §2)."""
+DNSSEC_OK: Final = 0x8000
+COPIED: Final = 0x7910  # opcode, RD (RFC 1035 §4.1.1) and CD (RFC 4035 §3.2.2) come back as they were sent
+_TRANSFERS: Final = (251, 252)  # IXFR, AXFR
+
+
+class Rcode(IntEnum):
+    """Response codes that are given here."""
+
+    NOERROR = 0
+    FORMERR = 1
+    SERVFAIL = 2
+    NXDOMAIN = 3
+    NOTIMP = 4
+
+
+class Opcode(IntEnum):
+    """Kinds of message whose question says what they are about (RFC 1035, RFC 1996, RFC 2136)."""
+
+    QUERY = 0
+    NOTIFY = 4
+    UPDATE = 5
+
+
+class QueryError(ValueError):
+    """A message that asks nothing that could be decided. `reply` is what it is answered with; None: nothing."""
+
+    def __init__(self, problem: str, reply: bytes | None = None) -> None:
+        super().__init__(problem)
+        self.reply: Final = reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A client's DNS message with one question."""
+
+    id: int
+    flags: int
+    question: bytes
+    """The question as it was sent: name, type, class."""
+    name: str
+    """The name in text without the last dot, `""` for the root; octets that no host name has are escaped."""
+    below: str | None
+    """If the name has such octets: the part of it after them, if any. Its owner answers for all below it."""
+    type: int
+    class_: int
+    payload: int | None
+    """The octets that the client takes over UDP, as its OPT record says (RFC 6891); None without such a record."""
+    dnssec_ok: bool
+    structured: bool = False
+    """Whether the client says with an option for extended errors that it reads structured ones."""
+
+    @property
+    def opcode(self) -> Opcode:
+        """The OPCODE of the header (RFC 1035 §4.1.1)."""
+        return Opcode(self.flags >> 11 & 0xF)
+
+    @property
+    def type_name(self) -> str:
+        """The mnemonic of the type, such as `HTTPS`; `TYPE65280` without one (RFC 3597)."""
+        return dns.rdatatype.to_text(dns.rdatatype.RdataType.make(self.type))
+
+    @property
+    def transfers(self) -> bool:
+        """Whether the answer is a zone, in many messages."""
+        return self.type in _TRANSFERS
+
+
+def read_query(data: bytes) -> Query:
+    """Read a client's message. Raises QueryError."""
+    if len(data) < HEADER.size:
+        raise QueryError("shorter than a header")
+    number, flags, questions, *counts = HEADER.unpack_from(data)
+    if flags & RESPONSE:
+        raise QueryError("a response, and no query")  # answering could go on for ever
+    if flags >> 11 & 0xF not in Opcode:
+        raise QueryError("another kind of message", _bare(number, flags, Rcode.NOTIMP))
+    malformed = _bare(number, flags, Rcode.FORMERR)
+    if questions != 1:  # RFC 9619: more than one was never defined; none asks nothing
+        raise QueryError(f"{questions} questions", malformed)
+    try:
+        labels, end = read_labels(data, HEADER.size)
+        kind, class_ = QUESTION.unpack_from(data, end)
+        end += QUESTION.size
+        options = [record for record in read_records(data, end, sum(counts)) if record.type == OPT]
+    except (ValueError, IndexError, struct.error) as error:
+        raise QueryError(f"malformed: {error}", malformed) from error
+    if len(options) > 1:  # RFC 6891 §6.1.1
+        raise QueryError("more than one OPT record", malformed)
+    name, *below = names_in_text(labels)
+    return Query(
+        id=number,
+        flags=flags,
+        question=data[HEADER.size : end],
+        name=name,
+        below=below[0] if below else None,
+        type=kind,
+        class_=class_,
+        payload=max(_class_at(data, options[0]), SMALLEST) if options else None,
+        dnssec_ok=bool(options) and bool(options[0].ttl & DNSSEC_OK),
+        structured=bool(options) and EDE in _option_codes(data, options[0]),
+    )
+
+
+def _class_at(data: bytes, record: ResourceRecord) -> int:
+    found: int = struct.unpack_from("!H", data, record.at + 2)[0]
+    return found
+
+
+def _option_codes(data: bytes, record: ResourceRecord) -> Iterator[int]:
+    """The codes of the options in an OPT record, up to one that is cut off (RFC 6891 §6.1.2)."""
+    at = record.data
+    while at + 4 <= record.end:
+        code, length = struct.unpack_from("!HH", data, at)
+        yield code
+        at += 4 + length
+
+
+def _bare(number: int, flags: int, rcode: Rcode) -> bytes:
+    return HEADER.pack(number, RESPONSE | flags & COPIED | rcode, 0, 0, 0, 0)

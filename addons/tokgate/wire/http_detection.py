@@ -1,0 +1,156 @@
+"""Tells from its first line whether a connection speaks HTTP, and whether everybody would read that line alike.
+
+A request line by the book (RFC 9112 §3) is read by mitmproxy as any server reads it. What only some servers take for a
+request is told apart: passed on unread it would be served. Each row was served by the servers named, or by one of them
+(nginx 1.26, HAProxy 3.0, Caddy 2.6 = Go 1.19, Node 20, Python 3.11's http.server):
+
+| first line                                                      | served by                     |
+|-----------------------------------------------------------------|-------------------------------|
+| CR, LF CR, CR CR LF before it                                   | nginx, Node                   |
+| 70 KiB of empty lines before it                                 | nginx, Node                   |
+| spaces, tabs, VT, FF, 0x1c-0x1f, 0x85, 0xa0 before it           | Python                        |
+| the same between method, target and version                     | Python; tab: HAProxy too      |
+| several spaces between them                                     | nginx, HAProxy, Node, Python  |
+| a space at its end                                              | nginx, Python                 |
+| `HTTP/1.10`, `HTTP/1.01` (`HTTP/01.1`: Python alone)            | nginx, Python                 |
+| `RTSP/1.0`, `ICE/1.0`; `DESCRIBE` and others of RTSP            | Node                          |
+| no version, as in HTTP/0.9: `GET /`, `GET http://host/`         | nginx, Node, Python           |
+| the same with `POST`, `HEAD`, `OPTIONS`                         | Node                          |
+| `GET x`, `GET HTTP/1.1` (any target)                            | Python                        |
+| a method of 5,000 letters                                       | HAProxy                       |
+| a target of 70 KiB                                              | Caddy                         |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+MAX_LINE: Final = 65536
+"""Octets within which the first line has to end."""
+MAX_EMPTY: Final = 256
+"""Octets of empty lines before a request that are taken for an accident (RFC 9112 §2.2)."""
+_LONGEST_METHOD: Final = 32
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""How HTTP/2 with prior knowledge begins (RFC 9113 §3.4)."""
+_PROXY_V2: Final = b"\r\n\r\n\0\r\nQUIT\n"
+"""The PROXY protocol's signature, https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt: a request may follow."""
+
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
+_BLANK: Final = rb"\t-\r\x1c-\x20\x85\xa0"  # what Python's str.split takes for white space, in Latin-1
+_BLANK_OCTETS: Final = b"\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0"
+_request_line = re.compile(rb"%b+ [^\r\n]+ HTTP/[0-9]\.[0-9]\r?" % _TOKEN).fullmatch
+_token = re.compile(rb"%b*" % _TOKEN).match
+_blanks = re.compile(rb"[%b]*" % _BLANK).match
+_empty_lines = re.compile(rb"(?:\r?\n)*").fullmatch
+# Methods that llhttp (Node) knows; servers serve a line without a version to some of them.
+_METHODS: Final = (
+    b"GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI|COPY|LOCK|MKCOL|MOVE|PROPFIND|PROPPATCH|SEARCH|UNLOCK|"
+    b"BIND|REBIND|UNBIND|ACL|REPORT|MKACTIVITY|CHECKOUT|MERGE|M-SEARCH|NOTIFY|SUBSCRIBE|UNSUBSCRIBE|PURGE|MKCALENDAR|"
+    b"LINK|UNLINK|SOURCE|QUERY|DESCRIBE|ANNOUNCE|SETUP|PLAY|PAUSE|TEARDOWN|GET_PARAMETER|SET_PARAMETER|REDIRECT|RECORD|"
+    b"FLUSH"
+)
+_might_be_served = re.compile(
+    rb"(?i)(?:%b|PROXY)[%b]|.*?(?:HTTP|RTSP|ICE)/|%b+[%b]+(?:/|\*[%b]*\Z|[a-z]+://)"
+    % (_METHODS, _BLANK, _TOKEN, _BLANK, _BLANK),
+    re.DOTALL,
+).match
+
+
+class HttpKind(StrEnum):
+    """Classes of a connection's first line."""
+
+    REQUEST = "request"
+    """A request line of HTTP/1 that mitmproxy reads as all servers do."""
+    HTTP2 = "http2"
+    """The preface of HTTP/2, with prior knowledge."""
+    LENIENT = "lenient"
+    """Some servers read it as a request, others refuse it."""
+    NONE = "none"
+    """No server reads it as HTTP."""
+
+
+class HttpStartReader:
+    """Reads the first line from a buffer that grows, each octet once. The octets are the caller's."""
+
+    __slots__ = ("_received", "_seen", "_word", "line")
+
+    def __init__(self, received: bytearray) -> None:
+        self._received: Final = received
+        self.line = -1
+        """Where the line begins, behind white space, once its first octet is there."""
+        self._word = 0  # where its first word ends, once something follows it
+        self._seen = 0  # octets in which there is nothing more to find
+
+    def read(self) -> HttpKind | None:
+        """The class of the line; None while it is not known. Not to be called after that."""
+        received = self._received
+        if self.line < 0:
+            self._skip_blanks()
+            if self._seen > MAX_EMPTY:  # nginx and Node pass over any number
+                return HttpKind.LENIENT
+            if self.line < 0:
+                return None
+        if received[self.line] == 0:
+            return self._of_proxy_signature()
+        if not self._word:
+            told = self._read_word()
+            if told is not None or not self._word:
+                return told
+        end = received.find(b"\n", self._seen, MAX_LINE)
+        if end >= 0:
+            return self._of_line(end)
+        self._seen = len(received)
+        return None if self._seen < MAX_LINE else HttpKind.LENIENT
+
+    def ended(self) -> HttpKind:
+        """What it is, now that no more will come: some servers read a last line without its end."""
+        self._seen = len(self._received)
+        return HttpKind.LENIENT if self.line >= 0 and self._is_served() else HttpKind.NONE
+
+    def _skip_blanks(self) -> None:
+        self._seen = _end(_blanks, self._received, self._seen)
+        if self._seen < len(self._received):
+            self.line = self._seen
+
+    def _of_proxy_signature(self) -> HttpKind | None:
+        received = self._received
+        if not _PROXY_V2.startswith(received[: len(_PROXY_V2)]):
+            return HttpKind.NONE
+        return HttpKind.LENIENT if len(received) >= len(_PROXY_V2) else None
+
+    def _read_word(self) -> HttpKind | None:
+        """Look at the first word, which must be a method: of other protocols it mostly isn't."""
+        received = self._received
+        self._seen = _end(_token, received, self._seen)
+        if self._seen - self.line > _LONGEST_METHOD:
+            return HttpKind.LENIENT
+        if self._seen == len(received):
+            return None
+        if self._seen == self.line or received[self._seen] not in _BLANK_OCTETS:
+            return HttpKind.NONE
+        self._word = self._seen
+        return None
+
+    def _of_line(self, end: int) -> HttpKind | None:
+        received = self._received
+        if not (_empty_lines(received, 0, self.line) and _request_line(received, self.line, end)):
+            self._seen = end
+            return HttpKind.LENIENT if self._is_served() else HttpKind.NONE
+        if received[self.line : self._word] != b"PRI":
+            return HttpKind.REQUEST
+        if not PREFACE.startswith(received[: len(PREFACE)]):
+            return HttpKind.LENIENT
+        return HttpKind.HTTP2 if len(received) >= len(PREFACE) else None
+
+    def _is_served(self) -> bool:
+        """Whether some server might serve a line that is none by the book, up to where was looked."""
+        return _might_be_served(self._received, self.line, self._seen) is not None
+
+
+def _end(match: Callable[[bytearray, int], re.Match[bytes] | None], data: bytearray, position: int) -> int:
+    """The end of the match of `match` at `position`."""
+    found = match(data, position)
+    return position if found is None else found.end()

@@ -1,0 +1,418 @@
+"""The report: complete, self-contained, right in its numbers, and safe whatever clients called themselves."""
+
+import json
+import re
+import shutil
+from datetime import datetime, timedelta
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from labs.builders import at
+from labs.command_line import POLICY, Command
+from labs.logs import WriteLog, refusal, repeats
+from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
+from tokgate.analytics.engine import LogDatabase
+from tokgate.analytics.report.ban_phases import BanPhases, PhaseSpan, phases_of_log, phases_of_policy
+from tokgate.analytics.report.charts import attempts_over_time
+from tokgate.analytics.report.report_data import collect
+from tokgate.analytics.report.time_buckets import MAX_BARS, buckets
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.records.coverage import coverage_counted
+from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.lifecycle import phase_changed, started
+from tokgate.blocklog.records.log_state import log_gap
+from tokgate.blocklog.records.near_miss_record import near_misses
+from tokgate.blocklog.write.writer import LogWriter
+from tokgate.config.loader import load
+from tokgate.policy.analysis.likeness import How, Likeness
+from tokgate.policy.analysis.timeline import transitions
+
+MARCH = (at("2023-03-01T00:00:00Z"), at("2023-04-01T00:00:00Z"))
+
+
+@pytest.fixture
+def log(write_log: WriteLog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A client from before, one that comes back day after day, one that is new, and what tokgate says of itself."""
+    monkeypatch.chdir(tmp_path)
+    exempt = refusal("192.0.2.50", "2023-03-20T08:00:00Z")
+    exempt["event"]["action"] = "exemption-used"
+    exempt["tokgate"] |= {"verdict": "allow", "exemption": "press", "exemption_reason": "Monitoring of statements"}
+    changes = [phase_changed(stamp(change.at.format_iso()), change, "test") for change in transitions(SNAPSHOT, *MARCH)]
+    return write_log(
+        [
+            refusal("192.0.2.7") | {"@timestamp": "2023-02-20T08:00:00.000000Z"},
+            *(refusal("192.0.2.7", f"2023-03-{day:02}T08:00:00Z") for day in range(10, 15)),
+            repeats(95, "2023-03-14T08:00:01Z", "2023-03-14T08:00:50Z"),
+            refusal("192.0.2.10", "2023-03-15T08:00:00Z"),
+            exempt,
+            started(stamp("2023-03-01T00:00:00Z"), 1, SNAPSHOT.policy),
+            log_gap(stamp("2023-03-16T00:00:00Z"), 7, stamp().at, stamp().at),
+            *changes,
+            refusal("192.0.2.11", "2023-04-01T00:00:00Z"),
+        ]
+    )
+
+
+def test_findings(log: Path) -> None:
+    """Repeats add up, the period is half-open, new means never met before."""
+    with LogDatabase([log]) as database:
+        found = collect(database, *MARCH, NOON)
+    assert found.events == 102
+    assert found.verdicts == {"block": 101, "allow": 1}
+    assert (found.clients, found.dropped, found.unreadable) == (3, 7, 0)
+    assert [(row["client"], row["days"], row["events"]) for row in found.repeated] == [("192.0.2.7", 5, 100)]
+    assert [row["client"] for row in found.new_clients] == ["192.0.2.10", "192.0.2.50"]
+    assert [(row["exemption"], row["events"]) for row in found.exemptions] == [("press", 1)]
+    assert [row["policy"] for row in found.policies] == ["test"]
+    assert sum(map(sum, found.over_time.values())) == found.events
+    for ranking in (found.networks, found.by_client, found.by_name, found.signals, found.visibilities):
+        assert sum(row["events"] for row in ranking.rows) + ranking.other == found.events
+
+
+class _Reader(HTMLParser):
+    """What a page would fetch or run, and which of its elements aren't closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("script", "link", "img", "iframe", "object"):
+            self.outside.append(tag)
+        self.outside += [f"{name}={value}" for name, value in attrs if name in ("src", "href") or name.startswith("on")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_complete_and_needs_nothing(log: Path, tokgate: Command) -> None:
+    """Every section, charts with words for those who can't see them, no script, nothing from the network."""
+    outcome = tokgate("log", "report", "--log", str(log), "--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html")
+    assert (outcome.code, outcome.out) == (0, "")
+    page = Path("r.html").read_text(encoding="utf-8")
+    reader = _Reader()
+    reader.feed(page)
+    assert reader.outside == []
+    assert reader.open == []
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        "The bans", "What happened", "Integrity of the log", "Repeated attempts", "New clients", "Exemptions used",
+        "Coverage", "Policies in force", "Method and limits",
+    ]  # fmt: skip
+    for said in (
+        "the log has no chain", "7 records were lost", "192.0.2.7", "Monitoring of statements",
+        "has no coverage records", "<code>test</code>", 'role="img"', "ban: block",
+    ):  # fmt: skip
+        assert said in page
+    assert Path("r.html").stat().st_mode & 0o007 == 0
+
+
+def test_clients_cannot_write_into_the_page(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """Markup in names stays text, in tables and in charts."""
+    record = refusal()
+    for field in ("ban", "network", "signal"):
+        record["tokgate"][field] = '<script>alert("x")</script>'
+    record["destination"] |= {"registered_domain": "<img src=x onerror=alert(1)>"}
+    target = tmp_path / "r.html"
+    assert tokgate("log", "report", "--log", str(write_log([record])), "-o", str(target)).code == 0
+    reader = _Reader()
+    reader.feed(target.read_text(encoding="utf-8"))
+    assert reader.outside == []
+
+
+def test_forged_names_are_shown_as_they_are_made(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """In tables, and in the chart whose lanes the log tells: no character turns the order of letters round."""
+    forged, shown = "moc.\u202eknalb", r"moc.\u202eknalb"
+    changes = [phase_changed(stamp(change.at.format_iso()), change, "test") for change in transitions(SNAPSHOT, *MARCH)]
+    attempt = refusal(moment="2023-03-20T08:00:00Z")
+    for record in (attempt, *changes):
+        record["tokgate"]["ban"] = forged
+    attempt["destination"] |= {"registered_domain": forged}
+    target = tmp_path / "r.html"
+    options = ("--policies", str(tmp_path / "none"), "-o", str(target))
+    assert tokgate("log", "report", "--log", str(write_log([attempt, *changes])), *options).code == 0
+    page = target.read_text(encoding="utf-8")
+    assert "\u202e" not in page
+    assert f"<title>{shown}: " in page
+    assert f'<th scope="row">{shown}</th>' in page
+
+
+@pytest.mark.parametrize(
+    ("ban", "version", "drawn"), [("spring-ban", "another", True), ("ban", "another", False), ("ban", None, True)]
+)
+def test_phases_come_from_the_policies_where_there_are_any(
+    write_log: WriteLog, tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    ban: str, version: str | None, drawn: bool,
+) -> None:  # fmt: skip
+    """The page says which it was; bans that the log never met are drawn only where it names their policy's version."""
+    monkeypatch.chdir(tmp_path)
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "policy.yaml").write_text(POLICY)
+    record = refusal(moment="2023-03-20T08:00:00Z")
+    record["tokgate"] |= {"ban": ban}
+    policy = load(policies, NOON).policy
+    assert policy is not None
+    record["tokgate"]["policy"] = {"version": policy.version if version is None else version}
+    options = ("--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html")
+    assert tokgate("log", "report", "--log", str(write_log([record])), *options).code == 0
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert ("spring-ban: announced" in page) is drawn
+    assert ("No phases of bans that the log met are known" in page) is not drawn
+    assert "The bans and their phases are those of the policy files as they were" in page
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [("2023-04-01", "Busiest days: 2023-03-20 ("), ("2024-03-01", "Busiest weeks, by their first day: 2023-03-20 (")],
+)
+def test_the_busiest_pieces_of_time_are_named(
+    write_log: WriteLog, tokgate: Command, tmp_path: Path, end: str, said: str
+) -> None:
+    """A date means a day, unless the page says that it begins a week."""
+    target = tmp_path / "r.html"
+    log = write_log([refusal(moment="2023-03-20T08:00:00Z")])
+    options = ("--from", "2023-03-01", "--to", end, "-o", str(target))
+    assert tokgate("log", "report", "--log", str(log), *options).code == 0
+    assert said in target.read_text(encoding="utf-8")
+
+
+def test_an_empty_log_gives_an_empty_report(
+    write_log: WriteLog, tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No events is something to report; without phases there is nothing to draw."""
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / "r.html"
+    assert tokgate("log", "report", "--log", str(write_log([])), "-o", str(target)).code == 0
+    text = target.read_text(encoding="utf-8")
+    assert "None." in text
+    assert "The log has no records." in text
+    assert "<svg" not in text
+    with LogDatabase([write_log([])]) as database:
+        found = collect(database, None, None, NOON)  # of no period that anything tells of
+        assert (found.start, found.end) == (datetime(2023, 3, 10), datetime(2023, 3, 11))
+        assert collect(database, None, MARCH[1], NOON).start == datetime(2023, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [(("-o", "r.txt"), 2), (("-o", "r.html", "--from", "2023-03-02", "--to", "2023-03-02"), 2), ((), 2)],
+)
+def test_wrong_options_are_usage_errors(log: Path, tokgate: Command, options: tuple[str, ...], code: int) -> None:
+    """Told, and nothing written."""
+    assert tokgate("log", "report", "--log", str(log), *options).code == code
+    assert not Path("r.html").exists()
+
+
+def test_pdf_needs_a_browser(log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one the message says what to do instead."""
+    monkeypatch.setenv("PATH", "")
+    outcome = tokgate("log", "report", "--log", str(log), "-o", "r.pdf")
+    assert outcome.code == 3
+    assert "PDF needs Chromium" in outcome.err
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_pdf_is_the_page_on_paper(log: Path, tokgate: Command) -> None:
+    """Chromium prints it."""
+    assert tokgate("log", "report", "--log", str(log), "-o", "r.pdf").code == 0
+    assert Path("r.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_phases_are_cut_to_the_period() -> None:
+    """From a policy and from the log's changes alike; what has ended is not drawn."""
+    first, last = datetime(2023, 3, 1), datetime(2023, 3, 20)
+    (lane,) = phases_of_policy(SNAPSHOT, first, last)
+    assert lane.ban == "ban"
+    assert lane.spans[-1].end == last
+    day = datetime(2023, 3, 10)
+    changes = [("b", day, "block", "announced"), ("b", day + timedelta(days=2), "expired", "block")]
+    assert phases_of_log(changes, first, last) == [
+        BanPhases("b", "b", (PhaseSpan("announced", first, day), PhaseSpan("block", day, day + timedelta(days=2))))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "unit"),
+    [(1, "hour"), (7, "hour"), (8, "day"), (186, "day"), (187, "week"), (1302, "week"), (4000, "month")],
+)
+def test_periods_are_divided_into_few_equal_pieces(days: int, unit: str) -> None:
+    """Every instant belongs to a piece, and there are never more than a page can show."""
+    start = datetime(2023, 3, 10, 12, 30)
+    pieces = buckets(start, start + timedelta(days=days))
+    assert pieces.unit == unit
+    assert pieces.starts[0] <= start
+    assert pieces.end >= start + timedelta(days=days)
+    assert len(pieces.starts) <= MAX_BARS + 2
+    assert list(pieces.starts) == sorted(set(pieces.starts))
+
+
+def test_charts_are_svg_that_says_what_it_shows() -> None:
+    """Well-formed, with the phases in it and a bar for each piece."""
+    pieces = buckets(datetime(2023, 3, 1), datetime(2023, 3, 11))
+    lane = BanPhases("b", "B", (PhaseSpan("block", datetime(2023, 3, 5), datetime(2023, 3, 11)),))
+    svg = attempts_over_time(pieces, {"block": list(range(1, 11))}, [lane], "Events per day")
+    root = ElementTree.fromstring(svg)
+    assert root.get("aria-label") == "Events per day"
+    assert [node.text for node in root.iter() if node.get("class") == "said"] == ["b: block"]
+    (series,) = (node for node in root.iter() if node.get("class") == "series block")
+    assert [bar.findtext("{*}title") for bar in series][:2] == ["2023-03-01: 1 blocked", "2023-03-02: 2 blocked"]
+    heights = [float(bar.get("height") or 0) for bar in series]
+    assert len(heights) == 10
+    assert heights[-1] == pytest.approx(10 * heights[0], rel=0.02)
+    assert float(series[0].get("y") or 0) + heights[0] == pytest.approx(float(series[9].get("y") or 0) + heights[9])
+
+
+def test_the_chain_is_verified_if_asked(tmp_path: Path, tokgate: Command) -> None:
+    """Sound, broken, and a log without chain each have their sentence; a broken one is exit code 1."""
+    path, target = tmp_path / "block.ndjson", str(tmp_path / "r.html")
+    writer = LogWriter(path, OBSERVER, LogOptions())
+    writer.start()
+    for day in range(10, 14):
+        writer.put(refusal(moment=f"2023-03-{day}T11:00:00Z"))
+    assert writer.close(10)
+    arguments = ("log", "report", "--log", str(path), "-o", target, "--verify")
+    assert tokgate(*arguments).code == 0
+    page = Path(target).read_text(encoding="utf-8")
+    assert "nothing changed, missing or moved" in page
+    last = json.loads(path.read_bytes().splitlines()[-1])
+    digest = tokgate("log", "key", "--fingerprint", "--log", str(path)).out.strip()
+    for said in (last["tokgate"]["chain"], last["event"]["hash"], digest, sha256(path.read_bytes()).hexdigest()):
+        assert f">{said}<" in page
+    assert "run it without --no-verify" not in page
+    assert tokgate(*arguments[:-1], "--no-verify").code == 0
+    assert "run it without --no-verify" in Path(target).read_text(encoding="utf-8")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:1], *lines[2:]]))
+    assert tokgate(*arguments).code == 1
+    assert "BROKEN" in Path(target).read_text(encoding="utf-8")
+    path.write_bytes(encode(refusal()))
+    assert tokgate(*arguments).code == 0
+    assert "the log has no chain" in Path(target).read_text(encoding="utf-8")
+
+
+def test_coverage_is_added_up_where_the_log_has_it(write_log: WriteLog) -> None:
+    """By network and visibility; what has another shape is left out."""
+    hour = started(stamp("2023-03-10T00:00:00Z"), 1, SNAPSHOT.policy)
+    covered = {"office": {"sni": 90, "none": 10}, "bent": 7}
+    records = [hour | {"tokgate": {"coverage": covered}}, hour | {"tokgate": {"coverage": covered}}, refusal()]
+    with LogDatabase([write_log(records)]) as database:
+        found = collect(database, *MARCH, NOON)
+    assert found.coverage == {"office": {"none": 20, "sni": 180}}
+    assert (found.share.percent, found.shares["office"].total) == ("90 %", 200)
+
+
+def test_near_misses_are_pointed_to(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """By name and number, and to whoever keeps the service files."""
+    likeness = Likeness("mycliptok.org", "clips", "cliptok", How.CONTAINS)
+    record = near_misses(stamp("2023-03-10T11:00:00Z"), [(likeness, 12)], stamp().at)
+    target = tmp_path / "r.html"
+    assert tokgate("log", "report", "--log", str(write_log([record, refusal()])), "-o", str(target)).code == 0
+    page = target.read_text(encoding="utf-8")
+    assert "without matching a rule of it: mycliptok.org (12). Nothing" in page
+
+
+def test_coverage_is_said_plainly(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """The share that could be judged, and what was not seen."""
+    coverage = coverage_counted(stamp("2023-03-10T01:00:00Z"), {"office": {"sni": 9}, "-": {"none": 1}}, stamp().at)
+    target = tmp_path / "r.html"
+    assert tokgate("log", "report", "--log", str(write_log([coverage, refusal()])), "-o", str(target)).code == 0
+    page = target.read_text(encoding="utf-8")
+    assert "Of 10 connections and requests 90 % showed a name" in page
+    assert "none 1" in page
+    assert '<th scope="row">in no network</th><td class="n">1</td><td class="n">0 %</td>' in page
+
+
+def test_small_groups_are_withheld_under_pseudonyms(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+    """What few pseudonyms share isn't told by name, and the sums stay right; plain addresses withhold nothing."""
+    records = []
+    for number in range(6):
+        record = refusal(moment=f"2023-03-1{number}T08:00:00Z")
+        record["source"] = {"address": f"p19-{'abcdefghij'[number] * 16}"}
+        records.append(record)
+    records[0]["destination"] |= {"registered_domain": "rare.example", "domain": "www.rare.example"}
+    path = write_log(records)
+    with LogDatabase([path]) as database:
+        found = collect(database, *MARCH, NOON, small_groups=5)
+        whole = collect(database, *MARCH, NOON)
+    assert [row["key"] for row in found.by_name.rows] == ["example.org"]
+    assert (found.by_name.other, found.events) == (1, 6)
+    assert {row["most"] for row in found.new_clients} == {"example.org", None}
+    assert {row["key"] for row in whole.by_name.rows} == {"example.org", "rare.example"}
+    target = tmp_path / "r.html"
+    assert tokgate("log", "report", "--log", str(path), "-o", str(target)).code == 0
+    page = target.read_text("utf-8")
+    assert "rare.example" not in page
+    assert "fewer than 5 clients share" in page
+    assert "under 5 clients" in page
+    for record in records:
+        record["source"] = {"ip": "192.0.2.7", "address": "192.0.2.7"}
+    assert tokgate("log", "report", "--log", str(write_log(records)), "-o", str(target)).code == 0
+    assert "rare.example" in target.read_text("utf-8")
+
+
+def test_it_begins_with_the_bans(
+    write_log: WriteLog, tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Title, authority, basis, reference, dates and scope, then filters and author, before anything else."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policies").mkdir()
+    policy = yaml.safe_load(POLICY)
+    stated = {"authority": "Council", "basis": "Circular 7", "reference": "https://example.org/7", "title": "No clips"}
+    policy["bans"]["spring-ban"] |= stated
+    policy["networks"][policy["bans"]["spring-ban"]["networks"][0]]["timezone"] = "Europe/Brussels"
+    (tmp_path / "policies" / "policy.yaml").write_text(yaml.safe_dump(policy))
+    record = refusal(moment="2023-03-20T23:30:00Z")
+    record["tokgate"]["ban"] = "spring-ban"
+    path = write_log([record])
+    options = ("--client", "192.0.2.7", "--author", "Alice Example", "-o", "r.html", "--zone", "Europe/Brussels")
+    assert tokgate("log", "report", "--log", str(path), *options).code == 0
+    page = Path("r.html").read_text("utf-8")
+    first = page[: page.index("<h2>What happened</h2>")]
+    for said in (*stated.values(), "Alice Example", "client 192.0.2.7", "Europe/Brussels", "2023-03-10"):
+        assert said in first, said
+    assert '2023-03-20 23:30 <span class="local">2023-03-21 00:30 CET</span>' in page
+    assert "This command repeats the report" in page
+
+
+def test_without_policies_the_log_names_the_bans(log: Path, tokgate: Command) -> None:
+    """By authority and basis, as the records have them."""
+    assert tokgate("log", "report", "--log", str(log), "-o", "r.html").code == 0
+    page = Path("r.html").read_text("utf-8")
+    assert "as far as the log tells them" in page
+    assert "Circular 7" in page[: page.index("<h2>What happened</h2>")]
+
+
+def test_clients_are_split_by_verdict(log: Path, tokgate: Command) -> None:
+    """A client that was exempt isn't read as one that was refused."""
+    with LogDatabase([log]) as database:
+        rows = {row["key"]: row for row in collect(database, *MARCH, NOON).by_client.rows}
+    assert (rows["192.0.2.50"]["allow"], rows["192.0.2.50"]["block"]) == (1, 0)
+    assert (rows["192.0.2.7"]["allow"], rows["192.0.2.7"]["block"]) == (0, 100)
+
+
+@pytest.mark.parametrize(
+    ("language", "said"), [("fr", "Ce qui s&#39;est passé"), ("nl", "Wat er gebeurde"), ("de", "Was geschah")]
+)
+def test_other_languages(log: Path, tokgate: Command, language: str, said: str) -> None:
+    """The whole page is in that language, with the numbers written alike in all."""
+    options = ("--language", language, "--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html")
+    assert tokgate("log", "report", "--log", str(log), *options).code == 0
+    page = Path("r.html").read_text("utf-8")
+    assert f'<html lang="{language}">' in page
+    assert said in page
+    for english in ("What happened", "Integrity of the log", "Method and limits", "not stated", "Events per day"):
+        assert english not in page
+
+
+def test_pages_are_numbered(log: Path, tokgate: Command) -> None:
+    """On paper each page says which it is, of how many."""
+    assert tokgate("log", "report", "--log", str(log), "-o", "r.html").code == 0
+    assert 'counter(page) " / " counter(pages)' in Path("r.html").read_text("utf-8")

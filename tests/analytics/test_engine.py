@@ -1,0 +1,184 @@
+"""The view `events`: closed to everything but the log, filters that are values only, columns that are documented."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.logs import WriteLog, refusal
+from tokgate.analytics import engine
+from tokgate.analytics.columns import COLUMNS
+from tokgate.analytics.compact import compact, one_pass
+from tokgate.analytics.engine import LogDatabase
+from tokgate.analytics.sources import LogError, whole_log
+from tokgate.blocklog.read.reader import Filter
+
+HOSTILE = "x' OR 1=1; DROP VIEW events; --"
+
+
+@pytest.fixture
+def log(write_log: WriteLog) -> Path:
+    """Two refusals."""
+    return write_log([refusal(), refusal("192.0.2.8", "2023-03-10T12:00:00Z")])
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM read_csv('/dev/stdin')",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM read_ndjson('https://example.org/x')",
+        "COPY (SELECT 1) TO '{log}'",
+        "COPY events TO '{folder}/copy.csv'",
+        "SELECT 1; DROP VIEW events",
+        "INSERT INTO events VALUES (1)",
+        "ATTACH '{folder}/new.db'",
+        "EXPORT DATABASE '{folder}/all'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+        "PRAGMA enable_profiling",
+        "CREATE TABLE mine AS SELECT 1",
+        "SELECT * FROM enable_logging()",
+        "SELECT * FROM secret_of_this_program",
+        "SELEC",
+        "",
+    ],
+)
+def test_a_query_reaches_nothing_but_the_log(log: Path, tmp_path: Path, sql: str) -> None:
+    """No other file, no network, no change of settings, nothing written; the log stays as it is."""
+    secret_of_this_program = [1]  # DuckDB would find a Python variable by its name, if it were let
+    before, files = log.read_bytes(), set(tmp_path.iterdir())
+    with LogDatabase([log]) as database, pytest.raises(LogError):
+        list(database.answer_query(sql.format(log=log, folder=tmp_path)).rows)
+    assert secret_of_this_program == [1]
+    assert log.read_bytes() == before
+    assert set(tmp_path.iterdir()) == files
+
+
+@pytest.mark.parametrize("field", ["user", "name", "ban", "network", "action", "verdict"])
+def test_a_filter_is_a_value_and_never_sql(log: Path, field: str) -> None:
+    """Whatever stands in it, it only fails to match."""
+    stated: dict[str, Any] = {field: HOSTILE}
+    with LogDatabase([log], Filter(**stated)) as database:
+        assert database.one("SELECT count(*) FROM events") == (0,)
+    with LogDatabase([log]) as database:
+        assert database.one("SELECT count(*) FROM events") == (2,)
+
+
+def test_filters_narrow_what_a_query_sees(log: Path) -> None:
+    """SQL and filters work together."""
+    with LogDatabase([log], Filter(network="office", name="example.org")) as database:
+        rows = list(database.answer_query("SELECT client, sum(events) FROM events GROUP BY 1 ORDER BY 1").rows)
+    assert rows == [("192.0.2.7", 1), ("192.0.2.8", 1)]
+
+
+@pytest.mark.parametrize(("name", "count"), [("example.org", 2), ("org", 2), ("ample.org", 0)])
+def test_a_name_stands_for_what_is_below_it(log: Path, name: str, count: int) -> None:
+    """Who asks for example.org is not shown notexample.org, which belongs to somebody else."""
+    with LogDatabase([log], Filter(name=name)) as database:
+        assert database.one("SELECT count(*) FROM events") == (count,)
+
+
+def test_only_a_log_that_met_unreadable_lines_is_read_again_for_them(log: Path, write_log: WriteLog) -> None:
+    """After a clean answer the file could as well be gone."""
+    torn = write_log([refusal(), b"torn\n", b"{\n", refusal()], "torn.ndjson")
+    with LogDatabase([torn]) as database:
+        assert database.one("SELECT count(*) FROM events WHERE client IS NOT NULL") == (2,)
+        assert database.unreadable_counts() == {str(torn): 2}
+    with LogDatabase([log]) as database:
+        assert database.one("SELECT count(*) FROM events") == (2,)
+        log.unlink()
+        assert database.unreadable_counts() == {}
+
+
+def test_unreadable_lines_of_a_compacted_log_are_counted(write_log: WriteLog) -> None:
+    """Parquet says of each line whether it holds a record."""
+    made = compact(write_log([refusal(), b"torn\n"], "block-20230310T110000.000000Z.ndjson"), remove=False).target
+    with LogDatabase([made]) as database:
+        assert database.one("SELECT count(*) FROM events") == (1,)
+        assert database.unreadable_counts() == {str(made): 1}
+
+
+def test_every_column_is_documented() -> None:
+    """docs/log-queries.md has each column once, with its type and its meaning, in the view's order."""
+    text = (Path(__file__).parents[2] / "docs" / "log-queries.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    told = [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows]
+    assert told == [(f"`{column.name}`", column.type, column.meaning) for column in COLUMNS]
+
+
+def test_nothing_is_left_behind(log: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The temporary folder goes with the log database, also after an error."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    with LogDatabase([log]) as database:
+        assert database.one("SELECT count(*) FROM events") == (2,)
+        assert len(list(temporary.iterdir())) == 1
+    assert list(temporary.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        LogDatabase([tmp_path / "nowhere.ndjson"])
+    assert list(temporary.iterdir()) == []
+
+
+def test_parquet_of_another_kind_is_refused(tmp_path: Path) -> None:
+    """A file that only ends in .parquet is told to be none of ours."""
+    path = tmp_path / "other.parquet"
+    path.write_bytes(b"PAR1 no")
+    with pytest.raises(LogError):
+        LogDatabase([path])
+
+
+def test_a_log_is_its_files_and_never_a_file_twice(tmp_path: Path) -> None:
+    """Rotated, compressed, compacted: oldest first, and Parquet instead of what it was made of."""
+    names = [
+        "block-20230308T000000.000000Z.parquet", "block-20230309T000000.000000Z.ndjson.zst",
+        "block-20230310T000000.000000Z.ndjson", "block-20230310T000000.000000Z.parquet", "block.ndjson",
+        "other.ndjson", "block.html",
+    ]  # fmt: skip
+    for name in names:
+        (tmp_path / name).touch()
+    found = [path.name for path in whole_log([tmp_path / "block.ndjson"])]
+    assert found == [
+        "block-20230308T000000.000000Z.parquet", "block-20230310T000000.000000Z.parquet",
+        "block-20230309T000000.000000Z.ndjson.zst", "block.ndjson",
+    ]  # fmt: skip
+    assert whole_log([tmp_path / "block.ndjson"], rotated=False) == [tmp_path / "block.ndjson"]
+
+
+def test_ctrl_c_ends_a_long_query_and_cleans_up(log: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At once, not when DuckDB is done, and without a trace of its own."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), LogDatabase([log]) as database:
+        database.one("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b", progress=interrupted)
+    assert list(temporary.iterdir()) == []
+
+
+def told_of_ctrl_c(*_: object) -> None:
+    """As DuckDB tells of it when it works on the main thread."""
+    raise RuntimeError("Query interrupted")
+
+
+def test_ctrl_c_is_heard_while_a_log_is_opened(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening hundreds of Parquet files takes a while; it is no defect of ours."""
+    monkeypatch.setattr(engine, "_views", told_of_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        LogDatabase([log])
+
+
+def test_ctrl_c_is_heard_in_a_pass_over_one_file() -> None:
+    """As when a file is compacted; other errors stay what they are."""
+    with pytest.raises(KeyboardInterrupt), one_pass():
+        told_of_ctrl_c()
+    with pytest.raises(RuntimeError, match="another"), one_pass():
+        raise RuntimeError("another")

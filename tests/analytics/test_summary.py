@@ -1,0 +1,183 @@
+"""Counting: every table adds up to the events, exactly, whatever the log holds, and however it is packed."""
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labs.logs import WriteLog, refusal, repeats, write
+from labs.samples import SNAPSHOT, stamp
+from tokgate.analytics.compact import compact
+from tokgate.analytics.engine import LogDatabase
+from tokgate.analytics.summary import By, Summary, summarise
+from tokgate.blocklog.read.reader import Filter, client_filter, client_network, value_at
+from tokgate.blocklog.records.lifecycle import started
+from tokgate.blocklog.records.log_state import log_gap
+from tokgate.policy.observation import Stage
+
+
+def summary_of(*paths: Path, top: int | None = None, wanted: Filter | None = None) -> Summary:
+    """The summary of files."""
+    with LogDatabase(paths, wanted) as database:
+        return summarise(database, top=top, junk_limit=5)
+
+
+def test_who_what_when_and_why(write_log: WriteLog) -> None:
+    """One row answers all four, with the first and the last attempt whatever the order, and whatever else is told."""
+    path = write_log(
+        [
+            refusal(moment="2023-03-10T12:00:00Z"),
+            refusal(moment="2023-03-10T11:00:00Z", stage=Stage.DNS),
+            refusal("192.0.2.8", "2023-03-10T11:30:00Z"),
+            started(stamp("2023-03-10T09:00:00Z"), 1, SNAPSHOT.policy),
+            log_gap(stamp("2023-03-10T13:00:00Z"), 5, stamp().at, stamp().at),
+            b"torn\n",
+        ]
+    )
+    summary = summary_of(path)
+    assert (summary.records, summary.events, summary.unreadable, summary.dropped) == (5, 3, 1, 5)
+    assert (summary.first, summary.last) == ("2023-03-10T11:00:00.000000Z", "2023-03-10T12:00:00.000000Z")
+    top = summary.tables[By.ATTEMPT].rows[0]
+    assert top.key == ("192.0.2.7", "example.org", "ban", "office")
+    assert (top.count, top.first, top.last) == (2, summary.first, summary.last)
+    assert {row.key[0]: row.count for row in summary.tables[By.SIGNAL].rows} == {"sni": 2, "dns-name": 1}
+    assert [(junk.file, junk.number) for junk in summary.junk] == [(str(path), 6)]
+
+
+def test_an_empty_log_has_an_empty_summary(write_log: WriteLog) -> None:
+    """Nothing read is nothing counted."""
+    summary = summary_of(write_log([]))
+    assert (summary.records, summary.events, summary.first, summary.last) == (0, 0, None, None)
+    assert all(table.total == 0 for table in summary.tables.values())
+
+
+def test_repeats_count_as_what_they_stand_for(write_log: WriteLog) -> None:
+    """A record of repeats adds its count and its time span to every table."""
+    path = write_log([refusal(), repeats(99, "2023-03-10T11:00:01Z", "2023-03-10T11:00:59Z")])
+    summary = summary_of(path)
+    assert (summary.records, summary.events) == (2, 100)
+    assert all(table.total == 100 for table in summary.tables.values())
+    (row,) = summary.tables[By.ATTEMPT].rows
+    assert (row.count, row.first, row.last) == (100, "2023-03-10T11:00:00.000000Z", "2023-03-10T11:00:59.000000Z")
+
+
+def test_what_is_cut_off_is_in_other(write_log: WriteLog) -> None:
+    """The rows shown are the most frequent, equal ones by name, and the rest is counted."""
+    path = write_log([refusal(f"192.0.2.{n}") for n in (10, 11, 12, 10, 13, 12, 10)])
+    table = summary_of(path, top=2).tables[By.CLIENT]
+    assert [(row.key, row.count) for row in table.rows] == [(("192.0.2.10",), 3), (("192.0.2.12",), 2)]
+    assert (table.other, table.keys, table.total) == (2, 4, 7)
+
+
+@pytest.mark.parametrize(
+    "name", ["block.ndjson", "block.ndjson.gz", "block.ndjson.zst", "a [1]*.ndjson", "it's.ndjson"]
+)
+def test_any_file_is_read(write_log: WriteLog, name: str) -> None:
+    """However it is packed, and whatever its name holds."""
+    assert summary_of(write_log([refusal()] * 3, name)).events == 3
+
+
+def test_the_rest_of_a_damaged_file_is_told(write_log: WriteLog) -> None:
+    """What can be unpacked is counted, and the place where that ends is named."""
+    path = write_log([refusal(f"192.0.2.{n % 250}") for n in range(2000)], "block.ndjson.gz")
+    path.write_bytes(path.read_bytes()[:-2000])
+    summary = summary_of(path)
+    assert 0 < summary.events < 2000
+    assert summary.unreadable >= 1
+    assert summary.junk[0].file == str(path)
+    assert "can't be read" in summary.junk[0].problem
+
+
+@pytest.mark.parametrize(
+    ("client", "count"),
+    [
+        ("192.0.2.7", 1),
+        ("192.0.2.0/24", 2),
+        ("2001:db8:1::/48", 2),
+        ("2001:db8:1::7", 1),
+        ("::/0", 3),
+        ("0.0.0.0/0", 2),
+    ],
+)
+def test_clients_are_chosen_by_address_or_prefix(write_log: WriteLog, client: str, count: int) -> None:
+    """Both families, and never one for the other."""
+    clients = ("192.0.2.7", "192.0.2.8", "2001:db8:1::7", "2001:db8:1:ffff::", "2001:db8:2::1")
+    records = [dict(refusal(), source={"ip": ip}) for ip in clients]
+    assert summary_of(write_log(records), wanted=Filter(client=client_network(client))).events == count
+
+
+@pytest.mark.parametrize(
+    ("client", "count"),
+    [
+        ("p689-abcdefghijklmnop", 1),
+        ("p690-abcdefghijklmnop", 0),
+        ("withheld", 1),
+        ("192.0.2.0/24", 1),
+        ("192.0.0.0/16", 1),
+        ("192.0.2.0/28", 0),
+        ("192.0.2.7", 0),
+        ("2001:db8::/32", 1),
+        ("2001:db8:1:1::/64", 0),
+        ("0.0.0.0/0", 1),
+    ],
+)
+def test_clients_are_chosen_by_what_stands_for_them(write_log: WriteLog, client: str, count: int) -> None:
+    """Pseudonyms as they are, prefixes by networks that hold all of them; DuckDB and the reader agree."""
+    shown = ("p689-abcdefghijklmnop", "withheld", "192.0.2.0/24", "2001:db8:1::/48")
+    records = [dict(refusal(), source={"address": word}) for word in shown]
+    wanted = Filter(client=client_filter(client))
+    assert summary_of(write_log(records), wanted=wanted).events == count
+    assert sum(wanted.accepts(record) for record in records) == count
+
+
+words = st.sampled_from(["a", "b", "c", None])
+actions = st.sampled_from(["tls-handshake-refused", "would-block", "exemption-used", "started", "unheard-of", None])
+moments = st.sampled_from(["2023-03-10T11:00:00.000000Z", "2023-03-11T11:00:00.000000Z", "no time"])
+
+
+@st.composite
+def records(draw: st.DrawFn) -> dict[str, Any]:
+    """Records in the shape of ours, with anything missing or bent."""
+    own: dict[str, Any] = {key: draw(words) for key in ("ban", "service", "network", "signal", "reason", "verdict")}
+    own["repeats"] = draw(st.none() | st.fixed_dictionaries({"count": st.integers(-1, 5)}))
+    return {
+        "@timestamp": draw(moments),
+        "event": {"action": draw(actions)},
+        "source": draw(st.none() | st.fixed_dictionaries({"ip": words})),
+        "destination": {"registered_domain": draw(words), "domain": draw(words)},
+        "tokgate": draw(st.none() | st.just(own)),
+    }
+
+
+def stands_for(record: dict[str, Any]) -> int:
+    """How many events, by the book."""
+    count = value_at(record, "tokgate", "repeats", "count")
+    return count if isinstance(count, int) and count >= 1 else 1
+
+
+@settings(max_examples=40)
+@given(st.lists(records(), max_size=20), st.none() | st.integers(0, 4))
+def test_every_table_adds_up(given_records: list[dict[str, Any]], top: int | None) -> None:
+    """For any log and cut: each table's rows and `other` are the events; Parquet of the same log says the same."""
+    traffic = ("tls-handshake-refused", "would-block", "exemption-used")
+    expected = Counter[str]()
+    for record in given_records:
+        if record["event"]["action"] in traffic:
+            expected[record["event"]["action"]] += stands_for(record)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "block-20230311T000000.000000Z.ndjson"
+        write(path, given_records)
+        summary = summary_of(path, top=top)
+        assert summary_of(compact(path, remove=True).target, top=top) == summary
+    assert summary.records == len(given_records)
+    assert summary.events == expected.total()
+    for table in summary.tables.values():
+        assert table.total == summary.events
+        assert len(table.rows) <= table.keys
+        assert list(table.rows) == sorted(table.rows, key=lambda row: (-row.count, row.key))
+    for row in summary.tables[By.ACTION].rows:
+        assert row.count == expected[row.key[0]]

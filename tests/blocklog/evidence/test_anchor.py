@@ -1,0 +1,155 @@
+"""Timestamps by an authority of the test (openssl ts): asked over HTTP, verified, and refused where they don't fit."""
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from labs.samples import OBSERVER, stamp
+from tokgate.blocklog.evidence import anchor
+from tokgate.blocklog.evidence.anchor import NoTimestamp, certificates_in, last_checkpoint, verify_stamp
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.write.writer import LogWriter
+
+OPENSSL = shutil.which("openssl") or "openssl"
+CONFIG = """
+[req]
+distinguished_name = name
+[name]
+[ca]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+[tsa]
+extendedKeyUsage = critical, timeStamping
+keyUsage = critical, digitalSignature
+[tsa_config]
+serial = {folder}/serial
+signer_cert = {folder}/tsa.pem
+signer_key = {folder}/tsa.key
+default_policy = 1.2.3.4.1
+digests = sha256, sha512
+signer_digest = sha256
+ess_cert_id_alg = sha256
+"""
+
+
+def openssl(folder: Path, *command: str) -> None:
+    """Run openssl in a folder."""
+    subprocess.run([OPENSSL, *command], cwd=folder, check=True, capture_output=True)
+
+
+class Authority:
+    """A timestamp authority on loopback. `reply` is what it answers instead, if it is to misbehave."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.reply = folder, b""
+        folder.mkdir()
+        (folder / "config").write_text(CONFIG.format(folder=folder))
+        (folder / "serial").write_text("01\n")
+        new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-config", "config", "-keyout")
+        openssl(folder, *new, "ca.key", "-out", "ca.pem", "-subj", "/CN=example.org CA", "-extensions", "ca")
+        request = ("req", "-newkey", "rsa:2048", "-nodes", "-config", "config", "-keyout", "tsa.key", "-out", "tsa.csr")
+        openssl(folder, *request, "-subj", "/CN=tsa.example.org")
+        sign = ("x509", "-req", "-in", "tsa.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-out", "tsa.pem")
+        openssl(folder, *sign, "-extfile", "config", "-extensions", "tsa")
+        self._server = HTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        authority = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = authority.reply or authority.answer(asked)
+                self.send_response(200)
+                self.send_header("Content-Type", "application/timestamp-reply")
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+    def answer(self, asked: bytes) -> bytes:
+        """A response to a request, by openssl."""
+        (self.folder / "query").write_bytes(asked)
+        reply = ("ts", "-reply", "-config", "config", "-section", "tsa_config", "-queryfile", "query", "-out", "reply")
+        openssl(self.folder, *reply)
+        return (self.folder / "reply").read_bytes()
+
+    def close(self) -> None:
+        """End it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
+    """A timestamp authority."""
+    made = Authority(tmp_path_factory.mktemp("authority") / "tsa")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log with a checkpoint."""
+    path = tmp_path / "block.ndjson"
+    writer = LogWriter(path, OBSERVER, LogOptions())
+    writer.start()
+    writer.put(stopped(stamp(), 1, "SIGTERM"))
+    assert writer.close(10)
+    return path
+
+
+def test_a_checkpoint_is_stamped(authority: Authority, log: Path) -> None:
+    """The authority's timestamp of the last checkpoint verifies with its root, and with nobody else's."""
+    checkpoint = last_checkpoint([log])
+    assert checkpoint is not None
+    assert checkpoint.genuine
+    content = checkpoint.message().encode()
+    response = anchor.stamp(content, authority.url)
+    roots = certificates_in(authority.folder / "ca.pem")
+    found = verify_stamp(content, response, roots)
+    assert found.serial >= 1
+    with pytest.raises(NoTimestamp):
+        verify_stamp(content + b" ", response, roots)
+    with pytest.raises(NoTimestamp):
+        verify_stamp(content, response, certificates_in(_other_root(log.parent)))
+
+
+def _other_root(folder: Path) -> Path:
+    (folder / "config").write_text(CONFIG.format(folder=folder))
+    new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-config", "config", "-keyout", "o.key", "-out", "o.pem")
+    openssl(folder, *new, "-subj", "/CN=other", "-extensions", "ca")
+    return folder / "o.pem"
+
+
+def test_answers_that_are_no_timestamps(authority: Authority, log: Path) -> None:
+    """Rubbish, a timestamp of something else that was asked earlier, nobody there: each is an error with the URL."""
+    replayed = anchor.stamp(b"something else", authority.url)
+    for reply in (b"rubbish", replayed):
+        authority.reply = reply
+        with pytest.raises(NoTimestamp):
+            anchor.stamp(b"content", authority.url)
+    authority.reply = b""
+    for url in ("ftp://tsa.example.org/", "file:///etc/passwd", "http://127.0.0.1:1/"):
+        with pytest.raises(NoTimestamp, match=r"tsa.example.org|passwd|127"):
+            anchor.stamp(b"content", url)
+    with pytest.raises(NoTimestamp, match="no certificate"):
+        certificates_in(log)
+
+
+def test_a_log_without_a_checkpoint(tmp_path: Path) -> None:
+    """There is nothing to be dated."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b'{"a":1}\n')
+    assert last_checkpoint([path]) is None

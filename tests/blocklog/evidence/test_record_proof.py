@@ -1,0 +1,218 @@
+"""Proof of one record: anybody can check it with the verifier of the docs, and nothing that was changed passes."""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.logs import refusal
+from labs.samples import OBSERVER, stamp
+from tokgate.blocklog.evidence.record_proof import NoProof, fingerprint, prove
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.integrity.signing_key import read_public_key
+from tokgate.blocklog.paths import with_rotated
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.stamp import new_stamp
+from tokgate.blocklog.write.appender import Appender, Rotation
+
+DOCS = Path(__file__).parents[3] / "docs" / "proof.md"
+MOST_LINES = 50
+
+
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The verifier of docs/proof.md."""
+    (program,) = re.findall(r"^```python\n(.*?)^```", DOCS.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    path = tmp_path_factory.mktemp("docs") / "verify_proof.py"
+    path.write_text(program, "utf-8")
+    return path
+
+
+def checked(verifier: Path, proof: dict[str, Any], digest: str) -> subprocess.CompletedProcess[str]:
+    """What the verifier says, in an interpreter that has no packages."""
+    path = verifier.with_name("proof.json")
+    path.write_text(json.dumps(proof), "utf-8")
+    command = [sys.executable, "-I", "-S", str(verifier), str(path), digest]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+class Log:
+    """A log of refusals and checkpoints."""
+
+    def __init__(self, path: Path, rotation: Rotation | None = None, **options: Any) -> None:
+        self.path, self.ids = path, list[str]()
+        self.troubles: list[Exception] = []
+        trouble = self.troubles.append
+        self._appender = Appender(
+            path, rotation or Rotation(daily=False), self._stamp, trouble=trouble, reject=trouble,
+            options=LogOptions(**options),
+        )  # fmt: skip
+
+    def _stamp(self) -> Any:
+        return new_stamp(stamp().at, OBSERVER)
+
+    def write(self, count: int, *, attest: bool = True) -> None:
+        """Write records, then a checkpoint."""
+        for number in range(count):
+            record = refusal(f"192.0.2.{number % 250 + 1}")
+            record["event"]["id"] = self._stamp().id
+            record["user_agent"] = {"original": "Bücher/\u2028 \ud800 1.0"}  # what JSON can say in several ways
+            self.ids.append(record["event"]["id"])
+            self._appender.add(record)
+        if attest:
+            self._appender.add(stopped(self._stamp(), 1, "SIGTERM"))
+        self._finish()
+        if attest:
+            self._appender.attest()
+            self._finish()
+            self._appender.sync()
+
+    def _finish(self) -> None:
+        while self._appender.pending:
+            self._appender.advance()
+
+    @property
+    def files(self) -> list[Path]:
+        """All files."""
+        return with_rotated(self.path)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the key beside it."""
+        return fingerprint(read_public_key(self.path.with_suffix(".pub")))
+
+
+def test_the_verifier_is_short(verifier: Path) -> None:
+    """A court's expert can read all of it: fifty lines, and only Python's own modules."""
+    lines = [line for line in verifier.read_text("utf-8").splitlines() if line.strip()]
+    assert len(lines) <= MOST_LINES
+    imports = [line for line in lines if line.startswith(("import ", "from "))]
+    assert imports == ["import hashlib, json, sys", "from base64 import b64decode"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+def test_every_record_is_proved(tmp_path: Path, verifier: Path, count: int) -> None:
+    """The first, the last and those between, of trees of several sizes; the proof holds no other record's content."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(3)
+    log.write(count)
+    for event in (log.ids[0], log.ids[3], log.ids[-1], log.ids[len(log.ids) // 2]):
+        proof = prove(event, log.files)
+        assert json.dumps(proof).count('"message"') == 1
+        said = checked(verifier, proof, log.fingerprint)
+        assert (said.returncode, said.stderr) == (0, "")
+        assert said.stdout.startswith(f"record {proof['record']['event']['sequence']} of chain")
+    assert not log.troubles
+
+
+def _client(proof: dict[str, Any]) -> None:
+    proof["record"]["source"]["ip"] = "192.0.2.99"
+
+
+def _rehashed(proof: dict[str, Any]) -> None:
+    from tokgate.blocklog.integrity.chain import proper_hash
+
+    _client(proof)
+    proof["record"]["event"]["hash"] = proper_hash(proof["previous"], proof["record"])
+
+
+def _elsewhere(proof: dict[str, Any]) -> None:
+    proof["tree"]["index"] += 1
+
+
+def _longer(proof: dict[str, Any]) -> None:
+    proof["tree"]["size"] += 1
+
+
+def _signature(proof: dict[str, Any]) -> None:
+    said = proof["checkpoint"]["signature"]
+    proof["checkpoint"]["signature"] = ("B" if said[0] == "A" else "A") + said[1:]
+
+
+def _time(proof: dict[str, Any]) -> None:
+    proof["checkpoint"]["at"] = "2023-03-09T11:00:00.000000Z"
+
+
+def _chain(proof: dict[str, Any]) -> None:
+    proof["checkpoint"]["chain"] = "00000000-0000-4000-8000-000000000000"
+
+
+def _step(proof: dict[str, Any]) -> None:
+    proof["tree"]["path"][-1] = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [_client, _rehashed, _elsewhere, _longer, _signature, _time, _chain, _step],
+    ids=lambda forge: forge.__name__,
+)
+def test_what_was_changed_does_not_pass(
+    tmp_path: Path, verifier: Path, forge: Callable[[dict[str, Any]], None]
+) -> None:
+    """Whichever part of a proof is another: the verifier says so, and ends with an error."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(6)
+    proof = prove(log.ids[2], log.files)
+    forge(proof)
+    said = checked(verifier, proof, log.fingerprint)
+    assert said.returncode != 0
+    assert said.stdout == ""
+
+
+def test_another_key(tmp_path: Path, verifier: Path) -> None:
+    """A log that somebody signed with a key of their own proves nothing to who knows the fingerprint."""
+    log, other = Log(tmp_path / "block.ndjson"), Log(tmp_path / "other" / "block.ndjson")
+    log.write(2)
+    other.write(2)
+    said = checked(verifier, prove(other.ids[0], other.files), log.fingerprint)
+    assert "another key signed this" in said.stderr
+
+
+def test_over_files(tmp_path: Path, verifier: Path) -> None:
+    """A tree that begins in a file before, or ends in one after, compressed or not."""
+    log = Log(tmp_path / "block.ndjson", Rotation(max_bytes=9000, daily=False))
+    for _ in range(4):
+        log.write(5)
+    assert len(log.files) > 3
+    first = log.files[0]
+    Path(f"{first}.gz").write_bytes(gzip.compress(first.read_bytes()))
+    first.unlink()
+    for event in log.ids:
+        assert checked(verifier, prove(event, log.files), log.fingerprint).returncode == 0
+
+
+def test_what_has_no_proof(tmp_path: Path) -> None:
+    """No such record, no checkpoint yet, a record that was changed: each is said in a sentence."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(2)
+    log.write(1, attest=False)
+    with pytest.raises(NoProof, match="no record of these files has the id 01862000"):
+        prove("01862000-0000-7000-8000-00000000000f", log.files)
+    with pytest.raises(NoProof, match=r"no checkpoint covers .* yet"):
+        prove(log.ids[-1], log.files)
+    content = log.path.read_bytes()
+    log.path.write_bytes(content.replace(b'"ip":"192.0.2.2"', b'"ip":"192.0.2.3"', 1))
+    with pytest.raises(NoProof, match="does not fit those before it"):
+        prove(log.ids[1], log.files)
+    log.path.write_bytes(b"".join(content.splitlines(keepends=True)[1:]))
+    with pytest.raises(NoProof, match=r"isn't whole here|does not fit"):
+        prove(log.ids[1], log.files)
+
+
+def test_records_of_a_killed_run(tmp_path: Path, verifier: Path) -> None:
+    """What was written before a kill is covered by the next run's first tree."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(2)
+    log.write(3, attest=False)
+    segment = log._appender._segment
+    assert segment is not None
+    segment.close()
+    later = Log(tmp_path / "block.ndjson")
+    later.write(1)
+    assert checked(verifier, prove(log.ids[3], later.files), log.fingerprint).returncode == 0

@@ -1,0 +1,91 @@
+"""Where checkpoints go besides the log: each transport as the other end receives it, and what fails stops nothing."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from labs.waiting import DEADLINE
+from tokgate.blocklog.integrity.checkpoint import MARK, parse_checkpoints
+from tokgate.blocklog.integrity.checkpoint_outlets import outlet
+from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions, log_options_of
+from tokgate.blocklog.records.record import timestamp
+from tokgate.policy.bans import LogSettings
+
+AT = timestamp(Instant.from_utc(2023, 3, 10))
+
+
+def listening(path: Path) -> socket.socket:
+    """A datagram socket, as journald and syslogd have one."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(str(path))
+    sock.settimeout(DEADLINE)
+    return sock
+
+
+def test_journald(tmp_path: Path) -> None:
+    """The native protocol: fields, one a line."""
+    with listening(tmp_path / "journal") as journal:
+        outlet("journald", journal=tmp_path / "journal")(f"{MARK}{{}}")
+        lines = journal.recv(4096).decode().splitlines()
+    assert lines == [f"MESSAGE={MARK}{{}}", "PRIORITY=5", "SYSLOG_IDENTIFIER=tokgate"]
+
+
+def test_syslog_of_this_machine(tmp_path: Path) -> None:
+    """Facility daemon, severity info, the text unchanged."""
+    with listening(tmp_path / "log") as syslog:
+        outlet("syslog", dev_log=tmp_path / "log")(f"{MARK}100%s {{}}")
+        assert syslog.recv(4096).decode() == f"<30>tokgate: {MARK}100%s {{}}"
+
+
+def test_syslog_elsewhere() -> None:
+    """Over UDP, to the port that is named."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(("127.0.0.1", 0))
+        syslog.settimeout(DEADLINE)
+        outlet(f"syslog://127.0.0.1:{syslog.getsockname()[1]}")(MARK)
+        assert syslog.recv(4096).decode() == f"<30>tokgate: {MARK}"
+
+
+@pytest.mark.parametrize("target", ["journald", "syslog"])
+def test_nobody_there(tmp_path: Path, target: str) -> None:
+    """What can't be sent is an error of the system's, which the caller counts."""
+    send = outlet(target, journal=tmp_path / "none", dev_log=tmp_path / "none")
+    with pytest.raises(OSError, match="No such file"):
+        send(MARK)
+
+
+@pytest.mark.parametrize(
+    "target", ["", "journal", "http://example.org", "syslog://", "syslog://h/p", "syslog://u@h", "syslog://h:99999"]
+)
+def test_no_such_outlet(target: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(ValueError, match=r"journald|syslog:|range"):
+        outlet(target)
+
+
+def test_a_checkpoint_is_sent_once_it_is_on_the_disk(tmp_path: Path) -> None:
+    """Not before: what a power cut may take back must not be attested elsewhere."""
+    sent: list[str] = []
+    troubles: list[Exception] = []
+
+    def broken(_: str) -> None:
+        raise ConnectionRefusedError("nobody there")
+
+    checkpointer = Checkpointer(LogOptions(outlets=(broken, sent.append)), tmp_path / "block.key", troubles.append)
+    checkpoint = checkpointer.checkpoint(checkpointer.head, AT)
+    assert checkpoint is not None
+    checkpointer.wrote(checkpointer.head, checkpoint)
+    assert sent == []
+    checkpointer.synced()
+    checkpointer.synced()
+    assert list(parse_checkpoints(sent)) == [checkpoint]
+    assert [type(trouble) for trouble in troubles] == [ConnectionRefusedError]
+
+
+def test_the_settings_of_a_policy() -> None:
+    """What the policy says, as the writer takes it."""
+    options = log_options_of(LogSettings(checkpoint_to=("journald", "syslog"), key="/etc/key", forward_security=True))
+    assert (options.key, options.forward_secure, len(options.outlets)) == (Path("/etc/key"), True, 2)
+    assert log_options_of(LogSettings()) == LogOptions()

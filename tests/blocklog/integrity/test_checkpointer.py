@@ -1,0 +1,92 @@
+"""A chain that goes on after a restart, and keys that take each other's place."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from labs.samples import OBSERVER
+from tokgate.blocklog.integrity.chain import Head, link
+from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
+from tokgate.blocklog.integrity.signing_key import Signer, read_key
+from tokgate.blocklog.records.log_state import log_checkpoint
+from tokgate.blocklog.records.record import Record, timestamp
+from tokgate.blocklog.records.stamp import new_stamp
+
+NOW = Instant.from_utc(2023, 3, 10)
+AT = timestamp(NOW)
+HEAD = Head("c0ffee", 7, "0" * 64)
+
+
+@pytest.fixture
+def checkpointer(tmp_path: Path) -> Checkpointer:
+    """Of a run that has just begun."""
+    return Checkpointer(LogOptions(), tmp_path / "block.key", _unexpected)
+
+
+def _unexpected(error: Exception) -> None:
+    raise error
+
+
+def test_a_restart_signs_what_the_last_run_left_unsigned(checkpointer: Checkpointer) -> None:
+    """Records that were written before a crash are attested by the next run, as if they were its own."""
+    last, head = link(HEAD, {"event": {"action": "stopped"}})
+    assert checkpointer.resume(last)
+    assert checkpointer.head == head
+    assert checkpointer.unattested == HEAD.sequence + 1
+
+
+def test_a_restart_after_a_checkpoint_has_nothing_to_sign(checkpointer: Checkpointer, tmp_path: Path) -> None:
+    """What a checkpoint attests is not signed again with every start: the log would grow without an event."""
+    checkpoint = Signer(tmp_path / "block.key").sign(HEAD, AT)
+    last, head = link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), checkpoint))
+    assert checkpointer.resume(last)
+    assert (checkpointer.head, checkpointer.unattested) == (head, 0)
+
+
+@pytest.mark.parametrize("last", [{}, {"event": {"action": "stopped"}}])
+def test_a_record_of_no_chain_is_not_continued(checkpointer: Checkpointer, last: Record) -> None:
+    """After records that were never chained a new chain begins at its first record, and verifies as whole."""
+    before = checkpointer.head
+    assert not checkpointer.resume(last)
+    assert checkpointer.head == before
+    assert checkpointer.unattested == 0
+
+
+def test_an_evolving_key_is_replaced_once_its_checkpoint_is_on_the_disk(tmp_path: Path) -> None:
+    """A checkpoint lost in a crash leaves the key that the last one on the disk announces: else nothing verifies."""
+    path = tmp_path / "block.key"
+    signer = Signer(path, evolving=True)
+    first, again = signer.sign(HEAD, AT), signer.sign(HEAD, AT)
+    assert (first.epoch, again.key, again.next_key) == (0, first.key, first.next_key)
+    signer.used(first)
+    second = signer.sign(HEAD, AT)
+    assert (second.epoch, second.key) == (1, first.next_key)
+    assert second.next_key not in (first.key, first.next_key)
+    assert read_key(path)[1] == 1
+    assert Signer(path, evolving=True).sign(HEAD, AT).key == first.next_key
+
+
+@pytest.mark.parametrize("other", [lambda signer: signer, lambda signer: Signer(signer.path, evolving=True)])
+def test_another_checkpoint_replaces_no_key(tmp_path: Path, other: Callable[[Signer], Signer]) -> None:
+    """A checkpoint that announced another key, or whose key has taken over, must not use the next one up."""
+    signer = Signer(tmp_path / "block.key", evolving=True)
+    checkpoint = other(signer).sign(HEAD, AT)
+    signer.sign(HEAD, AT)
+    signer.used(checkpoint)
+    kept = signer.path.read_bytes()
+    expected = signer.sign(HEAD, AT)
+    signer.used(checkpoint)
+    assert signer.path.read_bytes() == kept
+    assert signer.sign(HEAD, AT).key == expected.key
+
+
+def test_a_key_that_stays(tmp_path: Path) -> None:
+    """Without forward security all checkpoints are signed by the key whose public part was kept, and announce none."""
+    signer = Signer(tmp_path / "block.key")
+    kept = signer.path.read_bytes()
+    checkpoint = signer.sign(HEAD, AT)
+    signer.used(checkpoint)
+    assert checkpoint.next_key is None
+    assert signer.path.read_bytes() == kept

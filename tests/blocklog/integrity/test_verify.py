@@ -1,0 +1,982 @@
+"""Tampering: every kind of change to a log is found and named by its place; what no one touched gives no finding."""
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from whenever import Instant
+
+from labs.samples import OBSERVER, stamp
+from tokgate.blocklog.integrity import verify
+from tokgate.blocklog.integrity.chain import Head, link, proper_hash, stated_head
+from tokgate.blocklog.integrity.checkpoint import Checkpoint, Tree, parse_checkpoints, sign
+from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
+from tokgate.blocklog.integrity.external_checkpoints import ExternalCheckpoint, checkpoints_in
+from tokgate.blocklog.integrity.findings import Finding, FindingCode
+from tokgate.blocklog.integrity.signing_key import KeyUnusable, Signer, read_key, read_public_key
+from tokgate.blocklog.integrity.torn_lines import TornLines
+from tokgate.blocklog.integrity.trusted_keys import SigningState, TrustedKeys
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import key_path_for, public_path_for, with_rotated
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.log_state import log_checkpoint, log_deleted
+from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.write.appender import Appender, ForeignLines, Rotation
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+Lines = Callable[..., list[dict[str, Any]]]
+
+
+class Log:
+    """A sealed log, as runs write it one after another."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self.path = path
+        self.kept: list[str] = []
+        self.options = LogOptions(outlets=(self.kept.append,), **options)
+        self.errors: list[Exception] = []
+        self.begun: Instant | None = None
+
+    def run(self, count: int, *, attest: bool = True, every: bool = False, rotation: Rotation | None = None) -> None:
+        """Open, write so many records, a checkpoint at the end or after each, and close."""
+        appender = Appender(
+            self.path,
+            rotation or Rotation(daily=False),
+            self.stamp,
+            trouble=self.errors.append,
+            reject=self.errors.append,
+            options=self.options,
+        )
+        for number in range(count):
+            appender.add(stopped(self.stamp(), 1, f"number {number}"))
+            while appender.pending:
+                appender.advance()
+            if every:
+                appender.attest()
+        if attest:
+            appender.attest()
+        while appender.pending:
+            appender.advance()
+        appender.leave("closed")
+
+    def forget(self) -> None:
+        """Take the log away, and what its writer knows of it."""
+        self.path.unlink()
+        self.path.with_suffix(".heads").unlink()
+
+    def stamp(self) -> Stamp:
+        """Always the same, unless a test lets time pass."""
+        return stamp() if self.begun is None else replace(stamp(), at=self.begun)
+
+    @property
+    def files(self) -> list[Path]:
+        """The log's files, oldest first."""
+        return [path for path in with_rotated(self.path) if path.exists()]
+
+    @property
+    def elsewhere(self) -> list[Checkpoint]:
+        """The checkpoints that were sent away."""
+        return list(parse_checkpoints(self.kept))
+
+    @property
+    def key(self) -> str:
+        """The public key beside the log."""
+        return read_public_key(public_path_for(key_path_for(self.path)))
+
+    def findings(self, *trusted: str, elsewhere: bool = False, whole: bool = False) -> list[Finding]:
+        """What is wrong with the log."""
+        kept = checkpoints_in(self.kept, "kept.txt") if elsewhere else ()
+        return list(Verifier(trusted, kept, whole=whole).run(self.files))
+
+    def edit(self, change: Callable[[list[bytes]], object], path: Path | None = None) -> None:
+        """Change a file's lines."""
+        path = path or self.path
+        lines = path.read_bytes().splitlines(keepends=True)
+        change(lines)
+        path.write_bytes(b"".join(lines))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    """A log of three runs: records 1 to 12, of which 4, 8 and 12 are checkpoints."""
+    log = Log(tmp_path / "block.ndjson")
+    for _ in range(3):
+        log.run(3)
+    yield log
+    assert not log.errors
+
+
+def codes(findings: list[Finding]) -> list[tuple[int, str]]:
+    """Line and code of findings."""
+    return [(finding.line, finding.code.value) for finding in findings]
+
+
+def test_what_no_one_touched(log: Log, check_lines: Lines) -> None:
+    """Three runs make one chain without a finding: signed to the end by the key beside it, kept elsewhere too."""
+    records = check_lines(log.path)
+    assert [record["event"]["sequence"] for record in records] == list(range(1, 13))
+    verifier = Verifier([log.key], checkpoints_in(log.kept, "kept.txt"))
+    assert list(verifier.run(log.files)) == []
+    ((_, chain),) = verifier.chains.items()
+    assert (chain.first, chain.head.sequence, chain.records, chain.signed) == (1, 12, 12, 11)
+    assert len(log.elsewhere) == 3
+
+
+def change_text(lines: list[bytes]) -> None:
+    """Another client is blamed."""
+    lines[4] = lines[4].replace(b"number 0", b"number 7")
+
+
+def change_and_rehash(lines: list[bytes]) -> None:
+    """The same, with a hash that fits."""
+    record = json.loads(lines[4].replace(b"number 0", b"number 7"))
+    before = json.loads(lines[3])["event"]["hash"]
+    record["event"]["hash"] = proper_hash(before, record)
+    lines[4] = json.dumps(record).encode() + b"\n"
+
+
+def renumber(lines: list[bytes]) -> None:
+    """A record's number is changed."""
+    lines[4] = lines[4].replace(b'"sequence":5,', b'"sequence":50,')
+
+
+def rewrite_from(lines: list[bytes]) -> None:
+    """Everything from a record on is hashed anew, checkpoints' signatures left as they were."""
+    head = stated_head(json.loads(lines[3]))
+    assert head is not None
+    for index in range(4, len(lines)):
+        record, head = link(head, json.loads(lines[index].replace(b"number 0", b"number 7")))
+        lines[index] = json.dumps(record).encode() + b"\n"
+
+
+def repeat_key(lines: list[bytes]) -> None:
+    """Readers that take the first of two keys see something else than those that take the last."""
+    lines[4] = lines[4].replace(b'{"@timestamp":', b'{"message":"nothing happened","@timestamp":', 1)
+
+
+def swap(lines: list[bytes]) -> None:
+    """Two records change places."""
+    lines[4], lines[5] = lines[5], lines[4]
+
+
+def foreign(lines: list[bytes]) -> None:
+    """A record of no chain is put in."""
+    lines.insert(4, json.dumps({"message": "hello", "event": {}}).encode() + b"\n")
+
+
+def another_chain(lines: list[bytes]) -> None:
+    """A second chain begins in the middle."""
+    record, _ = link(Head("00000000-0000-4000-8000-000000000000"), json.loads(lines[0]))
+    lines.insert(4, json.dumps(record).encode() + b"\n")
+
+
+def false_recovery(lines: list[bytes]) -> None:
+    """A line is made rubbish."""
+    lines[4] = b'{"@timest\n'
+
+
+TAMPERED: list[tuple[Callable[[list[bytes]], object], list[tuple[int, str]]]] = [
+    (change_text, [(5, "changed")]),
+    (change_and_rehash, [(6, "changed"), (8, "signature")]),
+    (renumber, [(5, "missing"), (6, "order")]),
+    (rewrite_from, [(8, "signature"), (12, "signature")]),
+    (repeat_key, [(5, "changed")]),
+    (swap, [(5, "missing"), (6, "order")]),
+    (foreign, [(5, "unchained")]),
+    (another_chain, [(5, "new-chain")]),
+    (false_recovery, [(5, "torn"), (6, "missing")]),
+    (lambda lines: lines.pop(4), [(5, "missing")]),
+    (lambda lines: lines.__delitem__(slice(2, 6)), [(3, "missing")]),
+    (lambda lines: lines.pop(0), [(1, "missing")]),
+    (lambda lines: lines.insert(6, lines[4]), [(7, "order")]),
+    (lambda lines: lines.append(lines[4]), [(13, "order")]),
+    (lambda lines: lines.append(b"\n"), [(13, "torn")]),
+]
+
+
+@pytest.mark.parametrize(("tamper", "expected"), TAMPERED, ids=lambda value: getattr(value, "__name__", ""))
+def test_every_change_is_found(
+    log: Log, tamper: Callable[[list[bytes]], object], expected: list[tuple[int, str]]
+) -> None:
+    """Edits, deletions, insertions, copies and moves are found where they are, and nowhere else."""
+    log.edit(tamper)
+    assert codes(log.findings()) == expected
+
+
+def test_other_white_space_is_the_same_content(log: Log) -> None:
+    """The hash is over the content: what a shipper wrote anew with spaces and other orders of keys still verifies."""
+
+    def spread(lines: list[bytes]) -> None:
+        lines[:] = [json.dumps(json.loads(line), sort_keys=True, indent=None).encode() + b"\n" for line in lines]
+
+    log.edit(spread)
+    assert log.findings() == []
+
+
+@pytest.mark.parametrize("kept", [11, 10, 9, 8, 1])
+def test_a_cut_tail(log: Log, kept: int) -> None:
+    """The chain alone can't show it; a checkpoint that was kept elsewhere does, also if only that itself is gone."""
+    log.edit(lambda lines: lines.__delitem__(slice(kept, None)))
+    assert log.findings() == []
+    assert codes(log.findings(elsewhere=True)) == [(kept, "cut")]
+
+
+def test_a_tail_that_was_cut_and_written_over(log: Log) -> None:
+    """A writer that knows nothing else goes on from where the log ends: what was attested before contradicts it."""
+    log.edit(lambda lines: lines.__delitem__(slice(8, None)))
+    log.path.with_suffix(".heads").unlink()
+    log.kept, before = [], log.kept
+    log.options = LogOptions(key=key_path_for(log.path))
+    log.run(1)
+    log.run(6)
+    assert log.findings() == []
+    found = list(Verifier((), checkpoints_in(before, "kept.txt")).run(log.files))
+    assert [(finding.line, finding.code) for finding in found] == [
+        (11, FindingCode.CONTRADICTED),
+    ]
+    assert "(kept.txt:3)" in found[0].message
+
+
+def test_a_log_written_anew_by_another_key(log: Log, tmp_path: Path) -> None:
+    """Who can write the log can sign it with a key of their own; not with the one that is trusted."""
+    forged = Log(tmp_path / "forged" / "block.ndjson")
+    forged.run(3)
+    assert forged.findings() == []
+    forged.run(3)
+    assert [finding.code for finding in forged.findings(log.key)] == [
+        FindingCode.KEY,
+        FindingCode.KEY,
+    ]  # told once, and as a whole
+    found = list(Verifier([log.key], checkpoints_in(log.kept, "kept.txt")).run(forged.files))
+    (gone,) = [finding for finding in found if finding.code is FindingCode.CUT]
+    assert (gone.file, gone.line) == ("kept.txt", 3)
+    assert "attested up to record 11 by this checkpoint, is gone" in gone.message
+
+
+def test_a_forged_signature(log: Log) -> None:
+    """A checkpoint whose signature was changed, in a record whose hash was made to fit."""
+
+    def forge(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[10]))
+        assert head is not None
+        record = json.loads(lines[11])
+        record["tokgate"]["checkpoint"]["signature"] = base64.b64encode(bytes(64)).decode()
+        lines[11] = json.dumps(link(head, record)[0]).encode() + b"\n"
+
+    log.edit(forge)
+    assert codes(log.findings()) == [(12, "signature")]
+
+
+def test_over_rotation_and_compression(tmp_path: Path, check_lines: Lines) -> None:
+    """The chain goes on over files, in whatever order and packing they are given; a file that is gone is missed."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    assert len(log.files) > 4
+    check_lines(*log.files)
+    assert log.findings() == []
+    first, second, third, *_ = log.files
+    Path(f"{first}.gz").write_bytes(gzip.compress(first.read_bytes()))
+    Path(f"{second}.zst").write_bytes(zstd.compress(second.read_bytes()))
+    first.unlink()
+    second.unlink()
+    assert list(Verifier().run(reversed(log.files))) == []
+    assert list(Verifier().run(log.files[1:])) == []  # what came before may have been deleted when its time was over
+    found = list(Verifier().run([*log.files[:2], *log.files[3:]]))
+    assert codes(found) == [(1, "missing")]
+    assert found[0].file == str(log.files[3])
+    log.edit(lambda lines: lines.pop(), third)
+    assert [finding.code for finding in log.findings()] == [FindingCode.MISSING]
+
+
+def test_a_cut_archive(tmp_path: Path) -> None:
+    """A compressed file that was cut ends in a finding, and the files after it are verified all the same."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    first = log.files[0]
+    Path(f"{first}.gz").write_bytes(gzip.compress(first.read_bytes())[:-20])
+    first.unlink()
+    log.edit(change_last, log.files[-1])
+    found = log.findings()
+    assert found[0].code is FindingCode.UNREADABLE
+    assert found[-1].code is FindingCode.CHANGED
+
+
+@pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zstd.compress)])
+def test_a_damaged_archive(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
+    """One bad octet on a disk is told with its file and offset, wherever it is, and the files after it are verified."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    first = log.files[0]
+    octets = pack(first.read_bytes())
+    first.unlink()
+    log.edit(change_last, log.files[-1])
+    damaged, told = Path(f"{first}{ending}"), 0
+    for offset in range(0, len(octets), 7):
+        damaged.write_bytes(octets[:offset] + bytes([octets[offset] ^ 0x55]) + octets[offset + 1 :])
+        found = log.findings()
+        assert found
+        if unreadable := [finding for finding in found if finding.code is FindingCode.UNREADABLE]:
+            assert [finding.file for finding in unreadable] == [str(damaged)]
+            assert "from octet " in unreadable[0].message
+            assert any(finding.file == str(log.path) for finding in found)
+            told += 1
+    assert told > 3
+
+
+@pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zstd.compress)])
+def test_a_restart_after_a_damaged_archive(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
+    """The proxy logs on where the file before it can't be read to its end: its chain goes on, and nobody is accused."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(12)
+    octets = pack(log.path.read_bytes())
+    log.path.unlink()
+    middle = len(octets) // 2
+    cut = tmp_path / f"block-20230310T120000.000000Z.ndjson{ending}"
+    cut.write_bytes(octets[:middle] + bytes(64) + octets[middle + 64 :])
+    log.run(1)
+    assert json.loads(log.path.read_bytes().splitlines()[0])["event"]["sequence"] == 14
+    assert {one.code for one in log.findings()} <= {FindingCode.UNREADABLE, FindingCode.TORN, FindingCode.MISSING}
+
+
+def change_last(lines: list[bytes]) -> None:
+    """The last record says something else."""
+    lines[-1] = lines[-1].replace(b"gw1.example.org", b"gw2.example.org")
+
+
+def test_a_restart_after_the_file_was_moved(tmp_path: Path) -> None:
+    """When logrotate moved the file while nothing ran, the next run goes on from what it moved."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(2)
+    log.path.rename(tmp_path / "block.ndjson.1")
+    log.run(2)
+    first = json.loads(log.path.read_bytes().splitlines()[0])
+    assert first["event"]["sequence"] == 4
+    assert first["tokgate"]["continues"]["sequence"] == 3
+    assert log.findings() == []
+
+
+def test_a_restart_after_the_clock_went_back(tmp_path: Path) -> None:
+    """The next run goes on from the file that was written last, whatever the clock made of the files' names."""
+    log = Log(tmp_path / "block.ndjson")
+    for day in (12, 10, 11):
+        log.begun = Instant.from_utc(2023, 3, day)
+        log.run(8, rotation=Rotation(max_bytes=2000, daily=False))
+    log.path.rename(tmp_path / "block-20230310T120000.000000Z.ndjson")
+    log.run(2)
+    assert len({one.head.chain for one in log.elsewhere}) == 1
+    assert log.findings(log.key, elsewhere=True, whole=True) == []
+
+
+def test_a_restart_after_the_last_file_was_compacted(tmp_path: Path) -> None:
+    """Its Parquet isn't read here, and need not be: the chain goes on, and no number stands for two records."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(2)
+    log.path.rename(tmp_path / "block-20230310T120000.000000Z.ndjson")
+    log.run(2)
+    log.path.rename(tmp_path / "block-20230311T120000.000000Z.parquet")  # contents don't matter
+    log.run(2)
+    first = json.loads(log.path.read_bytes().splitlines()[0])
+    assert (first["event"]["sequence"], first["tokgate"]["continues"]["sequence"]) == (8, 7)
+    assert [one.code for one in log.findings(log.key)] == [FindingCode.MISSING]
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"\0" * 4096, b"{\n{", b"[]\n"], ids=repr)
+def test_after_a_crash(log: Log, torn: bytes) -> None:
+    """Torn lines, also of runs that died before they told, are accepted in exactly the shape that is told of."""
+    with log.path.open("ab") as file:
+        file.write(torn)
+    before = Verifier()
+    assert list(before.run(log.files)) == [] if b"\n" not in torn else True
+    log.run(2)
+    assert log.findings() == []
+    log.edit(lambda lines: lines.__setitem__(12, b"x" + lines[12]))
+    assert {finding.code for finding in log.findings()} == {FindingCode.TORN, FindingCode.RECOVERY}
+
+
+def test_killed_between_a_record_and_its_newline(log: Log) -> None:
+    """Then the record is whole, counts, and the next run goes on after it."""
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole[:-1])
+    assert log.findings(elsewhere=True) == []
+    log.run(1)
+    assert log.path.read_bytes().startswith(whole)
+    assert log.findings(elsewhere=True) == []
+
+
+def test_a_torn_line_taken_out(log: Log) -> None:
+    """A recovery record without what it tells of."""
+    with log.path.open("ab") as file:
+        file.write(b"{")
+    log.run(1)
+    log.edit(lambda lines: lines.pop(12))
+    assert codes(log.findings()) == [(13, "recovery")]
+
+
+def test_the_last_line_is_being_written(log: Log) -> None:
+    """A last line without an end is told, and is no finding: its writer is at work, or will tell of it."""
+    with log.path.open("ab") as file:
+        file.write(b'{"@timesta')
+    verifier = Verifier()
+    assert list(verifier.run(log.files)) == []
+    assert verifier.unfinished == (str(log.path), 13)
+
+
+def test_a_last_line_that_no_writer_begins(log: Log) -> None:
+    """What begins as no record does is not the writer's, ended or not."""
+    with log.path.open("ab") as file:
+        file.write(b"hello")
+    assert codes(log.findings()) == [(13, "torn")]
+
+
+def test_a_folder_in_a_files_place(tmp_path: Path) -> None:
+    """It is told, and so is what is missing; the files after it are verified."""
+    log = Log(tmp_path / "block.ndjson")
+    for _ in range(3):
+        log.run(4, rotation=Rotation(max_bytes=1, daily=False))
+    hidden = log.files[2]
+    hidden.unlink()
+    hidden.mkdir()
+    found = log.findings()
+    assert (str(hidden), 1, "unreadable") in [(one.file, one.line, one.code) for one in found]
+    assert "missing" in [one.code for one in found]
+
+
+def test_evolving_keys(tmp_path: Path, check_lines: Lines) -> None:
+    """Each checkpoint is signed by another key, announced by the one before; the first public key verifies them all."""
+    log = Log(tmp_path / "block.ndjson", forward_secure=True)
+    for _ in range(4):
+        log.run(2)
+    records = check_lines(log.path)
+    signed = [r["tokgate"]["checkpoint"] for r in records if r["event"]["action"] == "log-checkpoint"]
+    assert [one["epoch"] for one in signed] == [0, 1, 2, 3]
+    assert [one["key"] for one in signed[1:]] == [one["next_key"] for one in signed[:-1]]
+    assert log.findings(log.key, elsewhere=True) == []
+
+    # Who takes the key that is there now can't sign what came before it.
+    stolen, _ = read_key(key_path_for(log.path))
+    head = stated_head(records[4])
+    assert head is not None
+    forged, _ = link(head, log_checkpoint(stamp(), sign(stolen, head, "2023-03-10T11:00:00.000000Z", 1)))
+
+    def forge(lines: list[bytes]) -> None:
+        lines[5:] = [json.dumps(forged).encode() + b"\n"]
+
+    log.edit(forge)
+    assert codes(log.findings(log.key)) == [(6, "key")]
+
+
+def test_the_key_file(tmp_path: Path) -> None:
+    """Only its owner reads it; its public part lies beside it; what is no such key is refused and stops nothing."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(1)
+    key = key_path_for(log.path)
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert read_public_key(public_path_for(key))
+    key.chmod(0o640)
+    with pytest.raises(KeyUnusable, match="read by others"):
+        Signer(key)
+    log.run(1)
+    assert [type(error) for error in log.errors] == [KeyUnusable]
+    assert log.findings() == []
+    key.write_text("no key")
+    key.chmod(0o600)
+    with pytest.raises(KeyUnusable, match="no key"):
+        Signer(key)
+    with pytest.raises(KeyUnusable, match="no public key"):
+        read_public_key(key)
+
+
+def test_a_replaced_key_is_gone(tmp_path: Path) -> None:
+    """Its octets are overwritten where they lay, so that another name of the file, or its place, gives nothing."""
+    log = Log(tmp_path / "block.ndjson", forward_secure=True)
+    log.run(1, attest=False)
+    key, name = key_path_for(log.path), tmp_path / "another"
+    Signer(key)
+    assert b"PRIVATE KEY" in key.read_bytes()
+    os.link(key, name)
+    log.run(1)
+    assert b"PRIVATE KEY" in key.read_bytes()
+    assert name.read_bytes().strip(b"\0") == b""
+    assert log.findings(log.key) == []
+
+
+def test_a_checkpoint_every_so_many_records(tmp_path: Path) -> None:
+    """Long runs are signed while they last."""
+    log = Log(tmp_path / "block.ndjson", records=5)
+    log.run(20, attest=False)
+    assert [checkpoint.head.sequence for checkpoint in log.elsewhere] == [5, 11, 17, 23]
+
+
+def test_checkpoints_are_found_in_other_text() -> None:
+    """In syslog lines, journal output as JSON, and not in rubbish."""
+    made = sign(Ed25519PrivateKey.generate(), Head("c", 5, "0" * 64), "2023-03-10T11:00:00.000000Z", 0)
+    text = [
+        f"Mar 10 12:00:00 gw tokgate[7]: {made.message()}",
+        json.dumps({"MESSAGE": made.message(), "_PID": "7"}),
+        "tokgate-checkpoint {",
+        "tokgate-checkpoint []",
+        'tokgate-checkpoint {"chain":"c","sequence":true}',
+        "",
+    ]
+    found = list(parse_checkpoints(text))
+    assert found == [made, made]
+    assert all(one.genuine for one in found)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(data=st.data())
+def test_any_changed_octet_is_found(log: Log, data: st.DataObject) -> None:
+    """Whatever octet is changed, to whatever: something is found, unless the content stayed the same."""
+    whole = log.path.read_bytes()
+    index = data.draw(st.integers(0, len(whole) - 2))
+    octet = data.draw(st.integers(0, 255).filter(lambda value: value != whole[index]))
+    before = [json.loads(line) for line in whole.splitlines()]
+    log.path.write_bytes(whole[:index] + bytes([octet]) + whole[index + 1 :])
+    try:
+        try:
+            same = [json.loads(line) for line in log.path.read_bytes().split(b"\n")[:-1]] == before
+        except ValueError:
+            same = False
+        assert same or log.findings(elsewhere=True)
+    finally:
+        log.path.write_bytes(whole)
+
+
+def test_a_record_is_hashed_as_documented(log: Log) -> None:
+    """The recipe of docs/log.md, written out: an auditor needs no tokgate."""
+    before = bytes(32)
+    for line in log.path.read_bytes().splitlines():
+        record = json.loads(line)
+        stated = record["event"].pop("hash")
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert stated == hashlib.sha256(before + text.encode()).hexdigest()
+        before = bytes.fromhex(stated)
+    assert os.path.lexists(log.path)
+    assert OBSERVER.hostname in text
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda line: b"\xef\xbb\xbf" + line,
+        lambda line: line[:-1] + b" " * (1 << 20) + b"\n",
+        lambda line: line[:-1].decode().encode("utf-16-be").replace(b"\n", b"") + b"\n",
+        lambda line: b"\0" + line,
+        lambda line: b"\x0c" + line,
+        lambda line: line[:-1] + b"{}\n",
+        lambda line: b"[" + line[:-1] + b"]\n",
+    ],
+    ids=["byte order mark", "too long", "utf-16", "nul", "form feed", "two", "array"],
+)
+def test_what_some_reader_would_pass_over(log: Log, disguise: Callable[[bytes], bytes]) -> None:
+    """A record may not be hidden from summaries in a spelling that only the verifier still reads."""
+    log.edit(lambda lines: lines.__setitem__(4, disguise(lines[4])))
+    assert codes(log.findings()) == [(5, "torn"), (6, "missing")]
+
+
+def write_anew(log: Log, after: int, say: str, *, signing: bool) -> None:
+    """What an intruder does: later records get other contents and hashes; checkpoints are left out, or signed anew."""
+    private, _ = read_key(key_path_for(log.path))
+
+    def anew(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[after - 1]))
+        assert head is not None
+        records, lines[after:] = [json.loads(line) for line in lines[after:]], []
+        for record in records:
+            if record["event"]["action"] == "log-checkpoint":
+                if not signing:
+                    continue
+                checkpoint = sign(private, head, record["tokgate"]["checkpoint"]["at"], 0)
+                log.kept.append(checkpoint.message())
+                record["tokgate"]["checkpoint"] = checkpoint.as_json()
+            linked, head = link(head, record | {"message": say})
+            lines.append(json.dumps(linked).encode() + b"\n")
+
+    log.edit(anew)
+
+
+def test_a_tail_written_anew_without_checkpoints(tmp_path: Path) -> None:
+    """Who can write the log, but has no key, can't pass off more than what the writer leaves unsigned for a moment."""
+    log = Log(tmp_path / "block.ndjson", records=1000)
+    log.run(1600)
+    assert log.findings(log.key) == []
+    write_anew(log, 1, "nothing happened", signing=False)
+    assert codes(log.findings(log.key)) == [(1600, "key")]  # nothing is signed any more
+    log.forget()
+    log.run(5)
+    log.run(1600)
+    write_anew(log, 6, "nothing happened", signing=False)
+    (found,) = log.findings(log.key)
+    assert (found.line, found.code) == (1606, FindingCode.UNSIGNED)
+    assert found.message.startswith("records 7 to 1606 stand without a checkpoint")
+    log.run(1)  # the program goes on and signs all of it
+    expected = {FindingCode.MISSING, FindingCode.FOREIGN, FindingCode.UNSIGNED}
+    assert {found.code for found in log.findings(log.key)} == expected
+
+
+@pytest.mark.parametrize(("count", "told"), [(4, False), (5, True)])
+def test_as_many_records_as_may_stand_unsigned(
+    log: Log, monkeypatch: pytest.MonkeyPatch, count: int, told: bool
+) -> None:
+    """A run that was killed just before its next checkpoint raises no alarm; one record more does."""
+    monkeypatch.setattr(verify, "MOST_UNSIGNED", 4)
+    log.run(count, attest=False)
+    assert codes(log.findings(log.key)) == ([(12 + count, "unsigned")] if told else [])
+
+
+def test_a_tail_without_checkpoints_for_too_long(tmp_path: Path) -> None:
+    """A few records of several hours that nothing signs; a minute's are left by any run that was killed."""
+    begun = Instant.from_utc(2023, 3, 11)
+    for minutes, expected in ((9, []), (11, [(4, "unsigned")])):
+        log = Log(tmp_path / str(minutes) / "block.ndjson")
+        log.run(1)
+        log.begun = begun
+        log.run(1, attest=False)
+        log.begun = begun.add(minutes=minutes)
+        log.run(1, attest=False)
+        assert codes(log.findings(log.key)) == expected
+
+
+def test_a_log_written_anew_with_the_key(log: Log) -> None:
+    """Checkpoints by the key for the same numbers don't make those forgotten that were kept before."""
+    write_anew(log, 5, "nothing happened", signing=True)
+    assert log.findings(log.key) == []
+    found = log.findings(log.key, elsewhere=True)
+    assert [(one.file, one.line, one.code.value) for one in found] == [
+        (str(log.path), 7, "contradicted"),
+        (str(log.path), 11, "contradicted"),
+        ("kept.txt", 4, "contradicted"),
+        ("kept.txt", 5, "contradicted"),
+    ]
+    assert "the key signed two logs" in found[-1].message
+
+
+def test_checkpoints_of_others_are_passed_over_and_counted(log: Log, tmp_path: Path) -> None:
+    """Whoever can send to the log host can't make a good log look bad."""
+    other = Log(tmp_path / "other" / "block.ndjson")
+    other.run(2)
+    forged = sign(Ed25519PrivateKey.generate(), Head(log.elsewhere[0].head.chain, 99, "0" * 64), "2023", 0)
+    broken = log.kept[0].replace('"sequence":3', '"sequence":99')
+    kept = [
+        ExternalCheckpoint(one, ("kept.txt", 1))
+        for one in parse_checkpoints([*other.kept, forged.message(), broken, *log.kept])
+    ]
+    verifier = Verifier([log.key], kept)
+    assert list(verifier.run(log.files)) == []
+    assert verifier.elsewhere.strange == 3
+
+
+def test_evolving_keys_of_several_chains(tmp_path: Path) -> None:
+    """The keys of what was kept are followed from one chain to the next, however the chains are called."""
+    log = Log(tmp_path / "block.ndjson", forward_secure=True)
+    for _ in range(8):
+        log.run(1)
+        log.forget()
+    log.run(1)
+    assert len({one.head.chain for one in log.elsewhere}) == 9
+    verifier = Verifier([log.key], checkpoints_in(log.kept, "kept.txt"))
+    assert sum(finding.code is FindingCode.CUT for finding in verifier.run(log.files)) == 8
+    assert verifier.elsewhere.strange == 0
+
+
+def test_a_key_that_took_over(log: Log) -> None:
+    """Keys that are given vouch one after the other; the earlier one may not come back."""
+    first, private = log.key, key_path_for(log.path).read_bytes()
+    key_path_for(log.path).unlink()
+    log.run(1)
+    second = log.key
+    assert codes(log.findings(first)) == [(14, "key")]
+    assert codes(log.findings()) == [(14, "key")]
+    assert codes(log.findings(second, first)) == [(14, "key")]
+    assert log.findings(first, second) == []
+    key_path_for(log.path).write_bytes(private)
+    log.run(1)
+    assert log.findings(first, second)
+    assert [type(error) for error in log.errors] == [ForeignLines]  # it finds what it didn't sign
+    log.errors.clear()
+
+
+def test_a_whole_log_begins_at_its_beginning(tmp_path: Path) -> None:
+    """Files that are gone are missing where all should be there, unless a record tells that their time was over."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    assert log.findings(whole=True) == []
+    gone = log.files[0]
+    gone.unlink()
+    assert log.findings() == []
+    (found,) = log.findings(whole=True)
+    assert (found.file, found.line, found.code) == (str(log.files[0]), 1, FindingCode.MISSING)
+    assert f"(the last were in {gone.name})" in found.message
+
+
+def retained(tmp_path: Path, name: str = "block.ndjson") -> Log:
+    """A log of twelve files, of which all but the current one are older than a day, and none was deleted."""
+    log = Log(tmp_path / name)
+    log.begun = Instant.from_utc(2023, 3, 1)
+    log.run(11, rotation=Rotation(max_bytes=1, daily=False))
+    log.begun = Instant.from_utc(2023, 3, 5)
+    return log
+
+
+def forge(log: Log, record: dict[str, Any]) -> None:
+    """Append a record with the number and hash that the chain needs, which anybody can compute."""
+    head = stated_head(json.loads(log.path.read_bytes().splitlines()[-1]))
+    assert head is not None
+    with log.path.open("ab") as file:
+        file.write(json.dumps(link(head, record)[0]).encode() + b"\n")
+
+
+def test_files_deleted_under_a_forged_record(tmp_path: Path) -> None:
+    """Who deletes files and appends a record that says tokgate did it is not believed: the record is not signed."""
+    log = retained(tmp_path)
+    log.run(1)
+    *old, _ = log.files
+    assert len(old) >= 11
+    forge(log, log_deleted(log.stamp(), [path.name for path in old], 1))
+    assert log.findings(whole=True) == []
+    for path in old:
+        path.unlink()
+    assert codes(log.findings(log.key, elsewhere=True, whole=True)) == [(1, "missing")]
+
+
+def test_files_deleted_before_their_time(tmp_path: Path) -> None:
+    """A record that names files younger than it says, or of no known age, is a finding for each, and not believed."""
+    log = retained(tmp_path)
+    log.run(1)
+    *old, last = (path.name for path in log.files)
+    wrong: list[tuple[list[str], object]] = [([old[0], last], 1), (old[:2], 5), (old[:2], 0), (old[:2], "1")]
+    for names, days in (*wrong, (old[:2], 10**9)):
+        kept = log.path.read_bytes()
+        record = log_deleted(log.stamp(), names, 1)
+        record["tokgate"]["deleted"]["days"] = days
+        forge(log, record)
+        found = [finding.code for finding in log.findings(log.key, whole=True)]
+        assert found == [FindingCode.DELETED] * (1 if last in names else 2)
+        log.path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("name", ["block.ndjson", "block", "block.log.json"])
+def test_files_that_tokgate_deleted(tmp_path: Path, name: str) -> None:
+    """A kill right after the files went leaves no finding: the record that names them was signed before."""
+    log = retained(tmp_path, name)
+    log.run(1)  # its checkpoint says how late it is
+    log.options = replace(log.options, retention_days=2)
+    log.run(1, attest=False)
+    assert len(log.files) == 1
+    assert log.findings(log.key, elsewhere=True, whole=True) == []
+    log.run(2, attest=False)
+    assert log.findings(log.key, elsewhere=True, whole=True) == []
+
+
+def test_a_broken_list_of_deleted_files(tmp_path: Path) -> None:
+    """Each record of deletions begins where the one before it ended; files that fall between are told."""
+    log = retained(tmp_path)
+    log.run(1)
+    old = [path.name for path in log.files][:-1]
+    for follows, missed, expected in ((old[1], (), 0), (old[3], (), 1), (old[1], (old[2],), 1), (None, (), 0)):
+        kept = log.path.read_bytes()
+        forge(log, log_deleted(log.stamp(), old[:2], 1))
+        forge(log, log_deleted(log.stamp(), old[2:4], 1, follows=follows, missed=missed))
+        assert [one.code for one in log.findings(whole=True)] == [FindingCode.DELETED] * expected
+        log.path.write_bytes(kept)
+
+
+def test_time_that_runs_backwards(log: Log) -> None:
+    """A checkpoint that is earlier than the one before it, though no record tells of a clock that was set back."""
+    private, _ = read_key(key_path_for(log.path))
+
+    def earlier(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[10]))
+        assert head is not None
+        said = log_checkpoint(stamp(), sign(private, head, "2023-03-10T10:59:57.000000Z", 0))
+        lines[11] = json.dumps(link(head, said)[0]).encode() + b"\n"
+
+    log.edit(earlier)
+    (found,) = log.findings()
+    assert (found.line, found.code) == (12, FindingCode.CLOCK)
+    assert found.message.startswith("time runs backwards: this checkpoint is of 2023-03-10T10:59:57")
+
+
+def test_a_tree_of_other_records(log: Log) -> None:
+    """A checkpoint's tree, by which single records are proved, has to be of the records before it."""
+    private, _ = read_key(key_path_for(log.path))
+
+    def other(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[10]))
+        assert head is not None
+        signed = sign(private, head, "2023-03-10T11:00:00.000000Z", 0, tree=Tree(9, "ab" * 32))
+        lines[11] = json.dumps(link(head, log_checkpoint(stamp(), signed))[0]).encode() + b"\n"
+
+    log.edit(other)
+    assert codes(log.findings()) == [(12, "signature")]
+
+
+def test_a_forged_record_beside_the_true_one(log: Log) -> None:
+    """Of two records with one number the one is blamed that the next checkpoint doesn't lead back to."""
+
+    def put_in(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[4]))
+        assert head is not None
+        lines.insert(6, json.dumps(link(head, stopped(stamp(), 1, "forged"))[0]).encode() + b"\n")
+
+    log.edit(put_in)
+    (found,) = log.findings()
+    assert (found.line, found.code) == (7, FindingCode.FOREIGN)
+
+
+def test_retention_goes_on_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the key can't be used files still go when their time is over, and verification says what it can't tell."""
+    log = retained(tmp_path)
+    key = key_path_for(log.path)
+    key.unlink()
+    key.mkdir()
+    log.options = replace(log.options, retention_days=2)
+    for name in ("SETTLED", "_APART"):
+        monkeypatch.setattr(f"tokgate.blocklog.write.log_clock.{name}", 0.0)
+    monkeypatch.setattr("tokgate.blocklog.write.retention.STEP_EVERY", 0.0)
+    log.run(3, every=True)
+    assert log.errors
+    assert len(log.files) == 1
+    assert [finding.code for finding in log.findings(whole=True)] == [FindingCode.MISSING]
+
+
+def test_a_continuation_in_the_middle_of_a_file(log: Log, tmp_path: Path) -> None:
+    """Records of another log can't be put in without those before them by saying that they continue some file."""
+    other = Log(tmp_path / "other" / "block.ndjson")
+    other.begun = Instant.from_utc(2023, 1, 1)
+    other.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    log.edit(lambda lines: lines.extend(other.files[1].read_bytes().splitlines(keepends=True)))
+    assert codes(log.findings())[:2] == [(13, "new-chain"), (13, "missing")]
+
+
+def test_a_continuation_of_another_number(tmp_path: Path) -> None:
+    """What a file's first record says of the file before it has to fit its own number: else records are missing."""
+    for number, expected in ((4, []), (3, [(1, "missing")])):
+        file = tmp_path / f"{number}.ndjson"
+        record = stopped(stamp(), 1, "SIGTERM")
+        record["tokgate"] = {"continues": {"sequence": number, "hash": "ab" * 32}}
+        file.write_bytes(json.dumps(link(Head("chain", 4, "ab" * 32), record)[0]).encode() + b"\n")
+        assert codes(list(Verifier().run([file]))) == expected
+
+
+def test_where_a_log_was_written_anew(log: Log) -> None:
+    """The first checkpoint that doesn't fit says between which records to look: from the one before it on."""
+
+    def rewrite(lines: list[bytes]) -> None:
+        record = json.loads(lines[0].replace(b"number 0", b"number 7"))
+        head = Head(record["tokgate"]["chain"])
+        for number, line in enumerate(lines[:8]):
+            said, head = link(head, record if number == 0 else json.loads(line))
+            lines[number] = json.dumps(said).encode() + b"\n"
+
+    log.edit(rewrite)
+    first, second, *_ = [finding for finding in log.findings() if finding.code is FindingCode.SIGNATURE]
+    assert (first.line, second.line) == (4, 8)
+    assert "records 1 to 3 were written anew" in first.message
+
+
+def test_a_checkpoint_in_another_place(log: Log) -> None:
+    """An old checkpoint, copied behind a gap and renumbered, signs nothing there."""
+
+    def copy(lines: list[bytes]) -> None:
+        record = json.loads(lines[7])
+        record["event"]["sequence"] = 20
+        lines.append(json.dumps(record).encode() + b"\n")
+
+    log.edit(copy)
+    assert codes(log.findings()) == [(13, "missing"), (13, "signature")]
+
+
+@pytest.mark.parametrize("other", [{"bytes": 10}, {"sha256": "ab" * 32}, {"lines": 3}, {}])
+def test_a_recovery_record_tells_of_those_lines_alone(other: dict[str, object]) -> None:
+    """What stands torn in a file was there when the writer came back, octet for octet; else somebody put it in."""
+    rubble = TornLines()
+    for number, raw in enumerate((b"half\n", b"a line")):
+        rubble.add(("block.ndjson", number), raw)
+    content = b"half\na line"
+    torn = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "lines": 2}
+    assert rubble.is_reported_by({"tokgate": {"torn": torn | other}}) is (not other)
+
+
+@pytest.mark.parametrize(
+    ("event", "belongs"),
+    [({"sequence": 1}, True), ({"sequence": 0}, False), ({"sequence": True}, False), ({"sequence": "1"}, False)],
+)
+def test_numbers_of_records(event: dict[str, object], belongs: bool) -> None:
+    """What is no number from 1 on is in no chain: such a line is told as put in, and not taken for the first."""
+    record = {"event": {"hash": "ab" * 32} | event, "tokgate": {"chain": "chain"}}
+    assert (stated_head(record) is not None) is belongs
+
+
+def test_what_can_have_no_hash() -> None:
+    """A record that JSON can't say, or that is nested without end, is a finding and doesn't end the verification."""
+    deep: list[object] = []
+    for _ in range(200_000):
+        deep = [deep]
+    for value in (float("nan"), float("inf"), deep):
+        assert proper_hash("00" * 32, {"event": {}, "value": value}) is None
+    with pytest.raises(ValueError, match="JSON"):
+        link(Head("chain"), {"value": float("nan")})
+
+
+def test_an_earlier_epoch_signs_no_more() -> None:
+    """A key that was stolen after it was replaced can't sign what came after, even though it was trusted once."""
+    mine = Checkpoint(head=Head("chain", 9), at="2023-03-10T11:00:00Z", epoch=5, key="key-5", next_key="key-6")
+    signed = SigningState(8)
+    signed.by(mine)
+    trust = TrustedKeys()
+    assert trust.in_turn(signed, replace(mine, key="key-6", epoch=6))
+    assert trust.in_turn(signed, mine)
+    assert not trust.in_turn(signed, replace(mine, epoch=4))
+
+
+def test_a_key_that_fails_is_tried_once_for_a_record(tmp_path: Path) -> None:
+    """A key file that others may read is told of once for what is due, not at every turn of the writer."""
+    key, told = tmp_path / "block.key", list[Exception]()
+    key.write_bytes(b"no key")
+    checkpointer = Checkpointer(LogOptions(), key, told.append)
+    checkpointer.wrote(Head("chain", 7), None)
+    assert checkpointer.unattested == 7
+    assert checkpointer.checkpoint(checkpointer.head, "2023-03-10T11:00:00Z") is None
+    assert (checkpointer.unattested, len(told)) == (0, 1)
+
+
+def test_torn_lines_taken_out_at_a_files_end(tmp_path: Path) -> None:
+    """The next file tells of them, which is taken for granted only where the file before it isn't given."""
+    log = Log(tmp_path / "block.ndjson")
+    log.run(2)
+    with log.path.open("ab") as file:
+        file.write(b'{"@times')
+    log.path.rename(tmp_path / "block.ndjson.1")
+    log.run(2)
+    assert log.findings() == []
+    log.edit(lambda lines: lines.pop(), tmp_path / "block.ndjson.1")
+    assert codes(log.findings()) == [(1, "recovery")]
+    assert list(Verifier().run([log.path])) == []
+
+
+def test_records_of_another_log(log: Log, tmp_path: Path) -> None:
+    """Lines of another gateway, put where they hardly stand out."""
+    other = Log(tmp_path / "other" / "block.ndjson")
+    other.begun = Instant.from_utc(2023, 1, 1)
+    for _ in range(2):
+        other.run(3)
+    log.edit(lambda lines: lines.extend(other.path.read_bytes().splitlines(keepends=True)[4:]))
+    other.edit(lambda lines: lines.__delitem__(slice(4, None)), other.path)
+    found = list(Verifier().run([*other.files, *log.files]))
+    assert [(one.file, one.line, one.code.value) for one in found] == [(str(log.path), 13, "new-chain")]

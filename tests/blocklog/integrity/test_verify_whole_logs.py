@@ -1,0 +1,265 @@
+"""What somebody with a shell does to a folder of logs, rotated, packed, of two instances: told by file and line."""
+
+import gzip
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from labs.samples import stamp
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.integrity.external_checkpoints import checkpoints_in
+from tokgate.blocklog.integrity.findings import Finding
+from tokgate.blocklog.integrity.signing_key import read_public_key
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import with_rotated
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.write.appender import Appender, Rotation
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+GZ, ZST, PLAIN, CURRENT = 0, 1, 3, -1
+"""Files of the log: 16, of some 14 records each."""
+_PACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".zst": zstd.compress}
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.decompress, ".zst": zstd.decompress}
+
+type Edit = Callable[[Path], object]
+
+
+def _unexpected(error: Exception) -> None:
+    raise error
+
+
+def _written(folder: Path, text: str) -> None:
+    """Four runs of 47 records each, with a checkpoint after ten, rotated by size."""
+    folder.mkdir()
+    now = stamp()
+
+    def tick() -> Stamp:
+        nonlocal now
+        now = replace(stamp(), at=now.at.add(seconds=1))
+        return now
+
+    kept: list[str] = []
+    for run in range(4):
+        appender = Appender(
+            folder / "block.ndjson", Rotation(max_bytes=9000, daily=False), tick,
+            trouble=_unexpected, reject=_unexpected, options=LogOptions(outlets=(kept.append,), records=10),
+        )  # fmt: skip
+        for number in range(47):
+            appender.add(stopped(tick(), 1, f"{text} {run} {number}"))
+            while appender.pending:
+                appender.advance()
+        appender.attest()
+        while appender.pending:
+            appender.advance()
+        appender.sync()
+        appender.leave("closed")
+    (folder / "kept.txt").write_text("\n".join(kept))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two instances' logs, `own` and `other`; the first two files of each are packed."""
+    folder = tmp_path_factory.mktemp("logs")
+    for name in ("own", "other"):
+        _written(folder / name, name)
+        for place, ending in ((GZ, ".gz"), (ZST, ".zst")):
+            plain = files(folder / name)[place]
+            plain.with_name(plain.name + ending).write_bytes(_PACK[ending](plain.read_bytes()))
+            plain.unlink()
+    return folder
+
+
+def files(folder: Path) -> list[Path]:
+    """The log's files, oldest first, the current one last."""
+    return [path for path in with_rotated(folder / "block.ndjson") if path.exists()]
+
+
+def lines_of(path: Path) -> list[bytes]:
+    """A file's lines, unpacked."""
+    return _UNPACK.get(path.suffix, bytes)(path.read_bytes()).splitlines(keepends=True)
+
+
+def put(path: Path, lines: list[bytes]) -> None:
+    """Write lines, packed as the file's name says."""
+    path.write_bytes(_PACK.get(path.suffix, bytes)(b"".join(lines)))
+
+
+def edit(place: int, change: Callable[[list[bytes]], object]) -> Edit:
+    """Change the lines of one file."""
+
+    def do(folder: Path) -> None:
+        path = files(folder)[place]
+        lines = lines_of(path)
+        change(lines)
+        put(path, lines)
+
+    return do
+
+
+def octets(place: int, change: Callable[[bytes], bytes]) -> Edit:
+    """Change one file's octets as they are on the disk."""
+
+    def do(folder: Path) -> None:
+        path = files(folder)[place]
+        path.write_bytes(change(path.read_bytes()))
+
+    return do
+
+
+def _flip(at: float) -> Callable[[bytes], bytes]:
+    def do(data: bytes) -> bytes:
+        place = min(int(len(data) * at), len(data) - 1)
+        return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+
+    return do
+
+
+def _without_checkpoints(lines: list[bytes]) -> None:
+    lines[:] = [line for line in lines if json.loads(line)["event"]["action"] != "log-checkpoint"]
+
+
+def _forged_deletion(folder: Path) -> None:
+    gone = files(folder)[:3]
+    record = {
+        "@timestamp": "2023-03-10T13:00:00.000000Z",
+        "event": {"action": "log-deleted", "sequence": 300, "hash": "0" * 64},
+        "tokgate": {"deleted": {"files": [path.name for path in gone], "days": 1}},
+    }
+    for path in gone:
+        path.unlink()
+    with files(folder)[CURRENT].open("ab") as stream:
+        stream.write(json.dumps(record).encode() + b"\n")
+
+
+def _moved_line(folder: Path) -> None:
+    line = lines_of(files(folder)[PLAIN])[5]
+    edit(PLAIN, lambda lines: lines.pop(5))(folder)
+    edit(2, lambda lines: lines.append(line))(folder)
+
+
+def _older_copy(folder: Path) -> None:
+    *_, before, current = files(folder)
+    current.unlink()
+    before.rename(current)
+
+
+def _of_other(place: int, some: slice) -> Edit:
+    def do(folder: Path) -> None:
+        theirs = lines_of(files(folder.parent.parent / "other")[place])
+        edit(place, lambda lines: lines.__setitem__(some, theirs[some]))(folder)
+
+    return do
+
+
+def _all_of_other(folder: Path) -> None:
+    for path in files(folder):
+        path.unlink()
+    for path in files(folder.parent.parent / "other"):
+        shutil.copy(path, folder)
+
+
+ANYWHERE: dict[str, Callable[[list[bytes]], object]] = {
+    "a line deleted": lambda lines: lines.pop(7),
+    "the first deleted": lambda lines: lines.pop(0),
+    "the last deleted": lambda lines: lines.pop(),
+    "two swapped": lambda lines: lines.__setitem__(slice(5, 7), lines[6:4:-1]),
+    "one copied": lambda lines: lines.insert(6, lines[5]),
+    "one changed": lambda lines: lines.__setitem__(5, lines[5].replace(b"own", b"his")),
+    "cut in the last line": lambda lines: lines.__setitem__(-1, lines[-1][:50]),
+    "two made one": lambda lines: lines.__setitem__(5, lines[5].rstrip(b"\n")),
+    "an empty line": lambda lines: lines.insert(5, b"\n"),
+    "zeros": lambda lines: lines.insert(5, bytes(100) + b"\n"),
+    "emptied": lambda lines: lines.clear(),
+    "checkpoints deleted": _without_checkpoints,
+    "from one checkpoint to the next": lambda lines: lines.__delitem__(slice(3, 14)),
+    "a key twice": lambda lines: lines.__setitem__(5, lines[5].replace(b"{", b'{"message":"x",', 1)),
+    "stripped": lambda lines: lines.__setitem__(5, lines[5].replace(b'"sequence"', b'"was"')),
+    "renumbered": lambda lines: lines.__setitem__(5, lines[5].replace(b'"sequence":', b'"sequence":1')),
+    "a byte order mark": lambda lines: lines.__setitem__(0, b"\xef\xbb\xbf" + lines[0]),
+    "another encoding": lambda lines: lines.__setitem__(5, lines[5].decode().encode("utf-16")),
+}
+MANIPULATIONS: dict[str, Edit] = {
+    f"{what}, {name}": edit(place, change)
+    for what, change in ANYWHERE.items()
+    for name, place in (("gz", GZ), ("zst", ZST), ("plain", PLAIN), ("current", CURRENT))
+} | {
+    "a packed file deleted": lambda folder: files(folder)[GZ].unlink(),
+    "a file deleted": lambda folder: files(folder)[PLAIN].unlink(),
+    "the current file deleted": lambda folder: files(folder)[CURRENT].unlink(),
+    "all but the current deleted": lambda folder: [path.rename(folder / path.stem[-5:]) for path in files(folder)[:-1]],
+    "three deleted, with a forged record of it": _forged_deletion,
+    "a line in another file": _moved_line,
+    "a copy of a file": lambda folder: shutil.copy(
+        files(folder)[PLAIN], folder / "block-20240101T000000.000000Z.ndjson"
+    ),
+    "an older copy": _older_copy,
+    "another instance's lines": _of_other(PLAIN, slice(5, 8)),
+    "another instance's tail": _of_other(CURRENT, slice(5, None)),
+    "another instance's file": _of_other(PLAIN, slice(None)),
+    "another instance's log": _all_of_other,
+    "gz cut": octets(GZ, lambda data: data[: len(data) // 2]),
+    "gz without its sum": octets(GZ, lambda data: data[:-4]),
+    "gz with another head": octets(GZ, _flip(0)),
+    "gz flipped": octets(GZ, _flip(0.5)),
+    "gz and more": octets(GZ, lambda data: data + b"more"),
+    "gz and another line": octets(GZ, lambda data: data + gzip.compress(b'{"x":1}\n')),
+    "gz of nothing": octets(GZ, lambda _: b""),
+    "zst cut": octets(ZST, lambda data: data[:-1]),
+    "zst with another head": octets(ZST, _flip(0)),
+    "zst flipped": octets(ZST, _flip(0.5)),
+    "zst and more": octets(ZST, lambda data: data + b"more"),
+    "zst of nothing": octets(ZST, lambda _: b""),
+    "text appended": octets(CURRENT, lambda data: data + b"hello\n"),
+    "text appended without an end": octets(CURRENT, lambda data: data + b"hello"),
+    "a record of no chain appended": octets(CURRENT, lambda data: data + b'{"@timestamp":"2023-03-10T13:00:00Z"}\n'),
+}
+HARMLESS: dict[str, Edit] = {
+    "nothing": lambda _: None,
+    "packed later": lambda folder: octets(PLAIN, bytes)(folder),
+    "packed in two parts": octets(
+        GZ, lambda data: gzip.compress(gzip.decompress(data)[:5000]) + gzip.compress(gzip.decompress(data)[5000:])
+    ),
+    "written anew by a shipper": edit(
+        PLAIN, lambda lines: lines.__setitem__(slice(None), [json.dumps(json.loads(x)).encode() + b"\n" for x in lines])
+    ),
+    "names swapped": lambda folder: (
+        (first := files(folder)[2]).rename(folder / "aside"),
+        (second := files(folder)[3]).rename(first),
+        (folder / "aside").rename(second),
+    ),
+}
+
+
+def _found(written: Path, tmp_path: Path, change: Edit) -> list[Finding]:
+    folder = tmp_path / "logs" / "own"
+    shutil.copytree(written / "own", folder)
+    (tmp_path / "other").symlink_to(written / "other")
+    change(folder)
+    with (folder / "kept.txt").open() as kept:
+        checkpoints = [*checkpoints_in(kept, "kept.txt")]
+    trusted = [read_public_key(written / "own" / "block.pub")]
+    return [*Verifier(trusted, checkpoints, whole=True).run(files(folder))]
+
+
+@pytest.mark.parametrize("change", MANIPULATIONS.values(), ids=MANIPULATIONS)
+def test_it_is_found(written: Path, tmp_path: Path, change: Edit) -> None:
+    """With a file of the log and a line in it."""
+    found = _found(written, tmp_path, change)
+    assert found
+    assert all(finding.line >= 1 and Path(finding.file).name.startswith(("block", "kept")) for finding in found)
+
+
+@pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
+def test_nobody_is_accused(written: Path, tmp_path: Path, change: Edit) -> None:
+    """What leaves each record as it was, in a place of its own, is no finding."""
+    assert _found(written, tmp_path, change) == []

@@ -1,0 +1,213 @@
+"""Reading back: every kind of file, every kind of damage, and the filters."""
+
+import gzip
+import json
+import os
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labs.builders import at
+from labs.samples import SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.paths import with_rotated
+from tokgate.blocklog.read.reader import MAX_LINE, Filter, Junk, Line, client_network, parse_line, read
+from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.policy.observation import Endpoint, Stage
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+def numbered(*numbers: int) -> bytes:
+    """Lines of small records."""
+    return b"".join(encode({"n": n}) for n in numbers)
+
+
+def told(paths: list[Path]) -> list[Any]:
+    """Numbers of records, and problems of junk with their line."""
+    return [
+        line.record["n"] if isinstance(line, Line) else (line.number, line.problem.partition(":")[0])
+        for line in read(paths)
+    ]
+
+
+def test_plain_and_compressed_files_read_alike(tmp_path: Path) -> None:
+    """`.gz` and `.zst` are unpacked on the way, in the order of the files given."""
+    plain, packed, zipped = tmp_path / "c.ndjson", tmp_path / "b.ndjson.zst", tmp_path / "a.ndjson.gz"
+    plain.write_bytes(numbered(4, 5))
+    packed.write_bytes(zstd.compress(numbered(2, 3)))
+    zipped.write_bytes(gzip.compress(numbered(0, 1)))
+    assert told([zipped, packed, plain]) == [0, 1, 2, 3, 4, 5]
+
+
+def test_junk_is_reported_in_its_place(tmp_path: Path) -> None:
+    """Lines that are no records are told with their number and why, and the lines around them are read."""
+    path = tmp_path / "block.ndjson"
+    deep = b"[" * 100_000 + b"\n"
+    wide = '{"n":7}'.encode("utf-16-be") + b"\n"  # JSON, but the log is UTF-8
+    bad_text = b'{"n": "\xff"}\n'
+    path.write_bytes(numbered(0) + b"\n" + b"not json\n" + b"[1]\n" + bad_text + deep + wide + numbered(1) + b'{"n":')
+    assert told([path]) == [
+        0,
+        *((number, "not a record") for number in range(2, 8)),
+        1,
+        (9, "the last line is torn"),
+    ]
+    junk = [line for line in read([path]) if isinstance(line, Junk)]
+    assert str(junk[-1]) == f"{path}:9: the last line is torn (5 bytes)"
+
+
+def test_a_whole_record_without_newline_counts(tmp_path: Path) -> None:
+    """A line that lost only its newline is a record."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(numbered(0)[:-1])
+    assert told([path]) == [0]
+
+
+@pytest.mark.parametrize("size", [MAX_LINE - 1, MAX_LINE, MAX_LINE + 1, 3 * MAX_LINE + 7])
+def test_overlong_lines_are_passed_over_in_bounded_memory(tmp_path: Path, size: int) -> None:
+    """A line beyond the limit is one piece of junk of known size, and never held as a whole."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(numbered(0) + b"x" * size + b"\n" + numbered(1))
+    first, junk, last = read([path])
+    assert isinstance(junk, Junk)
+    assert (junk.number, junk.size) == (2, size + 1)
+    assert isinstance(first, Line)
+    assert isinstance(last, Line)
+    assert (first.number, last.number) == (1, 3)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """Twenty thousand records pass through without being kept."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(numbered(*range(20_000)) + b"y" * (8 * MAX_LINE))
+    tracemalloc.start()
+    assert sum(1 for _ in read([path])) == 20_001
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * MAX_LINE
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd.compress], ids=["gz", "zst"])
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_damaged_archives_give_what_they_have(tmp_path: Path, pack: Any, damage: str) -> None:
+    """An archive that was cut short or changed ends with a report, not with an exception."""
+    noise = b"".join(encode({"n": n, "pad": os.urandom(20).hex()}) for n in range(2000))
+    packed = pack(noise)
+    middle = len(packed) // 2
+    data = packed[:middle] if damage == "cut" else packed[:middle] + bytes(64) + packed[middle + 64 :]
+    path = tmp_path / ("a.ndjson.gz" if pack is gzip.compress else "a.ndjson.zst")
+    path.write_bytes(data)
+    lines = list(read([path]))
+    assert isinstance(lines[-1], Junk)
+    assert "can't be read" in lines[-1].problem or "torn" in lines[-1].problem
+
+
+@given(st.lists(st.binary(max_size=40) | st.just(b'{"n":1}')))
+def test_any_bytes_can_be_read(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]) -> None:
+    """Each line is a record or junk, numbered from one, whatever the bytes are."""
+    path = tmp_path_factory.getbasetemp() / "any.ndjson"
+    data = b"\n".join(parts)
+    path.write_bytes(data)
+    lines = list(read([path]))
+    assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+    assert len(lines) == data.count(b"\n") + bool(data and not data.endswith(b"\n"))
+    assert all(isinstance(parse_line(part + b"\n", "f", 1), Line | Junk) for part in parts)
+
+
+def test_rotated_files_come_in_their_order(tmp_path: Path) -> None:
+    """Ours by their instant, logrotate's by number or date, the live file last, strangers not at all."""
+    wanted = [
+        "block-20230310T000000.000000Z.ndjson.gz",
+        "block-20230311T000000.000000Z.ndjson",
+        "block.ndjson-20230312.zst",
+        "block.ndjson.10.gz",
+        "block.ndjson.2",
+        "block.ndjson.1",
+        "block.ndjson",
+    ]
+    for name in [*wanted, "block-notes.ndjson", "block.ndjson.bak", "other.ndjson", "block.ndjson~"]:
+        (tmp_path / name).touch()
+    assert [path.name for path in with_rotated(tmp_path / "block.ndjson")] == wanted
+    (tmp_path / "block.ndjson").unlink()
+    assert [path.name for path in with_rotated(tmp_path / "block.ndjson")] == wanted[:-1]
+    assert with_rotated(tmp_path / "nowhere" / "x.ndjson") == [tmp_path / "nowhere" / "x.ndjson"]
+
+
+def record(**observed: Any) -> dict[str, Any]:
+    """A refusal as it is read back."""
+    observation = seen(**observed)
+    made = traffic_record(stamp(), observation, judged(observation), SNAPSHOT)
+    assert made is not None
+    line: dict[str, Any] = json.loads(encode(made))
+    return line
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accepted"),
+    [
+        ({}, True),
+        ({"since": at("2023-03-10T11:00:00.123456Z")}, True),
+        ({"since": at("2023-03-10T11:00:00.123457Z")}, False),
+        ({"until": at("2023-03-10T11:00:00.123456Z")}, False),
+        ({"until": at("2023-03-10T11:00:00.123457Z")}, True),
+        ({"client": client_network("192.0.2.7")}, True),
+        ({"client": client_network("::ffff:192.0.2.7")}, True),
+        ({"client": client_network("192.0.2.0/29")}, True),
+        ({"client": client_network("192.0.2.8/29")}, False),
+        ({"client": client_network("2001:db8::/32")}, False),
+        ({"name": "example.org"}, True),
+        ({"name": "www.clips.example.org"}, True),
+        ({"name": "ample.org"}, False),
+        ({"user": "alice"}, False),
+        ({"ban": "ban"}, True),
+        ({"ban": "other"}, False),
+        ({"action": "tls-handshake-refused"}, True),
+        ({"action": "dns-query-blocked"}, False),
+        ({"verdict": "block"}, True),
+        ({"verdict": "monitor"}, False),
+        ({"network": "office"}, True),
+        ({"network": "home", "ban": "ban"}, False),
+    ],
+)
+def test_each_filter(wanted: dict[str, Any], accepted: bool) -> None:
+    """Every condition alone, on both sides of its boundary."""
+    assert Filter(**wanted).accepts(record()) is accepted
+
+
+@pytest.mark.parametrize("bent", [{}, {"tokgate": 1, "event": [], "source": {"ip": 7}, "@timestamp": "yesterday"}])
+def test_filters_bear_records_of_any_shape(bent: dict[str, Any]) -> None:
+    """A record that lacks or bends a field doesn't meet a condition on it, and meets none of none."""
+    assert Filter().accepts(bent)
+    for wanted in (
+        Filter(since=at("2020-01-01T00:00:00Z")),
+        Filter(client=client_network("0.0.0.0/0")),
+        Filter(user="x"),
+        Filter(name="x"),
+        Filter(ban="x"),
+        Filter(action="x"),
+        Filter(verdict="x"),
+        Filter(network="x"),
+    ):
+        assert not wanted.accepts(bent)
+
+
+def test_ipv6_clients_are_found() -> None:
+    """A prefix finds IPv6 clients in any spelling."""
+    made = record(client=Endpoint("2001:0DB8:1::0007"))
+    assert Filter(client=client_network("2001:db8:1::/48")).accepts(made)
+    assert record(stage=Stage.DNS)["dns"]["question"]["name"] == "www.clips.example.org"
+
+
+@pytest.mark.parametrize(("client", "accepted"), [("p1-abc", True), ("p1-abd", False), ("withheld", False)])
+def test_clients_under_other_names_are_found(client: str, accepted: bool) -> None:
+    """An analyst who has a pseudonym sees the lines of that client, and of nobody else."""
+    assert Filter(client=client).accepts({"source": {"address": "p1-abc"}}) is accepted

@@ -1,0 +1,179 @@
+"""Records about tokgate itself: on schema, and readable without the fields."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from labs.builders import at, ban, exemption, snapshot, wall
+from labs.samples import NOON, SNAPSHOT, stamp
+from tokgate.blocklog.records import lifecycle, log_state
+from tokgate.blocklog.records.json_line import decode, encode
+from tokgate.blocklog.write.segment import Torn
+from tokgate.policy.analysis.timeline import TransitionKind, transitions
+
+Valid = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def test_start_and_stop(valid_record: Valid) -> None:
+    """A start tells the policy and its extent, a stop why."""
+    begun = valid_record(lifecycle.started(stamp(), 42, SNAPSHOT.policy))
+    assert begun["message"] == "tokgate 0.1.0 started with policy test: 1 ban, 1 network, 1 service, 1 exemption."
+    ended = valid_record(lifecycle.stopped(stamp(), 42, "SIGTERM"))
+    assert ended["event"] | {"action": "stopped", "type": ["end"], "reason": "SIGTERM"} == ended["event"]
+    assert begun["process"] == ended["process"] == {"pid": 42}
+
+
+def test_a_policy_that_is_loaded(valid_record: Valid) -> None:
+    """A load names the version it replaced and how many warnings there were."""
+    record = valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy, replaced="before", warnings=2))
+    assert record["tokgate"]["policy"]["replaced"] == "before"
+    assert record["tokgate"]["policy"]["warnings"] == 2
+    assert record["message"].startswith("Policy test replaced before: ")
+    assert "restart_needed" not in record["tokgate"]["policy"]
+    valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy))
+
+
+def test_a_policy_that_waits_for_a_restart(valid_record: Valid) -> None:
+    """Settings that are not in force yet are named."""
+    record = valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy, restart=("settings.log.key",)))
+    assert record["tokgate"]["policy"]["restart_needed"] == ["settings.log.key"]
+    assert record["message"].endswith(" Only after a restart: settings.log.key.")
+
+
+@pytest.mark.parametrize("kept", ["before", None])
+def test_a_policy_that_cannot_be_loaded(valid_record: Valid, kept: str | None) -> None:
+    """A failed load says what stays in force, keeps the first errors and counts all."""
+    problems = [f"p.yaml:{n}:1: error: unknown key `x` [unknown-key]\n" for n in range(100)]
+    record = valid_record(lifecycle.policy_load_failed(stamp(), problems, kept=kept))
+    assert record["event"]["outcome"] == "failure"
+    assert record["tokgate"]["policy"]["errors"] == 100
+    assert len(record["tokgate"]["policy"]["problems"]) == lifecycle.MAX_PROBLEMS
+    assert ("policy before stays in force" if kept else "no policy is in force") in record["message"]
+
+
+def test_every_kind_of_transition(valid_record: Valid) -> None:
+    """Phases, windows, overdue bans and exemptions are told apart in words and in `tokgate.transition`."""
+    from whenever import Time, Weekday
+
+    from tokgate.policy.bans import OnExpiry
+    from tokgate.policy.schedule import Window
+
+    policy = snapshot(
+        ban(
+            announced=wall("2023-03-09T00:00"),
+            expires=wall("2023-04-10T00:00"),
+            on_expiry=OnExpiry.HOLD,
+            windows=(Window(frozenset([Weekday.MONDAY]), Time(8), Time(18)),),
+        ),
+        exemptions=(exemption(starts=wall("2023-03-11T00:00")),),
+    )
+    kinds = set()
+    for change in transitions(policy, at("2023-03-01T00:00:00Z"), at("2023-05-01T00:00:00Z")):
+        record = valid_record(lifecycle.phase_changed(stamp(), change, policy.version))
+        kinds.add(TransitionKind(record["tokgate"]["transition"]))
+        assert "Europe/Brussels" in record["message"]
+    assert kinds == set(TransitionKind)
+
+
+def test_a_ban_near_its_end(valid_record: Valid) -> None:
+    """The warning says when the ban ends where it holds, and whom to ask."""
+    record = valid_record(lifecycle.ban_near_expiry(stamp(), SNAPSHOT.tracks[0], "test"))
+    assert "ends at 2023-09-10 00:00 Europe/Brussels, for office; then: lapse." in record["message"]
+    assert record["tokgate"]["contact"] == "desk@example.org"
+    with pytest.raises(ValueError, match="has no end"):
+        lifecycle.ban_near_expiry(stamp(), snapshot(ban()).tracks[0], "test")
+
+
+def test_an_override(valid_record: Valid) -> None:
+    """Start and end say who, for whom, until when and why; names and reasons can't misbehave."""
+    ends = at("2023-03-10T13:00:00Z")
+    clients = tuple(ip_network(f"192.0.2.{host}") for host in range(20))
+    hole = exemption(clients=clients, reason="Press\x1b[31m", by="alice", ticket="CHG-1", override=True)
+    begun = valid_record(lifecycle.override_started(stamp(), hole, ends, "test"))
+    assert begun["message"].endswith(
+        "192.0.2.15/32 and 4 more until 2023-03-10T13:00:00.000000Z, made by alice: Press\\x1b[31m (CHG-1)."
+    )
+    assert begun["user"] == {"name": "alice"}
+    assert len(begun["tokgate"]["clients"]) == lifecycle.MAX_CLIENTS
+    over = valid_record(
+        lifecycle.override_ended(stamp(), replace(hole, ended_by="bob"), ends, "test", why="ended early")
+    )
+    assert (over["user"], over["event"]["reason"]) == ({"name": "bob"}, "ended early")
+    assert over["message"].endswith(": ended early by bob.")
+    nameless = replace(hole, by=None, ticket=None)
+    assert "user" not in valid_record(lifecycle.override_started(stamp(), nameless, ends, "test"))
+
+
+def failure() -> ValueError:
+    """An exception with a trace and a message that misbehaves."""
+    try:
+        raise ValueError("bad\x1b[31m name")
+    except ValueError as error:
+        return error
+
+
+def test_an_error_without_traffic(valid_record: Valid) -> None:
+    """An error in a hook gives its type, a safe message and the trace."""
+    record = valid_record(decode(encode(lifecycle.internal_error(stamp(), failure(), "next_layer"))))
+    assert record["message"] == "next_layer failed with ValueError: bad\\x1b[31m name."
+    assert "test_lifecycle.py" in record["error"]["stack_trace"]
+    valid_record(lifecycle.internal_error(stamp(), KeyError(), "tick"))
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("no route to ('192.0.2.7', 443)", "no route to ('(address)', 443)"),
+        ("192.0.2.7:51234 sent nonsense", "(address):51234 sent nonsense"),
+        ("[2001:db8::7]:443, fe80::1%eth0, ::ffff:192.0.2.7.", "[(address)]:443, (address), (address)."),
+        ("label too long: 'User1.Example.COM'", "label too long: '(name)'"),
+        ("www.example.com:443 ended", "(name):443 ended"),
+        ("No such file: '/etc/tokgate/policy.yaml'", "No such file: '/etc/tokgate/policy.yaml'"),
+        ("gate-0 ended with signal 9 at 12:34:56", "gate-0 ended with signal 9 at 12:34:56"),
+        ("'NoneType' object has no attribute 'value'; 3.13", "'NoneType' object has no attribute 'value'; 3.13"),
+    ],
+)
+def test_what_an_error_says_names_nobody(said: str, written: str, valid_record: Valid) -> None:
+    """Exceptions quote what they failed on: neither a client nor a name comes into the log that way."""
+    try:
+        try:
+            raise OSError(said)
+        except OSError as error:
+            raise ValueError(said) from error
+    except ValueError as error:
+        record = valid_record(lifecycle.internal_error(stamp(), error, "gate"))
+    assert record["error"]["message"] == record["event"]["reason"] == written
+    assert record["message"] == f"gate failed with ValueError: {written}."
+    assert record["error"]["stack_trace"].count(written) == 2
+    assert "test_lifecycle.py" in record["error"]["stack_trace"]
+
+
+def test_the_logs_own_history(valid_record: Valid) -> None:
+    """Gaps, continuations and torn lines are counted in their records."""
+    gap = valid_record(log_state.log_gap(stamp(), 7, NOON, at("2023-03-10T11:00:01Z")))
+    assert gap["tokgate"]["gap"] == {
+        "dropped": 7,
+        "since": "2023-03-10T11:00:00.123456Z",
+        "until": "2023-03-10T11:00:01.000000Z",
+    }
+    assert gap["event"]["outcome"] == "failure"
+    after = valid_record(log_state.log_continued(stamp(), file="block-1.ndjson", records=3, size=99, why="full"))
+    assert after["tokgate"]["continues"] == {"file": "block-1.ndjson", "records": 3, "bytes": 99}
+    valid_record(log_state.log_continued(stamp(), file=None, records=0, size=0, why="gone"))
+    torn = valid_record(log_state.log_recovered(stamp(), Torn(12, "0" * 64)))
+    assert torn["tokgate"]["torn"]["bytes"] == 12
+
+
+def test_the_gateways_kernel(valid_record: Valid) -> None:
+    """What differed is said, in a record that failed and one that put it right."""
+    found = ["chain forward is missing", "net.ipv4.ip_forward is 0"]
+    differs = valid_record(lifecycle.gateway_differs(stamp(), found, "0c2bfe1dd0f4"))
+    assert differs["message"] == "The gateway's kernel differs: chain forward is missing (and 1 more)."
+    assert differs["event"]["outcome"] == "failure"
+    assert differs["tokgate"]["gateway"] == {"differences": found}
+    restored = valid_record(lifecycle.gateway_restored(stamp(), found[:1], "0c2bfe1dd0f4"))
+    assert restored["message"] == "The gateway's kernel was restored: chain forward is missing."
+    assert restored["event"]["outcome"] == "success"

@@ -1,0 +1,312 @@
+"""Records about traffic: one for each way a decision takes effect, on schema, readable and free of what is private."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labs.builders import at, ban, snapshot, wall
+from labs.samples import NAME, SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.records.json_line import decode, encode
+from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.policy.bans import Action, OnError, OnExpiry, UnknownClients
+from tokgate.policy.decide import Judgement, Sighting, fallback
+from tokgate.policy.decision import Response, Signal
+from tokgate.policy.identity import Identity
+from tokgate.policy.observation import Endpoint, HttpSeen, Observation, Passed, Stage, Visibility
+from tokgate.policy.snapshot import Snapshot
+
+Valid = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def record_of(
+    observation: Observation, policy: Snapshot = SNAPSHOT, moment: str = "2023-03-10T11:00:00.123456Z"
+) -> Any:
+    """The record of an observation under a policy, as it comes back from a line."""
+    record = traffic_record(stamp(moment), observation, judged(observation, moment, policy), policy)
+    assert record is not None
+    return decode(encode(record))
+
+
+def test_a_refused_handshake_in_full(valid_record: Valid) -> None:
+    """The record of an SNI block, field by field, as docs/log.md shows it."""
+    record = valid_record(record_of(seen(connection="c-1")))
+    assert record == {
+        "@timestamp": "2023-03-10T11:00:00.123456Z",
+        "message": (
+            "192.0.2.7 (office) was refused www.clips.example.org: The ban [ban], decided by Example Council "
+            "(Circular 7), until 2023-09-10 00:00 Europe/Brussels."
+        ),
+        "ecs": {"version": "9.4.0"},
+        "event": {
+            "id": "01862000-0000-7000-8000-000000000001",
+            "kind": "event",
+            "category": ["network"],
+            "type": ["connection", "denied"],
+            "action": "tls-handshake-refused",
+            "outcome": "success",
+            "reason": "The ban: Circular 7",
+            "code": "ban-block",
+            "module": "tokgate",
+            "dataset": "tokgate.block",
+        },
+        "observer": {
+            "type": "proxy",
+            "vendor": "tokgate",
+            "product": "tokgate",
+            "version": "0.1.0",
+            "hostname": "gw1.example.org",
+            "name": "gate-0",
+        },
+        "source": {"ip": "192.0.2.7", "port": 51234},
+        "destination": {
+            "ip": "203.0.113.5",
+            "port": 443,
+            "domain": NAME,
+            "registered_domain": "example.org",
+            "subdomain": "www.clips",
+            "top_level_domain": "org",
+        },
+        "network": {
+            "transport": "tcp",
+            "protocol": "tls",
+            "type": "ipv4",
+            "direction": "outbound",
+            "name": "office",
+        },
+        "tls": {"client": {"server_name": NAME}, "established": False},
+        "related": {"ip": ["192.0.2.7", "203.0.113.5"], "hosts": [NAME]},
+        "tokgate": {
+            "stage": "tls",
+            "visibility": "sni",
+            "connection": "c-1",
+            "names": {"sni": [NAME]},
+            "alpn": ["h2", "http/1.1"],
+            "ja4": "t13d1516h2_8daaf6152771_02713d6af862",
+            "ech": True,
+            "verdict": "block",
+            "mode": "enforce",
+            "reason": "ban-block",
+            "phase": "block",
+            "service": "clips",
+            "rule": "suffix:clips.example.org",
+            "signal": "sni",
+            "network": "office",
+            "ban": "ban",
+            "authority": "Example Council",
+            "basis": "Circular 7",
+            "contact": "desk@example.org",
+            "until": "2023-09-09T22:00:00.000000Z",
+            "response": "refuse",
+            "next_change": "2023-09-09T22:00:00.000000Z",
+            "mismatch": False,
+            "policy": {"version": "test"},
+        },
+        "rule": {
+            "id": "ban",
+            "name": "The ban",
+            "category": "clips",
+            "version": "test",
+            "description": "Circular 7",
+            "reference": "https://example.org/circular-7",
+            "uuid": record["rule"]["uuid"],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "action", "category", "kinds", "protocol"),
+    [
+        (Stage.TLS, "tls-handshake-refused", ["network"], ["connection", "denied"], "tls"),
+        (Stage.QUIC, "quic-refused", ["network"], ["connection", "denied"], "quic"),
+        (Stage.CONNECT, "connect-refused", ["network", "web"], ["connection", "access", "denied"], "http"),
+        (Stage.HTTP, "http-request-blocked", ["network", "web"], ["connection", "access", "denied"], "http"),
+        (Stage.DNS, "dns-query-blocked", ["network"], ["protocol", "denied"], "dns"),
+        (Stage.ADDRESS, "connection-refused", ["network"], ["connection", "denied"], None),
+        (Stage.LIVE, "connection-cut", ["network"], ["connection", "end", "denied"], None),
+    ],
+)
+def test_a_block_at_each_stage(
+    valid_record: Valid, stage: Stage, action: str, category: list[str], kinds: list[str], protocol: str | None
+) -> None:
+    """Each stage has its own action, with the categories that ECS expects of it."""
+    record = valid_record(record_of(seen(stage)))
+    assert record["event"]["action"] == action
+    assert record["event"]["category"] == category
+    assert record["event"]["type"] == kinds
+    assert record["network"].get("protocol") == protocol
+    assert record["tokgate"]["ban"] == "ban"
+    assert "The ban [ban], decided by Example Council (Circular 7), until 2023-09-10" in record["message"]
+
+
+@pytest.mark.parametrize(
+    ("action", "stage", "opened", "expected"),
+    [
+        (Action.MONITOR, Stage.TLS, False, "would-block"),
+        (Action.MONITOR, Stage.DNS, False, "would-block"),
+        (Action.WARN, Stage.TLS, True, "tls-opened"),
+        (Action.WARN, Stage.TLS, False, "connection-warned"),
+        (Action.WARN, Stage.HTTP, True, "http-request-warned"),
+        (Action.BLOCK, Stage.TLS, True, "tls-opened"),
+        (Action.BLOCK, Stage.HTTP, True, "http-request-blocked"),
+    ],
+)
+def test_milder_verdicts_and_opened_connections(
+    valid_record: Valid, action: Action, stage: Stage, opened: bool, expected: str
+) -> None:
+    """Warnings, would-blocks and connections opened for the page say so and are on schema."""
+    policy = snapshot(ban(action=action, response=Response.PAGE))
+    record = valid_record(record_of(seen(stage, opened=opened), policy))
+    assert record["event"]["action"] == expected
+    assert record["tokgate"]["mode"] == {"block": "enforce"}.get(action, action.value)
+    assert "until lifted" in record["message"]
+    assert record.get("tls", {}).get("established") is (True if opened else None)
+
+
+def test_continuing_past_a_warning(valid_record: Valid) -> None:
+    """Who, past which ban, and until when, in the zone of the people concerned."""
+    policy = snapshot(ban(action=Action.WARN, response=Response.PAGE))
+    observation = seen(Stage.HTTP, opened=True, continued_until=at("2023-03-10T19:00:00Z"))
+    record = valid_record(record_of(observation, policy))
+    assert record["event"]["action"] == "warning-continued"
+    assert record["event"]["type"] == ["connection", "access", "allowed"]
+    assert record["tokgate"]["continued_until"] == "2023-03-10T19:00:00.000000Z"
+    assert "192.0.2.7 (office) continues to www.clips.example.org past the warning" in record["message"]
+    assert record["message"].endswith("The page is not shown again until 2023-03-10 20:00 Europe/Brussels.")
+
+
+@pytest.mark.parametrize("passed", Passed)
+def test_passing_a_warning(valid_record: Valid, passed: Passed) -> None:
+    """What passes without the page says why."""
+    policy = snapshot(ban(action=Action.WARN, response=Response.PAGE))
+    record = valid_record(record_of(seen(Stage.TLS, passed=passed), policy))
+    assert (record["event"]["action"], record["tokgate"]["passed"]) == ("connection-warned", passed.value)
+
+
+def test_allowed_traffic_has_no_record() -> None:
+    """A name of no banned service, and a client of another network, are never named in the log."""
+    harmless = seen(Stage.TLS, (Signal.SNI, "www.example.com"), destination=None)
+    elsewhere = seen(client=Endpoint("198.51.100.1"))
+    for observation in (harmless, elsewhere):
+        assert traffic_record(stamp(), observation, judged(observation), SNAPSHOT) is None
+
+
+def test_an_exemption_used_is_recorded_with_its_reason(valid_record: Valid) -> None:
+    """Whoever passes by an exemption is named, with the reason and the end of the exemption."""
+    record = valid_record(record_of(seen(client=Endpoint("192.0.2.9"))))
+    assert record["event"]["action"] == "exemption-used"
+    assert record["event"]["type"] == ["connection", "allowed"]
+    assert record["tokgate"]["exemption"] == "press"
+    assert record["tokgate"]["exemption_until"] == "2023-03-31T16:00:00.000000Z"
+    assert "under exemption press (Monitoring of public statements, until 2023-03-31 18:00" in record["message"]
+
+
+def test_what_passes_because_of_an_error_is_recorded(valid_record: Valid) -> None:
+    """With `on_error: allow` a banned service is reached while deciding fails: that is told, other names are not."""
+    policy, observation = snapshot(ban(), on_error=OnError.ALLOW), seen()
+    judgement = Judgement(fallback(policy, NAME), observation.names[0], mismatch=False)
+    record = traffic_record(stamp(), observation, judgement, policy)
+    assert record is not None
+    record = valid_record(decode(encode(record)))
+    assert record["event"]["action"] == "passed-on-error"
+    assert record["tokgate"]["reason"] == "internal-error"
+    assert record["message"].startswith("192.0.2.7 reached www.clips.example.org unjudged: deciding failed")
+    harmless = replace(judgement, decision=fallback(policy, "www.example.com"))
+    assert traffic_record(stamp(), observation, harmless, policy) is None
+
+
+def test_a_block_without_a_ban_says_why(valid_record: Valid) -> None:
+    """`unknown_clients: block` refuses without any ban: no rule, but a reason in words."""
+    policy = snapshot(ban(), unknown_clients=UnknownClients.BLOCK)
+    record = valid_record(record_of(seen(client=Endpoint("198.51.100.1")), policy))
+    assert "rule" not in record
+    assert record["event"]["code"] == "unknown-client"
+    assert record["message"].endswith("the client belongs to no network of the policy.")
+
+
+def test_a_ban_that_is_held_says_that_it_is_overdue(valid_record: Valid) -> None:
+    """After its end, a held ban says since when it should have been over."""
+    policy = snapshot(ban(expires=wall("2023-09-10T00:00"), on_expiry=OnExpiry.HOLD))
+    record = valid_record(record_of(seen(), policy, "2024-01-01T00:00:00Z"))
+    assert record["event"]["code"] == "ban-overdue"
+    assert "held since its end on 2023-09-10 00:00 Europe/Brussels" in record["message"]
+
+
+def test_queries_are_left_out_everywhere(valid_record: Valid) -> None:
+    """A query, a fragment and a password in a URL appear nowhere in the line."""
+    url = f"https://user:secret@{NAME}/watch?v=private#top"
+    record = valid_record(record_of(seen(Stage.HTTP, (Signal.URL, url), (Signal.HTTP_HOST, NAME))))
+    assert record["url"]["path"] == "/watch"
+    assert record["tokgate"]["names"]["url"] == [f"https://{NAME}/watch"]
+    line = json.dumps(record)
+    assert not any(word in line for word in ("private", "secret", "#top"))
+
+
+def test_names_that_disagree_are_all_kept(valid_record: Valid) -> None:
+    """The evidence of a mismatch is each name by the signal that showed it."""
+    record = valid_record(record_of(seen(Stage.TLS, (Signal.HTTP_HOST, "www.example.com"), (Signal.SNI, NAME.upper()))))
+    assert record["tokgate"]["mismatch"] is True
+    assert record["tokgate"]["names"] == {"http-host": ["www.example.com"], "sni": [NAME.upper()]}
+    assert record["related"]["hosts"] == ["www.clips.example.org", "www.example.com"]
+    assert record["destination"]["domain"] == NAME
+
+
+def test_mapped_and_scoped_addresses_are_plain(valid_record: Valid) -> None:
+    """IPv4-mapped clients are IPv4, and an IPv6 zone is left out: ECS wants addresses."""
+    mapped = valid_record(record_of(seen(client=Endpoint("::ffff:192.0.2.7"))))
+    assert mapped["source"]["ip"] == "192.0.2.7"
+    assert mapped["network"]["type"] == "ipv4"
+    scoped = valid_record(record_of(seen(client=Endpoint("2001:db8:1::7%eth0", 5))))
+    assert scoped["source"] == {"ip": "2001:db8:1::7", "port": 5}
+
+
+def test_a_client_that_is_no_address_is_kept_as_text(valid_record: Valid) -> None:
+    """Something that is no address never lands in a field of type ip."""
+    policy = snapshot(ban(), unknown_clients=UnknownClients.BLOCK)
+    record = valid_record(record_of(seen(client=Endpoint("unix:@\x1b[31m")), policy))
+    assert record["source"] == {"address": "unix:@\\x1b[31m"}
+
+
+def test_the_rule_uuid_depends_on_the_ban_alone() -> None:
+    """All gateways name a ban alike; different bans differ."""
+    one, same = record_of(seen()), record_of(seen(Stage.DNS))
+    other = record_of(seen(), snapshot(ban("other")))
+    assert one["rule"]["uuid"] == same["rule"]["uuid"] != other["rule"]["uuid"]
+
+
+hostile = st.text(max_size=300) | st.text("\x00\x1b\u202e\ud800é/?#@:[]%.aZ", max_size=40)
+
+
+@given(hostile, hostile, hostile, st.sampled_from(Stage), st.sampled_from(list(Signal)))
+def test_whatever_a_client_sends_the_line_is_valid(
+    valid_record: Valid, name: str, path: str, agent: str, stage: Stage, signal: Signal
+) -> None:
+    """No name, path or agent makes a line that is off schema, spans lines or moves a terminal's cursor."""
+    policy = snapshot(ban(), unknown_clients=UnknownClients.BLOCK)
+    if stage is Stage.DNS:
+        signal = Signal.DNS_NAME
+    observation = seen(
+        stage,
+        client=Endpoint("198.51.100.1"),
+        names=(Sighting(signal, name),),
+        visibility=Visibility.NONE,
+        http=HttpSeen(method="GET", path=path, status=451, user_agent=agent),
+    )
+    record = traffic_record(stamp(), observation, judged(observation, policy=policy), policy)
+    assert record is not None
+    line = encode(record)
+    text = line[:-1].decode()
+    assert text.isprintable()
+    assert len(line) < 32768
+    valid_record(decode(line))
+
+
+@pytest.mark.parametrize("interface", [None, "eth1"])
+def test_the_interface_by_which_a_client_came(valid_record: Valid, interface: str | None) -> None:
+    """Where a policy tells clients apart by their interface, an analyst sees by which one this client came."""
+    record = valid_record(record_of(seen(identity=Identity(user="alice", interface=interface))))
+    assert record["observer"].get("ingress") == (None if interface is None else {"interface": {"name": interface}})

@@ -1,0 +1,108 @@
+"""Whoever opens a file that is being replaced finds the old one or the new one, and nobody else reads secrets."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tokgate.blocklog.atomic_file import replace_file, replacing
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """For a while, another umask."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    """A file's permissions."""
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path, shared: bool) -> None:
+    """Somebody who reads meanwhile gets the old content, and afterwards the new; nothing is left beside it."""
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    with replacing(path, 0o640, shared=shared) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_costs_nothing(tmp_path: Path) -> None:
+    """When writing fails the old file is still there, and no draft that fills the disk."""
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    with pytest.raises(IsADirectoryError), replacing(path, 0o640) as draft:
+        tmp_path.write_text(draft.name)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path: Path) -> None:
+    """Not even while it is written, whatever the umask."""
+    with umask(0), replacing(tmp_path / "block.key", 0o600) as draft:
+        assert mode_of(draft) == 0o600
+    assert mode_of(tmp_path / "block.key") == 0o600
+
+
+def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
+    """A draft that holds a later key than the file does not stay on the disk for somebody to find."""
+    left = tmp_path / ".block.key.new"
+    left.write_text("secret")
+    replace_file(tmp_path / "block.key", b"key", 0o600)
+    assert [path.name for path in tmp_path.iterdir()] == ["block.key"]
+
+
+def test_a_draft_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """Somebody who may write to the folder can't have another file overwritten."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".block.key.new").symlink_to(victim)
+    replace_file(tmp_path / "block.key", b"key", 0o600)
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "block.key").is_symlink()
+
+
+def test_a_link_is_replaced(tmp_path: Path) -> None:
+    """What a link in a file's place leads to is not touched."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "block.key").symlink_to(victim)
+    replace_file(tmp_path / "block.key", b"key", 0o600)
+    assert (victim.read_text(), (tmp_path / "block.key").read_bytes()) == ("mine", b"key")
+
+
+def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a loss of power the name leads to the old content or to all of the new, and stays."""
+    done: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    def note_rename(self: Path, target: Path) -> Path:
+        done.append("renamed")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_rename)
+    replace_file(tmp_path / "a", b"content", 0o600)
+    assert done == [".a.new", "renamed", tmp_path.name]
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    """At the first start there is no folder yet; others may not look into it."""
+    with umask(0):
+        replace_file(tmp_path / "log" / "block.key", b"key", 0o600)
+    assert mode_of(tmp_path / "log") == 0o750

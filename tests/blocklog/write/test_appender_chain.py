@@ -1,0 +1,121 @@
+"""Which chain an appender continues when it starts, and which key signs it."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.appending import AppenderRuns, append
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.paths import key_path_for
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the log is."""
+    return tmp_path / "block.ndjson"
+
+
+def run(path: Path, *numbers: int, options: LogOptions | None = None) -> list[str]:
+    """A run of tokgate that writes these records; what it complained of."""
+    runs = AppenderRuns(path, options=options or LogOptions())
+    appender = runs.begin()
+    appender.ready()
+    append(appender, *({"n": number, "event": {"action": "test"}, "tokgate": {}} for number in numbers))
+    appender.attest()
+    append(appender)
+    appender.leave("closed")
+    return [str(trouble) for trouble in runs.troubles]
+
+
+def records(octets: bytes) -> list[dict[str, Any]]:
+    """The records that were written."""
+    return [json.loads(line) for line in octets.splitlines() if line.startswith(b"{")]
+
+
+def chains(found: list[dict[str, Any]]) -> list[str]:
+    """The chains of records, in order, each once."""
+    return list(dict.fromkeys(record["tokgate"]["chain"] for record in found))
+
+
+def sequences(found: list[dict[str, Any]]) -> list[int]:
+    """Their numbers in them."""
+    return [record["event"]["sequence"] for record in found]
+
+
+def rotated(path: Path) -> Path:
+    """The one file beside the log that was rotated."""
+    (found,) = (each for each in path.parent.glob("block.ndjson.*"))
+    return found
+
+
+def test_a_restart_continues_the_file(path: Path) -> None:
+    """A log is one chain however often tokgate starts: a record between two runs can't be taken out unnoticed."""
+    assert run(path, 1) + run(path, 2) == []
+    found = records(path.read_bytes())
+    assert len(chains(found)) == 1
+    assert sequences(found) == list(range(1, len(found) + 1))
+
+
+def test_a_restart_continues_the_rotated_file(path: Path) -> None:
+    """The same where the last run ended just as its file was rotated, by itself or by logrotate."""
+    run(path, 1)
+    path.rename(path.with_name("block.ndjson.1"))
+    assert run(path, 2) == []
+    before, after = records(rotated(path).read_bytes()), records(path.read_bytes())
+    assert after[0]["event"]["action"] == "log-continued"
+    assert after[0]["tokgate"]["continues"]["file"] == rotated(path).name
+    assert len(chains([*before, *after])) == 1
+    assert sequences(after)[0] == sequences(before)[-1] + 1
+
+
+def test_a_damaged_rotated_file(path: Path) -> None:
+    """What can't be read is told, and the chain goes on behind the last record that the writer knows of."""
+    run(path, *range(1000))
+    path.with_name("block.ndjson.1.gz").write_bytes(gzip.compress(path.read_bytes())[:-20])
+    last = sequences(records(path.read_bytes()))[-1]
+    path.unlink()
+    assert len(run(path, 1)) == 1
+    assert sequences(records(path.read_bytes()))[0] == last + 1
+
+
+def test_what_no_chain_can_be_read_from_is_not_continued(path: Path) -> None:
+    """After a file that only a crash has left behind, a new chain begins: it must not seem to follow the last file."""
+    run(path, 1)
+    path.rename(path.with_name("block.ndjson.1"))
+    path.write_bytes(b'{"n": 2, "ev')
+    run(path, 3)
+    before, after = records(rotated(path).read_bytes()), records(path.read_bytes().partition(b"\n")[2])
+    assert after[0]["event"]["action"] == "log-recovered"
+    assert sequences(after)[0] == 1
+    assert not set(chains(before)) & set(chains(after))
+
+
+def test_a_pipe_continues_nothing(path: Path) -> None:
+    """Whoever reads from a pipe gets a chain from its first record, without a file that is not for them, and no key."""
+    run(path, 1)
+    path.rename(path.with_name("block.ndjson.1"))
+    key_path_for(path).unlink()
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    run(path, 2)
+    found = records(os.read(reader, 1 << 16))
+    os.close(reader)
+    assert [record["event"]["action"] for record in found] == ["test"]
+    assert sequences(found) == [1]
+    assert not key_path_for(path).exists()
+
+
+def test_the_key_of_the_settings_signs(path: Path, tmp_path: Path) -> None:
+    """With `settings.log.key` no second key lies beside the log, which whoever may change the log could use."""
+    key = tmp_path / "keys" / "log.key"
+    key.parent.mkdir()
+    run(path, 1, options=LogOptions(key=key))
+    assert key.exists()
+    assert not key_path_for(path).exists()
+    other = path.with_name("other.ndjson")
+    run(other, 1)
+    assert key_path_for(other).exists()

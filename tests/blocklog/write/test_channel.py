@@ -1,0 +1,96 @@
+"""Records on their way between processes: none lost, none waited for, a gap told."""
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.write.channel import KEPT, MAX_RECORD, RecordSender, channel, receive
+
+NOW = Instant.from_utc(2023, 5, 1)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[RecordSender, socket.socket]]:
+    """A sender and the reading end."""
+    write, read = channel()
+    read.setblocking(False)
+    with write, read:
+        yield RecordSender(write, Observer(hostname="gate.example.org", version="test"), lambda: NOW), read
+
+
+def drain(read: socket.socket) -> list[dict[str, Any]]:
+    """All that has come."""
+    records: list[dict[str, Any]] = []
+    while True:
+        try:
+            record = receive(read)
+        except BlockingIOError:
+            return records
+        assert record is not None
+        records.append(record)
+
+
+def test_records_arrive_in_order(ends: tuple[RecordSender, socket.socket]) -> None:
+    """As they were put, unchanged, whatever letters they hold."""
+    sender, read = ends
+    records = [{"n": n, "name": "bücher.example"} for n in range(10)]
+    assert all(sender.put(record) for record in records)
+    assert drain(read) == records
+
+
+def test_what_is_not_taken_is_kept(ends: tuple[RecordSender, socket.socket]) -> None:
+    """A reader that sleeps gets everything later."""
+    sender, read = ends
+    for n in range(3000):
+        assert sender.put({"n": n, "pad": "x" * 500})
+    seen: list[int] = []
+    while not sender.flush() or len(seen) < 3000:
+        seen += [record["n"] for record in drain(read)]
+    assert seen == list(range(3000))
+
+
+def test_a_gap_is_told(
+    ends: tuple[RecordSender, socket.socket], valid_record: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Beyond the bound records are dropped and counted, and the count arrives as a valid record of its own."""
+    sender, read = ends
+    put = [sender.put({"n": n, "pad": "x" * 2000}) for n in range(KEPT + 500)]
+    lost = put.count(False)
+    assert lost == sender.dropped > 0
+    received: list[dict[str, Any]] = []
+    while not sender.flush() or len(received) <= len(put) - lost:
+        received += drain(read)
+    gap = valid_record(received[-1])
+    assert (gap["event"]["action"], gap["tokgate"]["gap"]["dropped"]) == ("log-gap", lost)
+
+
+def test_a_record_too_long_is_a_gap(ends: tuple[RecordSender, socket.socket]) -> None:
+    """It is counted, and the others go on."""
+    sender, read = ends
+    assert not sender.put({"pad": "x" * MAX_RECORD})
+    assert sender.put({"n": 1})
+    assert [record.get("n") for record in drain(read)] == [1, None]
+
+
+def test_the_end_and_junk(ends: tuple[RecordSender, socket.socket]) -> None:
+    """What is no record is an error; when all senders have gone, that is told."""
+    write, read = channel()
+    write.send(b"[]")
+    with pytest.raises(ValueError, match="not a JSON object"):
+        receive(read)
+    write.close()
+    assert receive(read) is None
+    read.close()
+
+
+def test_a_closed_sender_is_gone(ends: tuple[RecordSender, socket.socket]) -> None:
+    """The reader learns that nobody sends any more; a gate that ends keeps no descriptor."""
+    sender, read = ends
+    sender.put({"n": 1})
+    sender.close()
+    read.setblocking(True)
+    assert (receive(read), receive(read)) == ({"n": 1}, None)

@@ -1,0 +1,152 @@
+"""Clients in the log: under the name that the policy says, and nowhere under another."""
+
+import json
+import os
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs.builders import exemption
+from labs.samples import NOON, OBSERVER, SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import secret_path_for
+from tokgate.blocklog.records.json_line import decode, encode
+from tokgate.blocklog.records.lifecycle import internal_error, override_started, stopped
+from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.blocklog.write.aliases import WITHHELD
+from tokgate.blocklog.write.client_aliases import prefix, with_alias
+from tokgate.blocklog.write.pseudonyms import (
+    Secret,
+    write_secret,
+)
+from tokgate.blocklog.write.writer import LogWriter
+from tokgate.policy.bans import ClientsShown
+from tokgate.policy.observation import Endpoint, Stage
+
+SECRET = Secret(30, 600, bytes(range(32)))
+
+
+def record_of(client: str, stage: Stage = Stage.TLS) -> dict[str, Any]:
+    """A record about a client."""
+    observation = seen(stage, client=Endpoint(client, 51234))
+    record = traffic_record(stamp(), observation, judged(seen(stage)), SNAPSHOT)
+    assert record is not None
+    return record
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("client", ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1::7", "nonsense"])
+def test_nothing_of_the_client_is_left(client: str, stage: Stage, valid_record: Any) -> None:
+    """On schema, and neither address nor port anywhere in the line."""
+    record = record_of(client, stage)
+    line = encode(valid_record(with_alias(record, lambda _: "p1-alias"))).decode()
+    told = client.removeprefix("::ffff:")
+    assert told in encode(record).decode()
+    assert told not in line
+    assert "51234" not in line
+    assert decode(line.encode())["source"] == {"address": "p1-alias"}
+    assert decode(line.encode())["message"].startswith("p1-alias")
+
+
+def test_no_other_address_is_touched() -> None:
+    """An address that only begins or ends like the client's stays as it is."""
+    record = record_of("192.0.2.7")
+    record["message"] = "192.0.2.7 192.0.2.71 1192.0.2.7 192.0.2.7.5 192.0.2.7, fe80::192.0.2.7"
+    assert with_alias(record, lambda _: "X")["message"] == "X 192.0.2.71 1192.0.2.7 192.0.2.7.5 X, fe80::192.0.2.7"
+
+
+def test_error_messages_too() -> None:
+    """What an exception said, and its trace, name nobody either."""
+    record = internal_error(stamp(), ValueError("no route for 192.0.2.7"), "decide")
+    assert "192.0.2.7" not in encode(with_alias(record, prefix)).decode().replace("192.0.2.0/24", "")
+
+
+def test_overrides_name_no_client(valid_record: Any) -> None:
+    """Else an exemption that one client has would tell who that pseudonym is; how narrow it was is still told."""
+    nets = ("192.0.2.7/32", "192.0.2.9/32", "198.51.100.4/30", "203.0.113.0/24", "10.0.0.0/8", "2001:db8:1:2::7/128")
+    hole = exemption(clients=tuple(map(ip_network, nets)), reason="192.0.2.7 needs it", by="alice", override=True)
+    record = override_started(stamp(), hole, NOON.add(hours=1), "v1")
+    hidden = valid_record(with_alias(record, prefix))
+    around = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
+    assert hidden["tokgate"]["clients"] == around
+    assert hidden["tokgate"]["widest"] == record["tokgate"]["widest"]
+    assert hidden["user"] == {"name": "alice"}
+    line = encode(hidden).decode()
+    assert "192.0.2.0/24 needs it" in line
+    assert not any(address in line for address in ("192.0.2.7", "192.0.2.9", "198.51.100.4", "2001:db8:1:2::7"))
+    assert with_alias(record, lambda _: "p1-alias") == hidden
+
+
+def test_addresses_in_any_spelling() -> None:
+    """An IPv6 address that some library wrote in capitals names the client as well; so does one without its length."""
+    record = record_of("2001:db8:1:2::a7")
+    record["message"] += " (2001:DB8:1:2::A7)"
+    assert "::a7" not in encode(with_alias(record, prefix)).decode().lower()
+    for client, shown in (("2001:db8:1:2::a7", "2001:db8:1::/48"), ("192.0.2.7", "192.0.2.0/24")):
+        override = {"tokgate": {"clients": [client]}}
+        assert with_alias(override, prefix)["tokgate"]["clients"] == [shown]
+
+
+def test_records_that_say_little() -> None:
+    """A record without anything but its client, as others write them, is disguised as well."""
+    assert with_alias({"source": {"ip": "192.0.2.7"}}, prefix) == {"source": {"address": "192.0.2.0/24"}}
+    assert with_alias({"source": {"ip": "192.0.2.7"}, "related": "x"}, prefix)["source"] == {"address": "192.0.2.0/24"}
+
+
+def test_records_about_tokgate_stay() -> None:
+    """Where there is no client there is nothing to disguise."""
+    record = stopped(stamp(), 1, "SIGTERM")
+    assert with_alias(record, lambda _: "X") is record
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("192.0.2.7", "192.0.2.0/24"), ("2001:db8:1:2::7", "2001:db8:1::/48"), ("nonsense", WITHHELD)],
+)
+def test_prefixes(address: str, shown: str) -> None:
+    """The network around a client."""
+    assert prefix(address) == shown
+
+
+@pytest.mark.parametrize("clients", list(ClientsShown))
+def test_the_writer_names_them_so(tmp_path: Path, clients: ClientsShown, check_lines: Any) -> None:
+    """From the policy's setting to the line on the disk, in a chain that verifies."""
+    path = tmp_path / "block.ndjson"
+    write_secret(secret_path_for(path), SECRET)
+    writer = LogWriter(
+        path, OBSERVER, LogOptions(clients=clients), clock=lambda: Instant.from_timestamp(600 * 30 * 86400)
+    )
+    writer.start()
+    writer.put(record_of("192.0.2.7"))
+    assert writer.close(10)
+    source = check_lines(path)[0]["source"]
+    assert (
+        source
+        == {
+            ClientsShown.PLAIN: {"ip": "192.0.2.7", "port": 51234},
+            ClientsShown.PREFIX: {"address": "192.0.2.0/24"},
+            ClientsShown.PSEUDONYM: {"address": SECRET.pseudonym("192.0.2.7")},
+        }[clients]
+    )
+    assert list(Verifier().run([path])) == []
+
+
+def test_a_pipe_has_no_place_for_a_secret(tmp_path: Path) -> None:
+    """Where a log goes to another program, clients are withheld unless a key's place is given."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        writer = LogWriter(pipe, OBSERVER, LogOptions(clients=ClientsShown.PSEUDONYM))
+        writer.start()
+        writer.put(record_of("192.0.2.7"))
+        writer.close(10)
+        written = [json.loads(line) for line in os.read(reader, 1 << 16).splitlines()]
+    finally:
+        os.close(reader)
+    assert [record["source"] for record in written if "source" in record] == [{"address": WITHHELD}]
+    assert list(tmp_path.iterdir()) == [pipe]

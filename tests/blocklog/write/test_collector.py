@@ -1,0 +1,164 @@
+"""The process that writes the log for all others: it ends after them, loses nothing, and says so if it does."""
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from labs.samples import OBSERVER
+from labs.waiting import until
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.write import collector
+from tokgate.blocklog.write.channel import RecordSender, channel
+from tokgate.blocklog.write.channel import receive as channel_receive
+from tokgate.blocklog.write.collector import collect
+from tokgate.blocklog.write.writer_health import WriterHealth
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """What the collector does with signals is its own process's matter."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """To write, and to read."""
+    write, read = channel()
+    with write, read:
+        yield write, read
+
+
+@pytest.fixture
+def lifeline() -> Iterator[tuple[int, int]]:
+    """A pipe whose writing end the starting process holds."""
+    read, write = os.pipe()
+    yield read, write
+    os.close(read)
+
+
+def numbers(path: Path) -> list[int]:
+    """The records that were put."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [record["n"] for record in map(json.loads, lines) if "n" in record]
+
+
+def _holds(path: Path, number: int) -> bool:
+    return number in numbers(path)
+
+
+def test_all_that_was_sent_is_written(
+    ends: tuple[socket.socket, socket.socket], lifeline: tuple[int, int], tmp_path: Path
+) -> None:
+    """Once every sender has closed, what they sent is in the file, in order; what is no record stops nothing."""
+    write, read = ends
+    sender = RecordSender(write, OBSERVER)
+    sender.put({"n": 1})
+    write.send(b"no record")
+    sender.put({"n": 2})
+    write.close()
+    assert collect(read, tmp_path / "block.ndjson", OBSERVER, lifeline[0]) == 0
+    os.close(lifeline[1])
+    assert numbers(tmp_path / "block.ndjson") == [1, 2]
+
+
+def test_it_ends_with_the_process_that_started_it(
+    ends: tuple[socket.socket, socket.socket], lifeline: tuple[int, int], tmp_path: Path
+) -> None:
+    """After a supervisor that was killed no collector stays with the log locked; what had come is written."""
+    write, read = ends
+    RecordSender(write, OBSERVER).put({"n": 1})
+    os.close(lifeline[1])
+    assert collect(read, tmp_path / "block.ndjson", OBSERVER, lifeline[0]) == 0
+    assert numbers(tmp_path / "block.ndjson") == [1]
+
+
+def test_the_last_records_before_the_end_are_written(
+    ends: tuple[socket.socket, socket.socket],
+    lifeline: tuple[int, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A log that lacks its `stopped` record looks like one of a crash, however close to the end that was sent."""
+    sender = RecordSender(ends[0], OBSERVER)
+    unread = [True]
+
+    def receive(sock: socket.socket) -> Record | None:
+        try:
+            return channel_receive(sock)
+        except BlockingIOError:
+            if unread:  # the collector has found the channel empty: then the supervisor stops
+                unread.clear()
+                sender.put({"n": 1})
+                os.close(lifeline[1])
+            raise
+
+    monkeypatch.setattr(collector, "receive", receive)
+    assert collect(ends[1], tmp_path / "block.ndjson", OBSERVER, lifeline[0]) == 0
+    assert numbers(tmp_path / "block.ndjson") == [1]
+
+
+def test_lost_records_are_told_by_the_exit_code(
+    ends: tuple[socket.socket, socket.socket], lifeline: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the end must not look like a good one: a supervisor could not tell that lines are missing."""
+    monkeypatch.setattr(collector, "DEADLINE", 0.1)
+    write, read = ends
+    RecordSender(write, OBSERVER).put({"n": 1})
+    write.close()
+    assert collect(read, Path("/dev/full"), OBSERVER, lifeline[0]) == 3
+    os.close(lifeline[1])
+
+
+def test_signals(ends: tuple[socket.socket, socket.socket], lifeline: tuple[int, int], tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal: the log goes on until all have ended. SIGHUP opens a new file."""
+    write, read = ends
+    path = tmp_path / "block.ndjson"
+
+    def report(_: WriterHealth) -> None:
+        assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        path.rename(tmp_path / "moved.ndjson")
+        signal.raise_signal(signal.SIGHUP)
+        try:
+            until("the file after SIGHUP", path.exists)
+        finally:
+            write.close()
+
+    assert collect(read, path, OBSERVER, lifeline[0], report=report) == 0
+    os.close(lifeline[1])
+
+
+def test_reports_come_once_in_a_while(
+    ends: tuple[socket.socket, socket.socket],
+    lifeline: tuple[int, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under load the health of the log is told every so many seconds, not with each batch of records."""
+    monkeypatch.setattr(collector, "REPORT_EVERY", 3600.0)
+    write, read = ends
+    path, told = tmp_path / "block.ndjson", list[WriterHealth]()
+
+    def send() -> None:
+        sender = RecordSender(write, OBSERVER)
+        with write:
+            for number in range(3):
+                sender.put({"n": number})
+                until("the record in the file", partial(_holds, path, number))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    assert collect(read, path, OBSERVER, lifeline[0], report=told.append) == 0
+    thread.join()
+    os.close(lifeline[1])
+    assert [health.path for health in told] == [path]

@@ -1,0 +1,287 @@
+"""Runs that follow each other: a writer knows its own last lines, and takes nobody else's for them."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backports import zstd
+
+from labs.appending import AppenderRuns, append
+from tokgate.blocklog.integrity.chain import link, stated_head
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.integrity.findings import Finding, FindingCode
+from tokgate.blocklog.integrity.head_journal import HeadJournal
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.write.appender import Appender, ForeignLines
+from tokgate.blocklog.write.segment import Segment
+
+Lines = Callable[..., list[dict[str, Any]]]
+FORGED = 30
+
+
+class Runs(AppenderRuns):
+    """Runs whose log may be forged between them."""
+
+    def forge(self, count: int = FORGED, path: Path | None = None) -> None:
+        """Append records whose numbers and hashes fit, which anybody can compute who can write to the file."""
+        path = path or self.path
+        head = stated_head(json.loads(path.read_bytes().splitlines()[-1]))
+        assert head is not None
+        with path.open("ab") as file:
+            for _ in range(count):
+                record, head = link(head, stopped(self.stamp(), 1, "forged"))
+                file.write(json.dumps(record).encode() + b"\n")
+
+    def findings(self) -> list[Finding]:
+        """What verification finds, with the log's own key."""
+        return list(Verifier(whole=True).run(with_rotated(self.path)))
+
+    def told(self, action: str) -> list[dict[str, Any]]:
+        """The log's records of an action."""
+        records = [json.loads(line) for line in self.path.read_bytes().splitlines() if line.startswith(b"{")]
+        return [record["tokgate"] for record in records if record.get("event", {}).get("action") == action]
+
+
+def kill(appender: Appender) -> None:
+    """End a run as SIGKILL does: nothing is written any more, and its lock is gone."""
+    segment = appender._segment
+    assert segment is not None
+    segment.close()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    """One run of three records, a checkpoint, and two records that no checkpoint signs: killed."""
+    runs = Runs(tmp_path / "block.ndjson", options=LogOptions())
+    killed = runs.begin()
+    runs.write(killed, 3, attest=True)
+    runs.write(killed, 2)
+    kill(killed)
+    return runs
+
+
+def test_unsigned_records_of_a_killed_run_are_its_own(runs: Runs) -> None:
+    """A kill between two checkpoints accuses nobody: the records are known, go on, and are signed."""
+    runs.run()
+    assert runs.findings() == []
+    assert runs.told("log-foreign") == []
+    assert not runs.troubles
+    assert [json.loads(line)["event"]["sequence"] for line in runs.path.read_bytes().splitlines()] == list(range(1, 9))
+
+
+def test_what_was_written_while_nothing_ran_is_declared(runs: Runs, check_lines: Lines) -> None:
+    """Thirty forged records that fit are named in the log with their lines, and no checkpoint signs them."""
+    runs.forge()
+    runs.run(2)
+    check_lines(runs.path)
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["lines"], said["line"], said["file"], said["running"]) == (FORGED, 7, "block.ndjson", False)
+    found = runs.findings()
+    assert {one.code for one in found} == {FindingCode.FOREIGN}
+    assert sorted(one.line for one in found) == [*range(7, 7 + FORGED), 7 + FORGED]
+    (trouble,) = runs.troubles
+    assert isinstance(trouble, ForeignLines)
+    records = [json.loads(line) for line in runs.path.read_bytes().splitlines()]
+    forged = {record["event"]["hash"] for record in records if "forged" in record["message"]}
+    assert not forged & {one["hash"] for one in (each["checkpoint"] for each in runs.told("log-checkpoint"))}
+
+
+def test_a_writer_without_its_journal_believes_signatures(runs: Runs) -> None:
+    """Who takes away the file of hashes too gains nothing for forged records: they are all signed by nobody."""
+    key = runs.path.with_suffix(".key").read_bytes()
+    heads = heads_path_for(runs.path)
+    assert heads is not None
+    heads.unlink()
+    runs.forge()
+    runs.run()
+    assert runs.path.with_suffix(".key").read_bytes() == key
+    assert len([one for one in runs.findings() if one.code is FindingCode.FOREIGN]) > FORGED
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert said["line"] == 5  # also its own two last records, which nothing shows to be its own
+
+
+def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
+    """Hashes that aren't authenticated by the key say nothing, whatever they are of."""
+    runs.forge()
+    heads = heads_path_for(runs.path)
+    assert heads is not None
+    head = stated_head(json.loads(runs.path.read_bytes().splitlines()[-1]))
+    assert head is not None
+    HeadJournal(heads, b"another secret").restart(replace(head, sequence=head.sequence - 1), [head.hash], head)
+    runs.run()
+    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
+    assert len(runs.findings()) > FORGED
+
+
+def test_a_batch_that_was_announced_and_not_written(runs: Runs) -> None:
+    """A kill before a batch reached the file, or in the middle of it, is no cut: what is there goes on."""
+    killed = runs.begin()
+    runs.write(killed, 1)
+    whole = runs.path.read_bytes()
+    killed.add(stopped(runs.stamp(), 1, "one"))
+    killed.add(stopped(runs.stamp(), 1, "two"))
+    append(killed)
+    kill(killed)
+    for kept in (len(whole), len(whole) + 100, runs.path.read_bytes().index(b"\n", len(whole)) + 1):
+        content, heads = runs.path.read_bytes(), runs.path.with_suffix(".heads").read_bytes()
+        runs.path.write_bytes(content[:kept])
+        runs.run()
+        assert runs.findings() == []
+        runs.path.write_bytes(content)
+        runs.path.with_suffix(".heads").write_bytes(heads)
+    assert not runs.troubles
+
+
+def test_records_that_were_cut_off_while_nothing_ran(runs: Runs, check_lines: Lines) -> None:
+    """Their absence is told in the log at the next start, and shows in the numbers, also without other checkpoints."""
+    lines = runs.path.read_bytes().splitlines(keepends=True)
+    runs.run()
+    runs.path.write_bytes(b"".join(lines[:2]))
+    runs.run()
+    check_lines(runs.path)
+    assert [one["cut"]["sequence"] for one in runs.told("log-cut")] == [8]
+    assert {one.code for one in runs.findings()} >= {FindingCode.MISSING, FindingCode.FOREIGN}
+
+
+def test_a_log_that_was_taken_away_while_nothing_ran(runs: Runs) -> None:
+    """Deleting the whole log doesn't make a fresh one: the chain goes on from the last record that was written."""
+    runs.run()
+    runs.path.unlink()
+    runs.run()
+    first = json.loads(runs.path.read_bytes().splitlines()[0])
+    assert first["tokgate"]["continues"]["sequence"] == 8
+    assert [one.code for one in runs.findings()] == [FindingCode.FOREIGN]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_records_put_into_a_rotated_file(runs: Runs, packed: bool) -> None:
+    """The same holds where logrotate moved the file meanwhile, compressed or not."""
+    runs.forge()
+    moved = runs.path.rename(runs.path.with_name("block.ndjson.1"))
+    if packed:
+        moved.with_name("block.ndjson.1.zst").write_bytes(zstd.compress(moved.read_bytes()))
+        moved.unlink()
+    runs.run()
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["lines"], said["line"]) == (FORGED, 7)
+    assert said["file"].startswith("block.ndjson.1")
+    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
+    assert len(runs.findings()) == FORGED + 1
+
+
+@pytest.mark.parametrize("text", [b"hello\n", b"hello", b"one\ntwo\n", b'{"a": 1}\n', None], ids=repr)
+def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, check_lines: Lines) -> None:
+    """A foreign line is told before the next record, with its own line, and what tokgate writes stays whole."""
+    runs.run()
+    lines = runs.path.read_bytes().count(b"\n")
+    run = runs.begin()
+    runs.write(run)
+    if text is None:
+        runs.forge(2)
+    else:
+        with runs.path.open("ab") as file:
+            file.write(text)
+    run.look()
+    assert run.pending
+    runs.write(run, 2, attest=True)
+    count = 2 if text is None or text.startswith(b"one") else 1
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["line"], said["lines"], said["running"]) == (lines + 2, count, True)
+    assert run.foreign == count
+    found = runs.findings()
+    blamed = {one.line for one in found}
+    assert blamed == {*range(lines + 2, lines + 2 + count), lines + 2 + count}
+    assert {one.code for one in found} <= {FindingCode.FOREIGN, FindingCode.UNCHAINED}
+
+
+def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program that is just faster is blamed for its line, and not for tokgate's after it."""
+    run = runs.begin()
+    runs.write(run)
+    lines = runs.path.read_bytes().count(b"\n")
+    write = Segment.write
+
+    def slower(segment: Any, data: bytes) -> int:
+        monkeypatch.setattr(Segment, "write", write)
+        with runs.path.open("ab") as file:
+            file.write(b"faster\n")
+        return write(segment, data)
+
+    monkeypatch.setattr(Segment, "write", slower)
+    runs.write(run)
+    runs.write(run, attest=True)
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["line"], said["lines"]) == (lines + 1, 1)
+    assert {one.line for one in runs.findings()} == {lines + 1, lines + 3}
+
+
+def test_evolving_keys_know_their_records(tmp_path: Path) -> None:
+    """A key that signs once and is overwritten leaves its secret to the next: a kill accuses nobody."""
+    runs = Runs(tmp_path / "block.ndjson", options=LogOptions(forward_secure=True))
+    for _ in range(3):
+        runs.run(2)
+        killed = runs.begin()
+        runs.write(killed, 2)
+        kill(killed)
+    runs.run()
+    assert runs.findings() == []
+    assert runs.told("log-foreign") == []
+    runs.forge()
+    runs.run()
+    assert len(runs.told("log-foreign")) == 1
+    assert key_path_for(runs.path).exists()
+
+
+def test_a_machine_that_failed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power failure records that weren't on the disk yet are missing without anybody being accused."""
+    lines = runs.path.read_bytes().splitlines(keepends=True)
+    runs.path.write_bytes(b"".join(lines[:5]))
+    monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: "another boot")
+    runs.run()
+    assert runs.findings() == []
+    assert not runs.troubles
+
+
+def test_a_clock_that_is_set_back(runs: Runs, check_lines: Lines) -> None:
+    """The log tells when it happens, also between two runs; a jump without such a record is a finding."""
+    run = runs.begin()
+    runs.write(run, attest=True)
+    runs.now = runs.now.subtract(seconds=2)
+    runs.write(run, attest=True)
+    assert runs.told("clock-set-back") == []
+    runs.now = runs.now.subtract(hours=1)
+    runs.write(run, attest=True)
+    run.leave("closed")
+    runs.now = runs.now.subtract(hours=1)
+    runs.run()
+    check_lines(runs.path)
+    assert [round(each["clock"]["seconds"]) for each in runs.told("clock-set-back")] == [3602, 3600]
+    assert runs.findings() == []
+
+
+def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk costs the journal a line, not its use: the next batch begins it anew, and a kill accuses nobody."""
+    run = runs.begin()
+    runs.write(run)
+    write = os.write
+    failing = [True]
+
+    def short(fd: int, data: bytes) -> int:
+        if failing and b'"boot"' in data:
+            failing.clear()
+            return write(fd, data[:20])
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", short)
+    runs.write(run, 3)
+    assert not failing
+    kill(run)
+    runs.run()
+    assert runs.findings() == []
+    assert [type(trouble) for trouble in runs.troubles] == [OSError]

@@ -1,0 +1,204 @@
+"""Retention: whole files go when their time is over, to the second; what remains still verifies."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.appending import AppenderRuns
+from labs.builders import at
+from labs.samples import OBSERVER
+from tokgate.blocklog.integrity.chain import Head, link
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import with_rotated
+from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.stamp import new_stamp
+from tokgate.blocklog.write import retention
+from tokgate.blocklog.write.appender import Rotation
+from tokgate.blocklog.write.log_clock import SETTLED
+from tokgate.blocklog.write.retention import STEP_EVERY, expired
+
+NAME = "block-20230310T230000.000000Z.ndjson"
+
+
+def test_to_the_microsecond(tmp_path: Path) -> None:
+    """A file goes when its end is that old, not before; compressed ones too, oldest first; nobody else's files."""
+    names = [NAME, "block-20230309T230000.000000Z.ndjson.zst", "block-20230308T230000.000000Z.ndjson.gz"]
+    others = [
+        "block.ndjson",
+        "block.ndjson.1",
+        "other-20230308T230000.000000Z.ndjson",
+        "block-20239908T230000.000000Z.ndjson",
+    ]
+    for name in names + others:
+        (tmp_path / name).touch()
+    (tmp_path / "block-20230101T000000.000000Z.ndjson").mkdir()
+    path = tmp_path / "block.ndjson"
+    end = at("2023-03-10T23:00:00Z")
+    assert [each.name for each in expired(path, end).files] == sorted(names)
+    assert [each.name for each in expired(path, end.subtract(microseconds=1)).files] == sorted(names[1:])
+
+
+def test_what_remains_verifies(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
+    """Ten days, of which three are kept: the others are gone, a record says which, and there is no finding."""
+    path = tmp_path / "block.ndjson"
+    runs = AppenderRuns(path, Rotation(), LogOptions(), "2023-03-01T12:00Z")
+    for _ in range(10):
+        path.touch()
+        runs.run()
+        appended = path.stat()
+        os.utime(path, (appended.st_atime, runs.now.timestamp()))
+        runs.now = runs.now.add(hours=24)
+    runs.options = LogOptions(retention_days=3)
+    for _ in range(8):  # a day's files at a time
+        runs.run()
+    files = with_rotated(path)
+    assert files[0].name > "block-20230308"
+    told = [r["tokgate"]["deleted"] for r in check_lines(*files) if r["event"]["action"] == "log-deleted"]
+    assert sum(len(one["files"]) for one in told) > 4
+    assert {one["days"] for one in told} == {3}
+    assert list(Verifier(whole=True).run(files)) == []
+    assert not runs.troubles
+
+
+def kept_for_a_day(folder: Path) -> AppenderRuns:
+    """Runs with a file for each record, which is deleted after a day; a checkpoint before them says what time it is."""
+    runs = AppenderRuns(folder / "block.ndjson", options=LogOptions())
+    runs.run()
+    runs.rotation, runs.options = Rotation(daily=False, max_bytes=1), LogOptions(retention_days=1)
+    return runs
+
+
+@pytest.mark.parametrize(("end", "kept"), [("2023-03-09T12:00:00.000001Z", True), ("2023-03-09T12:00:00Z", False)])
+def test_a_day_has_24_hours(tmp_path: Path, end: str, kept: bool) -> None:
+    """A log that has to be kept for a day is kept for all of it, and no longer."""
+    stamped = at(end).format_iso(unit="microsecond").replace("-", "").replace(":", "")
+    old = tmp_path / f"block-{stamped}.ndjson"
+    old.touch()
+    runs = kept_for_a_day(tmp_path)
+    runs.run(2)
+    assert (old.exists(), runs.troubles) == (kept, [])
+
+
+def test_a_folder_that_can_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where old files can't be looked for, that is told, and what is to be logged is logged all the same."""
+
+    def unreadable(*_: object) -> None:
+        raise PermissionError("no listing")
+
+    runs = kept_for_a_day(tmp_path)
+    monkeypatch.setattr(retention, "expired", unreadable)
+    runs.run(2)
+    assert {type(trouble) for trouble in runs.troubles} == {PermissionError}
+    assert sum(file.read_text().count("number") > 0 for file in with_rotated(runs.path)) == 3
+
+
+def test_a_record_tells_before_anything_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in between, the log has lost nothing without saying so: what goes first is the word, on the disk."""
+    path = tmp_path / "block.ndjson"
+    monotonic = [1000.0]
+    monkeypatch.setattr("tokgate.blocklog.write.appender.time.monotonic", lambda: monotonic[0])
+    runs = AppenderRuns(path, Rotation(max_bytes=2000, daily=False), LogOptions())
+    first = runs.begin()
+    runs.write(first, 8)
+    first.leave("closed")
+    old = [file for file in with_rotated(path) if file != path]
+    runs.now = runs.now.add(hours=48)
+    runs.rotation, runs.options = Rotation(max_bytes=None, daily=False), LogOptions(retention_days=1)
+    killed = runs.begin()
+    runs.write(killed, attest=True)
+    runs.write(killed)
+    assert b'"log-deleted"' not in path.read_bytes()  # a checkpoint says what time it is, but not yet for an hour
+    monotonic[0] += SETTLED
+    runs.write(killed)
+    assert all(file.exists() for file in old)
+    assert b'"log-deleted"' in path.read_bytes()
+    killed.sync()
+    assert not any(file.exists() for file in old)
+    assert list(Verifier(whole=True).run(with_rotated(path))) == []
+
+    old[-1].mkdir()  # what can't be deleted is told, and stops nothing
+    (old[-1] / "file").touch()
+    assert expired(path, runs.now).files == ()
+    assert not runs.troubles
+
+
+def test_a_clock_that_is_ahead_for_a_while_deletes_a_day_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """400 days ahead, the whole log looks old: evidence of a year must not be gone before the clock is mended."""
+    names = [f"block-202303{day:02}T000000.000000Z.ndjson" for day in range(1, 11)]
+    for name in names:
+        (tmp_path / name).touch()
+    monotonic = [1000.0]
+    monkeypatch.setattr("tokgate.blocklog.write.retention.time.monotonic", lambda: monotonic[0])
+    rotation, options = Rotation(daily=False, max_bytes=None), LogOptions(retention_days=30)
+    runs = AppenderRuns(tmp_path / "block.ndjson", rotation, options, "2023-03-11T00:30Z")
+    appender = runs.begin()
+
+    def written() -> list[str]:
+        runs.write(appender, attest=True)
+        return sorted(each.name for each in tmp_path.glob("block-*.ndjson"))
+
+    assert written() == names
+    runs.now = runs.now.add(hours=24 * 400)
+    assert written() == names
+    monotonic[0] += STEP_EVERY / 2
+    assert written() == names  # no checkpoint has said for an hour that it is so late
+    runs.now = runs.now.subtract(hours=24 * 400)
+    monotonic[0] += STEP_EVERY
+    assert written() == names  # and those that said it were wrong
+    monotonic[0] += STEP_EVERY
+    assert written() == names
+    runs.now = runs.now.add(hours=24 * 400)
+    monotonic[0] += 60
+    assert written() == names
+    monotonic[0] += STEP_EVERY
+    assert written() == names[2:]  # the oldest, and those that ended within a day of it
+    for _ in range(5):
+        monotonic[0] += STEP_EVERY / 8
+        assert written() == names[2:]
+    runs.now = runs.now.subtract(hours=24 * 400)
+    monotonic[0] += STEP_EVERY
+    assert written() == names[2:]
+    appender.leave("closed")
+    assert not runs.troubles
+
+
+def _linked(tmp_path: Path, names: dict[str, str | None], moment: str = "2023-03-08T10:00:00Z") -> Path:
+    """Rotated files, each with a first record that says which file it continues."""
+    for name, follows in names.items():
+        record = stopped(new_stamp(at(moment), OBSERVER), 1, "SIGTERM")
+        if follows is not None:
+            record["tokgate"] = {"continues": {"file": follows, "records": 1, "bytes": 1}}
+        (tmp_path / name).write_bytes(encode(link(Head("chain"), record)[0]))
+    return tmp_path / "block.ndjson"
+
+
+FILES = [f"block-2023030{day}T230000.000000Z.ndjson" for day in (1, 2, 3, 4)]
+
+
+def test_a_file_that_is_gone_before_its_time_is_named(tmp_path: Path) -> None:
+    """Files that somebody took out of the middle are told apart from those that tokgate deletes now."""
+    first, second, third, last = FILES
+    path = _linked(tmp_path, {first: None, third: second, last: f"{third}.zst"}, "2023-03-01T10:00:00Z")
+    found = expired(path, at("2023-03-03T23:00:00Z"))
+    assert ([file.name for file in found.files], found.follows, found.missed) == ([first, third], None, (second,))
+    found = expired(path, at("2023-03-02T23:00:00Z"))
+    assert ([file.name for file in found.files], found.missed) == ([first], (second,))
+    (tmp_path / first).unlink()
+    found = expired(path, at("2023-03-04T23:00:00Z"))
+    assert (found.follows, found.missed) == (second, ())
+
+
+def test_a_renamed_file_keeps_its_age(tmp_path: Path) -> None:
+    """Who gives a fresh file an old name doesn't get it deleted, and signed for, by tokgate."""
+    path = _linked(tmp_path, {FILES[0]: None})
+    assert expired(path, at("2023-03-08T09:59:59Z")).files == ()
+    assert expired(path, at("2023-03-08T10:00:00Z")).files == (tmp_path / FILES[0],)
+    (tmp_path / FILES[0]).write_bytes(b"nothing that can be read")
+    assert expired(path, at("2023-03-01T23:00:00Z")).files == (tmp_path / FILES[0],)

@@ -1,0 +1,181 @@
+"""One log file: how it is made, locked, mended and archived."""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from whenever import Date
+
+from labs.builders import at
+from tokgate.blocklog.paths import archive_name
+from tokgate.blocklog.write.segment import LogLocked, Segment, wait_for_lock
+
+TODAY = Date(2023, 3, 10)
+
+
+def test_a_new_file_and_its_folder_are_private(tmp_path: Path) -> None:
+    """A log is made with mode 0640 in folders of 0750, whatever else the umask allows."""
+    before = os.umask(0)
+    try:
+        segment = Segment(tmp_path / "var" / "log" / "block.ndjson", TODAY)
+    finally:
+        os.umask(before)
+    segment.close()
+    assert segment.path.stat().st_mode & 0o777 == 0o640
+    assert segment.path.parent.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_link_to_a_file_is_refused(tmp_path: Path) -> None:
+    """A symbolic link to a file, or to nothing, is never followed: it could lead anywhere."""
+    (tmp_path / "target").write_bytes(b"precious")
+    for target in ("target", "missing"):
+        link = tmp_path / f"to-{target}"
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(OSError, match=r"symbolic link|No such file"):
+            Segment(link, TODAY)
+    assert (tmp_path / "target").read_bytes() == b"precious"
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_link_to_a_device_is_followed(tmp_path: Path) -> None:
+    """`/dev/stdout` is a link, and a container logs there."""
+    link = tmp_path / "out"
+    link.symlink_to("/dev/null")
+    segment = Segment(link, TODAY)
+    assert segment.write(b"x\n") == 2
+    assert not segment.regular
+    assert not segment.replaced()
+    segment.sync()
+    segment.close()
+
+
+def test_a_file_that_was_archived_before_it_was_locked_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writer rotated between our opening and our locking it: nothing may be written to what is archived."""
+    path, archived = tmp_path / "block.ndjson", tmp_path / "archived.ndjson"
+    lock = fcntl.flock
+
+    def rotate_first(descriptor: int, how: int) -> None:
+        path.rename(archived)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", rotate_first)
+    with pytest.raises(LogLocked, match="rotating"):
+        Segment(path, TODAY)
+    assert archived.read_bytes() == b""
+
+
+def test_a_second_writer_is_told(tmp_path: Path) -> None:
+    """The lock holds between processes, and the error says what to do."""
+    path = tmp_path / "block.ndjson"
+    segment = Segment(path, TODAY)
+    code = "import sys; from pathlib import Path; from whenever import Date\n"
+    code += "from tokgate.blocklog.write.segment import Segment\n"
+    code += f"Segment(Path({str(path)!r}), Date(2023, 3, 10))"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "LogLocked" in run.stderr
+    assert "give each its own file" in run.stderr
+    with pytest.raises(LogLocked):
+        Segment(path, TODAY)
+    segment.close()
+    Segment(path, TODAY).close()
+
+
+def test_a_log_is_waited_for(tmp_path: Path) -> None:
+    """Its last writer may be about to end; who holds it for longer is another tokgate. What isn't there is free."""
+    path = tmp_path / "block.ndjson"
+    wait_for_lock(path, 0)
+    segment = Segment(path, TODAY)
+    with pytest.raises(LogLocked, match="give each its own file"):
+        wait_for_lock(path, 0.1)
+    letting_go = threading.Timer(0.1, segment.close)
+    letting_go.start()
+    wait_for_lock(path, 30)
+    letting_go.join()
+    Segment(path, TODAY).close()
+
+
+def test_a_pipe_that_nobody_reads_is_no_log(tmp_path: Path) -> None:
+    """It would take some lines, and keep none."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="No such device"):
+        Segment(pipe, TODAY)
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        segment = Segment(pipe, TODAY)
+        assert not segment.regular
+        assert not segment.replaced()
+        segment.write(b"{}\n")
+        assert reader.readline() == b"{}\n"
+        pipe.unlink()
+        assert segment.replaced()
+        segment.close()
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"x" * (3 << 20)], ids=["brace", "all-but-one", "three-mebibytes"])
+def test_a_torn_line_is_ended_and_told(tmp_path: Path, torn: bytes) -> None:
+    """What a crash left is neither deleted nor changed: it gets a newline, a length and a digest."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b'{"a":0}\n' + torn)
+    segment = Segment(path, TODAY)
+    segment.close()
+    assert path.read_bytes() == b'{"a":0}\n' + torn + b"\n"
+    assert segment.torn is not None
+    assert segment.torn.size == len(torn)
+    assert segment.torn.sha256 == hashlib.sha256(torn).hexdigest()
+    assert (segment.lines, segment.size) == (2, 8 + len(torn) + 1)
+
+
+def test_a_record_that_lacks_only_its_newline_is_whole(tmp_path: Path) -> None:
+    """A part of a JSON object is none: what can be read was all there."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b'{"a":0}\n{"a":1}')
+    segment = Segment(path, TODAY)
+    segment.close()
+    assert path.read_bytes() == b'{"a":0}\n{"a":1}\n'
+    assert (segment.torn, segment.last, segment.lines) == (None, {"a": 1}, 2)
+
+
+def test_a_file_in_order_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Lines are counted, the day is that of the last change, and nothing is written."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b"{}\n" * 5)
+    moment = at("2023-03-09T23:59:59Z").timestamp()
+    os.utime(path, (moment, moment))
+    segment = Segment(path, TODAY)
+    segment.close()
+    assert (segment.lines, segment.size, segment.torn, segment.day) == (5, 15, None, Date(2023, 3, 9))
+
+
+def test_a_moved_file_is_noticed_and_still_known(tmp_path: Path) -> None:
+    """After a rename the path leads elsewhere, and the file knows its new name; after a removal it has none."""
+    path = tmp_path / "block.ndjson"
+    segment = Segment(path, TODAY)
+    assert not segment.replaced()
+    assert segment.present_name() == "block.ndjson"
+    path.rename(tmp_path / "block.ndjson.1")
+    assert segment.replaced()
+    assert segment.present_name() == "block.ndjson.1"
+    (tmp_path / "block.ndjson.1").unlink()
+    assert segment.present_name() is None
+    segment.close()
+
+
+def test_archive_names_sort_by_time_and_are_never_taken(tmp_path: Path) -> None:
+    """Two rotations in one microsecond get two names, in their order."""
+    path, moment = tmp_path / "block.ndjson", at("2023-03-10T11:00:00.5Z")
+    first = archive_name(path, moment)
+    assert first.name == "block-20230310T110000.500000Z.ndjson"
+    first.touch()
+    assert archive_name(path, moment).name == "block-20230310T110000.500001Z.ndjson"

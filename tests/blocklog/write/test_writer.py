@@ -1,0 +1,533 @@
+"""The writer under load, with failing disks, on SIGHUP and at the end: it never holds up and never hides a loss."""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs import waiting
+from labs.samples import OBSERVER, SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.integrity.signing_key import read_public_key
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import key_path_for, public_path_for, with_rotated
+from tokgate.blocklog.read.reader import Line, read
+from tokgate.blocklog.records.stamp import new_stamp
+from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.blocklog.write import writer as writer_module
+from tokgate.blocklog.write.appender import Appender, Rotation
+from tokgate.blocklog.write.segment import LogLocked
+from tokgate.blocklog.write.writer import LogWriter
+from tokgate.blocklog.write.writer_health import WriterLimits
+
+Lines = Callable[..., list[dict[str, Any]]]
+QUICK = WriterLimits(linger=0.0, retry_first=0.005, retry_longest=0.02)
+
+
+until = partial(waiting.until, "the writer gets there")
+
+
+def refusal(number: int = 1) -> dict[str, Any]:
+    """A real record; `number` is its source port."""
+    observation = seen()
+    record = traffic_record(stamp(number=number), observation, judged(observation), SNAPSHOT)
+    assert record is not None
+    record["source"]["port"] = number
+    return record
+
+
+def numbers(records: list[dict[str, Any]]) -> list[int]:
+    """The source ports of the records about traffic."""
+    return [record["source"]["port"] for record in records if "source" in record]
+
+
+def actions(records: list[dict[str, Any]]) -> list[str]:
+    """What the records are about."""
+    return [record["event"]["action"] for record in records]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the log is."""
+    return tmp_path / "block.ndjson"
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., LogWriter]]:
+    """Starts writers, and closes them after the test."""
+    writers = []
+
+    def start(path: Path, limits: WriterLimits = QUICK, options: LogOptions | None = None) -> LogWriter:
+        writer = LogWriter(path, OBSERVER, limits=limits, options=options)
+        writers.append(writer)
+        writer.start()
+        return writer
+
+    yield start
+    for writer in writers:
+        writer.close(0.0)
+
+
+def test_what_is_put_is_in_the_file(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """After a flush all records are there, in order, and health says so."""
+    writer = make(path)
+    assert all(writer.put(refusal(n)) for n in range(500))
+    assert writer.flush(10)
+    assert numbers(check_lines(path)) == list(range(500))
+    health = writer.health()
+    assert (health.ok, health.dropped, health.queued, health.last_error) == (True, 0, 0, None)
+    assert health.written == len(check_lines(path)) == 501  # with the checkpoint that a run begins with
+    assert writer.close(5)
+    assert not writer.put(refusal())
+
+
+def test_close_writes_what_is_queued(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """Closing right after putting loses nothing, and lets go of the lock."""
+    writer = make(path, WriterLimits())
+    for n in range(2000):
+        writer.put(refusal(n))
+    assert writer.close(10)
+    assert numbers(check_lines(path)) == list(range(2000))
+    assert make(path).close(5)
+
+
+def test_a_second_writer_of_the_same_file_is_refused(path: Path, make: Callable[..., LogWriter]) -> None:
+    """Two writers would tear each other's chain: the second one doesn't start."""
+    make(path)
+    with pytest.raises(LogLocked, match="give each its own file"):
+        make(path)
+
+
+def test_many_threads_lose_nothing(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """Records of eight threads are all there, those of each in its order, over rotations by size."""
+    writer = make(path, WriterLimits(queued=1 << 20, rotation=Rotation(max_bytes=200_000)))
+
+    def work(thread: int) -> None:
+        for n in range(250):
+            writer.put(refusal(thread * 1000 + n))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert writer.close(20)
+    files = sorted(path.parent.glob("block-*.ndjson"))
+    assert len(files) == writer.health().rotations > 3
+    found = numbers(check_lines(*files, path))
+    for first in range(0, 8000, 1000):
+        assert [n for n in found if first <= n < first + 1000] == list(range(first, first + 250))
+    assert all(file.stat().st_size >= 200_000 for file in files)
+
+
+@pytest.fixture
+def full(path: Path) -> Path:
+    """A log on a device that is always full; a link leads there, so that the key isn't made beside the device."""
+    path.symlink_to("/dev/full")
+    return path
+
+
+def test_a_full_device_costs_only_records(full: Path, make: Callable[..., LogWriter]) -> None:
+    """On a full device the queue stays within its bound, and neither put nor close waits for what never comes."""
+    writer = make(full, WriterLimits(queued=100, batch=10, retry_first=0.005, retry_longest=0.02))
+    kept = sum(writer.put(refusal()) for _ in range(5000))
+    until(lambda: not writer.health().ok)
+    health = writer.health()
+    assert "No space left" in str(health.last_error)
+    assert health.queued <= 100 + 10
+    assert kept + health.dropped == 5000
+    assert not writer.close(0.2)
+    assert writer.health().dropped == 5000
+    assert writer.health().queued == 0
+
+
+def test_a_gap_is_admitted_once_writing_works(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """A path that can't be written makes a gap; when it can be, the gap record counts what is missing, and when."""
+    path.mkdir()
+    before = Instant.now()
+    writer = make(path, WriterLimits(queued=50, batch=10, retry_first=0.005, retry_longest=0.02, linger=0))
+    assert not writer.health().ok
+    for n in range(200):
+        writer.put(refusal(n))
+    assert writer.health().dropped >= 140
+    path.rmdir()
+    assert writer.flush(10)
+    until(lambda: writer.health().queued == 0)
+    assert writer.close(10)
+    records = check_lines(path)
+    [gap] = [record["tokgate"]["gap"] for record in records if record["event"]["action"] == "log-gap"]
+    assert len(numbers(records)) + gap["dropped"] == 200
+    assert numbers(records) == list(range(len(numbers(records))))
+    assert before <= Instant.parse_iso(gap["since"]).add(microseconds=1) <= Instant.now()
+    assert writer.health().ok
+    assert writer.health().errors > 0
+
+
+def test_a_path_that_becomes_writable_heals_by_itself(path: Path, make: Callable[..., LogWriter]) -> None:
+    """Health turns green again although nothing is put."""
+    path.mkdir()
+    writer = make(path)
+    assert not writer.health().ok
+    path.rmdir()
+    until(lambda: writer.health().ok)
+
+
+def test_a_record_that_is_no_json_is_dropped_alone(
+    path: Path, make: Callable[..., LogWriter], check_lines: Lines
+) -> None:
+    """A defect in a builder costs its record, is counted, and the thread lives on."""
+    writer = make(path)
+    writer.put(refusal(1))
+    writer.put({"bad": object()})
+    writer.put(refusal(2))
+    assert writer.flush(10)
+    assert writer.close(10)
+    records = check_lines(path)
+    assert numbers(records) == [1, 2]
+    assert [record["tokgate"]["gap"]["dropped"] for record in records if "gap" in record["tokgate"]] == [1]
+    assert "TypeError" in str(writer.health().last_error)
+
+
+def test_a_defect_in_the_thread_does_not_end_it(
+    path: Path, make: Callable[..., LogWriter], monkeypatch: pytest.MonkeyPatch, check_lines: Lines
+) -> None:
+    """An exception that nobody thought of costs the records at hand; later ones are written."""
+    from tokgate.blocklog.write.appender import Appender
+
+    writer = make(path)
+    advance = Appender.advance
+    monkeypatch.setattr(Appender, "advance", lambda self: 1 / 0)
+    writer.put(refusal(1))
+    until(lambda: writer.health().errors > 0)
+    monkeypatch.setattr(Appender, "advance", advance)
+    until(lambda: writer.health().queued == 0)
+    writer.put(refusal(2))
+    assert writer.close(10)
+    records = check_lines(path)
+    assert 2 in numbers(records)
+    assert writer.health().written == len(records)
+    assert numbers(records).count(1) + writer.health().dropped == 1
+
+
+def test_reopening_follows_logrotate(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """After rename and reopen the new file is there at once, and names the old one."""
+    writer = make(path)
+    writer.put(refusal(1))
+    assert writer.flush(10)
+    old = path.with_name("block.ndjson.1")
+    path.rename(old)
+    writer.reopen()
+    until(lambda: path.exists() and path.stat().st_size > 0)
+    assert actions(check_lines(path)) == ["log-continued"]
+    writer.put(refusal(2))
+    assert writer.flush(10)
+    first, second = check_lines(path)
+    assert first["tokgate"]["continues"]["file"] == old.name
+    assert (numbers(check_lines(old)), numbers([second])) == ([1], [2])
+
+
+def test_reopening_without_a_rename_changes_nothing(
+    path: Path, make: Callable[..., LogWriter], check_lines: Lines
+) -> None:
+    """SIGHUP to reload policies must not litter the log."""
+    writer = make(path)
+    writer.put(refusal(1))
+    writer.reopen()
+    writer.put(refusal(2))
+    assert writer.close(10)
+    assert numbers(check_lines(path)) == [1, 2]
+    assert "log-continued" not in actions(check_lines(path))
+
+
+def test_the_day_is_the_clocks(path: Path, check_lines: Lines) -> None:
+    """The writer rotates by the clock it is given, at midnight UTC."""
+    moments = [Instant.from_utc(2026, 3, 10, hour=23, minute=59)]
+    writer = LogWriter(path, OBSERVER, limits=QUICK, clock=lambda: moments[-1], uptime=None)
+    writer.start()
+    writer.put(refusal(1))
+    assert writer.flush(10)
+    moments.append(Instant.from_utc(2026, 3, 11))
+    writer.put(refusal(2))
+    assert writer.close(10)
+    [old] = path.parent.glob("block-*.ndjson")
+    assert old.name == "block-20260311T000000.000000Z.ndjson"
+    assert numbers(check_lines(old)) == [1]
+    assert actions(check_lines(path)) == ["log-continued", "tls-handshake-refused", "log-checkpoint"]
+
+
+def test_a_flush_that_cannot_succeed_says_so(full: Path) -> None:
+    """Nobody is told that a record is safe when it isn't."""
+    writer = LogWriter(full, OBSERVER, limits=QUICK)
+    writer.start()
+    writer.put(refusal())
+    assert not writer.flush(0.05)
+    assert not writer.close(0.05)
+
+
+def test_nothing_is_taken_while_closing(path: Path, make: Callable[..., LogWriter]) -> None:
+    """Who closes waits for what is queued, not for what others go on to put."""
+    path.mkdir()  # so that closing can't end yet
+    writer = make(path)
+    assert writer.put(refusal())
+    closing = threading.Thread(target=writer.close, args=(60,))
+    closing.start()
+    until(lambda: writer._closing)
+    assert not writer.put(refusal())
+    path.rmdir()
+    closing.join()
+    assert "source" in str([line.record for line in read([path]) if isinstance(line, Line)])
+
+
+def test_a_record_that_closing_overtakes_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put just as the writer ends is not in the log, and nobody is told that it is."""
+
+    class Overtaken(queue.SimpleQueue[Any]):
+        def qsize(self) -> int:
+            if threading.current_thread() is threading.main_thread():  # in `put`, after its look whether we are closing
+                writer.close(10)
+            return super().qsize()
+
+    writer = LogWriter(path, OBSERVER, limits=QUICK)
+    monkeypatch.setattr(writer, "_queue", Overtaken())
+    writer.start()
+    assert not writer.put(refusal())
+    assert writer.health().dropped == 1
+
+
+def test_closing_a_writer_that_never_started(path: Path) -> None:
+    """It is harmless, and what was put by then counts as lost."""
+    writer = LogWriter(path, OBSERVER)
+    assert writer.close(0.1)
+    other = LogWriter(path, OBSERVER)
+    other.put(refusal())
+    assert not other.close(0.1)
+    assert other.health().dropped == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(mount)], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip(f"no tmpfs could be mounted: {made.stderr.strip()}")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_a_disk_that_fills_up_and_is_cleared(
+    small_disk: Path, make: Callable[..., LogWriter], check_lines: Lines
+) -> None:
+    """On a real full disk: records queue, then are dropped and counted; with room again all is accounted for."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * (104 << 10))
+    path = small_disk / "block.ndjson"
+    writer = make(path, WriterLimits(queued=20, batch=5, linger=0, retry_first=0.005, retry_longest=0.02))
+    put = 0
+    while writer.health().dropped < 10:
+        writer.put(refusal(put))
+        put += 1
+        threading.Event().wait(0.001)
+    assert "No space left" in str(writer.health().last_error)
+    ballast.unlink()
+    assert writer.flush(10)
+    until(lambda: writer.health().queued == 0)
+    assert writer.close(10)
+    records = check_lines(path)
+    gaps = sum(record["tokgate"]["gap"]["dropped"] for record in records if record["event"]["action"] == "log-gap")
+    assert gaps == writer.health().dropped >= 10
+    assert len(numbers(records)) + gaps == put
+
+
+def test_the_log_leaves_room_for_others(small_disk: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """A flood stops at a twentieth of the disk, and others can still write; with more room all is accounted for."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * (64 << 10))
+    path = small_disk / "block.ndjson"
+    limits = WriterLimits(queued=20, batch=1, linger=0, retry_first=0.005, retry_longest=0.02)
+    writer = make(path, limits, options=LogOptions(keep_free=256 << 20))
+    put = 0
+    while writer.health().dropped < 10:
+        writer.put(refusal(put))
+        put += 1
+        threading.Event().wait(0.001)
+    assert "settings.log.keep_free" in str(writer.health().last_error)
+    (small_disk / "other").write_bytes(b"x" * 4096)
+    ballast.unlink()
+    assert writer.close(10)
+    records = check_lines(path)
+    gaps = sum(record["tokgate"]["gap"]["dropped"] for record in records if record["event"]["action"] == "log-gap")
+    assert gaps == writer.health().dropped >= 10
+    assert len(numbers(records)) + gaps == put
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_something_else_in_the_files_place(
+    path: Path, make: Callable[..., LogWriter], check_lines: Lines, kind: str
+) -> None:
+    """Whatever is put where the file was: records wait, health is red, and none is lost once the path is free."""
+    writer = make(path)
+    writer.put(refusal(0))
+    assert writer.flush(10)
+    moved = path.with_name("moved.ndjson")
+    path.rename(moved)
+    reader = None
+    if kind == "pipe":
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    elif kind == "link":
+        path.symlink_to(moved.name)
+    else:
+        path.mkdir()
+    writer.put(refusal(1))
+    until(lambda: not writer.health().ok)
+    if reader is not None:
+        assert os.read(reader, 1) == b""
+        os.close(reader)
+    path.rmdir() if kind == "folder" else path.unlink()
+    writer.put(refusal(2))
+    assert writer.flush(10)
+    assert writer.health().ok
+    assert writer.close(10)
+    assert numbers(check_lines(moved, path)) == [0, 1, 2]
+    assert list(Verifier().run([moved, path])) == []
+
+
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+from whenever import Instant
+from tokgate.blocklog.write.appender import Appender, Rotation
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.write.writer_health import WriterLimits
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.stamp import Observer, new_stamp
+from tokgate.blocklog.write.writer import LogWriter
+
+path, rounds, evolving = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "evolving"
+observer = Observer(hostname="gw1.example.org", version="0.1.0")
+limits = WriterLimits(linger=0, rotation=Rotation(max_bytes=200_000))
+
+def write(number, told):
+    writer = LogWriter(path, observer, limits=limits, options=LogOptions(records=50, forward_secure=evolving))
+    writer.start()
+    while True:
+        for _ in range(20):
+            writer.put(stopped(new_stamp(Instant.now(), observer), 1, f"number {number}"))
+            number += 1
+        if writer.flush(10):
+            os.write(told, f"{number}\\n".encode())
+
+acknowledged = 0
+for _ in range(rounds):
+    read, told = os.pipe()
+    child = os.fork()  # only the writers have threads
+    if not child:
+        os.close(read)  # so that it ends with its parent
+        write(acknowledged, told)
+    os.close(told)
+    answers = os.fdopen(read)
+    for _ in range(random.randint(1, 3)):
+        acknowledged = int(answers.readline())
+    time.sleep(random.random() * 0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    acknowledged = max([acknowledged, *(int(line) for line in answers if line.endswith("\\n"))])
+print(acknowledged)
+"""
+
+
+@pytest.mark.parametrize("keys", ["one", "evolving"])
+def test_killed_in_a_loop_nothing_acknowledged_is_lost(path: Path, keys: str) -> None:
+    """SIGKILL 100 times at random moments: what a flush confirmed is there, and the log verifies without a finding."""
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path), "100", keys],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    acknowledged = int(run.stdout)
+    survivor = LogWriter(path, OBSERVER, limits=QUICK)
+    survivor.start()
+    assert survivor.close(10)
+    files = with_rotated(path)
+    found = set()
+    for line in read(files):
+        if isinstance(line, Line) and "reason" in line.record["event"]:
+            found.add(line.record["event"]["reason"])
+    assert found >= {f"number {number}" for number in range(acknowledged)}
+    assert acknowledged >= 100 * 20
+    verifier = Verifier([read_public_key(public_path_for(key_path_for(path)))])
+    assert list(verifier.run(files)) == []
+    assert len(verifier.chains) == 1
+    assert verifier.unfinished is None
+
+
+def test_a_line_by_others_is_told_at_once(
+    path: Path, make: Callable[..., LogWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quiet log is looked at as well: health is red, the lines are counted, and the log says which; for an hour."""
+    writer = make(path, replace(QUICK, look_every=0.01))
+    writer.put(refusal())
+    assert writer.flush(10)
+    assert writer.health().ok
+    lines = path.read_bytes().count(b"\n")
+    with path.open("ab") as file:
+        file.write(b"by somebody else\n")
+    waiting.until("it is told", lambda: b"log-foreign" in path.read_bytes())
+    health = writer.health()
+    assert (health.ok, health.foreign, health.failing_since) == (False, 1, None)
+    assert health.tampered == f"1 line by others, from block.ndjson:{lines + 1} on"
+    monkeypatch.setattr(writer_module, "_TAMPERED", 0.0)
+    assert writer.health().ok
+
+
+def test_ids_sort_by_time_and_are_uuids() -> None:
+    """A later event has the greater id (RFC 9562, version 7)."""
+    import uuid
+
+    first = new_stamp(Instant.from_utc(2026, 3, 10), OBSERVER).id
+    later = new_stamp(Instant.from_utc(2026, 3, 10).add(milliseconds=1), OBSERVER).id
+    assert first < later
+    assert uuid.UUID(first).version == 7
+    assert uuid.UUID(first).variant == uuid.RFC_4122
+
+
+def test_a_failing_log_is_said_once(
+    path: Path, make: Callable[..., LogWriter], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What tokgate prints says that the log can't be written, what helps, and when it is written again."""
+
+    def refused(_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Appender, "ready", refused)
+        broken.setattr(Appender, "advance", refused)
+        writer = make(path)
+        writer.put(refusal())
+        until(lambda: writer.health().errors > 2)
+    until(lambda: writer.health().ok)
+    said = [record.getMessage() for record in caplog.records]
+    (failure,) = [text for text in said if "can't be written" in text]
+    assert failure.startswith(f"the log {path} can't be written: [Errno 13] Permission denied: ")
+    assert failure.endswith(f"; this is user {os.geteuid()}: chown -R {os.geteuid()} {path.parent}")
+    assert f"the log {path} is written again" in said

@@ -1,0 +1,33 @@
+"""Each carrier in turn, and each way by which clients come to it: what is true of one must be true of all."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from labs.carriers import Kind, Lab, Way
+from labs.proxy_fixtures import authority
+from labs.proxy_lab import Authority
+from labs.records import Records
+
+__all__ = ["authority"]
+
+
+@pytest.fixture(params=Kind)
+def lab(
+    request: pytest.FixtureRequest,
+    authority: Authority,
+    valid_record: Callable[[dict[str, Any]], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Lab]:
+    """A laboratory with this kind of carrier."""
+    made = Lab(request.param, authority, Records(valid_record), monkeypatch)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=Way)
+def way(request: pytest.FixtureRequest) -> Way:
+    """How clients come in."""
+    found: Way = request.param
+    return found

@@ -1,0 +1,128 @@
+"""What is allowed passes as if there were no proxy: ends, resets and pressure travel through it."""
+
+import hashlib
+import os
+import socket
+import threading
+
+import pytest
+
+from labs.carriers import Lab, Way
+from labs.gate_lab import DEADLINE, broken_off, exactly, read_all, reset, until
+from labs.hello_builder import hello_for
+from labs.proxy_lab import ALLOWED, BANNED
+
+HELLO = hello_for(ALLOWED)
+BULK = os.urandom(3 << 20)
+
+pytestmark = pytest.mark.parametrize("way", [Way.REDIRECTED, Way.CONNECT])
+
+
+def test_the_client_ends_first(lab: Lab, way: Way) -> None:
+    """A client that has said all still gets a long answer."""
+
+    def digest(client: socket.socket) -> None:
+        client.sendall(hashlib.sha256(read_all(client)).digest() + BULK)
+
+    origin = lab.origin(digest)
+    lab.start()
+    with lab.reach(way, origin.port) as client:
+        assert client.answer(HELLO, BULK) == hashlib.sha256(HELLO + BULK).digest() + BULK
+    assert lab.settled()
+
+
+def test_the_origin_ends_first(lab: Lab, way: Way) -> None:
+    """An origin that has said all still hears the client out."""
+    heard: list[bytes] = []
+
+    def talker(client: socket.socket) -> None:
+        exactly(client, len(HELLO))
+        client.sendall(BULK)
+        client.shutdown(socket.SHUT_WR)
+        heard.append(read_all(client))
+
+    origin = lab.origin(talker)
+    lab.start()
+    with lab.reach(way, origin.port) as client:
+        client.send(HELLO)
+        assert client.to_end() == BULK
+        client.send(b"late" * 50_000)
+        client.end()
+        assert until(lambda: heard) == [b"late" * 50_000]
+    assert lab.settled()
+
+
+def test_the_client_breaks_off(lab: Lab, way: Way) -> None:
+    """Breaking off is passed on as breaking off, not as an orderly end."""
+    ends: list[bool] = []
+
+    def waiter(client: socket.socket) -> None:
+        client.sendall(exactly(client, len(HELLO)))
+        ends.append(broken_off(client))
+
+    origin = lab.origin(waiter)
+    lab.start()
+    with lab.reach(way, origin.port) as client:
+        assert client.echoes(HELLO)
+        client.reset()
+    assert until(lambda: ends) == [True]
+    assert lab.settled()
+
+
+def test_the_origin_breaks_off(lab: Lab, way: Way) -> None:
+    """A cut answer must not look whole."""
+    origin = lab.origin(lambda client: exactly(client, len(HELLO)) and reset(client))  # type: ignore[func-returns-value]
+    lab.start()
+    with lab.reach(way, origin.port) as client:
+        client.send(HELLO)
+        assert client.is_reset()
+    assert lab.settled()
+
+
+def test_an_origin_out_of_reach(lab: Lab, way: Way, caplog: pytest.LogCaptureFixture) -> None:
+    """The client's connection ends, nothing is said in the origin's place, and mitmproxy calls it no crash."""
+    (origin := lab.origin()).close()
+    lab.start()
+    with lab.reach(way, origin.port) as client:
+        client.send(HELLO)
+        assert client.is_over()
+    assert lab.settled()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_both_ways_at_once(lab: Lab, way: Way) -> None:
+    """A client that sends everything before it reads anything gets through; nothing is lost and nothing swapped."""
+    origin = lab.origin()
+    lab.start()
+    with lab.reach(way, origin.port) as client:
+        sender = threading.Thread(target=client.send, args=(HELLO, BULK))
+        sender.start()
+        assert client.exactly(len(HELLO + BULK)) == HELLO + BULK
+        sender.join(DEADLINE)
+    assert lab.settled()
+
+
+def test_a_client_that_does_not_read(lab: Lab, way: Way) -> None:
+    """Of what it leaves the proxy holds a bounded part, others are served meanwhile, and once it reads it gets all."""
+    size, sent, body = 32 << 20, [0], bytes(1 << 20)
+    stuck = threading.Event()
+
+    def talker(client: socket.socket) -> None:
+        exactly(client, len(HELLO))
+        client.settimeout(0.2)
+        while sent[0] < size:
+            try:
+                sent[0] += client.send(body[: size - sent[0]])
+            except TimeoutError:
+                stuck.set()
+
+    origin = lab.origin(talker)
+    lab.start()
+    with lab.reach(way, origin.port) as idle:
+        idle.send(HELLO)
+        assert stuck.wait(DEADLINE)
+        assert sent[0] < size
+        with lab.reach(way, origin.port) as other:
+            other.send(hello_for(BANNED))
+            assert other.to_end()[:1] == b"\x15"
+        assert len(idle.exactly(size)) == size

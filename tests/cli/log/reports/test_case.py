@@ -1,0 +1,55 @@
+"""`tokgate log case`: all about one client, or about one event, and nothing about others."""
+
+from pathlib import Path
+
+import pytest
+
+from labs.command_line import Command
+from labs.logs import refusal, write
+
+EVENT = "01862000-0000-7000-8000-00000000000a"
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Refusals of two clients, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    records = []
+    for number, hour in enumerate(("08", "11", "12")):
+        record = refusal("192.0.2.7", f"2023-03-10T{hour}:00:00Z")
+        record["event"]["id"] = f"01862000-0000-7000-8000-00000000000{'9ab'[number]}"
+        record["message"] = f"attempt {number}"
+        records.append(record)
+    records.append(refusal("192.0.2.99", "2023-03-10T11:30:00Z"))
+    path = tmp_path / "block.ndjson"
+    write(path, records)
+    return path
+
+
+def test_a_client(log: Path, tokgate: Command) -> None:
+    """Every record of the client, with its id, and no word of anybody else."""
+    assert tokgate("log", "case", "--client", "192.0.2.7", "-o", "case.html", "--why", "HR-17").code == 0
+    page = Path("case.html").read_text("utf-8")
+    assert "Case file" in page
+    for said in ("attempt 0", "attempt 1", "attempt 2", EVENT, "The bans", "Integrity of the log"):
+        assert said in page
+    assert "192.0.2.99" not in page
+    assert "HR-17" in log.with_name("block.access.ndjson").read_text("utf-8")
+
+
+def test_an_event(log: Path, tokgate: Command) -> None:
+    """The event and what its client did an hour before and after."""
+    assert tokgate("log", "case", "--event", EVENT, "-o", "case.html").code == 0
+    page = Path("case.html").read_text("utf-8")
+    assert "attempt 1" in page
+    assert "attempt 0" not in page
+    assert "192.0.2.99" not in page
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [((), 2), (("--event", "01862000-0000-7000-8000-00000000000f"), 1)], ids=["nobody", "unknown"]
+)
+def test_no_case(log: Path, tokgate: Command, options: tuple[str, ...], code: int) -> None:
+    """Without a client or event there is no case, and nothing is written."""
+    assert tokgate("log", "case", *options, "-o", "case.html").code == code
+    assert not Path("case.html").exists()

@@ -1,0 +1,254 @@
+"""`tokgate log`: what a person sees, what a program reads, and logs that are damaged, hostile or not there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from labs.command_line import Command
+from labs.logs import refusal
+from labs.samples import stamp
+from tokgate.blocklog.records.coverage import coverage_counted
+from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.log_state import log_gap
+from tokgate.policy.observation import Stage
+
+EVENTS = [
+    refusal("192.0.2.7", "2023-03-10T11:00:00Z"),
+    refusal("192.0.2.8", "2023-03-10T12:00:00Z", Stage.DNS),
+    refusal("192.0.2.7", "2023-03-11T11:00:00Z"),
+]
+SENTENCE = (
+    "192.0.2.7 (office) was refused www.clips.example.org: The ban [ban], decided by Example Council (Circular 7), "
+    "until 2023-09-10 00:00 Europe/Brussels."
+)
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default log in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b"".join(map(encode, EVENTS)))
+    return path
+
+
+def test_tail_is_a_line_an_event(log: Path, tokgate: Command) -> None:
+    """When, which verdict, and the sentence: nothing wrapped, nothing coloured in a pipe."""
+    outcome = tokgate("log", "tail", "-n", "1")
+    assert outcome.out == f"2023-03-11 11:00:00Z  block     {SENTENCE}\n"
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(tokgate("log", "tail").out.splitlines()) == 3
+    assert tokgate("log", "tail", "-n", "0").out == ""
+
+
+def test_tail_as_json_gives_the_lines_themselves(log: Path, tokgate: Command) -> None:
+    """`--json` prints the bytes of the log."""
+    assert tokgate("log", "tail", "--json").out.encode() == log.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["tail", "summary", "query"])
+def test_a_reader_that_stops(log: Path, command: str) -> None:
+    """A closed pipe ends each command silently and with the same exit code, tables too."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = [sys.executable, "-m", "tokgate", "log", command]
+    done = subprocess.run(arguments, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_tail_joins_files_by_time(log: Path, tokgate: Command, tmp_path: Path) -> None:
+    """The last records of several workers' files, in the order in which they happened."""
+    other = tmp_path / "other.ndjson"
+    other.write_bytes(encode(refusal("192.0.2.99", "2023-03-10T11:30:00Z")))
+    lines = tokgate("log", "tail", "-n", "3", "--json", "--log", str(log), str(other)).out.splitlines()
+    assert [json.loads(line)["source"]["ip"] for line in lines] == ["192.0.2.99", "192.0.2.8", "192.0.2.7"]
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["--client", "192.0.2.7"], 2),
+        (["--client", "192.0.2.8/31"], 1),
+        (["--since", "2023-03-10T12:00:00Z"], 2),
+        (["--until", "2023-03-10T12:00"], 1),
+        (["--name", "EXAMPLE.org."], 3),
+        (["--name", "example.net"], 0),
+        (["--action", "dns-query-blocked"], 1),
+        (["--verdict", "block", "--ban", "ban", "--network", "office"], 3),
+    ],
+)
+def test_filters(log: Path, tokgate: Command, options: list[str], count: int) -> None:
+    """Both commands take the same filters and agree."""
+    assert len(tokgate("log", "tail", *options).out.splitlines()) == count
+    assert json.loads(tokgate("log", "summary", "--json", *options).out)["events"] == count
+
+
+def test_the_user_is_a_filter(log: Path, tokgate: Command) -> None:
+    """Of records that name one, for every command that takes filters."""
+    record = refusal("192.0.2.9", "2023-03-10T13:00:00Z") | {"user": {"name": "alice"}}
+    log.write_bytes(log.read_bytes() + encode(record))
+    assert [json.loads(line) for line in tokgate("log", "tail", "--json", "--user", "alice").out.splitlines()] == [
+        record
+    ]
+    assert json.loads(tokgate("log", "summary", "--json", "--user", "alice").out)["events"] == 1
+    assert json.loads(tokgate("log", "query", "--json", "--user", "alice").out)["client"] == "192.0.2.9"
+    assert tokgate("log", "tail", "--user", "Alice").out == ""
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--client", "office"],
+        ["--name", "a..b"],
+        ["--since", "yesterday"],
+        ["--verdict", "no"],
+        ["-n", "-1"],
+        ["--acti", "started"],
+    ],
+)
+def test_wrong_options_are_usage_errors(log: Path, tokgate: Command, wrong: list[str]) -> None:
+    """Exit code 2 and a word about it on stderr."""
+    outcome = tokgate("log", "tail", *wrong)
+    assert outcome.code == 2
+    assert outcome.err
+    assert outcome.out == ""
+
+
+def test_a_log_that_is_not_there_is_an_error(log: Path, tokgate: Command) -> None:
+    """Nothing to read isn't the same as nothing happened."""
+    for command in ("tail", "summary"):
+        outcome = tokgate("log", command, "--log", "nowhere.ndjson")
+        assert outcome.code == 3
+        assert outcome.err.startswith("tokgate: there is no log at nowhere.ndjson")
+
+
+def test_summary_answers_who_what_when_why(log: Path, tokgate: Command) -> None:
+    """The first table has client, name, ban, network, count, first and last."""
+    outcome = tokgate("log", "summary")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    lines = outcome.out.splitlines()
+    assert lines[0] == "3 events from 2023-03-10T11:00:00.000000Z to 2023-03-11T11:00:00.000000Z, in 3 records"
+    [row] = [line.split() for line in lines if "192.0.2.7" in line and "example.org" in line]
+    assert row == [
+        "192.0.2.7", "example.org", "ban", "office", "2",
+        "2023-03-10", "11:00Z", "2023-03-11", "11:00Z",
+    ]  # fmt: skip
+
+
+def test_summary_as_json(log: Path, tokgate: Command) -> None:
+    """One object; `--by` and `--top` choose tables and rows, and what is cut off is in `other`."""
+    with log.open("ab") as stream:
+        stream.write(encode(log_gap(stamp(), 4, stamp().at, stamp().at)))
+    document = json.loads(tokgate("log", "summary", "--json", "--by", "client", "--top", "1").out)
+    assert document == {
+        "first": "2023-03-10T11:00:00.000000Z",
+        "last": "2023-03-11T11:00:00.000000Z",
+        "records": 4,
+        "events": 3,
+        "dropped": 4,
+        "coverage": None,
+        "unreadable": 0,
+        "tables": {
+            "client": {
+                "keys": 2,
+                "rows": [
+                    {
+                        "client": "192.0.2.7",
+                        "count": 2,
+                        "first": "2023-03-10T11:00:00.000000Z",
+                        "last": "2023-03-11T11:00:00.000000Z",
+                    }
+                ],
+                "other": 1,
+            }
+        },
+    }
+    assert "4 records were dropped" in tokgate("log", "summary").out
+
+
+def test_summary_tells_coverage(log: Path, tokgate: Command) -> None:
+    """Hours are added up; the share that showed a name, and in words what did not."""
+    with log.open("ab") as stream:
+        for _ in range(2):
+            stream.write(encode(coverage_counted(stamp(), {"office": {"sni": 3, "none": 1}}, stamp().at)))
+    out = tokgate("log", "summary", "--by", "ban").out
+    assert "Of 8 connections and requests 75 % showed a name, by which they were judged. Not seen by name: 2 TLS" in out
+    assert ["office", "8", "75", "%", "none", "2,", "sni", "6"] in [line.split() for line in out.splitlines()]
+    assert json.loads(tokgate("log", "summary", "--json").out)["coverage"] == {
+        "total": 8,
+        "named": 6,
+        "networks": {"office": {"none": 2, "sni": 6}},
+    }
+
+
+def test_summary_reads_rotated_files_too(log: Path, tokgate: Command) -> None:
+    """Rotation doesn't hide the past, unless it is asked to."""
+    log.rename(log.with_name("block-20230311T120000.000000Z.ndjson"))
+    assert json.loads(tokgate("log", "summary", "--json").out)["events"] == 3
+    log.write_bytes(encode(EVENTS[0]))
+    assert json.loads(tokgate("log", "summary", "--json").out)["events"] == 4
+    assert json.loads(tokgate("log", "summary", "--json", "--no-rotated").out)["events"] == 1
+
+
+def test_unreadable_lines_are_told_and_passed_over(log: Path, tokgate: Command) -> None:
+    """The first few on stderr with their place, the rest as a number; data stays clean."""
+    with log.open("ab") as stream:
+        stream.write(b"junk\n" * 8 + b'{"torn":')
+    outcome = tokgate("log", "tail")
+    assert len(outcome.out.splitlines()) == 3
+    assert outcome.err.count("not a record") == 5
+    assert outcome.err.endswith("4 more lines could not be read\n")
+    assert "9 lines could not be read" in tokgate("log", "summary").out
+
+
+def test_a_hostile_line_has_no_power_over_the_terminal(log: Path, tokgate: Command) -> None:
+    """Even a line that somebody else wrote can't move the cursor or forge markup."""
+    bent = json.loads(encode(stopped(stamp(), 1, "x")))
+    bent["message"] = "\x1b[2J\u202e[bold]gone[/bold]\r"
+    bent["event"]["action"] = "\x9b31m"
+    log.write_text(json.dumps(bent) + "\n", encoding="utf-8")
+    out = tokgate("log", "tail").out
+    assert out.rstrip("\n").isprintable()
+    assert "[bold]gone[/bold]" in out
+
+
+def test_follow_shows_what_comes_and_ends_on_interrupt(log: Path) -> None:
+    """`tail -f` prints new records as they are written, also after rotation, and Ctrl-C is a normal end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tokgate", "log", "tail", "-f", "-n", "1", "--json"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["@timestamp"].startswith("2023-03-11")
+        with log.open("ab") as stream:
+            stream.write(encode(refusal("192.0.2.50", "2023-03-12T11:00:00Z")))
+        assert json.loads(process.stdout.readline())["source"]["ip"] == "192.0.2.50"
+        log.rename(log.with_name("block-20230312T120000.000000Z.ndjson"))
+        log.write_bytes(encode(refusal("192.0.2.51", "2023-03-12T12:00:00Z")))
+        assert json.loads(process.stdout.readline())["source"]["ip"] == "192.0.2.51"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        watchdog.cancel()
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_help_has_examples(tokgate: Command) -> None:
+    """Each command teaches with an example."""
+    for arguments in (("log",), ("log", "tail"), ("log", "summary")):
+        outcome = tokgate(*arguments, "--help")
+        assert outcome.code == 0
+        assert "examples:\n  tokgate log" in outcome.out

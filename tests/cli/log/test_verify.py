@@ -1,0 +1,247 @@
+"""`tokgate log verify` and `log key`: what an auditor types, sees and gets as exit code."""
+
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from labs.command_line import Command
+from labs.samples import OBSERVER, stamp
+from tokgate.analytics.sources import every_file
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.write.writer import LogWriter
+from tokgate.cli.log import verify_files
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+@pytest.fixture
+def kept() -> list[str]:
+    """The checkpoints that were sent away."""
+    return []
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: list[str]) -> Path:
+    """A log that a writer wrote, in a working directory of its own: five records, and two checkpoints."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "block.ndjson"
+    writer = LogWriter(path, OBSERVER, LogOptions(outlets=(kept.append,)))
+    writer.start()
+    for part in (2, 3):
+        for _ in range(part):
+            writer.put(stopped(stamp(), 1, "SIGTERM"))
+        assert writer.flush(10)
+    assert writer.close(10)
+    return path
+
+
+def test_a_log_in_order(log: Path, tokgate: Command, kept: list[str]) -> None:
+    """Nothing on stdout, the state of the chain on stderr, exit code 0."""
+    public = tokgate("log", "key")
+    assert public.out == log.with_suffix(".pub").read_text()
+    Path("trusted.pub").write_text(public.out)
+    Path("kept.txt").write_text("\n".join(kept))
+    outcome = tokgate("log", "verify", "--key", "trusted.pub", "--checkpoints", "kept.txt")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "records 1 to 7, signed up to 6 by" in outcome.err
+    assert outcome.err.endswith("tokgate: 7 lines, no findings\n")
+    assert "not compared" in tokgate("log", "verify").err
+
+
+def test_a_changed_line(log: Path, tokgate: Command) -> None:
+    """`file:line: message [code]`, exit code 1; the same as JSON."""
+    lines = log.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"SIGTERM", b"SIGKILL")
+    log.write_bytes(b"".join(lines))
+    outcome = tokgate("log", "verify")
+    assert outcome.code == 1
+    assert outcome.out == "block.ndjson:2: the content of record 2 does not give its hash [changed]\n"
+    assert outcome.err.endswith("tokgate: 7 lines, 1 finding\n")
+    as_json = json.loads(tokgate("log", "verify", "--json", "block.ndjson").out)
+    assert (as_json["findings"], as_json["shown"][0]["line"], as_json["shown"][0]["code"]) == (1, 2, "changed")
+    assert [chain["last"] for chain in as_json["chains"].values()] == [7]
+
+
+def test_findings_as_metrics(log: Path, tokgate: Command) -> None:
+    """For a scheduled run: how many findings, in how many lines, and when, readable for node_exporter's user."""
+    for findings in (0, 1):
+        assert tokgate("log", "verify", "--textfile", "tokgate.prom").code == findings
+        text = Path("tokgate.prom").read_text()
+        assert f"\ntokgate_log_verify_findings {findings}\n" in text
+        assert "\ntokgate_log_verify_lines 7\n" in text
+        log.write_bytes(log.read_bytes().replace(b"SIGTERM", b"SIGKILL", 1))
+    assert Path("tokgate.prom").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_cut_tail(log: Path, tokgate: Command, kept: list[str]) -> None:
+    """Only what was kept elsewhere shows it."""
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:3]))
+    assert tokgate("log", "verify").code == 0
+    Path("kept.txt").write_text("\n".join(kept))
+    outcome = tokgate("log", "verify", "--checkpoints", "kept.txt")
+    assert outcome.code == 1
+    assert outcome.out.endswith("its tail was cut [cut]\n")
+
+
+def test_what_is_not_there(log: Path, tokgate: Command) -> None:
+    """A log, a key or checkpoints that can't be read are exit code 3, never a clean bill."""
+    Path("empty").touch()
+    for arguments in (["none.ndjson"], ["--key", "none"], ["--key", "empty"], ["--checkpoints", "empty"]):
+        outcome = tokgate("log", "verify", *arguments)
+        assert (outcome.code, outcome.out) == (3, ""), arguments
+        assert outcome.err.startswith("tokgate: ")
+    assert tokgate("log", "key", "--log", "none.ndjson").code == 3
+
+
+def test_the_public_key_is_found_in_the_private_one(log: Path, tokgate: Command) -> None:
+    """Should the public file be gone, the key itself tells it."""
+    public = log.with_suffix(".pub").read_text()
+    log.with_suffix(".pub").unlink()
+    assert tokgate("log", "key").out == public
+
+
+def test_compacted_files_are_verified(log: Path, tokgate: Command, kept: list[str]) -> None:
+    """Where only Parquet is left, the lines that it keeps are verified, and a change in them is found in its place."""
+    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
+    writer = LogWriter(log, OBSERVER, LogOptions(outlets=(kept.append,)))
+    writer.start()
+    writer.put(stopped(stamp(), 1, "SIGTERM"))
+    assert writer.close(10)
+    assert tokgate("log", "verify").err.endswith("tokgate: 10 lines, no findings\n")
+    assert tokgate("log", "compact", "--log", str(rotated)).code == 0
+    assert "10 lines, no findings" in tokgate("log", "verify").err  # what was written goes before its Parquet
+    changed = rotated.read_bytes().replace(b"SIGTERM", b"SIGKILL", 1)
+    rotated.unlink()
+    outcome = tokgate("log", "verify")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "10 lines, no findings" in outcome.err
+    parquet = rotated.with_suffix(".parquet")
+    parquet.unlink()
+    rotated.write_bytes(changed)
+    assert tokgate("log", "compact", "--remove", "--log", str(rotated)).code == 0
+    outcome = tokgate("log", "verify")
+    assert outcome.code == 1
+    assert outcome.out.startswith(f"{parquet.name}:1: the content of record 1 does not give its hash [changed]")
+
+
+def test_a_broken_parquet_file_is_told(log: Path, tokgate: Command) -> None:
+    """It is unreadable, which is a finding, and the rest is verified all the same."""
+    Path("other.parquet").write_bytes(b"PAR1 and nothing else")
+    outcome = tokgate("log", "verify", "other.parquet", str(log))
+    assert outcome.code == 1
+    assert "other.parquet:1: the rest can't be read" in outcome.out
+    assert "7 lines, 1 finding" in outcome.err
+
+
+@pytest.mark.parametrize(("ending", "pack", "at"), [("gz", gzip.compress, 10), ("zst", zstd.compress, 4)])
+def test_a_damaged_archive_is_told(
+    log: Path, tokgate: Command, ending: str, pack: Callable[[bytes], bytes], at: int
+) -> None:
+    """One bad octet of a compressed file is a finding at its place, beside its Parquet too, and never an error."""
+    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
+    octets = pack(rotated.read_bytes())
+    damaged = Path(f"{rotated}.{ending}")
+    damaged.write_bytes(octets)
+    rotated.unlink()
+    assert tokgate("log", "compact", "--log", str(damaged)).code == 0
+    damaged.write_bytes(octets[:at] + b"\xff" + octets[at + 1 :])
+    outcome = tokgate("log", "verify")
+    assert outcome.code == 1
+    assert outcome.out.startswith(f"{damaged.name}:1: the rest can't be read, from octet 0 of its lines on: ")
+    assert outcome.err.endswith("tokgate: 0 lines, 1 finding\n")
+    assert "stays as it is" in tokgate("log", "compact", "--log", str(damaged)).err
+
+
+def test_columns_that_say_something_else(log: Path, tokgate: Command) -> None:
+    """Reports are made of the columns of a compacted file: what its lines don't say is found in its place."""
+    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
+    assert tokgate("log", "compact", "--log", str(rotated)).code == 0
+    parquet = rotated.with_suffix(".parquet")
+    honest = parquet.read_bytes()
+    assert tokgate("log", "verify", str(parquet)).code == 0
+    changes = {
+        "message": "* REPLACE (CASE line_number WHEN 3 THEN 'nothing happened' ELSE message END AS message)",
+        "line_number": "* REPLACE (CASE line_number WHEN 3 THEN 4 ELSE line_number END AS line_number)",
+        "readable": "* REPLACE (line_number <> 3 AS readable)",
+    }
+    for column, change in changes.items():
+        duckdb.sql(f"COPY (SELECT {change} FROM read_parquet('{parquet}')) TO 'changed.parquet'")
+        Path("changed.parquet").replace(parquet)
+        expected = (
+            f"{parquet.name}:3: the column '{column}' says something else than the line, "
+            "and reports are made of columns [columns]\n"
+        )
+        for files in ([], [str(parquet)], [str(parquet), str(rotated)]):
+            outcome = tokgate("log", "verify", *files)
+            assert (outcome.code, outcome.out.removeprefix(f"{parquet.parent}/")) == (1, expected)
+        parquet.write_bytes(honest)
+    duckdb.sql(f"COPY (SELECT *, 'x' AS mine FROM read_parquet('{parquet}')) TO 'changed.parquet'")
+    assert "changed.parquet:1: the column 'mine'" in tokgate("log", "verify", "changed.parquet").out
+
+
+def test_parquet_of_another_file(log: Path, tokgate: Command) -> None:
+    """Where both are there the file is verified, and its Parquet, which summaries read, has to have the same lines."""
+    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
+    assert tokgate("log", "compact", "--log", str(rotated)).code == 0
+    assert tokgate("log", "verify").code == 0
+    parquet = rotated.with_suffix(".parquet")
+    duckdb.sql(f"COPY (SELECT * FROM read_parquet('{parquet}') WHERE line_number < 6) TO 'shorter.parquet'")
+    Path("shorter.parquet").replace(parquet)
+    outcome = tokgate("log", "verify")
+    assert outcome.code == 1
+    assert outcome.out == f"{parquet.name}:6: this line is another than in {rotated.name} [columns]\n"
+    parquet.write_bytes(b"PAR1 and nothing else")
+    assert f"{parquet.name}:1: " in (broken := tokgate("log", "verify").out)
+    assert broken.endswith("[unreadable]\n")
+
+
+def test_files_that_are_gone(log: Path, tokgate: Command) -> None:
+    """The log here has to be whole; files that are named, only if somebody says so. What isn't here is told."""
+    log.rename("block-20230310T120000.000000Z.ndjson")
+    writer = LogWriter(log, OBSERVER)
+    writer.start()
+    assert writer.close(10)
+    Path("block-20230310T120000.000000Z.ndjson").unlink()
+    for arguments in ([], ["--whole", str(log)]):
+        outcome = tokgate("log", "verify", *arguments)
+        assert outcome.code == 1
+        assert "block.ndjson:1: records 1 to 7 are not here" in outcome.out
+    outcome = tokgate("log", "verify", str(log))
+    assert outcome.code == 0
+    assert "records 1 to 7 are not here, the last of them in block-2023" in outcome.err
+    assert "no signed record tells of their deletion" in outcome.err
+
+
+def test_a_log_that_is_rotated_meanwhile(log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was the current file at the beginning is read to its end, whatever its name has come to mean."""
+    real = every_file
+
+    def rotating(path: Path) -> list[Path]:
+        if not Path("block-20230310T120000.000000Z.ndjson").exists():
+            log.rename("block-20230310T120000.000000Z.ndjson")
+            log.write_bytes(b'{"not":"the same"}\n')
+        return real(path)
+
+    monkeypatch.setattr(verify_files, "every_file", rotating)
+    outcome = tokgate("log", "verify")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "records 1 to 7" in outcome.err
+
+
+def test_what_cannot_be_shown_is_said(log: Path, tokgate: Command, kept: list[str]) -> None:
+    """Without a key, without checkpoints kept elsewhere, or with those of others."""
+    assert "(not compared with any: see --key)" in (alone := tokgate("log", "verify").err)
+    assert "a tail that was cut off, or written anew with the key, would not show" in alone
+    Path("kept.txt").write_text("\n".join([*kept, kept[0].replace('"epoch":0', '"epoch":1')]))
+    compared = tokgate("log", "verify", "--key", "block.pub", "--checkpoints", "kept.txt").err
+    assert "would not show" not in compared
+    assert "passed over 1 of the checkpoints kept elsewhere: by other keys, or not genuine" in compared

@@ -1,0 +1,58 @@
+"""docs/overrides.md: its examples load, and it names every option, reason and key that there is."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from labs.builders import at, ban, snapshot, wall
+from labs.command_line import Command
+from tokgate.blocklog.records import lifecycle
+from tokgate.blocklog.records.stamp import Observer, new_stamp
+from tokgate.config.diagnostics import render
+from tokgate.config.loader import load
+from tokgate.policy.analysis.reminders import plan
+from tokgate.runtime.reminder_dispatch import letter
+
+ROOT = Path(__file__).parents[3]
+DOCS = (ROOT / "docs" / "overrides.md").read_text()
+AROUND = """\
+version: 1
+services: {tiktok: {names: {suffix: [tiktok.com]}}}
+networks: {offices: {cidrs: [10.32.0.0/14], timezone: Europe/Brussels}}
+bans: {offices-2027: {title: TikTok, services: [tiktok], networks: [offices], starts: 2027-03-01}}
+"""
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL))
+def test_examples_load(text: str, tmp_path: Path) -> None:
+    """Each example is a valid part of a policy."""
+    (tmp_path / "a.yaml").write_text(AROUND)
+    (tmp_path / "b.yaml").write_text(text)
+    loaded = load(tmp_path, Instant.from_utc(2027, 3, 1, 10))
+    assert loaded.diagnostics == (), "\n".join(map(render, loaded.diagnostics))
+
+
+def test_every_option(tokgate: Command) -> None:
+    """Each option of `add` is explained, and no other."""
+    offered = set(re.findall(r"^  (--[a-z]+)", tokgate("override", "add", "--help").out, re.MULTILINE))
+    assert set(re.findall(r"^\| `(--[a-z]+)", DOCS, re.MULTILINE)) == offered - {"--debug"}
+
+
+def test_what_is_sent() -> None:
+    """The example has the keys that are sent, in their order."""
+    (example,) = re.findall(r"```json\n(.*?)```", DOCS, re.DOTALL)
+    reminder = plan(snapshot(ban(expires=wall("2023-09-10T00:00"))))[0]
+    stamp = new_stamp(at("2023-09-01T00:00:00Z"), Observer(hostname="gw1", version="0"))
+    record = lifecycle.ban_near_expiry(stamp, reminder.track, "test")
+    assert list(json.loads(example)) == list(letter(record, reminder))
+
+
+def test_reasons_of_an_end() -> None:
+    """Why an override ended is one of those that are listed."""
+    source = (ROOT / "addons" / "tokgate" / "runtime" / "notified.py").read_text()
+    reasons = set(re.findall(r'"((?:it|its|ended) [a-z ]+)"', source))
+    assert len(reasons) == 4
+    assert all(f"`{reason}`" in DOCS for reason in reasons)

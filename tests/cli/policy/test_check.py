@@ -1,0 +1,185 @@
+"""Check: what it shows of errors, warnings, failed tests and ends, and the exit code of each."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from labs.command_line import POLICY, Command
+
+THEN = ("--at", "2023-05-02T08:00Z")
+
+
+def test_clean(policies: Path, tokgate: Command) -> None:
+    """Nothing but the summary."""
+    (policies / "policy.yaml").write_text(POLICY.replace("cidrs: [192.0.2.64/28,", "cidrs: [203.0.113.64/28,"))
+    outcome = tokgate("check", *THEN)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == "1 files, 0 errors, 0 warnings, 2 tests passed, 0 failed\n"
+
+
+def test_errors(policies: Path, tokgate: Command) -> None:
+    """All errors with place and caret on stdout, the summary last, exit code 1; tests have to wait."""
+    (policies / "policy.yaml").write_text(POLICY.replace("services: [clips]", "services: [clipz]"))
+    outcome = tokgate("check", *THEN)
+    assert outcome.code == 1
+    assert "policies/policy.yaml:19:16: error: unknown service" in outcome.out
+    assert "policies/policy.yaml:26:16: error: unknown service" in outcome.out
+    assert "^~~~~" in outcome.out
+    assert outcome.out.splitlines()[-1].startswith("1 files, 2 errors, ")
+    assert outcome.out.endswith("0 tests passed, 0 failed\n")
+    assert "tests are run once there are no errors" in outcome.err
+
+
+@pytest.mark.parametrize("invisible", ["\u200b", "\u200e", "\u061c", "\u2060", "\u00ad"])
+def test_an_invisible_character_is_pointed_at(policies: Path, tokgate: Command, invisible: str) -> None:
+    """A name with a character that can't be seen looks right: message and source show it, the caret still fits."""
+    (policies / "policy.yaml").write_text(POLICY.replace("services: [clips]", f"services: [{invisible}clips]"))
+    out = tokgate("check", *THEN).out
+    code = invisible.encode("unicode_escape").decode()
+    assert invisible not in out
+    assert f"`{code}clips`" in out
+    source, caret = next(pair for pair in pairwise(out.splitlines()) if "^" in pair[1] and code in pair[0])
+    assert source[caret.index("^") :].startswith(f"{code}clips")
+
+
+def test_a_failed_test_explains_itself(policies: Path, tokgate: Command) -> None:
+    """Expected and got, the reason, and the steps that led to it."""
+    (policies / "policy.yaml").write_text(POLICY.replace("expect: block", "expect: warn"))
+    outcome = tokgate("check", *THEN)
+    assert outcome.code == 1
+    assert (
+        "policies/policy.yaml:37:5: error: expected warn, got block (ban-block) for 192.0.2.7 www.clips.example.org "
+        "at 2023-03-10 00:00 +01:00 Europe/Brussels (2023-03-09T23:00:00Z) [test-failed]\n37 |   - {client: 192.0.2.7, "
+    ) in outcome.out
+    assert "\n   1. Client\n      in office through 192.0.2.0/24" in outcome.out
+    assert "spring-ban (clips in office), phase block: counts as block" in outcome.out
+    assert outcome.out.endswith("1 tests passed, 1 failed\n")
+
+
+@pytest.mark.parametrize(
+    ("at", "listed"),
+    [
+        ("2023-08-10T21:59Z", False),
+        ("2023-08-10T22:00Z", True),
+        ("2023-09-09T21:59Z", True),
+        ("2023-09-09T22:00Z", False),
+    ],
+)
+def test_bans_near_their_end(policies: Path, tokgate: Command, at: str, listed: bool) -> None:
+    """From thirty days before until the end itself."""
+    out = tokgate("check", "--at", at).out
+    assert ("warning: the ban `spring-ban` ends 2023-09-10 00:00 +02:00 Europe/Brussels" in out) is listed
+
+
+@pytest.mark.parametrize(
+    ("at", "until", "more", "listed"),
+    [
+        ("2023-05-31T15:59Z", "2023-06-30T18:00", "", False),
+        ("2023-05-31T16:00Z", "2023-06-30T18:00", "", True),
+        ("2023-06-30T15:59Z", "2023-06-30T18:00", "", True),
+        ("2023-06-30T16:00Z", "2023-06-30T18:00", "", False),
+        ("2023-08-30T00:00Z", "2023-09-20T18:00", "", False),
+        ("2023-06-10T00:00Z", "2023-06-30T18:00", "    starts: 2023-06-20T08:00\n", False),
+        ("2023-06-30T09:00Z", "2023-06-30T18:00", "    starts: 2023-06-30T08:00\n    override: true\n", False),
+    ],
+    ids=["early", "30-days", "last-minute", "over", "after-its-ban", "not-begun", "override"],
+)
+def test_exemptions_near_their_end(
+    policies: Path, tokgate: Command, at: str, until: str, more: str, listed: bool
+) -> None:
+    """Those in force whose end somebody has to think of: not overrides, nor those whose ban ends before."""
+    text = POLICY.replace("    until: 2023-06-30T18:00\n", f"    until: {until}\n{more}")
+    (policies / "policy.yaml").write_text(text)
+    assert ("[exemption-ends]" in tokgate("check", "--at", at).out) is listed
+
+
+@pytest.mark.parametrize(
+    ("reminders", "listed"),
+    [("[P7D, P1D]", []), ("[P2M, P1D]", ["ban", "exemption"]), ("[P7D, P30D]", ["ban", "exemption"]), ("[]", [])],
+)
+def test_as_far_ahead_as_the_longest_reminder(
+    policies: Path, tokgate: Command, reminders: str, listed: list[str]
+) -> None:
+    """What is told ahead of an end is told by check as well; who wants no reminders gets none."""
+    for end, at in (("ban", "2023-08-20T00:00Z"), ("exemption", "2023-06-10T00:00Z")):
+        (policies / "settings.yaml").write_text(f"settings: {{reminders: {reminders}}}")
+        assert (f"[{end}-ends]" in tokgate("check", "--at", at).out) is (end in listed)
+
+
+def test_warnings_count_when_strict(policies: Path, tokgate: Command) -> None:
+    """A ban that is over is a warning: exit code 0, and 1 with --strict."""
+    assert " 0 errors, 0 warnings" not in tokgate("check", "--at", "2024-01-01T00:00Z").out
+    assert tokgate("check", "--at", "2024-01-01T00:00Z").code == 0
+    assert tokgate("check", "--strict", "--at", "2024-01-01T00:00Z").code == 1
+
+
+def test_json(policies: Path, tokgate: Command) -> None:
+    """Everything, for programs."""
+    (policies / "policy.yaml").write_text(POLICY.replace("expect: block", "expect: warn"))
+    outcome = tokgate("check", "--json", "--at", "2023-09-01T00:00Z")
+    document = json.loads(outcome.out)
+    assert outcome.code == 1
+    assert document["files"] == ["policies/policy.yaml"]
+    assert (document["errors"], document["passed"], document["failed"]) == (0, 1, 1)
+    assert document["tests"][0]["expect"] == "warn"
+    assert document["tests"][0]["verdict"] == "block"
+    assert document["tests"][0]["trace"][0] == "1. Client"
+    assert document["tests"][1]["trace"] == []
+    assert document["ending"] == [
+        {
+            "ban": "spring-ban",
+            "exemption": None,
+            "networks": ["office"],
+            "ends": "2023-09-09T22:00:00Z",
+            "local": "2023-09-10 00:00 +02:00",
+            "zone": "Europe/Brussels",
+            "on_expiry": "lapse",
+        }
+    ]
+
+
+def test_json_of_errors(policies: Path, tokgate: Command) -> None:
+    """Diagnostics with their places."""
+    (policies / "policy.yaml").write_text("version: 1\nservice: {}\n")
+    outcome = tokgate("check", "--json")
+    document = json.loads(outcome.out)
+    assert outcome.code == 1
+    assert document["version"] is None
+    found = document["diagnostics"][0]
+    assert (found["file"], found["line"], found["column"], found["code"]) == (
+        "policies/policy.yaml", 2, 1, "unknown-key",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", [(), ("--format", "github"), ("--format", "sarif")])
+def test_quiet_shows_no_warnings(policies: Path, tokgate: Command, way: tuple[str, ...]) -> None:
+    """They are counted in the summary, and still make --strict fail."""
+    outcome = tokgate("check", "--quiet", *THEN, *way)
+    assert outcome.code == 0
+    assert "nested-network" not in outcome.out
+    assert "1 files, 0 errors, 1 warnings, 2 tests passed, 0 failed\n" in (outcome.out, outcome.err)
+    assert tokgate("check", "--quiet", "--strict", *THEN, *way).code == 1
+
+
+def test_formats_exclude_each_other(policies: Path, tokgate: Command) -> None:
+    """--json is a format like the others."""
+    assert tokgate("check", "--json", "--format", "sarif").code == 2
+
+
+def test_a_folder_that_is_not_there(policies: Path, tokgate: Command) -> None:
+    """It is a finding like any other."""
+    outcome = tokgate("check", "nowhere")
+    assert outcome.code == 1
+    assert "nowhere" in outcome.out
+
+
+def test_free_addresses_are_no_way_out_where_unknown_clients_are_refused(policies: Path, tokgate: Command) -> None:
+    """Who refuses clients of no network is not warned of addresses that they may choose."""
+    text = "services: {clips: {names: {suffix: [clips.example.org]}}}\nnetworks: {kiosk: {cidrs: [192.0.2.7]}}\n"
+    text += "bans: {clips: {title: No clips, services: [clips], networks: [kiosk], starts: 2023-03-10}}\n"
+    (policies / "policy.yaml").write_text(text)
+    assert "[free-addresses]" in tokgate("check", "--at", "2023-05-01T00:00Z").out
+    (policies / "settings.yaml").write_text("settings: {unknown_clients: block}\n")
+    assert "[free-addresses]" not in tokgate("check", "--at", "2023-05-01T00:00Z").out

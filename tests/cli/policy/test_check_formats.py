@@ -1,0 +1,97 @@
+"""The formats of check: what each says, exactly, of policies with and without findings, as of 1 May 2023.
+
+With TOKGATE_GOLDEN=write the expected output is written anew; read the difference before you commit it. What loading
+alone finds has its golden files in tests/config/data.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.command_line import Command
+from tokgate.config.diagnostics import Code
+
+DATA = Path(__file__).parent / "data" / "check"
+CASES = sorted(path for path in DATA.rglob("*.yaml"))
+SUFFIX = {"text": ".txt", "github": ".github.txt", "sarif": ".sarif.json", "json": ".json"}
+
+
+def output(case: Path, way: str, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the command prints, without what differs between machines."""
+    monkeypatch.chdir(case.parent)
+    outcome = tokgate("check", case.name, "--at", "2023-05-01T00:00Z", "--format", way)
+    assert outcome.code == (1 if case.parent.name == "err" else 0)
+    return re.sub(r',\n +"version": "\d[^"]*"(?=\n +\})', "", outcome.out) if way == "sarif" else outcome.out
+
+
+@pytest.mark.parametrize("way", SUFFIX)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}/{case.stem}")
+def test_output(case: Path, way: str, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each policy gives exactly the output that stands beside it, in each format."""
+    found = output(case, way, tokgate, monkeypatch)
+    golden = case.with_suffix(SUFFIX[way])
+    if os.environ.get("TOKGATE_GOLDEN") == "write":
+        golden.write_text(found)
+    assert found == golden.read_text()
+
+
+def test_what_only_check_finds_is_reached() -> None:
+    """Each diagnostic that loading does not make stands in some golden file."""
+    seen = "".join(path.read_text() for path in DATA.rglob("*.txt"))
+    only_check = (
+        Code.BAN_ENDS,
+        Code.BAN_USELESS,
+        Code.FREE_ADDRESSES,
+        Code.ONE_FAMILY,
+        Code.EXEMPTION_ENDS,
+        Code.TEST_FAILED,
+    )
+    for code in only_check:
+        assert f"[{code}]" in seen
+    assert "it is held, and overdue [ban-over]" in seen
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_sarif_has_its_structure(case: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What SARIF 2.1.0 requires: version, tool, results that refer to rules by id and index, and regions from 1."""
+    document: dict[str, Any] = json.loads(output(case, "sarif", tokgate, monkeypatch))
+    assert document["version"] == "2.1.0"
+    assert document["$schema"].endswith("/sarif-schema-2.1.0.json")
+    (run,) = document["runs"]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert run["tool"]["driver"]["name"] == "tokgate"
+    assert len(set(rules)) == len(rules)
+    for result in run["results"]:
+        assert rules[result["ruleIndex"]] == result["ruleId"]
+        assert result["level"] in ("error", "warning")
+        assert result["message"]["text"]
+        (location,) = result["locations"]
+        region = location["physicalLocation"]["region"]
+        assert location["physicalLocation"]["artifactLocation"] == {"uri": case.name, "uriBaseId": "%SRCROOT%"}
+        assert region["startLine"] >= 1
+        assert 1 <= region["startColumn"] < region.get("endColumn", 1 << 30)
+    levels = {result["level"] for result in run["results"]}
+    assert ("error" in levels) == (case.parent.name == "err") == bool(run["invocations"][0]["exitCode"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_github_commands_are_lines(case: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each finding is one line with the properties that GitHub reads; the summary comes last and is no command."""
+    *commands, summary = output(case, "github", tokgate, monkeypatch).splitlines()
+    form = r"::(error|warning) file=[^,:]+,line=\d+,col=\d+(,endColumn=\d+)?,title=tokgate [a-z-]+::[^\n]+"
+    assert [line for line in commands if not re.fullmatch(form, line)] == []
+    assert summary.startswith("1 files, ")
+    assert not any(re.search("%(?!25|0A|0D)", line.split("::", 2)[2]) for line in commands)
+
+
+def test_sarif_of_files_elsewhere(policies: Path, tokgate: Command) -> None:
+    """An absolute path is a file URI; spaces are escaped."""
+    broken = policies / "a b.yaml"
+    broken.write_text("service: {}\n")
+    document = json.loads(tokgate("check", str(policies), "--format", "sarif").out)
+    places = {r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in document["runs"][0]["results"]}
+    assert f"file://{policies}/a%20b.yaml" in places

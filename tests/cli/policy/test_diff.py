@@ -1,0 +1,256 @@
+"""Diff: what a change of policy changes, by itself and for traffic; the exact text, the JSON, and exit codes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.builders import at
+from labs.command_line import POLICY, Command
+from labs.samples import judged, seen, stamp
+from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.config.loader import load
+from tokgate.policy.decide import decide
+from tokgate.policy.decision import Signal
+from tokgate.policy.observation import Stage
+from tokgate.policy.snapshot import compile_policy
+
+YEAR = ("--from", "2023-01-01", "--to", "2024-01-01")
+
+TEXT = """\
+old: policies (VERSION)
+new: new (VERSION)
+from 2023-01-01T00:00:00Z to 2024-01-01T00:00:00Z
+
+Verdicts
+  allow -> block: clips in office: from 2023-03-06 00:00 +01:00 to 2023-03-10 00:00 +01:00 Europe/Brussels
+  block -> allow: clips in office: from 2023-09-09 00:00 +02:00 to 2023-09-10 00:00 +02:00 Europe/Brussels
+
+Exemptions
+  192.0.2.9/32 no longer exempt from spring-ban (press): from 2023-05-31T16:00:00Z to 2023-06-30T16:00:00Z
+  192.0.2.10/32 exempt from spring-ban (radio): until 2023-05-31T16:00:00Z
+
+Definitions
+  bans.spring-ban.starts: +2023-03-06T00:00:00 -2023-03-10T00:00:00
+  bans.spring-ban.duration: +P6M3D -P6M
+  exemptions.press.until: +2023-05-31T18:00:00 -2023-06-30T18:00:00
+  exemptions.radio.ban: +spring-ban
+  exemptions.radio.until: +2023-05-31T18:00:00
+  exemptions.radio.reason: +Radio
+  exemptions.radio.clients: +192.0.2.10/32
+  networks.lab: +192.0.2.80/28
+  services.clips: +suffix:clips.example.net -exact:static.example.net
+"""
+
+
+@pytest.fixture
+def new(policies: Path) -> Path:
+    """A changed copy of the policy in the folder `new`."""
+    folder = policies.with_name("new")
+    folder.mkdir()
+    text = (
+        POLICY.replace("starts: 2023-03-10T00:00", "starts: 2023-03-06T00:00")
+        .replace("until: 2023-06-30T18:00", "until: 2023-05-31T18:00")
+        .replace("exact: [static.example.net]", "")
+        .replace("suffix: [clips.example.org]", "suffix: [clips.example.org, clips.example.net]")
+        .replace("[192.0.2.64/28,", "[192.0.2.64/28, 192.0.2.80/28,")
+        .replace(
+            "tests:",
+            "  radio: {ban: spring-ban, clients: [192.0.2.10], until: 2023-05-31T18:00, reason: Radio}\ntests:",
+        )
+        .replace("duration: P6M", "duration: P6M3D")
+    )
+    (folder / "policy.yaml").write_text(text.partition("tests:")[0])
+    return folder
+
+
+def versions(*folders: str) -> list[str]:
+    """The versions of policies."""
+    found = []
+    for folder in folders:
+        policy = load(Path(folder), at("2023-05-01T00:00Z")).policy
+        assert policy is not None
+        found.append(policy.version)
+    return found
+
+
+def test_text(new: Path, tokgate: Command) -> None:
+    """Verdicts over time, exemptions, definitions: each change once, in local time."""
+    outcome = tokgate("diff", "policies", "new", *YEAR)
+    text = outcome.out
+    for version in versions("policies", "new"):
+        text = text.replace(version, "VERSION")
+    assert text == TEXT
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_exit_codes(new: Path, tokgate: Command) -> None:
+    """0 whatever differs; with --exit-code 1 when anything does."""
+    assert tokgate("diff", "policies", "new").code == 0
+    assert tokgate("diff", "policies", "new", "--exit-code").code == 1
+    same = tokgate("diff", "policies", "policies", "--exit-code")
+    assert same.code == 0
+    assert same.out.count("no difference") == 3
+    assert same.err == "tokgate: both say the same: one version\n"
+    assert tokgate("diff", "policies", "new", "--from", "2023-02-02", "--to", "2023-02-01").code == 2
+    assert tokgate("diff", "policies", "nowhere").code == 1
+    assert tokgate("diff", "policies", "policies", "--log", "none.ndjson").code == 3
+    assert tokgate("diff", "policies", "policies", "--flows", "none.ndjson").code == 3
+
+
+def test_only_the_order(policies: Path, tokgate: Command) -> None:
+    """Who only sorts a list is told on stderr that the other version is the same policy."""
+    (policies.parent / "new.yaml").write_text(POLICY.replace("[lab, abroad]", "[abroad, lab]"))
+    outcome = tokgate("diff", "policies", "new.yaml", "--exit-code", *YEAR)
+    assert (outcome.code, outcome.out.count("no difference")) == (0, 3)
+    assert outcome.err == "tokgate: written otherwise, but nothing that anybody gets or reads differs\n"
+
+
+def test_windows_are_told_in_short(policies: Path, tokgate: Command) -> None:
+    """Of hundreds of stretches the first and the last are shown; JSON has all."""
+    windows = 'action: monitor, windows: [{days: mon-fri, from: "08:00", to: "18:00"}]}'
+    text = POLICY.replace(
+        "exemptions:",
+        f"  hours: {{title: H, services: [clips], networks: [abroad], starts: 2020-01-01, {windows}\nexemptions:",
+    ).replace("networks: [lab, abroad]", "networks: [lab]")
+    (policies.parent / "new.yaml").write_text(text)
+    lines = tokgate("diff", "policies", "new.yaml", *YEAR).out
+    assert "from 2023-03-01 00:00 -05:00 to 2023-03-01 08:00 -05:00; from" in lines
+    assert "times more, the last from 2023-12-29 18:00 -05:00 on America/New_York" in lines
+    document = json.loads(tokgate("diff", "policies", "new.yaml", "--json", *YEAR).out)
+    assert len(document["verdicts"]) > 200
+
+
+def flows(path: Path, *lines: Any) -> str:
+    """A file of flows."""
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return str(path)
+
+
+def replayed(tokgate: Command, *arguments: str) -> dict[str, Any]:
+    """What --json says of traffic."""
+    document: dict[str, Any] = json.loads(tokgate("diff", "policies", "new", "--json", *YEAR, *arguments).out)
+    traffic: dict[str, Any] = document["traffic"]
+    return traffic
+
+
+def test_flows(new: Path, tokgate: Command, tmp_path: Path) -> None:
+    """Each flow is decided by both policies at its time; wall times are those of its client."""
+    file = flows(
+        tmp_path / "flows",
+        {"client": "192.0.2.7", "host": "www.clips.example.org", "at": "2023-03-07T12:00"},
+        {"client": "192.0.2.8", "host": "a.clips.example.org", "at": "2023-03-05T23:00:00Z"},
+        {"client": "192.0.2.8", "host": "a.clips.example.org", "at": "2023-03-05T22:59:59Z"},
+        {"client": "192.0.2.9", "host": "clips.example.org", "at": "2023-06-15T12:00Z"},
+        {"client": "192.0.2.10", "host": "clips.example.org", "at": "2023-05-15T12:00Z"},
+        {"client": "192.0.2.7", "host": "static.example.net", "at": "2023-05-15T12:00Z"},
+        {"client": "192.0.2.7", "host": "www.example.org", "at": "2023-05-15T12:00Z"},
+        "no flow",
+        {"client": "192.0.2.7", "host": "www.example.org"},
+    )
+    traffic = replayed(tokgate, "--flows", file)
+    assert (traffic["events"], traffic["unreadable"], traffic["changed"]) == (7, 2, 5)
+    assert (traffic["newly_blocked"], traffic["newly_allowed"]) == (3, 2)
+    effects = {(effect["before"], effect["after"]): effect for effect in traffic["effects"]}
+    assert {key: effect["count"] for key, effect in effects.items()} == {
+        ("allow", "block"): 2,
+        ("exempt", "block"): 1,
+        ("block", "exempt"): 1,
+        ("block", "allow"): 1,
+    }
+    started = effects["allow", "block"]
+    assert started["names"] == {"rows": [{"key": "example.org", "count": 2}], "other": 0}
+    assert started["clients"]["rows"] == [{"key": "192.0.2.7", "count": 1}, {"key": "192.0.2.8", "count": 1}]
+    assert started["networks"]["rows"] == [{"key": "office", "count": 2}]
+    assert [example["at"] for example in started["examples"]] == ["2023-03-07T11:00:00Z", "2023-03-05T23:00:00Z"]
+    assert started["examples"][0]["after"]["ban"] == "spring-ban"
+
+
+def test_at_puts_all_traffic_at_one_time(new: Path, tokgate: Command, tmp_path: Path) -> None:
+    """Traffic of last week as if it came on the first day of the ban, also where it has no time of its own."""
+    file = flows(tmp_path / "flows", {"client": "192.0.2.7", "host": "clips.example.org"},
+                 {"client": "192.0.2.7", "host": "clips.example.org", "at": "2024-01-01T00:00Z"})  # fmt: skip
+    assert replayed(tokgate, "--flows", file, "--at", "2023-03-07T12:00Z")["newly_blocked"] == 2
+
+
+def test_text_of_traffic(new: Path, tokgate: Command, tmp_path: Path) -> None:
+    """Counts, who and what, examples with the reason before and after; what is no flow is told on stderr."""
+    file = flows(tmp_path / "flows", "", *(
+        {"client": f"192.0.2.{n % 3}", "host": f"h{n}.clips.example.org", "at": "2023-03-07T12:00Z"} for n in range(9)
+    ))  # fmt: skip
+    outcome = tokgate("diff", "policies", "new", "--flows", file, "--top", "2", *YEAR)
+    assert "Traffic: 9 events from 2023-03-07T12:00:00Z to 2023-03-07T12:00:00Z\n  newly blocked: 9\n" in outcome.out
+    assert "allow -> block: 9\n  networks: office 9\n  clients: 192.0.2.0 3, 192.0.2.1 3, others 3\n" in outcome.out
+    assert (
+        "  e.g. 192.0.2.0 h0.clips.example.org at 2023-03-07T12:00:00Z: allow (announced spring-ban) -> "
+        "block (ban-block spring-ban)\n"
+    ) in outcome.out
+    assert outcome.out.count("e.g.") == 5
+    assert f"tokgate: {file}:1: not JSON (0 bytes)\n" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "not JSON"),
+        ("[]", "not an object with `client` and `host`"),
+        ('{"client": "192.0.2.1"}', "not an object with `client` and `host`"),
+        ('{"client": 1, "host": "a.example", "at": "2023-03-07T12:00Z"}', "`client` and `host` must be text"),
+        ('{"client": "192.0.2.1", "host": "a.example"}', "neither the flow nor --at says when"),
+        ('{"client": "192.0.2.1", "host": "a.example", "at": "noon"}', "'noon' is no time: use 2023-03-10T00:00:00Z"),
+    ],
+)
+def test_lines_that_are_no_flow(new: Path, tokgate: Command, tmp_path: Path, line: str, said: str) -> None:
+    """Each is told with its place and what is wrong with it; the others are replayed."""
+    good = '{"client": "192.0.2.7", "host": "clips.example.org", "at": "2023-03-07T12:00Z"}'
+    file = tmp_path / "flows"
+    file.write_text(f"{good}\n{line}\n{good}\n")
+    outcome = tokgate("diff", "policies", "new", "--flows", str(file), *YEAR)
+    assert "Traffic: 2 events" in outcome.out
+    assert f"tokgate: {file}:2: {said}" in outcome.err
+
+
+def test_log(new: Path, tokgate: Command, tmp_path: Path) -> None:
+    """Recorded events are decided again; repeats count as many; another policy's are told."""
+    record = traffic_record(stamp(), seen(Stage.TLS), judged(seen(Stage.TLS)), _sample())
+    assert record is not None
+    record["source"]["ip"] = "192.0.2.10"
+    record["@timestamp"] = "2023-04-01T12:00:00.000000Z"
+    repeats = json.loads(json.dumps(record))
+    repeats["tokgate"]["repeats"] = {"count": 41, "first": "2023-04-01T12:00:00.000000Z", "last": "x", "of": "x"}
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(encode(record) + encode(repeats) + b"torn")
+    outcome = tokgate("diff", "policies", "new", "--log", str(path), "--json", *YEAR)
+    traffic = json.loads(outcome.out)["traffic"]
+    assert (traffic["events"], traffic["newly_allowed"], traffic["unreadable"]) == (42, 42, 1)
+    assert traffic["effects"][0]["after"] == "exempt"
+    assert "42 events were recorded under another policy than OLD" in outcome.err
+
+
+def _sample() -> Any:
+    from labs.samples import SNAPSHOT
+
+    return SNAPSHOT
+
+
+def test_agrees_with_decide(new: Path, tokgate: Command, tmp_path: Path) -> None:
+    """What is told of a flow is what each policy decides."""
+    asked = {"client": "192.0.2.10", "host": "clips.example.org", "at": "2023-05-15T12:00Z"}
+    (effect,) = replayed(tokgate, "--flows", flows(tmp_path / "flows", asked))["effects"]
+    for folder, side in (("policies", "before"), ("new", "after")):
+        policy = load(Path(folder), at("2023-05-01T00:00Z")).policy
+        assert policy is not None
+        decision = decide(compile_policy(policy), asked["client"], asked["host"], at(asked["at"]), Signal.SNI)
+        assert effect["examples"][0][side]["verdict"] == decision.verdict
+        assert effect["examples"][0][side]["reason"] == decision.reason
+
+
+@pytest.mark.parametrize("client", ["192.0.2.7", None, 7, ["x"]])
+def test_flows_that_make_no_sense(new: Path, tokgate: Command, tmp_path: Path, client: Any) -> None:
+    """Whatever stands there is counted, never raised."""
+    odd = [{"client": client, "host": None, "at": "2023-03-07T12:00"}, [], "null", "{", '{"client": 1e999}',
+           {"client": client, "host": "a.example", "at": 5}, {"client": client, "host": "a.example", "at": "never"},
+           {"client": client, "host": "a.example", "url": 5, "at": "2023-03-07T12:00"}]  # fmt: skip
+    assert replayed(tokgate, "--flows", flows(tmp_path / "flows", *odd))["unreadable"] == len(odd)

@@ -1,0 +1,257 @@
+"""Explain: the exact text on a small policy, the JSON's shape, times, and agreement with `decide`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs.command_line import Command
+
+KEYS = [
+    "client", "host", "at", "verdict", "phase", "service", "rule", "signal",
+    "network", "ban", "exemption", "response", "reason", "next_change",
+]  # fmt: skip
+
+BLOCKED = """\
+block: 192.0.2.70 WWW.Clips.example.org. (ban-block)
+at 2023-05-02 10:00 +02:00 Europe/Brussels (2023-05-02T08:00:00Z)
+ban spring-ban: No clips at work; Example Authority; Circular 1 of 10 March 2023
+response: refuse
+
+1. Client
+   in lab through 192.0.2.64/28, time zone Europe/Brussels [policies/policy.yaml:12]
+   in office through 192.0.2.0/24, time zone Europe/Brussels [policies/policy.yaml:11]
+   - abroad does not contain it [policies/policy.yaml:13]
+
+2. Name
+   the name www.clips.example.org, as WWW.Clips.example.org. is read
+   belongs to clips by suffix:clips.example.org [policies/policy.yaml:6]
+
+3. Bans
+   lab-watch (clips in lab), phase monitor: counts as monitor [policies/policy.yaml:24]
+   spring-ban (clips in office), phase block: counts as block until 2023-09-10 00:00 +02:00 Europe/Brussels \
+(2023-09-09T22:00:00Z) [policies/policy.yaml:15]
+
+4. Exemptions
+   none names this client
+   - press from spring-ban is not for this client [policies/policy.yaml:31]
+
+5. Strictest
+   block, because ban-block
+   spring-ban goes before lab-watch: block is stricter than monitor
+
+Next change: 2023-09-10 00:00 +02:00 Europe/Brussels (2023-09-09T22:00:00Z)
+"""
+
+EXEMPT = """\
+allow: ::ffff:192.0.2.9 203.0.113.7 (exempt)
+at 2023-05-02 10:00 +02:00 Europe/Brussels (2023-05-02T08:00:00Z)
+ban spring-ban: No clips at work; Example Authority; Circular 1 of 10 March 2023
+
+1. Client
+   ::ffff:192.0.2.9 is read as 192.0.2.9
+   in office through 192.0.2.0/24, time zone Europe/Brussels [policies/policy.yaml:11]
+   - lab does not contain it [policies/policy.yaml:12]
+   - abroad does not contain it [policies/policy.yaml:13]
+
+2. Name
+   the address 203.0.113.7
+   belongs to clips by address:203.0.113.0/28 [policies/policy.yaml:3]
+
+3. Bans
+   spring-ban (clips in office), phase block: does not count, exemption press takes it out until \
+2023-06-30 18:00 +02:00 Europe/Brussels (2023-06-30T16:00:00Z) [policies/policy.yaml:15]
+   - lab-watch is not for this client's networks [policies/policy.yaml:24]
+
+4. Exemptions
+   press from spring-ban, in force until 2023-06-30 18:00 +02:00 Europe/Brussels (2023-06-30T16:00:00Z): \
+Monitoring of public statements [policies/policy.yaml:31]
+
+5. Strictest
+   allow, because exempt
+
+Next change: 2023-06-30 18:00 +02:00 Europe/Brussels (2023-06-30T16:00:00Z)
+"""
+
+NOBODY = """\
+allow: nobody bad..name (invalid-client)
+at 2023-05-02T08:00:00Z
+
+1. Client
+   nobody is no IP address, so it is in no network
+   in no network of the policy: settings.unknown_clients says allow
+   - office does not contain it [policies/policy.yaml:11]
+   - lab does not contain it [policies/policy.yaml:12]
+   - abroad does not contain it [policies/policy.yaml:13]
+
+2. Name
+   bad..name is no host name: a label is empty
+   - clips has no rule that matches [policies/policy.yaml:3]
+
+3. Bans
+   none: bans hold for networks
+   - spring-ban is not for this service [policies/policy.yaml:15]
+   - lab-watch is not for this service [policies/policy.yaml:24]
+
+4. Exemptions
+   none names this client
+   - press from spring-ban is from a ban that has no say here [policies/policy.yaml:31]
+
+5. Strictest
+   allow, because invalid-client
+
+Next change: none
+"""
+
+
+@pytest.mark.parametrize(
+    ("client", "host", "text"),
+    [
+        ("192.0.2.70", "WWW.Clips.example.org.", BLOCKED),
+        ("::ffff:192.0.2.9", "203.0.113.7", EXEMPT),
+        ("nobody", "bad..name", NOBODY),
+    ],
+    ids=["blocked", "exempt", "nobody"],
+)
+def test_text(policies: Path, tokgate: Command, client: str, host: str, text: str) -> None:
+    """Every step that led to the decision, word for word."""
+    outcome = tokgate("explain", "--client", client, "--host", host, "--at", "2023-05-02T08:00Z")
+    assert outcome.out == text
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def explained(tokgate: Command, *arguments: str) -> dict[str, Any]:
+    """The decision as JSON."""
+    outcome = tokgate("explain", "--json", *arguments)
+    assert outcome.code == 0
+    document: dict[str, Any] = json.loads(outcome.out)
+    assert list(document) == [*KEYS, "steps"]
+    del document["steps"]
+    return document
+
+
+def test_json_has_the_steps_of_the_text(policies: Path, tokgate: Command) -> None:
+    """A program is told what a person is: each step in its order, with what counts and what does not."""
+    asked = ("explain", "--client", "192.0.2.70", "--host", "WWW.Clips.example.org.", "--at", "2023-05-02T08:00Z")
+    told = json.loads(tokgate(*asked, "--json").out)["steps"]
+    assert [(step["number"], step["title"]) for step in told] == [
+        (1, "Client"),
+        (2, "Name"),
+        (3, "Bans"),
+        (4, "Exemptions"),
+        (5, "Strictest"),
+    ]
+    said = tokgate(*asked).out.splitlines()
+    assert [line for line in said if line.startswith("   ")] == [
+        f"   {line}" for step in told for line in (*step["lines"], *(f"- {other}" for other in step["others"]))
+    ]
+
+
+def test_json(policies: Path, tokgate: Command) -> None:
+    """The keys of the contract, the input unchanged, times in UTC."""
+    asked = ("--client", "192.0.2.7", "--host", "WWW.Clips.example.org:443", "--at", "2023-05-02T10:00+02:00")
+    assert explained(tokgate, *asked) == {
+        "client": "192.0.2.7",
+        "host": "WWW.Clips.example.org:443",
+        "at": "2023-05-02T08:00:00Z",
+        "verdict": "block",
+        "phase": "block",
+        "service": "clips",
+        "rule": "suffix:clips.example.org",
+        "signal": "sni",
+        "network": "office",
+        "ban": "spring-ban",
+        "exemption": None,
+        "response": "refuse",
+        "reason": "ban-block",
+        "next_change": "2023-09-09T22:00:00Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("client", "wall", "instant", "zone"),
+    [
+        ("192.0.2.7", "2023-03-10T00:00", "2023-03-09T23:00:00Z", "Europe/Brussels"),
+        ("192.0.2.7", "2023-03-10", "2023-03-09T23:00:00Z", "Europe/Brussels"),
+        ("198.51.100.7", "2023-03-10T00:00", "2023-03-10T05:00:00Z", "America/New_York"),
+        ("203.0.113.7", "2023-03-10T00:00", "2023-03-10T00:00:00Z", "UTC"),
+        ("192.0.2.7", "2023-03-26T02:30", "2023-03-26T01:00:00Z", "Europe/Brussels"),
+        ("192.0.2.7", "2023-10-29T02:30", "2023-10-29T00:30:00Z", "Europe/Brussels"),
+    ],
+    ids=["brussels", "date", "new-york", "no-network", "skipped", "twice"],
+)
+def test_wall_times(policies: Path, tokgate: Command, client: str, wall: str, instant: str, zone: str) -> None:
+    """A time without offset is read in the zone of the client's network, and stderr says so."""
+    outcome = tokgate("explain", "--client", client, "--host", "a.example", "--at", wall, "--json")
+    assert json.loads(outcome.out)["at"] == instant
+    assert f"is read in {zone}" in outcome.err
+
+
+@pytest.mark.parametrize("at", [(), ("--at", "now")])
+def test_now(policies: Path, tokgate: Command, at: tuple[str, ...]) -> None:
+    """Without a time, or with `now`, the question is about this instant."""
+    before = Instant.now()
+    asked = explained(tokgate, "--client", "192.0.2.7", "--host", "a.example", *at)
+    assert before <= Instant.parse_iso(asked["at"]) <= Instant.now()
+
+
+def test_url(policies: Path, tokgate: Command) -> None:
+    """A store listing is found by its URL; host and URL are each decided, and the strictest wins."""
+    url = "https://play.google.com/store/apps/details?id=org.example.clips"
+    at = ("--client", "192.0.2.7", "--at", "2023-05-02T08:00Z")
+    assert explained(tokgate, *at, "--url", url)["rule"] == "store:google-play/org.example.clips"
+    both = explained(tokgate, *at, "--host", "play.google.com", "--url", url)
+    assert (both["verdict"], both["signal"]) == ("block", "url")
+    text = tokgate("explain", *at, "--host", "play.google.com", "--url", url).out
+    assert "6. Strictest over all signals\n   block, as url says\n" in text
+    assert "2. Name seen in sni\n" in text
+    unfinished = tokgate("explain", *at, "--url", "clips.example.org").out
+    assert "clips.example.org is no absolute URL with a host name: the name is empty\n" in unfinished
+
+
+@pytest.mark.parametrize("invisible", ["\u200b", "\u200e", "\u061c", "\u2060", "\u00ad", "\u200d"])
+def test_a_forged_name_passes_for_no_other(policies: Path, tokgate: Command, invisible: str) -> None:
+    """Somebody asks about a name with a character that can't be seen, and sees that it is in there."""
+    out = tokgate("explain", "--client", "192.0.2.7", "--host", f"clips{invisible}.example.org").out
+    assert invisible not in out
+    assert f"clips{invisible.encode('unicode_escape').decode()}.example.org" in out.splitlines()[0]
+
+
+def test_hostile_names_have_no_power_over_the_terminal(policies: Path, tokgate: Command) -> None:
+    """Escape sequences in a name are shown, not obeyed."""
+    out = tokgate("explain", "--client", "192.0.2.7", "--host", "\x1b[2Jclips\u202e").out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert r"\x1b[2Jclips\u202e" in out
+
+
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [
+        ("2023-02-28T12:00", "(clips in office): does not count, it is not announced until 2023-03-01 00:00 +01:00"),
+        ("2023-03-05T12:00", "phase announced: does not count yet, it starts 2023-03-10 00:00 +01:00"),
+        ("2023-09-10T00:00", "phase expired: does not count, it ended 2023-09-10 00:00 +02:00"),
+    ],
+)
+def test_why_a_ban_does_not_count(policies: Path, tokgate: Command, at: str, says: str) -> None:
+    """Before, between and after."""
+    assert says in tokgate("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--at", at).out
+
+
+def test_windows_and_held_bans(policies: Path, tokgate: Command) -> None:
+    """Outside a window it says until when; past its end a held ban says that it is."""
+    text = (policies / "policy.yaml").read_text()
+    windows = 'windows: [{days: mon-fri, from: "08:00", to: "18:00"}], on_expiry: hold}'
+    (policies / "policy.yaml").write_text(
+        text.replace("exemptions:", f"  held: {{title: Held, services: [clips], networks: [office], "
+                     f"starts: 2023-01-01T00:00, expires: 2023-02-01T00:00, {windows}\nexemptions:")
+    )  # fmt: skip
+    asked = ("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--at")
+    assert "held (clips in office), phase block: counts as block, held past its end 2023-02-01 00:00" in (
+        tokgate(*asked, "2023-02-15T09:00").out
+    )
+    assert "does not count, it is outside its windows until 2023-02-15 08:00 +01:00" in (
+        tokgate(*asked, "2023-02-15T07:59").out
+    )

@@ -1,0 +1,217 @@
+"""Who the client is, on the command line: explain, simulate and check say what networks make of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from labs.command_line import Command
+from tokgate.blocklog.paths import secret_path_for
+from tokgate.blocklog.write.client_aliases import prefix, with_alias
+from tokgate.blocklog.write.pseudonyms import read_secret
+
+POLICY = """\
+services: {clips: {names: {suffix: [clips.example.org]}}}
+networks:
+  devices: {devices: {file: devices.csv, paid_by: [federal]}, timezone: Europe/Brussels}
+  press: {groups: [press], users: [alice], timezone: America/New_York}
+  workshop: {interfaces: [eth0.20]}
+bans:
+  ban: {title: No clips, services: [clips], networks: [devices, press, workshop], starts: 2023-03-10T00:00}
+tests:
+  - {client: 192.0.2.9, user: bob, groups: [staff], host: clips.example.org, at: 2023-03-10T00:00, expect: EXPECTED}
+"""
+DEVICES = """\
+name,address,mac,owner,paid_by
+phone-3,,00:53:00:00:00:03,carol,federal|region
+laptop-1,192.0.2.21,,,federal
+"""
+PHONE = "in devices through the device phone-3 of carol, paid for by federal and region, by"
+AT = ("--at", "2023-03-10T00:00")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A policy that names clients by more than prefixes, as ./policies."""
+    monkeypatch.chdir(tmp_path)
+    made = Path("policies")
+    made.mkdir()
+    (made / "policy.yaml").write_text(POLICY.replace("EXPECTED", "allow"))
+    (made / "devices.csv").write_text(DEVICES)
+    return made
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("client", "said", "first", "through"),
+    [
+        ("192.0.2.9", (), "allow: 192.0.2.9 clips.example.org (unknown-client)", None),
+        (
+            "192.0.2.21",
+            (),
+            "block: 192.0.2.21 clips.example.org (ban-block)",
+            "in devices through the device laptop-1, paid for by federal, by 192.0.2.21 [policies/devices.csv:3]",
+        ),
+        (
+            "192.0.2.9",
+            ("--device", "0053.0000.0003"),
+            "block: 192.0.2.9, device 0053.0000.0003 clips.example.org (ban-block)",
+            f"{PHONE} 00:53:00:00:00:03 [policies/devices.csv:2]",
+        ),
+        (
+            "192.0.2.9",
+            ("--device", "Phone-3"),
+            "block: 192.0.2.9, device Phone-3 clips.example.org (ban-block)",
+            f"{PHONE} its name [policies/devices.csv:2]",
+        ),
+        (
+            "192.0.2.9",
+            ("--interface", "eth0.20"),
+            "block: 192.0.2.9, interface eth0.20 clips.example.org (ban-block)",
+            "in workshop through the interface eth0.20",
+        ),
+        ("192.0.2.9", ("--user", "bob"), "allow: 192.0.2.9, user bob clips.example.org (unknown-client)", None),
+    ],
+)
+def test_explain(tokgate: Command, client: str, said: tuple[str, ...], first: str, through: str | None) -> None:
+    """The first line says who was asked about, the first step which statement names them."""
+    outcome = tokgate("explain", "--client", client, *said, "--host", "clips.example.org", "--at", "2023-05-02T00:00Z")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[0] == first
+    assert through is None or any(line.startswith(f"   {through}, time zone ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("device", "doubt"),
+    [
+        ("phone-3", ""),
+        ("00:53:00:00:00:99", ""),
+        ("laptop-9", "no network has a device called laptop-9\n"),
+        ("00:53:zz", "no network has a device called 00:53:zz\n"),
+    ],
+)
+def test_explain_a_device_that_is_not_there(tokgate: Command, folder: Path, device: str, doubt: str) -> None:
+    """A name that is misspelt is in no network, which must not pass for an answer about the device."""
+    asked = ("explain", "--policies", str(folder), "--client", "192.0.2.9", "--host", "clips.example.org")
+    outcome = tokgate(*asked, "--device", device)
+    assert outcome.code == 0
+    assert outcome.err == doubt
+
+
+@pytest.mark.usefixtures("folder")
+def test_wall_time_of_who_is_asked_about(tokgate: Command) -> None:
+    """A time without offset is where the narrowest network of this very client lives."""
+    words = ("explain", "--client", "192.0.2.9", "--user", "Alice", "--group", "Press", "--host", "clips.example.org")
+    outcome = tokgate(*words, *AT, "--json")
+    answer = json.loads(outcome.out)
+    assert answer["at"] == "2023-03-10T05:00:00Z"
+    assert (answer["verdict"], answer["user"], answer["groups"]) == ("block", "Alice", ["Press"])
+    assert "device" not in answer
+    assert list(answer)[:5] == ["client", "host", "at", "user", "groups"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_simulate(tokgate: Command, tmp_path: Path) -> None:
+    """Lines say who the client is, and are echoed; what makes no sense is no query."""
+    lines: list[dict[str, object]] = [
+        {},
+        {"user": "alice"},
+        {"user": "bob", "groups": ["staff", "press"]},
+        {"device": "phone-3"},
+        {"interface": "eth0.20"},
+        {"user": None, "groups": []},
+        {"user": 7},
+        {"groups": "press"},
+    ]
+    query: dict[str, object] = {"client": "192.0.2.9", "host": "clips.example.org", "at": "2023-05-02T00:00:00Z"}
+    (tmp_path / "queries").write_text("".join(json.dumps(query | line) + "\n" for line in lines))
+    outcome = tokgate("simulate", "queries")
+    answers = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [answer["verdict"] for answer in answers] == ["allow", *["block"] * 4, "allow", None, None]
+    assert [answer.get("groups") for answer in answers[1:3]] == [None, ["press", "staff"]]
+    assert "user" not in answers[0]
+    assert "user" not in answers[5]
+    assert outcome.code == 1
+
+
+def test_failing_test_tells_who(tokgate: Command, folder: Path) -> None:
+    """A test that fails says who was asked about, and its trace is theirs."""
+    assert tokgate("check").code == 0
+    (folder / "policy.yaml").write_text(POLICY.replace("EXPECTED", "block"))
+    outcome = tokgate("check")
+    assert outcome.code == 1
+    assert "got allow (unknown-client) for 192.0.2.9, user bob, groups staff clips.example.org" in outcome.out
+
+
+def test_diff_of_inventories(tokgate: Command, folder: Path, tmp_path: Path) -> None:
+    """A device that comes into an inventory is a change of the network."""
+    other = tmp_path / "proposed"
+    other.mkdir()
+    (other / "policy.yaml").write_text((folder / "policy.yaml").read_text())
+    (other / "devices.csv").write_text(DEVICES + "laptop-5,192.0.2.25,,,federal\n")
+    outcome = tokgate("diff", "policies", "proposed")
+    assert "networks.devices: +device:192.0.2.25/32" in outcome.out
+
+
+def test_override_of_a_network_by_device(tokgate: Command, folder: Path) -> None:
+    """An override names addresses: a network of devices has to be told them; a client may be in it all the same."""
+    words = ("override", "add", "--ban", "ban", "--for", "1h", "--reason", "A test")
+    refused = tokgate(*words, "--network", "devices")
+    assert refused.code == 1
+    assert "one by one with --device" in refused.err
+    assert not (folder / "overrides").exists() or not list((folder / "overrides").iterdir())
+    assert tokgate(*words, "--client", "192.0.2.77").code == 0
+
+
+def test_reidentify_users(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users have pseudonyms of their own, which both halves open among names in a file."""
+    monkeypatch.chdir(tmp_path)
+    assert tokgate("log", "pseudonyms", "--log", "block.ndjson", "one", "two").code == 0
+    secret = read_secret(secret_path_for(Path("block.ndjson")))
+    record = {
+        "source": {"ip": "192.0.2.7", "port": 40000, "mac": "00-53-00-00-00-03"},
+        "user": {"name": "alice"},
+        "related": {"ip": ["192.0.2.7"], "user": ["alice"]},
+        "tokgate": {"groups": ["press"]},
+    }
+    hidden = with_alias(record, secret.pseudonym)
+    user = hidden["user"]["name"]
+    assert hidden["related"] == {"user": [user]}
+    assert user not in ("alice", hidden["source"]["address"])
+    assert "mac" not in hidden["source"]
+    assert "alice" not in str(hidden)
+    assert with_alias(record, prefix)["user"] == {"name": "withheld"}
+    Path("people").write_text("192.0.2.7\nbob\n\nalice\n")
+    outcome = tokgate(
+        "log", "reidentify", "--why", "a complaint", "--half", "one", "--half", "two", "--among", "people", user
+    )
+    assert (outcome.code, outcome.out) == (0, f"{user}\talice\n")
+
+
+@pytest.mark.usefixtures("folder")
+def test_who_is_in_no_network(tokgate: Command) -> None:
+    """A mistyped user, group or interface is named with what was meant; one that a network names is not."""
+    asked = ("explain", "--client", "192.0.2.9", "--host", "clips.example.org", *AT)
+    wrong = tokgate(*asked, "--user", "alcie", "--group", "pres", "--interface", "eth0.21").err
+    assert "no network or exemption names the user alcie; did you mean `alice`?" in wrong
+    assert "no network or exemption names the group pres; did you mean `press`?" in wrong
+    assert "no network or exemption names the interface eth0.21; did you mean `eth0.20`?" in wrong
+    right = tokgate(*asked, "--user", "Alice", "--group", "press", "--interface", "eth0.20").err
+    assert "no network or exemption names" not in right
+
+
+def test_who_is_exempt_is_no_stranger(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom only an exemption names is known; a stranger to it is told as he was typed, without empty quotes."""
+    monkeypatch.chdir(tmp_path)
+    Path("policies").mkdir()
+    Path("policies/p.yaml").write_text(
+        "networks: {here: {cidrs: [192.0.2.0/24]}}\n"
+        "bans: {b: {title: B, services: [tiktok], networks: [here], starts: 2023-03-10}}\n"
+        "exemptions: {e: {ban: b, users: [carol], until: 2043-01-01T00:00, reason: Press}}\n"
+    )
+    asked = ("explain", "--client", "192.0.2.9", "--host", "www.tiktok.com", "--user")
+    assert "names the user" not in tokgate(*asked, "carol").err
+    assert "no network or exemption names the user xyz\n" in tokgate(*asked, "xyz").err.replace(
+        "; allowed: `carol`", ""
+    )

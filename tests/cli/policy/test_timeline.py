@@ -1,0 +1,80 @@
+"""Timeline: which transitions are shown, in which times, and what happens when there are too many."""
+
+import json
+from pathlib import Path
+
+from labs.command_line import POLICY, Command
+
+SPRING = """\
+local time                                UTC                   ban         what changes          for whom
+2023-03-01 00:00 +01:00 Europe/Brussels   2023-02-28T23:00:00Z  spring-ban  announced             clips in office
+2023-03-01 00:00 +01:00 Europe/Brussels   2023-02-28T23:00:00Z  lab-watch   announced -> monitor  clips in lab
+2023-03-01 00:00 -05:00 America/New_York  2023-03-01T05:00:00Z  lab-watch   announced -> monitor  clips in abroad
+2023-03-10 00:00 +01:00 Europe/Brussels   2023-03-09T23:00:00Z  spring-ban  announced -> block    clips in office
+2023-06-30 18:00 +02:00 Europe/Brussels   2023-06-30T16:00:00Z  spring-ban  exemption press ends  clips in office
+2023-09-10 00:00 +02:00 Europe/Brussels   2023-09-09T22:00:00Z  spring-ban  block -> expired      clips in office
+"""
+
+
+def test_text(policies: Path, tokgate: Command) -> None:
+    """Plain aligned text, a line each; local times are those of the networks concerned."""
+    outcome = tokgate("timeline", "--from", "2023-02-01T00:00Z", "--to", "2024-03-01")
+    assert outcome.out == SPRING
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_range_is_half_open(policies: Path, tokgate: Command) -> None:
+    """`--from` is in, `--to` is out."""
+    document = json.loads(tokgate("timeline", "--json", "--from", "2023-03-09T23:00Z", "--to", "2023-06-30T16:00Z").out)
+    assert [entry["at"] for entry in document["transitions"]] == ["2023-03-09T23:00:00Z"]
+
+
+def test_json(policies: Path, tokgate: Command) -> None:
+    """What changes for whom, in words that a program can read."""
+    document = json.loads(tokgate("timeline", "--json", "--from", "2023-09-01T00:00Z").out)
+    assert (document["from"], document["to"], document["more"]) == (
+        "2023-09-01T00:00:00Z", "2024-09-01T00:00:00Z", False,
+    )  # fmt: skip
+    assert document["transitions"] == [
+        {
+            "at": "2023-09-09T22:00:00Z",
+            "local": "2023-09-10 00:00 +02:00",
+            "zone": "Europe/Brussels",
+            "kind": "phase",
+            "ban": "spring-ban",
+            "title": "No clips at work",
+            "services": ["clips"],
+            "networks": ["office"],
+            "before": "block",
+            "after": "expired",
+            "exemption": None,
+            "extends": None,
+            "extended_by": [],
+        }
+    ]
+
+
+def test_limit(policies: Path, tokgate: Command) -> None:
+    """What is cut is told on stderr, and in JSON."""
+    window = '    windows: [{days: mon-fri, from: "08:00", to: "18:00"}]\n    duration: P6M\n'
+    (policies / "policy.yaml").write_text(POLICY.replace("    duration: P6M\n", window))
+    asked = ("timeline", "--from", "2023-03-13T00:00Z")
+    outcome = tokgate(*asked, "--limit", "3")
+    assert len(outcome.out.splitlines()) == 4
+    assert "window opens: block" in outcome.out
+    assert "window closes: no block until the next" in outcome.out
+    assert "only the first 3 transitions" in outcome.err
+    assert len(tokgate(*asked).out.splitlines()) == 201
+    assert json.loads(tokgate(*asked, "--limit", "3", "--json").out)["more"] is True
+
+
+def test_nothing(policies: Path, tokgate: Command) -> None:
+    """A quiet stretch says so on stderr and prints nothing."""
+    outcome = tokgate("timeline", "--from", "2030-01-01T00:00Z")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err == "nothing changes from 2030-01-01T00:00:00Z to 2031-01-01T00:00:00Z\n"
+
+
+def test_default_is_the_year_to_come(policies: Path, tokgate: Command) -> None:
+    """An open-ended policy of the past has no transitions ahead."""
+    assert tokgate("timeline").code == 0

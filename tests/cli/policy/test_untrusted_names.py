@@ -1,0 +1,95 @@
+"""`tokgate check --authority`: for which names devices would not believe the block page's authority."""
+
+import datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from labs.command_line import Command
+
+POLICY = """\
+services:
+  clips:
+    names:
+      suffix: [clips.example.org, other.example.net]
+      label: [clips]
+    store: {google-play: [org.example.clips]}
+networks:
+  office: {cidrs: [192.0.2.0/24]}
+bans:
+  spring:
+    title: No clips
+    services: [clips]
+    networks: [office]
+    starts: 2023-03-10
+    response: page
+"""
+
+
+def write_authority(folder: Path, *permitted: tuple[str, ...]) -> Path:
+    """Key and certificates as the gateway has them; each certificate permits these names, all where there are none."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Example")])
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for names in permitted:
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now)
+        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+        if names:
+            trees = [x509.DNSName(each) for each in names]
+            builder = builder.add_extension(x509.NameConstraints(trees, None), critical=True)
+        pem += builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    path = folder / "mitmproxy-ca.pem"
+    path.write_bytes(pem)
+    return path
+
+
+@pytest.fixture
+def policy(policies: Path) -> Path:
+    """A ban with a page, of names that a certificate can list and of one rule that none can."""
+    (policies / "policy.yaml").write_text(POLICY)
+    return policies / "policy.yaml"
+
+
+@pytest.mark.parametrize(
+    ("permitted", "rules"),
+    [
+        (((),), []),
+        ((("clips.example.org", "example.net"),), ["label:clips"]),
+        ((("clips.example.org", "example.net"), ("example.org", "example.net")), ["label:clips"]),
+        ((("example.org", "example.net"), ("example.org",)), ["suffix:other.example.net", "label:clips"]),
+        ((("lips.example.org", "example.net"),), ["suffix:clips.example.org", "label:clips"]),
+    ],
+)
+def test_names_outside(
+    policy: Path, tokgate: Command, tmp_path: Path, permitted: tuple[tuple[str, ...], ...], rules: list[str]
+) -> None:
+    """Names below none of those permitted by each certificate, and rules that no certificate can list."""
+    outcome = tokgate("check", "--authority", str(write_authority(tmp_path, *permitted)))
+    warned = [line for line in outcome.out.splitlines() if line.endswith("[page-untrusted]")]
+    assert outcome.code == 0
+    assert len(warned) == len(rules)
+    assert all(f"`{rule}` of `clips`" in outcome.out for rule in rules)
+    assert all(line.startswith("policies/policy.yaml:") for line in warned)
+
+
+def test_only_where_a_page_is_wanted(policy: Path, tokgate: Command, tmp_path: Path) -> None:
+    """A refusal needs no authority; opened stores do, for their own names."""
+    file = str(write_authority(tmp_path, ("example.org",)))
+    policy.write_text(POLICY.replace("response: page", "response: refuse"))
+    assert "page-untrusted" not in tokgate("check", "--authority", file).out
+    policy.write_text(POLICY.replace("response: page", "inspect_stores: true"))
+    assert "`exact:play.google.com` of `clips`" in tokgate("check", "--authority", file).out
+
+
+def test_no_certificates(policy: Path, tokgate: Command, tmp_path: Path) -> None:
+    """A file that holds none, or that is not there, is a usage error with its name."""
+    (tmp_path / "empty.pem").write_text("nothing")
+    for name in ("empty.pem", "absent.pem"):
+        outcome = tokgate("check", "--authority", str(tmp_path / name))
+        assert outcome.code == 2
+        assert name in outcome.err

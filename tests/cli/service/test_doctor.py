@@ -1,0 +1,51 @@
+"""`tokgate doctor` beside a tokgate that runs, and where none does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.command_line import Command
+from labs.running_lab import POLICY, Running, until
+from tokgate.service.doctor import kernel
+from tokgate.service.doctor.finding import Result
+
+
+@pytest.fixture(autouse=True)
+def _a_clock_that_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "clock", lambda: Result("clock", "synchronised"))
+
+
+def _seen(tokgate: Command, *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    outcome = tokgate("doctor", "--json", *arguments)
+    said = json.loads(outcome.out)
+    assert said["ok"] == (outcome.code == 0)
+    return outcome.code, {each["subject"]: each for each in said["results"]}
+
+
+def test_a_running_tokgate(tmp_path: Path, tokgate: Command) -> None:
+    """It is tried through its own proxy; a ban that is gone from the files, or a destination, is seen."""
+    running = Running(tmp_path, workers=1)
+    where = ("--policies", str(running.policies), "--confdir", str(running.confdir), "--log", str(running.log))
+    try:
+        until("an opener answers", running.refuses)
+        until("the gate has reported", lambda: "descriptors" in _seen(tokgate, *where, "--allowed", "localhost")[1])
+        until("all of it runs", lambda: not running.problems_told())
+        code, seen = _seen(tokgate, *where, "--allowed", "localhost")
+        assert seen["DNS"]["ok"]
+        assert seen["tokgate"]["ok"], seen
+        assert seen["banned probe"]["said"] == "clips.example.org is refused"
+        # Nothing listens at port 443 of this machine: the proxy answers 502.
+        assert (code, seen["allowed probe"]["ok"]) == (1, False)
+        running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
+        assert tokgate("doctor", *where).code == 1
+    finally:
+        running.close()
+
+
+def test_nobody_runs(tmp_path: Path, tokgate: Command, policies: Path) -> None:
+    """What is found comes with what to do."""
+    outcome = tokgate("doctor", "--policies", str(policies), "--confdir", str(tmp_path), "--log", str(tmp_path / "log"))
+    assert outcome.code == 1
+    assert "! tokgate: none answers\n    systemctl start tokgate" in outcome.out

@@ -1,0 +1,119 @@
+"""`tokgate gateway`: loaded, shown, checked and taken out again by one command each, for people and programs."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.ruleset_lab import Namespace
+
+POLICY = """\
+services: {clips: {names: {suffix: [clips.example.org]}}}
+networks: {office: {cidrs: [192.0.2.0/24, "2001:db8:1::/48"]}}
+bans: {clips: {title: No clips, services: [clips], networks: [office], starts: 2023-03-10T00:00}}
+"""
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="needs root and nft")
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """A network namespace in which nothing is loaded."""
+    made = Namespace(f"command{os.getpid()}")
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> tuple[str, ...]:
+    """A policy, and a folder for what settings were before."""
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return ("--policies", str(tmp_path / "policy.yaml"), "--confdir", str(tmp_path / "keys"))
+
+
+def gateway(namespace: Namespace, *words: str, before: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    """Exit code, output and narration of the command inside."""
+    done = namespace.done(*before, sys.executable, "-m", "tokgate", "gateway", *words)
+    return done.returncode, done.stdout, done.stderr
+
+
+def said(namespace: Namespace, *words: str) -> Any:
+    """Its answer in JSON."""
+    return json.loads(gateway(namespace, *words, "--json")[1])
+
+
+def test_up_check_down(namespace: Namespace, words: tuple[str, ...]) -> None:
+    """An admin sees what is missing, loads it, is told what was changed, and gets the machine back as it was."""
+    code, out, _ = gateway(namespace, "check", *words)
+    assert code == 1
+    assert "table inet tokgate is not loaded\n" in out
+    code, out, err = gateway(namespace, "up", *words)
+    assert (code, out) == (0, "")
+    assert "net.ipv4.ip_forward was 0, until `tokgate gateway down`" in err
+    assert "table inet tokgate is loaded, policy" in err
+    with namespace.listen(4, 8080), namespace.listen(6, 8080):
+        assert gateway(namespace, "check", *words) == (0, "", "")
+    code, out, err = gateway(namespace, "down", *words)
+    assert (code, out) == (0, "")
+    assert "net.ipv4.ip_forward is 0 again" in err
+    assert namespace.run("nft", "list", "ruleset") == ""
+
+
+def test_show(namespace: Namespace, words: tuple[str, ...]) -> None:
+    """What is loaded stands beside what should be."""
+    gateway(namespace, "up", *words)
+    namespace.run("nft", "flush", "set", "inet", "tokgate", "clients6")
+    code, out, _ = gateway(namespace, "show", *words)
+    assert code == 0
+    assert "table: differs\n  set clients6 lacks 2 elements and has 0 that it should not\n  clients4: 2 of 2" in out
+    assert "  clients6: 0 of 2 elements\n" in out
+    assert "routes: as it should be\n" in out
+
+
+def test_json(namespace: Namespace, words: tuple[str, ...]) -> None:
+    """A program learns the same."""
+    missing = said(namespace, "check", *words)
+    assert not missing["ok"]
+    assert missing["differences"]["table"] == ["table inet tokgate is not loaded"]
+    assert missing["sets"]["clients4"] == {"wanted": 2, "loaded": None}
+    loaded = said(namespace, "up", *words)
+    assert loaded == {
+        "ok": True,
+        "problems": [],
+        "policy": missing["policy"],
+        "changed": {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0"},
+        "until": None,
+    }
+    shown = said(namespace, "show", *words)
+    assert shown["differences"]["table"] == shown["differences"]["routes"] == shown["differences"]["settings"] == []
+    assert shown["sets"]["clients4"] == {"wanted": 2, "loaded": 2}
+    assert said(namespace, "down", *words) == {"ok": True, "restored": loaded["changed"]}
+
+
+def test_a_host_that_does_not_allow_it(namespace: Namespace, words: tuple[str, ...]) -> None:
+    """All obstacles at once, and nothing changed."""
+    namespace.run("nft", "add", "table", "inet", "tokgate")
+    namespace.run("ip", "rule", "add", "fwmark", "0x746b", "lookup", "5")
+    code, out, err = gateway(namespace, "up", *words)
+    assert (code, out) == (3, "")
+    assert err.startswith("tokgate: nothing was changed:\nthere is a table inet tokgate that tokgate did not make")
+    assert "sends packets of mark 0x746b to table 5" in err
+    assert len(said(namespace, "up", *words)["problems"]) == 2
+    assert gateway(namespace, "up", *words, "--table", "egress", "--route-mark", "77")[0] == 0
+
+
+def test_without_the_capability(namespace: Namespace, words: tuple[str, ...]) -> None:
+    """Who may not change the firewall is told what is missing."""
+    drop = ("setpriv", "--inh-caps=-net_admin", "--bounding-set=-net_admin")
+    code, _, err = gateway(namespace, "up", *words, before=drop)
+    assert (code, err) == (
+        3,
+        "tokgate: nothing was changed:\nCAP_NET_ADMIN is missing: run this as root, or give the capability\n",
+    )
+    assert gateway(namespace, "down", *words, before=drop)[0] == 3

@@ -1,0 +1,249 @@
+"""`tokgate review` as a command: who it lets in by default, what it refuses to do, and how it explains lines."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.builders import at
+from labs.command_line import POLICY, Command
+from labs.samples import stamp
+from labs.waiting import DEADLINE
+from tokgate.blocklog.read.reader import Line, parse_line
+from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.cli.exits import CommandError
+from tokgate.cli.main import build_parser
+from tokgate.cli.service.policy_context import PolicyExplainer
+from tokgate.cli.service.review import ListenAddress
+from tokgate.config.loader import load
+from tokgate.policy.decide import Sighting, decide_signals
+from tokgate.policy.decision import Signal
+from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
+from tokgate.policy.snapshot import compile_policy
+
+WHEN = "2023-05-02T08:00:00.5Z"
+type Made = Callable[..., Line]
+
+
+@pytest.fixture
+def line(policies: Path) -> Made:
+    """The line of a client that asked for a name, as the policy in the folder decides it."""
+
+    def make(client: str = "192.0.2.7", name: str = "www.clips.example.org", **changes: Any) -> Line:
+        policy = load(policies, at(WHEN)).policy
+        assert policy is not None
+        snapshot, sightings = compile_policy(policy), (Sighting(Signal.SNI, name),)
+        seen = Observation(
+            client=Endpoint(client, 51234), destination=Endpoint("203.0.113.5", 443), stage=Stage.TLS,
+            visibility=Visibility.SNI, names=sightings,
+        )  # fmt: skip
+        judgement = decide_signals(snapshot, client, sightings, at(WHEN))
+        record = traffic_record(stamp(WHEN), seen, judgement, snapshot)
+        assert record is not None
+        raw = encode(record | changes)
+        Path("block.ndjson").write_bytes(raw)
+        found = parse_line(raw, "block.ndjson", 1)
+        assert isinstance(found, Line)
+        return found
+
+    return make
+
+
+def git(*arguments: str) -> None:
+    """A git that knows nobody's settings."""
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    subprocess.run(("git", *identity, *arguments), check=True, capture_output=True, env=environment)
+
+
+def test_a_line_is_explained_as_explain_does(line: Made, tokgate: Command) -> None:
+    """The same steps, and by the policy that decided it."""
+    made = line()
+    explained = PolicyExplainer("policies").explain(made)
+    text = tokgate("explain", "--event", made.record["event"]["id"]).out
+    assert explained.verdict == "block"
+    assert explained.warnings == ()
+    assert made.record["tokgate"]["policy"]["version"] in explained.notes[0]
+    for step in explained.steps:
+        assert f"\n{step.title}\n" in text
+        assert all(f"   {said}\n" in text for said in step.lines)
+        assert all(f"   - {said}\n" in text for said in step.others)
+    assert all(f"{said}\n" in text for said in explained.said[1:3])
+
+
+def test_the_policy_of_the_time_is_found_in_git(line: Made, policies: Path) -> None:
+    """The line names a version that the folder has no more: the revision that has it decides."""
+    git("init", "-q")
+    made = line()
+    git("add", "policies")
+    git("commit", "-qm", "one")
+    (policies / "policy.yaml").write_text(POLICY.replace("duration: P6M", "action: monitor"))
+    git("commit", "-qam", "two")
+    explained = PolicyExplainer("policies").explain(made)
+    assert explained.verdict == "block"
+    assert explained.warnings == ()
+    assert re.search(r"version \w+, \w+:policies\.", explained.notes[0])
+    assert any(":policies/policy.yaml:" in said for step in explained.steps for said in step.lines)
+
+
+def test_another_policy_is_said_to_be_one(line: Made, policies: Path) -> None:
+    """Without git it decides otherwise, and both are told."""
+    made = line()
+    (policies / "policy.yaml").write_text(POLICY.replace("duration: P6M", "action: monitor"))
+    explained = PolicyExplainer("policies").explain(made)
+    assert explained.verdict == "monitor"
+    assert "Not by the policy that decided it" in explained.warnings[0]
+    assert "verdict: block, now monitor" in explained.warnings[1]
+
+
+@pytest.mark.parametrize("shown", ["p1-abcdefghijklmnop", "192.0.2.0/24", "withheld"])
+def test_pseudonyms_stay_pseudonyms(line: Made, shown: str) -> None:
+    """The page asks nobody who it was; it says which command does."""
+    explained = PolicyExplainer("policies").explain(line(source={"address": shown}))
+    assert explained.steps == ()
+    assert f"only as {shown}, and so does this page" in explained.notes[0]
+
+
+def test_lines_about_tokgate_itself(policies: Path) -> None:
+    """Nothing was decided."""
+    made = parse_line(encode(stopped(stamp(), 1, "SIGTERM")), "block.ndjson", 1)
+    assert isinstance(made, Line)
+    assert "nothing was decided" in PolicyExplainer("policies").explain(made).notes[0]
+
+
+def test_without_policies(line: Made, policies: Path) -> None:
+    """Said, and no phases are drawn."""
+    made = line()
+    (policies / "policy.yaml").write_text("bans: 7")
+    explainer = PolicyExplainer("policies")
+    (said,) = explainer.explain(made).warnings
+    assert said == "This can't be explained: policies holds no valid policy: nothing to decide with."
+    assert explainer.lanes(at(WHEN).to_stdlib(), at(WHEN).to_stdlib(), frozenset()) == ([], "")
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ("--listen 0.0.0.0:8090", "say how browsers call the page"),
+        ("--listen 192.0.2.1:8090", "other machines could reach it"),
+        ("--listen [::]:8090 --origin https://review.example.org", "other machines could reach it"),
+        ("--listen 192.0.2.1:8090 --htpasswd x", "in the clear"),
+        ("--listen 192.0.2.1:8090 --htpasswd x --origin https://review.example.org", "in the clear"),
+        ("--trusted-header X-Remote-User", "--trusted-header needs --trusted-proxy"),
+        ("--trusted-proxy 192.0.2.1/32", "--trusted-proxy needs --trusted-header or --htpasswd"),
+        ("--trusted-header X --trusted-proxy 192.0.2.1/32 --htpasswd x", "not allowed with"),
+        ("--tls-cert x", "need each other"),
+        ("--listen nowhere", "no place to listen"),
+        ("--listen 127.0.0.1:99999", "no place to listen"),
+        ("--trusted-header X --trusted-proxy 192.0.2.1/24", "no CIDR"),
+        ("--origin review.example.org", "no origin"),
+        ("--origin https://review.example.org/path", "no origin"),
+    ],
+)
+def test_what_would_be_open_is_refused(tokgate: Command, said: str, complaint: str) -> None:
+    """Never on an address that others can reach without a way to tell who they are; nor with passwords in the clear."""
+    outcome = tokgate("review", *said.split())
+    assert outcome.code == 2
+    assert complaint in outcome.err
+
+
+def test_defaults() -> None:
+    """Loopback, its own port."""
+    args = build_parser(("review",)).parse_args(["review"])
+    assert (args.listen, args.htpasswd, args.trusted_header) == (ListenAddress("127.0.0.1", 8090), None, None)
+    assert str(build_parser(("review",)).parse_args(["review", "--listen", "[::1]:1"]).listen) == "[::1]:1"
+
+
+def test_a_bad_file_of_users_and_a_port_that_is_taken(policies: Path, tokgate: Command) -> None:
+    """Told in a line, exit code 3."""
+    Path("users").write_text("alice:plain\n")
+    outcome = tokgate("review", "--listen", "127.0.0.1:0", "--htpasswd", "users")
+    assert (outcome.code, "users:1: not a user" in outcome.err) == (3, True)
+    outcome = tokgate("review", "--listen", "127.0.0.1:0", "--access-log", "missing/access.ndjson")
+    assert (outcome.code, "missing/access.ndjson" in outcome.err) == (3, True)
+    outcome = tokgate("review", "--listen", "203.0.113.250:1", "--trusted-header", "X", "--trusted-proxy", "::1/128")
+    assert (outcome.code, "can't listen on 203.0.113.250:1" in outcome.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"),
+    [
+        ("--htpasswd users --trusted-proxy 192.0.2.4/32 --trusted-proxy 2001:db8::4/128", 2),
+        ("--htpasswd users", 0),
+        ("--trusted-header X-Remote-User --trusted-proxy 192.0.2.4/32", 0),  # it may pass on a client's X-Forwarded-For
+    ],
+)
+def test_who_is_believed_about_clients(
+    policies: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch, said: str, believed: int
+) -> None:
+    """Behind a proxy passwords are counted by client only where the proxy is named for it."""
+    Path("users").write_text("alice:$2b$04$DJU7mqEIvZJ8wUCtWYtBquYDOtQ3fUWXxS7rdNd2LCC1yJLsDbHzu\n")
+    given: list[tuple[object, ...]] = []
+
+    def build(site: object, *, proxies: Sequence[object], **others: object) -> None:
+        given.append(tuple(proxies))
+        raise CommandError("that is enough")
+
+    monkeypatch.setattr("tokgate.webui.app.build", build)
+    assert "that is enough" in tokgate("review", "--listen", "127.0.0.1:0", *said.split()).err
+    assert [str(each) for each in given[0]] == ["192.0.2.4/32", "2001:db8::4/128"][:believed]
+
+
+@pytest.fixture
+def running(line: Made, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str, Path]]:
+    """The command, its printed link, and where it narrates."""
+    line()
+    told = tmp_path / "stderr"
+    (tmp_path / "tmp").mkdir()
+    with told.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tokgate", "review", "--listen", "127.0.0.1:0"], stderr=stderr,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "addons"), "TMPDIR": str(tmp_path / "tmp")},
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 60
+            while (found := re.search(r"open, once: (\S+)", told.read_text())) is None:
+                assert process.poll() is None, told.read_text()
+                assert time.monotonic() < until
+            yield process, found[1], told
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_from_the_printed_link_to_the_end(
+    running: tuple["subprocess.Popen[bytes]", str, Path], ending: signal.Signals
+) -> None:
+    """The link signs in once; strangers see nothing; looks are told; it ends with exit code 0, and leaves nothing."""
+    process, link, told = running
+    base = link.partition("/enter")[0]
+    with urllib.request.urlopen(link) as answer:
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(link)
+    request = urllib.request.Request(f"{base}/lines", headers={"Cookie": cookie})
+    with urllib.request.urlopen(request) as answer:
+        assert "192.0.2.7" in answer.read().decode()
+    with urllib.request.urlopen(f"{base}/lines") as answer:
+        assert answer.url.startswith(f"{base}/sign-in")
+    assert told.read_text().count("looks at lines") == 1
+    folder = told.parent / "tmp"
+    assert list(folder.iterdir())
+    process.send_signal(ending)
+    assert process.wait(DEADLINE) == 0
+    assert list(folder.iterdir()) == []
+    assert "Traceback" not in told.read_text()
+    assert json.dumps(cookie)[1:-1].partition("=")[2] not in told.read_text()

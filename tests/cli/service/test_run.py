@@ -1,0 +1,264 @@
+"""`tokgate run` as a command: what it takes, and how it says no. What it does is tested in tests/proxy."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.main import build_parser, main
+from tokgate.gate.sockets import Entry
+from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
+from tokgate.policy.bans import PortRange
+from tokgate.service import privileges, supervisor
+from tokgate.service.capabilities import Capability
+from tokgate.service.child_programs import SuperviseOptions
+
+
+def test_defaults() -> None:
+    """Without options: ./policies, drained within half a minute; the rest is the launcher's."""
+    args = build_parser(("run",)).parse_args(["run"])
+
+    assert (args.policies, args.mode, args.log, args.confdir) == (Path("policies"), None, None, None)
+    assert (args.listen_host, args.listen_port, args.drain) == (None, None, 30.0)
+
+
+def test_everything_said() -> None:
+    """Each option reaches its place, and modes add up."""
+    said = (
+        "run --mode regular@8080 --mode transparent@8443 --policies p --log l --confdir c --drain 1.5 --listen-port 0 "
+        "--name-server 203.0.113.53 --name-server 2001:db8::53"
+    )
+    args = build_parser(("run",)).parse_args(said.split())
+
+    assert args.mode == ["regular@8080", "transparent@8443"]
+    assert (args.policies, args.log, args.confdir) == (Path("p"), Path("l"), Path("c"))
+    assert (args.drain, args.listen_port) == (1.5, 0)
+    assert [str(address) for address in args.name_server] == ["203.0.113.53", "2001:db8::53"]
+
+
+@pytest.mark.parametrize(
+    ("said", "hosts"),
+    [((), ["127.0.0.1"]), (("--listen-host", "192.0.2.1"), ["192.0.2.1"]), (("--listen-host", ""), ["0.0.0.0", "::"])],
+)
+def test_the_mode_unless_told(said: tuple[str, ...], hosts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --mode gates serve explicit clients, on loopback unless told: an open proxy is found within hours."""
+    given: list[SuperviseOptions] = []
+    monkeypatch.setattr(supervisor, "supervise", _keeping(given))
+    args = build_parser(("run",)).parse_args(["run", *said])
+
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
+    assert args.run(args) == 0
+    assert [(each.host, each.port, each.entry) for each in given[0].endpoints] == [
+        (host, 8080, Entry.EXPLICIT) for host in hosts
+    ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("--listen-port", "65536"),
+        ("--listen-port", "-1"),
+        ("--listen-port", "http"),
+        ("--drain", "-1"),
+        ("--drain", "nan"),
+        ("--drain", "soon"),
+        ("--name-server", "resolver.example.org"),
+        ("unexpected",),
+    ],
+)
+def test_usage_errors(said: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """Values that make no sense end with 2 and a line that names the option."""
+    with pytest.raises(SystemExit) as leaving:
+        build_parser(("run",)).parse_args(["run", *said])
+
+    assert leaving.value.code == 2
+    assert said[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "modes"),
+    [
+        ("--gateway", {("0.0.0.0", 8080, Entry.TPROXY), ("::", 8080, Entry.TPROXY)}),
+        ("--gateway --mode gate:tproxy@9000", {("0.0.0.0", 9000, Entry.TPROXY), ("::", 9000, Entry.TPROXY)}),
+        (
+            "--gateway --mode gate:explicit@3128",
+            {("0.0.0.0", 8080, Entry.TPROXY), ("::", 8080, Entry.TPROXY), ("127.0.0.1", 3128, Entry.EXPLICIT)},
+        ),
+    ],
+)
+def test_the_gateways_modes(said: str, modes: set[tuple[str, int, Entry]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel brings clients to the port at which gates await them; others may come as well."""
+    given: list[SuperviseOptions] = []
+
+    def supervise(options: SuperviseOptions, _: object) -> int:
+        given.append(options)
+        return 0
+
+    monkeypatch.setattr(supervisor, "supervise", supervise)
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
+    args = build_parser(("run",)).parse_args(["run", "--mark", "0x51", *said.split()])
+    assert args.run(args) == 0
+    assert {(each.host, each.port, each.entry) for each in given[0].endpoints} == modes
+    port = next(port for _, port, entry in modes if entry is Entry.TPROXY)
+    assert given[0].gateway == TableOptions(forwarded=Tproxy(port), bypass=Bypass.by_mark(0x51))
+
+
+def _keeping(given: list[SuperviseOptions]) -> Callable[[SuperviseOptions, object], int]:
+    """A supervisor that only keeps the options that it is given."""
+
+    def supervise(options: SuperviseOptions, _: object) -> int:
+        given.append(options)
+        return 0
+
+    return supervise
+
+
+@pytest.mark.parametrize(
+    ("said", "forwarded", "local", "entries"),
+    [
+        ("--redirect", Redirect(), None, {Entry.REDIRECT}),
+        ("--redirect 9000-9003", Redirect(PortRange(9000, 9003)), None, {Entry.REDIRECT}),
+        ("--local", Tproxy(), Redirect(), {Entry.REDIRECT, Entry.TPROXY}),
+        ("--redirect --local", Redirect(), Redirect(), {Entry.REDIRECT}),
+    ],
+)
+def test_redirection(
+    said: str,
+    forwarded: Tproxy | Redirect,
+    local: Redirect | None,
+    entries: set[Entry],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where TPROXY can't be used gates listen at each of the ports, once."""
+    given: list[SuperviseOptions] = []
+    monkeypatch.setattr(supervisor, "supervise", _keeping(given))
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
+    args = build_parser(("run",)).parse_args(["run", "--gateway", "--mark", "0x51", *said.split()])
+    assert args.run(args) == 0
+    assert given[0].gateway == TableOptions(forwarded=forwarded, local=local, bypass=Bypass.by_mark(0x51))
+    assert {each.entry for each in given[0].endpoints} == entries
+    wanted = {
+        port for way in (forwarded, local) if way for each in way.ports for port in range(each.first, each.last + 1)
+    }
+    assert sorted(each.port for each in given[0].endpoints if each.host == "::") == sorted(wanted)
+
+
+def test_the_proxys_own_connections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With `--local` they are known by the user that it becomes, or is; root's could be anybody's."""
+    given: list[SuperviseOptions] = []
+    monkeypatch.setattr(supervisor, "supervise", _keeping(given))
+    monkeypatch.setattr(privileges, "become", lambda *_: None)
+    args = build_parser(("run",)).parse_args(["run", "--gateway", "--local"])
+    account: privileges.Account | None = privileges.Account("tokgate", 10451, 10451, tmp_path)
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: account)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    args.run(args)
+    account = None
+    with pytest.raises(CommandError, match="needs a user of tokgate's own") as refused:
+        args.run(args)
+    assert refused.value.code is Exit.USAGE
+    monkeypatch.setattr(os, "geteuid", lambda: 999)
+    args.run(args)
+    assert [each.gateway and each.gateway.bypass for each in given] == [Bypass.by_uid(10451), Bypass.by_uid(999)]
+
+
+@pytest.mark.parametrize("said", ["--redirect", "--local"])
+def test_redirection_without_a_gateway(said: str) -> None:
+    """Without the kernel's part it would only listen."""
+    args = build_parser(("run",)).parse_args(["run", said])
+    with pytest.raises(CommandError, match="are for --gateway"):
+        args.run(args)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("--single", "leave --single out"),
+        ("--mode gate:tproxy@8080 --mode gate:tproxy@8081", "needs one port"),
+        ("--mode gate:tproxy@0", "needs one port"),
+        ("--mode gate:tproxy@192.0.2.1:8080", "leave its host out"),
+        ("--mode regular", "start tokgate twice"),
+    ],
+)
+def test_what_a_gateway_cannot_be(said: str, why: str) -> None:
+    """What the kernel could not bring clients to is refused before anything is loaded."""
+    args = build_parser(("run",)).parse_args(["run", "--gateway", *said.split()])
+    with pytest.raises(CommandError, match=why) as refused:
+        args.run(args)
+    assert refused.value.code is Exit.USAGE
+
+
+@pytest.fixture
+def became(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[object, ...]]:
+    """Run as root, which here becomes nobody else, and supervises nothing: with whom it would have been called."""
+    made: list[tuple[object, ...]] = []
+    account = privileges.Account("tokgate", 10451, 10451, tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: account)
+    monkeypatch.setattr(privileges, "become", lambda *given: made.append(given))
+    monkeypatch.setattr(supervisor, "supervise", lambda options, say: 0)
+    return made
+
+
+def test_root_is_left_before_anything_is_opened(
+    became: list[tuple[object, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what the modes need, and after what it will use was named, so that it can be looked at."""
+    said = "--mode gate:tproxy --log /l/b.ndjson --confdir /k"
+    args = build_parser(("run",)).parse_args(["run", *said.split()])
+    assert args.run(args) == 0
+    ((account, kept, places),) = became
+    assert getattr(account, "name", None) == "tokgate"
+    assert kept == {Capability.NET_ADMIN, Capability.NET_RAW}
+    assert places == privileges.Places(Path("policies"), Path("/l/b.ndjson"), Path("/k"))
+    assert capsys.readouterr().err == "tokgate: running as tokgate\n"
+
+
+@pytest.mark.parametrize(("said", "warns"), [((), True), (("--user", "root"), False)])
+def test_root_that_stays_is_warned_of(
+    became: list[tuple[object, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    said: tuple[str, ...],
+    warns: bool,
+) -> None:
+    """Whoever has made no user for it learns what that means; whoever asks for root gets it."""
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
+    args = build_parser(("run",)).parse_args(["run", *said])
+    assert args.run(args) == 0
+    assert became == []
+    assert ("WARNING: running as root" in capsys.readouterr().err) is warns
+
+
+def test_local_mode_takes_no_user(became: list[tuple[object, ...]]) -> None:
+    """It would end at once, since its redirector needs root."""
+    args = build_parser(("run",)).parse_args(["run", "--mode", "local", "--user", "tokgate"])
+    with pytest.raises(CommandError, match="leave --user out") as refused:
+        args.run(args)
+    assert refused.value.code == Exit.USAGE
+    assert became == []
+
+
+def test_what_keeps_root_in_place_ends_it(became: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that can't do the work is no reason to do it as root."""
+
+    def fail(*given: object) -> None:
+        raise privileges.PrivilegeError("tokgate can't use what tokgate needs")
+
+    monkeypatch.setattr(privileges, "become", fail)
+    args = build_parser(("run",)).parse_args(["run"])
+    with pytest.raises(CommandError, match="can't use what") as refused:
+        args.run(args)
+    assert refused.value.code == Exit.FAILURE
+    assert became == []
+
+
+def test_an_unknown_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped mode ends with 2 before anything is started, and says which there are."""
+    assert main(["run", "--mode", "transparant@8443"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean `transparent`?" in said
+    assert "`gate:explicit`" in said
+    assert main(["run", "--mode", "foo"]) == 2

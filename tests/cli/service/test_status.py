@@ -1,0 +1,142 @@
+"""`tokgate status` in text: what a person reads of a running tokgate."""
+
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from labs.command_line import Command
+from tokgate.cli.service import status
+
+
+def ban(name: str, phase: str | None, idle: str | None = None, *, overdue: bool = False) -> dict[str, Any]:
+    """A ban as a running tokgate tells of it."""
+    told = {"ban": name, "networks": ["office"], "phase": phase, "idle": idle, "overdue": overdue}
+    return told | {"held": False, "extends": [], "extended_by": []}
+
+
+def state(*bans: dict[str, Any], ok: bool = True) -> dict[str, Any]:
+    """A running tokgate with one gate."""
+    report = {"connections": 2, "clients": 1, "errors": {} if ok else {"internal": 3}}
+    return {
+        "ok": ok,
+        "problems": [],
+        "policy": {
+            "version": "0c2bfe1dd0f4",
+            "loaded_at": "2023-03-10T08:00:00Z",
+            "error": None,
+            "restart_needed": [],
+            "next_transition": None,
+            "held": [],
+            "bans": list(bans),
+        },
+        "gateway": None,
+        "workers": [
+            {
+                "name": "gate-0",
+                "pid": 7,
+                "seconds": 61.2,
+                "version": "0c2bfe1dd0f4",
+                "condition": "serving",
+                "report": report,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        pytest.param(ban("a", None, "unannounced"), "unannounced: a for office", id="unannounced"),
+        pytest.param(ban("a", "announced", "announced"), "announced: a for office", id="announced"),
+        pytest.param(ban("a", "block"), "block: a for office", id="block"),
+        pytest.param(ban("a", "block", "outside-window"), "block: a for office (outside-window)", id="window"),
+        pytest.param(ban("a", "block", overdue=True), "block: a for office (overdue)", id="overdue"),
+        pytest.param(ban("a", "expired", "expired"), "expired: a for office", id="expired"),
+    ],
+)
+def test_a_ban(tokgate: Command, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], line: str) -> None:
+    """Its phase, and beside it only what the phase doesn't say."""
+    monkeypatch.setattr(status, "ask_running", lambda *_: state(told))
+    outcome = tokgate("status")
+    assert (outcome.code, f"\n  {line}\n" in outcome.out) == (0, True), outcome.out
+
+
+def test_trouble(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told for the worker that has it, and is exit code 1."""
+    monkeypatch.setattr(status, "ask_running", lambda *_: state(ok=False))
+    outcome = tokgate("status")
+    assert outcome.code == 1
+    assert outcome.out.endswith("gate-0 pid 7, up 61 s, policy 0c2bfe1dd0f4, 2 connections of 1 client, 3 × internal\n")
+
+
+def test_what_needs_attention_comes_first(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that hangs is not to be looked for among all the others."""
+    told = state(ok=False)
+    told["problems"] = ["gate-0 has not reported for 4 s"]
+    told["workers"][0]["condition"] = "silent"
+    monkeypatch.setattr(status, "ask_running", lambda *_: told)
+    outcome = tokgate("status")
+    assert outcome.out.startswith("needs attention: gate-0 has not reported for 4 s\n")
+    assert "up 61 s, policy 0c2bfe1dd0f4, silent, 2 connections" in outcome.out
+
+
+def test_the_kernel(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which table is loaded for which policy, until when, and what is wrong with it."""
+    gateway = {
+        "ok": False,
+        "table": "tokgate",
+        "policy": "0c2bfe1dd0f4",
+        "loaded_at": "2023-03-10T08:00:00Z",
+        "until": "2023-03-11T08:00:00Z",
+        "problems": ["chain forward is missing"],
+        "refused": {"quic": 3, "unknown_clients": 0},
+        "canary": {"ok": True, "at": "2023-03-10T08:00:07Z", "seconds": 60, "problems": [], "unavailable": None},
+    }
+    monkeypatch.setattr(status, "ask_running", lambda *_: state(ok=False) | {"gateway": gateway})
+    outcome = tokgate("status")
+    assert outcome.code == 1
+    assert (
+        "gateway: table tokgate of policy 0c2bfe1dd0f4, loaded 2023-03-10T08:00:00Z, another one is due at "
+        "2023-03-11T08:00:00Z\n  chain forward is missing\n"
+        "  canary: all well at 2023-03-10T08:00:07Z\n"
+        "  packets that the kernel refused, and no gate saw: quic 3\n"
+    ) in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", 0, None, id="the file"),
+        pytest.param(
+            b"HTTP/1.1 502 Bad Gateway\r\n\r\n", 1, "does not answer as it should: HTTP/1.1 502", id="an error"
+        ),
+        pytest.param(None, 1, "does not answer\n", id="nobody"),
+    ],
+)
+def test_a_probe(
+    tokgate: Command, monkeypatch: pytest.MonkeyPatch, answer: bytes | None, code: int, said: str | None
+) -> None:
+    """The proxy itself is asked: one that doesn't serve is a finding, whatever the supervisor says."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def serve(text: bytes) -> None:
+            client, _ = server.accept()
+            with client:
+                assert client.recv(4096).startswith(b"GET /proxy.pac HTTP/1.1\r\n")
+                client.sendall(text)
+
+        if answer is None:
+            server.close()
+        else:
+            threading.Thread(target=serve, args=(answer,), daemon=True).start()
+        told = state() | {"listening": [{"entry": "tproxy", "host": "::", "port": 1}]}
+        told["listening"].append({"entry": "explicit", "host": "0.0.0.0", "port": port})
+        monkeypatch.setattr(status, "ask_running", lambda *_: told)
+        outcome = tokgate("status", "--probe")
+    assert outcome.code == code
+    lines = [line for line in outcome.out.splitlines() if line.startswith("needs attention: the proxy on ")]
+    assert len(lines) == (said is not None)
+    assert said is None or said.strip() in lines[0]

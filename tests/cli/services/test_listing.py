@@ -1,0 +1,142 @@
+"""`tokgate service list`, `show` and `test`: what a ban can name, and whether a name belongs to it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from labs.command_line import POLICY, Command
+
+
+@pytest.fixture
+def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A policy with one service of its own."""
+    monkeypatch.chdir(tmp_path)
+    Path("policies").mkdir()
+    Path("policies/policy.yaml").write_text(POLICY)
+    return Path("policies")
+
+
+@pytest.mark.usefixtures("policies")
+def test_list(tokgate: Command) -> None:
+    """The policy's services are there with the bans that name them, the catalogue's as well."""
+    rows = {row["name"]: row for row in json.loads(tokgate("service", "list", "--json").out)["services"]}
+    assert rows["clips"]["bans"] == ["spring-ban", "lab-watch"]
+    assert rows["clips"]["origin"] == "policies/policy.yaml:3:3"
+    assert rows["clips"]["catalogue"] is False
+    assert rows["deepseek"] == {
+        "name": "deepseek",
+        "title": "DeepSeek",
+        "names": 1,
+        "addresses": 0,
+        "store": 2,
+        "bans": [],
+        "catalogue": True,
+        "origin": "catalogue/deepseek.yaml",
+    }
+    assert list(rows) == sorted(rows)
+    assert "deepseek" in tokgate("service", "list").out
+
+
+def test_without_a_policy_there_is_the_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokgate: Command
+) -> None:
+    """Whoever looks for a service before the first policy finds it; a mistyped folder is an error."""
+    monkeypatch.chdir(tmp_path)
+    assert tokgate("service", "show", "temu").code == 0
+    assert tokgate("service", "show", "temu", "--policies", "nowhere").code == 1
+
+
+@pytest.mark.usefixtures("policies")
+def test_show(tokgate: Command) -> None:
+    """All that belongs to a service, and where it stands."""
+    assert tokgate("service", "show", "clips").out.splitlines() == [
+        "clips: Clips",
+        "  defined in policies/policy.yaml:3:3",
+        "  banned by spring-ban, lab-watch",
+        "  exact static.example.net",
+        "  suffix clips.example.org",
+        "  address 203.0.113.0/28",
+        "  store google-play org.example.clips",
+    ]
+    document = json.loads(tokgate("service", "show", "telegram", "--json").out)
+    assert "telegram.org" in document["content"]["names"]["suffix"]
+    assert "149.154.160.0/20" in document["content"]["addresses"]
+    assert document["source"] is None
+
+
+@pytest.mark.usefixtures("policies")
+def test_show_says_where_names_were_imported_from(tokgate: Command) -> None:
+    """An auditor sees list, revision, licence and day."""
+    Path("list").write_text("films.example\n")
+    given = ("--source", "https://www.example.org/l", "--revision", "7", "--licence", "MIT", "--date", "2026-08-19")
+    tokgate("service", "import", "list", "--name", "films", *given, "--attribute=-ads", "--subdomains")
+    assert [line for line in tokgate("service", "show", "films").out.splitlines() if "imported" in line] == [
+        "  imported: list https://www.example.org/l",
+        "  imported: format domain-list-community",
+        "  imported: revision 7",
+        "  imported: licence MIT",
+        "  imported: date 2026-08-19",
+        "  imported: attributes -ads",
+        "  imported: subdomains yes",
+    ]
+
+
+@pytest.mark.usefixtures("policies")
+def test_an_unknown_service(tokgate: Command) -> None:
+    """A mistyped name is a usage error that suggests the right one."""
+    outcome = tokgate("service", "show", "deepsek")
+    assert outcome.code == 2
+    assert outcome.err == "tokgate: there is no service deepsek; did you mean `deepseek`?\n"
+
+
+@pytest.mark.usefixtures("policies")
+@pytest.mark.parametrize(
+    ("host", "code", "said"),
+    [
+        ("WWW.clips.example.org.", 0, "WWW.clips.example.org. belongs to clips: suffix:clips.example.org"),
+        ("203.0.113.7", 0, "203.0.113.7 belongs to clips: address:203.0.113.0/28"),
+        ("clips.example.com", 1, "clips.example.com does not belong to clips"),
+        (
+            "chat.deepseek.com",
+            1,
+            "chat.deepseek.com does not belong to clips; it belongs to deepseek (suffix:deepseek.com)",
+        ),
+        ("a..b", 1, "a..b is no host name: "),
+        (
+            "https://play.google.com/store/apps/details?id=org.example.clips",
+            0,
+            "https://play.google.com/store/apps/details?id=org.example.clips belongs to clips: store:google-play/",
+        ),
+        ("https://play.google.com/", 1, "https://play.google.com/ does not belong to clips"),
+    ],
+)
+def test_a_name(tokgate: Command, host: str, code: int, said: str) -> None:
+    """Whether a name belongs to a service is answered with the rule, or with whose it is."""
+    outcome = tokgate("service", "test", "clips", host)
+    assert outcome.code == code
+    assert outcome.out.startswith(said)
+
+
+@pytest.mark.usefixtures("policies")
+def test_several_names_as_json(tokgate: Command) -> None:
+    """A program asks about many at once; one that doesn't belong makes the exit code 1."""
+    outcome = tokgate("service", "test", "qq", "www.qq.com", "wx.qq.com", "example.org", "--json")
+    assert outcome.code == 1
+    assert json.loads(outcome.out)["results"] == [
+        {
+            "host": "www.qq.com",
+            "belongs": True,
+            "rule": "suffix:qq.com",
+            "others": {},
+            "problem": None,
+        },
+        {
+            "host": "wx.qq.com",
+            "belongs": True,
+            "rule": "suffix:qq.com",
+            "others": {"wechat": "suffix:wx.qq.com"},
+            "problem": None,
+        },
+        {"host": "example.org", "belongs": False, "rule": None, "others": {}, "problem": None},
+    ]

@@ -1,0 +1,146 @@
+"""An installation without extras: it enforces and explains, and says what to install for the rest."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from labs.command_line import Outcome
+from tokgate.config.extras import MODULES, Extra
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGING: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+_HIDDEN: Final = """\
+import json, sys
+hidden, arguments = json.loads(sys.argv[1])
+sys.modules.update(dict.fromkeys(hidden))  # what is None there can't be found, and not be imported
+from tokgate.cli.main import main
+sys.exit(main(arguments))
+"""
+
+
+def without(modules: tuple[str, ...], *arguments: str) -> Outcome:
+    """What a command does where these modules aren't installed."""
+    done = subprocess.run(
+        [sys.executable, "-c", _HIDDEN, json.dumps([modules, arguments])],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "addons")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    """The names of packages in a list of requirements."""
+    return {requirement.partition(";")[0].split(">")[0].strip() for requirement in requirements}
+
+
+EVERY: Final = tuple(sorted({module for modules in MODULES.values() for module in modules}))
+
+
+def test_each_extra_names_its_modules() -> None:
+    """What an error advises to install is what was missing: the packages of the extra that the base doesn't have."""
+    base = distributions(PACKAGING["dependencies"])
+    declared = dict(PACKAGING["optional-dependencies"])
+    assert declared.pop("all") == [f"tokgate[{','.join(Extra)}]"]
+    packages = metadata.packages_distributions()
+    assert {extra: distributions(listed) - base for extra, listed in declared.items()} == {
+        extra.value: {packages[module][0].lower().replace("_", "-") for module in modules}
+        for extra, modules in MODULES.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("extra", "arguments"),
+    [
+        (Extra.REVIEW, ("review",)),
+        (Extra.REVIEW, ("log", "summary")),
+        (Extra.REVIEW, ("log", "query")),
+        (Extra.REVIEW, ("log", "export", "--format", "csv")),
+        (Extra.REVIEW, ("log", "compact")),
+        (Extra.REVIEW, ("log", "verify", "march.parquet")),
+        (Extra.REPORT, ("log", "report", "-o", "march.html")),
+        (Extra.REPORT, ("timeline", "--plot", "bans.svg")),
+        (Extra.CALENDAR, ("timeline", "--ics")),
+        (Extra.METRICS, ("run", "--metrics", "9300")),
+        (Extra.METRICS, ("run", "--mode", "regular", "--metrics", "9300")),
+        (Extra.CANDIDATES, ("log", "candidates")),
+        (Extra.GATEWAY, ("gateway", "check")),
+        (Extra.ANCHOR, ("log", "anchor", "-o", "anchor.txt", "--tsa", "https://tsa.example.org/")),
+        (Extra.ANCHOR, ("log", "anchor", "--check", "anchor.txt", "--tsa-ca", "tsa.pem")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_missing_extra_is_named(policies: Path, extra: Extra, arguments: tuple[str, ...]) -> None:
+    """Whoever runs a command without its extra learns in a line what to install; nothing was begun."""
+    (policies.parent / "march.parquet").write_bytes(b"PAR1")
+    before = sorted(policies.parent.rglob("*"))
+    for missing in MODULES[extra]:
+        done = without((missing,), *arguments)
+        expected = f"tokgate: {missing} is missing: pip install 'tokgate[{extra}]'\n"
+        assert (done.code, done.out, done.err) == (3, "", expected)
+    assert sorted(policies.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check",),
+        ("explain", "--client", "192.0.2.7", "--host", "www.clips.example.org"),
+        ("timeline", "--json"),
+        ("diff", "policies", "policies"),
+        ("override", "list"),
+        ("ruleset",),
+        ("schema", "policy"),
+        ("schema", "clickhouse"),
+        ("schema", "sentinel"),
+        ("log", "tail"),
+        ("log", "verify"),
+        *((command, "--help") for command in ("run", "log", "review", "simulate", "status", "reload")),
+    ],
+    ids=" ".join,
+)
+def test_the_base_needs_no_extra(policies: Path, arguments: tuple[str, ...]) -> None:
+    """A plain installation checks, explains, plans and reads its log: none of these asks for an extra."""
+    (policies.parent / "block.ndjson").touch()
+    done = without(EVERY, *arguments)
+    assert done.code == 0, done.err
+    assert "pip install" not in done.err
+
+
+def test_the_proxy_needs_no_extra() -> None:
+    """A plain installation enforces: no module of the running proxy imports what an extra brings."""
+    modules = (
+        "tokgate_addon, tokgate.service.supervisor, tokgate.service.opener_process, tokgate.service.single_process"
+    )
+    code = f"import sys; sys.modules.update(dict.fromkeys({EVERY})); import {modules}"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "addons")}, check=True)
+
+
+WINDOW: Final = "    windows: [{days: mon-fri, from: '08:00', to: '16:00', except_holidays: BE}]\n"
+"""What takes the place of a ban's duration."""
+
+
+@pytest.mark.parametrize(
+    ("extra", "module", "old", "new"),
+    [
+        (Extra.CALENDAR, "holidays", "    duration: P6M\n", WINDOW),
+        (Extra.CANDIDATES, "rapidfuzz", "version: 1\n", "version: 1\nsettings: {log: {near_misses: true}}\n"),
+    ],
+    ids=("calendar", "candidates"),
+)
+def test_a_policy_that_needs_an_extra(policies: Path, extra: Extra, module: str, old: str, new: str) -> None:
+    """A policy that can't be enforced as written is an error at its place, and says what to install."""
+    policy = policies / "policy.yaml"
+    policy.write_text(policy.read_text().partition("tests:")[0].replace(old, new))
+    assert without((), "check").code == 0
+    done = without((module,), "check")
+    assert done.code == 1
+    assert f"{module} is missing: pip install 'tokgate[{extra}]' [missing-extra]" in done.out

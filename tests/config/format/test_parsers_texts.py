@@ -1,0 +1,73 @@
+"""Text, flags, URLs and extras in policy files: what is accepted, and which words a mistake gets."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticCustomError
+
+from tokgate.config import extras
+from tokgate.config.diagnostics import Code
+from tokgate.config.extras import Extra
+from tokgate.config.format import parsers
+
+
+@pytest.mark.parametrize(
+    ("parse", "value", "words"),
+    [
+        (parsers.text, None, "must be text, not nothing"),
+        (parsers.text, ["a"], "must be text, not a list"),
+        (parsers.text, {}, "must be text, not a mapping"),
+        (parsers.text, "  ", "must not be empty"),
+        (parsers.one_line, "a\nb", "one line"),
+        (parsers.one_line, "a" * 1001, "at most 1000 characters"),
+        (parsers.flag, "yes", "`true` or `false`, not `yes`"),
+        (parsers.flag, "x" * 61, f"not `{'x' * 57}...`"),
+        (parsers.flag, None, "not nothing"),
+        (parsers.link, "https://[::1", "no web address"),
+        (parsers.whole_path, "etc/keys", "whole path"),
+        (parsers.inventory, "devices.txt", "must be a CSV file"),
+        (parsers.directory_url, "ldaps://[::1", "is no directory"),
+        (parsers.directory_url, "ldaps://a.example.org:99999", "is no directory"),
+        (parsers.directory_url, "ldaps://user@a.example.org", "is no directory"),
+        (parsers.directory_url, "https://a.example.org", "is no directory"),
+        (parsers.directory_url, "ldaps://a.example.org/o=b", "is no directory"),
+        (parsers.outlet, "syslog://a.example.org:99999", "is none of"),
+        (parsers.outlet, "syslog://user@a.example.org", "is none of"),
+        (parsers.outlet, "kafka://a.example.org", "is none of"),
+    ],
+)
+def test_mistakes(parse: Callable[[Any], Any], value: Any, words: str) -> None:
+    """Whoever mistypes a value reads what stands there and what would be right."""
+    with pytest.raises(PydanticCustomError) as raised:
+        parse(value)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("parse", "value"),
+    [
+        (parsers.one_line, "a" * 1000),
+        (parsers.one_line, "Décision\xa0: می\u200cخواهم"),
+        (parsers.directory_url, "ldaps://ldap.example.org:636"),
+        (parsers.directory_url, "ldap://[2001:db8::1]"),
+        (parsers.outlet, "journald"),
+        (parsers.outlet, "syslog"),
+        (parsers.outlet, "syslog://[2001:db8::1]:601"),
+        (parsers.outlet, "syslog://log.example.org"),
+        (parsers.inventory, "Devices.CSV"),
+    ],
+)
+def test_values(parse: Callable[[Any], Any], value: str) -> None:
+    """What is right is taken as it was written, the signs that languages need included."""
+    assert parse(value) == value
+
+
+def test_what_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key whose library isn't installed is an error that says what to install, and false needs nothing."""
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
+    with pytest.raises(PydanticCustomError, match=r"tokgate\[candidates\]") as raised:
+        parsers.near_misses("true")
+    assert raised.value.type == Code.MISSING_EXTRA
+    assert parsers.near_misses("false") is False
+    assert "are missing" in str(extras.missing_extra(Extra.CANDIDATES, "one", "two"))

@@ -1,0 +1,445 @@
+"""Reloading: the good state of the files ends in force, whatever happened on the way to it."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from labs.waiting import DEADLINE, eventually
+from tokgate.config.diagnostics import Code
+from tokgate.config.loader import Loaded, load
+from tokgate.config.reload import holder as reload_module
+from tokgate.config.reload import quiescence
+from tokgate.config.reload.holder import PolicyError, PolicyHolder, Reloaded, open_policy
+from tokgate.config.reload.revision import Revision, revision_of
+from tokgate.policy.decide import decide
+
+NOW = Instant.from_utc(2023, 5, 1)
+
+BROKEN = "bans: {tiktok: {title: x"
+
+
+def policy(title: str) -> str:
+    """A valid policy that differs from others by the title of its ban."""
+    return (
+        "services: {tiktok: {names: {suffix: [tiktok.com]}}}\nnetworks: {offices: {cidrs: [192.0.2.0/24]}}\n"
+        f"bans: {{tiktok: {{title: {title}, services: [tiktok], networks: [offices], starts: 2023-03-10}}}}\n"
+    )
+
+
+def title(holder: PolicyHolder) -> str:
+    """Which policy is in force."""
+    return holder.snapshot.bans["tiktok"].title
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A folder whose policy is called `first`."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "a.yaml").write_text(policy("first"))
+    return folder
+
+
+@asynccontextmanager
+async def watching(holder: PolicyHolder) -> AsyncIterator[list[Reloaded]]:
+    """Watch in the background; gives what was reported."""
+    seen: list[Reloaded] = []
+    holder.subscribe(seen.append)
+    task = asyncio.create_task(holder.watch())
+    try:
+        yield seen
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+until = partial(eventually, "the holder gets there")
+
+
+def test_open(path: Path) -> None:
+    """A valid policy opens; the holder knows what was read and when."""
+    holder = open_policy(path, NOW)
+    assert title(holder) == "first"
+    assert (holder.loaded_at, holder.last_error) == (NOW, None)
+    assert [file.name for file in holder.loaded.files] == ["a.yaml"]
+
+
+def test_open_without_valid_policy(path: Path) -> None:
+    """There is no starting without a valid policy, and the error shows everything."""
+    (path / "b.yaml").write_text("networks: {x: {cidrs: [192.0.2.1/24, nonsense]}}")
+    with pytest.raises(PolicyError) as raised:
+        open_policy(path, NOW)
+    assert [each.code for each in raised.value.diagnostics] == [Code.HOST_BITS, Code.BAD_CIDR]
+    assert "192.0.2.0/24" in str(raised.value)
+
+
+async def test_reload_swaps_or_keeps(path: Path) -> None:
+    """A good edit is taken, a bad one changes nothing but the error that is shown; the next good one ends it."""
+    holder = open_policy(path, NOW)
+    reported: list[Reloaded] = []
+    holder.subscribe(reported.append)
+    (path / "a.yaml").write_text(policy("second"))
+    assert (await holder.reload()).ok
+    assert title(holder) == "second"
+    kept = holder.snapshot
+    (path / "a.yaml").write_text(BROKEN)
+    result = await holder.reload()
+    assert not result.ok
+    assert result.snapshot is holder.snapshot is kept
+    assert holder.last_error is not None
+    assert "a.yaml:1:16: error:" in holder.last_error
+    (path / "a.yaml").write_text(policy("third"))
+    await holder.reload()
+    assert [title(holder), holder.last_error] == ["third", None]
+    await holder.reload()
+    assert [(each.ok, each.recovered) for each in reported] == [
+        (True, False),
+        (False, False),
+        (True, True),
+        (True, False),
+    ]
+
+
+async def test_a_fault_of_ours_keeps_the_last_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even an exception in loading or compiling leaves the policy in force and is reported."""
+    holder = open_policy(path, NOW)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(reload_module, "compile_policy", fail)
+    (path / "a.yaml").write_text(policy("second"))
+    result = await holder.reload()
+    assert [each.code for each in result.diagnostics] == [Code.INTERNAL]
+    assert title(holder) == "first"
+    assert "boom" in (holder.last_error or "")
+
+
+async def test_a_subscriber_that_fails_stops_nothing(path: Path) -> None:
+    """One bad subscriber does not keep others from hearing of a change."""
+    holder, heard = open_policy(path, NOW), list[Reloaded]()
+
+    def fail(_: Reloaded) -> None:
+        raise RuntimeError("boom")
+
+    holder.subscribe(fail)
+    holder.subscribe(heard.append)
+    await holder.reload()
+    assert len(heard) == 1
+
+
+async def test_the_event_loop_keeps_running(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading happens in another thread: the loop turns while it lasts."""
+    holder, turned = open_policy(path, NOW), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait_for_a_turn(where: Path, now: Instant) -> object:
+        return asyncio.run_coroutine_threadsafe(turned.wait(), loop).result(DEADLINE) and load(where, now)
+
+    monkeypatch.setattr(reload_module, "load", wait_for_a_turn)
+    loop.call_later(0.01, turned.set)
+    assert (await holder.reload()).ok
+
+
+async def test_edits_in_quick_succession(path: Path) -> None:
+    """Two bad edits and a good one within a second end in the good one."""
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        (path / "a.yaml").write_text(BROKEN)
+        await asyncio.sleep(0)
+        (path / "a.yaml").write_text("nonsense")
+        await asyncio.sleep(0)
+        (path / "a.yaml").write_text(policy("good"))
+        await until(lambda: title(holder) == "good")
+        assert holder.last_error is None
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Grows each time the files are looked at."""
+    seen: list[Path] = []
+    fingerprint = reload_module.fingerprint
+
+    def look(where: Path) -> quiescence.Fingerprint:
+        seen.append(where)
+        return fingerprint(where)
+
+    monkeypatch.setattr(reload_module, "fingerprint", look)
+    return seen
+
+
+async def more(looks: list[Path], number: int) -> None:
+    """Wait until the files were looked at so many more times."""
+    enough = len(looks) + number
+    await until(lambda: len(looks) >= enough)
+
+
+async def test_bad_edit_is_reported_once_and_ends(
+    path: Path, looks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken file is reported when it is written, not again at each look; mending it is noticed."""
+    monkeypatch.setattr(reload_module, "LOOK_EVERY", 0.05)
+    holder = open_policy(path, NOW)
+    async with watching(holder) as seen:
+        (path / "a.yaml").write_text(BROKEN)
+        await until(lambda: holder.last_error is not None)
+        await more(looks, 15)
+        (path / "a.yaml").write_text(policy("mended"))
+        await until(lambda: title(holder) == "mended")
+        assert [each.ok for each in seen] == [False, True]
+
+
+async def test_saving_by_rename(path: Path) -> None:
+    """Editors write a new file and rename it over the old one."""
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        (path / ".a.yaml.swp").write_text(policy("renamed"))
+        (path / ".a.yaml.swp").rename(path / "a.yaml")
+        await until(lambda: title(holder) == "renamed")
+
+
+async def test_truncating_and_writing(path: Path, looks: list[Path]) -> None:
+    """An empty moment between truncating a file and writing it never lifts a ban, however often it is looked at."""
+    (path / "b.yaml").write_text("networks: {guests: {cidrs: [198.51.100.0/24]}}")
+    holder = open_policy(path, NOW)
+    async with watching(holder) as seen:
+        for _ in range(3):
+            with (path / "a.yaml").open("w") as file:  # truncated here
+                await more(looks, 6)
+                file.write(policy("written"))
+        await until(lambda: title(holder) == "written")
+        assert all("tiktok" in each.snapshot.bans for each in seen)
+
+
+async def test_a_file_that_stays_away_lifts_no_ban(path: Path) -> None:
+    """Whoever deletes a file by mistake lifts nothing; who says so lifts the ban."""
+    (path / "b.yaml").write_text("networks: {guests: {cidrs: [198.51.100.0/24]}}")
+    holder = open_policy(path, NOW)
+    async with watching(holder) as seen:
+        (path / "a.yaml").unlink()
+        await until(lambda: holder.snapshot.policy.held == ("tiktok",))
+        assert decide(holder.snapshot, "192.0.2.1", "tiktok.com", NOW).ban == "tiktok"
+        (path / "c.yaml").write_text("lifted: [{ban: tiktok, reason: Repealed, by: alice}]")
+        await until(lambda: not holder.snapshot.bans)
+    assert seen[-1].effects.lifted == ("tiktok",)
+
+
+async def test_who_wrote_the_change(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record names the author of the last commit, and that somebody changed the files after it."""
+    for key, value in (("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_AUTHOR_NAME", "Alice"), ("GIT_COMMITTER_NAME", "A")):
+        monkeypatch.setenv(key, value)
+    for key in ("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(key, "alice@example.org")
+
+    def git(*words: str) -> None:
+        subprocess.run(("git", "-C", str(path), *words), check=True, capture_output=True)
+
+    holder = open_policy(path, NOW)
+    assert revision_of(path) is None
+    git("init", "-q")
+    (path / "a.yaml").write_text(policy("second"))
+    git("add", "a.yaml")
+    assert (await holder.reload()).revision is None
+    git("commit", "-qm", "The second")
+    (path / "a.yaml").write_text(policy("third"))
+    found = (await holder.reload()).revision
+    assert found is not None
+    assert (found.author, found.uncommitted, len(found.commit)) == ("Alice <alice@example.org>", True, 7)
+    git("commit", "-qam", "The third")
+    assert revision_of(path / "a.yaml") == Revision(commit=revision(path), author=found.author)
+
+
+def revision(path: Path) -> str:
+    """The abbreviated name of the last commit."""
+    command = ("git", "-C", str(path), "rev-parse", "--short", "HEAD")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+async def test_policies_in_use_stay_whole(path: Path) -> None:
+    """A connection that is decided while the policy changes is decided by a whole one, the one that it began with."""
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        used = holder.snapshot
+        (path / "a.yaml").write_text(policy("second"))
+        await until(lambda: title(holder) == "second")
+        await asyncio.to_thread(holder._free_replaced)
+        assert used.bans["tiktok"].title == "first"
+        assert decide(used, "192.0.2.1", "tiktok.com", NOW).ban == "tiktok"
+        assert holder._replaced == [used]
+        del used
+        await until(lambda: not holder._replaced)
+
+
+async def test_replaced_folder(path: Path) -> None:
+    """A folder that is removed and put back, by another or the same name, is followed."""
+    holder = open_policy(path, NOW)
+    async with watching(holder):
+        shutil.rmtree(path)
+        await until(lambda: holder.last_error is not None)
+        assert title(holder) == "first"
+        path.mkdir()
+        (path / "a.yaml").write_text(policy("again"))
+        await until(lambda: title(holder) == "again")
+        fresh = path.with_name("fresh")
+        fresh.mkdir()
+        (fresh / "a.yaml").write_text(policy("moved"))
+        path.rename(path.with_name("old"))
+        fresh.rename(path)
+        await until(lambda: title(holder) == "moved")
+        (path / "a.yaml").write_text(policy("edited"))
+        await until(lambda: title(holder) == "edited")
+
+
+async def test_changes_while_reading(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes while it is read is read again before anything is taken."""
+    holder = open_policy(path, NOW)
+    seen: list[Reloaded] = []
+    holder.subscribe(seen.append)
+
+    def change_once(where: Path, now: Instant) -> Loaded:
+        loaded = load(where, now)
+        if loaded.policy is not None and loaded.policy.bans["tiktok"].title == "first":
+            (path / "a.yaml").write_text(policy("second"))
+        return loaded
+
+    monkeypatch.setattr(reload_module, "load", change_once)
+    assert (await holder.reload()).ok
+    assert [each.snapshot.bans["tiktok"].title for each in seen] == ["second"]
+
+
+async def test_who_asks_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many who ask at once cost one reading, also with an edit in the midst of it; who asks later gets another."""
+    holder = open_policy(path, NOW)
+    seen: list[Reloaded] = []
+    holder.subscribe(seen.append)
+    loop, asked, read = asyncio.get_running_loop(), list[asyncio.Task[Reloaded]](), 0
+
+    def ask() -> None:
+        asked.extend(loop.create_task(holder.reload()) for _ in range(5))
+
+    def reading(where: Path, now: Instant) -> Loaded:
+        nonlocal read
+        read += 1
+        loaded = load(where, now)
+        if read == 1:
+            (path / "a.yaml").write_text(policy("third"))
+            loop.call_soon_threadsafe(ask)
+        return loaded
+
+    monkeypatch.setattr(reload_module, "load", reading)
+    (path / "a.yaml").write_text(policy("second"))
+    first = await holder.reload()
+    assert [await each for each in asked] == [first] * 5
+    assert seen == [first]
+    assert title(holder) == "third"
+    assert read == 2
+    assert (await holder.reload()) is not first
+    assert read == 3
+
+
+async def test_files_that_never_rest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that keep changing are not read half way, and that is said; once they rest they are."""
+    monkeypatch.setattr(quiescence, "UNSTABLE_AFTER", 0.2)
+    fingerprint, resting = reload_module.fingerprint, asyncio.Event()
+
+    def changing(where: Path) -> quiescence.Fingerprint:
+        if not resting.is_set():
+            os.utime(path / "a.yaml")
+        return fingerprint(where)
+
+    holder = open_policy(path, NOW)
+    monkeypatch.setattr(reload_module, "fingerprint", changing)
+    (path / "a.yaml").write_text(policy("second"))
+    task = asyncio.create_task(holder.reload())
+    await until(lambda: "keep changing" in (holder.last_error or ""))
+    assert title(holder) == "first"
+    resting.set()
+    assert (await task).ok
+    assert (title(holder), holder.last_error) == ("second", None)
+
+
+async def test_swapped_links(tmp_path: Path) -> None:
+    """A ConfigMap's `..data`, and a link to the folder itself, are swapped in one step and followed."""
+    for name in ("one", "two"):
+        (tmp_path / "map" / f"..{name}").mkdir(parents=True)
+        (tmp_path / "map" / f"..{name}" / "a.yaml").write_text(policy(name))
+    (tmp_path / "map" / "..data").symlink_to("..one")
+    (tmp_path / "map" / "a.yaml").symlink_to("..data/a.yaml")
+    (tmp_path / "link").symlink_to("map")
+    holder = open_policy(tmp_path / "link", NOW)
+    assert title(holder) == "one"
+    async with watching(holder):
+        (tmp_path / "map" / "..tmp").symlink_to("..two")
+        (tmp_path / "map" / "..tmp").rename(tmp_path / "map" / "..data")
+        await until(lambda: title(holder) == "two")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "a.yaml").write_text(policy("other"))
+        (tmp_path / "new").symlink_to("other")
+        (tmp_path / "new").rename(tmp_path / "link")
+        await until(lambda: title(holder) == "other")
+
+
+async def test_a_single_file_is_watched(tmp_path: Path) -> None:
+    """The policy may be one file, saved by rename as well."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(policy("first"))
+    holder = open_policy(file, NOW)
+    async with watching(holder):
+        (tmp_path / "x").write_text(policy("second"))
+        (tmp_path / "x").rename(file)
+        await until(lambda: title(holder) == "second")
+        file.write_text(policy("third"))
+        await until(lambda: title(holder) == "third")
+
+
+async def test_changes_before_watching_are_seen(path: Path) -> None:
+    """What changed between opening and watching is not missed."""
+    holder = open_policy(path, NOW)
+    (path / "a.yaml").write_text(policy("meanwhile"))
+    async with watching(holder):
+        await until(lambda: title(holder) == "meanwhile")
+
+
+async def test_what_says_the_same_is_not_exchanged(path: Path) -> None:
+    """Comments change nothing in force; a ban that moves to another file does, since records name its file."""
+    holder = open_policy(path, NOW)
+    before = holder.snapshot
+    (path / "a.yaml").write_text(policy("first") + "# a comment\n")
+    result = await holder.reload()
+    assert result.ok
+    assert holder.snapshot is before
+    assert (result.changes, holder.last_change) == ((), None)
+    (path / "a.yaml").rename(path / "b.yaml")
+    await holder.reload()
+    assert holder.snapshot is not before
+    assert holder.snapshot.version == before.version
+
+
+async def test_changed(path: Path) -> None:
+    """Whether there is something to read can be asked; reading settles it, even when it is wrong."""
+    holder = open_policy(path, NOW)
+    assert not holder.changed()
+    (path / "a.yaml").write_text(BROKEN)
+    assert holder.changed()
+    await holder.reload()
+    assert not holder.changed()
+
+
+async def test_touching_a_file_of_no_policy_changes_nothing(path: Path) -> None:
+    """Only policy files matter."""
+    holder = open_policy(path, NOW)
+    before = reload_module.fingerprint(path)
+    (path / "README.md").write_text("x")
+    assert reload_module.fingerprint(path) == before
+    os.utime(path / "a.yaml")
+    assert reload_module.fingerprint(path) != before
+    assert title(holder) == "first"

@@ -1,0 +1,104 @@
+"""What of a list becomes patterns: no public suffix, no shared host, nothing twice, nothing in silence."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokgate.config.service_lists.adblock import read_adblock
+from tokgate.config.service_lists.domain_list import read_domain_list
+from tokgate.config.service_lists.entries import EntryKind, Place, ServiceList
+from tokgate.config.service_lists.selection import Options, Selection, select
+from tokgate.config.service_lists.shared_hosts import SHARED_HOSTS
+from tokgate.policy.services import is_public_suffix
+
+ATTRIBUTES = "a.example @cn\nb.example @ads\nc.example @cn @ads\nd.example\n"
+
+
+def of(text: str, options: Options | None = None) -> Selection:
+    return select(read_domain_list("x", text, lambda _: None), options or Options())
+
+
+def test_public_suffixes_and_shared_hosts_are_dropped() -> None:
+    """A careless line of a list would ban a registry's or a CDN's customers; each is reported with its reason."""
+    chosen = of(
+        "co.uk\ngithub.io\ncom\ncloudfront.net\nfull:com\ngooglehosted.com\nclips.akamaized.net\nclips.example\n"
+    )
+    assert chosen.patterns[EntryKind.SUFFIX] == ["clips.akamaized.net", "clips.example"]
+    assert [(each.place.line, each.text, each.why) for each in chosen.dropped] == [
+        (1, "co.uk", "a public suffix: everybody's names are below it"),
+        (2, "github.io", "a public suffix: everybody's names are below it"),
+        (3, "com", "a public suffix: everybody's names are below it"),
+        (4, "cloudfront.net", "a public suffix: everybody's names are below it"),
+        (5, "com", "a public suffix: everybody's names are below it"),
+        (6, "googlehosted.com", "it holds the shared host ghs.googlehosted.com: other customers' names are below it"),
+    ]
+
+
+def test_each_name_once() -> None:
+    """What another entry holds is left out, and counted."""
+    chosen = of(
+        "clips.example\nwww.clips.example\nfull:clips.example\nCLIPS.example.\nfull:b.example\nfull:b.example\n"
+    )
+    assert chosen.patterns[EntryKind.SUFFIX] == ["clips.example"]
+    assert chosen.patterns[EntryKind.EXACT] == ["b.example"]
+    assert (chosen.repeated, chosen.count) == (4, 2)
+
+
+def test_names_are_made_canonical() -> None:
+    """A name in another script is the A-label that clients ask for; what is no name is reported."""
+    chosen = of("bücher.example\nhttp:example\na..b\n192.0.2.1\n")
+    assert chosen.patterns[EntryKind.SUFFIX] == ["xn--bcher-kva.example"]
+    assert [each.place.line for each in chosen.unreadable] == [2, 3, 4]
+
+
+def test_keywords() -> None:
+    """A keyword takes parts of strangers' names: only who asks for it gets it."""
+    assert of("keyword:clips").dropped[0].why.startswith("a keyword matches parts of strangers' names")
+    assert of("keyword:clips", Options(keywords=True)).patterns[EntryKind.REGEX] == ["^.*clips.*$"]
+
+
+def test_attributes() -> None:
+    """Only entries with an attribute, or none with it, as the options say."""
+    assert of(ATTRIBUTES).count == 4
+    assert of(ATTRIBUTES, Options(frozenset({"cn"}))).patterns[EntryKind.SUFFIX] == ["a.example", "c.example"]
+    assert of(ATTRIBUTES, Options(frozenset({"-ads"}))).patterns[EntryKind.SUFFIX] == ["a.example", "d.example"]
+    assert of(ATTRIBUTES, Options(frozenset({"cn", "-ads"}))).patterns[EntryKind.SUFFIX] == ["a.example"]
+
+
+def test_single_hosts_with_all_below_them() -> None:
+    """Hosts files name single hosts; who wants the names below them says so."""
+    assert of("full:a.example", Options(subdomains=True)).patterns[EntryKind.SUFFIX] == ["a.example"]
+
+
+def test_exceptions() -> None:
+    """What an exception names is taken out; one within a suffix can't be, and is said so."""
+    chosen = select(
+        read_adblock(
+            "x",
+            "||a.example^\n||b.example^\n|www.c.example^\n@@||b.example^\n@@||c.example^\n@@||x.a.example^\n@@|a.example/p\n",
+        )
+    )
+    assert chosen.patterns[EntryKind.SUFFIX] == ["a.example"]
+    assert chosen.patterns[EntryKind.EXACT] == []
+    assert [(each.text, each.why) for each in chosen.dropped] == [
+        ("b.example", "excepted by x:4"),
+        ("www.c.example", "excepted by x:5"),
+    ]
+    assert [(each.place.line, each.text) for each in chosen.unreadable] == [(6, "x.a.example"), (7, "@@|a.example/p")]
+
+
+def test_a_regex_that_is_none() -> None:
+    """An expression that can't be matched in linear time, or that matches everything, is reported, not written."""
+    chosen = of("regexp:(?=a)b\nregexp:.*\nregexp:^a[0-9]$\n")
+    assert chosen.patterns[EntryKind.REGEX] == ["^a[0-9]$"]
+    assert [each.place.line for each in chosen.unreadable] == [1, 2]
+
+
+@given(st.lists(st.sampled_from([*SHARED_HOSTS, "co.uk", "com", "s3.amazonaws.com", "a.example", "b.a.example"])))
+def test_no_stranger_gets_in(names: list[str]) -> None:
+    """Whatever a list holds: no suffix of the service is a registry's or a shared host, and none is within another."""
+    found = ServiceList()
+    for number, name in enumerate(names):
+        found.add(EntryKind.SUFFIX, name, Place("x", number))
+    suffixes = select(found).patterns[EntryKind.SUFFIX]
+    assert not [name for name in suffixes if is_public_suffix(name) or name in SHARED_HOSTS]
+    assert not [name for name in suffixes if any(name.endswith(f".{other}") for other in suffixes)]

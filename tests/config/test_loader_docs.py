@@ -1,0 +1,159 @@
+"""docs/policy.md: nothing is missing from it, and its examples are true."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from whenever import Instant
+
+from tokgate.config.diagnostics import Code, Level, render
+from tokgate.config.format import bans, connection_settings, networks, policy_file, services, settings
+from tokgate.config.format.test_model import TestModel
+from tokgate.config.loader import load
+from tokgate.policy.decision import Reason
+from tokgate.policy.snapshot import compile_policy
+from tokgate.traffic.policy_tests import run_tests
+
+DOCS = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+DATA = Path(__file__).parent / "data"
+NOW = Instant.from_utc(2023, 5, 1)
+
+
+def section(title: str) -> str:
+    """The text under a heading."""
+    parts = re.split(r"^(#{2,3} .+)$", DOCS, flags=re.MULTILINE)
+    return next(text for heading, text in pairwise(parts) if heading.lstrip("# ") == title)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Rows of tables by the word in their first cell."""
+    cells = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `"))
+    return {row[0].strip("`"): [cell.strip() for cell in row[1:]] for row in cells}
+
+
+@pytest.mark.parametrize(
+    ("title", "model"),
+    [
+        ("Files", policy_file.PolicyFile),
+        ("Services", services.ServiceModel),
+        ("Services", services.NamesModel),
+        ("Services", services.StoresModel),
+        ("Services", services.SourceModel),
+        ("Networks", networks.NetworkModel),
+        ("Networks", networks.DevicesModel),
+        ("Bans", bans.BanModel),
+        ("Bans", bans.WindowModel),
+        ("Exemptions", bans.ExemptionModel),
+        ("Settings", settings.SettingsModel),
+        ("Settings", settings.DnsModel),
+        ("Settings", settings.OverridesModel),
+        ("Settings", settings.NotifyModel),
+        ("Settings", connection_settings.GatewayModel),
+        ("Settings", connection_settings.ProxyAuthModel),
+        ("Settings", connection_settings.LdapModel),
+        ("Settings", connection_settings.UpstreamModel),
+        ("Tests", TestModel),
+    ],
+)
+def test_every_key(title: str, model: type[BaseModel]) -> None:
+    """Each key stands in the table of its section, and whether it is required."""
+    documented = rows(section(title))
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        assert key in documented, f"{key} is missing under {title}"
+        if "required" in section(title) and model not in (services.NamesModel, services.StoresModel, bans.WindowModel):
+            assert (documented[key][0] == "yes") == field.is_required(), key
+
+
+def test_no_other_keys() -> None:
+    """Nothing is documented that the format does not have."""
+    described: dict[str, tuple[type[BaseModel], ...]] = {
+        "Networks": (networks.NetworkModel, networks.DevicesModel),
+        "Bans": (bans.BanModel, bans.WindowModel),
+        "Exemptions": (bans.ExemptionModel,),
+        "Settings": (
+            settings.SettingsModel,
+            settings.DnsModel,
+            settings.OverridesModel,
+            settings.NotifyModel,
+            settings.LogModel,
+            connection_settings.GatewayModel,
+            connection_settings.EgressModel,
+            connection_settings.LimitsModel,
+            connection_settings.PacModel,
+            connection_settings.ProxyAuthModel,
+            connection_settings.LdapModel,
+            connection_settings.UpstreamModel,
+        ),
+        "Tests": (TestModel,),
+    }
+    for title, all_of in described.items():
+        keys = {field.alias or name for model in all_of for name, field in model.model_fields.items()}
+        assert set(rows(section(title))) == keys
+
+
+def test_every_reason() -> None:
+    """All reasons, and no others."""
+    assert set(rows(section("Reasons"))) == set(Reason)
+
+
+def test_every_code_with_its_level() -> None:
+    """All codes, no others, each with the level at which it is seen."""
+    documented = rows(section("Diagnostics"))
+    assert set(documented) == set(Code)
+    for case in sorted(DATA.rglob("*.yaml")):
+        for each in load(case, NOW).diagnostics:
+            assert documented[each.code][0] == each.level
+
+
+def test_exit_codes() -> None:
+    """The four exit codes are there."""
+    assert re.findall(r"^\| (\d) \|", section("Exit codes"), re.MULTILINE) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL))
+def test_examples_load_and_pass(text: str, tmp_path: Path) -> None:
+    """Each example is a whole policy without errors, whose tests pass."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    loaded = load(path, NOW)
+    assert loaded.policy is not None, "\n".join(map(render, loaded.diagnostics))
+    results = run_tests(compile_policy(loaded.policy), loaded.tests)
+    assert [result for result in results if not result.passed] == []
+
+
+def test_shown_output_is_the_real_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broken file gives exactly what the page says."""
+    (broken,) = re.findall(r"```yaml broken\n(.*?)```", DOCS, re.DOTALL)
+    (shown,) = re.findall(r"```text\n(.*?)```", DOCS, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("policy.yaml").write_text(broken)
+    diagnostics = load(Path("policy.yaml"), NOW).diagnostics
+    assert "".join(f"{render(each)}\n" for each in diagnostics) == shown
+    assert {each.level for each in diagnostics} == {Level.ERROR}
+
+
+def test_name_files_example(tmp_path: Path) -> None:
+    """The service whose names stand in files means what the page says."""
+    (policy,) = re.findall(r"```yaml names\n(.*?)```", DOCS, re.DOTALL)
+    (tmp_path / "policy.yaml").write_text(policy)
+    (tmp_path / "clips.txt").write_text("clips.example.org  # the site\n")
+    (tmp_path / "hosts.txt").write_text("# one\nhost.example.net\n")
+    loaded = load(tmp_path, NOW)
+    assert loaded.policy is not None, "\n".join(map(render, loaded.diagnostics))
+    assert all(result.passed for result in run_tests(compile_policy(loaded.policy), loaded.tests))
+    names = {pattern.value for pattern in loaded.policy.services["clips"].patterns}
+    assert names == {"clips.example.org", "static.example.net", "host.example.net"}
+
+
+def test_inventory_example(tmp_path: Path) -> None:
+    """The inventory and the policy around it mean what the page says."""
+    ((rows, policy),) = re.findall(r"```csv\n(.*?)```\n\n```yaml inventory\n(.*?)```", DOCS, re.DOTALL)
+    (tmp_path / "devices.csv").write_text(rows)
+    (tmp_path / "policy.yaml").write_text(policy)
+    loaded = load(tmp_path, NOW)
+    assert loaded.policy is not None
+    assert loaded.diagnostics == ()
+    assert all(result.passed for result in run_tests(compile_policy(loaded.policy), loaded.tests))

@@ -1,0 +1,344 @@
+"""`tokgate run --gateway`: one command, after which the kernel follows the policy, and nothing stays when it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs.clients import UNRECOGNIZED_NAME, python
+from labs.gateway import KERNEL_TOO, Gateway, office_policy, refuses
+from labs.netns import Lab, wait_until
+from labs.origin import ALLOWED, BANNED, Origin
+
+Make = Callable[..., Gateway]
+
+
+@pytest.fixture
+def make(any_gateway: Make, tmp_path: Path) -> Make:
+    """Make gateways that see to the kernel themselves."""
+
+    def made(policy: dict[str, Any], **options: Any) -> Gateway:
+        return any_gateway(tmp_path, policy=policy, mode=KERNEL_TOO, **options)
+
+    return made
+
+
+WAYS: dict[str, dict[str, Any]] = {"tproxy": {}, "redirect": {"options": ("--redirect",), "port": 10443}}
+"""How clients come to the gates, as options of the gateway."""
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each way in turn."""
+    return WAYS[request.param]
+
+
+@pytest.fixture
+def unchanged(lab: Lab) -> Iterator[None]:
+    """Whatever the test does, the kernel is afterwards as it was."""
+    before = kernel(lab)
+    yield
+    assert kernel(lab) == before
+
+
+def kernel(lab: Lab) -> list[str]:
+    """What is loaded in the gateway."""
+    commands = ("nft -s list ruleset", "ip rule", "ip -6 rule", "ip route show table 29803")
+    return [lab.gateway.run(*command.split(), check=False).stdout for command in commands]
+
+
+def refused(lab: Lab, origin: Origin, family: int, who: str = "client") -> bool:
+    """Whether a network gets TLS's alert for the banned name."""
+    return python(getattr(lab, who), BANNED, family, False, origin.authority).error == UNRECOGNIZED_NAME
+
+
+def reaches(lab: Lab, origin: Origin, name: str, family: int, who: str = "client") -> bool:
+    """Whether a network gets the origin's own certificate for a name."""
+    answer = python(getattr(lab, who), name, family, False, origin.authority)
+    return answer.certificate == origin.fingerprints[name]
+
+
+def state(gateway: Gateway) -> dict[str, Any]:
+    """The answer of `tokgate status --json`, and whether its exit code says the same."""
+    done = gateway.namespace.run(*gateway.command("status", "--json"), env=gateway.environment, check=False)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if answer["ok"] else 1)
+    return answer
+
+
+def test_one_command(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:
+    """Clients need no settings, other networks notice nothing, and the end leaves the machine as it was."""
+    lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
+    try:
+        with make(office_policy(), **way) as gateway:
+            for family in (4, 6):
+                assert refused(lab, origin, family)
+                assert reaches(lab, origin, ALLOWED, family)
+                assert reaches(lab, origin, BANNED, family, "guest")
+                record = gateway.wait_for_record("the refusal", refuses(BANNED, Lab.CLIENT[family]))
+                assert record["destination"]["ip"] == Lab.BANNED[family]
+            told = state(gateway)
+            assert told["gateway"] == told["gateway"] | {"ok": True, "table": "tokgate", "problems": []}
+            assert "net.ipv4.ip_forward was 0" in gateway.narrated()
+        assert "net.ipv4.ip_forward is 0 again" in gateway.narrated()
+        shown = lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding").stdout
+        assert shown.split() == ["0", "0"]
+    finally:
+        lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+
+
+def test_a_network_that_is_added(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:
+    """Once `tokgate reload` says that a ban is in force for a branch, it is blocked there, and was within a second."""
+    with make(office_policy(), **way) as gateway:
+        assert reaches(lab, origin, BANNED, 4, "guest")
+        gateway.write_policy(office_policy(networks=["office", "visitors"]))
+        started = time.monotonic()
+        done = gateway.namespace.run(*gateway.command("reload", "--json"), env=gateway.environment)
+        answer = json.loads(done.stdout)
+        assert answer["gateway"]["ok"]
+        assert answer["gateway"]["policy"] == answer["version"]
+        for family in (4, 6):
+            assert refused(lab, origin, family, "guest")
+        assert time.monotonic() - started < 1 + 2 * gateway.pace
+        gateway.write_policy(office_policy())
+        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        assert reaches(lab, origin, BANNED, 4, "guest")
+
+
+def test_connections_stay(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:
+    """An allowed connection through a gate goes on when its network comes into a ban or out of it, and so do others."""
+    with make(office_policy(), **way) as gateway, _conversation(lab, origin, "client") as office:
+        assert office.says(1)
+        for networks in (["office", "visitors"], ["visitors"], ["office"]):
+            gateway.write_policy(office_policy(networks=networks))
+            gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+            assert office.says(2), networks
+
+
+class Conversation:
+    """A TCP connection between a client and a server that says back what it hears."""
+
+    def __init__(self, server: socket.socket, client: socket.socket) -> None:
+        self.client, self.server = client, server
+        client.sendall(b"\0hello")
+        self.accepted, _ = server.accept()
+        self.accepted.settimeout(20)
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self.client, self.accepted, self.server):
+            each.close()
+
+    def says(self, times: int) -> bool:
+        """Whether something gets there and back."""
+        for number in range(times):
+            self.client.sendall(b"%d" % number)
+            while not self.accepted.recv(64).endswith(b"%d" % number):
+                pass
+            self.accepted.sendall(b"yes")
+            if self.client.recv(64) != b"yes":
+                return False
+        return True
+
+
+def _conversation(lab: Lab, origin: Origin, who: str) -> Conversation:
+    """On a port of the web that nothing else serves."""
+    address = Lab.ALLOWED[4]
+    server = lab.origin.inside(lambda: socket.create_server((address, 8888)))
+    server.settimeout(20)
+    return Conversation(server, getattr(lab, who).connect(address, 8888, 20))
+
+
+def test_a_ban_that_begins(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
+    """A network that no ban concerned yet is blocked at the second at which its ban begins, without anybody's doing."""
+    with make(office_policy(starts="2098-01-01T00:00")) as gateway:
+        assert reaches(lab, origin, BANNED, 4)
+        assert "192.0.2.0/24" not in lab.gateway.run("nft", "list", "table", "inet", "tokgate").stdout
+        starts = gateway.soon(4)
+        gateway.write_policy(office_policy(starts=str(starts)))
+        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        assert "192.0.2.0/24" in lab.gateway.run("nft", "list", "set", "inet", "tokgate", "clients4").stdout
+        assert "192.0.2.0/24" not in lab.gateway.run("nft", "list", "set", "inet", "tokgate", "under_ban4").stdout
+        wait_until("the kernel has it", lambda: _under_ban(lab), (starts - Instant.now()).total("seconds") + 5)
+        assert refused(lab, origin, 4)
+
+
+def _under_ban(lab: Lab) -> bool:
+    return "192.0.2.0/24" in lab.gateway.run("nft", "list", "set", "inet", "tokgate", "under_ban4").stdout
+
+
+DAMAGE = {
+    "table flushed": ("nft flush ruleset", "table inet tokgate is not loaded"),
+    "rule gone": ("nft flush chain inet tokgate to_gate", "chain to_gate lacks 1 rules"),
+    "route gone": ("ip rule del priority 746", "IPv4: the policy rule 746 that looks mark"),
+    "forwarding off": ("sysctl -qw net.ipv4.ip_forward=0", "net.ipv4.ip_forward is 0"),
+}
+
+
+def test_this_machines_own_programs(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
+    """With `--local` they are under the ban as well, though not tokgate's own connections; others notice nothing."""
+    policy = office_policy(networks=["office", "gateway"])
+    policy["networks"]["gateway"] = {"cidrs": ["203.0.113.1/32", "2001:db8:f::1/128"], "timezone": "Europe/Brussels"}
+    with make(policy, options=("--local", "--mark", "0x51")):
+        for family in (4, 6):
+            for who in ("gateway", "client"):
+                assert refused(lab, origin, family, who)
+                assert reaches(lab, origin, ALLOWED, family, who)
+            assert reaches(lab, origin, BANNED, family, "guest")
+
+
+def _is_told(gateway: Gateway, said: str) -> bool:
+    return said in str(state(gateway)["gateway"]["problems"])
+
+
+def test_damage(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
+    """Whatever somebody takes out comes back at once; status, metrics and health are red, and the log says why."""
+    with make(office_policy(), options=("--metrics", "9300")) as gateway:
+        for command, said in DAMAGE.values():
+            lab.gateway.run(*command.split())
+            wait_until("status is red", partial(_is_told, gateway, said))
+            wait_until("it is restored", lambda: not any(state(gateway)["gateway"]["differences"].values()), 30)
+            assert refused(lab, origin, 4)
+        assert not state(gateway)["ok"]
+        code = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:9300/healthz")
+        assert lab.gateway.run(*code).stdout == "503"
+        metrics = lab.gateway.run("curl", "-s", "http://127.0.0.1:9300/metrics").stdout
+        assert "tokgate_gateway_in_step 0" in metrics
+        assert "tokgate_gateway_restored_total 4" in metrics
+        actions = [r["event"]["action"] for r in gateway.records() if r["event"]["action"].startswith("gateway")]
+        assert actions == ["gateway-differs", "gateway-restored"] * 4
+
+
+DROP = "table inet other { chain drops { type filter hook prerouting priority -400; tcp dport 443 drop; }; }"
+STOPPED = {
+    "packets dropped by others": (f"nft {DROP}", "nft delete table inet other", "had no answer"),
+    "marks routed elsewhere": (
+        "ip rule add priority 700 fwmark 0x746b lookup main",
+        "ip rule del priority 700",
+        "IPv4: the banned test name",
+    ),
+}
+"""What stops enforcement although table and routes are as they should be, and the end of that."""
+
+
+def test_the_canary(lab: Lab, make: Make, unchanged: None) -> None:
+    """It shows that enforcement works, that it has stopped, and that it works again; then nothing of it is left."""
+    policy = office_policy() | {"settings": {"gateway": {"canary": {"seconds": 1}}}}
+    before = lab.gateway.run("ip", "-br", "link").stdout.count("\n")
+    with make(policy, options=("--metrics", "9300")) as gateway:
+
+        def green() -> bool:
+            told = state(gateway)
+            return told["ok"] and told["gateway"]["canary"]["at"] is not None
+
+        def metric() -> str:
+            exposed = lab.gateway.run("curl", "-s", "http://127.0.0.1:9300/metrics").stdout
+            return next(line for line in exposed.splitlines() if line.startswith("tokgate_gateway_canary "))
+
+        wait_until("enforcement works", green)
+        assert metric() == "tokgate_gateway_canary 1.0"
+        for begin, end, said in STOPPED.values():
+            lab.gateway.run(*begin.split(maxsplit=1 if begin.startswith("nft") else -1))
+            wait_until("the canary is red", lambda said=said: _is_told(gateway, said))  # type: ignore[misc]
+            assert metric() == "tokgate_gateway_canary 0.0"
+            code = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:9300/healthz")
+            assert lab.gateway.run(*code).stdout == "503"
+            lab.gateway.run(*end.split())
+            wait_until("it is green again", green)
+    wait_until("its links are gone", lambda: lab.gateway.run("ip", "-br", "link").stdout.count("\n") == before)
+    actions = [r["event"]["action"] for r in gateway.records() if r["event"]["action"].startswith("canary")]
+    assert actions == ["canary-failed", "canary-recovered"] * 2
+    assert all("canary.tokgate" not in json.dumps(r) for r in gateway.records())
+    (coverage,) = [r for r in gateway.records() if r["event"]["action"] == "coverage-counted"]
+    assert coverage["tokgate"]["coverage"] == {}
+
+
+def test_what_no_gate_sees_is_counted(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
+    """QUIC on another port is refused by the kernel alone: status, metrics and the log say how much there was."""
+    initial = (b"\xc3\x00\x00\x00\x01").ljust(1200, b"\0")
+    with make(office_policy(), options=("--metrics", "9300")) as gateway:
+        for family in (4, 6):
+            with lab.client.datagrams(Lab.ALLOWED[family], 8443) as near:
+                near.settimeout(20)
+                near.send(initial)
+                with pytest.raises(ConnectionRefusedError):
+                    near.recv(1)
+        assert state(gateway)["gateway"]["refused"]["quic_other_ports"] == 2
+        metrics = lab.gateway.run("curl", "-s", "http://127.0.0.1:9300/metrics").stdout
+        assert 'tokgate_gateway_refused_packets_total{kind="quic_other_ports"} 2' in metrics
+    (record,) = [each for each in gateway.records() if each["event"]["action"] == "coverage-counted"]
+    assert record["tokgate"]["gateway"] == {"refused": {"quic_other_ports": 2}}
+
+
+@pytest.mark.parametrize("on_crash", ["closed", "open"])
+def test_a_crash(lab: Lab, origin: Origin, make: Make, on_crash: str) -> None:
+    """The rules stay: who is under a ban is refused, or passes where the policy says so; everybody else passes."""
+    policy = office_policy() | {"settings": {"gateway": {"on_crash": on_crash}}}
+    gateway = make(policy).__enter__()
+    try:
+        assert refused(lab, origin, 4)
+        assert gateway.process is not None
+        gateway.process.kill()
+        gateway.process.wait()
+        wait_until("no gate listens", lambda: not gateway.listens())
+        for family in (4, 6):
+            assert reaches(lab, origin, BANNED, family, "guest")
+            assert reaches(lab, origin, BANNED, family) is (on_crash == "open")
+        for file in gateway.log.parent.glob("block*"):  # the log lacks an end; a new one begins
+            file.unlink()
+        with make(policy) as again:
+            assert refused(lab, origin, 4)
+            wait_until("all is well", lambda: state(again)["ok"])
+    finally:
+        gateway._end()
+
+
+def test_a_stop_that_stays_closed(lab: Lab, origin: Origin, make: Make, tmp_path: Path) -> None:
+    """With `on_stop: closed` nobody under a ban passes while tokgate is updated, and others do."""
+    with make(office_policy() | {"settings": {"gateway": {"on_stop": "closed"}}}) as gateway:
+        assert gateway.process is not None
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.process.wait(20)
+        assert not reaches(lab, origin, ALLOWED, 4)
+        assert not reaches(lab, origin, BANNED, 4)
+        assert reaches(lab, origin, BANNED, 4, "guest")
+        words = ("gateway", "down", "--policies", gateway.policies)
+        gateway.namespace.run(*gateway.command(*words), env=gateway.environment)
+        assert reaches(lab, origin, ALLOWED, 4)
+
+
+def test_open_connections_are_drained(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
+    """A stop lets what is open finish, while what is new passes already."""
+    with make(office_policy(), options=("--drain", "20")) as gateway, _conversation(lab, origin, "client") as office:
+        assert office.says(1)
+        assert gateway.process is not None
+        gateway.process.send_signal(signal.SIGTERM)
+        wait_until("new ones pass", lambda: reaches(lab, origin, BANNED, 4))
+        assert office.says(2)
+        office.client.close()
+        office.accepted.close()
+        gateway.process.wait(20)
+    assert kernel(lab)[0] == ""
+
+
+def test_a_host_that_does_not_allow_it(lab: Lab, make: Make) -> None:
+    """It says why, changes nothing, and exits with 3."""
+    lab.gateway.run("nft", "add", "table", "inet", "tokgate")
+    try:
+        with pytest.raises(RuntimeError, match="tokgate ended") as told, make(office_policy()):
+            pass
+        assert "nothing was changed" in str(told.value)
+        assert "a table inet tokgate that tokgate did not make" in str(told.value)
+    finally:
+        lab.gateway.run("nft", "delete", "table", "inet", "tokgate", check=False)

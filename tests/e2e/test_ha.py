@@ -1,0 +1,125 @@
+"""Two gateways with keepalived (deploy/ha): one dies, and the other serves within seconds, with its rules up before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from labs.gateway import KERNEL_TOO, ROOT, Gateway, office_policy
+from labs.ha_lab import HaLab
+from labs.netns import Lab, wait_until
+from labs.origin import ALLOWED, BANNED, Origin, to_banned
+
+SOON = 3.0
+"""Seconds within which new connections go on."""
+PATIENCE = 0.25
+"""Seconds for one attempt."""
+
+
+@pytest.fixture
+def ha(requirements: None, tmp_path: Path) -> Iterator[HaLab]:
+    """The laboratory, where keepalived is installed."""
+    if shutil.which("keepalived") is None:
+        said = "missing here: keepalived (apt-get install keepalived)"
+        (pytest.fail if os.environ.get("TOKGATE_REQUIRE_E2E") == "1" else pytest.skip)(said)
+    with HaLab(os.getpid(), tmp_path) as lab:
+        yield lab
+
+
+@pytest.fixture
+def servers(ha: HaLab, tmp_path: Path) -> Iterator[Origin]:
+    """The origin behind both gateways."""
+    (tmp_path / "servers").mkdir()
+    with Origin(ha.origin, tmp_path / "servers") as running:
+        yield running
+
+
+@pytest.fixture
+def gateways(ha: HaLab, servers: Origin, tmp_path: Path) -> Iterator[dict[str, Gateway]]:
+    """tokgate on both, with the policy of one checkout, and then keepalived: the first one serves."""
+    policy = office_policy() | _settings()
+    checkout = tmp_path / "policies"
+    checkout.mkdir()
+    (checkout / "policy.yaml").write_text(yaml.safe_dump(policy))
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for role, namespace in ha.gateways.items():
+            (tmp_path / role).mkdir()
+            options = ("--metrics", "9300", "--workers", "1")
+            running[role] = Gateway(
+                namespace, tmp_path / role, policy=checkout, mode=KERNEL_TOO, options=options, check=Path.exists
+            )
+            running[role].__enter__()
+            stack.callback(running[role]._end)
+        for role in ha.gateways:
+            ha.keepalived(role)
+            wait_until("the first one serves", lambda: ha.serving() == ["ha1"])
+        yield running
+
+
+def _settings() -> dict[str, Any]:
+    """The settings that deploy/ha/README.md wants."""
+    (block,) = re.findall(r"^ +```yaml\n(.*?)```", (ROOT / "deploy/ha/README.md").read_text(), re.MULTILINE | re.DOTALL)
+    said: dict[str, Any] = yaml.safe_load(block)
+    return said
+
+
+def attempt(ha: HaLab, servers: Origin, name: str, address: str) -> str:
+    """What comes of a new connection: `reached`, `refused` (TLS's alert or a reset), or `nothing` in time."""
+    trust = ssl.create_default_context(cafile=str(servers.authority))
+    try:
+        plain = ha.client.inside(partial(socket.create_connection, (address, 443), PATIENCE))
+        with plain, trust.wrap_socket(plain, server_hostname=name):
+            return "reached"
+    except TimeoutError:
+        return "nothing"
+    except OSError as error:
+        return "nothing" if "unreachable" in str(error).lower() or "timed out" in str(error) else "refused"
+
+
+def goes_on(ha: HaLab, servers: Origin, seconds: float) -> None:
+    """Over IPv4 and IPv6 allowed connections come through within so many seconds, and banned ones never do."""
+    deadline, left = time.monotonic() + seconds, {4, 6}
+    while left:
+        for version in (4, 6):
+            assert attempt(ha, servers, BANNED, Lab.BANNED[version]) != "reached"
+        left -= {each for each in left if attempt(ha, servers, ALLOWED, Lab.ALLOWED[each]) == "reached"}
+        assert not left or time.monotonic() < deadline, f"not over IPv{left} within {seconds:.1f} s"
+
+
+def test_one_dies(ha: HaLab, servers: Origin, gateways: dict[str, Gateway]) -> None:
+    """A machine that is gone at once: new connections go on within three seconds, nothing banned reaches its server."""
+    with servers.watch() as seen:
+        goes_on(ha, servers, 20)
+        ha.kill("ha1")
+        goes_on(ha, servers, SOON + 2 * gateways["ha1"].pace)
+        assert ha.serving() == ["ha2"] or "ha2" in ha.serving()
+        for version in (4, 6):
+            assert attempt(ha, servers, BANNED, Lab.BANNED[version]) == "refused"
+    assert to_banned(seen) == 0
+
+
+def test_tokgate_dies(ha: HaLab, servers: Origin, gateways: dict[str, Gateway]) -> None:
+    """The rules stay, so that nothing banned passes, until the other one, which is healthy, has the addresses."""
+    process = gateways["ha1"].process
+    assert process is not None
+    with servers.watch() as seen:
+        goes_on(ha, servers, 20)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        goes_on(ha, servers, 30)
+        wait_until("the other one serves", lambda: ha.serving() == ["ha2"])
+    assert to_banned(seen) == 0

@@ -1,0 +1,79 @@
+"""`tokgate restart` on a gateway: another program takes over the kernel's part, connections and flows of QUIC."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from labs.clients import UNRECOGNIZED_NAME, Download, downloading, http3, python
+from labs.gateway import KERNEL_TOO, Gateway, office_policy, refused_over_http3
+from labs.netns import Lab, wait_until
+from labs.origin import ALLOWED, BANNED, LARGE, Origin
+
+SIZE = 4 << 20
+
+
+@pytest.fixture
+def folder(requirements: None) -> Iterator[Path]:
+    """A folder of nobody's own."""
+    made = Path(tempfile.mkdtemp(prefix="tokgate-restart-"))
+    made.chmod(0o755)
+    shutil.chown(made, "nobody")
+    yield made
+    shutil.rmtree(made)
+
+
+def state(gateway: Gateway) -> dict[str, object]:
+    """The answer of `tokgate status --json`."""
+    words = ("status", "--json", *_confdir(gateway.folder))
+    done = gateway.namespace.run(*gateway.command(*words), env=gateway.environment, check=False)
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+def _confdir(folder: Path) -> tuple[str, ...]:
+    return ("--confdir", str(folder / "keys"))
+
+
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_nobody_notices(lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], folder: Path, user: str) -> None:
+    """Downloads over TCP and QUIC go on, what is banned stays refused, and the new program keeps the kernel in step."""
+    options = ("--user", user, "--workers", "2", *_confdir(folder))
+    with any_gateway(folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
+        flow = Download(lab.client, origin, ALLOWED)
+        with downloading(lab.client, origin.authority, SIZE) as stream:
+            wait_until("the kernel forwards the flow", lambda: Lab.ALLOWED[4] in _flows(lab))
+            for _ in range(2):
+                done = gateway.namespace.run(
+                    *gateway.command("restart", *_confdir(gateway.folder)), env=gateway.environment, check=False
+                )
+                assert done.returncode == 0, done.stderr + gateway.narrated()
+                # What the kernel has forgotten comes to the gates: the new ones know it.
+                lab.gateway.run("nft", "flush", "set", "inet", "tokgate", "quic4")
+                for family in (4, 6):
+                    assert python(lab.client, BANNED, family, False, origin.authority).error == UNRECOGNIZED_NAME
+                    refused_over_http3(lab, origin, gateway, family)
+                    certificate = python(lab.client, ALLOWED, family, False, origin.authority).certificate
+                    assert certificate == origin.fingerprints[ALLOWED]
+                    assert http3(lab.client, origin, ALLOWED, family)[0] == 0
+            assert len(stream.read()) == SIZE
+        flow.join()
+        assert (flow.code, flow.octets) == (0, LARGE)
+        lab.gateway.run("nft", "flush", "chain", "inet", "tokgate", "to_gate")
+        wait_until("it is restored", lambda: "tproxy" in _chain(lab))
+        assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
+        assert "chain to_gate lacks" in str(state(gateway)["gateway"])
+    assert lab.gateway.run("nft", "list", "ruleset").stdout == ""
+
+
+def _flows(lab: Lab) -> str:
+    return lab.gateway.run("nft", "list", "set", "inet", "tokgate", "quic4").stdout
+
+
+def _chain(lab: Lab) -> str:
+    return lab.gateway.run("nft", "list", "chain", "inet", "tokgate", "to_gate").stdout

@@ -1,0 +1,150 @@
+"""tokgate behind Squid: gates and openers reach destinations by it, signed in, and nothing without it."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from labs.running_lab import POLICY, Running
+from labs.waiting import DEADLINE, until
+
+REQUIRE = "TOKGATE_REQUIRE_E2E"
+SIGN_IN = Path("/usr/lib/squid/basic_ncsa_auth")
+CONFIG = """\
+http_port 127.0.0.1:{port}
+auth_param basic program {sign_in} {users}
+acl users proxy_auth REQUIRED
+acl web port 80 {web}
+acl CONNECT method CONNECT
+http_access deny CONNECT web
+http_access allow users
+cache deny all
+access_log stdio:{folder}/access.log
+cache_log {folder}/cache.log
+pid_filename {folder}/squid.pid
+coredump_dir {folder}
+shutdown_lifetime 1 seconds
+"""
+
+
+class Squid:
+    """Squid on loopback. As usual it takes CONNECT for no port of plain HTTP, and only from who signs in."""
+
+    def __init__(self, folder: Path, web: int) -> None:
+        folder.chmod(0o777)
+        for above in folder.parents[:3]:
+            above.chmod(above.stat().st_mode | 0o055)
+        users, self._log = folder / "users", folder / "access.log"
+        secret = bcrypt.hashpw(b"sesame", bcrypt.gensalt(4, prefix=b"2a")).decode()
+        users.write_text(f"alice:{secret}\n")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        config = folder / "squid.conf"
+        config.write_text(CONFIG.format(port=self.port, sign_in=SIGN_IN, users=users, folder=folder, web=web))
+        self._process = subprocess.Popen(
+            [shutil.which("squid") or "squid", "--foreground", "-f", config],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until("Squid listens", self._listens)
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None
+        try:
+            socket.create_connection(("127.0.0.1", self.port), DEADLINE).close()
+        except OSError:
+            return False
+        return True
+
+    def log(self) -> str:
+        """What it was asked for."""
+        return self._log.read_text() if self._log.exists() else ""
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(DEADLINE)
+
+
+@pytest.fixture
+def web() -> Iterator[int]:
+    """The port of a web server in the clear."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"origin")
+
+        def log_message(self, *given: object) -> None:
+            """Be quiet."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def squid(tmp_path: Path, web: int) -> Iterator[Squid]:
+    """A Squid; where there is none the test skips, but for CI."""
+    if shutil.which("squid") is None or not SIGN_IN.exists():
+        if os.environ.get(REQUIRE) == "1":
+            pytest.fail(f"{REQUIRE}=1 and missing here: squid", pytrace=False)
+        pytest.skip("missing here: squid")
+    folder = tmp_path / "squid"
+    folder.mkdir()
+    running = Squid(folder, web)
+    yield running
+    running.stop()
+
+
+def test_behind_squid(squid: Squid, web: int, tmp_path: Path) -> None:
+    """Tunnels, plain requests and bans are as without it; when Squid is gone nothing passes."""
+    secret = tmp_path / "credentials"
+    secret.write_text("alice:sesame\n")
+    folder = tmp_path / "tokgate"
+    folder.mkdir()
+    running = Running(folder, workers=1)
+    try:
+        upstream = [{"proxy": f"http://127.0.0.1:{squid.port}", "credentials": str(secret)}]
+        running.write(POLICY | {"settings": {"upstream": upstream}})
+        until("the policy with the parent is in force", lambda: running.passes() and "CONNECT" in squid.log())
+        assert running.refuses()
+        assert f"CONNECT 127.0.0.1:{running.origin.getsockname()[1]} alice" in squid.log()
+        asked = f"GET http://127.0.0.1:{web}/ alice"
+        until(
+            "the opener has the policy, too",
+            lambda: _get(running.port, web).endswith(b"origin") and asked in squid.log(),
+        )
+        assert "clips.example.org" not in squid.log()
+        squid.stop()
+        assert not running.passes()
+        assert not _get(running.port, web).endswith(b"origin")
+    finally:
+        running.close()
+
+
+def _get(proxy: int, port: int) -> bytes:
+    """The answer to a plain request by way of tokgate."""
+    with socket.create_connection(("127.0.0.1", proxy), DEADLINE) as client:
+        client.settimeout(DEADLINE)
+        client.sendall(
+            f"GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
+        )
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+        return answer

@@ -1,0 +1,65 @@
+"""Rows of what plays with plain HTTP: how it begins, how the name is spelled, and where bodies end."""
+
+from collections.abc import Iterator
+
+from evasion.carriers import Carrier
+from evasion.servers import Server
+from evasion.table import ANYTHING, Logged, Row, Twin, carriers_of, family
+from tokgate.evasion.attempt import Attempt, Family
+from tokgate.evasion.families import ATTEMPTS
+from tokgate.evasion.limits import Limit
+
+_REDIRECTED = (Carrier.GATE, Carrier.MITMPROXY, Carrier.CONNECT)
+_NEEDS_A_SERVER = {
+    "http2": Server.NGINX,
+    "second-request": Server.NGINX,
+    "second-odd-request": Server.HAPROXY,
+    "h2c-smuggled": Server.CADDY,
+}
+"""What the recorder can't answer: HTTP/2, and a request behind another one."""
+
+
+def _servers(attempt: Attempt) -> tuple[Server, ...]:
+    if attempt.id.startswith("http2"):
+        return (Server.HAPROXY,)
+    if attempt.limit is Limit.OTHER_BYTES:  # of these no server may be forgotten
+        return (Server.PYTHON, Server.HAPROXY, Server.NODE, Server.NGINX, Server.CADDY)
+    if attempt.family is Family.HTTP_BODIES and attempt.innocent:
+        return (Server.CADDY,)  # others answer before the body has come, and reset what it is sent in
+    return (Server.PYTHON, Server.HAPROXY, Server.NODE)
+
+
+def rows() -> Iterator[Row]:
+    """All of them."""
+    for which in (Family.HTTP_HEADS, Family.HTTP_HOSTS, Family.HTTP_BODIES):
+        for attempt in family(which):
+            is_http2 = attempt.id.startswith("http2")
+            unread = attempt.limit is Limit.OTHER_BYTES
+            if attempt.limit is not None and not unread:
+                continue
+            yield Row(
+                attempt=attempt,
+                carriers=carriers_of(attempt) if which is Family.HTTP_HEADS else _REDIRECTED,
+                server=_NEEDS_A_SERVER.get(attempt.id, Server.CADDY if is_http2 else Server.RECORDER),
+                servers=_servers(attempt),
+                passes=Limit.OTHER_BYTES if unread else None,
+                certain=not unread,
+                counted="address" if unread else "",
+                logged=Logged.COUNTED if unread else Logged.RECORD if attempt.innocent else Logged.OPTIONAL,
+                twin=Twin.SAME_TRICK if attempt.innocent else Twin.PLAIN,
+            )
+    yield Row(
+        attempt=ATTEMPTS["no-host"],
+        carriers=(Carrier.GATE, Carrier.MITMPROXY),
+        passes=Limit.NO_NAME,
+        logged=Logged.COUNTED,
+        counted="decrypted",
+        leak=ANYTHING,
+    )
+    yield Row(
+        attempt=ATTEMPTS["forwarded-host"],
+        carriers=(Carrier.GATE, Carrier.MITMPROXY),
+        passes=Limit.FRONTING,
+        logged=Logged.COUNTED,
+        counted="decrypted",
+    )

@@ -1,0 +1,146 @@
+"""What a row of the table says, and the cases that it stands for: a carrier, a server, and one attempt between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from evasion.carriers import Carrier, Key, Settings
+from evasion.servers import ALLOWED, BANNED, Server
+from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.families import ATTEMPTS
+from tokgate.evasion.limits import Limit
+
+OPEN_ADDRESS: Final = "127.0.0.1"
+BANNED_ADDRESS: Final = "127.0.0.2"
+ANYTHING: Final = b""
+"""Whatever arrives at the recorder has passed."""
+NAME_OF_THE_SERVICE: Final = b"clips.example.org"
+
+
+class Twin(StrEnum):
+    """What has to be served if the row's attempt is not: a filter that stops everything stops every attempt."""
+
+    SAME_TRICK = "same-trick"
+    """The same attempt for an allowed name, or an allowed address."""
+    PLAIN = "plain"
+    """An ordinary connection for an allowed name, the same way: no ordinary client does what the attempt does."""
+    VISITOR = "visitor"
+    """The very same octets from a client that is under no ban."""
+
+
+class Logged(StrEnum):
+    """What has to be in the log."""
+
+    RECORD = "record"
+    """A refusal under the ban, of this client."""
+    COUNTED = "counted"
+    """One more connection of what could be seen of it, in coverage."""
+    OPTIONAL = "optional"
+    """It got an error of its own protocol, which says what was wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    attempt: Attempt
+    carriers: tuple[Carrier, ...]
+    server: Server = Server.RECORDER
+    """Who is behind each carrier."""
+    servers: tuple[Server, ...] = ()
+    """Who else it is tried with, by the first of the carriers."""
+    settings: Settings = Settings.DEFAULT
+    name: str = BANNED
+    address: str = OPEN_ADDRESS
+    passes: Limit | None = None
+    """None: it is stopped. Else it passes, and docs/cannot-see.md says why."""
+    certain: bool = True
+    """False: no server reads it, so that it may as well be stopped as be decided by its address."""
+    logged: Logged = Logged.RECORD
+    counted: str = ""
+    """The visibility under which it is counted."""
+    twin: Twin = Twin.PLAIN
+    leak: bytes = NAME_OF_THE_SERVICE
+    """What shows in arriving octets that the attempt passed."""
+    twin_name: str = ALLOWED
+    """The name of the twin that does the same."""
+    twin_leak: bytes = b"example.org"
+    """What shows that it arrived."""
+
+    @property
+    def id(self) -> str:
+        """Told apart from other rows of the same attempt by what is unlike the default."""
+        words = [self.attempt.id]
+        words += [self.settings] if self.settings is not Settings.DEFAULT else []
+        words += [self.address] if self.address != OPEN_ADDRESS else []
+        return "/".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row by one carrier, with one server."""
+
+    row: Row
+    carrier: Carrier
+    server: Server
+
+    def __str__(self) -> str:
+        """How pytest names it."""
+        return f"{self.row.attempt.family}:{self.row.id}-{self.carrier}-{self.server}"
+
+    @property
+    def key(self) -> Key:
+        """The process that it needs."""
+        return Key(self.carrier.program, self.row.settings)
+
+
+def cases(rows: Iterable[Row]) -> Iterator[Case]:
+    """The cases of rows."""
+    for row in rows:
+        for carrier in row.carriers:
+            yield Case(row, carrier, row.server)
+        yield from (Case(row, row.carriers[0], server) for server in row.servers)
+
+
+def family(which: Family) -> list[Attempt]:
+    """The attempts of a family."""
+    return [attempt for attempt in ATTEMPTS.values() if attempt.family is which]
+
+
+def carriers_of(attempt: Attempt) -> tuple[Carrier, ...]:
+    """Every way that an attempt can go."""
+    match attempt.opens:
+        case Opens.PROXY | Opens.URL:
+            return Carrier.CONNECT, Carrier.SINGLE_CONNECT, Carrier.MITMPROXY_CONNECT
+        case Opens.SOCKS:
+            return Carrier.SOCKS, Carrier.MITMPROXY_SOCKS
+        case _:
+            return (
+                *(Carrier.GATE, Carrier.SINGLE, Carrier.MITMPROXY),
+                *(Carrier.CONNECT, Carrier.SOCKS, Carrier.MITMPROXY_CONNECT),
+            )
+
+
+PLAIN: Final = {
+    Opens.TLS: ATTEMPTS["sni-plain"],
+    Opens.HTTP: ATTEMPTS["plain-request"],
+    Opens.PROXY: ATTEMPTS["connect-name"],
+    Opens.URL: ATTEMPTS["url"],
+    Opens.SOCKS: ATTEMPTS["socks-name"],
+}
+"""What an ordinary client does."""
+
+
+def twin_of(case: Case) -> tuple[Attempt, str, str, bool]:
+    """Attempt, name, address, and whether the client is under the ban."""
+    row = case.row
+    match row.twin:
+        case Twin.SAME_TRICK:
+            return row.attempt, row.twin_name, OPEN_ADDRESS, True
+        case Twin.VISITOR if case.server is Server.RECORDER:  # what a real server makes of it is its own affair
+            return row.attempt, row.name, row.address, False
+        case _:
+            return PLAIN[row.attempt.opens], ALLOWED, OPEN_ADDRESS, True

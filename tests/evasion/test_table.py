@@ -1,0 +1,73 @@
+"""The table of attempts: what is stopped, what passes and is documented, what is logged, and what must not break."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evasion.rows import http, proxies, stores, tls
+from evasion.runner import Outcome, Runner
+from evasion.table import Case, Logged, cases
+from tokgate.evasion.limits import LIMITS
+
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all cases
+ROWS = [*tls.rows(), *http.rows(), *proxies.rows(), *stores.rows()]
+CASES = list(cases(ROWS))
+DOCUMENTED = (Path(__file__).parents[2] / "docs/cannot-see.md").read_text()
+
+
+def problems(case: Case, outcome: Outcome) -> list[str]:
+    """What is not as the row says."""
+    row, found = case.row, []
+    said = f"{outcome.answer.result}: {outcome.answer.detail}"
+    if row.passes is None and outcome.served:
+        found.append(f"it passed, undocumented ({said})")
+    if row.passes is not None and row.certain and not outcome.served:
+        found.append(f"it is said to pass, and does not ({said})")
+    if row.passes is not None and f"## {LIMITS[row.passes].heading}" not in DOCUMENTED:
+        found.append(f"nothing is documented at {row.passes}")
+    refusals = [record for record in outcome.records if "denied" in record["event"]["type"]]
+    if row.logged is Logged.RECORD and case.server is row.server and not refusals:  # others may end it by themselves
+        found.append(f"no record of it ({said})")
+    if not outcome.twin_served:
+        found.append(f"its twin ({row.twin}) was not served ({outcome.twin.result}: {outcome.twin.detail})")
+    return found
+
+
+@pytest.mark.usefixtures("available")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_attempt(runner: Runner, case: Case) -> None:
+    """The attempt is stopped and leaves its record, or passes as documented; its twin is served."""
+    assert problems(case, runner.outcomes[case]) == []
+
+
+def test_rows_are_told_apart() -> None:
+    """No row hides another one, and there are as many as were promised."""
+    ids = [row.id for row in ROWS]
+    assert sorted({name for name in ids if ids.count(name) > 1}) == []
+    assert len(ids) >= 150
+
+
+def test_what_passes_is_counted(runner: Runner) -> None:
+    """What passes by its address, without a name or with another one shows in coverage."""
+    for key, running in runner.running.items():
+        counted = running.coverage()
+        passed = [
+            case.row.counted
+            for case, outcome in runner.outcomes.items()
+            if case.key == key and case.row.logged is Logged.COUNTED and outcome.served
+        ]
+        assert {seen: passed.count(seen) for seen in set(passed) if passed.count(seen) > counted.get(seen, 0)} == {}, (
+            key
+        )
+
+
+def test_nothing_broke(runner: Runner, check_lines: Callable[..., object]) -> None:
+    """What carried the attempts ended in order, wrote what its schema has, and none of them made it raise."""
+    for key, running in runner.running.items():
+        assert runner.codes[key] == 0, (key, running.narrated())
+        check_lines(running.log)
+        told = running.narrated()
+        assert "Traceback" not in told, (key, told)
+        assert "crashed" not in told, (key, told)
+        assert [r for r in running.records if r["event"]["action"] == "internal-error"] == [], key

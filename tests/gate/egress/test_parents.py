@@ -1,0 +1,188 @@
+"""A gate behind a parent proxy: destinations are reached by it, or not at all."""
+
+import errno
+import select
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.builders import ban
+from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, exactly, policy, read_all, until
+from labs.hello_builder import hello_for
+from labs.parent_proxy import FORBIDDEN, ParentProxy
+from tokgate.gate.egress.parents import Parents
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.upstream import Upstream, UpstreamKind
+from tokgate.wire.tls_alert import Alert
+
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
+
+ALLOWED, BANNED = hello_for("www.example.net"), hello_for("www.clips.example.org")
+PASSWORD = "alice:open sesame"
+KINDS = pytest.mark.parametrize("socks", [False, True], ids=["http", "socks5"])
+
+
+@pytest.fixture
+def parent(start_origin: StartOrigin) -> Iterator[Callable[..., ParentProxy]]:
+    """Starts parents that lead to an origin which echoes."""
+    running: list[ParentProxy] = []
+
+    def start(serve: Any = None, **options: Any) -> ParentProxy:
+        running.append(ParentProxy(start_origin(serve) if serve else start_origin(), **options))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+def behind(proxy: ParentProxy, socks: bool, **stated: Any) -> Snapshot:
+    """A policy with a ban, whose destinations are reached by this parent."""
+    kind = UpstreamKind.SOCKS5 if socks else UpstreamKind.HTTP
+    upstream = Upstream(kind=kind, **({"host": "127.0.0.1", "port": proxy.port} | stated))
+    return policy(ban(networks=("loop",)), upstream=(upstream,))
+
+
+def connect_request(host: str, port: int = 443) -> bytes:
+    """A CONNECT request of an explicit client."""
+    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+
+
+@KINDS
+def test_redirected_clients(start_gate: StartGate, start_origin: StartOrigin, parent: Any, socks: bool) -> None:
+    """What passes goes by the parent to the address that the client dialled, both ways; what is banned goes nowhere."""
+    direct, proxy = start_origin(), parent(socks=socks)
+    gate = start_gate(direct, behind(proxy, socks))
+    with dial(gate.redirected, ALLOWED) as client:
+        assert exactly(client, len(ALLOWED)) == ALLOWED
+        client.sendall(b"more")
+        assert exactly(client, 4) == b"more"
+    with dial(gate.redirected, BANNED) as client:
+        assert read_all(client) == Alert.UNRECOGNIZED_NAME.record
+    assert proxy.asked == [f"127.0.0.1:{direct.port}"]
+    assert direct.accepted == 0
+
+
+@KINDS
+def test_tunnels(start_gate: StartGate, parent: Any, socks: bool) -> None:
+    """A name is asked for as the client wrote it, and not resolved here: only the parent's network may know it."""
+    proxy = parent(socks=socks)
+    gate = start_gate(None, behind(proxy, socks))
+    with dial(gate.explicit, connect_request("only.beyond.example")) as client:
+        assert read_head(client).startswith(b"HTTP/1.1 200 ")
+        client.sendall(ALLOWED)
+        assert exactly(client, len(ALLOWED)) == ALLOWED
+    with dial(gate.explicit, connect_request("192.0.2.77", 8443)) as client:
+        assert read_head(client).startswith(b"HTTP/1.1 200 ")
+        client.sendall(ALLOWED)
+        assert exactly(client, len(ALLOWED)) == ALLOWED
+    assert proxy.asked == ["only.beyond.example:443", "192.0.2.77:8443"]
+
+
+@KINDS
+def test_the_server_speaks_first(start_gate: StartGate, parent: Any, socks: bool) -> None:
+    """What comes right behind the parent's answer is the destination's, and none of it is lost."""
+
+    def greet(client: socket.socket) -> None:
+        client.sendall(b"220 mail.example.net\r\n")
+        client.recv(1)
+
+    gate = start_gate(None, behind(parent(greet, socks=socks), socks))
+    with dial(gate.explicit, connect_request("mail.example.net", 25)) as client:
+        assert read_head(client).startswith(b"HTTP/1.1 200 ")
+        assert exactly(client, 22) == b"220 mail.example.net\r\n"
+
+
+@KINDS
+@pytest.mark.parametrize("password", [PASSWORD, "alice:wrong"], ids=["right", "wrong"])
+def test_credentials(start_gate: StartGate, parent: Any, tmp_path: Path, socks: bool, password: str) -> None:
+    """They come from a file, which may change meanwhile; wrong ones are told to the operator, and nothing passes."""
+    secret = tmp_path / "credentials"
+    secret.write_text(f"{password}\n")
+    gate = start_gate(None, behind(parent(socks=socks, password=PASSWORD), socks, credentials=str(secret)))
+    with dial(gate.explicit, connect_request("www.example.net")) as client:
+        answer = read_head(client)
+    assert answer.startswith(b"HTTP/1.1 200 " if password == PASSWORD else b"HTTP/1.1 502 ")
+    assert gate.gate.enforcer.counters.errors["upstream"] == (password != PASSWORD)
+    secret.write_text(PASSWORD)
+    with dial(gate.explicit, connect_request("www.example.net")) as client:
+        assert read_head(client).startswith(b"HTTP/1.1 200 ")
+    assert "sesame" not in str(gate.sink.records)
+
+
+@KINDS
+def test_what_the_parent_forbids(start_gate: StartGate, parent: Any, socks: bool) -> None:
+    """Its refusal is as no route, and no error of ours."""
+    gate = start_gate(None, behind(parent(socks=socks), socks))
+    with dial(gate.explicit, connect_request(FORBIDDEN)) as client:
+        assert read_head(client).startswith(b"HTTP/1.1 502 ")
+    assert gate.gate.enforcer.counters.errors["upstream"] == 0
+
+
+@pytest.mark.parametrize("how", ["down", "silent", "unresolved", "no-credentials", "ourselves"])
+def test_it_fails_closed(start_gate: StartGate, start_origin: StartOrigin, tmp_path: Path, how: str) -> None:
+    """Whatever is wrong with the parent, no byte goes to the destination by another way."""
+    direct, lost = start_origin(), start_origin(lambda client: None)
+    stated: dict[str, Any] = {"host": "127.0.0.1", "port": lost.port}
+    if how == "down":
+        lost.close()
+    elif how == "unresolved":
+        stated["host"] = "proxy.invalid"
+    elif how == "no-credentials":
+        stated["credentials"] = str(tmp_path / "none")
+    gate = start_gate(direct)
+    if how == "ourselves":
+        stated["port"] = gate.explicit[1]
+    upstream = Upstream(kind=UpstreamKind.HTTP, **stated)
+    gate.holder.snapshot = policy(ban(networks=("loop",)), upstream=(upstream,))
+    with dial(gate.redirected, ALLOWED) as client:
+        assert broken_off(client)
+    with dial(gate.explicit, connect_request("127.0.0.1", direct.port)) as client:
+        assert read_head(client).startswith(b"HTTP/1.1 200 ")  # an address is contacted when its client has spoken
+        client.sendall(ALLOWED)
+        assert broken_off(client)
+    assert direct.accepted == 0
+    assert gate.settled()
+
+
+def test_exclusions_go_directly(start_gate: StartGate, start_origin: StartOrigin, parent: Any) -> None:
+    """What is excluded, by the address dialled or by the name in the hello, is reached without the parent."""
+    direct, proxy = start_origin(), parent()
+    for exclusions in ((ip_network("127.0.0.0/8"),), ("example.net",)):
+        gate = start_gate(direct, behind(proxy, False, exclusions=exclusions))
+        with dial(gate.redirected, ALLOWED) as client:
+            assert exactly(client, len(ALLOWED)) == ALLOWED
+    assert (direct.accepted, proxy.asked) == (2, [])
+
+
+def test_a_name_is_resolved_beside(start_gate: StartGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parent's name is looked up in a thread; nothing goes out until then, and a failure keeps what was known."""
+    found: list[tuple[str, ...]] = [("127.0.0.1", "127.0.0.2"), ()]
+    monkeypatch.setattr("tokgate.gate.egress.parents.addresses_of", lambda host: found.pop(0))
+    clock = [0.0]
+    parents = Parents(start_gate().gate.enforcer, monotonic=lambda: clock[0])
+    upstream = Upstream(kind=UpstreamKind.HTTP, host="proxy.example.org", port=3128)
+    try:
+        with pytest.raises(OSError, match=str(errno.EHOSTUNREACH)):
+            parents._address(upstream)
+        assert select.select([parents.descriptor], [], [], DEADLINE)[0]
+        parents.deliver()
+        assert parents._address(upstream) == ("127.0.0.1", 3128)
+        clock[0] = 100.0
+        assert parents._address(upstream) == ("127.0.0.1", 3128)
+        until(lambda: not found)
+    finally:
+        parents.close()
+
+
+def read_head(client: socket.socket) -> bytes:
+    """An answer in HTTP up to its empty line."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n") and (piece := client.recv(1)):
+        head += piece
+    return head

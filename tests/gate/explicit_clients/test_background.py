@@ -1,0 +1,164 @@
+"""Names to addresses: fair to all clients, and no answer lost."""
+
+import select
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from labs.waiting import DEADLINE
+from tokgate.gate.explicit_clients.background import Addresses, Resolver
+from tokgate.traffic.limits import ResolverLimits
+
+LIMITS = ResolverLimits(lookups=128, per_client=8, queued_per_client=40, failures=2)
+SHARE, MOST_QUEUED = LIMITS.per_client, LIMITS.queued_per_client
+
+
+@pytest.fixture
+def answers() -> threading.Event:
+    """When this is set, the name servers answer."""
+    return threading.Event()
+
+
+@pytest.fixture
+def clock() -> list[float]:
+    """The seconds that it is."""
+    return [100.0]
+
+
+@pytest.fixture
+def resolver(answers: threading.Event, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    """A resolver that knows `localhost` at once, and all else when there are answers."""
+
+    def look_up(host: str) -> Addresses:
+        if host != "localhost":
+            answers.wait(DEADLINE)
+        return () if host.startswith("gone") else (host,)
+
+    monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", look_up)
+    resolver = Resolver(LIMITS, monotonic=lambda: clock[0])
+    yield resolver
+    answers.set()
+    resolver.close()
+
+
+def deliver(resolver: Resolver, heard: list[str], count: int) -> None:
+    """Take answers until so many were heard."""
+    while len(heard) < count:
+        assert select.select([resolver.descriptor], [], [], 10)[0]
+        resolver.deliver()
+
+
+def test_a_client_with_slow_names_holds_up_itself_only(resolver: Resolver, answers: threading.Event) -> None:
+    """Others are answered meanwhile, and in the end so are all of its names, in their order."""
+    slow: list[str] = []
+    quick: list[str] = []
+    for number in range(SHARE * 3):
+        resolver.ask("192.0.2.1", f"{number}.example", lambda found: slow.extend(found))
+    for number in range(SHARE * 2):
+        resolver.ask(f"192.0.2.{number + 2}", "localhost", lambda found: quick.extend(found))
+    deliver(resolver, quick, SHARE * 2)
+    assert slow == []
+    answers.set()
+    deliver(resolver, slow, SHARE * 3)
+    assert sorted(slow) == sorted(f"{number}.example" for number in range(SHARE * 3))
+    assert resolver.waiting == 0
+    assert not resolver._asking
+    assert not resolver._queued
+
+
+def test_too_many_names_are_not_found(resolver: Resolver) -> None:
+    """What one client may have waiting is bounded."""
+    heard: list[Addresses] = []
+    for number in range(SHARE + MOST_QUEUED + 1):
+        resolver.ask("192.0.2.1", f"{number}.example", heard.append)
+    assert heard == [()]
+
+
+def test_a_failing_answer_costs_no_other(resolver: Resolver, answers: threading.Event) -> None:
+    """Those who come after are told the next time."""
+    heard: list[str] = []
+
+    def fail(found: Addresses) -> None:
+        raise RuntimeError(f"{found}")
+
+    resolver.ask("192.0.2.1", "a.example", fail)
+    resolver.ask("192.0.2.1", "b.example", lambda found: heard.extend(found))
+    answers.set()
+    with pytest.raises(RuntimeError, match=r"a\.example"):
+        deliver(resolver, heard, 2)
+    deliver(resolver, heard, 1)
+    assert heard == ["b.example"]
+
+
+def test_many_clients_with_slow_names_leave_lookups_for_others(resolver: Resolver) -> None:
+    """The fewer lookups are left, the fewer a client gets: slow names don't stop everybody's CONNECT."""
+    for number in range(LIMITS.lookups * 4):
+        resolver.ask(f"192.0.2.{number % 32}", f"{number}.example", lambda found: None)
+    quick: list[str] = []
+    resolver.ask("198.51.100.1", "localhost", quick.extend)
+    deliver(resolver, quick, 1)
+    assert quick == ["localhost"]
+
+
+def test_an_ipv6_subnet_has_one_share(resolver: Resolver) -> None:
+    """A host that asks from each of its IPv6 addresses would have as many shares."""
+    for number in range(SHARE + 1):
+        resolver.ask(f"2001:db8::{number:x}", f"{number}.example", lambda found: None)
+    assert dict(resolver._asking) == {"2001:db8::/64": SHARE}
+
+
+def test_waiting_clients_have_turns(answers: threading.Event, resolver: Resolver) -> None:
+    """Who has one name to ask isn't served after all of somebody's hundreds."""
+    order: list[str] = []
+    for number in range(LIMITS.lookups):  # every lookup is taken by somebody
+        resolver.ask(f"203.0.113.{number}", f"{number}.example", lambda found: None)
+    for number in range(20):
+        resolver.ask("192.0.2.1", f"slow-{number}.example", order.extend)
+    resolver.ask("192.0.2.2", "only.example", order.extend)
+    begun: list[str] = []
+    look_up = resolver._look_up
+    resolver._look_up = lambda who, host, answer: (begun.append(host), look_up(who, host, answer))  # type: ignore[method-assign, assignment, func-returns-value]
+    answers.set()
+    deliver(resolver, order, 21)
+    assert begun.index("only.example") <= 1
+
+
+def test_a_name_is_resolved_once_for_all_who_wait(resolver: Resolver, answers: threading.Event) -> None:
+    """A page that a whole office opens doesn't take a lookup for each of them."""
+    heard: list[str] = []
+    for number in range(LIMITS.lookups * 2):
+        resolver.ask(f"192.0.2.{number % 4}", "www.example", heard.extend)
+    assert resolver._asking.total() == 1
+    answers.set()
+    deliver(resolver, heard, LIMITS.lookups * 2)
+    assert resolver.waiting == 0
+
+
+def test_a_name_that_was_not_found_is_not_asked_for_again_at_once(
+    resolver: Resolver, answers: threading.Event, clock: list[float]
+) -> None:
+    """A client in a loop doesn't keep name servers busy; after some seconds the name may be there."""
+    answers.set()
+    heard: list[Addresses] = []
+    resolver.ask("192.0.2.1", "gone.example", heard.append)
+    while not heard:
+        assert select.select([resolver.descriptor], [], [], 10)[0]
+        resolver.deliver()
+    resolver.ask("192.0.2.1", "gone.example", heard.append)
+    assert heard == [(), ()]
+    clock[0] += LIMITS.failure_kept
+    resolver.ask("192.0.2.1", "gone.example", heard.append)
+    assert resolver._asking.total() == 1
+
+
+def test_the_names_that_were_not_found_are_bounded(resolver: Resolver, answers: threading.Event) -> None:
+    """A client that invents names doesn't fill the gate's memory with them."""
+    answers.set()
+    heard: list[Addresses] = []
+    for number in range(5):
+        resolver.ask("192.0.2.1", f"gone-{number}.example", heard.append)
+    while len(heard) < 5:
+        assert select.select([resolver.descriptor], [], [], 10)[0]
+        resolver.deliver()
+    assert len(resolver._failed) == LIMITS.failures

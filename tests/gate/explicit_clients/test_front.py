@@ -1,0 +1,193 @@
+"""Explicit clients: CONNECT and SOCKS 5 through the gate, and what goes to an opener instead."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from labs.gate_lab import Origin, RunningGate, dial, exactly, read_all, until
+from labs.hello_builder import hello_for
+from tokgate.gate.connection import State
+from tokgate.gate.sockets import connect, leads_to
+from tokgate.traffic.limits import Limits
+from tokgate.wire.tls_alert import Alert
+
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
+
+ALLOWED = hello_for("www.example.net")
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def connect_request(host: str, port: int) -> bytes:
+    """A CONNECT request."""
+    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        connect_request("www.clips.example.org", 443),
+        connect_request("203.0.113.7", 443),
+        b"GET http://www.example.net/ HTTP/1.1\r\nHost: www.example.net\r\n\r\n",
+    ],
+)
+def test_openers_answer_everything_else(start_gate: StartGate, said: bytes) -> None:
+    """Refused CONNECTs and requests in absolute form go to an opener with every byte, which tells the reason."""
+    gate = start_gate()
+    with dial(gate.explicit, said[:9], said[9:]):
+        ((_, arrival, received, tls, explicit),) = until(lambda: gate.opener.adopted)
+    assert (received, tls, explicit, arrival.destination) == (said, False, True, None)
+
+
+def test_without_an_opener_the_gate_refuses(start_gate: StartGate) -> None:
+    """In short, but with the reason, and with a record; what only an opener can read is put off."""
+    gate = start_gate()
+    gate.opener.willing = False
+    with dial(gate.explicit, connect_request("www.clips.example.org", 443)) as client:
+        answer = read_all(client)
+    (record,) = gate.sink.records
+    assert record["event"]["action"] == "connect-refused"
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert f"\r\nTokgate-Event: {record['event']['id']}\r\nTokgate-Ban: ban\r\n".encode() in answer
+    assert b"tokgate: www.clips.example.org is blocked: " in answer
+    with dial(gate.explicit, b"GET http://www.example.net/ HTTP/1.1\r\nHost: www.example.net\r\n\r\n") as client:
+        assert read_all(client).startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_server_that_speaks_first(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
+    """A tunnel carries protocols in which the client waits for the server's greeting."""
+
+    def greeter(client: socket.socket) -> None:
+        client.sendall(b"220 mail.example.net\r\n")
+        client.sendall(read_all(client))
+
+    gate = start_gate()
+    origin = start_origin(greeter)
+    with dial(gate.explicit, connect_request(host, origin.address[1])) as client:
+        expected = ESTABLISHED + b"220 mail.example.net\r\n"
+        assert exactly(client, len(expected)) == expected
+        client.sendall(b"EHLO client.example.net\r\n")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"EHLO client.example.net\r\n"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize("said", [b"", b"hel", ALLOWED[:20]])
+def test_a_client_that_ends_at_once(start_gate: StartGate, start_origin: StartOrigin, host: str, said: bytes) -> None:
+    """Whoever ends their side with little or nothing said still hears the server out, unless it could be a name."""
+
+    def greeter(client: socket.socket) -> None:
+        client.sendall(b"220 ")
+        client.sendall(read_all(client))
+
+    gate = start_gate()
+    with dial(gate.explicit, connect_request(host, start_origin(greeter).address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        client.sendall(said)
+        client.shutdown(socket.SHUT_WR)
+        answer = read_all(client)
+    assert answer.removeprefix(b"220 ") == (REFUSED if said == ALLOWED[:20] else said)
+    assert gate.settled()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_server_that_says_much_first(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
+    """To a client that says nothing and reads late: it waits, and then gets everything."""
+    much = bytes(range(256)) * (1 << 15)
+    gate = start_gate()
+    with dial(gate.explicit, connect_request(host, start_origin(lambda c: c.sendall(much)).address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        assert until(lambda: any(c.down is not None and c.down.blocked for c in list(gate.gate.connections.values())))
+        assert read_all(client) == much
+
+
+def test_a_tunnel_is_not_given_up_early(start_gate: StartGate) -> None:
+    """A client that doesn't wait for the answer leaves the destination as much time to answer as any."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as slow, socket.socket() as first, socket.socket() as second:
+        for one in (first, second):  # the queue is full: what comes now is not answered
+            one.setblocking(False)
+            one.connect_ex(slow.getsockname())
+        gate = start_gate()
+        with dial(gate.explicit, connect_request("127.0.0.1", slow.getsockname()[1]) + ALLOWED):
+            found = until(lambda: [c for c in list(gate.gate.connections.values()) if c.state is State.CONNECTING])
+            assert found[0].deadline - gate.gate.now > gate.gate.limits.connecting / 2
+
+
+def test_a_name_that_nobody_resolves(start_gate: StartGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the resolver takes too long, the client is told so."""
+    slow = threading.Event()
+    monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", lambda host: slow.wait(10) and ())
+    gate = start_gate(limits=Limits(connecting=0.1))
+    with dial(gate.explicit, connect_request("www.example.net", 443)) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 502 ")
+    slow.set()
+    assert gate.settled()
+
+
+@pytest.mark.parametrize("host", ["localhost", "nonexistent.invalid"])
+def test_unreachable_destinations(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
+    """A destination that refuses, or a name that does not exist, is a bad gateway."""
+    gate = start_gate()
+    origin = start_origin()
+    origin.close()
+    with dial(gate.explicit, connect_request(host, origin.address[1])) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 502 ")
+    assert gate.settled()
+
+
+def socks_request(host: str, port: int) -> bytes:
+    """A SOCKS 5 request by name."""
+    return b"\x05\x01\x00\x03" + bytes([len(host)]) + host.encode() + port.to_bytes(2)
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply"),
+    [
+        (socks_request("www.clips.example.org", 443), 2),
+        (b"\x05\x01\x00\x01\xcb\x00\x71\x07\x01\xbb", 2),  # 203.0.113.7
+        (b"\x05\x02\x00\x01\x7f\x00\x00\x01\x01\xbb", 7),  # BIND
+        (b"\x05\x01\x00\x09\x7f\x00\x00\x01\x01\xbb", 8),
+        (b"\x05\x01\x00\x03\x00\x01\xbb", 1),
+    ],
+)
+def test_socks_refusals(start_gate: StartGate, request_: bytes, reply: int) -> None:
+    """A banned destination is not allowed, and is recorded; what isn't served is said."""
+    gate = start_gate()
+    with dial(gate.explicit, b"\x05\x01\x00", request_) as client:
+        answer = read_all(client)
+    assert answer[:4] == bytes((5, 0, 5, reply))
+    assert [r["event"]["action"] for r in gate.sink.records] == (["connect-refused"] if reply == 2 else [])
+
+
+def test_socks_without_a_method(start_gate: StartGate) -> None:
+    """A client that insists on authentication is told that there is none."""
+    gate = start_gate()
+    with dial(gate.explicit, b"\x05\x01\x02") as client:
+        assert read_all(client) == b"\x05\xff"
+
+
+@pytest.mark.parametrize(
+    ("destination", "place", "leads"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.9", "0.0.0.0", True),
+        ("127.0.0.9", "127.0.0.1", False),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("::ffff:127.0.0.1", "127.0.0.1", True),
+        ("::1", "::", True),
+        ("::1", "0.0.0.0", False),
+        ("::", "::1", True),
+    ],
+)
+def test_what_leads_to_a_listener(destination: str, place: str, leads: bool) -> None:
+    """By whichever address of this machine, and only at the listener's port."""
+    sock, _ = connect((destination, 9))
+    with contextlib.closing(sock):
+        assert leads_to(sock, (destination, 9), [(place, 9)]) is leads
+        assert not leads_to(sock, (destination, 9), [(place, 10)])

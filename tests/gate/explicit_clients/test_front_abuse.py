@@ -1,0 +1,130 @@
+"""Explicit clients that say too much, too little, nonsense, or leave while somebody works for them."""
+
+import base64
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from labs.builders import ban, network
+from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, reset, until
+from labs.hello_builder import hello_for
+from tokgate.accounts.htpasswd import FileAccounts
+from tokgate.policy.bans import ProxyAuth
+from tokgate.policy.identity import Identity
+from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.limits import Limits
+from tokgate.wire.basic_auth import Credentials
+
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
+
+ALLOWED = hello_for("www.example.net")
+BANNED = hello_for("www.clips.example.org")
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def test_a_first_line_without_an_end_is_not_kept(start_gate: StartGate) -> None:
+    """A client can't fill the gate's memory with a request line: it is told so after 64 KiB."""
+    gate = start_gate()
+    gate.opener.willing = False
+    with dial(gate.explicit, b"A" * 70_000) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize("target", ["www.example.net", "a@b:443", "/", "www.example.net:https"])
+def test_a_connect_to_nowhere_ends_there(start_gate: StartGate, target: str) -> None:
+    """One answer, and nothing is resolved, dialled or raised for it."""
+    gate = start_gate()
+    with dial(gate.explicit, f"CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()) as client:
+        answer = read_all(client)
+    assert (answer[:13], answer.count(b"HTTP/1.1")) == (b"HTTP/1.1 400 ", 1)
+    assert gate.settled()
+    assert gate.sink.records == []
+    assert not gate.gate.enforcer.counters.errors
+
+
+def test_nobody_may_dribble_for_ever(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """Half a hello in a tunnel to an address gets the time that others have once, and not again and again."""
+    gate = start_gate(limits=Limits(greeting=0.1))
+    with dial(gate.explicit, connect(start_origin().address[1], host="127.0.0.1")) as client:
+        exactly(client, len(ESTABLISHED))
+        client.sendall(ALLOWED[:20])
+        assert read_all(client) == b""
+    assert gate.gate.enforcer.counters.timeouts == 1
+
+
+# -- while a password is checked --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Snapshot:
+    """Bob may do what he likes once he has said who he is."""
+    (tmp_path / "htpasswd").write_text(f"bob:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+    return policy(
+        ban(networks=("loop",)),
+        networks=(network("loop", "127.0.0.0/8"),),
+        proxy_auth=ProxyAuth(htpasswd=str(tmp_path / "htpasswd")),
+    )
+
+
+class Slow:
+    """Accounts that answer when a test lets them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.checking, self.go_on = threading.Event(), threading.Event()
+        real = FileAccounts.identify
+
+        def identify(accounts: FileAccounts, credentials: Credentials) -> Identity | None:
+            self.checking.set()
+            self.go_on.wait(30)
+            return real(accounts, credentials)
+
+        monkeypatch.setattr(FileAccounts, "identify", identify)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """Holds checks up."""
+    return Slow(monkeypatch)
+
+
+def connect(port: int, said: str | None = None, host: str = "localhost") -> bytes:
+    """A CONNECT request, by `user:password` if somebody is said to ask."""
+    who = "" if said is None else f"Proxy-Authorization: Basic {base64.b64encode(said.encode()).decode()}\r\n"
+    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{who}\r\n".encode()
+
+
+def test_the_queue_for_checks_has_an_end(
+    start_gate: StartGate, start_origin: StartOrigin, asking: Snapshot, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes when too many wait is told to come again: guessing doesn't fill the gate with people who wait."""
+    monkeypatch.setattr("tokgate.gate.explicit_clients.proxy_auth.MOST_WAITING", 2)
+    gate, port = start_gate(snapshot=asking), start_origin().address[1]
+    with dial(gate.explicit, connect(port, "bob:guess")), dial(gate.explicit, connect(port, "bob:secret")) as second:
+        assert until(lambda: gate.gate.open_connections == 2)
+        assert slow.checking.wait(30)
+        with dial(gate.explicit, connect(port, "bob:another")) as third:
+            assert read_all(third).startswith(b"HTTP/1.1 503 ")
+        slow.go_on.set()
+        assert exactly(second, len(ESTABLISHED)) == ESTABLISHED
+
+
+def test_an_answer_for_who_has_left_is_nobodys(
+    start_gate: StartGate, start_origin: StartOrigin, asking: Snapshot, slow: Slow
+) -> None:
+    """A client that breaks off while its password is checked leaves nothing that the answer could bring to life."""
+    gate, origin = start_gate(snapshot=asking), start_origin()
+    with dial(gate.explicit, connect(origin.address[1], "bob:secret")) as leaver:
+        assert slow.checking.wait(30)
+        reset(leaver)
+        assert until(lambda: not gate.gate.open_connections)
+    with dial(gate.explicit, connect(origin.address[1], "bob:secret")) as stayer:
+        slow.go_on.set()
+        assert exactly(stayer, len(ESTABLISHED)) == ESTABLISHED
+        assert gate.gate.open_connections == 1
+    assert gate.settled()
+    assert gate.sink.records == []
+    assert origin.accepted <= 1

@@ -1,0 +1,233 @@
+"""Explicit clients who have to say who they are: CONNECT and SOCKS 5 through a gate, and what it tells openers."""
+
+import base64
+import json
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+from whenever import Instant
+
+from labs.builders import ban, network, service, snapshot
+from labs.gate_lab import Origin, RunningGate, dial, exactly, read_all, until
+from labs.hello_builder import hello_for
+from labs.waiting import DEADLINE
+from tokgate.accounts.htpasswd import FileAccounts
+from tokgate.gate.handoff import Handover
+from tokgate.policy.bans import ProxyAuth
+from tokgate.policy.identity import Identity
+from tokgate.policy.networks import Network
+from tokgate.policy.observation import Endpoint
+from tokgate.policy.snapshot import Snapshot, compile_policy
+from tokgate.runtime.banner import overview
+from tokgate.traffic.arrival import Arrival
+from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.tls_alert import Alert
+
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
+
+ALLOWED = hello_for("www.example.net")
+BANNED = hello_for("www.clips.example.org")
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Snapshot:
+    """Clips are banned for the press, which Alice is in and Bob is not."""
+    lines = (f"{user}:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n" for user in ("alice", "bob"))
+    (tmp_path / "htpasswd").write_text("".join(lines))
+    (tmp_path / "groups").write_text("press: alice\nstaff: alice bob\n")
+    return snapshot(
+        ban(networks=("press",)),
+        services=(service("clips", "suffix:clips.example.org"),),
+        networks=(network("loop", "127.0.0.0/8"), Network("press", (), groups=("Press",))),
+        proxy_auth=ProxyAuth(htpasswd=str(tmp_path / "htpasswd"), groups=str(tmp_path / "groups")),
+    )
+
+
+def connect_request(port: int, said: str | None = None, host: str = "localhost") -> bytes:
+    """A CONNECT request, by `user:password` if somebody is said to ask."""
+    head = f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n"
+    if said is not None:
+        head += f"Proxy-Authorization: Basic {base64.b64encode(said.encode()).decode()}\r\n"
+    return f"{head}\r\n".encode()
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_right_password_opens_a_tunnel(
+    start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, eager: bool
+) -> None:
+    """Checked in a thread the first time, known the second; the header is not passed on."""
+    gate, origin = start_gate(snapshot=policy), start_origin()
+    request = connect_request(origin.address[1], "bob:secret")
+    for _ in range(2):
+        with dial(gate.explicit, request + ALLOWED if eager else request) as client:
+            assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+            if not eager:
+                client.sendall(ALLOWED)
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == ALLOWED
+    assert gate.settled()
+
+
+def test_repeats_are_told_apart_by_who_asks(start_gate: StartGate, policy: Snapshot, tmp_path: Path) -> None:
+    """Two users of one address are two events; the same user again is a repeat."""
+    (tmp_path / "groups").write_text("press: alice bob\n")
+    gate = start_gate(snapshot=policy)
+    gate.opener.willing = False
+    for user in ("alice", "bob", "alice", "bob"):
+        with dial(gate.explicit, socks(f"{user}:secret", "www.clips.example.org", 443)) as client:
+            read_all(client)
+    assert gate.settled()
+    assert [record["user"]["name"] for record in gate.sink.records] == ["alice", "bob"]
+
+
+def test_openers_are_told_who_asks(start_gate: StartGate, policy: Snapshot) -> None:
+    """A refused CONNECT goes to an opener with whom it is from; the hand-over carries all of it."""
+    gate = start_gate(snapshot=policy)
+    with dial(gate.explicit, connect_request(443, "alice:secret", "www.clips.example.org")):
+        ((_, arrival, received, tls, explicit),) = until(lambda: gate.opener.adopted)
+    assert arrival.identity == Identity("alice", frozenset({"press", "staff"}))
+    assert received.startswith(b"CONNECT ")
+    handed = Handover.decode(Handover(arrival, tls, explicit, received).encode())
+    assert handed.arrival == arrival
+
+
+def test_openers_ask_for_themselves_outside_tunnels(start_gate: StartGate, policy: Snapshot) -> None:
+    """A request in absolute form goes to an opener as it came: each request on a connection has its own user."""
+    gate = start_gate(snapshot=policy)
+    with dial(gate.explicit, b"GET http://www.example.net/ HTTP/1.1\r\nHost: www.example.net\r\n\r\n"):
+        ((_, arrival, *_),) = until(lambda: gate.opener.adopted)
+    assert arrival.identity is None
+
+
+def test_slow_checks_hold_up_nobody(
+    start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a password is being checked, those who are known are served; who leaves meanwhile is let go."""
+    gate, origin = start_gate(snapshot=policy), start_origin()
+    with dial(gate.explicit, connect_request(origin.address[1], "bob:secret")) as client:
+        exactly(client, len(ESTABLISHED))
+    go_on, checking = threading.Event(), threading.Event()
+    real = FileAccounts.identify
+
+    def slow(self: FileAccounts, credentials: Credentials) -> Identity | None:
+        checking.set()
+        go_on.wait(DEADLINE)
+        return real(self, credentials)
+
+    monkeypatch.setattr(FileAccounts, "identify", slow)
+    with (
+        dial(gate.explicit, connect_request(origin.address[1], "alice:secret")) as waiting,
+        dial(gate.explicit, connect_request(origin.address[1], "alice:guess")) as leaving,
+    ):
+        assert checking.wait(DEADLINE)
+        with dial(gate.explicit, connect_request(origin.address[1], "bob:secret")) as client:
+            assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+        leaving.close()
+        go_on.set()
+        assert exactly(waiting, len(ESTABLISHED)) == ESTABLISHED
+    assert gate.settled()
+
+
+# -- SOCKS 5 (RFC 1928, RFC 1929) -------------------------------------------------------------------------------------
+
+CHOSEN, ACCEPTED, REJECTED = b"\x05\x02", b"\x01\x00", b"\x01\x01"
+SUCCEEDED = b"\x05\x00\x00\x01" + bytes(6)
+
+
+def socks(said: str, host: str, port: int) -> bytes:
+    """All that a client says, without waiting for any answer."""
+    user, _, password = said.encode().partition(b":")
+    who = b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password
+    return b"\x05\x02\x00\x02" + who + b"\x05\x01\x00\x03" + bytes([len(host)]) + host.encode() + port.to_bytes(2)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 1000])
+def test_socks(start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, pieces: int) -> None:
+    """However it comes: the user is known before a destination is, and the tunnel is theirs."""
+    gate, origin = start_gate(snapshot=policy), start_origin()
+    said = socks("bob:secret", "localhost", origin.address[1])
+    size = -(-len(said) // pieces)
+    with dial(gate.explicit, *(said[at : at + size] for at in range(0, len(said), size))) as client:
+        expected = CHOSEN + ACCEPTED + SUCCEEDED
+        assert exactly(client, len(expected)) == expected
+        client.sendall(BANNED)
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == BANNED
+    with dial(gate.explicit, socks("alice:secret", "localhost", origin.address[1])) as client:
+        exactly(client, len(expected))
+        client.sendall(BANNED)
+        assert read_all(client) == REFUSED
+    assert gate.settled()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (socks("bob:wrong", "localhost", 443), CHOSEN + REJECTED),
+        (b"\x05\x01\x00", b"\x05\xff"),
+        (b"\x05\x01\x02\x07", CHOSEN + REJECTED),
+        (b"\x05\x01\x02\x01\x01\xff\x01x", CHOSEN + REJECTED),
+    ],
+)
+def test_socks_says_no(start_gate: StartGate, policy: Snapshot, said: bytes, expected: bytes) -> None:
+    """A wrong password, a client that won't say who it is, and nonsense."""
+    gate = start_gate(snapshot=policy)
+    with dial(gate.explicit, said) as client:
+        assert read_all(client) == expected
+    assert gate.settled()
+
+
+@pytest.mark.parametrize("stated", [None, [], {"user": "alice", "groups": ["press"], "interface": "eth1"}])
+def test_handovers_that_make_no_sense(stated: Any) -> None:
+    """Who it is is there whole, or not at all."""
+    said = Handover(Arrival(client=Endpoint("192.0.2.1", 1)), True, False, b"x").encode()
+    head = json.loads(said.partition(b"\n")[0])
+    head[0]["identity"] = stated
+    changed = json.dumps(head).encode() + b"\nx"
+    if stated == []:
+        with pytest.raises(ValueError, match="identity"):
+            Handover.decode(changed)
+    else:
+        identity = Handover.decode(changed).arrival.identity
+        assert identity == (stated and Identity("alice", frozenset({"press"}), interface="eth1"))
+
+
+def test_the_start_says_where_users_sign_in(policy: Snapshot, tmp_path: Path) -> None:
+    """And that nobody can, when the file is not there: whoever starts it should not learn that from users."""
+    assert f"users of an explicit proxy sign in by {tmp_path / 'htpasswd'}" in list(overview(policy, Instant.now()))
+    (tmp_path / "htpasswd").unlink()
+    assert any(line.startswith("  nobody can: ") for line in overview(policy, Instant.now()))
+
+
+def test_the_start_says_whom_networks_name_in_vain(policy: Snapshot) -> None:
+    """A group that nobody is in, a user that no file has, an interface that isn't there: none of it is an error."""
+    vain = Network("vain", (), users=("eve", "Bob"), groups=("Press", "pres"), interfaces=("lo", "no-such.20"))
+    found = list(overview(compile_policy(replace(policy.policy, networks={"vain": vain}, bans={})), Instant.now()))
+    at = found.index(f"users of an explicit proxy sign in by {policy.settings.proxy_auth.htpasswd}")  # type: ignore[union-attr]
+    assert found[at + 1 :] == [
+        "  no such user: eve",
+        "  nobody is in the group: pres",
+        "no interface is called no-such.20 here: network vain holds nobody by it",
+    ]
+
+
+def test_a_complaint_stands_in_the_journal(
+    start_gate: StartGate, policy: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the block log alone: when nobody gets in, whoever looks at the service has to see why."""
+    (tmp_path / "htpasswd").write_text("alice:$apr1$abc$def\n")
+    gate = start_gate(snapshot=policy)
+    with dial(gate.explicit, connect_request(443, "alice:secret")) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 407 ")
+    assert gate.settled()
+    assert "users can't sign in: " in caplog.text
+    assert "`alice`" in caplog.text

@@ -1,0 +1,209 @@
+"""QUIC in a gate: what passes on to the server and into the kernel's set, and what does not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from labs.proxy_lab import ALLOWED, BANNED, policy
+from labs.quic_client import QuicClient
+from labs.quic_lab import EARLY, HANDSHAKE, KEY, SHORT, QuicGate, client, flow
+from labs.records import Records
+from tokgate.gate.quic.carrier import QuicCarrier
+from tokgate.gate.quic.flow_table import QuicLimits
+from tokgate.gate.quic.live_flows import LiveFlows
+from tokgate.gate.quic.sockets import Datagram
+from tokgate.policy.identity import Identity
+from tokgate.traffic.datagrams import quic_flow
+from tokgate.traffic.live_review import LiveReview
+
+OTHERS = ("192.0.2.0/24",)
+"""A ban of somebody else's."""
+
+
+@pytest.fixture
+def gate(records: Records) -> Callable[..., QuicGate]:
+    """Makes gates."""
+
+    def make(*args: Any, **options: Any) -> QuicGate:
+        return QuicGate(records, *args, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_allowed(gate: Callable[..., QuicGate], records: Records, large: bool) -> None:
+    """An allowed connection passes as it came, and the kernel forwards its flow from then on."""
+    flight = QuicClient(ALLOWED, large=large).flight
+    one = gate().comes(*flight[:-1])
+    assert (one.sent.to_server, one.sent.forwarded) == ([], set())
+
+    one.comes(flight[-1], HANDSHAKE)
+    assert one.sent.forwarded == set(), "the kernel would overtake the handshake"
+    one.comes(SHORT)
+
+    assert one.sent.to_server == [*flight, HANDSHAKE, SHORT]
+    assert one.sent.forwarded == {KEY}
+    assert records.all == []
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_banned(gate: Callable[..., QuicGate], records: Records, large: bool) -> None:
+    """A banned one is told so in QUIC's words, and the server never hears of it."""
+    one = QuicClient(BANNED, large=large)
+    sent = gate().comes(*one.flight).sent
+
+    (told,) = sent.to_client
+    end = one.told(told)
+    assert end is not None
+    assert (end.error_code, "The Council" in end.reason_phrase) == (0x0170, True)
+    assert (sent.to_server, sent.forwarded) == ([], set())
+    assert records.actions == ["quic-refused"]
+    assert (records.all[0]["network"]["transport"], records.all[0]["source"]["port"]) == ("udp", KEY[1])
+
+
+def test_parts_that_come_out_of_order(gate: Callable[..., QuicGate]) -> None:
+    """A hello whose datagrams overtake each other, or come twice, is read all the same."""
+    flight = QuicClient(ALLOWED, large=True).flight
+    assert len(flight) > 1
+    order = [*reversed(flight), flight[0]]
+
+    assert gate().comes(*order).sent.to_server == order
+
+
+def test_packets_that_overtake_the_first(gate: Callable[..., QuicGate], records: Records) -> None:
+    """Early data that comes before the hello is lost, as on any network, and refuses nothing."""
+    flight = QuicClient(ALLOWED).flight
+    one = gate().comes(EARLY, HANDSHAKE, *flight)
+
+    assert (one.sent.to_server, one.sent.unreachable, records.all) == (flight, [], [])
+
+
+def test_second_connection_in_a_flow(gate: Callable[..., QuicGate]) -> None:
+    """A long header is decided about also in a flow that passes; its short ones go on."""
+    allowed, banned = QuicClient(ALLOWED), QuicClient(BANNED)
+    one = gate().comes(*allowed.flight, *banned.flight, SHORT)
+
+    assert one.sent.to_server == [*allowed.flight, SHORT]
+    assert len(one.sent.to_client) == 1
+
+
+@pytest.mark.parametrize("data", [SHORT, b"", b"\x01", b"\xc0\xff\x00\x00\x1d" + bytes(1195)], ids=len)
+def test_what_is_not_understood(gate: Callable[..., QuicGate], records: Records, data: bytes) -> None:
+    """Of clients under a ban it is refused, and recorded once; others' passes."""
+    one = gate().comes(data, data)
+    assert (one.sent.to_server, one.sent.unreachable) == ([], [KEY, KEY])
+    assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
+
+    other = gate(policy(networks=OTHERS)).comes(data, SHORT)
+    assert (other.sent.to_server, other.sent.forwarded) == ([data, SHORT], {KEY})
+
+
+def test_who_comes_by_an_interface(gate: Callable[..., QuicGate]) -> None:
+    """A client that is known by its interface or hardware address is decided about as over TCP."""
+    flight = QuicClient(BANNED).flight
+    one = gate(i2=Identity(interface="eth2")).comes(*flight, interface=2)
+
+    (found,) = one.carrier.flows.undecided.values()
+    assert found.arrival().identity == Identity(interface="eth2")
+
+
+def test_a_flow_that_lasts(gate: Callable[..., QuicGate]) -> None:
+    """A flow whose time in the set is over goes on with its next packet, however long it lasts; a silent one ends."""
+    one = gate().comes(*QuicClient(ALLOWED).flight)
+    for _ in range(10):
+        one.sent.forwarded.clear()
+        one.later(61).comes(SHORT)
+        assert one.sent.forwarded == {KEY}
+    one.later(151).comes(SHORT)
+    assert one.sent.unreachable == [KEY]
+
+
+def test_cut(gate: Callable[..., QuicGate], records: Records) -> None:
+    """When a ban starts its flows leave the set, and nothing goes on between tnext ports; others are left alone."""
+    one = gate(policy(networks=OTHERS))
+    one.comes(*QuicClient(BANNED).flight, SHORT).comes(*QuicClient(ALLOWED).flight, SHORT, key=flow(1))
+    review = LiveReview(one.enforcer, LiveFlows(one.carrier), monotonic=lambda: one.now)
+    review.look()
+    assert one.sent.forwarded == {KEY, flow(1)}
+
+    one.holder.snapshot = policy()
+    review.look()
+
+    assert one.sent.forwarded == {flow(1)}
+    assert records.actions == ["connection-cut"]
+    one.sent.to_server.clear()
+    one.comes(SHORT, *QuicClient(ALLOWED).flight, SHORT)
+    assert (one.sent.to_server, one.sent.unreachable[0]) == ([], KEY)
+    one.comes(SHORT, key=flow(1))
+    assert one.sent.to_server == [SHORT]
+
+
+def test_what_no_ban_kept_from_passing_unread(gate: Callable[..., QuicGate]) -> None:
+    """A flow that passed without being understood ends when a ban starts that would have refused it."""
+    one = gate(policy(networks=OTHERS)).comes(SHORT)
+    one.holder.snapshot = policy()
+    LiveReview(one.enforcer, LiveFlows(one.carrier)).look()
+
+    assert one.sent.forwarded == set()
+
+
+def test_more_names_than_can_be_judged_again(gate: Callable[..., QuicGate]) -> None:
+    """A flow in which one name after another is let through ends before the first would be forgotten."""
+    one = gate()
+    for number in range(quic_flow.MAX_CONNECTIONS + 1):
+        one.comes(*QuicClient(f"n{number}.example.org").flight, SHORT)
+
+    assert one.sent.forwarded == set()
+    assert one.sent.unreachable[0] == KEY
+
+
+def test_a_full_set(gate: Callable[..., QuicGate]) -> None:
+    """A flow for which the kernel has no room is carried by the gate."""
+    flight = QuicClient(ALLOWED).flight
+    one = gate()
+    one.sent.room = 0
+    one.comes(*flight, SHORT, SHORT)
+
+    assert (one.sent.to_server, one.sent.unreachable) == ([*flight, SHORT, SHORT], [])
+
+
+def test_no_way_to_the_server(gate: Callable[..., QuicGate]) -> None:
+    """Where a datagram can't go on, the client is told so at once."""
+    one = gate()
+    one.carrier.take(Datagram(KEY, datagram, 0, 1, 1) for datagram in QuicClient(ALLOWED).flight)
+
+    assert one.sent.unreachable == [KEY]
+
+
+def test_one_client_s_flood(gate: Callable[..., QuicGate]) -> None:
+    """A client that begins connections without end takes no others' share; what isn't read is counted."""
+    limits = QuicLimits(firsts_per_second=10)
+    one = gate(limits=limits)
+    flight = QuicClient(ALLOWED).flight
+    for number in range(50):
+        one.comes(*flight, key=flow(number))
+    one.comes(*flight, key=client(1))
+
+    assert len(one.sent.to_server) == 11
+    assert one.counters.at_limit == 40
+    assert one.later(1).comes(*flight, SHORT, key=flow(60)).sent.forwarded == {flow(60)}
+
+
+def test_errors_are_not_told_without_end(gate: Callable[..., QuicGate]) -> None:
+    """A flood of strange datagrams is not answered one by one."""
+    one = gate(limits=QuicLimits(unreachables_per_second=5)).comes(*[SHORT] * 20)
+
+    assert len(one.sent.unreachable) == 5
+
+
+def test_a_bug_lets_nothing_pass(gate: Callable[..., QuicGate], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What raises costs the datagram, and is counted."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(QuicCarrier, "_begun", broken)
+    one = gate().comes(*QuicClient(ALLOWED).flight)
+
+    assert (one.sent.to_server, one.counters.errors["quic"]) == ([], 1)

@@ -1,0 +1,103 @@
+"""The limits of a gate's flows: no flood takes more memory than there may be, or pushes out others' connections."""
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from labs.proxy_lab import ALLOWED, BANNED
+from labs.quic_client import QuicClient, initial
+from labs.quic_lab import KEY, SHORT, QuicGate, client, flow
+from labs.records import Records
+from tokgate.gate.quic.flow_table import QuicLimits
+from tokgate.gate.quic.sockets import Key
+
+LAST_OCTET = b"\x06" + struct.pack("!IB", 0x80000000 | 60_000, 1) + b"x"
+"""A CRYPTO frame that claims to be the end of a hello of 60,000 octets."""
+
+
+@pytest.fixture
+def gate(records: Records) -> Callable[..., QuicGate]:
+    """Makes gates with limits."""
+
+    def make(**limits: Any) -> QuicGate:
+        return QuicGate(records, None, QuicLimits(**limits))
+
+    return make
+
+
+def test_hellos_that_never_end(gate: Callable[..., QuicGate]) -> None:
+    """Small packets that claim to be the end of large hellos are forgotten beyond a client's share, and in all."""
+    one = gate(held_per_client=300_000, held=400_000)
+    for number in range(20):
+        one.comes(initial(LAST_OCTET), key=flow(number))
+        one.comes(initial(LAST_OCTET), key=client(number))
+        assert one.carrier.flows.held <= 400_000
+
+    assert one.counters.at_limit > 30
+    assert one.later(10).carrier.flows.held == 0
+    assert one.comes(*QuicClient(ALLOWED, large=True).flight, SHORT).sent.forwarded == {KEY}
+
+
+def test_what_never_says_who_it_wants_to_reach(gate: Callable[..., QuicGate]) -> None:
+    """A connection that is not decided about within the time of a handshake is forgotten, and counted."""
+    one = gate().comes(*QuicClient(ALLOWED, large=True).flight[:1])
+    assert len(one.carrier.flows.undecided) == 1
+
+    one.later(10)
+
+    assert (one.counters.unfinished, one.carrier.flows.undecided, one.carrier.flows.held) == (1, {}, 0)
+
+
+def test_refused_flows_push_out_none_that_pass(gate: Callable[..., QuicGate]) -> None:
+    """However many are refused, those that pass stay known."""
+    one = gate(undecided=8).comes(*QuicClient(ALLOWED).flight)
+    banned = QuicClient(BANNED).flight
+    for number in range(50):
+        one.comes(*banned, key=client(number))
+
+    assert len(one.carrier.flows.undecided) == 8
+    one.sent.to_server.clear()
+    assert one.comes(SHORT).sent.to_server == [SHORT]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["of-one-client", "of-all"])
+def test_the_one_that_was_silent_for_longest_makes_room(gate: Callable[..., QuicGate], own: bool) -> None:
+    """One flow too many, of a client or of all, ends the one of which nothing was heard for longest."""
+    one = gate(per_client=3) if own else gate(flows=3)
+    keys: list[Key] = [flow(number) if own else client(number) for number in range(4)]
+    flight = QuicClient(ALLOWED).flight
+    for key in keys[:3]:
+        one.comes(*flight, SHORT, key=key)
+    one.comes(SHORT, key=keys[0])
+
+    one.comes(*flight, SHORT, key=keys[3])
+
+    assert one.sent.forwarded == {keys[0], keys[2], keys[3]}
+    assert set(one.carrier.flows.passing) == one.sent.forwarded
+
+
+def test_addresses_of_one_subnet_are_one_client(gate: Callable[..., QuicGate]) -> None:
+    """A host that takes address after address of its /64 has the share of one client."""
+    one = gate(per_client=3)
+    flight = QuicClient(ALLOWED).flight
+    for number in range(10):
+        one.comes(*flight, key=(f"2001:db8:1::{number:x}", 40000, "2001:db8:f::9", 443))
+
+    assert len(one.carrier.flows.passing) == 3
+
+
+def test_what_is_kept_of_a_connection_whose_handshake_is_over(gate: Callable[..., QuicGate]) -> None:
+    """After its handshake a connection's hello is forgotten, while a late first packet of it is still told apart."""
+    flight = QuicClient(ALLOWED).flight
+    one = gate().comes(*flight)
+    (passing,) = one.carrier.flows.passing.values()
+    one.later(10).later(10)
+    assert passing.settled
+
+    one.sent.to_server.clear()
+    one.comes(*flight, SHORT)
+
+    assert one.sent.to_server == [SHORT]
+    assert sum(one.counters.decisions.values()) == 1

@@ -1,0 +1,185 @@
+"""Flows of QUIC when a policy changes: the next gate goes on with them, or ends those that it refuses."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from labs.proxy_lab import ALLOWED, BANNED, policy
+from labs.quic_client import QuicClient
+from labs.quic_lab import HANDSHAKE, KEY, SHORT, QuicGate, flow
+from labs.records import Records
+from tokgate.gate.quic import takeover
+from tokgate.gate.quic.carrier import MOST_EARLY
+from tokgate.gate.quic.live_flows import LiveFlows
+from tokgate.gate.quic.takeover import FlowTransfer, channel
+from tokgate.traffic.live_review import LiveReview
+
+
+class Place:
+    """A gate's place, with gates one after another."""
+
+    def __init__(self, records: Records) -> None:
+        self._ends = channel()
+        self._records = records
+
+    def gate(self, *args: Any) -> tuple[QuicGate, FlowTransfer]:
+        """The next one."""
+        made = QuicGate(self._records, *args)
+        return made, FlowTransfer(made.carrier, *self._ends, monotonic=lambda: made.now)
+
+    def close(self) -> None:
+        """Close the channel."""
+        for end in self._ends:
+            end.close()
+
+
+@pytest.fixture
+def place(records: Records) -> Iterator[Place]:
+    """A place that is cleared afterwards."""
+    made = Place(records)
+    yield made
+    made.close()
+
+
+def moved(retired: FlowTransfer, heir: FlowTransfer) -> list[Any]:
+    """Pass everything on."""
+    taken = []
+    while not retired.done:
+        retired.pass_on()
+        taken += heir.take()
+    return taken + heir.take()
+
+
+def test_all_go_on(place: Place) -> None:
+    """Every flow that passes does so at the next gate, its kind of connections and its refusals included."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    flights = [QuicClient(ALLOWED).flight for _ in range(100)]
+    for number, flight in enumerate(flights):
+        old.comes(*flight, key=flow(number))
+    heir.expect()
+
+    taken = moved(retired, heir)
+
+    assert (len(taken), retired.passed_on, heir.taken_over) == (100, 100, 100)
+    assert old.carrier.flows.passing == {}
+    assert not new.carrier.strangers_wait
+    for number, flight in enumerate(flights):
+        new.comes(SHORT, *flight, key=flow(number))
+    assert len(new.sent.forwarded) == 100
+    assert sum(new.counters.decisions.values()) == 0, "they were decided about when they began"
+
+
+def test_what_the_new_policy_refuses_ends(place: Place, records: Records) -> None:
+    """A flow that the next gate's policy refuses leaves the kernel's set."""
+    (old, retired), (new, heir) = place.gate(policy(networks=("192.0.2.0/24",))), place.gate()
+    old.comes(*QuicClient(BANNED).flight, SHORT)
+    review = LiveReview(new.enforcer, LiveFlows(new.carrier))
+    new.sent.forwarded = old.sent.forwarded
+
+    for one in moved(retired, heir):
+        review.examine(one)
+    review.close()
+
+    assert new.sent.forwarded == set()
+    assert records.actions == ["connection-cut"]
+    new.comes(SHORT)
+    assert new.sent.unreachable == [KEY]
+
+
+def test_strangers_wait_until_all_have_come(place: Place, records: Records) -> None:
+    """A packet that is ahead of its flow's state waits; for some seconds, should that never come."""
+    new, heir = place.gate()
+    heir.expect()
+    new.now += takeover.PATIENCE  # as long as the predecessor serves, nothing is read here
+    heir.begin()
+    heir.look()
+    assert new.comes(SHORT).sent.unreachable == []
+
+    new.now += takeover.PATIENCE
+    heir.look()
+
+    assert new.sent.unreachable == [KEY]
+    assert new.comes(SHORT).sent.unreachable == [KEY] * 2
+
+
+def test_the_end_of_a_handshake_that_overtakes_its_flow(place: Place, records: Records) -> None:
+    """Packets under the server's keys, which nobody here can read, pass once the flow is here, and are no strangers."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    old.comes(*QuicClient(ALLOWED).flight)
+    heir.expect()
+    heir.begin()
+    initial = QuicClient(ALLOWED).flight[0]
+    unreadable = initial[:200] + bytes((initial[200] ^ 1,)) + initial[201:]
+    new.comes(unreadable, HANDSHAKE, SHORT)
+    assert (new.sent.to_server, new.sent.unreachable) == ([], [])
+
+    moved(retired, heir)
+    new.carrier.resume()
+
+    assert new.sent.to_server == [HANDSHAKE, SHORT]
+    assert new.sent.unreachable == []
+    assert records.actions == []
+
+
+@pytest.mark.parametrize("name", [ALLOWED, BANNED])
+def test_a_hello_of_which_a_part_had_come(place: Place, name: str) -> None:
+    """Clients may repeat only what they know to be lost: what the retired gate had goes along, and is decided once."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    first, *others = QuicClient(name, large=True).flight
+    old.comes(first)
+    assert old.carrier.flows.held > 0
+    heir.expect()
+    heir.begin()
+    new.comes(*others)
+
+    moved(retired, heir)
+    new.carrier.resume()
+
+    assert new.sent.to_server == ([first, *others] if name == ALLOWED else [])
+    assert len(new.sent.to_client) == (name == BANNED)
+    assert sum(new.counters.decisions.values()) == 1
+    assert (old.carrier.flows.held, new.carrier.flows.held) == (0, 0)
+
+
+def test_a_hello_that_is_too_large_stays(place: Place) -> None:
+    """What does not fit a message is left: the rest goes on."""
+    (old, retired), (_, heir) = place.gate(), place.gate()
+    client = QuicClient(ALLOWED, large=True)
+    old.comes(client.flight[0])
+    (waiting,) = old.carrier.flows.undecided.values()
+    assert list(old.carrier.flows.take_waiting(waiting.held - 1)) == []
+    moved(retired, heir)
+    assert heir.taken_over == 1
+
+
+def test_more_than_can_wait_is_lost(place: Place) -> None:
+    """A flood meanwhile costs no more memory than that."""
+    new, heir = place.gate()
+    heir.expect()
+    new.comes(*[SHORT] * (MOST_EARLY + 1))
+    heir.begin()
+    new.now += takeover.PATIENCE
+    heir.look()
+    assert len(new.sent.unreachable) <= MOST_EARLY
+
+
+def test_one_that_began_again_meanwhile(place: Place) -> None:
+    """A connection that came to the new gate before its flow did is judged again together with it."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    old.comes(*QuicClient(ALLOWED).flight)
+    new.comes(*QuicClient("mail.example.org").flight)
+
+    moved(retired, heir)
+
+    (found,) = new.carrier.flows.passing.values()
+    assert [shown.name for shown in found.shown] == [ALLOWED, "mail.example.org"]
+
+
+def test_nonsense_on_the_channel(place: Place) -> None:
+    """What can't be read is counted, and the rest goes on."""
+    new, heir = place.gate()
+    place._ends[0].send(b"nonsense")
+
+    assert heir.take() == []
+    assert new.counters.errors["succession"] == 1

@@ -1,0 +1,268 @@
+"""What a client's first bytes must not get past the gate, and must not cost it, where names are hidden, cut or late."""
+
+import os
+import resource
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import bcrypt
+import pytest
+from whenever import Time, Weekday
+
+from labs.builders import ban, network, service
+from labs.gate_lab import DEADLINE, Clock, Origin, RunningGate, broken_off, dial, exactly, policy, read_all, until
+from labs.hello_builder import EARLY_DATA, ech, hello, hello_for, records, supported_versions
+from tokgate.policy.bans import Action, EchOuter, MissingSni, ProxyAuth
+from tokgate.policy.decision import Response
+from tokgate.policy.networks import Network
+from tokgate.policy.schedule import Schedule, Window
+from tokgate.traffic.limits import Limits
+from tokgate.wire.tls_alert import Alert
+
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
+
+ALLOWED = hello_for("www.example.net")
+BANNED = hello_for("www.clips.example.org")
+NAMELESS = records(hello(supported_versions(0x0304)))
+UNREADABLE = b"\x16\x03\x01\x00\x06\x01\x00\x00\x02\x03\x03"
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+ELSEWHERE = (network("loop", "127.0.0.0/8", "::1/128"), network("other", "198.51.100.0/24"))
+
+
+def connect_request(host: str, port: int, *fields: str) -> bytes:
+    """A CONNECT request."""
+    return "\r\n".join((f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}", *fields, "", "")).encode()
+
+
+def through(gate: RunningGate, port: int, said: bytes, host: str = "localhost", *fields: str) -> bytes:
+    """What comes back of a CONNECT tunnel in which somebody says something and ends."""
+    with dial(gate.explicit, connect_request(host, port, *fields)) as client:
+        assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+        client.sendall(said)
+        client.shutdown(socket.SHUT_WR)
+        return read_all(client)
+
+
+@pytest.mark.parametrize("setting", [MissingSni.BLOCK, MissingSni.CHECK_CERTIFICATE])
+def test_a_tunnel_to_a_name_hides_nothing(
+    start_gate: StartGate, start_origin: StartOrigin, setting: MissingSni
+) -> None:
+    """Whoever said where to by CONNECT is carried without SNI too, neither refused nor asked about elsewhere."""
+    gate = start_gate(snapshot=policy(ban(networks=("loop",)), missing_sni=setting))
+    assert through(gate, start_origin().address[1], NAMELESS) == NAMELESS
+    assert gate.opener.adopted == []
+    assert through(gate, start_origin().address[1], BANNED) == REFUSED
+
+
+def test_a_certificate_is_asked_for_where_nothing_is_named(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """With `check-certificate`, a redirected hello without SNI goes to who can ask the destination who it is."""
+    gate = start_gate(start_origin(), policy(ban(networks=("loop",)), missing_sni=MissingSni.CHECK_CERTIFICATE))
+    with dial(gate.redirected, NAMELESS):
+        ((_, _, received, tls, explicit),) = until(lambda: gate.opener.adopted)
+    assert (received, tls, explicit) == (NAMELESS, True, False)
+
+
+def test_ech_is_opened_only_for_those_under_a_ban(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """With `ech_outer: inspect`, other people's connections aren't decrypted."""
+    said = hello_for("cloudflare-ech.com", ech())
+    banned = {"networks": ELSEWHERE, "ech_outer": EchOuter.INSPECT}
+    gate = start_gate(start_origin(), policy(ban(networks=("other",)), **banned))
+    with dial(gate.redirected, said) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == said
+    gate.holder.snapshot = policy(ban(networks=("loop",)), **banned)
+    with dial(gate.redirected, said):
+        assert until(lambda: gate.opener.adopted)
+
+
+def test_hiding_a_name_is_no_way_past_a_ban_of_one_person(
+    start_gate: StartGate, start_origin: StartOrigin, tmp_path: Any
+) -> None:
+    """Without SNI and by a bare address: refused to Alice, whom the ban names, and carried for Bob."""
+    lines = (f"{user}:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n" for user in ("alice", "bob"))
+    (tmp_path / "htpasswd").write_text("".join(lines))
+    held = policy(
+        ban(networks=("people",)),
+        networks=(network("loop", "127.0.0.0/8"), Network("people", (), users=("alice",))),
+        proxy_auth=ProxyAuth(htpasswd=str(tmp_path / "htpasswd")),
+        missing_sni=MissingSni.BLOCK,
+    )
+    gate, port = start_gate(snapshot=held), start_origin().address[1]
+    for said, expected in (("YWxpY2U6c2VjcmV0", REFUSED), ("Ym9iOnNlY3JldA==", NAMELESS)):
+        who = f"Proxy-Authorization: Basic {said}"
+        assert through(gate, port, NAMELESS, "127.0.0.1", who) == expected
+
+
+def test_a_failure_about_a_hidden_name_is_no_pass(
+    start_gate: StartGate, start_origin: StartOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`on_error: block` holds there too: a banned service's address gets no bytes, though it is banned for others."""
+    held = partial(
+        policy,
+        ban("here", networks=("loop",), services=("notes",)),
+        ban("there", networks=("other",)),
+        services=(
+            service("clips", "suffix:clips.example.org", addresses=("127.0.0.1/32",)),
+            service("notes", "suffix:notes.example.org"),
+        ),
+        networks=ELSEWHERE,
+        missing_sni=MissingSni.BLOCK,
+    )
+    gate = start_gate(origin := start_origin(), held())
+    with dial(gate.redirected, ALLOWED) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == ALLOWED
+    gate.pause()
+    gate.holder.snapshot = held()  # one that has decided nothing yet
+    monkeypatch.setattr(Schedule, "state_at", lambda self, at: 1 / 0)
+    with dial(gate.redirected, NAMELESS) as client:
+        assert gate.serves(lambda: gate.sink.records)
+        assert exactly(client, len(REFUSED)) == REFUSED
+    assert origin.accepted == 1
+    assert gate.sink.records[0]["event"]["action"] == "internal-error"
+
+
+def test_outside_a_bans_hours_hidden_names_pass(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A ban that holds from eight to six refuses hellos without SNI by day alone."""
+    hours = Window(frozenset(Weekday), Time(8), Time(18))
+    clock = Clock("2023-04-03T10:00:00Z")
+    held = policy(ban(networks=("loop",), windows=(hours,)), missing_sni=MissingSni.BLOCK)
+    gate = start_gate(start_origin(), held, now=clock)
+    for moment, expected in (("2023-04-03T10:00:00Z", REFUSED), ("2023-04-03T20:00:00Z", NAMELESS)):
+        clock.set(moment)
+        with dial(gate.redirected, NAMELESS) as client:
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == expected
+
+
+@pytest.mark.parametrize(("banned", "expected"), [("loop", REFUSED), ("other", UNREADABLE)])
+def test_what_begins_like_tls_and_makes_no_sense(
+    start_gate: StartGate, start_origin: StartOrigin, banned: str, expected: bytes
+) -> None:
+    """A server might read it all the same: no way past a ban, and nobody else is held up."""
+    gate = start_gate(origin := start_origin(), policy(ban(networks=(banned,)), networks=ELSEWHERE))
+    with dial(gate.redirected, UNREADABLE) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == expected
+    assert origin.accepted == (expected == UNREADABLE)
+
+
+@pytest.mark.parametrize("said", [b"", ALLOWED[:20], b"GET"])
+def test_a_redirected_client_that_ends_before_it_has_said_anything(
+    start_gate: StartGate, start_origin: StartOrigin, said: bytes
+) -> None:
+    """A port scan or a changed mind: closed, with neither a connection to the destination nor a line in the log."""
+    gate = start_gate(origin := start_origin())
+    with dial(gate.redirected, said) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b""
+    assert gate.settled()
+    assert (origin.accepted, gate.sink.records) == (0, [])
+
+
+def test_a_store_is_opened_to_read_its_urls(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A store's name is allowed; which app's page is asked for has to be seen all the same."""
+    listed = (service("clips", "suffix:clips.example.org", stores=("google-play/org.example.clips",)),)
+    gate = start_gate(start_origin(), policy(ban(networks=("loop",), inspect_stores=True), services=listed))
+    with dial(gate.redirected, hello_for("play.google.com")):
+        assert until(lambda: gate.opener.adopted)
+
+
+def test_an_innocent_name_in_a_tunnel_to_a_banned_one(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A ban that begins between CONNECT and ClientHello holds, whatever name the hello shows."""
+    clock = Clock("2023-03-09T22:59:59Z")
+    named = {"services": (service("clips", "exact:localhost"),)}
+    gate = start_gate(snapshot=policy(ban(networks=("loop",)), **named), now=clock)
+    with dial(gate.explicit, connect_request("localhost", start_origin().address[1])) as client:
+        assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+        gate.pause()  # nobody looks at live connections between the two
+        clock.set("2023-03-10T00:00:00Z")
+        client.sendall(ALLOWED)
+        assert gate.serves(lambda: gate.sink.records)
+        assert exactly(client, len(ALLOWED)) == REFUSED
+    assert gate.sink.records[0]["tokgate"]["mismatch"] is True
+
+
+def test_an_innocent_name_in_a_tunnel_that_is_warned_of(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """What passes with a warning is in the log, though its hello shows another name than its CONNECT."""
+    named = {"services": (service("clips", "exact:localhost"),)}
+    gate = start_gate(snapshot=policy(ban(networks=("loop",), action=Action.WARN), **named))
+    assert through(gate, start_origin().address[1], ALLOWED) == ALLOWED
+    assert [r["event"]["action"] for r in gate.sink.records] == ["connection-warned"]
+
+
+def test_a_page_is_shown_again(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A refusal while nobody could show the page keeps no one from the page a moment later."""
+    gate = start_gate(start_origin(), policy(ban(networks=("loop",), response=Response.PAGE)))
+    gate.opener.willing = False
+    with dial(gate.redirected, BANNED) as client:
+        assert read_all(client) == REFUSED
+    gate.opener.willing = True
+    with dial(gate.redirected, BANNED):
+        assert until(lambda: gate.opener.adopted)
+
+
+def test_plain_http_that_nobody_can_read_does_not_pass(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """While there is no opener its requests aren't decided, so none reaches the destination."""
+    gate = start_gate(origin := start_origin())
+    gate.opener.willing = False
+    with dial(gate.redirected, b"GET / HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n") as client:
+        assert read_all(client) == b""
+    assert (gate.settled(), origin.accepted) == (True, 0)
+
+
+def test_a_refusal_is_read_by_who_has_said_more(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """The alert tells a browser what happened; a reset for what it sent behind its hello would overtake that."""
+    gate = start_gate(start_origin(), limits=Limits(parting=DEADLINE))
+    gate.pause()
+    with dial(gate.redirected, BANNED + b"\x17\x03\x03" + bytes(200_000)) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert gate.serves(lambda: not gate.gate.open_connections)
+        assert read_all(client) == REFUSED
+
+
+def test_a_refusal_is_read_by_who_is_about_to_say_more(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A client that announced early data goes on sending it: it isn't broken off while it does."""
+    gate = start_gate(start_origin(), limits=Limits(parting=DEADLINE))
+    with dial(gate.redirected, hello_for("www.clips.example.org", (EARLY_DATA, b""))) as client:
+        assert select.select([client], [], [], DEADLINE)[0]
+        for _ in range(3):
+            client.sendall(b"\x17\x03\x03" + bytes(1000))
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == REFUSED
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """This process can't open anything."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probe = os.open(os.devnull, os.O_RDONLY)
+    os.close(probe)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 64, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_who_comes_when_there_are_no_descriptors_is_let_go(start_gate: StartGate) -> None:
+    """A gate that has run out of them turns clients away, instead of burning its core over those who wait."""
+    gate = start_gate()
+    gate.pause()
+    with dial(gate.redirected, b"x") as client:
+        with no_descriptors_left():
+            gate.gate.once(DEADLINE)
+        assert gate.gate.enforcer.counters.at_limit == 1
+        assert broken_off(client)

@@ -1,0 +1,200 @@
+"""Redirected clients that wait for the server to speak first, as those of SSH and mail do."""
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from labs.builders import ban, network
+from labs.gate_lab import DEADLINE, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
+from labs.hello_builder import hello_for
+from tokgate.gate.connection import State
+from tokgate.policy.bans import UnknownClients
+from tokgate.policy.decision import Verdict
+from tokgate.policy.observation import Visibility
+from tokgate.traffic.counting.counters import DecisionKey
+from tokgate.traffic.limits import Limits
+from tokgate.wire.tls_alert import Alert
+
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
+
+BANNER = b"220 mail.example.net ESMTP\r\n"
+BANNED = hello_for("www.clips.example.org")
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+BY_ADDRESS = DecisionKey("loop", Visibility.ADDRESS, Verdict.ALLOW)
+BY_NAME = DecisionKey("loop", Visibility.SNI, Verdict.ALLOW)
+
+
+@pytest.fixture
+def heard() -> list[bytes]:
+    """What reached servers."""
+    return []
+
+
+@pytest.fixture
+def banner_origin(start_origin: StartOrigin, heard: list[bytes]) -> Origin:
+    """A server that speaks first, and then sends back what it hears."""
+
+    def serve(client: socket.socket) -> None:
+        client.sendall(BANNER)
+        while data := client.recv(65536):
+            heard.append(data)
+            client.sendall(data)
+
+    return start_origin(serve)
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Clients are on their way to another address."""
+    monkeypatch.setattr("tokgate.gate.connector.original_destination", lambda sock, listener: (address, 22))
+
+
+def test_the_server_may_speak_first(start_gate: StartGate, banner_origin: Origin) -> None:
+    """Mail or SSH on a port of the web goes on, although its client waits for the server."""
+    gate = start_gate(banner_origin)
+    with dial(gate.redirected) as client:
+        assert exactly(client, len(BANNER)) == BANNER
+        client.sendall(b"EHLO client.example.net\r\n")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"EHLO client.example.net\r\n"
+    assert gate.settled()
+    assert gate.sink.records == []
+    assert gate.gate.enforcer.counters.decisions == {BY_ADDRESS: 1}
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_client_that_only_listens(start_gate: StartGate, start_origin: StartOrigin, half: bool) -> None:
+    """A client that never speaks hears the server out, and is counted by where it went."""
+    gate = start_gate(start_origin(lambda client: client.sendall(BANNER)))
+    with dial(gate.redirected) as client:
+        assert exactly(client, len(BANNER)) == BANNER
+        if half:
+            client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b""
+    assert gate.settled()
+    assert gate.gate.enforcer.counters.decisions == {BY_ADDRESS: 1}
+
+
+def test_a_banned_address_is_refused_in_silence(start_gate: StartGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A banned service's address is reached by no protocol, and the attempt is recorded."""
+    gate = start_gate()
+    elsewhere(monkeypatch, "203.0.113.5")
+    with dial(gate.redirected) as client:
+        assert read_all(client) == b""
+    assert gate.settled()
+    (record,) = gate.sink.records
+    assert record["event"]["action"] == "connection-refused"
+    assert (record["destination"]["ip"], record["destination"]["port"]) == ("203.0.113.5", 22)
+
+
+def test_a_client_of_no_network_is_refused_in_silence(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """`unknown_clients: block` refuses also who waits for the server."""
+    networks = (network("other", "192.0.2.0/24"),)
+    settings = {"networks": networks, "unknown_clients": UnknownClients.BLOCK}
+    gate = start_gate(origin := start_origin(), policy(ban(networks=("other",)), **settings))
+    with dial(gate.redirected) as client:
+        assert read_all(client) == b""
+    assert gate.settled()
+    assert origin.accepted == 0
+    (record,) = gate.sink.records
+    assert record["event"]["action"] == "connection-refused"
+
+
+def test_a_late_hello_is_judged(start_gate: StartGate, banner_origin: Origin, heard: list[bytes]) -> None:
+    """Waiting is no way round: a banned name said after the server's first words is refused, and doesn't reach it."""
+    gate = start_gate(banner_origin)
+    with dial(gate.redirected) as client:
+        assert exactly(client, len(BANNER)) == BANNER
+        client.sendall(BANNED)
+        assert read_all(client) == REFUSED
+    assert gate.settled()
+    assert heard == []
+    (record,) = gate.sink.records
+    assert record["tls"]["client"]["server_name"] == "www.clips.example.org"
+    assert gate.gate.enforcer.counters.decisions[BY_ADDRESS] == 0
+
+
+def test_a_late_request_is_judged(start_gate: StartGate, banner_origin: Origin, heard: list[bytes]) -> None:
+    """So is HTTP: an opener reads the request, and the server nothing."""
+    gate = start_gate(banner_origin)
+    with dial(gate.redirected) as client:
+        assert exactly(client, len(BANNER)) == BANNER
+        client.sendall(b"GET / HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
+        assert until(lambda: gate.opener.adopted)
+    assert heard == []
+
+
+def test_a_late_hello_in_pieces_passes(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A browser that connects ahead of time, and asks later, gets its page; it is counted once."""
+    allowed = hello_for("www.example.net")
+    gate = start_gate(origin := start_origin())
+    with dial(gate.redirected) as client:
+        assert until(lambda: origin.accepted)
+        for start in range(0, len(allowed), 100):
+            client.sendall(allowed[start : start + 100])
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == allowed
+    assert gate.settled()
+    assert gate.gate.enforcer.counters.decisions == {BY_NAME: 1}
+
+
+def test_a_late_hello_that_does_not_end(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """Who begins to speak has the time that all have to end it."""
+    gate = start_gate(origin := start_origin(), limits=Limits(greeting=0.2))
+    with dial(gate.redirected) as client:
+        assert until(lambda: origin.accepted)
+        client.sendall(BANNED[:20])
+        assert read_all(client) == b""
+    assert gate.settled()
+    assert gate.gate.enforcer.counters.timeouts == 1
+
+
+def test_a_client_that_waits_for_long(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A feed whose client never speaks is not closed for its silence."""
+
+    def serve(client: socket.socket) -> None:
+        accepted = gate.gate.now
+        until(lambda: gate.gate.now > accepted + 2.1)  # deadlines are looked at each second
+        client.sendall(BANNER)
+
+    gate = start_gate(start_origin(serve), limits=Limits(greeting=0.2))
+    with dial(gate.redirected) as client:
+        assert exactly(client, len(BANNER)) == BANNER
+
+
+def test_a_server_that_can_not_be_reached(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """The client is told as the server would have."""
+    origin = start_origin()
+    origin.close()
+    gate = start_gate(origin)
+    with dial(gate.redirected) as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+    assert gate.settled()
+
+
+def test_a_client_that_breaks_off(start_gate: StartGate, banner_origin: Origin) -> None:
+    """Nothing is left of it, and it is counted once."""
+    gate = start_gate(banner_origin)
+    with dial(gate.redirected) as client:
+        assert exactly(client, len(BANNER)) == BANNER
+        reset(client)
+    assert gate.settled()
+    counters = gate.gate.enforcer.counters
+    assert (counters.decisions, counters.unfinished) == ({BY_ADDRESS: 1}, 0)
+
+
+def test_a_ban_that_begins_ends_it(start_gate: StartGate, banner_origin: Origin) -> None:
+    """An open connection whose client has said nothing is judged again like the others, by its address."""
+    gate = start_gate(banner_origin)
+    with dial(gate.redirected) as client:
+        assert exactly(client, len(BANNER)) == BANNER
+        assert until(lambda: [c for c in list(gate.gate.connections.values()) if c.state is State.GREETING])
+        networks = (network("other", "192.0.2.0/24"),)
+        settings = {"networks": networks, "unknown_clients": UnknownClients.BLOCK}
+        gate.holder.snapshot = policy(ban(networks=("other",)), **settings)
+        client.settimeout(DEADLINE)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert gate.settled()
+    assert until(lambda: gate.gate.enforcer.counters.cuts == 1)

@@ -1,0 +1,100 @@
+"""Handing a socket to another process: what arrives is what was sent, and busy openers stop nobody."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from labs.waiting import DEADLINE
+from tokgate.gate.handoff import Handover, OpenerChannel, channel, receive
+from tokgate.policy.observation import Endpoint
+from tokgate.traffic.arrival import Arrival
+
+ARRIVAL = Arrival(
+    client=Endpoint("192.0.2.1", 50000),
+    destination=Endpoint("2001:db8::7", 443),
+    connect="www.example.org",
+    connection="0190",
+)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The channel's ends."""
+    write, read = channel()
+    read.settimeout(DEADLINE)
+    with write, read:
+        yield write, read
+
+
+@pytest.fixture
+def client() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connected pair: what is handed over, and the far end."""
+    near, far = socket.socketpair()
+    with near, far:
+        yield near, far
+
+
+def test_the_socket_and_everything_known_of_it(
+    pair: tuple[socket.socket, socket.socket], client: tuple[socket.socket, socket.socket]
+) -> None:
+    """Arrival, flags and 64 KiB of bytes arrive, and the descriptor is the same connection."""
+    received = bytes(range(256)) * 256
+    assert OpenerChannel(pair[0]).adopt(client[0], ARRIVAL, received, tls=True, explicit=False)
+    taken = receive(pair[1])
+    assert taken is not None
+    handover, sock = taken
+    assert handover == Handover(ARRIVAL, True, False, received)
+    with sock:
+        sock.sendall(b"hello")
+    assert client[1].recv(10) == b"hello"
+
+
+def test_openers_share_the_queue(
+    pair: tuple[socket.socket, socket.socket], client: tuple[socket.socket, socket.socket]
+) -> None:
+    """Two readers of one end each get whole handovers; what a dead one left is taken by the next."""
+    openers = OpenerChannel(pair[0])
+    for number in range(4):
+        assert openers.adopt(client[0], ARRIVAL, bytes([number]), tls=True, explicit=False)
+    seen = []
+    for reader in (pair[1], pair[1].dup(), pair[1], pair[1].dup()):
+        taken = receive(reader)
+        assert taken is not None
+        seen.append(taken[0].received)
+        taken[1].close()
+        if reader is not pair[1]:
+            reader.close()
+    assert seen == [b"\0", b"\1", b"\2", b"\3"]
+
+
+def test_a_full_queue_is_no_reason_to_wait(
+    pair: tuple[socket.socket, socket.socket], client: tuple[socket.socket, socket.socket]
+) -> None:
+    """Openers that read nothing refuse at some point, at once; when they read again, more is taken."""
+    openers = OpenerChannel(pair[0])
+    taken_at_all = 0
+    while openers.adopt(client[0], ARRIVAL, bytes(60_000), tls=True, explicit=False):
+        taken_at_all += 1
+        assert taken_at_all < 1000
+    assert (openers.handed_over, openers.failed) == (taken_at_all, 1)
+    first = receive(pair[1])
+    assert first is not None
+    first[1].close()
+    assert openers.adopt(client[0], ARRIVAL, bytes(60_000), tls=True, explicit=False)
+
+
+@pytest.mark.parametrize("datagram", [b"", b"{}", b"{}\n", b"[]\n", b'{"client": 3}\nxyz', b"\xff\n"])
+def test_malformed_descriptions(datagram: bytes) -> None:
+    """What no gate sent is an error, not a connection."""
+    with pytest.raises(ValueError, match=r"."):
+        Handover.decode(datagram)
+
+
+def test_a_datagram_without_a_socket(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A description alone is an error; the end of all gates is None."""
+    pair[0].send(Handover(ARRIVAL, True, False, b"").encode())
+    with pytest.raises(ValueError, match="0 descriptors"):
+        receive(pair[1])
+    pair[0].close()
+    assert receive(pair[1]) is None

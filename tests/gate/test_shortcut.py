@@ -1,0 +1,239 @@
+"""The gate's shortcut comes to what the long way comes to: were it otherwise, who is quick would get past a ban."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from whenever import Instant
+
+from labs.builders import at, ban, exemption, network, service, snapshot, wall
+from labs.gate_lab import Adopter, Sink
+from labs.hello_builder import ech, hello_for
+from labs.records import Holder
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.gate.connection import Connection, Tunnel
+from tokgate.gate.identifying_gate import IdentifyingGate
+from tokgate.gate.sockets import Address, Entry, Listener
+from tokgate.policy.bans import Action, EchOuter, LogSettings, MissingSni, UnknownClients
+from tokgate.policy.decision import Response
+from tokgate.policy.identity import Identity
+from tokgate.policy.networks import Network
+from tokgate.policy.observation import Visibility
+from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.seen import Shown
+from tokgate.wire.client_hello import ClientHello
+from tokgate.wire.hello_reader import read_client_hello
+
+CLIPS = service("clips", "suffix:clips.example.org", "suffix:cloudflare-ech.com", addresses=("203.0.113.0/28",))
+CHAT = service("chat", "suffix:chat.example.net", addresses=("203.0.113.16/28",), stores=("apple/835599320",))
+NAMES = (
+    "www.example.com",
+    "www.clips.example.org",
+    "WWW.Clips.example.org.",
+    "notclips.example.org",
+    "c1ips.example.org",
+    "chat.example.net",
+    "apps.apple.com",
+    "cloudflare-ech.com",
+    "203.0.113.1",
+    "a..b",
+)
+ADDRESSES = ("198.51.100.1", "203.0.113.1", "203.0.113.17", "2001:db8::1")
+CLIENTS = ("192.0.2.7", "192.0.2.9", "2001:db8:1::7", "198.51.100.7")
+IDENTITIES = (None, Identity(user="ada"), Identity(interface="lan0"), Identity(user="bob", interface="lan0"))
+NOW = at("2023-06-01T12:00:00Z")
+
+
+def bans(name: str) -> st.SearchStrategy[Any]:
+    """A ban that may have begun, may have ended, and answers in any way."""
+    stated = st.fixed_dictionaries(
+        {
+            "services": st.sampled_from([("clips",), ("chat",), ("clips", "chat")]),
+            "networks": st.sampled_from([("office",), ("lan",), ("office", "lan")]),
+            "starts": st.sampled_from([wall("2023-03-10T00:00"), wall("2023-06-01T14:01")]),
+            "expires": st.sampled_from([None, wall("2023-06-01T14:02")]),
+            "action": st.sampled_from(Action),
+            "response": st.sampled_from([Response.REFUSE, Response.REFUSE, Response.PAGE]),
+            "inspect_stores": st.booleans(),
+        }
+    )
+    return stated.map(lambda chosen: ban(name, **chosen))
+
+
+@st.composite
+def policies(draw: Callable[..., Any]) -> Snapshot:
+    """A policy of a few bans in two networks, with whatever settings bear on TLS."""
+    exempt = draw(st.booleans())
+    holes = (exemption(clients=(ip_network("192.0.2.9/32"),), until=at("2999-01-01T00:00Z")),) if exempt else ()
+    return snapshot(
+        ban() if draw(st.booleans()) else draw(bans("ban")),
+        draw(bans("other")),
+        services=(CLIPS, CHAT),
+        networks=(
+            network("office", "192.0.2.0/24", "2001:db8:1::/48"),
+            Network("lan", (), "Europe/Brussels", interfaces=("lan0",), users=("ada",)),
+        ),
+        exemptions=holes,
+        missing_sni=draw(st.sampled_from(MissingSni)),
+        ech_outer=draw(st.sampled_from(EchOuter)),
+        unknown_clients=draw(st.sampled_from(UnknownClients)),
+        log=LogSettings(near_misses=draw(st.booleans())),
+    )
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One connection, and when it comes: seconds after the one before."""
+
+    client: str
+    name: str
+    address: str
+    identity: Identity | None
+    ech: bool
+    connect: str | None
+    later: int
+
+
+VISITS = st.builds(
+    Visit,
+    client=st.sampled_from(CLIENTS),
+    name=st.sampled_from(NAMES),
+    address=st.sampled_from(ADDRESSES),
+    identity=st.sampled_from(IDENTITIES),
+    ech=st.booleans(),
+    connect=st.sampled_from([None, None, *NAMES]),
+    later=st.sampled_from([0, 0, 1, 70]),
+)
+
+
+@st.composite
+def rows(draw: Callable[..., Any]) -> list[Visit]:
+    """Connections of one client for one name mostly, so that refusals repeat while all else varies."""
+    client, name = draw(st.sampled_from(CLIENTS[:2])), draw(st.sampled_from(NAMES[1:3] + NAMES[-3:-2]))
+    same = st.builds(
+        Visit,
+        client=st.just(client),
+        name=st.just(name),
+        address=st.sampled_from(ADDRESSES),
+        identity=st.none(),
+        ech=st.booleans(),
+        connect=st.sampled_from([None, *NAMES]),
+        later=st.sampled_from([0, 1]),
+    )
+    drawn: list[Visit] = draw(st.lists(same | VISITS, min_size=1, max_size=8))
+    return drawn
+
+
+class WatchedGate(IdentifyingGate):
+    """A gate that tells what it would do, without sockets."""
+
+    def __init__(self, enforcer: Enforcer, opener: Adopter, *, short: bool) -> None:
+        super().__init__(enforcer, opener)
+        self.short = short
+        self.taken = 0
+        self.done: list[object] = []
+        self.who: Identity | None = None
+
+    def identity(self, connection: Connection) -> Identity | None:
+        return self.who
+
+    def _takes_short_way(self, connection: Connection, name: str, destination: Address, hello: ClientHello) -> bool:
+        taken = self.short and super()._takes_short_way(connection, name, destination, hello)
+        self.taken += taken
+        return taken
+
+    def connect(self, connection: Connection, destination: Address) -> None:
+        shown = connection.shown
+        self.done.append(("pass", Shown(visibility=Visibility.SNI, name=shown) if isinstance(shown, str) else shown))
+
+    def _refuse_at_once(self, connection: Connection, hello: ClientHello) -> None:
+        self.done.append("refuse")
+
+    def hand_over(self, connection: Connection, arrival: Any, *, tls: bool) -> bool:
+        self.done.append(("open", tls))
+        return len(self.done) % 2 == 0  # an opener that is not always there
+
+
+@dataclass
+class Run:
+    """A gate with a clock and a log of its own."""
+
+    policy: Snapshot
+    short: bool
+    sink: Sink = field(default_factory=Sink)
+    at: Instant = NOW
+
+    @contextmanager
+    def gate(self) -> Iterator[WatchedGate]:
+        """The gate; at the end all repeats are told."""
+        observer = Observer(hostname="gate.example.org", version="test")
+        enforcer = Enforcer(
+            Holder(self.policy),
+            self.sink,
+            observer,
+            now=lambda: self.at,
+            monotonic=lambda: float(self.at.timestamp()),
+        )
+        gate = WatchedGate(enforcer, Adopter(), short=self.short)
+        try:
+            yield gate
+            enforcer.close()
+        finally:
+            gate.close_all()
+
+
+def said(record: Mapping[str, Any]) -> Any:
+    """A record without the ids that are made anew each time."""
+    kept = {key: said(value) if isinstance(value, dict) else value for key, value in record.items()}
+    for made_anew in ("id", "connection", "of"):
+        kept.pop(made_anew, None)
+    return kept
+
+
+def outcome(policy: Snapshot, visits: list[Visit], *, short: bool) -> tuple[object, int]:
+    """All that a row of connections leads to, and how many took the shortcut."""
+    run = Run(policy, short)
+    with run.gate() as gate:
+        for visit in visits:
+            run.at = run.at.add(seconds=visit.later)
+            gate.enforcer.settle()  # as every gate does each second
+            gate.who = visit.identity
+            listener = Listener(None, Entry.REDIRECT, 443, 2)
+            connection = Connection(None, -1, visit.client, 40000, listener, 0.0)
+            connection.destination = (visit.address, 443)
+            if visit.connect is not None:
+                connection.tunnel = Tunnel(visit.connect, 443, socks=False)
+            hello = read_client_hello(hello_for(visit.name, *([ech()] if visit.ech else [])))
+            assert hello is not None
+            gate._decide(connection, hello)
+        counted = gate.enforcer.counters.decisions
+        near = None if gate.enforcer.near is None else gate.enforcer.near.take()
+        assert not gate.enforcer.counters.errors
+    return (gate.done, counted, near, [said(record) for record in run.sink.records]), gate.taken
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(policies(), rows())
+def test_the_shortcut_comes_to_the_same(policy: Snapshot, visits: list[Visit]) -> None:
+    """What is done, counted and recorded is the same for any policy, names, addresses, instants and identities."""
+    short, _ = outcome(policy, visits, short=True)
+    long, _ = outcome(policy, visits, short=False)
+
+    assert short == long
+
+
+def test_the_shortcut_is_taken() -> None:
+    """By what passes plainly and by what is refused again; the test above would say nothing otherwise."""
+    visit = Visit("192.0.2.7", "www.example.com", "198.51.100.1", None, ech=False, connect=None, later=0)
+    refused = Visit("192.0.2.7", "www.clips.example.org", "198.51.100.1", None, ech=False, connect=None, later=0)
+    policy = snapshot(ban(), services=(CLIPS, CHAT))
+
+    (done, *_), taken = outcome(policy, [visit, refused, refused], short=True)  # type: ignore[misc]
+
+    assert taken == 2
+    assert [step if isinstance(step, str) else step[0] for step in done] == ["pass", "refuse", "refuse"]  # type: ignore[has-type]

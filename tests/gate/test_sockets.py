@@ -1,0 +1,163 @@
+"""Where redirected clients wanted to go, as the kernel says it, and how the gate knows its own doors and traffic."""
+
+import _socket
+import errno
+import socket
+import struct
+from typing import Any, ClassVar
+
+import pytest
+
+from tokgate.gate import sockets
+from tokgate.gate.sockets import (
+    IP_TRANSPARENT,
+    IPV6_TRANSPARENT,
+    Entry,
+    Listener,
+    NoDestinationError,
+    connect,
+    leads_to,
+    listen,
+    original_destination,
+)
+
+
+class Answering:
+    """A socket to which the kernel says what a test wants: a socket address, or an error."""
+
+    def __init__(self, answer: bytes | OSError, own: tuple[Any, ...] = ("192.0.2.1", 8080)) -> None:
+        self._answer, self._own = answer, own
+
+    def getsockopt(self, *_: int) -> bytes:
+        """What the connection tracking entry says."""
+        if isinstance(self._answer, OSError):
+            raise self._answer
+        return self._answer
+
+    def getsockname(self) -> tuple[Any, ...]:
+        """Where the connection was accepted."""
+        return self._own
+
+
+def redirecting(family: int) -> Listener:
+    """A listener of redirected connections."""
+    return Listener(None, Entry.REDIRECT, 8080, family)
+
+
+def test_the_destination_of_a_redirected_connection() -> None:
+    """Address and port as sockaddr_in and sockaddr_in6 have them, in network order."""
+    v4 = struct.pack("=H", socket.AF_INET) + (443).to_bytes(2) + socket.inet_aton("198.51.100.7") + bytes(8)
+    assert original_destination(Answering(v4), redirecting(socket.AF_INET)) == ("198.51.100.7", 443)
+    v6 = struct.pack("=H", socket.AF_INET6) + (8443).to_bytes(2) + bytes(4)
+    v6 += socket.inet_pton(socket.AF_INET6, "2001:db8::7") + bytes(4)
+    taken = Answering(v6, ("2001:db8::1", 8080, 0, 0))
+    assert original_destination(taken, redirecting(socket.AF_INET6)) == ("2001:db8::7", 8443)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOPROTOOPT])
+def test_who_dials_the_gate_directly_is_told_apart(family: int, number: int) -> None:
+    """Without connection tracking or without an entry, nobody was redirected: counted as a loop, and reset."""
+    with pytest.raises(NoDestinationError):
+        original_destination(Answering(OSError(number, "none")), redirecting(family))
+    with pytest.raises(OSError, match="gone") as raised:
+        original_destination(Answering(OSError(errno.ENOTCONN, "gone")), redirecting(family))
+    assert not isinstance(raised.value, NoDestinationError)
+
+
+@pytest.mark.parametrize(
+    ("place", "leads"),
+    [("192.0.2.1", True), ("0.0.0.0", True), ("192.0.2.9", False), ("::", False)],
+)
+def test_the_gateways_own_address_leads_back(place: str, leads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tunnel to the address at which clients reach the gate would come in again as the gate's own traffic."""
+    monkeypatch.setattr(sockets, "_routed_from", lambda destination: "192.0.2.1")
+    dialled = Answering(b"", ("192.0.2.1", 40000))
+    assert leads_to(dialled, ("192.0.2.1", 8080), [(place, 8080)]) is leads
+    assert not leads_to(dialled, ("192.0.2.2", 8080), [(place, 8080)])
+
+
+@pytest.mark.parametrize("mark", [None, 0x746F])
+def test_the_gates_own_traffic_carries_its_mark(monkeypatch: pytest.MonkeyPatch, mark: int | None) -> None:
+    """By the mark a firewall knows what not to redirect again; without one, none is set."""
+    marks: list[int] = []
+
+    class Marking(_socket.socket):
+        """A socket that needs no right to be marked."""
+
+        def setsockopt(self, level: int, option: int, *value: Any) -> None:
+            if (level, option) == (socket.SOL_SOCKET, socket.SO_MARK):
+                marks.append(*value)
+            else:
+                super().setsockopt(level, option, *value)
+
+    monkeypatch.setattr(socket, "SocketType", Marking)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock, _ = connect(server.getsockname(), mark)
+        sock.close()
+    assert marks == ([] if mark is None else [mark])
+
+
+class Recording(_socket.socket):
+    """A socket that remembers its options, and needs no right for those that only root may set."""
+
+    made: ClassVar[list["Recording"]] = []
+
+    def __init__(self, family: int, kind: int) -> None:
+        super().__init__(family, kind)
+        self.kind = kind
+        self.options: dict[tuple[int, int], int] = {}
+        self.made.append(self)
+
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        self.options[level, option] = value[0]
+        if option not in (IP_TRANSPARENT, IPV6_TRANSPARENT):
+            super().setsockopt(level, option, *value)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
+    """The sockets that are made."""
+    monkeypatch.setattr(Recording, "made", [])
+    monkeypatch.setattr(socket, "SocketType", Recording)
+    return Recording.made
+
+
+COMMON = {
+    (socket.SOL_SOCKET, socket.SO_REUSEADDR): 1,
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
+    (socket.IPPROTO_TCP, socket.TCP_QUICKACK): 0,
+}
+DEFERS = {(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT): 1}
+V6_ONLY = {(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY): 1}
+
+
+@pytest.mark.parametrize(
+    ("host", "entry", "options"),
+    [
+        ("127.0.0.1", Entry.REDIRECT, DEFERS),
+        ("127.0.0.1", Entry.EXPLICIT, {}),
+        ("127.0.0.1", Entry.TPROXY, DEFERS | {(socket.IPPROTO_IP, IP_TRANSPARENT): 1}),
+        ("::1", Entry.REDIRECT, DEFERS | V6_ONLY),
+        ("::1", Entry.EXPLICIT, V6_ONLY),
+        ("::1", Entry.TPROXY, DEFERS | V6_ONLY | {(socket.IPPROTO_IPV6, IPV6_TRANSPARENT): 1}),
+    ],
+)
+def test_listeners(recorded: list[Recording], host: str, entry: Entry, options: dict[tuple[int, int], int]) -> None:
+    """Without its options a listener takes no foreign destination, holds small answers up, or sees mapped addresses."""
+    listener = listen(host, 0, entry)
+    (made,) = recorded
+    with socket.create_connection((host, listener.port)):
+        assert made.options == COMMON | options
+        assert made.kind == socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        assert (listener.socket, listener.entry, listener.family) == (made, entry, made.family)
+    made.close()
+
+
+def test_a_port_that_is_taken(recorded: list[Recording]) -> None:
+    """Whoever can't listen is told, and no descriptor is left behind for each try."""
+    first = listen("127.0.0.1", 0, Entry.EXPLICIT)
+    with pytest.raises(OSError, match="in use"):
+        listen("127.0.0.1", first.port, Entry.EXPLICIT)
+    assert recorded[1].fileno() < 0
+    first.socket.close()

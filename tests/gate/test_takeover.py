@@ -1,0 +1,290 @@
+"""Connections that go from one gate to the next in the middle of whatever they are doing."""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from labs.builders import ban
+from labs.gate_lab import DEADLINE, Clock, Origin, RunningGate, broken_off, dial, echo, exactly, policy, read_all, until
+from labs.hello_builder import hello_for, records, vector
+from tokgate.gate import handoff
+from tokgate.gate.connection import Connection, State
+from tokgate.gate.takeover import MADE_ANEW, ConnectionTransfer, describe, read, restore
+from tokgate.wire.hello_retry import HELLO_RETRY
+from tokgate.wire.tls_alert import Alert
+
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
+
+ALLOWED = hello_for("www.example.net")
+BANNED = hello_for("www.clips.example.org")
+RETRY = records(b"\2" + vector(3, b"\3\3" + HELLO_RETRY + b"\x20" + b"s" * 32 + b"\x13\1\0\0\0"))
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+
+
+@pytest.fixture
+def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of the way from one gate to the next."""
+    write, read = handoff.channel()
+    with write, read:
+        yield write, read
+
+
+def succeed(old: RunningGate, new: RunningGate, channel: tuple[socket.socket, socket.socket]) -> None:
+    """Have one gate pass everything on to the other."""
+    new.transfer = ConnectionTransfer(new.gate, new.listeners, *channel)
+    old.transfer = ConnectionTransfer(old.gate, old.listeners, *channel)
+    new.retired, old.retired = False, True
+
+
+def moved(old: RunningGate, new: RunningGate, number: int = 1) -> bool:
+    """Whether the new gate has that many connections, and the old one none."""
+    return bool(until(lambda: old.gate.open_connections == 0 and new.gate.open_connections == number))
+
+
+def test_an_open_connection_moves_and_goes_on(
+    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket]
+) -> None:
+    """Nothing is lost, nothing shows, and the end is passed on as ever."""
+    old, new = start_gate(start_origin()), start_gate()
+    with dial(old.redirected, ALLOWED) as client:
+        assert client.recv(65536) == ALLOWED
+        succeed(old, new, channel)
+        assert moved(old, new)
+        assert not old.gate.connections
+        assert old.gate.clients == {}
+        assert new.gate.clients == {"127.0.0.1": 1}
+        client.sendall(b"still here")
+        assert client.recv(65536) == b"still here"
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(65536) == b""
+    assert new.settled()
+
+
+def test_a_watched_connection_moves(
+    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket]
+) -> None:
+    """While a server has yet to answer, the next gate knows what the first hello said, should it ask for another."""
+    asks, heard = threading.Event(), []
+
+    def serve(client: socket.socket) -> None:
+        client.recv(65536)
+        asks.wait(DEADLINE)
+        client.sendall(RETRY)
+        heard.append(client.recv(65536))
+
+    old, new = start_gate(start_origin(serve)), start_gate()
+    with dial(old.redirected, ALLOWED) as client:
+        assert until(lambda: any(c.state is State.ANSWERING for c in list(old.gate.connections.values())))
+        succeed(old, new, channel)
+        assert moved(old, new)
+        asks.set()
+        assert exactly(client, len(RETRY)) == RETRY
+        client.sendall(hello_for("www.example.com"))
+        assert read_all(client) == REFUSED
+    assert new.settled()
+    assert heard == [b""]
+    assert [record["tokgate"]["reason"] for record in new.sink.records] == ["name-changed"]
+
+
+def test_bulk_moves_back_and_forth(
+    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket]
+) -> None:
+    """Transfers both ways, with full pipes, arrive whole over many moves."""
+    gates = [start_gate(start_origin(echo)), start_gate()]
+    body = os.urandom(24 << 20)
+    done = threading.Event()
+
+    def send(client: socket.socket) -> None:
+        client.sendall(body)
+        client.shutdown(socket.SHUT_WR)
+
+    def shuffle() -> None:
+        while not done.is_set():
+            succeed(gates[0], gates[1], channel)
+            until(lambda: gates[0].gate.open_connections == 0 or done.is_set())
+            gates.reverse()
+
+    with dial(gates[0].redirected, ALLOWED) as client:
+        threads = [threading.Thread(target=send, args=(client,)), threading.Thread(target=shuffle)]
+        for thread in threads:
+            thread.start()
+        received = bytearray()
+        while piece := client.recv(1 << 16):
+            received += piece
+            if len(received) % 7 == 0:
+                done.wait(0.002)  # a reader that is slow at times fills the pipes
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert hashlib.sha256(received).digest() == hashlib.sha256(ALLOWED + body).digest()
+    assert sum(gate.gate.open_connections for gate in gates) == 0
+    assert all(record["event"]["action"] != "internal-error" for gate in gates for record in gate.sink.records)
+
+
+def test_a_full_pipe_moves(
+    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket]
+) -> None:
+    """What waits in the kernel for a client that doesn't read goes along."""
+    body = os.urandom(12 << 20)
+    old, new = start_gate(start_origin(lambda client: (client.recv(65536), client.sendall(body)))), start_gate()
+    with dial(old.redirected, ALLOWED) as client:
+        assert until(lambda: any(c.down and c.down.in_pipe for c in list(old.gate.connections.values())))
+        succeed(old, new, channel)
+        assert moved(old, new)
+        assert read_all(client) == body
+    assert new.settled()
+
+
+@pytest.mark.parametrize("said", [1, 100])
+def test_a_greeting_moves(
+    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket], said: int
+) -> None:
+    """A client in the middle of its first words is decided about by the gate, and the policy, that hears the last."""
+    old, new = start_gate(start_origin(), policy()), start_gate(None, policy(ban(networks=("loop",))))
+    with dial(old.redirected, BANNED[:said]) as client:
+        assert until(lambda: old.gate.open_connections == 1)
+        succeed(old, new, channel)
+        assert moved(old, new)
+        client.sendall(BANNED[said:])
+        assert client.recv(7)[:1] == b"\x15"
+
+
+@pytest.mark.parametrize("early", [b"", b"\x05", b"\x05\x01\x00", b"\x05\x01\x00\x05\x01"])
+def test_a_socks_greeting_moves(
+    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket], early: bytes
+) -> None:
+    """A SOCKS client gets each answer once, whichever gate it comes from."""
+    old, new, origin = start_gate(), start_gate(), start_origin()
+    request = b"\x05\x01\x00" + b"\x05\x01\x00\x01\x7f\x00\x00\x01" + origin.address[1].to_bytes(2)
+    with dial(old.explicit, early) as client:
+        assert until(lambda: old.gate.open_connections == 1)
+        if len(early) >= 3:
+            assert client.recv(2) == b"\x05\x00"
+        succeed(old, new, channel)
+        assert moved(old, new)
+        client.sendall(request[len(early) :])
+        if len(early) < 3:
+            assert client.recv(2) == b"\x05\x00"
+        assert client.recv(2) == b"\x05\x00"
+        client.recv(8)
+        client.sendall(ALLOWED)
+        assert client.recv(65536) == ALLOWED
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_tunnel_without_words_moves(
+    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket], host: str
+) -> None:
+    """A tunnel in which nobody has spoken yet is judged by its first words, in the next gate."""
+    old, new, origin = start_gate(), start_gate(), start_origin()
+    request = f"CONNECT {host}:{origin.address[1]} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    with dial(old.explicit, request) as client:
+        assert b" 200 " in client.recv(65536)
+        succeed(old, new, channel)
+        assert moved(old, new)
+        client.sendall(BANNED)
+        assert client.recv(7)[:1] == b"\x15"
+
+
+def test_the_next_policy_cuts_what_arrives(
+    start_gate: StartGate,
+    start_origin: StartOrigin,
+    channel: tuple[socket.socket, socket.socket],
+    valid_record: Callable[[Any], Any],
+) -> None:
+    """A connection of the policy before ends in the gate of the one that bans it; another one goes on there."""
+    clock = Clock("2023-06-01T00:00:00Z")
+    old = start_gate(start_origin(), policy(), now=clock)
+    new = start_gate(None, policy(ban(networks=("loop",))), now=clock)
+    with dial(old.redirected, BANNED) as banned, dial(old.redirected, ALLOWED) as other:
+        assert banned.recv(65536) == BANNED
+        assert other.recv(65536) == ALLOWED
+        succeed(old, new, channel)
+        assert broken_off(banned)
+        assert moved(old, new)
+        other.sendall(b"on")
+        assert other.recv(2) == b"on"
+    (record,) = until(lambda: new.sink.records)
+    assert valid_record(record)["event"]["action"] == "connection-cut"
+    assert old.sink.records == []
+
+
+def test_a_gate_takes_over_what_it_has_descriptors_for(
+    start_gate: StartGate,
+    start_origin: StartOrigin,
+    channel: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A connection that arrived without its descriptors would be lost: it waits for who has room."""
+    old, full, roomy = start_gate(start_origin()), start_gate(), start_gate()
+    with dial(old.redirected, ALLOWED) as client:
+        assert client.recv(65536) == ALLOWED
+        limits = (513, 513)
+        with monkeypatch.context() as small:
+            small.setattr("resource.getrlimit", lambda _: limits)
+            transfer = ConnectionTransfer(full.gate, full.listeners, *channel)
+        assert not transfer.has_room
+        full.transfer = transfer
+        old.transfer, old.retired = ConnectionTransfer(old.gate, old.listeners, *channel), True
+        assert until(lambda: old.gate.open_connections == 0)
+        assert full.gate.open_connections == 0
+        roomy.transfer = ConnectionTransfer(roomy.gate, roomy.listeners, *channel)
+        client.sendall(b"there")
+        assert client.recv(5) == b"there"
+    assert (full.gate.open_connections, transfer.taken_over) == (0, 0)
+
+
+def test_nobody_takes_over(
+    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket]
+) -> None:
+    """With the queue full, a retired gate goes on serving what it could not pass on."""
+    old = start_gate(start_origin())
+    write, _ = channel
+    write.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while write.send(bytes(1000)):
+            pass
+    with dial(old.redirected, ALLOWED) as client:
+        assert client.recv(65536) == ALLOWED
+        old.transfer = ConnectionTransfer(old.gate, old.listeners, *channel)
+        old.retired = True
+        client.sendall(b"served")
+        assert client.recv(65536) == b"served"
+
+
+def test_what_is_mangled_is_told_and_closed(
+    start_gate: StartGate, channel: tuple[socket.socket, socket.socket]
+) -> None:
+    """A datagram that is no connection costs nothing but itself."""
+    new = start_gate()
+    ours, theirs = socket.socketpair()
+    socket.send_fds(channel[0], [b"nonsense"], [theirs.fileno()])
+    theirs.close()
+    new.transfer = ConnectionTransfer(new.gate, new.listeners, *channel)
+    assert until(lambda: new.sink.records)[0]["tokgate"]["where"] == "succession"
+    assert ours.recv(1) == b""
+    ours.close()
+
+
+def test_all_of_a_connection_is_carried(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """Every attribute arrives, but for those that mean something in one process only."""
+    old = start_gate(start_origin())
+    with dial(old.redirected, ALLOWED) as client:
+        assert client.recv(65536) == ALLOWED
+        old.pause()
+        (connection,) = set(old.gate.connections.values())
+        serialized, descriptors = describe(connection, old.listeners)
+        copies = [os.dup(descriptor) for descriptor in descriptors]
+        revived = restore(read(pickle.dumps(serialized), copies), copies, old.listeners)
+        for name in set(Connection.__slots__) - MADE_ANEW:
+            assert getattr(revived, name) == getattr(connection, name), name
+        revived.client.close()
+        revived.server.close()

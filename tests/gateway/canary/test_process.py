@@ -1,0 +1,145 @@
+"""The canary in a kernel: namespaces and links of its own, real connections, and nothing that stays."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from labs.ruleset_lab import Namespace
+from labs.waiting import until
+from tokgate.gateway.canary import canary as supervisor_side
+from tokgate.gateway.canary.canary import Canary, Change
+from tokgate.gateway.canary.links import CLIENT_DEVICE, SERVER_DEVICE
+from tokgate.policy.canary import CanarySettings
+from tokgate.runtime.interpreter import module_command, module_environment
+
+pytestmark = pytest.mark.skipif(not shutil.which("ip") or os.geteuid() != 0, reason="needs ip and root")
+OFTEN = CanarySettings(seconds=1)
+PROCESS = module_command("tokgate.gateway.canary.process")
+
+
+class Place:
+    """A thread that stays in a namespace: the canary ends with the thread that has started it."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.thread = ThreadPoolExecutor(1, initializer=lambda: self.enter(namespace))
+
+    @staticmethod
+    def enter(namespace: Namespace) -> None:
+        descriptor = os.open(Path("/run/netns") / namespace.name, os.O_RDONLY)
+        os.setns(descriptor, os.CLONE_NEWNET)
+        os.close(descriptor)
+
+    def look(self, canary: Canary) -> Change | None:
+        """As the supervisor does, again and again."""
+        return self.thread.submit(lambda: canary.look(Instant.now())).result()
+
+    def change(self, canary: Canary, settings: CanarySettings = OFTEN) -> Change:
+        """The next time that it fails or recovers, with these settings."""
+        canary.follow(settings)
+        return until("the canary fails or recovers", lambda: self.look(canary))
+
+
+@pytest.fixture
+def place(namespace: Namespace) -> Iterator[Place]:
+    """In an empty namespace."""
+    made = Place(namespace)
+    yield made
+    made.thread.shutdown()
+
+
+@pytest.fixture
+def canary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Canary]:
+    """One that is not started yet, and has no gates to wait for."""
+    monkeypatch.setattr(supervisor_side, "GRACE", 0.0)
+    made = Canary(PROCESS, module_environment())
+    yield made
+    made.stop()
+    made.let_go()
+
+
+def test_without_any_gate(namespace: Namespace, place: Place, canary: Canary) -> None:
+    """Where this machine only forwards, the banned name gets to the server: that is what it is for."""
+    namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    change = place.change(canary)
+    assert change == Change(True, tuple(f"IPv{version}: the banned test name passed" for version in (4, 6)))
+    state = canary.state()
+    assert state is not None
+    assert (state["ok"], state["problems"], state["unavailable"]) == (False, list(change.problems), None)
+    canary.stop()
+    assert canary.state() is None
+    until("its links are gone", lambda: not {CLIENT_DEVICE, SERVER_DEVICE} & _devices(namespace))
+
+
+def _devices(namespace: Namespace) -> set[str]:
+    return {each["ifname"] for each in json.loads(namespace.run("ip", "-j", "link"))}
+
+
+def test_other_addresses(namespace: Namespace, place: Place, canary: Canary) -> None:
+    """An edit of its settings is followed: the canary moves."""
+    namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    place.change(canary)
+    elsewhere = CanarySettings.read(OFTEN.written | {"ipv4": "10.99.99.0/29"})
+    place.change(canary, elsewhere)
+    shown = namespace.run("ip", "addr")
+    assert "10.99.99.1/30" in shown
+    assert "198.18.116.1" not in shown
+
+
+def test_addresses_that_are_taken(namespace: Namespace, place: Place, canary: Canary) -> None:
+    """It does not take from others what is theirs, and says why there is none."""
+    namespace.run("ip", "addr", "add", "198.18.116.5/24", "dev", "lo")
+    canary.follow(OFTEN)
+    assert place.look(canary) is None
+    state = canary.state()
+    assert state is not None
+    assert (state["ok"], state["unavailable"]) == (True, "198.18.116.5 is in use on this machine")
+    assert CLIENT_DEVICE not in _devices(namespace)
+    assert 0 < canary.due() <= supervisor_side.RESTART
+
+
+def test_one_that_dies(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A canary that says nothing is red like one that fails, and started again."""
+    monkeypatch.setattr(supervisor_side, "GRACE", 0.0)
+    monkeypatch.setattr(supervisor_side, "_LONGEST", 0.0)
+    monkeypatch.setattr(supervisor_side, "AGAIN", 0.01)
+    made = Canary([sys.executable, "-c", "", "ignored"], dict(os.environ))
+    change = place.change(made)
+    assert change == Change(True, ("the canary says nothing: it is started again",))
+    made.stop()
+    made.let_go()
+
+
+def test_gates_that_start(namespace: Namespace, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While gates begin nothing is red, however often it fails."""
+    namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    made = Canary(PROCESS, module_environment())
+    made.follow(OFTEN)
+
+    def failures() -> bool:
+        assert place.look(made) is None
+        return made._failures > 2
+
+    until("it failed three times", failures)
+    state = made.state()
+    assert state is not None
+    assert state["ok"]
+    monkeypatch.setattr(made, "_red_from", 0.0)
+    assert until("it is red", lambda: place.look(made)).failed
+    made.stop()
+    made.let_go()
+
+
+def test_none() -> None:
+    """Where the policy wants none there is none."""
+    made = Canary(PROCESS, {})
+    assert (made.look(Instant.now()), made.state(), made.due()) == (None, None, float("inf"))
+    made.follow(CanarySettings(enabled=False))
+    assert (made.look(Instant.now()), made.state(), made.due()) == (None, None, float("inf"))
+    made.let_go()

@@ -1,0 +1,113 @@
+"""What the kernel is told of addresses: for whom they are banned, from when to when, and behind which translators."""
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs.builders import at, ban, exemption, network, service, snapshot, wall
+from tokgate.gateway.address_bans import address_bans, banned_addresses, behind_nat64
+from tokgate.gateway.bans_in_sight import in_sight
+from tokgate.policy.bans import Action, OnExpiry
+from tokgate.policy.schedule import Span
+from tokgate.policy.snapshot import Snapshot
+
+NOW = at("2023-06-01T00:00:00Z")
+STARTS, ENDS = at("2023-03-09T23:00:00Z"), at("2023-12-31T23:00:00Z")
+OVER = {"expires": wall("2023-05-01T00:00")}
+CLIPS = service("clips", addresses=("203.0.113.0/25", "203.0.113.128/25", "2001:db8:c11::/48"))
+ADDRESSES = (IPv4Network("203.0.113.0/24"), IPv6Network("64:ff9b::cb00:7100/120"), IPv6Network("2001:db8:c11::/48"))
+
+
+def held(*bans: Any, **settings: Any) -> Snapshot:
+    """A policy in which `clips` has addresses and `forum` has none."""
+    parts: dict[str, Any] = {
+        "services": (CLIPS, service("forum", "suffix:forum.example.org")),
+        "networks": (network("office", "192.0.2.0/24"), network("abroad", "198.51.100.0/24", zone="America/New_York")),
+    }
+    return snapshot(*bans, **(parts | settings))
+
+
+def test_addresses_are_merged() -> None:
+    """Prefixes that adjoin are one element of the set, and those behind NAT64 are told as well."""
+    policy = held(ban())
+    assert banned_addresses(policy, in_sight(policy, NOW)) == ADDRESSES
+
+
+def test_translators_of_the_policy_count() -> None:
+    """A NAT64 with a prefix of its own is no way to a banned address either."""
+    policy = held(ban(), nat64_prefixes=(IPv6Network("2001:db8:64::/96"),))
+    assert IPv6Network("2001:db8:64::cb00:7100/120") in banned_addresses(policy, in_sight(policy, NOW))
+
+
+@pytest.mark.parametrize(
+    ("stated", "blocks"),
+    [
+        ({}, Span(STARTS, Instant.MAX)),
+        ({"expires": wall("2024-01-01T00:00")}, Span(STARTS, ENDS)),
+        ({"expires": wall("2023-05-01T00:00"), "on_expiry": OnExpiry.HOLD}, Span(STARTS, Instant.MAX)),
+        ({"monitor_from": wall("2023-01-01T00:00"), "warn_from": wall("2023-02-01T00:00")}, Span(STARTS, Instant.MAX)),
+    ],
+    ids=["for ever", "with an end", "held", "after a warning"],
+)
+def test_from_when_to_when(stated: dict[str, Any], blocks: Span) -> None:
+    """UDP is refused while the ban blocks: not while it warns, and not after its end unless it is held."""
+    policy = held(ban(**stated))
+    (found,) = address_bans(policy, in_sight(policy, NOW))
+    assert (found.blocks, found.addresses) == (blocks, ADDRESSES)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [OVER, {"services": ("forum",)}, {"action": Action.WARN}, {"action": Action.MONITOR}],
+    ids=["over", "no addresses", "warns", "monitors"],
+)
+def test_nothing_to_refuse(stated: dict[str, Any]) -> None:
+    """Where nothing blocks, or nothing has addresses, no UDP is touched."""
+    policy = held(ban(**stated))
+    assert address_bans(policy, in_sight(policy, NOW)) == ()
+
+
+def test_bans_in_two_zones_are_two() -> None:
+    """A wall time is another instant abroad; networks of one zone stand together, and so do bans that say the same."""
+    policy = held(ban(networks=("office", "abroad")), ban("again", networks=("office",)))
+    found = address_bans(policy, in_sight(policy, NOW))
+    assert [[n.name for n in each.networks] for each in found] == [["office"], ["abroad"]]
+
+
+def test_exemptions_are_told_with_their_time() -> None:
+    """Who is exempt keeps their calls, as long as they are."""
+    policy = held(ban(), exemptions=(exemption(),))
+    (found,) = address_bans(policy, in_sight(policy, NOW))
+    assert found.exempt == ((IPv4Network("192.0.2.9/32"), Span(Instant.MIN, at("2023-03-31T16:00:00Z"))),)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [  # RFC 6052 §2.4
+        ("2001:db8::/32", "2001:db8:c000:221::/64"),
+        ("2001:db8:100::/40", "2001:db8:1c0:2:21::/80"),
+        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::/88"),
+        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::/96"),
+        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::/104"),
+        ("2001:db8:122:344::/96", "2001:db8:122:344::c000:221/128"),
+    ],
+)
+def test_prefixes_of_translators(prefix: str, expected: str) -> None:
+    """The examples of the RFC."""
+    assert behind_nat64(IPv6Network(prefix), IPv4Network("192.0.2.33/32")) == IPv6Network(expected)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "network", "expected"),
+    [
+        ("2001:db8:122::/48", "192.0.0.0/16", "2001:db8:122:c000::/64"),
+        ("2001:db8:122::/48", "192.0.2.0/24", "2001:db8:122:c000:2::/80"),
+        ("2001:db8:122:344::/64", "0.0.0.0/0", "2001:db8:122:344::/64"),
+        ("64:ff9b::/96", "192.0.2.0/24", "64:ff9b::c000:200/120"),
+    ],
+)
+def test_networks_behind_translators(prefix: str, network: str, expected: str) -> None:
+    """Whole networks, on both sides of the octet that is skipped."""
+    assert behind_nat64(IPv6Network(prefix), IPv4Network(network)) == IPv6Network(expected)

@@ -1,0 +1,43 @@
+"""nftables' own library: what is missing, what it refuses, what it lists."""
+
+import ctypes
+
+import pytest
+
+from labs.ruleset_lab import Namespace
+from tokgate.gateway import libnftables
+from tokgate.gateway.errors import GatewayError
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An admin on a plain machine learns what to install."""
+    libnftables._library.cache_clear()
+    monkeypatch.setattr(libnftables, "LIBRARY", "libnftables.so.99")
+    with pytest.raises(GatewayError, match="apt install libnftables1"):
+        libnftables.run("list tables")
+    libnftables._library.cache_clear()
+
+
+def test_a_refused_command_says_why(namespace: Namespace) -> None:
+    """The kernel's reason reaches the admin, and one bad line takes the whole transaction back."""
+    with pytest.raises(libnftables.NftError, match="syntax error"):
+        namespace.inside(lambda: libnftables.run("add table inet a\nadd tabel inet b"))
+    with pytest.raises(libnftables.NftError, match="No such file or directory"):
+        namespace.inside(lambda: libnftables.run("add table inet a\nflush chain inet a none"))
+    assert namespace.inside(libnftables.tables) == []
+
+
+def test_a_dry_run_changes_nothing(namespace: Namespace) -> None:
+    """What is only checked is not there afterwards."""
+    namespace.inside(lambda: libnftables.run("add table inet a", dry=True))
+    assert namespace.inside(libnftables.tables) == []
+    namespace.inside(lambda: libnftables.run("add table inet a"))
+    assert namespace.inside(libnftables.tables) == ["a"]
+
+
+def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that makes no context is an error, not a crash."""
+    library = libnftables._library()
+    monkeypatch.setattr(library, "nft_ctx_new", ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint)(lambda flags: None))
+    with pytest.raises(GatewayError, match="memory"):
+        libnftables.run("list tables")

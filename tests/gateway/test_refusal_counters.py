@@ -1,0 +1,112 @@
+"""What the kernel refuses is counted by kind: no gate sees it, and no record would tell of it."""
+
+import contextlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from labs.builders import ban, network, snapshot
+from labs.ruleset_lab import BANNED, GATEWAY, ORIGIN, POLICY, PORT, WAYS, Lab, Namespace
+from tokgate.gateway import libnftables
+from tokgate.gateway.kernel import Kernel
+from tokgate.gateway.refusal_counters import RefusalTotals, packets
+from tokgate.gateway.ruleset import Ruleset, TableOptions, ruleset_of
+from tokgate.policy.observation import KernelRefusal
+
+NO_NFT = "" if shutil.which("nft") and shutil.which("ip") and os.geteuid() == 0 else "needs nft, ip and root"
+needs_nft = pytest.mark.skipif(bool(NO_NFT), reason=NO_NFT)
+
+INITIAL = (b"\xc3\x00\x00\x00\x01").ljust(1200, b"\0")
+
+
+@pytest.fixture(params=WAYS)
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    """The namespaces, with a policy that refuses clients in no network."""
+    built = Lab(WAYS[request.param])
+    try:
+        built.load_policy(tmp_path, POLICY + "settings: {unknown_clients: block}\n")
+        yield built
+    finally:
+        built.down()
+
+
+def counted(lab: Lab) -> Counter[str]:
+    """The kernel's counters that are not zero."""
+    return +Counter(packets(lab.gateway.inside(lambda: libnftables.counters("tokgate"))))
+
+
+def sends(namespace: Namespace, version: int, address: str, port: int, said: bytes) -> None:
+    """A datagram, and the kernel's answer that nobody takes it."""
+    with namespace.datagrams(version, to=(address, port)) as near:
+        near.send(said)
+        with pytest.raises(ConnectionRefusedError):
+            near.recv(1)
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_each_kind(lab: Lab, version: int) -> None:
+    """One packet of each kind is one in its counter, and what passes is in none."""
+    expected = Counter[str]()
+    assert counted(lab) == expected
+    datagrams = [
+        (KernelRefusal.QUIC, lab.client, ORIGIN[version], 443, INITIAL),
+        (KernelRefusal.QUIC_OTHER_PORTS, lab.client, ORIGIN[version], 8443, INITIAL),
+        (KernelRefusal.UDP_TO_ADDRESSES, lab.client, BANNED[version], 5000, b"hello"),
+        (KernelRefusal.UNKNOWN_CLIENTS, lab.stranger, ORIGIN[version], 5000, b"hello"),
+    ]
+    for kind, who, address, port, said in datagrams:
+        sends(who, version, address, port, said)
+        expected[kind] += 1
+        assert counted(lab) == expected
+    connections = [(KernelRefusal.DIALLED_DIRECTLY, GATEWAY[version], PORT)]
+    if lab.way is WAYS["tproxy"]:  # redirected ones never get to `forward`
+        connections.append((KernelRefusal.TCP_PAST_GATES, ORIGIN[version], 443))
+    for kind, address, port in connections:
+        with pytest.raises(ConnectionRefusedError), lab.client.connect(address, port):
+            pass
+        expected[kind] += 1
+        assert counted(lab) == expected
+    with (
+        lab.origin.datagrams(version, bound=5000) as far,
+        lab.client.datagrams(version, to=(ORIGIN[version], 5000)) as near,
+    ):
+        near.send(b"hello")
+        assert far.recv(16) == b"hello"
+    assert counted(lab) == expected
+
+
+def rules(*clients: str) -> Ruleset:
+    """A ban of one network, at noon."""
+    policy = snapshot(ban(), networks=(network("office", *clients),))
+    return ruleset_of(policy, Instant.from_utc(2023, 6, 1), TableOptions())
+
+
+@needs_nft
+def test_another_policy_keeps_the_counts(namespace: Namespace, tmp_path: Path) -> None:
+    """An edit changes the table in place; without a table there is nothing to count."""
+    kernel = Kernel(TableOptions(), tmp_path / "gateway.json")
+    assert namespace.inside(kernel.refused) == {}
+    namespace.inside(lambda: kernel.up(rules("127.0.0.0/8")))
+    with contextlib.suppress(ConnectionRefusedError), namespace.connect("127.0.0.1", 8080):
+        pass
+    before = namespace.inside(kernel.refused)
+    assert before[KernelRefusal.DIALLED_DIRECTLY] > 0
+    namespace.inside(lambda: kernel.load(rules("198.51.100.0/24")))
+    assert namespace.inside(kernel.refused) == before
+
+
+def test_sums_only_grow() -> None:
+    """What was counted before the start is somebody else's; a table that was lost begins with zero."""
+    sums = RefusalTotals({"quic": 5})
+    for quic in (5, 7, 7, 1):
+        sums.take({"quic": quic})
+    assert sums.totals["quic"] == 3
+    sums.take({})
+    sums.take({"quic": 2})
+    assert sums.totals["quic"] == 5

@@ -1,0 +1,61 @@
+"""Drives the log's appender: runs on one log, whose clock stands until it is set."""
+
+from pathlib import Path
+from typing import Any
+
+from labs.builders import at
+from labs.samples import OBSERVER
+from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.stamp import Stamp, new_stamp
+from tokgate.blocklog.write.appender import Appender, Rotation
+
+
+class AppenderRuns:
+    """Runs that follow each other on one log, and what they complained of."""
+
+    def __init__(
+        self,
+        path: Path,
+        rotation: Rotation | None = None,
+        options: LogOptions | None = None,
+        now: str = "2023-03-10T12:00Z",
+    ) -> None:
+        """Without `options` the lines form no chain."""
+        self.path = path
+        self.rotation = rotation or Rotation(daily=False)
+        self.options = options
+        self.now = at(now)
+        self.troubles: list[Exception] = []
+
+    def stamp(self) -> Stamp:
+        """A stamp of now."""
+        return new_stamp(self.now, OBSERVER)
+
+    def begin(self) -> Appender:
+        """A run that has written nothing."""
+        trouble = self.troubles.append
+        return Appender(self.path, self.rotation, self.stamp, trouble=trouble, reject=trouble, options=self.options)
+
+    def write(self, to: Appender, count: int = 1, *, attest: bool = False) -> None:
+        """Write records, each with all that it brings about, and a checkpoint if wanted."""
+        for number in range(count):
+            append(to, stopped(self.stamp(), 1, f"number {number}"))
+        if attest:
+            to.attest()
+            append(to)
+            to.sync()
+
+    def run(self, count: int = 1) -> None:
+        """A run that ends in order."""
+        run = self.begin()
+        self.write(run, count, attest=True)
+        run.leave("closed")
+
+
+def append(to: Appender, *records: dict[str, Any]) -> None:
+    """Write records and everything that is pending."""
+    for record in records:
+        to.add(record)
+    while to.pending:
+        to.advance()

@@ -1,0 +1,310 @@
+"""One face for whatever carries clients' traffic, so that a claim is made once and tried with each carrier.
+
+What is said and seen here are sockets, records and counters. How a carrier works inside is for its own tests.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import pytest
+
+from labs.gate_lab import DEADLINE, Origin, RunningGate, echo, until
+from labs.proxy_lab import Authority, Proxy, policy, running_proxy
+from labs.raw_client import RawClient, dialled
+from labs.records import Clock, Holder, Records
+from tokgate.gate.sockets import Address, Entry
+from tokgate.mitm.hooks.proxy_auth import ask_in_socks
+from tokgate.mitm.live_connections import MitmConnections
+from tokgate.mitm.silent_clients import close_silent
+from tokgate.policy.snapshot import Snapshot
+from tokgate.service.embedded_gate import LocalGate
+from tokgate.service.endpoints import ListenEndpoint
+from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.limits import Limits
+from tokgate.traffic.live_review import LiveReview
+
+ALERT = bytes.fromhex("15030300020270")
+"""A fatal unrecognized_name (112) of TLS 1.2: RFC 8446 §6.2."""
+BEFORE, STARTS, NOW = "2023-03-09T22:59:59.9Z", "2023-03-09T23:00:00Z", "2023-04-01T12:00:00Z"
+"""Instants just before the ban of `policy()`, at its start, and within it."""
+LOOK = 0.005
+"""Seconds between two rounds of what a carrier does besides traffic."""
+
+
+class Kind(StrEnum):
+    """What carries the traffic."""
+
+    GATE = "gate"
+    """A gate alone: what must be opened is refused."""
+    OPENER = "opener"
+    """A gate, and mitmproxy for what must be opened or read."""
+    MITMPROXY = "mitmproxy"
+
+
+class Way(StrEnum):
+    """How a client's connection comes in."""
+
+    REDIRECTED = "redirected"
+    CONNECT = "connect"
+    SOCKS = "socks"
+
+
+OPENING = pytest.mark.parametrize("lab", [Kind.OPENER, Kind.MITMPROXY], indirect=True)
+"""For claims about what only a carrier that can end TLS and read HTTP does."""
+EXPLICIT = pytest.mark.parametrize("way", [Way.CONNECT, Way.SOCKS])
+REDIRECTED = pytest.mark.parametrize("way", [Way.REDIRECTED])
+
+
+class Carrier(Protocol):
+    """What carries clients' traffic under a policy, in a thread of its own, with clock and log of the laboratory's."""
+
+    @property
+    def holder(self) -> Holder:
+        """Holds the policy in force."""
+
+    @property
+    def counters(self) -> Counters:
+        """What it counts."""
+
+    def door(self, way: Way) -> Address:
+        """Where a client dials it."""
+
+    def idle(self) -> bool:
+        """Whether no client's connection is left."""
+
+    def close(self) -> None:
+        """End it. What went wrong inside is raised."""
+
+
+class Gate:
+    """A gate alone."""
+
+    def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits) -> None:
+        self._running = RunningGate(snapshot, limits, lab.clock, lab.records)
+        self._running.opener.willing = False
+        self.holder, self.counters = self._running.holder, self._running.gate.enforcer.counters
+
+    def door(self, way: Way) -> Address:
+        return self._running.redirected if way is Way.REDIRECTED else self._running.explicit
+
+    def idle(self) -> bool:
+        return not self._running.gate.connections and not self._running.gate.open_connections
+
+    def close(self) -> None:
+        self._running.stop()
+
+
+class Mitmproxy:
+    """mitmproxy with our addons on an event loop in a thread; `gate`: behind a gate on the same loop."""
+
+    def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits, *, gate: bool) -> None:
+        self._lab, self._limits, self._gated = lab, limits, gate
+        self._proxy: Proxy
+        self._gate: LocalGate | None = None
+        self._error: BaseException | None = None
+        self._ready, self._stop = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=self._run, args=(snapshot,), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(DEADLINE)
+        if self._error is not None:
+            raise self._error
+        self.holder, self.counters, self.ca = self._proxy.holder, self._proxy.counters, self._proxy.ca
+
+    def _run(self, snapshot: Snapshot) -> None:
+        try:
+            asyncio.run(self._serve(snapshot))
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self, snapshot: Snapshot) -> None:
+        self._loop, lab = asyncio.get_running_loop(), self._lab
+        apart = ("transparent@127.0.0.1:0", "regular@127.0.0.3:0", "socks5@127.0.0.4:0")  # or mitmproxy sees one port 0
+        modes = ("gate",) if self._gated else apart
+        running = running_proxy(
+            *(snapshot, lab.records, lab.authority),
+            modes=modes,
+            now=lab.clock,
+            behind=self._behind,
+        )
+        async with running as self._proxy:
+            ask_in_socks(self._proxy.master.options, wanted=snapshot.settings.proxy_auth is not None)
+            besides = asyncio.create_task(self._besides())
+            while self._gated and not (self._gate and self._gate.gate and len(self._gate.gate.listeners) == 2):
+                await asyncio.sleep(LOOK)
+            self._ready.set()
+            await self._stop.wait()
+            besides.cancel()
+
+    def _behind(self, traffic: Any) -> tuple[object, ...]:
+        if not self._gated:
+            return ()
+        places = tuple(ListenEndpoint("127.0.0.1", 0, entry) for entry in (Entry.REDIRECT, Entry.EXPLICIT))
+        tokgate: Any = SimpleNamespace(traffic=traffic)
+        self._gate = LocalGate(tokgate, places, lambda line: None, limits=self._limits)
+        return (self._gate,)
+
+    async def _besides(self) -> None:
+        """What the addon does besides traffic."""
+        traffic = self._proxy.traffic
+        review = LiveReview(traffic.enforcer, MitmConnections(traffic.connections, traffic.enforcer))
+        while True:
+            review.look()
+            await close_silent(traffic, self._limits.greeting)
+            await asyncio.sleep(LOOK)
+
+    def door(self, way: Way) -> Address:
+        if self._gate is not None and self._gate.gate is not None:
+            entry = Entry.REDIRECT if way is Way.REDIRECTED else Entry.EXPLICIT
+            (port,) = (each.port for each in self._gate.gate.listeners.values() if each.entry is entry)
+            return ("127.0.0.1", port)
+        names = {Way.REDIRECTED: "transparent", Way.CONNECT: "regular", Way.SOCKS: "socks5"}
+        return self._proxy.places[names[way]]
+
+    def idle(self) -> bool:
+        return not self._proxy.connections and not (self._gate is not None and self._gate.open_connections)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(DEADLINE)
+        if self._error is not None:
+            raise self._error
+
+
+class Lab:
+    """Starts a carrier and origins, and says what the network around them is like. Everything ends with the test."""
+
+    def __init__(self, kind: Kind, authority: Authority, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kind, self.authority, self.records, self.patch = kind, authority, records, monkeypatch
+        self.clock = Clock(NOW)
+        self.names: dict[str, tuple[str, ...]] = {}
+        """What names resolve to; others to this machine's loopback."""
+        self.destination: Address = ("127.0.0.1", 1)
+        """Where redirected connections were going."""
+        self.carrier: Carrier
+        self._open = contextlib.ExitStack()
+        self._surround()
+
+    def _surround(self) -> None:
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host: Any, port: Any, *how: Any, **more: Any) -> Any:
+            text = host.decode() if isinstance(host, bytes) else host
+            if not text or ":" in text or (text.count(".") == 3 and text.replace(".", "").isdigit()):
+                return real(host, port, *how, **more)
+            found = self.names.get(text, ("127.0.0.1",))
+            if not found:
+                raise socket.gaierror(socket.EAI_NONAME, "not found")
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port or 0)) for address in found]
+
+        self.patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        self.patch.setattr("mitmproxy.platform.original_addr", lambda _: self.destination)
+        self.patch.setattr("tokgate.gate.connector.original_destination", lambda _sock, _listener: self.destination)
+        self.patch.setattr("tokgate.traffic.live_review.LONGEST", LOOK)
+        self.patch.setattr("tokgate.service.embedded_gate.TICK", LOOK)
+
+    @property
+    def opens(self) -> bool:
+        """Whether the carrier can end TLS and read HTTP."""
+        return self.kind is not Kind.GATE
+
+    def start(self, snapshot: Snapshot | None = None, limits: Limits | None = None) -> Carrier:
+        """Start the carrier; by default with the ban that `policy()` has."""
+        snapshot, limits = snapshot or policy(), limits or Limits(parting=0.2)
+        gated = self.kind is Kind.OPENER
+        carrier = Gate(self, snapshot, limits) if not self.opens else Mitmproxy(self, snapshot, limits, gate=gated)
+        self._open.callback(carrier.close)
+        self.carrier = carrier
+        return carrier
+
+    def origin(self, serve: Callable[[socket.socket], object] = echo, **options: Any) -> Origin:
+        """A server for whatever is said to any loopback address; by default it says it back."""
+        origin = Origin(serve, **({"host": "0.0.0.0"} | options))
+        self._open.callback(origin.close)
+        return origin
+
+    def web(self, *names: str, tls: bool = True) -> "WebOrigin":
+        """A web server, over TLS with a certificate for `names`."""
+        context = self.authority.server(*(names or ("www.example.org", "*.clips.example.org"))) if tls else None
+        origin = WebOrigin(context)
+        self._open.callback(origin.close)
+        return origin
+
+    def break_deciding(self) -> None:
+        """From now on whatever decides raises."""
+
+        def broken(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("broken on purpose")
+
+        for place in ("gate.shortcut.decide", "policy.decide.decide", "policy.decide.decide_signals"):
+            self.patch.setattr(f"tokgate.{place}", broken)
+
+    def clients_are_elsewhere(self) -> None:
+        """Take the clients, which are on loopback, for other machines."""
+        self.patch.setattr("tokgate.traffic.explicit_targets._is_elsewhere", lambda client: True)
+
+    @contextlib.contextmanager
+    def dial(self, way: Way) -> Iterator[RawClient]:
+        """A client that has said nothing yet."""
+        with dialled(self.carrier.door(way)) as client:
+            yield client
+
+    @contextlib.contextmanager
+    def reach(self, way: Way, port: int, host: str = "127.0.0.1") -> Iterator[RawClient]:
+        """A client whose next bytes are for `host`: redirected, or in a tunnel that was granted."""
+        self.destination = (host, port)
+        with self.dial(way) as client:
+            if way is Way.CONNECT:
+                assert client.connect(f"[{host}]" if ":" in host else host, port).status == 200
+            elif way is Way.SOCKS:
+                assert client.socks(host, port) == 0
+            yield client
+
+    def granted(self, client: RawClient, way: Way, host: str, port: int) -> bool:
+        """Whether the carrier grants a tunnel, by CONNECT or SOCKS."""
+        return client.connect(host, port).status == 200 if way is Way.CONNECT else client.socks(host, port) == 0
+
+    def trusting(self, *alpn: str) -> ssl.SSLContext:
+        """A client's context that trusts the origins' authority, and that of pages, where there is one."""
+        ca = self.carrier.ca if isinstance(self.carrier, Mitmproxy) else None
+        if ca is not None:
+            until(ca.exists)
+        return self.authority.client(*([ca] if ca is not None else []), alpn=alpn)
+
+    def settled(self) -> bool:
+        """Whether no connection is left, before long."""
+        return until(self.carrier.idle)
+
+    def close(self) -> None:
+        """End everything."""
+        self._open.close()
+
+
+class WebOrigin(Origin):
+    """An HTTP/1.1 server with keep-alive: it answers everything with `origin`, and keeps the heads that it got."""
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self.context = context
+        self.heads: list[bytes] = []
+        super().__init__(self._answer, host="0.0.0.0")
+
+    def _answer(self, sock: socket.socket) -> None:
+        with contextlib.ExitStack() as stack:
+            if self.context is not None:
+                sock = stack.enter_context(self.context.wrap_socket(sock, server_side=True))
+            stream = stack.enter_context(sock.makefile("rb"))
+            head = b""
+            while line := stream.readline():
+                head += line
+                if line == b"\r\n":
+                    self.heads.append(head)
+                    head = b""
+                    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\norigin")

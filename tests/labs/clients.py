@@ -1,0 +1,304 @@
+"""The clients behind the gateway, each as a function of one shape: curl, OpenSSL, Python and Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import h2.connection
+import h2.events
+
+from labs.netns import Namespace, run
+from labs.origin import ADDRESSES, ALLOWED, Origin, fingerprint
+
+UNRECOGNIZED_NAME = "unrecognized name"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a client got: a page over a TLS connection with this certificate, or the error that it shows."""
+
+    body: str = ""
+    protocol: str = ""
+    certificate: str = ""
+    error: str = ""
+
+
+def through(namespace: Namespace, proxy: str, authority: Path, url: str, *options: str) -> tuple[int, str, str]:
+    """curl's exit code, output and error for a URL through an explicit proxy.
+
+    The output is the body, the status of the answers to CONNECT and to the request, and the certificates.
+    """
+    done = namespace.run(
+        *("curl", "-sS", "--max-time", "60", "-x", proxy, "--cacert", authority, url),
+        *("--write-out", "\n%{http_connect} %{http_code}\n%{certs}", *options),
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+type Client = Callable[..., Answer]
+"""(namespace, name, family, http2, authority) -> Answer; the authority is the only one that the client trusts."""
+
+
+def curl(namespace: Namespace, name: str, family: int, http2: bool, authority: Path) -> Answer:
+    """curl, which prints the certificate chain that it saw."""
+    with tempfile.NamedTemporaryFile() as body:
+        done = namespace.run(
+            *("curl", "--silent", "--show-error", "--max-time", "60", "--cacert", authority, "--output", body.name),
+            *("--http2" if http2 else "--http1.1", f"https://{name}/", "--write-out", "%{http_version}\n%{certs}"),
+            *("--resolve", f"{name}:443:{ADDRESSES[name][family]}"),
+            check=False,
+        )
+        if done.returncode:
+            return Answer(error=_wording(done.stderr))
+        version, chain = done.stdout.split("\n", 1)
+        return Answer(
+            body=Path(body.name).read_text(),
+            protocol="h2" if version == "2" else "http/1.1",
+            certificate=fingerprint(chain.encode()),
+        )
+
+
+def http3(
+    namespace: Namespace, origin: Origin, name: str, family: int, *options: str, path: str = "/"
+) -> tuple[int, str]:
+    """curl's exit code and output for a page over HTTP/3 and nothing else."""
+    done = namespace.run(
+        *("curl", "-sS", "--max-time", "60", "--http3-only", "--cacert", str(origin.authority), *options),
+        *("--resolve", f"{name}:443:{ADDRESSES[name][family]}", f"https://{name}{path}"),
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+class Download(threading.Thread):
+    """A download over HTTP/3 of some eight seconds: curl's exit code, and the octets that came."""
+
+    def __init__(self, namespace: Namespace, origin: Origin, name: str) -> None:
+        super().__init__()
+        self._given = namespace, origin, name
+        self.code = -1
+        self.octets = 0
+        self.start()
+
+    def run(self) -> None:
+        """Download; give up when nothing comes any more."""
+        patience = ("--speed-time", "3", "--speed-limit", "1")
+        self.code, size = http3(
+            *self._given, 4, *patience, "--output", "/dev/null", "--write-out", "%{size_download}", path="/paced"
+        )
+        self.octets = int(size)
+
+
+def forced_to_quic(name: str, origin: Origin) -> tuple[str, str]:
+    """What binds Chromium to HTTP/3 for a name."""
+    return f"--origin-to-force-quic-on={name}:443", f"--ignore-certificate-errors-spki-list={origin.pins[name]}"
+
+
+def openssl(namespace: Namespace, name: str, family: int, http2: bool, authority: Path) -> Answer:
+    """`openssl s_client`, which speaks HTTP/1.1 by hand and leaves HTTP/2 at its ALPN."""
+    protocol = "h2" if http2 else "http/1.1"
+    request = "" if http2 else f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+    address = ADDRESSES[name][family]
+    done = namespace.run(
+        *("openssl", "s_client", "-connect", f"[{address}]:443" if family == 6 else f"{address}:443"),
+        *(
+            "-servername",
+            name,
+            "-alpn",
+            protocol,
+            "-CAfile",
+            authority,
+            "-verify_return_error",
+            "-verify_hostname",
+            name,
+        ),
+        *(["-ign_eof"] if request else []),
+        given=request,
+        check=False,
+    )
+    if done.returncode or "BEGIN CERTIFICATE" not in done.stdout:
+        return Answer(error=_wording(done.stderr))
+    chosen = re.search(r"ALPN protocol: (\S+)", done.stdout)
+    return Answer(
+        body=done.stdout.rpartition("\r\n\r\n")[2].partition("---\n")[0] if request else "",
+        protocol=chosen[1] if chosen else "",
+        certificate=fingerprint(done.stdout.encode()),
+    )
+
+
+def python(namespace: Namespace, name: str, family: int, http2: bool, authority: Path) -> Answer:
+    """Python's ssl module, with h2 where HTTP/2 is asked for."""
+    context = ssl.create_default_context(cafile=str(authority))
+    context.set_alpn_protocols(["h2" if http2 else "http/1.1"])
+    try:
+        with (
+            namespace.connect(ADDRESSES[name][family], 443, 20) as plain,
+            context.wrap_socket(plain, server_hostname=name) as secure,
+        ):
+            body = _get_http2(secure, name) if http2 else _get_http1(secure, name)
+            certificate = secure.getpeercert(binary_form=True)
+            assert certificate
+            return Answer(
+                body=body, protocol=secure.selected_alpn_protocol() or "", certificate=fingerprint(certificate)
+            )
+    except OSError as error:
+        return Answer(error=_wording(str(error)))
+
+
+def _get_http1(connection: socket.socket, name: str) -> str:
+    connection.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+    with connection.makefile("rb") as stream:
+        return stream.read().decode().partition("\r\n\r\n")[2]
+
+
+def _get_http2(connection: socket.socket, name: str) -> str:
+    http = h2.connection.H2Connection()
+    http.initiate_connection()
+    headers = [(":method", "GET"), (":scheme", "https"), (":authority", name), (":path", "/")]
+    http.send_headers(1, headers, end_stream=True)
+    body = b""
+    while True:
+        connection.sendall(http.data_to_send())
+        for event in http.receive_data(connection.recv(65536)):
+            if isinstance(event, h2.events.DataReceived):
+                body += event.data or b""
+            elif isinstance(event, h2.events.StreamEnded):
+                return body.decode()
+            elif isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated):
+                raise ConnectionResetError(f"HTTP/2 error {event.error_code}")
+
+
+@contextlib.contextmanager
+def downloading(
+    namespace: Namespace, authority: Path, size: int, name: str = ALLOWED, family: int = 4, *, tls: bool = True
+) -> Iterator[BinaryIO]:
+    """The body of a download that takes a quarter of a second a megabyte, after its first byte has arrived."""
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(namespace.connect(ADDRESSES[name][family], 443 if tls else 80, 30))
+        if tls:
+            trust = ssl.create_default_context(cafile=str(authority))
+            sock = stack.enter_context(trust.wrap_socket(sock, server_hostname=name))
+        stream = stack.enter_context(sock.makefile("rb"))
+        lines = ("GET /paced HTTP/1.1", f"Host: {name}", f"Range: bytes=0-{size - 1}", "Connection: close", "", "")
+        sock.sendall("\r\n".join(lines).encode())
+        while stream.readline() not in (b"\r\n", b""):
+            pass
+        yield stream
+
+
+def chromium(namespace: Namespace, name: str, family: int, http2: bool, authority: Path) -> Answer:
+    """Headless Chromium; the certificate and the protocol come from its own network log."""
+    with browser(namespace, authority) as browse:
+        page = browse(f"https://{name}/", family, *([] if http2 else ["--disable-http2"]))
+        if page.error:
+            return Answer(error=_wording(page.error))
+        return Answer(body=page.text, protocol=page.protocol, certificate=page.certificate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What Chromium shows: its document, the network error of an error page, and what its network log says."""
+
+    dom: str
+    error: str
+    protocol: str
+    certificate: str
+
+    @property
+    def text(self) -> str:
+        """The document without its tags."""
+        return re.sub(r"<[^>]+>", "", self.dom)
+
+
+type Browse = Callable[..., Page]
+"""(url, family, *flags) -> Page"""
+
+_FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--net-log-capture-mode=Everything"),
+    *("--disable-features=HttpsUpgrades,HttpsFirstBalancedMode,OptimizationHints,MediaRouter", "--hide-scrollbars"),
+)
+
+
+@contextlib.contextmanager
+def profile(*authorities: Path) -> Iterator[Path]:
+    """A home folder for Chromium, in which these authorities are trusted."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        store = home / ".pki/nssdb"
+        store.mkdir(parents=True)
+        run("certutil", "-N", "-d", f"sql:{store}", "--empty-password")
+        for number, authority in enumerate(authorities):
+            run(
+                *("certutil", "-A", "-d", f"sql:{store}", "-n", f"authority {number}"),
+                *("-t", "C,,", "-i", authority),
+            )
+        yield home
+
+
+@contextlib.contextmanager
+def browser(namespace: Namespace, *authorities: Path) -> Iterator[Browse]:
+    """A Chromium profile that trusts these authorities: call it with a URL, a family and more flags to see a page."""
+    with profile(*authorities) as home:
+
+        def browse(url: str, family: int = 4, *flags: str) -> Page:
+            name = urlsplit(url).hostname or ""
+            address = ADDRESSES[name][family]
+            log = home / "net.json"
+            done = namespace.run(
+                *("chromium", *_FLAGS, *flags, f"--user-data-dir={home}/profile", f"--log-net-log={log}"),
+                f"--host-resolver-rules=MAP {name} {f'[{address}]' if family == 6 else address}, MAP * ~NOTFOUND",
+                *("--timeout=15000", "--dump-dom", url),
+                env={
+                    "HOME": str(home),
+                    "TMPDIR": str(home),
+                    "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+                    "LANG": "C.UTF-8",
+                },
+                check=False,
+            )
+            return _read_page(url, done.stdout, log)
+
+        yield browse
+
+
+def _read_page(url: str, dom: str, log: Path) -> Page:
+    """Chromium dumps no document for a failed navigation, so that the error, too, comes from its network log."""
+    written = json.loads(log.read_text())
+    events = [event for event in written["events"] if "params" in event]
+    names = {number: name for name, number in written["constants"]["netError"].items()}
+    requests = {event["source"]["id"] for event in events if event["params"].get("url") == url}
+    errors = [
+        event["params"]["net_error"]
+        for event in events
+        if event["source"]["id"] in requests and event["params"].get("net_error", 0) < 0
+    ]
+    chains = [event["params"]["certificates"] for event in events if event["params"].get("certificates")]
+    protocols = [event["params"]["next_proto"] for event in events if "next_proto" in event["params"]]
+    return Page(
+        dom=dom,
+        error=names[errors[-1]] if errors and not dom else "",
+        protocol=next((protocol for protocol in protocols if protocol != "unknown"), ""),
+        certificate=fingerprint(chains[0][0].encode()) if chains else "",
+    )
+
+
+def _wording(error: str) -> str:
+    """Each client's own words for alert 112, which is what these tests wait for, as one; other errors as they are."""
+    said = error.lower().replace("_", " ")
+    return UNRECOGNIZED_NAME if UNRECOGNIZED_NAME in said or "alert number 112" in said else error.strip()
+
+
+CLIENTS: tuple[Client, ...] = (curl, openssl, python, chromium)

@@ -1,0 +1,48 @@
+"""Fixtures around `gate_lab`: gates and origins that end with the test."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs.builders import ban
+from labs.gate_lab import Origin, RunningGate, echo, policy
+from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.limits import Limits
+
+
+@pytest.fixture
+def start_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RunningGate]]:
+    """Starts gates; redirected connections go to the origin given. Stopped, and checked for errors, at the end."""
+    running: list[RunningGate] = []
+
+    def start(
+        origin: Origin | None = None,
+        snapshot: Snapshot | None = None,
+        limits: Limits | None = None,
+        now: Callable[[], Instant] | None = None,
+    ) -> RunningGate:
+        if origin is not None:
+            monkeypatch.setattr("tokgate.gate.connector.original_destination", lambda sock, listener: origin.address)
+        gate = RunningGate(snapshot or policy(ban(networks=("loop",))), limits, now)
+        running.append(gate)
+        return gate
+
+    yield start
+    for gate in running:
+        gate.stop()
+
+
+@pytest.fixture
+def start_origin() -> Iterator[Callable[..., Origin]]:
+    """Starts origins: by default ones that echo."""
+    running: list[Origin] = []
+
+    def start(serve: Callable[..., None] = echo, **options: Any) -> Origin:
+        running.append(Origin(serve, **options))
+        return running[-1]
+
+    yield start
+    for origin in running:
+        origin.close()

@@ -1,0 +1,227 @@
+"""A gate in a thread, origins on loopback, and clients that say exactly what a test wants."""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from whenever import Instant
+
+from labs import waiting
+from labs.builders import network, service, snapshot
+from labs.records import Clock as Clock
+from labs.records import Holder, Records
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.gate.gate import Gate
+from tokgate.gate.identifying_gate import gate_for
+from tokgate.gate.live_connections import GateConnections
+from tokgate.gate.sockets import Address, Entry, listen
+from tokgate.gate.takeover import ConnectionTransfer
+from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import Limits
+from tokgate.traffic.live_review import LiveReview
+
+DEADLINE = waiting.DEADLINE
+
+
+def until[T](probe: Callable[[], T], seconds: float = DEADLINE) -> T:
+    """Wait for a condition; its value."""
+    return waiting.until("what the gate is to come to", probe, seconds, every=0.005)
+
+
+@dataclass
+class Sink:
+    """Keeps records."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def put(self, record: dict[str, Any]) -> bool:
+        """Keep one."""
+        self.records.append(record)
+        return True
+
+
+@dataclass
+class Adopter:
+    """An opener that keeps what it is given, or refuses to."""
+
+    willing: bool = True
+    adopted: list[tuple[socket.socket, Arrival, bytes, bool, bool]] = field(default_factory=list)
+
+    def adopt(self, client: Any, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
+        """Keep a duplicate of the socket, as another process would."""
+        if self.willing:
+            copy = socket.socket(fileno=socket.dup(client.fileno()))
+            self.adopted.append((copy, arrival, received, tls, explicit))
+        return self.willing
+
+
+class Origin:
+    """A server on loopback; each connection is given to `serve` in a thread of its own."""
+
+    def __init__(
+        self, serve: Callable[[socket.socket], object], family: int = socket.AF_INET, host: str = "127.0.0.1"
+    ) -> None:
+        self.socket = socket.create_server(
+            ("::1" if family == socket.AF_INET6 else host, 0), family=family, backlog=512
+        )
+        self.port = self.socket.getsockname()[1]
+        self.address: Address = ("::1" if family == socket.AF_INET6 else "127.0.0.1", self.port)
+        self.accepted = 0
+        self._serve = serve
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.socket.accept()
+                self.accepted += 1
+                threading.Thread(target=self._one, args=(client,), daemon=True).start()
+
+    def _one(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.settimeout(DEADLINE)
+            self._serve(client)
+
+    def close(self) -> None:
+        """Stop accepting."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+
+class RunningGate:
+    """A gate whose loop runs in a thread. `redirected` and `explicit` are where to dial it."""
+
+    def __init__(
+        self,
+        policy: Snapshot,
+        limits: Limits | None = None,
+        now: Callable[[], Instant] | None = None,
+        records: Records | None = None,
+    ) -> None:
+        """Its records go to `records`, or else to `sink`."""
+        self.holder = Holder(policy)
+        self.sink = Sink()
+        self.opener = Adopter()
+        observer = Observer(hostname="gate.example.org", version="test")
+        enforcer = Enforcer(self.holder, records or self.sink, observer, now=now or Instant.now)
+        self.gate: Gate = gate_for(policy, enforcer, self.opener, limits, None)
+        self.review = LiveReview(enforcer, GateConnections(self.gate))
+        self.transfer: ConnectionTransfer | None = None
+        self.retired = False
+        redirected, explicit = listen("127.0.0.1", 0, Entry.REDIRECT), listen("127.0.0.1", 0, Entry.EXPLICIT)
+        self.listeners = (redirected, explicit)
+        self.gate.add_listener(redirected)
+        self.gate.add_listener(explicit)
+        self.redirected: Address = ("127.0.0.1", redirected.port)
+        self.explicit: Address = ("127.0.0.1", explicit.port)
+        self.error: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.gate.once(0.005)
+                self.review.look()
+                if self.transfer is not None and self.retired:
+                    self.transfer.pass_on()
+                elif self.transfer is not None:
+                    for connection in self.transfer.take():
+                        self.review.examine(connection)
+        except BaseException as error:
+            self.error = error
+
+    def pause(self) -> None:
+        """Stop the loop, and leave the gate as it is."""
+        self._stop.set()
+        self._thread.join(DEADLINE)
+
+    def serves[T](self, probe: Callable[[], T], seconds: float = DEADLINE) -> T:
+        """Run the loop of a paused gate, here, until a condition holds; its value."""
+
+        def probe_after_a_batch() -> T:
+            self.gate.once(0.01)
+            return probe()
+
+        return until(probe_after_a_batch, seconds)
+
+    def stop(self) -> None:
+        """Stop the loop and close everything; what went wrong in it is raised here."""
+        self.pause()
+        self.gate.close_all()
+        for sock, *_ in self.opener.adopted:
+            sock.close()
+        if self.error is not None:
+            raise self.error
+
+    def settled(self) -> bool:
+        """Whether no connection is left."""
+        return bool(until(lambda: not self.gate.connections and self.gate.open_connections == 0))
+
+
+POLICY_PARTS: dict[str, Any] = {
+    "services": (service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",)),),
+    "networks": (network("loop", "127.0.0.0/8", "::1/128"),),
+}
+
+
+def policy(*bans: Any, **settings: Any) -> Snapshot:
+    """A policy for clients on loopback."""
+    return snapshot(*bans, **(POLICY_PARTS | settings))
+
+
+def echo(client: socket.socket) -> None:
+    """Send back what comes, until its end."""
+    while data := client.recv(65536):
+        client.sendall(data)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Everything up to the end of the stream."""
+    data = bytearray()
+    while piece := sock.recv(1 << 16):
+        data += piece
+    return bytes(data)
+
+
+def exactly(sock: socket.socket, count: int) -> bytes:
+    """That many bytes, or those up to the end of the stream."""
+    data = b""
+    while len(data) < count and (piece := sock.recv(count - len(data))):
+        data += piece
+    return data
+
+
+def broken_off(sock: socket.socket) -> bool:
+    """Whether a connection ends with a reset, whatever comes before it."""
+    try:
+        while sock.recv(1 << 16):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def reset(sock: socket.socket) -> None:
+    """Break a connection off."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@contextlib.contextmanager
+def dial(address: Address, *said: bytes) -> Iterator[socket.socket]:
+    """A client that has said something."""
+    with socket.create_connection(address, DEADLINE) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in said:
+            sock.sendall(piece)
+        yield sock

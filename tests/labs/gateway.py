@@ -1,0 +1,302 @@
+"""tokgate on the gateway: a policy of the test's own, the process, the firewall rules that it prints, and its log.
+
+Every line of every log that a test here makes is checked against the schema when the gateway ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from whenever import Instant
+
+from labs.clients import http3
+from labs.netns import DEADLINE, Lab, Namespace, wait_until
+from labs.origin import ALLOWED, BANNED, Origin, to_banned
+from labs.running_lab import AS_WE_ARE
+
+ROOT = Path(__file__).parents[2]
+CARRIERS: dict[str, dict[str, Any]] = {
+    "mitmproxy": {"mode": "transparent"},
+    "gates": {"mode": "gate:tproxy"},
+    "single": {"mode": "gate@10443-10506", "single": True, "port": 10443},
+}
+"""What carries clients that don't know of it: mitmproxy alone by redirection, gates by TPROXY, both in one process by
+redirection to many ports."""
+EXPLICIT: dict[str, dict[str, Any]] = {
+    "mitmproxy": {"mode": "regular"},
+    "mitmdump": {"mode": "regular", "stock": True},
+    "gates": {"mode": "gate:explicit"},
+    "single": {"mode": "gate:explicit", "single": True},
+}
+"""What carries clients that know the proxy: mitmproxy by `tokgate run` and in stock mitmdump, gates, both in one."""
+PORT = 8080
+END = ("--drain", "1")
+_ONE_PORT = ("--redirect", str(PORT))
+RULESETS: dict[str, tuple[str, ...]] = {
+    "transparent": _ONE_PORT,
+    "gate": _ONE_PORT,
+    "gate:tproxy": (),
+    "gate@10443-10506": ("--redirect",),
+}
+"""The modes whose clients come by the firewall, and the arguments of `tokgate ruleset` for them."""
+KERNEL_TOO = "--gateway"
+"""In place of a mode: `tokgate run` loads the kernel's part itself."""
+
+type Record = dict[str, Any]
+
+
+def office_policy(**ban: Any) -> dict[str, Any]:
+    """A ban of the service for the office network only; the visitors' network is known, and in no ban."""
+    return {
+        "version": 1,
+        "services": {"tiktok": {"title": "TikTok", "names": {"suffix": ["tiktok.com"]}}},
+        "networks": {
+            "office": {"cidrs": ["192.0.2.0/24", "2001:db8:c::/64"], "timezone": "Europe/Brussels"},
+            "visitors": {"cidrs": ["198.51.100.0/24", "2001:db8:9::/64"], "timezone": "Europe/Brussels"},
+        },
+        "bans": {
+            "office-ban": {
+                "title": "TikTok on office devices",
+                "authority": "Example Authority",
+                "basis": "Circular 1 of 1 March 2023",
+                "reference": "https://www.example.org/circular-1",
+                "contact": "servicedesk@example.org",
+                "services": ["tiktok"],
+                "networks": ["office"],
+                "starts": "2023-03-10T00:00",
+                "last_day": "2099-12-31",
+                **ban,
+            }
+        },
+    }
+
+
+class Gateway:
+    """`tokgate run` in the gateway's namespace while the `with` block lasts."""
+
+    def __init__(  # noqa: PLR0913  (what differs between tests)
+        self,
+        namespace: Namespace,
+        folder: Path,
+        *,
+        policy: Mapping[str, Any] | Path,
+        mode: str = "transparent",
+        port: int = PORT,
+        options: Sequence[str | Path] = (),
+        stock: bool = False,
+        single: bool = False,
+        check: Callable[[Path], object],
+    ) -> None:
+        """`stock`: not by `tokgate run`, but in mitmproxy's own mitmdump. `single`: one process for gate and all.
+
+        `check` is given the log at the end.
+        """
+        self.namespace = namespace
+        self.folder = folder
+        self.mode = mode
+        self.port = port
+        self.options = options
+        self.stock = stock
+        self.single = single
+        self.check = check
+        self.policies = policy if isinstance(policy, Path) else folder / "policies"
+        self.log = folder / "block.ndjson"
+        self.narration = folder / "tokgate.log"
+        self.home = folder / "home"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pace = 0.0
+        """Seconds that its start took, which tell how crowded the machine is."""
+        if not isinstance(policy, Path):
+            self.write_policy(policy)
+
+    def write_policy(self, policy: Mapping[str, Any] | str) -> None:
+        """Replace the policy as editors do: a new file, renamed over the old one. The rules follow."""
+        self.policies.mkdir(parents=True, exist_ok=True)
+        text = policy if isinstance(policy, str) else yaml.safe_dump(dict(policy), sort_keys=False)
+        draft = self.folder / "draft"
+        draft.write_text(text)
+        draft.rename(self.policies / "policy.yaml")
+        if (
+            self.process is not None and self.mode in RULESETS
+        ):  # as an admin does; a broken policy leaves what is loaded
+            with contextlib.suppress(RuntimeError):
+                self.load_ruleset()
+
+    def command(self, *words: str | Path) -> list[str]:
+        """A tokgate command line."""
+        return [sys.executable, "-m", "tokgate", *(str(word) for word in words)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tokgate runs with: the tree's own package, and a home folder of its own."""
+        paths = [str(ROOT / "addons"), os.environ.get("PYTHONPATH", "")]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HOME": str(self.home)}
+
+    def __enter__(self) -> Self:
+        began = time.monotonic()
+        self.home.mkdir(exist_ok=True)
+        if self.mode in RULESETS:
+            self.load_ruleset()
+        command = self._mitmdump() if self.stock else self._run()
+        self.process = self.namespace.start(*command, output=self.narration, env=self.environment)
+        try:
+            wait_until("tokgate listens", self._started)
+        except BaseException:
+            self._end()
+            raise
+        self.pace = time.monotonic() - began
+        return self
+
+    def soon(self, seconds: float) -> Instant:
+        """An instant that many seconds from now; later where the machine would not have read a policy by then."""
+        return Instant.now().add(seconds=max(seconds, 2 * self.pace))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+        if kind is None:
+            self._audit()
+
+    def _end(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.namespace.run("nft", "delete", "table", "inet", "tokgate", check=False)
+        self.namespace.run("ip", "rule", "del", "priority", "745", check=False)
+        for option in ("-4", "-6"):
+            self.namespace.run("ip", option, "rule", "del", "priority", "746", check=False)
+            self.namespace.run("ip", option, "route", "flush", "table", "29803", check=False)
+
+    def _run(self) -> list[str]:
+        files = ("--policies", self.policies, "--log", self.log)
+        single = ("--single",) if self.single else ()
+        mode = ("--gateway",) if self.mode == KERNEL_TOO else ("--mode", self.mode)
+        return self.command("run", *AS_WE_ARE, *mode, *files, *END, *single, *self.options)
+
+    def _mitmdump(self) -> list[str]:
+        options = {"tokgate_policies": self.policies, "tokgate_log": self.log, "confdir": self.home}
+        settings = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+        program = Path(sys.executable).with_name("mitmdump")
+        return [
+            str(program),
+            "-q",
+            "-s",
+            str(ROOT / "addons/tokgate_addon.py"),
+            "--mode",
+            self.mode,
+            *settings,
+            *map(str, self.options),
+        ]
+
+    def _audit(self) -> None:
+        """However a test used it: tokgate ended well, failed nowhere inside, and wrote only what its schema has."""
+        assert self.process
+        ends = {0}
+        if self.stock and self.mode == "dns":  # mitmproxy's threads for UDP crash in an interpreter that is taken down
+            ends |= {-signal.SIGSEGV, -signal.SIGABRT}
+        assert self.process.returncode in ends, f"exit {self.process.returncode}: {self.narrated()}"
+        assert "Traceback" not in self.narrated(), self.narrated()
+        self.check(self.log)
+        actions = [record["event"]["action"] for record in self.records()]
+        actions = [action for action in actions if not action.startswith("log-")]  # what the log says of itself
+        assert "internal-error" not in actions
+        assert (actions[0], actions[-1]) == ("started", "stopped"), actions
+
+    def listens(self) -> bool:
+        """Whether the proxy's port is open. Asked of the kernel: a connection would be one that tokgate sees."""
+        return f":{self.port} " in self.namespace.run("ss", "-Hltn").stdout
+
+    def _started(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise RuntimeError(f"tokgate ended:\n{self.narrated()}")
+        return self.listens() and (self.mode != KERNEL_TOO or "\ntokgate: gate: " in self.narrated())
+
+    def ruleset(self) -> str:
+        """What `tokgate ruleset` prints for the policy."""
+        command = self.command("ruleset", "--policies", self.policies, *RULESETS[self.mode])
+        printed = self.namespace.run(*command, env=self.environment)
+        assert "to_gate" in printed.stdout, printed.stderr
+        return printed.stdout
+
+    def load_ruleset(self) -> None:
+        """`tokgate ruleset | nft -f -`, and the routes in its comments."""
+        printed = self.ruleset()
+        self.namespace.run("nft", "-f", "-", given=printed)
+        for line in printed.splitlines():
+            if line.startswith("#   ip "):
+                self.namespace.run(*line[1:].split(), check=False)  # a rule may be there already
+
+    def reload(self) -> None:
+        """Ask for a reload, as `systemctl reload` does."""
+        assert self.process
+        self.process.send_signal(signal.SIGHUP)
+
+    def narrated(self) -> str:
+        """What tokgate said on stderr so far."""
+        return self.narration.read_text(errors="replace") if self.narration.exists() else ""
+
+    def records(self) -> list[Record]:
+        """The whole lines of the log so far."""
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_bytes().split(b"\n")[:-1]]
+
+    def wait_for_record(self, what: str, matches: Callable[[Record], bool], seconds: float = DEADLINE) -> Record:
+        """The newest record that matches, as soon as there is one."""
+
+        def newest() -> Record | None:
+            return next((record for record in reversed(self.records()) if matches(record)), None)
+
+        found = wait_until(what, newest, seconds)
+        assert found
+        return found
+
+
+def refuses(name: str, client: str) -> Callable[[Record], bool]:
+    """Matches the record of a refused name and client."""
+    return lambda record: (
+        "denied" in record["event"]["type"]
+        and record.get("destination", {}).get("domain") == name
+        and record["source"]["ip"] == client
+    )
+
+
+def got_round(lab: Lab, gateway: Gateway, *families: str) -> list[str]:
+    """What `tokgate evasion` gets past a gateway from the client's network, to the banned service's own server."""
+    chosen = [word for family in families for word in ("--family", family)]
+    words = ("--via", "route", "--name", BANNED, "--server", Lab.BANNED[4], "--allowed", ALLOWED, "--json", *chosen)
+    done = lab.client.run(*gateway.command("evasion", *words), env=gateway.environment, check=False, seconds=120)
+    assert done.returncode in (0, 1), done.stderr
+    return [each["attempt"] for each in json.loads(done.stdout)["attempts"] if each["verdict"] == "passed"]
+
+
+def refused_over_http3(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> Record:
+    """The record of a banned name asked for over HTTP/3: refused at once, before anything reached the origin."""
+    with origin.watch() as seen:
+        started = time.monotonic()
+        code, output = http3(lab.client, origin, BANNED, family)
+        elapsed = time.monotonic() - started
+
+    assert (code, output) == (7, "")
+    assert elapsed < 3  # far from curl's own patience
+    assert to_banned(seen) == 0
+    record = gateway.wait_for_record(
+        "the refusal is logged",
+        lambda r: refuses(BANNED, Lab.CLIENT[family])(r) and r["event"]["action"] == "quic-refused",
+    )
+    assert (record["network"]["transport"], record["network"]["protocol"]) == ("udp", "quic")
+    return record

@@ -1,0 +1,110 @@
+"""Builds ClientHellos, ordinary and odd ones, and gets real ones from OpenSSL. Knows nothing of the code under test."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+from tokgate.evasion.hello import (
+    ALPN,
+    EARLY_DATA,
+    ECH,
+    KEY_SHARE,
+    PADDING,
+    SERVER_NAME,
+    SIGNATURE_ALGORITHMS,
+    SUPPORTED_VERSIONS,
+    Extension,
+    alpn,
+    ech,
+    hello,
+    record,
+    records,
+    records_at,
+    server_name,
+    signature_algorithms,
+    supported_versions,
+    uint16s,
+    vector,
+)
+
+__all__ = [
+    "ALPN",
+    "EARLY_DATA",
+    "ECH",
+    "KEY_SHARE",
+    "PADDING",
+    "SERVER_NAME",
+    "SIGNATURE_ALGORITHMS",
+    "SUPPORTED_VERSIONS",
+    "Extension",
+    "alpn",
+    "chromium_hello",
+    "ech",
+    "hello",
+    "hello_for",
+    "openssl_hello",
+    "record",
+    "records",
+    "records_at",
+    "s_client_hello",
+    "server_name",
+    "signature_algorithms",
+    "supported_versions",
+    "uint16s",
+    "vector",
+]
+
+
+def hello_for(name: str, *more: Extension) -> bytes:
+    """An ordinary TLS 1.3 ClientHello for a name, in one record: what a test of something else needs."""
+    return records(hello(server_name(name.encode("ascii")), supported_versions(0x0304, 0x0303), alpn(b"h2"), *more))
+
+
+def chromium_hello() -> bytes:
+    """What Chromium 156 sent to www.example.org: with a post-quantum key share, GREASE and ECH GREASE."""
+    return bytes.fromhex(Path(__file__).with_name("chromium-156.hex").read_text("ascii"))
+
+
+def openssl_hello(name: str | None = "www.example.org", **settings: object) -> bytes:
+    """What Python's ssl sends first. `settings` are attributes of the context, and `alpn` and `ciphers`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    for setting, value in settings.items():
+        match setting:
+            case "alpn":
+                context.set_alpn_protocols(value)  # type: ignore[arg-type]
+            case "ciphers":
+                context.set_ciphers(value)  # type: ignore[arg-type]
+            case _:
+                setattr(context, setting, value)
+    outgoing = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    try:
+        client.do_handshake()
+    except ssl.SSLWantReadError:
+        return outgoing.read()
+    raise AssertionError("a handshake that nobody answered is over")
+
+
+def s_client_hello(*arguments: str) -> bytes:
+    """What `openssl s_client` sends first, to a listener on loopback that reads one record and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        command = ["openssl", "s_client", "-connect", address, *arguments]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as client:
+            try:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(20)
+                    stream = connection.makefile("rb")
+                    header = stream.read(5)
+                    return header + stream.read(int.from_bytes(header[3:5]))
+            finally:
+                client.kill()

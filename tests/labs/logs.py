@@ -1,0 +1,47 @@
+"""Records as the wire and the policy would give them, and files of them."""
+
+import gzip
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from backports import zstd
+
+from labs.builders import at
+from labs.samples import SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.records.folding import Repeats
+from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.traffic import repeats_record, traffic_record
+from tokgate.policy.observation import Endpoint, Stage
+
+Record = dict[str, Any]
+
+type WriteLog = Callable[..., Path]
+"""Writes records to a file of the test."""
+
+
+def refusal(client: str = "192.0.2.7", moment: str = "2023-03-10T11:00:00Z", stage: Stage = Stage.TLS) -> Record:
+    """A refused attempt."""
+    observation = seen(stage, client=Endpoint(client))
+    record = traffic_record(stamp(moment), observation, judged(observation, moment), SNAPSHOT)
+    assert record is not None
+    return record
+
+
+def repeats(count: int, first: str, last: str, client: str = "192.0.2.7") -> Record:
+    """A record that stands for `count` attempts."""
+    observation = seen(client=Endpoint(client))
+    said = Repeats(count, at(first), at(last), "01862000-0000-7000-8000-000000000001")
+    record = repeats_record(stamp(last, 2), observation, judged(observation, last), SNAPSHOT, said)
+    assert record is not None
+    return record
+
+
+def write(path: Path, records: Iterable[Record | bytes]) -> None:
+    """Records as lines, and bytes as they are; packed as the name says."""
+    lines = b"".join(record if isinstance(record, bytes) else encode(record) for record in records)
+    if path.suffix == ".gz":
+        lines = gzip.compress(lines)
+    elif path.suffix == ".zst":
+        lines = zstd.compress(lines)
+    path.write_bytes(lines)

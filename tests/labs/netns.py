@@ -1,0 +1,191 @@
+"""Network namespaces joined by veth pairs: two client networks, a gateway that forwards, and an origin network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from labs.waiting import DEADLINE as DEADLINE
+from labs.waiting import until
+
+wait_until = until
+NETNS = Path("/run/netns")
+OURS = re.compile(r"tokgate(\d+)-[a-z0-9]+")
+
+
+def run(
+    *command: str | Path,
+    check: bool = True,
+    given: str = "",
+    seconds: float = DEADLINE,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; its output is text with its own line ends, and part of the error when it fails."""
+    words = [str(part) for part in command]
+    done = subprocess.run(words, input=given.encode(), capture_output=True, timeout=seconds, env=env, check=False)
+    output, error = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    if check and done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}\n{output}{error}")
+    return subprocess.CompletedProcess(words, done.returncode, output, error)
+
+
+class Namespace:
+    """One network namespace, by name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def add(self) -> None:
+        """Make it, with a working loopback; without duplicate address detection, which costs seconds at first use."""
+        run("ip", "netns", "add", self.name)
+        self.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.router_solicitations=0")
+        run("ip", "-n", self.name, "link", "set", "lo", "up")
+
+    def remove(self) -> None:
+        """End what still runs inside, then remove it: a leftover process would keep it alive without a name."""
+        listed = run("ip", "netns", "pids", self.name, check=False)
+        for pid in listed.stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        run("ip", "netns", "del", self.name, check=False)
+        shutil.rmtree(Path("/etc/netns") / self.name, ignore_errors=True)
+
+    def address(self, device: str, *prefixes: str) -> None:
+        """Give a device its addresses and bring it up."""
+        for prefix in prefixes:
+            run("ip", "-n", self.name, "addr", "add", prefix, "dev", device)
+        run("ip", "-n", self.name, "link", "set", device, "up")
+
+    def route(self, *gateways: str) -> None:
+        """Send everything that isn't local to these gateways."""
+        for via in gateways:
+            run("ip", "-n", self.name, "route", "add", "default", "via", via)
+
+    def hosts(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Let programs in this namespace resolve these names: `ip netns exec` binds the file over /etc/hosts."""
+        folder = Path("/etc/netns") / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = ["127.0.0.1 localhost", "::1 localhost"]
+        lines += [f"{address} {name}" for name, addresses in names.items() for address in addresses]
+        (folder / "hosts").write_text("\n".join(lines) + "\n")
+        (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+
+    def command(self, *command: str | Path) -> list[str]:
+        """The command line that runs a command here."""
+        return ["ip", "netns", "exec", self.name, *(str(part) for part in command)]
+
+    def run(
+        self,
+        *command: str | Path,
+        check: bool = True,
+        given: str = "",
+        seconds: float = DEADLINE,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command here to its end."""
+        return run(*self.command(*command), check=check, given=given, seconds=seconds, env=env)
+
+    def start(
+        self, *command: str | Path, output: Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a command here; what it prints goes to a file."""
+        with output.open("ab") as sink:
+            return subprocess.Popen(self.command(*command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=env)
+
+    def inside[T](self, work: Callable[[], T]) -> T:
+        """Call something in a thread that is inside: the sockets it makes stay there, wherever they are used later."""
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                descriptor = os.open(NETNS / self.name, os.O_RDONLY)
+                try:
+                    os.setns(descriptor, os.CLONE_NEWNET)
+                finally:
+                    os.close(descriptor)
+                result.append(work())
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=enter, name=self.name)
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    def connect(self, address: str, port: int, seconds: float = 5.0) -> socket.socket:
+        """A TCP connection from here."""
+        return self.inside(lambda: socket.create_connection((address, port), seconds))
+
+    def datagrams(self, address: str, port: int, seconds: float = 5.0) -> socket.socket:
+        """A UDP socket from here to one place, so that ICMP errors reach it."""
+
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+            made.settimeout(seconds)
+            made.connect((address, port))
+            return made
+
+        return self.inside(make)
+
+
+class Lab:
+    """client and guest - gateway - origin, with IPv4 and IPv6 (RFC 5737 and RFC 3849 addresses)."""
+
+    CLIENT: Final = {4: "192.0.2.10", 6: "2001:db8:c::10"}
+    GUEST: Final = {4: "198.51.100.10", 6: "2001:db8:9::10"}
+    GATEWAY: Final = {4: "192.0.2.1", 6: "2001:db8:c::1"}
+    ALLOWED: Final = {4: "203.0.113.10", 6: "2001:db8:f::10"}
+    BANNED: Final = {4: "203.0.113.20", 6: "2001:db8:f::20"}
+    MORE: Final = ({4: "203.0.113.40", 6: "2001:db8:f::40"}, {4: "203.0.113.50", 6: "2001:db8:f::50"})
+
+    def __init__(self, pid: int) -> None:
+        self.client, self.guest, self.gateway, self.origin = self.namespaces = tuple(
+            Namespace(f"tokgate{pid}-{role}") for role in ("client", "guest", "gateway", "origin")
+        )
+
+    def up(self) -> None:
+        """Build it all."""
+        for namespace in self.namespaces:
+            namespace.add()
+        links = [(self.client, "client0"), (self.guest, "guest0"), (self.origin, "origin0")]
+        for far, device in links:
+            run(
+                *("ip", "link", "add", "eth0", "netns", far.name),
+                *("type", "veth", "peer", "name", device, "netns", self.gateway.name),
+            )
+        self.client.address("eth0", "192.0.2.10/24", "2001:db8:c::10/64")
+        self.guest.address("eth0", "198.51.100.10/24", "2001:db8:9::10/64")
+        for each in (self.ALLOWED, self.BANNED, *self.MORE):
+            self.origin.address("eth0", f"{each[4]}/24", f"{each[6]}/64")
+        self.gateway.address("client0", "192.0.2.1/24", "2001:db8:c::1/64")
+        self.gateway.address("guest0", "198.51.100.1/24", "2001:db8:9::1/64")
+        self.gateway.address("origin0", "203.0.113.1/24", "2001:db8:f::1/64")
+        self.client.route("192.0.2.1", "2001:db8:c::1")
+        self.guest.route("198.51.100.1", "2001:db8:9::1")
+        self.origin.route("203.0.113.1", "2001:db8:f::1")
+        self.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+
+    def down(self) -> None:
+        """Remove it all, in whatever state it is."""
+        for namespace in self.namespaces:
+            namespace.remove()
+
+
+def sweep() -> None:
+    """Remove the namespaces that a run which is no longer alive left behind."""
+    for entry in NETNS.iterdir() if NETNS.is_dir() else ():
+        match = OURS.fullmatch(entry.name)
+        if match and not Path(f"/proc/{match[1]}").exists():
+            Namespace(entry.name).remove()

@@ -1,0 +1,46 @@
+"""Clients and servers on other ports than 80 and 443, in the namespaces of `netns`."""
+
+from __future__ import annotations
+
+import socket
+
+from labs.netns import Lab, Namespace
+from labs.origin import ADDRESSES, Origin
+
+BANNER = b"220 mail.example.net ESMTP\r\n"
+REFUSED_BY_ALERT, UNREACHABLE, QUIC_FAILED = 35, 7, 95
+"""How curl ends: a TLS alert, nobody listens, no QUIC connection."""
+
+
+def curl(namespace: Namespace, origin: Origin, url: str, family: int, *options: str) -> tuple[int, str]:
+    """curl's exit code and output for a URL whose host has the address that it has in the lab."""
+    host, _, port = url.partition("://")[2].partition("/")[0].partition(":")
+    done = namespace.run(
+        *("curl", "-sS", "--max-time", "20", "--write-out", "%{http_code}", "--cacert"),
+        origin.authority,
+        *options,
+        *("--resolve", f"{host}:{port}:{ADDRESSES[host][family]}", url),
+        check=False,
+        seconds=30,
+    )
+    return done.returncode, done.stdout
+
+
+def serving(namespace: Namespace, address: str, port: int) -> socket.socket:
+    """A server at an address of the origin."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = namespace.inside(lambda: socket.create_server((address, port), family=family))
+    server.settimeout(20)
+    return server
+
+
+def greeted(lab: Lab, client: Namespace, address: str, port: int) -> bool:
+    """Whether a client reaches a server that speaks first, and is heard by it."""
+    with serving(lab.origin, address, port) as server, client.connect(address, port, 20) as socket_:
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.settimeout(20)
+            accepted.sendall(BANNER)
+            assert socket_.recv(64) == BANNER
+            socket_.sendall(b"EHLO client.example.net\r\n")
+            return accepted.recv(64) == b"EHLO client.example.net\r\n"

@@ -1,0 +1,377 @@
+"""A small internet in one process: origins that count who comes, a proxy on a free port, and clients in raw bytes."""
+# mypy: disallow-untyped-calls=False
+
+import asyncio
+import contextlib
+import functools
+import ssl
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+with warnings.catch_warnings():  # ldap3, which mitmproxy imports, uses names that pyasn1 has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import mitmproxy.addons  # noqa: F401
+
+import pytest
+import trustme
+from mitmproxy import certs, platform
+from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver, tlsconfig
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from whenever import Instant
+
+from labs import builders
+from labs.records import Holder, Records
+from labs.serving import Handler, all_taken_up, serving
+from labs.waiting import eventually as wait_for
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.mitm.hooks.addons import hooks
+from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
+from tokgate.mitm.options import DEFAULTS, REQUIRED
+from tokgate.policy.bans import Action, Ban, EchOuter, MissingSni, OnError, UnknownClients
+from tokgate.policy.decision import Response
+from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.enforcer import Enforcer
+
+DEADLINE = 60.0
+BANNED = "www.clips.example.org"
+ALLOWED = "www.example.org"
+BANNED_ADDRESS = "127.0.0.2"
+STORE = "play.google.com"
+NOW = Instant.parse_iso("2023-04-01T12:00:00Z")
+
+
+async def eventually(what: str, condition: Callable[[], object]) -> None:
+    """Wait until a condition holds, at most until the deadline."""
+    await wait_for(what, condition)
+
+
+class Authority:
+    """A certificate authority of origins, contexts that use it, and the folder of the proxies' own authority."""
+
+    def __init__(self, confdir: Path) -> None:
+        self.ca = trustme.CA()
+        self.confdir = confdir
+        """Shared by all proxies: making its keys takes longer than most tests."""
+        self.trust = confdir / "origins.pem"
+        self.ca.cert_pem.write_to_path(self.trust)
+
+    def server(self, *names: str, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca.issue_cert(*names).configure_cert(context)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+    def client(self, *extra: Path, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.ca.configure_trust(context)
+        for path in extra:
+            context.load_verify_locations(path)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+
+@dataclass
+class Origin:
+    """A server on loopback: how many came, and what they sent."""
+
+    port: int
+    connections: int = 0
+    received: bytearray = field(default_factory=bytearray)
+
+
+@dataclass
+class Proxy:
+    """A proxy in this process."""
+
+    port: int
+    traffic: Traffic
+    holder: Holder
+    counters: Counters
+    master: Master
+    confdir: Path
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Where it listens, by the mode's name."""
+
+    @property
+    def ca(self) -> Path:
+        return self.confdir / "mitmproxy-ca-cert.pem"
+
+    @property
+    def connections(self) -> int:
+        return len(self.traffic.context.connections())
+
+
+_SETTINGS = {"missing_sni": MissingSni, "ech_outer": EchOuter, "on_error": OnError, "unknown_clients": UnknownClients}
+
+
+def policy(*bans: Ban, networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128"), **settings: Any) -> Snapshot:
+    """A policy for clients on loopback: clips.example.org and 127.0.0.2 are banned unless stated otherwise."""
+    clips = builders.service(
+        "clips",
+        "suffix:clips.example.org",
+        addresses=(f"{BANNED_ADDRESS}/32",),
+        stores=("google-play/org.example.clips",),
+    )
+    bans = bans or (ban(),)
+    exemptions = settings.pop("exemptions", ())
+    settings = {name: _SETTINGS.get(name, lambda value: value)(value) for name, value in settings.items()}
+    return builders.snapshot(
+        *bans,
+        services=(clips,),
+        networks=(builders.network("office", *networks),),
+        exemptions=exemptions,
+        **settings,
+    )
+
+
+def ban(**stated: Any) -> Ban:
+    """A ban with a legal basis."""
+    said = {"authority": "The Council", "basis": "Circular 716", "contact": "desk@example.org"}
+    if "action" in stated:
+        stated["action"] = Action(stated["action"])
+    if "response" in stated:
+        stated["response"] = Response(stated["response"])
+    return builders.ban(**(said | stated))
+
+
+class Lab:
+    """Starts origins and proxies, and resolves every name to loopback."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        records: Records,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        stack: AsyncExitStack,
+    ) -> None:
+        self.authority = authority
+        self.records = records
+        self.folder = folder
+        self.monkeypatch = monkeypatch
+        self.stack = stack
+
+    async def raw_origin(self, handler: Handler, context: ssl.SSLContext | None = None) -> Origin:
+        """A server that gives each connection to `handler`."""
+        origin = Origin(0)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            origin.connections += 1
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await handler(reader, writer)
+
+        origin.port = await self.stack.enter_async_context(serving(serve, "0.0.0.0", context))
+        return origin
+
+    async def sink_origin(self, reply: bytes = b"") -> Origin:
+        """A server that reads to the end, then replies and closes."""
+        origin: Origin
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(65536):
+                origin.received += data
+            writer.write(reply)
+            await writer.drain()
+
+        origin = await self.raw_origin(handler)
+        return origin
+
+    async def web_origin(self, *names: str, tls: bool = True) -> Origin:
+        """An HTTP/1.1 server with keep-alive, behind TLS with a certificate for `names`."""
+        origin: Origin
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                try:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                except asyncio.IncompleteReadError:
+                    return
+                origin.received += head
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\norigin")
+                await writer.drain()
+
+        context = self.authority.server(*(names or (ALLOWED, "*.clips.example.org"))) if tls else None
+        origin = await self.raw_origin(handler, context=context)
+        return origin
+
+    def resolve_to_loopback(self) -> None:
+        """Every name is 127.0.0.1 from now on."""
+        loop = asyncio.get_running_loop()
+        real = loop.getaddrinfo
+
+        async def getaddrinfo(host: Any, port: Any, **kwargs: Any) -> Any:
+            named = isinstance(host, str) and host and not host.replace(".", "").isdigit() and ":" not in host
+            return await real("127.0.0.1" if named else host, port, **kwargs)
+
+        self.monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+
+    async def proxy(
+        self,
+        snapshot: Snapshot | None = None,
+        *,
+        mode: str = "regular",
+        destination: tuple[str, int] | None = None,
+        now: Callable[[], Instant] = lambda: NOW,
+        before: tuple[object, ...] = (),
+        **options: Any,
+    ) -> Proxy:
+        """Run a proxy. `destination` is where transparent mode believes that all connections were going.
+
+        `before` are addons that stand before ours, as mitmproxy's own do.
+        """
+        if destination is not None:
+            self.monkeypatch.setattr(platform, "original_addr", lambda _socket: destination)
+            mode = "transparent"
+        running = running_proxy(
+            snapshot or policy(),
+            self.records,
+            self.authority,
+            modes=(mode,),
+            now=now,
+            before=before,
+            **options,
+        )
+        proxy = await self.stack.enter_async_context(running)
+        self.resolve_to_loopback()
+        return proxy
+
+
+_private_key = functools.cache(certs.load_pem_private_key)
+"""Checking the same key anew would take most of a proxy's start."""
+
+
+@asynccontextmanager
+async def running_proxy(
+    snapshot: Snapshot,
+    records: Records,
+    authority: Authority,
+    *,
+    modes: tuple[str, ...],
+    now: Callable[[], Instant],
+    before: tuple[object, ...] = (),
+    behind: Callable[[Traffic], tuple[object, ...]] = lambda _: (),
+    **options: Any,
+) -> AsyncIterator[Proxy]:
+    """A proxy on this event loop. `before` are addons that stand before ours, `behind` makes those that stand last."""
+    holder, counters, traffic = Holder(snapshot), Counters(), Traffic()
+    observer = Observer(hostname="gateway.example.org", version="0")
+    traffic.enforcer = Enforcer(holder, records, observer, counters=counters, now=now)
+    servers = proxyserver.Proxyserver()
+    master = Master(Options(confdir=str(authority.confdir)))
+    master.addons.add(
+        *(core.Core(), servers, *before, *hooks(traffic)),
+        *(next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C(), *behind(traffic)),
+    )
+    wanted = {name: value for name, value in {**REQUIRED, **DEFAULTS}.items() if name in master.options}
+    wanted |= {"ssl_verify_upstream_trusted_ca": str(authority.trust), "listen_host": "127.0.0.1", "listen_port": 0}
+    master.options.update(**(wanted | {"mode": list(modes)} | options))
+    traffic.context = ProxyContext(
+        connections=lambda: servers.connections,
+        listens_at=lambda: frozenset(address[1] for address in servers.listen_addrs()),
+        hostname="gateway.example.org",
+    )
+    certs.load_pem_private_key = _private_key
+    running = asyncio.create_task(master.run())
+    all_run = [True] * len(modes)
+    await eventually("the proxy listens", lambda: [server.is_running for server in servers.servers] == all_run)
+    places = {server.mode.type_name: server.listen_addrs[0][:2] for server in servers.servers if server.listen_addrs}
+    port = next((port for _, port in places.values()), 0)
+    try:
+        yield Proxy(port, traffic, holder, counters, master, authority.confdir, places)
+    finally:
+        await all_taken_up()
+        await servers.servers.update([])
+        for handler in list(servers.connections.values()):
+            await handler.on_timeout()
+        await eventually("all connections end", lambda: not servers.connections)
+        master.shutdown()
+        await running
+
+
+class Client:
+    """A client connection in raw bytes, closed with the `with` block."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def to_end(self) -> bytes:
+        async with asyncio.timeout(DEADLINE):
+            return await self.reader.read()
+
+    async def exactly(self, size: int) -> bytes:
+        async with asyncio.timeout(DEADLINE):
+            return await self.reader.readexactly(size)
+
+    async def head(self) -> bytes:
+        """A response's head."""
+        async with asyncio.timeout(DEADLINE):
+            return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def response(self) -> "Reply":
+        """A whole response with Content-Length."""
+        head = await self.head()
+        lines = head.decode("latin-1").split("\r\n")
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)
+        }
+        size = int(headers.get("content-length", "0"))
+        return Reply(int(lines[0].split()[1]), headers, await self.exactly(size))
+
+    async def get(self, host: str, path: str = "/", **headers: str) -> "Reply":
+        """A request on this connection."""
+        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        await self.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode())
+        return await self.response()
+
+    async def connect(self, target: str, **headers: str) -> "Reply":
+        """A CONNECT request."""
+        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        await self.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{fields}\r\n".encode())
+        return await self.response()
+
+    async def tls(self, context: ssl.SSLContext, name: str | None) -> None:
+        """Begin TLS on this connection."""
+        if name is None:
+            context.check_hostname = False
+        async with asyncio.timeout(DEADLINE):
+            await self.writer.start_tls(context, server_hostname=name or "")
+
+    @property
+    def issuer(self) -> str:
+        """Who issued the certificate that the other side showed."""
+        return str(self.writer.get_extra_info("ssl_object").getpeercert()["issuer"])
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response to a client."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@asynccontextmanager
+async def client(port: int) -> AsyncIterator[Client]:
+    """Connect to a port on loopback."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    made = Client(reader, writer)
+    try:
+        yield made
+    finally:
+        made.writer.transport.abort()
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await made.writer.wait_closed()

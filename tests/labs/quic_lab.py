@@ -1,0 +1,100 @@
+"""The QUIC of a gate without sockets: what it would send, and to whom."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from labs.proxy_lab import NOW, policy
+from labs.records import Holder, Records
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.gate.quic.carrier import QuicCarrier
+from tokgate.gate.quic.flow_table import QuicLimits
+from tokgate.gate.quic.sockets import Datagram, Key, Outlets
+from tokgate.policy.identity import Identity
+from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.enforcer import Enforcer
+
+KEY: Key = ("127.0.0.1", 40000, "203.0.113.9", 443)
+SHORT = b"\x40" + bytes(40)
+"""As packets of a connection that is established."""
+EARLY = b"\xd0\x00\x00\x00\x01\x00\x00\x14" + bytes(20)
+"""As early data."""
+HANDSHAKE = b"\xe0\x00\x00\x00\x01\x00\x00\x14" + bytes(20)
+
+
+@dataclass
+class Sent(Outlets):
+    """Keeps what would be sent, and which flows the kernel forwards."""
+
+    room: int = 1_000_000
+    to_server: list[bytes] = field(default_factory=list)
+    to_client: list[bytes] = field(default_factory=list)
+    unreachable: list[Key] = field(default_factory=list)
+    forwarded: set[Key] = field(default_factory=set)
+
+    def carries(self, came: Datagram, payload: bytes, *, opens: bool) -> bool:
+        """Into the set, if there is room; a hop count of one is where there is no way."""
+        if opens and len(self.forwarded) < self.room:
+            self.forwarded.add(came.key)
+        self.to_server.append(payload)
+        return came.hops > 1
+
+    def ends(self, key: Key) -> None:
+        """Out of the set."""
+        self.forwarded.discard(key)
+
+    def answers(self, key: Key, payload: bytes) -> None:
+        """Keep a refusal."""
+        self.to_client.append(payload)
+
+    def refuses(self, key: Key, payload: bytes) -> None:
+        """Keep an error."""
+        self.unreachable.append(key)
+
+
+class QuicGate:
+    """One gate's."""
+
+    def __init__(
+        self, records: Records, snapshot: Snapshot | None = None, limits: QuicLimits | None = None, **identities: Any
+    ) -> None:
+        """`identities`: who comes by which interface, as `i2=Identity(…)`."""
+        self.now = 1000.0
+        self.holder = Holder(snapshot or policy())
+        observer = Observer(hostname="gateway.example.org", version="0")
+        self.enforcer = Enforcer(self.holder, records, observer, now=lambda: NOW)
+        self.counters = self.enforcer.counters
+        self.sent = Sent()
+        self._identities = identities
+        self.carrier = QuicCarrier(self, (), self.sent, limits, monotonic=lambda: self.now)
+
+    def call_back(self, descriptor: int, callback: Any) -> None:
+        """Nothing is read here."""
+
+    def call_no_more(self, descriptor: int) -> None:
+        """Nor was."""
+
+    def identity_at(self, interface: int, peer: str) -> Identity | None:
+        """As the test says."""
+        found: Identity | None = self._identities.get(f"i{interface}")
+        return found
+
+    def comes(self, *payloads: bytes, key: Key = KEY, interface: int = 1) -> "QuicGate":
+        """A client sends datagrams."""
+        self.carrier.take(Datagram(key, payload, 0, 64, interface) for payload in payloads)
+        return self
+
+    def later(self, seconds: float) -> "QuicGate":
+        """Time goes by."""
+        self.now += seconds
+        self.carrier.look()
+        return self
+
+
+def client(number: int) -> Key:
+    """A flow of another client."""
+    return (f"127.1.{number >> 8}.{number & 255}", 40000, "203.0.113.9", 443)
+
+
+def flow(number: int) -> Key:
+    """Another flow of the same client."""
+    return ("127.0.0.1", 1024 + number, "203.0.113.9", 443)

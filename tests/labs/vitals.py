@@ -1,0 +1,78 @@
+"""The vitals of a tokgate that has seen everything, without running one."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labs import builders
+from tokgate.config.loader import Loaded
+from tokgate.config.reload.holder import PolicyHolder, Reloaded
+from tokgate.policy.decision import Verdict
+from tokgate.policy.observation import Visibility
+from tokgate.runtime.reload_report import Reloads
+from tokgate.runtime.status import Worker, state_of
+from tokgate.service.metrics import sample as vitals
+from tokgate.traffic.counting.counters import AT_LIMIT, Counters
+
+NOW = builders.at("2023-04-01T12:00:00Z")
+LOG = {
+    "written": 7,
+    "dropped": 2,
+    "gap": 1,
+    "errors": 3,
+    "queued": 4,
+    "rotations": 5,
+    "foreign": 3,
+    "tampered": None,
+    "last_error": "OSError: No space left on device",
+    "failing_since": NOW.timestamp() - 30,
+}
+
+REPORT = {"descriptors": [20, 1000], "accounts": ""}
+DEATHS = vitals.Deaths(("gate", "opener", "collector"), {"gate-0": 2, "gate-1": 1}, {"gate-0": 1})
+HEALTHY: dict[str, Any] = {"log": LOG | {"failing_since": None}}
+
+
+def measured(
+    folder: Path,
+    *,
+    error: str | None = None,
+    faults: Sequence[str] = (),
+    deaths: vitals.Deaths = DEATHS,
+    gateway: dict[str, Any] | None = None,
+    **changed: Any,
+) -> vitals.Vitals:
+    """A tokgate that has seen everything; `error` is that of the newest policy, `faults` are those of processes."""
+    ban = builders.ban(expires=builders.at("2023-04-11T12:00:00Z"))
+    snapshot = builders.snapshot(ban)
+    holder = PolicyHolder(
+        folder, snapshot, Loaded(snapshot.policy, (), (), ()), loaded_at=NOW.subtract(hours=1), seen={}
+    )
+    holder.last_error = error
+    counters = Counters()
+    counters.count("office", Visibility.SNI, Verdict.ALLOW)
+    counters.count(None, Visibility.NONE, Verdict.BLOCK)
+    counters.errors["gate"] += 2
+    counters.put(AT_LIMIT, 9)
+    workers = [
+        Worker(name="gate-0", pid=1, seconds=1.0, version="x", report={"connections": 5, **REPORT}),
+        Worker(name="gate-1", pid=2, seconds=1.0, version="x", report={"connections": 6}),
+        Worker(name="gate-0", pid=3, seconds=9.0, version="w", report={"connections": 1}, retired=True),
+        Worker(name="collector-0", pid=4, seconds=9.0, version=None, report={"log": {}}),
+        Worker(name="opener-0", pid=5, seconds=9.0, version="x", report={"connections": 2}, silent=4.0),
+    ]
+    reloads = Reloads()
+    reloads.note(Reloaded(True, snapshot, (), NOW, snapshot.version))
+    reloads.note(Reloaded(False, snapshot, (), NOW, snapshot.version))
+    made = vitals.vitals(
+        state_of(holder, workers, NOW, gateway=gateway, faults=faults),
+        version="1.2.3",
+        started=NOW.subtract(hours=2),
+        counts=counters.shared.read(),
+        log=LOG,
+        reloads=reloads,
+        confdir=folder,
+        deaths=deaths,
+    )
+    return json.loads(json.dumps(made)) | changed  # type: ignore[no-any-return]

@@ -1,0 +1,26 @@
+"""Waiting for a condition: what never comes to hold fails in the end, and a crowded machine fails nothing."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+DEADLINE: Final = 60.0
+"""Seconds: far more than anything takes that happens at all."""
+
+
+def until[T](what: str, probe: Callable[[], T | None], seconds: float = DEADLINE, every: float = 0.01) -> T:
+    """Poll until the probe gives something true, and give it; say what was awaited when the deadline passes."""
+    give_up = time.monotonic() + seconds
+    while not (found := probe()):
+        assert time.monotonic() < give_up, f"not within {seconds:g} s: {what}"
+        time.sleep(every)
+    return found
+
+
+async def eventually(what: str, condition: Callable[[], object]) -> None:
+    """The same on an event loop, which goes on meanwhile."""
+    give_up = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {DEADLINE:g} s: {what}"
+        await asyncio.sleep(0.005)

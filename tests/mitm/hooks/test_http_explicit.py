@@ -1,0 +1,99 @@
+"""The explicit proxy: CONNECT, tunnels and absolute-form requests; each refusal beside one that passes."""
+
+import pytest
+
+from labs.hello_builder import openssl_hello
+from labs.proxy_lab import ALLOWED, BANNED, Lab, client, eventually, policy
+from tokgate.mitm.origin_certificate import OriginCertificates
+from tokgate.traffic.limits import ProbeLimits
+
+
+async def test_tls_to_the_proxy_itself(lab: Lab) -> None:
+    """A client may speak TLS to the proxy; its requests are decided as ever."""
+    origin = await lab.web_origin(tls=False)
+    proxy = await lab.proxy()
+
+    async with client(proxy.port) as guest:
+        await guest.tls(lab.authority.client(proxy.ca), "127.0.0.1")
+        refused = await guest.connect(f"{BANNED}:443")
+        passed = await guest.get(f"{ALLOWED}:{origin.port}", f"http://{ALLOWED}:{origin.port}/")
+
+    assert (refused.status, passed.status) == (451, 200)
+
+
+async def test_tunnel_through_tls_to_the_proxy(lab: Lab) -> None:
+    """A tunnel inside TLS to the proxy shows the origin's certificate too."""
+    origin = await lab.web_origin(ALLOWED)
+    proxy = await lab.proxy()
+
+    async with client(proxy.port) as guest:
+        await guest.tls(lab.authority.client(proxy.ca), "127.0.0.1")
+        assert (await guest.connect(f"{ALLOWED}:{origin.port}")).status == 200
+        await guest.tls(lab.authority.client(), ALLOWED)
+        assert "mitmproxy" not in guest.issuer
+        assert (await guest.get(ALLOWED)).body == b"origin"
+
+
+@pytest.mark.parametrize("name", ["xn--mnchen-3ya", "xn--strae-oqa", "XN--MNCHEN-3YA"])
+async def test_internationalised_hosts(lab: Lab, name: str) -> None:
+    """A name with A-labels is tunnelled, fetched and refused as any other, and refusals are in the log.
+
+    `xn--strae-oqa` is valid in IDNA 2008 alone.
+    """
+    origin = await lab.web_origin(tls=False)
+    proxy = await lab.proxy()
+    allowed, banned = f"{name}.{ALLOWED}:{origin.port}", f"{name}.{BANNED}"
+
+    async with client(proxy.port) as guest:
+        assert (await guest.get(allowed, f"http://{allowed}/")).status == 200
+    async with client(proxy.port) as guest:
+        assert (await guest.connect(allowed)).status == 200
+        assert (await guest.get(allowed)).status == 200
+    assert not lab.records.all
+    async with client(proxy.port) as guest:
+        assert (await guest.get(banned, f"http://{banned}/")).status == 451
+    async with client(proxy.port) as guest:
+        assert (await guest.connect(f"{banned}:443")).status == 451
+    assert [r["tokgate"]["names"]["http-host"] for r in lab.records.all] == [[banned], [banned]]
+
+
+async def test_what_comes_while_the_guard_asks(lab: Lab) -> None:
+    """What a client sends, and its end, while the origin is asked for its certificate arrives in order."""
+    origin = await lab.sink_origin(b"through")
+    proxy = await lab.proxy(policy(networks=("192.0.2.0/24",), missing_sni="check-certificate"))
+    proxy.traffic.certificates = OriginCertificates(ProbeLimits(deadline=0.2))
+    hello = openssl_hello(None)
+
+    async with client(proxy.port) as guest:
+        assert (await guest.connect(f"127.0.0.1:{origin.port}")).status == 200
+        await guest.send(hello)
+        await eventually("the origin is asked", lambda: origin.connections == 1)
+        await guest.send(b"and more")
+        guest.writer.write_eof()
+        assert await guest.to_end() == b"through"
+
+    assert bytes(origin.received).endswith(hello + b"and more")
+
+
+async def test_no_certificate_under_a_ban(lab: Lab) -> None:
+    """Where the origin shows no certificate, a client under a ban does not pass without a name."""
+    origin = await lab.sink_origin(b"through")
+    proxy = await lab.proxy(policy(missing_sni="check-certificate"), destination=("127.0.0.1", origin.port))
+    proxy.traffic.certificates = OriginCertificates(ProbeLimits(deadline=0.2))
+
+    async with client(proxy.port) as guest:
+        await guest.send(openssl_hello(None))
+        assert await guest.to_end() != b"through"
+
+    assert [record["tokgate"]["reason"] for record in lab.records.all] == ["missing-sni"]
+
+
+async def test_proxy_asked_for_itself(lab: Lab) -> None:
+    """A request that would lead back to the proxy ends instead of going round."""
+    proxy = await lab.proxy()
+
+    async with client(proxy.port) as guest:
+        reply = await guest.get(f"loop.example.org:{proxy.port}", f"http://loop.example.org:{proxy.port}/")
+
+    assert reply.status == 502
+    assert proxy.counters.loops == 1

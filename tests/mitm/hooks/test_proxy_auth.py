@@ -1,0 +1,88 @@
+"""Users of an explicit proxy in mitmproxy's own modes: who they are is asked, checked, and decides what they may."""
+
+import base64
+from pathlib import Path
+
+import bcrypt
+import pytest
+from mitmproxy.addons.proxyauth import ProxyAuth as StockProxyAuth
+
+from labs import builders
+from labs.proxy_lab import ALLOWED, BANNED, Lab, ban, client
+from tokgate.policy.bans import ProxyAuth
+from tokgate.policy.networks import Network
+from tokgate.policy.snapshot import Snapshot
+
+
+def policy(proxy_auth: ProxyAuth | None, network: Network) -> Snapshot:
+    """Clips are banned for a network of people, wherever they are."""
+    return builders.snapshot(
+        ban(networks=("people",)),
+        services=(builders.service("clips", "suffix:clips.example.org"),),
+        networks=(builders.network("loop", "127.0.0.0/8"), network),
+        proxy_auth=proxy_auth,
+    )
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Snapshot:
+    """Clips are banned for the press, which Alice is in and Bob is not; both have to say so."""
+    lines = (f"{user}:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n" for user in ("alice", "bob"))
+    (tmp_path / "htpasswd").write_text("".join(lines))
+    (tmp_path / "groups").write_text("press: alice\n")
+    stated = ProxyAuth(htpasswd=str(tmp_path / "htpasswd"), groups=str(tmp_path / "groups"))
+    return policy(stated, Network("people", (), groups=("press",)))
+
+
+def basic(user: str, password: str = "secret") -> dict[str, str]:
+    """The header that says who asks."""
+    said = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"Proxy_Authorization": f"Basic {said}"}
+
+
+async def test_connect(lab: Lab, asking: Snapshot) -> None:
+    """Asked without an answer, wrong, then right: on one connection; what is in the tunnel is the user's too."""
+    origin = await lab.web_origin(ALLOWED)
+    proxy = await lab.proxy(asking)
+    async with client(proxy.port) as guest:
+        reply = await guest.connect(f"{ALLOWED}:{origin.port}")
+        assert (reply.status, reply.headers["proxy-authenticate"]) == (407, 'Basic realm="tokgate", charset="UTF-8"')
+        assert (await guest.connect(f"{ALLOWED}:{origin.port}", **basic("alice", "wrong"))).status == 407
+        assert (await guest.connect(f"{ALLOWED}:{origin.port}", **basic("alice"))).status == 200
+        await guest.tls(lab.authority.client(), ALLOWED)
+        assert (await guest.get(ALLOWED)).status == 200
+    assert origin.connections == 1
+    assert lab.records.all == []
+    assert proxy.counters.wrong_passwords == 1
+
+
+async def test_what_fails_lets_nobody_in(lab: Lab, asking: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in signing in is not a way past it."""
+    origin = await lab.web_origin()
+    proxy = await lab.proxy(asking)
+    monkeypatch.setattr("tokgate.mitm.hooks.proxy_auth.read_basic", lambda said: 1 / 0)
+    async with client(proxy.port) as guest:
+        await guest.send(f"CONNECT {ALLOWED}:{origin.port} HTTP/1.1\r\n\r\n".encode())
+        assert b"200" not in await guest.to_end()
+    assert origin.connections == 0
+    assert lab.records.actions == ["internal-error"]
+
+
+@pytest.mark.parametrize(("user", "status"), [("alice", 451), ("bob", 200)])
+async def test_mitmproxys_own_users(lab: Lab, user: str, status: int) -> None:
+    """Where the policy names no accounts, who has proved to stock mitmproxy who they are is taken at its word."""
+    origin = await lab.web_origin()
+    people = policy(None, Network("people", (), users=("Alice",)))
+    proxy = await lab.proxy(people, before=(StockProxyAuth(),), proxyauth="any")
+    async with client(proxy.port) as guest:
+        assert (await guest.connect(f"{BANNED}:{origin.port}", **basic(user))).status == status
+
+
+async def test_both_ask(lab: Lab, asking: Snapshot) -> None:
+    """Stock mitmproxy that takes any password, as it must for SOCKS, has not the last word."""
+    origin = await lab.web_origin()
+    proxy = await lab.proxy(asking, before=(StockProxyAuth(),), proxyauth="any")
+    async with client(proxy.port) as guest:
+        assert (await guest.connect(f"{BANNED}:{origin.port}", **basic("bob", "wrong"))).status == 407
+        assert (await guest.connect(f"{BANNED}:{origin.port}", **basic("alice"))).status == 451
+        assert (await guest.connect(f"{BANNED}:{origin.port}", **basic("bob"))).status == 200

@@ -1,0 +1,113 @@
+"""What raises ends in `on_error`: banned names are refused or pass as configured, all others pass, and it is logged."""
+
+from typing import Any
+
+import pytest
+
+from labs.hello_builder import openssl_hello
+from labs.proxy_lab import ALLOWED, BANNED, Lab, client, eventually, policy
+from tokgate.block_page import render
+from tokgate.mitm import http_request
+from tokgate.mitm.hooks import connection, responses
+from tokgate.traffic import hidden_name
+
+ALERT = bytes.fromhex("15030300020270")
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    """Raises, whatever it was asked."""
+    raise RuntimeError("broken on purpose")
+
+
+@pytest.mark.parametrize("module", [render, http_request, responses])
+async def test_hook_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    """Whatever breaks in a request's hook, a banned host is cut off and an allowed one passes."""
+    name = {render: "compose", http_request: "sightings", responses: "notice_of"}[module]
+    origin = await lab.web_origin(tls=False)
+    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
+    monkeypatch.setattr(module, name, broken)
+
+    async with client(proxy.port) as guest:
+        await guest.send(f"GET / HTTP/1.1\r\nHost: {BANNED}\r\n\r\n".encode())
+        assert await guest.to_end() == b""
+    async with client(proxy.port) as guest:
+        assert (await guest.get(ALLOWED)).status == 200
+
+    assert proxy.counters.errors["requestheaders"] >= 1
+    assert "internal-error" in lab.records.actions
+
+
+async def test_next_layer_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When not even the guard can be put in place, nothing passes under `on_error: block`."""
+    origin = await lab.sink_origin(b"through")
+    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
+    monkeypatch.setattr(connection, "layer_for", broken)
+
+    async with client(proxy.port) as guest:
+        await guest.send(openssl_hello(ALLOWED))
+        assert await guest.to_end() == b""
+
+    assert origin.connections == 0
+    assert proxy.counters.errors["next_layer"] == 1
+
+
+async def test_next_layer_raises_and_errors_allow(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same under `on_error: allow`: the connection passes, undecrypted."""
+    origin = await lab.sink_origin(b"through")
+    proxy = await lab.proxy(policy(on_error="allow"), destination=("127.0.0.1", origin.port))
+    monkeypatch.setattr(connection, "layer_for", broken)
+
+    async with client(proxy.port) as guest:
+        await guest.send(openssl_hello(BANNED))
+        guest.writer.write_eof()
+        assert await guest.to_end() == b"through"
+
+
+async def test_guard_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What breaks in the guard itself is refused under `on_error: block`, instead of hanging."""
+    origin = await lab.sink_origin(b"through")
+    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
+    monkeypatch.setattr(hidden_name, "visibility", broken)
+
+    async with client(proxy.port) as guest:
+        await guest.send(openssl_hello(BANNED))
+        assert await guest.to_end() == ALERT
+    async with client(proxy.port) as guest:
+        await guest.send(openssl_hello(ALLOWED))
+        guest.writer.write_eof()
+        assert await guest.to_end() == b"through"
+
+    assert proxy.counters.errors["guard"] == 2
+
+
+async def test_no_policy_no_traffic(lab: Lab) -> None:
+    """Without an enforcer every client is turned away."""
+    origin = await lab.sink_origin(b"through")
+    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
+    proxy.traffic.enforcer = None
+
+    async with client(proxy.port) as guest:
+        assert await guest.to_end() == b""
+
+
+async def test_direct_dial_of_the_redirected_port(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that dials the redirected port itself is turned away; a redirected one is served."""
+    proxy = await lab.proxy(destination=("127.0.0.1", 1))
+    monkeypatch.setattr("mitmproxy.platform.original_addr", lambda sock: sock.getsockname())
+
+    async with client(proxy.port) as guest:
+        assert await guest.to_end() == b""
+
+    assert proxy.counters.loops == 1
+
+
+async def test_redirection_of_the_proxys_own_traffic(lab: Lab) -> None:
+    """Should the firewall send the proxy's own connections back to it, they end instead of going round."""
+    proxy = await lab.proxy(destination=("127.0.0.1", 1))
+    lab.monkeypatch.setattr("mitmproxy.platform.original_addr", lambda _sock: ("127.0.0.1", proxy.port))
+
+    async with client(proxy.port) as guest:
+        await guest.send(openssl_hello(ALLOWED))
+        assert await guest.to_end() == b""
+
+    await eventually("it came round once", lambda: proxy.counters.loops == 1)

@@ -1,0 +1,613 @@
+"""DNS through mitmproxy, with real clients and a server that counts who asks: refused, answered, kept to terms."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import dns.asyncquery
+import dns.edns
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import pytest
+
+from labs import builders
+from labs.dns_lab import TRANSPORTS, HostsFile, Start, Transport, Upstream, answer, explained, read_message, usual
+from labs.hello_builder import openssl_hello
+from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, NOW, Lab, ban, eventually, policy
+from labs.serving import serving
+from tokgate.mitm.hooks import connection as connection_hooks
+from tokgate.mitm.layers import next_layer
+from tokgate.mitm.silent_clients import close_silent
+from tokgate.policy.bans import DnsSettings, EchKeys
+from tokgate.traffic import dns_questions
+
+ECH = "ech=AEX+DQBBAAAgACDsmhA1bA9Gkp5XzFSlB0kUqvRgmJMYvRYgiO34ESwvUgAEAAEAAQASY2xvdWRmbGFyZS1lY2guY29tAAA="
+
+
+@TRANSPORTS
+async def test_refused(start: Start, transport: Transport) -> None:
+    """A banned name does not exist, by whose decision, and nobody else hears of it."""
+    running = await start()
+
+    got = await running.ask(BANNED, "AAAA", transport, use_edns=0)
+
+    assert got.rcode() == dns.rcode.NXDOMAIN
+    (error,) = got.options
+    assert isinstance(error, dns.edns.EDEOption)
+    assert (error.code, "The Council" in (error.text or "")) == (16, True)
+    assert running.upstream.asked == []
+    (record,) = running.lab.records.all
+    assert (record["event"]["action"], record["dns"]["question"]["type"]) == ("dns-query-blocked", "AAAA")
+    assert record["network"]["transport"] == ("udp" if transport is dns.asyncquery.udp else "tcp")
+    assert running.counted("block") == 1
+
+
+@TRANSPORTS
+async def test_answered(start: Start, transport: Transport) -> None:
+    """Anything else is asked and answered byte for byte, counted, and not recorded."""
+    running = await start()
+    query = dns.message.make_query("wWw.Example.ORG", "TXT", use_edns=0, want_dnssec=True)
+    made = answer(query, '86400 TXT "\\200\\012\\192\\012 as it is"')
+    running.upstream.reply = lambda _: [made.to_wire()]
+
+    got = await running.send(query, transport)
+
+    assert got.to_wire() == made.to_wire()
+    assert running.upstream.received == [query.to_wire()]
+    assert running.lab.records.all == []
+    assert running.counted("allow") == 1
+
+
+@TRANSPORTS
+async def test_answered_by_the_hosts_file(start: Start, hosts: HostsFile, transport: Transport) -> None:
+    """What the hosts file knows is answered here and nowhere else asked for, also where mitmproxy can't spell it."""
+    running = await start()
+    running.resolver.addresses = {"xn--strae-oqa.example": "192.0.2.81"}
+    hosts("xn--strae-oqa.example")
+
+    got = await running.ask("xn--strae-oqa.example", "A", transport, use_edns=0)
+
+    assert [record.to_text() for record in got.answer[0]] == ["192.0.2.81"]
+    assert (got.edns, running.upstream.asked) == (0, [])
+
+
+async def test_hosts_file_is_not_used(start: Start, hosts: HostsFile) -> None:
+    """Where mitmproxy is told to leave the hosts file alone, so do we."""
+    running = await start()
+    hosts(ALLOWED)
+    running.proxy.master.options.add_option("dns_use_hosts_file", bool, False, "As the resolver's own.")
+
+    assert (await running.ask(ALLOWED)).answer
+    assert running.resolver.kinds == [16]
+
+
+@pytest.mark.parametrize("kind", ["A", "TXT"])
+async def test_names_that_mitmproxy_cannot_read(start: Start, kind: str) -> None:
+    """Names that IDNA 2003 knew otherwise, or that are no host names, are asked for as they are."""
+    running = await start()
+    names = ["xn--strae-oqa.example", r"\000.example", r"a\.b.example", "-a-.example", r"\255\254.example", ""]
+
+    for name in names:
+        assert (await running.ask(dns.name.from_text(name or ".", idna_codec=None), kind)).answer
+
+    assert running.upstream.asked[:-1] == names[:-1]
+
+
+async def test_what_the_resolver_is_asked(start: Start, hosts: HostsFile) -> None:
+    """mitmproxy's resolver leaves out aliases: it is asked for what the hosts file knows, else only for whom to ask."""
+    running = await start()
+    hosts(ALLOWED)
+
+    for name in (ALLOWED, "www.example.net"):
+        for kind in ("A", "HTTPS"):
+            await running.ask(name, kind)
+
+    assert running.resolver.kinds == [1, 65, 16, 16]
+
+
+@pytest.mark.parametrize(("action", "logged"), [("warn", "connection-warned"), ("monitor", "would-block")])
+async def test_milder_bans(start: Start, action: str, logged: str) -> None:
+    """A ban that warns or monitors lets names be resolved and says so in the log."""
+    running = await start(policy(ban(action=action)))
+
+    assert (await running.ask(BANNED)).answer
+    assert running.lab.records.actions == [logged]
+    assert running.counted(action) == 1
+
+
+async def test_ids_are_used_again(start: Start, hosts: HostsFile) -> None:
+    """A client that uses an id again on the same socket gets the answer to its new question, refused or not."""
+    running = await start()
+    hosts(ALLOWED)
+    running.resolver.addresses = {ALLOWED: "192.0.2.81"}
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(("127.0.0.1", running.proxy.port))
+
+        async def ask(name: str) -> dns.message.Message:
+            query = dns.message.make_query(name, "A", id=7)
+            await loop.sock_sendall(sock, query.to_wire())
+            async with asyncio.timeout(DEADLINE):
+                got = dns.message.from_wire(await loop.sock_recv(sock, 65535))
+            assert query.is_response(got)
+            return got
+
+        for _ in range(2):
+            assert (await ask(ALLOWED)).answer[0][0].to_text() == "192.0.2.81"
+            assert (await ask(BANNED)).rcode() == dns.rcode.NXDOMAIN
+            assert (await ask("mail.example.org")).answer[0][0].to_text() == "192.0.2.80"
+            running.resolver.addresses[ALLOWED] = "192.0.2.81"
+
+    assert running.upstream.asked == ["mail.example.org"] * 2
+
+
+class Sockets:
+    """Counts connections to servers that are open."""
+
+    def __init__(self) -> None:
+        self.opened, self.open = 0, 0
+
+    def server_connected(self, _: Any) -> None:
+        self.opened, self.open = self.opened + 1, self.open + 1
+
+    def server_disconnected(self, _: Any) -> None:
+        self.open -= 1
+
+
+async def test_sockets_are_given_back(start: Start) -> None:
+    """No socket is kept for a client that has its answer, or many clients would use them up; it may ask again."""
+    running, sockets = await start(), Sockets()
+    running.proxy.master.addons.add(sockets)
+    query = dns.message.make_query(ALLOWED, "A")
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(("127.0.0.1", running.proxy.port))
+        for number in (1, 2):
+            await loop.sock_sendall(sock, query.to_wire())
+            async with asyncio.timeout(DEADLINE):
+                assert query.is_response(dns.message.from_wire(await loop.sock_recv(sock, 65535)))
+            await eventually("the socket is closed", lambda: sockets.open == 0)
+            assert sockets.opened == number
+
+
+async def test_stray_answers(start: Start) -> None:
+    """An answer to another question is nobody's, whoever sends it first."""
+    running = await start()
+
+    def reply(query: dns.message.Message) -> list[bytes]:
+        other = dns.message.make_query("www.example.net", "A", id=query.id)
+        return [b"\x00", b"hello", answer(other, "60 A 192.0.2.66").to_wire(), *usual(query)]
+
+    running.upstream.reply = reply
+
+    assert (await running.ask(ALLOWED)).answer[0][0].to_text() == "192.0.2.80"
+
+
+@TRANSPORTS
+async def test_answers_end_when_a_ban_starts(start: Start, hosts: HostsFile, transport: Transport) -> None:
+    """Half a minute before a ban, an answer for a day is one for half a minute; other names keep their day."""
+    start_of_ban = builders.ban().starts
+    at = builders.at("2023-03-09T22:59:30Z")
+    running = await start(policy(ban(starts=start_of_ban)), now=lambda: at)
+
+    assert (await running.ask(BANNED, "A", transport)).answer[0].ttl == 30
+    assert (await running.ask(ALLOWED, "A", transport)).answer[0].ttl == 86400
+    running.resolver.addresses = {BANNED: "192.0.2.81"}
+    hosts(BANNED)
+    assert (await running.ask(BANNED, "A", transport)).answer[0].ttl == 30
+
+
+async def test_ban_starts_between_question_and_answer(start: Start) -> None:
+    """An answer that comes after the ban began is none."""
+    clock = [builders.at("2023-03-09T22:59:59Z")]
+    running = await start(policy(ban(starts=builders.wall("2023-03-10T00:00"))), now=lambda: clock[0])
+
+    def reply(query: dns.message.Message) -> list[bytes]:
+        clock[0] = builders.at("2023-03-09T23:00:00Z")
+        return usual(query)
+
+    running.upstream.reply = reply
+
+    assert (await running.ask(BANNED)).rcode() == dns.rcode.NXDOMAIN
+    assert running.lab.records.actions == ["dns-query-blocked"]
+
+
+async def test_refusals_end_when_a_ban_ends(start: Start) -> None:
+    """A refusal four seconds before the end of a ban is remembered for four seconds."""
+    at = builders.at("2023-04-01T11:59:56Z")
+    running = await start(policy(ban(expires=builders.wall("2023-04-01T14:00"))), now=lambda: at)
+
+    (authority,) = (await running.ask(BANNED)).authority
+
+    assert (authority.ttl, authority[0].minimum) == (4, 4)
+
+
+@TRANSPORTS
+async def test_aliases(start: Start, transport: Transport) -> None:
+    """A name that is an alias of a banned one is refused, by the ban of that name; another alias is answered."""
+    running = await start()
+    targets = {"cloaked.example.com": BANNED, ALLOWED: "cdn.example.net"}
+
+    def reply(query: dns.message.Message) -> list[bytes]:
+        target = targets[query.question[0].name.to_text(omit_final_dot=True)]
+        made = answer(query, f"300 CNAME {target}.")
+        made.answer.append(dns.rrset.from_text(f"{target}.", 300, "IN", "A", "192.0.2.80"))
+        return [made.to_wire()]
+
+    running.upstream.reply = reply
+
+    refused = await running.ask("cloaked.example.com", "A", transport, use_edns=0)
+    passed = await running.ask(ALLOWED, "A", transport, use_edns=0)
+
+    assert (refused.rcode(), refused.answer) == (dns.rcode.NXDOMAIN, [])
+    assert explained(refused) == [16]
+    assert [rrset.rdtype for rrset in passed.answer] == [dns.rdatatype.CNAME, dns.rdatatype.A]
+    (record,) = running.lab.records.all
+    assert (record["dns"]["question"]["name"], record["destination"]["domain"]) == ("cloaked.example.com", BANNED)
+
+
+@pytest.mark.parametrize("record", [f"HTTPS 0 {BANNED}.", f"HTTPS 1 {BANNED}. alpn=h2", f"SVCB 0 {BANNED}."])
+async def test_service_records_that_lead_to_a_banned_name(start: Start, record: str) -> None:
+    """A service that is somewhere else is refused as where it is."""
+    running = await start()
+    running.upstream.reply = lambda query: [answer(query, f"300 {record}").to_wire()]
+
+    assert (await running.ask("cloaked.example.com", record.split()[0])).rcode() == dns.rcode.NXDOMAIN
+    assert running.lab.records.actions == ["dns-query-blocked"]
+
+
+@pytest.mark.parametrize("setting", ["withhold", "allow"])
+async def test_ech(start: Start, setting: str) -> None:
+    """ECH keys are taken out for clients under a ban, and pass untouched where the policy says so."""
+    running = await start(policy(dns=DnsSettings(ech_keys=EchKeys(setting))))
+    running.upstream.reply = lambda query: [answer(query, f"300 HTTPS 1 . alpn=h2 {ECH}").to_wire()]
+
+    got = await running.ask(ALLOWED, "HTTPS")
+
+    assert ("ech=" in got.answer[0][0].to_text()) is (setting == "allow")
+    assert got.answer[0].ttl == 300
+
+
+async def test_answers_that_can_t_be_read(start: Start) -> None:
+    """An answer that has to be edited and can't be read becomes a failure, not a pass."""
+    running = await start()
+    running.upstream.reply = lambda query: [usual(query)[0] + b"\x00"]
+
+    got = await running.ask(ALLOWED, use_edns=0)
+
+    assert (got.rcode(), explained(got)) == (dns.rcode.SERVFAIL, [0])
+
+
+async def test_encrypted_dns(start: Start) -> None:
+    """Firefox' canary does not exist under a ban; designated resolvers are never told of."""
+    running = await start()
+
+    canary = await running.ask("use-application-dns.net", use_edns=0)
+    assert (canary.rcode(), explained(canary)) == (dns.rcode.NXDOMAIN, [15])
+    got = await running.ask("_dns.resolver.arpa", "SVCB")
+
+    assert (got.rcode(), got.answer, len(got.authority)) == (dns.rcode.NOERROR, [], 1)
+    assert running.upstream.asked == []
+    assert running.lab.records.all == []
+
+
+@pytest.mark.parametrize("failing", ["no name servers", None])
+async def test_nobody_to_ask(start: Start, failing: str | None) -> None:
+    """Without anyone who could answer, a question fails at once."""
+    running = await start()
+    running.resolver.failing, running.resolver.port = failing, None
+
+    got = await running.ask(ALLOWED, use_edns=0)
+
+    assert (got.rcode(), explained(got)) == (dns.rcode.SERVFAIL, [23])
+
+
+async def test_upstream_unreachable(start: Start) -> None:
+    """A server that can't be reached is a failure."""
+    running = await start()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        running.resolver.port = closed.getsockname()[1]
+        assert (await running.ask(ALLOWED, "A", dns.asyncquery.tcp)).rcode() == dns.rcode.SERVFAIL
+
+
+@TRANSPORTS
+async def test_malformed(start: Start, transport: Transport) -> None:
+    """Two questions in one message are a format error, another opcode is not implemented; neither is asked on."""
+    running = await start()
+    two = dns.message.make_query(ALLOWED, "A")
+    two.question += dns.message.make_query(BANNED, "A").question
+    status = dns.message.make_query(ALLOWED, "A")
+    status.set_opcode(dns.opcode.STATUS)
+
+    with contextlib.suppress(dns.exception.FormError):  # the answer repeats neither question
+        assert (await running.send(two, transport)).rcode() == dns.rcode.FORMERR
+    with contextlib.suppress(dns.exception.FormError):
+        assert (await running.send(status, transport)).rcode() == dns.rcode.NOTIMP
+
+    assert (await running.ask(ALLOWED, "A", transport)).answer
+    assert running.upstream.asked == [ALLOWED]
+
+
+class Stream:
+    """A TCP client in raw bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def message(self) -> dns.message.Message:
+        """The next message."""
+        return dns.message.from_wire(await read_message(self.reader))
+
+
+@asynccontextmanager
+async def stream(port: int) -> AsyncIterator[Stream]:
+    """Connect."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Stream(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+def framed(*queries: dns.message.Message) -> bytes:
+    """As TCP carries messages."""
+    return b"".join(
+        struct.pack("!H", len(data)) + data for data in (query.to_wire(max_size=65535) for query in queries)
+    )
+
+
+async def test_many_questions_on_one_connection(start: Start) -> None:
+    """Questions come in one piece or byte by byte, and each gets its own answer."""
+    running = await start()
+    names = [ALLOWED, BANNED, "mail.example.org"]
+    data = framed(*(dns.message.make_query(name, "A", id=number) for number, name in enumerate(names)))
+
+    async with stream(running.proxy.port) as client:
+        client.writer.write(data)
+        assert {m.id: m.rcode() for m in [await client.message() for _ in names]} == {0: 0, 1: 3, 2: 0}
+        for octet in data:
+            client.writer.write(bytes((octet,)))
+            await client.writer.drain()
+        assert {m.id: m.rcode() for m in [await client.message() for _ in names]} == {0: 0, 1: 3, 2: 0}
+
+
+async def test_zone_transfers_come_in_many_messages(start: Start) -> None:
+    """All messages of a zone arrive."""
+    running = await start()
+
+    def reply(query: dns.message.Message) -> list[bytes]:
+        first = answer(query, "60 SOA ns. x. 1 2 3 4 5")
+        later = [dns.message.make_response(query) for _ in range(2)]
+        for message in later:
+            message.question.clear()
+        return [message.to_wire() for message in (first, *later)]
+
+    running.upstream.reply = reply
+
+    async with stream(running.proxy.port) as client:
+        client.writer.write(framed(dns.message.make_query("example.org", "AXFR", id=9)))
+        assert [(await client.message()).id for _ in range(3)] == [9, 9, 9]
+
+
+async def test_server_closes(start: Start) -> None:
+    """When the server closes, whoever still waits learns that there will be no answer."""
+    running = await start()
+    held = asyncio.Event()
+
+    async def hang_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        assert await read_message(reader)
+        held.set()
+
+    async with serving(hang_up) as running.resolver.port, stream(running.proxy.port) as client:
+        client.writer.write(framed(dns.message.make_query(ALLOWED, "A", id=5, use_edns=0)))
+        await eventually("the question arrives", held.is_set)
+        got = await client.message()
+        assert (got.id, got.rcode(), explained(got)) == (5, dns.rcode.SERVFAIL, [23])
+        assert await read_message(client.reader) == b""
+
+
+@pytest.mark.parametrize("data", [b"\x00\x00", b"\x00\x05hello"], ids=["empty", "short"])
+async def test_no_dns_at_all(start: Start, data: bytes) -> None:
+    """What is no DNS, on TCP, is closed without an answer."""
+    running = await start()
+
+    async with stream(running.proxy.port) as client:
+        client.writer.write(data)
+        async with asyncio.timeout(DEADLINE):
+            assert await client.reader.read() == b""
+
+    assert running.upstream.asked == []
+
+
+@pytest.mark.parametrize("data", [b"\x00", b"\x00\x20half", openssl_hello(ALLOWED)], ids=["octet", "half", "tls"])
+async def test_silent_clients(start: Start, data: bytes) -> None:
+    """Who doesn't finish its first question in time is closed."""
+    running = await start()
+
+    async with stream(running.proxy.port) as client:
+        client.writer.write(data)
+        await eventually("the connection is there", lambda: running.proxy.connections)
+        await close_silent(running.proxy.traffic, 0)
+        with contextlib.suppress(ConnectionResetError):  # what was sent may be unread
+            async with asyncio.timeout(DEADLINE):
+                assert await client.reader.read() == b""
+
+    assert running.proxy.counters.timeouts == 1
+
+
+async def test_garbage_over_udp(start: Start) -> None:
+    """Datagrams that are no DNS are not answered, and those that follow are."""
+    running = await start()
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(("127.0.0.1", running.proxy.port))
+        for data in (b"hello", bytes(11), b"\x00\x01\x80\x00" + bytes(8)):
+            await loop.sock_sendall(sock, data)
+        query = dns.message.make_query(ALLOWED, "A")
+        await loop.sock_sendall(sock, query.to_wire())
+        async with asyncio.timeout(DEADLINE):
+            assert query.is_response(dns.message.from_wire(await loop.sock_recv(sock, 65535)))
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    """Raises, whatever it was asked."""
+    raise RuntimeError("broken on purpose")
+
+
+@pytest.mark.parametrize("part", ["judge", "refuse", "discouraged"])
+@pytest.mark.parametrize(("on_error", "rcode"), [("block", dns.rcode.NXDOMAIN), ("allow", dns.rcode.NOERROR)])
+async def test_what_raises(
+    start: Start, monkeypatch: pytest.MonkeyPatch, part: str, on_error: str, rcode: dns.rcode.Rcode
+) -> None:
+    """Whatever breaks, `on_error` decides about banned names, and all others are answered."""
+    running = await start(policy(on_error=on_error))
+    monkeypatch.setattr(dns_questions, part, broken)
+
+    banned, allowed = await running.ask(BANNED, use_edns=0), await running.ask(ALLOWED)
+
+    if part != "discouraged":  # which a refused name never comes to
+        assert banned.rcode() == rcode
+        assert explained(banned) == ([15] if rcode == dns.rcode.NXDOMAIN else [])
+    assert allowed.answer
+    assert "internal-error" in running.lab.records.actions or part == "refuse"
+
+
+async def test_terms_raise(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer whose terms can't be told passes, unless errors block its name."""
+    running = await start(policy(ban(action="warn")))
+    monkeypatch.setattr(dns_questions, "terms", broken)
+
+    assert (await running.ask(BANNED)).rcode() == dns.rcode.NXDOMAIN
+    assert (await running.ask(ALLOWED)).answer
+    assert running.proxy.counters.errors["dns"] == 2
+
+
+@pytest.mark.parametrize(("on_error", "passes"), [("block", False), ("allow", True)])
+async def test_front_can_t_be_put_in_place(
+    start: Start, monkeypatch: pytest.MonkeyPatch, on_error: str, passes: bool
+) -> None:
+    """Without our layer mitmproxy's would answer everything: only if errors let everything pass."""
+    running = await start(policy(on_error=on_error))
+    monkeypatch.setattr(connection_hooks, "DnsLayer", broken)
+
+    async with stream(running.proxy.port) as client:
+        client.writer.write(framed(dns.message.make_query(ALLOWED, "A")))
+        assert bool(await read_message(client.reader)) is passes
+
+    assert running.proxy.counters.errors["client_connected"] == 1
+
+
+async def test_own_questions_are_known(start: Start) -> None:
+    """A resolver that asks itself gets no answer from itself."""
+    running = await start()
+    running.resolver.port = running.proxy.port
+
+    async with stream(running.proxy.port) as client:
+        client.writer.write(framed(dns.message.make_query(ALLOWED, "A")))
+        assert (await client.message()).rcode() == dns.rcode.SERVFAIL
+
+    assert running.proxy.counters.loops == 1
+
+
+async def test_redirected_dns(lab: Lab, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections to a resolver's port are read as DNS in all modes; the resolver that was asked answers the rest."""
+    monkeypatch.setattr(next_layer, "_DNS", upstream.port)
+    proxy = await lab.proxy(destination=("127.0.0.1", upstream.port))
+
+    async with stream(proxy.port) as client:
+        client.writer.write(framed(*(dns.message.make_query(name, "A") for name in (BANNED, ALLOWED))))
+        assert (await client.message()).rcode() == dns.rcode.NXDOMAIN
+        assert (await client.message()).answer
+
+    assert upstream.asked == [ALLOWED]
+    assert lab.records.all[0]["destination"]["ip"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("name", "refused"), [(BANNED, True), (ALLOWED, False)])
+async def test_redirected_tls_to_a_resolver(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str, refused: bool
+) -> None:
+    """TLS to that port is decided as all TLS is, also if its first octet comes alone."""
+    origin = await lab.sink_origin(b"through")
+    monkeypatch.setattr(next_layer, "_DNS", origin.port)
+    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
+    hello = openssl_hello(name)
+
+    async with stream(proxy.port) as client:
+        client.writer.write(hello[:1])
+        await client.writer.drain()
+        await eventually("the first octet has come", lambda: proxy.connections)
+        client.writer.write(hello[1:])
+        client.writer.write_eof()
+        async with asyncio.timeout(DEADLINE):
+            got = await client.reader.read()
+
+    assert got == (bytes.fromhex("15030300020270") if refused else b"through")
+
+
+async def test_questions_as_long_as_tls_records(lab: Lab, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that is padded until its length looks like TLS gets past nobody."""
+    monkeypatch.setattr(next_layer, "_DNS", upstream.port)
+    proxy = await lab.proxy(destination=("127.0.0.1", upstream.port))
+
+    for size in (0x1600, 0x1603, 0x16FF):
+        query = dns.message.make_query(BANNED, "A", use_edns=0)
+        padding = size - len(query.to_wire()) - 4
+        query.use_edns(0, options=[dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(padding))])
+        assert len(query.to_wire(max_size=65535)) == size
+        async with stream(proxy.port) as client:
+            client.writer.write(framed(query)[:1])
+            await client.writer.drain()
+            client.writer.write(framed(query)[1:])
+            data = await read_message(client.reader)
+            assert not data or dns.message.from_wire(data).rcode() == dns.rcode.NXDOMAIN
+
+    assert upstream.asked == []
+
+
+def test_now_is_within_the_ban() -> None:
+    """The other tests rely on it."""
+    assert builders.at("2023-03-10T00:00:00Z") < NOW
+
+
+async def test_questions_that_wait_are_bounded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks on without any answer fills no memory: the oldest question is given up for the newest."""
+    monkeypatch.setattr("tokgate.mitm.layers.dns.OPEN_QUESTIONS", 2)
+    running = await start()
+    waiting: list[bytes] = []
+
+    def together(query: dns.message.Message) -> list[bytes]:
+        waiting.append(answer(query, "60 A 192.0.2.80").to_wire())
+        return waiting if len(waiting) == 4 else []
+
+    running.upstream.reply = together
+    queries = [dns.message.make_query(ALLOWED, "A", id=number) for number in range(1, 5)]
+    async with stream(running.proxy.port) as client:
+        client.writer.write(framed(*queries))
+        assert [(await client.message()).id for _ in range(2)] == [3, 4]
+        running.upstream.reply = usual
+        client.writer.write(framed(dns.message.make_query(ALLOWED, "A", id=5)))
+        assert (await client.message()).id == 5
+
+
+async def test_a_question_is_answered_once(start: Start) -> None:
+    """What a server, or somebody in its name, sends to a question that has its answer reaches nobody."""
+    running = await start()
+    running.upstream.reply = lambda query: usual(query) * 2
+    async with stream(running.proxy.port) as client:
+        for number in (1, 2):
+            client.writer.write(framed(dns.message.make_query(ALLOWED, "A", id=number)))
+            assert (await client.message()).id == number

@@ -1,0 +1,191 @@
+"""Where a name server gives no answer the next one is asked, and the first is left alone for a while."""
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+import dns.asyncquery
+import dns.message
+import dns.rcode
+import pytest
+
+from labs.dns_lab import TRANSPORTS, Dns, Start, Transport, Upstream, explained, name_server, usual
+from labs.proxy_lab import ALLOWED, DEADLINE
+from tokgate.mitm.layers import dns as dns_layer
+from tokgate.mitm.layers.name_servers import FAILED_FOR, MOST_ASKED, NameServers
+
+FIRST, SECOND, THIRD = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+
+
+@pytest.fixture
+async def second(upstream: Upstream) -> AsyncIterator[Upstream]:
+    """Another name server, at another address and the same port."""
+    async with name_server(Upstream(), SECOND, upstream.port) as made:
+        yield made
+
+
+def name(running: Dns, *servers: str) -> None:
+    """Say which name servers there are, as `tokgate run --name-server` does."""
+    running.proxy.master.options.add_option("dns_name_servers", Sequence[str], list(servers), "As the resolver's own.")
+
+
+def failing(rcode: dns.rcode.Rcode) -> Callable[[dns.message.Message], list[bytes]]:
+    """Answers with an error."""
+
+    def reply(query: dns.message.Message) -> list[bytes]:
+        made = dns.message.make_response(query, recursion_available=True)
+        made.set_rcode(rcode)
+        return [made.to_wire()]
+
+    return reply
+
+
+SetPatience = Callable[[float, float], None]
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> SetPatience:
+    """Sets the seconds that a name server has, and the last one."""
+
+    def change(each: float, last: float) -> None:
+        monkeypatch.setattr(dns_layer, "PATIENCE", each)
+        monkeypatch.setattr(dns_layer, "LAST_PATIENCE", last)
+
+    change(DEADLINE, DEADLINE)
+    return change
+
+
+@TRANSPORTS
+async def test_the_first_is_closed(start: Start, second: Upstream, transport: Transport) -> None:
+    """Where nothing listens the next one is asked at once, and first from then on."""
+    running = await start()
+    name(running, THIRD, SECOND)
+    running.resolver.host = THIRD
+
+    for number in (1, 2):
+        assert (await running.ask(ALLOWED, "A", transport)).answer
+        assert len(second.asked) == number
+
+
+async def test_the_first_is_silent(start: Start, upstream: Upstream, second: Upstream, patience: SetPatience) -> None:
+    """One that says nothing is asked once, and then left alone for a while."""
+    running = await start()
+    name(running, FIRST, SECOND)
+    upstream.reply = lambda _: []
+
+    patience(0.05, DEADLINE)
+    assert (await running.ask(ALLOWED)).answer
+    patience(DEADLINE, DEADLINE)
+    for _ in range(2):
+        assert (await running.ask(ALLOWED)).answer
+
+    assert (len(upstream.asked), len(second.asked)) == (1, 3)
+
+
+async def test_a_late_answer_counts(start: Start, upstream: Upstream, second: Upstream, patience: SetPatience) -> None:
+    """The first one's answer is taken as well after the second one was asked."""
+    running = await start()
+    name(running, FIRST, SECOND)
+    patience(0.05, DEADLINE)
+    upstream.reply = lambda _: []
+
+    def reply(query: dns.message.Message) -> list[bytes]:
+        upstream.send(usual(query)[0])
+        return []
+
+    second.reply = reply
+
+    assert (await running.ask(ALLOWED)).answer[0][0].to_text() == "192.0.2.80"
+    assert len(second.asked) == 1
+
+
+async def test_connecting_takes_long(start: Start, second: Upstream, patience: SetPatience) -> None:
+    """A name server whose host drops what comes keeps nobody from asking the next one."""
+    running = await start()
+    with full_listener(second.port):
+        name(running, THIRD, SECOND)
+        running.resolver.host = THIRD
+        patience(0.05, DEADLINE)
+        assert (await running.ask(ALLOWED, "A", dns.asyncquery.tcp)).answer
+
+
+@contextlib.contextmanager
+def full_listener(port: int) -> Iterator[None]:
+    """Accepts no connection: its queue is full, and Linux drops each SYN that comes then (listen(2))."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((THIRD, port), backlog=0))
+        waiting = stack.enter_context(socket.create_connection(listener.getsockname()))
+        assert waiting
+        yield
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTIMP])
+async def test_the_first_fails(
+    start: Start, upstream: Upstream, second: Upstream, transport: Transport, rcode: dns.rcode.Rcode
+) -> None:
+    """One that says that it has failed is asked again for other names; names that don't exist are an answer."""
+    running = await start()
+    name(running, FIRST, SECOND)
+    upstream.reply = failing(rcode)
+
+    for number in (1, 2):
+        assert (await running.ask(ALLOWED, "A", transport)).answer
+        assert (len(upstream.asked), len(second.asked)) == (number, number)
+    upstream.reply = failing(dns.rcode.NXDOMAIN)
+    assert (await running.ask(ALLOWED, "A", transport)).rcode() == dns.rcode.NXDOMAIN
+    assert len(second.asked) == 2
+
+
+async def test_all_fail(start: Start, upstream: Upstream, second: Upstream) -> None:
+    """The last one's own error is the answer."""
+    running = await start()
+    name(running, FIRST, SECOND)
+    upstream.reply = second.reply = failing(dns.rcode.REFUSED)
+
+    assert (await running.ask(ALLOWED, use_edns=0)).rcode() == dns.rcode.REFUSED
+    assert (len(upstream.asked), len(second.asked)) == (1, 1)
+
+
+@TRANSPORTS
+async def test_all_are_silent(
+    start: Start, upstream: Upstream, second: Upstream, transport: Transport, patience: SetPatience
+) -> None:
+    """After each has had its time the client learns that there is no answer."""
+    running = await start()
+    name(running, FIRST, SECOND, THIRD)
+    upstream.reply = second.reply = lambda _: []
+    patience(0.05, 0.05)
+
+    got = await running.ask(ALLOWED, "A", transport, use_edns=0)
+
+    assert (got.rcode(), explained(got)) == (dns.rcode.SERVFAIL, [23])
+    assert (len(upstream.asked), len(second.asked)) == (1, 1)
+
+
+async def test_one_alone(start: Start, upstream: Upstream, patience: SetPatience) -> None:
+    """A name server that is the only one is asked for every question, however often it failed."""
+    running = await start()
+    upstream.reply = lambda _: []
+    patience(0.05, 0.05)
+    assert (await running.ask(ALLOWED)).rcode() == dns.rcode.SERVFAIL
+    upstream.reply = usual
+    patience(DEADLINE, DEADLINE)
+    assert (await running.ask(ALLOWED)).answer
+
+
+def test_order() -> None:
+    """As configured, but who has just failed last, for a while or until it answers; and no more than a few."""
+    clock = [0.0]
+    known = NameServers(lambda: clock[0])
+    servers = [(f"192.0.2.{number}", 53) for number in range(1, MOST_ASKED + 2)]
+
+    assert known.in_order([servers[0], *servers]) == servers[:MOST_ASKED]
+    known.failed(servers[0])
+    assert known.in_order(servers) == servers[1:]
+    clock[0] = FAILED_FOR
+    assert known.in_order(servers)[0] == servers[0]
+    known.failed(servers[0])
+    known.answered(servers[0])
+    known.answered(servers[1])
+    assert known.in_order(servers)[0] == servers[0]

@@ -1,0 +1,427 @@
+"""UDP through mitmproxy's layers: QUIC by its name, the rest by its address, and nothing sent on undecided."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, context, events
+from mitmproxy.test import taddons, tflow
+
+from labs import builders, hello_builder
+from labs.proxy_lab import ALLOWED, BANNED, NOW, ban, policy
+from labs.quic_client import QuicClient
+from labs.records import Holder, Records
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.mitm.client_connection import ClientConnections
+from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.layers.udp import UdpLayer
+from tokgate.mitm.live_connections import MitmConnections
+from tokgate.policy import decide
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Signal
+from tokgate.traffic import admission, hidden_name
+from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, MAX_HELD
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.warning_state import Person
+from tokgate.wire.quic_initial import initials
+
+CLIENT = ("127.0.0.1", 40000)
+SHORT = b"\x40" + bytes(40)
+"""As packets of a connection that is established."""
+EARLY = b"\xd0\x00\x00\x00\x01\x00\x00\x14" + bytes(20)
+"""As early data that goes before the server's first word."""
+
+
+class Flow:
+    """One flow of datagrams, from its first one on."""
+
+    def __init__(
+        self,
+        records: Records,
+        snapshot: Any = None,
+        *,
+        port: int = 443,
+        address: str = "203.0.113.9",
+        connections: ClientConnections | None = None,
+        opens: bool = True,
+    ) -> None:
+        """`opens`: whether the destination can be reached."""
+        client = tflow.tclient_conn()
+        client.peername, client.transport_protocol = CLIENT, "udp"
+        with taddons.context() as made:
+            self.context = context.Context(client, made.options)
+        self.context.server.address, self.context.server.transport_protocol = (address, port), "udp"
+        self.counters = Counters()
+        observer = Observer(hostname="gateway.example.org", version="0")
+        self.enforcer = Enforcer(
+            Holder(snapshot or policy()), records, observer, counters=self.counters, now=lambda: NOW
+        )
+        self.connections = connections or ClientConnections()
+        self.connection = self.connections.begin(client, ClientSockets(None))
+        self.opened = 0
+        self.to_client: list[bytes] = []
+        self.to_server: list[bytes] = []
+        self._opens = opens
+        self._layer = UdpLayer(self.context, self.enforcer, self.connection)
+        self._run(events.Start())
+
+    def sends(self, *data: bytes) -> "Flow":
+        """The client sends datagrams."""
+        for datagram in data:
+            self._run(events.DataReceived(self.context.client, datagram))
+        return self
+
+    def answers(self, data: bytes) -> None:
+        """The server sends one."""
+        self._run(events.DataReceived(self.context.server, data))
+
+    def ends(self) -> None:
+        """The client's side has timed out."""
+        self.context.client.state = ConnectionState.CLOSED
+        self._run(events.ConnectionClosed(self.context.client))
+
+    def counted(self) -> dict[str, int]:
+        """Decisions by visibility and verdict."""
+        kinds = self.counters.decisions.items()
+        return {f"{kind.visibility} {kind.verdict}": number for kind, number in kinds}
+
+    def _run(self, event: events.Event) -> None:
+        self._do(self._layer.handle_event(event))
+
+    def _do(self, todo: Iterable[commands.Command]) -> None:
+        for command in todo:
+            match command:
+                case commands.SendData():
+                    sent = self.to_client if command.connection is self.context.client else self.to_server
+                    sent.append(command.data)
+                case commands.OpenConnection():
+                    self.opened += 1
+                    error = None if self._opens else "unreachable"
+                    if self._opens:
+                        command.connection.state = ConnectionState.OPEN
+                    self._run(events.OpenConnectionCompleted(command, error))
+                case commands.CloseConnection():
+                    command.connection.state = ConnectionState.CLOSED
+                case _:
+                    raise AssertionError(command)
+
+
+@pytest.fixture
+def flow(records: Records) -> Callable[..., Flow]:
+    """Begins flows."""
+
+    def begin(*args: Any, **options: Any) -> Flow:
+        return Flow(records, *args, **options)
+
+    return begin
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_refused(flow: Callable[..., Flow], records: Records, large: bool) -> None:
+    """A banned name gets CONNECTION_CLOSE with the alert's code and the ban's words; nothing goes to the server."""
+    client = QuicClient(BANNED, large=large)
+    one = flow().sends(*client.flight)
+
+    (told,) = one.to_client
+    end = client.told(told)
+    assert end is not None
+    assert (end.error_code, "The Council" in end.reason_phrase) == (0x0170, True)
+    assert (one.to_server, one.opened) == ([], 0)
+    assert records.actions == ["quic-refused"]
+    record = records.all[0]
+    assert (record["tokgate"]["signal"], record["tokgate"]["visibility"]) == ("quic-sni", "quic-sni")
+    assert (record["network"]["transport"], record["destination"]["port"]) == ("udp", 443)
+    assert record["tokgate"]["ja4"].startswith("q13d")
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("port", [443, 8443])
+def test_allowed(flow: Callable[..., Flow], records: Records, large: bool, port: int) -> None:
+    """Any other name is carried as it came, on any port: what was held, early data, and all that follows."""
+    client = QuicClient(ALLOWED, large=large)
+    sent = [*client.flight, EARLY, SHORT]
+    one = flow(port=port).sends(*sent)
+    one.answers(b"answer")
+
+    assert one.to_server == sent
+    assert one.to_client == [b"answer"]
+    assert (one.counted(), records.all) == ({"quic-sni allow": 1}, [])
+
+
+def test_nothing_is_sent_on_before_the_hello_is_whole(flow: Callable[..., Flow]) -> None:
+    """The server is contacted only when the name is known, whatever comes in between."""
+    client = QuicClient(ALLOWED, large=True)
+    last = client.flight.pop()
+
+    one = flow().sends(*client.flight, EARLY, SHORT)
+    assert (one.opened, one.to_server) == (0, [])
+    one.sends(last)
+
+    assert one.to_server == [*client.flight, EARLY, SHORT, last]
+
+
+def test_early_data_of_a_refused_connection(flow: Callable[..., Flow]) -> None:
+    """What belongs to a refused connection falls; each further first packet is told no, for a while."""
+    client = QuicClient(BANNED)
+    one = flow().sends(*client.flight, EARLY, SHORT)
+    assert (len(one.to_client), one.to_server) == (1, [])
+
+    one.sends(*client.flight * 20)
+
+    assert 1 < len(one.to_client) < 10
+
+
+def test_second_connection_between_the_same_ports(flow: Callable[..., Flow]) -> None:
+    """A banned name can't follow an allowed one on the same flow, nor does it end it; and the other way round."""
+    allowed, banned, other = QuicClient(ALLOWED), QuicClient(BANNED), QuicClient("mail.example.org")
+    one = flow().sends(*allowed.flight, SHORT, *banned.flight, SHORT, *other.flight)
+
+    assert one.to_server == [*allowed.flight, SHORT, SHORT, *other.flight]
+    assert len(one.to_client) == 1
+    assert banned.told(one.to_client[0]) is not None
+    later = flow().sends(*banned.flight, *allowed.flight, SHORT)
+    assert later.to_server == [*allowed.flight, SHORT]
+
+
+def test_another_name_under_the_same_keys(flow: Callable[..., Flow]) -> None:
+    """Keys come from an id that the client makes up: a second hello under the id of an allowed one is not sent on."""
+    allowed, banned = QuicClient(ALLOWED, identity=b"identity"), QuicClient(BANNED, identity=b"identity")
+
+    one = flow().sends(*allowed.flight, *allowed.flight, *banned.flight)
+
+    assert one.to_server == allowed.flight * 2
+    assert flow().sends(*banned.flight, *allowed.flight).to_server == []
+
+
+@pytest.mark.parametrize("size", [900, 40])
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (hello_builder.hello(hello_builder.server_name(ALLOWED.encode())), None),
+        (hello_builder.hello(hello_builder.server_name(BANNED.encode())), "ban-block"),
+        (hello_builder.hello(hello_builder.server_name(b"www.example.com")), "name-changed"),
+        (b"\2\0\0\x64" + bytes(100), "unreadable"),
+    ],
+)
+def test_second_hellos(
+    flow: Callable[..., Flow], records: Records, second: bytes, reason: str | None, size: int
+) -> None:
+    """A server that asks for another hello hears of no other name, however many packets it comes in."""
+    client = QuicClient(ALLOWED)
+    again = client.again(second, size)
+
+    one = flow().sends(*client.flight)
+    one.answers(b"retry")
+    one.sends(*again)
+
+    assert one.to_server == (client.flight if reason else [*client.flight, *again])
+    assert (len(one.to_client) > 1) is (reason is not None)
+    assert [record["tokgate"]["reason"] for record in records.all] == ([reason] if reason else [])
+    others = flow(policy(networks=("192.0.2.0/24",))).sends(*client.flight, *again)
+    assert others.to_server == [*client.flight, *again]
+
+
+def test_a_second_hello_that_does_not_wait(flow: Callable[..., Flow], records: Records) -> None:
+    """A second hello that comes ahead of the first is read with it: neither gets to a server that would go by it."""
+    client = QuicClient(ALLOWED)
+    again = client.again(hello_builder.hello(hello_builder.server_name(BANNED.encode())))
+
+    one = flow().sends(*again, *client.flight)
+
+    assert (one.to_server, len(one.to_client)) == ([], 1)
+    assert [record["tokgate"]["reason"] for record in records.all] == ["ban-block"]
+
+
+def test_many_connections_between_the_same_ports(flow: Callable[..., Flow]) -> None:
+    """Only so many are known at once; a packet of one that was forgotten counts as a new beginning."""
+    one = flow()
+    first = QuicClient(ALLOWED)
+    for client in (first, *(QuicClient(ALLOWED) for _ in range(MAX_CONNECTIONS)), first):
+        one.sends(*client.flight)
+
+    assert one.counted() == {"quic-sni allow": MAX_CONNECTIONS + 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "refused", "logged"),
+    [
+        ({"action": "warn"}, BANNED, False, ["connection-warned"]),
+        ({"action": "monitor"}, BANNED, False, ["would-block"]),
+        ({"response": "page"}, BANNED, True, ["quic-refused"]),
+        ({"response": "page", "action": "warn"}, BANNED, True, []),
+        ({"inspect_stores": True}, "play.google.com", True, []),
+    ],
+)
+def test_what_quic_can_t_be_opened_for(
+    flow: Callable[..., Flow],
+    records: Records,
+    settings: dict[str, Any],
+    name: str,
+    refused: bool,
+    logged: list[str],
+) -> None:
+    """Where TCP would be opened QUIC is refused, so that the client comes over TCP; all else is as over TCP."""
+    one = flow(policy(ban(**settings))).sends(*QuicClient(name).flight)
+
+    assert bool(one.to_client) is refused
+    assert bool(one.to_server) is not refused
+    assert records.actions == logged
+
+
+def test_who_has_continued(flow: Callable[..., Flow], records: Records) -> None:
+    """Who has continued past a warning may go on over QUIC."""
+    one = flow(policy(ban(response="page", action="warn")))
+    one.enforcer.warned.continues(Person(CLIENT[0]), "ban", NOW.add(hours=1))
+    flight = QuicClient(BANNED).flight
+
+    assert one.sends(*flight).to_server == flight
+    assert records.actions == ["connection-warned"]
+
+
+def test_no_name(flow: Callable[..., Flow]) -> None:
+    """A hello without a name is decided by its address, or refused, as over TCP."""
+    assert flow().sends(*QuicClient(None).flight).to_server
+    assert flow(address="127.0.0.2").sends(*QuicClient(None).flight).to_client
+    assert flow(policy(missing_sni="block")).sends(*QuicClient(None).flight).to_client
+
+
+DRAFT = b"\xc0\xff\x00\x00\x1d" + bytes(1195)
+GREASE = b"\xc0\x1a\x2a\x3a\x4a" + bytes(1195)
+OTHER = b"\xc0\x00\x00\x00\x07" + bytes(1195)
+
+
+@pytest.mark.parametrize(
+    ("sent", "port", "banned_client", "passes"),
+    [
+        (DRAFT, 443, True, False),
+        (OTHER, 443, True, False),
+        (DRAFT, 443, False, True),
+        (DRAFT, 8443, True, False),
+        (GREASE, 8443, True, False),
+        (GREASE, 8443, False, True),
+        (OTHER, 8443, True, True),
+    ],
+)
+def test_unknown_versions(flow: Callable[..., Flow], sent: bytes, port: int, banned_client: bool, passes: bool) -> None:
+    """QUIC that can't be read is refused to clients under a ban; on other ports if it can't be anything else."""
+    snapshot = policy() if banned_client else policy(networks=("192.0.2.0/24",))
+
+    for before in ((), (SHORT,), tuple(QuicClient(ALLOWED).flight)):
+        assert (sent in flow(snapshot, port=port).sends(*before, sent, sent).to_server) is passes
+
+
+def test_first_flight_that_makes_no_sense(flow: Callable[..., Flow], records: Records) -> None:
+    """A hello that never gets whole, or can't be read, is refused under a ban and passes elsewhere."""
+    first = QuicClient(BANNED, large=True).flight[0]
+
+    one = flow().sends(*[first] * MAX_HELD)
+    other = flow(policy(networks=("192.0.2.0/24",))).sends(*[first] * MAX_HELD)
+
+    assert len(one.to_client) == 1
+    assert one.to_server == []
+    assert other.to_server == [first] * MAX_HELD
+    assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
+
+
+def test_forged_packets(flow: Callable[..., Flow]) -> None:
+    """A first packet that nobody can read is nobody's, and of two connections in one datagram neither."""
+    one, other = (initials(QuicClient(ALLOWED).flight[0])[0].packet for _ in range(2))
+    forged = one[:-1] + bytes((one[-1] ^ 1,))
+
+    assert flow().sends(forged, one + other).to_server == []
+    assert flow().sends(one).to_server == [one]
+
+
+@pytest.mark.parametrize(("address", "passes"), [("203.0.113.9", True), ("127.0.0.2", False)])
+@pytest.mark.parametrize("data", [SHORT, b"\x00\x01\x00\x00", b"\x80voice"])
+def test_other_protocols(flow: Callable[..., Flow], records: Records, address: str, passes: bool, data: bytes) -> None:
+    """What shows no name is decided by its address, once for a flow."""
+    one = flow(address=address).sends(data, data)
+
+    assert one.to_server == ([data, data] if passes else [])
+    assert records.actions == ([] if passes else ["connection-refused"])
+    assert sum(one.counted().values()) == 1
+    if not passes:
+        assert records.all[0]["network"]["transport"] == "udp"
+
+
+def test_unreachable(flow: Callable[..., Flow]) -> None:
+    """A destination that can't be reached ends the flow."""
+    one = flow(opens=False).sends(*QuicClient(ALLOWED).flight, SHORT)
+
+    assert one.to_server == []
+    assert not one.context.client.connected
+
+
+def test_end(flow: Callable[..., Flow]) -> None:
+    """The end of one side is that of the other."""
+    one = flow().sends(*QuicClient(ALLOWED).flight)
+    one.ends()
+
+    assert not one.context.server.connected
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    """Raises, whatever it was asked."""
+    raise RuntimeError("broken on purpose")
+
+
+@pytest.mark.parametrize("on_error", ["block", "allow"])
+@pytest.mark.parametrize("part", [(decide, "decide"), (admission, "_judged"), (hidden_name, "is_ech_outer")])
+def test_deciding_raises(
+    flow: Callable[..., Flow], monkeypatch: pytest.MonkeyPatch, part: tuple[Any, str], on_error: str
+) -> None:
+    """Whatever breaks, `on_error` decides about banned names, and all others pass."""
+    monkeypatch.setattr(*part, broken)
+    snapshot = policy(on_error=on_error)
+
+    assert bool(flow(snapshot).sends(*QuicClient(BANNED).flight).to_server) is (on_error == "allow")
+    assert flow(snapshot).sends(*QuicClient(ALLOWED).flight).to_server
+
+
+def test_deciding_about_an_address_raises(flow: Callable[..., Flow], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for what shows no name."""
+    monkeypatch.setattr(admission, "_judged", broken)
+
+    assert flow(address="127.0.0.2").sends(SHORT).to_server == []
+    assert flow().sends(SHORT).to_server == [SHORT]
+
+
+def test_live_connections_are_judged_again(flow: Callable[..., Flow]) -> None:
+    """Of a flow every connection that passed is judged when a policy changes; one is enough to cut it."""
+    before = policy(ban(starts=builders.wall("2024-01-01T00:00")))
+    one = flow(before).sends(*QuicClient(BANNED).flight, *QuicClient(ALLOWED).flight)
+    carrier = MitmConnections(one.connections, one.enforcer)
+    assert carrier.judge(one.connection, one.enforcer.snapshot, NOW) is None
+
+    one.enforcer._source.snapshot = policy()  # type: ignore[misc]
+    found = carrier.judge(one.connection, policy(), NOW)
+
+    assert found is not None
+    _, seen = found
+    assert seen.names[0] == Sighting(Signal.QUIC_SNI, BANNED)
+    assert seen.transport == "udp"
+
+
+def test_cut_flows_stay_cut(flow: Callable[..., Flow]) -> None:
+    """A connection that was cut does not go on by sending again; a new one between the same ends is decided anew."""
+    one = flow().sends(*QuicClient(ALLOWED).flight)
+    one.connection.cut()
+
+    assert flow(connections=one.connections).sends(SHORT).to_server == []
+    assert flow(connections=one.connections, port=8443).sends(SHORT).to_server == [SHORT]
+    flight = QuicClient(ALLOWED).flight
+    assert flow(connections=one.connections).sends(*flight, SHORT).to_server == [*flight, SHORT]
+
+
+def test_one_that_begins_holds_up_nobody(flow: Callable[..., Flow]) -> None:
+    """While a second connection's hello is awaited, the packets of the first one go on at once."""
+    begun = QuicClient(ALLOWED, large=True).flight
+    one = flow().sends(*QuicClient(ALLOWED).flight)
+    one.to_server.clear()
+    one.sends(begun[0], SHORT)
+    assert one.to_server == [SHORT]
+    one.sends(*begun[1:])
+    assert one.to_server == [SHORT, *begun]

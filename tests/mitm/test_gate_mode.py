@@ -1,0 +1,115 @@
+"""Connections that gates hand over: how many of one client an opener takes."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mitmproxy.addons.next_layer import NextLayer
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.test import taddons
+
+from labs.gate_lab import broken_off
+from tokgate.gate.handoff import Handover
+from tokgate.mitm.gate_mode import GateInstance, GateMode
+from tokgate.mitm.layers.fair_turns import Turns
+from tokgate.policy.observation import Endpoint
+from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.limits import OpenerLimits
+
+
+@pytest.fixture
+def instance(monkeypatch: pytest.MonkeyPatch) -> GateInstance:
+    """An opener's end that serves nobody yet."""
+    monkeypatch.setattr(GateInstance, "limits", OpenerLimits(connections=3, per_client=2))
+    monkeypatch.setattr(GateInstance, "counters", Counters())
+    made = GateInstance(GateMode.parse("gate"), SimpleNamespace(connections={}))
+    monkeypatch.setattr(made, "_turns", SimpleNamespace(add=lambda who, work: None))
+    return made
+
+
+@pytest.fixture
+def connected() -> Iterator[Any]:
+    """Makes connections: the client's end, and the one that a gate hands over."""
+    ends: list[socket.socket] = []
+
+    def connect() -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            near = socket.create_connection(server.getsockname(), 10)
+            far = server.accept()[0]
+        ends.extend((near, far))
+        return near, far
+
+    yield connect
+    for end in ends:
+        end.close()
+
+
+def from_client(address: str) -> Handover:
+    """A handover of a client's connection."""
+    return Handover(Arrival(client=Endpoint(address, 50_000)), tls=True, explicit=False, received=b"")
+
+
+def test_a_client_has_its_share_of_an_opener(instance: GateInstance, connected: Any) -> None:
+    """Ten thousand idle connections of one client would leave no page for anybody else."""
+    for address in ("2001:db8::1", "2001:db8::2"):
+        instance.adopt(from_client(address), connected()[1])
+    near, far = connected()
+    instance.adopt(from_client("2001:db8::3"), far)
+    assert broken_off(near)
+    instance.adopt(from_client("192.0.2.1"), connected()[1])
+    assert dict(instance.clients) == {"2001:db8::/64": 2, "192.0.2.1": 1}
+    assert instance.counters is not None
+    assert instance.counters.at_limit == 1
+
+
+def test_an_opener_takes_no_more_than_it_can_serve(instance: GateInstance, connected: Any) -> None:
+    """Many clients together don't make an opener take all memory."""
+    for number in range(3):
+        instance.adopt(from_client(f"192.0.2.{number}"), connected()[1])
+    near, far = connected()
+    instance.adopt(from_client("192.0.2.9"), far)
+    assert broken_off(near)
+    assert instance.clients.total() == 3
+
+
+class CountedTurns(Turns):
+    """Turns, and how many a client has asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def add(self, client: str, work: Callable[[], object]) -> None:
+        """Count."""
+        self.asked += 1
+        super().add(client, work)
+
+
+@pytest.mark.parametrize(
+    ("received", "later", "turns_asked"), [(b"GET / NONE\r\n\r\n", b"", 1), (b"GET /", b" NONE\r\n\r\n", 2)]
+)
+async def test_what_the_gate_has_read_takes_no_turn_of_its_own(
+    received: bytes, later: bytes, turns_asked: int, connected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a busy client each turn is a wait for one of its pages; only what comes later waits once more."""
+    near, far = connected()
+    near.setblocking(False)
+    with taddons.context(Proxyserver(), NextLayer()):
+        connections = SimpleNamespace(connections={}, register_connection=lambda *_: contextlib.nullcontext())
+        instance, turns = GateInstance(GateMode.parse("gate"), connections), CountedTurns()
+        monkeypatch.setattr(instance, "_turns", turns)
+        arrival = Arrival(client=Endpoint("192.0.2.1", 50_000))
+        async with asyncio.timeout(20):
+            instance.adopt(Handover(arrival, tls=False, explicit=True, received=received), far)
+            while not instance.handed:
+                await asyncio.sleep(0)
+            await asyncio.get_running_loop().sock_sendall(near, later)
+            assert b" 400 " in await asyncio.get_running_loop().sock_recv(near, 4096)
+            while instance.clients:
+                await asyncio.sleep(0)
+    assert turns.asked == turns_asked

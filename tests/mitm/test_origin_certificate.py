@@ -1,0 +1,119 @@
+"""Asking a destination for its certificate: names as policy can match them, asked once, never for long."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificate
+
+from labs.serving import serving
+from tokgate.mitm.origin_certificate import OriginCertificates, certificate_names
+from tokgate.traffic.limits import ProbeLimits
+
+CA = trustme.CA()
+
+
+@dataclass
+class Origin:
+    """A TLS server that only shakes hands; it keeps the names that clients asked for."""
+
+    port: int = 0
+    asked: list[str | None] = field(default_factory=list)
+
+
+@contextlib.asynccontextmanager
+async def an_origin(*names: str, tls: bool = True) -> AsyncIterator[Origin]:
+    """Run one."""
+    origin = Origin()
+    context = None
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        CA.issue_cert(*names).configure_cert(context)
+        context.sni_callback = lambda _connection, name, _context: origin.asked.append(name)
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read()
+
+    async with serving(serve, context=context) as origin.port:
+        yield origin
+
+
+async def test_names() -> None:
+    """The certificate's names come without `*.`, and no name was asked for."""
+    async with an_origin("www.example.org", "*.example.net", "192.0.2.1") as origin:
+        names = await OriginCertificates().names("127.0.0.1", origin.port, client="192.0.2.1")
+
+    assert names == ("www.example.org", "example.net", "192.0.2.1")
+    assert origin.asked == [None]
+
+
+async def test_asked_once() -> None:
+    """Many who ask at once, and those who ask soon after, share one handshake."""
+    certificates = OriginCertificates()
+    async with an_origin("www.example.org") as origin:
+        together = await asyncio.gather(
+            *(certificates.names("127.0.0.1", origin.port, client="192.0.2.1") for _ in range(10))
+        )
+        later = await certificates.names("127.0.0.1", origin.port, client="192.0.2.1")
+
+    assert {*together, later} == {("www.example.org",)}
+    assert len(origin.asked) == 1
+
+
+async def test_forgotten_in_time_and_number() -> None:
+    """What is remembered expires, and there is a bound to how much."""
+    clock = [0.0]
+    certificates = OriginCertificates(ProbeLimits(kept=10, size=1), monotonic=lambda: clock[0])
+    async with an_origin("www.example.org") as one, an_origin("www.example.net") as other:
+        for origin in (one, other, one):
+            await certificates.names("127.0.0.1", origin.port, client="192.0.2.1")
+        assert len(one.asked) == 2
+        clock[0] = 10.0
+        await certificates.names("127.0.0.1", one.port, client="192.0.2.1")
+        assert len(one.asked) == 3
+
+
+async def test_nobody_there() -> None:
+    """No answer is no name."""
+    assert await OriginCertificates().names("127.0.0.1", 1, client="192.0.2.1") == ()
+
+
+async def test_somebody_who_says_nothing() -> None:
+    """The deadline ends a handshake that gets no answer."""
+    async with an_origin(tls=False) as origin:
+        assert (
+            await OriginCertificates(ProbeLimits(deadline=0.05)).names("127.0.0.1", origin.port, client="192.0.2.1")
+            == ()
+        )
+
+
+async def test_who_asks_may_leave() -> None:
+    """A client that goes away doesn't spoil the answer for others."""
+    certificates = OriginCertificates()
+    async with an_origin("www.example.org") as origin:
+        leaver = asyncio.create_task(certificates.names("127.0.0.1", origin.port, client="192.0.2.1"))
+        await asyncio.sleep(0)
+        stayer = asyncio.create_task(certificates.names("127.0.0.1", origin.port, client="192.0.2.1"))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        assert await stayer == ("www.example.org",)
+
+
+def test_common_name_without_alternatives() -> None:
+    """A certificate without alternative names is known by its common name."""
+    pem = CA.issue_cert(common_name="old.example.org").cert_chain_pems[0].bytes()
+    der = load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+
+    assert certificate_names(der) == ("old.example.org",)
+
+
+def test_no_certificate() -> None:
+    """Bytes that are none raise ValueError."""
+    with pytest.raises(ValueError, match=r"(?i)asn1|parse"):
+        certificate_names(b"nonsense")

@@ -1,0 +1,257 @@
+"""The catalogue: every shipped service is valid, says on what evidence each entry stands, and takes no stranger's name.
+
+`test_services.py` has more on the services with a corpus of observed names.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from whenever import Instant
+
+from tokgate.config.loader import load
+from tokgate.config.service_lists.shared_hosts import SHARED_HOSTS, shared_host
+from tokgate.policy.services import NamePattern, PatternKind, Service, ServiceIndex, compile_regex
+from tokgate.policy.stores import StoreListing
+from tokgate.policy.values.hostname import DomainName, normalise
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "policies" / "services").glob("*.yaml"))
+SCHEMA = ROOT / "schema" / "policy.schema.json"
+DATA = ROOT.parent / "shared" / "data"
+WITH_CORPUS = {"tiktok", "tiktok-ads", "bytedance-shared", "bytedance-other", "encrypted-dns"}
+CATALOGUE = [file.stem for file in FILES if file.stem not in WITH_CORPUS]
+IN_TWO = {"lemon8", "capcut", "doubao"}
+"""Services with a ban of their own somewhere, whose names are in `bytedance-other` as well."""
+ASKED_FOR = """
+    alibaba aliexpress baidu bilibili capcut chatgpt claude copilot deepseek discord facebook gemini grok huawei
+    instagram kaspersky kimi kwai lemon8 mail-ru manus odnoklassniki qq qwen reddit rednote roblox shein signal snapchat
+    telegram temu vk wechat weibo whatsapp x yandex youtube zoom
+"""
+_CORPUS = Path(__file__).parent / "corpus"
+STRANGERS = (_CORPUS / "catalogue-strangers.txt").read_text(encoding="utf-8").splitlines()[1:]
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the lists of strangers are not at hand")
+
+
+@cache
+def stated() -> dict[str, dict[str, Any]]:
+    """What each file states, by the name of the file."""
+    return {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in FILES}
+
+
+@cache
+def validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+@cache
+def index() -> ServiceIndex:
+    """The catalogue by name and address; its store listings are hosts of the stores."""
+    return ServiceIndex(_service(name, without_stores=True) for name in CATALOGUE)
+
+
+def _service(name: str, *, without_stores: bool) -> Service:
+    said = stated()[name]["services"][name]
+    listings = (StoreListing(store, each) for store, ids in said.get("store", {}).items() for each in ids)
+    return Service(
+        name,
+        said["title"],
+        tuple(NamePattern(PatternKind(kind), value) for kind, values in said["names"].items() for value in values),
+        tuple(ip_network(prefix) for prefix in said.get("addresses", ())),
+        () if without_stores else tuple(listings),
+    )
+
+
+def matched(name: str) -> set[str]:
+    return {hit.service for hit in index().match(name).hits}
+
+
+def entries(*kinds: str) -> Iterator[tuple[str, str, str]]:
+    """Service, kind and value of every name pattern of these kinds in the catalogue."""
+    for name in CATALOGUE:
+        names = stated()[name]["services"][name]["names"]
+        yield from ((name, kind, value) for kind in kinds for value in names.get(kind, ()))
+
+
+def test_the_catalogue_has_what_governments_ban() -> None:
+    """A ministry finds the service that it has to ban, under the name that people use."""
+    assert set(ASKED_FOR.split()) <= set(CATALOGUE)
+    assert len(CATALOGUE) >= 30
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_file_is_one_service_and_valid(file: Path) -> None:
+    """A file that is copied into a policy folder loads without a word, and editors find its schema."""
+    first, text = file.read_text(encoding="utf-8").splitlines()[0], stated()[file.stem]
+    assert first == "# yaml-language-server: $schema=../../schema/policy.schema.json"
+    assert text["version"] == 1
+    assert list(text) == ["version", "services"]
+    assert list(validator().iter_errors(text)) == []
+    loaded = load(file, Instant.from_utc(2026, 1, 1))
+    assert loaded.diagnostics == ()
+    assert loaded.policy is not None
+    assert list(loaded.policy.services) == [file.stem]
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_entry_states_its_evidence(name: str) -> None:
+    """Whoever doubts an entry sees where it is known from: in the comment beside it, of a regex in the one above."""
+    lines = (ROOT / "policies" / "services" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if not re.match(r" {6,8}- ", line):
+            continue
+        comment = lines[number - 1].strip() if line.strip().startswith("- '^") else line.partition("  # ")[2]
+        assert comment.strip("# "), f"{name}:{number + 1}"
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_each_file_says_who_bans_it(name: str) -> None:
+    """The head of the file says why the service is in the catalogue."""
+    head = (ROOT / "policies" / "services" / f"{name}.yaml").read_text(encoding="utf-8").partition("version:")[0]
+    assert "Banned or limited: " in head.replace("\n# ", " ")
+
+
+def test_names_are_canonical_and_their_own() -> None:
+    """No entry is written in a way that matches nothing, and none holds the customers of a registry, host or CDN."""
+    for service, kind, value in entries("suffix", "exact"):
+        assert normalise(value) == DomainName(value), f"{service}: {value}"
+        if kind == "suffix":  # the loader refuses public suffixes
+            assert shared_host(value) is None, f"{service}: {value}"
+        assert value not in SHARED_HOSTS, f"{service}: {value}"
+
+
+def test_regexes_span_the_whole_name() -> None:
+    """A regex without anchors would be read as one for parts of names."""
+    for service, _, value in entries("regex"):
+        compile_regex(value)
+        assert (value[0], value[-1]) == ("^", "$"), service
+
+
+def test_no_label_takes_a_name_under_every_ending() -> None:
+    """A label would take whatever is registered under the next new ending."""
+    assert list(entries("label")) == []
+
+
+def test_a_name_stands_once_in_a_service_and_under_no_suffix_of_it() -> None:
+    """A name that is there twice hides which entry a reviewer has to look at."""
+    for name in CATALOGUE:
+        own = [(kind, value) for service, kind, value in entries("suffix", "exact") if service == name]
+        suffixes = {value for kind, value in own if kind == "suffix"}
+        assert len({value for _, value in own}) == len(own), name
+        for _, value in own:
+            above = {value.split(".", depth)[-1] for depth in range(1, value.count(".") + 1)}
+            assert not above & suffixes, f"{name}: {value}"
+
+
+def test_services_share_a_name_only_where_their_files_say_so() -> None:
+    """A ban on one service takes no other by accident: a domain is in one file, except ByteDance's apps."""
+    holder: dict[str, str] = {}
+    for name, said in stated().items():
+        for kind in ("suffix", "exact"):
+            for value in said["services"][name]["names"].get(kind, ()):
+                other = holder.setdefault(value, name)
+                fine = other == name or (IN_TWO & {name, other} and "bytedance-other" in (name, other))
+                fine = fine or {name, other} in ({"vk", "odnoklassniki"}, {"facebook", "messenger"})
+                assert fine, f"{value} is in {name} and {other}"
+
+
+def test_every_entry_matches_its_service() -> None:
+    """An entry takes in its name, and a suffix what is below it, in any spelling."""
+    for service, kind, value in entries("suffix", "exact"):
+        assert service in matched(value)
+        assert service in matched(f"{value.upper()}.")
+        assert (service in matched(f"a-1.b.{value}")) == (kind == "suffix" or service in matched(f"zz.{value}"))
+
+
+def test_a_name_that_only_looks_like_one_is_a_strangers() -> None:
+    """A ban ends at the boundary of a label."""
+    for service, kind, value in entries("suffix", "exact"):
+        registrable = kind == "suffix" and value.count(".") == 1
+        for lookalike in (f"{value}.example", f"{value}mm", f"{value}.example.org", *([f"not{value}"] * registrable)):
+            assert service not in matched(lookalike), lookalike
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_strangers_are_left_alone(name: str) -> None:
+    """A shared CDN, a look-alike, and a site that the service's company only owns go on working."""
+    assert matched(name) == set()
+
+
+def test_shared_hosts_are_left_alone() -> None:
+    """No ban on a service takes the other customers of its CDN, host or cloud."""
+    assert [host for host in SHARED_HOSTS if matched(f"somebody-else.{host}")] == []
+
+
+def test_addresses_belong_to_one_service() -> None:
+    """Telegram's apps connect without a name; all others' prefixes carry more than one service."""
+    holders = {name: said["services"][name].get("addresses", []) for name, said in stated().items()}
+    assert {name for name in CATALOGUE if holders[name]} == {"telegram"}
+    assert matched("149.154.167.99") == {"telegram"}
+    assert matched("2001:67c:4e8:f002::a") == {"telegram"}
+    assert matched("149.154.176.1") == matched("192.0.2.1") == set()
+
+
+def test_store_listings_are_found_by_their_urls() -> None:
+    """`inspect_stores` finds an app by what its page in the store is called."""
+    urls = {
+        "google-play": "https://play.google.com/store/apps/details?id={}",
+        "apple": "https://apps.apple.com/us/app/some-app/id{}",
+    }
+    seen: dict[str, str] = {}
+    for name in CATALOGUE:
+        services = ServiceIndex([_service(name, without_stores=False)])
+        for store, identifiers in stated()[name]["services"][name].get("store", {}).items():
+            for identifier in identifiers if store in urls else ():  # bundle identifiers are in no URL
+                hits = services.match_url(urls[store].format(identifier)).hits
+                assert [hit.rule for hit in hits if not hit.front] == [f"store:{store}/{identifier}"]
+                assert seen.setdefault(identifier, name) == name
+
+
+@needs_data
+def test_no_look_alike_is_caught() -> None:
+    """None of the look-alikes and shared hosts on the list matches any service of the catalogue."""
+    lines = (DATA / "lookalikes.txt").read_text(encoding="utf-8").splitlines()
+    names = [line.split()[-1] for line in lines if line.strip()]
+    assert names
+    assert [name for name in names if matched(name)] == []
+
+
+@needs_data
+def test_a_popular_site_is_caught_only_by_the_service_that_names_its_domain() -> None:
+    """Of the popular sites only those match that a service names itself, or that are below what it names."""
+    own = {value for _, _, value in entries("suffix", "exact")}
+    lines = (DATA / "top-sites.txt").read_text(encoding="utf-8").splitlines()
+    caught = [name for line in lines if (name := line.strip()) and matched(name)]
+    assert caught
+    parents = {name: {name.split(".", depth)[-1] for depth in range(name.count(".") + 1)} for name in caught}
+    assert [name for name in caught if not parents[name] & own] == []
+    assert len(caught) / len(lines) < 0.03
+
+
+def test_well_known_names_are_caught() -> None:
+    """Names that people know each service by, collected apart from the lists behind the files, belong to it."""
+    lines = (_CORPUS / "catalogue-known.txt").read_text(encoding="utf-8").splitlines()[1:]
+    known = {service: names for service, *names in map(str.split, lines)}
+    asked = [(service, name) for service in known if service in CATALOGUE for name in known[service]]
+    assert [(service, name) for service, name in asked if service not in matched(name)] == []
+    assert len(asked) > 380
+
+
+def test_the_docs_name_every_service() -> None:
+    """Who looks for what can be banned finds it in the table, and how many there are."""
+    docs = (ROOT / "docs" / "services.md").read_text(encoding="utf-8")
+    table = docs.partition("## The catalogue")[2].partition("\n\nThe head")[0]
+    assert set(re.findall(r"`([a-z0-9-]+)`", table)) == {file.stem for file in FILES}
+    assert f" {len(FILES)} ship, one file each" in docs
+    assert f"The other {len(CATALOGUE)} services, 1,300 names" in docs
+    assert round(len(list(entries("suffix", "exact", "regex"))), -2) == 1300
+    assert f"the {len(FILES)} services" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"A catalogue of {len(FILES)} services" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,0 +1,132 @@
+"""Definitions: what two policies state otherwise, and what of it may not be shown."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from labs.builders import CLIPS, OFFICE, ban, duration, exemption, network, service, snapshot, wall
+from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange, Redefinition, changes, redefinitions
+from tokgate.policy.bans import Action, MissingSni, Notify
+from tokgate.policy.snapshot import Snapshot
+
+ABROAD = network("abroad", "198.51.100.0/24", zone="America/New_York")
+
+
+def policy(*bans: Any, **more: Any) -> Snapshot:
+    """A policy with two networks."""
+    return snapshot(*bans, networks=(OFFICE, ABROAD), **more)
+
+
+def test_keys_of_bans_and_exemptions() -> None:
+    """A reviewer reads what a ban says now and said before; of a new one what isn't the default."""
+    old = policy(ban(contact="old@example.org", duration=duration("P6M")), exemptions=(exemption("gone"),))
+    new = policy(ban(title="Another", inspect_stores=True, duration=duration("P6M")), ban("come", action=Action.WARN))
+    assert list(redefinitions(old.policy, new.policy))[:4] == [
+        Redefinition("bans", "ban", ("Another",), ("The ban",), "title"),
+        Redefinition("bans", "ban", ("true",), ("false",), "inspect_stores"),
+        Redefinition("bans", "ban", (), ("old@example.org",), "contact"),
+        Redefinition("bans", "come", ("The come",), (), "title"),
+    ]
+    found = {(each.name, each.key): (each.added, each.removed) for each in redefinitions(old.policy, new.policy)}
+    assert found["come", "action"] == (("warn",), ())
+    assert ("come", "response") not in found
+    assert found["gone", "until"] == ((), ("2023-03-31T18:00:00",))
+
+
+def test_redefinitions() -> None:
+    """What names mean more and less; also settings, and names that only one policy knows."""
+    old = snapshot(networks=(OFFICE,), services=(CLIPS,))
+    new = snapshot(
+        networks=(network("office", "192.0.2.0/24", zone="UTC"), ABROAD),
+        services=(service("clips", "suffix:clips.example.org", "suffix:new.example.org"),),
+        missing_sni=MissingSni.BLOCK,
+    )
+    found = {(each.kind, each.name): (each.added, each.removed) for each in redefinitions(old.policy, new.policy)}
+    assert found["networks", "office"] == (("timezone:UTC",), ("2001:db8:1::/48", "timezone:Europe/Brussels"))
+    assert found["networks", "abroad"] == (("198.51.100.0/24", "timezone:America/New_York"), ())
+    assert found["services", "clips"][0] == ("suffix:new.example.org",)
+    assert "store:apple/835599320" in found["services", "clips"][1]
+    assert found["settings", "missing_sni"] == (("block",), ("check-address",))
+    assert list(redefinitions(old.policy, old.policy)) == []
+
+
+def test_changes_by_name() -> None:
+    """What was said otherwise: keys of bans, the words of networks and services, settings; a ban's end is its end."""
+    wider = network("abroad", "198.51.100.0/24", "203.0.113.0/24", zone="America/New_York")
+    old = policy(ban(), ban("gone"), exemptions=(exemption("hole"),))
+    new = snapshot(
+        ban(expires=wall("2023-09-01T00:00"), title="Another"),
+        ban("come"),
+        networks=(OFFICE, wider),
+        missing_sni=MissingSni.BLOCK,
+    )
+    name = next(iter(old.bans))
+    assert list(changes(old.policy, new.policy)) == [
+        DefinitionChange("bans", name, ChangeKind.CHANGED, ("title", "end")),
+        DefinitionChange("bans", "gone", ChangeKind.REMOVED),
+        DefinitionChange("bans", "come", ChangeKind.ADDED),
+        DefinitionChange("exemptions", "hole", ChangeKind.REMOVED),
+        DefinitionChange("networks", "abroad", ChangeKind.CHANGED, ("+203.0.113.0/24",)),
+        DefinitionChange("settings", "missing_sni", ChangeKind.CHANGED, ("+block", "-check-address")),
+    ]
+    assert list(changes(new.policy, new.policy)) == []
+
+
+WEBHOOK = "https://bot:hunter2@chat.example.org:8443/hooks/T0KEN?key=s3cret#frag"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, WEBHOOK),
+        (WEBHOOK, None),
+        (WEBHOOK, "https://chat.example.org:8443/hooks/0THER"),
+        (WEBHOOK, WEBHOOK.replace("hunter2", "hunter3")),
+        (WEBHOOK, "https://other.example.org/T0KEN"),
+    ],
+)
+def test_a_webhook_keeps_its_secrets(before: str | None, after: str | None) -> None:
+    """Whoever reads a job summary or a log learns that the webhook changed, and can't post to it."""
+    old, new = (
+        replace(UNREMINDED, settings=replace(UNREMINDED.settings, notify=Notify(webhook=url)))
+        for url in (before, after)
+    )
+    (told_change,) = changes(old, new)
+    (redefined,) = redefinitions(old, new)
+    words = " ".join((*told_change.what, *redefined.added, *redefined.removed))
+    assert told_change.name == redefined.name == "notify.webhook"
+    assert "example.org" in words
+    assert not any(secret in words for secret in ("bot", "hunter", "hooks", "T0KEN", "0THER", "s3cret", "frag"))
+
+
+def test_the_same_webhook_is_no_change() -> None:
+    """A reload of an unchanged policy doesn't report its webhook."""
+    held = replace(UNREMINDED, settings=replace(UNREMINDED.settings, notify=Notify(webhook=WEBHOOK)))
+    assert not list(changes(held, held))
+    assert not list(redefinitions(held, held))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        ((), ("/usr/bin/mail", "T0KEN"), {"/usr/bin/mail …"}),
+        (("/usr/bin/mail",), ("/usr/bin/mail", "T0KEN"), {"/usr/bin/mail", "/usr/bin/mail …"}),
+        (("/usr/bin/mail", "T0KEN", "1"), ("/usr/bin/mail", "1", "T0KEN"), {"/usr/bin/mail …"}),
+        (("/opt/my mail", "T0KEN"), (), {"/opt/my mail …"}),
+    ],
+)
+def test_a_command_keeps_its_arguments(before: tuple[str, ...], after: tuple[str, ...], shown: set[str]) -> None:
+    """A token among the arguments of a program gets into no job summary; that they changed, in order too, does."""
+    old, new = (
+        replace(UNREMINDED, settings=replace(UNREMINDED.settings, notify=Notify(command=words)))
+        for words in (before, after)
+    )
+    (found,) = redefinitions(old, new)
+    (change,) = changes(old, new)
+    assert {word.removesuffix(" (changed where it is not shown)") for word in (*found.added, *found.removed)} == shown
+    assert "T0KEN" not in " ".join((*change.what, *found.added, *found.removed))
+    assert not list(redefinitions(new, new))
+
+
+UNREMINDED = policy(ban()).policy

@@ -1,0 +1,86 @@
+"""The closed sets of a decision: each word means one thing for everyone who asks."""
+
+from typing import Any
+
+import pytest
+
+from labs import builders
+from labs.builders import at
+from labs.samples import seen
+from tokgate.policy import decide as decide_module
+from tokgate.policy.bans import PortRange
+from tokgate.policy.decide import Sighting, blocked_at_all
+from tokgate.policy.decision import Response, Signal, Verdict
+from tokgate.policy.identity import Identity
+from tokgate.policy.networks import Network
+
+
+def test_signals() -> None:
+    """A URL is matched by its path as well, and a client is told the names only that it has asked for itself."""
+    assert {signal for signal in Signal if signal.is_url} == {Signal.URL}
+    asked_for = {Signal.SNI, Signal.QUIC_SNI, Signal.HTTP_HOST, Signal.DNS_NAME}
+    assert {signal for signal in Signal if signal.is_asked_for} == asked_for
+
+
+def test_responses() -> None:
+    """Nothing is decrypted for a plain refusal, and only a page is shown to people."""
+    assert {response for response in Response if response.opens} == {Response.PAGE, Response.INSPECT}
+    assert {response for response in Response if response.shows_page} == {Response.PAGE}
+
+
+def test_the_host_of_a_sighting() -> None:
+    """A URL that can't be taken apart names no host, instead of ending the decision."""
+    assert Sighting(Signal.SNI, "WWW.example.org").host == "WWW.example.org"
+    assert Sighting(Signal.SNI, "").host is None
+    assert Sighting(Signal.URL, "https://www.example.org:8443/a").host == "www.example.org"
+    assert Sighting(Signal.URL, "https://[::1/").host is None
+
+
+def test_whether_anything_is_refused_to_a_client() -> None:
+    """Only clients under a ban that blocks now are watched for second words."""
+    snapshot = builders.snapshot(builders.ban())
+    during, before = at("2023-04-01T12:00:00Z"), at("2023-03-01T12:00:00Z")
+    for _ in range(2):
+        assert blocked_at_all(snapshot, "192.0.2.7", during).verdict is Verdict.BLOCK
+    assert blocked_at_all(snapshot, "192.0.2.7", before).verdict is not Verdict.BLOCK
+    assert blocked_at_all(snapshot, "198.51.100.7", during).verdict is not Verdict.BLOCK
+
+
+def test_a_ban_on_users() -> None:
+    """An authenticated client is watched by who it is, and nobody else at its address."""
+    networks = (Network("people", (), builders.BRUSSELS, users=("alice",)),)
+    snapshot = builders.snapshot(builders.ban(networks=("people",)), networks=networks)
+    at_noon = at("2023-04-01T12:00:00Z")
+    assert blocked_at_all(snapshot, "192.0.2.7", at_noon, Identity("alice")).verdict is Verdict.BLOCK
+    assert blocked_at_all(snapshot, "192.0.2.7", at_noon, Identity("bob")).verdict is not Verdict.BLOCK
+    assert blocked_at_all(snapshot, "192.0.2.7", at_noon).verdict is not Verdict.BLOCK
+
+
+def test_bans_are_gone_through_once_for_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a thousand bans a new connection costs no look at each of them, until one of them changes."""
+    looked: list[Any] = []
+    block = decide_module._block
+
+    def noted(*given: Any) -> Any:
+        looked.append(given)
+        return block(*given)
+
+    monkeypatch.setattr(decide_module, "_block", noted)
+    snapshot = builders.snapshot(builders.ban())
+    for minute in range(10):
+        blocked_at_all(snapshot, "192.0.2.7", at("2023-04-01T12:00:00Z").add(minutes=minute))
+    assert len(looked) == 1
+    blocked_at_all(snapshot, "192.0.2.7", at("2023-03-01T12:00:00Z"))
+    assert len(looked) == 2
+
+
+def test_ports_in_messages() -> None:
+    """A single port reads as one, and a range with both its ends."""
+    assert [str(each) for each in (PortRange(443, 443), PortRange(8000, 8010))] == ["443", "8000-8010"]
+
+
+def test_names_of_an_observation() -> None:
+    """A report finds the name by the signal that it asks for."""
+    observation = seen()
+    assert observation.name(Signal.SNI, Signal.HTTP_HOST) == "www.clips.example.org"
+    assert observation.name(Signal.URL) is None

@@ -1,0 +1,109 @@
+"""What can't be seen, or is obeyed by terminals, is shown as an escape: a forged name passes for no other."""
+
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokgate.policy.values.visible_text import escaped, readable, readable_lines
+
+INVISIBLE = {
+    "zero-width space": "\u200b",
+    "left-to-right mark": "\u200e",
+    "Arabic letter mark": "\u061c",
+    "word joiner": "\u2060",
+    "soft hyphen": "\u00ad",
+    "byte order mark": "\ufeff",
+    "override": "\u202e",
+    "isolate": "\u2067",
+    "C0 control": "\x1b",
+    "C1 control": "\x9b",
+    "tab": "\t",
+    "line feed": "\n",
+    "delete": "\x7f",
+    "line separator": "\u2028",
+    "paragraph separator": "\u2029",
+    "tag": "\U000e0041",
+    "lone surrogate": "\udc80",
+    "private use": "\ue000",
+    "unassigned": "\u0378",
+    "noncharacter": "\uffff",
+    "Hangul filler": "\u3164",
+    "halfwidth Hangul filler": "\uffa0",
+    "combining grapheme joiner": "\u034f",
+    "variation selector after a letter": "\ufe0f",
+    "Braille blank": "\u2800",
+    "joiner between letters that don't join": "\u200d",
+    "non-joiner between letters that don't join": "\u200c",
+    "ideographic space": "\u3000",
+}
+
+EMOJI = ("⚠\ufe0f stop", "👩🏽\u200d⚖\ufe0f")
+
+
+@pytest.mark.parametrize("character", INVISIBLE.values(), ids=INVISIBLE)
+def test_a_forged_name_shows_what_is_in_it(character: str) -> None:
+    """Somebody who reads the name sees that it is not the one that it looks like."""
+    forged = f"clips{character}.example.org"
+    code = character.encode("unicode_escape").decode()
+    assert escaped(forged) == readable(forged) == f"clips{code}.example.org"
+
+
+@pytest.mark.parametrize("category", ["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"])
+def test_no_character_of_these_categories_is_shown_as_it_is(category: str) -> None:
+    """All of Unicode's controls, formats, surrogates, private and unassigned code points, and separators of lines."""
+    for code in range(sys.maxunicode + 1):
+        if unicodedata.category(chr(code)) == category:
+            assert escaped(chr(code)).isascii(), hex(code)
+            assert readable(chr(code)).isascii(), hex(code)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ban on TikTok",
+        "12\u00a0mars\u202f: non",
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "禁令",
+        "حظر",
+        "⚠\ufe0f stop",
+        "a\u0301",
+        "👩🏽\u200d⚖\ufe0f",
+    ],
+)
+def test_what_a_language_needs_stays(text: str) -> None:
+    """Titles of bans are read by people: their typography is left alone."""
+    assert readable(text) == text
+
+
+@pytest.mark.parametrize(("text", "shown"), [("12\u00a0mars", r"12\xa0mars"), ("می\u200cخ", r"می\u200cخ")])
+def test_names_have_no_typography(text: str, shown: str) -> None:
+    """A name from outside has no claim to spaces or joiners."""
+    assert escaped(text) == shown
+
+
+def test_a_line_break_stays_between_lines_only() -> None:
+    """A message of several lines stays one; what else breaks lines does not add any."""
+    assert readable_lines("one\ntwo\u2028\rthree") == "one\ntwo\\u2028\\rthree"
+
+
+@given(st.text())
+def test_showing_is_settled_at_once(text: str) -> None:
+    """What was escaped already is not escaped again, and has nothing left that Python calls unprintable."""
+    assert escaped(text).isprintable()
+    assert escaped(escaped(text)) == escaped(text)
+    assert readable(readable(text)) == readable(text)
+    assert readable(escaped(text)) == escaped(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["clips\u200d⚖", "⚖\u200dclips", "⚖\u200c⚖", "\u200d⚖", "⚖\u200d"],
+    ids=["letter_before", "letter_after", "non_joiner", "nothing_before", "nothing_after"],
+)
+def test_joiners_that_join_no_emoji(text: str) -> None:
+    """Beside a symbol a joiner is as invisible as elsewhere: only between two of them does it make one."""
+    assert "\\u200" in readable(text)

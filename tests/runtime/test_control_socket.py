@@ -1,0 +1,122 @@
+"""The control socket's listening end: who may ask, and what happens where two tokgates share a folder."""
+
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tokgate.runtime.control_socket import NAME, Caller, Control, ControlRequest, ask
+
+
+def serve(control: Control) -> Callable[[], None]:
+    """Answer one caller in another thread; call the result to wait for it."""
+
+    def answer() -> None:
+        callers: list[Caller] = []
+        while not callers:
+            callers = list(control.callers())
+        callers[0].tell("thinking")
+        callers[0].answer({"asked": callers[0].request})
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    return thread.join
+
+
+@pytest.mark.parametrize("request_", list(ControlRequest))
+def test_ask(tmp_path: Path, request_: ControlRequest) -> None:
+    """A request is answered, after word of how far it is."""
+    control, said = Control(tmp_path), list[str]()
+    assert control.open() is not None
+    served = serve(control)
+    assert ask(tmp_path, request_, said.append) == {"asked": request_}
+    served()
+    assert said == ["thinking"]
+    control.close(remove=True)
+    assert ask(tmp_path, request_) is None
+
+
+def test_a_folder_with_a_long_path(tmp_path: Path) -> None:
+    """An address of a socket holds 107 octets; deeper folders can be asked too, and the working directory stays."""
+    folder, here = tmp_path / ("deep" * 40), Path.cwd()
+    folder.mkdir()
+    control = Control(folder)
+    assert control.open() is not None
+    served = serve(control)
+    assert ask(folder, ControlRequest.STATUS) == {"asked": "status"}
+    served()
+    control.close(remove=True)
+    assert (list(folder.iterdir()), Path.cwd()) == ([], here)
+    assert ask(folder, ControlRequest.STATUS) is None
+    assert ask(folder / "gone", ControlRequest.STATUS) is None
+
+
+def test_only_its_user(tmp_path: Path) -> None:
+    """Nobody else may ask, from the first moment on."""
+    control = Control(tmp_path)
+    control.open()
+    assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
+    control.close(remove=True)
+
+
+def test_the_first_keeps_its_socket(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A second tokgate says that it can't be asked, and takes nothing away when it ends."""
+    first, second = Control(tmp_path), Control(tmp_path)
+    assert first.open() is not None
+    assert second.open() is None
+    assert "another tokgate answers there" in caplog.text
+    second.close(remove=True)
+    [caller] = first.callers()  # the question whether anybody is there
+    assert caller.request is None
+    caller.close()
+    served = serve(first)
+    assert ask(tmp_path, ControlRequest.STATUS) == {"asked": "status"}
+    served()
+    first.close(remove=True)
+
+
+def test_a_socket_that_was_left_behind(tmp_path: Path) -> None:
+    """What a killed tokgate left is taken over."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(tmp_path / NAME))
+    assert ask(tmp_path, ControlRequest.STATUS) is None
+    control = Control(tmp_path)
+    assert control.open() is not None
+    control.close(remove=True)
+
+
+def test_a_folder_that_can_not_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where no socket can be, that is told, and keeps nobody from filtering."""
+    (tmp_path / "file").touch()
+    assert Control(tmp_path / "file" / "keys").open() is None
+    assert "tokgate status" in caplog.text
+
+
+def test_whoever_ends_without_an_answer(tmp_path: Path) -> None:
+    """A tokgate that ends meanwhile is no answer."""
+    control = Control(tmp_path)
+    control.open()
+
+    def drop() -> None:
+        callers: list[Caller] = []
+        while not callers:
+            callers = list(control.callers())
+        callers[0].close()
+
+    thread = threading.Thread(target=drop)
+    thread.start()
+    with pytest.raises(ConnectionError):
+        ask(tmp_path, ControlRequest.RELOAD)
+    thread.join()
+    control.close(remove=True)
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    """At the first start, before mitmproxy has made its folder, tokgate can be asked already; by its user alone."""
+    control = Control(tmp_path / "new" / "keys")
+    assert control.open() is not None
+    assert stat.S_IMODE((tmp_path / "new" / "keys").stat().st_mode) == 0o700
+    control.close(remove=True)

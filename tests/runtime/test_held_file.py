@@ -1,0 +1,246 @@
+"""The file of held bans: the same bans come back from it, over restarts, whatever they state."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from whenever import Instant
+
+from tokgate.config.loader import load
+from tokgate.config.reload.holder import PolicyHolder, open_policy
+from tokgate.policy.analysis.definitions import redefinitions
+from tokgate.policy.bans import Lifted, Settings
+from tokgate.policy.decide import decide
+from tokgate.policy.decision import Verdict
+from tokgate.runtime.held_file import HeldFile
+
+ROOT = Path(__file__).parents[2]
+NOW = Instant.from_utc(2023, 5, 1)
+POLICY = """\
+services: {clips: {names: {suffix: [clips.example.org]}}}
+networks: {here: {devices: {file: devices.csv}}, guests: {cidrs: [198.51.100.0/24]}}
+bans:
+  kept: {title: Kept, services: [clips], networks: [guests], starts: 2023-03-10}
+  gone: {title: Gone, services: [clips], networks: [here], starts: 2023-03-10}
+exemptions:
+  one: {ban: gone, clients: [192.0.2.9], until: 2043-01-01T00:00, reason: Press}
+"""
+REST = """\
+services: {clips: {names: {suffix: [clips.example.org]}}}
+networks: {guests: {cidrs: [198.51.100.0/24]}}
+bans: {kept: {title: Kept, services: [clips], networks: [guests], starts: 2023-03-10}}
+"""
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    """A folder of policies with an inventory."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "policy.yaml").write_text(POLICY)
+    (folder / "devices.csv").write_text(
+        "name,address,mac,owner,paid_by\npc,192.0.2.7 192.0.2.9,00:53:00:aa:bb:cc,A,x+y\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def held(tmp_path: Path, policies: Path) -> HeldFile:
+    """The file for these policies."""
+    return HeldFile.of(tmp_path / "keys", policies)
+
+
+def blocked(holder: PolicyHolder, client: str) -> bool:
+    """Whether a client of the network `here` is refused."""
+    return decide(holder.snapshot, client, "clips.example.org", NOW).verdict == "block"
+
+
+async def emptied(policies: Path, held: HeldFile) -> PolicyHolder:
+    """A holder of whose policy a ban has vanished, with all that it needs."""
+    holder = open_policy(policies, NOW, held)
+    (policies / "policy.yaml").write_text(REST)
+    (policies / "devices.csv").unlink()
+    assert (await holder.reload()).effects.held == ("gone",)
+    return holder
+
+
+async def test_a_restart_lifts_nothing(policies: Path, held: HeldFile) -> None:
+    """After a restart the ban is in force for the same devices and with the same exemption, and still held."""
+    await emptied(policies, held)
+    holder = open_policy(policies, NOW, held)
+    assert holder.snapshot.policy.held == ("gone",)
+    assert (blocked(holder, "192.0.2.7"), blocked(holder, "192.0.2.9")) == (True, False)
+    assert holder.snapshot.policy.networks["here"].devices[0].hardware == ("00:53:00:aa:bb:cc",)
+
+
+async def test_lifted_by_command(policies: Path, held: HeldFile) -> None:
+    """What was lifted stays so over restarts; when the files state the ban again, it can be held again."""
+    holder = await emptied(policies, held)
+    assert holder.lift(("gone", "kept", "never"), "alice") == ("kept", "never")
+    reloaded = await holder.reload()
+    assert (reloaded.effects.lifted, holder.snapshot.policy.held) == (("gone",), ())
+    assert reloaded.snapshot.policy.lifted == (Lifted(ban="gone", reason="`tokgate reload --lift`", by="alice"),)
+    assert not list(held.path.parent.glob("*.csv"))
+    for again in (open_policy(policies, NOW, held), holder):
+        assert not blocked(again, "192.0.2.7")
+    (policies / "policy.yaml").write_text(POLICY.replace("devices: {file: devices.csv}", "cidrs: [192.0.2.0/24]"))
+    await holder.reload()
+    assert (held.read().lifted, blocked(holder, "192.0.2.7")) == ((), True)
+    (policies / "policy.yaml").write_text(REST)
+    await holder.reload()
+    assert holder.snapshot.policy.held == ("gone",)
+
+
+async def test_lifted_by_the_policy(policies: Path, held: HeldFile) -> None:
+    """A change that says why lifts the ban at once, and a restart doesn't bring it back."""
+    holder = await emptied(policies, held)
+    (policies / "lifted.yaml").write_text("lifted: {ban: gone, reason: Repealed on 2 May 2023}\n")
+    reloaded = await holder.reload()
+    assert (reloaded.effects.lifted, reloaded.effects.held) == (("gone",), ())
+    assert (held.read().bans, open_policy(policies, NOW, held).snapshot.policy.held) == ({}, ())
+
+
+async def test_who_follows_holds_the_same_and_writes_nothing(policies: Path, held: HeldFile) -> None:
+    """An opener reads the policy by itself, and may neither lift a ban nor bring one back that was lifted."""
+    before = open_policy(policies, NOW)
+    opener = PolicyHolder(policies, before.snapshot, before.loaded, held=held, follows=True)
+    holder = await emptied(policies, held)
+    written = held.path.read_bytes()
+    await opener.reload()
+    assert opener.snapshot.version == holder.snapshot.version
+    holder.lift(("gone",), "alice")
+    for each in (holder, opener):
+        await each.reload()
+    assert opener.snapshot.version == holder.snapshot.version
+    assert opener.snapshot.policy.held == ()
+    assert written != held.path.read_bytes()
+
+
+@pytest.mark.parametrize("content", ["bans: {gone: {title: x}}", "bans: [", "\x00", "[]", "bans: {gone: 1}"])
+def test_a_file_that_is_no_longer_valid(
+    held: HeldFile, policies: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged file is told of, and keeps nobody from starting."""
+    held.path.parent.mkdir()
+    held.path.write_text(content)
+    assert open_policy(policies, NOW, held).snapshot.policy.held == ()
+    assert str(held.path) in caplog.text
+
+
+@pytest.mark.parametrize("folder", ["policies", "docs/examples/federal-devices"])
+def test_whatever_a_ban_states_comes_back(folder: str, tmp_path: Path) -> None:
+    """Windows, holidays, durations, stores and devices of the shipped policies are the same after a restart."""
+    policy = load(ROOT / folder, NOW).policy
+    assert policy is not None
+    held = HeldFile(tmp_path / "held.yaml")
+    held.write(replace(policy, held=tuple(policy.bans)))
+    kept = held.read()
+    assert kept.held == tuple(policy.bans)
+    assert list(redefinitions(replace(policy, settings=Settings()), kept)) == []
+
+
+def test_networks_of_networks(tmp_path: Path) -> None:
+    """A held ban keeps its networks' parts and exceptions, also over a restart."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    parts = (
+        "services: {clips: {names: {suffix: {file: names.txt}}}}\n"
+        "networks:\n"
+        "  lab: {cidrs: [192.0.2.128/25]}\n"
+        "  house: {cidrs: [192.0.2.0/24], timezone: Europe/Brussels}\n"
+        "  all: {networks: [house], except: [lab, 192.0.2.9]}\n"
+    )
+    gone = "bans: {gone: {title: Gone, services: [clips], networks: [all], starts: 2023-03-10}}\n"
+    (folder / "names.txt").write_text("clips.example.org\n")
+    (folder / "policy.yaml").write_text(parts + gone)
+    file = HeldFile.of(tmp_path, folder)
+    old = open_policy(folder, NOW, file)
+    (folder / "policy.yaml").write_text("settings: {on_error: block}\n")
+    asyncio.run(old.reload())
+    for holder in (old, open_policy(folder, NOW, file)):
+        verdicts = [
+            decide(holder.snapshot, client, "clips.example.org", NOW).verdict
+            for client in ("192.0.2.1", "192.0.2.9", "192.0.2.129")
+        ]
+        assert verdicts == [Verdict.BLOCK, Verdict.ALLOW, Verdict.ALLOW]
+        assert holder.snapshot.policy.networks["all"].timezone == "Europe/Brussels"
+
+
+def restarted(folder: Path, confdir: Path, now: Instant = NOW) -> PolicyHolder:
+    """A start of tokgate: it reads the policy, and keeps what it enforces."""
+    holder = open_policy(folder, now, HeldFile.of(confdir, folder))
+    holder.keep(now)
+    return holder
+
+
+def test_a_ban_that_vanishes_while_stopped(policies: Path, tmp_path: Path) -> None:
+    """It is held at the next start, and at those after it, until the files say that it is lifted."""
+    first = restarted(policies, tmp_path)
+    (policies / "policy.yaml").write_text(REST)
+    for holder in (restarted(policies, tmp_path), restarted(policies, tmp_path)):
+        assert holder.snapshot.policy.held == ("gone",)
+        assert not redefinitions_of("gone", first, holder)
+        assert decide(holder.snapshot, "192.0.2.7", "clips.example.org", NOW).verdict is Verdict.BLOCK
+        assert decide(holder.snapshot, "192.0.2.9", "clips.example.org", NOW).verdict is Verdict.ALLOW
+    (policies / "policy.yaml").write_text(REST + "lifted: {ban: gone, reason: Repealed}\n")
+    assert restarted(policies, tmp_path).snapshot.policy.held == ()
+    (policies / "policy.yaml").write_text(REST)
+    assert restarted(policies, tmp_path).snapshot.policy.held == ()
+
+
+def redefinitions_of(ban: str, old: PolicyHolder, new: PolicyHolder) -> list[str]:
+    """The keys of a ban that differ."""
+    found = redefinitions(old.snapshot.policy, new.snapshot.policy)
+    return [str(each.key) for each in found if (each.kind, each.name) == ("bans", ban)]
+
+
+def test_a_ban_lifted_by_command_after_a_start(policies: Path, tmp_path: Path) -> None:
+    """What a start holds can be lifted as what a reload holds, and stays lifted."""
+    restarted(policies, tmp_path)
+    (policies / "policy.yaml").write_text(REST)
+    holder = restarted(policies, tmp_path)
+    assert holder.lift(["gone"], "alice") == ()
+    assert asyncio.run(holder.reload()).snapshot.policy.held == ()
+    assert restarted(policies, tmp_path).snapshot.policy.held == ()
+
+
+def test_only_what_was_in_force_is_held(policies: Path, tmp_path: Path) -> None:
+    """Not a ban that was announced when tokgate stopped, although it would have begun since; nor one that has ended."""
+    before, later = Instant.from_utc(2023, 3, 1), Instant.from_utc(2023, 6, 1)
+    restarted(policies, tmp_path, before)
+    (policies / "policy.yaml").write_text(REST)
+    assert restarted(policies, tmp_path, later).snapshot.policy.held == ()
+    (policies / "policy.yaml").write_text(POLICY.replace("networks: [here], ", "networks: [here], duration: P3M, "))
+    restarted(policies, tmp_path, NOW)
+    (policies / "policy.yaml").write_text(REST)
+    assert restarted(policies, tmp_path, Instant.from_utc(2023, 6, 9)).snapshot.policy.held == ("gone",)
+    assert restarted(policies, tmp_path, Instant.from_utc(2023, 6, 11)).snapshot.policy.held == ()
+
+
+def test_a_ban_that_began_while_running(policies: Path, tmp_path: Path) -> None:
+    """The files of the last run follow phases, without another policy."""
+    holder = restarted(policies, tmp_path, Instant.from_utc(2023, 3, 1))
+    holder.keep(NOW)
+    (policies / "policy.yaml").write_text(REST)
+    assert restarted(policies, tmp_path).snapshot.policy.held == ("gone",)
+
+
+@pytest.mark.parametrize("octets", [b"bans: [", b"\xff", b""])
+def test_damaged_files_of_the_last_run(
+    policies: Path, tmp_path: Path, octets: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They hold nothing, with a word on which bans, and a start is possible."""
+    restarted(policies, tmp_path)
+    (policies / "policy.yaml").write_text(REST)
+    (enforced,) = tmp_path.glob("enforced-*.yaml")
+    enforced.write_bytes(octets)
+    assert restarted(policies, tmp_path).snapshot.policy.held == ()
+    assert "gone" in caplog.text
+
+
+def test_secrets_are_not_kept(policies: Path, tmp_path: Path) -> None:
+    """What a webhook allows is in no file of tokgate's own."""
+    (policies / "settings.yaml").write_text("settings: {notify: {webhook: 'https://chat.example.org/SECRET'}}\n")
+    restarted(policies, tmp_path)
+    assert not [each for each in tmp_path.iterdir() if each.is_file() and b"SECRET" in each.read_bytes()]

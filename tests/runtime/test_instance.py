@@ -1,0 +1,177 @@
+"""What a running tokgate tells beside traffic: each thing once, at its instant, whichever carrier it has."""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs.builders import at
+from labs.proxy_lab import eventually
+from labs.records import Records
+from tokgate.blocklog.paths import notified_path_for
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.config.reload.holder import PolicyHolder, open_policy
+from tokgate.policy.bans import LogSettings
+from tokgate.policy.decision import Verdict
+from tokgate.policy.observation import Visibility
+from tokgate.runtime.instance import Instance
+from tokgate.runtime.status import Worker
+from tokgate.traffic.counting.counters import DECISION
+from tokgate.traffic.counting.shared_counters import Key
+
+POLICY = """\
+version: 1
+services: {clips: {title: Clips, names: {suffix: [clips.example.org]}}}
+networks: {here: {cidrs: [127.0.0.0/8], timezone: Europe/Brussels}}
+bans: {clips-2023: {title: Clips, services: [clips], networks: [here], starts: 2023-03-10T00:00, duration: P6M}}
+"""
+OBSERVER = Observer(hostname="gateway.example.org", version="0")
+START, END = at("2023-03-09T23:00:00Z"), at("2023-09-09T22:00:00Z")
+WEEK_BEFORE = at("2023-09-02T22:00:00Z")
+
+
+class Running:
+    """An instance whose clock is turned by hand, and what it tells."""
+
+    def __init__(self, folder: Path, records: Records, now: Instant) -> None:
+        (folder / "policy.yaml").write_text(POLICY)
+        self.now = now
+        self.log = folder / "block.ndjson"
+        self.records = records
+        self.counts: Counter[Key] = Counter()
+        self.holder: PolicyHolder = open_policy(folder / "policy.yaml", now)
+        self.instance = Instance(
+            self.holder,
+            self.log,
+            self._write,
+            lambda: self.counts,
+            version="0",
+            reaps=True,
+            log_kept=LogSettings,
+            now=lambda: self.now,
+        )
+
+    def _write(self, build: Callable[[Stamp], Record]) -> None:
+        self.records.put(build(new_stamp(self.now, OBSERVER)))
+
+    def told(self) -> list[str]:
+        """The actions of the records since the last question."""
+        told = [record["event"]["action"] for record in self.records.all]
+        self.records.all.clear()
+        return told
+
+    def tick(self, now: Instant) -> list[str]:
+        """What is told at an instant."""
+        self.now = now
+        self.instance.tick()
+        return self.told()
+
+    def phases(self, now: Instant) -> int:
+        """How many changes of phases are told at an instant."""
+        return self.tick(now).count("phase-changed")
+
+
+@pytest.fixture
+def running(tmp_path: Path, records: Records) -> Callable[[Instant], Running]:
+    """Starts one at an instant."""
+    return partial(Running, tmp_path, records)
+
+
+def test_a_phase_is_told_at_its_instant(running: Callable[[Instant], Running]) -> None:
+    """Not before, not twice, and not again when the clock goes back."""
+    one = running(START.subtract(milliseconds=250))
+    assert one.instance.due() == pytest.approx(0.25)
+    assert one.phases(START.subtract(nanoseconds=1)) == 0
+    assert one.phases(START) == 1
+    assert one.phases(START.add(milliseconds=1)) == 0
+    assert one.phases(START.subtract(minutes=1)) == 0
+    assert one.instance.due() == pytest.approx(1.0)
+
+
+def test_a_transition_between_two_ticks_is_not_missed(running: Callable[[Instant], Running]) -> None:
+    """While a policy was read nobody looked: it is due at once, and told then."""
+    one = running(START.subtract(seconds=1))
+    one.now = START.add(seconds=5)
+    assert one.instance.due() == 0.0
+    assert one.phases(one.now) == 1
+
+
+def test_coverage_is_told_with_the_hour_and_at_the_end(running: Callable[[Instant], Running]) -> None:
+    """Each count once."""
+    one = running(at("2023-03-15T09:59:59Z"))
+    one.counts[DECISION, "here", Visibility.SNI, Verdict.ALLOW] = 3
+    assert one.tick(at("2023-03-15T09:59:59.9Z")) == []
+    one.now = at("2023-03-15T10:00:00Z")
+    one.instance.tick()
+    (record,) = one.records.all
+    assert record["tokgate"]["coverage"] == {"here": {"sni": 3}}
+    one.counts[DECISION, "here", Visibility.SNI, Verdict.ALLOW] = 5
+    one.records.all.clear()
+    one.instance.stop("asked to")
+    assert one.records.all[0]["tokgate"]["coverage"] == {"here": {"sni": 2}}
+    assert one.told() == ["coverage-counted", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "others"),
+    [
+        ("tokgate.runtime.phase_watch.passed", ["ban-near-expiry", "coverage-counted"]),
+        ("tokgate.policy.analysis.reminders.due", ["coverage-counted"]),
+        ("tokgate.runtime.instance.decisions_in", ["ban-near-expiry"]),
+    ],
+)
+def test_what_fails_is_told_once_and_stops_nothing_else(
+    running: Callable[[Instant], Running],
+    broken: str,
+    others: list[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever goes wrong beside traffic, nobody who calls it fails; it is in the log once."""
+    one = running(WEEK_BEFORE.subtract(seconds=1))
+
+    def fail(*_: object) -> Any:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(broken, fail)
+    with caplog.at_level(logging.ERROR):
+        assert sorted(one.tick(WEEK_BEFORE)) == sorted(["internal-error", *others])
+    assert one.tick(WEEK_BEFORE.add(milliseconds=1)) == []
+
+
+async def test_following(running: Callable[[Instant], Running]) -> None:
+    """In an event loop it tells by itself, and keeps what it told."""
+    one = running(WEEK_BEFORE)
+    kept = notified_path_for(one.log)
+    assert kept is not None
+    task = asyncio.create_task(one.instance.follow())
+    await eventually("the reminder is kept", kept.exists)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert one.told() == ["ban-near-expiry"]
+    assert running(WEEK_BEFORE).tick(WEEK_BEFORE.add(seconds=1)) == []
+
+
+async def test_a_reading_is_told_and_counted(running: Callable[[Instant], Running]) -> None:
+    """Whoever carries traffic, a policy that was read is in the log, in the answer and in the metrics."""
+    one = running(START.add(hours=1))
+    one.instance.start()
+    assert one.told() == ["started"]
+    one.holder.path.write_text(POLICY.replace("P6M", "P7M"))
+    reloaded = await one.holder.reload()
+    assert one.told() == ["policy-loaded"]
+    worker = Worker(name="proxy", pid=1, seconds=1.0, version=reloaded.snapshot.version, report={})
+    behind = Worker(name="gate-0", pid=2, seconds=1.0, version="other", report={})
+    assert one.instance.answer(reloaded, [worker])["ok"]
+    assert one.instance.answer(reloaded, [worker, behind])["missing"] == ["gate-0"]
+    assert one.instance.reloads.succeeded == 1
+    assert one.instance.state([worker])["policy"]["version"] == reloaded.snapshot.version

@@ -1,0 +1,260 @@
+"""What is told once: reminders and overrides, across policies, clocks, restarts and damaged files."""
+
+import json
+from collections.abc import Callable
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs.builders import at, ban, exemption, snapshot, wall
+from labs.records import Records
+from tokgate.blocklog.paths import notified_path_for
+from tokgate.blocklog.records import lifecycle
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.policy.bans import ClientsShown, LogSettings, Notify
+from tokgate.policy.snapshot import Snapshot
+from tokgate.runtime.notified import NotificationHistory
+from tokgate.runtime.reminder_dispatch import ReminderSender
+
+OBSERVER = Observer(hostname="gateway.example.org", version="0")
+NOW = at("2023-03-15T09:00:00Z")
+START, END = at("2023-03-15T10:00:00Z"), at("2023-03-15T12:00:00Z")
+WEEK_BEFORE = at("2023-09-02T22:00:00Z")
+NOTIFY = Notify(command=("/bin/true",))
+
+
+class Post(ReminderSender):
+    """Keeps what would be sent."""
+
+    def __init__(self) -> None:
+        super().__init__(reaps=True)
+        self.sent: list[tuple[Notify, dict[str, Any]]] = []
+
+    def send(self, notify: Notify, said: dict[str, Any]) -> None:
+        self.sent.append((notify, said))
+
+
+class Desk:
+    """The history as a process has it; a new one beside the same log is the process after a restart."""
+
+    def __init__(self, log: Path, records: Records) -> None:
+        self.records = records
+        self.post = Post()
+        self.history = NotificationHistory(log, self._write, self.post)
+
+    def _write(self, build: Callable[[Stamp], Record]) -> None:
+        self.records.put(build(new_stamp(NOW, OBSERVER)))
+
+    def tell(self, policy: Snapshot, now: Instant) -> list[tuple[str, str]]:
+        """What is told at an instant: action and message of each record."""
+        before = len(self.records.all)
+        if self.history.look(policy, now):
+            self.history.save()
+        return [(record["event"]["action"], record["message"]) for record in self.records.all[before:]]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where the log would be."""
+    return tmp_path / "log" / "block.ndjson"
+
+
+def ending(**settings: Any) -> Snapshot:
+    """A policy with a ban until September."""
+    return snapshot(ban(expires=wall("2023-09-10T00:00")), notify=NOTIFY, **settings)
+
+
+def overridden(settings: dict[str, Any] | None = None, **stated: Any) -> Snapshot:
+    """A policy with an override for two hours."""
+    quick = {"starts": START, "until": END, "override": True, "by": "alice", "ticket": "CHG-1"}
+    return snapshot(ban(), exemptions=(exemption("quick", **(quick | stated)),), **(settings or {}))
+
+
+def test_a_reminder_is_told_once(log: Path, records: Records) -> None:
+    """In the log and outside it, and not again however often it is looked, nor after a restart."""
+    desk = Desk(log, records)
+    assert desk.tell(ending(), WEEK_BEFORE.subtract(nanoseconds=1)) == [
+        ("ban-near-expiry", "Ban The ban [ban] ends at 2023-09-10 00:00 Europe/Brussels, for office; then: lapse.")
+    ]  # thirty days before, late
+    ((action, _),) = desk.tell(ending(), WEEK_BEFORE)
+    assert action == "ban-near-expiry"
+    assert desk.tell(ending(), WEEK_BEFORE.add(hours=1)) == []
+    assert [said["before"] for _, said in desk.post.sent] == ["P30D", "P7D"]
+    assert Desk(log, records).tell(ending(), WEEK_BEFORE.add(hours=2)) == []
+    assert len(Desk(log, records).tell(ending(), at("2023-09-08T22:00:00Z"))) == 1
+
+
+def test_what_is_sent(log: Path, records: Records) -> None:
+    """The letter names the record in the log and says all that matters; `text` alone would do."""
+    desk = Desk(log, records)
+    desk.tell(ending(), WEEK_BEFORE)
+    ((notify, said),) = desk.post.sent
+    assert notify == NOTIFY
+    assert said["id"] == records.all[0]["event"]["id"]
+    assert said["text"] == records.all[0]["message"]
+    assert (said["ban"], said["ends"], said["local"]) == (
+        "ban",
+        "2023-09-09T22:00:00.000000Z",
+        "2023-09-10 00:00 Europe/Brussels",
+    )
+    assert (said["before"], said["networks"], said["on_expiry"], said["gateway"]) == (
+        "P7D",
+        ["office"],
+        "lapse",
+        "gateway.example.org",
+    )
+    json.dumps(said)
+
+
+def test_an_override_starts_and_ends(log: Path, records: Records) -> None:
+    """At its instants, with who made it; when it ends by itself nobody has ended it."""
+    desk, policy = Desk(log, records), overridden()
+    assert desk.tell(policy, START.subtract(nanoseconds=1)) == []
+    ((action, message),) = desk.tell(policy, START)
+    assert action == "override-started"
+    assert "made by alice: Monitoring of public statements (CHG-1)" in message
+    assert records.all[-1]["user"] == {"name": "alice"}
+    assert desk.tell(policy, END.subtract(nanoseconds=1)) == []
+    assert [action for action, _ in desk.tell(policy, END)] == ["override-ended"]
+    assert records.all[-1]["event"]["reason"] == "its time is over"
+    assert "user" not in records.all[-1]
+    assert desk.tell(policy, END.add(hours=1)) == []
+
+
+def test_an_override_that_appears(log: Path, records: Records) -> None:
+    """A policy read again with an override whose start has passed tells of it at once."""
+    desk = Desk(log, records)
+    assert desk.tell(snapshot(ban()), START.add(hours=1)) == []
+    assert [action for action, _ in desk.tell(overridden(), START.add(hours=1))] == ["override-started"]
+
+
+def test_an_override_that_is_ended_early(log: Path, records: Records) -> None:
+    """The end names who ended it."""
+    desk, middle = Desk(log, records), START.add(hours=1)
+    desk.tell(overridden(), START)
+    ((action, message),) = desk.tell(overridden(until=middle, ended_by="bob"), middle)
+    assert (action, records.all[-1]["event"]["reason"], records.all[-1]["user"]) == (
+        "override-ended",
+        "ended early",
+        {"name": "bob"},
+    )
+    assert message.endswith("ended early by bob.")
+    assert records.all[-1]["tokgate"]["by"] == "alice"
+
+
+def test_an_override_that_disappears(log: Path, records: Records) -> None:
+    """One that is taken out of the policy, or put off, has ended."""
+    desk = Desk(log, records)
+    desk.tell(overridden(), START)
+    assert [action for action, _ in desk.tell(snapshot(ban()), START.add(hours=1))] == ["override-ended"]
+    assert records.all[-1]["event"]["reason"] == "it was taken out of the policy"
+    desk.tell(overridden(), START.add(hours=1))
+    assert [action for action, _ in desk.tell(overridden(starts=END.subtract(hours=0.5)), START.add(hours=1))] == [
+        "override-ended"
+    ]
+    assert records.all[-1]["event"]["reason"] == "it starts later now"
+
+
+def test_other_clients_make_another_override(log: Path, records: Records) -> None:
+    """Who widens an override by hand is told of."""
+    desk = Desk(log, records)
+    desk.tell(overridden(), START)
+    wider = overridden(clients=(ip_network("192.0.2.0/24"),))
+    assert [action for action, _ in desk.tell(wider, START.add(hours=1))] == ["override-ended", "override-started"]
+    assert records.all[-1]["tokgate"]["clients"] == ["192.0.2.0/24"]
+
+
+def test_an_override_across_a_restart(log: Path, records: Records) -> None:
+    """Its start is told once, and its end also when nobody was there to see it."""
+    Desk(log, records).tell(overridden(), START)
+    assert Desk(log, records).tell(overridden(), START.add(hours=1)) == []
+    assert [action for action, _ in Desk(log, records).tell(snapshot(ban()), END.add(hours=1))] == ["override-ended"]
+    assert records.all[-1]["event"]["reason"] == "its time is over"
+    assert records.all[-1]["tokgate"]["ticket"] == "CHG-1"
+    assert Desk(log, records).tell(snapshot(ban()), END.add(hours=2)) == []
+
+
+@pytest.mark.parametrize("shown", [ClientsShown.PSEUDONYM, ClientsShown.PREFIX])
+def test_an_override_beside_a_disguised_log(log: Path, records: Records, shown: ClientsShown) -> None:
+    """The file tells no more of its clients than the log does, and a restart still knows the override."""
+    settings: dict[str, Any] = {"log": LogSettings(clients=shown)}
+    clients = (ip_network("192.0.2.77/32"), ip_network("2001:db8:1:2::7/128"), ip_network("10.0.0.0/8"))
+    policy = overridden(settings, clients=clients)
+    Desk(log, records).tell(policy, START)
+    path = log.with_name("block.told.json")
+    assert "192.0.2.77" not in path.read_text()
+    assert "2001:db8:1:2" not in path.read_text()
+    (said,) = json.loads(path.read_text())["overrides"]
+    assert said["clients"] == ["192.0.2.0/24", "2001:db8:1::/48", "10.0.0.0/8"]
+    assert Desk(log, records).tell(policy, START.add(hours=1)) == []
+    gone = snapshot(ban(), **settings)
+    assert [action for action, _ in Desk(log, records).tell(gone, END.add(hours=1))] == ["override-ended"]
+    desk = Desk(log, records)
+    desk.tell(policy, START)
+    narrower = overridden(settings, clients=(ip_network("192.0.2.78/32"),))
+    assert [action for action, _ in desk.tell(narrower, START)] == ["override-ended", "override-started"]
+
+
+def test_the_file(log: Path, records: Records) -> None:
+    """It stands beside the log, readable for its group, and nothing is left beside it."""
+    desk = Desk(log, records)
+    desk.tell(ending(), WEEK_BEFORE)
+    path = log.with_name("block.told.json")
+    assert [each.name for each in log.parent.iterdir()] == [path.name]
+    assert path.stat().st_mode & 0o137 == 0
+    assert [each["before"] for each in json.loads(path.read_text())["reminders"]] == ["P30D", "P7D"]
+
+
+def test_what_is_long_over_is_forgotten(log: Path, records: Records) -> None:
+    """The file doesn't grow with the years."""
+    desk = Desk(log, records)
+    desk.tell(ending(), WEEK_BEFORE)
+    later = snapshot(ban(expires=wall("2024-09-10T00:00")))
+    desk.tell(later, at("2024-09-03T00:00:00Z"))
+    ends = {each["ends"] for each in json.loads(log.with_name("block.told.json").read_text())["reminders"]}
+    assert ends == {"2024-09-09T22:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"version": 2}', '{"version": 1, "reminders": [{}], "overrides": []}', "\0", "null"]
+)
+def test_a_damaged_file(log: Path, records: Records, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told again rather than not at all, and said why."""
+    log.parent.mkdir()
+    log.with_name("block.told.json").write_text(text)
+    assert len(Desk(log, records).tell(ending(), WEEK_BEFORE)) == 1
+    assert "will be told again" in caplog.text
+    assert Desk(log, records).tell(ending(), WEEK_BEFORE) == []
+
+
+def test_a_file_that_cannot_be_kept(tmp_path: Path, records: Records, caplog: pytest.LogCaptureFixture) -> None:
+    """The process still tells once, and says that a restart may repeat it."""
+    (tmp_path / "file").write_text("")
+    desk = Desk(tmp_path / "file" / "block.ndjson", records)
+    assert len(desk.tell(ending(), WEEK_BEFORE)) == 1
+    assert "may tell it again" in caplog.text
+    assert desk.tell(ending(), WEEK_BEFORE) == []
+
+
+def test_a_log_that_is_no_file() -> None:
+    """Beside a device or a pipe nothing is written."""
+    assert notified_path_for(Path("/dev/null")) is None
+    assert notified_path_for(Path("elsewhere/block.ndjson")) == Path("elsewhere/block.told.json")
+
+
+def test_what_failed_is_not_told_every_second(log: Path, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One record that can't be made is one record missing; the others are told once."""
+    desk = Desk(log, records)
+
+    def fail(*_: object, **__: object) -> Record:
+        raise ValueError("broken on purpose")
+
+    monkeypatch.setattr(lifecycle, "override_started", fail)
+    with pytest.raises(ValueError, match="on purpose"):
+        desk.tell(overridden(), START)
+    assert desk.tell(overridden(), START.add(seconds=1)) == []
+    assert [action for action, _ in desk.tell(overridden(), END)] == ["override-ended"]

@@ -1,0 +1,126 @@
+"""Who hangs, and what is wrong, from reports and times alone."""
+
+import pytest
+
+from tokgate.runtime.status import SILENT
+from tokgate.service.children import Child, Role
+from tokgate.service.continuity.heartbeat import (
+    DYING_SECONDS,
+    HANGS,
+    KEEPS_DYING,
+    OPENER_HANGS,
+    PAUSED,
+    STARTING,
+    Heartbeat,
+    faults,
+)
+from tokgate.service.continuity.restarts import RestartState
+
+WANTED = [(Role.COLLECTOR, 0), (Role.OPENER, 0), (Role.GATE, 0)]
+
+
+def child(role: Role, heard: float, **report: object) -> Child:
+    """A process that was started at 1 and has last reported at `heard`; 0 for never."""
+    return Child(role, 0, 7, 1.0, "x", report=report, heard=heard)
+
+
+def _hanging(one: Child, *, at: float) -> bool:
+    """Whether it hangs at that time, by somebody who looks often."""
+    heartbeat, now = Heartbeat(1.0), 1.0
+    while now < at:
+        now = min(at, now + PAUSED / 2)
+        found = heartbeat.hanging([one], now)
+    return found == [one]
+
+
+@pytest.mark.parametrize(
+    ("role", "silence"), [(Role.GATE, HANGS), (Role.COLLECTOR, HANGS), (Role.OPENER, OPENER_HANGS)]
+)
+def test_silence(role: Role, silence: float) -> None:
+    """A gate that was stopped keeps its clients waiting no longer than this; an opener may be short of processors."""
+    assert not _hanging(child(role, 5.0), at=4.5 + silence)
+    assert _hanging(child(role, 5.0), at=5.0 + silence)
+
+
+@pytest.mark.parametrize(("silence", "hangs"), [(STARTING - 0.5, False), (STARTING, True)])
+def test_a_start_takes_longer(silence: float, hangs: bool) -> None:
+    """An opener that still imports its libraries would be killed over and over."""
+    assert _hanging(child(Role.OPENER, 0.0), at=1.0 + silence) == hangs
+
+
+@pytest.mark.parametrize("heard", [5.0, 0.0], ids=["serving", "starting"])
+def test_a_pause_of_everybody_is_no_silence(heard: float) -> None:
+    """After a suspended machine or a stopped container goes on, no connection is lost for it."""
+    one = child(Role.GATE, heard)
+    heartbeat = Heartbeat(6.0)
+    assert heartbeat.hanging([one], 3600.0) == []
+    assert heartbeat.hanging([one], 3600.0 + PAUSED / 2) == []
+
+
+def test_all_is_well() -> None:
+    """Everybody has reported lately."""
+    everybody = [child(role, 9.0) for role, _ in WANTED]
+    assert [*faults(everybody, WANTED, {(Role.GATE, 0): RestartState()}, 10.0)] == []
+
+
+@pytest.mark.parametrize("role", [Role.GATE, Role.OPENER, Role.COLLECTOR], ids=str)
+def test_a_role_that_nobody_has(role: Role) -> None:
+    """Dead, or stopped, or not begun yet: health says what clients lack."""
+    others = [child(other, 9.0) for other, _ in WANTED if other is not role]
+    lacks = {Role.GATE: "no gate serves", Role.OPENER: "no opener serves", Role.COLLECTOR: "nothing writes the log"}
+    (gone,) = faults(others, WANTED, {}, 10.0)
+    assert gone.startswith(lacks[role])
+    later = [child(other, 29.0) for other, _ in WANTED if other is not role]
+    assert [*faults([*later, child(role, 0.0)], WANTED, {}, 30.0)] == [gone]
+    begun = [*faults([*others, child(role, 0.0)], WANTED, {}, 10.0)]
+    assert begun == ([] if role is Role.OPENER else [gone])  # that takes a few seconds, for which clients wait
+    retired = child(role, 9.0)
+    retired.retired = True
+    assert [*faults([*others, retired], WANTED, {}, 10.0)] == [gone]
+    stopped = [*faults([*others, child(role, 10.0 - SILENT)], WANTED, {}, 10.0)]
+    assert stopped == [gone, f"{role.value}-0 has not reported for 3 s"]
+
+
+def test_one_of_several_is_silent() -> None:
+    """The others serve, and the one that doesn't is named all the same."""
+    second = Child(Role.GATE, 1, 8, 1.0, "x", heard=5.0)
+    everybody = [*(child(role, 9.0) for role, _ in WANTED), second]
+    assert [*faults(everybody, [*WANTED, (Role.GATE, 1)], {}, 10.0)] == ["gate-1 has not reported for 5 s"]
+
+
+def test_a_limit() -> None:
+    """A gate that accepts no more is no longer green."""
+    everybody = [child(role, 9.0, full=50_000 if role is Role.GATE else 0) for role, _ in WANTED]
+    assert [*faults(everybody, WANTED, {}, 10.0)] == [
+        "gate-0 is at its limit of 50000 connections, and accepts no more"
+    ]
+
+
+def test_what_keeps_dying() -> None:
+    """An opener for which memory runs out is back each time somebody looks; red until it lasts."""
+    everybody = [child(role, 9.0) for role, _ in WANTED]
+    state = RestartState(last="opener-0 ended with signal 9")
+    for died in range(KEEPS_DYING):
+        assert [*faults(everybody, WANTED, {(Role.OPENER, 0): state}, 9.5)] == []
+        state.recent.append(float(died))
+    (said,) = faults(everybody, WANTED, {(Role.OPENER, 0): state}, 9.5)
+    assert said == "opener-0 keeps dying, 3 times in five minutes: opener-0 ended with signal 9"
+    later = [child(role, DYING_SECONDS) for role, _ in WANTED]
+    assert [*faults(later, WANTED, {(Role.OPENER, 0): state}, DYING_SECONDS)] == []
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ({"descriptors": [900, 1000]}, "gate-0 has 900 of its 1000 descriptors open"),
+        ({"starved": "no-port"}, "gate-0 can't connect for want of what this machine has: no-port"),
+        ({"accounts": "ldap.example.org: no answer"}, "users can't sign in to gate-0: ldap.example.org: no answer"),
+    ],
+    ids=["descriptors", "ports", "accounts"],
+)
+def test_what_a_gate_lacks(report: dict[str, object], said: str) -> None:
+    """Clients are turned away for it, though every process lives."""
+    others = [child(role, 9.0) for role, _ in WANTED if role is not Role.GATE]
+    assert [*faults([*others, child(Role.GATE, 9.0, **report)], WANTED, {}, 10.0)] == [said]
+    fine = child(Role.GATE, 9.0, descriptors=[899, 1000], starved=None, accounts="")
+    assert [*faults([*others, fine], WANTED, {}, 10.0)] == []

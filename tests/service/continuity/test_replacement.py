@@ -1,0 +1,222 @@
+"""A new program takes over from the running one: no client is refused, no connection ends, nothing is miscounted."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.command_line import Command
+from labs.running_lab import POLICY, ROOT, Scraped, children, until
+from tokgate.runtime.control_socket import ControlRequest, ask
+
+MODE = ("--mode", "gate:explicit@127.0.0.1:0")
+RESTARTS = 10
+
+
+class Load:
+    """Clients that come and go, tunnels that stay and echo, and a plain HTTP download through an opener."""
+
+    def __init__(self, running: Scraped) -> None:
+        self.served = 0
+        self.failures: list[str] = []
+        self._running = running
+        self._ended = threading.Event()
+        self._web = socket.create_server(("127.0.0.1", 0))
+        threads = [self._come_and_go, self._come_and_go, self._stay, self._stay, self._serve_web, self._download]
+        self._threads = [threading.Thread(target=each) for each in threads]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> "Load":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._web.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._web.close()
+
+    def goes_on(self) -> None:
+        """Wait until some more new clients were served."""
+        before = self.served
+        until("clients are served", lambda: self.served > before + 20)
+
+    def _tunnel(self) -> socket.socket:
+        status, sock = self._running.connect("127.0.0.1", self._running.origin.getsockname()[1])
+        if " 200 " not in status:
+            self.failures.append(f"refused: {status!r}")
+        return sock
+
+    def _echoes(self, sock: socket.socket) -> None:
+        sock.sendall(b"\x00ping")
+        if sock.recv(5) != b"\x00ping":
+            self.failures.append("ended")
+
+    def _come_and_go(self) -> None:
+        while not self._ended.wait(0.005):  # some hundred a second, so that others have the processor as well
+            try:
+                with self._tunnel() as sock:
+                    self._echoes(sock)
+                    self.served += 1
+            except OSError as error:
+                self.failures.append(f"a new client: {error!r}")
+
+    def _stay(self) -> None:
+        try:
+            with self._tunnel() as sock:
+                while not self._ended.wait(0.01):
+                    self._echoes(sock)
+        except OSError as error:
+            self.failures.append(f"an open tunnel: {error!r}")
+
+    def _serve_web(self) -> None:
+        """A body without an end, at 100 pieces a second."""
+        client, _ = self._web.accept()
+        with client:
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while not self._ended.wait(0.01):
+                client.sendall(b"4\r\nbody\r\n")
+            client.sendall(b"0\r\n\r\n")
+
+    def _download(self) -> None:
+        host = f"127.0.0.1:{self._web.getsockname()[1]}"
+        received = b""
+        try:
+            with socket.create_connection(("127.0.0.1", self._running.port), 60) as sock:
+                sock.sendall(f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                while piece := sock.recv(65536):
+                    received = (received + piece)[-64:]
+        except OSError as error:
+            self.failures.append(f"a download: {error!r}")
+        if not received.endswith(b"0\r\n\r\n"):
+            self.failures.append(f"a download was cut: {received!r}")
+
+
+@pytest.fixture
+def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> Iterator[Scraped]:
+    """One whose program can be changed: its package is a copy."""
+    shutil.copytree(ROOT / "addons" / "tokgate", tmp_path / "program" / "tokgate")
+    started = Scraped(tmp_path, MODE, workers=2, addons=tmp_path / "program")
+    until("it is well", lambda: started.problems() == [])
+    yield started
+    if started.process.poll() is None:
+        started.close()
+    check_lines(started.log)
+
+
+def _restarted(running: Scraped) -> dict[str, Any]:
+    answer = ask(running.confdir, ControlRequest.RESTART)
+    assert answer is not None
+    return answer
+
+
+def _tallied(running: Scraped) -> int:
+    """Tunnels in the coverage records."""
+    told = [r["tokgate"]["coverage"] for r in running.records() if r["event"]["action"] == "coverage-counted"]
+    return sum(number for each in told for number in each.get("here", {}).values())
+
+
+def test_ten_restarts_under_load(running: Scraped) -> None:
+    """None of those who come, stay or download notices any; each restart is told, and each connection counted once."""
+    until("an opener answers", running.refuses)
+    pid = running.process.pid
+    with Load(running) as load:
+        for _ in range(RESTARTS):
+            answer = _restarted(running)
+            assert (answer["ok"], answer["moves"]) == (True, True), answer
+            load.goes_on()
+    assert load.failures == []
+    until("it is well", lambda: running.problems() == [])
+    assert running.process.pid == pid
+    assert running.passes()
+    # The old gates end when they have passed all on, the old opener with the download, the old collectors at once.
+    until("nobody else is there", lambda: len(children(pid)) == 5)
+    running.close()
+    actions = [record["event"]["action"] for record in running.records()]
+    assert (actions.count("started"), actions.count("stopped")) == (RESTARTS + 1, RESTARTS + 1)
+    # Tunnels of those who came, of those who stayed, the one after, the download, and refusals at the start.
+    assert _tallied(running) == load.served + 2 + 1 + 1 + 1
+
+
+def _upgrade(running: Scraped, number: int) -> None:
+    """Change the program on disk, so that connections of the one before mean nothing to it."""
+    changed = running.addons / "tokgate" / "gate" / "connection.py"
+    source = (ROOT / "addons" / "tokgate" / "gate" / "connection.py").read_text()
+    changed.write_text(
+        source.replace("    id: str | None = None\n", f"    id: str | None = None\n    v{number}: int = 0\n")
+    )
+
+
+def _ending(running: Scraped) -> float | None:
+    return running.metric("connections", role="gate", state="ending")
+
+
+def test_upgrades_under_load(running: Scraped) -> None:
+    """What the new version can't take over the old gates serve to its end; new clients are the new version's."""
+    until("an opener answers", running.refuses)
+    with Load(running) as load:
+        for number in range(RESTARTS):
+            _upgrade(running, number)
+            answer = _restarted(running)
+            assert (answer["ok"], answer["moves"]) == (True, False), answer
+            load.goes_on()
+        until("only what stays is with old gates", lambda: _ending(running) == 2)
+    assert load.failures == []
+    until("it is well", lambda: running.problems() == [])
+    until("nobody else is there", lambda: len(children(running.process.pid)) == 5)
+
+
+@pytest.mark.parametrize("broken", ["program", "policy"])
+def test_what_is_broken_takes_nothing_over(running: Scraped, broken: str, tokgate: Command) -> None:
+    """A version that does not run, or an edit with an error, is told; all goes on as it was."""
+    before = set(children(running.process.pid))
+    if broken == "program":
+        (running.addons / "tokgate" / "policy" / "decide.py").write_text("is not Python\n")
+    else:
+        running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
+    outcome = tokgate("restart", "--confdir", str(running.confdir))
+    assert outcome.code == 1
+    assert "all stays as it is" in outcome.err
+    assert ("SyntaxError" if broken == "program" else "services") in outcome.err
+    assert running.passes()
+    assert set(children(running.process.pid)) == before
+
+
+def test_who_dies_meanwhile_and_after(running: Scraped) -> None:
+    """Processes of the program before are watched on: their deaths, and that of the supervisor, leave nobody behind."""
+    status, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
+    assert " 200 " in status
+    assert _restarted(running)["ok"]
+    for victim in children(running.process.pid):
+        with contextlib.suppress(ProcessLookupError):  # an old gate, which has passed on what it had
+            os.kill(victim, signal.SIGKILL)
+        until("it is gone or replaced", partial(_gone, victim))
+        until("allowed tunnels pass", running.passes)
+    until("it is well but for who died", lambda: len(children(running.process.pid)) == 5)
+    kept.close()
+
+
+def _gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_without_several_processes(tmp_path: Path, tokgate: Command) -> None:
+    """A single process can't be replaced, and says so."""
+    single = Scraped(tmp_path, (*MODE, "--single"))
+    try:
+        until("it is well", lambda: single.problems() == [])
+        outcome = tokgate("restart", "--confdir", str(single.confdir))
+        assert (outcome.code, "one process" in outcome.err) == (1, True)
+        assert single.passes()
+    finally:
+        single.close()

@@ -1,0 +1,123 @@
+"""What systemd is told, at a socket as it would open it."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.running_lab import Running
+from tokgate.service.continuity.service_manager import LONGEST, ServiceManager, status_line
+
+STATE: dict[str, Any] = {
+    "problems": [],
+    "policy": {"version": "0c2bfe1dd0f4", "bans": [{"ban": "a", "idle": None}, {"ban": "b", "idle": "expired"}]},
+    "workers": [{"report": {"connections": 2}}, {"report": {}}],
+}
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[ServiceManager, socket.socket]]:
+    """One that is listened to, at a path or an abstract name."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        name = str(tmp_path / "notify") if request.param == "path" else f"@tokgate-test-{os.getpid()}"
+        listening.bind(f"\0{name[1:]}" if name.startswith("@") else name)
+        listening.settimeout(5)
+        yield ServiceManager({"NOTIFY_SOCKET": name}), listening
+
+
+def test_messages(manager: tuple[ServiceManager, socket.socket]) -> None:
+    """systemd reads assignments, one a line."""
+    told, listening = manager
+    told.tell("READY=1", "STATUS=well")
+    assert listening.recv(4096) == b"READY=1\nSTATUS=well"
+
+
+def test_descriptors(manager: tuple[ServiceManager, socket.socket]) -> None:
+    """What is to be kept over a restart arrives as the same open file."""
+    told, listening = manager
+    with socket.create_server(("127.0.0.1", 0)) as kept:
+        told.tell("FDSTORE=1", descriptors=[kept.fileno()])
+        message, (descriptor,), _, _ = socket.recv_fds(listening, 4096, 1)
+        with socket.socket(fileno=descriptor) as same:
+            assert (message, same.getsockname()) == (b"FDSTORE=1", kept.getsockname())
+
+
+def test_it_lives(manager: tuple[ServiceManager, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a second at most; the state only when it changes."""
+    told, listening = manager
+    clock = [100.0]
+    monkeypatch.setattr("tokgate.service.continuity.service_manager.time.monotonic", lambda: clock[0])
+    for seconds in (0.0, 0.5, 0.6):
+        clock[0] += seconds
+        told.keep_alive(lambda: STATE)
+    line = b"STATUS=policy 0c2bfe1dd0f4, 1 ban in force, 2 connections"
+    assert [listening.recv(4096), listening.recv(4096)] == [b"WATCHDOG=1\n" + line, b"WATCHDOG=1"]
+
+
+@pytest.mark.parametrize("address", ["", "/nowhere/at/all"], ids=["without systemd", "nobody listens"])
+def test_nobody_is_told(address: str) -> None:
+    """Nothing fails, and without systemd nothing is even made up."""
+    manager = ServiceManager({"NOTIFY_SOCKET": address} if address else {})
+    manager.tell("READY=1")
+    never: Callable[[], dict[str, Any]] = lambda: pytest.fail("nobody asked")  # noqa: E731
+    manager.keep_alive((lambda: STATE) if address else never)
+
+
+def test_problems_in_a_line() -> None:
+    """`systemctl status` shows them in place of the rest; a line break in an error would end the message."""
+    said = status_line(STATE | {"problems": ["no gate serves", "the newest policy is\nwrong"]})
+    assert said == r"needs attention: no gate serves; the newest policy is\nwrong"
+    assert len(status_line(STATE | {"problems": ["x" * 4096]})) == LONGEST
+
+
+START = """
+import os, sys
+from tokgate.cli.main import main
+os.environ["LISTEN_PID"] = str(os.getpid())
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_listeners_are_kept(tmp_path: Path) -> None:
+    """systemd hands back what it was given: who connected while nobody ran is served; stale listeners are closed."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        socket.create_server(("127.0.0.1", 0)) as kept,
+        socket.create_server(("127.0.0.1", 0)) as stale,
+    ):
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        driver, python = tmp_path / "driver.py", tmp_path / "python"
+        driver.write_text(START)
+        number = kept.getsockname()[1]
+        redirect = f"3<&{kept.fileno()} 4<&{stale.fileno()}"
+        python.write_text(f'#!/bin/bash\nshift 2\nexec "{sys.executable}" "{driver}" "$@" {redirect}\n')
+        python.chmod(0o755)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "LISTEN_FDS": "2"}
+        early = socket.create_connection(kept.getsockname(), 60)
+        kept.set_inheritable(True)
+        stale.set_inheritable(True)
+        running = Running(
+            tmp_path,
+            workers=1,
+            mode=("--mode", f"gate:explicit@127.0.0.1:{number}"),
+            python=str(python),
+            environment=environment,
+            pass_fds=(kept.fileno(), stale.fileno()),
+        )
+        try:
+            assert running.port == number
+            with early:
+                early.sendall(b"CONNECT www.clips.example.org:443 HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
+                assert early.recv(12).startswith(b"HTTP/1.1 4")
+            told: list[bytes] = []
+            while not any(message.startswith(b"FDSTORE=1") for message in told):
+                told.append(manager.recv(4096))
+            assert f"FDSTOREREMOVE=1\nFDNAME=tokgate-127.0.0.1-{stale.getsockname()[1]}".encode() in told
+            assert told[-1].endswith(f"FDNAME=tokgate-127.0.0.1-{number}".encode())
+        finally:
+            running.close()

@@ -1,0 +1,88 @@
+"""tokgate's own processes, authority, log and disk, each state with what to do."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trustme
+
+from labs import builders
+from tokgate.block_page.ca_folder import AUTHORITY
+from tokgate.policy.bans import LogSettings
+from tokgate.policy.snapshot import Snapshot
+from tokgate.service.doctor import installation
+from tokgate.service.doctor.finding import Result
+
+NOW = builders.at("2023-04-01T12:00:00Z")
+
+
+class Disk(NamedTuple):
+    """As of shutil.disk_usage."""
+
+    total: int
+    used: int
+    free: int
+
+
+def _wrong(results: Iterable[Result]) -> list[str]:
+    return [f"{each.subject}: {each.said}" for each in results if each.remedy is not None]
+
+
+def _state(snapshot: Snapshot, **changed: Any) -> dict[str, Any]:
+    workers = [{"name": "gate-0", "report": {"descriptors": [20, 200_000]}}]
+    return {"problems": [], "policy": {"version": snapshot.version}, "workers": workers} | changed
+
+
+def test_what_runs() -> None:
+    """Its problems, another policy than on disk, and too few descriptors for the limits."""
+    snapshot = builders.snapshot(builders.ban())
+    assert _wrong(installation.running(_state(snapshot), snapshot)) == []
+    assert _wrong(installation.running(None, snapshot)) == ["tokgate: none answers"]
+    few = [{"name": "gate-0", "report": {"descriptors": [20, 1024]}}]
+    worse = _state(snapshot, problems=["no gate serves"], policy={"version": "another"}, workers=few)
+    assert _wrong(installation.running(worse, snapshot)) == [
+        "tokgate: no gate serves",
+        f"policy: {snapshot.version} is on disk, another in force",
+        "descriptors: 1024 a gate: 256 connections, not the 50000 of settings.limits",
+    ]
+
+
+def test_the_authority(tmp_path: Path) -> None:
+    """None, one that can't be read, one that lasts, and one that is about to end."""
+    snapshot = builders.snapshot(builders.ban())
+    assert "none in" in _wrong(installation.authority(tmp_path, snapshot, NOW))[0]
+    path = tmp_path / AUTHORITY
+    path.write_text("no certificate")
+    assert "can't be read" in _wrong(installation.authority(tmp_path, snapshot, NOW))[0]
+    trustme.CA().cert_pem.write_to_path(str(path))
+    (fine,) = installation.authority(tmp_path, snapshot, NOW)
+    assert (fine.remedy, fine.said.startswith("good for")) == (None, True)
+    assert "ends in" in _wrong(installation.authority(tmp_path, snapshot, builders.at("2999-12-31T00:00:00Z")))[0]
+
+
+@pytest.mark.parametrize(
+    ("days", "free", "wrong"),
+    [
+        (30, 1000, []),
+        (30, 200, ["retention: 30 days take 0.0 GB, more than there is"]),
+        (None, 1000, ["retention: the log is kept for ever, and the disk is full in 100 days"]),
+        (30, 4, ["disk: 0 % is free", "retention: 30 days take 0.0 GB, more than there is"]),
+    ],
+)
+def test_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int | None, free: int, wrong: list[str]
+) -> None:
+    """A log that grows by ten octets a day, on disks that are too small for what is to be kept."""
+    for day in range(1, 11):
+        (tmp_path / f"block-202303{day:02}T000000.000000Z.ndjson").write_bytes(b"123456789")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(2000, 2000 - free, free))
+    snapshot = builders.snapshot(builders.ban(), log=LogSettings(retention_days=days))
+    assert _wrong(installation.disk(tmp_path / "block.ndjson", snapshot)) == wrong
+
+
+def test_a_log_that_is_not_there(tmp_path: Path) -> None:
+    """A path that was mistyped is said, not taken for a log without files."""
+    snapshot = builders.snapshot(builders.ban())
+    assert "No such file" in _wrong(installation.disk(tmp_path / "none" / "block.ndjson", snapshot))[0]

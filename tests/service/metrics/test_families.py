@@ -1,0 +1,368 @@
+"""Metrics and health: what they are made of, how they are told, and that nobody waits who must not."""
+
+import asyncio
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from labs import builders
+from labs.vitals import HEALTHY, LOG, NOW, measured
+from labs.waiting import until
+from tokgate.cli.log.verify_metrics import VERIFY_METRICS
+from tokgate.service.endpoints import scrapers_endpoint
+from tokgate.service.metrics import sample as vitals
+from tokgate.service.metrics.families import FAMILIES, MetricType, families
+from tokgate.service.metrics.http_server import Exposition, certificates, complete, serve
+from tokgate.service.metrics.sample import VitalsRequester, VitalsResponder, channel, problems
+
+ROOT = Path(__file__).parents[3]
+
+
+GATEWAY = {
+    "ok": False,
+    "problems": ["chain forward is missing"],
+    "differences": {"table": ["chain forward is missing"], "routes": []},
+    "restored": {"count": 3},
+    "refused": {"quic": 7, "unknown_clients": 0},
+    "canary": {"ok": True, "at": "2023-03-10T08:00:07Z", "problems": []},
+}
+
+
+def samples(now: vitals.Vitals) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """All values by name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families(complete(now, NOW))
+        for sample in family.samples
+    }
+
+
+def test_the_values(tmp_path: Path) -> None:
+    """Sums over workers, numbers of the log, seconds until what a ban comes to."""
+    found = samples(measured(tmp_path))
+
+    def value(name: str, **labels: str) -> float:
+        return found[f"tokgate_{name}", frozenset(labels.items())]
+
+    assert value("build_info", version="1.2.3") == 1
+    assert value("healthy") == 0
+    assert value("decisions_total", network="office", visibility="sni", verdict="allow") == 1
+    assert value("decisions_total", network="-", visibility="none", verdict="block") == 1
+    assert value("connections", role="gate", state="serving") == 11
+    assert value("connections", role="gate", state="ending") == 1
+    assert value("workers", role="gate", state="serving") == 2
+    assert value("workers", role="opener", state="silent") == 1
+    assert value("workers", role="opener", state="serving") == 0
+    assert value("restarts_total", role="gate") == 3
+    assert value("hangs_total", role="gate") == 1
+    assert value("restarts_total", role="collector") == 0
+    assert value("given_up_total", why="limit") == 9
+    assert value("internal_errors_total", where="gate") == 2
+    assert value("log_writable") == 0
+    assert value("log_failing_seconds") == 30
+    assert value("log_records_written_total") == 7
+    assert value("log_records_dropped_total") == 2
+    assert value("log_gap_records") == 1
+    assert value("log_last_error", error="OSError: No space left on device") == 1
+    assert value("policy_age_seconds") == 3600
+    assert value("policy_newest_in_force") == 1
+    assert value("policy_reloads_total", result="failure") == 1
+    assert value("policy_last_reload_timestamp_seconds", result="success") == NOW.timestamp()
+    assert value("ban_phase", ban="ban", zone=builders.BRUSSELS, phase="block") == 1
+    assert value("ban_seconds_until_end", ban="ban", zone=builders.BRUSSELS) == 10 * 86400
+    assert value("ban_seconds_until_transition", ban="ban", zone=builders.BRUSSELS) == 10 * 86400
+
+
+def test_a_log_that_nobody_writes_has_no_numbers(tmp_path: Path) -> None:
+    """No values are made up; the one that alerts is there."""
+    found = samples(measured(tmp_path, log=None))
+    assert found["tokgate_log_writable", frozenset()] == 0
+    assert not any(name == "tokgate_log_records_written_total" for name, _ in found)
+
+
+def test_names_and_labels_are_valid(tmp_path: Path) -> None:
+    """Both formats are read by their own parsers, and counters are told from gauges."""
+    app = exposed(lambda: measured(tmp_path, gateway=GATEWAY))
+    plain = parse(get(app, "/metrics")[1].decode())
+    assert {family.name for family in plain} == {f.name.removesuffix("_total") for f in FAMILIES} - {
+        "tokgate_certificate_seconds_until_expiry"
+    }
+    status, body = get(app, "/metrics", accept="application/openmetrics-text; version=1.0.0")
+    assert status == 200
+    types = {family.name: family.type for family in parse_openmetrics(body.decode())}
+    assert types == {f.name.removesuffix("_total"): f.kind.value for f in FAMILIES if "certificate" not in f.name}
+    assert all(f.name.endswith("_total") == (f.kind is MetricType.COUNTER) for f in FAMILIES)
+
+
+def get(app: Exposition, path: str, method: str = "GET", accept: str = "") -> tuple[int, bytes]:
+    """Ask the application as a server would."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "headers": [(b"accept", accept.encode())]}
+    asyncio.run(app(scope, None, send))
+    start, body = sent
+    assert method == "HEAD" or int(dict(start["headers"])[b"content-length"]) == len(body["body"])
+    return start["status"], body["body"]
+
+
+def exposed(measure: Callable[[], vitals.Vitals]) -> Exposition:
+    """The application over what this measures."""
+
+    async def ask() -> vitals.Vitals:
+        return measure()
+
+    return Exposition(ask, lambda: NOW)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (HEALTHY, None),
+        ({}, "the log can't be written: OSError: No space left on device"),
+        (HEALTHY | {"faults": ["no gate serves"]}, "no gate serves"),
+        ({"log": LOG | {"failing_since": None, "tampered": "1 line"}}, "the log was changed by others: 1 line"),
+    ],
+)
+def test_health(tmp_path: Path, changed: dict[str, Any], said: str | None) -> None:
+    """Green with 200; red with 503 and the reason in words."""
+    status, body = get(exposed(lambda: measured(tmp_path, **changed)), "/healthz")
+    assert json.loads(body) == {"ok": said is None, "problems": [] if said is None else [said]}
+    assert status == (200 if said is None else 503)
+
+
+def test_a_wrong_edit_is_red(tmp_path: Path) -> None:
+    """Though the old policy is in force."""
+    now = measured(tmp_path, error="policy.yaml:3:1: error: no such service", **HEALTHY)
+    assert problems(now) == ["the newest policy is not in force: policy.yaml:3:1: error: no such service"]
+
+
+def test_nobody_answers() -> None:
+    """A supervisor that hangs or is gone is red, and no metrics are made up."""
+
+    def silence() -> vitals.Vitals:
+        raise TimeoutError("the supervisor does not answer")
+
+    for path in ("/metrics", "/healthz"):
+        status, body = get(exposed(silence), path)
+        assert status == 503
+        assert json.loads(body)["problems"] == ["the supervisor does not answer"]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [("/", "GET", 404), ("/metrics/", "GET", 404), ("/metrics", "POST", 405), ("/healthz", "DELETE", 405)],
+)
+def test_nothing_else_is_there(tmp_path: Path, path: str, method: str, status: int) -> None:
+    """Only two paths, only to be read."""
+    assert get(exposed(lambda: measured(tmp_path)), path, method)[0] == status
+
+
+def test_head_has_no_body(tmp_path: Path) -> None:
+    """As GET, without it."""
+    assert get(exposed(lambda: measured(tmp_path)), "/metrics", "HEAD") == (200, b"")
+
+
+def test_certificates(tmp_path: Path) -> None:
+    """The earliest end in the authority's file; none without a file that can be read."""
+    import trustme
+
+    assert certificates(tmp_path, NOW) == {}
+    path = tmp_path / "mitmproxy-ca.pem"
+    path.write_text("no certificate")
+    assert certificates(tmp_path, NOW) == {}
+    authority = trustme.CA()
+    authority.private_key_pem.write_to_path(str(path))
+    authority.cert_pem.write_to_path(str(path), append=True)
+    (seconds,) = certificates(tmp_path, NOW).values()
+    assert seconds > 0
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[VitalsRequester, VitalsResponder]]:
+    """Both ends of the channel."""
+    requester, responder = channel()
+    yield requester, responder
+    requester._socket.close()
+    responder._socket.close()
+
+
+def test_asking(pair: tuple[VitalsRequester, VitalsResponder], tmp_path: Path) -> None:
+    """What is answered arrives whole, however long it is; who isn't asked does nothing."""
+    requester, responder = pair
+    responder.answer(lambda: pytest.fail("nobody asked"))
+    large = measured(tmp_path, decisions=[[f"network-{n}", "sni", "allow", n] for n in range(20_000)])
+    got: list[vitals.Vitals] = []
+    thread = threading.Thread(target=lambda: got.append(requester.ask()))
+    thread.start()
+
+    def answered() -> bool:
+        responder.answer(lambda: large)
+        return bool(got)
+
+    until("the answer has arrived", answered)
+    thread.join()
+    assert got == [large]
+
+
+def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
+    pair: tuple[VitalsRequester, VitalsResponder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question has its own answer, and one without any ends."""
+    requester, responder = pair
+    monkeypatch.setattr(vitals, "PATIENCE", 0.05)
+    with pytest.raises(TimeoutError):
+        requester.ask()
+    responder.answer(lambda: {"late": True})
+    monkeypatch.setattr(vitals, "PATIENCE", 5.0)
+    thread = threading.Thread(target=_answer_once, args=(responder,))
+    thread.start()
+    assert requester.ask() == {"late": False}
+    thread.join()
+    responder._socket.close()
+    with pytest.raises(OSError, match=r"gone|Broken pipe"):
+        requester.ask()
+
+
+def _answer_once(responder: VitalsResponder) -> None:
+    done: list[bool] = []
+
+    def make() -> vitals.Vitals:
+        done.append(True)
+        return {"late": False}
+
+    while not done:
+        responder.answer(make)
+
+
+def test_slow_clients_keep_nobody_waiting(tmp_path: Path) -> None:
+    """Many that say half a request and then nothing: the next scraper is served all the same."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    address = sock.getsockname()
+
+    async def ask() -> vitals.Vitals:
+        return measured(tmp_path)
+
+    threading.Thread(target=serve, args=(sock, ask), daemon=True).start()
+    slow = [socket.create_connection(address) for _ in range(8)]
+    for each in slow:
+        each.sendall(b"GET /metrics HT")
+    connection = HTTPConnection(address[0], address[1], timeout=10)
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert b"tokgate_build_info" in answer.read()
+    connection.close()
+    for each in slow:
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("9300", ("127.0.0.1", 9300)),
+        (":9300", ("127.0.0.1", 9300)),
+        ("192.0.2.1:9300", ("192.0.2.1", 9300)),
+        ("[::1]:9300", ("::1", 9300)),
+        ("[]:0", ("127.0.0.1", 0)),
+    ],
+)
+def test_where(text: str, place: tuple[str, int]) -> None:
+    """Loopback unless an address is given."""
+    assert scrapers_endpoint(text) == place
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", "127.0.0.1:99999", "127.0.0.1:-1", "[::1]:x"])
+def test_nowhere(text: str) -> None:
+    """What has no port is an error."""
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        scrapers_endpoint(text)
+
+
+DOCUMENTED = (ROOT / "docs" / "admin.md").read_text()
+
+
+def test_every_metric_is_documented() -> None:
+    """docs/admin.md has a row for each, with its labels, and for no other."""
+    rows = re.findall(r"^\| `(tokgate_\w+)(?:\{([\w, ]*)\})?` \|", DOCUMENTED, re.MULTILINE)
+    said = {name: tuple(filter(None, labels.split(", "))) for name, labels in rows}
+    assert said == {family.name: family.labels for family in FAMILIES}
+
+
+RULES = ROOT / "deploy" / "prometheus" / "tokgate.rules.yml"
+
+
+def test_alerts_ask_for_metrics_that_exist(check_rules: Callable[[Path], None]) -> None:
+    """Each rule's expression has only our metrics and labels, and says what to do."""
+    known = {family.name: family.labels for family in FAMILIES}
+    known |= {f"{f.name}_count": () for f in FAMILIES if f.kind is MetricType.HISTOGRAM}
+    known |= dict.fromkeys(VERIFY_METRICS, ())
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) >= 8
+    for rule in rules:
+        named = re.findall(r"(tokgate_\w+)(?:\{([^}]*)\})?", rule["expr"])
+        assert named or "up{" in rule["expr"], rule["alert"]
+        for name, matchers in named:
+            assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= set(known[name]), rule["alert"]
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"].keys() == {"summary", "description"}
+    check_rules(RULES)
+
+
+@pytest.fixture
+def check_rules() -> Callable[[Path], None]:
+    """promtool's own opinion, where there is one."""
+    import shutil
+    import subprocess
+
+    def check(path: Path) -> None:
+        promtool = shutil.which("promtool")
+        if promtool is not None:
+            done = subprocess.run([promtool, "check", "rules", str(path)], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+    return check
+
+
+def test_the_kernel(tmp_path: Path) -> None:
+    """A kernel out of step is an alert and a red health; without a gateway there is no such metric."""
+    now = measured(tmp_path, gateway=GATEWAY)
+    found = samples(now)
+    assert found["tokgate_gateway_in_step", frozenset()] == 0
+    assert found["tokgate_gateway_differences", frozenset({("part", "table")})] == 1
+    assert found["tokgate_gateway_differences", frozenset({("part", "routes")})] == 0
+    assert found["tokgate_gateway_restored_total", frozenset()] == 3
+    assert found["tokgate_gateway_canary", frozenset()] == 1
+    assert found["tokgate_gateway_refused_packets_total", frozenset({("kind", "quic")})] == 7
+    assert "the gateway's kernel: chain forward is missing" in vitals.problems(now)
+    assert not any(name.startswith("tokgate_gateway") for name, _ in samples(measured(tmp_path)))
+
+
+def test_the_canary(tmp_path: Path) -> None:
+    """A canary that fails is red by itself: the kernel may be in step. One that never asked says nothing."""
+    said = ["IPv4: the banned test name passed"]
+    failing = GATEWAY | {
+        "problems": [f"canary: {each}" for each in said],
+        "canary": {"ok": False, "at": "2023-03-10T08:00:07Z", "problems": said},
+    }
+    found = samples(measured(tmp_path, gateway=failing))
+    assert found["tokgate_gateway_canary", frozenset()] == 0
+    assert found["tokgate_gateway_in_step", frozenset()] == 1
+    never: dict[str, object] = {"ok": True, "at": None, "problems": []}
+    for canary in (None, never):
+        found = samples(measured(tmp_path, gateway=GATEWAY | {"canary": canary}))
+        assert ("tokgate_gateway_canary", frozenset()) not in found
+        assert found["tokgate_gateway_in_step", frozenset()] == 0

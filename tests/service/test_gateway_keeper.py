@@ -1,0 +1,395 @@
+"""The kernel follows the policy and the clock; what somebody else changes is put back, recorded and shown."""
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs.builders import at, ban, network, snapshot, wall
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.stamp import Stamp, new_stamp, this_observer
+from tokgate.gateway.canary.canary import Change
+from tokgate.gateway.errors import GatewayError
+from tokgate.gateway.kernel import Differences, HostProblems
+from tokgate.gateway.ruleset import Ruleset, TableOptions
+from tokgate.gateway.table_state import TableState
+from tokgate.policy.bans import GatewaySettings, Passage
+from tokgate.policy.canary import CanarySettings
+from tokgate.policy.snapshot import Snapshot
+from tokgate.service import gateway_keeper
+from tokgate.service.gateway_keeper import LONGEST_DELAY, LOOK, SHOWN, GatewayKeeper, NoGateway
+
+NOON = at("2023-06-01T12:00:00Z")
+FLUSHED = Differences(table=("table inet tokgate is not loaded",))
+
+
+class FakeKernel:
+    """A kernel that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.options = TableOptions()
+        self.differs = Differences()
+        self.error: GatewayError | None = None
+        self.told: list[str] = []
+        self.rules: Ruleset | None = None
+        self.counted = {"quic": 5}
+
+    def refused(self) -> dict[str, int]:
+        if self.error is not None:
+            raise self.error
+        return self.counted
+
+    def up(self, rules: Ruleset) -> Mapping[str, str]:
+        self.load(rules)
+        self.told[-1] = "up"
+        return {"net.ipv4.ip_forward": "0"}
+
+    def load(self, rules: Ruleset) -> None:
+        if self.error is not None:
+            raise self.error
+        self.told.append("load")
+        self.rules, self.differs = rules, Differences()
+
+    def repair(self, rules: Ruleset) -> None:
+        self.load(rules)
+        self.told[-1] = "repair"
+
+    def down(self) -> Mapping[str, str]:
+        self.told.append("down")
+        return {"net.ipv4.ip_forward": "0"}
+
+    @property
+    def holds(self) -> tuple[list[str], list[str]]:
+        """The networks whose clients come to the gates, and those under a ban that acts."""
+        assert self.rules is not None
+        return [each.name for each in self.rules.clients], [each.name for each in self.rules.under_ban]
+
+    def loaded(self) -> TableState:
+        return TableState(ours=True)
+
+    def differences(self, wanted: TableState) -> Differences:
+        return self.differs
+
+
+class FakeCanary:
+    """A canary that says what it is told to."""
+
+    socket = object()
+
+    def __init__(self) -> None:
+        self.settings: CanarySettings | None = None
+        self.change: Change | None = None
+        self.problems: tuple[str, ...] = ()
+        self.closed = False
+
+    def follow(self, settings: CanarySettings) -> None:
+        self.settings = settings
+
+    def look(self, _: Instant) -> Change | None:
+        change, self.change = self.change, None
+        if change is not None:
+            self.problems = change.problems if change.failed else ()
+        return change
+
+    def hear(self) -> None:
+        pass
+
+    def due(self) -> float:
+        return math.inf
+
+    def state(self) -> dict[str, Any]:
+        return {"ok": not self.problems}
+
+    def stop(self) -> None:
+        self.settings = None
+
+    def let_go(self) -> None:
+        self.closed = True
+
+
+class Setting:
+    """A keeper, its kernel and its clocks."""
+
+    def __init__(self, *bans: Any, **settings: Any) -> None:
+        self.kernel = FakeKernel()
+        self.policy = self.made(*(bans or (ban(),)), **settings)
+        self.now, self.monotonic = NOON, 1000.0
+        self.records: list[Record] = []
+        self.said: list[str] = []
+        kernel: Any = self.kernel
+        self.kept: list[Ruleset] = []
+        self.full_disk = False
+        self.canary = FakeCanary()
+        canary: Any = self.canary
+        self.keeper = GatewayKeeper(
+            kernel,
+            lambda: self.policy,
+            self.write,
+            self.said.append,
+            canary=canary,
+            now=lambda: self.now,
+            keep=self.keep,
+        )
+
+    def keep(self, rules: Ruleset) -> None:
+        if self.full_disk:
+            raise OSError(28, "No space left on device")
+        self.kept.append(rules)
+
+    def made(self, *bans: Any, **settings: Any) -> Snapshot:
+        return snapshot(*bans, networks=(network("office", "192.0.2.0/24"),), **settings)
+
+    def write(self, build: Callable[[Stamp], Record]) -> None:
+        self.records.append(build(new_stamp(NOON, this_observer())))
+
+    def passes(self, seconds: float) -> None:
+        self.monotonic += seconds
+        self.now = self.now.add(seconds=seconds)
+        self.keeper.look()
+
+    @property
+    def actions(self) -> list[str]:
+        return [record["event"]["action"] for record in self.records]
+
+
+@pytest.fixture
+def begin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Setting]:
+    """A keeper that has loaded the kernel's part, without the kernel's notifications."""
+    monkeypatch.setattr(
+        gateway_keeper, "Notifications", lambda: SimpleNamespace(sockets=[], drain=lambda: True, close=lambda: None)
+    )
+
+    def begun(*bans: Any, **settings: Any) -> Setting:
+        setting = Setting(*bans, **settings)
+        monkeypatch.setattr(gateway_keeper, "time", SimpleNamespace(monotonic=lambda: setting.monotonic))
+        setting.keeper.up()
+        return setting
+
+    return begun
+
+
+def test_a_changed_policy_is_loaded_at_once(begin: Callable[..., Setting]) -> None:
+    """A network under a new ban would pass until somebody runs a command."""
+    setting = begin()
+    setting.keeper.look()
+    assert setting.kernel.told == ["up"]
+    setting.policy = setting.made(ban(), ban("more", services=("clips",)))
+    object.__setattr__(setting.policy, "version", "another")
+    setting.keeper.look()
+    assert setting.kernel.told == ["up", "load"]
+    assert setting.keeper.state()["policy"] == "another"
+
+
+def test_rules_are_kept_for_the_next_start(begin: Callable[..., Setting]) -> None:
+    """Whatever was loaded last is kept; where that fails all goes on, and status says so until it works again."""
+    setting = begin()
+    setting.policy = setting.made(ban(), ban("more", services=("clips",)))
+    object.__setattr__(setting.policy, "version", "another")
+    setting.full_disk = True
+    setting.keeper.look()
+    assert [each.version for each in setting.kept] != ["another"]
+    state = setting.keeper.state()
+    assert (state["ok"], "can't be kept for the machine's next start" in state["problems"][0]) == (False, True)
+    setting.full_disk = False
+    object.__setattr__(setting.policy, "version", "third")
+    setting.keeper.look()
+    assert (setting.kept[-1].version, setting.keeper.state()["ok"]) == ("third", True)
+    setting.keeper.drain()
+    assert setting.kept[-1].version == "third"
+
+
+def test_the_clock_is_followed(begin: Callable[..., Setting]) -> None:
+    """At the second at which a ban begins, or is a day away, another table is due."""
+    setting = begin(ban(starts=wall("2023-06-02T14:00:05")))
+    assert setting.keeper.due() == pytest.approx(5)
+    assert setting.kernel.holds == ([], [])
+    setting.passes(5)
+    assert setting.kernel.holds == (["office"], [])
+    assert setting.keeper.due() == LOOK
+    setting.passes(86_400)
+    assert setting.kernel.holds == (["office"], ["office"])
+
+
+def test_what_somebody_changes_is_put_back(begin: Callable[..., Setting]) -> None:
+    """A flushed table comes back with the kernel's notification; who looks within two minutes sees that it was gone."""
+    setting = begin()
+    setting.passes(1)
+    setting.kernel.differs = FLUSHED
+    setting.keeper.noticed()
+    setting.passes(1)
+    assert setting.kernel.told == ["up", "repair"]
+    assert setting.actions == ["gateway-differs", "gateway-restored"]
+    assert setting.records[0]["event"]["outcome"] == "failure"
+    state = setting.keeper.state()
+    assert not state["ok"]
+    assert state["problems"] == [f"table inet tokgate is not loaded: restored at {setting.now}"]
+    assert state["restored"]["count"] == 1
+    setting.passes(SHOWN)
+    assert setting.keeper.state()["ok"]
+
+
+def test_without_a_notification(begin: Callable[..., Setting]) -> None:
+    """Settings change without the kernel telling: all is looked at every ten seconds, and whenever somebody asks."""
+    setting = begin()
+    setting.kernel.differs = Differences(settings=("net.ipv4.ip_forward is 0",))
+    setting.passes(LOOK)
+    assert setting.actions == ["gateway-differs", "gateway-restored"]
+    setting.passes(LOOK)
+    setting.kernel.differs = FLUSHED
+    assert setting.keeper.state()["restored"]["count"] == 2
+
+
+def test_a_fight_is_given_time(begin: Callable[..., Setting]) -> None:
+    """With another program that flushes all the time tokgate doesn't take turns a thousand times a second."""
+    setting = begin()
+    times = []
+    for _ in range(200):
+        setting.kernel.differs = FLUSHED
+        setting.keeper.noticed()
+        count = len(setting.kernel.told)
+        setting.passes(0.5)
+        if len(setting.kernel.told) > count:
+            times.append(setting.monotonic - 1000)
+    assert times[:6] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
+    assert {later - earlier for earlier, later in pairwise(times[5:])} == {LONGEST_DELAY}
+
+
+def test_nobody_listens(begin: Callable[..., Setting]) -> None:
+    """That is shown and recorded once; loading rules again would not change it."""
+    setting = begin()
+    setting.kernel.differs = Differences(listeners=("IPv4: nothing listens at port 8080",))
+    for _ in range(3):
+        setting.passes(LOOK)
+    assert setting.kernel.told == ["up"]
+    assert setting.actions == ["gateway-differs"]
+    assert setting.keeper.state()["problems"] == ["IPv4: nothing listens at port 8080"]
+    setting.kernel.differs = Differences()
+    setting.passes(LOOK)
+    assert setting.keeper.state()["ok"]
+
+
+def test_a_kernel_that_refuses(begin: Callable[..., Setting]) -> None:
+    """What can't be loaded leaves what is there, is shown, and is tried again."""
+    setting = begin()
+    setting.kernel.differs, setting.kernel.error = FLUSHED, HostProblems(["there is a table of that name"])
+    setting.passes(LOOK)
+    setting.passes(0.5)
+    assert "there is a table of that name" in setting.keeper.state()["problems"]
+    assert setting.actions == ["gateway-differs", "gateway-differs"]
+    setting.kernel.error = None
+    setting.passes(LOOK)
+    setting.passes(LOOK)
+    assert setting.actions[-1] == "gateway-restored"
+    setting.passes(SHOWN)
+    assert setting.keeper.state()["ok"]
+
+
+def test_what_the_kernel_refuses_is_counted(begin: Callable[..., Setting]) -> None:
+    """Since the start, also where a lost table began anew; a kernel that can't be asked adds nothing."""
+    setting = begin()
+    assert set(setting.keeper.state()["refused"].values()) == {0}
+    setting.kernel.counted = {"quic": 7}
+    setting.passes(LOOK)
+    setting.kernel.counted = {"quic": 1, "udp_to_addresses": 4}
+    refused = setting.keeper.state()["refused"]
+    assert {kind: number for kind, number in refused.items() if number} == {"quic": 3, "udp_to_addresses": 4}
+    setting.kernel.error = GatewayError("no")
+    assert setting.keeper.state()["refused"] == refused
+
+
+def test_a_canary_that_fails(begin: Callable[..., Setting]) -> None:
+    """It is red and recorded although the kernel is as it should be; when it recovers, that is recorded as well."""
+    setting = begin()
+    setting.passes(1)
+    assert setting.canary.settings == CanarySettings()
+    setting.canary.change = Change(True, ("IPv4: the banned test name passed",))
+    setting.keeper.noticed()
+    state = setting.keeper.state()
+    assert (state["ok"], state["problems"]) == (False, ["canary: IPv4: the banned test name passed"])
+    setting.canary.change = Change(False, ("IPv4: the banned test name passed",))
+    setting.passes(1)
+    assert setting.keeper.state()["ok"]
+    assert setting.actions == ["canary-failed", "canary-recovered"]
+    assert [record["event"]["outcome"] for record in setting.records] == ["failure", "success"]
+
+
+def test_nothing_while_a_policy_is_read(begin: Callable[..., Setting]) -> None:
+    """A status that is asked for meanwhile is answered, and the kernel is looked at after it."""
+    setting = begin()
+    setting.kernel.differs = FLUSHED
+
+    async def asked() -> dict[str, Any]:
+        setting.passes(LOOK)
+        return setting.keeper.state() or {}
+
+    assert asyncio.run(asked())["ok"]
+    assert setting.kernel.told == ["up"]
+    setting.keeper.look()
+    assert setting.kernel.told == ["up", "repair"]
+
+
+def test_the_canary_ends_with_its_gateway(begin: Callable[..., Setting]) -> None:
+    """What is taken out on purpose is no alarm."""
+    setting = begin()
+    setting.keeper.look()
+    setting.keeper.drain()
+    setting.keeper.look()
+    assert setting.canary.settings is None
+    setting.keeper.let_go()
+    assert setting.canary.closed
+
+
+def test_a_stop_opens(begin: Callable[..., Setting]) -> None:
+    """While open connections end new ones pass; then nothing stays."""
+    setting = begin()
+    setting.keeper.drain()
+    setting.kernel.differs = FLUSHED
+    setting.passes(LOOK)
+    assert setting.keeper.state()["refused"]
+    assert setting.kernel.holds == ([], [])
+    setting.keeper.down()
+    assert setting.kernel.told == ["up", "load", "down"]
+    assert "net.ipv4.ip_forward is 0 again" in setting.said
+
+
+def test_a_stop_that_stays_closed(begin: Callable[..., Setting]) -> None:
+    """The rules stay as they are, and it is said how to take them out."""
+    setting = begin(gateway=GatewaySettings(on_stop=Passage.CLOSED))
+    setting.keeper.drain()
+    setting.keeper.down()
+    assert setting.kernel.told == ["up"]
+    assert "tokgate gateway down" in setting.said[-1]
+
+
+def test_a_stop_with_a_kernel_that_refuses(begin: Callable[..., Setting]) -> None:
+    """It is said, and the rest of the stop goes on."""
+    setting = begin()
+    setting.kernel.error = GatewayError("no")
+    setting.keeper.drain()
+    assert setting.said[-1] == "the gateway's rules: no"
+
+
+def test_without_a_gateway(tmp_path: Path) -> None:
+    """Where the kernel is somebody else's business nothing is watched, and nothing waits for it."""
+    nothing = NoGateway()
+    for does in (nothing.up, nothing.noticed, nothing.look, nothing.let_go, nothing.drain, nothing.down):
+        does()
+    assert nothing.due() == math.inf
+    assert (nothing.state(), nothing.sockets) == (None, [])
+
+
+def test_before_anything_is_loaded() -> None:
+    """A supervisor that ends before its kernel is loaded takes nothing out."""
+    setting = Setting()
+    setting.keeper.drain()
+    setting.keeper.down()
+    setting.keeper.look()
+    setting.keeper.let_go()
+    setting.keeper.noticed()
+    assert setting.kernel.told == []

@@ -1,0 +1,138 @@
+"""Which user a tokgate of root's becomes, and with which capabilities. tests/e2e/test_privileges.py runs it."""
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+
+from tokgate.gate.sockets import Entry
+from tokgate.service import capabilities, privileges
+from tokgate.service.capabilities import Capability
+from tokgate.service.endpoints import ListenEndpoint
+from tokgate.service.privileges import Account, Listening, PrivilegeError, account_to_become, needed_to_listen
+
+BIND, ADMIN, RAW = Capability.NET_BIND_SERVICE, Capability.NET_ADMIN, Capability.NET_RAW
+HERE = "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("listening", "needed"),
+    [
+        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.REDIRECT)]), set()),
+        (Listening(endpoints=[ListenEndpoint(HERE, 0, Entry.EXPLICIT)]), set()),
+        (Listening(endpoints=[ListenEndpoint(HERE, 1023, Entry.EXPLICIT)]), {BIND}),
+        (Listening(endpoints=[ListenEndpoint(HERE, 1024, Entry.EXPLICIT)]), set()),
+        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.TPROXY)]), {ADMIN, RAW}),
+        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.REDIRECT)], gateway=True), {ADMIN}),
+        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.REDIRECT)], mark=1), {ADMIN}),
+        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.REDIRECT)], metrics=(HERE, 90)), {BIND}),
+        (Listening(modes=["regular"]), set()),
+        (Listening(modes=["regular"], port=80), {BIND}),
+        (Listening(modes=["regular@8080"], port=80), set()),
+        (Listening(modes=["transparent@192.0.2.1:443"]), {BIND}),
+        (Listening(modes=["dns"]), {BIND}),
+        (Listening(modes=["dns@5300"]), set()),
+        (Listening(modes=["tun:tun0"]), {ADMIN}),
+        (Listening(modes=["regular", "dns@53"]), {BIND}),
+    ],
+)
+def test_only_what_the_modes_need_is_kept(listening: Listening, needed: set[Capability]) -> None:
+    """A capability too few and tokgate can't listen; one too many and whoever takes it over may change the firewall."""
+    assert needed_to_listen(listening) == needed
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process would be root's."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(capabilities, "held", lambda: (1 << 41) - 1)
+
+
+def add_user(monkeypatch: pytest.MonkeyPatch, name: str, uid: int, home: Path) -> None:
+    """Beside those whom the machine has."""
+    known = pwd.getpwnam
+    entry = pwd.struct_passwd((name, "x", uid, uid, "", str(home), "/bin/false"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda asked: entry if asked == name else known(asked))
+
+
+@pytest.mark.usefixtures("root")
+def test_root_becomes_the_user_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever has made the user `tokgate` needn't name it; another one, and root itself, can be asked for."""
+    add_user(monkeypatch, "tokgate", 10451, tmp_path)
+    assert account_to_become(None) == Account("tokgate", 10451, 10451, tmp_path)
+    assert account_to_become("root") is None
+    nobody = account_to_become("nobody")
+    assert nobody is not None
+    assert nobody.uid == pwd.getpwnam("nobody").pw_uid
+
+
+@pytest.mark.usefixtures("root")
+def test_a_user_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that was mistyped doesn't leave root in place; without any, root stays, and is warned of."""
+    monkeypatch.setattr(privileges, "DEFAULT_USER", "no-such-user")
+    assert account_to_become(None) is None
+    with pytest.raises(PrivilegeError, match="--user no-such-user: no such user"):
+        account_to_become("no-such-user")
+
+
+@pytest.mark.usefixtures("root")
+def test_root_of_a_container_without_capabilities_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Root that may not become anybody goes on, unless somebody was named: then the kernel's error is told."""
+    add_user(monkeypatch, "tokgate", 10451, tmp_path)
+    monkeypatch.setattr(capabilities, "held", lambda: 0)
+    assert account_to_become(None) is None
+    assert account_to_become("tokgate") is not None
+
+
+def test_others_become_nobody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Under systemd tokgate is its own user already; asked to be another it says that it can't."""
+    monkeypatch.setattr(os, "geteuid", lambda: 10451)
+    add_user(monkeypatch, "tokgate", 10451, tmp_path)
+    assert account_to_become(None) is None
+    assert account_to_become("tokgate") is None
+    with pytest.raises(PrivilegeError, match="only root"):
+        account_to_become("nobody")
+
+
+def test_local_mode_is_for_root() -> None:
+    """mitmproxy's redirector for it asks sudo for root, which a process without new privileges is not given."""
+    assert privileges.stays_root(["regular", "local:curl"])
+    assert not privileges.stays_root(["regular", "transparent"])
+
+
+def test_the_authority_that_devices_trust_is_not_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An authority that root made stays in a folder that the user can't read: a new one would be trusted nowhere."""
+    home, roots = tmp_path / "home", tmp_path / "root"
+    home.mkdir()
+    (roots / ".tokgate").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(roots))
+    account = Account("tokgate", 10451, 10451, home)
+    assert privileges._own_confdir(account) == home / ".tokgate"
+    (roots / ".tokgate" / "mitmproxy-ca.pem").touch()
+    with pytest.raises(PrivilegeError, match=rf"mv {roots}/\.tokgate {home}/\.tokgate && chown -R tokgate:"):
+        privileges._own_confdir(account)
+    (home / ".tokgate").mkdir()
+    (home / ".tokgate" / "mitmproxy-ca.pem").touch()
+    assert privileges._own_confdir(account) == home / ".tokgate"
+
+
+def test_a_user_without_a_home_has_no_folder_for_keys(tmp_path: Path) -> None:
+    """None is made where the user database points at nothing, as it does for `nobody`."""
+    with pytest.raises(PrivilegeError, match="name a folder for keys with --confdir"):
+        privileges._own_confdir(Account("nobody", 65534, 65534, tmp_path / "nonexistent"))
+
+
+@pytest.mark.usefixtures("root")
+def test_root_finds_the_tokgate_that_became_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`sudo tokgate status` asks the one that `sudo tokgate run` started, without being told where its keys are."""
+    home, roots = tmp_path / "home", tmp_path / "root"
+    for folder in (home, roots):
+        (folder / ".tokgate").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(roots))
+    add_user(monkeypatch, "tokgate", 10451, home)
+    assert privileges.confdir_of_running("control.sock") == roots / ".tokgate"
+    (home / ".tokgate" / "control.sock").touch()
+    assert privileges.confdir_of_running("control.sock") == home / ".tokgate"
+    (roots / ".tokgate" / "control.sock").touch()
+    assert privileges.confdir_of_running("control.sock") == roots / ".tokgate"

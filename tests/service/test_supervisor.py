@@ -1,0 +1,243 @@
+"""Gates, openers and the collector under their supervisor: whatever dies or changes, clients are served."""
+
+import json
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whenever import Instant
+
+from labs.running_lab import DEADLINE, POLICY, WITHOUT_BAN, Running, children, until
+from tokgate.cli.main import main
+from tokgate.service.child_programs import BEHIND_TRAFFIC
+
+STANDARD_STREAMS = 3
+"""Descriptors that every process has open: with a limit as low no other can be opened."""
+
+
+@pytest.fixture
+def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> Iterator[Running]:
+    """A running tokgate, whose log is checked at the end."""
+    started = Running(tmp_path)
+    yield started
+    started.close()
+    actions = [record["event"]["action"] for record in check_lines(started.log)]
+    assert "stopped" in actions
+    assert "Traceback" not in started.narrated(), started.narrated()
+
+
+def test_serves_and_refuses(running: Running) -> None:
+    """Allowed tunnels carry bytes, banned names get none."""
+    assert running.passes()
+    assert until("an opener answers", running.refuses)
+
+
+def _replaced(running: Running, victim: int) -> bool:
+    return len(set(children(running.process.pid)) - {victim}) == 4
+
+
+def _told(running: Running, times: int) -> bool:
+    return running.narrated().count("is in force") == times
+
+
+def test_whatever_is_killed_comes_back(running: Running) -> None:
+    """Gates, opener and collector are killed, each by itself: the others serve on, and it is replaced."""
+    until("an opener answers", running.refuses)
+    for victim in children(running.process.pid):
+        os.kill(victim, signal.SIGKILL)
+        until("it is replaced", partial(_replaced, running, victim))
+        until("allowed tunnels pass", running.passes)
+        until("banned names are refused", running.refuses)
+    assert running.narrated().count("starting it again") == 4
+
+
+def test_who_cannot_be_started_is_tried_again(running: Running) -> None:
+    """While the supervisor lacks descriptors for a new process it lives on, and so do the others."""
+    until("an opener answers", running.refuses)
+    pid = running.process.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (STANDARD_STREAMS, limits[1]))
+    victim = children(pid)[-1]
+    os.kill(victim, signal.SIGKILL)
+    until("it is told", lambda: "can't be started: Too many open files" in running.narrated())
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    until("it is replaced", lambda: len(set(children(pid)) - {victim}) == 4)
+    until("allowed tunnels pass", running.passes)
+
+
+def test_openers_stand_back(running: Running) -> None:
+    """Where processors are short, gates come first: openers, and who replaces them, have less right to any."""
+
+    def stands_back(pid: int) -> bool:
+        return os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + BEHIND_TRAFFIC
+
+    for _ in range(2):
+        until("an opener answers", running.refuses)
+        (opener,) = filter(stands_back, children(running.process.pid))
+        assert b"tokgate.service.opener_process" in Path(f"/proc/{opener}/cmdline").read_bytes()
+        os.kill(opener, signal.SIGKILL)
+        until("it is replaced", lambda: len(children(running.process.pid)) == 4)
+
+
+def test_a_wrong_policy_on_disk_keeps_nobody_from_starting_again(running: Running) -> None:
+    """With an invalid policy in the folder everything may die and comes back with the last good one."""
+    running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
+    until("the error is told", lambda: "has errors" in running.narrated())
+    for victim in children(running.process.pid):
+        os.kill(victim, signal.SIGKILL)
+    until("banned names are refused", running.refuses)
+    until("allowed tunnels pass", running.passes)
+
+
+def test_files_that_never_rest_hold_up_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A transfer that goes on for long: whoever dies is replaced, whoever asks is answered, the end is heeded."""
+    running, ask, stop = Running(tmp_path), ["status", "--confdir", str(tmp_path / "keys")], threading.Event()
+
+    def write_on() -> None:
+        while not stop.wait(0.03):
+            (running.policies / "growing.yaml").write_text(f"# {time.monotonic()}")
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        until("it grows", (running.policies / "growing.yaml").exists)
+        gate = next(each["pid"] for each in _state(ask, capsys)["workers"] if each["name"].startswith("gate-"))
+        os.kill(gate, signal.SIGKILL)
+        until("it is replaced", lambda: len(set(children(running.process.pid)) - {gate}) == 4)
+        running.close()
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_who_asks_while_the_policy_is_read_is_answered(
+    running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Reading many names takes a while; nobody who asks how things are waits as long as that."""
+    ask = ["status", "--confdir", str(tmp_path / "keys")]
+    state = _state(ask, capsys)
+    before, waits = state["policy"]["version"], list[float]()
+    names = [f"n{number}.example.org" for number in range(60_000)]
+    running.write(POLICY | {"services": {"clips": {"names": {"suffix": ["clips.example.org", *names]}}}})
+    written = Instant.now()
+    while state["policy"]["version"] == before:
+        asked = time.monotonic()
+        state = _state(ask, capsys)
+        waits.append(time.monotonic() - asked)
+    took = (Instant.parse_iso(state["policy"]["loaded_at"]) - written).total("seconds")
+    assert max(waits) < took / 2
+
+
+def test_a_new_policy_is_a_new_generation(running: Running) -> None:
+    """Connections follow the new policy, also those that are open: they go to the new gates, and the old ones end."""
+    _, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
+    kept.sendall(b"\x00before")
+    assert kept.recv(7) == b"\x00before"
+    old = set(children(running.process.pid))
+    running.write(WITHOUT_BAN)
+    until("the new policy is told", lambda: "is in force, it replaces" in running.narrated())
+    until("banned names pass", lambda: not running.refuses())
+    # Of the old ones stay the opener and the collector.
+    until("the old gates end", lambda: len(old & set(children(running.process.pid))) == 2)
+    until("nobody else is there", lambda: len(children(running.process.pid)) == 4)
+    kept.sendall(b"\x00after")
+    assert kept.recv(6) == b"\x00after"
+    kept.close()
+
+
+def test_a_new_ban_ends_what_is_open(running: Running) -> None:
+    """Over three reloads: what no ban concerns goes on, what the last one bans is cut, with a record that says so."""
+    _, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
+    _, doomed = running.connect("localhost", running.origin.getsockname()[1])
+    for number in range(3):
+        running.write(WITHOUT_BAN | {"networks": {f"here-{number}": {"cidrs": ["127.0.0.0/8"]}}})
+        until("the policy is told", partial(_told, running, number + 1))
+        for sock in (kept, doomed):
+            sock.sendall(b"\x00goes on")
+            assert sock.recv(8) == b"\x00goes on"
+    running.write(POLICY | {"services": {"clips": {"names": {"exact": ["localhost"]}}}})
+    with pytest.raises(ConnectionResetError):
+        doomed.recv(1)
+    kept.sendall(b"\x00still")
+    assert kept.recv(6) == b"\x00still"
+    kept.close()
+    doomed.close()
+    record = until("it is told", lambda: next((r for r in running.records() if "cut" in r["event"]["action"]), None))
+    assert record["destination"]["domain"] == "localhost"
+    loaded = [r for r in running.records() if r["event"]["action"] == "policy-loaded"]
+    assert record["tokgate"]["policy"]["version"] == loaded[-1]["tokgate"]["policy"]["version"]
+
+
+def test_children_end_with_their_supervisor(tmp_path: Path) -> None:
+    """A supervisor that is killed leaves nobody behind."""
+    orphaned = Running(tmp_path, workers=1)
+    until("an opener answers", orphaned.refuses)
+    family = children(orphaned.process.pid)
+    orphaned.process.kill()
+    orphaned.process.wait(DEADLINE)
+    until("no process is left", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+    orphaned.origin.close()
+
+
+def test_coverage_is_exact_whoever_dies(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
+    """Each connection is counted once, whether its gate or opener was killed, replaced by a new policy, or lives."""
+    running = Running(tmp_path)
+    until("an opener answers", running.refuses)
+    refused = 1
+
+    def some_pass() -> int:
+        return [running.passes() for _ in range(10)].count(True)
+
+    assert some_pass() == 10
+    for victim in children(running.process.pid):
+        os.kill(victim, signal.SIGKILL)
+        until("it is replaced", partial(_replaced, running, victim))
+        assert some_pass() == 10
+    running.write(POLICY | {"settings": {"unknown_clients": "block"}})
+    until("the new policy is told", lambda: "is in force, it replaces" in running.narrated())
+    assert some_pass() == 10
+    for _ in range(5):
+        refused += running.refuses()
+    running.close()
+    counted = [r["tokgate"] for r in check_lines(running.log) if r["event"]["action"] == "coverage-counted"]
+    sums: dict[str, int] = {}
+    for visibility, number in (item for each in counted for item in each["coverage"]["here"].items()):
+        sums[visibility] = sums.get(visibility, 0) + number
+    assert sums == {"address": 60, "decrypted": refused}
+
+
+def test_status(running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The supervisor tells how everything is; a policy that could not be loaded needs a person."""
+    until("an opener answers", running.refuses)
+    ask = ["status", "--confdir", str(tmp_path / "keys")]
+    until("the gates have reported", lambda: _state(ask, capsys)["workers"][-1]["report"])
+    until("all of it runs", lambda: not running.problems_told())
+    state = _state(ask, capsys)
+    assert state["ok"]
+    assert sorted(w["name"] for w in state["workers"]) == ["collector-0", "gate-0", "gate-1", "opener-0"]
+    assert [(b["ban"], b["phase"], b["networks"]) for b in state["policy"]["bans"]] == [("ban", "block", ["here"])]
+    running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
+    until("the error is told", lambda: "has errors" in running.narrated())
+    assert main(ask) == 1
+    assert "not in force" in capsys.readouterr().out
+    assert (tmp_path / "keys/control.sock").stat().st_mode & 0o077 == 0
+
+
+def _state(ask: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    main([*ask, "--json"])
+    state: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return state
+
+
+def test_no_status_without_a_tokgate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody there is exit code 3 and one line."""
+    assert main(["status", "--confdir", str(tmp_path)]) == 3
+    assert "no tokgate" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""Processes that are there and do nothing: health is red, they are killed, and others take their place."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.running_lab import Scraped, until
+from tokgate.runtime.control_socket import ControlRequest, ask
+
+
+@pytest.fixture
+def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> Iterator[Scraped]:
+    """One with metrics, all of which is well."""
+    started = Scraped(tmp_path, ("--mode", "gate:explicit@127.0.0.1:0"), workers=2)
+    until("it is well", lambda: started.problems() == [])
+    until("all have reported", lambda: all(worker["report"] for worker in _workers(started).values()))
+    yield started
+    started.close()
+    check_lines(started.log)
+
+
+def _workers(running: Scraped) -> dict[str, dict[str, Any]]:
+    state = ask(running.confdir, ControlRequest.STATUS)
+    assert state is not None
+    return {worker["name"]: worker for worker in state["workers"]}
+
+
+def _is_another(running: Scraped, name: str, pid: int) -> bool:
+    worker = _workers(running).get(name)
+    return worker is not None and worker["pid"] != pid
+
+
+@pytest.mark.parametrize("stopped", [("gate-0",), ("gate-0", "gate-1"), ("opener-0",), ("collector-0",)], ids=" ".join)
+def test_what_was_stopped_is_replaced(running: Scraped, stopped: tuple[str, ...]) -> None:
+    """Status and health say so within seconds; it is killed with a record, and all is well again."""
+    before = {name: _workers(running)[name]["pid"] for name in stopped}
+    for pid in before.values():
+        os.kill(pid, signal.SIGSTOP)
+    for name in stopped:
+        until("health names it", partial(_named, running, f"{name} has not reported"))
+    if stopped != ("gate-0",):  # the other gate serves on
+        role = stopped[0].partition("-")[0]
+        assert running.metric("workers", role=role, state="serving") == 0
+        assert running.metric("healthy") == 0
+    for name, pid in before.items():
+        until("another has its place", partial(_is_another, running, name, pid))
+    until("it is well", lambda: running.problems() == [])
+    assert running.passes()
+    until("each has its record", lambda: len(_hung(running)) == len(stopped))
+
+
+def _hung(running: Scraped) -> list[dict[str, Any]]:
+    return [record for record in running.records() if "hung" in record["message"]]
+
+
+def _named(running: Scraped, said: str) -> bool:
+    return any(said in problem for problem in running.problems())
+
+
+def test_what_keeps_dying_is_red(running: Scraped) -> None:
+    """An opener that memory runs out for is back each time; red all the same."""
+    for _ in range(3):
+        pid = until("an opener is there", lambda: _workers(running).get("opener-0", {}).get("pid"))
+        os.kill(pid, signal.SIGKILL)
+        until("it is replaced", partial(_is_another, running, "opener-0", pid))
+    until("health says so", partial(_named, running, "opener-0 keeps dying, 3 times"))
+
+
+def test_a_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd learns when gates accept, that the supervisor lives, and how it is."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        running = Scraped(tmp_path, ("--mode", "gate:explicit@127.0.0.1:0"), workers=1)
+        monkeypatch.delenv("NOTIFY_SOCKET")
+        try:
+            told = [until("it is ready", lambda: manager.recv(4096))]
+            while b"READY=1" not in told:
+                told.append(manager.recv(4096))
+            assert running.passes()
+            until("it lives, and is well", lambda: b"WATCHDOG=1\nSTATUS=policy" in manager.recv(4096))
+        finally:
+            running.close()
+        until("it ends", lambda: b"STOPPING=1" in manager.recv(4096))

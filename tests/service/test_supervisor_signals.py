@@ -1,0 +1,58 @@
+"""What SIGHUP brings about in a running tokgate, and a reading of the policy that came to nothing."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from labs.running_lab import WITHOUT_BAN, Running, until
+
+
+def test_sighup_opens_the_log_again(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
+    """After logrotate has moved it: a new file is there at once, though nothing has happened that it could tell."""
+    running = Running(tmp_path, workers=1)
+    try:
+        until("the start is told", lambda: running.log.exists() and running.records())
+        rotated = running.log.rename(running.log.with_name("block.ndjson.1"))
+        os.kill(running.process.pid, signal.SIGHUP)
+        until("the log is opened again", running.log.exists)
+    finally:
+        running.close()
+    assert "stopped" in [record["event"]["action"] for record in check_lines(rotated, running.log)]
+
+
+DRIVER = """
+import sys
+from tokgate.cli.main import main
+from tokgate.config.reload.holder import PolicyHolder
+
+real, readings = PolicyHolder.read_stable, []
+
+async def read_stable(holder, seen):
+    readings.append(seen)
+    if len(readings) == 1:  # a file came while the others were read, and is gone again
+        holder._seen = seen
+        print("a reading came to nothing", file=sys.stderr)
+        return None
+    return await real(holder, seen)
+
+PolicyHolder.read_stable = read_stable
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_reading_that_came_to_nothing_is_done_again(tmp_path: Path) -> None:
+    """A policy that was saved while somebody else was at the folder comes into force, without another change."""
+    driver, python = tmp_path / "driver.py", tmp_path / "python"
+    driver.write_text(DRIVER)
+    python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{driver}" "$@"\n')  # instead of `-m tokgate`
+    python.chmod(0o755)
+    running = Running(tmp_path, workers=1, python=str(python))
+    try:
+        running.write(WITHOUT_BAN)
+        until("it came to nothing", lambda: "a reading came to nothing" in running.narrated())
+        until("the new policy is in force", lambda: "is in force, it replaces" in running.narrated())
+    finally:
+        running.close()

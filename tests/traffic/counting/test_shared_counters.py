@@ -1,0 +1,116 @@
+"""Counts in shared memory: what they hold, who may read them, and that they outlive whoever counts."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tokgate.policy.decision import Verdict
+from tokgate.policy.observation import Visibility
+from tokgate.traffic.counting.counters import Counters, DecisionKey, decisions_in, errors_in
+from tokgate.traffic.counting.shared_counters import OVERFULL, ProcessCounters, SharedCounters
+
+
+@pytest.fixture
+def shared() -> Iterator[SharedCounters]:
+    """A small one."""
+    made = SharedCounters(size=4096)
+    yield made
+    made.close()
+
+
+@given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=30))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_counts_what_is_counted(keys: list[tuple[str, str]]) -> None:
+    """Whatever the keys are: they read as often as they were counted, here and by who shares the memory."""
+    mine = SharedCounters(size=65536)
+    other = SharedCounters(os.dup(mine.share()))
+    for key in keys:
+        mine.cells[mine.slot(*key)] += 1
+    assert mine.read() == other.read() == Counter(keys)
+    mine.close()
+    other.close()
+
+
+def test_what_has_no_room_is_counted_together(shared: SharedCounters) -> None:
+    """Counters without room for more names lose no count, only names."""
+    for number in range(500):
+        shared.cells[shared.slot("key", str(number))] += 2
+    counts = shared.read()
+    assert sum(counts.values()) == 1000
+    assert counts[OVERFULL] > 2
+
+
+def test_a_killed_process_leaves_its_counts(shared: SharedCounters) -> None:
+    """Not even the last count before SIGKILL is lost."""
+    pid = os.fork()
+    if not pid:
+        counters = Counters(shared)
+        for _ in range(1234):
+            counters.cells[counters.plain["office"]] += 1
+        counters.errors["gate"] += 1
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    counts = shared.read()
+    assert decisions_in(counts) == {DecisionKey("office", Visibility.SNI, Verdict.ALLOW): 1234}
+    assert errors_in(counts) == {"gate": 1}
+
+
+def test_a_descriptor_is_shared_until_it_is_closed(shared: SharedCounters) -> None:
+    """Afterwards asking for it is an error, and counting goes on."""
+    assert shared.share() >= 0
+    shared.keep()
+    shared.keep()
+    with pytest.raises(ValueError, match="closed"):
+        shared.share()
+    shared.cells[shared.slot("key")] += 1
+    assert shared.read() == {("key",): 1}
+
+
+def test_counters_in_words() -> None:
+    """Errors are a mapping, and loops and timeouts numbers, in the same memory."""
+    counters = Counters()
+    assert not counters.errors
+    counters.errors["decide"] += 2
+    counters.errors["record"] += 1
+    del counters.errors["record"]
+    counters.loops += 1
+    counters.timeouts += 1
+    counters.timeouts += 1
+    counters.count(None, Visibility.NONE, Verdict.ALLOW)
+    assert counters.errors == {"decide": 2}
+    assert repr(counters.errors) == "{'decide': 2}"
+    assert (counters.loops, counters.timeouts) == (1, 2)
+    assert counters.decisions == {DecisionKey("-", Visibility.NONE, Verdict.ALLOW): 1}
+
+
+def test_the_sum_over_processes(shared: SharedCounters) -> None:
+    """Metrics add up what all gates count; when one ends and another takes its number, no counter goes back."""
+    processes, other = ProcessCounters(), SharedCounters(size=4096)
+    assert processes.total() == Counter()
+    for pid, counters, number in ((17, shared, 5), (18, other, 7)):
+        processes.begin(pid, counters)
+        counters.cells[counters.slot("key")] += number
+    assert processes.total() == {("key",): 12}
+    processes.end(17)
+    assert processes.total() == {("key",): 12}
+    again = SharedCounters(size=4096)
+    processes.begin(18, again)
+    again.cells[again.slot("key")] += 1
+    assert processes.total() == {("key",): 13}
+    processes.end(18)
+
+
+def test_memory_of_ended_processes_is_given_back() -> None:
+    """A supervisor that restarts gates for months keeps neither a descriptor nor the memory of each."""
+    processes, counters = ProcessCounters(), SharedCounters(size=4096)
+    processes.begin(17, counters)
+    processes.end(17)
+    with pytest.raises(ValueError, match="closed"):
+        counters.share()
+    with pytest.raises(ValueError, match="released"):
+        counters.read()

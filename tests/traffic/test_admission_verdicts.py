@@ -1,0 +1,253 @@
+"""The one decision, by kind of traffic: what a carrier does, what is recorded, and what later stages are left."""
+
+from dataclasses import replace
+from typing import Any
+
+import dns.message
+import pytest
+
+from labs import builders
+from labs import hello_builder as build
+from labs.builders import at, wall
+from labs.gate_lab import Sink
+from labs.records import Holder
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.policy.bans import Action, EchOuter, MissingSni
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Response, Signal
+from tokgate.policy.observation import Endpoint, HttpSeen, Passed, Stage, Transport, Visibility
+from tokgate.traffic import hidden_name
+from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, QuicClose, Refuse
+from tokgate.traffic.admission import Admission, admit
+from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.dns_questions import DnsArrival
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.seen import Connect, DnsQuestion, Hello, HttpStart, Request, Seen, SocksConnect
+from tokgate.traffic.warning_state import Person, WarnedClients
+from tokgate.wire.client_hello import ClientHello
+from tokgate.wire.dns_message.query import read_query
+from tokgate.wire.hello_reader import read_client_hello
+
+BANNED, ALLOWED = "www.clips.example.org", "www.example.net"
+CLIENT = Endpoint("192.0.2.7", 40000)
+ARRIVAL = Arrival(client=CLIENT, destination=Endpoint("198.51.100.9", 443), connection="c")
+NOW = at("2023-04-01T12:00:00Z")
+PAGE = builders.ban(response=Response.PAGE)
+WARNING = builders.ban(response=Response.PAGE, action=Action.WARN)
+
+
+def hello(*extensions: build.Extension) -> ClientHello:
+    """A ClientHello that was read."""
+    read = read_client_hello(build.records(build.hello(*extensions)))
+    assert read is not None
+    return read
+
+
+def named(name: str) -> ClientHello:
+    """One that names a host."""
+    return hello(build.server_name(name.encode()))
+
+
+def decided(
+    seen: Seen, ban: Any = PAGE, arrival: Arrival = ARRIVAL, warned: WarnedClients | None = None, **settings: Any
+) -> Admission:
+    """What becomes of it, for a client under the ban."""
+    observer = Observer(hostname="gate.example.org", version="test")
+    snapshot = builders.snapshot(ban, **settings)
+    return admit(Enforcer(Holder(snapshot), Sink(), observer, now=lambda: NOW, warned=warned), arrival, seen)
+
+
+def test_a_page_is_shown_where_somebody_can() -> None:
+    """Over TCP the name is opened; over QUIC, or where nobody can open it, it is refused, so that nothing passes."""
+    over_tcp = decided(Hello(named(BANNED)))
+    assert (over_tcp.action, over_tcp.recorded) == (Open(), True)
+    over_quic = decided(Hello(named(BANNED), quic=True))
+    assert isinstance(over_quic.action, Refuse)
+    assert isinstance(over_quic.action.words, QuicClose)
+    assert over_quic.recorded
+    nobody_can = decided(Hello(named(BANNED), openable=False))
+    assert isinstance(nobody_can.action, Refuse)
+    assert nobody_can.recorded
+
+
+def test_an_app_store_is_opened_and_only_then_recorded() -> None:
+    """To read which listing is asked for: over QUIC it is refused without a record, since nothing is banned yet."""
+    ban = builders.ban(inspect_stores=True)
+    store = "play.google.com"
+    assert decided(Hello(named(store)), ban).action == Open()
+    over_quic = decided(Hello(named(store), quic=True), ban)
+    assert isinstance(over_quic.action, Refuse)
+    assert not over_quic.recorded
+
+
+def test_a_warning_is_shown_until_it_was_seen() -> None:
+    """Who continues, or can't be shown the page, is let through by name, and the log says which of both it was."""
+    continued = WarnedClients()
+    assert decided(Hello(named(BANNED)), WARNING, warned=continued).action == Open()
+    continued.continues(Person(CLIENT.ip), "ban", NOW.add(hours=1))
+    passed = decided(Hello(named(BANNED)), WARNING, warned=continued)
+    assert (type(passed.action), passed.passed) == (Pass, Passed.CONTINUED)
+    nobody_can = decided(Hello(named(BANNED), openable=False), WARNING)
+    assert (type(nobody_can.action), nobody_can.passed) == (Pass, Passed.NO_PAGE)
+    both = decided(Hello(named(BANNED), openable=False), WARNING, warned=continued)
+    assert both.passed is Passed.CONTINUED
+
+
+@pytest.mark.parametrize(
+    ("seen", "asks"),
+    [
+        (Hello(hello()), True),
+        (Hello(hello(), quic=True), False),
+        (Hello(hello(), openable=False), False),
+        (Hello(hello(), certificate=()), False),
+        (Hello(named(ALLOWED)), False),
+    ],
+    ids=["nameless", "quic", "nobody_can_ask", "was_asked", "named"],
+)
+def test_who_is_asked_for_a_certificate(seen: Hello, asks: bool) -> None:
+    """Only what doesn't say where it goes, and once: each costs a handshake with the destination."""
+    admission = decided(seen, missing_sni=MissingSni.CHECK_CERTIFICATE)
+    assert isinstance(admission.action, AskCertificate) is asks
+    if asks:
+        assert (admission.action, admission.recorded) == (AskCertificate("198.51.100.9", 443), False)
+
+
+def test_the_port_of_a_destination_that_is_not_known() -> None:
+    """Its certificate is asked for where TLS usually is."""
+    arrival = replace(ARRIVAL, destination=Endpoint("198.51.100.9"))
+    admission = decided(Hello(hello()), arrival=arrival, missing_sni=MissingSni.CHECK_CERTIFICATE)
+    assert admission.action == AskCertificate("198.51.100.9", 443)
+
+
+def test_a_tunnel_to_a_name_needs_no_certificate() -> None:
+    """CONNECT has said who the destination is; and where none is known, none can be asked."""
+    tunnel = replace(ARRIVAL, connect=ALLOWED)
+    for arrival in (tunnel, replace(ARRIVAL, destination=None)):
+        admission = decided(Hello(hello()), arrival=arrival, missing_sni=MissingSni.CHECK_CERTIFICATE)
+        assert not isinstance(admission.action, AskCertificate)
+
+
+@pytest.mark.parametrize(
+    ("setting", "client", "kind"),
+    [
+        (EchOuter.ALLOW, CLIENT, Pass),
+        (EchOuter.BLOCK, CLIENT, Refuse),
+        (EchOuter.INSPECT, CLIENT, Open),
+        (EchOuter.BLOCK, Endpoint("198.51.100.7", 40000), Pass),
+    ],
+    ids=["allow", "block", "inspect", "no_ban"],
+)
+def test_encrypted_client_hello(setting: EchOuter, client: Endpoint, kind: type) -> None:
+    """A provider's public name hides the one that is asked for: what that means is the policy's to say."""
+    outer = hello(build.server_name(b"cloudflare-ech.com"), build.ech())
+    admission = decided(Hello(outer), arrival=replace(ARRIVAL, client=client), ech_outer=setting)
+    assert isinstance(admission.action, kind)
+
+
+def test_the_log_says_that_a_name_was_hidden() -> None:
+    """Coverage tells names from public names of ECH providers."""
+    outer = hello(build.server_name(b"cloudflare-ech.com"), build.ech())
+    assert decided(Hello(outer)).shown.visibility is Visibility.ECH_OUTER
+    assert decided(Hello(named(ALLOWED))).shown.visibility is Visibility.SNI
+
+
+@pytest.mark.parametrize(
+    ("host", "ban", "openable", "kind", "recorded"),
+    [
+        (ALLOWED, PAGE, True, Pass, False),
+        (ALLOWED, PAGE, False, Pass, True),
+        (BANNED, PAGE, True, Open, False),
+        (BANNED, PAGE, False, Refuse, True),
+        (BANNED, builders.ban(), True, Refuse, True),
+        (BANNED, builders.ban(action=Action.MONITOR), True, Open, False),
+        (BANNED, builders.ban(action=Action.MONITOR), False, Pass, True),
+    ],
+)
+def test_connect(host: str, ban: Any, openable: bool, kind: type, recorded: bool) -> None:
+    """What a tunnel carries is recorded by whoever sees that: it stands in the log once, and not twice or never."""
+    admission = decided(Connect(host, openable=openable), ban, Arrival(client=CLIENT))
+    assert (type(admission.action), admission.recorded) == (kind, recorded)
+
+
+def test_socks() -> None:
+    """A SOCKS proxy is no way round a ban on a name or an address."""
+    assert isinstance(decided(SocksConnect(BANNED)).action, Refuse)
+    assert isinstance(decided(SocksConnect(ALLOWED, "203.0.113.7")).action, Refuse)
+    assert decided(SocksConnect(ALLOWED, "198.51.100.9")).action == Pass()
+
+
+@pytest.mark.parametrize(
+    ("ban", "ambiguous", "action"),
+    [
+        (WARNING, False, Refuse(HttpAnswer(warning=True))),
+        (WARNING, True, Pass()),
+        (PAGE, False, Refuse(HttpAnswer())),
+        (PAGE, True, Refuse(HttpAnswer())),
+    ],
+    ids=["warned", "warned_ambiguous", "refused", "refused_ambiguous"],
+)
+def test_requests(ban: Any, ambiguous: bool, action: Any) -> None:
+    """Whoever sends what can be read in two ways gets no button that would lead on to it."""
+    names = (Sighting(Signal.HTTP_HOST, BANNED),)
+    admission = decided(Request(names, HttpSeen(method="GET"), ambiguous=ambiguous), ban)
+    assert admission.action == action
+
+
+def test_a_ban_changes_while_a_page_is_open() -> None:
+    """An admission holds until the policy's next change, at which carriers ask again."""
+    ends = builders.ban(expires=wall("2023-09-10T00:00"))
+    assert decided(Hello(named(BANNED)), ends).until == at("2023-09-09T22:00:00Z")
+    assert decided(Hello(named(BANNED)), builders.ban()).until is None
+
+
+def test_plain_http_is_read_request_by_request() -> None:
+    """Nothing of it is recorded before its requests are; where nobody can read them it doesn't pass."""
+    first = decided(HttpStart())
+    assert (first.action, first.recorded) == (Open(tls=False), False)
+    nobody_can = decided(HttpStart(openable=False))
+    assert (nobody_can.action, nobody_can.recorded) == (Refuse(None), False)
+
+
+def test_a_nameless_hello_in_a_tunnel_to_a_name() -> None:
+    """CONNECT has named the destination, so that nothing is hidden: `missing_sni: block` leaves it alone."""
+    tunnel = replace(ARRIVAL, connect=ALLOWED)
+    assert isinstance(decided(Hello(hello()), arrival=tunnel, missing_sni=MissingSni.BLOCK).action, Pass)
+    for arrival in (ARRIVAL, replace(ARRIVAL, connect="198.51.100.9")):  # an address says nothing of who is there
+        assert isinstance(decided(Hello(hello()), arrival=arrival, missing_sni=MissingSni.BLOCK).action, Refuse)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [(BANNED, True), (ALLOWED, False), ("use-application-dns.net", True), ("_dns.resolver.arpa", True)],
+)
+def test_questions(name: str, refused: bool) -> None:
+    """A banned name has no address, and who asks whether to use another resolver is told that there is none."""
+    query = read_query(dns.message.make_query(name, "A").to_wire())
+    admission = decided(DnsQuestion(DnsArrival(client=CLIENT, query=query)))
+    assert isinstance(admission.action, Refuse) is refused
+
+
+@pytest.mark.parametrize(
+    ("transport", "where"), [(Transport.TCP, "guard"), (Transport.UDP, "datagrams")], ids=["tcp", "udp"]
+)
+def test_where_deciding_failed(monkeypatch: pytest.MonkeyPatch, transport: Transport, where: str) -> None:
+    """`tokgate status` and the metrics tell which part of tokgate fails."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(hidden_name, "visibility", broken)
+    observer = Observer(hostname="gate.example.org", version="test")
+    enforcer = Enforcer(Holder(builders.snapshot(PAGE)), Sink(), observer, now=lambda: NOW)
+    admission = admit(enforcer, replace(ARRIVAL, transport=transport), Hello(named(BANNED), quic=True))
+    assert isinstance(admission.action, Refuse)
+    assert enforcer.counters.errors == {where: 1}
+
+
+def test_a_cut_connection_is_counted_once() -> None:
+    """The number of cut connections in the metrics is that of their records."""
+    sink, observer = Sink(), Observer(hostname="gate.example.org", version="test")
+    enforcer = Enforcer(Holder(builders.snapshot(builders.ban())), sink, observer, now=lambda: NOW)
+    admission = admit(enforcer, ARRIVAL, Hello(named(BANNED)))
+    enforcer.cut(admission.ruling, replace(admission.observe(), stage=Stage.LIVE))
+    assert (enforcer.counters.cuts, len(sink.records)) == (1, 1)

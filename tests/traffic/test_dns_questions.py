@@ -1,0 +1,530 @@
+"""DNS questions: what is refused and why, how long answers may be remembered, and what they may hold."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import dns.edns
+import dns.message
+import dns.name
+import dns.rcode
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from whenever import Instant
+
+from labs import builders
+from labs.records import Holder
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.policy.bans import Action, DnsSettings, EchKeys, EncryptedDns, OnError, StructuredErrors, UnknownClients
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Response, Signal, Verdict
+from tokgate.policy.identity import Identity
+from tokgate.policy.networks import Network
+from tokgate.policy.observation import Endpoint
+from tokgate.traffic import dns_questions
+from tokgate.traffic.actions import DnsAnswer, Pass, Refuse
+from tokgate.traffic.admission import Admission, admit
+from tokgate.traffic.dns_questions import DnsArrival, Terms
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.refusal_texts import contact_uris
+from tokgate.traffic.seen import DnsQuestion, DnsResponse
+from tokgate.wire.dns_message.query import Rcode, read_query
+
+START = builders.at("2023-03-09T23:00:00Z")
+END = builders.at("2023-09-09T22:00:00Z")
+DURING = builders.at("2023-04-01T12:00:00Z")
+BANNED = "www.clips.example.org"
+ALLOWED = "www.example.org"
+
+
+class Sink(list[dict[str, Any]]):
+    """Keeps records that are on schema."""
+
+    def __init__(self, check: Callable[[Any], Any] = lambda record: record) -> None:
+        super().__init__()
+        self.check = check
+
+    def put(self, record: dict[str, Any]) -> bool:
+        self.append(self.check(record))
+        return True
+
+
+def ban(**stated: Any) -> Any:
+    """A ban for half a year, on a legal basis."""
+    law = {"authority": "The Council", "basis": "Circular 716", "contact": "desk@example.org"}
+    return builders.ban(**({"expires": builders.wall("2023-09-10T00:00")} | law | stated))
+
+
+def an_enforcer(at: Instant = DURING, sink: Sink | None = None, bans: Any = None, **settings: Any) -> Enforcer:
+    """An enforcer at an instant."""
+    holder = Holder(builders.snapshot(*(bans or (ban(),)), **settings))
+    observer = Observer(hostname="gateway.example.org", version="0")
+    return Enforcer(holder, sink if sink is not None else Sink(), observer, now=lambda: at)
+
+
+def ask(name: str | dns.name.Name = BANNED, kind: str = "A", client: str = "192.0.2.7", **rest: Any) -> DnsArrival:
+    """A question of a client, with EDNS unless stated otherwise."""
+    sent = dns.message.make_query(name, kind, id=7, use_edns=rest.pop("edns", 0), options=rest.pop("options", None))
+    return DnsArrival(client=Endpoint(client, 40000), query=read_query(sent.to_wire()), **rest)
+
+
+def refused(enforcer: Enforcer, asked: DnsArrival) -> dns.message.Message:
+    """The refusal of a question."""
+    ruling = dns_questions.judge(enforcer, asked)
+    assert ruling.blocks
+    return dns.message.from_wire(dns_questions.refuse(asked, ruling))
+
+
+def remembered(message: dns.message.Message) -> int:
+    """For how many seconds a negative answer may be remembered (RFC 2308 §5)."""
+    (authority,) = message.authority
+    return min(int(authority.ttl), int(authority[0].minimum))
+
+
+@pytest.mark.parametrize("kind", ["A", "AAAA", "HTTPS", "SVCB", "TXT", "NS", "ANY", "TYPE65280"])
+def test_refusal(valid_record: Callable[[Any], Any], kind: str) -> None:
+    """Of a banned name there is nothing, whatever is asked about it, and that is recorded with its type."""
+    sink = Sink(valid_record)
+    enforcer, asked = an_enforcer(sink=sink), ask(kind=kind, destination=Endpoint("203.0.113.53", 53), connection="c1")
+
+    got = refused(enforcer, asked)
+    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+
+    assert (got.rcode(), got.answer) == (dns.rcode.NXDOMAIN, [])
+    (record,) = sink
+    assert record["event"]["action"] == "dns-query-blocked"
+    assert record["dns"] == {
+        "id": "7",
+        "type": "answer",
+        "response_code": "NXDOMAIN",
+        "question": {"name": BANNED, "type": kind, "class": "IN", "registered_domain": "example.org"},
+    }
+    assert record["destination"]["ip"] == "203.0.113.53"
+    assert (record["tokgate"]["signal"], record["tokgate"]["visibility"]) == ("dns-name", "dns")
+    assert [(k.visibility, k.verdict, n) for k, n in enforcer.counters.decisions.items()] == [("dns", "block", 1)]
+
+
+@pytest.mark.parametrize(
+    ("stated", "code", "words"),
+    [
+        ({}, 16, "The ban [ban], decided by The Council (Circular 716); contact: desk@example.org"),
+        ({"authority": None, "contact": None}, 16, "The ban [ban] (Circular 716)"),
+        ({"authority": None, "basis": None, "contact": None}, 15, "The ban [ban]"),
+    ],
+)
+def test_extended_error(stated: dict[str, Any], code: int, words: str) -> None:
+    """A ban with an authority or a legal basis was imposed (16), another is the operator's own (15)."""
+    got = refused(an_enforcer(bans=(ban(**stated),)), ask())
+
+    assert got.options == (dns.edns.EDEOption(dns.edns.EDECode(code), words),)
+
+
+def test_extended_error_without_a_ban() -> None:
+    """A client that is in no network is told so much."""
+    got = refused(an_enforcer(unknown_clients=UnknownClients.BLOCK), ask(ALLOWED, client="198.51.100.1"))
+
+    assert got.options == (dns.edns.EDEOption(dns.edns.EDECode.BLOCKED, "Refused by the policy of this network"),)
+
+
+def test_extended_error_needs_edns() -> None:
+    """Without an OPT record in the query there is none in the answer."""
+    assert refused(an_enforcer(), ask(edns=-1)).edns == -1
+
+
+ASKS = [dns.edns.EDEOption(dns.edns.EDECode.OTHER)]
+ALWAYS = DnsSettings(structured_errors=StructuredErrors.ALWAYS)
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        (
+            {},
+            {
+                "c": ["mailto:desk@example.org"],
+                "j": "The ban [ban], decided by The Council (Circular 716)",
+                "o": "The Council",
+                "l": "en",
+            },
+        ),
+        (
+            {"authority": None, "basis": None},
+            {"c": ["mailto:desk@example.org"], "s": 5, "j": "The ban [ban]", "l": "en"},
+        ),
+        (
+            {"authority": None, "basis": None, "contact": "Room 7"},
+            {"s": 5, "j": "The ban [ban]; contact: Room 7", "l": "en"},
+        ),
+    ],
+    ids=["imposed", "own", "no-uri"],
+)
+def test_structured_error(stated: dict[str, Any], said: dict[str, Any]) -> None:
+    """A client that reads JSON gets ban, authority and contact in it; a sub-error only with the operator's own bans."""
+    enforcer = an_enforcer(bans=(ban(**stated),))
+
+    (error,) = refused(enforcer, ask(options=ASKS)).options
+
+    assert isinstance(error, dns.edns.EDEOption)
+    assert json.loads(error.text or "") == said
+
+
+def test_structured_error_without_a_ban() -> None:
+    """A client that is in no network is told so much in JSON, too."""
+    (error,) = refused(
+        an_enforcer(unknown_clients=UnknownClients.BLOCK), ask(client="198.51.100.1", options=ASKS)
+    ).options
+
+    assert isinstance(error, dns.edns.EDEOption)
+    assert error.text == '{"s":5,"j":"Refused by the policy of this network","l":"en"}'
+
+
+@pytest.mark.parametrize(("settings", "options", "json"), [(DnsSettings(), [], False), (ALWAYS, [], True)])
+def test_who_gets_structured_errors(settings: DnsSettings, options: list[Any], json: bool) -> None:
+    """Who doesn't ask for JSON gets words, unless the policy gives it to all."""
+    (error,) = refused(an_enforcer(dns=settings), ask(options=options)).options
+
+    assert isinstance(error, dns.edns.EDEOption)
+    assert (error.text or "").startswith("{") is json
+
+
+def test_structured_error_where_room_is_short() -> None:
+    """With the longest name in 512 octets the contact remains, and the sentences go."""
+    name = dns.name.Name((b"a" * 63, b"b" * 63, b"c" * 63, b"d" * 40, b"clips", b"example", b"org", b""))
+    enforcer = an_enforcer(bans=(ban(title="Short videos " * 12),), dns=ALWAYS)
+    sent = dns.message.make_query(name, "A", use_edns=0, payload=512)
+
+    (error,) = refused(enforcer, DnsArrival(client=Endpoint("192.0.2.7"), query=read_query(sent.to_wire()))).options
+
+    assert isinstance(error, dns.edns.EDEOption)
+    assert error.text == '{"c":["mailto:desk@example.org"]}'
+
+
+@pytest.mark.parametrize(
+    ("contact", "uris"),
+    [
+        ("desk@example.org", ["mailto:desk@example.org"]),
+        (
+            "Desk <it.desk+a@mail.example.org>, +32 (0)2 555 12-34.",
+            ["mailto:it.desk+a@mail.example.org", "tel:+32025551234"],
+        ),
+        ("mailto:desk@example.org", ["mailto:desk@example.org"]),
+        ("https://help.example.org", []),
+        ("Room 7, 1000 Brussels", []),
+        ("+32", []),
+    ],
+)
+def test_contact_uris(contact: str, uris: list[str]) -> None:
+    """Only mail addresses and whole telephone numbers can be followed by a client."""
+    assert contact_uris(contact) == uris
+
+
+@pytest.mark.parametrize(
+    ("before_end", "seconds"),
+    [(86400, 10), (10.5, 10), (10, 10), (9.999, 9), (1, 1), (0.999, 0)],
+)
+def test_refusal_ends_with_the_ban(before_end: float, seconds: int) -> None:
+    """A refusal is remembered for ten seconds at most, and never beyond the ban's end."""
+    at = END.subtract(milliseconds=int(before_end * 1000))
+
+    assert remembered(refused(an_enforcer(at), ask())) == seconds
+
+
+def test_refusal_without_an_end() -> None:
+    """A ban until lifted may be lifted any moment."""
+    assert remembered(refused(an_enforcer(bans=(ban(expires=None),)), ask())) == dns_questions.REMEMBERED
+
+
+@given(st.integers(0, 200 * 86400_000))
+def test_nothing_outlives_a_change(milliseconds: int) -> None:
+    """At any instant around a ban, what is said then is true for as long as it may be remembered."""
+    at = START.add(milliseconds=milliseconds - 86400_000)
+    asked = ask()
+    ruling = dns_questions.judge(an_enforcer(at), asked)
+
+    if ruling.blocks:
+        seconds: int | None = remembered(dns.message.from_wire(dns_questions.refuse(asked, ruling)))
+    else:
+        seconds = dns_questions.terms(asked, ruling).longest
+
+    if seconds is None:
+        assert at >= END
+    else:
+        last = at.add(seconds=seconds).subtract(nanoseconds=1)
+        later = dns_questions.judge(an_enforcer(max(at, last)), asked)
+        assert later.decision.verdict == ruling.decision.verdict
+
+
+@pytest.mark.parametrize(("action", "logged"), [("warn", "connection-warned"), ("monitor", "would-block")])
+def test_milder_bans(valid_record: Callable[[Any], Any], action: str, logged: str) -> None:
+    """Under a ban that warns or monitors a question is answered, and recorded as a query."""
+    sink = Sink(valid_record)
+    enforcer, asked = an_enforcer(sink=sink, bans=(ban(action=Action(action)),)), ask()
+
+    ruling = dns_questions.judge(enforcer, asked)
+    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+
+    assert not ruling.blocks
+    (record,) = sink
+    assert (record["event"]["action"], record["dns"]["type"]) == (logged, "query")
+    assert "response_code" not in record["dns"]
+
+
+def test_exemption(valid_record: Callable[[Any], Any]) -> None:
+    """An exempt client is answered until its exemption ends, and that is recorded."""
+    sink = Sink(valid_record)
+    at = builders.at("2023-03-31T15:59:30Z")
+    enforcer, asked = an_enforcer(at, sink, exemptions=(builders.exemption(),)), ask(client="192.0.2.9")
+
+    ruling = dns_questions.judge(enforcer, asked)
+    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+
+    assert dns_questions.terms(asked, ruling) == Terms(30, hides_nothing=False)
+    assert [record["event"]["action"] for record in sink] == ["exemption-used"]
+
+
+def test_allowed_names_are_counted() -> None:
+    """What belongs to no service is counted, never recorded, and may be remembered for as long as its owner says."""
+    sink = Sink()
+    enforcer, asked = an_enforcer(sink=sink), ask(ALLOWED)
+
+    ruling = dns_questions.judge(enforcer, asked)
+    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+
+    assert dns_questions.terms(asked, ruling) == Terms(None, hides_nothing=True)
+    assert [(k.visibility, k.verdict, n) for k, n in enforcer.counters.decisions.items()] == [("dns", "allow", 1)]
+    assert sink == []
+
+
+@pytest.mark.parametrize("label", [b"\x00", b"a.b", b"\xc3\xa9", b"sp ace", b"a\\"])
+def test_labels_of_no_host(label: bytes) -> None:
+    """Octets that no pattern can match don't hide the name below which they stand: its owner would answer for them."""
+    name = dns.name.Name((label, b"clips", b"example", b"org", b""))
+
+    assert dns_questions.judge(an_enforcer(), ask(name)).blocks
+    assert not dns_questions.judge(an_enforcer(), ask(dns.name.Name((label, b"example", b"org", b"")))).blocks
+
+
+@pytest.mark.parametrize("name", ["WWW.Clips.Example.ORG", "_8443._https.www.clips.example.org"])
+def test_spellings(name: str) -> None:
+    """Case makes no difference, nor do labels that say for which port a name is asked (RFC 9460 §2.3)."""
+    assert dns_questions.judge(an_enforcer(), ask(name, "HTTPS")).blocks
+
+
+def test_the_root() -> None:
+    """The root is nobody's service."""
+    assert not dns_questions.judge(an_enforcer(), ask(dns.name.root, "NS")).blocks
+
+
+@pytest.mark.parametrize("action", ["block", "warn"])
+@pytest.mark.parametrize("carried", [True, False])
+def test_page(valid_record: Callable[[Any], Any], carried: bool, action: str) -> None:
+    """Where the connection that follows passes here it can be shown the page, so the name has to be answered."""
+    sink = Sink(valid_record)
+    enforcer = an_enforcer(sink=sink, bans=(ban(response=Response.PAGE, action=Action(action)),))
+    asked = ask(carried=carried)
+
+    ruling = dns_questions.judge(enforcer, asked)
+    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+
+    assert ruling.decision.verdict is (Verdict.ALLOW if carried else Verdict(action))
+    logged = {"block": "dns-query-blocked", "warn": "connection-warned"}[action]
+    assert [record["event"]["action"] for record in sink] == ([] if carried else [logged])
+
+
+def test_who_asks() -> None:
+    """Who the client is besides its address counts, for what is refused and for what answers may hold."""
+    guests = Network("guests", (), "UTC", interfaces=("guest0",))
+    holder = Holder(builders.snapshot(ban(networks=("guests",)), networks=(builders.OFFICE, guests)))
+    enforcer = Enforcer(holder, Sink(), Observer(hostname="gateway.example.org", version="0"), now=lambda: DURING)
+
+    for interface, banned in (("guest0", True), ("office0", False)):
+        asked = ask(client="198.51.100.1", identity=Identity(interface=interface))
+        ruling = dns_questions.judge(enforcer, asked)
+        assert ruling.blocks is banned
+        assert dns_questions.terms(asked, ruling).hides_nothing is banned
+        canary = ask(CANARY, client="198.51.100.1", identity=Identity(interface=interface))
+        assert dns_questions.discouraged(enforcer, canary) is (Rcode.NXDOMAIN if banned else None)
+
+
+def led_to(*names: str) -> tuple[Sighting, ...]:
+    """Names to which an answer leads."""
+    return tuple(Sighting(Signal.DNS_NAME, name) for name in names)
+
+
+def answered(enforcer: Enforcer, asked: DnsArrival, *names: str) -> Admission:
+    """What becomes of an answer that leads to these names; it is counted and recorded."""
+    admission = admit(enforcer, asked, DnsResponse(asked, led_to(*names)))
+    admission.enter(enforcer)
+    return admission
+
+
+def test_an_alias_is_refused_as_its_target(valid_record: Callable[[Any], Any]) -> None:
+    """A name that leads to a banned one does not exist either, and the record says which name it led to."""
+    sink = Sink(valid_record)
+    enforcer, asked = an_enforcer(sink=sink), ask("cloaked.example.com")
+
+    action = answered(enforcer, asked, "x.example.net", BANNED).action
+
+    assert isinstance(action, Refuse)
+    assert isinstance(action.words, DnsAnswer)
+    got = dns.message.from_wire(action.words.message)
+    assert (got.rcode(), remembered(got)) == (dns.rcode.NXDOMAIN, 10)
+    assert [option.code for option in got.options if isinstance(option, dns.edns.EDEOption)] == [16]
+    (record,) = sink
+    assert record["event"]["action"] == "dns-query-blocked"
+    assert record["dns"]["question"]["name"] == "cloaked.example.com"
+    assert record["destination"]["domain"] == BANNED
+    assert record["tokgate"]["names"] == {"dns-name": ["cloaked.example.com", "x.example.net", BANNED]}
+    assert record["tokgate"]["mismatch"]
+    assert f"was refused the address of cloaked.example.com, which leads to {BANNED}: " in record["message"]
+
+
+def test_aliases_are_told_apart(valid_record: Callable[[Any], Any]) -> None:
+    """Each name that leads to a banned one has a record, and its repeats name it as well."""
+    sink = Sink(valid_record)
+    enforcer = an_enforcer(sink=sink)
+
+    for name in ("a.example.com", "b.example.com", "B.example.com"):
+        answered(enforcer, ask(name), BANNED)
+    enforcer.close()
+
+    assert [record["dns"]["question"]["name"] for record in sink] == ["a.example.com", "b.example.com", "b.example.com"]
+    assert all(record["destination"]["domain"] == BANNED for record in sink)
+
+
+@pytest.mark.parametrize("action", ["warn", "monitor"])
+def test_an_alias_under_a_milder_ban(valid_record: Callable[[Any], Any], action: str) -> None:
+    """The answer passes and is recorded once, at the answer: the question gave no reason to."""
+    sink = Sink(valid_record)
+    enforcer, asked = an_enforcer(sink=sink, bans=(ban(action=Action(action)),)), ask("cloaked.example.com")
+
+    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+    assert sink == []
+    assert isinstance(answered(enforcer, asked, BANNED).action, Pass)
+
+    assert [record["tokgate"]["reason"] for record in sink] == [f"ban-{action}"]
+
+
+def test_names_that_lead_nowhere_banned() -> None:
+    """An ordinary alias changes nothing, and what was recorded at the question is not recorded again."""
+    sink = Sink()
+    assert isinstance(answered(an_enforcer(sink=sink), ask(ALLOWED), "cdn.example.net").action, Pass)
+    answered(an_enforcer(sink=sink, bans=(ban(action=Action.MONITOR),)), ask(BANNED), BANNED)
+
+    assert sink == []
+
+
+def test_answers_end_when_an_alias_is_banned() -> None:
+    """Half a minute before the ban of the name to which it leads, an answer is one for half a minute."""
+    action = answered(an_enforcer(START.subtract(seconds=30)), ask("cloaked.example.com"), BANNED).action
+
+    assert isinstance(action, Pass)
+    assert action.terms == Terms(30, hides_nothing=False)
+
+
+def test_page_of_an_alias() -> None:
+    """None can be shown for it, as the connection that follows names the alias; for the banned name itself it can."""
+    enforcer = an_enforcer(bans=(ban(response=Response.PAGE),))
+
+    assert isinstance(answered(enforcer, ask("cloaked.example.com", carried=True), BANNED).action, Refuse)
+    assert isinstance(answered(enforcer, ask(BANNED, carried=True), f"x.{BANNED}").action, Pass)
+
+
+@pytest.mark.parametrize(
+    ("at", "client", "passes"),
+    [
+        (DURING, "192.0.2.7", False),
+        (START.subtract(seconds=1), "192.0.2.7", True),
+        (DURING, "198.51.100.1", True),
+    ],
+)
+def test_answers_that_can_t_be_read(at: Instant, client: str, passes: bool) -> None:
+    """Under a ban nothing passes that can't be read; for others nothing changes."""
+    enforcer, asked = an_enforcer(at), ask(ALLOWED, client=client)
+
+    action = admit(enforcer, asked, DnsResponse(asked, dns_questions.members(asked, b"no answer"))).action
+
+    assert isinstance(action, Pass) is passes
+    if isinstance(action, Refuse) and isinstance(action.words, DnsAnswer):
+        assert dns.message.from_wire(action.words.message).rcode() == dns.rcode.SERVFAIL
+
+
+@pytest.mark.parametrize(("on_error", "passes"), [("block", False), ("allow", True)])
+def test_deciding_about_an_answer_fails(monkeypatch: pytest.MonkeyPatch, on_error: str, passes: bool) -> None:
+    """`on_error` decides about all names to which an answer leads."""
+
+    def broken(*_: object) -> Any:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(dns_questions, "judge_answer", broken)
+    enforcer = an_enforcer(on_error=OnError(on_error))
+
+    assert isinstance(answered(enforcer, ask("cloaked.example.com"), BANNED).action, Pass) is passes
+    assert isinstance(answered(enforcer, ask("cloaked.example.com"), ALLOWED).action, Pass)
+
+
+def test_odd_names_lead_nowhere(valid_record: Callable[[Any], Any]) -> None:
+    """What follows octets that no host name has is a part of the name that was asked for, and no other name."""
+    sink = Sink(valid_record)
+    enforcer, asked = an_enforcer(sink=sink), ask(dns.name.Name((b"a.b", b"clips", b"example", b"org", b"")))
+
+    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+
+    assert "was refused the address of clips.example.org: " in sink[0]["message"]
+
+
+def test_zones_lead_nowhere() -> None:
+    """A zone that is transferred is no chain: it holds the names of many."""
+    assert dns_questions.members(ask("example.org", "AXFR"), b"no answer") == ()
+
+
+def test_refusals_don_t_wait_for_a_connection() -> None:
+    """Without a page there is nothing to be shown later."""
+    assert dns_questions.judge(an_enforcer(), ask(carried=True)).blocks
+
+
+CANARY = "use-application-dns.net"
+RESOLVER = Endpoint("203.0.113.53", 53)
+
+
+@pytest.mark.parametrize(
+    ("name", "resolver", "at", "setting", "rcode"),
+    [
+        (CANARY, None, DURING, "discourage", Rcode.NXDOMAIN),
+        (CANARY.upper(), None, DURING, "discourage", Rcode.NXDOMAIN),
+        (CANARY, None, DURING, "allow", None),
+        (CANARY, None, START.subtract(seconds=1), "discourage", None),
+        (f"not{CANARY}", None, DURING, "discourage", None),
+        ("_dns.resolver.arpa", None, DURING, "allow", Rcode.NOERROR),
+        ("_dns.resolver.arpa", None, START.subtract(seconds=1), "discourage", Rcode.NOERROR),
+        ("_dns.resolver.arpa", RESOLVER, DURING, "discourage", Rcode.NOERROR),
+        ("resolver.arpa", RESOLVER, DURING, "discourage", Rcode.NOERROR),
+        ("_dns.resolver.arpa", RESOLVER, DURING, "allow", None),
+        ("_dns.resolver.arpa", RESOLVER, START.subtract(seconds=1), "discourage", None),
+        ("notresolver.arpa", None, DURING, "discourage", None),
+        (ALLOWED, None, DURING, "discourage", None),
+    ],
+)
+def test_encrypted_dns(name: str, resolver: Endpoint | None, at: Instant, setting: str, rcode: Rcode | None) -> None:
+    """Clients under a ban are told that there is no other resolver, unless the policy says otherwise."""
+    enforcer = an_enforcer(at, encrypted_dns=EncryptedDns(setting))
+
+    assert dns_questions.discouraged(enforcer, ask(name, destination=resolver)) is rcode
+
+
+@pytest.mark.parametrize(
+    ("setting", "at", "client", "hides_nothing"),
+    [
+        ("withhold", DURING, "192.0.2.7", True),
+        ("allow", DURING, "192.0.2.7", False),
+        ("withhold", START.subtract(seconds=1), "192.0.2.7", False),
+        ("withhold", DURING, "198.51.100.1", False),
+    ],
+)
+def test_ech(setting: str, at: Instant, client: str, hides_nothing: bool) -> None:
+    """ECH keys are kept from clients under a ban, unless the policy lets them pass."""
+    settings = DnsSettings(ech_keys=EchKeys(setting))
+    enforcer, asked = an_enforcer(at, dns=settings), ask(ALLOWED, "HTTPS", client=client)
+
+    assert dns_questions.terms(asked, dns_questions.judge(enforcer, asked)).hides_nothing is hides_nothing

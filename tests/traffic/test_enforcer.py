@@ -1,0 +1,264 @@
+"""The enforcer: what is counted, what is recorded, and what it answers when everything below it fails."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from labs import builders
+from labs.records import Holder, Monotonic
+from tokgate.blocklog.records.folding import Shares
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.policy import decide as core
+from tokgate.policy.bans import OnError
+from tokgate.policy.decide import Sighting
+from tokgate.policy.decision import Reason, Signal, Verdict
+from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
+from tokgate.traffic.enforcer import Enforcer, Ruling
+
+NOW = builders.at("2023-04-01T12:00:00Z")
+CLIENT = "192.0.2.7"
+BANNED = (Sighting(Signal.SNI, "www.clips.example.org"),)
+ALLOWED = (Sighting(Signal.SNI, "www.example.org"),)
+
+
+class Sink(list[dict[str, Any]]):
+    """Keeps records that are on schema."""
+
+    def __init__(self, check: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.check = check
+
+    def put(self, record: dict[str, Any]) -> bool:
+        self.append(self.check(record))
+        return True
+
+
+@pytest.fixture
+def sink(valid_record: Callable[[Any], Any]) -> Sink:
+    """Where the records go."""
+    return Sink(valid_record)
+
+
+def an_enforcer(sink: Sink, **settings: Any) -> Enforcer:
+    """An enforcer of one ban."""
+    holder = Holder(builders.snapshot(builders.ban(), **settings))
+    return Enforcer(holder, sink, Observer(hostname="gateway.example.org", version="0"), now=lambda: NOW)
+
+
+def seen() -> Observation:
+    """A refused hello."""
+    return Observation(client=Endpoint(CLIENT, 1024), stage=Stage.TLS, visibility=Visibility.SNI, names=BANNED)
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    """Raises."""
+    raise RuntimeError("broken on purpose")
+
+
+def test_blocked_traffic_is_counted_and_recorded(sink: Sink) -> None:
+    """A block leaves a record whose id is the stamp's, and one count."""
+    enforcer = an_enforcer(sink)
+
+    ruling = enforcer.judge(CLIENT, BANNED)
+    stamp = enforcer.enter(ruling, Visibility.SNI, seen)
+
+    assert ruling.blocks
+    assert [record["event"]["id"] for record in sink] == [stamp.id]
+    assert [(k.network, k.verdict, n) for k, n in enforcer.counters.decisions.items()] == [("office", "block", 1)]
+
+
+def test_allowed_traffic_is_counted_only(sink: Sink) -> None:
+    """What passes is counted without its name being so much as looked at."""
+    enforcer = an_enforcer(sink)
+
+    stamp = enforcer.enter(enforcer.judge(CLIENT, ALLOWED), Visibility.SNI, broken)
+
+    assert (stamp.id, sink) == ("", [])
+    assert sum(enforcer.counters.decisions.values()) == 1
+    assert not enforcer.counters.errors
+
+
+def test_unknown_clients_are_counted_together(sink: Sink) -> None:
+    """Clients of no network are counted under a name that no network can have."""
+    enforcer = an_enforcer(sink)
+
+    enforcer.enter(enforcer.judge("198.51.100.1", ALLOWED), Visibility.SNI, seen)
+
+    assert [k.network for k in enforcer.counters.decisions] == ["-"]
+
+
+def test_passing_now_counted_later(sink: Sink) -> None:
+    """With `allowed=False` only a block counts: what passes will be counted at a later stage."""
+    enforcer = an_enforcer(sink)
+
+    enforcer.enter(enforcer.judge(CLIENT, ALLOWED), Visibility.SNI, seen, allowed=False)
+
+    assert not enforcer.counters.decisions
+
+
+@pytest.mark.parametrize(("on_error", "verdict"), [(OnError.BLOCK, Verdict.BLOCK), (OnError.ALLOW, Verdict.ALLOW)])
+def test_decide_raises(sink: Sink, monkeypatch: pytest.MonkeyPatch, on_error: OnError, verdict: Verdict) -> None:
+    """`on_error` answers for names of banned services; others pass; the error is counted and recorded."""
+    enforcer = an_enforcer(sink, on_error=on_error)
+    monkeypatch.setattr(core, "decide_signals", broken)
+
+    assert enforcer.judge(CLIENT, BANNED).decision.verdict is verdict
+    assert enforcer.judge(CLIENT, ALLOWED).decision.verdict is Verdict.ALLOW
+    assert enforcer.counters.errors["decide"] == 2
+    assert [record["event"]["action"] for record in sink] == ["internal-error"] * 2
+
+
+def test_what_passes_because_of_an_error_is_recorded(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `on_error: allow`, who reaches a banned name while deciding fails is in the log; others are not."""
+    enforcer = an_enforcer(sink, on_error=OnError.ALLOW)
+    monkeypatch.setattr(core, "decide_signals", broken)
+
+    for names in (BANNED, ALLOWED):
+        enforcer.enter(enforcer.judge(CLIENT, names), Visibility.SNI, seen)
+
+    assert [record["event"]["action"] for record in sink] == ["internal-error", "passed-on-error", "internal-error"]
+
+
+@pytest.mark.parametrize(("on_error", "verdict"), [(OnError.BLOCK, Verdict.BLOCK), (OnError.ALLOW, Verdict.ALLOW)])
+def test_even_the_fallback_raises(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch, on_error: OnError, verdict: Verdict
+) -> None:
+    """When names can't be looked up at all, `on_error` holds for everything."""
+    enforcer = an_enforcer(sink, on_error=on_error)
+    monkeypatch.setattr(core, "decide_signals", broken)
+    monkeypatch.setattr(core, "fallback", broken)
+
+    decision = enforcer.judge(CLIENT, ALLOWED).decision
+
+    assert (decision.verdict, decision.reason) == (verdict, Reason.INTERNAL_ERROR)
+
+
+def test_a_sink_that_raises(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that fails in a way it shouldn't is counted, and stops nothing."""
+    enforcer = an_enforcer(sink)
+    monkeypatch.setattr(Sink, "put", broken)
+
+    ruling = enforcer.judge(CLIENT, BANNED)
+    enforcer.enter(ruling, Visibility.SNI, seen)
+    enforcer.write(lambda stamp: {})
+
+    assert ruling.blocks
+    assert enforcer.counters.errors["record"] == 4  # each record, and each record about it
+
+
+def a_folding_enforcer(sink: Sink, clock: Monotonic) -> Enforcer:
+    """An enforcer whose wall clock goes with `clock`."""
+    holder = Holder(builders.snapshot(builders.ban()))
+    observer = Observer(hostname="gateway.example.org", version="0")
+    return Enforcer(holder, sink, observer, now=lambda: NOW.add(seconds=clock.now), monotonic=clock)
+
+
+def test_repeats_become_one_record(sink: Sink) -> None:
+    """The first event is told at once, the next ones when their minute is over: how many, and of which record."""
+    clock = Monotonic(0.0)
+    enforcer = a_folding_enforcer(sink, clock)
+    stamps = set()
+    for second in range(60):
+        clock.now = second
+        ruling = enforcer.judge(CLIENT, BANNED)
+        if enforcer.repeats(CLIENT, "WWW.clips.example.org", ruling.decision, Stage.TLS, ruling.at):
+            continue
+        stamps.add(enforcer.enter(ruling, Visibility.SNI, seen).id)
+        stamps.add(enforcer.enter(ruling, Visibility.SNI, seen).id)
+        enforcer.settle()
+    assert len(sink) == 1
+    clock.now = 60
+    enforcer.settle()
+
+    first, again = sink
+    assert stamps == {first["event"]["id"]}
+    assert again["tokgate"]["repeats"] == {
+        "count": 60,
+        "first": first["@timestamp"],
+        "last": "2023-04-01T12:00:59.000000Z",
+        "of": first["event"]["id"],
+    }
+    assert again["@timestamp"] == "2023-04-01T12:00:59.000000Z"
+    assert "port" not in again["source"]
+    assert (again["event"]["action"], again["tokgate"]["rule"]) == (first["event"]["action"], first["tokgate"]["rule"])
+    assert again["message"].endswith(
+        "This happened 60 times more, from 2023-04-01T12:00:00.000000Z to 2023-04-01T12:00:59.000000Z."
+    )
+    assert sum(enforcer.counters.decisions.values()) == 61
+    assert not enforcer.counters.errors
+
+
+def test_an_end_tells_what_is_open(sink: Sink) -> None:
+    """Closing tells of repeats whose minute isn't over, once."""
+    enforcer = a_folding_enforcer(sink, Monotonic(0.0))
+    ruling = enforcer.judge(CLIENT, BANNED)
+    enforcer.enter(ruling, Visibility.SNI, seen)
+    assert enforcer.repeats(CLIENT, BANNED[0].value, ruling.decision, Stage.TLS, ruling.at)
+    enforcer.close()
+    enforcer.close()
+    assert [record["tokgate"].get("repeats", {}).get("count") for record in sink] == [None, 1]
+
+
+def test_a_dropped_record_opens_no_fold(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the log could not take is never referred to: each event stays one record, and one in the log's gap."""
+    enforcer = a_folding_enforcer(sink, Monotonic(0.0))
+    monkeypatch.setattr(Sink, "put", lambda *_: False)
+    ruling = enforcer.judge(CLIENT, BANNED)
+    enforcer.enter(ruling, Visibility.SNI, seen)
+    assert not enforcer.repeats(CLIENT, BANNED[0].value, ruling.decision, Stage.TLS, ruling.at)
+
+
+def test_other_destinations_of_a_nameless_client_are_not_folded(sink: Sink) -> None:
+    """Where no name was seen, the address is what was asked for."""
+    enforcer = a_folding_enforcer(sink, Monotonic(0.0))
+    for address in ("203.0.113.5", "203.0.113.6", "203.0.113.5"):
+        observation = Observation(
+            client=Endpoint(CLIENT, 1024),
+            destination=Endpoint(address, 443),
+            stage=Stage.TLS,
+            visibility=Visibility.NONE,
+        )
+        ruling = enforcer.judge(CLIENT, BANNED)
+        nameless = Ruling(replace(ruling.judgement, sighting=Sighting(Signal.SNI, "")), ruling.snapshot, ruling.at)
+        enforcer.enter(nameless, Visibility.NONE, lambda seen=observation: seen)  # type: ignore[misc]
+    enforcer.close()
+    assert [record["destination"]["ip"] for record in sink] == ["203.0.113.5", "203.0.113.6", "203.0.113.5"]
+    assert "repeats" in sink[2]["tokgate"]
+
+
+def test_a_client_with_thousands_of_names_does_not_fill_the_disk(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each invented name under a ban would be a line; beyond a share of them one line counts all, and none is lost."""
+    monkeypatch.setattr("tokgate.traffic.enforcer.RECORDS_A_MINUTE", 10)
+    enforcer = an_enforcer(sink)
+
+    def ask(client: str, name: str) -> str:
+        names = (Sighting(Signal.SNI, name),)
+        seen_now = replace(seen(), client=Endpoint(client, 1024), names=names)
+        return enforcer.enter(enforcer.judge(client, names), Visibility.SNI, lambda: seen_now).id
+
+    ids = [ask(CLIENT, f"n{number}.clips.example.org") for number in range(1000)]
+    other = ask("192.0.2.8", "www.clips.example.org")
+    assert len(sink) == 12
+    assert set(ids) == {record["event"]["id"] for record in sink[:11]}
+    assert sink[11]["event"]["id"] == other
+    enforcer.close()
+    (told,) = sink[12:]
+    assert told["tokgate"]["repeats"]["of"] == sink[10]["event"]["id"]
+    assert told["tokgate"]["repeats"]["names"] == {
+        "count": 989,
+        "first": [f"n{number}.clips.example.org" for number in range(11, 16)],
+    }
+    assert "domain" not in told["destination"] if "destination" in told else True
+    assert "989 names" in told["message"]
+    events = sum(record["tokgate"].get("repeats", {"count": 1})["count"] for record in sink)
+    assert events == 1001 == sum(enforcer.counters.decisions.values())
+
+
+def test_the_share_of_records_comes_anew_each_minute(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who was noisy once is not left out of the log for ever."""
+    shares = Shares(2, window=60.0)
+    told = [shares.take("192.0.2.1", now) for now in (0.0, 1.0, 2.0, 59.0, 60.0, 61.0, 62.0)]
+    assert told == [True, True, False, False, True, True, False]
+    assert shares.take("192.0.2.2", 62.0)

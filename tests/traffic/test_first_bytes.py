@@ -1,0 +1,38 @@
+"""First bytes as values: what somebody can still open, and what nobody can any more."""
+
+import pytest
+
+from labs import hello_builder as build
+from tokgate.traffic.first_bytes import FirstBytesReader
+from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "openable", "seen"),
+    [
+        (REQUEST, True, HttpStart()),
+        (REQUEST, False, Unreadable(http=True)),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", True, HttpStart(http2=True)),
+        (b"SSH-2.0-client\r\n", True, OtherBytes()),
+        (b"SSH-2.0-client\r\n", False, OtherBytes()),
+        (
+            b"CONNECT a.example.org:443 HTTP/1.1\r\nHost: a.example.org\r\n\r\nrest",
+            True,
+            ProxyConnect("a.example.org", b"rest"),
+        ),
+    ],
+    ids=["request", "request_in_a_proxys_tunnel", "http2", "ssh", "ssh_in_a_tunnel", "connect"],
+)
+def test_what_they_are(data: bytes, openable: bool, seen: FirstBytes) -> None:
+    """A request that nobody can answer with a page is refused to clients under a ban, and not carried unread."""
+    assert FirstBytesReader(openable=openable).feed(data) == seen
+
+
+def test_a_hello_says_whether_it_can_be_opened() -> None:
+    """Behind a request to another proxy nobody can: it is refused instead of opened."""
+    for openable in (True, False):
+        seen = FirstBytesReader(openable=openable).feed(build.hello_for("www.example.org"))
+        assert isinstance(seen, Hello)
+        assert seen.openable is openable

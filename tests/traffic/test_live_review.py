@@ -1,0 +1,112 @@
+"""Judging open connections again: when all are looked at, and what becomes of one that can't be judged."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from whenever import Instant
+
+from labs import builders
+from labs.builders import at, wall
+from labs.gate_lab import Sink
+from labs.records import Holder
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.live_review import LONGEST, Cut, LiveReview, StableSpan
+
+START = at("2023-03-09T23:00:00Z")
+
+
+@dataclass
+class Open:
+    """Some open connections, of which a test says whether they can be judged."""
+
+    names: list[str]
+    fails: bool = False
+    cuts: list[str] = field(default_factory=list)
+
+    def open_now(self) -> Iterable[str]:
+        """All of them."""
+        return self.names
+
+    def judge(self, one: str, snapshot: Snapshot, at: Instant) -> Cut | None:
+        """Nothing is to be cut, unless it fails."""
+        if self.fails:
+            raise RuntimeError("broken on purpose")
+        return None
+
+    def cut(self, one: str) -> None:
+        """Note it."""
+        self.cuts.append(one)
+
+
+class Turn:
+    """A monotonic clock of which a test says how much each look at it takes."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def reviewed(carrier: Open, clock: list[Instant], turn: Turn | None = None) -> tuple[LiveReview[str], Enforcer, Holder]:
+    """A review of what is open."""
+    holder = Holder(builders.snapshot(builders.ban(expires=wall("2023-09-10T00:00"))))
+    observer = Observer(hostname="gate.example.org", version="test")
+    enforcer = Enforcer(holder, Sink(), observer, now=lambda: clock[0])
+    return LiveReview(enforcer, carrier, monotonic=turn or Turn()), enforcer, holder
+
+
+def test_all_are_judged_when_a_ban_begins_and_not_before() -> None:
+    """Ten thousand idle connections cost nothing until something changes for them."""
+    clock = [START.subtract(hours=1)]
+    review, _, _ = reviewed(Open(["a", "b"]), clock)
+    assert (review.look(), review.judged) == (LONGEST, 2)
+    assert (review.look(), review.judged) == (LONGEST, 2)
+    clock[0] = START.subtract(milliseconds=100)
+    assert round(review.look(), 3) == 0.1
+    clock[0] = START
+    review.look()
+    assert review.judged == 4
+
+
+def test_all_are_judged_by_a_new_policy_and_when_the_clock_goes_back() -> None:
+    """A reload holds for what is open, too; and a ban that has begun by a wrong clock does not stay in force."""
+    clock = [START.add(hours=1)]
+    review, _, holder = reviewed(Open(["a"]), clock)
+    review.look()
+    holder.snapshot = builders.snapshot()
+    review.look()
+    assert review.judged == 2
+    clock[0] = START.subtract(hours=1)
+    review.look()
+    assert review.judged == 3
+
+
+def test_what_can_not_be_judged_ends() -> None:
+    """A connection about which deciding fails does not go on undecided, and the failure is told."""
+    carrier = Open(["a"], fails=True)
+    review, enforcer, _ = reviewed(carrier, [START])
+    review.look()
+    assert carrier.cuts == ["a"]
+    assert enforcer.counters.errors == {"live": 1}
+
+
+def test_a_turn_is_short() -> None:
+    """Judging thousands leaves live connections their turns: it goes on where it was, at once."""
+    review, _, _ = reviewed(Open(["a", "b", "c"]), [START], Turn(step=0.002))
+    assert [review.look() for _ in range(3)] == [0.0] * 3
+    assert review.judged == 3
+    assert review.look() == LONGEST
+
+
+def test_a_span_without_an_end() -> None:
+    """A policy in which nothing changes any more is left alone."""
+    span, held = StableSpan(), builders.snapshot(builders.ban())
+    assert span.left(held, START)
+    assert span.end == Instant.MAX
+    assert not span.left(held, START.add(hours=1))
+    assert not span.left(held, START)
+    assert span.left(held, START.subtract(nanoseconds=1))

@@ -1,0 +1,104 @@
+"""What may follow a client's first words: what has to wait for the answer, and what is made of it."""
+
+import pytest
+
+from labs import hello_builder as build
+from tokgate.traffic.first_bytes import FirstBytesReader
+from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, SecondHelloReader, after
+from tokgate.traffic.seen import FirstBytes, Hello, OtherBytes, ProxyConnect, Unreadable
+
+PLAIN = build.hello_for("www.Example.net")
+EARLY = build.hello_for("www.example.net", (build.EARLY_DATA, b""))
+DATA = b"\x17\3\3\0\4data"
+CHANGE = b"\x14\3\3\0\1\1"
+CONNECT = b"CONNECT www.example.net:443 HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def said(data: bytes) -> FirstBytes:
+    """First words, read."""
+    seen = FirstBytesReader().feed(data)
+    assert seen is not None
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("data", "watched"),
+    [
+        (PLAIN, AfterHello("www.example.net", False, b"")),
+        (PLAIN + b"no record", None),
+        (PLAIN + PLAIN, AfterHello("www.example.net", False, b"", PLAIN)),
+        (PLAIN + DATA, AfterHello("www.example.net", False, b"", DATA)),
+        (EARLY + CHANGE + DATA, AfterHello("www.example.net", True, b"")),
+        (EARLY + DATA[:3], AfterHello("www.example.net", True, DATA[:3])),
+        (EARLY + DATA + PLAIN, AfterHello("www.example.net", True, b"", DATA + PLAIN)),
+        (build.records(PLAIN[5:], 30) + CHANGE, AfterHello("www.example.net", False, b"", CHANGE)),
+        (build.records(build.hello()), AfterHello("", False, b"")),
+        (CONNECT, AfterProxyRequest(b"")),
+        (CONNECT + PLAIN, AfterProxyRequest(PLAIN)),
+        (b"SSH-2.0-client\r\n", None),
+    ],
+)
+def test_what_to_watch_for(data: bytes, watched: object) -> None:
+    """Only what can't be a second hello goes on with the first words; a second one behind them never does."""
+    assert after(said(data), data) == watched
+
+
+@pytest.mark.parametrize("cut", range(1, len(CHANGE + PLAIN)))
+def test_a_second_hello(cut: int) -> None:
+    """It is read behind what may precede it, in pieces, with the name of the first; all of it is to be passed on."""
+    reader, second = SecondHelloReader("www.example.com", b"", early_data=False), CHANGE + PLAIN
+    assert reader.feed(second[:cut]) is None
+    seen = reader.feed(second[cut:])
+    assert isinstance(seen, Hello)
+    assert (seen.hello.name, seen.retry_of) == ("www.Example.net", "www.example.com")
+    assert reader.received == second
+
+
+@pytest.mark.parametrize("data", [PLAIN + CHANGE[:3], PLAIN + PLAIN[:40], EARLY + DATA[:3]])
+@pytest.mark.parametrize("said_next", [b"", b"\0", b"no record"])
+def test_the_middle_of_a_record_waits(data: bytes, said_next: bytes) -> None:
+    """A second hello of which a part came with the first is one whatever its next octets are: it must not go on."""
+    watched = after(said(data), data)
+    assert watched is not None
+    assert watched.waits(said_next)
+
+
+def test_the_rest_of_early_data() -> None:
+    """A record that was passed on in part is not passed on again, and the hello behind it is found."""
+    reader = SecondHelloReader("", DATA[:6], early_data=True)
+    seen = reader.feed(DATA[6:] + PLAIN)
+    assert isinstance(seen, Hello)
+    assert reader.received == DATA[6:] + PLAIN
+
+
+@pytest.mark.parametrize("words", [DATA, b"GET / HTTP/1.1\r\n", b"\x16\3\1\0\4\2\0\0\0"])
+def test_what_is_no_second_hello(words: bytes) -> None:
+    """Anything else in its place can't be read."""
+    reader = SecondHelloReader("", b"", early_data=False)
+    assert reader.feed(words) == reader.ended() == Unreadable()
+
+
+@pytest.mark.parametrize(
+    ("data", "seen"),
+    [
+        (CONNECT, ProxyConnect("www.example.net", named="a")),
+        (b"\r\n" + CONNECT + b"more", ProxyConnect("www.example.net", b"more", "a")),
+        (b"CONNECT www.example.net HTTP/1.1\r\nHost: a\r\n\r\n", Unreadable(http=True)),
+        (b"CONNECT 0x7f.1:443 HTTP/1.1\r\nHost: a\r\n\r\n", Unreadable(http=True)),
+    ],
+)
+def test_requests_to_another_proxy(data: bytes, seen: FirstBytes) -> None:
+    """A CONNECT among first words shows its host once its head is whole; one that names none can't be read."""
+    reader = FirstBytesReader()
+    answers = [reader.feed(data[i : i + 1]) for i in range(len(data) - data.endswith(b"more") * 4)]
+    assert answers[-1] in (seen, ProxyConnect("www.example.net", named="a"))
+    assert not any(answers[:-1])
+    assert said(data) == seen
+
+
+def test_a_request_that_ends_early() -> None:
+    """Half a CONNECT is no other protocol."""
+    reader = FirstBytesReader()
+    assert reader.feed(CONNECT[:-1]) is None
+    assert reader.ended() == Unreadable(http=True)
+    assert FirstBytesReader().ended() == OtherBytes()

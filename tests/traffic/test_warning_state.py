@@ -1,0 +1,228 @@
+"""What is remembered of clients under a warning: exact in all processes, over restarts, and without naming anybody."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from labs import hello_builder
+from labs.builders import at
+from labs.gate_lab import RunningGate
+from tokgate.blocklog.paths import warned_path_for
+from tokgate.policy.identity import Identity
+from tokgate.policy.observation import Passed
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.warning_state import SLOTS, Person, WarnedClients, open_beside, software
+from tokgate.wire.client_hello import ClientHello
+from tokgate.wire.hello_reader import read_client_hello
+
+NOW = at("2023-04-01T12:00:00Z")
+CLIENT = "192.0.2.7"
+
+
+def hello(name: str = "www.clips.example.org") -> ClientHello:
+    """A ClientHello that was read."""
+    read = read_client_hello(hello_builder.hello_for(name) if name else hello_builder.records(hello_builder.hello()))
+    assert read is not None
+    return read
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where the block log would be."""
+    return tmp_path / "log" / "block.ndjson"
+
+
+def test_nothing_is_known_at_first(log: Path) -> None:
+    """Without a line nobody has continued, and everyone can be shown a page."""
+    warned = open_beside(log, NOW)
+
+    assert warned.passed(Person(CLIENT), "ban", NOW) is None
+    assert warned.passed(Person(CLIENT), "ban", NOW, hello()) is None
+
+
+def test_continuing_holds_for_one_client_and_one_ban_until_its_end(log: Path) -> None:
+    """Not for other clients, not for other bans, and not at its end."""
+    warned, end = open_beside(log, NOW), NOW.add(hours=8)
+    warned.continues(Person(CLIENT), "ban", end)
+
+    assert warned.passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+    assert warned.passed(Person(f"::ffff:{CLIENT}"), "ban", NOW, hello()) is Passed.CONTINUED
+    assert warned.passed(Person(CLIENT), "ban", end.subtract(seconds=1)) is Passed.CONTINUED
+    assert warned.passed(Person(CLIENT), "ban", end) is None
+    assert warned.passed(Person(CLIENT), "other", NOW) is None
+    assert warned.passed(Person("192.0.2.8"), "ban", NOW) is None
+
+
+def test_users_of_one_address_continue_each_for_themselves(log: Path) -> None:
+    """On a machine that many share, the user who proved who they are; names are compared without case."""
+    warned = open_beside(log, NOW)
+    alice = Person.at(CLIENT, Identity(user="alice"))
+    warned.continues(alice, "ban", NOW.add(hours=1))
+
+    assert warned.passed(alice, "ban", NOW) is Passed.CONTINUED
+    assert warned.passed(Person(CLIENT, "ALICE"), "ban", NOW) is Passed.CONTINUED
+    assert warned.passed(Person(CLIENT, "bob"), "ban", NOW) is None
+    assert warned.passed(Person.at(CLIENT, None), "ban", NOW) is None
+    assert warned.passed(Person("192.0.2.8", "alice"), "ban", NOW) is None
+
+
+def test_all_processes_know_at_once(log: Path) -> None:
+    """What one learns is known to a fork of it, and to a process that was given the file."""
+    first = open_beside(log, NOW)
+    assert first.descriptor is not None
+    second = WarnedClients(os.dup(first.descriptor))
+    assert second.token_key == first.token_key
+    second.continues(Person(CLIENT), "ban", NOW.add(hours=1))
+    assert first.passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+
+    pid = os.fork()
+    if not pid:
+        known = first.passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+        first.continues(Person("192.0.2.8"), "ban", NOW.add(hours=1))
+        os._exit(0 if known else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert first.passed(Person("192.0.2.8"), "ban", NOW) is Passed.CONTINUED
+    assert second.passed(Person("192.0.2.8"), "ban", NOW) is Passed.CONTINUED
+
+
+def test_restarts_remember_what_is_not_over(log: Path) -> None:
+    """Lines that are over are gone after the next start, the others hold on, and so does the key of pages left open."""
+    before = open_beside(log, NOW)
+    before.continues(Person(CLIENT), "ban", NOW.add(hours=1))
+    before.continues(Person(CLIENT), "later", NOW.add(hours=9))
+    after = open_beside(log, NOW.add(hours=2))
+
+    assert after.token_key == before.token_key
+    assert after.passed(Person(CLIENT), "later", NOW.add(hours=2)) is Passed.CONTINUED
+    path = warned_path_for(log)
+    assert path is not None
+    assert sum(bool(line) for line in path.read_bytes().split(b"\n")) == 2
+
+
+def test_the_file_is_private_and_names_nobody(log: Path) -> None:
+    """Only its owner reads it, and it holds neither clients nor bans, also where an older one lay open."""
+    path = warned_path_for(log)
+    assert path is not None
+    path.parent.mkdir()
+    path.write_text("nonsense\n")
+    path.chmod(0o644)
+    open_beside(log, NOW).continues(Person(CLIENT), "tiktok-ban", NOW.add(hours=1))
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert CLIENT not in path.read_text()
+    assert "tiktok-ban" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\x00" * 70, b"a1b2", b"\n\n", b"f" * 5000, b"0123456789abcdef0123456789abcdef 99999999999\n"]
+)
+def test_damaged_lines_say_nothing(log: Path, damage: bytes) -> None:
+    """What is torn, foreign or can't be true is passed over; what follows it is read."""
+    warned = open_beside(log, NOW)
+    assert warned.descriptor is not None
+    os.write(warned.descriptor, damage)
+    assert warned.passed(Person(CLIENT), "ban", NOW) is None
+    warned.continues(Person(CLIENT), "ban", NOW.add(hours=1))
+
+    assert WarnedClients(warned.descriptor).passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+    assert open_beside(log, NOW).passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+
+
+def test_an_end_that_no_ban_can_set_is_damage(log: Path) -> None:
+    """A line for a year is no line."""
+    warned = open_beside(log, NOW)
+    warned.continues(Person(CLIENT), "ban", NOW.add(hours=24 * 365))
+
+    assert warned.passed(Person(CLIENT), "ban", NOW) is None
+
+
+def test_an_emptied_file_forgets(log: Path) -> None:
+    """Truncating the file shows everyone the page again, in all processes, and it goes on serving."""
+    first = open_beside(log, NOW)
+    assert first.descriptor is not None
+    second = WarnedClients(os.dup(first.descriptor))
+    first.continues(Person(CLIENT), "ban", NOW.add(hours=1))
+    assert second.passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+    os.truncate(first.descriptor, 0)
+
+    assert second.passed(Person(CLIENT), "ban", NOW) is None
+    second.continues(Person("192.0.2.8"), "ban", NOW.add(hours=1))
+    assert first.passed(Person("192.0.2.8"), "ban", NOW) is Passed.CONTINUED
+    assert WarnedClients(first.descriptor).passed(Person("192.0.2.8"), "ban", NOW) is Passed.CONTINUED
+
+
+def test_a_log_that_is_no_file_has_memory_only(tmp_path: Path) -> None:
+    """Beside a device nothing is written; processes that share the memory still agree."""
+    warned = open_beside(Path("/dev/null"), NOW)
+    assert warned.descriptor is not None
+    warned.continues(Person(CLIENT), "ban", NOW.add(hours=1))
+
+    assert WarnedClients(warned.descriptor).passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+    assert not list(Path("/dev").glob("null.*"))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and remembered as long as the processes last."""
+    (tmp_path / "log").write_text("a file where the folder should be")
+    warned = open_beside(tmp_path / "log" / "block.ndjson", NOW)
+    warned.continues(Person(CLIENT), "ban", NOW.add(hours=1))
+
+    assert warned.passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+    assert "a restart will forget it" in caplog.text
+
+
+def test_a_link_is_replaced_not_followed(log: Path, tmp_path: Path) -> None:
+    """A symbolic link in the file's place leads nowhere."""
+    path = warned_path_for(log)
+    assert path is not None
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "elsewhere")
+    open_beside(log, NOW).continues(Person(CLIENT), "ban", NOW.add(hours=1))
+
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_software_without_a_page(log: Path) -> None:
+    """It is remembered for this software of this client, for half a day, and written once."""
+    warned = open_beside(log, NOW)
+    warned.has_no_page(CLIENT, software(hello()), NOW)
+    assert warned.descriptor is not None
+    size = os.fstat(warned.descriptor).st_size
+    warned.has_no_page(CLIENT, software(hello("other.clips.example.org")), NOW)
+
+    assert os.fstat(warned.descriptor).st_size == size
+    assert warned.passed(Person(CLIENT), "ban", NOW, hello()) is Passed.NO_PAGE
+    assert warned.passed(Person(CLIENT), "ban", NOW.add(hours=12), hello()) is None
+    assert warned.passed(Person("192.0.2.8"), "ban", NOW, hello()) is None
+    assert warned.passed(Person(CLIENT), "ban", NOW, hello("")) is Passed.NO_PAGE  # no name, no certificate for it
+
+
+def test_one_client_can_cause_few_lines_only(log: Path) -> None:
+    """However many kinds of software it pretends to have."""
+    warned = open_beside(log, NOW)
+    for number in range(1000):
+        warned.has_no_page(CLIENT, str(number).encode(), NOW)
+
+    path = warned_path_for(log)
+    assert path is not None
+    assert sum(bool(line) for line in path.read_bytes().split(b"\n")) <= SLOTS + 1
+
+
+def test_what_is_over_leaves_memory() -> None:
+    """Without a file, too, memory doesn't grow with everyone who ever continued."""
+    warned = WarnedClients()
+    for number in range(6000):
+        warned.continues(Person(str(number)), "ban", NOW.add(minutes=1))
+    warned.passed(Person(CLIENT), "ban", NOW.add(hours=1))
+
+    assert len(warned._ends) == 0
+
+
+def test_enforcers_remember_by_themselves(start_gate: Callable[..., RunningGate]) -> None:
+    """Without a shared file an enforcer has a memory of its own."""
+    gate = start_gate(None)
+
+    assert isinstance(gate.gate.enforcer, Enforcer)
+    assert gate.gate.enforcer.warned.descriptor is None

@@ -1,0 +1,123 @@
+"""Ways in that must stay shut, and what must not grow: sessions, failures, forms."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from labs.records import Monotonic
+from labs.review_page import BASE, OpenPage, Page
+from tokgate.accounts.htpasswd import Htpasswd
+from tokgate.webui.auth.auth import FAILURE_SECONDS, MAX_FAILURES, LinkAuthenticator, PasswordAuthenticator
+from tokgate.webui.auth.sessions import IDLE, MAX_SESSIONS, Sessions
+
+RIGHT = {"user": "alice", "password": "correct horse"}
+ORIGIN = {"Origin": BASE}
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    """Two users."""
+    path = tmp_path / "users.htpasswd"
+    alice, bob = (bcrypt.hashpw(password, bcrypt.gensalt(4)).decode() for password in (b"correct horse", b"x"))
+    path.write_text(f"alice:{alice}\nbob:{bob}\n")
+    return path
+
+
+@pytest.fixture
+def clock() -> Monotonic:
+    """Seconds to move."""
+    return Monotonic()
+
+
+@pytest.fixture
+def authenticator(users: Path, clock: Monotonic) -> PasswordAuthenticator:
+    """Users with passwords."""
+    return PasswordAuthenticator(Sessions(clock), Htpasswd(users), clock)
+
+
+@pytest.fixture
+def password_page(open_page: OpenPage, users: Path) -> Iterator[Page]:
+    """A page that users sign in to."""
+    with open_page(
+        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
+    ) as page:
+        yield page
+
+
+def test_an_empty_token_opens_nothing_once_the_link_is_used(page: Page) -> None:
+    """After the link has been opened no token is expected; whoever sends none gets no session."""
+    page.client.cookies.clear()
+    for url in ("/enter?token=", "/enter"):
+        assert page.client.get(url).status_code == 403
+        assert page.get("/").status_code == 303
+
+
+def test_a_tab_that_follows_does_not_stay_signed_in(clock: Monotonic) -> None:
+    """With the live page left open, the session ends like any other that nobody uses."""
+    links: list[str] = []
+    authenticator = LinkAuthenticator(Sessions(clock), "alice", links.append)
+    token = authenticator.open(links[0])
+    assert token is not None
+    clock.now += IDLE - 1
+    assert authenticator.still(token)
+    clock.now += 2
+    assert not authenticator.still(token)
+    assert authenticator.viewer("127.0.0.1", {}, token) is None
+
+
+def test_who_is_no_user_any_more_follows_no_more(authenticator: PasswordAuthenticator, users: Path) -> None:
+    """Taken out of the file, an analyst doesn't see another line on the page that is still open."""
+    token = authenticator.sign_in("192.0.2.1", **RIGHT)
+    assert authenticator.still(token)
+    kept = [line for line in users.read_text().splitlines(keepends=True) if not line.startswith("alice:")]
+    users.write_text("".join(kept))
+    assert not authenticator.still(token)
+
+
+def test_a_right_password_wipes_the_slate_clean(authenticator: PasswordAuthenticator, clock: Monotonic) -> None:
+    """Whoever mistypes now and then over a morning isn't locked out by mistakes from before they signed in."""
+    for _ in range(2):
+        for _ in range(MAX_FAILURES - 1):
+            assert authenticator.sign_in("192.0.2.1", "alice", "wrong") is None
+            clock.now += FAILURE_SECONDS / (4 * MAX_FAILURES)
+        assert not authenticator.is_slowed("192.0.2.1", "alice")
+        assert authenticator.sign_in("192.0.2.1", **RIGHT) is not None
+
+
+def test_failures_of_many_fill_no_memory(authenticator: PasswordAuthenticator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the latest are remembered: an old failure gives way, and what was tried last still counts."""
+    monkeypatch.setattr("tokgate.webui.auth.auth._MAX_REMEMBERED", 4)
+    monkeypatch.setattr(Htpasswd, "knows", lambda users, user, password: False)
+    for _ in range(MAX_FAILURES):
+        authenticator.sign_in("192.0.2.1", "alice", "wrong")
+    assert authenticator.is_slowed("192.0.2.1", "alice")
+    for number in range(4):
+        authenticator.sign_in(f"192.0.2.{10 + number}", "alice", "wrong")
+    assert not authenticator.is_slowed("192.0.2.1", "alice")
+    for _ in range(MAX_FAILURES - 1):
+        authenticator.sign_in("192.0.2.13", "alice", "wrong")
+    assert authenticator.is_slowed("192.0.2.13", "alice")
+
+
+def test_a_form_without_an_end_is_not_read(password_page: Page) -> None:
+    """The sign-in form is a name and a password; nobody fills the server's memory through it."""
+    for size, status in ((8000, 303), (9000, 400)):
+        body = f"user=alice&password=correct+horse&next=%2F&more={'x' * size}"
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert password_page.client.post("/sign-in", content=body, headers=ORIGIN | kind).status_code == status
+
+
+def test_sessions_are_bounded(clock: Monotonic) -> None:
+    """Signing in again and again takes no more memory: the session that was longest unused ends for a new one."""
+    sessions = Sessions(clock)
+    first, second = sessions.begin("alice"), sessions.begin("bob")
+    for _ in range(MAX_SESSIONS - 2):
+        sessions.begin("carol")
+    clock.now += 1
+    assert sessions.user(first) == "alice"
+    sessions.begin("dave")
+    assert len(sessions) == MAX_SESSIONS
+    assert sessions.user(first) == "alice"
+    assert sessions.user(second) is None

@@ -1,0 +1,336 @@
+"""Answers matched, edited and followed: dnspython says what they mean."""
+
+import struct
+from itertools import pairwise
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokgate.wire.dns_message import answer as wire
+from tokgate.wire.dns_message.answer import HTTPS
+from tokgate.wire.dns_message.query import read_query
+
+NAME = "www.clips.example.org"
+
+
+def asked(name: str = NAME, kind: str = "A", **options: object) -> bytes:
+    """A client's query."""
+    return dns.message.make_query(name, kind, **options).to_wire()  # type: ignore[arg-type]
+
+
+ARPA = struct.pack("!HH", 1, 1)
+
+
+ECH = "ech=AEX+DQBBAAAgACDsmhA1bA9Gkp5XzFSlB0kUqvRgmJMYvRYgiO34ESwvUgAEAAEAAQASY2xvdWRmbGFyZS1lY2guY29tAAA="
+
+
+def answer(query: dns.message.Message, *records: str, section: str = "answer") -> bytes:
+    """A server's answer, with records as in zone files."""
+    made = dns.message.make_response(query)
+    for text in records:
+        name, ttl, kind, rest = text.split(None, 3)
+        getattr(made, section).append(dns.rrset.from_text(name, int(ttl), "IN", kind, rest))
+    return made.to_wire(max_size=65535)
+
+
+def test_fitting_adds_edns() -> None:
+    """A client that speaks EDNS is answered in EDNS (RFC 6891 §6.1.1); one that doesn't is not."""
+    for options in ({}, {"use_edns": 0}):
+        sent = dns.message.make_query(NAME, "A", **options)  # type: ignore[arg-type]
+        plain = dns.message.make_response(sent)
+        plain.use_edns(False)
+        plain.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", "A", "192.0.2.1"))
+
+        got = dns.message.from_wire(wire.fitting(read_query(sent.to_wire()), plain.to_wire(), udp=True))
+
+        assert got.edns == (0 if options else -1)
+        assert got.answer == plain.answer
+
+
+def test_fitting_cuts() -> None:
+    """What is too large for UDP becomes an empty answer that says to come over TCP; over TCP it passes whole."""
+    sent = dns.message.make_query(NAME, "A", use_edns=0, payload=1232)
+    large = answer(sent, *(f"{NAME}. 60 TXT {'x' * 250}" for _ in range(6)))
+    query = read_query(sent.to_wire())
+
+    cut = dns.message.from_wire(wire.fitting(query, large, udp=True))
+
+    assert cut.flags & dns.flags.TC
+    assert (cut.answer, cut.edns, cut.rcode()) == ([], 0, dns.rcode.NOERROR)
+    assert wire.fitting(query, large, udp=False) == large
+
+
+def test_answers() -> None:
+    """An answer belongs to a query by id and question, in whatever case; a late one for another name does not."""
+    sent = dns.message.make_query(NAME, "A", id=9)
+    query = read_query(sent.to_wire())
+
+    assert wire.answers(query, answer(sent))
+    assert wire.answers(query, answer(dns.message.make_query(NAME.upper(), "A", id=9)))
+    for other in (("www.example.org", "A", 9), (NAME, "AAAA", 9), (NAME, "A", 10)):
+        assert not wire.answers(query, answer(dns.message.make_query(*other[:2], id=other[2])))
+    assert not wire.answers(query, sent.to_wire())
+    assert not wire.answers(query, b"")
+
+
+def test_answers_without_a_question() -> None:
+    """A server that understood nothing repeats nothing; nor do the later messages of a zone (RFC 5936 §2.2.1)."""
+    query = read_query(asked(id=9))
+
+    assert wire.answers(query, struct.pack("!HHHHHH", 9, 0x8001, 0, 0, 0, 0))
+    assert not wire.answers(query, struct.pack("!HHHHHH", 9, 0x8000, 0, 0, 0, 0))
+    assert wire.answers(read_query(asked(kind="AXFR", id=9)), struct.pack("!HHHHHH", 9, 0x8000, 0, 0, 0, 0))
+
+
+def test_capped() -> None:
+    """No record is to be remembered longer, in any section; flags of EDNS are no time."""
+    sent = dns.message.make_query(NAME, "A", want_dnssec=True)
+    made = dns.message.from_wire(answer(sent, f"{NAME}. 300 CNAME a.example.org.", "a.example.org. 5 A 192.0.2.1"))
+    made.want_dnssec()
+    made.authority.append(dns.rrset.from_text("example.org.", 86400, "IN", "NS", "ns.example.org."))
+    made.additional.append(dns.rrset.from_text("ns.example.org.", 86400, "IN", "A", "192.0.2.53"))
+
+    got = dns.message.from_wire(wire.capped(made.to_wire(), 30))
+
+    assert [rrset.ttl for section in got.sections for rrset in section] == [0, 30, 5, 30, 30]
+    assert got.ednsflags & dns.flags.DO
+    assert got.answer == made.answer
+
+
+ttls = st.integers(0, 2**31 - 1)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["answer", "authority", "additional"]), ttls)), ttls)
+def test_capped_changes_nothing_else(records: list[tuple[str, int]], limit: int) -> None:
+    """Whatever the records: none outlives the limit, shorter times stay, and so do all other bytes."""
+    made = dns.message.make_response(dns.message.make_query(NAME, "A", use_edns=0))
+    for number, (section, ttl) in enumerate(records):
+        name = f"n{number}.example.org."
+        getattr(made, section).append(dns.rrset.from_text(name, ttl, "IN", "A", "192.0.2.1"))
+    before = made.to_wire(max_size=65535)
+
+    after = wire.capped(before, limit)
+
+    got = dns.message.from_wire(after)
+    for section, ttl in records:
+        rrset = getattr(got, section).pop(0)
+        assert rrset.ttl == min(ttl, limit)
+    assert wire.capped(after, 2**31 - 1) == after
+    assert len(after) == len(before)
+
+
+def test_without_ech() -> None:
+    """ECH keys go from HTTPS and SVCB records in all sections; whatever else they say stays, compressed or not."""
+    sent = dns.message.make_query(NAME, "HTTPS", want_dnssec=True)
+    rest = "1 . alpn=h2,h3 ipv4hint=192.0.2.1"
+    made = dns.message.from_wire(answer(sent, f"{NAME}. 300 HTTPS {rest} {ECH}", "b.example.org. 60 A 192.0.2.1"))
+    made.additional.append(dns.rrset.from_text("_853._dns.example.org.", 9, "IN", "SVCB", f"1 . {ECH} alpn=dot"))
+    made.authority.append(dns.rrset.from_text("example.org.", 60, "IN", "NS", "b.example.org."))
+    made.flags |= dns.flags.AD
+    made.want_dnssec()
+
+    assert wire.offers_ech(made.to_wire())
+    got = dns.message.from_wire(wire.without_ech(made.to_wire()))
+
+    assert [record.to_text() for record in got.answer[0]] == ['1 . alpn="h2,h3" ipv4hint="192.0.2.1"']
+    assert [record.to_text() for record in got.additional[0]] == ['1 . alpn="dot"']
+    assert (got.answer[0].ttl, got.additional[0].ttl) == (300, 9)
+    assert (got.answer[1], got.authority) == (made.answer[1], made.authority)
+    assert got.ednsflags & dns.flags.DO
+    assert not got.flags & dns.flags.AD, "what was changed is not authenticated any more"
+
+
+def test_without_ech_that_was_mandatory() -> None:
+    """A record that calls ECH mandatory stays usable without it (RFC 9460 §8)."""
+    sent = dns.message.make_query(NAME, "HTTPS")
+    records = (f"{NAME}. 9 HTTPS 1 . mandatory=ech {ECH}", f"{NAME}. 9 HTTPS 2 . mandatory=alpn,ech alpn=h2 {ECH}")
+
+    got = dns.message.from_wire(wire.without_ech(answer(sent, *records)))
+
+    assert [r.to_text() for rrset in got.answer for r in rrset] == ["1 .", '2 . mandatory="alpn" alpn="h2"']
+
+
+@pytest.mark.parametrize("record", [f"{NAME}. 9 HTTPS 1 . {ECH}", f"_dns.{NAME}. 9 SVCB 1 dns.example.org. {ECH}"])
+def test_both_kinds_of_record_offer_ech(record: str) -> None:
+    """A client that gets an ECHConfig, under whichever of the two types, hides the name it goes to from then on."""
+    assert wire.offers_ech(answer(dns.message.make_query(NAME, "ANY"), record))
+
+
+def test_without_ech_keeps_aliases() -> None:
+    """An alias has no keys."""
+    sent = dns.message.make_query(NAME, "HTTPS")
+    made = answer(sent, f"{NAME}. 9 HTTPS 0 cdn.example.org.")
+
+    assert dns.message.from_wire(wire.without_ech(made)).answer == dns.message.from_wire(made).answer
+
+
+def test_leads_to() -> None:
+    """Aliases and services lead to other names, in the order of the answer, whatever their case and compression."""
+    sent = dns.message.make_query(NAME, "HTTPS")
+    made = answer(
+        sent,
+        f"{NAME}. 9 CNAME Alias.Example.NET.",
+        "alias.example.net. 9 DNAME example.com.",
+        "alias.example.net. 9 HTTPS 0 pool.example.com.",
+        "pool.example.com. 9 HTTPS 1 . alpn=h2",
+        "pool.example.com. 9 SVCB 1 service.example.com.",
+        f"{NAME}. 9 A 192.0.2.1",
+    )
+
+    assert wire.leads_to(made) == (
+        "alias.example.net",
+        "example.com",
+        "pool.example.com",
+        "service.example.com",
+    )
+
+
+def test_leads_to_names_without_an_alias() -> None:
+    """Some clients take any address in an answer: its owner counts, also if nothing leads there."""
+    sent = dns.message.make_query(NAME, "A")
+
+    assert wire.leads_to(answer(sent, "other.example.net. 9 A 192.0.2.1")) == ("other.example.net",)
+
+
+@pytest.mark.parametrize(("section", "found"), [("additional", ("alias.example.net",)), ("authority", ())])
+def test_leads_to_by_what_is_added(section: str, found: tuple[str, ...]) -> None:
+    """A resolver adds where a service's name leads; servers' addresses and zones lead nowhere."""
+    sent = dns.message.make_query(NAME, "HTTPS")
+    records = (f"{NAME}. 9 CNAME alias.example.net.", "ns.example.net. 9 A 192.0.2.53")
+
+    assert wire.leads_to(answer(sent, *records, section=section)) == found
+
+
+@pytest.mark.parametrize(
+    "record",
+    [f"{NAME}. 9 A 192.0.2.1", f"{NAME}. 9 MX 5 mx.example.net.", f"{NAME}. 9 HTTPS 1 .", f"{NAME}. 9 TXT x.example"],
+)
+def test_leads_nowhere_else(record: str) -> None:
+    """What is looked up with a question of its own is decided about then."""
+    assert wire.leads_to(answer(dns.message.make_query(NAME, "ANY"), record)) == ()
+
+
+chain_names = st.lists(st.from_regex(r"[a-z]{1,12}(\.[a-z]{1,9}){1,5}", fullmatch=True), min_size=1, max_size=12)
+
+
+@given(chain_names, st.data())
+def test_leads_to_the_end_of_any_chain(names: list[str], data: st.DataObject) -> None:
+    """However long a chain is and in whatever order it comes, the banned name at its end is found."""
+    chain = [*names, NAME]
+    records = [f"{alias}. 9 CNAME {name}." for alias, name in pairwise(chain)]
+    made = answer(dns.message.make_query(names[0], "A"), *data.draw(st.permutations(records)), f"{NAME}. 9 A 192.0.2.1")
+
+    assert set(wire.leads_to(made)) == set(chain) - {names[0]}
+
+
+def test_leads_to_odd_names() -> None:
+    """Octets that no host name has hide no name: what follows them counts as well."""
+    sent = dns.message.make_query("www.example.net", "A")
+
+    made = answer(sent, rf"www.example.net. 9 CNAME a\.b.{NAME}.")
+
+    assert wire.leads_to(made) == (rf"a\.b.{NAME}", NAME)
+
+
+def test_leads_to_too_many_names() -> None:
+    """An answer with more names than any chain has is not gone through."""
+    sent = dns.message.make_query(NAME, "A")
+    chain = [f"n{number}.example.net. 9 CNAME n{number + 1}.example.net." for number in range(wire.MOST_NAMES)]
+
+    assert len(wire.leads_to(answer(sent, *chain[1:]))) == wire.MOST_NAMES
+    with pytest.raises(ValueError, match="more than 64 names"):
+        wire.leads_to(answer(sent, *chain))
+
+
+ALIAS = struct.pack("!HHIH", 5, 1, 9, 2)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\xc0\x0c" + ALIAS + b"\xc0\x27",
+        b"\xc0\x0c" + ALIAS + b"\xc0\x02",
+        b"\xc0\x0c" + ALIAS + b"\x01a",
+        b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 9, 1) + b"\x01",
+        b"\xc0\x0c" + struct.pack("!HHIH", 65, 1, 9, 2) + b"\x00\x01",
+    ],
+    ids=["to-itself", "into-the-header", "cut", "cut-label", "no-target"],
+)
+def test_leads_to_what_makes_no_sense(record: bytes) -> None:
+    """A name that can't be read is an error, and not none."""
+    made = struct.pack("!HHHHHH", 1, 0x8180, 1, 1, 0, 0) + b"\x01a\x07example\x00" + ARPA + record
+
+    with pytest.raises(ValueError, match=r"malformed|pointer|behind"):
+        wire.leads_to(made)
+
+
+def test_leads_to_through_many_pointers() -> None:
+    """Pointers to pointers end: a small answer would cost seconds otherwise."""
+    head = struct.pack("!HHHHHH", 1, 0x8180, 1, 2, 0, 0) + b"\x01a\x07example\x00" + ARPA
+    head += b"\xc0\x0c" + struct.pack("!HHIH", 16, 1, 9, 400)
+    chain = b"".join(struct.pack("!H", 0xC000 | (len(head) + 2 * n if n >= 0 else 12)) for n in range(-1, 199))
+    made = head + chain + struct.pack("!H", 0xC000 | len(head) + 398) + ALIAS + b"\xc0\x0c"
+
+    with pytest.raises(ValueError, match="pointer"):
+        wire.leads_to(made)
+
+
+@pytest.mark.parametrize("record", ["A 192.0.2.1", "HTTPS 1 . alpn=h2,h3 ipv4hint=192.0.2.1", "SVCB 0 x.example."])
+def test_nothing_offered(record: str) -> None:
+    """Answers without keys don't have to be written anew, and so stay authenticated."""
+    assert not wire.offers_ech(answer(dns.message.make_query(NAME, "ANY"), f"{NAME}. 9 {record}"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x00", b"\x00\x01\x01", b"\x00\x01\x00\x00\x01", b"\x00\x01\x00\x00\x01\x00\x09h2", b"\x00\x01\x40"],
+    ids=["priority", "target", "key", "value", "label"],
+)
+def test_what_may_be_offered(data: bytes) -> None:
+    """A record that is cut off may hold keys: some client might find them."""
+    made = struct.pack("!HHHHHH", 1, 0x8180, 1, 1, 0, 0) + b"\x01a\x07example\x00" + struct.pack("!HH", HTTPS, 1)
+    made += b"\xc0\x0c" + struct.pack("!HHIH", HTTPS, 1, 9, len(data)) + data
+
+    assert wire.offers_ech(made)
+    with pytest.raises(ValueError, match="read"):
+        wire.without_ech(made)
+
+
+@pytest.mark.parametrize("edit", [lambda data: wire.capped(data, 1), wire.without_ech, wire.offers_ech, wire.leads_to])
+@pytest.mark.parametrize(
+    "data", [b"", answer(dns.message.make_query(NAME, "A"), f"{NAME}. 9 A 192.0.2.1")[:-1]], ids=["empty", "cut"]
+)
+def test_answers_that_make_no_sense(edit: object, data: bytes) -> None:
+    """An answer that can't be read can't be edited, and says so."""
+    assert callable(edit)
+    with pytest.raises(ValueError, match=r"malformed|read|ends"):
+        edit(data)
+
+
+@pytest.mark.parametrize("octet", [0x40, 0x80, 0xBF])
+def test_labels_of_other_kinds(octet: int) -> None:
+    """An answer with labels of no defined type (RFC 6891 §5) is refused: what it offers can't be known."""
+    made = dns.message.make_response(dns.message.make_query(NAME, "A")).to_wire()
+    owner = bytes((octet,)) + b"x" * octet + b"\x00"
+
+    with pytest.raises(ValueError, match="unknown kind"):
+        wire.offers_ech(made[:6] + b"\x00\x01" + made[8:] + owner + struct.pack("!HHIH", 1, 1, 9, 0))
+
+
+@given(st.binary(max_size=600))
+def test_any_answer(data: bytes) -> None:
+    """Whatever arrives can be edited, or is an error of one kind."""
+    for edit in (wire.offers_ech, wire.leads_to, wire.without_ech, lambda answer: wire.capped(answer, 5)):
+        try:
+            edit(data)
+        except ValueError:
+            continue

@@ -1,0 +1,200 @@
+"""Questions read from bytes: dnspython says what they mean."""
+
+import struct
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokgate.wire.dns_message.query import Opcode, Query, QueryError, Rcode, read_query
+from tokgate.wire.dns_message.refusal import ExtendedError, refusal
+
+NAME = "www.clips.example.org"
+
+
+def asked(name: str = NAME, kind: str = "A", **options: object) -> bytes:
+    """A client's query."""
+    return dns.message.make_query(name, kind, **options).to_wire()  # type: ignore[arg-type]
+
+
+def attempt(data: bytes) -> Query | QueryError:
+    """What reading comes to."""
+    try:
+        return read_query(data)
+    except QueryError as error:
+        return error
+
+
+def reply_to(data: bytes) -> bytes | None:
+    """What a message that asks nothing is answered with."""
+    with pytest.raises(QueryError) as caught:
+        read_query(data)
+    return caught.value.reply
+
+
+def test_question() -> None:
+    """Name, type, class and id come out as they went in."""
+    data = asked("WwW.Clips.example.ORG", "HTTPS", id=4711)
+
+    query = read_query(data)
+
+    assert (query.id, query.name, query.below) == (4711, "WwW.Clips.example.ORG", None)
+    assert (query.type_name, query.class_, query.opcode) == ("HTTPS", 1, Opcode.QUERY)
+    assert (query.payload, query.dnssec_ok, query.transfers) == (None, False, False)
+
+
+def test_edns() -> None:
+    """An OPT record says what the client takes over UDP, never less than every client does, and about DNSSEC."""
+    assert read_query(asked(use_edns=0, payload=4096)).payload == 4096
+    assert read_query(asked(use_edns=0, payload=100)).payload == 512
+    assert read_query(asked(want_dnssec=True)).dnssec_ok
+    assert not read_query(asked(use_edns=0)).dnssec_ok
+
+
+@pytest.mark.parametrize(
+    ("labels", "name", "below"),
+    [
+        ((), "", None),
+        ((b"_443", b"_https", b"example", b"org"), "_443._https.example.org", None),
+        ((b"xn--strae-oqa", b"example"), "xn--strae-oqa.example", None),
+        ((b"a.b", b"clips", b"example"), r"a\.b.clips.example", "clips.example"),
+        ((b"\x00", b"clips", b"example"), r"\000.clips.example", "clips.example"),
+        ((b"ok", b"\xc3\xa9", b"example"), r"ok.\195\169.example", "example"),
+        ((b"clips", b"ex ample"), r"clips.ex\032ample", None),
+        ((b"back\\slash", b"example"), r"back\\slash.example", "example"),
+    ],
+)
+def test_names(labels: tuple[bytes, ...], name: str, below: str | None) -> None:
+    """Names become text without loss; what stands below labels that no host has is told by itself."""
+    query = read_query(asked(dns.name.Name((*labels, b"")), "A"))  # type: ignore[arg-type]
+
+    assert (query.name, query.below) == (name, below)
+
+
+def test_types_without_a_name() -> None:
+    """A type that has no name is shown by its number."""
+    assert read_query(asked(kind="TYPE65280")).type_name == "TYPE65280"
+
+
+@pytest.mark.parametrize("opcode", [dns.opcode.NOTIFY, dns.opcode.UPDATE])
+def test_other_messages_with_a_question(opcode: dns.opcode.Opcode) -> None:
+    """NOTIFY and UPDATE say of which zone they speak, signed or not."""
+    data = bytearray(asked())
+    struct.pack_into("!H", data, 2, opcode << 11)
+
+    assert read_query(bytes(data)).opcode.value == opcode.value
+
+
+@pytest.mark.parametrize("opcode", [1, 2, 3, 6, 15])
+def test_other_opcodes(opcode: int) -> None:
+    """What has no question in its question section is not implemented."""
+    data = bytearray(asked(id=7))
+    struct.pack_into("!H", data, 2, opcode << 11 | 0x0100)
+
+    reply = reply_to(bytes(data))
+
+    assert reply is not None
+    assert reply[:4] == struct.pack("!HH", 7, 0x8000 | opcode << 11 | 0x0100 | Rcode.NOTIMP)
+
+
+@pytest.mark.parametrize("questions", [0, 2, 65535])
+def test_number_of_questions(questions: int) -> None:
+    """Exactly one question can be decided about and answered."""
+    data = bytearray(asked())
+    struct.pack_into("!H", data, 4, questions)
+
+    reply = reply_to(bytes(data))
+
+    assert reply is not None
+    assert dns.message.from_wire(reply).rcode() == dns.rcode.FORMERR
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", bytes(11), dns.message.make_response(dns.message.make_query(NAME, "A")).to_wire()],
+    ids=["empty", "short", "answer"],
+)
+def test_nothing_to_answer(data: bytes) -> None:
+    """What has no header, and what is itself an answer, is not answered."""
+    assert reply_to(data) is None
+
+
+HEADER = struct.pack("!HHHHHH", 1, 0x0100, 1, 0, 0, 0)
+
+
+ARPA = struct.pack("!HH", 1, 1)
+
+
+OPT = b"\x00" + struct.pack("!HHIH", 41, 1232, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEADER,
+        HEADER + b"\x03www",
+        HEADER + b"\x03www\x00\x00",
+        HEADER + b"\xc0\x0c" + ARPA,
+        HEADER + b"\x40" + bytes(64) + b"\x00" + ARPA,
+        HEADER + b"\x01a" * 128 + b"\x00" + ARPA,
+        asked() + b"\x00",
+        HEADER[:10] + b"\x00\x01" + b"\x00" + ARPA,
+        HEADER[:10] + b"\x00\x02" + b"\x00" + ARPA + OPT + OPT,
+        HEADER[:10] + b"\x00\x01" + b"\x00" + ARPA + OPT[:-1] + b"\x09",
+    ],
+    ids=["empty", "cut-label", "cut-type", "pointer", "label-64", "too-long", "junk", "no-opt", "two-opt", "cut-opt"],
+)
+def test_malformed(data: bytes) -> None:
+    """A question that is cut off, compressed or too long, records that are not there or twice: a format error."""
+    reply = reply_to(data)
+
+    assert reply is not None
+    assert dns.message.from_wire(reply).rcode() == dns.rcode.FORMERR
+
+
+def test_longest_name() -> None:
+    """255 octets are a name (RFC 1035 §2.3.4)."""
+    data = HEADER + (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 61 + b"\x00" + ARPA
+
+    assert len(read_query(data).name) == 253
+
+
+def test_structured_errors_are_asked_for() -> None:
+    """A client that reads JSON says so with an empty extended error of its own, among whatever other options."""
+    cookie, empty = (
+        dns.edns.GenericOption(dns.edns.OptionType.COOKIE, bytes(8)),
+        dns.edns.EDEOption(dns.edns.EDECode.OTHER),
+    )
+
+    assert read_query(asked(use_edns=0, options=[cookie, empty])).structured
+    assert not read_query(asked(use_edns=0, options=[cookie])).structured
+    assert not read_query(asked(use_edns=0)).structured
+    assert not read_query(asked()).structured
+
+
+@given(st.lists(st.binary(min_size=1, max_size=20), max_size=8))
+def test_any_name(labels: list[bytes]) -> None:
+    """Any name is told apart from every other: dnspython reads back from the text what was sent."""
+    name = dns.name.Name((*labels, b""))
+
+    query = read_query(asked(name))  # type: ignore[arg-type]
+
+    assert dns.name.from_text(query.name or ".", idna_codec=None) == name
+
+
+@given(st.binary(max_size=600))
+def test_any_bytes(data: bytes) -> None:
+    """Whatever arrives is a question that can be refused, or an error of one kind."""
+    read = attempt(data)
+    if isinstance(read, Query):
+        dns.message.from_wire(refusal(read, Rcode.NXDOMAIN, ttl=1, error=ExtendedError(15, "x")))
+    else:
+        assert read.reply is None or len(read.reply) == 12

@@ -1,0 +1,93 @@
+"""What a connection speaks, from its first bytes: which reader is asked, and what its answer means."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labs import hello_builder as build
+from tokgate.wire.client_hello import HelloProblem
+from tokgate.wire.first_bytes import FirstBytesBuffer, Protocol
+from tokgate.wire.http_detection import PREFACE
+
+HELLO = build.hello_for("www.example.org")
+ALERT = b"\x15\3\1\0\2\1\x70"
+
+
+@pytest.mark.parametrize(
+    ("data", "protocol"),
+    [
+        (HELLO, Protocol.TLS),
+        (ALERT + HELLO, Protocol.TLS),
+        (build.records(HELLO[5:], version=0x0200), Protocol.TLS),
+        (b"\x16\3\1\0\4\2\0\0\0", Protocol.LENIENT_TLS),
+        (ALERT + b"GET / HTTP/1.1\r\n", Protocol.LENIENT_TLS),
+        (b"\x80\x2e\1\3\1\0\x15\0\0\0\x10" + b"c" * 37, Protocol.LENIENT_TLS),
+        (b"GET / HTTP/1.1\r\n", Protocol.HTTP1),
+        (PREFACE, Protocol.HTTP2),
+        (b"GET /\r\n", Protocol.LENIENT_HTTP),
+        (b"\x85GET / HTTP/1.1\r\n", Protocol.LENIENT_HTTP),
+        (b"SSH-2.0-x\r\n", Protocol.UNKNOWN),
+        (b"\x16\xfe\xfd\0\0", Protocol.UNKNOWN),
+        (b"\x80\0\1" + b"x" * 9, Protocol.UNKNOWN),
+        (b"", None),
+        (HELLO[:-1], None),
+        (b"GET / HTTP/1.1", None),
+        (b"\x80\0\1", None),
+    ],
+)
+def test_protocols(data: bytes, protocol: Protocol | None) -> None:
+    """Each is told alike in one piece and octet by octet, and every octet is kept for whoever serves the connection."""
+    for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
+        first, told = FirstBytesBuffer(), None
+        while told is None and pieces:
+            told = first.feed(pieces.pop(0))
+        assert told is protocol
+        assert first.received + b"".join(pieces) == data
+
+
+def test_a_hello_among_other_records() -> None:
+    """A hello is read behind what some servers ignore, and before early data."""
+    first = FirstBytesBuffer()
+    assert first.feed(ALERT + HELLO + b"early") is Protocol.TLS
+    assert first.hello is not None
+    assert first.hello.name == "www.example.org"
+    assert first.received == ALERT + HELLO + b"early"
+
+
+def test_why_there_is_no_hello() -> None:
+    """The log says what is wrong with what begins like TLS."""
+    first = FirstBytesBuffer()
+    first.feed(b"\x16\3\1\0\4\2\0\0\0")
+    assert first.problem is HelloProblem.NOT_CLIENT_HELLO
+
+
+def test_where_a_request_begins() -> None:
+    """The opener gets the request without the empty lines before it."""
+    first = FirstBytesBuffer()
+    assert first.feed(b"\r\nGET / HTTP/1.1\r\n") is Protocol.HTTP1
+    assert first.request_start == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "protocol"),
+    [
+        (b"", Protocol.UNKNOWN),
+        (HELLO[:-1], Protocol.LENIENT_TLS),
+        (b"GET / HTTP/1.1", Protocol.LENIENT_HTTP),
+        (b"USER", Protocol.UNKNOWN),
+    ],
+)
+def test_the_end_of_the_stream(data: bytes, protocol: Protocol) -> None:
+    """A client that ends its side early gets no further than one that says all of it."""
+    first = FirstBytesBuffer()
+    if data:
+        assert first.feed(data) is None
+    assert first.ended() is protocol
+
+
+@given(data=st.binary(max_size=64), more=st.binary(min_size=1, max_size=16))
+def test_an_answer_stays(data: bytes, more: bytes) -> None:
+    """Once it is told, more bytes don't change it."""
+    told = FirstBytesBuffer().feed(data)
+    if told is not None:
+        assert FirstBytesBuffer().feed(data + more) is told

@@ -1,0 +1,163 @@
+"""Properties of the ClientHello reader over generated hellos, cuts and garbage."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from mitmproxy.proxy.layers.tls import parse_client_hello
+
+from labs import hello_builder as build
+from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem, is_grease
+from tokgate.wire.hello_reader import HelloBuffer, read_client_hello
+from tokgate.wire.hostname_syntax import can_be_dialled
+from tokgate.wire.ja4 import ja4
+from tokgate.wire.server_name import NameStatus
+
+type Outcome = ClientHello | HelloProblem | None
+
+label = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
+names = st.builds(
+    lambda labels, top, dot: ".".join([*labels, top]) + dot,
+    st.lists(label, max_size=5),
+    label.map(lambda last: last + "g"),  # no name ends in a number
+    st.sampled_from(["", "."]),
+)
+name_bodies = st.one_of(
+    names.map(lambda name: build.server_name(name.encode())),
+    st.lists(st.binary(max_size=20), max_size=3).map(lambda many: build.server_name(*many)),
+    st.binary(max_size=12).map(lambda body: (build.SERVER_NAME, body)),
+)
+others = st.tuples(st.integers(1, 0xFFFF), st.binary(max_size=40))
+known = st.one_of(
+    st.lists(st.binary(min_size=1, max_size=8), min_size=1, max_size=4).map(lambda p: build.alpn(*p)),
+    st.lists(st.integers(0, 0xFFFF), max_size=5).map(lambda v: build.supported_versions(*v)),
+    st.lists(st.integers(0, 0xFFFF), max_size=8).map(lambda v: build.signature_algorithms(*v)),
+    st.just(build.ech()),
+)
+messages = st.builds(
+    lambda extensions, ciphers, session_id, version: build.hello(
+        *extensions, ciphers=ciphers, session_id=session_id, version=version
+    ),
+    st.lists(st.one_of(name_bodies, others, known), max_size=10),
+    st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=20),
+    st.binary(max_size=32),
+    st.integers(0, 0xFFFF),
+)
+mutations = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4)
+
+
+def outcome(data: bytes) -> Outcome:
+    """What the reader says, with an error as a value. Anything else that it raises fails the test."""
+    try:
+        return read_client_hello(data)
+    except ClientHelloError as error:
+        return error.problem
+
+
+def outcome_in_pieces(pieces: list[bytes]) -> Outcome:
+    """The same by way of the buffer, which is fed no more once it has an answer."""
+    buffer = HelloBuffer()
+    for piece in pieces:
+        try:
+            if seen := buffer.feed(piece):
+                return seen
+        except ClientHelloError as error:
+            return error.problem
+    return None
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    """`data` in pieces that end at the given offsets."""
+    return [data[start:end] for start, end in pairwise([0, *sorted(c % (len(data) + 1) for c in cuts), len(data)])]
+
+
+def mutate(data: bytes, changes: list[tuple[int, int]]) -> bytes:
+    """`data` with single octets replaced."""
+    changed = bytearray(data)
+    for position, value in changes:
+        changed[position % len(changed)] = value
+    return bytes(changed)
+
+
+def assert_all_facts_readable(seen: ClientHello) -> None:
+    """Every property, and the fingerprint, gives a value, whatever the hello holds."""
+    assert (seen.name is None) is (seen.name_status is not NameStatus.VALID)
+    assert seen.ech is (build.ECH in seen.extension_types)
+    assert (build.SERVER_NAME in seen.extension_types) is (seen.name_status is not NameStatus.ABSENT)
+    assert isinstance(seen.alpn, tuple)
+    assert isinstance(seen.versions, tuple)
+    assert isinstance(seen.signature_algorithms, tuple)
+    assert len(ja4(seen)) == 36
+
+
+@given(
+    data=st.binary(max_size=300),
+    prefix=st.sampled_from([b"", b"\x16", b"\x16\x03\x01", b"\x16\x03\x01\x00\x20\x01\0\0\x1c", b"\x80"]),
+)
+def test_garbage(data: bytes, prefix: bytes) -> None:
+    """Garbage is a hello, incomplete or an error, the same in pieces."""
+    whole = prefix + data
+    result = outcome(whole)
+    assert outcome_in_pieces([whole[i : i + 1] for i in range(len(whole))]) == result
+
+
+@given(message=messages, changes=mutations, size=st.integers(1, 300), cuts=st.lists(st.integers(0, 5000), max_size=8))
+def test_mutated_hellos(message: bytes, changes: list[tuple[int, int]], size: int, cuts: list[int]) -> None:
+    """A hello with a few octets changed gives the same answer whole and in pieces, and all of it can be read."""
+    data = mutate(build.records(message, size), changes)
+    result = outcome(data)
+    assert outcome_in_pieces(cut(data, cuts)) == result
+    if isinstance(result, ClientHello):
+        assert_all_facts_readable(result)
+
+
+@given(message=messages, cuts=st.lists(st.integers(1, 2000), max_size=12), trailing=st.binary(max_size=20))
+def test_records_do_not_matter(message: bytes, cuts: list[int], trailing: bytes) -> None:
+    """Any cut into records, with anything behind, is the same hello."""
+    places = sorted({place for place in cuts if place < len(message)})
+    result = outcome(build.records_at(message, places) + trailing)
+    assert isinstance(result, ClientHello)
+    assert result == outcome(build.records(message))
+    assert_all_facts_readable(result)
+
+
+@given(message=messages, size=st.integers(1, 300), changes=mutations)
+def test_answers_are_final(message: bytes, size: int, changes: list[tuple[int, int]]) -> None:
+    """Incomplete, then one answer, which no further octet changes."""
+    data = mutate(build.records(message, size), changes)
+    answers = [outcome(data[:end]) for end in range(len(data) + 1)]
+    first = next((i for i, answer in enumerate(answers) if answer is not None), len(answers))
+    assert all(answer == answers[first] for answer in answers[first:])
+
+
+@given(name=names, before=st.lists(others, max_size=6), after=st.lists(others, max_size=6))
+@example(name="example.org", before=[(0xFE0D, b"")], after=[(0xFE0D, b"")])
+def test_the_name_is_found_anywhere(name: str, before: list[build.Extension], after: list[build.Extension]) -> None:
+    """A valid name is read unchanged wherever its extension stands."""
+    seen = read_client_hello(build.records(build.hello(*before, build.server_name(name.encode()), *after)))
+    assert seen is not None
+    assert (seen.name, seen.name_status) == (name, NameStatus.VALID)
+
+
+def ends_otherwise(name: str) -> bool:
+    """Whether mitmproxy takes a name that no host has: with a line's end, or a number as its last label."""
+    return name.endswith("\n") or not can_be_dialled(name.encode())
+
+
+@given(message=messages, size=st.integers(1, 300))
+def test_agrees_with_mitmproxy(message: bytes, size: int) -> None:
+    """Both find the same name or none, the same ciphers and the same extensions."""
+    data = build.records(message, size)
+    ours = read_client_hello(data)
+    assert ours is not None
+    try:
+        theirs = parse_client_hello(data)
+    except ValueError:
+        return  # it refuses a whole hello for the inside of one extension
+    assert theirs is not None
+    if ours.name_status is not NameStatus.SEVERAL and "xn--" not in (ours.name or "").lower():
+        assert ours.name == theirs.sni or ends_otherwise(theirs.sni or "")
+    assert list(ours.ciphers) == [cipher for cipher in theirs.cipher_suites if not is_grease(cipher)]
+    assert list(ours.extension_types) == [kind for kind, _ in theirs.extensions if not is_grease(kind)]

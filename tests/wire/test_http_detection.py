@@ -1,0 +1,162 @@
+"""The first line of a connection: a request that all read alike, one that only some servers serve, or neither."""
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokgate.wire.http_detection import MAX_EMPTY, MAX_LINE, PREFACE, HttpKind, HttpStartReader
+
+REQUEST, HTTP2, LENIENT, NONE = HttpKind.REQUEST, HttpKind.HTTP2, HttpKind.LENIENT, HttpKind.NONE
+
+
+def kind_of(*pieces: bytes) -> HttpKind | None:
+    """What it is told to be; a reader is asked no more once it has answered."""
+    received = bytearray()
+    start = HttpStartReader(received)
+    for piece in pieces:
+        received += piece
+        kind = start.read()
+        if kind is not None:
+            return kind
+    return None
+
+
+def singly(data: bytes) -> list[bytes]:
+    """One octet at a time."""
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+LINES = [
+    (b"GET / HTTP/1.1\r\n", REQUEST),
+    (b"\r\n\r\nPOST /x HTTP/1.0\n", REQUEST),
+    (b"\nGET / HTTP/1.1\r\n", REQUEST),
+    (b"\n" * MAX_EMPTY + b"GET / HTTP/1.1\r\n", REQUEST),
+    (b"CONNECT a:443 HTTP/1.1\r\n", REQUEST),
+    (b"x-own http://a/ HTTP/1.1\r\n", REQUEST),
+    (b"GET / HTTP/1.9\r\n", REQUEST),
+    (PREFACE, HTTP2),
+    (b"PRI * HTTP/2.0\r\n\r\nXX", LENIENT),
+    (b"\r\n" + PREFACE, LENIENT),
+    (b"PRI * HTTP/1.1\r\n", LENIENT),
+    (b"\rGET / HTTP/1.1\r\n", LENIENT),
+    (b"\r\r\nGET / HTTP/1.1\r\n", LENIENT),
+    (b"\n\rGET / HTTP/1.1\r\n", LENIENT),
+    (b"\r\n" * (MAX_EMPTY // 2) + b"\n", LENIENT),
+    (b" GET / HTTP/1.1\r\n", LENIENT),
+    (b"\tGET / HTTP/1.1\r\n", LENIENT),
+    (b"\xa0GET / HTTP/1.1\r\n", LENIENT),
+    (b"GET\t/ HTTP/1.1\r\n", LENIENT),
+    (b"GET /\tHTTP/1.1\r\n", LENIENT),
+    (b"GET\x0b/\x0cHTTP/1.1\r\n", LENIENT),
+    (b"GET\x85/ HTTP/1.1\r\n", LENIENT),
+    (b"GET / HTTP/1.1 \r\n", LENIENT),
+    (b"GET / HTTP/1.1\r\r\n", LENIENT),
+    (b"GET /\r HTTP/1.1\r\n", LENIENT),
+    (b"GET / HTTP/1.10\r\n", LENIENT),
+    (b"GET / HTTP/01.1\r\n", LENIENT),
+    (b"GET / RTSP/1.0\r\n", LENIENT),
+    (b"SOURCE / ICE/1.0\r\n", LENIENT),
+    (b"DESCRIBE rtsp://a/ RTSP/1.0\r\n", LENIENT),
+    (b"GET /\r\n", LENIENT),
+    (b"get x\n", LENIENT),
+    (b"GET http://www.example.org/HTTP/1.1\r\n", LENIENT),
+    (b"GET HTTP/1.1\r\n", LENIENT),
+    (b"OWN /\r\n", LENIENT),
+    (b"OWN *\r\n", LENIENT),
+    (b"OWN http://www.example.org/\r\n", LENIENT),
+    (b"OWN a http/1.1\r\n", LENIENT),
+    (b"G" * 33, LENIENT),
+    (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", LENIENT),
+    (b"\r\n\r\n\0\r\nQUIT\n", LENIENT),
+    (b"EHLO mail.example.org\r\n", NONE),
+    (b"SSH-2.0-OpenSSH_9.2 Debian\r\n", NONE),
+    (b"USER anonymous\r\n", NONE),
+    (b"NICK someone\n", NONE),
+    (b"INVITE sip:someone@example.org SIP/2.0\r\n", NONE),
+    (b"* OK ready\r\n", NONE),
+    (b"RFB 003.008\n", NONE),
+    (b"HELP\n", NONE),
+    (b"\x16\x03\x01", NONE),
+    (b"\x00\x00", NONE),
+    (b"\r\n\r\n\0\r\nX", NONE),
+    (b"\x13BitTorrent protocol", NONE),
+    (b'{"id":1}', NONE),
+    (b"GET:", NONE),
+    (b'"GET"', NONE),
+    (b"\xffGET", NONE),
+    (b"GET\0", NONE),
+]
+
+
+@pytest.mark.parametrize(("line", "kind"), LINES)
+def test_lines(line: bytes, kind: HttpKind) -> None:
+    """What a server might serve is never taken for another protocol's; nothing changes with how the line comes."""
+    assert kind_of(line) is kind_of(line + b"Host: www.example.org\r\n\r\n") is kind
+    assert kind_of(*singly(line)) is kind
+    assert kind_of(line[:-1]) in (kind, None)
+
+
+@pytest.mark.parametrize(("line", "kind"), [each for each in LINES if each[1] in (REQUEST, HTTP2)])
+def test_a_request_is_told_by_its_last_octet(line: bytes, kind: HttpKind) -> None:
+    """A request in pieces is waited for: it is not refused, and not passed on, before its line has ended."""
+    assert all(kind_of(line[:length]) is None for length in range(len(line) - (1 if kind is HTTP2 else 2)))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [(b"GET /", LENIENT), (b"PRI * HTTP", LENIENT), (b"GET", NONE), (b"\r\n", NONE), (b"USER someone", NONE)],
+)
+def test_a_line_that_ends_with_the_stream(line: bytes, expected: HttpKind) -> None:
+    """Python's server serves a last line without its end, so the end of the stream tells as much as the line's."""
+    received = bytearray(line)
+    start = HttpStartReader(received)
+    assert start.read() is None
+    assert start.ended() is expected
+
+
+def test_the_line_has_to_end() -> None:
+    """An endless request line is refused under a ban: Go's server takes a megabyte of it."""
+    endless = b"GET /" + b"a" * MAX_LINE
+    assert kind_of(endless[: MAX_LINE - 1]) is None
+    assert kind_of(endless[:MAX_LINE]) is kind_of(endless + b" HTTP/1.1\r\n") is LENIENT
+
+
+def test_where_the_line_begins() -> None:
+    """Empty lines before a request are not passed on to an opener that doesn't expect them."""
+    start = HttpStartReader(bytearray(b"\r\n\r\nGET / HTTP/1.1\r\n"))
+    assert start.read() is REQUEST
+    assert start.line == 4
+
+
+TEXT = st.lists(st.sampled_from([b"GET", b" ", b"\t", b"\r", b"\n", b"/", b"HTTP/", b"1.1", b"*", b"\0", b"x" * 20]))
+
+
+@given(TEXT.map(b"".join), st.lists(st.integers(0, 99), max_size=4))
+def test_an_answer_stays(data: bytes, cuts: list[int]) -> None:
+    """Once it is told, more bytes don't change it, and pieces tell the same as the whole."""
+    answers = [kind_of(data[:end]) for end in range(len(data) + 1)]
+    first = next((answer for answer in answers if answer is not None), None)
+    assert all(answer is first for answer in answers if answer is not None)
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    assert kind_of(*(data[a:b] for a, b in pairwise(edges))) is first
+
+
+@pytest.mark.parametrize("unit", [b"GET /" + b"a" * 60_000, b"\r\n" * 100 + b"G" * 32, b"GET" + b"\t" * 60_000])
+def test_the_cost_of_an_octet_is_constant(unit: bytes) -> None:
+    """60 kB and then single octets cost as much for each octet at the end as at the beginning."""
+    costs = []
+    for data in (unit[:6_000], unit):
+        received, runs = bytearray(), []
+        for _ in range(3):
+            received.clear()
+            start = HttpStartReader(received)
+            started = time.process_time()
+            for octet in data:
+                received.append(octet)
+                start.read()
+            runs.append((time.process_time() - started) / len(data))
+        costs.append(min(runs))
+    assert costs[1] < 4 * costs[0]
