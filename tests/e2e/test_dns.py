@@ -33,7 +33,7 @@ def dns_gateway(
 ) -> Iterator[Gateway]:
     """A gateway that resolves for the office and for visitors."""
     folder = tmp_path_factory.mktemp("dns")
-    with any_gateway(folder, policy=office_policy(), mode="dns", port=53, **CARRIERS[request.param]) as running:
+    with any_gateway(folder, policy=office_policy(), mode="dns", ports=(53,), **CARRIERS[request.param]) as running:
         yield running
 
 

@@ -28,7 +28,7 @@ def test_nothing_outlives_a_ban_s_edges(
         seen.extend((before, ask(lab.client, BANNED, kind), Instant.now()) for kind in ("A", "HTTPS"))
         return before > expires.add(seconds=1)
 
-    with any_gateway(tmp_path, policy=office_policy(), mode="dns", port=53, options=options) as gateway:
+    with any_gateway(tmp_path, policy=office_policy(), mode="dns", ports=(53,), options=options) as gateway:
         wait_until("the ban that is in force refuses", lambda: ask(lab.client, BANNED).rcode() == dns.rcode.NXDOMAIN)
         starts = gateway.soon(5).round("second")
         expires = starts.add(seconds=4)

@@ -105,14 +105,14 @@ def test_proxy_port_is_closed_to_direct_dialling(lab: Lab, gateway: Gateway, rol
     namespace: Namespace = getattr(lab, role)
 
     with pytest.raises(ConnectionRefusedError):
-        namespace.connect(Lab.GATEWAY[family], gateway.port)
+        namespace.connect(Lab.GATEWAY[family], gateway.ports[0])
 
 
 def test_direct_dialling_ends_without_the_firewall_too(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
     """Where the rules let a direct connection in, tokgate ends it, connects to nobody, and goes on serving."""
     gateway.namespace.run("nft", "flush", "chain", "inet", "tokgate", "input")
     try:
-        with origin.watch() as seen, lab.client.connect(Lab.GATEWAY[family], gateway.port) as socket:
+        with origin.watch() as seen, lab.client.connect(Lab.GATEWAY[family], gateway.ports[0]) as socket:
             socket.sendall(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode())
             with contextlib.suppress(ConnectionResetError):
                 assert socket.recv(65536) == b""

@@ -32,7 +32,7 @@ def make(any_gateway: Make, tmp_path: Path) -> Make:
     return made
 
 
-WAYS: dict[str, dict[str, Any]] = {"tproxy": {}, "redirect": {"options": ("--redirect",), "port": 10443}}
+WAYS: dict[str, dict[str, Any]] = {"tproxy": {}, "redirect": {"options": ("--redirect",), "ports": range(10443, 10507)}}
 """How clients come to the gates, as options of the gateway."""
 
 

@@ -13,8 +13,9 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
-from mitmproxy.test import taddons, tflow
+from mitmproxy.test import tflow
 
+from labs.addon_context import addon_context
 from labs.builders import ban
 from labs.gate_lab import DEADLINE, Origin, RunningGate, dial, policy, read_all
 from labs.proxy_lab import NOW
@@ -213,7 +214,7 @@ def test_the_account_notices(lab: tuple[RunningGate, Recorder]) -> None:
         assert getattr(Account.of(gate).since(before), field) == 1
 
 
-with taddons.context(Proxyserver()) as _made:
+with addon_context(Proxyserver()) as _made:
     OPTIONS = _made.options
 
 

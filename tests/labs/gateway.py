@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 CARRIERS: dict[str, dict[str, Any]] = {
     "mitmproxy": {"mode": "transparent"},
     "gates": {"mode": "gate:tproxy"},
-    "single": {"mode": "gate@10443-10506", "single": True, "port": 10443},
+    "single": {"mode": "gate@10443-10506", "single": True, "ports": range(10443, 10507)},
 }
 """What carries clients that don't know of it: mitmproxy alone by redirection, gates by TPROXY, both in one process by
 redirection to many ports."""
@@ -92,20 +92,20 @@ class Gateway:
         *,
         policy: Mapping[str, Any] | Path,
         mode: str = "transparent",
-        port: int = PORT,
+        ports: Sequence[int] = (PORT,),
         options: Sequence[str | Path] = (),
         stock: bool = False,
         single: bool = False,
         check: Callable[[Path], object],
     ) -> None:
-        """`stock`: not by `tokgate run`, but in mitmproxy's own mitmdump. `single`: one process for gate and all.
+        """`ports`: where it listens. `stock`: not by `tokgate run`, but in mitmproxy's own mitmdump.
 
-        `check` is given the log at the end.
+        `single`: one process for gate and all. `check` is given the log at the end.
         """
         self.namespace = namespace
         self.folder = folder
         self.mode = mode
-        self.port = port
+        self.ports = ports
         self.options = options
         self.stock = stock
         self.single = single
@@ -217,8 +217,9 @@ class Gateway:
         assert (actions[0], actions[-1]) == ("started", "stopped"), actions
 
     def listens(self) -> bool:
-        """Whether the proxy's port is open. Asked of the kernel: a connection would be one that tokgate sees."""
-        return f":{self.port} " in self.namespace.run("ss", "-Hltn").stdout
+        """Whether all the proxy's ports are open. Asked of the kernel: a connection would be one that tokgate sees."""
+        listening = self.namespace.run("ss", "-Hltn").stdout
+        return all(f":{port} " in listening for port in self.ports)
 
     def _started(self) -> bool:
         if self.process is None or self.process.poll() is not None:

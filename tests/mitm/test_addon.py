@@ -10,8 +10,9 @@ import pytest
 from mitmproxy import exceptions
 from mitmproxy.addons import proxyserver, tlsconfig
 from mitmproxy.proxy.mode_specs import ProxyMode
-from mitmproxy.test import taddons, tflow
+from mitmproxy.test import tflow
 
+from labs.addon_context import addon_context
 from labs.proxy_lab import NOW, policy
 from tokgate.mitm.addon import PolicyRefused, ScriptedTokgate, Tokgate
 from tokgate.mitm.announcement import announcement
@@ -31,7 +32,7 @@ def addon(tmp_path: Path) -> Iterator[tuple[Tokgate, Any]]:
     """The addon in a master of mitmproxy's test tools, beside the addons whose options it sets."""
     tokgate = Tokgate(now=lambda: NOW)
     (tmp_path / "policy.yaml").write_text(POLICY)
-    with taddons.context(proxyserver.Proxyserver(), tlsconfig.TlsConfig(), tokgate) as context:
+    with addon_context(proxyserver.Proxyserver(), tlsconfig.TlsConfig(), tokgate) as context:
         yield tokgate, context
         tokgate.done()
 
@@ -147,7 +148,7 @@ async def test_as_a_script_it_says_what_is_wrong(
 ) -> None:
     """Whoever mistypes an option of mitmdump reads what is wrong, and no traceback; an error ends mitmproxy's start."""
     tokgate = ScriptedTokgate(now=lambda: NOW)
-    with taddons.context(proxyserver.Proxyserver(), tlsconfig.TlsConfig()) as context:
+    with addon_context(proxyserver.Proxyserver(), tlsconfig.TlsConfig()) as context:
         context.master.addons.add(tokgate)
         caplog.clear()
         context.options.update(tokgate_log=str(tmp_path / "block.ndjson"), **wrong)

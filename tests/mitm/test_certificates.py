@@ -7,8 +7,9 @@ import pytest
 from cryptography import x509
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy.context import Context
-from mitmproxy.test import taddons, tflow
+from mitmproxy.test import tflow
 
+from labs.addon_context import addon_context
 from tokgate.mitm.certificates import NarrowCertificates
 
 
@@ -16,7 +17,7 @@ from tokgate.mitm.certificates import NarrowCertificates
 def test_a_page_names_nothing_but_what_was_asked_for(tmp_path: Path, sni: str) -> None:
     """The destination's address would be outside the authority's name constraints, and no browser show the page."""
     certificates = NarrowCertificates()
-    with taddons.context(certificates) as made:
+    with addon_context(certificates) as made:
         made.configure(certificates, confdir=str(tmp_path))
         context = Context(tflow.tclient_conn(), made.options)
         context.client.sni = sni

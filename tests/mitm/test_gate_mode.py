@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.test import taddons
 
+from labs.addon_context import addon_context
 from labs.gate_lab import broken_off
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.gate_mode import GateInstance, GateMode
@@ -99,7 +99,7 @@ async def test_what_the_gate_has_read_takes_no_turn_of_its_own(
     """Beside a busy client each turn is a wait for one of its pages; only what comes later waits once more."""
     near, far = connected()
     near.setblocking(False)
-    with taddons.context(Proxyserver(), NextLayer()):
+    with addon_context(Proxyserver(), NextLayer()):
         connections = SimpleNamespace(connections={}, register_connection=lambda *_: contextlib.nullcontext())
         instance, turns = GateInstance(GateMode.parse("gate"), connections), CountedTurns()
         monkeypatch.setattr(instance, "_turns", turns)

@@ -7,14 +7,14 @@ import pytest
 from mitmproxy import exceptions
 from mitmproxy.addons import dns_resolver
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.test import taddons
 
+from labs.addon_context import addon_context
 from tokgate.mitm.options import check_name_servers
 
 
 def check(modes: Sequence[str], servers: Sequence[str], host: str | None = None) -> None:
     """Check options as the addon finds them."""
-    with taddons.context(Proxyserver(), dns_resolver.DnsResolver()) as context:
+    with addon_context(Proxyserver(), dns_resolver.DnsResolver()) as context:
         context.options.update(mode=list(modes), dns_name_servers=list(servers), listen_host=host or "")
         check_name_servers(context.options)
 
@@ -69,6 +69,6 @@ def test_the_system_s(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
 
 def test_without_a_resolver() -> None:
     """Where mitmproxy's resolver isn't loaded nobody asks."""
-    with taddons.context(Proxyserver()) as context:
+    with addon_context(Proxyserver()) as context:
         context.options.update(mode=["regular"])
         check_name_servers(context.options)

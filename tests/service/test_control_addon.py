@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from mitmproxy.exceptions import CommandError
-from mitmproxy.test import taddons, tflow, tutils
+from mitmproxy.test import tflow, tutils
 from whenever import Instant
 
+from labs.addon_context import addon_context
 from labs.waiting import eventually
 from tokgate.config.reload.holder import PolicyHolder, open_policy
 from tokgate.mitm.addon import Tokgate
@@ -38,7 +39,7 @@ async def test_commands(holder: PolicyHolder) -> None:
     """Somebody in mitmweb asks about a flow or a name, and has the policy read, without another terminal."""
     tokgate = Tokgate()
     addon = ControlAddon(tokgate, explain=explain)
-    with taddons.context() as context:
+    with addon_context() as context:
         context.master.commands.collect_commands(addon)
         call = context.master.commands.call
         with pytest.raises(CommandError, match="no policy"):

@@ -1,5 +1,6 @@
 """The writer under load, with failing disks, on SIGHUP and at the end: it never holds up and never hides a loss."""
 
+import logging
 import os
 import queue
 import subprocess
@@ -531,3 +532,27 @@ def test_a_failing_log_is_said_once(
     assert failure.startswith(f"the log {path} can't be written: [Errno 13] Permission denied: ")
     assert failure.endswith(f"; this is user {os.geteuid()}: chown -R {os.geteuid()} {path.parent}")
     assert f"the log {path} is written again" in said
+
+
+def test_a_log_handler_that_fails_costs_no_record(
+    path: Path, make: Callable[..., LogWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mitmproxy's handler raises in whoever warns once its event loop is closed."""
+
+    class Closed(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            raise RuntimeError("Event loop is closed")
+
+    handler = Closed()
+    logging.getLogger().addHandler(handler)
+    try:
+        with monkeypatch.context() as broken:
+            broken.setattr(Appender, "ready", lambda _: (path.parent / "missing").stat())
+            writer = make(path)
+            writer.put(refusal(1))
+            until(lambda: writer.health().errors > 2)
+        until(lambda: writer.health().ok)
+        assert writer.flush(10)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert numbers([line.record for line in read([path]) if isinstance(line, Line)]) == [1]

@@ -7,9 +7,10 @@ from mitmproxy.proxy import context as proxy_context
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.layers.modes import TransparentProxy
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
-from mitmproxy.test import taddons, tflow
+from mitmproxy.test import tflow
 
 from labs import builders
+from labs.addon_context import addon_context
 from labs.proxy_lab import BANNED, Lab, ban, client, policy
 from labs.records import Holder, Records
 from tokgate.blocklog.records.stamp import Observer
@@ -34,7 +35,7 @@ def asked(peer: tuple[str, int], local: tuple[str, int]) -> layer.NextLayer:
     """mitmproxy's question for the first layer of a redirected client."""
     client = tflow.tclient_conn()
     client.peername, client.sockname = peer, local
-    with taddons.context(proxyserver.Proxyserver()) as tctx:
+    with addon_context(proxyserver.Proxyserver()) as tctx:
         made = proxy_context.Context(client, tctx.options)
     made.server.address = ("198.51.100.1", 443)
     TransparentProxy(made)

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, context, events
-from mitmproxy.test import taddons, tflow
+from mitmproxy.test import tflow
 
 from labs import builders, hello_builder
+from labs.addon_context import addon_context
 from labs.proxy_lab import ALLOWED, BANNED, NOW, ban, policy
 from labs.quic_client import QuicClient
 from labs.records import Holder, Records
@@ -50,7 +51,7 @@ class Flow:
         """`opens`: whether the destination can be reached."""
         client = tflow.tclient_conn()
         client.peername, client.transport_protocol = CLIENT, "udp"
-        with taddons.context() as made:
+        with addon_context() as made:
             self.context = context.Context(client, made.options)
         self.context.server.address, self.context.server.transport_protocol = (address, port), "udp"
         self.counters = Counters()

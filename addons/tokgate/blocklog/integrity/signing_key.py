@@ -5,7 +5,6 @@ The file is PEM (PKCS #8) after a line with the key's epoch: how many keys came 
 
 import hashlib
 import hmac
-import logging
 import os
 import stat
 from pathlib import Path
@@ -25,8 +24,7 @@ from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, Tree, key_text, sign
 from tokgate.blocklog.paths import public_path_for
-
-logger = logging.getLogger(__name__)
+from tokgate.blocklog.warnings import warn
 
 KEY_MODE: Final = 0o600
 PUBLIC_MODE: Final = 0o644
@@ -59,7 +57,7 @@ class Signer:
         replace_secret(path, _pem(self._key, 0))
         public = public_pem(self._key.public_key())
         replace_file(public_path_for(path), public.encode(), PUBLIC_MODE)
-        logger.warning(
+        warn(
             "the block log is signed with a new key, %s; keep its public part elsewhere, to verify with:\n%s",
             path,
             public,

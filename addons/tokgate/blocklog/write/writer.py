@@ -4,7 +4,6 @@ Enforcement never waits for the log and never fails with it: records beyond the 
 """
 
 import errno
-import logging
 import os
 import queue
 import threading
@@ -19,14 +18,13 @@ from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.blocklog.warnings import warn
 from tokgate.blocklog.write.appender import Appender, ForeignLines
 from tokgate.blocklog.write.client_aliases import client_alias
 from tokgate.blocklog.write.drops import DropCounter
 from tokgate.blocklog.write.log_clock import since_start
 from tokgate.blocklog.write.segment import LogLocked
 from tokgate.blocklog.write.writer_health import WriterHealth, WriterLimits
-
-logger = logging.getLogger(__name__)
 
 _SAME_FILE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR})
 """Errors after which the open file can be written later; after any other it is reopened."""
@@ -253,7 +251,7 @@ class LogWriter:
             else:
                 if self._failing_since is not None:
                     self._failing_since = None
-                    logger.warning("the log %s is written again", self.path)
+                    warn("the log %s is written again", self.path)
                 if self._unsynced_since is None:
                     self._unsynced_since = time.monotonic()
 
@@ -337,7 +335,7 @@ class LogWriter:
         if self._failing_since is None:
             self._failing_since = self._clock()
             # No error: mitmproxy ends at one that is logged while it starts.
-            logger.warning("the log %s can't be written: %s%s", self.path, error, _remedy(error, self.path))
+            warn("the log %s can't be written: %s%s", self.path, error, _remedy(error, self.path))
 
 
 def _remedy(error: Exception, path: Path) -> str:
