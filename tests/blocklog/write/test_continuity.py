@@ -18,7 +18,7 @@ from tokgate.blocklog.integrity.head_journal import HeadJournal
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.write.appender import Appender, ForeignLines
+from tokgate.blocklog.write.appender import Appender, ForeignLines, Rotation
 from tokgate.blocklog.write.segment import Segment
 
 Lines = Callable[..., list[dict[str, Any]]]
@@ -263,6 +263,23 @@ def test_a_clock_that_is_set_back(runs: Runs, check_lines: Lines) -> None:
     check_lines(runs.path)
     assert [round(each["clock"]["seconds"]) for each in runs.told("clock-set-back")] == [3602, 3600]
     assert runs.findings() == []
+
+
+@pytest.mark.parametrize("max_bytes", [None, 3000], ids=["", "the file is full"])
+def test_a_torn_line_and_a_clock_that_is_set_back(tmp_path: Path, max_bytes: int | None) -> None:
+    """Nothing comes between a torn line and the record of it, nor a checkpoint before that of the clock."""
+    rotation = Rotation(max_bytes=max_bytes, daily=False)
+    runs = Runs(tmp_path / "block.ndjson", rotation, LogOptions(records=4), now="2023-03-10T13:00Z")
+    killed = runs.begin()
+    runs.write(killed, 3, attest=True)
+    kill(killed)
+    with runs.path.open("ab") as file:
+        file.write(b'{"@timest')
+    runs.now = runs.now.subtract(hours=1)
+    runs.run(6)
+    assert runs.findings() == []
+    text = b"".join(path.read_bytes() for path in with_rotated(runs.path))
+    assert (text.count(b'"log-recovered"'), text.count(b'"clock-set-back"')) == (1, 1)
 
 
 def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
