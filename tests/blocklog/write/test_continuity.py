@@ -200,6 +200,46 @@ def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, chec
     assert {one.code for one in found} <= {FindingCode.FOREIGN, FindingCode.UNCHAINED}
 
 
+def test_what_is_cut_off_while_tokgate_runs(runs: Runs, check_lines: Lines) -> None:
+    """It is told at once, and in the log before the next record; an emptied file may have been copied before."""
+    run = runs.begin()
+    runs.write(run, 3, attest=True)
+    lines = runs.path.read_bytes().splitlines(keepends=True)
+    os.truncate(runs.path, len(b"".join(lines[:-2])))
+    run.look()
+    assert [type(error) for error in runs.troubles] == [ForeignLines]
+    runs.write(run, attest=True)
+    check_lines(runs.path)
+    assert [each["cut"]["sequence"] for each in runs.told("log-cut")] == [len(lines)]
+    assert [(one.line, one.code) for one in runs.findings()] == [
+        (len(lines) - 1, FindingCode.MISSING),
+        (len(lines) - 1, FindingCode.FOREIGN),
+    ]
+    copy = runs.path.with_name("block.ndjson.1")
+    copy.write_bytes(runs.path.read_bytes())
+    os.truncate(runs.path, 0)
+    run.look()
+    assert len(runs.troubles) == 2
+    runs.write(run, attest=True)
+    assert runs.told("log-cut") == []
+    assert len(runs.findings()) == 2
+
+
+def test_a_file_that_is_put_in_the_logs_place(runs: Runs, check_lines: Lines) -> None:
+    """As an editor does, or `sed -i`: it is told at once, and lines at its end are declared."""
+    run = runs.begin()
+    runs.write(run, 3)
+    aside = runs.path.with_name("aside")
+    aside.write_bytes(runs.path.read_bytes())
+    runs.forge(2, aside)
+    aside.rename(runs.path)
+    runs.write(run, attest=True)
+    assert [type(error) for error in runs.troubles] == [ForeignLines, ForeignLines]
+    assert [each["foreign"]["lines"] for each in runs.told("log-foreign")] == [2]
+    check_lines(runs.path)
+    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
+
+
 def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program that is just faster is blamed for its line, and not for tokgate's after it."""
     run = runs.begin()

@@ -147,9 +147,14 @@ class Appender:
                 segment.looked()
             return
         self._rewind()
-        foreign = segment.written_by_others()
+        cut, foreign = segment.cut_by_others(), segment.written_by_others()
         if foreign is not None:
             self._waiting.appendleft(self._tell(foreign))
+        head = self._head()
+        if cut and head is not None:
+            self._trouble(ForeignLines(f"the log was cut to {counted(segment.size, 'byte')} while it was written"))
+            if segment.size:  # copytruncate leaves none, and the lines in a copy
+                self._waiting.appendleft(log_state.log_cut(self._stamp(), head))
 
     def _tell(self, foreign: Foreign) -> Record:
         self.foreign += foreign.lines
@@ -262,7 +267,9 @@ class Appender:
         if options is None:
             return Continuity()
         if checkpointer is not None:
-            return Continuity(None if self._previous_file is not None else reopened(segment, checkpointer))
+            if self._previous_file is not None and segment.regular and segment.lines:
+                self._trouble(ForeignLines(f"a file of {counted(segment.lines, 'line')} was put in the log's place"))
+            return Continuity(reopened(segment, checkpointer))
         key = options.key or (key_path_for(self.path) if segment.regular else None)
         checkpointer = Checkpointer(options, key, self._trouble, heads_path_for(self.path))
         self._lines.checkpointer = checkpointer
