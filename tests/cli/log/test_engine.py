@@ -18,12 +18,14 @@ needs_chdb = pytest.mark.skipif(
 
 @needs_chdb
 def test_the_same_of_a_server(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A summary, a query and a report; the look is recorded, with the server and without the password."""
+    """A summary, a query, an export and a report; the look is recorded, with the server and without the password."""
     from labs.clickhouse import PASSWORD, ClickHouse
 
     monkeypatch.chdir(tmp_path)
     Gateway(Traffic(events=300, clients=10)).write(Path("block.ndjson"))
     here = json.loads(tokgate("log", "summary", "--json").out)
+    exported = {form: tokgate("log", "export", "--format", form).out for form in ("csv", "cef", "ocsf")}
+    candidates = tokgate("log", "candidates", "--json").out
     server = ClickHouse(tmp_path / "clickhouse")
     try:
         server.take(Path("block.ndjson").absolute())
@@ -34,6 +36,9 @@ def test_the_same_of_a_server(tokgate: Command, tmp_path: Path, monkeypatch: pyt
             "log", "query", "--json", "--sql", "SELECT sum(events) AS n FROM events WHERE traffic", *options
         )
         assert json.loads(count.out) == {"n": here["events"]}
+        for form, lines in exported.items():
+            assert tokgate("log", "export", "--format", form, *options).out.splitlines() == lines.splitlines()
+        assert tokgate("log", "candidates", "--json", *options).out == candidates
         done = tokgate("log", "report", "-o", "day.html", "--policies", "none", "--why", "a test", *options)
         assert done.code == 0, done.err
         page = Path("day.html").read_text()
@@ -66,3 +71,14 @@ def test_what_is_refused(
     assert said in done.err
     assert done.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["parquet", "ndjson"])
+def test_formats_that_are_made_of_files(tokgate: Command, tmp_path: Path, form: str) -> None:
+    """They are refused before the server is asked."""
+    target = tmp_path / "out"
+    words = ("--clickhouse", "https://ch.example.org", "--access-log", str(tmp_path / "access"))
+    done = tokgate("log", "export", "--format", form, "-o", str(target), *words)
+    assert (done.code, done.out) == (2, "")
+    assert f"{form} is made of files" in done.err
+    assert not target.exists()
