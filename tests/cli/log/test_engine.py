@@ -1,8 +1,8 @@
 """`--clickhouse`: the commands over a server say what they say over files, and keep the password to themselves."""
 
 import json
-import re
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
