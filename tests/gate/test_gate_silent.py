@@ -8,7 +8,7 @@ import pytest
 from labs.builders import ban, network
 from labs.gate_lab import DEADLINE, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
 from labs.hello_builder import hello_for
-from tokgate.gate.connection import State
+from tokgate.gate.connection import Greeting
 from tokgate.policy.bans import UnknownClients
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
@@ -189,7 +189,7 @@ def test_a_ban_that_begins_ends_it(start_gate: StartGate, banner_origin: Origin)
     gate = start_gate(banner_origin)
     with dial(gate.redirected) as client:
         assert exactly(client, len(BANNER)) == BANNER
-        assert until(lambda: [c for c in list(gate.gate.connections.values()) if c.state is State.GREETING])
+        assert until(lambda: [c for c in list(gate.gate.connections.values()) if isinstance(c.state, Greeting)])
         networks = (network("other", "192.0.2.0/24"),)
         settings = {"networks": networks, "unknown_clients": UnknownClients.BLOCK}
         gate.holder.snapshot = policy(ban(networks=("other",)), **settings)
