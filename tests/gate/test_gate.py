@@ -15,7 +15,7 @@ import pytest
 from labs.builders import ban
 from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, echo, exactly, policy, read_all, until
 from labs.hello_builder import hello_for
-from tokgate.gate.connection import Connecting, Connection, Greeting
+from tokgate.gate.connection import CONNECTING, Connection, Greeting
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.gate.sockets import Entry, NoDestinationError, acceptor, listen, original_destination
 from tokgate.policy.decision import Response
@@ -134,7 +134,7 @@ def test_a_failing_callback_costs_no_connection_its_events(start_gate: StartGate
         gate.gate.epoll.register(order, select.EPOLLIN)
         client.sendall(ALLOWED[20:])
         gate.gate.once(1)
-        assert [type(c.state) for c in gate.gate.connections.values()] == [Connecting] * 2
+        assert [c.state for c in gate.gate.connections.values()] == [CONNECTING] * 2
     assert [r["event"]["action"] for r in gate.sink.records] == ["internal-error"]
     os.close(order)
 

@@ -129,7 +129,7 @@ class Acceptor(FirstExchange):
                 continue
             clients[who] = count + 1
             self.open_connections += 1
-            greeting = Greeting(preface=b"" if balanced else None)
+            greeting = Greeting(None, b"" if balanced else None)
             connection = Connection(client, descriptor, peer, address[1], listener, self.now, greeting)
             try:
                 self.greet(connection, greeting)

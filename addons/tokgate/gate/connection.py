@@ -33,13 +33,12 @@ class Greeting:
 
 
 @dataclass(slots=True, eq=False)
-class Connecting:
-    """The destination has not answered yet."""
+class AskingParent:
+    """A parent proxy is connected to, and asked for the destination."""
 
-    parent: ParentHandshake | None = None
-    """The handshake with the parent proxy, to which the socket leads, until the destination is behind it."""
-    parent_asked: bool = False
-    """The first message of that handshake was sent."""
+    handshake: ParentHandshake
+    asked: bool = False
+    """The first message was sent."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,19 +57,22 @@ class SimpleState(Enum):
 
     WAITING = 1
     """Something else has to happen first: a name is resolved, a password checked."""
-    OPEN = 2
+    CONNECTING = 2
+    """The destination has not answered yet."""
+    OPEN = 3
     """Bytes flow."""
-    PARTING = 3
+    PARTING = 4
     """Refused; our side is closed, and what the client still sends is thrown away."""
-    CLOSED = 4
+    CLOSED = 5
 
 
 WAITING: Final = SimpleState.WAITING
+CONNECTING: Final = SimpleState.CONNECTING
 OPEN: Final = SimpleState.OPEN
 PARTING: Final = SimpleState.PARTING
 CLOSED: Final = SimpleState.CLOSED
 
-type State = Greeting | Connecting | Answering | SimpleState
+type State = Greeting | AskingParent | Answering | SimpleState
 """Where a connection is in its life, with what is known only there."""
 
 

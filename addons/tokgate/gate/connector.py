@@ -13,7 +13,17 @@ from whenever import Instant
 
 from tokgate.blocklog.records.stamp import new_event_id
 from tokgate.gate.acceptor import Acceptor
-from tokgate.gate.connection import PARTING, WAITING, Answering, Connecting, Connection, Greeting, SimpleState
+from tokgate.gate.connection import (
+    CONNECTING,
+    PARTING,
+    WAITING,
+    Answering,
+    AskingParent,
+    Connection,
+    Greeting,
+    SimpleState,
+    State,
+)
 from tokgate.gate.egress.dialler import Dialler
 from tokgate.gate.egress.parents import parent_for
 from tokgate.gate.event_loop import CLIENT_WAITING
@@ -209,9 +219,11 @@ class Connector(Acceptor):
         """
         settings = self.enforcer.snapshot.settings
         upstream = self.parent(connection, destination) if settings.upstream else None
-        connecting, place = Connecting(), destination
+        state: State = CONNECTING
+        place = destination
         if upstream is not None:
-            connecting.parent, place = self.dialler.parents.begin(upstream, destination)
+            handshake, place = self.dialler.parents.begin(upstream, destination)
+            state = AskingParent(handshake)
         server = self.dialler.connect(place, settings.egress, self.now)
         if (connection.tunnel is not None or upstream is not None) and leads_to(server, place, self.listens_at):
             server.close()
@@ -219,7 +231,7 @@ class Connector(Acceptor):
         connection.server = server
         connection.server_fd = server.fileno()
         connection.owing = self.now
-        connection.state = connecting
+        connection.state = state
         connection.deadline = self.now + self.limits.connecting
         self.watch_server(connection)
 
@@ -229,14 +241,14 @@ class Connector(Acceptor):
         name = tunnel.host if tunnel is not None else shown if isinstance(shown, str) else None
         return parent_for(self.enforcer.snapshot, destination[0], name)
 
-    def connected(self, connection: Connection, connecting: Connecting, event: int) -> None:
+    def connected(self, connection: Connection, event: int) -> None:
         """The destination answered, or can't be reached."""
         if event & (EPOLLERR | EPOLLHUP) and (number := connection.server.getsockopt(SOL_SOCKET, SO_ERROR)):
             self._unreachable(connection, kind_of(number))
             return
-        if connecting.parent is not None:
+        if isinstance(connection.state, AskingParent):
             try:
-                if not self.dialler.parents.is_behind(connection.server, connecting, connecting.parent, event):
+                if not self.dialler.parents.is_behind(connection.server, connection.state, event):
                     return
             except OSError as error:
                 self._unreachable(connection, kind_of(error.errno))
@@ -288,7 +300,7 @@ class Connector(Acceptor):
                     return
                 self.enforcer.counters.timeouts += 1
                 self.close(connection)
-            case Connecting():
+            case AskingParent() | SimpleState.CONNECTING:
                 self._unreachable(connection, ConnectError.TIMEOUT)
             case SimpleState.WAITING if tunnel is not None:
                 self.explicit.try_next(connection, tunnel)  # no address has come

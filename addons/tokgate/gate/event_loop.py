@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from select import EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Final, assert_never
 
-from tokgate.gate.connection import CLOSED, OPEN, Answering, Connecting, Connection, Greeting, SimpleState
+from tokgate.gate.connection import CLOSED, OPEN, Answering, AskingParent, Connection, Greeting, SimpleState
 from tokgate.gate.sockets import DONT_WAIT, Listener, Socket
 
 EVENTS: Final = 512
@@ -68,7 +68,7 @@ class Poller(ABC):
         """An event of an open connection's destination."""
 
     @abstractmethod
-    def connected(self, connection: Connection, connecting: Connecting, event: int) -> None:
+    def connected(self, connection: Connection, event: int) -> None:
         """The destination answered, or refused."""
 
     @abstractmethod
@@ -152,9 +152,9 @@ class Poller(ABC):
     def _early(self, connection: Connection, descriptor: int, event: int) -> None:
         """An event of a connection that isn't open yet, or not any more."""
         match connection.state:
-            case Connecting() as connecting:
+            case SimpleState.CONNECTING | AskingParent():
                 if descriptor == connection.server_fd:
-                    self.connected(connection, connecting, event)
+                    self.connected(connection, event)
                 elif event & EPOLLERR:  # a reset; an orderly end is passed on when the destination is connected
                     self.close(connection)
             case Greeting() as greeting:

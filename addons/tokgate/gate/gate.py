@@ -7,7 +7,7 @@ their connections, in layers: `event_loop` ← `splice` ← `first_exchange` ←
 from dataclasses import replace
 from typing import Final, assert_never
 
-from tokgate.gate.connection import Connecting, Connection, Greeting
+from tokgate.gate.connection import CONNECTING, Connection, Greeting
 from tokgate.gate.connector import Opener
 from tokgate.gate.shortcut import Shortcut
 from tokgate.gate.sockets import DONT_WAIT, Entry
@@ -159,7 +159,7 @@ class Gate(Shortcut):
             return
         connection.silent, connection.shown = True, admission.shown  # counted by what it says, or at its end
         self.connect(connection, destination)
-        if isinstance(connection.state, Connecting):
+        if connection.state is CONNECTING:
             self.watch_greeting(connection)
 
     # -- the verdict

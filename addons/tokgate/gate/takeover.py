@@ -17,7 +17,7 @@ from typing import Any, Final, assert_never
 
 from tokgate.gate.connection import (
     Answering,
-    Connecting,
+    AskingParent,
     Connection,
     Greeting,
     Half,
@@ -72,7 +72,7 @@ MADE_ANEW: Final = frozenset({"client", "client_fd", "server", "server_fd", "lis
 
 def _format() -> str:
     """A digest of the fields of what travels."""
-    states = (Greeting, Connecting, Answering)
+    states = (Greeting, AskingParent, Answering)
     values = (Tunnel, AfterHello, AfterProxyRequest, Shown, Identity)
     travels = (SerializedConnection, SerializedFlow, Connection, *states, *values)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
@@ -158,11 +158,9 @@ def movable(connection: Connection) -> bool:
     match connection.state:
         case Greeting(reader):
             return not isinstance(reader, SecondHelloReader)
-        case Connecting(parent):
-            return parent is None
-        case Answering() | SimpleState.OPEN:
+        case Answering() | SimpleState.CONNECTING | SimpleState.OPEN:
             return True
-        case SimpleState.WAITING | SimpleState.PARTING | SimpleState.CLOSED:
+        case AskingParent() | SimpleState.WAITING | SimpleState.PARTING | SimpleState.CLOSED:
             return False
         case _:
             assert_never(connection.state)

@@ -9,7 +9,7 @@ from pathlib import Path
 from select import EPOLLRDHUP
 from typing import Final
 
-from tokgate.gate.connection import Connecting
+from tokgate.gate.connection import AskingParent
 from tokgate.gate.egress.parent_handshake import (
     MAX_ANSWER,
     ConnectHandshake,
@@ -55,20 +55,18 @@ class Parents:
             raise OSError(errno.EHOSTUNREACH, str(error)) from error
         return parent, self._address(upstream)
 
-    def is_behind(self, server: Socket, connecting: Connecting, parent: ParentHandshake, event: int) -> bool:
+    def is_behind(self, server: Socket, asking: AskingParent, event: int) -> bool:
         """Go on with the handshake; whether the destination is there now. Raises OSError if it will not be."""
         try:
-            if not connecting.parent_asked:
-                connecting.parent_asked = True
-                server.send(parent.first, DONT_WAIT)
-            behind = _go_on(parent, server)
+            if not asking.asked:
+                asking.asked = True
+                server.send(asking.handshake.first, DONT_WAIT)
+            behind = _go_on(asking.handshake, server)
         except ParentRefused as error:
             if error.ours:
                 self._tell(error)
             raise OSError(errno.ECONNREFUSED, str(error)) from error
-        if behind:
-            connecting.parent = None
-        elif event & EPOLLRDHUP:
+        if not behind and event & EPOLLRDHUP:
             raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         return behind
 
