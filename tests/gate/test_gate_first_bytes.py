@@ -141,18 +141,6 @@ def test_outside_a_bans_hours_hidden_names_pass(start_gate: StartGate, start_ori
             assert read_all(client) == expected
 
 
-@pytest.mark.parametrize(("banned", "expected"), [("loop", REFUSED), ("other", UNREADABLE)])
-def test_what_begins_like_tls_and_makes_no_sense(
-    start_gate: StartGate, start_origin: StartOrigin, banned: str, expected: bytes
-) -> None:
-    """A server might read it all the same: no way past a ban, and nobody else is held up."""
-    gate = start_gate(origin := start_origin(), policy(ban(networks=(banned,)), networks=ELSEWHERE))
-    with dial(gate.redirected, UNREADABLE) as client:
-        client.shutdown(socket.SHUT_WR)
-        assert read_all(client) == expected
-    assert origin.accepted == (expected == UNREADABLE)
-
-
 @pytest.mark.parametrize("said", [b"", ALLOWED[:20], b"GET"])
 def test_a_redirected_client_that_ends_before_it_has_said_anything(
     start_gate: StartGate, start_origin: StartOrigin, said: bytes
