@@ -29,7 +29,6 @@ StartOrigin = Callable[..., Origin]
 ALLOWED = hello_for("www.example.net")
 BANNED = hello_for("www.clips.example.org")
 NAMELESS = records(hello(supported_versions(0x0304)))
-UNREADABLE = b"\x16\x03\x01\x00\x06\x01\x00\x00\x02\x03\x03"
 REFUSED = Alert.UNRECOGNIZED_NAME.record
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 ELSEWHERE = (network("loop", "127.0.0.0/8", "::1/128"), network("other", "198.51.100.0/24"))
