@@ -40,7 +40,9 @@ def test_a_policy_that_is_loaded(valid_record: Valid) -> None:
 
 def test_lifted_bans(valid_record: Valid) -> None:
     """The sentences say which ban was lifted and why, at a start as well: it may have been lifted before."""
-    policy = replace(SNAPSHOT.policy, lifted=(Lifted(ban="old", reason="Repealed", by="ann"), Lifted(ban="older", reason="Over")))
+    policy = replace(
+        SNAPSHOT.policy, lifted=(Lifted(ban="old", reason="Repealed", by="ann"), Lifted(ban="older", reason="Over"))
+    )
     loaded = valid_record(lifecycle.policy_loaded(stamp(), policy, effects=BanEffects(lifted=("old",))))
     assert " Bans lifted: old: Repealed (ann)." in loaded["message"]
     assert loaded["tokgate"]["policy"]["lifted_because"] == ["old: Repealed (ann)"]

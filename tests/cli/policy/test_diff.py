@@ -115,10 +115,14 @@ def test_bans_that_would_be_held(policies: Path, tokgate: Command) -> None:
     path.parent.mkdir()
     path.write_text(POLICY.partition("bans:")[0])
     text = tokgate(*asked, *during).out
-    assert text.endswith("\n\nHeld by a running tokgate, since NEW does not name them under `lifted`\n  spring-ban, lab-watch\n")
+    assert text.endswith(
+        "\n\nHeld by a running tokgate, since NEW does not name them under `lifted`\n  spring-ban, lab-watch\n"
+    )
     assert json.loads(tokgate(*asked, *during, "--json").out)["held"] == ["spring-ban", "lab-watch"]
     assert json.loads(tokgate(*asked, "--from", "2024-01-01T00:00Z", "--json").out)["held"] == ["lab-watch"]
-    path.write_text(path.read_text() + "lifted: [{ban: spring-ban, reason: Repealed}, {ban: lab-watch, reason: Repealed}]\n")
+    path.write_text(
+        path.read_text() + "lifted: [{ban: spring-ban, reason: Repealed}, {ban: lab-watch, reason: Repealed}]\n"
+    )
     assert "Held" not in tokgate(*asked, *during).out
 
 

@@ -199,8 +199,8 @@ Difference = TypedDict(
     },
 )
 Difference.__doc__ = (
-    "`tokgate diff --json`. `from` and `to` of a difference are null where it goes beyond the span. `held` are bans in force "
-    "that NEW neither states nor lifts: a running tokgate keeps them."
+    "`tokgate diff --json`. `from` and `to` of a difference are null where it goes beyond the span. `held` are "
+    "bans in force that NEW neither states nor lifts: a running tokgate keeps them."
 )
 
 

@@ -35,7 +35,7 @@ def read(sections: Sections, report: Report) -> None:
 
 
 def _check(entry: PolicyEntry[NetworkModel], devices: DevicesModel, inventory: Inventory, report: Report) -> None:
-    """An inventory without devices is an error: an export that failed lifts no ban. Warn of payers that paid for none."""
+    """An inventory without devices is an error: a failed export lifts no ban. Warn of payers that paid for none."""
     if not inventory.devices:
         message = f"the inventory `{devices.file}` holds no device: take `devices` out, if that is meant"
         report.error(entry.source, entry.at("devices", "file"), Code.BAD_INVENTORY, message)
