@@ -224,7 +224,7 @@ async def test_port_in_use(setup: Setup) -> None:
 async def test_modes_that_filter_nothing(
     setup: Setup, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Modes with one destination for all, unknown ones and impossible ports are refused, and nothing is opened on the way."""
+    """Modes with one destination for all, unknown ones and impossible ports are refused, and nothing is opened."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
