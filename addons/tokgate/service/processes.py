@@ -137,7 +137,7 @@ class ChildProcesses(ChildPrograms):
             warned=warned,
             caller=caller,
             children=[
-                Survivor.of(child, self.counters.of(child.pid).share(), told[child.pid])
+                Survivor.of(child, self.counters.of(child.pid).share(), told.get(child.pid, {}))
                 for child in self._children.values()
             ],
         )
