@@ -112,6 +112,14 @@ class GatewayKeeper:
         self._loaded(rules)
         self._say(f"gateway: table inet {self._kernel.options.table} and its routes are loaded")
 
+    def take_over(self) -> None:
+        """As `up`, after a program that had loaded all of it: what fails is shown and tried again, and gates serve."""
+        try:
+            self.up()
+        except (GatewayError, OSError) as error:
+            self._rules = self._due_rules()  # of what is loaded nothing is known: it differs until it is loaded anew
+            self._fail(error)
+
     @property
     def sockets(self) -> list[Any]:
         """What becomes readable when somebody changes the kernel's part or the canary says something; for `noticed`."""
@@ -325,6 +333,9 @@ class NoGateway:
 
     def noticed(self) -> None:
         """Nothing is watched."""
+
+    def take_over(self) -> None:
+        """Nothing is to be loaded."""
 
     def let_go(self) -> None:
         """Nothing is open."""
