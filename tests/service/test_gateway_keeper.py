@@ -382,6 +382,15 @@ def test_a_stop_that_stays_closed(begin: Callable[..., Setting]) -> None:
     assert "tokgate gateway down" in setting.said[-1]
 
 
+def test_a_restart_stays_closed(begin: Callable[..., Setting]) -> None:
+    """The next start is seconds away: nobody passes undecided until then, whatever a stop would do."""
+    setting = begin()
+    setting.keeper.drain(restarts=True)
+    setting.keeper.down()
+    assert setting.kernel.told == ["up"]
+    assert "next start" in setting.said[-1]
+
+
 def test_a_stop_with_a_kernel_that_refuses(begin: Callable[..., Setting]) -> None:
     """It is said, and the rest of the stop goes on."""
     setting = begin()

@@ -54,6 +54,10 @@ from tokgate.traffic.counting.shared_counters import Key
 logger = logging.getLogger(__name__)
 
 
+RESTART_DRAIN: Final = 3.0
+"""Seconds that open connections have at the most while systemd restarts tokgate, since new clients wait meanwhile."""
+
+
 class UnfitEnvironment(Exception):
     """What keeps tokgate from starting here, for the one who started it."""
 
@@ -300,10 +304,14 @@ class Supervisor:
 
     def _end(self, reason: str) -> int:
         """Drain all processes, wait, then kill; the collector exits last, when no process sends records any more."""
-        self._say(f"{reason}: draining for at most {self._options.drain:g} s")
+        restarts = self._manager.restarts()
+        drain = min(self._options.drain, RESTART_DRAIN) if restarts else self._options.drain
+        self._say(f"{reason}: draining for at most {drain:g} s")
         self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
-        self._keeper.drain()
-        self._processes.drain(self._options.drain + 1.0, self._hurried)
+        self._keeper.drain(restarts=restarts)
+        for listener in () if restarts else self._processes.listeners:
+            self._manager.drop(listener.socket)  # who comes now is refused at once, and turns elsewhere
+        self._processes.drain(drain, self._hurried)
         self._instance.stop(reason)
         self._sender.close(DEADLINE)  # what killed processes left
         self._waiting.close()
