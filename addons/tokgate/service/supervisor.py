@@ -160,8 +160,9 @@ class Supervisor:
         if not self._ready and self._processes.gates_report:
             self._ready = True
             self._manager.tell("READY=1")
-            for listener in self._processes.listeners:
-                self._manager.keep(listener.socket)
+            on_crash = self._holder.snapshot.settings.gateway.on_crash
+            for each in self._processes.listeners:
+                (self._manager.keep if listeners.waited_for(each, on_crash) else self._manager.forget)(each.socket)
         self._manager.keep_alive(self._state)
 
     def _open(self) -> None:
@@ -175,7 +176,8 @@ class Supervisor:
             kept = kept_listeners(os.environ)
             self._processes.listen(kept)
             for sock in kept:  # of other endpoints than it has now
-                self._manager.drop(sock)
+                self._manager.forget(sock)
+                sock.close()
         except OSError as error:
             raise UnfitEnvironment(f"can't listen: {error.strerror}") from error
         try:
@@ -309,8 +311,8 @@ class Supervisor:
         self._say(f"{reason}: draining for at most {drain:g} s")
         self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
         self._keeper.drain(restarts=restarts)
-        for listener in () if restarts else self._processes.listeners:
-            self._manager.drop(listener.socket)  # who comes now is refused at once, and turns elsewhere
+        for each in () if restarts else self._processes.listeners:
+            self._manager.forget(each.socket)  # who comes now is refused at once, and turns elsewhere
         self._processes.drain(drain, self._hurried)
         self._instance.stop(reason)
         self._sender.close(DEADLINE)  # what killed processes left

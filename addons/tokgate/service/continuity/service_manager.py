@@ -65,10 +65,9 @@ class ServiceManager:
             return False
         return any(job.split()[2:3] == ["restart"] for job in jobs.splitlines())
 
-    def drop(self, sock: socket.socket) -> None:
-        """Have systemd close its copy of a socket, and close it."""
+    def forget(self, sock: socket.socket) -> None:
+        """Have systemd close its copy of a socket."""
         self.tell("FDSTOREREMOVE=1", f"FDNAME={name_of(sock)}")
-        sock.close()
 
     def keep_alive(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Tell systemd at most once a second that this process lives, and its state, as of `tokgate status`."""
