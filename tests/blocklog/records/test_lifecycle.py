@@ -72,7 +72,8 @@ def test_what_a_loaded_policy_changes(valid_record: Valid, uncommitted: bool, si
     record = valid_record(lifecycle.policy_loaded(stamp(), policy, effects=effects, changes=changes, revision=revision))
     assert record["message"] == (
         "Policy test is in force: 1 ban, 1 network, 1 service, 1 exemption. "
-        f"Bans begun: {', '.join(begun[:-1])} and 1 more. Bans ended: done. Bans lifted: old, older. "
+        f"Bans begun: {', '.join(begun[:-1])} and 1 more. Bans ended: done. "
+        "Bans lifted: old: the term is over (alice), older: a mistake. "
         f"Held, since the files no longer state it: gone. Written by Alice (c0ffee){since}."
     )
     said = record["tokgate"]["policy"]
