@@ -200,6 +200,21 @@ def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, chec
     assert {one.code for one in found} <= {FindingCode.FOREIGN, FindingCode.UNCHAINED}
 
 
+def test_what_is_written_while_the_file_is_closed(runs: Runs) -> None:
+    """As after an error of the disk: whoever writes meanwhile is told of, and tokgate's own lines are not."""
+    run = runs.begin()
+    runs.write(run, 2, attest=True)
+    run.leave("an error")
+    runs.write(run)
+    assert runs.told("log-foreign") == []
+    run.leave("an error")
+    lines = runs.path.read_bytes().count(b"\n")
+    runs.forge(2)
+    runs.write(run, attest=True)
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["line"], said["lines"], said["running"]) == (lines + 1, 2, True)
+
+
 def test_what_is_cut_off_while_tokgate_runs(runs: Runs, check_lines: Lines) -> None:
     """It is told at once, and in the log before the next record; an emptied file may have been copied before."""
     run = runs.begin()

@@ -17,7 +17,7 @@ from typing import Final
 
 from whenever import Date, Instant
 
-from tokgate.blocklog.atomic_file import sync_folder
+from tokgate.blocklog.atomic_file import sync
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.paths import archive_name
 from tokgate.blocklog.records.json_line import decode
@@ -197,7 +197,7 @@ class Segment:
             return
         os.fdatasync(self._fd)
         if not self._folder_synced:  # a new file's directory entry has to be synced separately
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
             self._folder_synced = True
 
     def end_line(self, *, count: bool = True) -> None:
