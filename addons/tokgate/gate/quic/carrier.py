@@ -18,7 +18,7 @@ from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, receive
 from tokgate.policy.identity import Identity
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import client_key
-from tokgate.wire.quic_initial import follows_initial
+from tokgate.wire.quic.packets import follows_initial
 
 DATAGRAMS: Final = 64
 """Taken from a front at a time; then others have their turn."""

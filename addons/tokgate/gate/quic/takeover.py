@@ -71,7 +71,7 @@ class FlowTransfer:
         self._quic.strangers_wait = True
 
     def begin(self) -> None:
-        """It has retired."""
+        """Start the wait of PATIENCE seconds: the predecessor has retired."""
         self._give_up_at = self._monotonic() + PATIENCE
 
     def look(self) -> None:
