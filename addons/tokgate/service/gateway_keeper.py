@@ -176,7 +176,7 @@ class GatewayKeeper:
         restored, rules = self._restored, self._rules
         shown = restored.what if time.monotonic() < restored.until else ()
         problems = [each for each in (self._failure, self._unkept) if each is not None] + list(self._differences)
-        problems += [f"{each}: restored at {restored.at}" for each in shown]
+        problems += [f"wrong until {restored.at}, put back since: {each}" for each in shown]
         problems += [f"canary: {each}" for each in self._canary.problems]
         return {
             "ok": not problems,

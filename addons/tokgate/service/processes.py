@@ -27,7 +27,7 @@ from tokgate.gate import handoff
 from tokgate.gate.quic.sockets import QuicSockets
 from tokgate.gate.sockets import Entry
 from tokgate.gate.takeover import FORMAT
-from tokgate.runtime.status import Worker
+from tokgate.runtime.status import SILENT, Worker
 from tokgate.service import listeners
 from tokgate.service.channels import Channels
 from tokgate.service.child_programs import ChildPrograms, SuperviseOptions
@@ -194,8 +194,10 @@ class ChildProcesses(ChildPrograms):
         return [child.as_worker() for child in self._children.values()]
 
     def log_report(self) -> Any:
-        """The collector's latest report on the log; None before its first."""
-        return next((c.report.get("log") for c in self._children.values() if c.role is Role.COLLECTOR), None)
+        """The collector's latest report on the log; None before its first, and while it reports nothing."""
+        now, current = time.monotonic(), [child for child in self._children.values() if not child.retired]
+        found = (child for child in current if child.role is Role.COLLECTOR and child.silence(now) < SILENT)
+        return next((child.report.get("log") for child in found), None)
 
     @property
     def gates_report(self) -> bool:
