@@ -24,8 +24,8 @@ from tokgate.blocklog.write.pseudonyms import (
     write_secret,
 )
 from tokgate.blocklog.write.writer import LogWriter
-from tokgate.policy.bans import ClientsShown
 from tokgate.policy.observation import Endpoint, Stage
+from tokgate.policy.settings import ClientsShown
 
 SECRET = Secret(30, 600, bytes(range(32)))
 
