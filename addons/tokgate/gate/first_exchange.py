@@ -41,7 +41,7 @@ class FirstExchange(Relay):
             return False
         left = held[sent:] if sent < len(held) else b""
         if left and connection.state is OPEN:
-            self._half(connection, True, bytes(left)).blocked = True
+            self._direction(connection, True, bytes(left)).blocked = True
             left = b""
         connection.held = left
         return True
