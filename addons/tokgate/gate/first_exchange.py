@@ -105,7 +105,7 @@ class FirstExchange(Relay):
             self._stop_watching(connection, answering)
 
     def _stop_watching(self, connection: Connection, answering: Answering) -> None:
-        """From now on it is as others are."""
+        """Relay the connection like any other from now on."""
         connection.state = OPEN
         if answering.watched.rest:
             connection.held += answering.watched.rest
