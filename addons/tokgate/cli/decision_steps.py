@@ -156,7 +156,7 @@ def _bans(snapshot: Snapshot, found: Sequence[BanResult], membership: Membership
             f"{_says(result, zone)}{place(result.track.ban.origin)}"
         )
         for term in earlier_terms(snapshot.bans, result.track.ban, zone):
-            ended = "" if term.ends is None else f", which ended {both(term.ends, zone)}"
+            ended = "" if term.ends is None else f" until {both(term.ends, zone)}"
             since = both(term.starts, zone)
             yield f"  it extends {term.ban.name}, in force from {since}{ended}{place(term.ban.origin)}"
 

@@ -93,7 +93,7 @@ def _changes(answer: dict[str, Any]) -> Iterator[str]:
         yield f"  {_MARKS[change['how']]} {change['section']} {shown(change['name'])}{what}"
     if answer["more_changes"]:
         yield f"  and {answer['more_changes']} more"
-    if answer["before"] != answer["version"] and not answer["changes"]:
+    if answer["before"] != answer["version"] and not (answer["changes"] or answer["bans"]["held"]):
         yield "  only words that decide nothing"
 
 

@@ -144,6 +144,7 @@ class FlowTable:
             flow.cut = flow.cut or here.cut
             self.abandon(here)
         self.refresh(flow)
+        self.account(flow)
         self.shakes_hands(flow)
 
     def account(self, flow: GateFlow) -> bool:
@@ -185,23 +186,24 @@ class FlowTable:
         while (flow := next(iter(self.passing.values()), None)) is not None and flow.seen < before:
             self._remove(flow)
 
-    def take_all(self) -> Iterator[GateFlow]:
-        """Take the passing flows out, one by one."""
-        while self.passing:
-            flow = next(iter(self.passing.values()))
-            self._remove(flow)
-            yield flow
-
     def take_waiting(self, most: int) -> Iterator[GateFlow]:
-        """Take out those of which a part of the hello has come; not those that hold more than so many octets."""
-        for flow in [each for each in self.undecided.values() if 0 < each.held <= most]:
-            del self.undecided[flow.key]
+        """Take out those of which a part of a hello has come, passing or not; not those that hold more octets."""
+        for flow in [each for each in (*self.passing.values(), *self.undecided.values()) if 0 < each.held <= most]:
             who = client_key(flow.key[0])
             self.held -= flow.told
             self._held[who] -= flow.told
             if not self._held[who]:
                 del self._held[who]
             flow.told = 0
+            if self.undecided.pop(flow.key, None) is None:
+                self._take_out(flow)
+            yield flow
+
+    def take_all(self) -> Iterator[GateFlow]:
+        """Take the passing flows out, one by one."""
+        while self.passing:
+            flow = next(iter(self.passing.values()))
+            self._remove(flow)
             yield flow
 
     def _make_room(self, key: Key) -> None:
@@ -210,13 +212,16 @@ class FlowTable:
         self._forgotten(flow)
 
     def _remove(self, flow: GateFlow) -> None:
+        self._take_out(flow)
+        self.abandon(flow)
+
+    def _take_out(self, flow: GateFlow) -> None:
         del self.passing[flow.key]
         who = client_key(flow.key[0])
         theirs = self._clients[who]
         del theirs[flow.key]
         if not theirs:
             del self._clients[who]
-        self.abandon(flow)
 
     def _drop(self, flow: GateFlow) -> None:
         del self.undecided[flow.key]

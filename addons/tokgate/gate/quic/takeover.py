@@ -106,7 +106,7 @@ class FlowTransfer:
         """Pass flows on as far as there is room; the seconds until the next time."""
         if self._left is None:
             flows = self._quic.flows
-            self._left = chain(batched(flows.take_all(), AT_ONCE), batched(flows.take_waiting(_MOST_HELD), 1))
+            self._left = chain(batched(flows.take_waiting(_MOST_HELD), 1), batched(flows.take_all(), AT_ONCE))
         while not self.done:
             if self._next is None:
                 some = next(self._left, ())

@@ -124,6 +124,11 @@ class QuicFlow(ABC):
         return bool(self._others or self._unreadable or any(one.passes for one in self._connections))
 
     @property
+    def begun(self) -> bool:
+        """Whether a connection was seen to begin in it, or something else was decided about."""
+        return bool(self._connections) or self._others is not None or self._unreadable is not None
+
+    @property
     def held(self) -> int:
         """The octets that are kept of connections about which nothing is decided yet."""
         waiting = (one for one in self._connections if one.passes is None or one.waits)
