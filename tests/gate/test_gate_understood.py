@@ -17,8 +17,8 @@ from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, 
 from labs.hello_builder import hello_for
 from labs.waiting import DEADLINE
 from tokgate.gate.connection import Greeting
-from tokgate.policy.bans import MissingSni
 from tokgate.policy.decision import Response
+from tokgate.policy.settings import MissingSni
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.wire.hello_retry import HELLO_RETRY

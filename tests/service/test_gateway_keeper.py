@@ -19,8 +19,8 @@ from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.kernel import Differences, HostProblems
 from tokgate.gateway.ruleset import Ruleset, TableOptions
 from tokgate.gateway.table_state import TableState
-from tokgate.policy.bans import GatewaySettings, Passage
 from tokgate.policy.canary import CanarySettings
+from tokgate.policy.settings import GatewaySettings, Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service import gateway_keeper
 from tokgate.service.gateway_keeper import LONGEST_DELAY, LOOK, SHOWN, GatewayKeeper, NoGateway

@@ -41,7 +41,7 @@ class FirstExchange(Relay):
             return False
         left = held[sent:] if sent < len(held) else b""
         if left and connection.state is OPEN:
-            self._half(connection, True, bytes(left)).blocked = True
+            self._direction(connection, True, bytes(left)).blocked = True
             left = b""
         connection.held = left
         return True
@@ -105,7 +105,7 @@ class FirstExchange(Relay):
             self._stop_watching(connection, answering)
 
     def _stop_watching(self, connection: Connection, answering: Answering) -> None:
-        """From now on it is as others are."""
+        """Relay the connection like any other from now on."""
         connection.state = OPEN
         if answering.watched.rest:
             connection.held += answering.watched.rest

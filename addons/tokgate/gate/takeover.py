@@ -19,8 +19,8 @@ from tokgate.gate.connection import (
     Answering,
     AskingParent,
     Connection,
+    Direction,
     Greeting,
-    Half,
     SimpleState,
     SocksStep,
     Tunnel,
@@ -100,12 +100,12 @@ def describe(connection: Connection, listeners: Sequence[Listener]) -> tuple[Ser
     return SerializedConnection(carried, listener, connection.server is not None, up, down), descriptors
 
 
-def _flow(half: Half | None, descriptors: list[int]) -> SerializedFlow | None:
-    if half is None:
+def _flow(direction: Direction | None, descriptors: list[int]) -> SerializedFlow | None:
+    if direction is None:
         return None
-    if half.pipe is not None and half.in_pipe:
-        descriptors += half.pipe
-    return SerializedFlow(half.pending, half.in_pipe)
+    if direction.pipe is not None and direction.in_pipe:
+        descriptors += direction.pipe
+    return SerializedFlow(direction.pending, direction.in_pipe)
 
 
 def read(datagram: bytes, descriptors: Sequence[int]) -> SerializedConnection:
@@ -132,8 +132,8 @@ def restore(serialized: SerializedConnection, descriptors: Sequence[int], listen
     if serialized.server:
         connection.server_fd = next(left)
         connection.server = _socket(connection.server_fd)
-    connection.up = _half(connection, serialized.up, left, is_up=True)
-    connection.down = _half(connection, serialized.down, left, is_up=False)
+    connection.up = _direction(connection, serialized.up, left, is_up=True)
+    connection.down = _direction(connection, serialized.down, left, is_up=False)
     return connection
 
 
@@ -142,15 +142,15 @@ def _socket(descriptor: int) -> Socket:
     return socket.SocketType(_UNKNOWN, _UNKNOWN, _UNKNOWN, descriptor)
 
 
-def _half(
+def _direction(
     connection: Connection, flow: SerializedFlow | None, descriptors: Iterator[int], *, is_up: bool
-) -> Half | None:
+) -> Direction | None:
     if flow is None:
         return None
-    half = Half(connection, is_up, flow.pending, STICK)
+    direction = Direction(connection, is_up, flow.pending, STICK)
     if flow.in_pipe:
-        half.pipe, half.in_pipe = (next(descriptors), next(descriptors)), flow.in_pipe
-    return half
+        direction.pipe, direction.in_pipe = (next(descriptors), next(descriptors)), flow.in_pipe
+    return direction
 
 
 def movable(connection: Connection) -> bool:

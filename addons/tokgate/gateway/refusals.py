@@ -12,9 +12,9 @@ from tokgate.gateway.interception import GATED, known_return, taken
 from tokgate.gateway.nft_sets import FAMILIES, ClientSets
 from tokgate.gateway.refusal_counters import counting
 from tokgate.gateway.ruleset import Redirect, Ruleset, Tproxy
-from tokgate.policy.bans import Passage
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.schedule import ALWAYS, Span
+from tokgate.policy.settings import Passage
 
 _REFUSE: Final = "reject with icmpx port-unreachable"
 """Browsers use TCP at once, while dropping in silence would cost them seconds."""

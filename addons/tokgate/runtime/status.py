@@ -10,7 +10,7 @@ from whenever import Instant
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.policy.analysis.extensions import Term, earlier_terms
 from tokgate.policy.analysis.timeline import next_transition
-from tokgate.policy.bans import LogSettings
+from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Policy, Snapshot
 
 SILENT: Final = 3.0

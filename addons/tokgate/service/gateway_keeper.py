@@ -28,7 +28,7 @@ from tokgate.gateway.kernel import STATE_FILE, Differences, Kernel
 from tokgate.gateway.refusal_counters import RefusalTotals
 from tokgate.gateway.ruleset import Ruleset, ruleset_of
 from tokgate.gateway.table_state import TableState
-from tokgate.policy.bans import Passage
+from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service.child_programs import SuperviseOptions

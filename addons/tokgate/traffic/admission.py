@@ -12,10 +12,10 @@ from whenever import Instant
 
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.policy.analysis.warning_period import warns_with_a_page
-from tokgate.policy.bans import MissingSni
 from tokgate.policy.decide import Sighting, blocked_at_all
 from tokgate.policy.decision import Decision, Signal, Verdict
 from tokgate.policy.observation import Observation, Passed, Stage, TlsSeen, Transport, Visibility
+from tokgate.policy.settings import MissingSni
 from tokgate.traffic import dns_questions, hidden_name
 from tokgate.traffic.actions import (
     AskCertificate,

@@ -19,7 +19,8 @@ from tokgate.blocklog.integrity.signing_key import read_public_key
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.stamp import new_stamp
-from tokgate.blocklog.write.appender import Appender, Rotation
+from tokgate.blocklog.write.appender import Appender
+from tokgate.blocklog.write.rotation import Rotation
 
 DOCS = Path(__file__).parents[3] / "docs" / "proof.md"
 MOST_LINES = 50

@@ -12,8 +12,8 @@ from labs.builders import ban, network
 from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, reset, until
 from labs.hello_builder import hello_for
 from tokgate.accounts.htpasswd import FileAccounts
-from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
+from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.limits import Limits
 from tokgate.wire.basic_auth import Credentials

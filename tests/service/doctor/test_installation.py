@@ -10,7 +10,7 @@ import trustme
 
 from labs import builders
 from tokgate.block_page.ca_folder import AUTHORITY
-from tokgate.policy.bans import LogSettings
+from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.doctor import installation
 from tokgate.service.doctor.finding import Result

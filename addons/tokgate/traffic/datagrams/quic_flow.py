@@ -34,7 +34,7 @@ _QUIC_PORTS: Final = (80, 443)
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class DatagramVerdict:
     """What becomes of a datagram, and of those that were held until it came."""
 
     forward: tuple[bytes, ...] = ()
@@ -44,8 +44,8 @@ class Carried:
     """It is refused, and QUIC has no words for that."""
 
 
-_NOTHING: Final = Carried()
-_REFUSED: Final = Carried(refused=True)
+_NOTHING: Final = DatagramVerdict()
+_REFUSED: Final = DatagramVerdict(refused=True)
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class QuicFlow(ABC):
         """Whether nothing more than its ids is kept of any connection."""
         return all(one.settled for one in self._connections)
 
-    def take(self, enforcer: Enforcer, data: bytes) -> Carried:
+    def take(self, enforcer: Enforcer, data: bytes) -> DatagramVerdict:
         """Decide about a datagram of the client's."""
         found = initials(data)
         if found:
@@ -175,7 +175,7 @@ class QuicFlow(ABC):
         if is_unreadable(data) and (self._on_quic_port or is_certain(data)):
             if self._unreadable is None:
                 self._unreadable = self._admit(enforcer, Unreadable(quic=True)) is None
-            return Carried((data,)) if self._unreadable else _REFUSED
+            return DatagramVerdict((data,)) if self._unreadable else _REFUSED
         if self._connections and begins_with_initial(data):
             return _NOTHING
         passing = self._others or any(one.passes for one in self._connections)
@@ -186,7 +186,7 @@ class QuicFlow(ABC):
             stray = self.stray()
             passing = self._others = stray is not None and self._admit(enforcer, stray) is None
         if passing:
-            return Carried((data,))
+            return DatagramVerdict((data,))
         return _NOTHING if self._connections else _REFUSED
 
     @property
@@ -207,7 +207,7 @@ class QuicFlow(ABC):
             del self._connections[0]
         return fresh
 
-    def _advance(self, enforcer: Enforcer, connection: _Connection, data: bytes) -> Carried:
+    def _advance(self, enforcer: Enforcer, connection: _Connection, data: bytes) -> DatagramVerdict:
         """Do with a connection's datagram what was decided, or decide if that is possible now."""
         if connection.settled:
             return _NOTHING
@@ -220,9 +220,9 @@ class QuicFlow(ABC):
             return _NOTHING
         held, connection.held = connection.held, []
         if connection.passes:
-            return Carried(tuple(held))
+            return DatagramVerdict(tuple(held))
         connection.closes += 1
-        return Carried(answer=connection.closing) if connection.closes <= _CLOSES else _NOTHING
+        return DatagramVerdict(answer=connection.closing) if connection.closes <= _CLOSES else _NOTHING
 
     def _decide(self, enforcer: Enforcer, connection: _Connection) -> None:
         try:

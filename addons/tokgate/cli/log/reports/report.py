@@ -28,7 +28,7 @@ from tokgate.cli.policy_source import compile_patiently, load_patiently
 from tokgate.cli.terminal import Patience, narrate
 from tokgate.cli.time_arguments import settle, time_argument
 from tokgate.config.extras import Extra
-from tokgate.policy.bans import LogSettings
+from tokgate.policy.settings import LogSettings
 
 if TYPE_CHECKING:
     from tokgate.analytics.report.ban_phases import BanPhases
