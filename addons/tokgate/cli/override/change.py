@@ -217,7 +217,7 @@ def _override(policy: Policy, name: str) -> Exemption:
 
 
 def _try_out(policies: Path, path: Path, said: bytes, now: Instant) -> list[Diagnostic]:
-    """Load the policy with the override; the warnings about it. Raises CommandError if it is invalid or has no effect."""
+    """Load the policy with the override: the warnings about it. Raises CommandError if it is invalid or idle."""
     loaded = load(policies, now, proposed={path: said})
     doubts = [each for each in loaded.warnings if each.origin.file == str(path)]
     ours = [each for each in doubts if each.code is Code.EXEMPTION_IDLE]
