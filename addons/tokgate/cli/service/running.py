@@ -9,7 +9,6 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.runtime.control_socket import NAME, Call, ControlRequest, ask
 from tokgate.service.privileges import confdir_of_running
 
-
 _MITMPROXY: Final = Path("~/.mitmproxy")
 """The folder of mitmproxy, and so of the addon in a plain mitmproxy, unless it is told another."""
 
