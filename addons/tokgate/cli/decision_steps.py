@@ -15,9 +15,10 @@ from tokgate.cli.terminal import shown
 from tokgate.policy.analysis.extensions import earlier_terms
 from tokgate.policy.decide import BanResult, Sighting, ban_results, decide, matched
 from tokgate.policy.decision import Decision, Reason, Verdict
+from tokgate.policy.membership import Membership
 from tokgate.policy.schedule import ALWAYS
 from tokgate.policy.services import Match
-from tokgate.policy.snapshot import Membership, Snapshot
+from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import AddressLiteral, normalise, parse_address
 from tokgate.policy.values.source_position import Origin
 from tokgate.policy.values.time_text import both

@@ -42,7 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """ControlRequest a reload, wait until all workers have it, and print the result."""
+    """Request a reload, wait until all workers have it, and print the result."""
     call = Call(ControlRequest.RELOAD, tuple(args.lift), you() if args.lift else "")
     answer = ask_running(args.confdir, call, lambda text: narrate(f"tokgate: {text}"))
     if args.json:
