@@ -31,7 +31,7 @@ from tokgate.cli.log.engine import (
     tell_of_lost,
     told_as_command_errors,
 )
-from tokgate.cli.log.files import add_log_option, add_no_rotated
+from tokgate.cli.log.files import add_files, add_no_rotated
 from tokgate.cli.log.query import AddSource, FilterFactory
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import Patience, narrate
@@ -58,7 +58,7 @@ _COMPACT_EPILOG: Final = """\
 examples:
   tokgate log compact                               make Parquet of what was rotated away from ./block.ndjson
   tokgate log compact --remove                      and remove each file whose Parquet was verified
-  tokgate log compact --log archive/block-*.ndjson.zst
+  tokgate log compact archive/block-*.ndjson.zst
 
 Parquet keeps every line byte for byte beside the columns of docs/log-queries.md. It is read back and compared, line
 count and SHA-256, before it gets its name. `summary`, `query`, `export` and `report` then read it instead of the
@@ -79,8 +79,7 @@ def add_parsers(commands: Subparsers, add_source: AddSource, wanted_of: FilterFa
     packing = commands.add_parser(
         "compact", help="old files as Parquet", description="Make Parquet of rotated files.", epilog=_COMPACT_EPILOG
     )
-    said = f"logs whose rotated files are meant, or rotated files themselves (default: ./{DEFAULT_LOG})"
-    add_log_option(packing, said)
+    add_files(packing, "logs whose rotated files are meant, or rotated files themselves")
     packing.add_argument("--remove", action="store_true", help="remove a file once its Parquet is verified")
     packing.set_defaults(log_run=compact_all, extra=Extra.REVIEW)
 
