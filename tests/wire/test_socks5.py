@@ -37,7 +37,18 @@ def test_another_version() -> None:
         read_request(b"\x04\x01\x00\x01\xc0\x00\x02\x01\x01\xbb")
 
 
-@pytest.mark.parametrize("name", [b"localhost\0.example.org", b"2130706433", b"a b", "bücher.example".encode(), b""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"localhost\0.example.org",
+        b"\0example.org",
+        b"\xffexample.org",
+        b"2130706433",
+        b"a b",
+        "bücher.example".encode(),
+        b"",
+    ],
+)
 def test_names_that_are_none(name: bytes) -> None:
     """A name that the resolver would read in another way than policy is refused as a general failure."""
     with pytest.raises(SocksError) as caught:

@@ -173,7 +173,7 @@ class Poller(ABC):
                 self.goes_on(connection, event)
         elif state is State.PARTING:
             self._throw_away(connection)
-        elif state is State.WAITING and event & EPOLLERR:
+        elif event & EPOLLERR:
             self.close(connection)
 
     def _throw_away(self, connection: Connection) -> None:

@@ -122,6 +122,18 @@ def test_the_end_of_a_handshake_that_overtakes_its_flow(place: Place, records: R
     assert records.actions == []
 
 
+def test_a_hello_of_which_the_rest_never_comes(place: Place) -> None:
+    """The next gate forgets what the retired one had of it, as if it had come here."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    old.comes(*QuicClient(ALLOWED, large=True).flight[:1])
+    moved(retired, heir)
+    assert len(new.carrier.flows.undecided) == 1
+
+    new.later(10)
+
+    assert (new.counters.unfinished, new.carrier.flows.undecided, new.carrier.flows.held) == (1, {}, 0)
+
+
 @pytest.mark.parametrize("name", [ALLOWED, BANNED])
 def test_a_hello_of_which_a_part_had_come(place: Place, name: str) -> None:
     """Clients may repeat only what they know to be lost: what the retired gate had goes along, and is decided once."""
