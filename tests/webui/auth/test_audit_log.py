@@ -38,8 +38,8 @@ def kept(tmp_path: Path) -> Kept:
 def test_a_look_in_full(tmp_path: Path) -> None:
     """Who looked at what, with which filters, from where and why; only tokgate's group can read it."""
     kept = Kept(tmp_path / "audit.ndjson", why="a complaint", ticket="T-7")
-    kept.log.record("alice", "192.0.2.1", "/", {"service": "clips"})
-    assert kept.narrated == [f'tokgate: {STAMP} alice at 192.0.2.1 looks at / service="clips"']
+    kept.log.record("alice", "192.0.2.1", "/", {"name": "bücher"})
+    assert kept.narrated == [f'tokgate: {STAMP} alice at 192.0.2.1 looks at / name="bücher"']
     assert kept.entry() == {
         "@timestamp": STAMP,
         "message": "alice looked at /",
@@ -55,8 +55,9 @@ def test_a_look_in_full(tmp_path: Path) -> None:
         "user": {"name": "alice"},
         "source": {"address": "192.0.2.1"},
         "observer": {"product": "tokgate", "version": OBSERVER.version, "hostname": OBSERVER.hostname},
-        "tokgate": {"review": {"page": "/", "filters": {"service": "clips"}, "why": "a complaint", "ticket": "T-7"}},
+        "tokgate": {"review": {"page": "/", "filters": {"name": "bücher"}, "why": "a complaint", "ticket": "T-7"}},
     }
+    assert "bücher" in kept.path.read_text("utf-8")
     assert kept.path.stat().st_mode & 0o007 == 0
 
 

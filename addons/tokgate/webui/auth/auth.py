@@ -78,7 +78,7 @@ class LinkAuthenticator:
     def renew(self) -> None:
         """Make a new link if there is neither a session nor an unused link."""
         if not self._token and not len(self._sessions):
-            self._token = secrets.token_urlsafe(32)
+            self._token = secrets.token_urlsafe()
             self._tell(self._token)
 
 
