@@ -285,7 +285,7 @@ class Connector(Acceptor):
         """A deadline has passed, or nothing has moved for too long."""
         tunnel = connection.tunnel
         if connection.state is State.GREETING:
-            waits = tunnel is not None and connection.server is None and connection.deadline
+            waits = connection.server is None and connection.deadline
             if tunnel is not None and waits and self.explicit.lose_patience(connection, tunnel):
                 return
             self.enforcer.counters.timeouts += 1
