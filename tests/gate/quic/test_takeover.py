@@ -1,5 +1,6 @@
 """Flows of QUIC when a policy changes: the next gate goes on with them, or ends those that it refuses."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,12 @@ def moved(retired: FlowTransfer, heir: FlowTransfer) -> list[Any]:
         retired.pass_on()
         taken += heir.take()
     return taken + heir.take()
+
+
+def test_a_channel_holds_up_no_gate() -> None:
+    """Neither the gate that passes flows on waits in a system call, nor the one that takes them over."""
+    with contextlib.ExitStack() as opened:
+        assert not any(opened.enter_context(end).getblocking() for end in channel())
 
 
 def test_all_go_on(place: Place) -> None:
