@@ -263,6 +263,17 @@ def test_a_machine_that_failed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> N
     assert not runs.troubles
 
 
+def test_the_journal_is_on_the_disk_before_the_log(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a power failure could leave records in the log that the next run takes for somebody else's."""
+    run = runs.begin()
+    runs.write(run)
+    synced: list[str] = []
+    monkeypatch.setattr(HeadJournal, "sync", lambda _: synced.append("journal"))
+    monkeypatch.setattr(Segment, "sync", lambda _: synced.append("log"))
+    run.sync()
+    assert synced == ["journal", "log"]
+
+
 def test_a_clock_that_is_set_back(runs: Runs, check_lines: Lines) -> None:
     """The log tells when it happens, also between two runs; a jump without such a record is a finding."""
     run = runs.begin()
