@@ -198,7 +198,7 @@ def false_recovery(lines: list[bytes]) -> None:
 
 TAMPERED: list[tuple[Callable[[list[bytes]], object], list[tuple[int, str]]]] = [
     (change_text, [(5, "changed")]),
-    (change_and_rehash, [(6, "changed"), (8, "signature")]),
+    (change_and_rehash, [(5, "changed"), (8, "signature")]),
     (renumber, [(5, "missing"), (6, "order")]),
     (rewrite_from, [(8, "signature"), (12, "signature")]),
     (repeat_key, [(5, "changed")]),

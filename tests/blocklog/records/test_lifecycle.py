@@ -39,6 +39,19 @@ def test_a_policy_that_is_loaded(valid_record: Valid) -> None:
     valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy))
 
 
+def test_lifted_bans(valid_record: Valid) -> None:
+    """The sentences say which ban was lifted and why, at a start as well: it may have been lifted before."""
+    policy = replace(
+        SNAPSHOT.policy, lifted=(Lifted(ban="old", reason="Repealed", by="ann"), Lifted(ban="older", reason="Over"))
+    )
+    loaded = valid_record(lifecycle.policy_loaded(stamp(), policy, effects=BanEffects(lifted=("old",))))
+    assert " Bans lifted: old: Repealed (ann)." in loaded["message"]
+    assert loaded["tokgate"]["policy"]["lifted_because"] == ["old: Repealed (ann)"]
+    begun = valid_record(lifecycle.started(stamp(), 42, policy))
+    assert begun["message"].endswith(" Stated as lifted: old: Repealed (ann), older: Over.")
+    assert begun["tokgate"]["policy"]["lifted_because"] == ["old: Repealed (ann)", "older: Over"]
+
+
 def test_a_policy_that_waits_for_a_restart(valid_record: Valid) -> None:
     """Settings that are not in force yet are named."""
     record = valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy, restart=("settings.log.key",)))
@@ -59,7 +72,8 @@ def test_what_a_loaded_policy_changes(valid_record: Valid, uncommitted: bool, si
     record = valid_record(lifecycle.policy_loaded(stamp(), policy, effects=effects, changes=changes, revision=revision))
     assert record["message"] == (
         "Policy test is in force: 1 ban, 1 network, 1 service, 1 exemption. "
-        f"Bans begun: {', '.join(begun[:-1])} and 1 more. Bans ended: done. Bans lifted: old, older. "
+        f"Bans begun: {', '.join(begun[:-1])} and 1 more. Bans ended: done. "
+        "Bans lifted: old: the term is over (alice), older: a mistake. "
         f"Held, since the files no longer state it: gone. Written by Alice (c0ffee){since}."
     )
     said = record["tokgate"]["policy"]

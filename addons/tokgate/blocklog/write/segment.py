@@ -115,6 +115,10 @@ class Segment:
         """Whether another program truncated the file (copytruncate) or appended to it since the last look."""
         return self.regular and os.fstat(self._fd).st_size != self.size
 
+    def cut_by_others(self) -> bool:
+        """Whether another program made the file shorter since the last look."""
+        return os.fstat(self._fd).st_size < self.size
+
     def written_by_others(self) -> Foreign | None:
         """What another program appended since the last look, before or after what was written here. Raises OSError.
 

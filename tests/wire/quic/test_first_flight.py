@@ -1,37 +1,15 @@
-"""First flights of QUIC, written and read by aioquic: what they say, and what a client makes of a refusal."""
-
-from __future__ import annotations
+"""First flights of QUIC, written by aioquic, and what is read in them."""
 
 import random
-import struct
 from itertools import pairwise
 
 import pytest
-from aioquic.quic import events
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
-from aioquic.quic.crypto import CryptoPair
-from aioquic.quic.packet import QuicProtocolVersion
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.wire import quic_initial as wire
-from tokgate.wire.quic_initial import Initial, Opening, QuicError, close, initials, is_certain, is_unreadable
-
-NAME = "www.example.org"
-V1, V2 = QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2
-SERVER = ("192.0.2.1", 443)
-
-
-def client(name: str | None = NAME, version: int = V1, *, large: bool = False) -> tuple[QuicConnection, list[bytes]]:
-    """A client of aioquic's and its first flight. `large`: of a hello that fills several datagrams."""
-    alpn = [f"protocol-number-{number:03d}" for number in range(200)] if large else ["h3"]
-    configuration = QuicConfiguration(
-        is_client=True, server_name=name, alpn_protocols=alpn, original_version=version, supported_versions=[version]
-    )
-    made = QuicConnection(configuration=configuration)
-    made.connect(SERVER, now=0.0)
-    return made, [data for data, _ in made.datagrams_to_send(now=0.0)]
+from labs.quic_packets import NAME, V1, V2, client, crypto, protected
+from tokgate.wire.quic.first_flight import MAX_HELLO, Opening, QuicError
+from tokgate.wire.quic.packets import initials, is_unreadable
 
 
 def opening_of(flight: list[bytes]) -> Opening:
@@ -40,25 +18,6 @@ def opening_of(flight: list[bytes]) -> Opening:
     opening = Opening(packets[0])
     assert all([opening.reads(initial) for initial in packets])  # noqa: C419 - each is to be read
     return opening
-
-
-def protected(
-    payload: bytes, *, number: int = 0, size: int = 4, version: int = V1, destination: bytes = b"destined"
-) -> Initial:
-    """A client's packet with these frames, its number in so many octets."""
-    pair = CryptoPair()
-    pair.setup_initial(destination, is_client=True, version=version)
-    payload += bytes(max(0, 4 - len(payload)))
-    first = (0xC0 if version == V1 else 0xD0) | size - 1
-    head = bytes((first,)) + struct.pack("!I", version) + bytes((len(destination),)) + destination + b"\x00\x00"
-    head += struct.pack("!H", 0x4000 | size + len(payload) + 16) + struct.pack("!I", number)[-size:]
-    (found,) = initials(pair.encrypt_packet(head, payload, number))
-    return found
-
-
-def crypto(offset: int, data: bytes) -> bytes:
-    """A CRYPTO frame."""
-    return b"\x06" + struct.pack("!IH", 0x80000000 | offset, 0x4000 | len(data)) + data
 
 
 def hello_message(name: str = NAME, *, large: bool = False) -> bytes:
@@ -89,39 +48,6 @@ def test_parts_of_a_hello() -> None:
     assert opening_of(flight[:-1]).hello is None
     assert opening_of(flight[:-1] + flight[:1]).hello is None
     assert opening_of(flight + flight).hello is not None
-
-
-def test_keys() -> None:
-    """The keys of RFC 9001 §A.1."""
-    keys = wire._keys(V1, bytes.fromhex("8394c8f03e515708"), "client in")
-
-    assert keys.iv.hex() == "fa044b2f42a3fd3b46fb255c"
-    assert keys.header.key.hex() == "9f50449e04a0e810283a1e9933adedd2"
-    assert wire._keys(V1, bytes.fromhex("8394c8f03e515708"), "server in").iv.hex() == "0ac1493ca1905853b0bba03e"
-
-
-@pytest.mark.parametrize("version", [V1, V2])
-def test_refusal(version: int) -> None:
-    """A client takes the refusal for the server's, and learns why."""
-    refused, flight = client(version=version)
-
-    refused.receive_datagram(close(initials(flight[0])[0], 0x0170, "Clips on work devices"), SERVER, now=0.1)
-
-    terminated = [event for event in iter(refused.next_event, None) if isinstance(event, events.ConnectionTerminated)]
-    if not terminated:  # told when the draining is over
-        refused.handle_timer(now=100.0)
-        terminated = [e for e in iter(refused.next_event, None) if isinstance(e, events.ConnectionTerminated)]
-    (event,) = terminated
-    assert (event.error_code, event.frame_type, event.reason_phrase) == (0x0170, 6, "Clips on work devices")
-
-
-def test_refusal_with_many_words() -> None:
-    """Words are cut between letters, and the whole fits anywhere."""
-    _, flight = client()
-
-    data = close(initials(flight[0])[0], 0x0170, "x" + "é" * 1000)
-
-    assert len(data) < 400
 
 
 def test_other_connections() -> None:
@@ -210,7 +136,7 @@ def test_parts_that_differ() -> None:
 @pytest.mark.parametrize(
     ("frames", "problem"),
     [
-        (crypto(wire.MAX_HELLO, b"x"), "too long"),
+        (crypto(MAX_HELLO, b"x"), "too long"),
         (crypto(0, b"\x01\xff\xff\xff"), "too long"),
         (crypto(0, b"\x02"), "no ClientHello"),
         (crypto(0, b"\x01\x00\x00\x04none"), "malformed"),
@@ -238,56 +164,6 @@ def test_client_that_gives_up() -> None:
     assert opening.hello is None
 
 
-def test_packets_in_one_datagram() -> None:
-    """Initial packets are found among the others of their datagram; what can't be skipped ends it."""
-    one, two = protected(b"\x01"), protected(b"\x01", number=1)
-    head = struct.pack("!I", V1) + b"\x00\x00"
-    handshake = b"\xe0" + head + b"\x14" + bytes(20)
-    short = b"\x40" + bytes(30)
-
-    assert [i.packet for i in initials(one.packet + handshake + two.packet + short)] == [one.packet, two.packet]
-    assert initials(handshake + short) == ()
-    retry = b"\xf0" + head + b"\x14" + bytes(20)
-    assert [i.packet for i in initials(one.packet + retry + two.packet)] == [one.packet]
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\xc0",
-        b"\xc0\x00\x00\x00\x00\x00\x00",
-        b"\xc0\xff\x00\x00\x1d\x00\x00\x00\x14" + bytes(20),
-        b"\xc0\x00\x00\x00\x01\x15" + bytes(21) + b"\x00\x00\x14" + bytes(20),
-        b"\xc0\x00\x00\x00\x01\x00\x00\x00\x14" + bytes(19),
-        b"\xc0\x00\x00\x00\x01\x00\x00\x00\x13" + bytes(19),
-        b"\x40" + bytes(60),
-    ],
-    ids=["empty", "octet", "version-0", "draft", "long-id", "cut", "short", "short-header"],
-)
-def test_no_initial(data: bytes) -> None:
-    """Other versions, other packets and what is cut off hold no Initial packet."""
-    assert initials(data) == ()
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"\xc0\xff\x00\x00\x1d\x00\x00", True),
-        (b"\xc0\x00\x00\x00\x00\x00\x00", False),
-        (b"\xe0\x00\x00\x00\x01\x00\x00", False),
-        (b"\x80\xff\x00\x00\x1d\x00\x00", False),
-        (b"\x40\xff\x00\x00\x1d\x00\x00", False),
-        (b"\xc0", False),
-        (b"\xc0\xff\x00\x00\x1d\x00", False),
-        (b"", False),
-    ],
-)
-def test_unreadable(data: bytes, expected: bool) -> None:
-    """QUIC of any version is known by its first octets; version 0 is what servers negotiate with."""
-    assert is_unreadable(data) is expected
-
-
 @given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
     """Any datagram has Initial packets or has none, and none of them is readable by chance."""
@@ -304,28 +180,3 @@ def test_any_frames(data: bytes) -> None:
         assert opening.hello is None or opening.hello.message
     except QuicError:
         return
-
-
-@pytest.mark.parametrize(
-    ("version", "certain"),
-    [
-        (0xFF00001D, True),
-        (0x51303436, True),
-        (0x0A0A0A0A, True),
-        (0x1A2A3A4A, True),
-        (0xFACEB001, True),
-        (0x00000002, False),
-        (0x1A2A3A4B, False),
-        (0x16030100, False),
-    ],
-)
-def test_what_only_quic_begins_with(version: int, certain: bool) -> None:
-    """Other protocols on any port pass, though their first octets might be those of some version to come."""
-    assert is_certain(b"\xc0" + version.to_bytes(4) + bytes(20)) is certain
-
-
-def test_packets_of_established_connections() -> None:
-    """What carries data isn't taken for the beginning of another connection: that would be awaited in vain."""
-    packet = bytearray(protected(b"\x01").packet)
-    packet[0] &= 0x7F
-    assert initials(bytes(packet)) == ()
