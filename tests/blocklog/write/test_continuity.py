@@ -307,11 +307,10 @@ def test_the_journal_is_on_the_disk_before_the_log(runs: Runs, monkeypatch: pyte
     """Otherwise a power failure could leave records in the log that the next run takes for somebody else's."""
     run = runs.begin()
     runs.write(run)
-    synced: list[str] = []
-    monkeypatch.setattr(HeadJournal, "sync", lambda _: synced.append("journal"))
-    monkeypatch.setattr(Segment, "sync", lambda _: synced.append("log"))
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fdatasync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink()))
     run.sync()
-    assert synced == ["journal", "log"]
+    assert synced == [heads_path_for(runs.path), runs.path]
 
 
 def test_a_clock_that_is_set_back(runs: Runs, check_lines: Lines) -> None:
