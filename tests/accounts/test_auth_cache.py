@@ -230,6 +230,21 @@ def test_the_cache_follows_the_policy(tmp_path: Path) -> None:
     assert current.of(None) is None
 
 
+def test_what_health_says_of_accounts(tmp_path: Path) -> None:
+    """Nothing where there are none; nothing bad until a check has failed, and again once one has not."""
+    current, path = CurrentAuthCache(), tmp_path / "htpasswd"
+    assert current.failure is None
+    cache = current.of(ProxyAuth(htpasswd=str(path)))
+    assert cache is not None
+    assert current.failure == ""
+    assert cache.verify(ALICE).unavailable
+    assert str(current.failure).startswith(str(path))
+    path.write_text(f"alice:{hashed('secret')}\n")
+    cache._look_at = cache._away_until = 0.0
+    assert cache.verify(ALICE).identity == Identity(user="alice")
+    assert current.failure == ""
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 

@@ -84,7 +84,10 @@ def test_a_full_queue_is_no_reason_to_wait(
     assert openers.adopt(client[0], ARRIVAL, bytes(60_000), tls=True, explicit=False)
 
 
-@pytest.mark.parametrize("datagram", [b"", b"{}", b"{}\n", b"[]\n", b'{"client": 3}\nxyz', b"\xff\n"])
+WHOLE = Handover(ARRIVAL, True, False, b"").encode()
+
+
+@pytest.mark.parametrize("datagram", [b"", b"{}", b"{}\n", b"[]\n", b'{"client": 3}\nxyz', b"\xff\n", WHOLE[:-1]])
 def test_malformed_descriptions(datagram: bytes) -> None:
     """What no gate sent is an error, not a connection."""
     with pytest.raises(ValueError, match=r"."):

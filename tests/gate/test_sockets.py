@@ -66,6 +66,40 @@ def test_who_dials_the_gate_directly_is_told_apart(family: int, number: int) -> 
 
 
 @pytest.mark.parametrize(
+    ("host", "port", "own", "loops"),
+    [
+        ("192.0.2.1", 8080, "192.0.2.1", True),
+        ("127.5.5.5", 8080, "127.0.0.1", True),  # all of 127.0.0.0/8 is this machine
+        ("127.5.5.5", 8080, "", False),
+        ("198.51.100.7", 8080, "192.0.2.1", False),
+        ("192.0.2.1", 8443, "192.0.2.1", False),
+    ],
+)
+def test_who_dials_the_gate_where_tproxy_brings_clients(
+    host: str, port: int, own: str, loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the socket's own address is where the client wanted to go: it may be anybody's, or the gate's."""
+    monkeypatch.setattr(sockets, "_routed_from", lambda destination: own)
+    listener, taken = Listener(None, Entry.TPROXY, 8080, socket.AF_INET), Answering(b"", (host, port))
+    if loops:
+        with pytest.raises(NoDestinationError):
+            original_destination(taken, listener)
+    else:
+        assert original_destination(taken, listener) == (host, port)
+
+
+@pytest.mark.parametrize(("host", "port", "loops"), [("192.0.2.1", 8080, True), ("192.0.2.1", 80, False)])
+def test_who_dials_the_gate_where_it_is_redirected(host: str, port: int, loops: bool) -> None:
+    """The gate's own address and port are its own; another port of that address may be a server's."""
+    entry = struct.pack("=H", socket.AF_INET) + port.to_bytes(2) + socket.inet_aton(host) + bytes(8)
+    if loops:
+        with pytest.raises(NoDestinationError):
+            original_destination(Answering(entry), redirecting(socket.AF_INET))
+    else:
+        assert original_destination(Answering(entry), redirecting(socket.AF_INET)) == (host, port)
+
+
+@pytest.mark.parametrize(
     ("place", "leads"),
     [("192.0.2.1", True), ("0.0.0.0", True), ("192.0.2.9", False), ("::", False)],
 )

@@ -37,12 +37,48 @@ def test_another_version() -> None:
         read_request(b"\x04\x01\x00\x01\xc0\x00\x02\x01\x01\xbb")
 
 
-@pytest.mark.parametrize("name", [b"localhost\0.example.org", b"2130706433", b"a b", "bücher.example".encode(), b""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"localhost\0.example.org",
+        b"\0example.org",
+        b"\xffexample.org",
+        b"2130706433",
+        b"a b",
+        "bücher.example".encode(),
+        b"",
+    ],
+)
 def test_names_that_are_none(name: bytes) -> None:
     """A name that the resolver would read in another way than policy is refused as a general failure."""
     with pytest.raises(SocksError) as caught:
         read_request(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + b"\x01\xbb")
     assert caught.value.reply == Reply.GENERAL_FAILURE.octets
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply"),
+    [
+        (b"\x05\x02\x00\x01\xc0\x00\x02\x01\x01\xbb", b"\x05\x07"),  # BIND
+        (b"\x05\x01\x00\x02\xc0\x00\x02\x01\x01\xbb", b"\x05\x08"),  # an address type of nobody's
+        (b"\x05\x01\x00\x03\x03a b\x01\xbb", b"\x05\x01"),
+    ],
+)
+def test_the_client_is_told_why(request_: bytes, reply: bytes) -> None:
+    """In the numbers of RFC 1928 §6, of which clients make their messages."""
+    with pytest.raises(SocksError) as caught:
+        read_request(request_)
+    assert caught.value.reply is not None
+    assert caught.value.reply[:2] == reply
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [(Reply.SUCCEEDED, 0), (Reply.NOT_ALLOWED, 2), (Reply.HOST_UNREACHABLE, 4), (Reply.CONNECTION_REFUSED, 5)],
+)
+def test_replies(reply: Reply, number: int) -> None:
+    """Version, reply, reserved, and an address of zeros (RFC 1928 §6)."""
+    assert reply.octets == bytes([5, number, 0, 1]) + bytes(6)
 
 
 @given(st.binary(max_size=40))

@@ -63,7 +63,7 @@ class AuthCache:
         self._accounts: Accounts | None = None
         self._finding: Final = threading.Lock()
         self._monotonic: Final = monotonic
-        self._key: Final = secrets.token_bytes(32)
+        self._key: Final = secrets.token_bytes()
         self._known: dict[bytes, tuple[AuthResult, float]] = {}
         self._state: object = None
         self._look_at = monotonic() + LOOK_EVERY

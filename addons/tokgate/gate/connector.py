@@ -295,7 +295,7 @@ class Connector(Acceptor):
         tunnel = connection.tunnel
         match connection.state:
             case Greeting():
-                waits = tunnel is not None and connection.server is None and connection.deadline
+                waits = connection.server is None and connection.deadline
                 if tunnel is not None and waits and self.explicit.lose_patience(connection, tunnel):
                     return
                 self.enforcer.counters.timeouts += 1

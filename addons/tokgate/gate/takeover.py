@@ -39,7 +39,6 @@ RETRY: Final = 0.005
 """Seconds after which it is tried again when the successors have enough to do, or some connection can't go yet."""
 AT_ONCE: Final = 64
 """Connections taken over between two batches of events."""
-_UNKNOWN: Final = -1
 _MOST_DESCRIPTORS: Final = 6
 """Client, destination, and a pipe for each direction."""
 _RESERVED: Final = 512
@@ -139,7 +138,7 @@ def restore(serialized: SerializedConnection, descriptors: Sequence[int], listen
 
 def _socket(descriptor: int) -> Socket:
     """The socket behind a descriptor, whose family, type and protocol are found out."""
-    return socket.SocketType(_UNKNOWN, _UNKNOWN, _UNKNOWN, descriptor)
+    return socket.SocketType(fileno=descriptor)
 
 
 def _direction(

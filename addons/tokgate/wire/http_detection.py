@@ -97,7 +97,7 @@ class HttpStartReader:
             return self._of_proxy_signature()
         if not self._word:
             told = self._read_word()
-            if told is not None or not self._word:
+            if not self._word:
                 return told
         end = received.find(b"\n", self._seen, MAX_LINE)
         if end >= 0:

@@ -233,6 +233,24 @@ def test_what_has_no_proof(tmp_path: Path) -> None:
         prove(log.ids[1], log.files)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_records_that_no_tree_covers(tmp_path: Path, count: int) -> None:
+    """A run that finds no journal of the one before signs its records by the chain alone, which proves none of them."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(2, attest=False)
+    segment = log._appender._segment
+    assert segment is not None
+    segment.close()
+    log.path.with_suffix(".heads").unlink()
+    later = Log(tmp_path / "block.ndjson")
+    later._appender.ready()
+    later.write(count, attest=False)
+    later._appender.attest()
+    later._finish()
+    with pytest.raises(NoProof, match="has no tree that covers it"):
+        prove(log.ids[1], later.files)
+
+
 def test_records_of_a_killed_run(tmp_path: Path, verifier: Path) -> None:
     """What was written before a kill is covered by the next run's first tree."""
     log = Log(tmp_path / "block.ndjson")

@@ -54,6 +54,13 @@ def test_a_record_of_no_chain_is_not_continued(checkpointer: Checkpointer, last:
     assert checkpointer.unattested == 0
 
 
+def test_a_pipe_has_no_journal(checkpointer: Checkpointer, tmp_path: Path) -> None:
+    """Its records can be signed, but nothing tells after a crash what came through it last."""
+    Signer(tmp_path / "block.key")
+    checkpointer.announce(["0" * 64])
+    assert checkpointer.known_on_disk() is None
+
+
 def test_an_evolving_key_is_replaced_once_its_checkpoint_is_on_the_disk(tmp_path: Path) -> None:
     """A checkpoint lost in a crash leaves the key that the last one on the disk announces: else nothing verifies."""
     path = tmp_path / "block.key"

@@ -260,6 +260,14 @@ def test_a_tail_that_was_cut_and_written_over(log: Log) -> None:
     assert "(kept.txt:3)" in found[0].message
 
 
+def test_checkpoints_of_other_logs_are_no_concern(log: Log, tmp_path: Path) -> None:
+    """A syslog server keeps those of all gateways; without a trusted key none says which log is looked at."""
+    other = Log(tmp_path / "other" / "block.ndjson")
+    other.run(3)
+    assert other.kept
+    assert list(Verifier((), checkpoints_in([*log.kept, *other.kept], "kept.txt")).run(log.files)) == []
+
+
 def test_a_log_written_anew_by_another_key(log: Log, tmp_path: Path) -> None:
     """Who can write the log can sign it with a key of their own; not with the one that is trusted."""
     forged = Log(tmp_path / "forged" / "block.ndjson")

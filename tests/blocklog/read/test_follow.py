@@ -83,6 +83,20 @@ def test_a_rotation_is_followed(path: Path) -> None:
     follower.close()
 
 
+def test_a_new_file_that_is_gone_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removed between two looks at the folder: the follower waits for the next one."""
+    follower, rotated = Follower(path), path.with_name("block-20230310T000000.000000Z.ndjson")
+    put(path, 0)
+    assert poll(follower) == [0]
+    path.rename(rotated)
+    put(path, 1)
+    monkeypatch.setattr("tokgate.blocklog.read.follow.with_rotated", lambda path: path.unlink() or [rotated])
+    assert poll(follower) == []
+    put(path, 2)
+    assert poll(follower) == [2]
+    follower.close()
+
+
 def test_several_rotations_between_two_polls(path: Path) -> None:
     """Files that came and went in the meantime are read in their order."""
     follower = Follower(path)

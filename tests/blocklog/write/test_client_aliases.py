@@ -18,7 +18,7 @@ from tokgate.blocklog.records.aliases import WITHHELD
 from tokgate.blocklog.records.json_line import decode, encode
 from tokgate.blocklog.records.lifecycle import internal_error, override_started, stopped
 from tokgate.blocklog.records.traffic import traffic_record
-from tokgate.blocklog.write.client_aliases import prefix, with_alias
+from tokgate.blocklog.write.client_aliases import prefix, prefix_around, with_alias
 from tokgate.blocklog.write.pseudonyms import (
     Secret,
     write_secret,
@@ -110,6 +110,21 @@ def test_records_about_tokgate_stay() -> None:
 def test_prefixes(address: str, shown: str) -> None:
     """The network around a client."""
     assert prefix(address) == shown
+
+
+@pytest.mark.parametrize(
+    ("network", "around"),
+    [
+        ("192.0.2.7/32", "192.0.2.0/24"),
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("192.0.0.0/16", "192.0.0.0/16"),
+        ("2001:db8::/64", "2001:db8::/48"),
+        ("2001:db8::/40", "2001:db8::/40"),
+    ],
+)
+def test_prefixes_around_networks(network: str, around: str) -> None:
+    """No network is named more closely than by the prefix, and none is made narrower."""
+    assert prefix_around(ip_network(network)) == ip_network(around)
 
 
 @pytest.mark.parametrize("clients", list(ClientsShown))

@@ -304,6 +304,16 @@ def test_a_machine_that_failed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> N
     assert not runs.troubles
 
 
+def test_the_journal_is_on_the_disk_before_the_log(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a power failure could leave records in the log that the next run takes for somebody else's."""
+    run = runs.begin()
+    runs.write(run)
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fdatasync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink()))
+    run.sync()
+    assert synced == [heads_path_for(runs.path), runs.path]
+
+
 def test_a_clock_that_is_set_back(runs: Runs, check_lines: Lines) -> None:
     """The log tells when it happens, also between two runs; a jump without such a record is a finding."""
     run = runs.begin()

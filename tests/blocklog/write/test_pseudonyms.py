@@ -57,6 +57,13 @@ def test_other_halves_are_refused(other: str) -> None:
         join(split(SECRET)[0], other)
 
 
+def test_halves_of_something_else_are_refused() -> None:
+    """Also where all but the first word fits: another format may derive its keys in another way."""
+    first, second = split(SECRET)
+    with pytest.raises(NotAHalf, match="not the two halves"):
+        join(first, second.replace("tokgate-half", "tokgate-half-2"))
+
+
 def test_reidentify() -> None:
     """Pseudonyms of several periods, with the addresses that are theirs; others are not told."""
     known = {SECRET.at(600).pseudonym("192.0.2.7"), SECRET.at(612).pseudonym("2001:db8::1")}

@@ -58,6 +58,29 @@ def test_a_link_to_a_device_is_followed(tmp_path: Path) -> None:
     segment.close()
 
 
+def test_the_entry_of_a_new_file_is_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it a power failure loses the whole file; with every sync it would keep the disk busy."""
+    synced: list[Path] = []
+    monkeypatch.setattr("tokgate.blocklog.write.segment.sync", synced.append)
+    segment = Segment(tmp_path / "block.ndjson", TODAY)
+    segment.sync()
+    segment.sync()
+    assert synced == [tmp_path]
+    segment.close()
+
+
+@pytest.mark.parametrize(("junk", "found"), [(15, True), (16, False)])
+def test_a_file_of_junk_is_not_searched_for_long(tmp_path: Path, junk: int, found: bool) -> None:
+    """The last record is behind few torn lines, or unknown: a start doesn't read a large file of somebody else's."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b'{"n":1}\n' + b"{\n" * junk)
+    segment = Segment(path, TODAY)
+    assert segment.last == ({"n": 1} if found else None)
+    assert segment.torn is not None
+    assert (segment.torn.lines, segment.torn.size) == (junk, 2 * junk - 1)
+    segment.close()
+
+
 def test_a_file_that_was_archived_before_it_was_locked_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its writer rotated between our opening and our locking it: nothing may be written to what is archived."""
     path, archived = tmp_path / "block.ndjson", tmp_path / "archived.ndjson"

@@ -22,6 +22,10 @@ class Appender:
     syncs: int = 0
     fails: bool = False
 
+    def advance(self) -> None:
+        """Write all."""
+        self.pending = 0
+
     def sync(self) -> None:
         """Sync, or fail to."""
         self.syncs += 1
@@ -55,6 +59,18 @@ def test_by_the_interval(writer: LogWriter, appender: Appender, since: float | N
     writer._sync_if_due()
     writer._sync_if_due()
     assert appender.syncs == syncs
+
+
+def test_the_interval_begins_with_what_is_written(
+    writer: LogWriter, appender: Appender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the first record since the last sync; later ones don't put it off."""
+    for seconds, pending, syncs in ((0, 1, 0), (INTERVAL - 1, 1, 0), (INTERVAL, 0, 1), (2 * INTERVAL, 0, 1)):
+        monkeypatch.setattr(time, "monotonic", lambda at=NOW + seconds: at)
+        appender.pending = pending
+        writer._pump()
+        writer._sync_if_due()
+        assert (appender.pending, appender.syncs) == (0, syncs)
 
 
 @pytest.mark.parametrize("since", [None, NOW])

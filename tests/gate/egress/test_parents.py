@@ -148,6 +148,8 @@ def test_it_fails_closed(start_gate: StartGate, start_origin: StartOrigin, tmp_p
         assert broken_off(client)
     assert direct.accepted == 0
     assert gate.settled()
+    told = [record["event"]["action"] for record in gate.sink.records]
+    assert told == ["internal-error"] * (how == "no-credentials"), "what an operator has to mend, and once"
 
 
 def test_exclusions_go_directly(start_gate: StartGate, start_origin: StartOrigin, parent: Any) -> None:

@@ -1,13 +1,15 @@
 """Names to addresses: fair to all clients, and no answer lost."""
 
 import select
+import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from labs.waiting import DEADLINE
-from tokgate.gate.explicit_clients.background import Addresses, Resolver
+from tokgate.gate.explicit_clients.background import MOST_ADDRESSES, Addresses, Resolver, addresses_of
+from tokgate.traffic.counting.upstream import DnsError
 from tokgate.traffic.limits import ResolverLimits
 
 LIMITS = ResolverLimits(lookups=128, per_client=8, queued_per_client=40, failures=2)
@@ -40,6 +42,34 @@ def resolver(answers: threading.Event, clock: list[float], monkeypatch: pytest.M
     yield resolver
     answers.set()
     resolver.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "no name"), DnsError.NOT_FOUND),
+        (socket.gaierror(socket.EAI_AGAIN, "nobody answers"), DnsError.UNANSWERED),
+        (socket.gaierror(socket.EAI_FAMILY, "no family"), DnsError.OTHER),
+        (OSError("no descriptor"), DnsError.OTHER),
+        (UnicodeError("label too long"), DnsError.OTHER),
+    ],
+    ids=repr,
+)
+def test_why_there_are_no_addresses(error: Exception, said: DnsError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metrics tell a name that nobody has from name servers that are down."""
+
+    def fails(*_args: object, **_more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    assert addresses_of("www.example.org") is said
+
+
+def test_addresses_once_each_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with a thousand addresses is not tried a thousand times."""
+    found = [f"192.0.2.{number // 2}" for number in range(100)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: [(0, 0, 0, "", (each, 0)) for each in found])
+    assert addresses_of("www.example.org") == tuple(f"192.0.2.{number}" for number in range(MOST_ADDRESSES))
 
 
 def deliver(resolver: Resolver, heard: list[str], count: int) -> None:

@@ -12,6 +12,7 @@ from labs.builders import ban, network
 from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, reset, until
 from labs.hello_builder import hello_for
 from tokgate.accounts.htpasswd import FileAccounts
+from tokgate.gate.connection import CLOSED, Greeting
 from tokgate.policy.identity import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
@@ -54,6 +55,22 @@ def test_nobody_may_dribble_for_ever(start_gate: StartGate, start_origin: StartO
         client.sendall(ALLOWED[:20])
         assert read_all(client) == b""
     assert gate.gate.enforcer.counters.timeouts == 1
+
+
+def test_nobody_may_dribble_once_the_server_is_there(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """Who was silent, so that its server could speak first, and then begins, gets no time beyond the others'."""
+    gate = start_gate(limits=Limits(greeting=60.0))
+    with dial(gate.explicit, connect(start_origin().address[1], host="127.0.0.1")) as client:
+        exactly(client, len(ESTABLISHED))
+        gate.pause()
+        (connection,) = gate.gate.connections.values()
+        gate.gate.overdue(connection)
+        assert gate.serves(lambda: connection.server is not None and isinstance(connection.state, Greeting))
+        client.sendall(ALLOWED[:20])
+        assert gate.serves(lambda: connection.held)
+        gate.gate.overdue(connection)
+        assert connection.state is CLOSED
+        assert gate.gate.enforcer.counters.timeouts == 1
 
 
 # -- while a password is checked --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Flows of QUIC when a policy changes: the next gate goes on with them, or ends those that it refuses."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,12 @@ def moved(retired: FlowTransfer, heir: FlowTransfer) -> list[Any]:
         retired.pass_on()
         taken += heir.take()
     return taken + heir.take()
+
+
+def test_a_channel_holds_up_no_gate() -> None:
+    """Neither the gate that passes flows on waits in a system call, nor the one that takes them over."""
+    with contextlib.ExitStack() as opened:
+        assert not any(opened.enter_context(end).getblocking() for end in channel())
 
 
 def test_all_go_on(place: Place) -> None:
@@ -121,6 +128,18 @@ def test_the_end_of_a_handshake_that_overtakes_its_flow(place: Place, records: R
     assert new.sent.to_server == [HANDSHAKE, SHORT]
     assert new.sent.unreachable == []
     assert records.actions == []
+
+
+def test_a_hello_of_which_the_rest_never_comes(place: Place) -> None:
+    """The next gate forgets what the retired one had of it, as if it had come here."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    old.comes(*QuicClient(ALLOWED, large=True).flight[:1])
+    moved(retired, heir)
+    assert len(new.carrier.flows.undecided) == 1
+
+    new.later(10)
+
+    assert (new.counters.unfinished, new.carrier.flows.undecided, new.carrier.flows.held) == (1, {}, 0)
 
 
 @pytest.mark.parametrize("name", [ALLOWED, BANNED])

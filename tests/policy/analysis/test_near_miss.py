@@ -76,6 +76,12 @@ def test_what_does_not(name: str) -> None:
     assert Resemblance([CLIPS]).find(name) is None
 
 
+def test_a_brand_that_is_no_domain_of_its_own() -> None:
+    """The word that all domains begin with is looked for, also where none of them is that word alone."""
+    brand = builders.service("zip", "suffix:zipzap-live.com", "suffix:zipzap-cdn.net", "suffix:zipzap-img.org")
+    assert Resemblance([brand]).find("zipzpa.com") == Likeness("zipzpa.com", "zip", "zipzap", How.SIMILAR)
+
+
 def test_short_labels() -> None:
     """A label of four letters is searched for as a whole; one of three is in too many names."""
     assert Resemblance([builders.service("clap", "suffix:clap.co")]).find("clap.org") is not None

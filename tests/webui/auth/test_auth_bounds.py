@@ -67,6 +67,20 @@ def test_a_tab_that_follows_does_not_stay_signed_in(clock: Monotonic) -> None:
     assert authenticator.viewer("127.0.0.1", {}, token) is None
 
 
+def test_who_reads_stays_signed_in_and_who_only_follows_does_not(
+    authenticator: PasswordAuthenticator, clock: Monotonic
+) -> None:
+    """A session lasts while pages are asked for, and ends though a live page is left open."""
+    token = authenticator.sign_in("192.0.2.1", **RIGHT)
+    for _ in range(2):
+        clock.now += IDLE - 1
+        assert authenticator.viewer("192.0.2.1", {}, token) == "alice"
+    clock.now += IDLE - 1
+    assert authenticator.still(token)
+    clock.now += 2
+    assert not authenticator.still(token)
+
+
 def test_who_is_no_user_any_more_follows_no_more(authenticator: PasswordAuthenticator, users: Path) -> None:
     """Taken out of the file, an analyst doesn't see another line on the page that is still open."""
     token = authenticator.sign_in("192.0.2.1", **RIGHT)

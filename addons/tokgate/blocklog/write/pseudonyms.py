@@ -41,7 +41,7 @@ class Secret:
     @classmethod
     def new(cls, days: int, now: Instant) -> "Secret":
         """A random secret for the period of `now` and all later ones."""
-        return cls(days, period_of(now, days), secrets.token_bytes(32))
+        return cls(days, period_of(now, days), secrets.token_bytes())
 
     def at(self, period: int) -> "Secret":
         """The secret of a later period. Raises ValueError for an earlier one, which can't be derived."""

@@ -130,7 +130,7 @@ class Segment:
         if actual > self.size:
             region = os.pread(self._fd, len(recent) + _CHUNK, begin)
             at = region.find(recent)  # appending is atomic: what was written here stands in one piece
-            if recent and at > 0:
+            if at > 0:
                 foreign = self.foreign(begin, begin + at, line, running=True)
             else:
                 start = begin + len(recent)

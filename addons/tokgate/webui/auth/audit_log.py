@@ -12,6 +12,9 @@ from tokgate.blocklog.records.record import ECS_VERSION, clean, timestamp
 from tokgate.blocklog.records.stamp import Observer
 
 FILE_MODE: Final = 0o640
+_MAX_KEY: Final = 64
+_MAX_VALUE: Final = 256
+"""Most characters of a filter and its value, of an address and a user's name."""
 
 
 class NotRecorded(Exception):
@@ -40,10 +43,10 @@ class AuditLog:
 
     def record(self, user: str, peer: str, page: str, said: Mapping[str, str]) -> None:
         """Record that a user requests a page with these filters. Raises NotRecorded."""
-        at = self._now()
-        shown = {clean(key, 64): clean(value, 256) for key, value in said.items()}
+        at, user, peer = self._now(), clean(user, _MAX_VALUE), clean(peer, _MAX_KEY)
+        shown = {clean(key, _MAX_KEY): clean(value, _MAX_VALUE) for key, value in said.items()}
         words = "".join(f" {key}={json.dumps(value, ensure_ascii=False)}" for key, value in shown.items())
-        self._narrate(f"tokgate: {timestamp(at)} {clean(user, 256)} at {clean(peer, 64)} looks at {page}{words}")
+        self._narrate(f"tokgate: {timestamp(at)} {user} at {peer} looks at {page}{words}")
         event = {"category": ["file"], "type": ["access"], "action": "log-reviewed"}
         self._keep(
             at, event, user, peer, f"looked at {page}", {"review": {"page": page, "filters": shown, **self._purpose}}
@@ -51,8 +54,9 @@ class AuditLog:
 
     def signed_in(self, user: str, peer: str, *, right: bool) -> None:
         """Record that a user signed in, or, unless `right`, failed to. Raises NotRecorded."""
-        at, words = self._now(), "signs in" if right else "fails to sign in"
-        self._narrate(f"tokgate: {timestamp(at)} {clean(user, 256)} at {clean(peer, 64)} {words}")
+        at, user, peer = self._now(), clean(user, _MAX_VALUE), clean(peer, _MAX_KEY)
+        words = "signs in" if right else "fails to sign in"
+        self._narrate(f"tokgate: {timestamp(at)} {user} at {peer} {words}")
         event = {
             "category": ["authentication"],
             "type": ["start"],
@@ -68,11 +72,11 @@ class AuditLog:
             return
         entry = {
             "@timestamp": timestamp(at),
-            "message": f"{clean(user, 256)} {did}",
+            "message": f"{user} {did}",
             "ecs": {"version": ECS_VERSION},
             "event": {"kind": "event", **event, "module": "tokgate", "dataset": "tokgate.review"},
-            "user": {"name": clean(user, 256)},
-            "source": {"address": clean(peer, 64)},
+            "user": {"name": user},
+            "source": {"address": peer},
             "observer": {"product": "tokgate", "version": self._observer.version, "hostname": self._observer.hostname},
             **({"tokgate": own} if own else {}),
         }

@@ -78,7 +78,7 @@ class LinkAuthenticator:
     def renew(self) -> None:
         """Make a new link if there is neither a session nor an unused link."""
         if not self._token and not len(self._sessions):
-            self._token = secrets.token_urlsafe(32)
+            self._token = secrets.token_urlsafe()
             self._tell(self._token)
 
 
@@ -97,13 +97,15 @@ class PasswordAuthenticator:
 
     def viewer(self, peer: str, headers: Headers, token: str | None) -> str | None:
         """The user of the session, if the htpasswd file still has them. Raises AccountsError."""
-        user = None if token is None else self._sessions.user(token)
-        return user if user is not None and self._users.has(user) else None
+        return self._user(token)
 
     def still(self, token: str | None) -> bool:
         """Whether the session lasts and the htpasswd file still has its user. Raises AccountsError."""
-        user = None if token is None else self._sessions.user(token, awake=False)
-        return user is not None and self._users.has(user)
+        return self._user(token, awake=False) is not None
+
+    def _user(self, token: str | None, *, awake: bool = True) -> str | None:
+        user = None if token is None else self._sessions.user(token, awake=awake)
+        return user if user is not None and self._users.has(user) else None
 
     def leave(self, token: str) -> None:
         """End the session of `token`, if there is one."""

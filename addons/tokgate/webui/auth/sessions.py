@@ -33,7 +33,7 @@ class Sessions:
         self._sweep()
         if len(self._sessions) >= MAX_SESSIONS:
             self._sessions.pop(min(self._sessions, key=lambda key: self._sessions[key].seen))
-        token, now = secrets.token_urlsafe(32), self._clock()
+        token, now = secrets.token_urlsafe(), self._clock()
         self._sessions[_digest(token)] = Session(user, now, now)
         return token
 

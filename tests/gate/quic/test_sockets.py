@@ -1,0 +1,166 @@
+"""What the kernel tells of a datagram, and what raw sockets are asked to send; with sockets that need no privileges."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from labs.quic_lab import KEY, SHORT, QuicGate
+from labs.records import Records
+from labs.waiting import DEADLINE
+from tokgate.gate.quic import sockets
+from tokgate.gate.quic.carrier import DATAGRAMS
+from tokgate.gate.quic.ip_packet import port_unreachable, udp_packet
+from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, QuicSockets, RawSockets, receive
+
+KEY6: Key = ("2001:db8::7", 40000, "2001:db8:1::9", 443)
+HOSTS = pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+
+
+@pytest.fixture
+def front(host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
+    """A front without the one option that takes privileges, as if it stood at another port."""
+    monkeypatch.setattr(sockets, "IP_TRANSPARENT", socket.IP_TTL)
+    monkeypatch.setattr(sockets, "IPV6_TRANSPARENT", socket.IPV6_V6ONLY)
+    with contextlib.ExitStack() as opened:
+        try:
+            made = sockets._front(opened, (host, 0))
+        except OSError:
+            pytest.skip("no such addresses here")
+        made.socket.settimeout(DEADLINE)
+        yield Front(made.socket, 1)
+
+
+def send(to: Front, *payloads: bytes) -> Any:
+    """Send datagrams with a traffic class and a number of hops of their own; the address of the client."""
+    address = to.socket.getsockname()[:2]
+    with socket.socket(to.socket.family, socket.SOCK_DGRAM) as client:
+        if client.family == socket.AF_INET:
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0x20)
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 33)
+        else:
+            client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 0x20)
+            client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 33)
+        for payload in payloads:
+            client.sendto(payload, address)
+        return client.getsockname()[1]
+
+
+@HOSTS
+def test_what_the_kernel_tells_of_a_datagram(front: Front, host: str) -> None:
+    """Who sent it, where it wanted to go, its traffic class and hops, and by which interface it came."""
+    port = send(front, b"hello")
+    key = (host, port, host, front.socket.getsockname()[1])
+    assert receive(front) == Datagram(key, b"hello", 0x20, 33, socket.if_nametoindex("lo"))
+
+
+@HOSTS
+def test_what_is_sent_to_the_gate_itself(front: Front, records: Records) -> None:
+    """It would be carried in a circle: it is counted, and others go on. One front does not hold up all others."""
+    gate = QuicGate(records)
+    own = Front(front.socket, front.socket.getsockname()[1])
+    send(front, *[b"to the gate"] * (DATAGRAMS + 3))
+    front.socket.setblocking(False)
+    assert list(gate.carrier._come(own)) == []
+    assert gate.counters.loops == DATAGRAMS
+    assert [came.payload for came in gate.carrier._come(front)] == [b"to the gate"] * 3
+
+
+def test_a_datagram_without_a_destination() -> None:
+    """Where the kernel tells nothing, nothing is guessed."""
+
+    class Silent:
+        family = socket.AF_INET
+
+        def recvmsg(self, size: int, room: int) -> Any:
+            return b"x", [], 0, ("192.0.2.7", 40000)
+
+    assert receive(Front(Silent(), 1)) is None  # type: ignore[arg-type]
+
+
+class Raw:
+    """Stands for a raw socket, which takes privileges to open."""
+
+    def __init__(self, family: int, *, full: bool = False) -> None:
+        self.family = family
+        self.full = full
+        self.sent: list[tuple[bytes, str, str]] = []
+
+    def sendmsg(self, data: Any, control: Any, flags: int, to: tuple[str, int]) -> None:
+        """Keep what is sent, and from which address."""
+        if self.full:
+            raise OSError("not permitted")
+        (packet,), ((_, _, beside),) = data, control
+        source = beside[4:8] if self.family == socket.AF_INET else beside[:16]
+        self.sent.append((packet, socket.inet_ntop(self.family, source), to[0]))
+
+
+def raw_sockets(key: Key, **full: bool) -> tuple[Outlets, dict[str, Raw]]:
+    """Outlets of the family of a flow."""
+    family = socket.AF_INET6 if key is KEY6 else socket.AF_INET
+    each = {name: Raw(family, full=name in full) for name in ("carries", "opens", "ends", "answers")}
+    return Outlets({family: RawSockets(**each)}), each  # type: ignore[arg-type]
+
+
+def ends(key: Key) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
+    """The client's end and the server's, as octets."""
+    family = socket.AF_INET6 if key is KEY6 else socket.AF_INET
+    return (socket.inet_pton(family, key[0]), key[1]), (socket.inet_pton(family, key[2]), key[3])
+
+
+@pytest.mark.parametrize("key", [KEY, KEY6])
+@pytest.mark.parametrize(
+    ("opens", "full", "by"), [(True, {}, "opens"), (True, {"opens": True}, "carries"), (False, {}, "carries")]
+)
+def test_what_passes(key: Key, opens: bool, full: dict[str, bool], by: str) -> None:
+    """From the client's own address, a hop later; by the socket whose mark opens the flow, if the kernel has room."""
+    outlets, raw = raw_sockets(key, **full)
+    assert outlets.carries(Datagram(key, SHORT, 0x20, 2, 1), b"payload", opens=opens)
+    packet = udp_packet(*ends(key), b"payload", traffic_class=0x20, hops=1)
+    assert {name: each.sent for name, each in raw.items() if each.sent} == {by: [(packet, key[0], key[2])]}
+
+
+@pytest.mark.parametrize(("hops", "full"), [(1, {}), (64, {"carries": True})])
+def test_what_can_not_pass(hops: int, full: dict[str, bool]) -> None:
+    """What is routed in a circle ends, and what the firewall drops is told as lost."""
+    outlets, raw = raw_sockets(KEY, **full)
+    assert not outlets.carries(Datagram(KEY, SHORT, 0, hops, 1), SHORT, opens=False)
+    assert [each.sent for each in raw.values()] == [[]] * 4
+
+
+@pytest.mark.parametrize("key", [KEY, KEY6])
+def test_what_is_told_to_kernel_and_client(key: Key) -> None:
+    """The end of a flow as the client would send it; refusals and errors from the address that it wants to reach."""
+    outlets, raw = raw_sockets(key)
+    client, server = ends(key)
+    outlets.ends(key)
+    outlets.answers(key, b"close")
+    outlets.refuses(key, SHORT)
+    assert raw["ends"].sent == [(udp_packet(client, server, b""), key[0], key[2])]
+    assert raw["answers"].sent == [
+        (udp_packet(server, client, b"close"), key[2], key[0]),
+        (port_unreachable(client, server, SHORT), key[2], key[0]),
+    ]
+
+
+def test_sockets_of_the_program_before() -> None:
+    """A program that takes over finds each socket where it was, and closes all of them at its end."""
+    with contextlib.ExitStack() as opened:
+        made = [opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(6)]
+        for each in made[:2]:
+            each.bind(("127.0.0.1", 0))
+        fronts = tuple((Front(each, each.getsockname()[1]),) for each in made[:2])
+        numbers = QuicSockets(fronts, Outlets({socket.AF_INET: RawSockets(*made[2:])})).descriptors()
+        assert numbers == (
+            [[made[0].fileno()], [made[1].fileno()]],
+            {socket.AF_INET: [one.fileno() for one in made[2:]]},
+        )
+        for each in made:
+            opened.callback(each.detach)
+        heir = QuicSockets.inherited(*numbers)
+        assert heir.descriptors() == numbers
+        assert [front.port for (front,) in heir.fronts] == [front.port for (front,) in fronts]
+        heir.close()
+        assert heir.descriptors() == ([[-1], [-1]], {socket.AF_INET: [-1] * 4})

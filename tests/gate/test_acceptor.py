@@ -1,0 +1,147 @@
+"""Who is accepted: as many as there may be, in all and of a client, and those whom a load balancer passes on."""
+
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+
+import pytest
+
+from labs.builders import ban
+from labs.gate_lab import RunningGate, broken_off, policy
+from tokgate.gate.live_connections import GateConnections
+from tokgate.policy.settings import LimitSettings
+from tokgate.traffic.limits import Limits
+
+BALANCED = policy(ban(networks=("loop",)), load_balancers=(ip_network("127.0.0.1/32"),))
+
+
+class PausedGate:
+    """A gate that runs while a test waits for something, and the clients that it has."""
+
+    def __init__(self, running: RunningGate) -> None:
+        running.pause()
+        self.running, self.gate = running, running.gate
+        self.counters = self.gate.enforcer.counters
+        self.clients: list[socket.socket] = []
+
+    def dial(self, said: bytes = b"x") -> socket.socket:
+        """Another explicit client."""
+        client = socket.create_connection(self.running.explicit)
+        self.clients.append(client)
+        client.sendall(said)
+        return client
+
+    def ports(self) -> list[int]:
+        """Those of the clients that are served."""
+        return [connection.port for connection in self.gate.connections.values()]
+
+    def serves(self, *clients: socket.socket) -> bool:
+        """Wait until these, and nobody else, are served."""
+        return self.running.serves(lambda: self.ports() == [client.getsockname()[1] for client in clients])
+
+
+@pytest.fixture
+def make(start_gate: Callable[..., RunningGate]) -> Iterator[Callable[..., PausedGate]]:
+    """Makes gates."""
+    made: list[PausedGate] = []
+
+    def start(**options: object) -> PausedGate:
+        made.append(PausedGate(start_gate(**options)))
+        return made[-1]
+
+    yield start
+    for client in (client for one in made for client in one.clients):
+        client.close()
+
+
+def test_a_full_gate_leaves_clients_to_others(make: Callable[..., PausedGate]) -> None:
+    """While another gate has room nobody is turned away; who still waits when there is room here, is served."""
+    one = make(limits=Limits(connections=1))
+    one.gate.others_have_room = lambda: True
+    first = one.dial()
+    assert one.serves(first)
+    assert one.gate.full
+    second = one.dial()
+    assert one.running.serves(lambda: one.gate._paused)
+    assert (one.ports(), one.counters.at_limit) == ([first.getsockname()[1]], 0)
+    first.close()
+    assert one.serves(second)
+
+
+def test_what_is_closed_twice_counts_once(make: Callable[..., PausedGate]) -> None:
+    """Both ends of a connection may fail in one batch; the gate must not take itself for emptier than it is."""
+    one = make()
+    first, second = one.dial(), one.dial()
+    assert one.running.serves(lambda: one.gate.open_connections == 2)
+    gone = next(each for each in one.gate.connections.values() if each.port == first.getsockname()[1])
+    one.gate.close(gone)
+    one.gate.close(gone)
+    assert one.gate.open_connections == 1
+    assert one.ports() == [second.getsockname()[1]]
+
+
+def test_what_is_cut_is_cut_at_once(make: Callable[..., PausedGate]) -> None:
+    """A client whose ban has begun notices it now, and not when the gate has something else to do."""
+    one = make()
+    client = one.dial()
+    assert one.serves(client)
+    GateConnections(one.gate).cut(next(iter(one.gate.connections.values())))
+    assert broken_off(client)
+
+
+def test_when_all_gates_are_full_clients_are_told(make: Callable[..., PausedGate]) -> None:
+    """Whoever waits in the queue learns it once there is no room anywhere, and those who come later at once."""
+    one = make(limits=Limits(connections=1))
+    room = [True]
+    one.gate.others_have_room = lambda: room[0]
+    first = one.dial()
+    assert one.serves(first)
+    second = one.dial()
+    assert one.running.serves(lambda: one.gate._paused)
+    one.gate.look_for_room()
+    assert one.gate._paused
+    room[0] = False
+    one.gate.look_for_room()
+    assert one.running.serves(lambda: one.counters.at_limit == 1)
+    third = one.dial()
+    assert one.running.serves(lambda: one.counters.at_limit == 2)
+    assert broken_off(second)
+    assert broken_off(third)
+    assert one.ports() == [first.getsockname()[1]]
+
+
+@pytest.mark.parametrize(("stated", "descriptors", "most"), [(50_000, 1024, 256), (10, 1024, 10), (10, 100, 1)])
+def test_limits_fit_the_descriptors(
+    make: Callable[..., PausedGate], monkeypatch: pytest.MonkeyPatch, stated: int, descriptors: int, most: int
+) -> None:
+    """A connection takes two, and some are kept for all else; there is always room for one."""
+    one = make()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    one.gate.limit(LimitSettings(connections=stated, per_client=7))
+    assert (one.gate.limits.connections, one.gate.limits.per_client) == (most, 7)
+
+
+def test_clients_of_a_load_balancer(make: Callable[..., PausedGate]) -> None:
+    """Each has the share of a client of its own, under its own address, however its header comes."""
+    one = make(snapshot=BALANCED, limits=Limits(per_client=1))
+    header = b"PROXY TCP4 192.0.2.%d 198.51.100.1 40000 8080\r\n"
+    first, second = one.dial((header % 7)[:9]), one.dial(header % 8 + b"CONN")
+    assert one.running.serves(lambda: len(one.ports()) == 2)
+    first.sendall((header % 7)[9:])
+    assert one.running.serves(lambda: set(one.gate.clients) == {"192.0.2.7", "192.0.2.8"})
+    third = one.dial(header % 8)
+    assert one.running.serves(lambda: one.counters.at_limit == 1)
+    assert broken_off(third)
+    assert one.gate.clients == {"192.0.2.7": 1, "192.0.2.8": 1}
+    second.close()
+    assert one.running.serves(lambda: one.gate.clients == {"192.0.2.7": 1})
+
+
+def test_a_load_balancer_that_does_not_say_whose_connection_it_is(make: Callable[..., PausedGate]) -> None:
+    """Without a header nothing is read: the client would be taken for the load balancer."""
+    one = make(snapshot=BALANCED)
+    client = one.dial(b"CONNECT www.example.net:443 HTTP/1.1\r\n\r\n")
+    assert one.running.serves(lambda: one.counters.unfinished == 1)
+    assert broken_off(client)
+    assert one.gate.clients == {}
