@@ -297,10 +297,7 @@ def _versions(target: Target) -> bytes:
 _LIMITS = {
     # No server that is known takes these for TLS.
     **dict.fromkeys(
-        (
-            *("nul-before", "newline-before", "unknown-record-before", "version-7f1c", "version-feff"),
-            *("version-1603", "version-ffff", "cid-record-before", "ack-record-before"),
-        ),
+        ("nul-before", "newline-before", "unknown-record-before", "cid-record-before", "ack-record-before"),
         Limit.OTHER_BYTES,
     ),
     # Servers of their own protocols do, behind what they answer in it.
