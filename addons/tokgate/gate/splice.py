@@ -138,6 +138,8 @@ class Relay(Poller):
             connection.server_fin = True
         if event & (EPOLLIN | EPOLLRDHUP) and connection.watched is not None:
             self._hear(connection, connection.watched)
+        elif connection.client_waits:
+            self.goes_on(connection, 0)
 
     def _hear(self, connection: Connection, watched: Watched) -> None:
         """Look at what the destination says first, before it is passed on: does it make the client say more?
@@ -185,6 +187,9 @@ class Relay(Poller):
         connection.client_waits = True
         if not waits:
             self._stop_watching(connection)
+        elif watched is not None and not (watched.for_answer or connection.held):
+            connection.client_waits = False
+            self.asked_again(connection)
 
     def _stop_watching(self, connection: Connection) -> None:
         """From now on it is as others are."""

@@ -21,8 +21,15 @@ from tokgate.gate.handoff import MAX_DATAGRAM
 from tokgate.gate.sockets import Listener, Socket
 from tokgate.gate.splice import STICK
 from tokgate.policy.identity import Identity
-from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, SecondHelloReader
+from tokgate.traffic.second_words import (
+    AfterHello,
+    AfterProxyRequest,
+    AfterUnreadLine,
+    SecondHelloReader,
+    UnreadLineReader,
+)
 from tokgate.traffic.seen import Shown
+from tokgate.wire.http_detection import UnreadLine
 
 TURN: Final = 0.002
 """Seconds of passing on before others have their turn."""
@@ -65,7 +72,8 @@ MADE_ANEW: Final = frozenset(
 
 def _format() -> str:
     """A digest of the fields of what travels."""
-    travels = (SerializedConnection, SerializedFlow, Connection, Tunnel, AfterHello, AfterProxyRequest, Shown, Identity)
+    watched = (AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine)
+    travels = (SerializedConnection, SerializedFlow, Connection, Tunnel, *watched, Shown, Identity)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
     return hashlib.sha256(repr((shapes, sorted(MADE_ANEW), [*State], [*SocksStep])).encode()).hexdigest()[:12]
 
@@ -146,7 +154,7 @@ def _half(
 def movable(connection: Connection) -> bool:
     """Whether it can be passed on: not while a name or a parent is awaited, a second hello read, nor when refused."""
     stays = connection.state in (State.WAITING, State.PARTING, State.CLOSED) or connection.parent is not None
-    return not stays and not isinstance(connection.greeting, SecondHelloReader)
+    return not stays and not isinstance(connection.greeting, SecondHelloReader | UnreadLineReader)
 
 
 class ConnectionTransfer:
