@@ -16,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokgate.wire import quic_initial as wire
-from tokgate.wire.quic_initial import Initial, Opening, QuicError, close, initials, is_certain, is_unreadable
+from tokgate.wire.quic_initial import (
+    Initial,
+    Opening,
+    QuicError,
+    close,
+    hides_packets,
+    initials,
+    is_certain,
+    is_unreadable,
+)
 
 NAME = "www.example.org"
 V1, V2 = QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2
@@ -231,11 +240,13 @@ def test_no_hello(frames: bytes, problem: str) -> None:
 
 
 def test_client_that_gives_up() -> None:
-    """CONNECTION_CLOSE ends a packet."""
+    """CONNECTION_CLOSE ends no packet: there are servers that read what follows it."""
     opening = Opening(protected(b"\x01"))
 
-    assert opening.reads(protected(b"\x1c\x00\x00\x00"))
+    assert opening.reads(protected(b"\x1c\x00\x00\x03bye"))
     assert opening.hello is None
+    assert opening.reads(protected(b"\x1c\x00\x00\x03bye" + crypto(0, hello_message()), number=1))
+    assert opening.hello is not None
 
 
 def test_packets_in_one_datagram() -> None:
@@ -249,6 +260,19 @@ def test_packets_in_one_datagram() -> None:
     assert initials(handshake + short) == ()
     retry = b"\xf0" + head + b"\x14" + bytes(20)
     assert [i.packet for i in initials(one.packet + retry + two.packet)] == [one.packet]
+
+
+def test_packets_behind_what_can_not_be_read() -> None:
+    """A server may know the end of a packet that makes no sense here: too short, of a server's, of another version."""
+    one, two = protected(b"\x01"), protected(b"\x01", number=1)
+    odd = [
+        *(bytes((kind,)) + struct.pack("!I", V1) + b"\0\0" + b"\5junk!" for kind in (0xD0, 0xE0, 0xF0)),
+        b"\xc0" + struct.pack("!I", 0xFF00001D) + b"\0\0\0\x14" + bytes(20),
+    ]
+    assert [hides_packets(one.packet + each + two.packet) for each in odd] == [True] * 4
+    assert [hides_packets(each + two.packet) for each in odd] == [True, True, True, False]
+    for whole in (one.packet, one.packet + two.packet, one.packet + bytes(50), one.packet + b"\x40" + bytes(30), b""):
+        assert not hides_packets(whole)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from tokgate.wire.quic_initial import (
     Initial,
     Opening,
     QuicError,
-    begins_with_initial,
     close,
+    hides_packets,
     initials,
     is_certain,
     is_unreadable,
@@ -159,7 +159,10 @@ class QuicFlow(ABC):
 
     def take(self, enforcer: Enforcer, data: bytes) -> Carried:
         """Decide about a datagram of the client's."""
-        found = initials(data)
+        hides = hides_packets(data)
+        if hides and self._connections:
+            return _NOTHING
+        found = () if hides else initials(data)
         if found:
             if any(one.destination != found[0].destination for one in found):
                 return _NOTHING  # RFC 9000 §12.2: of one connection only
@@ -172,8 +175,6 @@ class QuicFlow(ABC):
             if self._unreadable is None:
                 self._unreadable = self._admit(enforcer, Unreadable(quic=True)) is None
             return Carried((data,)) if self._unreadable else _REFUSED
-        if self._connections and begins_with_initial(data):
-            return _NOTHING
         passing = self._others or any(one.passes for one in self._connections)
         waiting = next((one for one in reversed(self._connections) if one.passes is None), None)
         if waiting is not None and not passing:  # what follows the first flight, such as early data
