@@ -17,6 +17,7 @@ class Family(StrEnum):
     HTTP_HEADS = "http-heads"
     HTTP_HOSTS = "http-hosts"
     HTTP_BODIES = "http-bodies"
+    HTTP2_FRAMES = "http2-frames"
     PROXY_REQUESTS = "proxy-requests"
     SOCKS_REQUESTS = "socks-requests"
     SEGMENTS = "segments"
