@@ -238,7 +238,12 @@ def test_what_some_server_might_read(
 
 
 @pytest.mark.parametrize(
-    "data", [b"SSH-2.0-client\r\n", b"EHLO mail.example.org\r\n", b"\x13BitTorrent protocol", b"\0\1"]
+    "data",
+    [
+        *(b"SSH-2.0-client\r\n", b"EHLO mail.example.org\r\n", b"\x13BitTorrent protocol", b"\0\1"),
+        *(b"get key\r\n", b"CONNECT {}\r\n", b"0032git-upload-pack /a.git\0host=example.org\0"),
+        b"OPTIONS sip:example.org SIP/2.0\r\nVia: SIP/2.0/TCP a\r\n\r\n",
+    ],
 )
 def test_other_protocols_pass_and_are_counted(start_gate: StartGate, start_origin: StartOrigin, data: bytes) -> None:
     """What no server takes for TLS or HTTP is decided by address, for clients under a ban too, and counted as that."""

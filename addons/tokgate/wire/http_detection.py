@@ -16,14 +16,19 @@ request is told apart: passed on unread it would be served. Each row was served 
 | `RTSP/1.0`, `ICE/1.0`; `DESCRIBE` and others of RTSP            | Node                          |
 | no version, as in HTTP/0.9: `GET /`, `GET http://host/`         | nginx, Node, Python           |
 | the same with `POST`, `HEAD`, `OPTIONS`                         | Node                          |
-| `GET x`, `GET HTTP/1.1` (any target)                            | Python                        |
+| `GET HTTP/1.1`                                                  | Python                        |
+| any version behind `/`, `*` or a URL: `GET / FOO/1.0`           | HAProxy                       |
 | a method of 5,000 letters                                       | HAProxy                       |
 | a target of 70 KiB                                              | Caddy                         |
 
 And of lines that no server would serve as they stand, some still may with what follows (`UnreadLine`):
 
 | any octets for a method, and a version (`GE[T / HTTP/1.1`)      | wsgiref, Werkzeug, gevent, Cheroot |
-| a token and any target, no version, and fields or an empty line | Waitress                           |
+| a token and any target, no version, and fields or an empty line | Waitress; `GET`: Python            |
+| `CONNECT` with any target and version, and the same             | HAProxy                            |
+| `GET %2f` with any version, and the same                        | mini_httpd                         |
+
+So that Redis (`GET x`), NATS (`CONNECT {…}`) and SIP (`OPTIONS sip:… SIP/2.0`) pass.
 """
 
 from __future__ import annotations
@@ -46,12 +51,13 @@ _PROXY_V2: Final = b"\r\n\r\n\0\r\nQUIT\n"
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
 _BLANK: Final = rb"\t-\r\x1c-\x20\x85\xa0"  # what Python's str.split takes for white space, in Latin-1
+_IN_LINE: Final = rb"\t\v-\r\x1c-\x20\x85\xa0"  # the same but for LF
 _BLANK_OCTETS: Final = b"\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0"
 _request_line = re.compile(rb"%b+ [^\r\n]+ HTTP/[0-9]\.[0-9]\r?" % _TOKEN).fullmatch
 _token = re.compile(rb"%b*" % _TOKEN).match
 _blanks = re.compile(rb"[%b]*" % _BLANK).match
 _empty_lines = re.compile(rb"(?:\r?\n)*").fullmatch
-# Methods that llhttp (Node) knows; servers serve a line without a version to some of them.
+# Methods that llhttp (Node) knows.
 _METHODS: Final = (
     b"GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI|COPY|LOCK|MKCOL|MOVE|PROPFIND|PROPPATCH|SEARCH|UNLOCK|"
     b"BIND|REBIND|UNBIND|ACL|REPORT|MKACTIVITY|CHECKOUT|MERGE|M-SEARCH|NOTIFY|SUBSCRIBE|UNSUBSCRIBE|PURGE|MKCALENDAR|"
@@ -60,14 +66,14 @@ _METHODS: Final = (
 )
 _known_method = re.compile(rb"(?i)(?:%b|PROXY)[%b]" % (_METHODS, _BLANK)).match
 _might_be_served = re.compile(
-    rb"(?i)(?:%b|PROXY)[%b]|.*?(?:HTTP|RTSP|ICE)/|%b+[%b]+(?:/|\*[%b]*\Z|[a-z]+://)"
-    % (_METHODS, _BLANK, _TOKEN, _BLANK, _BLANK),
-    re.DOTALL,
+    rb"(?i)PROXY[%b]|.*?(?:HTTP|RTSP|ICE)/|%b+[%b]+(?:/|\*|[^%b]*://)" % (_BLANK, _TOKEN, _BLANK, _BLANK), re.DOTALL
 ).match
 _version = re.compile(rb"[%b]HTTP/" % _BLANK).search
 _KEPT: Final = 5
 """Octets in which the beginning of such a version may stand."""
-_two_words = re.compile(rb"%b+[ \t]+[^%b]+[ \t\r]*\n" % (_TOKEN, _BLANK)).match
+_may_have_fields = re.compile(
+    rb"(?:(?i:GET|HEAD|POST|CONNECT)[%b][^\n]*|%b+[%b]+[^%b]+[%b]*)\n" % (_IN_LINE, _TOKEN, _IN_LINE, _BLANK, _IN_LINE)
+).match
 _goes_on = re.compile(rb"\r?\n|%b{1,256}[ \t]{,16}:" % _TOKEN).match
 _may_go_on = re.compile(rb"\r?|%b{,256}[ \t]{,16}" % _TOKEN).fullmatch
 
@@ -174,12 +180,12 @@ class UnreadLine:
     """What is needed of it."""
     length: int
     ended: bool
-    """It has ended, after a method and a target; `tail` is what follows."""
+    """It has ended, and fields may follow: `tail` is what does."""
 
 
 def begin_unread_line(received: bytearray, start: int) -> UnreadLine | bool:
     """Read what has come of the line at `start`; the result is that of `read_on`."""
-    line = _two_words(received, start)
+    line = _may_have_fields(received, start)
     if line is not None:
         return read_on(UnreadLine(b"", 0, ended=True), received[line.end() :])
     return read_on(UnreadLine(b"", 0, ended=False), received[start:])

@@ -210,6 +210,16 @@ _ODD: Final[dict[str, tuple[str, SentPieces]]] = {
         lambda t: [bytes([octet]) for octet in b"\x07" + request(t)],
     ),
     "two-words": ("an unknown method, a target that is none, no version", _line(b"X #")),
+    "own-version": ("a version of its own", _line(b"GET / FOO/1.0")),
+    "own-version-star": ("the same with *", _line(b"OWN * FOO/1.0")),
+    "own-version-scheme": ("the same with a scheme of its own", _line(b"OWN x+y://a/ FOO/1.0")),
+    "connect-own-version": ("CONNECT with a target and a version that are none", _line(b"CONNECT x FOO/1.0")),
+    "connect-own-version-in-pieces": (
+        "the same, and the fields in a segment of their own",
+        lambda t: [b"CONNECT x FOO/1.0\r\n", fields(t)],
+    ),
+    "encoded-slash": ("an encoded slash, and a version of its own", _line(b"GET %2f FOO/1.0")),
+    "get-word": ("GET and a word, and fields", _line(b"get x")),
     "two-words-in-pieces": ("the same, and the fields in a segment of their own", lambda t: [b"X #\r\n", fields(t)]),
     "half-a-preface": ("PRI without what follows it", lambda t: [b"PRI * HTTP/2.0\r\n\r\n" + request(t)]),
 }
