@@ -172,27 +172,35 @@ def _played(frames: Frames, number: int, stream: Stream, target: Target) -> Serv
         if each % 2:
             http.send_headers(each, _fields("www.example.org"), end_stream=True)
     http.data_to_send()  # `frames` are sent in place of that
-    said, status = b"", b""
+    said = bytearray()
     try:
         for piece in frames(target.name):
             stream.send(piece)
-        while data := stream.receive():
-            said += data
-            for event in http.receive_data(data):
-                match event:
-                    case h2.events.ResponseReceived(stream_id=one) if one == number:
-                        status = dict(event.headers or []).get(b":status", b"")
-                    case h2.events.StreamEnded(stream_id=one) if one == number:
-                        return judge(b"HTTP/2 " + status + b"\r\n\r\n" + said)
-            stream.send(http.data_to_send())
+        return _answer(http, number, stream, said)
     except h2.exceptions.ProtocolError:
-        return judge(said)
+        return judge(bytes(said))
     except OSError as error:
-        return ServerReply(Result.REFUSED, "no answer in the stream", said) if said else broken(error)
-    return ServerReply(Result.CLOSED, "", said)
+        return ServerReply(Result.REFUSED, "no answer in the stream", bytes(said)) if said else broken(error)
 
 
-_attempt = partial(Attempt, family=Family.HTTP2_FRAMES, opens=Opens.HTTP)
+def _answer(http: h2.connection.H2Connection, number: int, stream: Stream, said: bytearray) -> ServerReply:
+    """Read until the stream of that number ends; all that came is in `said`."""
+    status = b""
+    while data := stream.receive():
+        said += data
+        for event in http.receive_data(data):
+            match event:
+                case h2.events.ResponseReceived(stream_id=one) if one == number:
+                    status = dict(event.headers or []).get(b":status", b"")
+                case h2.events.StreamEnded(stream_id=one) if one == number:
+                    return judge(b"HTTP/2 " + status + b"\r\n\r\n" + said)
+                case h2.events.StreamReset(stream_id=one) if one == number:
+                    return ServerReply(Result.REFUSED, "the stream was reset", bytes(said))
+        stream.send(http.data_to_send())
+    return ServerReply(Result.CLOSED, "", bytes(said))
+
+
+_attempt = partial(Attempt, family=Family.HTTP2_FRAMES, opens=Opens.HTTP, is_http2=True)
 _ORDINARY: Final = frozenset({"plain", "continuation", "octet-by-octet", "second-stream", "indexed", "unknown-frames"})
 
 

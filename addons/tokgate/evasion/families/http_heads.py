@@ -312,5 +312,5 @@ def attempts() -> Iterator[Attempt]:
         yield _attempt(name, what, partial(asked, pieces), innocent=name != "absolute-form")
     for name, (what, pieces) in _ODD.items():
         yield _attempt(name, what, partial(asked, pieces), limit=Limit.OTHER_BYTES if name in _UNREAD else None)
-    yield _attempt("http2", "HTTP/2 with prior knowledge", http2, innocent=True)
+    yield _attempt("http2", "HTTP/2 with prior knowledge", http2, innocent=True, is_http2=True)
     yield _attempt("h2c-smuggled", "HTTP/2 inside a harmless connection that was upgraded", upgraded)

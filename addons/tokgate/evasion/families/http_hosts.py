@@ -285,4 +285,4 @@ def attempts() -> Iterator[Attempt]:
     }
     for name, (what, options) in shapes.items():
         play = partial(http2, **options)  # type: ignore[arg-type]
-        yield _attempt(name, what, play)
+        yield _attempt(name, what, play, is_http2=True)
