@@ -18,7 +18,6 @@ from tokgate.gate.sockets import Address
 from tokgate.policy.snapshot import Snapshot
 
 HELLO, OTHER = hello_for(BANNED), hello_for(ALLOWED)
-AFTER = "2023-06-01T00:00:00Z"
 NOTHING = policy(ban(services=()))
 
 

@@ -288,6 +288,9 @@ def test_a_crash(lab: Lab, origin: Origin, make: Make, on_crash: str) -> None:
     gateway = make(policy).__enter__()
     try:
         assert refused(lab, origin, 4)
+        gateway.wait_for_record(
+            "the refusal is logged", refuses(BANNED, Lab.CLIENT[4])
+        )  # else the next log begins with it
         assert gateway.process is not None
         gateway.process.kill()
         gateway.process.wait()

@@ -15,7 +15,7 @@ import pytest
 from labs.builders import ban
 from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, echo, exactly, policy, read_all, until
 from labs.hello_builder import hello_for
-from tokgate.gate.connection import Connection, State
+from tokgate.gate.connection import CONNECTING, Connection, Greeting
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.gate.sockets import Entry, NoDestinationError, acceptor, listen, original_destination
 from tokgate.policy.decision import Response
@@ -134,7 +134,7 @@ def test_a_failing_callback_costs_no_connection_its_events(start_gate: StartGate
         gate.gate.epoll.register(order, select.EPOLLIN)
         client.sendall(ALLOWED[20:])
         gate.gate.once(1)
-        assert [c.state for c in gate.gate.connections.values()] == [State.CONNECTING] * 2
+        assert [c.state for c in gate.gate.connections.values()] == [CONNECTING] * 2
     assert [r["event"]["action"] for r in gate.sink.records] == ["internal-error"]
     os.close(order)
 
@@ -233,7 +233,8 @@ def test_descriptors_are_closed_only_between_batches(start_gate: StartGate) -> N
     gate = start_gate()
     gate.pause()
     client, peer = socket.socketpair()
-    connection = Connection(client, client.fileno(), "192.0.2.1", 1, next(iter(gate.gate.listeners.values())), 0.0)
+    listener = next(iter(gate.gate.listeners.values()))
+    connection = Connection(client, client.fileno(), "192.0.2.1", 1, listener, 0.0, Greeting())
     gate.gate.open_connections += 1
     gate.gate.watch_greeting(connection)
     descriptor = connection.client_fd

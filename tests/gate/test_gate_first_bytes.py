@@ -29,7 +29,6 @@ StartOrigin = Callable[..., Origin]
 ALLOWED = hello_for("www.example.net")
 BANNED = hello_for("www.clips.example.org")
 NAMELESS = records(hello(supported_versions(0x0304)))
-UNREADABLE = b"\x16\x03\x01\x00\x06\x01\x00\x00\x02\x03\x03"
 REFUSED = Alert.UNRECOGNIZED_NAME.record
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 ELSEWHERE = (network("loop", "127.0.0.0/8", "::1/128"), network("other", "198.51.100.0/24"))
@@ -139,18 +138,6 @@ def test_outside_a_bans_hours_hidden_names_pass(start_gate: StartGate, start_ori
         with dial(gate.redirected, NAMELESS) as client:
             client.shutdown(socket.SHUT_WR)
             assert read_all(client) == expected
-
-
-@pytest.mark.parametrize(("banned", "expected"), [("loop", REFUSED), ("other", UNREADABLE)])
-def test_what_begins_like_tls_and_makes_no_sense(
-    start_gate: StartGate, start_origin: StartOrigin, banned: str, expected: bytes
-) -> None:
-    """A server might read it all the same: no way past a ban, and nobody else is held up."""
-    gate = start_gate(origin := start_origin(), policy(ban(networks=(banned,)), networks=ELSEWHERE))
-    with dial(gate.redirected, UNREADABLE) as client:
-        client.shutdown(socket.SHUT_WR)
-        assert read_all(client) == expected
-    assert origin.accepted == (expected == UNREADABLE)
 
 
 @pytest.mark.parametrize("said", [b"", ALLOWED[:20], b"GET"])

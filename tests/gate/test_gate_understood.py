@@ -16,9 +16,11 @@ from labs.builders import ban, network
 from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, until
 from labs.hello_builder import hello_for
 from labs.waiting import DEADLINE
+from tokgate.gate.connection import Greeting
 from tokgate.policy.bans import MissingSni
 from tokgate.policy.decision import Response
 from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.wire.hello_retry import HELLO_RETRY
 from tokgate.wire.http_detection import PREFACE
 from tokgate.wire.tls_alert import Alert
@@ -437,7 +439,9 @@ def test_a_hello_in_pieces_is_held_once(start_gate: StartGate, start_origin: Sta
         connection = until(lambda: next(iter(gate.gate.connections.values()), None))
         assert connection is not None
         assert until(lambda: len(connection.held) == len(whole) - 1)
-        assert connection.held is connection.greeting.received  # type: ignore[union-attr]
+        assert isinstance(connection.state, Greeting)
+        assert isinstance(connection.state.reader, FirstBytesReader)
+        assert connection.held is connection.state.reader.received
         client.sendall(whole[-1:])
         assert exactly(client, len(whole)) == whole
 

@@ -15,7 +15,7 @@ from labs.gate_lab import Adopter, Sink
 from labs.hello_builder import ech, hello_for
 from labs.records import Holder
 from tokgate.blocklog.records.stamp import Observer
-from tokgate.gate.connection import Connection, Tunnel
+from tokgate.gate.connection import Connection, Greeting, Tunnel
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.gate.sockets import Address, Entry, Listener
 from tokgate.policy.bans import Action, EchOuter, LogSettings, MissingSni, UnknownClients
@@ -204,7 +204,7 @@ def outcome(policy: Snapshot, visits: list[Visit], *, short: bool) -> tuple[obje
             gate.enforcer.settle()  # as every gate does each second
             gate.who = visit.identity
             listener = Listener(None, Entry.REDIRECT, 443, 2)
-            connection = Connection(None, -1, visit.client, 40000, listener, 0.0)
+            connection = Connection(None, -1, visit.client, 40000, listener, 0.0, Greeting())
             connection.destination = (visit.address, 443)
             if visit.connect is not None:
                 connection.tunnel = Tunnel(visit.connect, 443, socks=False)

@@ -15,7 +15,7 @@ from labs.builders import ban
 from labs.gate_lab import DEADLINE, Clock, Origin, RunningGate, broken_off, dial, echo, exactly, policy, read_all, until
 from labs.hello_builder import hello_for, records, vector
 from tokgate.gate import handoff
-from tokgate.gate.connection import Connection, State
+from tokgate.gate.connection import Answering, Connection
 from tokgate.gate.takeover import MADE_ANEW, ConnectionTransfer, describe, read, restore
 from tokgate.wire.hello_retry import HELLO_RETRY
 from tokgate.wire.tls_alert import Alert
@@ -82,7 +82,7 @@ def test_a_watched_connection_moves(
 
     old, new = start_gate(start_origin(serve)), start_gate()
     with dial(old.redirected, ALLOWED) as client:
-        assert until(lambda: any(c.state is State.ANSWERING for c in list(old.gate.connections.values())))
+        assert until(lambda: any(isinstance(c.state, Answering) for c in list(old.gate.connections.values())))
         succeed(old, new, channel)
         assert moved(old, new)
         asks.set()

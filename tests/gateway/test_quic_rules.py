@@ -3,7 +3,7 @@
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gateway import quic_rules
 from tokgate.gateway.refusals import QUIC_DRAFTS, QUIC_VERSIONS
-from tokgate.wire.quic_initial import is_certain, is_unreadable
+from tokgate.wire.quic.packets import is_certain, is_unreadable
 
 CLIENTS = ("ip saddr @clients4", "ip6 saddr @clients6")
 

@@ -22,7 +22,7 @@ from labs.records import Clock, Holder, Records
 from tokgate.gate.sockets import Address, Entry
 from tokgate.mitm.hooks.proxy_auth import ask_in_socks
 from tokgate.mitm.live_connections import MitmConnections
-from tokgate.mitm.silent_clients import close_silent
+from tokgate.mitm.silent_clients import close_silent, hear_servers
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.embedded_gate import LocalGate
 from tokgate.service.endpoints import ListenEndpoint
@@ -158,6 +158,8 @@ class Mitmproxy:
         review = LiveReview(traffic.enforcer, MitmConnections(traffic.connections, traffic.enforcer))
         while True:
             review.look()
+            if self._lab.servers_may_begin:
+                await hear_servers(traffic, 0.0)
             await close_silent(traffic, self._limits.greeting)
             await asyncio.sleep(LOOK)
 
@@ -189,6 +191,8 @@ class Lab:
         """What names resolve to; others to this machine's loopback."""
         self.destination: Address = ("127.0.0.1", 1)
         """Where redirected connections were going."""
+        self.servers_may_begin = False
+        """Whether mitmproxy connects redirected clients that have said nothing; gates always do."""
         self.carrier: Carrier
         self._open = contextlib.ExitStack()
         self._surround()

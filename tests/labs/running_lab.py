@@ -55,6 +55,7 @@ class Running:
         python: str = sys.executable,
         environment: Mapping[str, str] = MappingProxyType({}),
         pass_fds: Sequence[int] = (),
+        drain: float = 2,
     ) -> None:
         self.policies = folder / "policies"
         self.policies.mkdir()
@@ -63,7 +64,7 @@ class Running:
         self.addons = addons
         self.write(policy)
         self.narration = folder / "narration"
-        command = [python, "-m", "tokgate", "run", *AS_WE_ARE, *mode, "--drain", "2"]
+        command = [python, "-m", "tokgate", "run", *AS_WE_ARE, *mode, "--drain", str(drain)]
         command += ["--workers", str(workers), "--policies", str(self.policies), "--log", str(self.log)]
         environ = os.environ | {"PYTHONPATH": str(addons)} | dict(environment)
         with self.narration.open("wb") as output:

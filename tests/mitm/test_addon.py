@@ -92,17 +92,6 @@ async def test_invalid_policy(addon: tuple[Tokgate, Any], tmp_path: Path) -> Non
     assert client.error
 
 
-async def test_health(addon: tuple[Tokgate, Any], tmp_path: Path) -> None:
-    """Health tells of the policy, the log and the errors."""
-    tokgate, context = addon
-    opened(context, tokgate, tmp_path)
-
-    assert tokgate.health().ok
-    assert tokgate.health().policy_error is None
-    tokgate.counters.errors["decide"] += 1
-    assert not tokgate.health().ok
-
-
 async def test_upkeep_that_fails(addon: tuple[Tokgate, Any], tmp_path: Path) -> None:
     """A background task that fails is counted, and the rest goes on."""
     tokgate, context = addon

@@ -39,7 +39,7 @@ def test_passed(since: Instant, now: Instant, count: int) -> None:
 )
 def test_nap(since: Instant, now: Instant, seconds: float) -> None:
     """Until the next transition that was not reported, and never so long that a jump goes unnoticed."""
-    assert phase_watch.nap(SNAPSHOT, since, now) == pytest.approx(seconds)
+    assert phase_watch.pause(SNAPSHOT, since, now) == pytest.approx(seconds)
 
 
 def test_a_jump_over_years_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

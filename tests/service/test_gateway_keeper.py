@@ -234,6 +234,21 @@ def test_what_somebody_changes_is_put_back(begin: Callable[..., Setting]) -> Non
     assert setting.keeper.state()["ok"]
 
 
+def test_a_takeover_that_fails_is_tried_again(begin: Callable[..., Setting]) -> None:
+    """The rules of the program before hold meanwhile: gates serve on, status is red, and it comes right by itself."""
+    setting = begin()
+    setting.kernel.error = HostProblems(["the firewall lets nothing in"])
+    setting.keeper.take_over()
+    setting.kernel.differs = FLUSHED
+    assert setting.actions == ["gateway-differs"]
+    assert "the firewall lets nothing in" in setting.keeper.state()["problems"][0]
+    setting.kernel.error = None
+    setting.passes(LONGEST_DELAY)
+    assert setting.kernel.told == ["up", "repair"]
+    setting.passes(SHOWN)
+    assert setting.keeper.state()["ok"]
+
+
 def test_without_a_notification(begin: Callable[..., Setting]) -> None:
     """Settings change without the kernel telling: all is looked at every ten seconds, and whenever somebody asks."""
     setting = begin()
@@ -365,6 +380,15 @@ def test_a_stop_that_stays_closed(begin: Callable[..., Setting]) -> None:
     setting.keeper.down()
     assert setting.kernel.told == ["up"]
     assert "tokgate gateway down" in setting.said[-1]
+
+
+def test_a_restart_stays_closed(begin: Callable[..., Setting]) -> None:
+    """The next start is seconds away: nobody passes undecided until then, whatever a stop would do."""
+    setting = begin()
+    setting.keeper.drain(restarts=True)
+    setting.keeper.down()
+    assert setting.kernel.told == ["up"]
+    assert "next start" in setting.said[-1]
 
 
 def test_a_stop_with_a_kernel_that_refuses(begin: Callable[..., Setting]) -> None:

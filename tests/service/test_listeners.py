@@ -8,6 +8,7 @@ import pytest
 
 from labs.builders import ban, snapshot
 from tokgate.gate.sockets import Entry
+from tokgate.policy.bans import Passage
 from tokgate.service import listeners as listening
 from tokgate.service.endpoints import ListenEndpoint
 
@@ -40,6 +41,17 @@ def test_all_or_none() -> None:
             listening.open_listeners(wanted)
         assert caught.value.errno == errno.EADDRINUSE
     listening.close_listeners(listening.open_listeners([wanted[0]]))
+
+
+def test_who_waits() -> None:
+    """Who is to pass when tokgate has crashed must not be held up by a listener that systemd keeps open."""
+    listeners = listening.open_listeners([HERE])
+    (redirected,) = listeners
+    transparent = dataclasses.replace(redirected, entry=Entry.TPROXY)
+    assert listening.waited_for(redirected, Passage.OPEN)
+    assert listening.waited_for(transparent, Passage.CLOSED)
+    assert not listening.waited_for(transparent, Passage.OPEN)
+    listening.close_listeners(listeners)
 
 
 def test_quic_where_it_may_not_be_carried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,12 +19,12 @@ def replacing(path: Path, mode: int, *, shared: bool = False) -> Iterator[Path]:
     draft.touch(mode, exist_ok=False)  # never through a link that somebody else put there
     try:
         yield draft
-        _sync(draft)
+        sync(draft)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
@@ -41,13 +41,9 @@ def take_rights(draft: Path, of: os.stat_result) -> None:
         os.chown(draft, of.st_uid, of.st_gid)
 
 
-def sync_folder(folder: Path) -> None:
-    """Sync a folder's entries to the disk. Raises OSError."""
-    _sync(folder, os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int = 0) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+def sync(path: Path) -> None:
+    """Sync a file's content, or a folder's entries, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

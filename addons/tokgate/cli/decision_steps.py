@@ -15,9 +15,10 @@ from tokgate.cli.terminal import shown
 from tokgate.policy.analysis.extensions import earlier_terms
 from tokgate.policy.decide import BanResult, Sighting, ban_results, decide, matched
 from tokgate.policy.decision import Decision, Reason, Verdict
+from tokgate.policy.membership import Membership
 from tokgate.policy.schedule import ALWAYS
 from tokgate.policy.services import Match
-from tokgate.policy.snapshot import Membership, Snapshot
+from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import AddressLiteral, normalise, parse_address
 from tokgate.policy.values.source_position import Origin
 from tokgate.policy.values.time_text import both
@@ -155,7 +156,7 @@ def _bans(snapshot: Snapshot, found: Sequence[BanResult], membership: Membership
             f"{_says(result, zone)}{place(result.track.ban.origin)}"
         )
         for term in earlier_terms(snapshot.bans, result.track.ban, zone):
-            ended = "" if term.ends is None else f", which ended {both(term.ends, zone)}"
+            ended = "" if term.ends is None else f" until {both(term.ends, zone)}"
             since = both(term.starts, zone)
             yield f"  it extends {term.ban.name}, in force from {since}{ended}{place(term.ban.origin)}"
 

@@ -20,7 +20,7 @@ def argument_of[T](read: Callable[[Any], T]) -> Callable[[str], T]:
 
 
 def whole_number(what: str, first: int = 0, last: int | None = None) -> Callable[[str], int]:
-    """A parser of `what` is a whole number from `first` to `last`, as argparse's `type=`."""
+    """A parser of whole numbers from `first` to `last`, as argparse's `type=`; errors call the value `what`."""
 
     def convert(text: str) -> int:
         number = int(text) if text.isascii() and text.isdigit() else -1

@@ -66,6 +66,7 @@ class Code(StrEnum):
     MATCHES_EVERYTHING = "matches-everything"
     DUPLICATE_PATTERN = "duplicate-pattern"
     EMPTY_SERVICE = "empty-service"
+    NO_NAMES = "no-names"
     UNKNOWN_STORE = "unknown-store"
     BAD_STORE_ID = "bad-store-id"
     BAD_CIDR = "bad-cidr"

@@ -11,9 +11,9 @@ from select import EPOLLEXCLUSIVE, EPOLLIN
 from socket import SocketType
 from typing import Final
 
-from tokgate.gate.connection import Connection
+from tokgate.gate.connection import Connection, Greeting
+from tokgate.gate.first_exchange import FirstExchange
 from tokgate.gate.sockets import STREAM, Address, Entry, Listener, acceptor, reset_on_close
-from tokgate.gate.splice import Relay
 from tokgate.policy.bans import LimitSettings
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefix_table import IPNetwork
@@ -26,7 +26,7 @@ ACCEPTS: Final = 32
 """Connections taken from a listener at a time."""
 
 
-class Acceptor(Relay):
+class Acceptor(FirstExchange):
     """A relay with listeners, whose connections are limited in all and by client."""
 
     def __init__(self, enforcer: Enforcer, limits: Limits) -> None:
@@ -129,11 +129,10 @@ class Acceptor(Relay):
                 continue
             clients[who] = count + 1
             self.open_connections += 1
-            connection = Connection(client, descriptor, peer, address[1], listener, self.now)
-            if balanced:
-                connection.preface = b""
+            greeting = Greeting(None, b"" if balanced else None)
+            connection = Connection(client, descriptor, peer, address[1], listener, self.now, greeting)
             try:
-                self.greet(connection)
+                self.greet(connection, greeting)
             except Exception as error:
                 self.broken(connection, error)
 

@@ -1,7 +1,8 @@
 """One client connection of a gate, and its directions that transfer bulk."""
 
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Enum, IntEnum
+from typing import Final
 
 from tokgate.gate.egress.parent_handshake import ParentHandshake
 from tokgate.gate.sockets import Address, Listener, Socket
@@ -11,25 +12,6 @@ from tokgate.traffic.second_words import Reader, Watched
 from tokgate.traffic.seen import Shown
 from tokgate.wire.connect_request import ConnectReader
 
-type Greeting = Reader | ConnectReader | SocksStep
-
-
-class State(IntEnum):
-    """Where a connection is in its life. Compared by identity: this is the hot path."""
-
-    GREETING = 0
-    """The client has not yet said what it wants: a ClientHello, a CONNECT request, a request line."""
-    WAITING = 1
-    """Something else has to happen first: a name is being resolved."""
-    CONNECTING = 2
-    OPEN = 3
-    """Bytes flow."""
-    PARTING = 4
-    """Refused; our side is closed, and what the client still sends is thrown away."""
-    CLOSED = 5
-    ANSWERING = 6
-    """Towards the client nothing has flowed: the server may have it say anew where it goes."""
-
 
 class SocksStep(IntEnum):
     """The steps of a SOCKS 5 client before its request."""
@@ -38,6 +20,60 @@ class SocksStep(IntEnum):
     """It was told how to say who it is, or that it need not."""
     SIGNED_IN = 2
     """It has proved who it is: `Connection.person`."""
+
+
+@dataclass(slots=True, eq=False)
+class Greeting:
+    """The client has not yet said what it wants: a ClientHello, a CONNECT request, a request line."""
+
+    reader: Reader | ConnectReader | SocksStep | None = None
+    """Where the greeting arrives in pieces: what reads it, or how far a SOCKS client is."""
+    preface: bytes | None = None
+    """What has come of a load balancer's header, before anything of its client; None: no header is to come."""
+
+
+@dataclass(slots=True, eq=False)
+class AskingParent:
+    """A parent proxy is connected to, and asked for the destination."""
+
+    handshake: ParentHandshake
+    asked: bool = False
+    """The first message was sent."""
+
+
+@dataclass(slots=True, eq=False)
+class Answering:
+    """The client's first words were passed on, and nothing has flowed towards it: it may have to say more."""
+
+    watched: Watched
+    said: bytes = b""
+    """The beginning of the destination's answer, as long as it can't be judged."""
+    client_waits: bool = False
+    """The client has said more, which stays in its socket, and of which epoll does not tell again."""
+
+
+class SimpleState(Enum):
+    """The states that hold nothing of their own."""
+
+    WAITING = 1
+    """Something else has to happen first: a name is resolved, a password checked."""
+    CONNECTING = 2
+    """The destination has not answered yet."""
+    OPEN = 3
+    """Bytes flow."""
+    PARTING = 4
+    """Refused; our side is closed, and what the client still sends is thrown away."""
+    CLOSED = 5
+
+
+WAITING: Final = SimpleState.WAITING
+CONNECTING: Final = SimpleState.CONNECTING
+OPEN: Final = SimpleState.OPEN
+PARTING: Final = SimpleState.PARTING
+CLOSED: Final = SimpleState.CLOSED
+
+type State = Greeting | AskingParent | Answering | SimpleState
+"""Where a connection is in its life, with what is known only there."""
 
 
 @dataclass(slots=True)
@@ -69,20 +105,14 @@ class Connection:
     listener: Listener
     seen: float
     """When something last happened, in monotonic seconds."""
+    state: State
     server: Socket = None
     server_fd: int = -1
-    state: State = State.GREETING
     destination: Address | None = None
     held: bytes | bytearray = b""
     """Read from the client and not yet passed on; what comes in pieces is in one place, the reader's."""
-    greeting: Greeting | None = None
-    """The state of a SOCKS greeting that arrives in pieces."""
     watched: Watched | None = None
-    """The client is under a ban, and may yet say that it wants to go somewhere else."""
-    said: bytes = b""
-    """What a watched destination has said of an answer that makes no sense yet."""
-    client_waits: bool = False
-    """A watched client has said more, which stays in its socket, and of which epoll does not tell again."""
+    """What to watch for once it is connected: the client is under a ban, and may yet ask for another destination."""
     person: Identity | None = None
     """The authenticated identity of an explicit client."""
     tunnel: Tunnel | None = None
@@ -91,14 +121,8 @@ class Connection:
     """It came by redirection, has said nothing yet, and was connected on the word of its destination's address."""
     shown: str | Shown | None = None
     """What it was let through on: the name in its ClientHello, or more where a name isn't all."""
-    parent: ParentHandshake | None = None
-    """What is being said to the parent proxy, which `server` is, until the destination is behind it."""
-    asked: bool = False
-    """The parent has been told what it is for."""
     deadline: float = 0.0
     """When the present state has lasted too long; 0.0: it may last as long as things happen."""
-    preface: bytes | None = None
-    """What has come of a load balancer's header, before anything of its client; None: no header is to come."""
     owing: float = 0.0
     """Since when the destination owes an answer: to connect, or its first octet; 0.0: it owes none."""
     client_fin: bool = False

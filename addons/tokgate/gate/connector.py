@@ -13,7 +13,17 @@ from whenever import Instant
 
 from tokgate.blocklog.records.stamp import new_event_id
 from tokgate.gate.acceptor import Acceptor
-from tokgate.gate.connection import Connection, State
+from tokgate.gate.connection import (
+    CONNECTING,
+    PARTING,
+    WAITING,
+    Answering,
+    AskingParent,
+    Connection,
+    Greeting,
+    SimpleState,
+    State,
+)
 from tokgate.gate.egress.dialler import Dialler
 from tokgate.gate.egress.parents import parent_for
 from tokgate.gate.event_loop import CLIENT_WAITING
@@ -62,7 +72,7 @@ class Connector(Acceptor):
         self.explicit: Final = ExplicitFront(self, enforcer, greeting=limits.greeting, connecting=limits.connecting)
 
     @abstractmethod
-    def read_greeting(self, connection: Connection, data: bytes | bytearray) -> None:
+    def read_greeting(self, connection: Connection, greeting: Greeting, data: bytes | bytearray) -> None:
         """Decide about what the client says, of which `data` came next."""
 
     @abstractmethod
@@ -122,14 +132,15 @@ class Connector(Acceptor):
         return True
 
     def suspend(self, connection: Connection, seconds: float) -> None:
-        connection.state = State.WAITING
+        connection.state = WAITING
         connection.deadline = self.now + seconds
         self.watch_greeting(connection)
 
-    def listen(self, connection: Connection, seconds: float = 0.0) -> None:
-        connection.state = State.GREETING
+    def listen(self, connection: Connection, seconds: float = 0.0) -> Greeting:
+        connection.state = greeting = Greeting()
         connection.deadline = self.now + seconds if seconds else 0.0
         self.watch_client(connection)
+        return greeting
 
     def hand_over(self, connection: Connection, arrival: Arrival, *, tls: bool) -> bool:
         """Give the client to an opener; False, and nothing done, if there is none."""
@@ -150,7 +161,7 @@ class Connector(Acceptor):
             self.close(connection)
             return
         self.drop_server(connection)
-        connection.state = State.PARTING
+        connection.state = PARTING
         connection.deadline = self.now + self.limits.parting
         self.watch_greeting(connection)
         self.epoll.modify(connection.client_fd, CLIENT_WAITING)  # an edge anew
@@ -176,14 +187,12 @@ class Connector(Acceptor):
             self.explicit.try_next(connection, connection.tunnel)
             return
         try:
-            server = self._dial(connection, destination)
+            self._dial(connection, destination)
         except NoDestinationError:
             self.enforcer.counters.loops += 1
             self.reset(connection, connection.client)
         except OSError:
             self.reset(connection, connection.client)
-        else:
-            self._await_server(connection, server)
 
     def dial(self, connection: Connection, destination: Address) -> bool:
         """Begin to connect a tunnel, from then on as if it had come by redirection; False if it would lead back here.
@@ -193,15 +202,14 @@ class Connector(Acceptor):
 
         """
         try:
-            server = self._dial(connection, destination)
+            self._dial(connection, destination)
         except NoDestinationError:
             self.enforcer.counters.loops += 1
             return False
         connection.destination = destination
-        self._await_server(connection, server)
         return True
 
-    def _dial(self, connection: Connection, destination: Address) -> Socket:
+    def _dial(self, connection: Connection, destination: Address) -> None:
         """Begin to connect to a destination, or to the parent proxy that reaches it.
 
         Raises:
@@ -210,15 +218,22 @@ class Connector(Acceptor):
 
         """
         settings = self.enforcer.snapshot.settings
-        upstream, place = self.parent(connection, destination) if settings.upstream else None, destination
-        connection.parent = None
+        upstream = self.parent(connection, destination) if settings.upstream else None
+        state: State = CONNECTING
+        place = destination
         if upstream is not None:
-            place = self.dialler.parents.begin(connection, upstream, destination)
+            handshake, place = self.dialler.parents.begin(upstream, destination)
+            state = AskingParent(handshake)
         server = self.dialler.connect(place, settings.egress, self.now)
         if (connection.tunnel is not None or upstream is not None) and leads_to(server, place, self.listens_at):
             server.close()
             raise NoDestinationError(errno.ELOOP, os.strerror(errno.ELOOP))
-        return server
+        connection.server = server
+        connection.server_fd = server.fileno()
+        connection.owing = self.now
+        connection.state = state
+        connection.deadline = self.now + self.limits.connecting
+        self.watch_server(connection)
 
     def parent(self, connection: Connection, destination: Address) -> Upstream | None:
         """The parent proxy that reaches a destination; its name is the one asked for, or the one in the hello."""
@@ -226,22 +241,14 @@ class Connector(Acceptor):
         name = tunnel.host if tunnel is not None else shown if isinstance(shown, str) else None
         return parent_for(self.enforcer.snapshot, destination[0], name)
 
-    def _await_server(self, connection: Connection, server: Socket) -> None:
-        connection.server = server
-        connection.server_fd = server.fileno()
-        connection.owing = self.now
-        connection.state = State.CONNECTING
-        connection.deadline = self.now + self.limits.connecting
-        self.watch_server(connection)
-
     def connected(self, connection: Connection, event: int) -> None:
         """The destination answered, or can't be reached."""
         if event & (EPOLLERR | EPOLLHUP) and (number := connection.server.getsockopt(SOL_SOCKET, SO_ERROR)):
             self._unreachable(connection, kind_of(number))
             return
-        if connection.parent is not None:
+        if isinstance(connection.state, AskingParent):
             try:
-                if not self.dialler.parents.is_behind(connection, event):
+                if not self.dialler.parents.is_behind(connection.server, connection.state, event):
                     return
             except OSError as error:
                 self._unreachable(connection, kind_of(error.errno))
@@ -256,10 +263,12 @@ class Connector(Acceptor):
             self.listen(connection)
         else:
             self.explicit.connected(connection, tunnel)
-        if event & ~EPOLLOUT and connection.state in (State.OPEN, State.GREETING):  # it spoke first, or ended at once
-            self.server_event(connection, event)
-        elif event & ~EPOLLOUT and connection.state is State.ANSWERING:
-            self.answered(connection, event)
+        if event & ~EPOLLOUT:  # it spoke first, or ended at once
+            match connection.state:
+                case Answering() as answering:
+                    self.answered(connection, answering, event)
+                case Greeting() | SimpleState.OPEN:
+                    self.server_event(connection, event)
 
     def first_octet(self, connection: Connection) -> None:
         self.dialler.first_octet_seconds.add(self.now - connection.owing)
@@ -284,17 +293,19 @@ class Connector(Acceptor):
     def overdue(self, connection: Connection) -> None:
         """A deadline has passed, or nothing has moved for too long."""
         tunnel = connection.tunnel
-        if connection.state is State.GREETING:
-            waits = tunnel is not None and connection.server is None and connection.deadline
-            if tunnel is not None and waits and self.explicit.lose_patience(connection, tunnel):
-                return
-            self.enforcer.counters.timeouts += 1
-        if connection.state is State.CONNECTING:
-            self._unreachable(connection, ConnectError.TIMEOUT)
-        elif connection.state is State.WAITING and tunnel is not None:
-            self.explicit.try_next(connection, tunnel)  # no address has come
-        else:
-            self.close(connection)
+        match connection.state:
+            case Greeting():
+                waits = tunnel is not None and connection.server is None and connection.deadline
+                if tunnel is not None and waits and self.explicit.lose_patience(connection, tunnel):
+                    return
+                self.enforcer.counters.timeouts += 1
+                self.close(connection)
+            case AskingParent() | SimpleState.CONNECTING:
+                self._unreachable(connection, ConnectError.TIMEOUT)
+            case SimpleState.WAITING if tunnel is not None:
+                self.explicit.try_next(connection, tunnel)  # no address has come
+            case _:
+                self.close(connection)
 
     def close_all(self) -> None:
         """Close everything, the resolver of tunnels included."""

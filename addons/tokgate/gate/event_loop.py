@@ -9,9 +9,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from select import EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from typing import Final
+from typing import Final, assert_never
 
-from tokgate.gate.connection import Connection, State
+from tokgate.gate.connection import CLOSED, OPEN, Answering, AskingParent, Connection, Greeting, SimpleState
 from tokgate.gate.sockets import DONT_WAIT, Listener, Socket
 
 EVENTS: Final = 512
@@ -52,7 +52,7 @@ class Poller(ABC):
     """Directions that wait for a turn."""
 
     @abstractmethod
-    def greet(self, connection: Connection) -> None:
+    def greet(self, connection: Connection, greeting: Greeting) -> None:
         """The client sent something, or ended, before it is known what it wants."""
 
     @abstractmethod
@@ -72,11 +72,11 @@ class Poller(ABC):
         """The destination answered, or refused."""
 
     @abstractmethod
-    def answered(self, connection: Connection, event: int) -> None:
+    def answered(self, connection: Connection, answering: Answering, event: int) -> None:
         """The destination of a watched connection says something, or takes more."""
 
     @abstractmethod
-    def goes_on(self, connection: Connection, event: int) -> None:
+    def goes_on(self, connection: Connection, answering: Answering, event: int) -> None:
         """The client of a watched connection says something before the destination does."""
 
     @abstractmethod
@@ -124,7 +124,7 @@ class Poller(ABC):
             connection = table.get(descriptor)
             if connection is not None:
                 try:
-                    if connection.state is not State.OPEN:
+                    if connection.state is not OPEN:
                         self._early(connection, descriptor, event)
                     elif descriptor == connection.client_fd:
                         self.client_event(connection, event)
@@ -151,30 +151,35 @@ class Poller(ABC):
 
     def _early(self, connection: Connection, descriptor: int, event: int) -> None:
         """An event of a connection that isn't open yet, or not any more."""
-        state = connection.state
-        if state is State.CONNECTING:
-            if descriptor == connection.server_fd:
-                self.connected(connection, event)
-            elif event & EPOLLERR:  # a reset; an orderly end is passed on when the destination is connected
-                self.close(connection)
-        elif state is State.GREETING:
-            if descriptor == connection.client_fd:
-                if event & EPOLLOUT:  # of what the destination said the client has taken some
-                    self.client_writable(connection)
-                self.greet(connection)
-                if event & EPOLLRDHUP and connection.state is State.GREETING:  # its end stands behind what was read
-                    self.watch_client(connection)
-            else:  # in a tunnel the destination may speak first
-                self.server_event(connection, event)
-        elif state is State.ANSWERING:
-            if descriptor == connection.server_fd:
-                self.answered(connection, event)
-            else:
-                self.goes_on(connection, event)
-        elif state is State.PARTING:
-            self._throw_away(connection)
-        elif state is State.WAITING and event & EPOLLERR:
-            self.close(connection)
+        match connection.state:
+            case SimpleState.CONNECTING | AskingParent():
+                if descriptor == connection.server_fd:
+                    self.connected(connection, event)
+                elif event & EPOLLERR:  # a reset; an orderly end is passed on when the destination is connected
+                    self.close(connection)
+            case Greeting() as greeting:
+                if descriptor == connection.client_fd:
+                    if event & EPOLLOUT:  # of what the destination said the client has taken some
+                        self.client_writable(connection)
+                    self.greet(connection, greeting)
+                    if event & EPOLLRDHUP and isinstance(connection.state, Greeting):  # its end is behind what was read
+                        self.watch_client(connection)
+                else:  # in a tunnel the destination may speak first
+                    self.server_event(connection, event)
+            case Answering() as answering:
+                if descriptor == connection.server_fd:
+                    self.answered(connection, answering, event)
+                else:
+                    self.goes_on(connection, answering, event)
+            case SimpleState.PARTING:
+                self._throw_away(connection)
+            case SimpleState.WAITING:
+                if event & EPOLLERR:
+                    self.close(connection)
+            case SimpleState.OPEN | SimpleState.CLOSED:
+                pass
+            case _:
+                assert_never(connection.state)
 
     def _throw_away(self, connection: Connection) -> None:
         """Read on after a refusal, so that the kernel doesn't take it back with a reset, until the client ends."""
@@ -194,7 +199,7 @@ class Poller(ABC):
         self._next_sweep = self.now + SWEEP_SECONDS
         quiet_since, half_since = self.now - self.idle_seconds, self.now - self.half_closed_seconds
         for looked, connection in enumerate(self._sweep, 1):
-            if connection.state is not State.CLOSED and (
+            if connection.state is not CLOSED and (
                 self.now >= connection.deadline
                 if connection.deadline
                 else connection.seen < (half_since if connection.up_done or connection.down_done else quiet_since)
@@ -248,9 +253,9 @@ class Poller(ABC):
 
     def close(self, connection: Connection) -> None:
         """End a connection, at the end of this batch. May be called again."""
-        if connection.state is State.CLOSED:
+        if connection.state is CLOSED:
             return
-        connection.state = State.CLOSED
+        connection.state = CLOSED
         self.connections.pop(connection.client_fd, None)
         self._dead.append(connection.client)
         if connection.server is not None:

@@ -1,13 +1,13 @@
 """The gate: reads a client's first bytes once, decides, and has the verdict carried out.
 
 What decides is `traffic.admission`, the same as behind mitmproxy. A gate is an epoll loop over its listeners and all
-their connections, in layers: `event_loop` ← `splice` ← `acceptor` ← `connector` ← `shortcut` ← this.
+their connections, in layers: `event_loop` ← `splice` ← `first_exchange` ← `acceptor` ← `connector` ← `shortcut` ← this.
 """
 
 from dataclasses import replace
 from typing import Final, assert_never
 
-from tokgate.gate.connection import Connection, State
+from tokgate.gate.connection import CONNECTING, Connection, Greeting
 from tokgate.gate.connector import Opener
 from tokgate.gate.shortcut import Shortcut
 from tokgate.gate.sockets import DONT_WAIT, Entry
@@ -17,7 +17,7 @@ from tokgate.traffic.admission import admit, words_of
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.limits import Limits
-from tokgate.traffic.second_words import SecondHelloReader, UnreadLineReader, after
+from tokgate.traffic.second_words import SecondHelloReader, UnreadLineReader, Watched, after
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
 from tokgate.wire import proxy_protocol
 from tokgate.wire.client_hello import ClientHello, ClientHelloError
@@ -39,7 +39,7 @@ class Gate(Shortcut):
 
     # -- the first bytes
 
-    def greet(self, connection: Connection) -> None:
+    def greet(self, connection: Connection, greeting: Greeting) -> None:
         """Read what the client says first, and decide as soon as it says enough."""
         try:
             received: int = connection.client.recv_into(self._buffer, 0, DONT_WAIT)
@@ -47,26 +47,26 @@ class Gate(Shortcut):
             self.wait_for_greeting(connection)
             return
         except OSError:
-            self._count_unfinished(connection)
+            self._count_unfinished(connection, greeting)
             self.reset(connection, connection.server)
             return
         connection.silent = False
         if not received:
-            self._said_all(connection)
+            self._said_all(connection, greeting)
             return
         data = bytes(self._view[:received])
-        if connection.preface is not None:
-            data = self._read_preface(connection, connection.preface + data)
+        if greeting.preface is not None:
+            data = self._read_preface(connection, greeting, greeting.preface + data)
             if not data:
                 return
         if connection.listener.entry is Entry.EXPLICIT and connection.tunnel is None:
-            self.explicit.greet(connection, data)
+            self.explicit.greet(connection, greeting, data)
         else:
-            self.read_greeting(connection, data)
-        if received == BUFFER and connection.state is State.GREETING:
+            self.read_greeting(connection, greeting, data)
+        if received == BUFFER and isinstance(connection.state, Greeting):
             self.watch_client(connection)  # more may be there, of which epoll has told already
 
-    def _read_preface(self, connection: Connection, data: bytes) -> bytes:
+    def _read_preface(self, connection: Connection, greeting: Greeting, data: bytes) -> bytes:
         """Learn from a load balancer who the client is; what follows its header, empty as long as there is nothing."""
         try:
             header = proxy_protocol.read(data)
@@ -75,19 +75,19 @@ class Gate(Shortcut):
             self.reset(connection, connection.client)
             return b""
         if header is None:
-            connection.preface = data
+            greeting.preface = data
             self.wait_for_greeting(connection)
             return b""
-        connection.preface = None
+        greeting.preface = None
         if header.source is not None and not self.become(connection, header.source):
             return b""
         if len(data) == header.length:
             self.wait_for_greeting(connection)
         return data[header.length :]
 
-    def read_greeting(self, connection: Connection, data: bytes | bytearray) -> None:
+    def read_greeting(self, connection: Connection, greeting: Greeting, data: bytes | bytearray) -> None:
         """Look for a ClientHello, or what else it is, in what was held and `data`, which is new."""
-        reader = connection.greeting
+        reader = greeting.reader
         if reader is None or not isinstance(reader, _READERS):
             if connection.held:  # from before it was passed on to this gate
                 data = connection.held + data
@@ -100,7 +100,7 @@ class Gate(Shortcut):
                 if hello is not None:
                     self._decide(connection, hello)
                     return
-            connection.greeting = reader = FirstBytesReader()
+            greeting.reader = reader = FirstBytesReader()
             connection.held = reader.received
         self._take(connection, reader.feed(data))
 
@@ -112,30 +112,29 @@ class Gate(Shortcut):
         elif self._destination(connection) is not None:
             self._admit(connection, seen)
 
-    def asked_again(self, connection: Connection) -> None:
+    def asked_again(self, connection: Connection, watched: Watched) -> None:
         """Decide about the client's next message as about its first."""
-        watched, connection.watched = connection.watched, None
-        if watched is not None:
-            connection.greeting = reader = watched.reader()
-            connection.held = reader.received
-            self.listen(connection, self.limits.greeting if isinstance(reader, SecondHelloReader) else 0.0)
-            if watched.rest:
-                self.read_greeting(connection, watched.rest)
+        reader = watched.reader()
+        connection.held = reader.received
+        greeting = self.listen(connection, self.limits.greeting if isinstance(reader, SecondHelloReader) else 0.0)
+        greeting.reader = reader
+        if watched.rest:
+            self.read_greeting(connection, greeting, watched.rest)
 
-    def _said_all(self, connection: Connection) -> None:
+    def _said_all(self, connection: Connection, greeting: Greeting) -> None:
         """The client has ended its side. In a tunnel it may have nothing to say, and much to hear."""
-        tunnel, reader = connection.tunnel, connection.greeting
+        tunnel, reader = connection.tunnel, greeting.reader
         if tunnel is None and connection.server is None:
-            self._count_unfinished(connection)
+            self._count_unfinished(connection, greeting)
             self.close(connection)
         elif tunnel is not None and connection.server is None and not connection.held:
             self.explicit.try_next(connection, tunnel)  # it is asked again when the destination is there
         else:
             self._admit(connection, reader.ended() if isinstance(reader, _READERS) else OtherBytes())
 
-    def _count_unfinished(self, connection: Connection) -> None:
+    def _count_unfinished(self, connection: Connection, greeting: Greeting) -> None:
         """The client is gone before it was decided about."""
-        silent, again = connection.silent, isinstance(connection.greeting, SecondHelloReader)  # counted as they pass
+        silent, again = connection.silent, isinstance(greeting.reader, SecondHelloReader)  # counted as they pass
         if connection.tunnel is None and not (silent or again):
             self.enforcer.counters.unfinished += 1
 
@@ -160,7 +159,7 @@ class Gate(Shortcut):
             return
         connection.silent, connection.shown = True, admission.shown  # counted by what it says, or at its end
         self.connect(connection, destination)
-        if connection.state is State.CONNECTING:
+        if connection.state is CONNECTING:
             self.watch_greeting(connection)
 
     # -- the verdict

@@ -6,7 +6,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.gate.connection import Connection, State
+from tokgate.gate.connection import CLOSED, PARTING, Connection, Greeting
 from tokgate.gate.gate import Gate
 from tokgate.gate.sockets import octets, reset_on_close
 from tokgate.policy.decide import decide
@@ -39,8 +39,8 @@ class GateConnections:
     def judge(self, one: Connection, snapshot: Snapshot, at: Instant) -> Cut | None:
         """Whether a connection that is like this one would be refused now."""
         state, shown, tunnel, destination = one.state, one.shown, one.tunnel, one.destination
-        undecided = state is State.GREETING and tunnel is None and one.server is None
-        if state in (State.CLOSED, State.PARTING) or destination is None or undecided:
+        undecided = isinstance(state, Greeting) and tunnel is None and one.server is None
+        if state in (CLOSED, PARTING) or destination is None or undecided:
             return None
         plain = tunnel is None and self._gate.identity(one) is None
         if plain and type(shown) is str and passes(snapshot, one.peer, shown, destination[0], at):

@@ -13,11 +13,9 @@ from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import MSG_PEEK, SHUT_WR
 from typing import Final
 
-from tokgate.gate.connection import Connection, Half, State
+from tokgate.gate.connection import CLOSED, Connection, Half
 from tokgate.gate.event_loop import Poller
 from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, Socket, reset_on_close
-from tokgate.traffic.second_words import Watched
-from tokgate.wire.hello_retry import MAX_ANSWER
 
 PEEK: Final = DONT_WAIT | int(MSG_PEEK)
 BUFFER: Final = 65536
@@ -97,119 +95,9 @@ class Relay(Poller):
             half.queued = True
             self.bulk.append(half)
 
-    def open(self, connection: Connection) -> None:
-        """The destination answered: send what was held, and listen to the client from now on."""
-        connection.state = State.OPEN if connection.watched is None else State.ANSWERING
-        connection.deadline = 0.0
-        connection.greeting = None
-        connection.owing = self.now
-        if not connection.held or self._send_held(connection):
-            self.watch_client(connection)
-
-    def _send_held(self, connection: Connection) -> bool:
-        """Send what was held as far as the destination takes it; False, and the connection closed, if it is gone.
-
-        What is left waits in `held` as long as the connection is watched, and then in a direction of its own.
-        """
-        held, sent = connection.held, 0
-        try:
-            sent = connection.server.send(held, DONT_WAIT)
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.reset(connection, connection.client)
-            return False
-        left = held[sent:] if sent < len(held) else b""
-        if left and connection.state is State.OPEN:
-            self._half(connection, True, bytes(left)).blocked = True
-            left = b""
-        connection.held = left
-        return True
-
-    def answered(self, connection: Connection, event: int) -> None:
-        """The destination of a watched connection has answered, ended, or takes more."""
-        connection.seen = self.now
-        if event & EPOLLERR:
-            self.reset(connection, connection.client)
-            return
-        if event & EPOLLOUT and connection.held and not self._send_held(connection):
-            return
-        if event & EPOLLRDHUP:
-            connection.server_fin = True
-        if event & (EPOLLIN | EPOLLRDHUP) and connection.watched is not None:
-            self._hear(connection, connection.watched)
-        elif connection.client_waits:
-            self.goes_on(connection, 0)
-
-    def _hear(self, connection: Connection, watched: Watched) -> None:
-        """Look at what the destination says first, before it is passed on: does it make the client say more?
-
-        Once it has spoken, the connection is as others are.
-        """
-        said = len(connection.said)
-        if said:
-            self._buffer[:said] = connection.said
-        try:
-            received: int = connection.server.recv_into(self._view[said:] if said else self._buffer, 0, DONT_WAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.reset(connection, connection.client)
-            return
-        if connection.owing:
-            self.first_octet(connection)
-        said += received
-        again = watched.asked(self._buffer[: min(said, MAX_ANSWER)]) if said else False
-        if again is None and received and not connection.server_fin:
-            connection.said = bytes(self._view[:said])
-            return
-        connection.said = b""
-        if again:
-            self.asked_again(connection)
-        else:
-            self._stop_watching(connection)
-        if connection.server is not None and connection.state is not State.CLOSED:
-            self._pass_on(connection, False, connection.client, said, connection.server_fin or not received)
-
-    def goes_on(self, connection: Connection, event: int) -> None:
-        """What the client says meanwhile waits for the answer, unless it can make no difference."""
-        if event & EPOLLERR:
-            self.reset(connection, connection.server)
-            return
-        watched = connection.watched
-        try:
-            waits = watched is not None and watched.waits(connection.client.recv(1, PEEK))
-        except BlockingIOError:
-            return
-        except OSError:
-            self.reset(connection, connection.server)
-            return
-        connection.client_waits = True
-        if not waits:
-            self._stop_watching(connection)
-        elif watched is not None and not (watched.for_answer or connection.held):
-            connection.client_waits = False
-            self.asked_again(connection)
-
-    def _stop_watching(self, connection: Connection) -> None:
-        """From now on it is as others are."""
-        watched, connection.watched = connection.watched, None
-        connection.state = State.OPEN
-        if watched is not None and watched.rest:
-            connection.held += watched.rest
-        if connection.held and not self._send_held(connection):
-            return
-        if connection.client_waits:
-            connection.client_waits = False
-            self.watch_client(connection)
-
     @abstractmethod
     def first_octet(self, connection: Connection) -> None:
         """The destination has answered what it owed since `connection.owing`."""
-
-    @abstractmethod
-    def asked_again(self, connection: Connection) -> None:
-        """It is the client's turn, and what it says has to be decided about before it is passed on."""
 
     def resume(self, connection: Connection) -> None:
         """Go on where another relay has stopped; what came meanwhile is told as soon as the sockets are watched."""
@@ -358,7 +246,7 @@ class Relay(Poller):
 
     def reset(self, connection: Connection, other: Socket) -> None:
         """One side broke off: break off towards the other as well."""
-        if connection.state is not State.CLOSED and other is not None:
+        if connection.state is not CLOSED and other is not None:
             reset_on_close(other)
         self.close(connection)
 

@@ -13,9 +13,18 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
-from tokgate.gate.connection import Connection, Half, SocksStep, State, Tunnel
+from tokgate.gate.connection import (
+    Answering,
+    AskingParent,
+    Connection,
+    Greeting,
+    Half,
+    SimpleState,
+    SocksStep,
+    Tunnel,
+)
 from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import MAX_DATAGRAM
 from tokgate.gate.sockets import Listener, Socket
@@ -64,18 +73,17 @@ class SerializedConnection:
     down: SerializedFlow | None
 
 
-MADE_ANEW: Final = frozenset(
-    {"parent", "client", "client_fd", "server", "server_fd", "listener", "greeting", "up", "down"}
-)
+MADE_ANEW: Final = frozenset({"client", "client_fd", "server", "server_fd", "listener", "up", "down"})
 """Attributes of a connection that mean something in one process only."""
 
 
 def _format() -> str:
     """A digest of the fields of what travels."""
-    watched = (AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine)
-    travels = (SerializedConnection, SerializedFlow, Connection, Tunnel, *watched, Shown, Identity)
+    states = (Greeting, AskingParent, Answering)
+    values = (Tunnel, AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine, Shown, Identity)
+    travels = (SerializedConnection, SerializedFlow, Connection, *states, *values)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
-    return hashlib.sha256(repr((shapes, sorted(MADE_ANEW), [*State], [*SocksStep])).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((shapes, sorted(MADE_ANEW), [*SimpleState], [*SocksStep])).encode()).hexdigest()[:12]
 
 
 FORMAT: Final = _format()
@@ -91,8 +99,9 @@ def describe(connection: Connection, listeners: Sequence[Listener]) -> tuple[Ser
     down = None if connection.down_done else _flow(connection.down, descriptors)
     carried = {field.name: getattr(connection, field.name) for field in fields(connection)}
     carried = {name: value for name, value in carried.items() if name not in MADE_ANEW}
-    if isinstance(connection.greeting, SocksStep):  # a hello in pieces is collected again from what is held
-        carried["greeting"] = connection.greeting
+    if isinstance(connection.state, Greeting):  # a hello in pieces is collected again from what is held
+        reader = connection.state.reader
+        carried["state"] = Greeting(reader if isinstance(reader, SocksStep) else None, connection.state.preface)
     carried["held"] = bytes(connection.held)
     listener = listeners.index(connection.listener)
     return SerializedConnection(carried, listener, connection.server is not None, up, down), descriptors
@@ -153,8 +162,15 @@ def _half(
 
 def movable(connection: Connection) -> bool:
     """Whether it can be passed on: not while a name or a parent is awaited, a second hello read, nor when refused."""
-    stays = connection.state in (State.WAITING, State.PARTING, State.CLOSED) or connection.parent is not None
-    return not stays and not isinstance(connection.greeting, SecondHelloReader | UnreadLineReader)
+    match connection.state:
+        case Greeting(reader):
+            return not isinstance(reader, SecondHelloReader | UnreadLineReader)
+        case Answering() | SimpleState.CONNECTING | SimpleState.OPEN:
+            return True
+        case AskingParent() | SimpleState.WAITING | SimpleState.PARTING | SimpleState.CLOSED:
+            return False
+        case _:
+            assert_never(connection.state)
 
 
 class ConnectionTransfer:

@@ -26,7 +26,6 @@ from tokgate.config.reload.held_store import HeldStore
 from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.gate_mode import GateInstance, GateMode
-from tokgate.mitm.health import Health
 from tokgate.mitm.hooks.addons import hooks
 from tokgate.mitm.hooks.proxy_auth import ask_in_socks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
@@ -132,7 +131,6 @@ class Tokgate:
         self._log_for: Final = log_for
         self._policy_for: Final = policy_for
         self._warned_for: Final = warned_for
-        self._started_at: Final = now()
         self._opened: tuple[str, str] | None = None
         self._review: LiveReview[ClientConnection] | None = None
         self._tasks: Final[set[asyncio.Task[None]]] = set()
@@ -213,19 +211,10 @@ class Tokgate:
         if self.holder is not None:
             self._keep(self._reload(self.holder))
 
-    def health(self) -> Health:
-        """The health of this process. Raises RuntimeError before a policy is loaded."""
-        if self.holder is None or self.log is None:
-            raise RuntimeError("tokgate has no policy")
-        return Health(
-            started_at=self._started_at,
-            policy_version=self.holder.snapshot.version,
-            policy_loaded_at=self.holder.loaded_at,
-            policy_error=self.holder.last_error,
-            log=self.log.health(),
-            counters=self.counters,
-            connections=len(_proxyserver().connections),
-        )
+    @property
+    def connections(self) -> int:
+        """The number of clients' connections."""
+        return len(_proxyserver().connections)
 
     def _open_once(self, wanted: tuple[str, str]) -> None:
         """Open what is wanted. After a failure mitmproxy comes back with the options of before: not to be tried."""

@@ -29,7 +29,7 @@ class Identity:
     interface: str | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything is known."""
+        """Whether anything is known of the client."""
         return bool(self.user or self.groups or self.device or self.interface)
 
 

@@ -21,7 +21,7 @@ from tokgate.policy.stores import StoreListing, listings, store_of_front
 from tokgate.policy.values.embedded_ipv4 import embedded_ipv4
 from tokgate.policy.values.hostname import AddressLiteral, InvalidName, IPAddress, is_canonical, normalise
 from tokgate.policy.values.prefix_table import IPNetwork, PrefixEntry, PrefixTable
-from tokgate.policy.values.public_suffix import load_suffix_list, public_suffix
+from tokgate.policy.values.public_suffix import public_suffix
 from tokgate.policy.values.source_position import Origin
 
 
@@ -178,8 +178,6 @@ class ServiceIndex:
                 _append(self._listings, (entry.store, entry.identifier.lower()), Hit(service.name, rule, entry.origin))
             for store in sorted({entry.store for entry in service.stores}):
                 _append(self._fronts, store, Hit(service.name, f"store:{store}", service.origin, front=True))
-        if self._labels:
-            load_suffix_list()  # load it now, not at the first name that needs it
         self._regex: Any = None
         if self._regex_hits:
             regexes.Compile()

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from whenever import Instant
 
-from tokgate.policy.bans import Ban, Exemption, Lifted, OnExpiry, Settings, UnknownClients
-from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
-from tokgate.policy.devices import Device, hardware_address
-from tokgate.policy.identity import Identity, IdentityIndex, narrowest_first
-from tokgate.policy.networks import Composition, Network
+from tokgate.policy.bans import Ban, Exemption, Lifted, OnExpiry, Settings
+from tokgate.policy.decision import Decision, Phase, Signal
+from tokgate.policy.membership import Clients, Membership
+from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Edge, PhaseChange, Schedule, Span, Weekly, add_duration, resolve
 from tokgate.policy.services import Catalogue, Match, Service, ServiceIndex
 from tokgate.policy.values import gc_pause
-from tokgate.policy.values.hostname import parse_address
-from tokgate.policy.values.prefix_table import IPNetwork, PrefixEntry, PrefixTable
 
 if TYPE_CHECKING:
     from tokgate.policy.analysis.near_miss import Resemblance
@@ -59,23 +56,6 @@ class Track:
     exemptions: Mapping[str, Span]
     extended_by: tuple[str, ...] = ()
     """The bans that begin where this one ends."""
-
-
-_NO_SERVICE: Final = Decision(Verdict.ALLOW, Reason.NO_SERVICE)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Membership:
-    """A client's networks, narrowest first, and the exemptions that name it.
-
-    `networks` maps to the length of the prefix by which the client belongs to the network; see `identity` for other
-    statements than prefixes. Interned: clients that the policy doesn't distinguish share one.
-    """
-
-    networks: Mapping[str, int]
-    exemptions: frozenset[str]
-    without_match: Decision = _NO_SERVICE
-    """The decision for a name of no service, at any time; for every name, if the client is in no network."""
 
 
 def schedule_of(ban: Ban, zone: str) -> Schedule:
@@ -174,7 +154,7 @@ class Snapshot:
                 for network in track.networks:
                     by_pair.setdefault((service, network), []).append(track)
         self._by_pair: Final = {pair: tuple(tracks) for pair, tracks in by_pair.items()}
-        clients = _Clients(policy)
+        clients = Clients(policy.networks.values(), policy.exemptions, policy.settings)
         self.identifies: Final = clients.identifies
         self._caches: dict[tuple[Membership, Match, Signal], DecisionCache] = {}
         # No reference cycle leads to a snapshot: once replaced it is freed without the garbage collector.
@@ -236,126 +216,3 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
             yield Track(ban, zone, tuple(networks), schedule_of(ban, zone), spans, extensions)
         if progress is not None:
             progress(done, len(policy.bans))
-
-
-@dataclass(frozen=True, slots=True)
-class _ByAddress:
-    """What an address alone says: the membership, and what it follows from."""
-
-    membership: Membership
-    listed: Mapping[str, int]
-    """The networks that list the address themselves, with the prefix length."""
-    excepted: frozenset[str]
-    """The networks with an exception that holds the address."""
-
-
-class _Clients:
-    """Finds the membership of a client."""
-
-    def __init__(self, policy: Policy) -> None:
-        networks = policy.networks.values()
-        self._composition: Final = Composition(networks)
-        self._memberships: Final = _Memberships(policy.settings)
-        self._addresses: Final = PrefixTable(_client_entries(policy), self._of_holders)
-        invalid = Membership({}, frozenset(), _without_network(policy.settings, Reason.INVALID_CLIENT))
-        self._invalid: Final = _ByAddress(invalid, {}, frozenset())
-        self._identities: Final = IdentityIndex(networks)
-        self._exempt: Final = IdentityIndex(_exempt_by_identity(policy))
-        self.identifies: Final = self._identities.identifies | self._exempt.identifies
-
-    def membership(self, client: str, identity: Identity | None = None) -> Membership:
-        """The networks and exemptions of a client, by its address in any spelling and its identity."""
-        address = parse_address(client)
-        by_address = self._invalid if address is None else self._addresses.find(address)
-        known = by_address.membership
-        if identity is None:
-            return known
-        longest = 128 if address is None else address.max_prefixlen
-        found = list(self._identities.find(identity, longest))
-        exempt = frozenset(name for name, _ in self._exempt.find(identity, longest))
-        if not found and exempt <= known.exemptions:
-            return known
-        networks = narrowest_first(by_address.listed, found)
-        if self._composition:
-            networks = self._composition.held(networks, by_address.excepted)
-        if not networks and not known.networks:
-            return known
-        return self._memberships.of(networks, known.exemptions | exempt)
-
-    def _of_holders(self, holders: "tuple[PrefixEntry[_Holder], ...]") -> _ByAddress:
-        """For clients within all these prefixes, which are narrowest first."""
-        listed: dict[str, int] = {}
-        exemptions: set[str] = set()
-        excepted: set[str] = set()
-        for held in holders:
-            if isinstance(held.value, Network):
-                listed.setdefault(held.value.name, held.prefix.prefixlen)
-            elif isinstance(held.value, Exemption):
-                exemptions.add(held.value.name)
-            else:
-                excepted.add(held.value)
-        networks = self._composition.held(listed, excepted) if self._composition else listed
-        return _ByAddress(self._memberships.of(networks, frozenset(exemptions)), listed, frozenset(excepted))
-
-
-def _exempt_by_identity(policy: Policy) -> Iterable[Network]:
-    """Exemptions by users, groups, interfaces and devices, in the form in which networks list them."""
-    named = [e for e in policy.exemptions.values() if e.identified]
-    known = _devices(policy) if any(e.devices for e in named) else {}
-    for each in named:
-        devices = tuple(known.get(device.casefold()) or _unlisted(device) for device in each.devices)
-        yield Network(each.name, (), users=each.users, groups=each.groups, interfaces=each.interfaces, devices=devices)
-
-
-def _devices(policy: Policy) -> dict[str, Device]:
-    """The devices of all inventories by name and hardware address."""
-    devices = [device for network in policy.networks.values() for device in network.devices]
-    known = {address: device for device in devices for address in device.hardware}
-    return known | {device.name.casefold(): device for device in devices if device.name is not None}
-
-
-def _unlisted(device: str) -> Device:
-    """A device that is known by its hardware address alone."""
-    hardware = hardware_address(device)
-    return Device(device, (), () if hardware is None else (hardware,), None, ())
-
-
-_Holder = Network | Exemption | str
-"""Whom a prefix belongs to: a network that lists it, an exemption, or by its name a network that excepts it."""
-
-
-def _client_entries(policy: Policy) -> Iterable[tuple[IPNetwork, _Holder]]:
-    for network in policy.networks.values():
-        yield from ((prefix, network) for prefix in network.listed)
-        yield from ((prefix, network.name) for prefix in network.except_cidrs)
-    for exemption in policy.exemptions.values():
-        yield from ((cidr, exemption) for cidr in exemption.clients)
-    for listed in _exempt_by_identity(policy):
-        yield from ((prefix, policy.exemptions[listed.name]) for prefix in listed.prefixes)
-
-
-class _Memberships:
-    """Makes memberships, and interns them."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._unknown: Final = _without_network(settings, Reason.UNKNOWN_CLIENT)
-        self._known: Final[dict[tuple[tuple[tuple[str, int], ...], frozenset[str]], Membership]] = {}
-
-    def of(self, networks: dict[str, int], exemptions: frozenset[str]) -> Membership:
-        """The membership with these networks, narrowest first, and exemptions. Safe to call from any thread."""
-        key = (tuple(networks.items()), exemptions)
-        found = self._known.get(key)
-        if found is None:
-            if networks:
-                without_match = Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=next(iter(networks)))
-            else:
-                without_match = self._unknown
-            found = self._known.setdefault(key, Membership(networks, exemptions, without_match))
-        return found
-
-
-def _without_network(settings: Settings, reason: Reason) -> Decision:
-    """The decision for everything that a client in no network asks for."""
-    if settings.unknown_clients is UnknownClients.BLOCK:
-        return Decision(Verdict.BLOCK, reason, response=Response.REFUSE)
-    return Decision(Verdict.ALLOW, reason)

@@ -4,7 +4,7 @@ Reads URLs and bodies only; the service files say which listings belong to which
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
@@ -24,76 +24,65 @@ class StoreListing:
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
-    """An app store: the hosts of its listings, and where identifiers stand in a URL.
-
-    `fronts` are hosts that carry nothing but store pages: the only ones that `inspect_stores` opens.
-    """
-
-    hosts: frozenset[str]
-    fronts: frozenset[str]
-    path: re.Pattern[str]
-    """Finds identifiers in a decoded path."""
-    keys: frozenset[str]
-    """The parameters of the query whose values are identifiers, in lower case."""
-    shape: re.Pattern[str]
-    """What a value has to be."""
-    fragment: bool = False
-    """The path may stand in the fragment. It is never sent, but written in policies."""
-
-
 _NOWHERE: Final = r"(?!)()"
 _PACKAGE: Final = r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)+"
 
 
-def _store(
-    hosts: set[str],
-    path: str = _NOWHERE,
-    *,
-    keys: set[str] | None = None,
-    shape: str = _PACKAGE,
-    dedicated: bool = True,
-    fragment: bool = False,
-) -> Store:
-    fronts = frozenset(hosts if dedicated else ())
-    patterns = re.compile(path, re.ASCII), re.compile(shape, re.ASCII)
-    return Store(frozenset(hosts), fronts, patterns[0], frozenset(keys or ()), patterns[1], fragment)
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An app store: the hosts of its listings, and where identifiers stand in a URL. Expressions are of ASCII."""
+
+    hosts: Set[str]
+    path: str = _NOWHERE
+    """Finds identifiers in a decoded path."""
+    keys: Set[str] = frozenset()
+    """The parameters of the query whose values are identifiers, in lower case."""
+    shape: str = _PACKAGE
+    """What a value has to be."""
+    dedicated: bool = True
+    """The hosts carry nothing but store pages."""
+    fragment: bool = False
+    """The path may stand in the fragment. It is never sent, but written in policies."""
+
+    @property
+    def fronts(self) -> Set[str]:
+        """The only hosts that `inspect_stores` opens."""
+        return self.hosts if self.dedicated else frozenset()
 
 
 STORES: Final[Mapping[str, Store]] = {
-    "google-play": _store({"play.google.com", "market.android.com"}, keys={"id", "ids", "doc", "docid", "q"}),
-    "apple": _store(
+    "google-play": Store({"play.google.com", "market.android.com"}, keys={"id", "ids", "doc", "docid", "q"}),
+    "apple": Store(
         {"apps.apple.com", "itunes.apple.com"},
         r"/(?:[iI][dD])?([0-9]{6,})(?=/|\Z)",
         keys={"id", "ids", "adamid", "salableadamid"},
         shape=r"[0-9]{6,}",
     ),
-    "microsoft": _store(
+    "microsoft": Store(
         {"apps.microsoft.com"},
         r"/(?i:detail|productid)/(?:[^/]+/)?([0-9A-Za-z]{12})(?=/|\Z)",
         keys={"productid"},
         shape=r"[0-9A-Za-z]{12}",
     ),
-    "amazon": _store(
+    "amazon": Store(
         {"www.amazon.com", "www.amazon.de", "www.amazon.fr", "www.amazon.nl", "www.amazon.com.be", "www.amazon.co.uk"},
         r"/(?:dp|gp/product)/([0-9A-Z]{10})(?=/|\Z)",
         keys={"asin"},
         shape=r"[0-9A-Z]{10}",
         dedicated=False,
     ),
-    "galaxy-store": _store(
+    "galaxy-store": Store(
         {"galaxystore.samsung.com", "apps.samsung.com"}, r"/(?i:detail)/([A-Za-z0-9_.]+)", keys={"appid"}
     ),
-    "huawei": _store(
+    "huawei": Store(
         {"appgallery.huawei.com"}, r"/(?i:app)/(C[0-9]+)", keys={"id", "appid"}, shape=r"C[0-9]+", fragment=True
     ),
-    "apkmirror": _store({"www.apkmirror.com", "apkmirror.com"}, r"\A/apk/([^/]+/[^/]+)(?=/|\Z)"),
-    "apkpure": _store(
+    "apkmirror": Store({"www.apkmirror.com", "apkmirror.com"}, r"\A/apk/([^/]+/[^/]+)(?=/|\Z)"),
+    "apkpure": Store(
         {"apkpure.com", "apkpure.net", "d.apkpure.com", "d.apkpure.net", "m.apkpure.com"},
         rf"\A(?:/b/[A-Za-z]+|/[^/]+(?:/[^/.]+)?)/([a-z]{_PACKAGE.removeprefix('[A-Za-z]')})(?=/|\Z)",
     ),
-    "apple-bundle": _store(set()),  # in no URL: for `tokgate export mdm`
+    "apple-bundle": Store(frozenset()),  # in no URL: for `tokgate export mdm`
 }
 """The stores that policies may name, by the word used in YAML."""
 
@@ -157,10 +146,10 @@ def identifiers_in_body(body: bytes) -> frozenset[str]:
 
 def _identifiers(store: Store, parts: SplitResult) -> Iterator[str]:
     for path in (_path(parts.path), *((_path(parts.fragment),) if store.fragment else ())):
-        yield from store.path.findall(path)
+        yield from re.findall(store.path, path, re.ASCII)
     for key, value in _parameters(parts):
         if key in store.keys:
-            yield from store.shape.findall(value)
+            yield from re.findall(store.shape, value, re.ASCII)
 
 
 def _parameters(parts: SplitResult) -> Iterator[tuple[str, str]]:

@@ -81,7 +81,7 @@ class Instance:
 
     def due(self) -> float:
         """Seconds until the next call of `tick`: at a transition, and at least once a second."""
-        return phase_watch.nap(self._holder.snapshot, self._since, self._now())
+        return phase_watch.pause(self._holder.snapshot, self._since, self._now())
 
     def tick(self) -> bool:
         """Write the records that are due; whether state was changed that `save` should keep. Never raises."""

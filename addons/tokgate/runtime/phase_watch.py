@@ -13,7 +13,7 @@ from tokgate.policy.snapshot import Snapshot
 
 MAX_AT_ONCE: Final = 1000
 """Transitions reported at once, if the clock jumps over years."""
-LONGEST_NAP: Final = 1.0
+LONGEST_PAUSE: Final = 1.0
 """Seconds: how late a clock change may be noticed."""
 
 
@@ -24,9 +24,9 @@ def passed(snapshot: Snapshot, since: Instant, now: Instant) -> list[Transition]
     return list(islice(transitions(snapshot, since.add(nanoseconds=1), now.add(nanoseconds=1)), MAX_AT_ONCE))
 
 
-def nap(snapshot: Snapshot, since: Instant, now: Instant) -> float:
+def pause(snapshot: Snapshot, since: Instant, now: Instant) -> float:
     """Seconds until the next call of `passed`, after transitions until `since` were reported."""
     upcoming = next_transition(snapshot, since)
     if upcoming is None:
-        return LONGEST_NAP
-    return min(LONGEST_NAP, max(0.0, (upcoming - now).total("seconds")))
+        return LONGEST_PAUSE
+    return min(LONGEST_PAUSE, max(0.0, (upcoming - now).total("seconds")))

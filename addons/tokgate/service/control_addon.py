@@ -205,13 +205,14 @@ class Reporter:
 
 
 def report_of(tokgate: Tokgate) -> dict[str, Any]:
-    """The report of a process with mitmproxy; its keys are those of a gate's report."""
-    health = tokgate.health()
-    counters = health.counters
+    """The report of a process with mitmproxy that has a policy; its keys are those of a gate's report."""
+    if tokgate.holder is None or tokgate.log is None:
+        raise RuntimeError("tokgate has no policy")
+    counters, log = tokgate.counters, tokgate.log.health()
     return {
-        "version": health.policy_version,
-        "policy_error": health.policy_error,
-        "connections": health.connections,
+        "version": tokgate.holder.snapshot.version,
+        "policy_error": tokgate.holder.last_error,
+        "connections": tokgate.connections,
         "descriptors": descriptors(),
         "errors": dict(counters.errors),
         "last_error": counters.last_error,
@@ -219,6 +220,6 @@ def report_of(tokgate: Tokgate) -> dict[str, Any]:
         "timeouts": counters.timeouts,
         "unfinished": counters.unfinished,
         "cuts": counters.cuts,
-        "records_dropped": health.log.dropped,
-        "log_error": None if health.log.ok else health.log.tampered or health.log.last_error,
+        "records_dropped": log.dropped,
+        "log_error": None if log.ok else log.tampered or log.last_error,
     }

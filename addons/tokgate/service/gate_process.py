@@ -107,6 +107,7 @@ class GateProcess:
         self._orders: Final[deque[Callable[[], None]]] = deque()
         """Work that signals ask for, done between two batches of events, since it may close descriptors."""
         self._leaving = False
+        self._terminated = False
         self._retired = False
         self._takes_over = False
         self._welcoming = False
@@ -253,7 +254,7 @@ class GateProcess:
         self._gate.call_back(read, lambda: self._empty(read))
         signal.signal(GO, lambda *_: self._orders.append(self._accept))
         signal.signal(RETIRE, lambda *_: self._orders.append(self._retire))
-        signal.signal(signal.SIGTERM, lambda *_: self._orders.append(partial(self._leave, self._given.drain)))
+        signal.signal(signal.SIGTERM, lambda *_: self._orders.append(self._terminate))
         for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor handles them; a terminal sends them to all
             signal.signal(number, signal.SIG_IGN)
 
@@ -264,6 +265,11 @@ class GateProcess:
         """The supervisor has exited: nothing would restart this gate or write its records. Drain."""
         self._gate.epoll.unregister(self._given.lifeline)
         self._orders.append(partial(self._leave, self._given.drain))
+
+    def _terminate(self) -> None:
+        """Drain; the second time, end at once."""
+        self._leave(0.0 if self._terminated else self._given.drain)
+        self._terminated = True
 
     def _retire(self) -> None:
         """New gates have a newer policy: stop accepting and hand open connections over to them."""

@@ -96,6 +96,7 @@ class GatewayKeeper:
         self._refused = RefusalTotals({})
         self._canary: Final = canary
         self._ending = False
+        self._restarts = False
         self._look_at = 0.0
         self._earliest_look = 0.0
         self._delay = 0.0
@@ -111,6 +112,14 @@ class GatewayKeeper:
         self._refused = RefusalTotals(self._kernel.refused())
         self._loaded(rules)
         self._say(f"gateway: table inet {self._kernel.options.table} and its routes are loaded")
+
+    def take_over(self) -> None:
+        """As `up`, after a program that had loaded all of it: what fails is shown and tried again, and gates serve."""
+        try:
+            self.up()
+        except (GatewayError, OSError) as error:
+            self._rules = self._due_rules()  # of what is loaded nothing is known: it differs until it is loaded anew
+            self._fail(error)
 
     @property
     def sockets(self) -> list[Any]:
@@ -188,9 +197,13 @@ class GatewayKeeper:
 
     # -- the end
 
-    def drain(self) -> None:
-        """At a deliberate stop: let everybody pass whose connection no gate has, unless the policy says otherwise."""
+    def drain(self, *, restarts: bool = False) -> None:
+        """At a deliberate stop: let everybody pass whose connection no gate has, unless the policy says otherwise.
+
+        `restarts`: another tokgate starts as soon as this one has ended. The rules stay, and so do they in `down`.
+        """
         self._ending = True
+        self._restarts = restarts
         self._canary.stop()
         if self._rules is None or self._stays_closed():
             return
@@ -205,7 +218,8 @@ class GatewayKeeper:
             return
         table = self._kernel.options.table
         if self._stays_closed():
-            self._say(f"gateway: table inet {table} stays (on_stop: closed): `tokgate gateway down` takes it out")
+            why = "for tokgate's next start" if self._restarts else "(on_stop: closed)"
+            self._say(f"gateway: table inet {table} stays {why}: `tokgate gateway down` takes it out")
             return
         try:
             restored = self._kernel.down()
@@ -217,7 +231,7 @@ class GatewayKeeper:
         self._say(f"gateway: table inet {table} and its routes are out")
 
     def _stays_closed(self) -> bool:
-        return self._snapshot().settings.gateway.on_stop is Passage.CLOSED
+        return self._restarts or self._snapshot().settings.gateway.on_stop is Passage.CLOSED
 
     # -- inside
 
@@ -326,6 +340,9 @@ class NoGateway:
     def noticed(self) -> None:
         """Nothing is watched."""
 
+    def take_over(self) -> None:
+        """Nothing is to be loaded."""
+
     def let_go(self) -> None:
         """Nothing is open."""
 
@@ -338,7 +355,7 @@ class NoGateway:
     def state(self) -> dict[str, Any] | None:
         return None
 
-    def drain(self) -> None:
+    def drain(self, *, restarts: bool = False) -> None:
         """Nothing is loaded."""
 
     def down(self) -> None:

@@ -11,6 +11,7 @@ from tokgate.gate.egress.sources import elsewhere
 from tokgate.gate.quic.sockets import Marks, QuicSockets, open_sockets
 from tokgate.gate.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT, STREAM, Entry, Listener, listen
 from tokgate.gateway import quic_rules
+from tokgate.policy.bans import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import dialled, overview
 from tokgate.service.endpoints import ListenEndpoint
@@ -51,6 +52,14 @@ def _fits(sock: socket.socket, endpoint: ListenEndpoint) -> bool:
     )
     same = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[:2] == (endpoint.host, endpoint.port)
     return same and bool(sock.getsockopt(level, option)) == (endpoint.entry is Entry.TPROXY)
+
+
+def waited_for(listener: Listener, on_crash: Passage) -> bool:
+    """Whether clients are to wait at a listener while nobody accepts, as after a crash.
+
+    The kernel brings clients to a transparent one for as long as it is open: they would not pass.
+    """
+    return listener.entry is not Entry.TPROXY or on_crash is Passage.CLOSED
 
 
 def inherited_listener(descriptor: int, entry: Entry) -> Listener:

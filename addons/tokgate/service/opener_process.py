@@ -77,6 +77,8 @@ class ForwardedLog:
             rotations=0,
             last_error=None,
             failing_since=None,
+            foreign=0,
+            tampered=None,
         )
 
     def close(self, deadline: float) -> bool:

@@ -48,6 +48,8 @@ READY: Final = 5.0
 """Seconds for new gates to report; after that the old ones are retired anyway."""
 STOPPED: Final = 0.5
 """Seconds for old gates to report that they stopped accepting; after that the new ones start anyway."""
+ENDED: Final = 1.0
+"""Seconds for processes that were told to end at once."""
 KILLED: Final = 1.0
 """Seconds for processes that were killed to be gone."""
 GENERATIONS: Final = 8
@@ -137,7 +139,7 @@ class ChildProcesses(ChildPrograms):
             warned=warned,
             caller=caller,
             children=[
-                Survivor.of(child, self.counters.of(child.pid).share(), told[child.pid])
+                Survivor.of(child, self.counters.of(child.pid).share(), told.get(child.pid, {}))
                 for child in self._children.values()
             ],
         )
@@ -322,11 +324,13 @@ class ChildProcesses(ChildPrograms):
     # -- the end
 
     def drain(self, seconds: float, hurried: Callable[[], bool]) -> None:
-        """Have gates, openers and metrics drain for `seconds`, or until `hurried` returns True; then kill them."""
+        """Have gates, openers and metrics drain for `seconds`, or until `hurried` returns True; then end them."""
         self.ending = True
         self.close_listeners()
         self.tell(signal.SIGTERM, Role.GATE, Role.OPENER, Role.METRICS)
         self._await(seconds, lambda: hurried() or not self._carriers())
+        self.tell(signal.SIGTERM, Role.GATE, Role.OPENER)  # the second time they end at once
+        self._await(ENDED, lambda: not self._carriers())
         for child in self._carriers():
             child.signal(signal.SIGKILL)
         self._await(KILLED, lambda: not self._carriers())  # what they left is sent before the collector ends

@@ -197,7 +197,7 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
         await master.run()
     except exceptions.OptionsError as error:
         say(str(error))
-        return 1 if isinstance(error, PolicyRefused) else 3
+        return 1 if isinstance(error, PolicyRefused) else 2 if isinstance(error, _BadModeError) else 3
     except SystemExit:  # ErrorCheck: a port is taken, say; it has been logged
         tokgate.stop_reason = "it could not start"
         return 3
@@ -206,12 +206,16 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     return 0
 
 
+class _BadModeError(exceptions.OptionsError):
+    """A mode's specification can't be read: a usage error."""
+
+
 def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
     for mode in options.modes:  # first: mitmproxy's own error would state unrelated options
         try:
             mode_specs.ProxyMode.parse(mode)
         except ValueError as error:
-            raise exceptions.OptionsError(str(error)) from error
+            raise _BadModeError(f"mode `{mode}`: {error}") from error
     if "dns_name_servers" in master.options:
         master.options.update(dns_name_servers=list(options.name_servers))
     master.options.update(

@@ -14,8 +14,9 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from whenever import Instant
@@ -38,17 +39,23 @@ from tokgate.runtime.instance import Instance
 from tokgate.runtime.reload_report import Waiting
 from tokgate.service import listeners
 from tokgate.service.capabilities import limit_to
-from tokgate.service.child_programs import SuperviseOptions
+from tokgate.service.child_programs import BEHIND_TRAFFIC, SuperviseOptions
 from tokgate.service.children import Role
 from tokgate.service.continuity.background_reload import behind_traffic
-from tokgate.service.continuity.replacement import Bequest, ProgramChange, execute, inherited
+from tokgate.service.continuity.replacement import Bequest, execute, inherited
 from tokgate.service.continuity.service_manager import ServiceManager, kept_listeners
+from tokgate.service.continuity.trial import ProgramChange, is_trial, load_programs
 from tokgate.service.gateway_keeper import keeper_of
 from tokgate.service.metrics.sample import Vitals, vitals_of
 from tokgate.service.privileges import needed_to_run
 from tokgate.service.processes import ChildProcesses
+from tokgate.traffic.counting.shared_counters import Key
 
 logger = logging.getLogger(__name__)
+
+
+RESTART_DRAIN: Final = 3.0
+"""Seconds that open connections have at the most while systemd restarts tokgate, since new clients wait meanwhile."""
 
 
 class UnfitEnvironment(Exception):
@@ -81,7 +88,7 @@ class Supervisor:
             died=self._died,
             left=lambda message: self._sender.put_again(message),
         )
-        self._program: Final = ProgramChange(options.policies, self._processes.others)
+        self._program: Final = ProgramChange(options.policies, self._processes.others, self._bequeathed)
         self._sender: Final = channel.RecordSender(self._processes.records, self._observer)
         self._keeper: Final = keeper_of(options, holder, self._write, say)
         self._instance: Final = Instance(
@@ -153,8 +160,9 @@ class Supervisor:
         if not self._ready and self._processes.gates_report:
             self._ready = True
             self._manager.tell("READY=1")
-            for listener in self._processes.listeners:
-                self._manager.keep(listener.socket)
+            on_crash = self._holder.snapshot.settings.gateway.on_crash
+            for each in self._processes.listeners:
+                (self._manager.keep if listeners.waited_for(each, on_crash) else self._manager.forget)(each.socket)
         self._manager.keep_alive(self._state)
 
     def _open(self) -> None:
@@ -168,11 +176,12 @@ class Supervisor:
             kept = kept_listeners(os.environ)
             self._processes.listen(kept)
             for sock in kept:  # of other endpoints than it has now
-                self._manager.drop(sock)
+                self._manager.forget(sock)
+                sock.close()
         except OSError as error:
             raise UnfitEnvironment(f"can't listen: {error.strerror}") from error
         try:
-            self._keeper.up()
+            self._keeper.up() if self._bequest is None else self._keeper.take_over()
         except (GatewayError, OSError) as error:
             raise UnfitEnvironment(f"the gateway can't be set up, and nothing was changed:\n{error}") from error
         if os.geteuid() != 0:
@@ -238,7 +247,11 @@ class Supervisor:
         self._instance.stop("a new program takes over")
         self._sender.finish(DEADLINE)
         self._waiting.close()
-        execute(self._processes.bequeath(told, self._control.descriptor(), caller.fileno()))
+        execute(self._bequeathed(caller, told))
+
+    def _bequeathed(self, caller: Caller, told: Mapping[int, Mapping[Key, int]] = MappingProxyType({})) -> Bequest:
+        """What another program finds; `told` as in `bequeath`, nothing for one that is only tried."""
+        return self._processes.bequeath(told, self._control.descriptor(), caller.fileno())
 
     def _say_replaced(self) -> None:
         """Answer who asked the program before for this one; its gates accept now."""
@@ -293,10 +306,14 @@ class Supervisor:
 
     def _end(self, reason: str) -> int:
         """Drain all processes, wait, then kill; the collector exits last, when no process sends records any more."""
-        self._say(f"{reason}: draining for at most {self._options.drain:g} s")
+        restarts = self._manager.restarts()
+        drain = min(self._options.drain, RESTART_DRAIN) if restarts else self._options.drain
+        self._say(f"{reason}: draining for at most {drain:g} s")
         self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
-        self._keeper.drain()
-        self._processes.drain(self._options.drain + 1.0, self._hurried)
+        self._keeper.drain(restarts=restarts)
+        for each in () if restarts else self._processes.listeners:
+            self._manager.forget(each.socket)  # who comes now is refused at once, and turns elsewhere
+        self._processes.drain(drain, self._hurried)
         self._instance.stop(reason)
         self._sender.close(DEADLINE)  # what killed processes left
         self._waiting.close()
@@ -313,6 +330,8 @@ class Supervisor:
 
 def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     """Run gates and openers until told to stop. Exit codes: 0, 1 for an invalid policy, 3 for an unfit environment."""
+    if is_trial(os.environ):
+        return _try(options, say)
     try:
         bequest = inherited(os.environ)
     except ValueError as error:
@@ -331,6 +350,18 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     establish_authority(options.confdir, Instant.now())
     _raise_limit()
     return Supervisor(options, holder, say, bequest).run()
+
+
+def _try(options: SuperviseOptions, say: Callable[[str], None]) -> int:
+    """Load and read all that a run needs, behind the traffic of the running one; see `continuity.trial`."""
+    os.nice(BEHIND_TRAFFIC)
+    try:
+        Supervisor(options, open_policy(options.policies, Instant.now()), say)
+        load_programs(metrics=options.metrics is not None)
+    except (PolicyError, ValueError) as error:
+        say(str(error))
+        return 1
+    return 0
 
 
 def _raise_limit() -> None:

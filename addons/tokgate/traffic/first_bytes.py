@@ -44,7 +44,7 @@ class FirstBytesReader:
         return None if protocol is None else self._seen(protocol)
 
     def ended(self) -> FirstBytes:
-        """What they are, after which the client ended its side, before they said what they are."""
+        """What the bytes are, where the client has ended its side before `feed` could tell."""
         return self._seen(self._bytes.ended()) if self._connect is None else Unreadable(http=True)
 
     @staticmethod

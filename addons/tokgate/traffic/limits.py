@@ -46,17 +46,17 @@ class OpenerLimits:
     response_head: int = 256 * 1024
     """The same of responses: browsers accept as much."""
     unread_per_client: int = 4 << 20
-    """Octets of all of a client's connections that wait so."""
+    """Octets that wait so in all connections of a client."""
     unread: int = 64 << 20
-    """Of all clients."""
+    """Octets that wait so in all clients' connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolverLimits:
-    """Of names that a gate resolves for explicit clients."""
+    """Limits of names that a gate resolves for explicit clients."""
 
     lookups: int = 256
-    """At a time. A name whose servers don't answer keeps one for ten seconds and more."""
+    """Lookups at a time. A name whose servers don't answer keeps one for ten seconds and more."""
     per_client: int = 8
     """At a time; fewer where few are left, but never none."""
     queued_per_client: int = 512
@@ -69,20 +69,22 @@ class ResolverLimits:
 
 @dataclass(frozen=True, slots=True)
 class ProbeLimits:
-    """Of handshakes with destinations that are asked for their certificate. Times in seconds."""
+    """Limits of handshakes with destinations that are asked for their certificate. Times in seconds."""
 
     at_once: int = 64
+    """Handshakes at a time."""
     per_client: int = 4
-    """At a time."""
+    """Handshakes at a time for one client."""
     waiting_per_client: int = 32
     """Connections that wait for an answer; one more is decided about without."""
     per_minute: int = 120
     """Destinations asked for one client."""
     deadline: float = 3.0
-    """For a destination to show its certificate."""
+    """How long a destination may take to show its certificate."""
     kept: float = 300.0
-    """For which an answer is remembered."""
+    """How long a certificate is remembered."""
     failure_kept: float = 10.0
+    """How long it is remembered that there was none."""
     size: int = 1_024
     """Destinations remembered."""
 

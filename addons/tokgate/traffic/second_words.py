@@ -73,7 +73,7 @@ class AfterHello:
     """A first ClientHello was passed on: its server may ask for a second one, which has to name the same."""
 
     name: str
-    """Empty if it had none."""
+    """The name in it, in lower case; empty if it had none."""
     early_data: bool
     begun: bytes
     """A record behind it that was passed on in part."""

@@ -71,7 +71,7 @@ class ClientHello(NamedTuple):
 
     @property
     def legible(self) -> tuple[str, ...]:
-        """What of a server_name that isn't valid could be names: to some server, one of them is."""
+        """What could be names in a server_name that isn't valid: some server takes one of them for the name."""
         if self.names_a_host or self.is_nameless:
             return ()
         return legible_names(name for kind, body in self._walk() if kind == 0 for name in listed_names(body))

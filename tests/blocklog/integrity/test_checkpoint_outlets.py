@@ -57,7 +57,11 @@ def test_nobody_there(tmp_path: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["", "journal", "http://example.org", "syslog://", "syslog://h/p", "syslog://u@h", "syslog://h:99999"]
+    "target",
+    [
+        *("", "journal", "http://example.org", "syslog://", "syslog://:514", "syslog://h/p", "syslog://h?q"),
+        *("syslog://h#f", "syslog://u@h", "syslog://h:99999"),
+    ],
 )
 def test_no_such_outlet(target: str) -> None:
     """Anything else is refused."""

@@ -179,6 +179,12 @@ def foreign(lines: list[bytes]) -> None:
     lines.insert(4, json.dumps({"message": "hello", "event": {}}).encode() + b"\n")
 
 
+def foreign_after_torn(lines: list[bytes]) -> None:
+    """A record of no chain is put in after rubbish."""
+    foreign(lines)
+    lines.insert(4, b"{\n")
+
+
 def another_chain(lines: list[bytes]) -> None:
     """A second chain begins in the middle."""
     record, _ = link(Head("00000000-0000-4000-8000-000000000000"), json.loads(lines[0]))
@@ -192,12 +198,13 @@ def false_recovery(lines: list[bytes]) -> None:
 
 TAMPERED: list[tuple[Callable[[list[bytes]], object], list[tuple[int, str]]]] = [
     (change_text, [(5, "changed")]),
-    (change_and_rehash, [(6, "changed"), (8, "signature")]),
+    (change_and_rehash, [(5, "changed"), (8, "signature")]),
     (renumber, [(5, "missing"), (6, "order")]),
     (rewrite_from, [(8, "signature"), (12, "signature")]),
     (repeat_key, [(5, "changed")]),
     (swap, [(5, "missing"), (6, "order")]),
     (foreign, [(5, "unchained")]),
+    (foreign_after_torn, [(5, "torn"), (6, "unchained")]),
     (another_chain, [(5, "new-chain")]),
     (false_recovery, [(5, "torn"), (6, "missing")]),
     (lambda lines: lines.pop(4), [(5, "missing")]),

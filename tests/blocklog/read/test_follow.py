@@ -105,6 +105,8 @@ def test_truncation_starts_over(path: Path) -> None:
     os.truncate(path, 0)
     put(path, 2)
     assert poll(follower) == ["the last line is torn", 2]
+    put(path, 3)
+    assert [line.number for line in follower.poll()] == [2]
     follower.close()
 
 

@@ -12,7 +12,10 @@ from labs.samples import NOON, SNAPSHOT, stamp
 from tokgate.blocklog.records import lifecycle, log_state
 from tokgate.blocklog.records.json_line import decode, encode
 from tokgate.blocklog.write.segment import Torn
+from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange
+from tokgate.policy.analysis.held_bans import BanEffects
 from tokgate.policy.analysis.timeline import TransitionKind, transitions
+from tokgate.policy.bans import Lifted
 
 Valid = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -36,11 +39,49 @@ def test_a_policy_that_is_loaded(valid_record: Valid) -> None:
     valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy))
 
 
+def test_lifted_bans(valid_record: Valid) -> None:
+    """The sentences say which ban was lifted and why, at a start as well: it may have been lifted before."""
+    policy = replace(
+        SNAPSHOT.policy, lifted=(Lifted(ban="old", reason="Repealed", by="ann"), Lifted(ban="older", reason="Over"))
+    )
+    loaded = valid_record(lifecycle.policy_loaded(stamp(), policy, effects=BanEffects(lifted=("old",))))
+    assert " Bans lifted: old: Repealed (ann)." in loaded["message"]
+    assert loaded["tokgate"]["policy"]["lifted_because"] == ["old: Repealed (ann)"]
+    begun = valid_record(lifecycle.started(stamp(), 42, policy))
+    assert begun["message"].endswith(" Stated as lifted: old: Repealed (ann), older: Over.")
+    assert begun["tokgate"]["policy"]["lifted_because"] == ["old: Repealed (ann)", "older: Over"]
+
+
 def test_a_policy_that_waits_for_a_restart(valid_record: Valid) -> None:
     """Settings that are not in force yet are named."""
     record = valid_record(lifecycle.policy_loaded(stamp(), SNAPSHOT.policy, restart=("settings.log.key",)))
     assert record["tokgate"]["policy"]["restart_needed"] == ["settings.log.key"]
     assert record["message"].endswith(" Only after a restart: settings.log.key.")
+
+
+@pytest.mark.parametrize(("uncommitted", "since"), [(True, ", and uncommitted changes"), (False, "")])
+def test_what_a_loaded_policy_changes(valid_record: Valid, uncommitted: bool, since: str) -> None:
+    """Which bans it begins, ends and lifts, why and by whom; which it holds; who wrote it. Long lists are cut."""
+    why = (("old", "the term is over", "alice"), ("older", "a mistake", None), ("elsewhere", "no ban of now", None))
+    lifted = tuple(Lifted(ban=name, reason=reason, by=by) for name, reason, by in why)
+    policy = replace(SNAPSHOT.policy, lifted=lifted, held=("gone",))
+    begun = tuple(f"ban-{number}" for number in range(lifecycle.MAX_NAMES + 1))
+    effects = BanEffects(begun=begun, ended=("done",), lifted=("old", "older"))
+    changes = [DefinitionChange("bans", "new", ChangeKind.ADDED)] * (lifecycle.MAX_NAMES + 2)
+    revision: dict[str, str | bool] = {"commit": "c0ffee", "author": "Alice", "uncommitted": uncommitted}
+    record = valid_record(lifecycle.policy_loaded(stamp(), policy, effects=effects, changes=changes, revision=revision))
+    assert record["message"] == (
+        "Policy test is in force: 1 ban, 1 network, 1 service, 1 exemption. "
+        f"Bans begun: {', '.join(begun[:-1])} and 1 more. Bans ended: done. "
+        "Bans lifted: old: the term is over (alice), older: a mistake. "
+        f"Held, since the files no longer state it: gone. Written by Alice (c0ffee){since}."
+    )
+    said = record["tokgate"]["policy"]
+    assert said["bans_begun"] == list(begun[:-1])
+    assert (said["bans_ended"], said["bans_lifted"]) == (["done"], ["old", "older"])
+    assert said["lifted_because"] == ["old: the term is over (alice)", "older: a mistake"]
+    assert (said["more_changes"], said["uncommitted"]) == (2, uncommitted)
+    assert said["changes"] == ["bans.new added"] * lifecycle.MAX_NAMES
 
 
 @pytest.mark.parametrize("kept", ["before", None])
@@ -165,6 +206,16 @@ def test_the_logs_own_history(valid_record: Valid) -> None:
     valid_record(log_state.log_continued(stamp(), file=None, records=0, size=0, why="gone"))
     torn = valid_record(log_state.log_recovered(stamp(), Torn(12, "0" * 64)))
     assert torn["tokgate"]["torn"]["bytes"] == 12
+
+
+def test_a_clock_that_jumps(valid_record: Valid) -> None:
+    """By how much, to the millisecond, and from when."""
+    back = valid_record(log_state.clock_set_back(stamp(), NOON.add(milliseconds=1500, nanoseconds=600_000)))
+    assert back["message"].startswith("The clock was set back by 1.5 s, from 2023-03-10T11:00:01.624056Z")
+    assert back["tokgate"]["clock"] == {"before": "2023-03-10T11:00:01.624056Z", "seconds": 1.501}
+    forward = valid_record(log_state.clock_set_forward(stamp(), NOON.subtract(milliseconds=1500, microseconds=600)))
+    assert forward["message"] == "The clock was set forward by 1.5 s, from 2023-03-10T10:59:58.622856Z."
+    assert forward["tokgate"]["clock"]["seconds"] == 1.501
 
 
 def test_the_gateways_kernel(valid_record: Valid) -> None:

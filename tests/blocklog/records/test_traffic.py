@@ -140,7 +140,29 @@ def test_a_block_at_each_stage(
     assert record["event"]["type"] == kinds
     assert record["network"].get("protocol") == protocol
     assert record["tokgate"]["ban"] == "ban"
-    assert "The ban [ban], decided by Example Council (Circular 7), until 2023-09-10" in record["message"]
+    said = _SAID[stage]
+    assert record["message"].startswith(f"192.0.2.7 (office) was {said}: The ban [ban], decided by Example Council (")
+
+
+_SAID = {
+    Stage.TLS: f"refused {NAME}",
+    Stage.QUIC: f"refused {NAME} over QUIC",
+    Stage.CONNECT: f"refused a tunnel to {NAME}",
+    Stage.HTTP: f"refused {NAME} over HTTP",
+    Stage.DNS: f"refused the address of {NAME}",
+    Stage.ADDRESS: "refused a connection to 203.0.113.5",
+    Stage.LIVE: f"cut off from {NAME}",
+}
+
+
+def test_a_name_that_leads_to_a_banned_one(valid_record: Valid) -> None:
+    """The message and the fields say both: what was asked for, and what it was refused for."""
+    asked = "Shop.example.net"
+    record = valid_record(record_of(seen(Stage.DNS, (Signal.DNS_NAME, asked), (Signal.DNS_NAME, NAME))))
+    assert f"the address of shop.example.net, which leads to {NAME}: The ban" in record["message"]
+    assert (record["dns"]["question"]["name"], record["destination"]["domain"]) == ("shop.example.net", NAME)
+    odd = valid_record(record_of(seen(Stage.DNS, (Signal.DNS_NAME, rf"\000x.{NAME}"), (Signal.DNS_NAME, NAME))))
+    assert f"the address of {NAME}: The ban" in odd["message"]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,27 @@ def test_the_end_and_junk(ends: tuple[RecordSender, socket.socket]) -> None:
     read.close()
 
 
+def test_what_is_kept_is_sent_at_the_end(
+    ends: tuple[RecordSender, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as there is time, a reader that comes late gets everything; it is looked for often."""
+    sender, read = ends
+    records = [{"n": n, "pad": "x" * 500} for n in range(3000)]
+    assert all(sender.put(record) for record in records)
+    assert not sender.finish(0)
+    seen: list[dict[str, Any]] = []
+    pauses: list[float] = []
+
+    def select(_read: object, _write: object, _error: object, seconds: float) -> None:
+        pauses.append(seconds)
+        seen.extend(drain(read))
+
+    monkeypatch.setattr("tokgate.blocklog.write.channel.select.select", select)
+    assert sender.finish(60)
+    assert seen + drain(read) == records
+    assert set(pauses) == {0.05}
+
+
 def test_a_closed_sender_is_gone(ends: tuple[RecordSender, socket.socket]) -> None:
     """The reader learns that nobody sends any more; a gate that ends keeps no descriptor."""
     sender, read = ends

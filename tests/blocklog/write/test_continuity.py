@@ -18,7 +18,7 @@ from tokgate.blocklog.integrity.head_journal import HeadJournal
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.write.appender import Appender, ForeignLines
+from tokgate.blocklog.write.appender import Appender, ForeignLines, Rotation
 from tokgate.blocklog.write.segment import Segment
 
 Lines = Callable[..., list[dict[str, Any]]]
@@ -200,6 +200,61 @@ def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, chec
     assert {one.code for one in found} <= {FindingCode.FOREIGN, FindingCode.UNCHAINED}
 
 
+def test_what_is_written_while_the_file_is_closed(runs: Runs) -> None:
+    """As after an error of the disk: whoever writes meanwhile is told of, and tokgate's own lines are not."""
+    run = runs.begin()
+    runs.write(run, 2, attest=True)
+    run.leave("an error")
+    runs.write(run)
+    assert runs.told("log-foreign") == []
+    run.leave("an error")
+    lines = runs.path.read_bytes().count(b"\n")
+    runs.forge(2)
+    runs.write(run, attest=True)
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["line"], said["lines"], said["running"]) == (lines + 1, 2, True)
+
+
+def test_what_is_cut_off_while_tokgate_runs(runs: Runs, check_lines: Lines) -> None:
+    """It is told at once, and in the log before the next record; an emptied file may have been copied before."""
+    run = runs.begin()
+    runs.write(run, 3, attest=True)
+    lines = runs.path.read_bytes().splitlines(keepends=True)
+    os.truncate(runs.path, len(b"".join(lines[:-2])))
+    run.look()
+    assert [type(error) for error in runs.troubles] == [ForeignLines]
+    runs.write(run, attest=True)
+    check_lines(runs.path)
+    assert [each["cut"]["sequence"] for each in runs.told("log-cut")] == [len(lines)]
+    assert [(one.line, one.code) for one in runs.findings()] == [
+        (len(lines) - 1, FindingCode.MISSING),
+        (len(lines) - 1, FindingCode.FOREIGN),
+    ]
+    copy = runs.path.with_name("block.ndjson.1")
+    copy.write_bytes(runs.path.read_bytes())
+    os.truncate(runs.path, 0)
+    run.look()
+    assert len(runs.troubles) == 2
+    runs.write(run, attest=True)
+    assert runs.told("log-cut") == []
+    assert len(runs.findings()) == 2
+
+
+def test_a_file_that_is_put_in_the_logs_place(runs: Runs, check_lines: Lines) -> None:
+    """As an editor does, or `sed -i`: it is told at once, and lines at its end are declared."""
+    run = runs.begin()
+    runs.write(run, 3)
+    aside = runs.path.with_name("aside")
+    aside.write_bytes(runs.path.read_bytes())
+    runs.forge(2, aside)
+    aside.rename(runs.path)
+    runs.write(run, attest=True)
+    assert [type(error) for error in runs.troubles] == [ForeignLines, ForeignLines]
+    assert [each["foreign"]["lines"] for each in runs.told("log-foreign")] == [2]
+    check_lines(runs.path)
+    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
+
+
 def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program that is just faster is blamed for its line, and not for tokgate's after it."""
     run = runs.begin()
@@ -263,6 +318,23 @@ def test_a_clock_that_is_set_back(runs: Runs, check_lines: Lines) -> None:
     check_lines(runs.path)
     assert [round(each["clock"]["seconds"]) for each in runs.told("clock-set-back")] == [3602, 3600]
     assert runs.findings() == []
+
+
+@pytest.mark.parametrize("max_bytes", [None, 3000], ids=["", "the file is full"])
+def test_a_torn_line_and_a_clock_that_is_set_back(tmp_path: Path, max_bytes: int | None) -> None:
+    """Nothing comes between a torn line and the record of it, nor a checkpoint before that of the clock."""
+    rotation = Rotation(max_bytes=max_bytes, daily=False)
+    runs = Runs(tmp_path / "block.ndjson", rotation, LogOptions(records=4), now="2023-03-10T13:00Z")
+    killed = runs.begin()
+    runs.write(killed, 3, attest=True)
+    kill(killed)
+    with runs.path.open("ab") as file:
+        file.write(b'{"@timest')
+    runs.now = runs.now.subtract(hours=1)
+    runs.run(6)
+    assert runs.findings() == []
+    text = b"".join(path.read_bytes() for path in with_rotated(runs.path))
+    assert (text.count(b'"log-recovered"'), text.count(b'"clock-set-back"')) == (1, 1)
 
 
 def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

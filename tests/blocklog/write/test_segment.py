@@ -33,11 +33,15 @@ def test_a_new_file_and_its_folder_are_private(tmp_path: Path) -> None:
 def test_a_link_to_a_file_is_refused(tmp_path: Path) -> None:
     """A symbolic link to a file, or to nothing, is never followed: it could lead anywhere."""
     (tmp_path / "target").write_bytes(b"precious")
+    opened = len(list(Path("/proc/self/fd").iterdir()))
     for target in ("target", "missing"):
         link = tmp_path / f"to-{target}"
         link.symlink_to(tmp_path / target)
         with pytest.raises(OSError, match=r"symbolic link|No such file"):
             Segment(link, TODAY)
+    assert (
+        len(list(Path("/proc/self/fd").iterdir())) <= opened
+    )  # a writer that tries again every few seconds would run out
     assert (tmp_path / "target").read_bytes() == b"precious"
     assert not (tmp_path / "missing").exists()
 

@@ -91,6 +91,15 @@ def test_what_is_put_is_in_the_file(path: Path, make: Callable[..., LogWriter], 
     assert not writer.put(refusal())
 
 
+def test_the_first_record_is_signed_with_it(path: Path, check_lines: Lines) -> None:
+    """Not only when the next record comes: a crash in between would leave it unsigned."""
+    writer = LogWriter(path, OBSERVER, limits=QUICK)
+    writer.put(refusal())
+    writer._turn()
+    assert actions(check_lines(path)) == [refusal()["event"]["action"], "log-checkpoint"]
+    writer.close(5)
+
+
 def test_close_writes_what_is_queued(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
     """Closing right after putting loses nothing, and lets go of the lock."""
     writer = make(path, WriterLimits())

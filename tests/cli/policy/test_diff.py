@@ -108,6 +108,24 @@ def test_only_the_order(policies: Path, tokgate: Command) -> None:
     assert outcome.err == "tokgate: written otherwise, but nothing that anybody gets or reads differs\n"
 
 
+def test_bans_that_would_be_held(policies: Path, tokgate: Command) -> None:
+    """A ban in force that vanishes stays in force where tokgate runs: the comparison of files alone would mislead."""
+    during, asked = ("--from", "2023-05-01T00:00Z"), ("diff", str(policies), "new")
+    path = policies.with_name("new") / "policy.yaml"
+    path.parent.mkdir()
+    path.write_text(POLICY.partition("bans:")[0])
+    text = tokgate(*asked, *during).out
+    assert text.endswith(
+        "\n\nHeld by a running tokgate, since NEW does not name them under `lifted`\n  spring-ban, lab-watch\n"
+    )
+    assert json.loads(tokgate(*asked, *during, "--json").out)["held"] == ["spring-ban", "lab-watch"]
+    assert json.loads(tokgate(*asked, "--from", "2024-01-01T00:00Z", "--json").out)["held"] == ["lab-watch"]
+    path.write_text(
+        path.read_text() + "lifted: [{ban: spring-ban, reason: Repealed}, {ban: lab-watch, reason: Repealed}]\n"
+    )
+    assert "Held" not in tokgate(*asked, *during).out
+
+
 def test_windows_are_told_in_short(policies: Path, tokgate: Command) -> None:
     """Of hundreds of stretches the first and the last are shown; JSON has all."""
     windows = 'action: monitor, windows: [{days: mon-fri, from: "08:00", to: "18:00"}]}'

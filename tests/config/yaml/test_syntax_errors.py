@@ -49,6 +49,16 @@ ITEMS = "services:\n  tiktok:\n    names:\n      suffix:\n      {}\n      - exam
         ("networks: {a: {cidrs: [2001:db8::/32, ::1]}}\n", 1, 39, "an IPv6 address"),
         ("services: {a: {names: {suffix: [a.example\n", 1, 32, "opened with `[` is not closed"),
         ("services: {a: {names: {suffix: [a.example]\nbans: {}\n", 2, 1, "is not closed, or lacks a comma"),
+        (
+            "services: {a: {title: [x\nbans: {b: c}}}\n",
+            1,
+            23,
+            "opened with `[` is not closed, or lacks a comma, before line 2",
+        ),
+        ("services: {a: {title: x,\n  description: x: y}}\n", 2, 17, "a second `: ` in one value"),
+        (KEYS.format("title: x\n\tdescription: y"), 4, 1, "a tab: YAML is indented with spaces only"),
+        ("networks: {a: {cidrs: [2001:db8::]}}\n", 1, 33, "can't end with `:` here"),
+        (KEYS.format("title: x\n<<<<<<< HEAD\n    description: y\n=======\n"), 4, 1, "the mark of a merge conflict"),
         ("bans: *\n", 1, 8, "the name of an anchor"),
     ],
 )

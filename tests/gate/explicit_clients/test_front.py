@@ -9,7 +9,7 @@ import pytest
 
 from labs.gate_lab import Origin, RunningGate, dial, exactly, read_all, until
 from labs.hello_builder import hello_for
-from tokgate.gate.connection import State
+from tokgate.gate.connection import CONNECTING
 from tokgate.gate.sockets import connect, leads_to
 from tokgate.traffic.limits import Limits
 from tokgate.wire.tls_alert import Alert
@@ -114,7 +114,7 @@ def test_a_tunnel_is_not_given_up_early(start_gate: StartGate) -> None:
             one.connect_ex(slow.getsockname())
         gate = start_gate()
         with dial(gate.explicit, connect_request("127.0.0.1", slow.getsockname()[1]) + ALLOWED):
-            found = until(lambda: [c for c in list(gate.gate.connections.values()) if c.state is State.CONNECTING])
+            found = until(lambda: [c for c in list(gate.gate.connections.values()) if c.state is CONNECTING])
             assert found[0].deadline - gate.gate.now > gate.gate.limits.connecting / 2
 
 

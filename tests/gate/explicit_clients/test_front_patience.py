@@ -9,7 +9,7 @@ import pytest
 from labs.gate_lab import Sink, policy
 from labs.records import Holder
 from tokgate.blocklog.records.stamp import Observer
-from tokgate.gate.connection import Connection, Tunnel
+from tokgate.gate.connection import Connection, Greeting, Tunnel
 from tokgate.gate.explicit_clients.front import ExplicitFront
 from tokgate.gate.explicit_clients.loop import Loop
 from tokgate.gate.sockets import Entry, Listener
@@ -37,7 +37,8 @@ def established(held: bytes) -> tuple[Connection, Tunnel]:
     """A tunnel to an address that is not connected yet; the client has said `held` through it."""
     tunnel = Tunnel("198.51.100.7", 443, socks=False, addresses=("198.51.100.7",), established=True)
     listener = Listener(None, Entry.EXPLICIT, 8080, 0)
-    connection = Connection(None, 7, "192.0.2.7", 40000, listener, seen=0.0, held=held, tunnel=tunnel, deadline=100.0)
+    connection = Connection(None, 7, "192.0.2.7", 40000, listener, 0.0, Greeting(), held=held, tunnel=tunnel)
+    connection.deadline = 100.0
     return connection, tunnel
 
 

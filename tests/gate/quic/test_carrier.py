@@ -9,7 +9,7 @@ from labs.proxy_lab import ALLOWED, BANNED, policy
 from labs.quic_client import QuicClient, initial
 from labs.quic_lab import EARLY, HANDSHAKE, KEY, SHORT, QuicGate, client, flow
 from labs.records import Records
-from tokgate.gate.quic.carrier import QuicCarrier
+from tokgate.gate.quic.carrier import LATE, QuicCarrier
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.live_flows import LiveFlows
 from tokgate.gate.quic.sockets import Datagram
@@ -77,6 +77,29 @@ def test_packets_that_overtake_the_first(gate: Callable[..., QuicGate], records:
     one = gate().comes(EARLY, HANDSHAKE, *flight)
 
     assert (one.sent.to_server, one.sent.unreachable, records.all) == (flight, [], [])
+
+
+def test_what_begins_nowhere(gate: Callable[..., QuicGate], records: Records) -> None:
+    """A client whose gate was killed in its handshake is told after a while: no server ever answers it."""
+    flight = QuicClient(ALLOWED).flight
+    strange = flight[0][:6] + bytes(each ^ 1 for each in flight[0][6:8]) + flight[0][8:]  # keys that nobody has seen
+    one = gate()
+    for packets in ((HANDSHAKE,), (strange,), (strange, HANDSHAKE)):
+        one.comes(*packets).later(LATE / 2).comes(*packets)
+        assert one.sent.unreachable == []
+        one.later(LATE / 2).comes(*packets)
+        assert one.sent.unreachable == [KEY] * len(packets)
+        one.later(QuicLimits().handshake + 1)
+        one.sent.unreachable.clear()
+    assert (one.comes(*flight).sent.to_server, records.all) == (flight, [])
+
+
+def test_a_flood_of_what_begins_nowhere(gate: Callable[..., QuicGate]) -> None:
+    """It takes no more memory than other flows about which nothing is decided."""
+    one = gate(limits=QuicLimits(undecided=10))
+    for number in range(20):
+        one.comes(HANDSHAKE, key=flow(number))
+    assert len(one.carrier._ahead) == 10
 
 
 def test_second_connection_in_a_flow(gate: Callable[..., QuicGate]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from labs import hello_builder
 from labs.proxy_lab import ALLOWED, BANNED, policy
 from labs.quic_client import QuicClient
 from labs.quic_lab import HANDSHAKE, KEY, SHORT, QuicGate, flow
@@ -140,6 +141,25 @@ def test_a_hello_of_which_a_part_had_come(place: Place, name: str) -> None:
     assert len(new.sent.to_client) == (name == BANNED)
     assert sum(new.counters.decisions.values()) == 1
     assert (old.carrier.flows.held, new.carrier.flows.held) == (0, 0)
+
+
+@pytest.mark.parametrize("name", [ALLOWED, BANNED])
+def test_a_second_hello_of_which_a_part_had_come(place: Place, name: str) -> None:
+    """A server asked for it, and waits: its connection passes already, and goes on if it names the same server."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    client = QuicClient(ALLOWED)
+    protocols = hello_builder.alpn(*(b"protocol-%03d" % number for number in range(20)))
+    part, *others = client.again(hello_builder.hello(hello_builder.server_name(name.encode()), protocols), size=120)
+    old.comes(*client.flight, part)
+    assert old.sent.to_server == client.flight
+
+    moved(retired, heir)
+    assert old.carrier.flows.held == 0 < new.carrier.flows.held
+    new.comes(*others)
+
+    assert new.sent.to_server == ([part, *others] if name == ALLOWED else [])
+    assert (len(new.sent.to_client) > 0) == (name == BANNED)
+    assert new.carrier.flows.held == 0
 
 
 def test_a_hello_that_is_too_large_stays(place: Place) -> None:

@@ -26,7 +26,7 @@ from tokgate.traffic.counting.counters import Counters
 from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, MAX_HELD
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.warning_state import Person
-from tokgate.wire.quic_initial import initials
+from tokgate.wire.quic.packets import initials
 
 CLIENT = ("127.0.0.1", 40000)
 SHORT = b"\x40" + bytes(40)

@@ -9,6 +9,7 @@ from labs.builders import CLIPS, OFFICE, ban, duration, exemption, network, serv
 from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange, Redefinition, changes, redefinitions
 from tokgate.policy.bans import Action, MissingSni, Notify
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.upstream import Upstream, UpstreamKind
 
 ABROAD = network("abroad", "198.51.100.0/24", zone="America/New_York")
 
@@ -130,3 +131,12 @@ def test_a_command_keeps_its_arguments(before: tuple[str, ...], after: tuple[str
 
 
 UNREMINDED = policy(ban()).policy
+
+
+def test_parents_in_another_order() -> None:
+    """The first parent proxy that is for a destination reaches it: their order is part of the setting."""
+    near, far = (Upstream(kind=UpstreamKind.HTTP, host=f"{name}.example.org", port=3128) for name in ("near", "far"))
+    old, new = (snapshot(upstream=parents) for parents in ((near, far), (far, near)))
+    [found] = redefinitions(old.policy, new.policy)
+    assert found.added == ("1. http://far.example.org:3128", "2. http://near.example.org:3128")
+    assert found.removed == ("1. http://near.example.org:3128", "2. http://far.example.org:3128")

@@ -50,7 +50,7 @@ RESEMBLANCE = Resemblance([CLIPS])
 )
 def test_what_resembles(name: str, part: str, word: str, how: How) -> None:
     """In each way; the candidate is the part that resembles and what is above it, without what is below."""
-    found = RESEMBLANCE.find(name)
+    found = Resemblance([CLIPS]).find(name)
     assert found is not None
     assert found == Likeness(part, "clips", word, how)
 
@@ -73,7 +73,7 @@ def test_what_resembles(name: str, part: str, word: str, how: How) -> None:
 )
 def test_what_does_not(name: str) -> None:
     """Words that are ordinary, short, or a provider's."""
-    assert RESEMBLANCE.find(name) is None
+    assert Resemblance([CLIPS]).find(name) is None
 
 
 def test_short_labels() -> None:

@@ -40,8 +40,6 @@ INVISIBLE = {
     "ideographic space": "\u3000",
 }
 
-EMOJI = ("⚠\ufe0f stop", "👩🏽\u200d⚖\ufe0f")
-
 
 @pytest.mark.parametrize("character", INVISIBLE.values(), ids=INVISIBLE)
 def test_a_forged_name_shows_what_is_in_it(character: str) -> None:

@@ -176,20 +176,46 @@ def test_upgrades_under_load(running: Scraped) -> None:
     until("nobody else is there", lambda: len(children(running.process.pid)) == 5)
 
 
-@pytest.mark.parametrize("broken", ["program", "policy"])
-def test_what_is_broken_takes_nothing_over(running: Scraped, broken: str, tokgate: Command) -> None:
-    """A version that does not run, or an edit with an error, is told; all goes on as it was."""
+BROKEN = {
+    "policy/decide.py": ("", "SyntaxError"),
+    "gate/splice.py": ("", "SyntaxError"),
+    "service/opener_process.py": ("", "SyntaxError"),
+    "mitm/layers/next_layer.py": ("", "SyntaxError"),
+    "blocklog/write/collector.py": ("", "SyntaxError"),
+    "service/metrics/http_server.py": ("", "SyntaxError"),
+    "runtime/instance.py": ("def __init__(", "TypeError"),
+    "service/continuity/replacement.py": ("    program: str\n", "another"),
+}
+"""Modules, with what is changed there, everything if nothing is named; and what is then said."""
+BREAKS = {
+    "": "is not Python\n",
+    "def __init__(": "def __init__(here, ",
+    "    program: str\n": "    program: str\n    another: str\n",
+}
+
+
+def test_what_is_broken_takes_nothing_over(running: Scraped, tokgate: Command) -> None:
+    """A version that can't run, or an edit with an error, is told; all goes on as it was."""
+    until("an opener has begun", running.refuses)
+    until("it is well", lambda: running.problems() == [])
     before = set(children(running.process.pid))
-    if broken == "program":
-        (running.addons / "tokgate" / "policy" / "decide.py").write_text("is not Python\n")
-    else:
-        running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
-    outcome = tokgate("restart", "--confdir", str(running.confdir))
-    assert outcome.code == 1
-    assert "all stays as it is" in outcome.err
-    assert ("SyntaxError" if broken == "program" else "services") in outcome.err
-    assert running.passes()
-    assert set(children(running.process.pid)) == before
+
+    def refused(said: str) -> None:
+        outcome = tokgate("restart", "--confdir", str(running.confdir))
+        assert outcome.code == 1
+        assert "all stays as it is" in outcome.err
+        assert said in outcome.err
+        assert running.passes()
+        assert set(children(running.process.pid)) == before
+
+    for module, (where, said) in BROKEN.items():
+        changed = running.addons / "tokgate" / module
+        source = changed.read_text()
+        changed.write_text(source.replace(where, BREAKS[where], 1) if where else BREAKS[where])
+        refused(said)
+        changed.write_text(source)
+    running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
+    refused("services")
 
 
 def test_who_dies_meanwhile_and_after(running: Scraped) -> None:

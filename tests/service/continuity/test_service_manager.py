@@ -74,6 +74,66 @@ def test_problems_in_a_line() -> None:
     assert len(status_line(STATE | {"problems": ["x" * 4096]})) == LONGEST
 
 
+JOBS = {
+    "restart": "  73 tokgate.service restart running\n",
+    "stop": "  69 tokgate.service stop    running\n",
+    "none": "",
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_what_systemd_is_at(
+    manager: tuple[ServiceManager, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    """A restart is told from a stop by systemd's job."""
+    _systemctl(tmp_path, JOBS[job], monkeypatch.setenv)
+    assert manager[0].restarts() == (job == "restart")
+    assert not ServiceManager({}).restarts()
+
+
+def test_it_does_not_say(manager: tuple[ServiceManager, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its program a stop is a stop."""
+    monkeypatch.setenv("PATH", "/nowhere/at/all")
+    assert not manager[0].restarts()
+
+
+def _systemctl(folder: Path, prints: str, setenv: Callable[[str, str], None]) -> None:
+    """Put a program in its place."""
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "systemctl"
+    program.write_text(f"#!/bin/sh\nprintf '%s' '{prints}'\n")
+    program.chmod(0o755)
+    setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("job", ["restart", "stop"])
+def test_a_restart_is_short(tmp_path: Path, job: str) -> None:
+    """While systemd restarts it, new clients wait for what is open: that is cut short. At a stop they are refused."""
+    environment: dict[str, str] = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    _systemctl(tmp_path, JOBS[job], environment.__setitem__)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(environment["NOTIFY_SOCKET"])
+        manager.settimeout(60)
+        running = Running(tmp_path, workers=1, environment=environment, drain=3600)
+        name = f"FDNAME=tokgate-127.0.0.1-{running.port}".encode()
+        status, held = running.connect("127.0.0.1", running.origin.getsockname()[1])
+        assert " 200 " in status
+        with held:
+            running.process.terminate()
+            told = b""
+            while not told.startswith(b"STOPPING=1"):
+                told = manager.recv(4096)
+            if job == "stop":
+                assert manager.recv(4096) == b"FDSTOREREMOVE=1\n" + name
+                held.sendall(b"\x00ping")
+                assert held.recv(5) == b"\x00ping"
+                running.process.terminate()  # nobody waits for an hour
+            assert running.process.wait(60) == 0, running.narrated()
+            assert held.recv(5) == b""
+        running.origin.close()
+    assert [record["event"]["action"] for record in running.records()][-2:] == ["stopped", "log-checkpoint"]
+
+
 START = """
 import os, sys
 from tokgate.cli.main import main

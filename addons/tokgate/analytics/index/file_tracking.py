@@ -11,7 +11,7 @@ from tokgate.analytics.index.ingest import packed
 from tokgate.blocklog.read.reader import Junk
 
 BATCH_BYTES: Final = 512 << 20
-"""Most octets of whole files that are read together, so that growing files wait no longer."""
+"""Most octets of complete files that are read in one batch: meanwhile files that grow wait."""
 _SETTLED_SECONDS: Final = 10
 _HEAD: Final = 512
 _UNPACKED: Final = 8

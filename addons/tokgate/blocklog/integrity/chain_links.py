@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tokgate.blocklog.integrity.branches import Branches, Node
 from tokgate.blocklog.integrity.chain import Head, is_hash, proper_hash
-from tokgate.blocklog.integrity.chain_state import Chain
+from tokgate.blocklog.integrity.chain_state import Chain, Misfit
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
 from tokgate.blocklog.integrity.external_checkpoints import LinePosition
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
@@ -41,6 +41,41 @@ def foreign(chain: Chain) -> Iterator[Finding]:
         yield Finding(*node.place, FindingCode.FOREIGN, f"{what}, with a number and a hash that fit")
 
 
+def misfit(chain: Chain, place: LinePosition, record: Record, head: Head) -> Iterator[Finding]:
+    """A finding for a record that does not fit the one before it, if it shows itself which of the two was changed."""
+    stated = continues(record, head)
+    if stated is not None and chain.place != place and proper_hash(stated, record) == head.hash:
+        what = f"record {head.sequence - 1} is not the one with which the next file goes on: it was written anew"
+        yield Finding(*chain.place, FindingCode.CHANGED, f"{what}, with a hash that fits, and maybe others before it")
+    else:
+        chain.misfits.append(Misfit(head.sequence, place, chain.place))
+
+
+def signs_these(chain: Chain, checkpoint: Checkpoint) -> bool | None:
+    """Whether a checkpoint that signs the record before it signs all since the last one; None if that is unknown."""
+    known = checkpoint.tree is not None and chain.recent.hashes(checkpoint.tree.first)
+    return True if known else None
+
+
+def changed(chain: Chain, *, signed: bool | None) -> Iterator[Finding]:
+    """Findings for records that do not fit, and forget them.
+
+    `signed`: a checkpoint signs the hashes that the records state; False: it signs others; None: unknown.
+    """
+    for each in chain.misfits:
+        what = f"the content of record {each.number} does not give its hash"
+        if signed or each.place == each.before:
+            yield Finding(*each.place, FindingCode.CHANGED, what)
+        elif signed is False and len(chain.misfits) == 1:
+            what = f"record {each.number - 1} is not the one that the next record follows: it was written anew"
+            yield Finding(
+                *each.before, FindingCode.CHANGED, f"{what}, with a hash that fits, and maybe others before it"
+            )
+        else:
+            yield Finding(*each.place, FindingCode.CHANGED, f"{what}, or the record before it was written anew")
+    chain.misfits.clear()
+
+
 def follow(chain: Chain, place: LinePosition, record: Record, head: Head) -> tuple[str | None, Finding | None]:
     """The hash that must precede a record, if it is known, and a finding if its number is wrong."""
     last, number = chain.head, head.sequence
@@ -52,7 +87,10 @@ def follow(chain: Chain, place: LinePosition, record: Record, head: Head) -> tup
             if number == last.sequence + 2
             else f"records {last.sequence + 1} to {number - 1} are"
         )
-        return continues(record, head), Finding(*place, FindingCode.MISSING, f"{gap} missing before record {number}")
+        what, file = f"{gap} missing before record {number}", text_at(record, "tokgate", "continues", "file")
+        return continues(record, head), Finding(
+            *place, FindingCode.MISSING, what if file is None else f"{what}; the last of them were in {file}"
+        )
     consecutive = proper_hash(last.hash, record) == head.hash  # if so, the previous record's number was changed
     what = f"record {number} stands after record {last.sequence}: moved, copied or renumbered"
     return last.hash if consecutive else None, Finding(*place, FindingCode.ORDER, what)

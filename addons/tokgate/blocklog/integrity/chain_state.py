@@ -36,6 +36,15 @@ class Clock:
         self.told, self.steps = True, self.steps + 1
 
 
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A record whose hash its content and the record before it don't give: the one or the other was changed."""
+
+    number: int
+    place: LinePosition
+    before: LinePosition
+
+
 @dataclass(slots=True)
 class Chain:
     """The state of one chain while it is verified.
@@ -56,6 +65,8 @@ class Chain:
     unsigned_since: str | None = None
     latest: str | None = None
     clock: Clock = field(default_factory=Clock)
+    misfits: list[Misfit] = field(default_factory=list)
+    """Those since the last checkpoint, which shows what was changed."""
 
     @property
     def signed(self) -> int:

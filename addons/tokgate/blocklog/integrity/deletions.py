@@ -35,7 +35,7 @@ class Deletions:
         for name in _names(said, "files"):
             ended = end_of_archive(name)
             if over is None or ended is None or ended > over:
-                yield f"this record says that tokgate deleted {name}, whose {days} days were not over"
+                yield f"this record says that tokgate deleted {name} before its time was over (days: {days})"
             else:
                 self.named[bare_name(name)] = head
 

@@ -48,6 +48,11 @@ class Attestations:
         stated = self._chains.get(head.chain, {}).get(head.sequence, {})
         return next((one for digest, one in stated.items() if digest != head.hash), None)
 
+    def holds(self, checkpoint: Checkpoint) -> bool:
+        """Whether this very checkpoint was kept, and its key is accepted."""
+        kept = self._chains.get(checkpoint.head.chain, {}).get(checkpoint.head.sequence, {}).get(checkpoint.head.hash)
+        return kept is not None and kept.checkpoint == checkpoint
+
     def last(self) -> Iterator[ExternalCheckpoint]:
         """The checkpoint with the highest record number of each chain."""
         for numbers in self._chains.values():

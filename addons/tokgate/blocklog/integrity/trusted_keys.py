@@ -17,12 +17,22 @@ class SigningState:
     epoch: int = 0
     turn: int = -1
     strange: set[str] = field(default_factory=set)
-    """Keys that signed and are not trusted."""
+    """Keys that signed and are not trusted, and those that they announced."""
 
     def by(self, checkpoint: Checkpoint) -> None:
         """Note a trusted checkpoint: all records before it are signed."""
         self.reach = checkpoint.head.sequence + 1
+        self.announce(checkpoint)
+
+    def announce(self, checkpoint: Checkpoint) -> None:
+        """Note which keys a trusted checkpoint names."""
         self.key, self.next_key, self.epoch = checkpoint.key, checkpoint.next_key, checkpoint.epoch
+
+    def is_strange(self, checkpoint: Checkpoint) -> bool:
+        """Note a checkpoint that isn't trusted; whether its key, or the one that announced it, is known as such."""
+        known = checkpoint.key in self.strange
+        self.strange |= {checkpoint.key, checkpoint.next_key or checkpoint.key}
+        return known
 
 
 class TrustedKeys:

@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.blocklog.integrity.chain import NO_HASH, Head, proper_hash, stated_head
-from tokgate.blocklog.integrity.chain_links import continues, follow, foreign, new_chain, signs_another
+from tokgate.blocklog.integrity.chain_links import (
+    changed,
+    continues,
+    follow,
+    foreign,
+    misfit,
+    new_chain,
+    signs_another,
+    signs_these,
+)
 from tokgate.blocklog.integrity.chain_state import Chain
-from tokgate.blocklog.integrity.checkpoint import checkpoint_of
+from tokgate.blocklog.integrity.checkpoint import Checkpoint, checkpoint_of
 from tokgate.blocklog.integrity.deletions import Deletions
 from tokgate.blocklog.integrity.external_checkpoints import Attestations, ExternalCheckpoint, LinePosition
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
@@ -82,6 +91,7 @@ class Verifier:
         yield from self._unreported()
         for chain in self.chains.values():
             chain.deleted = chain.follows is not None and self._deleted(chain.follows)
+            yield from changed(chain, signed=None)
             yield from foreign(chain)
             yield from self._before(chain)
             yield from self._unsigned(chain, chain.place, ended=True)
@@ -156,7 +166,7 @@ class Verifier:
             if finding.code is FindingCode.ORDER and before is None:
                 return
         if before is not None and parent is None and proper_hash(before, record) != head.hash:
-            yield Finding(*place, FindingCode.CHANGED, f"the content of record {head.sequence} does not give its hash")
+            yield from misfit(chain, place, record, head)
         if chain.recent.head.place != place:
             chain.recent.add(head, place, parent)
         chain.head, chain.place, chain.records = head, place, chain.records + 1
@@ -201,16 +211,21 @@ class Verifier:
         if checkpoint is None or not checkpoint.genuine:
             yield Finding(*place, FindingCode.SIGNATURE, "this checkpoint's signature is not genuine")
             return
+        if not self._trusted(chain, checkpoint):
+            if not chain.seal.is_strange(checkpoint):
+                over = f"this checkpoint, over records {chain.seal.reach + 1} to {chain.head.sequence - 1}"
+                what = f"{over}, is signed by a key that is not trusted here: {checkpoint.key}"
+                also = "" if checkpoint.next_key is None else ", nor announced by a checkpoint before it"
+                yield Finding(*place, FindingCode.KEY, what + also)
+            return
         wrong = signs_another(chain, checkpoint, before)
         if wrong is not None:
+            yield from changed(chain, signed=False)
             yield Finding(*place, FindingCode.SIGNATURE, wrong)
+            if chain.key is not None:
+                chain.seal.announce(checkpoint)
             return
-        if not self._trust.accepts(checkpoint) or not self._trust.in_turn(chain.seal, checkpoint):
-            if checkpoint.key not in chain.seal.strange:
-                chain.seal.strange.add(checkpoint.key)
-                what = f"this checkpoint is signed by a key that is not trusted here: {checkpoint.key}"
-                yield Finding(*place, FindingCode.KEY, what)
-            return
+        yield from changed(chain, signed=signs_these(chain, checkpoint) if chain.misfits else None)
         yield from self._unsigned(chain, place, ended=False)
         yield from foreign(chain)
         later = chain.clock.checkpoint(instant_in(checkpoint.at))
@@ -219,6 +234,13 @@ class Verifier:
             yield Finding(*place, FindingCode.CLOCK, f"{what}, and no record tells that the clock was set back")
         chain.seal.by(checkpoint)
         chain.unsigned_since = None
+
+    def _trusted(self, chain: Chain, checkpoint: Checkpoint) -> bool:
+        """Whether the key may sign here. Where the checkpoint that announced it is gone, a kept copy shows that."""
+        if not self._trust.accepts(checkpoint):
+            return False
+        later = bool(self._trust) and checkpoint.epoch > chain.seal.epoch
+        return self._trust.in_turn(chain.seal, checkpoint) or (later and self.elsewhere.holds(checkpoint))
 
     def _deleted(self, name: str) -> bool:
         """Whether a record that a checkpoint covers says that tokgate deleted a file."""

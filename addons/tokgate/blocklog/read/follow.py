@@ -21,9 +21,9 @@ class Follower:
         """Nothing is opened before the first poll."""
         self._path: Final = path
         self._stream: IO[bytes] | None = None
-        self._identity = (0, 0)
-        self._file = str(path)
-        self._number = 0
+        self._identity: tuple[int, int]
+        self._file: str
+        self._number: int
         self._rest = bytearray()
         self._skipped = 0
         """Octets of an overlong line that were discarded so far."""

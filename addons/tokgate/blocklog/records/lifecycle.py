@@ -27,12 +27,13 @@ MAX_CLIENTS: Final = 16
 
 
 def started(stamp: Stamp, pid: int, policy: Policy) -> Record:
-    """tokgate began to enforce a policy."""
-    message = (
-        f"tokgate {stamp.observer.version} started with policy {policy.version}: {_extent(policy)}.{_held(policy)}"
-    )
+    """tokgate began to enforce a policy. What the files state as lifted may have been lifted while it was stopped."""
+    lifted = [_lifting(each) for each in policy.lifted]
+    message = f"tokgate {stamp.observer.version} started with policy {policy.version}: {_extent(policy)}."
+    message += (f" Stated as lifted: {_some(lifted)}." if lifted else "") + _held(policy)
     record = frame(stamp, EventAction.STARTED, message, category=("process",), kinds=("start",))
-    return record | {"process": {"pid": pid}, "tokgate": {"policy": _policy(policy)}}
+    more = pruned({"lifted_because": lifted[:MAX_NAMES]})
+    return record | {"process": {"pid": pid}, "tokgate": {"policy": _policy(policy) | more}}
 
 
 def stopped(stamp: Stamp, pid: int, why: str) -> Record:
@@ -60,7 +61,8 @@ def policy_loaded(
     message = f"Policy {policy.version} is in force: {_extent(policy)}."
     if replaced is not None:
         message = f"Policy {policy.version} replaced {replaced}: {_extent(policy)}."
-    for what, names in (("begun", effects.begun), ("ended", effects.ended), ("lifted", effects.lifted)):
+    lifted = [_lifting(each) for each in policy.lifted if each.ban in effects.lifted]
+    for what, names in (("begun", effects.begun), ("ended", effects.ended), ("lifted", lifted)):
         message += f" Bans {what}: {_some(names)}." if names else ""
     message += _held(policy)
     if restart:
@@ -77,7 +79,7 @@ def policy_loaded(
             "bans_begun": list(effects.begun[:MAX_NAMES]),
             "bans_ended": list(effects.ended[:MAX_NAMES]),
             "bans_lifted": list(effects.lifted[:MAX_NAMES]),
-            "lifted_because": [_lifting(each) for each in policy.lifted if each.ban in effects.lifted][:MAX_NAMES],
+            "lifted_because": lifted[:MAX_NAMES],
             "changes": [clean(str(change)) for change in changes[:MAX_NAMES]],
             "more_changes": max(0, len(changes) - MAX_NAMES) or None,
             **{key: clean(value) if isinstance(value, str) else value for key, value in revision.items()},

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,15 @@ from tokgate.blocklog.records.record import EventAction, Record
 from tokgate.blocklog.records.sentence import counted
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.blocklog.write.continuity import Continuity, reopened, resume
-from tokgate.blocklog.write.entries import CheckpointDue, Continuation, Deletion, PendingLine, PreviousFile, QueueEntry
+from tokgate.blocklog.write.entries import (
+    CheckpointDue,
+    Continuation,
+    Deletion,
+    PendingLine,
+    PreviousFile,
+    QueueEntry,
+    goes_first,
+)
 from tokgate.blocklog.write.line_maker import LineMaker
 from tokgate.blocklog.write.log_clock import LogClock
 from tokgate.blocklog.write.retention import Retention
@@ -138,9 +147,14 @@ class Appender:
                 segment.looked()
             return
         self._rewind()
-        foreign = segment.written_by_others()
+        cut, foreign = segment.cut_by_others(), segment.written_by_others()
         if foreign is not None:
             self._waiting.appendleft(self._tell(foreign))
+        head = self._head()
+        if cut and head is not None:
+            self._trouble(ForeignLines(f"the log was cut to {counted(segment.size, 'byte')} while it was written"))
+            if segment.size:  # copytruncate leaves none, and the lines in a copy
+                self._waiting.appendleft(log_state.log_cut(self._stamp(), head))
 
     def _tell(self, foreign: Foreign) -> Record:
         self.foreign += foreign.lines
@@ -253,7 +267,9 @@ class Appender:
         if options is None:
             return Continuity()
         if checkpointer is not None:
-            return Continuity(None if self._previous_file is not None else reopened(segment, checkpointer))
+            if self._previous_file is not None and segment.regular and segment.lines:
+                self._trouble(ForeignLines(f"a file of {counted(segment.lines, 'line')} was put in the log's place"))
+            return Continuity(reopened(segment, checkpointer))
         key = options.key or (key_path_for(self.path) if segment.regular else None)
         checkpointer = Checkpointer(options, key, self._trouble, heads_path_for(self.path))
         self._lines.checkpointer = checkpointer
@@ -311,8 +327,7 @@ class Appender:
         head = self._head()
         size, limit = segment.size, self._rotation.max_bytes
         if self._waiting and head is not None and (told := self._clock.look()) is not None:
-            opens = [number for number, each in enumerate(self._waiting) if isinstance(each, Continuation)]
-            self._waiting.insert(opens[0] + 1 if opens else 0, told)  # a file begins with what it continues
+            self._add_early(told)
         while self._waiting:
             entry = self._waiting.popleft()
             try:
@@ -348,7 +363,11 @@ class Appender:
                     self._retention.wrote(line.entry, line.head.sequence)
         self._partial = count
         if checkpointer is not None and not self._inflight and checkpointer.unattested >= checkpointer.options.records:
-            self._waiting.appendleft(CheckpointDue())
+            self._add_early(CheckpointDue())
+
+    def _add_early(self, entry: QueueEntry) -> None:
+        """Queue an entry before all but those that have to go first."""
+        self._waiting.insert(sum(1 for _ in takewhile(goes_first, self._waiting)), entry)
 
     def _rewind(self) -> None:
         """Queue lines that aren't complete in the file again."""

@@ -35,9 +35,9 @@ def resume(
     if segment.last is not None:
         if known is not None:
             return _after(segment, checkpointer, known)
-        checkpointer.resume(segment.last)
         signed = segment.own_end(checkpointer.signed)
-        if signed is None or signed[1] >= segment.last_end:
+        if signed is None:
+            checkpointer.resume(segment.last)
             return Continuity()
         checkpointer.resume_at(signed[0], KnownRecords(), attested=True)
         return Continuity(_rest(segment, signed[1], running=False))

@@ -2,12 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
-from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.read.reader import text_at
+from tokgate.blocklog.records.record import EventAction, Record
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.blocklog.write.segment import Torn
+
+_FIRST: Final = {
+    EventAction.LOG_RECOVERED,
+    EventAction.LOG_FOREIGN,
+    EventAction.LOG_CUT,
+    EventAction.CLOCK_SET_BACK,
+    EventAction.CLOCK_SET_FORWARD,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,11 @@ class CheckpointDue:
 
 
 type QueueEntry = Record | Continuation | Deletion | CheckpointDue
+
+
+def goes_first(entry: QueueEntry) -> bool:
+    """Whether an entry tells of the lines right before it, or of the clock that all later ones are dated by."""
+    return isinstance(entry, Continuation) or text_at(entry, "event", "action") in _FIRST
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Final
 
 from whenever import Date, Instant
 
-from tokgate.blocklog.atomic_file import sync_folder
+from tokgate.blocklog.atomic_file import sync
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.paths import archive_name
 from tokgate.blocklog.records.json_line import decode
@@ -115,6 +115,10 @@ class Segment:
         """Whether another program truncated the file (copytruncate) or appended to it since the last look."""
         return self.regular and os.fstat(self._fd).st_size != self.size
 
+    def cut_by_others(self) -> bool:
+        """Whether another program made the file shorter since the last look."""
+        return os.fstat(self._fd).st_size < self.size
+
     def written_by_others(self) -> Foreign | None:
         """What another program appended since the last look, before or after what was written here. Raises OSError.
 
@@ -193,7 +197,7 @@ class Segment:
             return
         os.fdatasync(self._fd)
         if not self._folder_synced:  # a new file's directory entry has to be synced separately
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
             self._folder_synced = True
 
     def end_line(self, *, count: bool = True) -> None:

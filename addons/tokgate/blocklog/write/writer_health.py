@@ -42,9 +42,9 @@ class WriterHealth:
     rotations: int
     last_error: str | None
     failing_since: Instant | None
-    foreign: int = 0
+    foreign: int
     """Lines that other programs wrote to the log."""
-    tampered: str | None = None
+    tampered: str | None
     """What others did to the log in the last hour."""
 
     @property

@@ -194,10 +194,14 @@ Difference = TypedDict(
         "verdicts": list[VerdictDifference],
         "exemptions": list[ExemptionDifference],
         "definitions": list[Redefinition],
+        "held": list[str],
         "traffic": Traffic | None,
     },
 )
-Difference.__doc__ = "`tokgate diff --json`. `from` and `to` of a difference are null where it goes beyond the span."
+Difference.__doc__ = (
+    "`tokgate diff --json`. `from` and `to` of a difference are null where it goes beyond the span. `held` are "
+    "bans in force that NEW neither states nor lifts: a running tokgate keeps them."
+)
 
 
 class TransitionOutput(TypedDict):

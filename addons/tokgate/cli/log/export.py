@@ -29,7 +29,7 @@ from tokgate.cli.terminal import Patience, narrate
 from tokgate.config.extras import Extra
 
 _TOLD_EVERY: Final = 1000
-"""Records."""
+"""Records between two displays of progress."""
 FORMATS: Final = ("csv", "parquet", "cef", "ocsf", "ndjson")
 
 _EPILOG: Final = """\

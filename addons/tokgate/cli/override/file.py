@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import yaml
 from whenever import Instant
 
-from tokgate.blocklog.atomic_file import replacing, sync_folder
+from tokgate.blocklog.atomic_file import replacing, sync
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import shown
 from tokgate.policy.bans import Exemption
@@ -117,4 +117,4 @@ def write(path: Path, text: bytes) -> None:
 def remove(path: Path) -> None:
     """Delete a file, and sync its folder. Raises OSError."""
     path.unlink()
-    sync_folder(path.parent)
+    sync(path.parent)

@@ -27,7 +27,7 @@ _BOTH: Final = [4, 6]
 
 @dataclass(frozen=True, slots=True)
 class WantedTunnel:
-    """What `phone up` was told; None or nothing: as it is, or the default."""
+    """The options of `phone up`. None or empty: as it is, or the default of a new tunnel."""
 
     endpoint: tuple[str, int] | None
     name_servers: tuple[Address, ...]

@@ -11,6 +11,7 @@ from tokgate.policy.analysis.comparison import (
     verdict_changes,
 )
 from tokgate.policy.analysis.definitions import Redefinition, redefinitions
+from tokgate.policy.analysis.held_bans import vanished
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 
@@ -37,6 +38,8 @@ class Differences:
     verdict_changes: tuple[VerdictChange, ...]
     exemptions: tuple[ExemptionChange, ...]
     redefinitions: tuple[Redefinition, ...]
+    held: tuple[str, ...]
+    """Bans in force at the span's start that the new policy neither states nor lifts: a running tokgate keeps them."""
 
     @property
     def any(self) -> bool:
@@ -53,6 +56,7 @@ def compare(old: Snapshot, new: Snapshot, within: Span) -> Differences:
         tuple(verdict_changes(old, new, within)),
         tuple(exemption_changes(old, new, within)),
         tuple(redefinitions(old.policy, new.policy)),
+        vanished(old, new.policy, within.start),
     )
 
 

@@ -88,7 +88,7 @@ def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnosti
 
 
 def unused(snapshot: Snapshot) -> Iterator[Network]:
-    """Networks that no ban names, nor a network of a ban, where it makes no difference by itself to be in one."""
+    """Networks that no ban names, itself or through another network; none where membership matters by itself."""
     if not snapshot.bans or snapshot.settings.unknown_clients is UnknownClients.BLOCK:
         return
     named = with_parts((name for ban in snapshot.bans.values() for name in ban.networks), snapshot.policy.networks)

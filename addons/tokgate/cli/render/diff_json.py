@@ -50,6 +50,7 @@ def document(old: str, new: str, differences: Differences, replay: Replay | None
             }
             for each in differences.redefinitions
         ],
+        "held": list(differences.held),
         "traffic": None if replay is None else _replayed(replay, top),
     }
 

@@ -42,7 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """ControlRequest a reload, wait until all workers have it, and print the result."""
+    """Request a reload, wait until all workers have it, and print the result."""
     call = Call(ControlRequest.RELOAD, tuple(args.lift), you() if args.lift else "")
     answer = ask_running(args.confdir, call, lambda text: narrate(f"tokgate: {text}"))
     if args.json:
@@ -93,7 +93,7 @@ def _changes(answer: dict[str, Any]) -> Iterator[str]:
         yield f"  {_MARKS[change['how']]} {change['section']} {shown(change['name'])}{what}"
     if answer["more_changes"]:
         yield f"  and {answer['more_changes']} more"
-    if answer["before"] != answer["version"] and not answer["changes"]:
+    if answer["before"] != answer["version"] and not (answer["changes"] or answer["bans"]["held"]):
         yield "  only words that decide nothing"
 
 

@@ -28,7 +28,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """ControlRequest a restart, wait until the new program serves, and print the result."""
+    """Request a restart, wait until the new program serves, and print the result."""
     answer = ask_running(args.confdir, ControlRequest.RESTART, lambda text: narrate(f"tokgate: {text}"))
     if args.json:
         sys.stdout.write(json.dumps(answer) + "\n")

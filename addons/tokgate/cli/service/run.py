@@ -25,10 +25,9 @@ from tokgate.service.endpoints import EVERYWHERE, MAX_PORT, ListenEndpoint, endp
 
 DEFAULT_MODE: Final = "gate:explicit"
 TPROXY_MODE: Final = "gate:tproxy"
-MITMPROXY_MODES: Final = (
-    *("regular", "transparent", "socks5", "upstream", "reverse", "wireguard", "tun", "local", "dns"),
-)
+MITMPROXY_MODES: Final = ("regular", "transparent", "socks5", "wireguard", "tun", "local", "dns")
 """The first words of mitmproxy's own modes that tokgate can be started in."""
+_TO_ONE_SERVER: Final = ("upstream", "reverse")
 _USER_HINT: Final = "make a user `tokgate` (deploy/README.md), or name one with --user"
 _MOST_PROCESSES: Final = 1024
 _DAY: Final = 86_400
@@ -139,8 +138,11 @@ def run(args: argparse.Namespace) -> int:
         word = mode.partition("@")[0].partition(":")[0]
         if not gate and word not in MITMPROXY_MODES:
             known = ("gate", "gate:explicit", "gate:tproxy", *MITMPROXY_MODES)
-            hint = did_you_mean(word, known) if near(word, known) else ""
-            raise CommandError(f"unknown mode `{mode}`{hint}; there are {listed(known)}", Exit.USAGE)
+            why = f"unknown mode `{mode}`{did_you_mean(word, known) if near(word, known) else ''}"
+            if word in _TO_ONE_SERVER:
+                why = f"tokgate does not filter in mode `{word}`, in which all clients go to one server"
+                why += " (parent proxies are `settings.upstream`)" if word == "upstream" else ""
+            raise CommandError(f"{why}; there are {listed(known)}", Exit.USAGE)
     if not any(gates):
         _leave_root(
             args, privileges.Listening(modes=modes, port=args.listen_port, metrics=args.metrics, mark=args.mark)

@@ -41,7 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """ControlRequest the status and print it. Exit code 1 if an operator is needed."""
+    """Request the status and print it. Exit code 1 if an operator is needed."""
     state = ask_running(args.confdir, ControlRequest.STATUS)
     if args.probe and (silent := list(unanswered(state["listening"], _PATIENCE))):
         state["problems"] += silent

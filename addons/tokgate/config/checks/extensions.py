@@ -17,7 +17,10 @@ def check(sections: Sections, valid: Collection[str], report: Report) -> None:
     """Check all extensions among the bans whose own times are valid."""
     for entry in (sections.bans[name] for name in sections.bans if name in valid):
         old = None if entry.model is None else sections.bans.get(entry.model.extends or "")
-        if old is not None and old.name in valid and old.model is not None and entry.model is not None:
+        if old is entry:
+            message = f"the ban `{entry.name}` can't extend itself: name the one that ended"
+            report.error(entry.source, entry.at("extends"), Code.EXTENSION_OVERLAP, message)
+        elif old is not None and old.name in valid and old.model is not None and entry.model is not None:
             _times(entry, entry.model, old, old.model, sections, report)
             _narrower(entry, old, report)
 

@@ -35,10 +35,10 @@ def read(sections: Sections, report: Report) -> None:
 
 
 def _check(entry: PolicyEntry[NetworkModel], devices: DevicesModel, inventory: Inventory, report: Report) -> None:
-    """Warn if a network selects no device, or names a payer that paid for none."""
+    """An inventory without devices is an error: a failed export lifts no ban. Warn of payers that paid for none."""
     if not inventory.devices:
-        message = f"the inventory `{devices.file}` holds no device"
-        report.warning(entry.source, entry.at("devices", "file"), Code.NO_DEVICES, message)
+        message = f"the inventory `{devices.file}` holds no device: take `devices` out, if that is meant"
+        report.error(entry.source, entry.at("devices", "file"), Code.BAD_INVENTORY, message)
         return
     payers = sorted(inventory.payers) if devices.paid_by else []
     places = dict(entry.items("devices", "paid_by"))

@@ -78,7 +78,8 @@ def _read(path: Path, kind: PatternKind, report: Report) -> NameList | None:
         rest = f"{len(wrong) - MAX_REPORTED} more lines are no `{kind}`"
         report.error(source, wrong[MAX_REPORTED][0], Code.BAD_PATTERN, rest)
     if not patterns and not wrong:
-        report.warning(source, TextSpan(1, 1), Code.EMPTY_FILE, "the file holds no name")
+        message = "the file holds no name: take out what refers to it, if that is meant"
+        report.error(source, TextSpan(1, 1), Code.NO_NAMES, message)
     return NameList(source, tuple(patterns))
 
 

@@ -49,7 +49,7 @@ def without_collections() -> Iterator[None]:
 def free_in_slices(held: list[Any]) -> None:
     """Free all that the objects in the list refer to, in slices, parents before their parts; empties the list."""
     seen: list[set[int]] = [set() for _ in range(_BUCKETS)]  # growing one large set would hold the lock too long
-    for each in held:  # grows
+    for each in held:  # which grows meanwhile, so that all parts are reached
         for part in gc.get_referents(each):
             if _is_part(part):
                 known = seen[(id(part) >> 4) % _BUCKETS]

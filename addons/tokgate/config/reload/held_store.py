@@ -41,7 +41,7 @@ class HeldInMemory:
         self._kept = kept
 
     def enforced(self, stated: Container[str]) -> Policy:
-        """Nothing."""
+        """No bans: a run that keeps nothing follows none."""
         return NOTHING
 
     def write_enforced(self, policy: Policy, in_force: tuple[str, ...]) -> None:

@@ -145,4 +145,13 @@ def prefix(written: str) -> str:
             return f"; did you mean `{before}/{after}`?"
     if re.match(r"(?:[0-9]+\.)*0[0-9]", before):
         return ": leave out leading zeros, which some programs read as octal"
+    words = [word.strip("\"'") for word in written.split()]
+    if len(words) > 1 and all(re.fullmatch(r"[0-9a-fA-F.:]+(?:/[0-9]+)?", word) for word in words):
+        return f": several are separated by commas, {listed(words)}"
+    wildcard = re.fullmatch(r"((?:[0-9]{1,3}\.){1,3})\*(?:\.\*)*", written)
+    if wildcard is not None:
+        octets = wildcard[1].count(".")
+        address = wildcard[1] + ".".join("0" * (4 - octets))
+        if parse_address(address) is not None:
+            return f"; did you mean `{address}/{8 * octets}`?"
     return "; write it as `10.32.0.0/14`, `2001:db8:32::/48` or `192.0.2.7`"

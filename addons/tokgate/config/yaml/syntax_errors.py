@@ -34,32 +34,32 @@ _GLUED_ITEM: Final = re.compile(r"(?P<indent>\s*)-(?=[\w{\[\"'])")
 """A list item whose `-` has no space after it."""
 
 
+_CONFLICT: Final = re.compile(r"(?:<{7}|>{7}) ")
+"""The marks around the two versions that `git merge` leaves where they contradict each other."""
 _BEFORE_VALUE: Final = re.compile(r"[\s\u200b\u2060]*(?:-[\s\u200b\u2060]+)*(?:[\w.-]+:[\s\u200b\u2060]+)?")
 """The start of a line up to its first value, where every space is one for YAML."""
 
 
 def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[TextSpan, Code, str]:
     """The place of the mistake, its code, and a message that says what to do."""
+    for number, text in enumerate(source.lines, 1):
+        if _CONFLICT.match(text):
+            message = "the mark of a merge conflict: choose one version, and delete the marks"
+            return TextSpan(number, 1, 7), Code.SYNTAX, message
     problem, start, end = error.problem or error.context or "unreadable", error.context_mark, error.problem_mark
     at_end = end is not None and not "".join(source.lines[end.line :]).strip()
     unclosed = at_end or "end of stream" in problem
     mark = start if unclosed and start is not None else end
     place = TextSpan(1, 1) if mark is None else TextSpan(mark.line + 1, mark.column + 1, 1)
-    line = source.line(place.line) or ""
-    character = line[place.column - 1 : place.column]
-    if "start any token" in problem:
-        if character == "\t":
-            return place, Code.TAB, "a tab: YAML is indented with spaces only"
-        return place, Code.SYNTAX, f"a value can't begin with `{character}`: put it in quotes"
-    if "did not find expected node content" in problem and character == ":":
-        return place, Code.SYNTAX, "a value can't begin with `:` here: put it in quotes (an IPv6 address, for one)"
-    if ("',' or '}'" in problem or "',' or ']'" in problem) and character == ":":
-        return place, Code.SYNTAX, "a second `: ` in one value: put the value in quotes, or a comma before its key"
+    line, indent = source.line(place.line) or "", place.column - 1
+    found = next(_by_character(problem, place, line, start), None)
+    if found is not None:
+        return found
     odd = next(_odd_spaces(place.line, source), None)
     if odd is not None:
         where, name = odd
         return where, Code.SYNTAX, f"the character {name}, looks like a space and is none: write a space in its place"
-    indent, known = place.column - 1, _indents(place.line, source)
+    known = _indents(place.line, source)
     if "did not find expected key" in problem and not line[:indent].strip() and indent not in known:
         stand = ", ".join(map(str, known))
         return (
@@ -67,14 +67,39 @@ def explained(error: yaml.MarkedYAMLError, source: Source) -> tuple[TextSpan, Co
             Code.SYNTAX,
             f"indented by {indent}, while the keys above are by {stand}: line it up with one of them",
         )
-    found = next(_culprits(problem, place, start, source), None)
-    if found is not None:
-        where, message = found
+    culprit = next(_culprits(problem, place, start, source), None)
+    if culprit is not None:
+        where, message = culprit
         return where, Code.SYNTAX, message
-    message = next((text for key, text in _PROBLEMS.items() if key in problem), f"not YAML: {problem}")
+    message = _message(problem)
     if mark is end and start is not None and end is not None and start.line != end.line:
         message += f" (began on line {start.line + 1})"
     return place, Code.SYNTAX, message
+
+
+def _message(problem: str) -> str:
+    return next((text for key, text in _PROBLEMS.items() if key in problem), f"not YAML: {problem}")
+
+
+def _by_character(
+    problem: str, place: TextSpan, line: str, start: yaml.Mark | None
+) -> Iterator[tuple[TextSpan, Code, str]]:
+    """Mistakes that the character shows at which the parser stopped."""
+    character = line[place.column - 1 : place.column]
+    if character == "\t" and ("start any token" in problem or "tab character" in problem):
+        yield place, Code.TAB, "a tab: YAML is indented with spaces only"
+    elif "start any token" in problem:
+        yield place, Code.SYNTAX, f"a value can't begin with `{character}`: put it in quotes"
+    elif character == ":" and "did not find expected node content" in problem:
+        yield place, Code.SYNTAX, "a value can't begin with `:` here: put it in quotes (an IPv6 address, for one)"
+    elif "unexpected ':'" in problem:
+        yield place, Code.SYNTAX, "a value can't end with `:` here: put it in quotes (an IPv6 address, for one)"
+    elif character == ":" and ("',' or '}'" in problem or "',' or ']'" in problem):
+        if start is not None and start.line < place.line - 1 and _ONE_KEY.match(line[: place.column - 1]):
+            opened = TextSpan(start.line + 1, start.column + 1, 1)
+            yield opened, Code.SYNTAX, f"{_message(problem)}, before line {place.line}"
+        else:
+            yield place, Code.SYNTAX, "a second `: ` in one value: put the value in quotes, or a comma before its key"
 
 
 def _odd_spaces(number: int, source: Source) -> Iterator[tuple[TextSpan, str]]:

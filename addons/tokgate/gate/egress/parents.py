@@ -9,7 +9,7 @@ from pathlib import Path
 from select import EPOLLRDHUP
 from typing import Final
 
-from tokgate.gate.connection import Connection
+from tokgate.gate.connection import AskingParent
 from tokgate.gate.egress.parent_handshake import (
     MAX_ANSWER,
     ConnectHandshake,
@@ -46,32 +46,27 @@ class Parents:
         self.deliver: Final = self._errands.deliver
         self.close: Final = self._errands.close
 
-    def begin(self, connection: Connection, upstream: Upstream, destination: Address) -> Address:
-        """Have a connection's handshake ready; where to connect to. Raises OSError if nothing can go out."""
+    def begin(self, upstream: Upstream, destination: Address) -> tuple[ParentHandshake, Address]:
+        """A handshake for a destination, and where to connect to. Raises OSError if nothing can go out."""
         try:
-            connection.parent, connection.asked = handshake(upstream, *destination), False
+            parent = handshake(upstream, *destination)
         except (OSError, ValueError) as error:
             self._tell(error)
             raise OSError(errno.EHOSTUNREACH, str(error)) from error
-        return self._address(upstream)
+        return parent, self._address(upstream)
 
-    def is_behind(self, connection: Connection, event: int) -> bool:
+    def is_behind(self, server: Socket, asking: AskingParent, event: int) -> bool:
         """Go on with the handshake; whether the destination is there now. Raises OSError if it will not be."""
-        parent, behind = connection.parent, False
-        if parent is None:
-            return True
         try:
-            if not connection.asked:
-                connection.asked = True
-                connection.server.send(parent.first, DONT_WAIT)
-            behind = _go_on(parent, connection.server)
+            if not asking.asked:
+                asking.asked = True
+                server.send(asking.handshake.first, DONT_WAIT)
+            behind = _go_on(asking.handshake, server)
         except ParentRefused as error:
             if error.ours:
                 self._tell(error)
             raise OSError(errno.ECONNREFUSED, str(error)) from error
-        if behind:
-            connection.parent = None
-        elif event & EPOLLRDHUP:
+        if not behind and event & EPOLLRDHUP:
             raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         return behind
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, assert_never
 
-from tokgate.gate.connection import Connection, SocksStep, State, Tunnel
+from tokgate.gate.connection import WAITING, Connection, Greeting, SocksStep, Tunnel
 from tokgate.gate.explicit_clients import pac
 from tokgate.gate.explicit_clients.background import Addresses, Resolver
 from tokgate.gate.explicit_clients.loop import Loop
@@ -54,16 +54,16 @@ class ExplicitFront:
 
     # -- requests
 
-    def greet(self, connection: Connection, data: bytes) -> None:
+    def greet(self, connection: Connection, greeting: Greeting, data: bytes) -> None:
         """The client said something; `data` is what it said now."""
         held = connection.held = bytearray(connection.held) if isinstance(connection.held, bytes) else connection.held
         held += data
         if held[0] == socks5.VERSION:
-            self._greet_socks(connection)
-        elif isinstance(connection.greeting, ConnectReader):
-            self._greet_connect(connection, connection.greeting, data)
+            self._greet_socks(connection, greeting)
+        elif isinstance(greeting.reader, ConnectReader):
+            self._greet_connect(connection, greeting.reader, data)
         elif held.startswith(b"CONNECT "):
-            connection.greeting = reader = ConnectReader()
+            greeting.reader = reader = ConnectReader()
             self._greet_connect(connection, reader, held)
         elif not b"CONNECT ".startswith(held) and (b"\n" in data or len(held) > MAX_HEAD):
             if pac.asked(held):
@@ -104,17 +104,17 @@ class ExplicitFront:
             request, connection.held = bytes(connection.held), rest
             self._tunnel(connection, tunnel, request)
 
-    def _greet_socks(self, connection: Connection) -> None:
-        signed_in = connection.greeting is SocksStep.SIGNED_IN
+    def _greet_socks(self, connection: Connection, greeting: Greeting) -> None:
+        signed_in = greeting.reader is SocksStep.SIGNED_IN
         cache = None if signed_in else self._sign_in.cache()
         if cache is not None:
-            self._sign_in.in_socks(connection, cache, partial(self._greet_socks, connection))
+            self._sign_in.in_socks(connection, greeting, cache, partial(self._greet_socks, connection))
             return
         try:
             held = bytes(connection.held)
             methods = 0 if signed_in else socks5.read_methods(held)
-            if methods is not None and connection.greeting is None:
-                connection.greeting = SocksStep.METHOD_CHOSEN
+            if methods is not None and greeting.reader is None:
+                greeting.reader = SocksStep.METHOD_CHOSEN
                 if not self._loop.say(connection, socks5.METHOD_CHOSEN):
                     return
             request = None if methods is None else socks5.read_request(held[methods:])
@@ -161,11 +161,10 @@ class ExplicitFront:
         """Begin a tunnel; `request` is the CONNECT as it came, for an opener to answer if all addresses are banned."""
         connection.tunnel = tunnel
         connection.destination = (tunnel.host, tunnel.port)
-        connection.greeting = None
         self._loop.suspend(connection, self._connecting)
 
         def resolved(addresses: Addresses) -> None:
-            if connection.state is State.WAITING:
+            if connection.state is WAITING:
                 self._choose(connection, tunnel, addresses, request)
 
         if is_closed(connection.peer, tunnel.host, self._enforcer.snapshot.settings.nat64_prefixes):
@@ -254,7 +253,7 @@ class ExplicitFront:
         if not self._loop.say(connection, socks5.Reply.SUCCEEDED.octets if tunnel.socks else refusal_texts.ESTABLISHED):
             return
         # Some protocols have the server speak first: once it is there, silence is theirs to end.
-        self._loop.listen(connection, PATIENCE if connection.server is None else 0.0)
+        greeting = self._loop.listen(connection, PATIENCE if connection.server is None else 0.0)
         if connection.held:  # the client did not wait for the answer
             held, connection.held = connection.held, b""
-            self._loop.read_greeting(connection, held)
+            self._loop.read_greeting(connection, greeting, held)

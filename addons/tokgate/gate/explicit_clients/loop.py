@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from tokgate.gate.connection import Connection
+from tokgate.gate.connection import Connection, Greeting
 from tokgate.gate.sockets import Address, Socket
 from tokgate.policy.upstream import Upstream
 from tokgate.traffic.arrival import Arrival
@@ -25,12 +25,12 @@ class Loop(Protocol):
         """Wait for more bytes of the client's request."""
 
     def suspend(self, connection: Connection, seconds: float) -> None:
-        """Something else has to happen first, within that time; `connection.state` is WAITING until then."""
+        """Something else has to happen first, within that time; the connection is WAITING until then."""
 
-    def listen(self, connection: Connection, seconds: float = 0.0) -> None:
+    def listen(self, connection: Connection, seconds: float = 0.0) -> Greeting:
         """Hear the client from now on, also what came meanwhile; within `seconds`, or whenever it comes."""
 
-    def read_greeting(self, connection: Connection, data: bytes | bytearray) -> None:
+    def read_greeting(self, connection: Connection, greeting: Greeting, data: bytes | bytearray) -> None:
         """Decide about what a tunnel carries, of which this came next."""
 
     def dial(self, connection: Connection, destination: Address) -> bool:

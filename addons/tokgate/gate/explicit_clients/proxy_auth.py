@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from tokgate.accounts.auth_cache import AT_ONCE, AuthCache, AuthResult, CurrentAuthCache
-from tokgate.gate.connection import Connection, SocksStep, State
+from tokgate.gate.connection import WAITING, Connection, Greeting, SocksStep
 from tokgate.gate.explicit_clients.background import BackgroundCalls
 from tokgate.gate.explicit_clients.loop import Loop
 from tokgate.traffic import refusal_texts
@@ -53,13 +53,15 @@ class ClientAuthentication:
             wrong, unavailable = refusal_texts.SIGN_IN, refusal_texts.UNAVAILABLE
             self._identify(connection, cache, read_basic(said.decode("latin-1")), go_on, wrong, unavailable)
 
-    def in_socks(self, connection: Connection, cache: AuthCache, go_on: Callable[[], None]) -> None:
+    def in_socks(
+        self, connection: Connection, greeting: Greeting, cache: AuthCache, go_on: Callable[[Greeting], None]
+    ) -> None:
         """Authenticate a SOCKS client by what it has sent so far; then `go_on` once its request has begun."""
         try:
             held = bytes(connection.held)
             methods = socks5.read_methods(held, password=True)
-            if methods is not None and connection.greeting is None:
-                connection.greeting = SocksStep.METHOD_CHOSEN
+            if methods is not None and greeting.reader is None:
+                greeting.reader = SocksStep.METHOD_CHOSEN
                 if not self._loop.say(connection, socks5.PASSWORD_CHOSEN):
                     return
             said = None if methods is None else read_password(held[methods:])
@@ -75,13 +77,13 @@ class ClientAuthentication:
             signed_in = partial(self._signed_in, connection, methods + length, go_on)
             self._identify(connection, cache, credentials, signed_in, REJECTED, REJECTED)
 
-    def _signed_in(self, connection: Connection, length: int, go_on: Callable[[], None]) -> None:
-        connection.greeting = SocksStep.SIGNED_IN
+    def _signed_in(self, connection: Connection, length: int, go_on: Callable[[Greeting], None]) -> None:
+        connection.state = greeting = Greeting(SocksStep.SIGNED_IN)
         connection.held = connection.held[length:]
         if not self._loop.say(connection, ACCEPTED):
             return
         if connection.held:
-            go_on()
+            go_on(greeting)
         else:
             self._loop.wait_for_greeting(connection)
 
@@ -128,7 +130,7 @@ class ClientAuthentication:
             return
 
         def answered(answer: AuthResult) -> None:
-            if connection.state is State.WAITING:  # else the connection has ended meanwhile
+            if connection.state is WAITING:  # else the connection has ended meanwhile
                 self._loop.listen(connection)
                 take(answer)
 

@@ -18,12 +18,14 @@ from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, receive
 from tokgate.policy.identity import Identity
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import client_key
-from tokgate.wire.quic_initial import follows_initial
+from tokgate.wire.quic.packets import follows_initial
 
 DATAGRAMS: Final = 64
 """Taken from a front at a time; then others have their turn."""
 MOST_EARLY: Final = 1024
 """Datagrams that are held for flows that another gate may still pass on."""
+LATE: Final = 1.0
+"""Seconds by which packets may overtake the one with which their connection begins."""
 _LONG: Final = 0x80
 """The bit of a long header (RFC 8999 §5.1)."""
 
@@ -71,6 +73,8 @@ class QuicCarrier:
         self._second = 0
         self._firsts: Final[Counter[str]] = Counter()
         self._unreachables = 0
+        self._ahead: Final[dict[Key, float]] = {}
+        """When the first packet came of each flow of which no beginning has come yet."""
 
     def begin(self) -> None:
         """Have the gate's loop read the sockets of QUIC."""
@@ -93,6 +97,8 @@ class QuicCarrier:
         now = self._monotonic()
         self.enforcer.counters.unfinished += self.flows.end_handshakes(now)
         self.flows.forget_idle(now)
+        while self._ahead and next(iter(self._ahead.values())) < now - self.limits.handshake:
+            del self._ahead[next(iter(self._ahead))]
 
     def cut(self, flow: GateFlow) -> None:
         """End a flow that passed: the kernel forwards it no more, nor passes here what comes between these ports."""
@@ -137,10 +143,20 @@ class QuicCarrier:
             self._refuse(key, data)
         elif flow is not None and short and flow.passing:
             self._pass(flow, came, (data,), opens=True)
-        elif flow is None and follows_initial(data):
-            return  # overtook the packet that it follows
+        elif (flow is None or not flow.begun) and follows_initial(data):
+            self._is_ahead(key, data)
         elif self._has_share(key):
             self._decide(flow or self._begun(came), came)
+
+    def _is_ahead(self, key: Key, data: bytes) -> None:
+        """Await the beginning of a packet's connection, which it overtook.
+
+        If that does not come, the gate that had it was killed. Its client is told, since no server ever answers it.
+        """
+        if self._now - self._ahead.setdefault(key, self._now) >= LATE:
+            self._refuse(key, data)
+        elif len(self._ahead) > self.limits.undecided:
+            del self._ahead[next(iter(self._ahead))]
 
     def _has_share(self, key: Key) -> bool:
         """Whether one more datagram of this client's is read in this second."""
@@ -173,6 +189,8 @@ class QuicCarrier:
             self._outlets.answers(flow.key, carried.answer)
         elif carried.refused:
             self._refuse(flow.key, came.payload)
+        elif not flow.begun:
+            self._is_ahead(flow.key, came.payload)
 
     def _pass(self, flow: GateFlow, came: Datagram, datagrams: Sequence[bytes], *, opens: bool = False) -> None:
         self._lasts(flow)

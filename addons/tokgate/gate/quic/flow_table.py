@@ -22,21 +22,23 @@ class QuicLimits:
     """The limits of a gate. Times in seconds."""
 
     flows: int = 32_768
-    """That pass. Of one more the one that was silent for longest is forgotten, and must begin anew."""
+    """Flows that pass. For one more, the one that was silent for longest is forgotten, and has to begin anew."""
     per_client: int = 4_096
+    """Flows of one client that pass."""
     undecided: int = 4_096
-    """That don't pass: of which nothing is decided yet, or that are refused. Of one more the oldest is forgotten."""
+    """Flows that don't pass: not decided yet, or refused. For one more, the oldest is forgotten."""
     held: int = 32 << 20
     """Octets that are kept of connections about which nothing is decided yet."""
     held_per_client: int = 1 << 20
+    """The same of one client."""
     firsts_per_second: int = 1_000
     """Datagrams of one client that have to be read, those of connections that begin."""
     unreachables_per_second: int = 1_000
     """ICMP messages, to all clients."""
     handshake: float = 10.0
-    """For a client to end its handshake."""
+    """How long a client may take for its handshake."""
     idle: float = 150.0
-    """Without a word of a flow, before it is forgotten: more than the firewall lets pass before it asks again."""
+    """After so long without a packet a flow is forgotten: longer than the firewall forwards before it asks again."""
 
 
 class GateFlow(QuicFlow):
@@ -48,7 +50,7 @@ class GateFlow(QuicFlow):
         super().__init__()
         self.key: Final = key
         self.label: Final = label
-        """Its id in all its records."""
+        """The id of the flow in the log."""
         self.identity: Final = identity
         self.seen = now
         self.shown: Final[list[Shown]] = []
@@ -57,7 +59,7 @@ class GateFlow(QuicFlow):
         self.told = 0
         """The octets that it was last accounted for."""
         self.began_anew = False
-        """Handshakes are under way."""
+        """Further handshakes are under way."""
 
     def arrival(self) -> Arrival:
         host, port, server, server_port = self.key
@@ -142,6 +144,7 @@ class FlowTable:
             flow.cut = flow.cut or here.cut
             self.abandon(here)
         self.refresh(flow)
+        self.account(flow)
         self.shakes_hands(flow)
 
     def account(self, flow: GateFlow) -> bool:
@@ -183,23 +186,24 @@ class FlowTable:
         while (flow := next(iter(self.passing.values()), None)) is not None and flow.seen < before:
             self._remove(flow)
 
-    def take_all(self) -> Iterator[GateFlow]:
-        """Take the passing flows out, one by one."""
-        while self.passing:
-            flow = next(iter(self.passing.values()))
-            self._remove(flow)
-            yield flow
-
     def take_waiting(self, most: int) -> Iterator[GateFlow]:
-        """Take out those of which a part of the hello has come; not those that hold more than so many octets."""
-        for flow in [each for each in self.undecided.values() if 0 < each.held <= most]:
-            del self.undecided[flow.key]
+        """Take out those of which a part of a hello has come, passing or not; not those that hold more octets."""
+        for flow in [each for each in (*self.passing.values(), *self.undecided.values()) if 0 < each.held <= most]:
             who = client_key(flow.key[0])
             self.held -= flow.told
             self._held[who] -= flow.told
             if not self._held[who]:
                 del self._held[who]
             flow.told = 0
+            if self.undecided.pop(flow.key, None) is None:
+                self._take_out(flow)
+            yield flow
+
+    def take_all(self) -> Iterator[GateFlow]:
+        """Take the passing flows out, one by one."""
+        while self.passing:
+            flow = next(iter(self.passing.values()))
+            self._remove(flow)
             yield flow
 
     def _make_room(self, key: Key) -> None:
@@ -208,13 +212,16 @@ class FlowTable:
         self._forgotten(flow)
 
     def _remove(self, flow: GateFlow) -> None:
+        self._take_out(flow)
+        self.abandon(flow)
+
+    def _take_out(self, flow: GateFlow) -> None:
         del self.passing[flow.key]
         who = client_key(flow.key[0])
         theirs = self._clients[who]
         del theirs[flow.key]
         if not theirs:
             del self._clients[who]
-        self.abandon(flow)
 
     def _drop(self, flow: GateFlow) -> None:
         del self.undecided[flow.key]

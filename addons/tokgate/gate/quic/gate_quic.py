@@ -36,7 +36,7 @@ class GateQuic:
         self._transfer.expect()
 
     def begin(self) -> None:
-        """Read from now on."""
+        """Read from the sockets from now on: the gate before has retired."""
         self._transfer.begin()
         self.carrier.begin()
 

@@ -71,7 +71,7 @@ class FlowTransfer:
         self._quic.strangers_wait = True
 
     def begin(self) -> None:
-        """It has retired."""
+        """Start the wait of PATIENCE seconds: the predecessor has retired."""
         self._give_up_at = self._monotonic() + PATIENCE
 
     def look(self) -> None:
@@ -106,7 +106,7 @@ class FlowTransfer:
         """Pass flows on as far as there is room; the seconds until the next time."""
         if self._left is None:
             flows = self._quic.flows
-            self._left = chain(batched(flows.take_all(), AT_ONCE), batched(flows.take_waiting(_MOST_HELD), 1))
+            self._left = chain(batched(flows.take_waiting(_MOST_HELD), 1), batched(flows.take_all(), AT_ONCE))
         while not self.done:
             if self._next is None:
                 some = next(self._left, ())

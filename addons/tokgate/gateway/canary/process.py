@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """The other end."""
+    """The supervisor, at the other end of the socket."""
 
     sock: socket.socket
 

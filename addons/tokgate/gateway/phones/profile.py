@@ -10,7 +10,7 @@ from typing import Final
 from tokgate.gateway.phones.tunnel import Phone, Tunnel
 
 _SPACE: Final = uuid.UUID("0a9f6b5e-6c3c-5f5e-9d0b-5a1f0c1d7a46")
-"""For names of our own (RFC 9562 §5.5): a new profile of the same phone replaces the older one."""
+"""The namespace of our UUIDs (RFC 9562 §5.5): a new profile of the same phone replaces the older one."""
 
 
 def mobileconfig(tunnel: Tunnel, phone: Phone, configuration: str) -> bytes:

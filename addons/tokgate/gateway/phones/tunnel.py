@@ -88,7 +88,7 @@ class Tunnel:
         return (
             f"[Interface]\n{own}Address = {addresses}\nDNS = {', '.join(map(str, self.name_servers))}\n\n"
             f"[Peer]\nPublicKey = {public_key(self.private_key)}\n"
-            "AllowedIPs = 0.0.0.0/0, ::/0\n"  # also where there is no IPv6: nothing may pass the tunnel by
+            "AllowedIPs = 0.0.0.0/0, ::/0\n"  # also where there is no IPv6: nothing may bypass the tunnel
             f"Endpoint = {self.endpoint}\nPersistentKeepalive = 25\n"
         )
 

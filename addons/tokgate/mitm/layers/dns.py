@@ -63,7 +63,7 @@ class _Waiting:
 
     @property
     def server(self) -> Server | None:
-        """Whose turn it is."""
+        """The server that was asked last."""
         return self.servers[-1] if self.servers else None
 
 

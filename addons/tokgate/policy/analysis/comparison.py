@@ -12,9 +12,10 @@ from whenever import Instant
 from tokgate.policy.bans import Ban
 from tokgate.policy.decide import decide_kind
 from tokgate.policy.decision import Decision
+from tokgate.policy.membership import Membership
 from tokgate.policy.schedule import Span
 from tokgate.policy.services import Hit, Match
-from tokgate.policy.snapshot import Membership, Snapshot, Track
+from tokgate.policy.snapshot import Snapshot, Track
 from tokgate.policy.values.prefix_table import IPNetwork
 
 

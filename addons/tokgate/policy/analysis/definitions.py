@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from whenever import Instant, PlainDateTime
 
-from tokgate.policy.bans import Notify
+from tokgate.policy.bans import Notify, Settings
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration
 from tokgate.policy.services import Service
@@ -234,6 +234,8 @@ def _settings(settings: Any, above: str = "") -> dict[str, frozenset[str]]:
             found |= _settings(value, f"{above}{each.name}.")
         elif each.compare:
             found[f"{above}{each.name}"] = frozenset(_values(value))
+    if isinstance(settings, Settings) and len(settings.upstream) > 1:  # the first that is for a destination reaches it
+        found["upstream"] = frozenset(f"{place}. {parent}" for place, parent in enumerate(settings.upstream, 1))
     if isinstance(settings, Notify) and settings.command:  # one value, since the order of its words counts
         found[f"{above}command"] = frozenset(("\n".join(settings.command),))
     return found

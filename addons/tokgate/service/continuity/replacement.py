@@ -8,22 +8,17 @@ Until then the old ones serve.
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Final, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from tokgate.runtime.control_socket import Caller
 from tokgate.service import capabilities
 from tokgate.service.children import Child, Role
 
 VARIABLE: Final = "TOKGATE_REPLACES"
 """The environment variable with the number of the memory file that holds a `Bequest`."""
-_LONGEST: Final = 4096
-"""Octets of what a program said about why it can't take over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,59 +120,35 @@ def inherited(environment: MutableMapping[str, str]) -> Bequest | None:
     if number is None:
         return None
     try:
-        with os.fdopen(int(number), "rb") as memory:
-            memory.seek(0)
-            bequest = _FORM.validate_json(memory.read())
+        bequest = read(int(number))
         for descriptor in bequest.descriptors():
             os.set_inheritable(descriptor, False)
-    except (OSError, ValidationError) as error:
-        raise ValueError(f"the program before left what this one can't read: {error}") from error
+    except OSError as error:
+        raise ValueError(f"the program before left what this one can't open: {error}") from error
     return bequest
 
 
-class ProgramChange:
-    """Tries the program on disk before it takes over: it has to run at all, and to find no error in the policy."""
+def written(bequest: Bequest) -> int:
+    """The descriptor of a memory file that holds a bequest; programs that are executed don't get it."""
+    memory = os.memfd_create("tokgate-bequest")
+    os.write(memory, _FORM.dump_json(bequest))
+    return memory
 
-    def __init__(self, policies: Path, others: dict[int, Callable[[int], None]]) -> None:
-        """`others`: what the supervisor calls with the exit code of a child process, by process id."""
-        self.tried: Caller | None = None
-        """Who asked for a new program, which can take over now."""
-        self._policies: Final = policies
-        self._others: Final = others
 
-    def ask(self, caller: Caller) -> None:
-        """Start the trial; the caller is answered if it fails."""
-        caller.tell("trying the program on disk")
-        said = os.memfd_create("tokgate-trial")
+def read(descriptor: int) -> Bequest:
+    """The bequest in a memory file, which is closed. Raises OSError, or ValueError if it is another version's."""
+    with os.fdopen(descriptor, "rb") as memory:
+        memory.seek(0)
         try:
-            pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, *_interpreter_arguments(), "check", "--quiet", str(self._policies)],
-                os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, said, 1), (os.POSIX_SPAWN_DUP2, said, 2)],
-                setpgroup=0,  # signals from the terminal are not for it
-            )
-        except OSError as error:
-            os.close(said)
-            caller.answer({"ok": False, "problems": f"the program can't be started: {error.strerror}"})
-            return
-        self._others[pid] = partial(self._ended, caller, said)
-
-    def _ended(self, caller: Caller, said: int, code: int) -> None:
-        with os.fdopen(said, "rb") as file:
-            file.seek(0)
-            words = file.read(_LONGEST).decode(errors="replace").strip()
-        if code:
-            caller.answer({"ok": False, "problems": words or f"the program on disk ended with {code}"})
-        else:
-            self.tried = caller
+            return _FORM.validate_json(memory.read())
+        except ValidationError as error:
+            raise ValueError(f"the program before left what this one can't read: {error}") from error
 
 
 def execute(bequest: Bequest) -> NoReturn:
     """Go on as the program on disk, which finds the bequest. Raises OSError."""
-    memory = os.memfd_create("tokgate-bequest", 0)
-    os.write(memory, _FORM.dump_json(bequest))
-    for descriptor in bequest.descriptors():
+    memory = written(bequest)
+    for descriptor in (memory, *bequest.descriptors()):
         os.set_inheritable(descriptor, True)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited through exec, until there is a handler
@@ -185,9 +156,3 @@ def execute(bequest: Bequest) -> NoReturn:
         capabilities.pass_on()
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {VARIABLE: str(memory)})
-
-
-def _interpreter_arguments() -> list[str]:
-    """What stands before the program's own arguments: a script, or `-m` and a module."""
-    given = sys.orig_argv[1:]
-    return given[: len(given) - len(sys.argv[1:])]

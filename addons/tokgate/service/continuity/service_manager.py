@@ -5,8 +5,10 @@ Without systemd, nothing is told.
 
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.records.sentence import counted
@@ -16,6 +18,8 @@ EVERY: Final = 1.0
 """Seconds between two messages."""
 _FIRST: Final = 3
 """The first descriptor that systemd passes, SD_LISTEN_FDS_START."""
+_PATIENCE: Final = 2.0
+"""Seconds that systemd has to say what it is at."""
 LONGEST: Final = 512
 """Most characters of a state; systemd shows one line."""
 
@@ -49,10 +53,21 @@ class ServiceManager:
         """Have systemd keep a listening socket open until this unit is stopped: who connects meanwhile waits."""
         self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name_of(sock)}", descriptors=[sock.fileno()])
 
-    def drop(self, sock: socket.socket) -> None:
-        """Have systemd close its copy of a socket, and close it."""
+    def restarts(self) -> bool:
+        """Whether systemd stops this unit in order to start it again; False if that can't be found out."""
+        if not self._address:
+            return False
+        try:
+            unit = Path("/proc/self/cgroup").read_text().rstrip().rpartition("/")[2]
+            command = ("systemctl", "list-jobs", "--no-legend", "--", unit)
+            jobs = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return any(job.split()[2:3] == ["restart"] for job in jobs.splitlines())
+
+    def forget(self, sock: socket.socket) -> None:
+        """Have systemd close its copy of a socket."""
         self.tell("FDSTOREREMOVE=1", f"FDNAME={name_of(sock)}")
-        sock.close()
 
     def keep_alive(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Tell systemd at most once a second that this process lives, and its state, as of `tokgate status`."""

@@ -1,4 +1,4 @@
-"""What an examination comes to."""
+"""The result of one check of `tokgate doctor`."""
 
 from dataclasses import dataclass
 

@@ -72,13 +72,13 @@ class MetricsAddon:
         return await asyncio.wait_for(asyncio.wrap_future(made), sample.PATIENCE)
 
     async def _make(self) -> sample.Vitals:
-        instance = self._tokgate.instance
-        if instance is None:
+        instance, log = self._tokgate.instance, self._tokgate.log
+        if instance is None or log is None:
             raise ConnectionError("tokgate has ended")
         return sample.vitals_of(
             instance,
             instance.state(self._control.workers()),
-            log=sample.log_vitals(self._tokgate.health().log),
+            log=sample.log_vitals(log.health()),
             confdir=Path(ctx.options.confdir).expanduser(),
             deaths=sample.Deaths(("proxy",), {}, {}),
         )

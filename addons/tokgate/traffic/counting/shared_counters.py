@@ -107,7 +107,7 @@ class ProcessCounters:
         self._frozen: dict[int, Counter[Key]] = {}
 
     def begin(self, pid: int, shared: SharedCounters, told: Mapping[Key, int] | None = None) -> None:
-        """Count what a process counts, without what it had counted already when another program `told` it."""
+        """Add the counters of a process. `told` is left out: what the program before has reported of them already."""
         self.end(pid)
         self._counters[pid] = shared
         self._gone.subtract(told or {})

@@ -12,11 +12,10 @@ from tokgate.traffic.admission import admit
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import FirstBytes, Hello, Shown, Unreadable
-from tokgate.wire.quic_initial import (
+from tokgate.wire.quic.first_flight import Opening, QuicError
+from tokgate.wire.quic.packets import (
     CRYPTO_ERROR,
     Initial,
-    Opening,
-    QuicError,
     close,
     hides_packets,
     initials,
@@ -123,6 +122,11 @@ class QuicFlow(ABC):
     def passing(self) -> bool:
         """Whether a connection in the flow, or anything else in it, passes."""
         return bool(self._others or self._unreadable or any(one.passes for one in self._connections))
+
+    @property
+    def begun(self) -> bool:
+        """Whether a connection was seen to begin in it, or something else was decided about."""
+        return bool(self._connections) or self._others is not None or self._unreadable is not None
 
     @property
     def held(self) -> int:

@@ -54,7 +54,7 @@ class AuthMiddleware:
         self._proxies: Final = tuple(proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Serve a request (ASGI)."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""QUIC Initial packets (RFC 9000, 9001, 9369): the ClientHello in a client's first flight, and a server's refusal.
+"""QUIC Initial packets (RFC 9000, 9001, 9369): found in a datagram, unprotected; and one that refuses a client.
 
 Sans-IO. Initial packets are protected with keys that anyone who sees the first one can derive; nothing else is read.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -17,11 +17,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
-from tokgate.wire.client_hello import ClientHello, ClientHelloError
-from tokgate.wire.hello_reader import read_client_hello
-
-MAX_HELLO: Final = 65536
-"""Octets of CRYPTO data that are kept of one connection; no client needs a tenth of it."""
 CRYPTO_ERROR: Final = 0x0100
 """RFC 9000 §20.1: a TLS alert is this plus the alert."""
 
@@ -29,7 +24,6 @@ _LONG: Final = 0x80
 _TAG: Final = 16
 _SAMPLE: Final = 16
 _MAX_ID: Final = 20
-_RECORD: Final = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +41,6 @@ _VERSIONS: Final = {
     0x00000001: _Version(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), "quic", 0, 3),
     0x6B3343CF: _Version(bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), "quicv2", 1, 0),
 }
-
-
-class QuicError(ValueError):
-    """A first flight from which no ClientHello can come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,134 +124,25 @@ def _packets(datagram: bytes) -> tuple[tuple[Initial, ...], int]:
     return tuple(found), at
 
 
-class Opening:
-    """One connection's first flight, as far as it has come: packets in any order, and several datagrams."""
+def unprotected(initial: Initial, first_id: bytes, largest: int) -> tuple[int, bytes] | None:
+    """A client's packet without its protection (RFC 9001 §5): its number and its frames; None if the keys don't fit.
 
-    __slots__ = ("_known", "_largest", "_stream", "first")
-
-    def __init__(self, first: Initial) -> None:
-        """The keys come from the `first` packet; it still has to be read, and what it holds isn't kept here."""
-        self.first: Final = replace(first, packet=b"")
-        self._stream = bytearray()
-        self._known = bytearray()  # 1 for each octet that has come
-        self._largest = -1
-
-    def reads(self, initial: Initial) -> bool:
-        """Take a packet's part of the hello; False if it belongs to another connection. Raises QuicError."""
-        plain = self._opened(initial)
-        if plain is None:
-            return False
-        at = 0
-        while at < len(plain):
-            at = self._frame(plain, at)
-        return True
-
-    def fits(self, initial: Initial) -> bool:
-        """Whether a packet belongs to this connection."""
-        return self._opened(initial) is not None
-
-    @property
-    def octets(self) -> int:
-        """The memory that its parts take: a single small packet may claim to be the last of a long hello."""
-        return len(self._stream) + len(self._known)
-
-    def forget(self) -> None:
-        """Give that memory back: `fits` still tells its packets from others', but nothing may be read any more."""
-        self._stream, self._known = bytearray(), bytearray()
-
-    @property
-    def hello(self) -> ClientHello | None:
-        """The hello; None as long as parts are missing. Raises QuicError."""
-        return self._message_at(0)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether more has come than the hello: a second one, for which a HelloRetryRequest asks (RFC 8446 §4.1.4)."""
-        return len(self._stream) > self._length_at(0)
-
-    @property
-    def second_hello(self) -> ClientHello | None:
-        """The second hello; None as long as parts are missing. Raises QuicError."""
-        return self._message_at(self._length_at(0))
-
-    def _length_at(self, start: int) -> int:
-        return 4 + int.from_bytes(self._stream[start + 1 : start + 4])
-
-    def _message_at(self, start: int) -> ClientHello | None:
-        end = self._known.find(0, start)
-        whole = len(self._known) if end < 0 else end
-        if whole > start and self._stream[start] != 1:
-            raise QuicError("no ClientHello")
-        if whole < start + 4:
-            return None
-        length = self._length_at(start)
-        if start + length > MAX_HELLO:
-            raise QuicError("the hello is too long")
-        if whole < start + length:
-            return None
-        message = bytes(self._stream[start : start + length])
-        chunks = (message[at : at + _RECORD] for at in range(0, length, _RECORD))
-        try:
-            return read_client_hello(b"".join(b"\x16\x03\x01" + struct.pack("!H", len(c)) + c for c in chunks))
-        except ClientHelloError as error:
-            raise QuicError(str(error)) from error
-
-    def _opened(self, initial: Initial) -> bytes | None:
-        """A packet without its protection; None if these are not its keys."""
-        keys = _keys(initial.version, self.first.destination, "client in")
-        packet, at = bytearray(initial.packet), initial.number_at
-        mask = keys.mask(bytes(packet[at + 4 : at + 4 + _SAMPLE]))
-        packet[0] ^= mask[0] & 0x0F
-        size = (packet[0] & 0x03) + 1
-        for index in range(size):
-            packet[at + index] ^= mask[1 + index]
-        number = _whole(int.from_bytes(packet[at : at + size]), size, self._largest)
-        head, body = bytes(packet[: at + size]), bytes(packet[at + size :])
-        try:
-            plain = keys.aead.decrypt(keys.nonce(number), body, head)
-        except InvalidTag:
-            return None
-        self._largest = max(self._largest, number)
-        return plain
-
-    def _frame(self, data: bytes, at: int) -> int:
-        """Take a frame, of those that Initial packets may hold (RFC 9000 §12.4), and say where it ends."""
-        try:
-            kind, at = _varint(data, at)
-            if kind == 0x00:  # PADDING: hundreds of them
-                return len(data) - len(data[at:].lstrip(b"\0"))
-            if kind == 0x01:  # PING
-                return at
-            if kind in (0x02, 0x03):
-                return _after_ack(data, at, counts=kind == 0x03)
-            if kind == 0x06:
-                offset, at = _varint(data, at)
-                length, at = _varint(data, at)
-                self._keep(offset, _taken(data, at, length))
-                return at + length
-            if kind == 0x1C:  # CONNECTION_CLOSE: the client gives up, and some servers read on
-                for _ in range(2):
-                    _, at = _varint(data, at)
-                length, at = _varint(data, at)
-                return at + len(_taken(data, at, length))
-        except (IndexError, struct.error) as error:
-            raise QuicError("a frame is cut off") from error
-        raise QuicError(f"a frame of type {kind:#x}")
-
-    def _keep(self, offset: int, part: bytes) -> None:
-        end = offset + len(part)
-        if end > MAX_HELLO:
-            raise QuicError("the hello is too long")
-        if end > len(self._stream):
-            missing = bytes(end - len(self._stream))
-            self._stream += missing
-            self._known += missing
-        if 1 in self._known[offset:end]:
-            for index, octet in enumerate(part, offset):
-                if self._known[index] and self._stream[index] != octet:
-                    raise QuicError("a part of the hello came twice, and differs")
-        self._stream[offset:end] = part
-        self._known[offset:end] = b"\x01" * len(part)
+    The keys come from `first_id`, the destination's id in the connection's first packet. `largest` is the largest
+    packet number so far, or -1.
+    """
+    keys = _keys(initial.version, first_id, "client in")
+    packet, at = bytearray(initial.packet), initial.number_at
+    mask = keys.mask(bytes(packet[at + 4 : at + 4 + _SAMPLE]))
+    packet[0] ^= mask[0] & 0x0F
+    size = (packet[0] & 0x03) + 1
+    for index in range(size):
+        packet[at + index] ^= mask[1 + index]
+    number = _whole(int.from_bytes(packet[at : at + size]), size, largest)
+    head, body = bytes(packet[: at + size]), bytes(packet[at + size :])
+    try:
+        return number, keys.aead.decrypt(keys.nonce(number), body, head)
+    except InvalidTag:
+        return None
 
 
 def close(initial: Initial, error: int, reason: str) -> bytes:
@@ -296,9 +177,9 @@ def _packet(data: bytes, start: int) -> tuple[Initial | None, int]:
     destination, at = _connection_id(data, start + 5)
     source, at = _connection_id(data, at)
     if kind == version.initial:
-        token, at = _varint(data, at)
+        token, at = varint(data, at)
         at += token
-    length, at = _varint(data, at)
+    length, at = varint(data, at)
     end = at + length
     if end > len(data) or length < 4 + _SAMPLE:
         raise ValueError("a packet that is cut off")
@@ -311,29 +192,19 @@ def _connection_id(data: bytes, at: int) -> tuple[bytes, int]:
     length = data[at]
     if length > _MAX_ID:
         raise ValueError("a connection id that is too long")
-    return _taken(data, at + 1, length), at + 1 + length
+    return taken(data, at + 1, length), at + 1 + length
 
 
-def _taken(data: bytes, at: int, length: int) -> bytes:
+def taken(data: bytes, at: int, length: int) -> bytes:
     if at + length > len(data):
         raise IndexError
     return data[at : at + length]
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
     """An integer of one to eight octets, and where it ends (RFC 9000 §16)."""
     size = 1 << (data[at] >> 6)
-    return int.from_bytes(_taken(data, at, size)) & (1 << 8 * size - 2) - 1, at + size
-
-
-def _after_ack(data: bytes, at: int, *, counts: bool) -> int:
-    """The offset after an ACK frame (RFC 9000 §19.3)."""
-    _, at = _varint(data, at)
-    _, at = _varint(data, at)
-    ranges, at = _varint(data, at)
-    for _ in range(1 + 2 * min(ranges, len(data)) + 3 * counts):
-        _, at = _varint(data, at)
-    return at
+    return int.from_bytes(taken(data, at, size)) & (1 << 8 * size - 2) - 1, at + size
 
 
 def _whole(short: int, size: int, largest: int) -> int:

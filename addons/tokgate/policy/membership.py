@@ -1,0 +1,155 @@
+"""Which networks a client belongs to, and which exemptions name it, by its address and its identity."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tokgate.policy.bans import Exemption, Settings, UnknownClients
+from tokgate.policy.decision import Decision, Reason, Response, Verdict
+from tokgate.policy.devices import Device, hardware_address
+from tokgate.policy.identity import Identity, IdentityIndex, narrowest_first
+from tokgate.policy.networks import Composition, Network
+from tokgate.policy.values.hostname import parse_address
+from tokgate.policy.values.prefix_table import IPNetwork, PrefixEntry, PrefixTable
+
+_NO_SERVICE: Final = Decision(Verdict.ALLOW, Reason.NO_SERVICE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Membership:
+    """A client's networks, narrowest first, and the exemptions that name it.
+
+    `networks` maps to the length of the prefix by which the client belongs to the network; see `identity` for other
+    statements than prefixes. Interned: clients that the policy doesn't distinguish share one.
+    """
+
+    networks: Mapping[str, int]
+    exemptions: frozenset[str]
+    without_match: Decision = _NO_SERVICE
+    """The decision for a name of no service, at any time; for every name, if the client is in no network."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ByAddress:
+    """What an address alone says: the membership, and what it follows from."""
+
+    membership: Membership
+    listed: Mapping[str, int]
+    """The networks that list the address themselves, with the prefix length."""
+    excepted: frozenset[str]
+    """The networks with an exception that holds the address."""
+
+
+class Clients:
+    """Finds the membership of a client."""
+
+    def __init__(self, networks: Collection[Network], exemptions: Mapping[str, Exemption], settings: Settings) -> None:
+        """The networks of a policy, and its exemptions by name."""
+        exempt = tuple(_exempt_by_identity(exemptions.values(), networks))
+        self._composition: Final = Composition(networks)
+        self._memberships: Final = _Memberships(settings)
+        self._addresses: Final = PrefixTable(_client_entries(networks, exemptions, exempt), self._of_holders)
+        invalid = Membership({}, frozenset(), _without_network(settings, Reason.INVALID_CLIENT))
+        self._invalid: Final = _ByAddress(invalid, {}, frozenset())
+        self._identities: Final = IdentityIndex(networks)
+        self._exempt: Final = IdentityIndex(exempt)
+        self.identifies: Final = self._identities.identifies | self._exempt.identifies
+
+    def membership(self, client: str, identity: Identity | None = None) -> Membership:
+        """The networks and exemptions of a client, by its address in any spelling and its identity."""
+        address = parse_address(client)
+        by_address = self._invalid if address is None else self._addresses.find(address)
+        known = by_address.membership
+        if identity is None:
+            return known
+        longest = 128 if address is None else address.max_prefixlen
+        found = list(self._identities.find(identity, longest))
+        exempt = frozenset(name for name, _ in self._exempt.find(identity, longest))
+        if not found and exempt <= known.exemptions:
+            return known
+        networks = narrowest_first(by_address.listed, found)
+        if self._composition:
+            networks = self._composition.held(networks, by_address.excepted)
+        if not networks and not known.networks:
+            return known
+        return self._memberships.of(networks, known.exemptions | exempt)
+
+    def _of_holders(self, holders: "tuple[PrefixEntry[_Holder], ...]") -> _ByAddress:
+        """For clients within all these prefixes, which are narrowest first."""
+        listed: dict[str, int] = {}
+        exemptions: set[str] = set()
+        excepted: set[str] = set()
+        for held in holders:
+            if isinstance(held.value, Network):
+                listed.setdefault(held.value.name, held.prefix.prefixlen)
+            elif isinstance(held.value, Exemption):
+                exemptions.add(held.value.name)
+            else:
+                excepted.add(held.value)
+        networks = self._composition.held(listed, excepted) if self._composition else listed
+        return _ByAddress(self._memberships.of(networks, frozenset(exemptions)), listed, frozenset(excepted))
+
+
+def _exempt_by_identity(exemptions: Iterable[Exemption], networks: Iterable[Network]) -> Iterable[Network]:
+    """Exemptions by users, groups, interfaces and devices, in the form in which networks list them."""
+    named = [e for e in exemptions if e.identified]
+    known = _devices(networks) if any(e.devices for e in named) else {}
+    for each in named:
+        devices = tuple(known.get(device.casefold()) or _unlisted(device) for device in each.devices)
+        yield Network(each.name, (), users=each.users, groups=each.groups, interfaces=each.interfaces, devices=devices)
+
+
+def _devices(networks: Iterable[Network]) -> dict[str, Device]:
+    """The devices of all inventories by name and hardware address."""
+    devices = [device for network in networks for device in network.devices]
+    known = {address: device for device in devices for address in device.hardware}
+    return known | {device.name.casefold(): device for device in devices if device.name is not None}
+
+
+def _unlisted(device: str) -> Device:
+    """A device that is known by its hardware address alone."""
+    hardware = hardware_address(device)
+    return Device(device, (), () if hardware is None else (hardware,), None, ())
+
+
+_Holder = Network | Exemption | str
+"""Whom a prefix belongs to: a network that lists it, an exemption, or by its name a network that excepts it."""
+
+
+def _client_entries(
+    networks: Iterable[Network], exemptions: Mapping[str, Exemption], exempt: Iterable[Network]
+) -> Iterable[tuple[IPNetwork, _Holder]]:
+    for network in networks:
+        yield from ((prefix, network) for prefix in network.listed)
+        yield from ((prefix, network.name) for prefix in network.except_cidrs)
+    for exemption in exemptions.values():
+        yield from ((cidr, exemption) for cidr in exemption.clients)
+    for listed in exempt:
+        yield from ((prefix, exemptions[listed.name]) for prefix in listed.prefixes)
+
+
+class _Memberships:
+    """Makes memberships, and interns them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._unknown: Final = _without_network(settings, Reason.UNKNOWN_CLIENT)
+        self._known: Final[dict[tuple[tuple[tuple[str, int], ...], frozenset[str]], Membership]] = {}
+
+    def of(self, networks: dict[str, int], exemptions: frozenset[str]) -> Membership:
+        """The membership with these networks, narrowest first, and exemptions. Safe to call from any thread."""
+        key = (tuple(networks.items()), exemptions)
+        found = self._known.get(key)
+        if found is None:
+            if networks:
+                without_match = Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=next(iter(networks)))
+            else:
+                without_match = self._unknown
+            found = self._known.setdefault(key, Membership(networks, exemptions, without_match))
+        return found
+
+
+def _without_network(settings: Settings, reason: Reason) -> Decision:
+    """The decision for everything that a client in no network asks for."""
+    if settings.unknown_clients is UnknownClients.BLOCK:
+        return Decision(Verdict.BLOCK, reason, response=Response.REFUSE)
+    return Decision(Verdict.ALLOW, reason)

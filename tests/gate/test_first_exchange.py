@@ -1,0 +1,213 @@
+"""A relay's decisions about the first exchange of a connection: when it waits, asks again, goes on, or breaks off."""
+
+import contextlib
+import socket
+from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+
+import pytest
+
+from labs.relay_ends import Ends
+from tokgate.gate.connection import OPEN, Answering, SimpleState
+from tokgate.traffic.second_words import AfterHello
+
+HANDSHAKE = b"\x16\3"
+"""What a second ClientHello may begin with."""
+
+
+@pytest.mark.parametrize(
+    ("said", "done"), [(HANDSHAKE, []), (b"", []), (b"GET", ["listen"])], ids=["handshake", "nothing", "data"]
+)
+def test_what_a_watched_client_says_meanwhile(ends: Ends, said: bytes, done: list[str]) -> None:
+    """What may be a second hello waits for the server's answer; all else passes, and nothing of it is lost."""
+    ends.connection.held = b"early"
+    ends.watch(AfterHello("www.example.net", early_data=False, begun=b""))
+    ends.client.sendall(said)
+    ends.go_on(EPOLLIN)
+    assert ends.relay.done == done
+    assert (ends.connection.state is OPEN) is bool(done)
+    assert (ends.connection.client.recv(10) if said else b"") == said
+
+
+def test_what_was_held_back_passes_first(ends: Ends) -> None:
+    """Octets behind the first hello are sent on before what comes later."""
+    ends.connection.held = b"hello"
+    ends.watch(_Indifferent("www.example.net", early_data=False, begun=b"", rest=b"rest"))
+    ends.client.sendall(b"more")
+    ends.go_on(EPOLLIN)
+    assert (ends.server.recv(20), ends.connection.held) == (b"hellorest", b"")
+    assert (ends.connection.state, ends.relay.done) == (OPEN, ["listen"])
+
+
+class _Indifferent(AfterHello):
+    """Nothing that is said makes a difference any more."""
+
+    def waits(self, said: bytes | bytearray) -> bool:
+        return False
+
+
+def test_a_watched_client_that_breaks_off(ends: Ends) -> None:
+    """Its server is told, and not taken for one that may go on."""
+    ends.watch(AfterHello("www.example.net", early_data=False, begun=b""))
+    ends.client.sendall(b"GET")
+    ends.go_on(EPOLLIN | EPOLLERR)
+    assert ends.relay.done == ["reset server"]
+
+
+def test_a_watched_client_that_can_not_be_read_from(ends: Ends) -> None:
+    """The same when reading is what tells."""
+    ends.watch(AfterHello("www.example.net", early_data=False, begun=b""))
+    ends.connection.client.close()
+    ends.go_on(EPOLLIN)
+    assert ends.relay.done == ["reset server"]
+
+
+class Stated(AfterHello):
+    """A watched connection of which a test says whether the server's answer makes the client say more."""
+
+    says: bool | None = None
+
+    def asked(self, answer: bytes | bytearray) -> bool | None:
+        return self.says
+
+
+def watched(says: bool | None) -> AfterHello:
+    """A connection that waits for its server's answer."""
+    made = Stated("www.example.net", early_data=False, begun=b"")
+    object.__setattr__(made, "says", says)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("says", "event", "done", "state", "heard"),
+    [
+        (True, EPOLLIN, ["asked again"], Answering, b"answer"),
+        (False, EPOLLIN, [], SimpleState, b"answer"),
+        (None, EPOLLIN, [], Answering, b""),
+        (None, EPOLLIN | EPOLLRDHUP, [], SimpleState, b"answer"),
+        (True, EPOLLIN | EPOLLERR, ["reset client"], Answering, b""),
+        (True, EPOLLOUT, [], Answering, b""),
+    ],
+    ids=["retry", "other", "too_little", "the_end", "broken_off", "writable_only"],
+)
+def test_what_a_watched_server_answers(
+    ends: Ends, says: bool | None, event: int, done: list[str], state: type, heard: bytes
+) -> None:
+    """After a HelloRetryRequest it is the client's turn; after any other answer all passes, at once."""
+    ends.watch(watched(says))
+    ends.server.sendall(b"answer")
+    ends.answer(event)
+    assert (ends.relay.done, type(ends.connection.state), ends.heard) == (done, state, heard)
+    assert ends.ended == (["client"] if state is SimpleState and event & EPOLLRDHUP else [])
+
+
+def test_an_answer_in_pieces(ends: Ends) -> None:
+    """What makes no sense alone is kept until the rest of it has come, and passed on whole."""
+    answering = ends.watch(Pieces("www.example.net", False, b""))
+    for piece in (b"an", b"sw"):
+        ends.server.sendall(piece)
+        ends.answer(EPOLLIN)
+    assert (answering.said, ends.heard, ends.connection.state) == (b"answ", b"", answering)
+    ends.server.sendall(b"er")
+    ends.answer(EPOLLIN)
+    assert (ends.heard, ends.connection.state) == (b"answer", OPEN)
+
+
+class Pieces(AfterHello):
+    """An answer can be judged once six octets are there."""
+
+    def asked(self, answer: bytes | bytearray) -> bool | None:
+        return None if len(answer) < 6 else False
+
+
+@pytest.mark.parametrize(("ends_with", "closed"), [(b"", False), (b"er", True)])
+def test_an_unfinished_answer_that_ends(ends: Ends, ends_with: bytes, closed: bool) -> None:
+    """A server that ends before its answer makes sense is heard as far as it came, whether or not its end was told."""
+    ends.watch(Pieces("www.example.net", False, b""))
+    ends.server.sendall(b"answ")
+    ends.answer(EPOLLIN)
+    ends.server.sendall(ends_with)
+    ends.server.shutdown(socket.SHUT_WR)
+    ends.answer(EPOLLIN | (EPOLLRDHUP if closed else 0))
+    assert (ends.heard, ends.connection.state, ends.ended) == (b"answ" + ends_with, OPEN, ["client"])
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_client_that_waited_is_heard(ends: Ends, waits: bool) -> None:
+    """What a client has said meanwhile is told anew once the server has answered; epoll would not do so by itself."""
+    ends.watch(watched(False))
+    if waits:
+        ends.client.sendall(HANDSHAKE)
+        ends.go_on(EPOLLIN)
+    ends.server.sendall(b"answer")
+    ends.answer(EPOLLIN)
+    assert (ends.connection.state, ends.relay.done) == (OPEN, ["listen"] if waits else [])
+
+
+def test_a_watched_server_that_has_said_nothing(ends: Ends) -> None:
+    """It is waited for; once it ends without a word, the client is served as any other."""
+    ends.watch(watched(True))
+    ends.answer(EPOLLIN)
+    assert ends.relay.done == []
+    ends.server.shutdown(socket.SHUT_WR)
+    ends.answer(EPOLLIN | EPOLLRDHUP)
+    assert (ends.relay.done, ends.connection.state, ends.ended) == ([], OPEN, ["client"])
+
+
+def test_a_watched_server_that_can_not_be_read_from(ends: Ends) -> None:
+    """Its client is told at once, instead of waiting for the end of its patience."""
+    ends.watch(watched(True))
+    ends.connection.server.close()
+    ends.answer(EPOLLIN)
+    assert ends.relay.done == ["reset client"]
+
+
+def test_what_a_watched_server_takes_later(ends: Ends) -> None:
+    """A hello that the server did not take at once is sent on as soon as it does, and not while it doesn't."""
+    ends.watch(watched(True))
+    ends.connection.held = b"hello"
+    ends.answer(EPOLLOUT)
+    assert (ends.server.recv(10), ends.connection.held, ends.relay.done) == (b"hello", b"", [])
+    ends.connection.held = b"more"
+    ends.server.close()
+    ends.answer(EPOLLOUT)
+    assert ends.relay.done == ["reset client"]
+
+
+def test_opening_sends_what_was_held(ends: Ends) -> None:
+    """The client's first words reach a server that takes them; its later ones come by the loop."""
+    ends.connection.held, ends.connection.deadline = b"hello", 100.0
+    ends.relay.open(ends.connection)
+    assert ends.server.recv(10) == b"hello"
+    assert (ends.connection.state, ends.connection.held, ends.connection.deadline) == (OPEN, b"", 0.0)
+    assert ends.connection.up is None
+
+
+def test_opening_towards_a_server_that_takes_nothing_yet(ends: Ends) -> None:
+    """What does not fit is kept for later, in its order, and the client is listened to meanwhile."""
+    ends.connection.server.setblocking(False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += ends.connection.server.send(bytes(1 << 16))
+    ends.connection.held = b"hello"
+    ends.relay.open(ends.connection)
+    half = ends.connection.up
+    assert half is not None
+    assert (half.pending, half.blocked, ends.connection.held) == (b"hello", True, b"")
+    ends.relay.server_event(ends.connection, EPOLLOUT)
+    assert (half.blocked, list(ends.relay.bulk)) == (False, [half])
+
+
+def test_opening_towards_a_server_that_has_gone(ends: Ends) -> None:
+    """A client whose destination has gone is told, and not left waiting."""
+    ends.server.close()
+    ends.connection.held = b"hello"
+    ends.relay.open(ends.connection)
+    assert ends.relay.done == ["reset client"]
+
+
+def test_opening_a_watched_connection(ends: Ends) -> None:
+    """Nothing more passes before the server has answered."""
+    ends.connection.held, ends.connection.watched = b"hello", watched(True)
+    ends.relay.open(ends.connection)
+    assert (ends.server.recv(10), type(ends.connection.state)) == (b"hello", Answering)

@@ -1,0 +1,101 @@
+"""A connection of a relay between two socket pairs, and what the relay would do with it."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tokgate.gate.connection import OPEN, Answering, Connection
+from tokgate.gate.first_exchange import FirstExchange
+from tokgate.gate.sockets import Entry, Listener
+from tokgate.traffic.second_words import Watched
+
+
+class Noting(FirstExchange):
+    """A relay that notes what it would do with a connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def close(self, connection: Connection) -> None:
+        self.done.append("close")
+
+    def watch_client(self, connection: Connection) -> None:
+        self.done.append("listen")
+
+    def asked_again(self, connection: Connection, watched: Watched) -> None:
+        self.done.append("asked again")
+
+    def reset(self, connection: Connection, other: Any) -> None:
+        self.done.append("reset client" if other is connection.client else "reset server")
+
+
+Noting.__abstractmethods__ = frozenset()
+
+
+@dataclass
+class Ends:
+    """A connection between two socket pairs: what its client and its destination have in hand."""
+
+    client: socket.socket
+    server: socket.socket
+    connection: Connection
+    relay: Noting = field(default_factory=Noting)
+
+    def close(self) -> None:
+        """Close everything."""
+        for each in (self.client, self.server, self.connection.client, self.connection.server):
+            each.close()
+        self.relay.epoll.close()
+
+    def watch(self, watched: Watched) -> Answering:
+        """Have the first words passed on, and an answer awaited that something depends on."""
+        self.connection.state = answering = Answering(watched)
+        return answering
+
+    def answer(self, event: int) -> None:
+        """Serve an event of the destination."""
+        assert isinstance(self.connection.state, Answering)
+        self.relay.answered(self.connection, self.connection.state, event)
+
+    def go_on(self, event: int) -> None:
+        """Serve an event of the client, whose destination has not answered."""
+        assert isinstance(self.connection.state, Answering)
+        self.relay.goes_on(self.connection, self.connection.state, event)
+
+    @property
+    def heard(self) -> bytes:
+        """What the client receives."""
+        try:
+            return self.client.recv(64, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""
+
+    @property
+    def ended(self) -> list[str]:
+        """Which of both sees the end of what it receives."""
+        return [name for name in ("client", "server") if _is_ended(getattr(self, name))]
+
+
+def _is_ended(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1, socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """An open connection."""
+    (client, inside), (server, outside) = socket.socketpair(), socket.socketpair()
+    inside.setblocking(False)
+    listener = Listener(None, Entry.REDIRECT, 8080, 0)
+    connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, OPEN)
+    connection.server, connection.server_fd = outside, outside.fileno()
+    outside.setblocking(False)
+    made = Ends(client, server, connection)
+    yield made
+    made.close()

@@ -1,0 +1,184 @@
+"""First flights of QUIC, written by aioquic, and what is read in them."""
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labs.quic_packets import NAME, V1, V2, client, crypto, protected
+from tokgate.wire.quic.first_flight import MAX_HELLO, Opening, QuicError
+from tokgate.wire.quic.packets import initials, is_unreadable
+
+
+def opening_of(flight: list[bytes]) -> Opening:
+    """All of a flight, read."""
+    packets = [initial for datagram in flight for initial in initials(datagram)]
+    opening = Opening(packets[0])
+    assert all([opening.reads(initial) for initial in packets])  # noqa: C419 - each is to be read
+    return opening
+
+
+def hello_message(name: str = NAME, *, large: bool = False) -> bytes:
+    """A ClientHello as CRYPTO frames carry it."""
+    hello = opening_of(client(name, large=large)[1]).hello
+    assert hello is not None
+    return hello.message
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+@pytest.mark.parametrize("large", [False, True])
+def test_hello(version: int, large: bool) -> None:
+    """The name is read in both versions, whether the hello fills one datagram or several, in any order."""
+    _, flight = client("www.Example.ORG", version, large=large)
+    assert (len(flight) > 1) is large
+
+    for order in (flight, flight[::-1]):
+        hello = opening_of(order).hello
+        assert hello is not None
+        assert hello.name == "www.Example.ORG"
+    assert not is_unreadable(flight[0])
+
+
+def test_parts_of_a_hello() -> None:
+    """As long as a datagram is missing there is no hello; one that comes twice changes nothing."""
+    _, flight = client(large=True)
+
+    assert opening_of(flight[:-1]).hello is None
+    assert opening_of(flight[:-1] + flight[:1]).hello is None
+    assert opening_of(flight + flight).hello is not None
+
+
+def test_other_connections() -> None:
+    """A packet of another connection is told by its keys, whatever its ids say."""
+    flight = client()[1]
+    opening = opening_of(flight)
+    (other,) = initials(client()[1][0])
+
+    assert not opening.reads(other)
+    assert not opening.fits(other)
+    assert opening.fits(initials(flight[0])[0])
+
+
+def test_same_connection_in_another_version() -> None:
+    """A client that the server has moved to version 2 goes on with keys of its first id (RFC 9368 §4.1)."""
+    opening = Opening(protected(b"\x01", version=V1))
+
+    assert opening.fits(protected(b"\x01", version=V2, number=1))
+
+
+@pytest.mark.parametrize(
+    ("largest", "number"),
+    [(0, 1), (0, 127), (0, 129), (199, 73), (199, 328), (299, 173), (299, 428), (255, 256), (300, 299)],
+)
+def test_short_packet_numbers(largest: int, number: int) -> None:
+    """A number in one octet is the nearest to the one expected (RFC 9000 §A.3), or the rest of a hello stays unread."""
+    opening = Opening(protected(b"\x01"))
+    assert opening.reads(protected(b"\x01", number=largest))
+
+    assert opening.reads(protected(b"\x01", number=number, size=1))
+
+
+@pytest.mark.parametrize("number", [0, 127, 200, 255])
+def test_number_of_a_first_packet(number: int) -> None:
+    """A client may begin with any number: before anything has come, an octet says all of it."""
+    assert Opening(protected(b"\x01")).reads(protected(b"\x01", number=number, size=1))
+
+
+def test_frames_around_the_hello() -> None:
+    """PING, PADDING and ACK may stand anywhere between the parts, which may come in any order and size."""
+    message = hello_message()
+    ack = b"\x02\x00\x00\x01\x00\x00\x00" + b"\x03\x00\x00\x00\x00\x01\x02\x03"
+    parts = [crypto(at, message[at : at + 50]) for at in range(0, len(message), 50)]
+    random.Random(4).shuffle(parts)
+
+    opening = Opening(protected(b"\x01"))
+    for number, part in enumerate(parts):
+        assert opening.reads(protected(b"\x01" + ack + part + bytes(3), number=number))
+
+    assert opening.hello is not None
+    assert opening.hello.name == NAME
+
+
+@given(st.data())
+def test_any_parts(data: st.DataObject) -> None:
+    """However a hello is cut, ordered and repeated, it is the same in the end, and nothing before."""
+    message = MESSAGE
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(message) - 1), max_size=6)))
+    parts = [(a, message[a:b]) for a, b in pairwise([0, *cuts, len(message)])]
+    order = data.draw(st.permutations(parts + parts[:1]))
+    opening = Opening(protected(b"\x01"))
+
+    seen: set[int] = set()
+    for number, (offset, part) in enumerate(order):
+        assert (opening.hello is not None) is (len(seen) == len(parts))
+        assert opening.reads(protected(crypto(offset, part), number=number))
+        seen.add(offset)
+
+    assert opening.hello is not None
+    assert opening.hello.message == message
+
+
+MESSAGE = hello_message()
+
+
+def test_parts_that_differ() -> None:
+    """A part that comes twice with other octets could be read one way here and another way there."""
+    opening = Opening(protected(b"\x01"))
+    opening.reads(protected(crypto(10, b"abc")))
+
+    assert opening.reads(protected(crypto(11, b"bcd"), number=1))
+    with pytest.raises(QuicError, match="differs"):
+        opening.reads(protected(crypto(12, b"x"), number=2))
+
+
+@pytest.mark.parametrize(
+    ("frames", "problem"),
+    [
+        (crypto(MAX_HELLO, b"x"), "too long"),
+        (crypto(0, b"\x01\xff\xff\xff"), "too long"),
+        (crypto(0, b"\x02"), "no ClientHello"),
+        (crypto(0, b"\x01\x00\x00\x04none"), "malformed"),
+        (b"\x08\x00", "type 0x8"),
+        (crypto(0, b"abc")[:-1], "cut off"),
+        (b"\x02\x00\x00\xff", "cut off"),
+    ],
+)
+def test_no_hello(frames: bytes, problem: str) -> None:
+    """What can't become a hello says so as soon as it shows."""
+    opening = Opening(protected(b"\x01"))
+
+    def read() -> object:
+        return opening.reads(protected(frames)) and opening.hello
+
+    with pytest.raises(QuicError, match=problem):
+        read()
+
+
+def test_client_that_gives_up() -> None:
+    """CONNECTION_CLOSE ends no packet: there are servers that read what follows it."""
+    opening = Opening(protected(b"\x01"))
+
+    assert opening.reads(protected(b"\x1c\x00\x00\x03bye"))
+    assert opening.hello is None
+    assert opening.reads(protected(b"\x1c\x00\x00\x03bye" + crypto(0, hello_message()), number=1))
+    assert opening.hello is not None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(data: bytes) -> None:
+    """Any datagram has Initial packets or has none, and none of them is readable by chance."""
+    for initial in initials(b"\xc0\x00\x00\x00\x01" + data) + initials(data):
+        assert not Opening(initial).reads(initial)
+
+
+@given(st.binary(min_size=1, max_size=100))
+def test_any_frames(data: bytes) -> None:
+    """Any frames are read, or refused with one kind of error."""
+    opening = Opening(protected(b"\x01"))
+    try:
+        assert opening.reads(protected(data))
+        assert opening.hello is None or opening.hello.message
+    except QuicError:
+        return

@@ -1,0 +1,130 @@
+"""Packets that aioquic has written are found and read; its clients understand a refusal."""
+
+import struct
+
+import pytest
+from aioquic.quic import events
+
+from labs.quic_packets import SERVER, V1, V2, client, protected
+from tokgate.wire.quic.packets import _keys, close, hides_packets, initials, is_certain, is_unreadable
+
+
+def test_keys() -> None:
+    """The keys of RFC 9001 §A.1."""
+    keys = _keys(V1, bytes.fromhex("8394c8f03e515708"), "client in")
+
+    assert keys.iv.hex() == "fa044b2f42a3fd3b46fb255c"
+    assert keys.header.key.hex() == "9f50449e04a0e810283a1e9933adedd2"
+    assert _keys(V1, bytes.fromhex("8394c8f03e515708"), "server in").iv.hex() == "0ac1493ca1905853b0bba03e"
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+def test_refusal(version: int) -> None:
+    """A client takes the refusal for the server's, and learns why."""
+    refused, flight = client(version=version)
+
+    refused.receive_datagram(close(initials(flight[0])[0], 0x0170, "Clips on work devices"), SERVER, now=0.1)
+
+    terminated = [event for event in iter(refused.next_event, None) if isinstance(event, events.ConnectionTerminated)]
+    if not terminated:  # told when the draining is over
+        refused.handle_timer(now=100.0)
+        terminated = [e for e in iter(refused.next_event, None) if isinstance(e, events.ConnectionTerminated)]
+    (event,) = terminated
+    assert (event.error_code, event.frame_type, event.reason_phrase) == (0x0170, 6, "Clips on work devices")
+
+
+def test_refusal_with_many_words() -> None:
+    """Words are cut between letters, and the whole fits anywhere."""
+    _, flight = client()
+
+    data = close(initials(flight[0])[0], 0x0170, "x" + "é" * 1000)
+
+    assert len(data) < 400
+
+
+def test_packets_in_one_datagram() -> None:
+    """Initial packets are found among the others of their datagram; what can't be skipped ends it."""
+    one, two = protected(b"\x01"), protected(b"\x01", number=1)
+    head = struct.pack("!I", V1) + b"\x00\x00"
+    handshake = b"\xe0" + head + b"\x14" + bytes(20)
+    short = b"\x40" + bytes(30)
+
+    assert [i.packet for i in initials(one.packet + handshake + two.packet + short)] == [one.packet, two.packet]
+    assert initials(handshake + short) == ()
+    retry = b"\xf0" + head + b"\x14" + bytes(20)
+    assert [i.packet for i in initials(one.packet + retry + two.packet)] == [one.packet]
+
+
+def test_packets_behind_what_can_not_be_read() -> None:
+    """A server may know the end of a packet that makes no sense here: too short, of a server's, of another version."""
+    one, two = protected(b"\x01"), protected(b"\x01", number=1)
+    odd = [
+        *(bytes((kind,)) + struct.pack("!I", V1) + b"\0\0" + b"\5junk!" for kind in (0xD0, 0xE0, 0xF0)),
+        b"\xc0" + struct.pack("!I", 0xFF00001D) + b"\0\0\0\x14" + bytes(20),
+    ]
+    assert [hides_packets(one.packet + each + two.packet) for each in odd] == [True] * 4
+    assert [hides_packets(each + two.packet) for each in odd] == [True, True, True, False]
+    for whole in (one.packet, one.packet + two.packet, one.packet + bytes(50), one.packet + b"\x40" + bytes(30), b""):
+        assert not hides_packets(whole)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc0",
+        b"\xc0\x00\x00\x00\x00\x00\x00",
+        b"\xc0\xff\x00\x00\x1d\x00\x00\x00\x14" + bytes(20),
+        b"\xc0\x00\x00\x00\x01\x15" + bytes(21) + b"\x00\x00\x14" + bytes(20),
+        b"\xc0\x00\x00\x00\x01\x00\x00\x00\x14" + bytes(19),
+        b"\xc0\x00\x00\x00\x01\x00\x00\x00\x13" + bytes(19),
+        b"\x40" + bytes(60),
+    ],
+    ids=["empty", "octet", "version-0", "draft", "long-id", "cut", "short", "short-header"],
+)
+def test_no_initial(data: bytes) -> None:
+    """Other versions, other packets and what is cut off hold no Initial packet."""
+    assert initials(data) == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\xc0\xff\x00\x00\x1d\x00\x00", True),
+        (b"\xc0\x00\x00\x00\x00\x00\x00", False),
+        (b"\xe0\x00\x00\x00\x01\x00\x00", False),
+        (b"\x80\xff\x00\x00\x1d\x00\x00", False),
+        (b"\x40\xff\x00\x00\x1d\x00\x00", False),
+        (b"\xc0", False),
+        (b"\xc0\xff\x00\x00\x1d\x00", False),
+        (b"", False),
+    ],
+)
+def test_unreadable(data: bytes, expected: bool) -> None:
+    """QUIC of any version is known by its first octets; version 0 is what servers negotiate with."""
+    assert is_unreadable(data) is expected
+
+
+@pytest.mark.parametrize(
+    ("version", "certain"),
+    [
+        (0xFF00001D, True),
+        (0x51303436, True),
+        (0x0A0A0A0A, True),
+        (0x1A2A3A4A, True),
+        (0xFACEB001, True),
+        (0x00000002, False),
+        (0x1A2A3A4B, False),
+        (0x16030100, False),
+    ],
+)
+def test_what_only_quic_begins_with(version: int, certain: bool) -> None:
+    """Other protocols on any port pass, though their first octets might be those of some version to come."""
+    assert is_certain(b"\xc0" + version.to_bytes(4) + bytes(20)) is certain
+
+
+def test_packets_of_established_connections() -> None:
+    """What carries data isn't taken for the beginning of another connection: that would be awaited in vain."""
+    packet = bytearray(protected(b"\x01").packet)
+    packet[0] &= 0x7F
+    assert initials(bytes(packet)) == ()
