@@ -58,6 +58,8 @@ class FirstExchange(Relay):
             connection.server_fin = True
         if event & (EPOLLIN | EPOLLRDHUP):
             self._hear(connection, answering)
+        elif answering.client_waits:
+            self.goes_on(connection, answering, 0)
 
     def _hear(self, connection: Connection, answering: Answering) -> None:
         """Look at what the destination says first, before it is passed on: does it make the client say more?
@@ -103,6 +105,8 @@ class FirstExchange(Relay):
         answering.client_waits = True
         if not waits:
             self._stop_watching(connection, answering)
+        elif not (answering.watched.for_answer or connection.held):
+            self.asked_again(connection, answering.watched)
 
     def _stop_watching(self, connection: Connection, answering: Answering) -> None:
         """Relay the connection like any other from now on."""

@@ -30,8 +30,15 @@ from tokgate.gate.handoff import MAX_DATAGRAM
 from tokgate.gate.sockets import Listener, Socket
 from tokgate.gate.splice import STICK
 from tokgate.policy.identity import Identity
-from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, SecondHelloReader
+from tokgate.traffic.second_words import (
+    AfterHello,
+    AfterProxyRequest,
+    AfterUnreadLine,
+    SecondHelloReader,
+    UnreadLineReader,
+)
 from tokgate.traffic.seen import Shown
+from tokgate.wire.http_detection import UnreadLine
 
 TURN: Final = 0.002
 """Seconds of passing on before others have their turn."""
@@ -72,7 +79,7 @@ MADE_ANEW: Final = frozenset({"client", "client_fd", "server", "server_fd", "lis
 def _format() -> str:
     """A digest of the fields of what travels."""
     states = (Greeting, AskingParent, Answering)
-    values = (Tunnel, AfterHello, AfterProxyRequest, Shown, Identity)
+    values = (Tunnel, AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine, Shown, Identity)
     travels = (SerializedConnection, SerializedFlow, Connection, *states, *values)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
     return hashlib.sha256(repr((shapes, sorted(MADE_ANEW), [*SimpleState], [*SocksStep])).encode()).hexdigest()[:12]
@@ -156,7 +163,7 @@ def movable(connection: Connection) -> bool:
     """Whether it can be passed on: not while a name or a parent is awaited, a second hello read, nor when refused."""
     match connection.state:
         case Greeting(reader):
-            return not isinstance(reader, SecondHelloReader)
+            return not isinstance(reader, SecondHelloReader | UnreadLineReader)
         case Answering() | SimpleState.CONNECTING | SimpleState.OPEN:
             return True
         case AskingParent() | SimpleState.WAITING | SimpleState.PARTING | SimpleState.CLOSED:

@@ -141,8 +141,7 @@ def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
         case Hello():
             return _at_hello(enforcer, arrival, seen)
         case Unreadable() | OtherBytes():
-            admission = _judged(enforcer, arrival, seen)
-            return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
+            return _at_other_bytes(enforcer, arrival, seen)
         case Shown() | SocksConnect():
             return _judged(enforcer, arrival, seen)
         case ProxyConnect():
@@ -163,6 +162,15 @@ def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
             return _at_answer(enforcer, arrival, seen)
         case _:
             assert_never(seen)
+
+
+def _at_other_bytes(enforcer: Enforcer, arrival: Arrival, seen: Unreadable | OtherBytes) -> Admission:
+    """At what is neither a hello nor a request, or the next piece of it."""
+    admission = _judged(enforcer, arrival, seen)
+    if isinstance(seen, OtherBytes) and admission.action == _PASS:
+        watched = _PASS if seen.line is None else _watched(enforcer, arrival)
+        admission = replace(admission, action=watched, recorded=not seen.more)
+    return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
 
 
 def _at_hello(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> Admission:

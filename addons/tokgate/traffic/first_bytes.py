@@ -60,5 +60,7 @@ class FirstBytesReader:
         hello = self._bytes.hello
         if hello is not None:
             return Hello(hello, openable=self._openable)
+        if self._bytes.line is not None:
+            return OtherBytes(self._bytes.line)
         seen = _SEEN[protocol]
         return seen if self._openable or not isinstance(seen, HttpStart) else Unreadable(http=True)

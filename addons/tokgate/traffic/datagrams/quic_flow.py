@@ -16,8 +16,8 @@ from tokgate.wire.quic.first_flight import Opening, QuicError
 from tokgate.wire.quic.packets import (
     CRYPTO_ERROR,
     Initial,
-    begins_with_initial,
     close,
+    hides_packets,
     initials,
     is_certain,
     is_unreadable,
@@ -163,7 +163,10 @@ class QuicFlow(ABC):
 
     def take(self, enforcer: Enforcer, data: bytes) -> DatagramVerdict:
         """Decide about a datagram of the client's."""
-        found = initials(data)
+        hides = hides_packets(data)
+        if hides and self._connections:
+            return _NOTHING
+        found = () if hides else initials(data)
         if found:
             if any(one.destination != found[0].destination for one in found):
                 return _NOTHING  # RFC 9000 §12.2: of one connection only
@@ -176,8 +179,6 @@ class QuicFlow(ABC):
             if self._unreadable is None:
                 self._unreadable = self._admit(enforcer, Unreadable(quic=True)) is None
             return DatagramVerdict((data,)) if self._unreadable else _REFUSED
-        if self._connections and begins_with_initial(data):
-            return _NOTHING
         passing = self._others or any(one.passes for one in self._connections)
         waiting = next((one for one in reversed(self._connections) if one.passes is None), None)
         if waiting is not None and not passing:  # what follows the first flight, such as early data
