@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labs.running_lab import WITHOUT_BAN, Running, until
+from labs.running_lab import POLICY, WITHOUT_BAN, Running, until
+from tokgate.runtime.control_socket import ControlRequest, ask
 
 
 def test_sighup_opens_the_log_again(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
@@ -54,5 +55,35 @@ def test_a_reading_that_came_to_nothing_is_done_again(tmp_path: Path) -> None:
         running.write(WITHOUT_BAN)
         until("it came to nothing", lambda: "a reading came to nothing" in running.narrated())
         until("the new policy is in force", lambda: "is in force, it replaces" in running.narrated())
+    finally:
+        running.close()
+
+
+HURRIED = """
+import sys
+from tokgate.cli.main import main
+from tokgate.service import processes
+
+processes.READY = processes.STOPPED = 0.0  # as on a machine on which a gate takes longer than that to start
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_orders_to_a_gate_that_has_hardly_begun(tmp_path: Path) -> None:
+    """It carries them out once it can: a signal for which it has no handler yet would end it."""
+    driver, python = tmp_path / "driver.py", tmp_path / "python"
+    driver.write_text(HURRIED)
+    python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{driver}" "$@"\n')  # instead of `-m tokgate`
+    python.chmod(0o755)
+    running = Running(tmp_path, python=str(python))
+    try:
+        until("it is well", lambda: running.problems_told() == [])
+        for policy in (WITHOUT_BAN, POLICY, WITHOUT_BAN):
+            running.write(policy)
+            answer = ask(running.confdir, ControlRequest.RELOAD)
+            assert answer is not None
+            assert answer["ok"], answer
+            assert running.passes()
+        assert "ended with signal" not in running.narrated()
     finally:
         running.close()

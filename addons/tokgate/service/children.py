@@ -3,12 +3,16 @@
 import contextlib
 import os
 import resource
+import signal
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from tokgate.runtime.status import Worker
+
+ORDERS: Final = (signal.SIGUSR1, signal.SIGUSR2)
+"""The signals of the supervisor that have another meaning in each role: blocked until a child has handlers for them."""
 
 
 class Role(StrEnum):
@@ -82,6 +86,18 @@ class Child:
     def silence(self, now: float) -> float:
         """Seconds without a report, at `now` in monotonic seconds; since the start if there was none."""
         return max(0.0, now - (self.heard or self.started))
+
+
+def fork() -> int:
+    """Fork a child that takes the supervisor's signals once it has handlers for them, instead of ending by them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
+    return pid
 
 
 def descriptors() -> tuple[int, int]:

@@ -27,7 +27,7 @@ from tokgate.gate.room import Rooms
 from tokgate.gate.sockets import Listener
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service.children import descriptors
+from tokgate.service.children import ORDERS, descriptors
 from tokgate.traffic.counting.counters import HANDED_OVER, NOT_HANDED_OVER, RECORDS_DROPPED, Counters
 from tokgate.traffic.counting.shared_counters import SharedCounters
 from tokgate.traffic.enforcer import Enforcer
@@ -257,6 +257,7 @@ class GateProcess:
         signal.signal(signal.SIGTERM, lambda *_: self._orders.append(self._terminate))
         for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor handles them; a terminal sends them to all
             signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
 
     def _empty(self, descriptor: int) -> None:
         os.read(descriptor, 4096)

@@ -24,7 +24,7 @@ from tokgate.runtime.status import SILENT, Worker
 from tokgate.service import listeners
 from tokgate.service.channels import Channels
 from tokgate.service.child_programs import SuperviseOptions
-from tokgate.service.children import Child, Role
+from tokgate.service.children import Child, Role, fork
 from tokgate.service.continuity import heartbeat
 from tokgate.service.continuity.inherited_processes import InheritedProcesses
 from tokgate.service.continuity.replacement import Bequest
@@ -291,7 +291,7 @@ class ChildProcesses(InheritedProcesses):
         shared = backlog = None
         try:
             shared, backlog = SharedCounters(), new_backlog()
-            pid = os.fork()
+            pid = fork()
         except OSError as error:
             if shared is not None:
                 shared.close()

@@ -251,6 +251,7 @@ def _end_on_request(drain: Drain, until: int | None) -> None:
     if until is not None:
         loop.add_reader(until, partial(_orphaned, loop, until, drain))
         loop.add_signal_handler(RETIRE, drain.retire)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (RETIRE,))
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, ValueError):  # not the main thread
             loop.add_signal_handler(number, drain.request, signal.Signals(number).name)

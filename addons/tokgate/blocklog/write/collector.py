@@ -53,6 +53,7 @@ def collect(
     signal.signal(signal.SIGHUP, lambda *_: writer.reopen())
     finished, finish = os.pipe2(os.O_CLOEXEC)
     signal.signal(FINISH, lambda *_: os.write(finish, b"."))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (FINISH,))
     sock.setblocking(False)
     latest = _Latest()
     poller = select.poll()
