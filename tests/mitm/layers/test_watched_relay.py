@@ -122,7 +122,7 @@ async def test_banned_names_through_another_proxy(lab: Lab, then: tuple[bytes, .
                 await guest.exactly(len(ESTABLISHED))
         end = await guest.to_end()
 
-    assert end == ALERT or end.startswith(b"HTTP/1.1 403 ")
+    assert end == ALERT or end.startswith(b"HTTP/1.1 451 ")
     assert peer.heard == b"".join(then[:-1])
     assert [record["tokgate"]["reason"] for record in lab.records.all] == ["ban-block"]
 
