@@ -186,7 +186,7 @@ deb: $(VENV)/.ready ## Build the Debian package in dist/ (python3.13-venv), and 
 	TOKGATE_DEB=$$(ls -t $(DIST)/tokgate_*.deb | head -n 1) $(PYTEST) tests/deploy/test_package.py
 
 .PHONY: image
-image: $(VENV)/.ready ## Build the container image without a registry, and try it (root, buildah, mmdebstrap); BASE=IMAGE for another base
+image: $(VENV)/.ready ## Build the container image without a registry, and try it (root, buildah, netavark, mmdebstrap); BASE=IMAGE for another base
 	BASE=$(BASE) deploy/image/build.sh tokgate
 	TOKGATE_IMAGE=tokgate $(PYTEST) tests/deploy/test_image.py
 

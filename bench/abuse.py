@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -73,16 +74,19 @@ def connect(host: str, port: int, more: bytes = b"") -> bytes:
 
 
 async def keep(count: int, begin: Callable[[int], Awaitable[Streams]], drip: bytes = b"") -> None:
-    """Open connections and keep them open; `drip` is sent in each of them again and again."""
-    held: list[Streams] = []
-    for number in range(count):
-        with contextlib.suppress(OSError):
-            held.append(await begin(number))
-    print("ready", flush=True)
-    while True:
-        for _, writer in held:
+    """Hold connections open, and open those anew that were ended; `drip` is sent in each of them again and again."""
+    held: dict[int, Streams] = {}
+    for turn in itertools.count():
+        for number in range(count):
+            if number in held and not held[number][0].at_eof() and not held[number][1].is_closing():
+                held[number][1].write(drip)
+                continue
             with contextlib.suppress(OSError):
-                writer.write(drip)
+                if number in held:
+                    held.pop(number)[1].close()
+                held[number] = await begin(number)
+        if turn == 0:
+            print("ready", flush=True)
         await asyncio.sleep(0.002 if drip else 1.0)
 
 

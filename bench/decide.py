@@ -16,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "addons"))
 
 from whenever import Instant, ItemizedDelta, PlainDateTime
 
-from tokgate.policy.bans import Ban, Settings
+from tokgate.policy.bans import Ban
 from tokgate.policy.decide import decide
 from tokgate.policy.networks import Network
 from tokgate.policy.services import NamePattern, PatternKind, Service
+from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 
 AT = Instant.from_utc(2023, 5, 1)

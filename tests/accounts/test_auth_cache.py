@@ -26,8 +26,8 @@ from tokgate.accounts.auth_cache import (
     accounts_of,
 )
 from tokgate.accounts.htpasswd import read_groups
-from tokgate.policy.bans import Directory, ProxyAuth
 from tokgate.policy.identity import Identity
+from tokgate.policy.settings import Directory, ProxyAuth
 from tokgate.wire.basic_auth import Credentials
 
 with warnings.catch_warnings():  # ldap3 uses names that pyasn1 has deprecated

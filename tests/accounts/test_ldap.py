@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from tokgate.accounts.accounts import AccountsError
-from tokgate.policy.bans import Directory
+from tokgate.policy.settings import Directory
 from tokgate.wire.basic_auth import Credentials
 
 with warnings.catch_warnings():  # ldap3 uses names that pyasn1 has deprecated

@@ -13,8 +13,8 @@ from labs.gate_lab import until
 from labs.hello_builder import hello_for
 from labs.proxy_lab import ALLOWED, BANNED, ban
 from labs.raw_client import RawClient, Reply
-from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.networks import Network
+from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot, compile_policy
 
 HELLO = hello_for(BANNED)

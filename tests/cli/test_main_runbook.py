@@ -8,7 +8,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from labs.command_line import shell_environment
 from labs.running_lab import POLICY, Running
 from labs.waiting import until
 from tokgate.runtime.control_socket import ControlRequest, ask
@@ -62,16 +62,7 @@ class Incident:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        programs = folder / "bin"
-        programs.mkdir()
-        (programs / "tokgate").write_text(f'#!/bin/sh\nexec {sys.executable} -m tokgate "$@"\n')
-        (programs / "tokgate").chmod(0o755)
-        self._environment = os.environ | {
-            "HOME": str(folder),
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "PYTHONPATH": str(Path(__file__).parents[2] / "addons"),
-            "SUDO_USER": "alice",
-        }
+        self._environment = shell_environment(folder, SUDO_USER="alice")
         self.running = Running(folder, workers=1, policy=BEFORE)
         (folder / ".tokgate").symlink_to(self.running.confdir)
         git = ("git", "-c", "user.name=alice", "-c", "user.email=alice@example.org", "-c", "init.defaultBranch=main")

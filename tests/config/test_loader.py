@@ -13,23 +13,21 @@ from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
 from tokgate.config.diagnostics import Code, render
 from tokgate.config.loader import Loaded, load
-from tokgate.policy.bans import (
-    Action,
+from tokgate.policy.bans import Action, OnExpiry, Overrides
+from tokgate.policy.decide import decide
+from tokgate.policy.decision import Reason, Response
+from tokgate.policy.schedule import Window
+from tokgate.policy.services import NamePattern, PatternKind
+from tokgate.policy.settings import (
     DnsSettings,
     EchKeys,
     EchOuter,
     EncryptedDns,
     MissingSni,
     Notify,
-    OnExpiry,
-    Overrides,
     Settings,
     StructuredErrors,
 )
-from tokgate.policy.decide import decide
-from tokgate.policy.decision import Reason, Response
-from tokgate.policy.schedule import Window
-from tokgate.policy.services import NamePattern, PatternKind
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.policy.stores import StoreListing
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from labs.command_line import shell_environment
 from labs.gateway import ROOT, Record
 from labs.netns import Lab, Namespace, wait_until
 from labs.origin import ADDRESSES, BANNED, Origin, to_banned
@@ -32,16 +31,7 @@ class Typing:
     def __init__(self, lab: Lab, origin: Origin, folder: Path) -> None:
         self.lab, self.folder = lab, folder
         self.narration = folder / "narration"
-        programs = folder / "bin"
-        programs.mkdir()
-        (programs / "tokgate").write_text(f'#!/bin/sh\nexec {sys.executable} -m tokgate "$@"\n')
-        (programs / "tokgate").chmod(0o755)
-        self._environment = os.environ | {
-            "HOME": str(folder),
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT / "addons"), os.environ.get("PYTHONPATH")))),
-            "CURL_CA_BUNDLE": str(origin.authority),
-        }
+        self._environment = shell_environment(folder, CURL_CA_BUNDLE=str(origin.authority))
 
     def command(self, line: str) -> tuple[str, ...]:
         """The command line of a shell that runs a line in the folder."""

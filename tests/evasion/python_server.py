@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Final
 
@@ -29,7 +30,11 @@ class Pages(BaseHTTPRequestHandler):
             self.end_headers()
         self.wfile.write(page)
 
-    do_HEAD = do_POST = do_OPTIONS = do_GET  # noqa: N815
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        """Serve every method, as wsgiref and Werkzeug do."""
+        if not name.startswith("do_"):
+            raise AttributeError(name)
+        return self.do_GET
 
     def log_message(self, *_: object) -> None:
         """Say nothing on stderr."""

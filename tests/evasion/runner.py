@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from evasion.carriers import Clients, Key, Running, start
 from evasion.python_server import ALLOWED_PAGE, BANNED_PAGE
-from evasion.servers import ALLOWED, Recorder, Server, running_servers
+from evasion.servers import ALLOWED, DEADLINE, Recorder, Server, running_servers
 from evasion.table import ANYTHING, BANNED_ADDRESS, OPEN_ADDRESS, Case, twin_of
 from tokgate.evasion.attempt import Attempt
-from tokgate.evasion.carrying import make
+from tokgate.evasion.carrying import AttemptRoute, make
 from tokgate.evasion.stream import Result, ServerReply, Target
 
 AT_ONCE: Final = 16
@@ -84,7 +84,7 @@ class Runner:
             recorder = Recorder(address if local else BANNED_ADDRESS)
             try:
                 target = Target(name, address, recorder.port)
-                answer = make(attempt, self.running[case.key].route(case.carrier, client, recorder.port), target)
+                answer = make(attempt, self._route(case, client, recorder.port, twin=twin), target)
             finally:
                 recorder.close()
             leak = (
@@ -96,10 +96,15 @@ class Runner:
         tls = attempt.is_tls
         server = Server.PYTHON if twin and case.server is Server.NAMELESS else case.server
         port = self._servers.port(server, tls=tls)
-        answer = make(attempt, self.running[case.key].route(case.carrier, client, port), Target(name, address, port))
+        answer = make(attempt, self._route(case, client, port, twin=twin), Target(name, address, port))
         if tls:
             return client, answer, answer.result is Result.SERVED
         return client, answer, (ALLOWED_PAGE if twin and name == ALLOWED else BANNED_PAGE) in answer.body
+
+    def _route(self, case: Case, client: str, port: int, *, twin: bool) -> AttemptRoute:
+        """The way to a server; a twin is waited for, however long a crowded machine takes."""
+        route = self.running[case.key].route(case.carrier, client, port)
+        return replace(route, patience=DEADLINE) if twin else route
 
 
 def shows(leak: bytes, arrived: bytes) -> bool:

@@ -29,8 +29,8 @@ from tokgate.mitm.client_connection import ClientConnections
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
 from tokgate.mitm.layers.http import HttpConnectionLayer
 from tokgate.mitm.layers.raw_sockets import ClientSockets
-from tokgate.policy.bans import MissingSni
 from tokgate.policy.decision import Verdict
+from tokgate.policy.settings import MissingSni
 from tokgate.traffic.enforcer import Enforcer
 
 BANNED, ALLOWED = b"www.clips.example.org", b"www.example.org"

@@ -10,7 +10,7 @@ import pytest
 from labs.builders import ban
 from labs.gate_lab import RunningGate, broken_off, policy
 from tokgate.gate.live_connections import GateConnections
-from tokgate.policy.bans import LimitSettings
+from tokgate.policy.settings import LimitSettings
 from tokgate.traffic.limits import Limits
 
 BALANCED = policy(ban(networks=("loop",)), load_balancers=(ip_network("127.0.0.1/32"),))

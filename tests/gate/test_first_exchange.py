@@ -191,11 +191,11 @@ def test_opening_towards_a_server_that_takes_nothing_yet(ends: Ends) -> None:
             filled += ends.connection.server.send(bytes(1 << 16))
     ends.connection.held = b"hello"
     ends.relay.open(ends.connection)
-    half = ends.connection.up
-    assert half is not None
-    assert (half.pending, half.blocked, ends.connection.held) == (b"hello", True, b"")
+    direction = ends.connection.up
+    assert direction is not None
+    assert (direction.pending, direction.blocked, ends.connection.held) == (b"hello", True, b"")
     ends.relay.server_event(ends.connection, EPOLLOUT)
-    assert (half.blocked, list(ends.relay.bulk)) == (False, [half])
+    assert (direction.blocked, list(ends.relay.bulk)) == (False, [direction])
 
 
 def test_opening_towards_a_server_that_has_gone(ends: Ends) -> None:

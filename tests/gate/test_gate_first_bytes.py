@@ -16,10 +16,11 @@ from whenever import Time, Weekday
 from labs.builders import ban, network, service
 from labs.gate_lab import DEADLINE, Clock, Origin, RunningGate, broken_off, dial, exactly, policy, read_all, until
 from labs.hello_builder import EARLY_DATA, ech, hello, hello_for, records, supported_versions
-from tokgate.policy.bans import Action, EchOuter, MissingSni, ProxyAuth
+from tokgate.policy.bans import Action
 from tokgate.policy.decision import Response
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Schedule, Window
+from tokgate.policy.settings import EchOuter, MissingSni, ProxyAuth
 from tokgate.traffic.limits import Limits
 from tokgate.wire.tls_alert import Alert
 

@@ -9,9 +9,9 @@ from labs.builders import ban, network
 from labs.gate_lab import DEADLINE, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
 from labs.hello_builder import hello_for
 from tokgate.gate.connection import Greeting
-from tokgate.policy.bans import UnknownClients
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
+from tokgate.policy.settings import UnknownClients
 from tokgate.traffic.counting.counters import DecisionKey
 
 StartGate = Callable[..., RunningGate]

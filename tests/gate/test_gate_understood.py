@@ -17,8 +17,8 @@ from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, 
 from labs.hello_builder import hello_for
 from labs.waiting import DEADLINE
 from tokgate.gate.connection import Greeting
-from tokgate.policy.bans import MissingSni
 from tokgate.policy.decision import Response
+from tokgate.policy.settings import MissingSni
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.wire.hello_retry import HELLO_RETRY
@@ -197,6 +197,8 @@ UNREAD = [
     pytest.param(b"\r\n" * 2000, "unreadable", id="empty_lines"),
     pytest.param(b"GET\t/ HTTP/1.1\r\n\r\n", "unreadable", id="tab"),
     pytest.param(b"GET / RTSP/1.0\r\n\r\n", "unreadable", id="rtsp"),
+    pytest.param(b"GE[T / HTTP/1.1\r\n\r\n", "unreadable", id="method"),
+    pytest.param(b"X #\r\nHost: a\r\n\r\n", "unreadable", id="no_version"),
     pytest.param(b"\x16\3\1\0\4\2\0\0\0", "unreadable", id="other_handshake"),
     pytest.param(WARNING + b"GET / HTTP/1.1\r\n", "unreadable", id="warning_and_http"),
     pytest.param(b"\x80\x2e\1\3\1\0\x15\0\0\0\x10" + b"c" * 37, "unreadable", id="sslv2"),
@@ -238,7 +240,12 @@ def test_what_some_server_might_read(
 
 
 @pytest.mark.parametrize(
-    "data", [b"SSH-2.0-client\r\n", b"EHLO mail.example.org\r\n", b"\x13BitTorrent protocol", b"\0\1"]
+    "data",
+    [
+        *(b"SSH-2.0-client\r\n", b"EHLO mail.example.org\r\n", b"\x13BitTorrent protocol", b"\0\1"),
+        *(b"get key\r\n", b"CONNECT {}\r\n", b"0032git-upload-pack /a.git\0host=example.org\0"),
+        b"OPTIONS sip:example.org SIP/2.0\r\nVia: SIP/2.0/TCP a\r\n\r\n",
+    ],
 )
 def test_other_protocols_pass_and_are_counted(start_gate: StartGate, start_origin: StartOrigin, data: bytes) -> None:
     """What no server takes for TLS or HTTP is decided by address, for clients under a ban too, and counted as that."""
@@ -247,6 +254,66 @@ def test_other_protocols_pass_and_are_counted(start_gate: StartGate, start_origi
         assert exactly(client, len(data)) == data
     (kind,) = gate.gate.enforcer.counters.decisions
     assert (kind.network, kind.visibility, kind.verdict) == ("loop", "address", "allow")
+
+
+def collected(heard: list[bytes]) -> Callable[[socket.socket], None]:
+    """A server that keeps what comes, and answers to each piece."""
+
+    def serve(client: socket.socket) -> None:
+        while piece := client.recv(65536):
+            heard.append(piece)
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("pieces", "passed"),
+    [
+        ((b"GE[T ", b"/ HTT", b"P/1.1\r\nHost: www.clips.example.org\r\n\r\n"), b"GE[T / HTT"),
+        ((b"X #\r\n", b"Host: www.clips.example.org\r\n\r\n"), b"X #\r\n"),
+        ((b"\x13Bit", b"Torrent protocol", b" HTTP/1.1\r\n"), b"\x13BitTorrent protocol"),
+    ],
+)
+def test_a_line_in_pieces(
+    start_gate: StartGate, start_origin: StartOrigin, pieces: tuple[bytes, ...], passed: bytes
+) -> None:
+    """What goes on as a request after it passed ends there, with a record; it was one connection that passed."""
+    heard: list[bytes] = []
+    gate = start_gate(start_origin(collected(heard)))
+    with dial(gate.redirected) as client:
+        said = b""
+        for piece in pieces[:-1]:
+            client.sendall(piece)
+            said += piece
+            until(lambda: b"".join(heard) == said)  # noqa: B023
+        client.sendall(pieces[-1])
+        assert read_all(client) == b""
+    assert gate.settled()
+    assert b"".join(heard) == passed
+    assert [record["tokgate"]["reason"] for record in gate.sink.records] == ["unreadable"]
+    assert sorted(kind.verdict for kind in gate.gate.enforcer.counters.decisions) == ["allow", "block"]
+
+
+def test_a_line_that_goes_on_passes(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """Other protocols are carried in pieces, before and after the answer, and counted once."""
+    gate = start_gate(start_origin())
+    with dial(gate.redirected) as client:
+        for piece in (b"\x13Bit", b"Torrent", b" protocol", b" / HTTP/1.1\r\n"):
+            client.sendall(piece)
+            assert exactly(client, len(piece)) == piece
+    assert gate.settled()
+    assert gate.sink.records == []
+    assert [*gate.gate.enforcer.counters.decisions.values()] == [1]
+
+
+def test_much_without_an_answer_passes(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """A client that sends more than a line, without waiting for an answer, is carried whole."""
+    heard: list[bytes] = []
+    gate, data = start_gate(start_origin(collected(heard))), b"\xff" * 3_000_000
+    with dial(gate.redirected) as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        until(lambda: sum(map(len, heard)) == len(data))
 
 
 def test_http2_goes_to_an_opener(start_gate: StartGate, start_origin: StartOrigin) -> None:

@@ -18,11 +18,12 @@ from tokgate.blocklog.records.stamp import Observer
 from tokgate.gate.connection import Connection, Greeting, Tunnel
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.gate.sockets import Address, Entry, Listener
-from tokgate.policy.bans import Action, EchOuter, LogSettings, MissingSni, UnknownClients
+from tokgate.policy.bans import Action
 from tokgate.policy.decision import Response
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Visibility
+from tokgate.policy.settings import EchOuter, LogSettings, MissingSni, UnknownClients
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import Shown

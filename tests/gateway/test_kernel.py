@@ -15,7 +15,7 @@ from tokgate.gateway.host import sysctls
 from tokgate.gateway.kernel import HostProblems, Kernel
 from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, ruleset_of
 from tokgate.gateway.table_state import changing
-from tokgate.policy.bans import PortRange
+from tokgate.policy.settings import PortRange
 
 NOW = Instant.from_utc(2023, 6, 1)
 NOBODY_LISTENS = ("IPv4: nothing listens at port 8080", "IPv6: nothing listens at port 8080")

@@ -57,6 +57,8 @@ def test_each_kind(lab: Lab, version: int) -> None:
     datagrams = [
         (KernelRefusal.QUIC, lab.client, ORIGIN[version], 443, INITIAL),
         (KernelRefusal.QUIC_OTHER_PORTS, lab.client, ORIGIN[version], 8443, INITIAL),
+        (KernelRefusal.QUIC_OTHER_PORTS, lab.client, ORIGIN[version], 8443, b"\xc3\xff\0\0\x1d" + INITIAL[5:]),
+        (KernelRefusal.QUIC_OTHER_PORTS, lab.client, ORIGIN[version], 8443, b"\xc3Q050" + INITIAL[5:]),
         (KernelRefusal.UDP_TO_ADDRESSES, lab.client, BANNED[version], 5000, b"hello"),
         (KernelRefusal.UNKNOWN_CLIENTS, lab.stranger, ORIGIN[version], 5000, b"hello"),
     ]

@@ -5,10 +5,11 @@ from typing import Any
 
 from whenever import Instant, PlainDateTime
 
-from tokgate.policy.bans import Ban, Exemption, Settings
+from tokgate.policy.bans import Ban, Exemption
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration
 from tokgate.policy.services import NamePattern, PatternKind, Service
+from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 from tokgate.policy.stores import StoreListing
 

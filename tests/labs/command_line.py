@@ -1,7 +1,10 @@
 """A small policy, and what running a command leaves behind."""
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 POLICY = """\
 version: 1
@@ -55,3 +58,19 @@ class Outcome:
 
 
 type Command = Callable[..., Outcome]
+
+
+def shell_environment(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of somebody at home in `folder`, whose shell finds the `tokgate` of this source folder."""
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "tokgate").write_text(f'#!/bin/sh\nexec {sys.executable} -m tokgate "$@"\n')
+    (programs / "tokgate").chmod(0o755)
+    addons = str(Path(__file__).parents[2] / "addons")
+    path = os.pathsep.join(filter(None, (addons, os.environ.get("PYTHONPATH"))))
+    return os.environ | {
+        "HOME": str(folder),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": path,
+        **more,
+    }

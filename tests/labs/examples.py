@@ -17,10 +17,10 @@ from tokgate.blocklog.records.stamp import Observer, Stamp
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write.segment import Foreign, Torn
 from tokgate.policy.analysis.timeline import TransitionKind, transitions
-from tokgate.policy.bans import OnError
 from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals, fallback
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
+from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
 
 Record = dict[str, Any]

@@ -38,6 +38,30 @@ def run(
     return subprocess.CompletedProcess(words, done.returncode, output, error)
 
 
+def inside[T](name: str, work: Callable[[], T]) -> T:
+    """Call something in a thread that has entered a namespace."""
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            descriptor = os.open(NETNS / name, os.O_RDONLY)
+            try:
+                os.setns(descriptor, os.CLONE_NEWNET)
+            finally:
+                os.close(descriptor)
+            result.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=enter, name=name)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
 class Namespace:
     """One network namespace, by name."""
 
@@ -103,26 +127,7 @@ class Namespace:
 
     def inside[T](self, work: Callable[[], T]) -> T:
         """Call something in a thread that is inside: the sockets it makes stay there, wherever they are used later."""
-        result: list[T] = []
-        failure: list[BaseException] = []
-
-        def enter() -> None:
-            try:
-                descriptor = os.open(NETNS / self.name, os.O_RDONLY)
-                try:
-                    os.setns(descriptor, os.CLONE_NEWNET)
-                finally:
-                    os.close(descriptor)
-                result.append(work())
-            except BaseException as error:
-                failure.append(error)
-
-        thread = threading.Thread(target=enter, name=self.name)
-        thread.start()
-        thread.join()
-        if failure:
-            raise failure[0]
-        return result[0]
+        return inside(self.name, work)
 
     def connect(self, address: str, port: int, seconds: float = 5.0) -> socket.socket:
         """A TCP connection from here."""

@@ -32,8 +32,9 @@ from tokgate.blocklog.records.stamp import Observer
 from tokgate.mitm.hooks.addons import hooks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
 from tokgate.mitm.options import DEFAULTS, REQUIRED
-from tokgate.policy.bans import Action, Ban, EchOuter, MissingSni, OnError, UnknownClients
+from tokgate.policy.bans import Action, Ban
 from tokgate.policy.decision import Response
+from tokgate.policy.settings import EchOuter, MissingSni, OnError, UnknownClients
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.counting.counters import Counters
 from tokgate.traffic.enforcer import Enforcer

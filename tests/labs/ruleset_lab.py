@@ -8,11 +8,11 @@ import io
 import os
 import socket
 import subprocess
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from labs.netns import inside
 from tokgate.cli.main import main
 from tokgate.gate.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT
 
@@ -95,25 +95,7 @@ class Namespace:
 
     def inside[T](self, work: Callable[[], T]) -> T:
         """Call `work` in a thread that has entered the namespace."""
-        result: list[T] = []
-        failure: list[BaseException] = []
-
-        def enter() -> None:
-            descriptor = os.open(Path("/run/netns") / self.name, os.O_RDONLY)
-            try:
-                os.setns(descriptor, os.CLONE_NEWNET)
-                result.append(work())
-            except BaseException as error:
-                failure.append(error)
-            finally:
-                os.close(descriptor)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        if failure:
-            raise failure[0]
-        return result[0]
+        return inside(self.name, work)
 
     def listen(self, version: int, port: int) -> socket.socket:
         def make() -> socket.socket:

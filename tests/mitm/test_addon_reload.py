@@ -178,7 +178,7 @@ def test_an_emptied_file_lifts_no_ban(carrier: Carrier, capsys: pytest.CaptureFi
         assert "held, since the files no longer state it: ban" in capsys.readouterr().out
     assert carrier.has("first")
     assert carrier.tokgate("status") == 1
-    assert "held, since the files no longer state it: ban (tokgate reload --lift ban)" in capsys.readouterr().out
+    assert "needs attention: the ban ban is held" in capsys.readouterr().out
     assert carrier.tokgate("reload", "--lift", "bann") == 1
     assert "no ban bann is held back" in capsys.readouterr().err
     assert carrier.refuses()

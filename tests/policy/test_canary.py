@@ -6,10 +6,10 @@ from ipaddress import IPv4Network
 import pytest
 
 from labs.builders import at, ban, network, snapshot
-from tokgate.policy.bans import GatewaySettings, UnknownClients
 from tokgate.policy.canary import ALLOWED, BANNED, CanarySettings
 from tokgate.policy.decide import Sighting, decide, decide_signals
 from tokgate.policy.decision import Reason, Signal, Verdict
+from tokgate.policy.settings import GatewaySettings, UnknownClients
 
 NOON = at("2023-06-01T12:00:00Z")
 CANARY = CanarySettings()

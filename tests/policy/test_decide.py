@@ -7,10 +7,11 @@ import pytest
 from whenever import Instant, ItemizedDelta, Time, Weekday
 
 from labs.builders import OFFICE, at, ban, exemption, network, service, snapshot, wall
-from tokgate.policy.bans import Action, OnError, OnExpiry, UnknownClients
+from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.decide import Sighting, decide, decide_signals, fallback
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.schedule import Window
+from tokgate.policy.settings import OnError, UnknownClients
 from tokgate.policy.snapshot import DecisionCache, Snapshot
 
 CLIENT = "192.0.2.1"

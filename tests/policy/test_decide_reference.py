@@ -13,12 +13,13 @@ from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
 from labs.builders import snapshot
 from tokgate.policy.analysis.timeline import next_transition, transitions
-from tokgate.policy.bans import Action, Ban, Exemption, OnExpiry, UnknownClients
+from tokgate.policy.bans import Action, Ban, Exemption, OnExpiry
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Decision
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Moment, Window
 from tokgate.policy.services import NamePattern, PatternKind, Service
+from tokgate.policy.settings import UnknownClients
 from tokgate.policy.snapshot import Snapshot
 
 # -- the reference ----------------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from labs import builders
 from labs.builders import at
 from labs.samples import seen
 from tokgate.policy import decide as decide_module
-from tokgate.policy.bans import PortRange
 from tokgate.policy.decide import Sighting, blocked_at_all
 from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network
+from tokgate.policy.settings import PortRange
 
 
 def test_signals() -> None:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokgate.gateway.nft_sets import ClientSets
-from tokgate.policy.bans import Settings
 from tokgate.policy.devices import Device
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Composition, Network, linked, with_parts
+from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.policy.values.prefix_difference import difference
 from tokgate.policy.values.prefix_table import IPNetwork

@@ -2,7 +2,7 @@
 
 from labs import builders
 from labs.builders import at, wall
-from tokgate.policy.bans import Settings
+from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy, compile_policy
 
 

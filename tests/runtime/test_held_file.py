@@ -10,9 +10,10 @@ from whenever import Instant
 from tokgate.config.loader import load
 from tokgate.config.reload.holder import PolicyHolder, open_policy
 from tokgate.policy.analysis.definitions import redefinitions
-from tokgate.policy.bans import Lifted, Settings
+from tokgate.policy.bans import Lifted
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Verdict
+from tokgate.policy.settings import Settings
 from tokgate.runtime.held_file import HeldFile
 
 ROOT = Path(__file__).parents[2]

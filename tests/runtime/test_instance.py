@@ -19,9 +19,9 @@ from tokgate.blocklog.paths import notified_path_for
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
 from tokgate.config.reload.holder import PolicyHolder, open_policy
-from tokgate.policy.bans import LogSettings
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
+from tokgate.policy.settings import LogSettings
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.status import Worker
 from tokgate.traffic.counting.counters import DECISION

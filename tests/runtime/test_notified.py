@@ -15,7 +15,7 @@ from tokgate.blocklog.paths import notified_path_for
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
-from tokgate.policy.bans import ClientsShown, LogSettings, Notify
+from tokgate.policy.settings import ClientsShown, LogSettings, Notify
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.notified import NotificationHistory
 from tokgate.runtime.reminder_dispatch import ReminderSender

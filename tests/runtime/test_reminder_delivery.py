@@ -19,7 +19,7 @@ import pytest
 
 from labs.waiting import DEADLINE
 from labs.waiting import until as wait_for
-from tokgate.policy.bans import Notify
+from tokgate.policy.settings import Notify
 from tokgate.runtime import reminder_delivery, reminder_dispatch
 from tokgate.runtime.reminder_dispatch import ReminderSender
 

@@ -19,8 +19,8 @@ from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.kernel import Differences, HostProblems
 from tokgate.gateway.ruleset import Ruleset, TableOptions
 from tokgate.gateway.table_state import TableState
-from tokgate.policy.bans import GatewaySettings, Passage
 from tokgate.policy.canary import CanarySettings
+from tokgate.policy.settings import GatewaySettings, Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service import gateway_keeper
 from tokgate.service.gateway_keeper import LONGEST_DELAY, LOOK, SHOWN, GatewayKeeper, NoGateway
@@ -228,7 +228,7 @@ def test_what_somebody_changes_is_put_back(begin: Callable[..., Setting]) -> Non
     assert setting.records[0]["event"]["outcome"] == "failure"
     state = setting.keeper.state()
     assert not state["ok"]
-    assert state["problems"] == [f"table inet tokgate is not loaded: restored at {setting.now}"]
+    assert state["problems"] == [f"wrong until {setting.now}, put back since: table inet tokgate is not loaded"]
     assert state["restored"]["count"] == 1
     setting.passes(SHOWN)
     assert setting.keeper.state()["ok"]

@@ -8,7 +8,7 @@ import pytest
 
 from labs.builders import ban, snapshot
 from tokgate.gate.sockets import Entry
-from tokgate.policy.bans import Passage
+from tokgate.policy.settings import Passage
 from tokgate.service import listeners as listening
 from tokgate.service.endpoints import ListenEndpoint
 

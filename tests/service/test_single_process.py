@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from labs.hello_builder import openssl_hello
-from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, Lab, client, eventually
+from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, Client, Lab, client, eventually
 from labs.running_lab import AS_WE_ARE
 from tokgate.runtime.control_socket import ControlRequest, ask
 
@@ -309,13 +309,9 @@ async def test_reload_drops_no_connection(lab: Lab, setup: Setup) -> None:
 
 async def test_drain(lab: Lab, setup: Setup) -> None:
     """SIGTERM takes no new connections, lets an open one finish, and waits no longer than for that."""
-    origin = await lab.sink_origin(b"through")
     async with setup.run("--drain", "3600") as process:
         port = await process.port()
-        async with client(port) as guest:
-            assert (await guest.connect(f"127.0.0.1:{origin.port}")).status == 200
-            await guest.send(openssl_hello(ALLOWED))
-            await eventually("it is relayed", lambda: origin.connections == 1)
+        async with relayed(lab, port) as guest:
             process.process.send_signal(signal.SIGTERM)
             await refused(port)
             assert process.process.returncode is None
@@ -327,13 +323,9 @@ async def test_drain(lab: Lab, setup: Setup) -> None:
 @pytest.mark.parametrize("deadline", ["0.1", "3600"])
 async def test_drain_ends(lab: Lab, setup: Setup, deadline: str) -> None:
     """The deadline, or a second signal, ends what doesn't end by itself."""
-    origin = await lab.sink_origin(b"through")
     async with setup.run("--drain", deadline) as process:
         port = await process.port()
-        async with client(port) as guest:
-            assert (await guest.connect(f"127.0.0.1:{origin.port}")).status == 200
-            await guest.send(openssl_hello(ALLOWED))
-            await eventually("it is relayed", lambda: origin.connections == 1)
+        async with relayed(lab, port):
             process.process.send_signal(signal.SIGTERM)
             if deadline == "3600":
                 await refused(port)
@@ -341,6 +333,17 @@ async def test_drain_ends(lab: Lab, setup: Setup, deadline: str) -> None:
             assert await process.ended() == 0
 
     assert setup.actions()[-1] == "stopped"
+
+
+@asynccontextmanager
+async def relayed(lab: Lab, port: int) -> AsyncIterator[Client]:
+    """A client whose tunnel through the process at `port` has reached its origin."""
+    origin = await lab.sink_origin(b"through")
+    async with client(port) as guest:
+        assert (await guest.connect(f"127.0.0.1:{origin.port}")).status == 200
+        await guest.send(openssl_hello(ALLOWED))
+        await eventually("it is relayed", lambda: origin.connections == 1)
+        yield guest
 
 
 async def refused(port: int) -> None:

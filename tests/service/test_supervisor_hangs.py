@@ -48,6 +48,7 @@ def test_what_was_stopped_is_replaced(running: Scraped, stopped: tuple[str, ...]
         role = stopped[0].partition("-")[0]
         assert running.metric("workers", role=role, state="serving") == 0
         assert running.metric("healthy") == 0
+        assert running.metric("log_writable") == (stopped != ("collector-0",))
     for name, pid in before.items():
         until("another has its place", partial(_is_another, running, name, pid))
     until("it is well", lambda: running.problems() == [])

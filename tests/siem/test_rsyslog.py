@@ -14,7 +14,7 @@ from labs.logs import refusal
 from labs.rsyslog import DEADLINE, SHIPPED, Site, present, wait
 from labs.samples import OBSERVER
 from tokgate.blocklog.paths import with_rotated
-from tokgate.blocklog.write.appender import Rotation
+from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.blocklog.write.writer_health import WriterLimits
 from tokgate.cli.main import main

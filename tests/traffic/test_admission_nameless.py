@@ -8,9 +8,9 @@ from labs.builders import at
 from labs.gate_lab import Sink
 from labs.records import Holder
 from tokgate.blocklog.records.stamp import Observer
-from tokgate.policy.bans import MissingSni
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import Endpoint
+from tokgate.policy.settings import MissingSni
 from tokgate.traffic.actions import Pass, Refuse
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.arrival import Arrival

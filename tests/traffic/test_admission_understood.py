@@ -11,9 +11,9 @@ from labs import hello_builder as build
 from labs.builders import at
 from labs.records import Holder
 from tokgate.blocklog.records.stamp import Observer
-from tokgate.policy.bans import MissingSni
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Endpoint, Visibility
+from tokgate.policy.settings import MissingSni
 from tokgate.traffic.actions import Open, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.arrival import Arrival

@@ -12,10 +12,11 @@ from labs.builders import at, wall
 from labs.gate_lab import Sink
 from labs.records import Holder
 from tokgate.blocklog.records.stamp import Observer
-from tokgate.policy.bans import Action, EchOuter, MissingSni
+from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Response, Signal
 from tokgate.policy.observation import Endpoint, HttpSeen, Passed, Stage, Transport, Visibility
+from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.traffic import hidden_name
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, QuicClose, Refuse
 from tokgate.traffic.admission import Admission, admit

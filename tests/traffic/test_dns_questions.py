@@ -16,12 +16,13 @@ from whenever import Instant
 from labs import builders
 from labs.records import Holder
 from tokgate.blocklog.records.stamp import Observer
-from tokgate.policy.bans import Action, DnsSettings, EchKeys, EncryptedDns, OnError, StructuredErrors, UnknownClients
+from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint
+from tokgate.policy.settings import DnsSettings, EchKeys, EncryptedDns, OnError, StructuredErrors, UnknownClients
 from tokgate.traffic import dns_questions
 from tokgate.traffic.actions import DnsAnswer, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit

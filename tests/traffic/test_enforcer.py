@@ -11,10 +11,10 @@ from labs.records import Holder, Monotonic
 from tokgate.blocklog.records.folding import Shares
 from tokgate.blocklog.records.stamp import Observer
 from tokgate.policy import decide as core
-from tokgate.policy.bans import OnError
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal, Verdict
 from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
+from tokgate.policy.settings import OnError
 from tokgate.traffic.enforcer import Enforcer, Ruling
 
 NOW = builders.at("2023-04-01T12:00:00Z")

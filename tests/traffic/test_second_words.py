@@ -4,8 +4,9 @@ import pytest
 
 from labs import hello_builder as build
 from tokgate.traffic.first_bytes import FirstBytesReader
-from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, SecondHelloReader, after
+from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, AfterUnreadLine, SecondHelloReader, after
 from tokgate.traffic.seen import FirstBytes, Hello, OtherBytes, ProxyConnect, Unreadable
+from tokgate.wire.http_detection import UnreadLine
 
 PLAIN = build.hello_for("www.Example.net")
 EARLY = build.hello_for("www.example.net", (build.EARLY_DATA, b""))
@@ -36,6 +37,8 @@ def said(data: bytes) -> FirstBytes:
         (CONNECT, AfterProxyRequest(b"")),
         (CONNECT + PLAIN, AfterProxyRequest(PLAIN)),
         (b"SSH-2.0-client\r\n", None),
+        (b"\x13BitTorrent", AfterUnreadLine(UnreadLine(b"rrent", 11, ended=False))),
+        (b"EHLO x\r\n", AfterUnreadLine(UnreadLine(b"", 0, ended=True))),
     ],
 )
 def test_what_to_watch_for(data: bytes, watched: object) -> None:
@@ -102,3 +105,18 @@ def test_a_request_that_ends_early() -> None:
     assert reader.feed(CONNECT[:-1]) is None
     assert reader.ended() == Unreadable(http=True)
     assert FirstBytesReader().ended() == OtherBytes()
+
+
+def test_a_line_that_becomes_a_request() -> None:
+    """Each piece is told by itself, and is counted with the first; nothing waits for an answer that can't come."""
+    watched = after(said(b"GE[T "), b"GE[T ")
+    assert isinstance(watched, AfterUnreadLine)
+    assert (watched.waits(b"/"), watched.waits(b""), watched.asked(b"")) == (True, False, None)
+    assert watched.asked(b"220 ") is False
+    more = watched.reader().feed(b"/ HTT")
+    assert isinstance(more, OtherBytes)
+    assert more.more
+    again = after(more, b"/ HTT")
+    assert isinstance(again, AfterUnreadLine)
+    assert again.reader().feed(b"P/1.1\r\n") == Unreadable(http=True)
+    assert again.reader().feed(b"x\r\n") == again.reader().ended() == OtherBytes(more=True)

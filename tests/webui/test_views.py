@@ -14,6 +14,7 @@ import pytest
 from labs.logs import refusal, write
 from labs.review_page import OpenPage, Page, numbered, sample
 from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
+from tokgate.analytics.report.wording import SIGNALS
 from tokgate.blocklog.evidence.record_proof import prove
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.coverage import coverage_counted
@@ -229,7 +230,7 @@ def test_codes_are_words(page: Page) -> None:
     assert "TLS refused <code>tls-handshake-refused</code>" in text
     assert not set(EventAction) - set(words.ACTIONS)
     assert not set(Reason) - set(words.REASONS)
-    assert not set(Signal) - set(words.SIGNALS)
+    assert not set(Signal) - set(SIGNALS)
 
 
 def test_times_in_a_zone(page: Page) -> None:

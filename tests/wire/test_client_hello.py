@@ -322,6 +322,13 @@ def test_record_versions_that_go_takes(version: int) -> None:
     assert read(build.records(PLAIN[:50]) + build.records(PLAIN[50:], version=version)).name == "www.Example.org"
 
 
+@pytest.mark.parametrize("version", [0x1000, 0x1603, 0x7F1C, 0xFEFD, 0xFFFF])
+def test_record_versions_that_wolfssl_takes(version: int) -> None:
+    """wolfSSL's server reads a first record of any version, if it holds the beginning of a hello."""
+    assert read(build.records(PLAIN, version=version)).name == "www.Example.org"
+    assert read(build.records(PLAIN[:4], version=version) + build.records(PLAIN[4:])).name == "www.Example.org"
+
+
 def test_early_data_before_a_second_hello() -> None:
     """What a client said too early stands between a HelloRetryRequest and the second hello, and is passed over."""
     received = bytearray(b"\x17\3\3\0\5early" + CHANGE)
@@ -342,7 +349,9 @@ NO_HELLO = [
     (b"\x19\x03\x01\x00\x01\1", HelloProblem.NOT_TLS),
     (b"\x16\x02\x00\x00\x05\x02", HelloProblem.NOT_TLS),
     (b"\x16\x04\x00\x40\x01", HelloProblem.NOT_TLS),
-    (b"\x16\x10", HelloProblem.NOT_TLS),
+    (b"\x16\x10\0\0\3", HelloProblem.NOT_TLS),
+    (b"\x16\x10\0\0\x20\2", HelloProblem.NOT_TLS),
+    (b"\x15\x10", HelloProblem.NOT_TLS),
     (b"\x16\xfe\xfd\x00\x00\x00\x00", HelloProblem.NOT_TLS),
     (b"\x00", HelloProblem.NOT_TLS),
     (SSLV2, HelloProblem.SSLV2),
@@ -359,7 +368,6 @@ NO_HELLO = [
     (build.records(b"\2\0\0\4\0\0\0\0"), HelloProblem.NOT_CLIENT_HELLO),
     (build.records(b"\0\0\0\0" + PLAIN), HelloProblem.NOT_CLIENT_HELLO),
     (b"\x16\x03\x01\x10\x00\x02", HelloProblem.NOT_CLIENT_HELLO),
-    (build.records(PLAIN, version=0x1001), HelloProblem.NOT_TLS),
     (build.records(PLAIN + bytes(16384), size=32768), HelloProblem.RECORD_TOO_LONG),
     (b"\x16\x03\x01\x10\x00\x01\x01\x00\x00", HelloProblem.HELLO_TOO_LONG),
     (b"\x16\x02\x01\x40\x00\x01\x00\xff\xff", HelloProblem.HELLO_TOO_LONG),
@@ -395,7 +403,7 @@ def test_what_is_no_hello_is_refused_as_soon_as_it_shows() -> None:
     with pytest.raises(ClientHelloError):
         HelloBuffer().feed(b"\x80\x2e\x02")
     with pytest.raises(ClientHelloError):
-        HelloBuffer().feed(b"\x16\x10")
+        HelloBuffer().feed(b"\x16\x10\0\0\3")
     with pytest.raises(ClientHelloError):
         HelloBuffer().feed(b"\x16\x03\x01\x10\x00\x02")
 

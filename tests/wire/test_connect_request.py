@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tokgate.wire.connect_request import MAX_HEAD, ConnectError, ConnectReader, ConnectRequest
+from tokgate.wire.connect_request import MAX_HEAD, ConnectReader, ConnectRequest, ConnectRequestError
 
 HEAD = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org:443\r\nProxy-Authorization: Basic YTpi\r\n\r\n"
 
@@ -48,7 +48,7 @@ def test_another_host(host: bytes, named: str) -> None:
 )
 def test_what_is_no_connect(head: bytes) -> None:
     """A head that names no host and port, or has no end, gets no tunnel."""
-    with pytest.raises(ConnectError):
+    with pytest.raises(ConnectRequestError):
         ConnectReader().feed(head)
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.accounts.accounts import Accounts, AccountsError, UnusablePasswordError
-from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
+from tokgate.policy.settings import ProxyAuth
 from tokgate.wire.basic_auth import Credentials
 
 logger = logging.getLogger(__name__)

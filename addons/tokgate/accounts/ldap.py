@@ -14,8 +14,8 @@ from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import parse_dn
 
 from tokgate.accounts.accounts import AccountsError
-from tokgate.policy.bans import Directory
 from tokgate.policy.identity import Identity
+from tokgate.policy.settings import Directory
 from tokgate.wire.basic_auth import Credentials
 
 PATIENCE: Final = 5

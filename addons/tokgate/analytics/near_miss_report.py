@@ -10,8 +10,7 @@ from tokgate.analytics.sql import rfc3339
 from tokgate.policy.analysis.likeness import How
 
 if TYPE_CHECKING:
-    from tokgate.analytics.engine import LogDatabase
-    from tokgate.analytics.sql import Progress
+    from tokgate.analytics.sql import Engine, Progress
 
 _SQL: Final = 'SELECT near_misses, since, "time" FROM events WHERE near_misses IS NOT NULL'
 _WHY: Final = {
@@ -46,7 +45,7 @@ class Candidate:
         return (words or f"{self.how} {{word}}").format(word=self.word)
 
 
-def candidates(database: "LogDatabase", *, progress: "Progress | None" = None) -> tuple[Candidate, ...]:
+def candidates(database: "Engine", *, progress: "Progress | None" = None) -> tuple[Candidate, ...]:
     """The log's candidates by service, the strongest resemblance and highest count first. Raises LogError."""
     return merged(database.answer(_SQL, progress=progress).rows)
 

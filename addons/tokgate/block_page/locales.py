@@ -53,9 +53,9 @@ _EN: Final = Strings(
     lead="Your request to {what} was refused. This is not a fault of your device or of the website.",
     why="Why",
     nothing_else="Nothing was sent to the website. Encrypted connections to other services pass this network unopened.",
-    inspected="An exception are app stores and connections that hide their destination: "
+    inspected="Connections to app stores, and those that hide their destination, are an exception: "
     "they can be opened to see which app or name is asked for.",
-    opened="To show you this page, the encrypted connection to this one name, and to no other, was ended here.",
+    opened="To show you this page, this filter opened the encrypted connection to this one name, and to no other.",
     asked="Address asked for",
     service="Service",
     ban="Measure",
@@ -69,7 +69,7 @@ _EN: Final = Strings(
     overdue="was to end on {moment}, and is kept until it is lifted",
     contact="Questions or objections",
     event="Reference of this refusal",
-    event_note="Give this reference when you ask. It stands in the block log of this network.",
+    event_note="Give this reference when you ask. It is in the block log of this network.",
     without_ban={
         "unknown-client": "Your device belongs to no network for which this filter has rules.",
         "missing-sni": "The connection does not say which website it is meant for, and a measure is in force.",
@@ -102,9 +102,9 @@ _FR: Final = Strings(
     why="Pourquoi",
     nothing_else="Rien n’a été envoyé au site. Les connexions chiffrées vers d’autres services "
     "traversent ce réseau sans être ouvertes.",
-    inspected="Font exception les magasins d’applications et les connexions qui cachent leur destination : "
-    "elles peuvent être ouvertes pour savoir quelle application ou quel nom est demandé.",
-    opened="Pour afficher cette page, la connexion chiffrée vers ce seul nom, et aucun autre, a été interrompue ici.",
+    inspected="Font exception les connexions vers les magasins d’applications et celles qui cachent leur "
+    "destination : elles peuvent être ouvertes pour savoir quelle application ou quel nom est demandé.",
+    opened="Pour afficher cette page, ce filtre a ouvert la connexion chiffrée vers ce seul nom, et aucune autre.",
     asked="Adresse demandée",
     service="Service",
     ban="Mesure",
@@ -152,10 +152,10 @@ _NL: Final = Strings(
     why="Waarom",
     nothing_else="Er is niets naar de website verzonden. Versleutelde verbindingen met andere diensten "
     "passeren dit netwerk ongeopend.",
-    inspected="Een uitzondering zijn app-winkels en verbindingen die hun bestemming verbergen: "
+    inspected="Uitgezonderd zijn verbindingen met app-winkels en verbindingen die hun bestemming verbergen: "
     "die kunnen worden geopend om te zien welke app of naam wordt gevraagd.",
-    opened="Om u deze pagina te tonen is de versleutelde verbinding met alleen deze naam, "
-    "en geen andere, hier beëindigd.",
+    opened="Om u deze pagina te tonen heeft deze filter de versleutelde verbinding met alleen deze naam geopend, "
+    "en geen andere.",
     asked="Gevraagd adres",
     service="Dienst",
     ban="Maatregel",
@@ -202,10 +202,10 @@ _DE: Final = Strings(
     why="Warum",
     nothing_else="An die Website wurde nichts gesendet. Verschlüsselte Verbindungen zu anderen Diensten "
     "passieren dieses Netz ungeöffnet.",
-    inspected="Eine Ausnahme sind App-Stores und Verbindungen, die ihr Ziel verbergen: "
+    inspected="Ausgenommen sind Verbindungen zu App-Stores und solche, die ihr Ziel verbergen: "
     "Sie können geöffnet werden, um zu sehen, welche App oder welcher Name angefragt wird.",
-    opened="Um Ihnen diese Seite zu zeigen, wurde die verschlüsselte Verbindung zu diesem einen Namen, "
-    "und zu keinem anderen, hier beendet.",
+    opened="Um Ihnen diese Seite zu zeigen, hat dieser Filter die verschlüsselte Verbindung zu diesem einen Namen "
+    "geöffnet, und keine andere.",
     asked="Angefragte Adresse",
     service="Dienst",
     ban="Maßnahme",

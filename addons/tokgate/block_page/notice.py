@@ -7,9 +7,10 @@ from whenever import Instant
 from tokgate.block_page.continue_form import PATH, Button
 from tokgate.policy.analysis.extensions import Term, earlier_terms
 from tokgate.policy.analysis.warning_period import blocks_from, continued_until
-from tokgate.policy.bans import Ban, EchOuter
+from tokgate.policy.bans import Ban
 from tokgate.policy.decision import Reason
 from tokgate.policy.schedule import Duration, add_duration
+from tokgate.policy.settings import EchOuter
 from tokgate.policy.snapshot import Track
 from tokgate.traffic.enforcer import Ruling
 from tokgate.traffic.refusal_texts import status_of

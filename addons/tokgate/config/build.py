@@ -14,14 +14,16 @@ from tokgate.config.format.connection_settings import ProxyAuthModel, UpstreamMo
 from tokgate.config.format.networks import NetworkModel
 from tokgate.config.format.services import ServiceModel, SourceModel
 from tokgate.config.yaml.nodes import plain
-from tokgate.policy.bans import (
-    Ban,
+from tokgate.policy.bans import Ban, Exemption, Lifted
+from tokgate.policy.canary import CanarySettings
+from tokgate.policy.networks import Network, linked
+from tokgate.policy.schedule import Window
+from tokgate.policy.services import Catalogue, NamePattern, PatternKind, Service, ServiceSource
+from tokgate.policy.settings import (
     Directory,
     DnsSettings,
     EgressSettings,
-    Exemption,
     GatewaySettings,
-    Lifted,
     LimitSettings,
     LogSettings,
     Notify,
@@ -30,10 +32,6 @@ from tokgate.policy.bans import (
     ProxyAuth,
     Settings,
 )
-from tokgate.policy.canary import CanarySettings
-from tokgate.policy.networks import Network, linked
-from tokgate.policy.schedule import Window
-from tokgate.policy.services import Catalogue, NamePattern, PatternKind, Service, ServiceSource
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.stores import StoreListing
 from tokgate.policy.upstream import Upstream

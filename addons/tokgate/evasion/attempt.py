@@ -17,6 +17,7 @@ class Family(StrEnum):
     HTTP_HEADS = "http-heads"
     HTTP_HOSTS = "http-hosts"
     HTTP_BODIES = "http-bodies"
+    HTTP2_FRAMES = "http2-frames"
     PROXY_REQUESTS = "proxy-requests"
     SOCKS_REQUESTS = "socks-requests"
     SEGMENTS = "segments"
@@ -51,6 +52,8 @@ class Attempt:
     limit: Limit | None = None
     innocent: bool = False
     """Ordinary clients do this, too: with an allowed name it must be served."""
+    is_http2: bool = False
+    """What comes first is no answer yet: that is waited for as long as what comes first is elsewhere."""
 
     @property
     def is_tls(self) -> bool:

@@ -13,6 +13,8 @@ from tokgate.evasion.hello import vector
 from tokgate.evasion.stream import Result, ServerReply, Target, broken
 
 type Address = tuple[str, int]
+PAUSE = 0.5
+"""Seconds of silence behind the first octets of an answer that end it."""
 
 
 class Carriage(StrEnum):
@@ -27,7 +29,7 @@ class Carriage(StrEnum):
 class SocketStream:
     """A TCP socket with the interface of `Stream`. Times in seconds."""
 
-    def __init__(self, sock: socket.socket, patience: float, more: float = 0.5) -> None:
+    def __init__(self, sock: socket.socket, patience: float, more: float = PAUSE) -> None:
         """`patience` is for the first octets to come, `more` for each further piece."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(patience)
@@ -83,7 +85,7 @@ def make(attempt: Attempt, route: AttemptRoute, target: Target) -> ServerReply:
     except OSError as error:
         return broken(error)
     with sock:
-        stream = SocketStream(sock, route.patience)
+        stream = SocketStream(sock, route.patience, route.patience if attempt.is_http2 else PAUSE)
         try:
             if attempt.opens in (Opens.TLS, Opens.HTTP) and (refused := _tunnel(stream, route, target)) is not None:
                 return refused

@@ -14,7 +14,7 @@ from typing import Final
 from tokgate.gate.connection import Connection, Greeting
 from tokgate.gate.first_exchange import FirstExchange
 from tokgate.gate.sockets import STREAM, Address, Entry, Listener, acceptor, reset_on_close
-from tokgate.policy.bans import LimitSettings
+from tokgate.policy.settings import LimitSettings
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefix_table import IPNetwork
 from tokgate.traffic.enforcer import Enforcer

@@ -129,13 +129,13 @@ class Connection:
     server_fin: bool = False
     up_done: bool = False
     down_done: bool = False
-    up: "Half | None" = None
-    down: "Half | None" = None
+    up: "Direction | None" = None
+    down: "Direction | None" = None
     id: str | None = None
 
 
 @dataclass(slots=True, eq=False)
-class Half:
+class Direction:
     """A direction that blocked or carries bulk: bytes from one socket to the other through a pipe in the kernel."""
 
     connection: Connection

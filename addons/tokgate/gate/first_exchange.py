@@ -41,7 +41,7 @@ class FirstExchange(Relay):
             return False
         left = held[sent:] if sent < len(held) else b""
         if left and connection.state is OPEN:
-            self._half(connection, True, bytes(left)).blocked = True
+            self._direction(connection, True, bytes(left)).blocked = True
             left = b""
         connection.held = left
         return True
@@ -58,6 +58,8 @@ class FirstExchange(Relay):
             connection.server_fin = True
         if event & (EPOLLIN | EPOLLRDHUP):
             self._hear(connection, answering)
+        elif answering.client_waits:
+            self.goes_on(connection, answering, 0)
 
     def _hear(self, connection: Connection, answering: Answering) -> None:
         """Look at what the destination says first, before it is passed on: does it make the client say more?
@@ -103,9 +105,11 @@ class FirstExchange(Relay):
         answering.client_waits = True
         if not waits:
             self._stop_watching(connection, answering)
+        elif not (answering.watched.for_answer or connection.held):
+            self.asked_again(connection, answering.watched)
 
     def _stop_watching(self, connection: Connection, answering: Answering) -> None:
-        """From now on it is as others are."""
+        """Relay the connection like any other from now on."""
         connection.state = OPEN
         if answering.watched.rest:
             connection.held += answering.watched.rest

@@ -17,7 +17,7 @@ from tokgate.traffic.admission import admit, words_of
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.limits import Limits
-from tokgate.traffic.second_words import SecondHelloReader, Watched, after
+from tokgate.traffic.second_words import SecondHelloReader, UnreadLineReader, Watched, after
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
 from tokgate.wire import proxy_protocol
 from tokgate.wire.client_hello import ClientHello, ClientHelloError
@@ -25,7 +25,7 @@ from tokgate.wire.hello_reader import read_client_hello
 
 _HANDSHAKE: Final = 22
 """The content type with which a TLS connection begins (RFC 8446 §5.1)."""
-_READERS: Final = (FirstBytesReader, SecondHelloReader)
+_READERS: Final = (FirstBytesReader, SecondHelloReader, UnreadLineReader)
 
 
 class Gate(Shortcut):

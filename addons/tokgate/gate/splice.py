@@ -13,7 +13,7 @@ from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import MSG_PEEK, SHUT_WR
 from typing import Final
 
-from tokgate.gate.connection import CLOSED, Connection, Half
+from tokgate.gate.connection import CLOSED, Connection, Direction
 from tokgate.gate.event_loop import Poller
 from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, Socket, reset_on_close
 
@@ -39,7 +39,7 @@ class Relay(Poller):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bulk: deque[Half] = deque()
+        self.bulk: deque[Direction] = deque()
         self._pipes: Final[list[tuple[int, int]]] = []
         self._buffer: Final = bytearray(BUFFER)
         self._view: Final = memoryview(self._buffer)
@@ -56,12 +56,11 @@ class Relay(Poller):
         if event & EPOLLRDHUP:
             connection.client_fin = True
         if event & EPOLLIN and not connection.up_done:
-            half = connection.up
-            if half is None:
+            direction = connection.up
+            if direction is None:
                 self._small(connection, True, connection.client, connection.server, connection.client_fin)
-            elif not half.queued and not half.blocked:
-                half.queued = True
-                self.bulk.append(half)
+            elif not direction.queued and not direction.blocked:
+                self._queue(direction)
         if event & EPOLLOUT:
             self._unblock(connection.down)
 
@@ -80,20 +79,23 @@ class Relay(Poller):
         if event & EPOLLRDHUP:
             connection.server_fin = True
         if event & EPOLLIN and not connection.down_done:
-            half = connection.down
-            if half is None:
+            direction = connection.down
+            if direction is None:
                 self._small(connection, False, connection.server, connection.client, connection.server_fin)
-            elif not half.queued and not half.blocked:
-                half.queued = True
-                self.bulk.append(half)
+            elif not direction.queued and not direction.blocked:
+                self._queue(direction)
         if event & EPOLLOUT:
             self._unblock(connection.up)
 
-    def _unblock(self, half: Half | None) -> None:
-        if half is not None and half.blocked and not half.queued:
-            half.blocked = False
-            half.queued = True
-            self.bulk.append(half)
+    def _queue(self, direction: Direction) -> None:
+        """Have a direction wait for its turn, behind the others."""
+        direction.queued = True
+        self.bulk.append(direction)
+
+    def _unblock(self, direction: Direction | None) -> None:
+        if direction is not None and direction.blocked and not direction.queued:
+            direction.blocked = False
+            self._queue(direction)
 
     @abstractmethod
     def first_octet(self, connection: Connection) -> None:
@@ -104,10 +106,9 @@ class Relay(Poller):
         if connection.server is not None:
             self.watch_server(connection)
         self.watch_client(connection)
-        for half in (connection.up, connection.down):
-            if half is not None:
-                half.queued = True
-                self.bulk.append(half)
+        for direction in (connection.up, connection.down):
+            if direction is not None:
+                self._queue(direction)
 
     # -- one receive, one send
 
@@ -138,9 +139,8 @@ class Relay(Poller):
             if fin:  # the end was announced and the socket is empty
                 self._end(connection, is_up)
             return
-        half = self._half(connection, is_up, bytes(self._view[sent:received]))
-        half.queued = True
-        self.bulk.append(half)
+        direction = self._direction(connection, is_up, bytes(self._view[sent:received]))
+        self._queue(direction)
 
     def _end(self, connection: Connection, is_up: bool) -> None:
         """One direction has ended: pass that on, and close when both have."""
@@ -158,85 +158,85 @@ class Relay(Poller):
 
     # -- bulk
 
-    def _half(self, connection: Connection, is_up: bool, pending: bytes) -> Half:
-        half = Half(connection, is_up, pending, STICK)
+    def _direction(self, connection: Connection, is_up: bool, pending: bytes) -> Direction:
+        direction = Direction(connection, is_up, pending, STICK)
         # Receives and sends say so each time; splice can't, and would wait for a client that doesn't read.
         connection.client.setblocking(False)
         if is_up:
-            connection.up = half
+            connection.up = direction
         else:
-            connection.down = half
+            connection.down = direction
             self.watch_client_writes(connection)
-        return half
+        return direction
 
     def serve_bulk(self) -> None:
-        half = self.bulk.popleft()
-        half.queued = False
-        connection = half.connection
-        if half is not (connection.up if half.is_up else connection.down):  # given up while it waited
+        direction = self.bulk.popleft()
+        direction.queued = False
+        connection = direction.connection
+        if direction is not (connection.up if direction.is_up else connection.down):  # given up while it waited
             return
         connection.seen = self.now
         self._lively -= 1
         try:
-            if not self._turn(half):
+            if not self._turn(direction):
                 return
         except BlockingIOError:
-            half.turns = STICK
-            if not half.in_pipe:
-                self._release(half)
+            direction.turns = STICK
+            if not direction.in_pipe:
+                self._release(direction)
             return
         except OSError:
-            self.reset(connection, half.sink)
+            self.reset(connection, direction.sink)
             return
         except Exception as error:
             self.broken(connection, error)
             return
-        half.queued = True
-        half.turns -= 1
-        if half.turns > 0:
-            self.bulk.appendleft(half)
+        direction.queued = True
+        direction.turns -= 1
+        if direction.turns > 0:
+            self.bulk.appendleft(direction)
         else:
-            half.turns = STICK
-            self.bulk.append(half)
+            direction.turns = STICK
+            self.bulk.append(direction)
 
-    def _turn(self, half: Half) -> bool:
+    def _turn(self, direction: Direction) -> bool:
         """A few splices; False when the direction has ended. Raises BlockingIOError when it has to wait."""
         for _ in range(SPLICES):
-            if half.pending:
-                half.blocked = True  # should sending raise
-                sent: int = half.sink.send(half.pending, DONT_WAIT)
-                half.pending = half.pending[sent:]
-                half.blocked = False
+            if direction.pending:
+                direction.blocked = True  # should sending raise
+                sent: int = direction.sink.send(direction.pending, DONT_WAIT)
+                direction.pending = direction.pending[sent:]
+                direction.blocked = False
                 continue
-            pipe = half.pipe or self._take_pipe(half)
-            if half.in_pipe:
-                half.blocked = True
-                half.in_pipe -= os.splice(pipe[0], half.sink_fd, half.in_pipe, flags=_SPLICE_FLAGS)
-                half.blocked = False
+            pipe = direction.pipe or self._take_pipe(direction)
+            if direction.in_pipe:
+                direction.blocked = True
+                direction.in_pipe -= os.splice(pipe[0], direction.sink_fd, direction.in_pipe, flags=_SPLICE_FLAGS)
+                direction.blocked = False
                 continue
-            moved = os.splice(half.source_fd, pipe[1], SHORT if self._lively > 0 else PIPE, flags=_SPLICE_FLAGS)
+            moved = os.splice(direction.source_fd, pipe[1], SHORT if self._lively > 0 else PIPE, flags=_SPLICE_FLAGS)
             if not moved:
-                self._release(half)
-                self._end(half.connection, half.is_up)
+                self._release(direction)
+                self._end(direction.connection, direction.is_up)
                 return False
-            half.in_pipe = moved
+            direction.in_pipe = moved
         return True
 
-    def _take_pipe(self, half: Half) -> tuple[int, int]:
+    def _take_pipe(self, direction: Direction) -> tuple[int, int]:
         if self._pipes:
-            half.pipe = self._pipes.pop()
+            direction.pipe = self._pipes.pop()
         else:
-            half.pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            direction.pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             with contextlib.suppress(OSError):  # over the user's limit for pipes: the default size will do
-                fcntl.fcntl(half.pipe[1], fcntl.F_SETPIPE_SZ, PIPE)
-        return half.pipe
+                fcntl.fcntl(direction.pipe[1], fcntl.F_SETPIPE_SZ, PIPE)
+        return direction.pipe
 
-    def _release(self, half: Half) -> None:
+    def _release(self, direction: Direction) -> None:
         """Give an empty pipe back; close one that still holds bytes of a dead connection."""
-        pipe, half.pipe = half.pipe, None
+        pipe, direction.pipe = direction.pipe, None
         if pipe is None:
             return
-        if half.in_pipe or len(self._pipes) >= MAX_POOLED:
+        if direction.in_pipe or len(self._pipes) >= MAX_POOLED:
             os.close(pipe[0])
             os.close(pipe[1])
         else:

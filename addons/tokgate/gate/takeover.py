@@ -19,8 +19,8 @@ from tokgate.gate.connection import (
     Answering,
     AskingParent,
     Connection,
+    Direction,
     Greeting,
-    Half,
     SimpleState,
     SocksStep,
     Tunnel,
@@ -30,8 +30,15 @@ from tokgate.gate.handoff import MAX_DATAGRAM
 from tokgate.gate.sockets import Listener, Socket
 from tokgate.gate.splice import STICK
 from tokgate.policy.identity import Identity
-from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, SecondHelloReader
+from tokgate.traffic.second_words import (
+    AfterHello,
+    AfterProxyRequest,
+    AfterUnreadLine,
+    SecondHelloReader,
+    UnreadLineReader,
+)
 from tokgate.traffic.seen import Shown
+from tokgate.wire.http_detection import UnreadLine
 
 TURN: Final = 0.002
 """Seconds of passing on before others have their turn."""
@@ -72,7 +79,7 @@ MADE_ANEW: Final = frozenset({"client", "client_fd", "server", "server_fd", "lis
 def _format() -> str:
     """A digest of the fields of what travels."""
     states = (Greeting, AskingParent, Answering)
-    values = (Tunnel, AfterHello, AfterProxyRequest, Shown, Identity)
+    values = (Tunnel, AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine, Shown, Identity)
     travels = (SerializedConnection, SerializedFlow, Connection, *states, *values)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
     return hashlib.sha256(repr((shapes, sorted(MADE_ANEW), [*SimpleState], [*SocksStep])).encode()).hexdigest()[:12]
@@ -99,12 +106,12 @@ def describe(connection: Connection, listeners: Sequence[Listener]) -> tuple[Ser
     return SerializedConnection(carried, listener, connection.server is not None, up, down), descriptors
 
 
-def _flow(half: Half | None, descriptors: list[int]) -> SerializedFlow | None:
-    if half is None:
+def _flow(direction: Direction | None, descriptors: list[int]) -> SerializedFlow | None:
+    if direction is None:
         return None
-    if half.pipe is not None and half.in_pipe:
-        descriptors += half.pipe
-    return SerializedFlow(half.pending, half.in_pipe)
+    if direction.pipe is not None and direction.in_pipe:
+        descriptors += direction.pipe
+    return SerializedFlow(direction.pending, direction.in_pipe)
 
 
 def read(datagram: bytes, descriptors: Sequence[int]) -> SerializedConnection:
@@ -131,8 +138,8 @@ def restore(serialized: SerializedConnection, descriptors: Sequence[int], listen
     if serialized.server:
         connection.server_fd = next(left)
         connection.server = _socket(connection.server_fd)
-    connection.up = _half(connection, serialized.up, left, is_up=True)
-    connection.down = _half(connection, serialized.down, left, is_up=False)
+    connection.up = _direction(connection, serialized.up, left, is_up=True)
+    connection.down = _direction(connection, serialized.down, left, is_up=False)
     return connection
 
 
@@ -141,22 +148,22 @@ def _socket(descriptor: int) -> Socket:
     return socket.SocketType(fileno=descriptor)
 
 
-def _half(
+def _direction(
     connection: Connection, flow: SerializedFlow | None, descriptors: Iterator[int], *, is_up: bool
-) -> Half | None:
+) -> Direction | None:
     if flow is None:
         return None
-    half = Half(connection, is_up, flow.pending, STICK)
+    direction = Direction(connection, is_up, flow.pending, STICK)
     if flow.in_pipe:
-        half.pipe, half.in_pipe = (next(descriptors), next(descriptors)), flow.in_pipe
-    return half
+        direction.pipe, direction.in_pipe = (next(descriptors), next(descriptors)), flow.in_pipe
+    return direction
 
 
 def movable(connection: Connection) -> bool:
     """Whether it can be passed on: not while a name or a parent is awaited, a second hello read, nor when refused."""
     match connection.state:
         case Greeting(reader):
-            return not isinstance(reader, SecondHelloReader)
+            return not isinstance(reader, SecondHelloReader | UnreadLineReader)
         case Answering() | SimpleState.CONNECTING | SimpleState.OPEN:
             return True
         case AskingParent() | SimpleState.WAITING | SimpleState.PARTING | SimpleState.CLOSED:

@@ -9,9 +9,9 @@ from whenever import Instant
 from tokgate.gateway.address_bans import AddressBan, address_bans, banned_addresses
 from tokgate.gateway.bans_in_sight import acting, in_sight, next_change
 from tokgate.gateway.nft_sets import ClientSets
-from tokgate.policy.bans import Passage, PortRange, UnknownClients
 from tokgate.policy.canary import CanarySettings
 from tokgate.policy.networks import Network
+from tokgate.policy.settings import Passage, PortRange, UnknownClients
 from tokgate.policy.snapshot import Snapshot, Track
 from tokgate.policy.values.prefix_table import IPNetwork
 

@@ -1,23 +1,16 @@
-"""Bans, exemptions and settings as the policy states them: values without behaviour."""
+"""Bans and exemptions as the policy states them: values without behaviour."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv6Network
 from typing import Final
 
-from tokgate.policy.canary import CanarySettings
 from tokgate.policy.decision import Response
 from tokgate.policy.schedule import Duration, Moment, Window
-from tokgate.policy.upstream import Upstream
-from tokgate.policy.values.hostname import IPAddress
 from tokgate.policy.values.prefix_table import IPNetwork
 from tokgate.policy.values.source_position import Origin
 
-LONGEST_OVERRIDE: Final = Duration(hours=24)
 CONTINUE_FOR: Final = Duration(hours=8)
 """How long continuing past a warning holds by default: a working day."""
-REMINDERS: Final = (Duration(days=30), Duration(days=7), Duration(days=1))
-"""How long before the end of a ban its reminders are due, by default."""
 
 
 class Action(StrEnum):
@@ -40,58 +33,6 @@ class Overrides(StrEnum):
 
     ALLOWED = "allowed"
     FORBIDDEN = "forbidden"
-
-
-class UnknownClients(StrEnum):
-    """Whether everything passes, or everything is refused, for a client in no network."""
-
-    ALLOW = "allow"
-    BLOCK = "block"
-
-
-class OnError(StrEnum):
-    """What an internal error decides about names of banned services; other names always pass."""
-
-    BLOCK = "block"
-    ALLOW = "allow"
-
-
-class MissingSni(StrEnum):
-    """What is done with a TLS connection whose ClientHello names no readable host."""
-
-    ALLOW = "allow"
-    CHECK_ADDRESS = "check-address"
-    CHECK_CERTIFICATE = "check-certificate"
-    BLOCK = "block"
-
-
-class EchOuter(StrEnum):
-    """What is done with a ClientHello that carries only the public name of an ECH provider (RFC 9849)."""
-
-    ALLOW = "allow"
-    BLOCK = "block"
-    INSPECT = "inspect"
-
-
-class EncryptedDns(StrEnum):
-    """How discovery of encrypted resolvers (DDR, RFC 9462) is answered to clients under a ban that blocks."""
-
-    DISCOURAGE = "discourage"
-    ALLOW = "allow"
-
-
-class EchKeys(StrEnum):
-    """What clients under a ban that blocks get of the keys with which ECH hides names, in answers from DNS."""
-
-    WITHHOLD = "withhold"
-    ALLOW = "allow"
-
-
-class StructuredErrors(StrEnum):
-    """Which clients are told in JSON why there is no such name (draft-ietf-dnsop-structured-dns-error)."""
-
-    ON_REQUEST = "on-request"
-    ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,163 +113,4 @@ class Lifted:
     ban: str
     reason: str
     by: str | None = None
-    origin: Origin | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverrideLimits:
-    """The longest duration that an override may have."""
-
-    longest: Duration = LONGEST_OVERRIDE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DnsSettings:
-    """What clients get whose questions tokgate decides: for those under a ban that blocks."""
-
-    ech_keys: EchKeys = EchKeys.WITHHOLD
-    structured_errors: StructuredErrors = StructuredErrors.ON_REQUEST
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notify:
-    """Where reminders go besides the log: a URL that takes a JSON POST, a command that reads JSON from stdin."""
-
-    webhook: str | None = None
-    command: tuple[str, ...] = ()
-
-
-class ClientsShown(StrEnum):
-    """How the log names clients: by address, by a pseudonym for it, or by the prefix around it."""
-
-    PLAIN = "plain"
-    PSEUDONYM = "pseudonym"
-    PREFIX = "prefix"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
-    """How the block log names clients, how many days it is kept, how it is signed, and where checkpoints are sent."""
-
-    clients: ClientsShown = ClientsShown.PLAIN
-    pseudonym_days: int = 30
-    retention_days: int | None = None
-    checkpoint_to: tuple[str, ...] = ()
-    key: str | None = None
-    forward_security: bool = False
-    near_misses: bool = False
-    small_groups: int = 5
-    keep_free: int = 256
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class PortRange:
-    """TCP ports from `first` to `last`, both included."""
-
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
-
-
-def _ports(*numbers: int) -> tuple[PortRange, ...]:
-    return tuple(PortRange(number, number) for number in numbers)
-
-
-WEB_PORTS: Final = _ports(
-    *(853, 3128, 4433, 4443, 8000, 8008, 8080, 8081, 8088, 8443, 8888, 9443),
-    *(2052, 2053, 2082, 2083, 2086, 2087, 2095, 2096, 8880),  # where Cloudflare serves any site, besides 8080 and 8443
-)
-"""Where TLS and HTTP are usual besides 80 and 443; docs/policy.md has the reason of each."""
-
-
-class Passage(StrEnum):
-    """Whether clients under a ban pass unfiltered, or are refused, while nothing filters."""
-
-    OPEN = "open"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatewaySettings:
-    """What the gateway's rules bring here; `ports` are of TCP, for networks under a ban, besides 80 and 443.
-
-    `on_stop` holds after a deliberate stop, `on_crash` while no gate listens although the rules are loaded.
-    """
-
-    ports: tuple[PortRange, ...] = WEB_PORTS
-    on_stop: Passage = Passage.OPEN
-    on_crash: Passage = Passage.CLOSED
-    canary: CanarySettings = field(default_factory=CanarySettings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgressSettings:
-    """How destinations are connected to. `addresses`: the machine's own from which, in turn; none: the route's."""
-
-    addresses: tuple[IPAddress, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PacSettings:
-    """What goes past the proxy by the PAC file, besides the policy's own networks: names with all below, prefixes."""
-
-    direct_names: tuple[str, ...] = ()
-    direct_addresses: tuple[IPNetwork, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitSettings:
-    """Most open connections: of a gate, and in it of one client (an IPv4 address, or an IPv6 prefix of 64 bits)."""
-
-    connections: int = 50_000
-    per_client: int = 4_096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Directory:
-    """An LDAP directory of users and groups. `password` and `authorities` (CA certificates, PEM) are paths of files."""
-
-    url: str
-    base: str
-    bind: str | None = None
-    password: str | None = None
-    user_attribute: str = "uid"
-    group_attribute: str = "memberOf"
-    authorities: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyAuth:
-    """How users of the explicit proxy authenticate: by an htpasswd file (and a file of groups), or by LDAP."""
-
-    htpasswd: str | None = None
-    groups: str | None = None
-    ldap: Directory | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """The settings of the whole policy, with their defaults."""
-
-    unknown_clients: UnknownClients = UnknownClients.ALLOW
-    on_error: OnError = OnError.BLOCK
-    missing_sni: MissingSni = MissingSni.CHECK_ADDRESS
-    ech_outer: EchOuter = EchOuter.ALLOW
-    encrypted_dns: EncryptedDns = EncryptedDns.DISCOURAGE
-    dns: DnsSettings = DnsSettings()
-    nat64_prefixes: tuple[IPv6Network, ...] = ()
-    overrides: OverrideLimits = OverrideLimits()
-    reminders: tuple[Duration, ...] = REMINDERS
-    notify: Notify = Notify()
-    log: LogSettings = LogSettings()
-    gateway: GatewaySettings = GatewaySettings()
-    egress: EgressSettings = EgressSettings()
-    limits: LimitSettings = LimitSettings()
-    pac: PacSettings = PacSettings()
-    load_balancers: tuple[IPNetwork, ...] = ()
-    name_files: tuple[str, ...] = ()
-    proxy_auth: ProxyAuth | None = None
-    upstream: tuple[Upstream, ...] = ()
     origin: Origin | None = field(default=None, compare=False)

@@ -4,11 +4,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tokgate.policy.bans import Exemption, Settings, UnknownClients
+from tokgate.policy.bans import Exemption
 from tokgate.policy.decision import Decision, Reason, Response, Verdict
 from tokgate.policy.devices import Device, hardware_address
 from tokgate.policy.identity import Identity, IdentityIndex, narrowest_first
 from tokgate.policy.networks import Composition, Network
+from tokgate.policy.settings import Settings, UnknownClients
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefix_table import IPNetwork, PrefixEntry, PrefixTable
 

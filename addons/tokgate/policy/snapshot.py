@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from whenever import Instant
 
-from tokgate.policy.bans import Ban, Exemption, Lifted, OnExpiry, Settings
+from tokgate.policy.bans import Ban, Exemption, Lifted, OnExpiry
 from tokgate.policy.decision import Decision, Phase, Signal
 from tokgate.policy.membership import Clients, Membership
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Edge, PhaseChange, Schedule, Span, Weekly, add_duration, resolve
 from tokgate.policy.services import Catalogue, Match, Service, ServiceIndex
+from tokgate.policy.settings import Settings
 from tokgate.policy.values import gc_pause
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from whenever import Instant
 
 from tokgate.blocklog.records import lifecycle
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
-from tokgate.policy.bans import LogSettings
+from tokgate.policy.settings import LogSettings
 from tokgate.runtime import phase_watch
 from tokgate.runtime.coverage_report import CoverageReporter
 from tokgate.runtime.notified import NotificationHistory, Write

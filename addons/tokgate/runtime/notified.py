@@ -23,7 +23,8 @@ from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.blocklog.write.client_aliases import prefix_around
 from tokgate.policy.analysis import overrides, reminders
-from tokgate.policy.bans import ClientsShown, Exemption
+from tokgate.policy.bans import Exemption
+from tokgate.policy.settings import ClientsShown
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.reminder_dispatch import ReminderSender, letter
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.sentence import wall_time
 from tokgate.policy.analysis.reminders import Reminder
-from tokgate.policy.bans import Notify
+from tokgate.policy.settings import Notify
 from tokgate.policy.values.visible_text import readable
 from tokgate.runtime.interpreter import module_command, module_environment
 

@@ -10,7 +10,7 @@ from whenever import Instant
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.policy.analysis.extensions import Term, earlier_terms
 from tokgate.policy.analysis.timeline import next_transition
-from tokgate.policy.bans import LogSettings
+from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Policy, Snapshot
 
 SILENT: Final = 3.0
@@ -75,7 +75,7 @@ def state_of(
     return {
         "ok": not problems
         and not held
-        and not any(_trouble(worker.report) for worker in known)
+        and not any(has_trouble(worker.report) for worker in known)
         and (gateway is None or gateway["ok"]),
         "problems": problems,
         "listening": [],
@@ -121,7 +121,8 @@ def _catalogue(policy: Policy) -> dict[str, Any] | None:
     return None if taken is None else {"version": taken.version, "services": list(taken.services)}
 
 
-def _trouble(report: dict[str, Any]) -> bool:
+def has_trouble(report: dict[str, Any]) -> bool:
+    """Whether a process reports that it failed inside, lost records, or can't write the log."""
     return bool(report.get("errors") or report.get("records_dropped") or report.get("log_error"))
 
 

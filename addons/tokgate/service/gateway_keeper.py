@@ -28,7 +28,7 @@ from tokgate.gateway.kernel import STATE_FILE, Differences, Kernel
 from tokgate.gateway.refusal_counters import RefusalTotals
 from tokgate.gateway.ruleset import Ruleset, ruleset_of
 from tokgate.gateway.table_state import TableState
-from tokgate.policy.bans import Passage
+from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service.child_programs import SuperviseOptions
@@ -176,7 +176,7 @@ class GatewayKeeper:
         restored, rules = self._restored, self._rules
         shown = restored.what if time.monotonic() < restored.until else ()
         problems = [each for each in (self._failure, self._unkept) if each is not None] + list(self._differences)
-        problems += [f"{each}: restored at {restored.at}" for each in shown]
+        problems += [f"wrong until {restored.at}, put back since: {each}" for each in shown]
         problems += [f"canary: {each}" for each in self._canary.problems]
         return {
             "ok": not problems,

@@ -11,7 +11,7 @@ from tokgate.gate.egress.sources import elsewhere
 from tokgate.gate.quic.sockets import Marks, QuicSockets, open_sockets
 from tokgate.gate.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT, STREAM, Entry, Listener, listen
 from tokgate.gateway import quic_rules
-from tokgate.policy.bans import Passage
+from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import dialled, overview
 from tokgate.service.endpoints import ListenEndpoint

@@ -12,34 +12,27 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from whenever import Instant
 
-from tokgate.blocklog.records.stamp import this_observer
 from tokgate.blocklog.write.backlog import left_in, new_backlog
-from tokgate.blocklog.write.collector import FINISH
 from tokgate.config.reload.gc_tuning import freeze_objects
 from tokgate.config.reload.holder import PolicyHolder
-from tokgate.gate import handoff
-from tokgate.gate.quic.sockets import QuicSockets
-from tokgate.gate.sockets import Entry
-from tokgate.gate.takeover import FORMAT
-from tokgate.runtime.status import Worker
+from tokgate.runtime.status import SILENT, Worker
 from tokgate.service import listeners
 from tokgate.service.channels import Channels
-from tokgate.service.child_programs import ChildPrograms, SuperviseOptions
+from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.children import Child, Role
 from tokgate.service.continuity import heartbeat
-from tokgate.service.continuity.replacement import Bequest, QuicBequest, Survivor
+from tokgate.service.continuity.inherited_processes import InheritedProcesses
+from tokgate.service.continuity.replacement import Bequest
 from tokgate.service.continuity.restarts import Restarts
 from tokgate.service.endpoints import listen_for_scrapers
 from tokgate.service.gate_process import GO, RETIRE
-from tokgate.service.listeners import inherited_listener
 from tokgate.service.metrics.sample import Deaths
-from tokgate.traffic.counting.shared_counters import Key, ProcessCounters, SharedCounters
+from tokgate.traffic.counting.shared_counters import SharedCounters
 from tokgate.traffic.warning_state import WarnedClients, open_beside
 
 logger = logging.getLogger(__name__)
@@ -56,7 +49,7 @@ GENERATIONS: Final = 8
 """Retired generations of gates that may keep connections; older ones are drained."""
 
 
-class ChildProcesses(ChildPrograms):
+class ChildProcesses(InheritedProcesses):
     """Starts, replaces, watches and ends the child processes of the supervisor."""
 
     def __init__(
@@ -80,15 +73,12 @@ class ChildProcesses(ChildPrograms):
         self.others: Final[dict[int, Callable[[int], None]]] = {}
         """What is called with the exit code of a process that is no child in one of the roles, by process id."""
         self._bequest = bequest
-        self.counters: Final = ProcessCounters()
         self._restarts: Final = Restarts(died)
         self.log_kept = holder.snapshot.settings.log
         """The log settings with which the collector was started."""
         self.ending = False
         """Whether processes that exit are not to be started again."""
         self._left: Final = left
-        self._children: Final[dict[int, Child]] = {}
-        self._replaced_openers: Final[list[Child]] = []
         self._heartbeat: Final = heartbeat.Heartbeat(time.monotonic())
 
     def listen(self, kept: list[socket.socket]) -> None:
@@ -97,7 +87,7 @@ class ChildProcesses(ChildPrograms):
         Those of the `kept` that fit are used and taken out of it. Raises OSError.
         """
         if self._bequest is not None:
-            self._inherit(self._bequest)
+            self.inherit(self._bequest)
             return
         if self._options.metrics is not None:
             self.metrics = listen_for_scrapers(*self._options.metrics)
@@ -111,91 +101,25 @@ class ChildProcesses(ChildPrograms):
             open_beside(self._options.log, Instant.now()) if bequest is None else WarnedClients(bequest.warned)
         )
         freeze_objects()
-        if bequest is not None:
-            self._succeed(bequest)
+        if bequest is None:
+            for role, slot in self._wanted():
+                self._start(role, slot)
             return
-        for role, slot in self._wanted():
-            self._start(role, slot)
-
-    # -- from one program to the next
-
-    def bequeath(self, told: Mapping[int, Mapping[Key, int]], control: int | None, caller: int) -> Bequest:
-        """What the next program in this process needs.
-
-        `told`: what this one has told of each process's counters. `caller` waits for an answer, `control` is the
-        listener of the control socket.
-        """
-        warned = self.warned.descriptor
-        if warned is None:
-            raise RuntimeError("nothing has begun")
-        return Bequest(
-            program=this_observer().version,
-            takeover=FORMAT,
-            channels=self.channels.descriptors(),
-            listeners=[(each.socket.fileno(), each.entry.value) for each in self.listeners],
-            metrics=None if self.metrics is None else self.metrics.fileno(),
-            control=control,
-            quic=self._bequeath_quic(),
-            warned=warned,
-            caller=caller,
-            children=[
-                Survivor.of(child, self.counters.of(child.pid).share(), told.get(child.pid, {}))
-                for child in self._children.values()
-            ],
-        )
-
-    def _bequeath_quic(self) -> QuicBequest | None:
-        if self.quic is None:
-            return None
-        return QuicBequest(*self.quic.descriptors(), [(w.fileno(), r.fileno()) for w, r in self.quic_channels])
-
-    def _inherit(self, bequest: Bequest) -> None:
-        """Take over listeners and processes."""
-        if bequest.metrics is not None:
-            self.metrics = socket.socket(fileno=bequest.metrics)
-        self.listeners.extend(inherited_listener(number, Entry(entry)) for number, entry in bequest.listeners)
-        if bequest.quic is not None:
-            self.quic = QuicSockets.inherited(bequest.quic.fronts, bequest.quic.raw)
-            ends = [(socket.socket(fileno=w), socket.socket(fileno=r)) for w, r in bequest.quic.channels]
-            self.quic_channels = ends
-        for each in bequest.children:
-            self._children[each.pid] = each.as_child(time.monotonic())
-            self.counters.begin(each.pid, SharedCounters(each.shared), dict(each.told))
-        if bequest.takeover != FORMAT:  # old gates keep their connections: nobody would understand what they pass on
-            self.channels.transfers_out.shutdown(socket.SHUT_RD)
-            transfers_in, transfers_out = handoff.channel()
-            self.channels = replace(self.channels, transfers_in=transfers_in, transfers_out=transfers_out)
-
-    def _succeed(self, bequest: Bequest) -> None:
-        """Start processes of this program, and retire those of the one before when they are ready."""
-        for child in self._children.values():
-            if child.role is Role.OPENER and not child.retired:
-                self._replaced_openers.append(child)
-            elif child.role in (Role.COLLECTOR, Role.METRICS) and not child.retired:
-                child.retired = True
-                child.signal(FINISH if child.role is Role.COLLECTOR else signal.SIGTERM)
+        self.retire_predecessors()
         for role, slot in self._wanted():
             if role in (Role.OPENER, Role.METRICS):
                 self._start(role, slot)
         self.next_generation()
-
-    def retire_replaced(self) -> None:
-        """Retire the openers of the program before, once those of this one serve."""
-        if self._replaced_openers:
-            new = [c for c in self._children.values() if c.role is Role.OPENER and c not in self._replaced_openers]
-            if all(child.report for child in new if not child.retired):
-                for child in self._replaced_openers:
-                    child.retired = True
-                    child.signal(RETIRE)
-                self._replaced_openers.clear()
 
     def workers(self) -> list[Worker]:
         """All child processes, as `tokgate status` shows them."""
         return [child.as_worker() for child in self._children.values()]
 
     def log_report(self) -> Any:
-        """The collector's latest report on the log; None before its first."""
-        return next((c.report.get("log") for c in self._children.values() if c.role is Role.COLLECTOR), None)
+        """The collector's latest report on the log; None before its first, and while it reports nothing."""
+        now, current = time.monotonic(), [child for child in self._children.values() if not child.retired]
+        found = (child for child in current if child.role is Role.COLLECTOR and child.silence(now) < SILENT)
+        return next((child.report.get("log") for child in found), None)
 
     @property
     def gates_report(self) -> bool:

@@ -163,7 +163,8 @@ class Supervisor:
             on_crash = self._holder.snapshot.settings.gateway.on_crash
             for each in self._processes.listeners:
                 (self._manager.keep if listeners.waited_for(each, on_crash) else self._manager.forget)(each.socket)
-        self._manager.keep_alive(self._state)
+        if self._ready or self._bequest is not None:  # else systemd does not watch it yet, and nothing needs attention
+            self._manager.keep_alive(self._state)
 
     def _open(self) -> None:
         """Take the log, listen, load the kernel's part, and give up what only that takes. Raises UnfitEnvironment."""

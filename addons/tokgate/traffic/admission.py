@@ -12,10 +12,10 @@ from whenever import Instant
 
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.policy.analysis.warning_period import warns_with_a_page
-from tokgate.policy.bans import MissingSni
 from tokgate.policy.decide import Sighting, blocked_at_all
 from tokgate.policy.decision import Decision, Signal, Verdict
 from tokgate.policy.observation import Observation, Passed, Stage, TlsSeen, Transport, Visibility
+from tokgate.policy.settings import MissingSni
 from tokgate.traffic import dns_questions, hidden_name
 from tokgate.traffic.actions import (
     AskCertificate,
@@ -141,8 +141,7 @@ def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
         case Hello():
             return _at_hello(enforcer, arrival, seen)
         case Unreadable() | OtherBytes():
-            admission = _judged(enforcer, arrival, seen)
-            return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
+            return _at_other_bytes(enforcer, arrival, seen)
         case Shown() | SocksConnect():
             return _judged(enforcer, arrival, seen)
         case ProxyConnect():
@@ -163,6 +162,15 @@ def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
             return _at_answer(enforcer, arrival, seen)
         case _:
             assert_never(seen)
+
+
+def _at_other_bytes(enforcer: Enforcer, arrival: Arrival, seen: Unreadable | OtherBytes) -> Admission:
+    """At what is neither a hello nor a request, or the next piece of it."""
+    admission = _judged(enforcer, arrival, seen)
+    if isinstance(seen, OtherBytes) and admission.action == _PASS:
+        watched = _PASS if seen.line is None else _watched(enforcer, arrival)
+        admission = replace(admission, action=watched, recorded=not seen.more)
+    return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
 
 
 def _at_hello(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> Admission:

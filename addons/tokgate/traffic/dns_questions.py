@@ -5,10 +5,10 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.policy.bans import EchKeys, EncryptedDns, StructuredErrors
 from tokgate.policy.decide import Sighting, decide, refused_under_ban
 from tokgate.policy.decision import Reason, Signal, Verdict
 from tokgate.policy.observation import DnsSeen, Transport
+from tokgate.policy.settings import EchKeys, EncryptedDns, StructuredErrors
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer, Ruling
 from tokgate.traffic.refusal_texts import explanation, structured

@@ -19,11 +19,12 @@ from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
 from tokgate.blocklog.records.traffic import is_notable, repeats_record, traffic_record
 from tokgate.policy import decide as core
-from tokgate.policy.bans import Ban, OnError
+from tokgate.policy.bans import Ban
 from tokgate.policy.decide import Judgement, Sighting
 from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
 from tokgate.policy.identity import Identity
 from tokgate.policy.observation import Observation, Stage, Visibility
+from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.public_suffix import load_suffix_list
 from tokgate.traffic.counting.counters import Counters

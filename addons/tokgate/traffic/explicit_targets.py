@@ -28,7 +28,7 @@ class TargetAddresses:
     """All are open, and none belongs to a service: it makes no difference which is taken."""
     banned: tuple[str, ...] = ()
     ruling: Ruling | None = None
-    """Why the first of the banned ones is."""
+    """The ruling about the first of the banned ones."""
 
     @property
     def closed(self) -> bool:

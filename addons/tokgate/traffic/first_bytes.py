@@ -4,7 +4,7 @@ from typing import Final
 
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
 from tokgate.wire import first_bytes
-from tokgate.wire.connect_request import ConnectError, ConnectReader
+from tokgate.wire.connect_request import ConnectReader, ConnectRequestError
 from tokgate.wire.first_bytes import Protocol
 
 _SEEN: Final[dict[Protocol, FirstBytes]] = {
@@ -52,7 +52,7 @@ class FirstBytesReader:
         """A request to be connected, by a proxy that isn't this one."""
         try:
             asked = reader.feed(data)
-        except ConnectError:
+        except ConnectRequestError:
             return Unreadable(http=True)
         return None if asked is None else ProxyConnect(asked.host, asked.rest, asked.named)
 
@@ -60,5 +60,7 @@ class FirstBytesReader:
         hello = self._bytes.hello
         if hello is not None:
             return Hello(hello, openable=self._openable)
+        if self._bytes.line is not None:
+            return OtherBytes(self._bytes.line)
         seen = _SEEN[protocol]
         return seen if self._openable or not isinstance(seen, HttpStart) else Unreadable(http=True)

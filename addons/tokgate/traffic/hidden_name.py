@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from tokgate.policy.bans import EchOuter, MissingSni
 from tokgate.policy.decide import refused_under_ban
 from tokgate.policy.decision import Reason, Response, Verdict
 from tokgate.policy.observation import Visibility
+from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Ruling
 from tokgate.traffic.seen import Hello, Seen, Shown

@@ -59,10 +59,10 @@ def refusal(ruling: Ruling, host: str, stamp: Stamp) -> bytes:
     if ban is not None:
         fields += f"Tokgate-Ban: {ban.name}\r\n"
         words += f": {', '.join(filter(None, (ban.title, ban.authority, ban.basis, ban.contact)))}"
-    return _answer(HTTPStatus.FORBIDDEN, words, fields)
+    return _answer(status_of(ban, warns=False), words, fields)
 
 
-def status_of(ban: Ban | None, *, warns: bool) -> int:
+def status_of(ban: Ban | None, *, warns: bool) -> HTTPStatus:
     """451 for a refusal with a legal mandate (RFC 7725); 403 for other refusals and for warnings.
 
     A warning is no 451, since the user may continue. It is no success either: prefetches, downloads and service

@@ -6,13 +6,14 @@ tunnel carries. Of clients under a ban these are read and decided about before t
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import ClassVar, Final
 
 from tokgate.traffic.first_bytes import FirstBytesReader
-from tokgate.traffic.seen import FirstBytes, Hello, ProxyConnect, Unreadable
+from tokgate.traffic.seen import FirstBytes, Hello, OtherBytes, ProxyConnect, Unreadable
 from tokgate.wire import hello_retry
 from tokgate.wire.client_hello import ClientHello, ClientHelloError
 from tokgate.wire.hello_reader import HelloReader, end_of_hello, unfinished_early_data
+from tokgate.wire.http_detection import UnreadLine, read_on
 
 
 class SecondHelloReader:
@@ -47,6 +48,26 @@ class SecondHelloReader:
         return Unreadable()
 
 
+class UnreadLineReader:
+    """Reads the next piece of a line that was passed on as far as it had come."""
+
+    __slots__ = ("_line", "received")
+
+    def __init__(self, line: UnreadLine) -> None:
+        self.received: Final = bytearray()
+        self._line: Final = line
+
+    def feed(self, data: bytes | bytearray) -> FirstBytes:
+        """What it is, with this piece; `received` is what has to be passed on."""
+        self.received.extend(data)
+        line = read_on(self._line, data)
+        return Unreadable(http=True) if line is True else OtherBytes(line or None, more=True)
+
+    def ended(self) -> FirstBytes:
+        """The class of the line when the client has ended its side."""
+        return OtherBytes(more=True)
+
+
 @dataclass(frozen=True, slots=True)
 class AfterHello:
     """A first ClientHello was passed on: its server may ask for a second one, which has to name the same."""
@@ -58,6 +79,7 @@ class AfterHello:
     """A record behind it that was passed on in part."""
     rest: bytes = b""
     """The bytes that were read and not passed on."""
+    for_answer: ClassVar = True
 
     def asked(self, answer: bytes | bytearray) -> bool | None:
         """Whether the destination's first octets make the client say more; None as long as that can't be told."""
@@ -81,6 +103,7 @@ class AfterProxyRequest:
 
     rest: bytes
     """The bytes that were read and not passed on."""
+    for_answer: ClassVar = True
 
     def asked(self, answer: bytes | bytearray) -> bool | None:
         """Whatever the proxy says, it is the client's turn."""
@@ -95,8 +118,30 @@ class AfterProxyRequest:
         return FirstBytesReader(openable=False)
 
 
-type Watched = AfterHello | AfterProxyRequest
-type Reader = FirstBytesReader | SecondHelloReader
+@dataclass(frozen=True, slots=True)
+class AfterUnreadLine:
+    """A line was passed on that may yet become a request to some server, which then answers it."""
+
+    line: UnreadLine
+    rest: ClassVar = b""
+    for_answer: ClassVar = False
+    """Whether what waits waits for the answer; else it is read at once."""
+
+    def asked(self, answer: bytes | bytearray) -> bool | None:
+        """Whatever the destination says, it was no answer to a request: none is whole."""
+        return False if answer else None
+
+    def waits(self, said: bytes | bytearray) -> bool:
+        """Whether the client has said anything."""
+        return bool(said)
+
+    def reader(self) -> UnreadLineReader:
+        """A reader of what the client sends next."""
+        return UnreadLineReader(self.line)
+
+
+type Watched = AfterHello | AfterProxyRequest | AfterUnreadLine
+type Reader = FirstBytesReader | SecondHelloReader | UnreadLineReader
 
 
 @lru_cache(maxsize=4096)
@@ -126,5 +171,7 @@ def after(seen: FirstBytes, said: bytes | bytearray) -> Watched | None:
             return after_hello(hello, said)
         case ProxyConnect():
             return AfterProxyRequest(seen.rest)
+        case OtherBytes(UnreadLine() as line):
+            return AfterUnreadLine(line)
         case _:
             return None

@@ -10,6 +10,7 @@ from tokgate.policy.decide import Sighting
 from tokgate.policy.observation import HttpSeen, Visibility
 from tokgate.traffic.dns_questions import DnsArrival
 from tokgate.wire.client_hello import ClientHello
+from tokgate.wire.http_detection import UnreadLine
 
 _OF_HELLOS: Final = (Visibility.SNI, Visibility.QUIC_SNI, Visibility.ECH_OUTER, Visibility.NONE)
 
@@ -39,6 +40,11 @@ class Unreadable:
 @dataclass(frozen=True, slots=True)
 class OtherBytes:
     """Neither TLS nor HTTP, or datagrams that belong to no connection that was seen to begin."""
+
+    line: UnreadLine | None = None
+    """What may yet become a request to some server, with what follows."""
+    more: bool = False
+    """It follows what was decided about, and counted."""
 
 
 @dataclass(frozen=True, slots=True)

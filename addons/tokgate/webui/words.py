@@ -3,8 +3,9 @@
 from typing import Final
 
 from tokgate.analytics.report.charts import WORDS as VERDICTS
+from tokgate.analytics.report.wording import SIGNALS
 from tokgate.blocklog.records.record import EventAction
-from tokgate.policy.decision import Reason, Signal
+from tokgate.policy.decision import Reason
 
 ACTIONS: Final = {
     EventAction.TLS_HANDSHAKE_REFUSED: "TLS refused",
@@ -45,15 +46,6 @@ ACTIONS: Final = {
     EventAction.CLOCK_SET_FORWARD: "clock set forward",
     EventAction.LOG_CHECKPOINT: "checkpoint",
     EventAction.LOG_DELETED: "old files deleted",
-}
-SIGNALS: Final = {
-    Signal.SNI: "TLS name (SNI)",
-    Signal.QUIC_SNI: "QUIC name (SNI)",
-    Signal.HTTP_HOST: "HTTP host",
-    Signal.URL: "URL",
-    Signal.DNS_NAME: "DNS name",
-    Signal.ADDRESS: "address",
-    Signal.CERTIFICATE: "certificate",
 }
 REASONS: Final = {
     Reason.NO_SERVICE: "no service of the policy",

@@ -13,7 +13,7 @@ MAX_HEAD: Final = 65536
 """Octets within which the head has to end."""
 
 
-class ConnectError(ValueError):
+class ConnectRequestError(ValueError):
     """The bytes are no CONNECT request that names a host and a port."""
 
 
@@ -43,19 +43,19 @@ class ConnectReader:
         """Take the next piece; None as long as the head is incomplete.
 
         Raises:
-            ConnectError: it is none, or longer than `MAX_HEAD`.
+            ConnectRequestError: it is none, or longer than `MAX_HEAD`.
 
         """
         try:
             self._reader.receive_data(bytes(data))
             request = self._reader.next_event()
         except h11.RemoteProtocolError as error:
-            raise ConnectError(str(error)) from None
+            raise ConnectRequestError(str(error)) from None
         if not isinstance(request, h11.Request):
             return None
         target = read_connect_target(request.target.decode("latin-1"))
         if request.method != b"CONNECT" or not isinstance(target, Authority) or target.port is None:
-            raise ConnectError("no CONNECT with a host and a port")
+            raise ConnectRequestError("no CONNECT with a host and a port")
         fields = dict(request.headers)
         said, named = (
             fields.get(b"proxy-authorization", b""),

@@ -12,7 +12,7 @@ from typing import Final
 
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem
 from tokgate.wire.hello_reader import HelloReader
-from tokgate.wire.http_detection import HttpKind, HttpStartReader
+from tokgate.wire.http_detection import HttpKind, HttpStartReader, UnreadLine, begin_unread_line
 
 
 class Protocol(StrEnum):
@@ -45,7 +45,7 @@ class FirstBytesBuffer:
     At most 64 KiB, and what came with the last of them, are read before it is told what they are.
     """
 
-    __slots__ = ("_hello", "_http", "hello", "problem", "received")
+    __slots__ = ("_hello", "_http", "hello", "line", "problem", "received")
 
     def __init__(self) -> None:
         self.received: Final = bytearray()
@@ -53,6 +53,8 @@ class FirstBytesBuffer:
         self.hello: ClientHello | None = None
         self.problem: HelloProblem | None = None
         """Why there is no hello, of what begins like TLS."""
+        self.line: UnreadLine | None = None
+        """Of what is `unknown`: a line that may yet become a request to some server, with what follows."""
         self._hello: HelloReader | None = HelloReader(self.received)
         self._http: Final = HttpStartReader(self.received)
 
@@ -75,6 +77,11 @@ class FirstBytesBuffer:
             else:
                 return None if self.hello is None else Protocol.TLS
         kind = self._http.read()
+        if kind is HttpKind.NONE:
+            line = begin_unread_line(self.received, self.request_start)
+            if line is True:
+                return Protocol.LENIENT_HTTP
+            self.line = line or None
         return None if kind is None else _HTTP[kind]
 
     def ended(self) -> Protocol:

@@ -24,9 +24,12 @@ CONTENT_TYPES: Final = range(_CHANGE_CIPHER_SPEC, 25)
 _LONGEST_IGNORED: Final = {_CHANGE_CIPHER_SPEC: 1, _ALERT: 2}
 """Octets of records that a server may pass over; those of other types only if they are empty."""
 _HIGHEST_MAJOR: Final = 0x0F
-"""Go's server takes a record for TLS up to here, whatever RFC 8446 says of versions (crypto/tls/conn.go)."""
+"""Go's server takes a record for TLS up to here, whatever RFC 8446 says of versions (crypto/tls/conn.go); wolfSSL takes
+a first one of any version, if the hello begins in it."""
 _SSLV2_HELLO: Final = struct.Struct("!HBHHHH").unpack_from  # RFC 5246 E.2
 _CLIENT_HELLO: Final = 1
+_HEADER: Final = 4
+"""Octets of a handshake message before its body."""
 
 
 def read_client_hello(data: bytes) -> ClientHello | None:
@@ -78,7 +81,8 @@ class HelloReader:
     Segments of one octet and records of one octet are legal, and a cheap way to make a reader that starts again at
     each piece do quadratic work. The octets are the caller's: nothing is copied before the hello is whole.
 
-    What servers make of records that have no place in a hello (OpenSSL 3.5: nginx, HAProxy, Node, Python; Go: Caddy):
+    What servers make of records that have no place in a hello (OpenSSL 3.5: nginx, HAProxy, Node, Python; Go: Caddy;
+    GnuTLS 3.8 and Mbed TLS 3.6 take none that these don't):
 
     | record                                    | OpenSSL | Go     | here                 |
     |-------------------------------------------|---------|--------|----------------------|
@@ -86,7 +90,7 @@ class HelloReader:
     | ChangeCipherSpec, before or inside        | no      | no     | ignored              |
     | empty handshake record, before or inside  | ignored | no     | ignored              |
     | version 0x0000 to 0x0fff                  | no      | yes    | yes                  |
-    | version 0x1000 and more                   | no      | no     | not TLS              |
+    | hello in version 0x1000 and more          | no; wolfSSL: yes | yes                  |
     | another message behind it in its record   | no      | no     | can't become a hello |
     | HelloRequest, application data, heartbeat | no      | no     | can't become a hello |
     """
@@ -167,11 +171,14 @@ class HelloReader:
                 raise ClientHelloError(HelloProblem.UNEXPECTED_RECORD)
             self._refuse_unless_sslv2()
             return None
-        if here > 1 and received[start + 1] > _HIGHEST_MAJOR:
+        is_odd = here > 1 and received[start + 1] > _HIGHEST_MAJOR
+        if is_odd and (start or kind != _HANDSHAKE):
             raise ClientHelloError(HelloProblem.UNEXPECTED_RECORD if start else HelloProblem.NOT_TLS)
         if here < 5:
             return None
         length = received[start + 3] << 8 | received[start + 4]
+        if is_odd and length < _HEADER:
+            raise ClientHelloError(HelloProblem.NOT_TLS)
         if length > _MAX_RECORD:
             raise self._error(HelloProblem.RECORD_TOO_LONG)
         if kind == _HANDSHAKE or (kind == _APPLICATION_DATA and self._early_data):

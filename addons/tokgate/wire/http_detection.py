@@ -16,15 +16,26 @@ request is told apart: passed on unread it would be served. Each row was served 
 | `RTSP/1.0`, `ICE/1.0`; `DESCRIBE` and others of RTSP            | Node                          |
 | no version, as in HTTP/0.9: `GET /`, `GET http://host/`         | nginx, Node, Python           |
 | the same with `POST`, `HEAD`, `OPTIONS`                         | Node                          |
-| `GET x`, `GET HTTP/1.1` (any target)                            | Python                        |
+| `GET HTTP/1.1`                                                  | Python                        |
+| any version behind `/`, `*` or a URL: `GET / FOO/1.0`           | HAProxy                       |
 | a method of 5,000 letters                                       | HAProxy                       |
 | a target of 70 KiB                                              | Caddy                         |
+
+And of lines that no server would serve as they stand, some still may with what follows (`UnreadLine`):
+
+| any octets for a method, and a version (`GE[T / HTTP/1.1`)      | wsgiref, Werkzeug, gevent, Cheroot |
+| a token and any target, no version, and fields or an empty line | Waitress; `GET`: Python            |
+| `CONNECT` with any target and version, and the same             | HAProxy                            |
+| `GET %2f` with any version, and the same                        | mini_httpd                         |
+
+So that Redis (`GET x`), NATS (`CONNECT {…}`) and SIP (`OPTIONS sip:… SIP/2.0`) pass.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -40,23 +51,31 @@ _PROXY_V2: Final = b"\r\n\r\n\0\r\nQUIT\n"
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
 _BLANK: Final = rb"\t-\r\x1c-\x20\x85\xa0"  # what Python's str.split takes for white space, in Latin-1
+_IN_LINE: Final = rb"\t\v-\r\x1c-\x20\x85\xa0"  # the same but for LF
 _BLANK_OCTETS: Final = b"\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0"
 _request_line = re.compile(rb"%b+ [^\r\n]+ HTTP/[0-9]\.[0-9]\r?" % _TOKEN).fullmatch
 _token = re.compile(rb"%b*" % _TOKEN).match
 _blanks = re.compile(rb"[%b]*" % _BLANK).match
 _empty_lines = re.compile(rb"(?:\r?\n)*").fullmatch
-# Methods that llhttp (Node) knows; servers serve a line without a version to some of them.
+# Methods that llhttp (Node) knows.
 _METHODS: Final = (
     b"GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI|COPY|LOCK|MKCOL|MOVE|PROPFIND|PROPPATCH|SEARCH|UNLOCK|"
     b"BIND|REBIND|UNBIND|ACL|REPORT|MKACTIVITY|CHECKOUT|MERGE|M-SEARCH|NOTIFY|SUBSCRIBE|UNSUBSCRIBE|PURGE|MKCALENDAR|"
     b"LINK|UNLINK|SOURCE|QUERY|DESCRIBE|ANNOUNCE|SETUP|PLAY|PAUSE|TEARDOWN|GET_PARAMETER|SET_PARAMETER|REDIRECT|RECORD|"
     b"FLUSH"
 )
+_known_method = re.compile(rb"(?i)(?:%b|PROXY)[%b]" % (_METHODS, _BLANK)).match
 _might_be_served = re.compile(
-    rb"(?i)(?:%b|PROXY)[%b]|.*?(?:HTTP|RTSP|ICE)/|%b+[%b]+(?:/|\*[%b]*\Z|[a-z]+://)"
-    % (_METHODS, _BLANK, _TOKEN, _BLANK, _BLANK),
-    re.DOTALL,
+    rb"(?i)PROXY[%b]|.*?(?:HTTP|RTSP|ICE)/|%b+[%b]+(?:/|\*|[^%b]*://)" % (_BLANK, _TOKEN, _BLANK, _BLANK), re.DOTALL
 ).match
+_version = re.compile(rb"[%b]HTTP/" % _BLANK).search
+_KEPT: Final = 5
+"""Octets in which the beginning of such a version may stand."""
+_may_have_fields = re.compile(
+    rb"(?:(?i:GET|HEAD|POST|CONNECT)[%b][^\n]*|%b+[%b]+[^%b]+[%b]*)\n" % (_IN_LINE, _TOKEN, _IN_LINE, _BLANK, _IN_LINE)
+).match
+_goes_on = re.compile(rb"\r?\n|%b{1,256}[ \t]{,16}:" % _TOKEN).match
+_may_go_on = re.compile(rb"\r?|%b{,256}[ \t]{,16}" % _TOKEN).fullmatch
 
 
 class HttpKind(StrEnum):
@@ -102,7 +121,10 @@ class HttpStartReader:
         end = received.find(b"\n", self._seen, MAX_LINE)
         if end >= 0:
             return self._of_line(end)
+        has_nul = received.find(b"\0", self._seen) >= 0  # as in Git's first words, which end without a line
         self._seen = len(received)
+        if has_nul and not _known_method(received, self.line):
+            return HttpKind.NONE
         return None if self._seen < MAX_LINE else HttpKind.LENIENT
 
     def ended(self) -> HttpKind:
@@ -148,6 +170,37 @@ class HttpStartReader:
     def _is_served(self) -> bool:
         """Whether some server might serve a line that is none by the book, up to where was looked."""
         return _might_be_served(self._received, self.line, self._seen) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadLine:
+    """The state of a line that no server serves as far as it has come."""
+
+    tail: bytes
+    """What is needed of it."""
+    length: int
+    ended: bool
+    """It has ended, and fields may follow: `tail` is what does."""
+
+
+def begin_unread_line(received: bytearray, start: int) -> UnreadLine | bool:
+    """Read what has come of the line at `start`; the result is that of `read_on`."""
+    line = _may_have_fields(received, start)
+    if line is not None:
+        return read_on(UnreadLine(b"", 0, ended=True), received[line.end() :])
+    return read_on(UnreadLine(b"", 0, ended=False), received[start:])
+
+
+def read_on(line: UnreadLine, data: bytes | bytearray) -> UnreadLine | bool:
+    """Whether some server serves it with `data` behind it; the state as long as that depends on what follows."""
+    text = line.tail + data
+    if line.ended:
+        return _goes_on(text) is not None or (_may_go_on(text) is not None and UnreadLine(text, 0, ended=True))
+    end = text.find(b"\n")
+    if _version(text, 0, end if end >= 0 else len(text)):
+        return True
+    length = line.length + len(data)
+    return end < 0 and length < MAX_LINE and UnreadLine(text[-_KEPT:], length, ended=False)
 
 
 def _end(match: Callable[[bytearray, int], re.Match[bytes] | None], data: bytearray, position: int) -> int:

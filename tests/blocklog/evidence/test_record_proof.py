@@ -19,7 +19,8 @@ from tokgate.blocklog.integrity.signing_key import read_public_key
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.stamp import new_stamp
-from tokgate.blocklog.write.appender import Appender, Rotation
+from tokgate.blocklog.write.appender import Appender
+from tokgate.blocklog.write.rotation import Rotation
 
 DOCS = Path(__file__).parents[3] / "docs" / "proof.md"
 MOST_LINES = 50
@@ -163,6 +164,33 @@ def test_what_was_changed_does_not_pass(
     said = checked(verifier, proof, log.fingerprint)
     assert said.returncode != 0
     assert said.stdout == ""
+
+
+def test_the_record_that_was_proved_is_printed(tmp_path: Path, verifier: Path) -> None:
+    """A proof in which the record stands twice shows a reader the first, and proves the last."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(3)
+    proof = prove(log.ids[1], log.files)
+    forged = json.dumps({"record": {"source": {"ip": "192.0.2.99"}}})[:-1] + ", " + json.dumps(proof)[1:]
+    path = tmp_path / "proof.json"
+    path.write_text(forged, "utf-8")
+    command = [sys.executable, "-I", "-S", str(verifier), str(path), log.fingerprint]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    del proof["record"]["event"]["hash"]
+    assert json.loads(said[said.index("{") :]) == proof["record"]
+    assert "192.0.2.99" not in said
+
+
+def test_no_check_is_left_out(tmp_path: Path, verifier: Path) -> None:
+    """Python without assertions would pass everything."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(3)
+    path = tmp_path / "proof.json"
+    path.write_text(json.dumps(prove(log.ids[1], log.files)), "utf-8")
+    command = [sys.executable, "-I", "-O", str(verifier), str(path), log.fingerprint]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "without -O" in done.stderr
 
 
 def test_another_key(tmp_path: Path, verifier: Path) -> None:

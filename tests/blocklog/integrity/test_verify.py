@@ -32,7 +32,8 @@ from tokgate.blocklog.paths import key_path_for, public_path_for, with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint, log_deleted
 from tokgate.blocklog.records.stamp import Stamp
-from tokgate.blocklog.write.appender import Appender, ForeignLines, Rotation
+from tokgate.blocklog.write.appender import Appender, ForeignLines
+from tokgate.blocklog.write.rotation import Rotation
 
 if sys.version_info >= (3, 14):
     from compression import zstd

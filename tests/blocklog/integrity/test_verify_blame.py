@@ -13,7 +13,7 @@ from tokgate.blocklog.integrity.external_checkpoints import checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.write.appender import Rotation
+from tokgate.blocklog.write.rotation import Rotation
 
 
 class Log(AppenderRuns):

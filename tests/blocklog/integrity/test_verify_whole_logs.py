@@ -19,7 +19,8 @@ from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.stamp import Stamp
-from tokgate.blocklog.write.appender import Appender, Rotation
+from tokgate.blocklog.write.appender import Appender
+from tokgate.blocklog.write.rotation import Rotation
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -13,11 +13,12 @@ from labs.builders import at, ban, snapshot, wall
 from labs.samples import NAME, SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.records.json_line import decode, encode
 from tokgate.blocklog.records.traffic import traffic_record
-from tokgate.policy.bans import Action, OnError, OnExpiry, UnknownClients
+from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.decide import Judgement, Sighting, fallback
 from tokgate.policy.decision import Response, Signal
 from tokgate.policy.identity import Identity
 from tokgate.policy.observation import Endpoint, HttpSeen, Observation, Passed, Stage, Visibility
+from tokgate.policy.settings import OnError, UnknownClients
 from tokgate.policy.snapshot import Snapshot
 
 Valid = Callable[[dict[str, Any]], dict[str, Any]]

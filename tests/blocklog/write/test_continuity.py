@@ -18,7 +18,8 @@ from tokgate.blocklog.integrity.head_journal import HeadJournal
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.write.appender import Appender, ForeignLines, Rotation
+from tokgate.blocklog.write.appender import Appender, ForeignLines
+from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.segment import Segment
 
 Lines = Callable[..., list[dict[str, Any]]]

@@ -18,9 +18,9 @@ from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.stamp import new_stamp
 from tokgate.blocklog.write import retention
-from tokgate.blocklog.write.appender import Rotation
 from tokgate.blocklog.write.log_clock import SETTLED
 from tokgate.blocklog.write.retention import STEP_EVERY, expired
+from tokgate.blocklog.write.rotation import Rotation
 
 NAME = "block-20230310T230000.000000Z.ndjson"
 

@@ -25,7 +25,8 @@ from tokgate.blocklog.read.reader import Line, read
 from tokgate.blocklog.records.stamp import new_stamp
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write import writer as writer_module
-from tokgate.blocklog.write.appender import Appender, Rotation
+from tokgate.blocklog.write.appender import Appender
+from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.segment import LogLocked
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.blocklog.write.writer_health import WriterLimits
@@ -423,7 +424,8 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 from whenever import Instant
-from tokgate.blocklog.write.appender import Appender, Rotation
+from tokgate.blocklog.write.appender import Appender
+from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.write.writer_health import WriterLimits
 from tokgate.blocklog.records.lifecycle import stopped

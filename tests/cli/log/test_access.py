@@ -53,6 +53,13 @@ def test_a_look_that_cannot_be_kept(log: Path, tokgate: Command) -> None:
     assert len(Path("looks").read_text("utf-8").splitlines()) == 1
 
 
+def test_a_log_that_is_not_there(log: Path, tokgate: Command) -> None:
+    """A mistyped name leaves no file behind."""
+    before = set(log.parent.iterdir())
+    assert tokgate("log", "query", "bolck.ndjson").code == 3
+    assert set(log.parent.iterdir()) == before
+
+
 def test_reidentifying_is_kept_or_not_done(log: Path, tokgate: Command) -> None:
     """Who asks for a person says why, and nothing is told that isn't recorded."""
     assert tokgate("log", "pseudonyms", "--log", str(log), "a.half", "b.half").code == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from day import Gateway, Traffic
 
 from labs.command_line import Command
 
+EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f-]{17}")
 needs_chdb = pytest.mark.skipif(
     find_spec("chdb") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1",
     reason="needs chdb, some 500 MB: make setup-clickhouse",
@@ -18,12 +20,14 @@ needs_chdb = pytest.mark.skipif(
 
 @needs_chdb
 def test_the_same_of_a_server(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A summary, a query and a report; the look is recorded, with the server and without the password."""
+    """A summary, a query, an export and a report; the look is recorded, with the server and without the password."""
     from labs.clickhouse import PASSWORD, ClickHouse
 
     monkeypatch.chdir(tmp_path)
     Gateway(Traffic(events=300, clients=10)).write(Path("block.ndjson"))
     here = json.loads(tokgate("log", "summary", "--json").out)
+    exported = {form: tokgate("log", "export", "--format", form).out for form in ("csv", "cef", "ocsf")}
+    candidates = tokgate("log", "candidates", "--json").out
     server = ClickHouse(tmp_path / "clickhouse")
     try:
         server.take(Path("block.ndjson").absolute())
@@ -34,6 +38,11 @@ def test_the_same_of_a_server(tokgate: Command, tmp_path: Path, monkeypatch: pyt
             "log", "query", "--json", "--sql", "SELECT sum(events) AS n FROM events WHERE traffic", *options
         )
         assert json.loads(count.out) == {"n": here["events"]}
+        for form, lines in exported.items():
+            there = tokgate("log", "export", "--format", form, *options).out  # in an order of its own
+            assert len(there.splitlines()) == len(lines.splitlines())
+            assert sorted(EVENT_ID.findall(there)) == sorted(EVENT_ID.findall(lines))
+        assert tokgate("log", "candidates", "--json", *options).out == candidates
         done = tokgate("log", "report", "-o", "day.html", "--policies", "none", "--why", "a test", *options)
         assert done.code == 0, done.err
         page = Path("day.html").read_text()
@@ -66,3 +75,14 @@ def test_what_is_refused(
     assert said in done.err
     assert done.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["parquet", "ndjson"])
+def test_formats_that_are_made_of_files(tokgate: Command, tmp_path: Path, form: str) -> None:
+    """They are refused before the server is asked."""
+    target = tmp_path / "out"
+    words = ("--clickhouse", "https://ch.example.org", "--access-log", str(tmp_path / "access"))
+    done = tokgate("log", "export", "--format", form, "-o", str(target), *words)
+    assert (done.code, done.out) == (2, "")
+    assert f"{form} is made of files" in done.err
+    assert not target.exists()

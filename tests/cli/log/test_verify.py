@@ -117,7 +117,7 @@ def test_compacted_files_are_verified(log: Path, tokgate: Command, kept: list[st
     writer.put(stopped(stamp(), 1, "SIGTERM"))
     assert writer.close(10)
     assert tokgate("log", "verify").err.endswith("tokgate: 10 lines, no findings\n")
-    assert tokgate("log", "compact", "--log", str(rotated)).code == 0
+    assert tokgate("log", "compact", str(rotated)).code == 0
     assert "10 lines, no findings" in tokgate("log", "verify").err  # what was written goes before its Parquet
     changed = rotated.read_bytes().replace(b"SIGTERM", b"SIGKILL", 1)
     rotated.unlink()
@@ -164,7 +164,7 @@ def test_a_damaged_archive_is_told(
 def test_columns_that_say_something_else(log: Path, tokgate: Command) -> None:
     """Reports are made of the columns of a compacted file: what its lines don't say is found in its place."""
     rotated = log.rename("block-20230310T120000.000000Z.ndjson")
-    assert tokgate("log", "compact", "--log", str(rotated)).code == 0
+    assert tokgate("log", "compact", str(rotated)).code == 0
     parquet = rotated.with_suffix(".parquet")
     honest = parquet.read_bytes()
     assert tokgate("log", "verify", str(parquet)).code == 0
@@ -191,7 +191,7 @@ def test_columns_that_say_something_else(log: Path, tokgate: Command) -> None:
 def test_parquet_of_another_file(log: Path, tokgate: Command) -> None:
     """Where both are there the file is verified, and its Parquet, which summaries read, has to have the same lines."""
     rotated = log.rename("block-20230310T120000.000000Z.ndjson")
-    assert tokgate("log", "compact", "--log", str(rotated)).code == 0
+    assert tokgate("log", "compact", str(rotated)).code == 0
     assert tokgate("log", "verify").code == 0
     parquet = rotated.with_suffix(".parquet")
     duckdb.sql(f"COPY (SELECT * FROM read_parquet('{parquet}') WHERE line_number < 6) TO 'shorter.parquet'")

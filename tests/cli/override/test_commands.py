@@ -148,6 +148,14 @@ def test_for_whom(policies: Path, tokgate: Command, option: str, value: str, key
     assert value in tokgate("override", "list").out
 
 
+def test_a_device_that_no_inventory_has(policies: Path, tokgate: Command) -> None:
+    """Whoever mistypes a device is told at once that nobody is exempt."""
+    outcome = tokgate(*ADD, "--ban", "clips", "--device", "phon-2", "--for", "2h")
+    assert outcome.code == 0
+    assert "warning: no inventory has a device `phon-2`" in outcome.err
+    assert "warning" not in tokgate(*ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "2h").err
+
+
 def test_a_prefix_over_two_of_a_network(policies: Path, tokgate: Command) -> None:
     """What the networks cover together counts, not each prefix for itself; several clients may be named."""
     made(tokgate, "--client", "192.0.2.0/24", "--client", "198.51.100.7", "--for", "30m")

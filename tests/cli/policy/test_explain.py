@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from whenever import Instant
 
-from labs.command_line import Command
+from labs.command_line import POLICY, Command
 
 KEYS = [
     "client", "host", "at", "verdict", "phase", "service", "rule", "signal",
@@ -209,6 +209,25 @@ def test_url(policies: Path, tokgate: Command) -> None:
     assert "2. Name seen in sni\n" in text
     unfinished = tokgate("explain", *at, "--url", "clips.example.org").out
     assert "clips.example.org is no absolute URL with a host name: the name is empty\n" in unfinished
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://play.google.com/store/apps/details?id=org.example.clips", True),
+        ("http://play.google.com/store/apps/details?id=org.example.clips", False),
+        ("https://www.clips.example.org/", False),
+        ("https://[", False),
+    ],
+)
+def test_a_url_that_live_traffic_hides(policies: Path, tokgate: Command, url: str, told: bool) -> None:
+    """Without `inspect_stores` nothing opens the store: whoever asks about a listing hears that it passes."""
+    asked = ("explain", "--client", "192.0.2.7", "--at", "2023-05-02T08:00Z", "--url", url)
+    assert ("live traffic gets allow (no-service): over https this URL is not seen" in tokgate(*asked).err) is told
+    (policies / "policy.yaml").write_text(
+        POLICY.replace("    duration: P6M\n", "    duration: P6M\n    inspect_stores: true\n")
+    )
+    assert "live traffic" not in tokgate(*asked).err
 
 
 @pytest.mark.parametrize("invisible", ["\u200b", "\u200e", "\u061c", "\u2060", "\u00ad", "\u200d"])

@@ -39,7 +39,8 @@ def test_a_running_tokgate(tmp_path: Path, tokgate: Command) -> None:
         # Nothing listens at port 443 of this machine: the proxy answers 502.
         assert (code, seen["allowed probe"]["ok"]) == (1, False)
         running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
-        assert tokgate("doctor", *where).code == 1
+        code, seen = _seen(tokgate, *where)
+        assert (code, "error" in seen["policy"]["said"], "DNS" in seen) == (1, True, True), seen
     finally:
         running.close()
 
@@ -48,4 +49,4 @@ def test_nobody_runs(tmp_path: Path, tokgate: Command, policies: Path) -> None:
     """What is found comes with what to do."""
     outcome = tokgate("doctor", "--policies", str(policies), "--confdir", str(tmp_path), "--log", str(tmp_path / "log"))
     assert outcome.code == 1
-    assert "! tokgate: none answers\n    systemctl start tokgate" in outcome.out
+    assert "! tokgate: none runs here\n    systemctl start tokgate" in outcome.out

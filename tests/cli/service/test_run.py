@@ -10,7 +10,7 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.main import build_parser, main
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
-from tokgate.policy.bans import PortRange
+from tokgate.policy.settings import PortRange
 from tokgate.service import privileges, supervisor
 from tokgate.service.capabilities import Capability
 from tokgate.service.child_programs import SuperviseOptions

@@ -18,7 +18,7 @@ def ban(name: str, phase: str | None, idle: str | None = None, *, overdue: bool 
 
 def state(*bans: dict[str, Any], ok: bool = True) -> dict[str, Any]:
     """A running tokgate with one gate."""
-    report = {"connections": 2, "clients": 1, "errors": {} if ok else {"internal": 3}}
+    report = {"connections": 2, "clients": 1, "errors": {} if ok else {"quic": 3}}
     return {
         "ok": ok,
         "problems": [],
@@ -64,11 +64,28 @@ def test_a_ban(tokgate: Command, monkeypatch: pytest.MonkeyPatch, told: dict[str
 
 
 def test_trouble(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told for the worker that has it, and is exit code 1."""
-    monkeypatch.setattr(status, "ask_running", lambda *_: state(ok=False))
+    """It comes first, as all that makes the exit code 1, and is told for the worker that has it."""
+    told = state(ok=False)
+    told["policy"] |= {"held": ["old"], "loaded_at": "2023-03-10T08:00:00.123456789Z"}
+    monkeypatch.setattr(status, "ask_running", lambda *_: told)
     outcome = tokgate("status")
     assert outcome.code == 1
-    assert outcome.out.endswith("gate-0 pid 7, up 61 s, policy 0c2bfe1dd0f4, 2 connections of 1 client, 3 × internal\n")
+    held, troubled, loaded, *_, gate = outcome.out.splitlines()
+    assert held.startswith("needs attention: the ban old is held")
+    assert troubled == "needs attention: gate-0: 3 internal errors in quic"
+    assert loaded == "policy 0c2bfe1dd0f4, loaded 2023-03-10T08:00:00Z"
+    assert gate == "gate-0 pid 7, up 61 s, policy 0c2bfe1dd0f4, 2 connections of 1 client, 3 internal errors in quic"
+
+
+def test_all_is_well(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so in its first line; an age is in units that can be read."""
+    told = state()
+    told["workers"][0]["seconds"] = 15 * 86_400.0
+    monkeypatch.setattr(status, "ask_running", lambda *_: told)
+    outcome = tokgate("status")
+    assert outcome.code == 0
+    assert outcome.out.startswith("all is well\npolicy ")
+    assert "gate-0 pid 7, up 15 days, " in outcome.out
 
 
 def test_what_needs_attention_comes_first(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:

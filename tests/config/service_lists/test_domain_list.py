@@ -53,6 +53,13 @@ def test_includes_that_lead_nowhere() -> None:
     ]
 
 
+def test_a_list_that_includes_itself() -> None:
+    """Its lines are read once, from whichever folder it comes."""
+    found = read_domain_list("data/own", "a.example\ninclude:own\n", {"own": "a.example\ninclude:own\n"}.get)
+    assert [str(entry.place) for entry in found.entries] == ["data/own:1"]
+    assert [str(each.place) for each in found.unreadable] == ["data/own:2"]
+
+
 def test_the_form_of_releases() -> None:
     """The released text files write attributes behind a colon."""
     found = read_domain_list("clips.txt", "domain:a.example:@cn,@ads\nfull:b.example\nregexp:^a:b$\n", LISTS.get)

@@ -137,6 +137,8 @@ def test_zones(written: str, meant: str | None) -> None:
         ("2001:db8::/129", "at most 128"),
         ("192.0.2.0 /24", "did you mean `192.0.2.0/24`?"),
         ("010.0.0.0/8", "leading zeros"),
+        ("00:53:00:00:00:01", "a hardware address"),
+        ("any", "all addresses are `0.0.0.0/0` and `::/0`"),
         ("192.0.2.*", "did you mean `192.0.2.0/24`?"),
         ("10.*.*.*", "did you mean `10.0.0.0/8`?"),
         ("300.*", "write it as"),

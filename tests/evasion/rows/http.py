@@ -13,10 +13,15 @@ _REDIRECTED = (Carrier.GATE, Carrier.MITMPROXY, Carrier.CONNECT)
 _NEEDS_A_SERVER = {
     "http2": Server.NGINX,
     "second-request": Server.NGINX,
-    "second-odd-request": Server.HAPROXY,
     "h2c-smuggled": Server.CADDY,
 }
 """What the recorder can't answer: HTTP/2, and a request behind another one."""
+
+
+def _server(attempt: Attempt) -> Server:
+    if attempt.id.startswith("second-") and not attempt.innocent:
+        return Server.HAPROXY
+    return _NEEDS_A_SERVER.get(attempt.id, Server.CADDY if attempt.id.startswith("http2") else Server.RECORDER)
 
 
 def _servers(attempt: Attempt) -> tuple[Server, ...]:
@@ -31,16 +36,15 @@ def _servers(attempt: Attempt) -> tuple[Server, ...]:
 
 def rows() -> Iterator[Row]:
     """All of them."""
-    for which in (Family.HTTP_HEADS, Family.HTTP_HOSTS, Family.HTTP_BODIES):
+    for which in (Family.HTTP_HEADS, Family.HTTP_HOSTS, Family.HTTP_BODIES, Family.HTTP2_FRAMES):
         for attempt in family(which):
-            is_http2 = attempt.id.startswith("http2")
             unread = attempt.limit is Limit.OTHER_BYTES
             if attempt.limit is not None and not unread:
                 continue
             yield Row(
                 attempt=attempt,
                 carriers=carriers_of(attempt) if which is Family.HTTP_HEADS else _REDIRECTED,
-                server=_NEEDS_A_SERVER.get(attempt.id, Server.CADDY if is_http2 else Server.RECORDER),
+                server=_server(attempt),
                 servers=_servers(attempt),
                 passes=Limit.OTHER_BYTES if unread else None,
                 certain=not unread,

@@ -7,9 +7,9 @@ from evasion.servers import ALLOWED
 from evasion.table import ANYTHING, BANNED_ADDRESS, Logged, Row, Twin, carriers_of, family
 from tokgate.evasion.attempt import Family, Opens
 from tokgate.evasion.families import ATTEMPTS
+from tokgate.evasion.families.proxy_requests import SPELLINGS
 
 _EMBEDDED = ("nat64", "6to4", "teredo", "mapped", "compatible")
-_SPELLED = ("decimal", "hex", "octal", "octal-octets", "short", "dot-behind")
 _DOTTED = ("mapped-dotted", "mapped-long", "compatible-dotted", "nat64-dotted")
 _IN_TUNNELS = (
     "nested-connect",
@@ -26,7 +26,8 @@ _IN_ONE_PROCESS = (Carrier.SINGLE_CONNECT, Carrier.MITMPROXY_CONNECT)
 
 def rows() -> Iterator[Row]:
     """All of them."""
-    addresses = {f"connect-{kind}" for kind in (*_EMBEDDED, *_SPELLED, "nat64-local", "translated", "isatap")}
+    addresses = {f"connect-{kind}" for kind in (*_EMBEDDED, "nat64-local", "translated", "isatap")}
+    addresses |= {f"connect-address-{kind}" for kind in SPELLINGS}
     addresses |= {f"socks-{kind}" for kind in (*_EMBEDDED, "decimal", "hex", "brackets", "mapped-as-name")}
     addresses |= {f"connect-{kind}" for kind in (*_DOTTED, "address-brackets", "zone", "zone-encoded", "unbracketed")}
     addresses |= {f"socks-{kind}" for kind in ("zone", "octal", "short", "address-dot")}

@@ -8,13 +8,14 @@ from evasion.servers import ALLOWED, Server
 from evasion.table import ANYTHING, BANNED_ADDRESS, NAME_OF_THE_SERVICE, Logged, Row, Twin, carriers_of, family
 from tokgate.evasion.attempt import Attempt, Family, Opens
 from tokgate.evasion.families import ATTEMPTS
+from tokgate.evasion.families.server_names import MAPPED
 from tokgate.evasion.limits import Limit
 
 _REAL = (Server.NGINX, Server.NODE, Server.HAPROXY, Server.CADDY)
 _SEEN_TOGETHER = (Carrier.GATE, Carrier.MITMPROXY, Carrier.CONNECT)
 EMBEDDED = [address for address in DESTINATIONS.values() if ":" in address]
 """IPv6 addresses that stand for the banned IPv4 address."""
-_SPELLED_OTHERWISE = frozenset({"sni-utf-16", "sni-dns-labels", "sni-name-cut"})
+_SPELLED_OTHERWISE = frozenset({"sni-utf-16", "sni-dns-labels", "sni-name-cut"}) | MAPPED
 """In which the name doesn't stand as it is."""
 _NAMELESS = frozenset({"sslv2"})
 """What can't carry a name: whatever of it arrives has passed."""

@@ -12,7 +12,7 @@ from labs.records import Holder
 from tokgate.blocklog.records.stamp import Observer
 from tokgate.gate.egress import sources
 from tokgate.gate.egress.dialler import Dialler
-from tokgate.policy.bans import EgressSettings
+from tokgate.policy.settings import EgressSettings
 from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
 from tokgate.traffic.enforcer import Enforcer
 

@@ -13,8 +13,8 @@ from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, 
 from labs.hello_builder import hello_for
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.connection import CLOSED, Greeting
-from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
+from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.limits import Limits
 from tokgate.wire.basic_auth import Credentials

@@ -10,7 +10,7 @@ import pytest
 
 from labs import builders
 from tokgate.gate.explicit_clients.pac import asked, host_in, pac_file
-from tokgate.policy.bans import PacSettings
+from tokgate.policy.settings import PacSettings
 
 PROXY = "PROXY gw1.example.org:8080"
 BROWSER = """

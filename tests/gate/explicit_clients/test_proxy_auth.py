@@ -19,10 +19,10 @@ from labs.hello_builder import hello_for
 from labs.waiting import DEADLINE
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.handoff import Handover
-from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint
+from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot, compile_policy
 from tokgate.runtime.banner import overview
 from tokgate.traffic.arrival import Arrival

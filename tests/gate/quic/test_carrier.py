@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from labs.proxy_lab import ALLOWED, BANNED, policy
-from labs.quic_client import QuicClient
+from labs.quic_client import QuicClient, initial
 from labs.quic_lab import EARLY, HANDSHAKE, KEY, SHORT, QuicGate, client, flow
 from labs.records import Records
 from tokgate.gate.quic.carrier import LATE, QuicCarrier
@@ -120,6 +120,19 @@ def test_what_is_not_understood(gate: Callable[..., QuicGate], records: Records,
 
     other = gate(policy(networks=OTHERS)).comes(data, SHORT)
     assert (other.sent.to_server, other.sent.forwarded) == ([data, SHORT], {KEY})
+
+
+JUNK = b"\xe0\0\0\0\1\0\0\5junk!"
+"""A packet that is too short to be read, and that servers skip."""
+
+
+def test_packets_behind_what_can_not_be_read(gate: Callable[..., QuicGate], records: Records) -> None:
+    """What a server may find there passes neither first, nor in a flow that passes, nor held until an allowed name."""
+    hidden, allowed = JUNK + QuicClient(BANNED).flight[0], QuicClient(ALLOWED).flight
+    for before in ([], [initial(b"\1")], allowed):
+        one = gate().comes(*before, hidden, initial(b"\1") + hidden, *allowed)
+        assert one.sent.to_server == (allowed * 2 if before == allowed else allowed)
+    assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
 
 
 def test_who_comes_by_an_interface(gate: Callable[..., QuicGate]) -> None:

@@ -9,8 +9,8 @@ from mitmproxy.addons.proxyauth import ProxyAuth as StockProxyAuth
 
 from labs import builders
 from labs.proxy_lab import ALLOWED, BANNED, Lab, ban, client
-from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.networks import Network
+from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
 
 

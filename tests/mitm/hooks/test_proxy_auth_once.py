@@ -14,9 +14,9 @@ from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.hooks.proxy_auth import ProxyAuthHooks, ask_in_socks
 from tokgate.mitm.layers.raw_sockets import ClientSockets
-from tokgate.policy.bans import ProxyAuth
 from tokgate.policy.identity import Identity
 from tokgate.policy.observation import Endpoint
+from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.arrival import Arrival
 

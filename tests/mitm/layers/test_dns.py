@@ -27,7 +27,7 @@ from labs.serving import serving
 from tokgate.mitm.hooks import connection as connection_hooks
 from tokgate.mitm.layers import next_layer
 from tokgate.mitm.silent_clients import close_silent
-from tokgate.policy.bans import DnsSettings, EchKeys
+from tokgate.policy.settings import DnsSettings, EchKeys
 from tokgate.traffic import dns_questions
 
 ECH = "ech=AEX+DQBBAAAgACDsmhA1bA9Gkp5XzFSlB0kUqvRgmJMYvRYgiO34ESwvUgAEAAEAAQASY2xvdWRmbGFyZS1lY2guY29tAAA="

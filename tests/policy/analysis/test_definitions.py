@@ -7,7 +7,8 @@ import pytest
 
 from labs.builders import CLIPS, OFFICE, ban, duration, exemption, network, service, snapshot, wall
 from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange, Redefinition, changes, redefinitions
-from tokgate.policy.bans import Action, MissingSni, Notify
+from tokgate.policy.bans import Action
+from tokgate.policy.settings import MissingSni, Notify
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.upstream import Upstream, UpstreamKind
 

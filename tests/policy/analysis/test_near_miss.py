@@ -11,8 +11,8 @@ from labs import builders
 from tokgate.config.loader import load
 from tokgate.policy.analysis.likeness import How, Likeness
 from tokgate.policy.analysis.near_miss import MOST_WORDS, Resemblance
-from tokgate.policy.bans import LogSettings
 from tokgate.policy.services import NO_MATCH
+from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import compile_policy
 
 ROOT = Path(__file__).parents[3]

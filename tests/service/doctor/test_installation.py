@@ -10,7 +10,7 @@ import trustme
 
 from labs import builders
 from tokgate.block_page.ca_folder import AUTHORITY
-from tokgate.policy.bans import LogSettings
+from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.doctor import installation
 from tokgate.service.doctor.finding import Result
@@ -39,14 +39,27 @@ def test_what_runs() -> None:
     """Its problems, another policy than on disk, and too few descriptors for the limits."""
     snapshot = builders.snapshot(builders.ban())
     assert _wrong(installation.running(_state(snapshot), snapshot)) == []
-    assert _wrong(installation.running(None, snapshot)) == ["tokgate: none answers"]
+    assert _wrong(installation.running(None, snapshot)) == ["tokgate: none runs here"]
     few = [{"name": "gate-0", "report": {"descriptors": [20, 1024]}}]
     worse = _state(snapshot, problems=["no gate serves"], policy={"version": "another"}, workers=few)
     assert _wrong(installation.running(worse, snapshot)) == [
         "tokgate: no gate serves",
         f"policy: {snapshot.version} is on disk, another in force",
-        "descriptors: 1024 a gate: 256 connections, not the 50000 of settings.limits",
+        "descriptors: 1024 a gate, enough for 256 connections: settings.limits.connections is 50000",
     ]
+
+
+def test_the_canary() -> None:
+    """The best evidence that enforcement works stands beside what runs; of one that failed status tells."""
+    snapshot = builders.snapshot(builders.ban())
+    for canary, told in (
+        ({"ok": True, "at": "2023-04-01T12:00:00.5Z"}, ["at 2023-04-01T12:00:00Z the banned test name was refused"]),
+        ({"ok": True, "at": None}, []),
+        ({"ok": False, "at": "2023-04-01T12:00:00Z"}, []),
+        (None, []),
+    ):
+        results = installation.running(_state(snapshot, gateway={"canary": canary}), snapshot)
+        assert [each.said.partition(",")[0] for each in results if each.subject == "canary"] == told
 
 
 def test_the_authority(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_all_is_well(tmp_path: Path) -> None:
         ("ipv6__conf__all__forwarding", "0", "IPv6 forwarding", "net.ipv6.conf.all.forwarding=1"),
         ("ipv4__conf__eth0__rp_filter", "1", "reverse path filter", "rp_filter=2"),
         ("netfilter__nf_conntrack_count", "80", "connection tracking", "nf_conntrack_max=200"),
-        ("netfilter__nf_conntrack_max", None, "connection tracking", "load the ruleset"),
+        ("netfilter__nf_conntrack_max", None, "connection tracking", "tokgate run --gateway"),
     ],
 )
 def test_what_is_wrong(tmp_path: Path, name: str, value: str | None, subject: str, remedy: str) -> None:

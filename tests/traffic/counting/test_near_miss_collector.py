@@ -11,10 +11,10 @@ from labs import builders
 from labs.records import Clock, Holder, Records
 from tokgate.blocklog.records.stamp import Observer
 from tokgate.policy.analysis.near_miss import Resemblance
-from tokgate.policy.bans import LogSettings
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
+from tokgate.policy.settings import LogSettings
 from tokgate.traffic.counting import near_miss_collector
 from tokgate.traffic.counting.near_miss_collector import NearMisses
 from tokgate.traffic.enforcer import Enforcer

@@ -157,11 +157,13 @@ def test_no_hello(frames: bytes, problem: str) -> None:
 
 
 def test_client_that_gives_up() -> None:
-    """CONNECTION_CLOSE ends a packet."""
+    """CONNECTION_CLOSE ends no packet: there are servers that read what follows it."""
     opening = Opening(protected(b"\x01"))
 
-    assert opening.reads(protected(b"\x1c\x00\x00\x00"))
+    assert opening.reads(protected(b"\x1c\x00\x00\x03bye"))
     assert opening.hello is None
+    assert opening.reads(protected(b"\x1c\x00\x00\x03bye" + crypto(0, hello_message()), number=1))
+    assert opening.hello is not None
 
 
 @given(st.binary(max_size=200))

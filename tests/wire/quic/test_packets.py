@@ -6,7 +6,7 @@ import pytest
 from aioquic.quic import events
 
 from labs.quic_packets import SERVER, V1, V2, client, protected
-from tokgate.wire.quic.packets import _keys, close, initials, is_certain, is_unreadable
+from tokgate.wire.quic.packets import _keys, close, hides_packets, initials, is_certain, is_unreadable
 
 
 def test_keys() -> None:
@@ -53,6 +53,19 @@ def test_packets_in_one_datagram() -> None:
     assert initials(handshake + short) == ()
     retry = b"\xf0" + head + b"\x14" + bytes(20)
     assert [i.packet for i in initials(one.packet + retry + two.packet)] == [one.packet]
+
+
+def test_packets_behind_what_can_not_be_read() -> None:
+    """A server may know the end of a packet that makes no sense here: too short, of a server's, of another version."""
+    one, two = protected(b"\x01"), protected(b"\x01", number=1)
+    odd = [
+        *(bytes((kind,)) + struct.pack("!I", V1) + b"\0\0" + b"\5junk!" for kind in (0xD0, 0xE0, 0xF0)),
+        b"\xc0" + struct.pack("!I", 0xFF00001D) + b"\0\0\0\x14" + bytes(20),
+    ]
+    assert [hides_packets(one.packet + each + two.packet) for each in odd] == [True] * 4
+    assert [hides_packets(each + two.packet) for each in odd] == [True, True, True, False]
+    for whole in (one.packet, one.packet + two.packet, one.packet + bytes(50), one.packet + b"\x40" + bytes(30), b""):
+        assert not hides_packets(whole)
 
 
 @pytest.mark.parametrize(

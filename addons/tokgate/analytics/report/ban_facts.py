@@ -3,14 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Final
 
 from whenever import Instant
 
+from tokgate.analytics.report.ban_phases import HELD
 from tokgate.policy.bans import Ban
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
 from tokgate.policy.snapshot import Policy, Snapshot, Track
+
+_MOST_PREFIXES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,18 @@ class BanPeriod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """A network by its name and what makes a client one of it; `without`: who is none of it all the same."""
+
+    name: str
+    members: tuple[str, ...] = ()
+    devices: int = 0
+    users: int = 0
+    groups: int = 0
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BanFacts:
     """One ban. What isn't known is None or empty."""
 
@@ -32,7 +48,7 @@ class BanFacts:
     basis: str | None = None
     reference: str | None = None
     phases: tuple[BanPeriod, ...] = ()
-    scope: tuple[str, ...] = ()
+    scope: tuple[Scope, ...] = ()
     services: tuple[str, ...] = ()
 
 
@@ -53,7 +69,7 @@ def facts_of_log(rows: Iterable[Mapping[str, Any]]) -> list[BanFacts]:
             title=row["ban"],
             authority=row["authority"],
             basis=row["basis"],
-            scope=tuple(row["networks"] or ()),
+            scope=tuple(Scope(name=name) for name in row["networks"] or ()),
             services=tuple(row["services"] or ()),
         )
         for row in rows
@@ -63,9 +79,10 @@ def facts_of_log(rows: Iterable[Mapping[str, Any]]) -> list[BanFacts]:
 def _of_track(track: Track, policy: Policy) -> BanFacts:
     ban: Ban = track.ban
     changes = track.schedule.changes
+    ends = [_utc(change.at) for change in changes[1:]]
     phases = [
-        BanPeriod(change.phase.value, _utc(change.at), _utc(changes[at + 1].at) if at + 1 < len(changes) else None)
-        for at, change in enumerate(changes)
+        BanPeriod(HELD if change.overdue else change.phase.value, _utc(change.at), end)
+        for change, end in zip_longest(changes, ends)
         if change.phase is not Phase.EXPIRED and change.at > Instant.MIN
     ]
     return BanFacts(
@@ -80,16 +97,16 @@ def _of_track(track: Track, policy: Policy) -> BanFacts:
     )
 
 
-def _scope(network: Network) -> str:
-    """A network by its name and what makes a client one of it."""
-    parts = [", ".join(map(str, network.cidrs[:4])) + (", …" if len(network.cidrs) > len(network.cidrs[:4]) else "")]
-    counted = ((network.devices, "devices"), (network.users, "users"), (network.groups, "groups"))
-    parts += [f"{len(held)} {what}" for held, what in counted if held]
-    parts += network.networks
-    excepted = (*map(str, network.except_cidrs), *network.except_networks)
-    parts += [f"without {', '.join(excepted)}"] if excepted else []
-    said = ", ".join(part for part in parts if part)
-    return f"{network.name} ({said})" if said else network.name
+def _scope(network: Network) -> Scope:
+    more = ("…",) if len(network.cidrs) > _MOST_PREFIXES else ()
+    return Scope(
+        name=network.name,
+        members=(*map(str, network.cidrs[:_MOST_PREFIXES]), *more, *network.networks),
+        devices=len(network.devices),
+        users=len(network.users),
+        groups=len(network.groups),
+        without=(*map(str, network.except_cidrs), *network.except_networks),
+    )
 
 
 def _utc(at: Instant) -> datetime:

@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from whenever import Instant
 
 from tokgate.policy.decision import Phase
 from tokgate.policy.snapshot import Snapshot
+
+HELD: Final = "held past its end"
+"""The phase of a ban that blocks although its time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,7 @@ def phases_of_policy(snapshot: Snapshot, start: datetime, end: datetime) -> list
     lanes: dict[str, BanPhases] = {}
     for track in snapshot.tracks:
         changes = [
-            (_utc(change.at), "held past its end" if change.overdue else change.phase.value)
-            for change in track.schedule.changes
+            (_utc(change.at), HELD if change.overdue else change.phase.value) for change in track.schedule.changes
         ]
         lane = BanPhases(track.ban.name, track.ban.title, _spans(changes, start, end))
         if lane.spans:

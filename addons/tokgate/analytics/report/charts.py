@@ -41,6 +41,8 @@ _LABELS: Final = 8
 _WIDE_BAR: Final = 4
 """Width in pixels from which a bar has a gap beside it."""
 
+type Say = Callable[[str], str]
+
 type Link = Callable[[str, int], str]
 """The URL of a bar: by its verdict and the index of its bucket."""
 
@@ -52,52 +54,61 @@ class _Anchor(drawsvg.DrawingParentElement):  # type: ignore[misc]
 
 
 def attempts_over_time(
-    pieces: Buckets, counts: Mapping[str, Sequence[int]], lanes: Sequence[BanPhases], alt_text: str
+    pieces: Buckets,
+    counts: Mapping[str, Sequence[int]],
+    lanes: Sequence[BanPhases],
+    alt_text: str,
+    say: Say = str,
 ) -> str:
     """Events by verdict, with the phases of bans drawn in above and their edges through the bars.
 
-    `alt_text` is the text alternative of the chart.
+    `alt_text` is the text alternative of the chart; `say` translates the words of verdicts and phases.
     """
-    return _svg(_attempts(pieces, counts, lanes, None, role="img", aria_label=escape(alt_text)))
+    return _svg(_attempts(pieces, counts, lanes, None, say, role="img", aria_label=escape(alt_text)))
 
 
 def linked_attempts(
     pieces: Buckets, counts: Mapping[str, Sequence[int]], lanes: Sequence[BanPhases], link: Link
 ) -> str:
     """`attempts_over_time` with bars that are links, hidden from screen readers and keyboard: a table repeats it."""
-    return _svg(_attempts(pieces, counts, lanes, link, aria_hidden="true", focusable="false"))
+    return _svg(_attempts(pieces, counts, lanes, link, str, aria_hidden="true", focusable="false"))
 
 
-def clients_over_time(pieces: Buckets, numbers: Sequence[int], alt_text: str) -> str:
-    """Distinct clients for each bucket. `alt_text` is the text alternative of the chart."""
+def clients_over_time(pieces: Buckets, numbers: Sequence[int], alt_text: str, say: Say = str) -> str:
+    """Distinct clients for each bucket. `alt_text` and `say` are those of `attempts_over_time`."""
     plot = _Plot(pieces, max(numbers, default=0) or 1, _EDGE, _LOW)
     drawing = plot.drawing(role="img", aria_label=escape(alt_text))
     group = drawsvg.Group(class_="series clients", fill=_CLIENTS)
     for place, number in enumerate(numbers):
         if number:
-            group.append(plot.bar(place, 0, number, f"{grouped(number)} clients"))
+            group.append(plot.bar(place, 0, number, f"{say('Clients')}: {grouped(number)}"))
     drawing.append(group)
     return _svg(drawing)
 
 
 def _attempts(
-    pieces: Buckets, counts: Mapping[str, Sequence[int]], lanes: Sequence[BanPhases], link: Link | None, **root: str
+    pieces: Buckets,
+    counts: Mapping[str, Sequence[int]],
+    lanes: Sequence[BanPhases],
+    link: Link | None,
+    say: Say,
+    **root: str,
 ) -> Any:
     below = [0] * len(pieces.starts)
     highest = max((sum(column) for column in zip(*counts.values(), strict=True)), default=0) or 1
     plot = _Plot(pieces, highest, _EDGE + _LANE * len(lanes), _HEIGHT + _LANE * len(lanes))
     drawing = plot.drawing(**root)
     for verdict, numbers in counts.items():
-        known = verdict if verdict in WORDS else "other"
+        known, word = verdict if verdict in WORDS else "other", escaped(say(WORDS.get(verdict, verdict)))
         group = drawsvg.Group(class_=f"series {known}", fill=COLORS.get(verdict, _OTHER))
         for place, number in enumerate(numbers):
             if number:
-                bar = plot.bar(place, below[place], number, f"{grouped(number)} {escaped(WORDS.get(verdict, verdict))}")
+                bar = plot.bar(place, below[place], number, f"{grouped(number)} {word}")
                 group.append(bar if link is None else _Anchor([bar], href=escape(link(verdict, place)), tabindex="-1"))
             below[place] += number
         drawing.append(group)
     for number, lane in enumerate(lanes):
-        drawing.append(_lane(plot, lane, _EDGE + number * _LANE))
+        drawing.append(_lane(plot, lane, _EDGE + number * _LANE, say))
     return drawing
 
 
@@ -167,12 +178,12 @@ class _Plot:
         return rect
 
 
-def _lane(plot: _Plot, lane: BanPhases, y: int) -> Any:
+def _lane(plot: _Plot, lane: BanPhases, y: int, say: Say) -> Any:
     """The row of a ban's phases above the bars; where a phase begins, a dashed line crosses the bars."""
     group, ban = drawsvg.Group(class_="lane"), escaped(lane.ban)
     for span in lane.spans:
         left, right = (plot.x(plot.pieces.fraction(at)) for at in (span.start, span.end))
-        phase = escaped(span.phase)
+        phase = escaped(say(span.phase))
         words = f"{ban}: {phase}"
         color = PHASE_COLORS.get(span.phase, "#dddddd")
         width = round(max(1.0, right - left), 1)

@@ -13,7 +13,7 @@ from tokgate.analytics.report.ban_phases import BanPhases
 from tokgate.analytics.report.charts import COLORS, PHASE_COLORS, WORDS, attempts_over_time, clients_over_time
 from tokgate.analytics.report.report_data import REPEATED_DAYS, TOP, Record, ReportData
 from tokgate.analytics.report.templating import environment
-from tokgate.analytics.report.wording import Language, Wording, utc
+from tokgate.analytics.report.wording import SIGNALS, VISIBILITIES, Language, Wording, utc
 
 MAX_LANES: Final = 8
 MAX_RECORDS: Final = 2000
@@ -79,12 +79,15 @@ class ReportDetails:
     made: datetime
     version: str
     files: Sequence[FileDigest]
-    filters: Sequence[str]
+    filters: Sequence[tuple[str, str]]
+    """Their labels, which are texts of the catalogues, and values."""
     bans_from: str
     policy_version: str
     chain: ChainStatus
     command: str
     author: str = ""
+    purpose: str = ""
+    ticket: str = ""
     language: Language = Language.EN
     zone: str | None = None
     case: bool = False
@@ -101,6 +104,7 @@ def render_report(
     shown = sorted(lanes, key=lambda lane: (lane.ban not in data.bans, lane.spans[0].start, lane.ban))
     shown = shown[:MAX_LANES]
     per, say = data.buckets.unit, Wording(details.language, details.zone)
+    events, different = str(say(f"Events per {per}, in UTC")), str(say(f"Different clients per {per}"))
     told = [number if number >= data.least else 0 for number in data.clients_over_time]
     return _templates.get_template("report.html").render(
         found=data,
@@ -114,21 +118,24 @@ def render_report(
         repeated_days=REPEATED_DAYS,
         phase_colors=PHASE_COLORS,
         words=WORDS,
+        signals=SIGNALS,
+        visibilities=VISIBILITIES,
+        scope=say.scope,
         colors=COLORS,
-        attempts=attempts_over_time(data.buckets, data.over_time, shown, str(say(f"Events per {per}, in UTC"))),
-        clients=clients_over_time(data.buckets, told, str(say(f"Different clients per {per}"))),
+        attempts=attempts_over_time(data.buckets, data.over_time, shown, events, say.plain),
+        clients=clients_over_time(data.buckets, told, different, say.plain),
         busiest=_busiest(data),
         _=say,
     )
 
 
 def _busiest(data: ReportData) -> list[dict[str, Any]]:
-    """The five buckets with most events, labelled as in the chart."""
+    """The five buckets with most events."""
     sums = [sum(column) for column in zip(*data.over_time.values(), strict=True)]
     order = sorted(range(len(sums)), key=lambda number: (-sums[number], number))[:5]
     return [
         {
-            "label": data.buckets.label(data.buckets.starts[number]),
+            "label": data.buckets.name(data.buckets.starts[number]),
             "events": sums[number],
             "clients": data.clients_over_time[number],
         }

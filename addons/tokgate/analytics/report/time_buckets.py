@@ -24,10 +24,14 @@ class Buckets:
         return min(1.0, max(0.0, (at - self.starts[0]).total_seconds() / whole))
 
     def label(self, start: datetime) -> str:
-        """The label of the bucket that begins at `start`."""
+        """The label of the bucket that begins at `start`, for an axis."""
         return start.strftime(
             {"minute": "%m-%d %H:%M", "hour": "%m-%d %H:%M", "month": "%Y-%m"}.get(self.unit, "%Y-%m-%d")
         )
+
+    def name(self, start: datetime) -> str:
+        """The same with the year."""
+        return start.strftime("%Y-%m-%d %H:%M") if self.unit in ("minute", "hour") else self.label(start)
 
 
 def buckets(start: datetime, end: datetime) -> Buckets:

@@ -10,6 +10,11 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
+from tokgate.analytics.report.ban_facts import Scope
+from tokgate.analytics.report.templating import grouped
+from tokgate.policy.decision import Signal
+from tokgate.policy.observation import Visibility
+
 
 class Language(StrEnum):
     """The languages of the report."""
@@ -21,6 +26,26 @@ class Language(StrEnum):
 
 
 _FORMAT: Final = "%Y-%m-%d %H:%M"
+SIGNALS: Final = {
+    Signal.SNI: "TLS name (SNI)",
+    Signal.QUIC_SNI: "QUIC name (SNI)",
+    Signal.HTTP_HOST: "HTTP host",
+    Signal.URL: "URL",
+    Signal.DNS_NAME: "DNS name",
+    Signal.ADDRESS: "address",
+    Signal.CERTIFICATE: "certificate",
+}
+"""By which identifier a client was judged, in words that are keys of the catalogues."""
+VISIBILITIES: Final = {
+    Visibility.SNI: "TLS name (SNI)",
+    Visibility.QUIC_SNI: "QUIC name (SNI)",
+    Visibility.ECH_OUTER: "only the name of an ECH provider",
+    Visibility.NONE: "TLS without a name",
+    Visibility.DECRYPTED: "request that could be read",
+    Visibility.DNS: "DNS question",
+    Visibility.ADDRESS: "address alone",
+    Visibility.UNREADABLE: "unreadable",
+}
 
 
 class Wording:
@@ -33,8 +58,11 @@ class Wording:
 
     def __call__(self, text: str, **values: Any) -> Markup:
         """The text in this language, with `{name}` replaced; values are escaped unless they are markup."""
-        translated = escape(self._texts.get(text, text))
-        return translated.format(**values)
+        return escape(self.plain(text)).format(**values)
+
+    def plain(self, text: str) -> str:
+        """The text in this language, as it is."""
+        return self._texts.get(text, text)
 
     def moment(self, at: datetime | None) -> Markup:
         """An instant, which is UTC without `tzinfo`, and the local time of the zone beside it."""
@@ -45,7 +73,19 @@ class Wording:
             return said
         local = at.replace(tzinfo=UTC).astimezone(self._zone)
         shown = local.strftime("%H:%M %Z") if local.date() == at.date() else local.strftime(_FORMAT + " %Z")
-        return said + Markup(' <span class="local">{}</span>').format(shown)
+        return said + Markup(' <span class="local">({})</span>').format(shown)
+
+    def scope(self, network: Scope) -> Markup:
+        """A network, and in parentheses who belongs to it."""
+        counted = {
+            "devices: {count}": network.devices,
+            "users: {count}": network.users,
+            "groups: {count}": network.groups,
+        }
+        parts = [escape(member) for member in network.members]
+        parts += [self(text, count=grouped(count)) for text, count in counted.items() if count]
+        parts += [self("except {clients}", clients=", ".join(network.without))] if network.without else []
+        return escape(network.name) + (Markup(" ({})").format(Markup(", ").join(parts)) if parts else "")
 
 
 def utc(at: datetime) -> str:

@@ -17,7 +17,7 @@ from tokgate.blocklog.integrity.merkle import tree_root
 from tokgate.blocklog.integrity.signing_key import Signer
 from tokgate.blocklog.records.json_line import decode
 from tokgate.blocklog.records.record import EventAction, Record
-from tokgate.policy.bans import ClientsShown, LogSettings
+from tokgate.policy.settings import ClientsShown, LogSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

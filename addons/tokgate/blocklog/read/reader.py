@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, Final, cast
 
 from whenever import Instant
 
+from tokgate.blocklog.records.aliases import is_alias
 from tokgate.blocklog.records.json_line import decode
 from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.write.aliases import is_alias
 from tokgate.blocklog.write.segment import Foreign, Torn
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefix_table import IPNetwork, within

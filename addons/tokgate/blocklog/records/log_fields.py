@@ -7,9 +7,10 @@ from typing import Any, Final
 from tokgate.blocklog.records.record import ECS_VERSION, EventAction
 from tokgate.policy.analysis.likeness import How
 from tokgate.policy.analysis.timeline import TransitionKind
-from tokgate.policy.bans import EchOuter, MissingSni, OnError, OnExpiry, UnknownClients
+from tokgate.policy.bans import OnExpiry
 from tokgate.policy.decision import Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.observation import KernelRefusal, Passed, Stage, Transport, Visibility
+from tokgate.policy.settings import EchOuter, MissingSni, OnError, UnknownClients
 
 type Schema = dict[str, Any]
 

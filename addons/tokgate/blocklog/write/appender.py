@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Final
@@ -38,18 +37,11 @@ from tokgate.blocklog.write.entries import (
 from tokgate.blocklog.write.line_maker import LineMaker
 from tokgate.blocklog.write.log_clock import LogClock
 from tokgate.blocklog.write.retention import Retention
+from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.segment import Foreign, Segment, Torn
 
 ROTATION_RETRY: Final = 60.0
 """Seconds after which renaming is tried again; until then the file is written on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rotation:
-    """When a file is rotated: with the line that brings it to `max_bytes` octets, or when its UTC day is over."""
-
-    max_bytes: int | None = 64 << 20
-    daily: bool = True
 
 
 class ForeignLines(Exception):
@@ -136,7 +128,9 @@ class Appender:
             self._delete_expired()
         else:
             self.look()
-        if not self._partial and (why := self._full(segment)) is not None:
+        if self._partial or time.monotonic() < self._no_rotation_before:
+            return
+        if (why := self._rotation.due(segment, self._today())) is not None:
             self._rotate(segment, why)
 
     def look(self) -> None:
@@ -288,18 +282,6 @@ class Appender:
             return None
         data = self._inflight[0].data[: self._partial]
         return Torn(len(data), hashlib.sha256(data).hexdigest())
-
-    def _full(self, segment: Segment) -> str | None:
-        """Why the file has to be rotated; None if it hasn't."""
-        if not segment.regular or time.monotonic() < self._no_rotation_before:
-            return None
-        today = self._today()
-        if segment.lines <= segment.openers:  # it holds no records but those with which a new file would begin
-            segment.day = today
-            return None
-        if self._rotation.max_bytes is not None and segment.size >= self._rotation.max_bytes:
-            return "the file was full"
-        return "the day was over" if self._rotation.daily and segment.day != today else None
 
     def _rotate(self, segment: Segment, why: str) -> None:
         self._rewind()

@@ -10,10 +10,10 @@ from whenever import Instant
 
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.paths import secret_path_for
+from tokgate.blocklog.records.aliases import WITHHELD
 from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.write.aliases import WITHHELD
 from tokgate.blocklog.write.pseudonyms import Pseudonyms
-from tokgate.policy.bans import ClientsShown
+from tokgate.policy.settings import ClientsShown
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefix_table import IPNetwork
 

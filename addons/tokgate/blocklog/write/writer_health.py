@@ -5,7 +5,7 @@ from pathlib import Path
 
 from whenever import Instant
 
-from tokgate.blocklog.write.appender import Rotation
+from tokgate.blocklog.write.rotation import Rotation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import Exit
-from tokgate.cli.log.engine import files_of, open_database
+from tokgate.cli.log.engine import add_server, open_log, source_files
 from tokgate.cli.log.files import add_no_rotated
 from tokgate.cli.log.output import tell_of
 from tokgate.cli.log.query import AddSource, FilterFactory
@@ -37,6 +36,7 @@ def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFac
     summary = "names that resemble a banned service, for its file"
     parser = commands.add_parser("candidates", help=summary, description=f"Show {summary}.", epilog=_EPILOG)
     add_source(parser)
+    add_server(parser)
     add_no_rotated(parser)
     parser.add_argument(
         "--policies", type=Path, default=Path("policies"), metavar="DIR",
@@ -50,8 +50,7 @@ def offer(args: argparse.Namespace, wanted: Filter) -> Exit:
     """Print the candidates in the log that match nothing in the policies now."""
     from tokgate.analytics.near_miss_report import as_json, candidates, fragment
 
-    files = files_of(args.log or [DEFAULT_LOG], rotated=not args.no_rotated)
-    with open_database(files, wanted) as database, Patience("reading") as patience:
+    with open_log(args, source_files(args), wanted) as database, Patience("reading") as patience:
         found = candidates(database, progress=patience)
         tell_of(database.damage, len(database.damage))
     found = _unknown(found, args.policies)

@@ -56,7 +56,7 @@ def add_parsers(commands: Subparsers) -> None:
         description="Have a third party date the last checkpoint.",
         epilog=_ANCHOR_EPILOG,
     )
-    add_files(anchor, "also .gz, .zst and .parquet")
+    add_files(anchor, "files to read, also .gz, .zst and .parquet")
     what = anchor.add_mutually_exclusive_group(required=True)
     what.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write the checkpoint")
     what.add_argument("--check", type=Path, metavar="FILE", help="verify the timestamp FILE.tsr of a checkpoint")

@@ -17,12 +17,21 @@ from tokgate.analytics.listing import EVERY_COLUMN, listing
 from tokgate.analytics.sources import LogError
 from tokgate.analytics.sql import QueryResult, Row, literal
 from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted
-from tokgate.blocklog.read.reader import Filter, open_log
+from tokgate.blocklog.read import reader
+from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_purpose
-from tokgate.cli.log.engine import files_of, open_database, tell_of_lost, told_as_command_errors
-from tokgate.cli.log.files import add_log_option, add_no_rotated
+from tokgate.cli.log.engine import (
+    add_server,
+    files_of,
+    open_database,
+    open_log,
+    source_files,
+    tell_of_lost,
+    told_as_command_errors,
+)
+from tokgate.cli.log.files import add_files, add_no_rotated
 from tokgate.cli.log.query import AddSource, FilterFactory
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import Patience, narrate
@@ -31,6 +40,8 @@ from tokgate.config.extras import Extra
 _TOLD_EVERY: Final = 1000
 """Records between two displays of progress."""
 FORMATS: Final = ("csv", "parquet", "cef", "ocsf", "ndjson")
+_OF_FILES: Final = ("parquet", "ndjson")
+"""Formats that are made of files: ClickHouse writes Parquet itself, and keeps no line as it was."""
 
 _EPILOG: Final = """\
 examples:
@@ -41,12 +52,13 @@ examples:
 
 csv and parquet have the columns of docs/log-queries.md; cef is ArcSight's CEF:0; ocsf is OCSF 1.8, one JSON object a
 line, without records about tokgate itself, for which its classes have no words; ndjson is the lines themselves, as
-`compact` kept them, without filters. A file is complete or isn't there."""
+`compact` kept them, without filters. A file is complete or isn't there. Parquet and ndjson are made of files alone:
+ClickHouse writes Parquet itself (FORMAT Parquet), and keeps no line as it was."""
 _COMPACT_EPILOG: Final = """\
 examples:
   tokgate log compact                               make Parquet of what was rotated away from ./block.ndjson
   tokgate log compact --remove                      and remove each file whose Parquet was verified
-  tokgate log compact --log archive/block-*.ndjson.zst
+  tokgate log compact archive/block-*.ndjson.zst
 
 Parquet keeps every line byte for byte beside the columns of docs/log-queries.md. It is read back and compared, line
 count and SHA-256, before it gets its name. `summary`, `query`, `export` and `report` then read it instead of the
@@ -58,6 +70,7 @@ def add_parsers(commands: Subparsers, add_source: AddSource, wanted_of: FilterFa
         "export", help="CSV, Parquet, CEF, OCSF, NDJSON", description="Write the log for other systems.", epilog=_EPILOG
     )
     add_source(parser)
+    add_server(parser)
     add_purpose(parser)
     add_no_rotated(parser)
     parser.add_argument("--format", choices=FORMATS, required=True)
@@ -66,8 +79,7 @@ def add_parsers(commands: Subparsers, add_source: AddSource, wanted_of: FilterFa
     packing = commands.add_parser(
         "compact", help="old files as Parquet", description="Make Parquet of rotated files.", epilog=_COMPACT_EPILOG
     )
-    said = f"logs whose rotated files are meant, or rotated files themselves (default: ./{DEFAULT_LOG})"
-    add_log_option(packing, said)
+    add_files(packing, "logs whose rotated files are meant, or rotated files themselves")
     packing.add_argument("--remove", action="store_true", help="remove a file once its Parquet is verified")
     packing.set_defaults(log_run=compact_all, extra=Extra.REVIEW)
 
@@ -77,7 +89,9 @@ def export(args: argparse.Namespace, wanted: Filter) -> Exit:
     output: Path | None = args.output
     if args.format == "parquet" and output is None:
         raise CommandError("parquet can't be written to stdout: name a file with -o", Exit.USAGE)
-    files = files_of(args.log or [Path(DEFAULT_LOG)], rotated=not args.no_rotated)
+    if args.clickhouse is not None and args.format in _OF_FILES:
+        raise CommandError(f"{args.format} is made of files: give FILE, or another format", Exit.USAGE)
+    files = source_files(args)
     if output is not None and any(output.exists() and output.samefile(path) for path in files):
         raise CommandError(f"{output} is the log itself", Exit.USAGE)
     if args.format == "ndjson":
@@ -89,7 +103,7 @@ def export(args: argparse.Namespace, wanted: Filter) -> Exit:
     if args.format == "parquet" and output is not None:
         _export_parquet(files, wanted, output)
         return Exit.DONE
-    with open_database(files, wanted) as database:
+    with open_log(args, files, wanted) as database:
         with _writing_to(output) as stream:
             answer = database.answer(listing(wide=True, limit=None))
             with Patience("exporting records") as patience:
@@ -111,7 +125,7 @@ def _copy_lines(files: list[Path], stream: TextIO) -> None:
         if path.suffix == PARQUET:
             stream.buffer.writelines(lines_of(path))
         else:
-            with open_log(path) as log:
+            with reader.open_log(path) as log:
                 shutil.copyfileobj(log, stream.buffer)
     stream.buffer.flush()
 

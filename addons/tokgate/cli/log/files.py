@@ -14,9 +14,9 @@ class _Extend(argparse.Action):
         setattr(namespace, self.dest, [*(getattr(namespace, self.dest, None) or []), *values])
 
 
-def add_files(parser: argparse.ArgumentParser, kinds: str = ".gz and .zst too") -> None:
+def add_files(parser: argparse.ArgumentParser, said: str = "files to read, .gz and .zst too") -> None:
     """Add FILE… and `--log`, which mean the same: `log` is a list of them, empty or None without any."""
-    said = f"files to read, {kinds} (default: ./{DEFAULT_LOG})"
+    said += f" (default: ./{DEFAULT_LOG})"
     parser.add_argument("log", nargs="*", action=_Extend, type=Path, metavar="FILE", help=said)
     parser.add_argument("--log", nargs="+", action=_Extend, type=Path, metavar="FILE", help="the same, as an option")
 

@@ -47,7 +47,7 @@ def add_parsers(commands: Subparsers) -> None:
         description="Find lines that were changed, deleted, put in, moved or cut off.",
         epilog=_VERIFY_EPILOG,
     )
-    add_files(verify, "also .gz, .zst and .parquet")
+    add_files(verify, "files to read, also .gz, .zst and .parquet")
     verify.add_argument(
         "--key",
         type=Path,

@@ -77,9 +77,11 @@ def add(policies: Path, wanted: OverrideRequest) -> Exit:
         )
         path = policies / FOLDER / f"{override.name}.yaml"
         said = Text(override, zone, (Change("made", now, override.by or ""),)).encode()
-        _try_out(policies, path, said, now)
+        doubts = _try_out(policies, path, said, now)
         write(path, said)
     sys.stdout.write(f"{override.name}\n")
+    for each in doubts:
+        _show(each)
     whom = wanted.network or listed(override.whom)
     narrate(f"tokgate: {shown(ban.name)} does not hold for {shown(whom)} until {both(until, zone)}")
     narrate(f"tokgate: written to {shown(str(path))}; to end it earlier: tokgate override end {override.name}")
@@ -214,12 +216,13 @@ def _override(policy: Policy, name: str) -> Exemption:
     return known
 
 
-def _try_out(policies: Path, path: Path, said: bytes, now: Instant) -> None:
-    """Load the policy with the override; raise CommandError if that is invalid or has no effect."""
+def _try_out(policies: Path, path: Path, said: bytes, now: Instant) -> list[Diagnostic]:
+    """Load the policy with the override: the warnings about it. Raises CommandError if it is invalid or idle."""
     loaded = load(policies, now, proposed={path: said})
-    ours = [each for each in loaded.diagnostics if each.origin.file == str(path) and each.code is Code.EXEMPTION_IDLE]
+    doubts = [each for each in loaded.warnings if each.origin.file == str(path)]
+    ours = [each for each in doubts if each.code is Code.EXEMPTION_IDLE]
     if loaded.policy is not None and not ours:
-        return
+        return doubts
     for diagnostic in loaded.errors or ours:
         _show(diagnostic)
     why = "is over, or has not begun by then: there is nothing to make an exception from"

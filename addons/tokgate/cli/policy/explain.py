@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from whenever import Instant
 
@@ -31,6 +32,7 @@ from tokgate.cli.policy.held import held_bans
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.cli.time_arguments import settle, time_argument
 from tokgate.config.diagnostics import render
+from tokgate.config.policy_tests import PolicyTest
 from tokgate.config.yaml.did_you_mean import did_you_mean
 from tokgate.policy.bans import Exemption
 from tokgate.policy.decision import Decision, Verdict
@@ -38,8 +40,11 @@ from tokgate.policy.devices import hardware_address
 from tokgate.policy.identity import folded
 from tokgate.policy.networks import Network
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.hostname import parse_address
+from tokgate.policy.values.source_position import Origin
 from tokgate.policy.values.time_text import both
 from tokgate.policy.values.visible_text import readable
+from tokgate.traffic.policy_tests import run_tests
 
 EPILOG = """\
 examples:
@@ -103,6 +108,8 @@ def run(options: argparse.Namespace) -> int:
         narrate(f"--at {moment.format_iso()} is read in {zone}: {both(at, zone)}")
     query = DecisionQuery(options.client, options.host, at, options.url, identity)
     decision = judge(snapshot, query).decision
+    for note in _unseen(snapshot, query, decision):
+        narrate(note)
     if options.json:
         sys.stdout.write(as_json(answer(query, decision) | steps_document(snapshot, query)) + "\n")
     else:
@@ -138,6 +145,24 @@ def _strangers(snapshot: Snapshot, options: argparse.Namespace) -> Iterator[str]
             if fold(name) not in map(fold, known):
                 hint = did_you_mean(name, sorted(known))
                 yield f"no network or exemption names the {kind} {shown(name)}{hint and shown(hint)}"
+
+
+def _unseen(snapshot: Snapshot, query: DecisionQuery, decision: Decision) -> Iterator[str]:
+    """What live traffic gets instead where nothing opens the connection in which an `https` URL would be seen."""
+    try:
+        url = urlsplit(query.url or "")
+        host = query.host or url.hostname
+    except ValueError:  # half a bracket
+        return
+    if url.scheme.lower() != "https" or host is None or parse_address(query.client) is None:
+        return
+    test = PolicyTest(
+        query.client, host, query.url, query.at, decision.verdict, Origin("", 1, 1), identity=query.identity
+    )
+    (live,) = run_tests(snapshot, (test,))
+    if not live.passed:
+        why = "over https this URL is not seen, since the policy does not have the connection opened"
+        yield f"live traffic gets {live.decision.verdict} ({live.decision.reason}): {why}"
 
 
 def _event(options: argparse.Namespace, now: Instant) -> Exit:

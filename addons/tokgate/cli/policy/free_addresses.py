@@ -11,8 +11,8 @@ from tokgate.cli.policy.outlook import warning
 from tokgate.config.checks.prefix_cover import Cover
 from tokgate.config.diagnostics import Code, Diagnostic
 from tokgate.gateway.bans_in_sight import current
-from tokgate.policy.bans import UnknownClients
 from tokgate.policy.networks import Network
+from tokgate.policy.settings import UnknownClients
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.prefix_table import IPNetwork
 

@@ -11,10 +11,12 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.blocklog.records.sentence import counted
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit, need
-from tokgate.cli.policy_source import add_policies_option, open_snapshot
+from tokgate.cli.policy_source import add_policies_option, compile_patiently, load_patiently
 from tokgate.cli.service.running import add_confdir_option
+from tokgate.config.diagnostics import render
 from tokgate.config.extras import Extra
 from tokgate.gateway.ruleset import TableOptions, ruleset_of
 from tokgate.policy.values.visible_text import readable
@@ -67,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _examined(args: argparse.Namespace) -> Iterator[Result]:
     now = Instant.now()
-    snapshot = open_snapshot(args.policies, now)
+    loaded = load_patiently(args.policies, now)
+    snapshot = None if loaded.policy is None else compile_patiently(loaded.policy)
     confdir = confdir_of_running(NAME) if args.confdir is None else args.confdir.expanduser()
     try:
         state = ask(confdir, ControlRequest.STATUS)
@@ -76,13 +79,19 @@ def _examined(args: argparse.Namespace) -> Iterator[Result]:
         state = None
     else:
         yield from installation.running(state, snapshot)
-    yield from installation.authority(confdir, snapshot, now)
-    yield from installation.disk(args.log, snapshot)
+    if snapshot is None:
+        said = f"{counted(len(loaded.errors), 'error')} in {args.policies}; {render(loaded.errors[0]).splitlines()[0]}"
+        yield Result("policy", said, "tokgate check shows each; what a policy is needed for was not looked at")
+    else:
+        yield from installation.authority(confdir, snapshot, now)
+        yield from installation.disk(args.log, snapshot)
     yield kernel.clock()
     if args.gateway:
         yield from kernel.gateway()
+    if args.gateway and snapshot is not None:
         yield from kernel.loaded(ruleset_of(snapshot, now, TableOptions()), confdir)
     yield probes.resolution(args.allowed)
-    yield from probes.parents(snapshot.settings.upstream, args.allowed)
-    if state is not None:
+    if snapshot is not None:
+        yield from probes.parents(snapshot.settings.upstream, args.allowed)
+    if snapshot is not None and state is not None:
         yield from probes.proxy(state.get("listening", ()), snapshot, args.allowed, now)

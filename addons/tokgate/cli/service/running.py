@@ -3,11 +3,14 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.runtime.control_socket import NAME, Call, ControlRequest, ask
 from tokgate.service.privileges import confdir_of_running
+
+_MITMPROXY: Final = Path("~/.mitmproxy")
+"""The folder of mitmproxy, and so of the addon in a plain mitmproxy, unless it is told another."""
 
 
 def add_confdir_option(parser: argparse.ArgumentParser) -> None:
@@ -25,5 +28,7 @@ def ask_running(
     except (OSError, ValueError) as error:
         raise CommandError(f"the tokgate of {folder} does not answer: {error}", Exit.FAILURE) from error
     if answer is None:
-        raise CommandError(f"no tokgate runs with --confdir {folder}", Exit.FAILURE)
+        beside = confdir is None and (_MITMPROXY.expanduser() / NAME).exists()
+        hint = f"; the addon in mitmproxy has --confdir {_MITMPROXY}" if beside else ""
+        raise CommandError(f"no tokgate runs with --confdir {folder}{hint}", Exit.FAILURE)
     return answer

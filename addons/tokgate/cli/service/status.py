@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,9 +13,10 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.service.running import add_confdir_option, ask_running
 from tokgate.policy.values.visible_text import readable
 from tokgate.runtime.control_socket import ControlRequest
-from tokgate.runtime.status import Condition
+from tokgate.runtime.status import Condition, has_trouble
 from tokgate.service.doctor.probes import unanswered
 
+_FRACTION: Final = re.compile(r"(?<=T\d\d:\d\d:\d\d)\.\d+(?=Z)")
 _PATIENCE: Final = 3.0
 """Seconds for the answer to a probe."""
 EPILOG = """\
@@ -46,18 +48,24 @@ def run(args: argparse.Namespace) -> int:
     if args.probe and (silent := list(unanswered(state["listening"], _PATIENCE))):
         state["problems"] += silent
         state["ok"] = False
-    sys.stdout.write(json.dumps(state) + "\n" if args.json else "\n".join(map(readable, _lines(state))) + "\n")
+    sys.stdout.write(json.dumps(state) + "\n" if args.json else "\n".join(map(_shown, _lines(state))) + "\n")
     return Exit.DONE if state["ok"] else Exit.FINDINGS
+
+
+def _shown(line: str) -> str:
+    """A line for a terminal; nobody reads fractions of seconds."""
+    return _FRACTION.sub("", readable(line))
 
 
 def _lines(state: dict[str, Any]) -> Iterator[str]:
     policy = state["policy"]
-    yield from (f"needs attention: {problem}" for problem in state["problems"])
+    attention = [*state["problems"], *_held(policy["held"]), *_troubled(state["workers"])]
+    yield from (f"needs attention: {each}" for each in attention)
+    if state["ok"]:
+        yield "all is well"
     yield f"policy {policy['version']}, loaded {policy['loaded_at']}"
     if policy["restart_needed"]:
         yield f"  only after a restart: {', '.join(policy['restart_needed'])}"
-    for name in policy["held"]:
-        yield f"  held, since the files no longer state it: {name} (tokgate reload --lift {name})"
     taken = policy.get("catalogue")
     if taken:
         yield f"  from the catalogue, version {taken['version']}: {', '.join(taken['services'])}"
@@ -78,6 +86,18 @@ def _lines(state: dict[str, Any]) -> Iterator[str]:
         yield ", ".join(_words(worker))
 
 
+def _held(names: list[str]) -> Iterator[str]:
+    for name in names:
+        yield f"the ban {name} is held, since the files no longer state it: state it, or tokgate reload --lift {name}"
+
+
+def _troubled(workers: list[dict[str, Any]]) -> Iterator[str]:
+    """The processes that failed inside, lost records or can't write the log, with what they say of it."""
+    for worker in workers:
+        if has_trouble(worker["report"]):
+            yield f"{worker['name']}: {', '.join(_reported(worker['report']))}"
+
+
 def _gateway(gateway: dict[str, Any]) -> Iterator[str]:
     """The kernel's part, where tokgate keeps it."""
     due = "" if gateway["until"] is None else f", another one is due at {gateway['until']}"
@@ -95,7 +115,7 @@ def _gateway(gateway: dict[str, Any]) -> Iterator[str]:
 
 def _words(worker: dict[str, Any]) -> Iterator[str]:
     """A worker's report in words. A gate reports more than an opener, a collector nothing."""
-    yield f"{worker['name']} pid {worker['pid']}, up {worker['seconds']:.0f} s"
+    yield f"{worker['name']} pid {worker['pid']}, up {_age(worker['seconds'])}"
     if worker["version"]:
         yield f"policy {worker['version']}"
     if worker["condition"] != Condition.SERVING:
@@ -104,20 +124,33 @@ def _words(worker: dict[str, Any]) -> Iterator[str]:
     if "connections" in report:
         clients = f" of {counted(report['clients'], 'client')}" if "clients" in report else ""
         yield counted(report["connections"], "connection") + clients
-    yield from (f"{number} × {what}" for what, number in report.get("errors", {}).items())
+    yield from _reported(report)
+
+
+def _age(seconds: float) -> str:
+    """How long, in the largest unit of which there are three."""
+    for length, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 3 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _reported(report: dict[str, Any]) -> Iterator[str]:
+    """What a process has to tell beside its connections."""
+    yield from (f"{counted(number, 'internal error')} in {what}" for what, number in report.get("errors", {}).items())
     yield from (f"{report[key]} {said}" for key, said in _TROUBLE.items() if report.get(key))
     yield from (f"{said}: {report[key]}" for key, said in _ERRORS.items() if report.get(key))
 
 
 _TROUBLE: Final = {
-    "refused_at_limit": "refused at a limit",
-    "not_handed_over": "not handed over",
-    "records_dropped": "records dropped",
+    "refused_at_limit": "connections refused at a limit",
+    "not_handed_over": "connections that no opener took",
+    "records_dropped": "records lost",
     "timeouts": "silent clients closed",
-    "loops": "refused on their way to the proxy itself",
+    "loops": "connections refused on their way to the proxy itself",
 }
 _ERRORS: Final = {
     "last_error": "the latest error",
     "log_error": "the log can't be written",
-    "policy_error": "its policy",
+    "policy_error": "the newest policy can't be read",
 }

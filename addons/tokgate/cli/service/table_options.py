@@ -17,7 +17,7 @@ from tokgate.gateway.ruleset import (
     TableOptions,
     Tproxy,
 )
-from tokgate.policy.bans import PortRange
+from tokgate.policy.settings import PortRange
 from tokgate.service.endpoints import MAX_PORT
 from tokgate.service.privileges import DEFAULT_USER
 

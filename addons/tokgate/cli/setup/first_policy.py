@@ -43,7 +43,7 @@ networks:
 bans:
   {names[0]}-ban:
     title: {_text(titles)}
-    # Who decided it and on which basis: the block page and the log say it, and with both the refusal is a 451.
+    # Who decided it and on which basis: the block page and the log say it, and with either the refusal is a 451.
     authority: {_text(answers.authority)}
     basis: {_text(answers.basis)}
     # contact: servicedesk@example.org

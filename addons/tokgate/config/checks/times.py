@@ -15,10 +15,11 @@ from tokgate.config.format.bans import BanModel, ExemptionModel
 from tokgate.config.yaml.source import Report
 from tokgate.policy.analysis.overrides import outlasts
 from tokgate.policy.analysis.redundant_bans import window_within
-from tokgate.policy.bans import LONGEST_OVERRIDE, Action, Ban, OnExpiry, Overrides
+from tokgate.policy.bans import Action, Ban, OnExpiry, Overrides
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration, Edge, Schedule, Span, resolve
+from tokgate.policy.settings import LONGEST_OVERRIDE
 from tokgate.policy.snapshot import schedule_of
 from tokgate.policy.values.prefix_table import IPNetwork
 from tokgate.policy.values.time_text import both

@@ -12,8 +12,8 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.format.parsers import one_line, shown, text, wrong
 from tokgate.config.yaml import suggestions
 from tokgate.config.yaml.did_you_mean import listed
-from tokgate.policy.bans import PortRange
 from tokgate.policy.canary import CANARY_ADDRESSES
+from tokgate.policy.settings import PortRange
 from tokgate.policy.upstream import Destination, UpstreamKind
 from tokgate.policy.values.embedded_ipv4 import NAT64_LENGTHS
 from tokgate.policy.values.hostname import DomainName, IPAddress, normalise, parse_address

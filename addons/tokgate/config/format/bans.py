@@ -28,12 +28,7 @@ from tokgate.config.format.field_types import (
     Until,
     When,
 )
-from tokgate.policy.bans import (
-    CONTINUE_FOR,
-    Action,
-    OnExpiry,
-    Overrides,
-)
+from tokgate.policy.bans import CONTINUE_FOR, Action, OnExpiry, Overrides
 from tokgate.policy.decision import Response
 
 

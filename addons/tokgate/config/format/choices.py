@@ -12,21 +12,19 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.format import parsers
 from tokgate.config.service_lists.list_format import ListFormat
 from tokgate.config.yaml.did_you_mean import listed, near
-from tokgate.policy.bans import (
-    Action,
+from tokgate.policy.bans import Action, OnExpiry, Overrides
+from tokgate.policy.decision import Response, Verdict
+from tokgate.policy.settings import (
     ClientsShown,
     EchKeys,
     EchOuter,
     EncryptedDns,
     MissingSni,
     OnError,
-    OnExpiry,
-    Overrides,
     Passage,
     StructuredErrors,
     UnknownClients,
 )
-from tokgate.policy.decision import Response, Verdict
 
 
 class Choice[E: StrEnum]:

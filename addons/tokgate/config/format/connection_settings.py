@@ -23,12 +23,8 @@ from tokgate.config.format.field_types import (
     SuffixPattern,
     WholePath,
 )
-from tokgate.policy.bans import (
-    WEB_PORTS,
-    LimitSettings,
-    Passage,
-)
 from tokgate.policy.canary import CanarySettings
+from tokgate.policy.settings import WEB_PORTS, LimitSettings, Passage
 
 
 class CanaryModel(Model):

@@ -7,10 +7,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Wit
 from whenever import Date, Time, Weekday
 
 from tokgate.config.format import address_parsers, name_patterns, parsers, time_parsers
-from tokgate.policy.bans import (
-    PortRange,
-)
 from tokgate.policy.schedule import Duration, Moment
+from tokgate.policy.settings import PortRange
 from tokgate.policy.upstream import Destination, UpstreamKind
 from tokgate.policy.values.embedded_ipv4 import NAT64_LENGTHS
 from tokgate.policy.values.hostname import IPAddress

@@ -35,7 +35,7 @@ from tokgate.config.format.field_types import (
     Webhook,
     WholePath,
 )
-from tokgate.policy.bans import (
+from tokgate.policy.settings import (
     LONGEST_OVERRIDE,
     REMINDERS,
     ClientsShown,

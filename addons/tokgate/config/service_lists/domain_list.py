@@ -6,6 +6,7 @@ A line is `[TYPE:]VALUE [@ATTRIBUTE…] [&LIST…] [# comment]`: `domain:` (the 
 
 import re
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Final
 
 from tokgate.config.service_lists.entries import EntryKind, Place, ServiceList, numbered
@@ -62,7 +63,7 @@ def _read(
         if not value or (kind != "regexp" and not _WORD.fullmatch(value)):
             found.refuse(place, line, "not a line of a domain list")
         elif kind == "include":
-            _include(found, place, value, included, attributes, (*above, file))
+            _include(found, place, value, included, attributes, (*above, PurePath(file).name))
         elif _wanted(attributes, asked):
             found.add(_KINDS[kind], whole_name(value) if kind == "regexp" else value, place, attributes)
 

@@ -31,7 +31,10 @@ def shaped[M: BaseModel](model: type[M], node: Node, source: Source, owner: Text
                 code, message = _in_our_words(detail, model, led_to(node, detail["loc"]))
                 report.error(source, place, code, message)
     for place in silent:
-        report.error(source, place, Code.WRONG_TYPE, "this key has no value: write one, or leave the key out")
+        behind = (source.line(place.line) or "")[place.column - 1 :].partition(":")[2].lstrip()
+        cut = behind.startswith("#") and not behind.startswith("# ")
+        value = "put what follows in quotes, since `#` begins a comment" if cut else "write one"
+        report.error(source, place, Code.WRONG_TYPE, f"this key has no value: {value}, or leave the key out")
     return None if silent else valid
 
 

@@ -4,7 +4,7 @@ A suggestion is made only if the value is unambiguous (`10/03/2023` is not), and
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from ipaddress import summarize_address_range
 from itertools import islice
 from typing import Final
@@ -143,15 +143,23 @@ def prefix(written: str) -> str:
             return f": the length of an IPv{base.version} prefix is at most {base.max_prefixlen}"
         if written != f"{before}/{after}":
             return f"; did you mean `{before}/{after}`?"
-    if re.match(r"(?:[0-9]+\.)*0[0-9]", before):
-        return ": leave out leading zeros, which some programs read as octal"
+    return next(_misread_prefix(written), "; write it as `10.32.0.0/14`, `2001:db8:32::/48` or `192.0.2.7`")
+
+
+def _misread_prefix(written: str) -> Iterator[str]:
+    """What the text looks like that is no prefix."""
+    if re.fullmatch(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}", written):
+        yield ": a hardware address stands in an inventory (`devices`)"
+    if written.lower() in ("any", "all", "*"):
+        yield ": all addresses are `0.0.0.0/0` and `::/0`"
+    if re.match(r"(?:[0-9]+\.)*0[0-9]", written.strip()):
+        yield ": leave out leading zeros, which some programs read as octal"
     words = [word.strip("\"'") for word in written.split()]
     if len(words) > 1 and all(re.fullmatch(r"[0-9a-fA-F.:]+(?:/[0-9]+)?", word) for word in words):
-        return f": several are separated by commas, {listed(words)}"
+        yield f": several are separated by commas, {listed(words)}"
     wildcard = re.fullmatch(r"((?:[0-9]{1,3}\.){1,3})\*(?:\.\*)*", written)
     if wildcard is not None:
         octets = wildcard[1].count(".")
         address = wildcard[1] + ".".join("0" * (4 - octets))
         if parse_address(address) is not None:
-            return f"; did you mean `{address}/{8 * octets}`?"
-    return "; write it as `10.32.0.0/14`, `2001:db8:32::/48` or `192.0.2.7`"
+            yield f"; did you mean `{address}/{8 * octets}`?"

@@ -5,6 +5,7 @@ from typing import Final
 from tokgate.evasion.attempt import Attempt
 from tokgate.evasion.families import (
     hidden_names,
+    http2_frames,
     http_bodies,
     http_heads,
     http_hosts,
@@ -27,6 +28,7 @@ ATTEMPTS: Final[dict[str, Attempt]] = {
         http_heads,
         http_hosts,
         http_bodies,
+        http2_frames,
         proxy_requests,
         socks_requests,
     )

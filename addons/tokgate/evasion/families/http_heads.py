@@ -199,6 +199,28 @@ _ODD: Final[dict[str, tuple[str, SentPieces]]] = {
     ),
     "gopher": ("Gopher", _http_09(b"/NAME\r\n")),
     "gemini-in-the-clear": ("Gemini without TLS", _http_09(b"gemini://NAME/\r\n")),
+    "frame-first": ("a frame of HTTP/2 first", _before(b"\0\0\0\4\0\0\0\0\0")),
+    "brace-method": ("a method of 9,000 braces", _line(b"{" * 9000 + b" / HTTP/1.1")),
+    "bracket-method-in-pieces": (
+        "a method with a bracket, in three segments",
+        lambda t: [b"GE[T ", b"/ HTT", request(t, b"P/1.1")],
+    ),
+    "bell-first-octet-by-octet": (
+        "a control character first, a segment for each octet",
+        lambda t: [bytes([octet]) for octet in b"\x07" + request(t)],
+    ),
+    "two-words": ("an unknown method, a target that is none, no version", _line(b"X #")),
+    "own-version": ("a version of its own", _line(b"GET / FOO/1.0")),
+    "own-version-star": ("the same with *", _line(b"OWN * FOO/1.0")),
+    "own-version-scheme": ("the same with a scheme of its own", _line(b"OWN x+y://a/ FOO/1.0")),
+    "connect-own-version": ("CONNECT with a target and a version that are none", _line(b"CONNECT x FOO/1.0")),
+    "connect-own-version-in-pieces": (
+        "the same, and the fields in a segment of their own",
+        lambda t: [b"CONNECT x FOO/1.0\r\n", fields(t)],
+    ),
+    "encoded-slash": ("an encoded slash, and a version of its own", _line(b"GET %2f FOO/1.0")),
+    "get-word": ("GET and a word, and fields", _line(b"get x")),
+    "two-words-in-pieces": ("the same, and the fields in a segment of their own", lambda t: [b"X #\r\n", fields(t)]),
     "half-a-preface": ("PRI without what follows it", lambda t: [b"PRI * HTTP/2.0\r\n\r\n" + request(t)]),
 }
 
@@ -277,15 +299,7 @@ def _exchange(
     return judge(said) if said.startswith(b"HTTP/") else ServerReply(Result.CLOSED, "", said)
 
 
-_UNREAD: Final = frozenset(
-    {
-        *("nul-first", "bom-first", "space-line-first", "carriage-returns", "cr-cr-lf", "nul-after-version"),
-        *("version-+1.1", "lower-case-version", "spaced-version", "odd-method", "quoted-method", "no-method"),
-        *("http-0.9-tab", "half-a-preface", "bell-first", "no-break-space-first", "quote-first", "comment-first"),
-        *("field-first", "telnet-first", "status-line-first", "bracket-method", "nul-method", "utf-8-method"),
-        *("gopher", "gemini-in-the-clear"),
-    }
-)
+_UNREAD: Final = frozenset({"comment-first", "field-first", "status-line-first", "gopher", "gemini-in-the-clear"})
 """What no server that is known takes for a request."""
 
 
@@ -298,5 +312,5 @@ def attempts() -> Iterator[Attempt]:
         yield _attempt(name, what, partial(asked, pieces), innocent=name != "absolute-form")
     for name, (what, pieces) in _ODD.items():
         yield _attempt(name, what, partial(asked, pieces), limit=Limit.OTHER_BYTES if name in _UNREAD else None)
-    yield _attempt("http2", "HTTP/2 with prior knowledge", http2, innocent=True)
+    yield _attempt("http2", "HTTP/2 with prior knowledge", http2, innocent=True, is_http2=True)
     yield _attempt("h2c-smuggled", "HTTP/2 inside a harmless connection that was upgraded", upgraded)

@@ -178,9 +178,27 @@ _TARGETS: Final[dict[str, tuple[str, bytes]]] = {
 }
 
 
-def _second_request(target: Target) -> list[bytes]:
+_SECOND: Final[dict[str, tuple[str, bytes]]] = {
+    "odd-request": ("one with tabs", b"GET\t/\tHTTP/1.1"),
+    "bracket-method": ("one with a bracket in its method", b"GE[T / HTTP/1.1"),
+    "nul-first": ("one with a NUL first", b"\0GET / HTTP/1.1"),
+    "cr-first": ("one with CR first", b"\rGET / HTTP/1.1"),
+    "many-lines-first": ("one with a thousand empty lines first", b"\r\n" * 1000 + b"GET / HTTP/1.1"),
+    "version-1.10": ("one of HTTP/1.10", b"GET / HTTP/1.10"),
+    "no-version": ("one without a version", b"GET /"),
+    "two-words": ("one of two words", b"X #"),
+    "http-0.9": ("one of HTTP/0.9", b"GET http://NAME/\r\n"),
+    "url": ("a URL", b"GET http://NAME/ HTTP/1.1"),
+    "rtsp": ("one of RTSP", b"DESCRIBE / RTSP/1.0"),
+    "preface": ("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET / HTTP/1.1"),
+    "connect": ("CONNECT", b"CONNECT NAME:80 HTTP/1.1"),
+    "proxy-line": ("the PROXY protocol", b"PROXY UNKNOWN\r\nGET / HTTP/1.1"),
+}
+
+
+def _second_request(target: Target, line: bytes = b"GET / HTTP/1.1") -> list[bytes]:
     first = b"GET / HTTP/1.1\r\nHost: " + HARMLESS + b"\r\n\r\n"
-    return [first + b"GET / HTTP/1.1\r\nHost: " + target.octets + b"\r\n" + _CLOSE]
+    return [first + line.replace(b"NAME", target.octets) + b"\r\nHost: " + target.octets + b"\r\n" + _CLOSE]
 
 
 _attempt = partial(Attempt, family=Family.HTTP_HOSTS, opens=Opens.HTTP)
@@ -213,11 +231,12 @@ def attempts() -> Iterator[Attempt]:
         partial(asked, _second_request, wanted=2),
         innocent=True,
     )
-    yield _attempt(
-        "second-odd-request",
-        "a harmless request, and one with tabs behind it",
-        partial(asked, lambda t: [_second_request(t)[0].replace(b"\nGET / H", b"\nGET\t/\tH")], wanted=2),
-    )
+    for name, (what, line) in _SECOND.items():
+        yield _attempt(
+            f"second-{name}",
+            f"a harmless request, and {what} behind it",
+            partial(asked, partial(_second_request, line=line), wanted=2),
+        )
     shapes = {
         "http2-host": ("HTTP/2 with a harmless Host beside :authority", {"extra": (("host", "www.example.org"),)}),
         "http2-authority": (
@@ -266,4 +285,4 @@ def attempts() -> Iterator[Attempt]:
     }
     for name, (what, options) in shapes.items():
         play = partial(http2, **options)  # type: ignore[arg-type]
-        yield _attempt(name, what, play)
+        yield _attempt(name, what, play, is_http2=True)

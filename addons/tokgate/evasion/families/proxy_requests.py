@@ -1,6 +1,6 @@
 """What can be asked of an explicit HTTP proxy itself: CONNECT, and requests with a URL."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -75,26 +75,45 @@ def embedded(prefix: str, host: str) -> str:
     return str(IPv6Address(bits[prefix]))
 
 
-def _number(host: str, spelling: str) -> bytes:
-    four = int(IPv4Address(host))
-    octets = host.split(".")
-    match spelling:
-        case "decimal":
-            return b"%d" % four
-        case "hex":
-            return b"0x%x" % four
-        case "octal":
-            return b"0%o" % four
-        case "octal-octets":
-            return ".".join(f"0{int(octet):o}" for octet in octets).encode()
-        case "short":
-            return f"{octets[0]}.{four & 0xFFFFFF}".encode()
-        case _:
-            return f"{host}.".encode()
+SPELLINGS: Final[dict[str, Callable[[str, int], str]]] = {
+    "decimal": lambda _, four: f"{four}",
+    "hex": lambda _, four: f"0x{four:x}",
+    "hex-capitals": lambda _, four: f"0X{four:X}",
+    "hex-octets": lambda host, _: ".".join(f"{int(octet):#x}" for octet in host.split(".")),
+    "octal": lambda _, four: f"0{four:o}",
+    "octal-octets": lambda host, _: ".".join(f"0{int(octet):o}" for octet in host.split(".")),
+    "zeros": lambda host, _: ".".join(f"{int(octet):03}" for octet in host.split(".")),
+    "short": lambda host, four: f"{host.split('.')[0]}.{four & 0xFFFFFF}",
+    "three-parts": lambda host, four: f"{'.'.join(host.split('.')[:2])}.{four & 0xFFFF}",
+    "five-parts": lambda host, _: f"{host}.0",
+    "overflow": lambda _, four: f"{four + 2**32}",
+    "negative": lambda _, four: f"{four - 2**32}",
+    "plus": lambda host, _: f"+{host}",
+    "percent-dot": lambda host, _: host.replace(".", "%2e", 1),
+    "percent-nul": lambda host, _: f"{host}%00",
+    "zone": lambda host, _: f"{host}%lo",
+    "ideographic-dots": lambda host, _: host.replace(".", "\u3002"),
+    "fullwidth-digits": lambda host, _: "".join(chr(ord(each) + 0xFEE0) if each != "." else "." for each in host),
+    "double-dot": lambda host, _: host.replace(".", "..", 1),
+    "dot-first": lambda host, _: f".{host}",
+    "dot-behind": lambda host, _: f"{host}.",
+    "space-behind": lambda host, _: f"{host} ",
+    "tab-behind": lambda host, _: f"{host}\t",
+    "future": lambda host, _: f"[v1.{host}]",
+    "mapped-capitals": lambda _, four: f"[::FFFF:{four >> 16:X}:{four & 0xFFFF:X}]",
+    "mapped-zeros": lambda _, four: f"[0000:0000:0000:0000:0000:ffff:{four >> 16:04x}:{four & 0xFFFF:04x}]",
+    "nat64-capitals": lambda _, four: f"[64:FF9B::{four >> 16:X}:{four & 0xFFFF:X}]",
+    "mapped-brackets": lambda host, _: f"[[::ffff:{host}]]",
+    "mapped-dot": lambda host, _: f"[::ffff:{host}.]",
+    "mapped-dot-behind": lambda host, _: f"[::ffff:{host}].",
+    "mapped-short": lambda _, four: f"[::ffff:{four}]",
+    "mapped-mask": lambda host, _: f"[::ffff:{host}/128]",
+}
+"""An IPv4 address, in text and as a number, in ways in which programs read addresses, or don't."""
 
 
-def _spelled(spelling: str) -> SentPieces:
-    return lambda target: _connect(_number(target.host, spelling) + b":PORT")(target)
+def _spelled(spell: Callable[[str, int], str]) -> SentPieces:
+    return lambda target: _connect(spell(target.host, int(IPv4Address(target.host))).encode() + b":PORT")(target)
 
 
 _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
@@ -197,8 +216,8 @@ _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
         for prefix in ("nat64", "nat64-local", "6to4", "teredo", "mapped", "compatible", "translated", "isatap")
     },
     **{
-        f"connect-{spelling}": (f"the address as a number: {spelling}", _spelled(spelling))
-        for spelling in ("decimal", "hex", "octal", "octal-octets", "short", "dot-behind")
+        f"connect-address-{name}": (f"the address in another spelling: {name}", _spelled(spell))
+        for name, spell in SPELLINGS.items()
     },
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Final
 
 from tokgate.evasion.attempt import Attempt, Family, Opens
 from tokgate.evasion.families.tls_records import said
@@ -128,6 +129,25 @@ _ORDINARY: dict[str, tuple[str, Callable[[bytes, bytes], bytes]]] = {
     "punycode": ("a label in punycode", lambda whole, base: b"XN--caf-dma." + base),
 }
 
+_MAPPED: dict[str, tuple[str, Callable[[bytes, bytes], bytes]]] = {
+    "circled": ("circled letters", lambda _, base: _in_first_label(base, 0x24D0)),
+    "bold": ("bold letters of mathematics", lambda _, base: _in_first_label(base, 0x1D41A)),
+    "fullwidth-base": ("all of the label in fullwidth letters", lambda _, base: _in_first_label(base, 0xFF41)),
+    "long-s": ("the long s", lambda _, base: base.replace(b"s", "\u017f".encode(), 1)),
+    "combining": ("a joiner that is ignored", lambda _, base: base[:1] + "\u034f".encode() + base[1:]),
+    "direction": ("a mark of direction", lambda _, base: "\u200e".encode() + base),
+    "variation": ("a variation selector", lambda _, base: base[:1] + "\ufe0f".encode() + base[1:]),
+    "circled-dot": ("a one dot leader", lambda _, base: base.replace(b".", "\u2024".encode(), 1)),
+}
+"""Names that IDNA maps to the target's, or that look like it: its octets don't stand in them."""
+
+
+def _in_first_label(base: bytes, a: int) -> bytes:
+    """The letters of the first label as those of another alphabet that begins at `a`."""
+    label, _, rest = base.decode().partition(".")
+    return f"{''.join(chr(a + ord(each) - 97) if each.isalpha() else each for each in label)}.{rest}".encode()
+
+
 _EXTENSIONS: dict[str, tuple[str, Callable[[bytes], list[Extension]]]] = {
     "two-names": ("a harmless name before it", lambda name: [server_name(HARMLESS, name)]),
     "two-names-reversed": ("a harmless name behind it", lambda name: [server_name(name, HARMLESS)]),
@@ -178,12 +198,13 @@ _EXTENSIONS: dict[str, tuple[str, Callable[[bytes], list[Extension]]]] = {
 }
 
 
+MAPPED: Final = frozenset(f"sni-{name}" for name in _MAPPED)
 _attempt = partial(Attempt, family=Family.SERVER_NAMES, opens=Opens.TLS)
 
 
 def attempts() -> Iterator[Attempt]:
     """Attempts by the spelling of server_name."""
-    for name, (what, spell) in (_SPELLINGS | _ORDINARY).items():
+    for name, (what, spell) in (_SPELLINGS | _MAPPED | _ORDINARY).items():
         yield _attempt(
             f"sni-{name}",
             what,

@@ -4,7 +4,25 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from tokgate.evasion.attempt import Attempt, Family, Opens
-from tokgate.evasion.hello import PADDING, Extension, hello, hello_12, record, records, server_name, uint16s, vector
+from tokgate.evasion.hello import (
+    PADDING,
+    SECP256R1,
+    X25519,
+    Extension,
+    alpn,
+    ech,
+    hello,
+    hello_12,
+    key_shares,
+    record,
+    records,
+    server_name,
+    signature_algorithms,
+    supported_groups,
+    supported_versions,
+    uint16s,
+    vector,
+)
 from tokgate.evasion.limits import Limit
 from tokgate.evasion.stream import SentPieces, ServerReply, Stream, Target, send_all
 from tokgate.evasion.tls_reader import read_answer
@@ -110,6 +128,10 @@ def _second_version(version: int) -> SentPieces:
         return [record(whole[:20]) + record(whole[20:], version=version)]
 
     return pieces
+
+
+_OTHER = b"www.example.org"
+_PSK = vector(2, vector(2, _OTHER) + bytes(4)) + vector(2, vector(1, bytes(32)))
 
 
 def _compressions(methods: bytes) -> SentPieces:
@@ -258,6 +280,35 @@ _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
         _extensions(*((0x7000 + number, b"x") for number in range(200))),
         False,
     ),
+    "odd-first-version": ("a first record of version 22.3", lambda t: [_first_version(t, 0x1603)], False),
+    "empty-between-octets": (
+        "empty records between those of an octet",
+        lambda t: [record(b"").join(record(bytes((octet,))) for octet in message(t))],
+        False,
+    ),
+    "ticket-of-another-name": ("a session ticket with another name", _extensions((35, _OTHER)), True),
+    "psk-of-another-name": (
+        "a pre-shared key of another name, behind all else",
+        lambda t: [records(hello_12(server_name(t.octets), (45, b"\1\1"), (41, _PSK)))],
+        False,
+    ),
+    "alpn-of-another-name": ("another name in ALPN", _extensions(alpn(b"h2", _OTHER)), True),
+    "post-quantum": ("a key share of 1,216 octets", _extensions(key_shares([(0x11EC, bytes(1216))])), True),
+    "grease-everywhere": (
+        "GREASE in groups, versions, key shares, ALPN and extensions",
+        lambda t: [
+            records(
+                hello(
+                    *((0x1A1A, b""), server_name(t.octets), supported_groups(0x2A2A, X25519, SECP256R1)),
+                    *(supported_versions(0x3A3A, 0x0303), key_shares([(0x2A2A, b"\0")]), alpn(b"\x4a\x4a", b"h2")),
+                    *(signature_algorithms(0x0403, 0x0804, 0x0401), (0x5A5A, b"\0"), ech()),
+                    ciphers=(0x6A6A, 0xC02B, 0xC02F),
+                )
+            )
+        ],
+        True,
+    ),
+    "name-behind-60k": ("60,000 octets of padding before the name", _padded(60000), False),
     "name-last": ("the name behind all else", lambda t: [records(_name_last(t))], True),
     "proxy-1-unknown-before": ("the PROXY protocol without addresses", _before(b"PROXY UNKNOWN\r\n"), False),
     "proxy-2-tcp-before": (
@@ -289,6 +340,11 @@ def _cut(target: Target, at: int) -> bytes:
     return record(whole[:at]) + record(whole[at:])
 
 
+def _first_version(target: Target, version: int) -> bytes:
+    whole = message(target)
+    return record(whole[:20], version=version) + record(whole[20:])
+
+
 def _versions(target: Target) -> bytes:
     whole = message(target)
     return record(whole[:9], version=0x0301) + record(whole[9:], version=0x0303)
@@ -297,10 +353,7 @@ def _versions(target: Target) -> bytes:
 _LIMITS = {
     # No server that is known takes these for TLS.
     **dict.fromkeys(
-        (
-            *("nul-before", "newline-before", "unknown-record-before", "version-7f1c", "version-feff"),
-            *("version-1603", "version-ffff", "cid-record-before", "ack-record-before"),
-        ),
+        ("nul-before", "newline-before", "unknown-record-before", "cid-record-before", "ack-record-before"),
         Limit.OTHER_BYTES,
     ),
     # Servers of their own protocols do, behind what they answer in it.

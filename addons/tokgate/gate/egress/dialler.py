@@ -5,7 +5,7 @@ from typing import Final
 from tokgate.gate.egress.parents import Parents
 from tokgate.gate.egress.sources import Sources
 from tokgate.gate.sockets import Address, Socket
-from tokgate.policy.bans import EgressSettings
+from tokgate.policy.settings import EgressSettings
 from tokgate.traffic.counting.upstream import (
     CONNECT_ERROR,
     CONNECT_SECONDS,

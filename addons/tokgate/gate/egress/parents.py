@@ -39,12 +39,12 @@ class Parents:
         self._told: dict[str, float] = {}
         """What an operator was told of, and until when not again, in monotonic seconds."""
         self._monotonic: Final = monotonic
-        self._errands: Final = BackgroundCalls(threads=1)
+        self._lookups: Final = BackgroundCalls(threads=1)
         self._known: Final[dict[str, Addresses]] = {}
         self._due: Final[dict[str, float]] = {}
-        self.descriptor: Final = self._errands.descriptor
-        self.deliver: Final = self._errands.deliver
-        self.close: Final = self._errands.close
+        self.descriptor: Final = self._lookups.descriptor
+        self.deliver: Final = self._lookups.deliver
+        self.close: Final = self._lookups.close
 
     def begin(self, upstream: Upstream, destination: Address) -> tuple[ParentHandshake, Address]:
         """A handshake for a destination, and where to connect to. Raises OSError if nothing can go out."""
@@ -85,7 +85,7 @@ class Parents:
         now = self._monotonic()
         if now >= self._due.get(host, 0.0):
             self._due[host] = now + _RETRY if host not in self._known else now + FRESH
-            self._errands.run(partial(addresses_of, host), partial(self._found, host))
+            self._lookups.run(partial(addresses_of, host), partial(self._found, host))
         if host not in self._known:
             raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH), host)
         return self._known[host][0], upstream.port

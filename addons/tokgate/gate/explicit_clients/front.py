@@ -24,7 +24,7 @@ from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.explicit_targets import decide_targets, is_closed
 from tokgate.traffic.seen import Connect, SocksConnect
 from tokgate.wire import socks5
-from tokgate.wire.connect_request import MAX_HEAD, ConnectError, ConnectReader
+from tokgate.wire.connect_request import MAX_HEAD, ConnectReader, ConnectRequestError
 
 PATIENCE: Final = 0.5
 """Seconds of a client's silence after which a tunnel to an address is taken for one where the server speaks first."""
@@ -88,7 +88,7 @@ class ExplicitFront:
     def _greet_connect(self, connection: Connection, reader: ConnectReader, data: bytes | bytearray) -> None:
         try:
             request = reader.feed(data)
-        except ConnectError:
+        except ConnectRequestError:
             self._loop.refuse(connection, refusal_texts.BAD_REQUEST)
             return
         if request is None:

@@ -13,7 +13,7 @@ from tokgate.mitm.client_connection import ClientConnections
 from tokgate.mitm.hooks.warnings import Warnings
 from tokgate.mitm.layers.parent_proxy import Parents
 from tokgate.mitm.origin_certificate import OriginCertificates
-from tokgate.policy.bans import OnError
+from tokgate.policy.settings import OnError
 from tokgate.policy.upstream import Upstream
 from tokgate.traffic.enforcer import Enforcer
 

@@ -51,6 +51,9 @@ class WatchedLayer(PassthroughLayer):
             self._held += event.data
             if not self._watched.waits(self._held):
                 yield from self._go_on(self._held)
+            elif not self._watched.for_answer:
+                self._reader, self._held = self._watched.reader(), bytearray()
+                yield from self._read(self._reader, event.data)
 
     def _hear(self, data: bytes) -> layer.CommandGenerator[None]:
         """Handle the server's answer to the client's first message."""

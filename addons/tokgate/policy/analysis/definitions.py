@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from whenever import Instant, PlainDateTime
 
-from tokgate.policy.bans import Notify, Settings
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration
 from tokgate.policy.services import Service
+from tokgate.policy.settings import Notify, Settings
 from tokgate.policy.snapshot import Policy
 
 MAX_WORDS: Final = 5

@@ -10,9 +10,9 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.policy.bans import Settings
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import linked, with_parts
+from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy, Snapshot, Track
 
 NOTHING: Final = Policy(services={}, networks={}, bans={}, exemptions={}, settings=Settings(), version="")

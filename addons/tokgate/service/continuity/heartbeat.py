@@ -14,8 +14,8 @@ HANGS: Final = 10.0
 """Seconds without a report after which a process is killed, so that another takes its place."""
 OPENER_HANGS: Final = 30.0
 """The same for openers, which stand back where processors are short."""
-OPENER_STARTS: Final = 20.0
-"""Seconds that an opener may take to start before it is missed."""
+_STARTS: Final = {Role.OPENER: 20.0, Role.COLLECTOR: 5.0, Role.METRICS: 5.0}
+"""Seconds that a process may take to start before it is missed; a gate is missed at once."""
 STARTING: Final = 60.0
 """Seconds for its first report: an opener imports mitmproxy, which takes long on a machine that is busy."""
 PAUSED: Final = 2.0
@@ -83,9 +83,9 @@ def faults(
 
 
 def _works(child: Child, now: float) -> bool:
-    """Whether it serves, or is an opener that will in a moment: what gates hand over waits for it."""
+    """Whether it serves, or will in a moment: what gates hand over waits for it, and so do records."""
     if not child.heard:
-        return child.role is Role.OPENER and child.silence(now) < OPENER_STARTS
+        return child.silence(now) < _STARTS.get(child.role, 0.0)
     return child.silence(now) < SILENT
 
 

@@ -23,15 +23,21 @@ _RESERVED: Final = 512
 """Descriptors of a gate beside its connections."""
 
 
-def running(state: Mapping[str, Any] | None, snapshot: Snapshot) -> Iterator[Result]:
-    """What the running tokgate says of itself; `state` as of `tokgate status`."""
+def running(state: Mapping[str, Any] | None, snapshot: Snapshot | None) -> Iterator[Result]:
+    """What the running tokgate says of itself; `state` as of `tokgate status`, no `snapshot` of an invalid policy."""
     if state is None:
-        yield Result("tokgate", "none answers", "systemctl start tokgate; journalctl -u tokgate says why it ended")
+        remedy = "systemctl start tokgate; journalctl -u tokgate says why it ended; or name its folder with --confdir"
+        yield Result("tokgate", "none runs here", remedy)
         return
     for problem in state["problems"]:
-        yield Result("tokgate", problem, "docs/admin.md, “Watch it”; journalctl -u tokgate")
+        yield Result("tokgate", problem, "journalctl -u tokgate; docs/admin.md, “Watch it”, says what each means")
     if not state["problems"]:
         yield Result("tokgate", f"runs, policy {state['policy']['version']}")
+    canary = (state.get("gateway") or {}).get("canary")
+    if canary is not None and canary["ok"] and canary["at"] is not None:
+        yield Result("canary", f"at {canary['at'][:19]}Z the banned test name was refused, and the allowed one was not")
+    if snapshot is None:
+        return
     if snapshot.version != state["policy"]["version"]:
         yield Result("policy", f"{snapshot.version} is on disk, another in force", "tokgate reload says why")
     limit, most = snapshot.settings.limits.connections, 2 * snapshot.settings.limits.connections + _RESERVED
@@ -40,7 +46,7 @@ def running(state: Mapping[str, Any] | None, snapshot: Snapshot) -> Iterator[Res
         room = (min(had) - _RESERVED) // 2
         yield Result(
             "descriptors",
-            f"{min(had)} a gate: {room} connections, not the {limit} of settings.limits",
+            f"{min(had)} a gate, enough for {room} connections: settings.limits.connections is {limit}",
             f"LimitNOFILE={most} in the unit, or lower settings.limits.connections",
         )
     elif had:

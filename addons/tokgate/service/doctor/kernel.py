@@ -51,8 +51,8 @@ def _tracking(root: Path) -> Result:
     if used is None or most is None:
         return Result(
             "connection tracking",
-            "not loaded: nothing can be redirected",
-            "load the ruleset: nftables loads it with the first rule that needs it",
+            "not loaded: no rules bring clients to tokgate",
+            "tokgate run --gateway loads them; tokgate gateway check says what is missing",
         )
     said = f"{used} of {most} entries"
     if int(used) >= _FULL * int(most):
@@ -139,7 +139,7 @@ def synchronised(code: int, status: int) -> Result:
     if code < 0 or code == _TIME_ERROR or status & _STA_UNSYNC:
         return Result(
             "clock",
-            "nothing keeps it right: bans begin and end by it",
+            "not synchronised: bans begin and end by it",
             "systemctl enable --now systemd-timesyncd, or chrony",
         )
     return Result("clock", "synchronised")

@@ -26,7 +26,9 @@ def resolution(name: str) -> Result:
     try:
         socket.getaddrinfo(name, 443, type=socket.SOCK_STREAM)
     except OSError as error:
-        return Result("DNS", f"{name} is not resolved: {error.strerror}", "/etc/resolv.conf, and the resolver it names")
+        return Result(
+            "DNS", f"{name} is not resolved: {error.strerror}", "see /etc/resolv.conf, and the resolver it names"
+        )
     took = time.monotonic() - began
     if took > _SLOW:
         return Result("DNS", f"{name} took {took:.1f} s", "a resolver that answers sooner, in /etc/resolv.conf")
@@ -74,7 +76,7 @@ def proxy(listening: Sequence[Mapping[str, Any]], snapshot: Snapshot, allowed: s
     """An allowed and a banned name through the explicit proxy of this machine. `listening` as of `tokgate status`."""
     places = [each for each in listening if each["entry"] == "explicit"]
     if not places:
-        yield Result("probes", "not tried: redirected clients alone; on a client: tokgate evasion --via route")
+        yield Result("probes", "not tried: no explicit proxy here; on a client: tokgate evasion --via route")
         return
     place = places[0]
     address = _address(dialled(place["host"], place["port"]))

@@ -16,8 +16,8 @@ from tokgate.wire.quic.first_flight import Opening, QuicError
 from tokgate.wire.quic.packets import (
     CRYPTO_ERROR,
     Initial,
-    begins_with_initial,
     close,
+    hides_packets,
     initials,
     is_certain,
     is_unreadable,
@@ -34,7 +34,7 @@ _QUIC_PORTS: Final = (80, 443)
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class DatagramVerdict:
     """What becomes of a datagram, and of those that were held until it came."""
 
     forward: tuple[bytes, ...] = ()
@@ -44,8 +44,8 @@ class Carried:
     """It is refused, and QUIC has no words for that."""
 
 
-_NOTHING: Final = Carried()
-_REFUSED: Final = Carried(refused=True)
+_NOTHING: Final = DatagramVerdict()
+_REFUSED: Final = DatagramVerdict(refused=True)
 
 
 @dataclass(slots=True)
@@ -161,9 +161,12 @@ class QuicFlow(ABC):
         """Whether nothing more than its ids is kept of any connection."""
         return all(one.settled for one in self._connections)
 
-    def take(self, enforcer: Enforcer, data: bytes) -> Carried:
+    def take(self, enforcer: Enforcer, data: bytes) -> DatagramVerdict:
         """Decide about a datagram of the client's."""
-        found = initials(data)
+        hides = hides_packets(data)
+        if hides and self._connections:
+            return _NOTHING
+        found = () if hides else initials(data)
         if found:
             if any(one.destination != found[0].destination for one in found):
                 return _NOTHING  # RFC 9000 §12.2: of one connection only
@@ -175,9 +178,7 @@ class QuicFlow(ABC):
         if is_unreadable(data) and (self._on_quic_port or is_certain(data)):
             if self._unreadable is None:
                 self._unreadable = self._admit(enforcer, Unreadable(quic=True)) is None
-            return Carried((data,)) if self._unreadable else _REFUSED
-        if self._connections and begins_with_initial(data):
-            return _NOTHING
+            return DatagramVerdict((data,)) if self._unreadable else _REFUSED
         passing = self._others or any(one.passes for one in self._connections)
         waiting = next((one for one in reversed(self._connections) if one.passes is None), None)
         if waiting is not None and not passing:  # what follows the first flight, such as early data
@@ -186,7 +187,7 @@ class QuicFlow(ABC):
             stray = self.stray()
             passing = self._others = stray is not None and self._admit(enforcer, stray) is None
         if passing:
-            return Carried((data,))
+            return DatagramVerdict((data,))
         return _NOTHING if self._connections else _REFUSED
 
     @property
@@ -207,7 +208,7 @@ class QuicFlow(ABC):
             del self._connections[0]
         return fresh
 
-    def _advance(self, enforcer: Enforcer, connection: _Connection, data: bytes) -> Carried:
+    def _advance(self, enforcer: Enforcer, connection: _Connection, data: bytes) -> DatagramVerdict:
         """Do with a connection's datagram what was decided, or decide if that is possible now."""
         if connection.settled:
             return _NOTHING
@@ -220,9 +221,9 @@ class QuicFlow(ABC):
             return _NOTHING
         held, connection.held = connection.held, []
         if connection.passes:
-            return Carried(tuple(held))
+            return DatagramVerdict(tuple(held))
         connection.closes += 1
-        return Carried(answer=connection.closing) if connection.closes <= _CLOSES else _NOTHING
+        return DatagramVerdict(answer=connection.closing) if connection.closes <= _CLOSES else _NOTHING
 
     def _decide(self, enforcer: Enforcer, connection: _Connection) -> None:
         try:

@@ -116,8 +116,11 @@ class Opening:
                 length, at = varint(data, at)
                 self._keep(offset, taken(data, at, length))
                 return at + length
-            if kind == 0x1C:  # CONNECTION_CLOSE: the client gives up
-                return len(data)
+            if kind == 0x1C:  # CONNECTION_CLOSE: the client gives up, and some servers read on
+                for _ in range(2):
+                    _, at = varint(data, at)
+                length, at = varint(data, at)
+                return at + len(taken(data, at, length))
         except (IndexError, struct.error) as error:
             raise QuicError("a frame is cut off") from error
         raise QuicError(f"a frame of type {kind:#x}")

@@ -89,12 +89,6 @@ def is_certain(datagram: bytes) -> bool:
     return draft or version & 0x0F0F0F0F == 0x0A0A0A0A
 
 
-def begins_with_initial(datagram: bytes) -> bool:
-    """Whether a datagram says that it begins with an Initial packet of a version that is known here, read or not."""
-    version = _long_header(datagram)
-    return version is not None and datagram[0] >> 4 & 0x03 == version.initial
-
-
 def follows_initial(datagram: bytes) -> bool:
     """Whether it begins with a packet that is sent after Initial ones: early data, or of the handshake."""
     version = _long_header(datagram)
@@ -107,6 +101,17 @@ def _long_header(datagram: bytes) -> _Version | None:
 
 def initials(datagram: bytes) -> tuple[Initial, ...]:
     """The Initial packets of versions that are known here, in a datagram; packets may follow one another (§12.2)."""
+    return _packets(datagram)[0]
+
+
+def hides_packets(datagram: bytes) -> bool:
+    """Whether a packet can't be read whose end a server may know all the same, and find an Initial one behind it."""
+    _, end = _packets(datagram)
+    return end < len(datagram) and datagram[end] & _LONG > 0 and (end > 0 or _long_header(datagram) is not None)
+
+
+def _packets(datagram: bytes) -> tuple[tuple[Initial, ...], int]:
+    """The Initial packets, and how far the datagram could be read."""
     found: list[Initial] = []
     at = 0
     while at < len(datagram) and datagram[at] & _LONG:
@@ -116,7 +121,7 @@ def initials(datagram: bytes) -> tuple[Initial, ...]:
             break
         if initial is not None:
             found.append(initial)
-    return tuple(found)
+    return tuple(found), at
 
 
 def unprotected(initial: Initial, first_id: bytes, largest: int) -> tuple[int, bytes] | None:

@@ -20,10 +20,11 @@ AROUND: Final = 60
 _EPILOG: Final = """\
 examples:
   tokgate log case --client 10.32.1.7 --from 2023-03-10 --to 2023-03-17 -o case.pdf --why "complaint" --ticket HR-17
-  tokgate log case 01862000-0000-7000-8000-000000000001 -o case.html
+  tokgate log case --event 01862000-0000-7000-8000-000000000001 -o case.html
 
-The bans, every record of the client in the period, the integrity of the log, and who looked. With the reference of an
-event it is about that event's client, an hour before and after. Each record can be proved: tokgate log prove."""
+The bans, every record of the client in the period, the integrity of the log, and who wrote the file and why. With the
+reference of an event it is about that event's client, an hour before and after. Each record can be proved: tokgate log
+prove."""
 
 
 def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:

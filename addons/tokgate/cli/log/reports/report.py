@@ -28,7 +28,7 @@ from tokgate.cli.policy_source import compile_patiently, load_patiently
 from tokgate.cli.terminal import Patience, narrate
 from tokgate.cli.time_arguments import settle, time_argument
 from tokgate.config.extras import Extra
-from tokgate.policy.bans import LogSettings
+from tokgate.policy.settings import LogSettings
 
 if TYPE_CHECKING:
     from tokgate.analytics.report.ban_phases import BanPhases
@@ -154,6 +154,8 @@ def _page(
         chain=chain,
         command=shlex.join(["tokgate", *sys.argv[1:]]),
         author=args.author or user_name(),
+        purpose=args.why or "",
+        ticket=args.ticket or "",
         language=Language(args.language),
         zone=args.zone or _zone_of(snapshot),
         case=args.case,
@@ -208,12 +210,15 @@ def _snapshot(policies: Path, now: Instant) -> "Snapshot | None":
     return compile_patiently(policy)
 
 
-def _filters(wanted: Filter) -> list[str]:
+def _filters(wanted: Filter) -> list[tuple[str, str]]:
+    from tokgate.analytics.report.charts import WORDS
+
+    verdict = None if wanted.verdict is None else WORDS.get(wanted.verdict, wanted.verdict)
     chosen = {
-        "client": wanted.client, "user": wanted.user, "name": wanted.name, "ban": wanted.ban, "action": wanted.action,
-        "verdict": wanted.verdict, "network": wanted.network,
+        "Client": wanted.client, "User": wanted.user, "Name": wanted.name, "Ban": wanted.ban, "Action": wanted.action,
+        "Verdict": verdict, "Network": wanted.network,
     }  # fmt: skip
-    return [f"{key} {value}" for key, value in chosen.items() if value is not None]
+    return [(label, str(value)) for label, value in chosen.items() if value is not None]
 
 
 def _version() -> str:

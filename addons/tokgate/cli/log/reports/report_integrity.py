@@ -19,14 +19,15 @@ def verified(files: Sequence[Path], key: Path | None) -> ChainStatus:
     if not chains and key is None:
         return ChainStatus(None, (Sentence("Not verified: the log has no chain."),))
     if findings:
-        what = Sentence("BROKEN: {count} findings, the first: {first}.", {"count": len(findings), "first": findings[0]})
+        values = {"count": len(findings), "first": findings[0]}
+        what = Sentence("BROKEN, findings: {count}. The first: {first}.", values)
         return ChainStatus(False, (what,), chains)
     return ChainStatus(True, tuple(_sound(verifier.chains, given=key is not None)), chains)
 
 
 def _sound(chains: dict[str, Chain], *, given: bool) -> Iterator[Sentence]:
     numbers = {"records": sum(chain.records for chain in chains.values()), "chains": len(chains)}
-    yield Sentence("Verified: {records} records in {chains} chains, nothing changed, missing or moved.", numbers)
+    yield Sentence("Verified: nothing changed, missing or moved (records: {records}, chains: {chains}).", numbers)
     if not all(chain.signed for chain in chains.values()):
         yield Sentence("Not every chain is signed.")
     elif given:

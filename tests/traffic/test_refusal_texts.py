@@ -1,0 +1,22 @@
+"""Refusals that a gate writes itself: the status says whether there is a mandate."""
+
+import pytest
+
+from labs.builders import CLIPS, OFFICE, at, ban, snapshot
+from labs.samples import judged, seen, stamp
+from tokgate.policy.observation import Stage
+from tokgate.traffic.enforcer import Ruling
+from tokgate.traffic.refusal_texts import refusal
+
+
+@pytest.mark.parametrize(
+    ("mandate", "status"),
+    [({}, b"403 Forbidden"), ({"authority": "Council"}, b"451 "), ({"basis": "Circular 1"}, b"451 ")],
+)
+def test_the_status_of_a_refusal(mandate: dict[str, str], status: bytes) -> None:
+    """Without a page as with one: RFC 7725 is for what an authority or a legal basis demands."""
+    policy = snapshot(ban(**mandate), networks=(OFFICE,), services=(CLIPS,))
+    judgement = judged(seen(Stage.CONNECT), policy=policy)
+    ruling = Ruling(judgement, policy, at("2023-03-10T11:00:00Z"))
+    assert ruling.ban is not None
+    assert refusal(ruling, "clips.example.org", stamp()).startswith(b"HTTP/1.1 " + status)
