@@ -28,7 +28,9 @@ def front(host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
         try:
             made = sockets._front(opened, (host, 0))
         except OSError:
-            pytest.skip("no such addresses here")
+            if host == "127.0.0.1":
+                raise
+            pytest.skip("no IPv6 here")
         made.socket.settimeout(DEADLINE)
         yield Front(made.socket, 1)
 
