@@ -18,6 +18,11 @@ SERVED = [
     b"GET %2f FOO/1.0\n\n",
     b"X www.example.org  \n\n",
     b"EHLO x\r\nhost :",
+    b"GET x\r\nK(:",
+    b"GET x\r\n:",
+    b"GET x\r\n ",
+    b"GET x\r\nFrom ",
+    b"GET x\r\n" + b"z" * 257,
 ]
 UNSERVED = [
     b"HTTP/1.1 200 OK\r\n",
@@ -29,7 +34,8 @@ UNSERVED = [
     b"[x y\r\nHost: a",
     b"X\r\nHost: a",
     b"X y z\r\nHost: a",
-    b"X y\r\n" + b"z" * 300 + b":",
+    b"GET x\r\nK\xe9:",
+    b"GET x\r\nz" + b" " * 17 + b":",
 ]
 
 

@@ -44,6 +44,8 @@ class Child:
     """When the latest report came, in monotonic seconds; 0.0 before the first."""
     hung: bool = False
     """Whether it was killed because no report came."""
+    drains: bool = False
+    """Whether it was told to drain."""
 
     @property
     def name(self) -> str:
@@ -73,6 +75,12 @@ class Child:
         """Send it a signal; nothing happens if it has exited."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def drain(self) -> None:
+        """Tell it to drain, once: told again it would end at once."""
+        if not self.drains:
+            self.drains = True
+            self.signal(signal.SIGTERM)
 
     @property
     def lives(self) -> bool:

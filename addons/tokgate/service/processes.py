@@ -234,7 +234,7 @@ class ChildProcesses(InheritedProcesses):
         retired = [child for child in self._children.values() if child.retired and child.role is Role.GATE]
         retired.sort(key=lambda child: child.started)
         for child in retired[: -GENERATIONS * self._options.workers]:
-            child.signal(signal.SIGTERM)
+            child.drain()
 
     def _wait(self, seconds: float, done: Callable[[], bool]) -> None:
         give_up = time.monotonic() + seconds
@@ -251,7 +251,9 @@ class ChildProcesses(InheritedProcesses):
         """Have gates, openers and metrics drain for `seconds`, or until `hurried` returns True; then end them."""
         self.ending = True
         self.close_listeners()
-        self.tell(signal.SIGTERM, Role.GATE, Role.OPENER, Role.METRICS)
+        for child in self._children.values():
+            if child.role is not Role.COLLECTOR:
+                child.drain()
         self._await(seconds, lambda: hurried() or not self._carriers())
         self.tell(signal.SIGTERM, Role.GATE, Role.OPENER)  # the second time they end at once
         self._await(ENDED, lambda: not self._carriers())

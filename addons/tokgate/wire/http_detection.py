@@ -74,8 +74,9 @@ _KEPT: Final = 5
 _may_have_fields = re.compile(
     rb"(?:(?i:GET|HEAD|POST|CONNECT)[%b][^\n]*|%b+[%b]+[^%b]+[%b]*)\n" % (_IN_LINE, _TOKEN, _IN_LINE, _BLANK, _IN_LINE)
 ).match
-_goes_on = re.compile(rb"\r?\n|%b{1,256}[ \t]{,16}:" % _TOKEN).match
-_may_go_on = re.compile(rb"\r?|%b{,256}[ \t]{,16}" % _TOKEN).fullmatch
+# An empty line, or one that Python's email.feedparser takes for a field, or for one of its continuation lines.
+_goes_on = re.compile(rb"\r?\n|[ \t]|From |[!-9;-~]{,256}[ \t]{,16}:|[!-9;-~]{257}").match
+_may_go_on = re.compile(rb"\r?|[!-9;-~]{,256}[ \t]{,16}").fullmatch
 
 
 class HttpKind(StrEnum):

@@ -163,10 +163,9 @@ class QuicFlow(ABC):
 
     def take(self, enforcer: Enforcer, data: bytes) -> DatagramVerdict:
         """Decide about a datagram of the client's."""
-        hides = hides_packets(data)
-        if hides and self._connections:
-            return _NOTHING
-        found = () if hides else initials(data)
+        if hides_packets(data):
+            return _NOTHING if self._connections else self._take_unreadable(enforcer, data)
+        found = initials(data)
         if found:
             if any(one.destination != found[0].destination for one in found):
                 return _NOTHING  # RFC 9000 §12.2: of one connection only
@@ -176,9 +175,7 @@ class QuicFlow(ABC):
                 return _NOTHING
             return _NOTHING if connection is None else self._advance(enforcer, connection, data)
         if is_unreadable(data) and (self._on_quic_port or is_certain(data)):
-            if self._unreadable is None:
-                self._unreadable = self._admit(enforcer, Unreadable(quic=True)) is None
-            return DatagramVerdict((data,)) if self._unreadable else _REFUSED
+            return self._take_unreadable(enforcer, data)
         passing = self._others or any(one.passes for one in self._connections)
         waiting = next((one for one in reversed(self._connections) if one.passes is None), None)
         if waiting is not None and not passing:  # what follows the first flight, such as early data
@@ -189,6 +186,12 @@ class QuicFlow(ABC):
         if passing:
             return DatagramVerdict((data,))
         return _NOTHING if self._connections else _REFUSED
+
+    def _take_unreadable(self, enforcer: Enforcer, data: bytes) -> DatagramVerdict:
+        """Decide once about QUIC that can't be read."""
+        if self._unreadable is None:
+            self._unreadable = self._admit(enforcer, Unreadable(quic=True)) is None
+        return DatagramVerdict((data,)) if self._unreadable else _REFUSED
 
     @property
     def _on_quic_port(self) -> bool:
