@@ -4,7 +4,7 @@ import argparse
 import getpass
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -80,6 +80,17 @@ def test_waiting_for_a_log_is_kept(log: Path) -> None:
     args = argparse.Namespace(log=[log], follow=True, access_log=None, why=None, ticket=None)
     record_look(args, "tokgate log tail")
     assert [look["tokgate"]["review"]["page"] for look in looks(log)] == ["tokgate log tail"]
+
+
+def test_a_folder_that_is_not_listed(log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may read the log, but not list its folder, sees its latest records; the look is kept."""
+
+    def locked(path: Path) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    assert tokgate("log", "tail", str(log)).code == 0
+    assert len(looks(log)) == 1
 
 
 def test_reidentifying_is_kept_or_not_done(log: Path, tokgate: Command) -> None:

@@ -45,7 +45,7 @@ def purpose_of(args: argparse.Namespace) -> dict[str, str]:
 def record_look(args: argparse.Namespace, command: str, *, needed: bool = False) -> None:
     """Record a look before anything is shown. Raises CommandError if `needed` and it can't be; else stderr says so."""
     logs = [args.log] if isinstance(args.log, Path) else args.log or [DEFAULT_LOG]
-    there = [each for each in logs if every_file(each)]
+    there = [each for each in logs if each.exists() or every_file(each)]
     if not (needed or there or getattr(args, "follow", False) or getattr(args, "clickhouse", None)):
         return  # nothing to look at, which the command will say: a mistyped name makes no file
     path = args.access_log or access_path_for((there or logs)[0])
