@@ -322,9 +322,11 @@ def test_near_misses_are_pointed_to(write_log: WriteLog, tokgate: Command, tmp_p
 def test_coverage_is_said_plainly(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
     """The share that could be judged, and what was not seen."""
     coverage = coverage_counted(stamp("2023-03-10T01:00:00Z"), {"office": {"sni": 9}, "-": {"none": 1}}, stamp().at)
+    coverage["tokgate"]["coverage"]["-"]["{of another version}"] = 0
     target = tmp_path / "r.html"
     assert tokgate("log", "report", "--log", str(write_log([coverage, refusal()])), "-o", str(target)).code == 0
     page = target.read_text(encoding="utf-8")
+    assert "{of another version} 0" in page
     assert "Of 10 connections and requests 90 % showed a name" in page
     assert "TLS without a name 1" in page
     assert '<th scope="row">in no network</th><td class="n">1</td><td class="n">0 %</td>' in page

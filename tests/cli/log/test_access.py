@@ -1,14 +1,16 @@
 """Looks into the log with commands: who, when, at what and why is kept before anything is shown."""
 
+import argparse
 import getpass
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from labs.command_line import Command
 from labs.logs import refusal, write
+from tokgate.cli.log.access import record_look
 
 
 @pytest.fixture
@@ -58,6 +60,37 @@ def test_a_log_that_is_not_there(log: Path, tokgate: Command) -> None:
     before = set(log.parent.iterdir())
     assert tokgate("log", "query", "bolck.ndjson").code == 3
     assert set(log.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mistyped_name_hides_no_look(log: Path, tokgate: Command, *, packed: bool) -> None:
+    """Whatever a command reads of several logs, or of one whose files are all rotated, the look is kept."""
+    log.rename(log.with_name("block-20230310T000000Z.ndjson"))
+    if packed:
+        assert tokgate("log", "compact", "--remove", "block.ndjson").code == 0
+    for number, names in enumerate((["block.ndjson"], ["bolck.ndjson", "block.ndjson"]), 1):
+        assert "192.0.2.7" in tokgate("log", "query", "--json", *names).out
+        assert len(looks(log)) == number
+    assert not log.with_name("bolck.access.ndjson").exists()
+
+
+def test_waiting_for_a_log_is_kept(log: Path) -> None:
+    """`tail --follow` shows what is written later."""
+    log.unlink()
+    args = argparse.Namespace(log=[log], follow=True, access_log=None, why=None, ticket=None)
+    record_look(args, "tokgate log tail")
+    assert [look["tokgate"]["review"]["page"] for look in looks(log)] == ["tokgate log tail"]
+
+
+def test_a_folder_that_is_not_listed(log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may read the log, but not list its folder, sees its latest records; the look is kept."""
+
+    def locked(path: Path) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    assert tokgate("log", "tail", str(log)).code == 0
+    assert len(looks(log)) == 1
 
 
 def test_reidentifying_is_kept_or_not_done(log: Path, tokgate: Command) -> None:

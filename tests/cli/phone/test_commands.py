@@ -53,12 +53,15 @@ def test_the_first_time(phones: Command, policies: Path) -> None:
     assert (outcome.code, NoInterface.did) == (0, ["up 0"])
     assert "names the phones as the network `phones`" in outcome.err
     assert phones("up").err.count("\n") == 1
+    assert load(policies, Instant.now()).errors == ()
     assert phones("add", "one", "--owner", "alice", "--config", "-").code == 0
     policy = load(policies, Instant.now()).policy
     assert policy is not None
     network = policy.networks["phones"]
     assert [str(each) for each in network.cidrs] == ["10.83.0.0/16", "fd83:7467:6174:6500::/64"]
     assert [(device.name, device.owner) for device in network.devices] == [("one", "alice")]
+    assert phones("revoke", "one").code == 0
+    assert load(policies, Instant.now()).errors == ()
 
 
 def test_what_stays(phones: Command) -> None:

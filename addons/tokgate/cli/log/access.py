@@ -9,7 +9,8 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import DEFAULT_LOG, access_path_for, with_rotated
+from tokgate.analytics.sources import every_file
+from tokgate.blocklog.paths import DEFAULT_LOG, access_path_for
 from tokgate.blocklog.records.stamp import this_observer
 from tokgate.cli.exits import CommandError
 from tokgate.cli.terminal import narrate
@@ -43,11 +44,11 @@ def purpose_of(args: argparse.Namespace) -> dict[str, str]:
 
 def record_look(args: argparse.Namespace, command: str, *, needed: bool = False) -> None:
     """Record a look before anything is shown. Raises CommandError if `needed` and it can't be; else stderr says so."""
-    log = next(iter(args.log or ()), DEFAULT_LOG) if not isinstance(args.log, Path) else args.log
-    there = any(path.exists() for path in with_rotated(log))
-    if not (needed or there or getattr(args, "clickhouse", None)):
+    logs = [args.log] if isinstance(args.log, Path) else args.log or [DEFAULT_LOG]
+    there = [each for each in logs if each.exists() or every_file(each)]
+    if not (needed or there or getattr(args, "follow", False) or getattr(args, "clickhouse", None)):
         return  # nothing to look at, which the command will say: a mistyped name makes no file
-    path = args.access_log or access_path_for(log)
+    path = args.access_log or access_path_for((there or logs)[0])
     said = {key: _text(value) for key in _SAID if (value := getattr(args, key, None)) is not None}
     try:
         AuditLog(this_observer(), Instant.now, lambda _: None, path, purpose_of(args)).record(

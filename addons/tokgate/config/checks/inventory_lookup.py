@@ -30,15 +30,24 @@ def read(sections: Sections, report: Report) -> None:
             sections.inventories[path] = read_inventory(path, sorted(needs[path]), report)
         inventory = sections.inventories[path]
         if inventory is not None:
-            _check(entry, devices, inventory, report)
+            prefixes = entry.model is not None and bool(entry.model.cidrs)
+            _check(entry, devices, inventory, report, prefixes=prefixes)
     _check_tests(sections, report)
 
 
-def _check(entry: PolicyEntry[NetworkModel], devices: DevicesModel, inventory: Inventory, report: Report) -> None:
-    """An inventory without devices is an error: a failed export lifts no ban. Warn of payers that paid for none."""
+def _check(
+    entry: PolicyEntry[NetworkModel], devices: DevicesModel, inventory: Inventory, report: Report, *, prefixes: bool
+) -> None:
+    """An inventory without devices is an error: a failed export lifts no ban. Warn of payers that paid for none.
+
+    With `prefixes`, which the network lists as well, it is a warning: `tokgate phone` has no device at first.
+    """
     if not inventory.devices:
-        message = f"the inventory `{devices.file}` holds no device: take `devices` out, if that is meant"
-        report.error(entry.source, entry.at("devices", "file"), Code.BAD_INVENTORY, message)
+        message, place = f"the inventory `{devices.file}` holds no device", entry.at("devices", "file")
+        if prefixes:
+            report.warning(entry.source, place, Code.NO_DEVICES, f"{message}: the network is its prefixes alone")
+        else:
+            report.error(entry.source, place, Code.BAD_INVENTORY, f"{message}: take `devices` out, if that is meant")
         return
     payers = sorted(inventory.payers) if devices.paid_by else []
     places = dict(entry.items("devices", "paid_by"))
