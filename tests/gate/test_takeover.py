@@ -15,8 +15,8 @@ from labs.builders import ban
 from labs.gate_lab import DEADLINE, Clock, Origin, RunningGate, broken_off, dial, echo, exactly, policy, read_all, until
 from labs.hello_builder import hello_for, records, vector
 from tokgate.gate import handoff
-from tokgate.gate.connection import Answering, Connection
-from tokgate.gate.takeover import MADE_ANEW, ConnectionTransfer, describe, read, restore
+from tokgate.gate.connection import Answering, Connection, Greeting
+from tokgate.gate.takeover import MADE_ANEW, ConnectionTransfer, describe, movable, read, restore
 from tokgate.wire.hello_retry import HELLO_RETRY
 from tokgate.wire.tls_alert import Alert
 
@@ -141,6 +141,28 @@ def test_a_full_pipe_moves(
         assert moved(old, new)
         assert read_all(client) == body
     assert new.settled()
+
+
+def test_what_a_tunnel_of_another_proxy_carries_stays(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """The gate that passed the request on reads what follows: in another one an opener might take it up."""
+    established = b"HTTP/1.1 200 OK\r\n\r\n"
+
+    def serve(client: socket.socket) -> None:
+        client.recv(65536)
+        client.sendall(established)
+        client.recv(65536)
+
+    gate = start_gate(start_origin(serve), policy(ban(networks=("loop",))))
+    with dial(gate.redirected, b"CONNECT www.example.net:80 HTTP/1.1\r\nHost: www.example.net\r\n\r\n") as client:
+        assert exactly(client, len(established)) == established
+        connection = next(iter(gate.gate.connections.values()))
+        client.sendall(b"GET / HT")
+        assert until(lambda: isinstance(connection.state, Greeting) and connection.held)
+        assert not movable(connection)
+        client.sendall(b"TP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
+        assert read_all(client) == b""
+    assert gate.settled()
+    assert [record["tokgate"]["reason"] for record in gate.sink.records] == ["unreadable"]
 
 
 @pytest.mark.parametrize("said", [1, 100])

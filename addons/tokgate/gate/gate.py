@@ -134,8 +134,8 @@ class Gate(Shortcut):
 
     def _count_unfinished(self, connection: Connection, greeting: Greeting) -> None:
         """The client is gone before it was decided about."""
-        silent, again = connection.silent, isinstance(greeting.reader, SecondHelloReader)  # counted as they pass
-        if connection.tunnel is None and not (silent or again):
+        decided = isinstance(greeting.reader, SecondHelloReader | UnreadLineReader)  # and counted then
+        if connection.tunnel is None and not (connection.silent or decided):
             self.enforcer.counters.unfinished += 1
 
     def wait_for_greeting(self, connection: Connection) -> None:

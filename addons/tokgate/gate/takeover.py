@@ -30,6 +30,7 @@ from tokgate.gate.handoff import MAX_DATAGRAM
 from tokgate.gate.sockets import Listener, Socket
 from tokgate.gate.splice import STICK
 from tokgate.policy.identity import Identity
+from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.second_words import (
     AfterHello,
     AfterProxyRequest,
@@ -160,11 +161,11 @@ def _direction(
 
 
 def movable(connection: Connection) -> bool:
-    """Whether it can be passed on: not while a name or a parent is awaited, a second hello read, nor when refused."""
+    """Whether it can be passed on: not while a name, a parent or more after a first message is awaited, nor refused."""
     match connection.state:
-        case Greeting(reader):
-            return not isinstance(reader, SecondHelloReader | UnreadLineReader)
-        case Answering() | SimpleState.CONNECTING | SimpleState.OPEN:
+        case Greeting(FirstBytesReader(openable=False) | SecondHelloReader() | UnreadLineReader()):
+            return False
+        case Greeting() | Answering() | SimpleState.CONNECTING | SimpleState.OPEN:
             return True
         case AskingParent() | SimpleState.WAITING | SimpleState.PARTING | SimpleState.CLOSED:
             return False

@@ -19,11 +19,11 @@ _SEEN: Final[dict[Protocol, FirstBytes]] = {
 class FirstBytesReader:
     """Reads until it is known what the bytes are, and keeps them: the only copy, however many pieces there are."""
 
-    __slots__ = ("_bytes", "_connect", "_openable")
+    __slots__ = ("_bytes", "_connect", "openable")
 
     def __init__(self, *, openable: bool = True) -> None:
         """`openable`: no byte was passed on before, so that an opener can take the connection over."""
-        self._openable: Final = openable
+        self.openable: Final = openable
         self._bytes: Final = first_bytes.FirstBytesBuffer()
         self._connect: ConnectReader | None = None
 
@@ -59,8 +59,8 @@ class FirstBytesReader:
     def _seen(self, protocol: Protocol) -> FirstBytes:
         hello = self._bytes.hello
         if hello is not None:
-            return Hello(hello, openable=self._openable)
+            return Hello(hello, openable=self.openable)
         if self._bytes.line is not None:
             return OtherBytes(self._bytes.line)
         seen = _SEEN[protocol]
-        return seen if self._openable or not isinstance(seen, HttpStart) else Unreadable(http=True)
+        return seen if self.openable or not isinstance(seen, HttpStart) else Unreadable(http=True)
