@@ -62,11 +62,24 @@ def test_a_full_gate_leaves_clients_to_others(make: Callable[..., PausedGate]) -
     first = one.dial()
     assert one.serves(first)
     assert one.gate.full
+    one.gate.look_for_room()
+    assert one.gate._paused
     second = one.dial()
-    assert one.running.serves(lambda: one.gate._paused)
     assert (one.ports(), one.counters.at_limit) == ([first.getsockname()[1]], 0)
     first.close()
     assert one.serves(second)
+
+
+def test_a_client_that_a_full_gate_was_told_of(make: Callable[..., PausedGate]) -> None:
+    """The kernel tells one gate of a client. If that one leaves it, another one with room finds it all the same."""
+    one = make()
+    for descriptor in one.gate.listeners:
+        one.gate.epoll.unregister(descriptor)
+    client = one.dial()
+    one.gate.look_for_room()
+    assert one.serves(client)
+    for descriptor in one.gate.listeners:
+        one.gate.epoll.register(descriptor)
 
 
 def test_what_is_closed_twice_counts_once(make: Callable[..., PausedGate]) -> None:

@@ -64,11 +64,16 @@ class Acceptor(FirstExchange):
         self.limits = replace(self.limits, connections=number, per_client=stated.per_client)
 
     def look_for_room(self) -> None:
-        """Accept again where there is room, or nobody else has any: then clients are told, and not left waiting."""
-        if self._paused and not (self.full and self.others_have_room()):
-            self._paused = False
-            for descriptor in self.listeners:
-                self.epoll.register(descriptor, EPOLLIN | EPOLLEXCLUSIVE)
+        """Accept where there is room, or nobody else has any: then clients are told, and not left waiting.
+
+        To be called each second: the kernel wakes one gate for a client (EPOLLEXCLUSIVE), and if that one is full and
+        leaves it, it tells no other.
+        """
+        if self._leaves_it():
+            self._go_on()
+        else:
+            for listener in self.listeners.values():
+                self.accept(listener)
 
     def _leaves_it(self) -> bool:
         """Whether what has come is for other gates: this one is full, and stops accepting for now."""
@@ -77,6 +82,13 @@ class Acceptor(FirstExchange):
             for descriptor in self.listeners:
                 self.epoll.unregister(descriptor)
         return self._paused
+
+    def _go_on(self) -> None:
+        """Accept again if there is room, or nobody else has any."""
+        if not (self.full and self.others_have_room()):
+            self._paused = False
+            for descriptor in self.listeners:
+                self.epoll.register(descriptor, EPOLLIN | EPOLLEXCLUSIVE)
 
     @property
     def _balanced(self) -> tuple[IPNetwork, ...]:
@@ -168,7 +180,7 @@ class Acceptor(FirstExchange):
             self.closed_silent(connection)
         self.open_connections -= 1
         if self._paused:
-            self.look_for_room()
+            self._go_on()
         self._count_out(connection.peer)
 
     def _count_out(self, peer: str) -> None:
