@@ -131,11 +131,6 @@ _SHAPES: Final[dict[str, tuple[str, Frames, int]]] = {
         lambda n: _begun(_asked(_fields("www.example.org", method="POST"), _END_HEADERS), _asked([(":authority", n)])),
         1,
     ),
-    "host-in-trailers": (
-        "Host in trailers",
-        lambda n: _begun(_asked(_fields("www.example.org", method="POST"), _END_HEADERS), _asked([("host", n)])),
-        1,
-    ),
     "upgrade-inside": (
         "Upgrade inside HTTP/2",
         lambda n: _begun(_asked(_fields(n, ("connection", "upgrade"), ("upgrade", "websocket")))),
