@@ -94,7 +94,9 @@ class Lab:
                 "net.core.somaxconn=8192",
                 "net.ipv4.tcp_max_syn_backlog=8192",
             )
-        self._sysctl(self.gateway, "net.ipv4.ip_forward=1")
+        # Early demultiplexing finds the proxied connection that had the same ports a moment ago (TIME_WAIT), and what
+        # belongs to a socket is not forwarded: without a proxy next to nothing would pass.
+        self._sysctl(self.gateway, "net.ipv4.ip_forward=1", "net.ipv4.tcp_early_demux=0")
         run(*self.inside(self.gateway, "nft", "-f", "-"), given=_TABLE)
         run("ip", "-n", self.gateway, "rule", "add", "fwmark", str(_MARK), "lookup", str(_MARK))
         run("ip", "-n", self.gateway, "route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", str(_MARK))
