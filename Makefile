@@ -69,7 +69,7 @@ check: format-check lint types policies coverage ## Everything that CI runs: for
 # below what was measured on 2026-11-27, since random inputs reach more or less. Much of `service` runs in processes of its own, and
 # much of gate/quic and `gateway` in network namespaces: what end-to-end tests reach is not counted.
 COVERAGE_FLOORS := policy:98.7 wire:99.3 config:98.1 blocklog:97.2 accounts:98.7 traffic:97.9 gate:94.5 block_page:97.8 \
-  runtime:91.6 mitm:93.9 gateway:88.6 service:55.5 analytics:96.1 webui:96.7 cli:93.5
+  runtime:91.6 mitm:93.9 gateway:88.6 service:55.5 analytics:96.1 webui:95.8 cli:93.5
 
 .PHONY: coverage
 coverage: $(VENV)/.ready ## Run all but the end-to-end tests; fail where a package is covered less than it was
