@@ -4,7 +4,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokgate.wire.http_detection import MAX_EMPTY, MAX_LINE, PREFACE, HttpKind, HttpStartReader
@@ -139,6 +139,7 @@ TEXT = st.lists(st.sampled_from([b"GET", b" ", b"\t", b"\r", b"\n", b"/", b"HTTP
 
 
 @given(TEXT.map(b"".join), st.lists(st.integers(0, 99), max_size=4))
+@example(b"GETGET /\0\n", [])
 def test_an_answer_stays(data: bytes, cuts: list[int]) -> None:
     """Once it is told, more bytes don't change it, and pieces tell the same as the whole."""
     answers = [kind_of(data[:end]) for end in range(len(data) + 1)]

@@ -120,12 +120,13 @@ class HttpStartReader:
             if not self._word:
                 return told
         end = received.find(b"\n", self._seen, MAX_LINE)
+        has_nul = received.find(b"\0", self._seen, end if end >= 0 else len(received)) >= 0
+        if has_nul and not _known_method(received, self.line):  # as in Git's first words, which end without a line
+            self._seen = end if end >= 0 else len(received)
+            return HttpKind.NONE
         if end >= 0:
             return self._of_line(end)
-        has_nul = received.find(b"\0", self._seen) >= 0  # as in Git's first words, which end without a line
         self._seen = len(received)
-        if has_nul and not _known_method(received, self.line):
-            return HttpKind.NONE
         return None if self._seen < MAX_LINE else HttpKind.LENIENT
 
     def ended(self) -> HttpKind:
