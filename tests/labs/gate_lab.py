@@ -67,11 +67,11 @@ class Origin:
     def __init__(
         self, serve: Callable[[socket.socket], object], family: int = socket.AF_INET, host: str = "127.0.0.1"
     ) -> None:
-        self.socket = socket.create_server(
-            ("::1" if family == socket.AF_INET6 else host, 0), family=family, backlog=512
-        )
+        v6 = family == socket.AF_INET6
+        # The port is taken in IPv4 too: mitmproxy takes `::1` with a port that it listens on in IPv4 for itself.
+        self.socket = socket.create_server(("::" if v6 else host, 0), family=family, backlog=512, dualstack_ipv6=v6)
         self.port = self.socket.getsockname()[1]
-        self.address: Address = ("::1" if family == socket.AF_INET6 else "127.0.0.1", self.port)
+        self.address: Address = ("::1" if v6 else "127.0.0.1", self.port)
         self.accepted = 0
         self._serve = serve
         self._thread = threading.Thread(target=self._run, daemon=True)
