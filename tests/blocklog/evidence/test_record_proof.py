@@ -233,6 +233,17 @@ def test_what_has_no_proof(tmp_path: Path) -> None:
         prove(log.ids[1], log.files)
 
 
+def test_a_checkpoint_of_another_log(tmp_path: Path) -> None:
+    """It proves nothing of this one, whose own checkpoint is still to come."""
+    log, other = Log(tmp_path / "block.ndjson"), Log(tmp_path / "other" / "block.ndjson")
+    log.write(1, attest=False)
+    other.write(1)
+    both = tmp_path / "both.ndjson"
+    both.write_bytes(log.path.read_bytes() + other.path.read_bytes())
+    with pytest.raises(NoProof, match=r"no checkpoint covers .* yet"):
+        prove(log.ids[0], [both])
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_records_that_no_tree_covers(tmp_path: Path, count: int) -> None:
     """A run that finds no journal of the one before signs its records by the chain alone, which proves none of them."""

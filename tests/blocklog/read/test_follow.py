@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.follow import Follower
 from tokgate.blocklog.read.reader import MAX_LINE, Junk, Line
 from tokgate.blocklog.records.json_line import encode
@@ -106,6 +107,23 @@ def test_several_rotations_between_two_polls(path: Path) -> None:
         path.rename(path.with_name(f"block-20230310T00000{number}.000000Z.ndjson"))
         put(path, number)
     assert poll(follower) == [1, 2, 3, 4]
+    follower.close()
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+def test_rotated_files_that_go_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch, packed: str) -> None:
+    """One that was deleted in the folder's listing is passed over; one that was packed is, for the current file."""
+    follower = Follower(path)
+    put(path, 0)
+    assert poll(follower) == [0]
+    gone, first, second = (path.with_name(f"block-2023031{day}T000000.000000Z.ndjson") for day in range(3))
+    path.rename(first)
+    put(path, 1)
+    path.rename(second.with_name(second.name + packed))
+    put(path, 2)
+    listed = [gone, *with_rotated(path)]
+    monkeypatch.setattr("tokgate.blocklog.read.follow.with_rotated", lambda _: listed)
+    assert poll(follower) == ([2] if packed else [1, 2])
     follower.close()
 
 

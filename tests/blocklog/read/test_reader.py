@@ -18,6 +18,7 @@ from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import MAX_LINE, Filter, Junk, Line, client_network, parse_line, read
 from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.policy.identity import Identity
 from tokgate.policy.observation import Endpoint, Stage
 
 if sys.version_info >= (3, 14):
@@ -167,7 +168,8 @@ def record(**observed: Any) -> dict[str, Any]:
         ({"name": "example.org"}, True),
         ({"name": "www.clips.example.org"}, True),
         ({"name": "ample.org"}, False),
-        ({"user": "alice"}, False),
+        ({"user": "alice"}, True),
+        ({"user": "bob"}, False),
         ({"ban": "ban"}, True),
         ({"ban": "other"}, False),
         ({"action": "tls-handshake-refused"}, True),
@@ -180,7 +182,7 @@ def record(**observed: Any) -> dict[str, Any]:
 )
 def test_each_filter(wanted: dict[str, Any], accepted: bool) -> None:
     """Every condition alone, on both sides of its boundary."""
-    assert Filter(**wanted).accepts(record()) is accepted
+    assert Filter(**wanted).accepts(record(identity=Identity(user="alice"))) is accepted
 
 
 @pytest.mark.parametrize("bent", [{}, {"tokgate": 1, "event": [], "source": {"ip": 7}, "@timestamp": "yesterday"}])

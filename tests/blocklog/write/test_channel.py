@@ -1,5 +1,7 @@
 """Records on their way between processes: none lost, none waited for, a gap told."""
 
+import contextlib
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +10,7 @@ import pytest
 from whenever import Instant
 
 from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.write.backlog import Backlog
 from tokgate.blocklog.write.channel import KEPT, MAX_RECORD, RecordSender, channel, receive
 
 NOW = Instant.from_utc(2023, 5, 1)
@@ -62,11 +65,40 @@ def test_a_gap_is_told(
     put = [sender.put({"n": n, "pad": "x" * 2000}) for n in range(KEPT + 500)]
     lost = put.count(False)
     assert lost == sender.dropped > 0
+    assert put.count(True) == sender.sent + KEPT
     received: list[dict[str, Any]] = []
     while not sender.flush() or len(received) <= len(put) - lost:
         received += drain(read)
     gap = valid_record(received[-1])
     assert (gap["event"]["action"], gap["tokgate"]["gap"]["dropped"]) == ("log-gap", lost)
+
+
+def test_a_record_for_which_there_is_no_memory_is_a_gap(
+    ends: tuple[RecordSender, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Like any other that is lost: it is counted, and told of once there is memory again."""
+    sender, read = ends
+
+    def full(_: object, __: bytes) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Backlog, "put", full)
+        put = [sender.put({"n": n, "pad": "x" * 2000}) for n in range(1000)]
+    assert put.count(False) == sender.dropped > 0
+    received = drain(read)
+    assert sender.flush()
+    gap = (received + drain(read))[-1]
+    assert gap["tokgate"]["gap"]["dropped"] == put.count(False)
+
+
+def test_the_kernel_holds_a_pause(ends: tuple[RecordSender, socket.socket]) -> None:
+    """A reader that pauses for a moment costs a gate no memory of its own: the queue is longer than the default."""
+    _, read = ends
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as plain:
+        assert read.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > plain.getsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF
+        )
 
 
 def test_a_record_too_long_is_a_gap(ends: tuple[RecordSender, socket.socket]) -> None:

@@ -1,5 +1,6 @@
 """Runs that follow each other: a writer knows its own last lines, and takes nobody else's for them."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.integrity.head_journal import HeadJournal
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
+from tokgate.blocklog.read.reader import text_at
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.write.appender import Appender, ForeignLines
 from tokgate.blocklog.write.rotation import Rotation
@@ -46,7 +48,7 @@ class Runs(AppenderRuns):
     def told(self, action: str) -> list[dict[str, Any]]:
         """The log's records of an action."""
         records = [json.loads(line) for line in self.path.read_bytes().splitlines() if line.startswith(b"{")]
-        return [record["tokgate"] for record in records if record.get("event", {}).get("action") == action]
+        return [record["tokgate"] for record in records if text_at(record, "event", "action") == action]
 
 
 def kill(appender: Appender) -> None:
@@ -120,6 +122,61 @@ def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
     assert len(runs.findings()) > FORGED
 
 
+@pytest.mark.parametrize("journal", [True, False])
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"a": 1},
+        {"event": 1},
+        {"tokgate": "x", "event": {"action": "log-checkpoint"}},
+        {"tokgate": {"chain": "c"}, "event": {"action": "log-checkpoint", "sequence": 9, "hash": "ab" * 32}},
+    ],
+    ids=str,
+)
+def test_a_start_after_any_json_of_others(runs: Runs, line: dict[str, Any], journal: bool) -> None:
+    """A line that somebody appended keeps tokgate from nothing: it is told of like any other."""
+    if not journal:
+        runs.path.with_suffix(".heads").unlink()
+    with runs.path.open("ab") as file:
+        file.write(json.dumps(line).encode() + b"\n")
+    runs.run()
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["line"], said["lines"]) == ((7, 1) if journal else (5, 3))
+
+
+@pytest.mark.parametrize("boot", [None, "another boot"])
+def test_whatever_is_left_of_the_journal(runs: Runs, monkeypatch: pytest.MonkeyPatch, boot: str | None) -> None:
+    """A journal that a disk gave back in part keeps tokgate from nothing: it starts, and the log has no gap."""
+    if boot is not None:
+        monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: boot)
+    log, journal = runs.path.read_bytes(), runs.path.with_suffix(".heads").read_bytes()
+    ends = [at for at, octet in enumerate(journal) if octet == ord("\n")]
+    for end in (0, *(end + 1 for end in ends[:-1]), *(end - 1 for end in ends)):
+        for moved in (False, True):
+            rotated = runs.path.with_name("block.ndjson.1")
+            rotated.unlink(missing_ok=True)
+            runs.path.write_bytes(log)
+            runs.path.with_suffix(".heads").write_bytes(journal[:end])
+            if moved:
+                runs.path.rename(rotated)
+            runs.run()
+            assert {one.code for one in runs.findings()} <= {FindingCode.FOREIGN}
+    assert {type(trouble) for trouble in runs.troubles} <= {ForeignLines}
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_cut_is_signed_at_once(runs: Runs, moved: bool) -> None:
+    """Not after a minute, in which the record of it could go the same way; also where a checkpoint is left last."""
+    lines = runs.path.read_bytes().splitlines(keepends=True)
+    runs.path.write_bytes(b"".join(lines[:4]))
+    if moved:
+        runs.path.rename(runs.path.with_name("block.ndjson.1"))
+    run = runs.begin()
+    append(run, stopped(runs.stamp(), 1, "next"))
+    assert runs.told("log-cut")
+    assert run.never_attested
+
+
 def test_a_batch_that_was_announced_and_not_written(runs: Runs) -> None:
     """A kill before a batch reached the file, or in the middle of it, is no cut: what is there goes on."""
     killed = runs.begin()
@@ -156,7 +213,8 @@ def test_a_log_that_was_taken_away_while_nothing_ran(runs: Runs) -> None:
     runs.path.unlink()
     runs.run()
     first = json.loads(runs.path.read_bytes().splitlines()[0])
-    assert first["tokgate"]["continues"]["sequence"] == 8
+    assert first["message"] == "The log continues from a file that is gone: a restart."
+    assert first["tokgate"]["continues"] | {"records": 0, "bytes": 0, "sequence": 8} == first["tokgate"]["continues"]
     assert [one.code for one in runs.findings()] == [FindingCode.FOREIGN]
 
 
@@ -174,6 +232,34 @@ def test_records_put_into_a_rotated_file(runs: Runs, packed: bool) -> None:
     assert said["file"].startswith("block.ndjson.1")
     assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
     assert len(runs.findings()) == FORGED + 1
+
+
+@pytest.mark.parametrize("text", [b"one\ntwo\n", b"one\ntwo", b"one\n"], ids=repr)
+def test_rubbish_put_into_a_rotated_file(runs: Runs, text: bytes) -> None:
+    """Its lines are told of with their digest, by which verification knows them: nothing else is wrong."""
+    with runs.path.open("ab") as file:
+        file.write(text)
+    runs.path.rename(runs.path.with_name("block.ndjson.1"))
+    runs.run()
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    whole = text.removesuffix(b"\n")
+    assert (said["lines"], said["line"]) == (whole.count(b"\n") + 1, 7)
+    assert (said["bytes"], said["sha256"]) == (len(whole), hashlib.sha256(whole).hexdigest())
+    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
+
+
+def test_what_was_declared_is_changed(runs: Runs) -> None:
+    """Lines of others are known by their digest: who changes them later is found, as where nobody told of any."""
+    run = runs.begin()
+    runs.write(run)
+    with runs.path.open("ab") as file:
+        file.write(b"hello\n")
+    run.look()
+    runs.write(run, attest=True)
+    runs.path.write_bytes(runs.path.read_bytes().replace(b"hello\n", b"hullo\n"))
+    found = runs.findings()
+    assert (found[0].line, found[0].code) == (8, FindingCode.TORN)
+    assert {one.code for one in found} == {FindingCode.TORN, FindingCode.FOREIGN}
 
 
 @pytest.mark.parametrize("text", [b"hello\n", b"hello", b"one\ntwo\n", b'{"a": 1}\n', None], ids=repr)
@@ -352,7 +438,7 @@ def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.Mon
     """A full disk costs the journal a line, not its use: the next batch begins it anew, and a kill accuses nobody."""
     run = runs.begin()
     runs.write(run)
-    write = os.write
+    write, opened = os.write, len(list(Path("/proc/self/fd").iterdir()))
     failing = [True]
 
     def short(fd: int, data: bytes) -> int:
@@ -364,6 +450,7 @@ def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "write", short)
     runs.write(run, 3)
     assert not failing
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
     kill(run)
     runs.run()
     assert runs.findings() == []

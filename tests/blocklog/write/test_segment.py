@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from whenever import Date
@@ -133,6 +135,22 @@ def test_a_log_is_waited_for(tmp_path: Path) -> None:
     Segment(path, TODAY).close()
 
 
+def test_only_a_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a link or a pipe says at once what is wrong with it; and without patience one look is enough."""
+    path, link, pipe = tmp_path / "block.ndjson", tmp_path / "link", tmp_path / "pipe"
+    segment = Segment(path, TODAY)
+    link.symlink_to(path)
+    os.mkfifo(pipe)
+    wait_for_lock(link, 0)
+    wait_for_lock(pipe, 0)
+    now = time.monotonic()
+    monkeypatch.setattr("tokgate.blocklog.write.segment.time.monotonic", lambda: now)
+    monkeypatch.setattr("tokgate.blocklog.write.segment.time.sleep", lambda _: pytest.fail("it waits"))
+    with pytest.raises(LogLocked):
+        wait_for_lock(path, 0)
+    segment.close()
+
+
 def test_a_pipe_that_nobody_reads_is_no_log(tmp_path: Path) -> None:
     """It would take some lines, and keep none."""
     pipe = tmp_path / "pipe"
@@ -145,6 +163,7 @@ def test_a_pipe_that_nobody_reads_is_no_log(tmp_path: Path) -> None:
         assert not segment.replaced()
         segment.write(b"{}\n")
         assert reader.readline() == b"{}\n"
+        assert segment.size == 3
         pipe.unlink()
         assert segment.replaced()
         segment.close()
@@ -196,6 +215,29 @@ def test_a_moved_file_is_noticed_and_still_known(tmp_path: Path) -> None:
     assert segment.present_name() == "block.ndjson.1"
     (tmp_path / "block.ndjson.1").unlink()
     assert segment.present_name() is None
+    segment.close()
+
+
+def test_a_folder_that_is_moved_away(tmp_path: Path) -> None:
+    """Also where something else has its name now: the path no longer leads to the file."""
+    path = tmp_path / "log" / "block.ndjson"
+    segment = Segment(path, TODAY)
+    path.parent.rename(tmp_path / "moved")
+    assert segment.replaced()
+    path.parent.touch()
+    assert segment.replaced()
+    segment.close()
+
+
+@pytest.mark.parametrize(
+    ("keep", "free", "missing"), [(300, 30, 0), (300, 29, 300), (900, 50, 0), (900, 49, 500), (0, 0, 0)]
+)
+def test_room_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int, free: int, missing: int) -> None:
+    """As much as the settings keep, at most a twentieth of the disk; that much exactly is enough."""
+    segment = Segment(tmp_path / "block.ndjson", TODAY)
+    disk = SimpleNamespace(f_blocks=1000, f_frsize=10, f_bavail=free)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: disk)
+    assert segment.room_missing(keep) == missing
     segment.close()
 
 

@@ -520,7 +520,15 @@ def test_ids_sort_by_time_and_are_uuids() -> None:
     later = new_stamp(Instant.from_utc(2026, 3, 10).add(milliseconds=1), OBSERVER).id
     assert first < later
     assert uuid.UUID(first).version == 7
-    assert uuid.UUID(first).variant == uuid.RFC_4122
+    moment = Instant.from_utc(2026, 3, 10)
+    ids = [uuid.UUID(new_stamp(moment, OBSERVER).id) for _ in range(300)]
+    assert {(each.version, each.variant, each.int >> 80) for each in ids} == {
+        (7, uuid.RFC_4122, moment.timestamp(unit="millisecond"))
+    }
+    changing = 0
+    for each in ids:
+        changing |= each.int ^ ids[0].int
+    assert changing == ((1 << 12) - 1) << 64 | (1 << 62) - 1  # all other bits are random
 
 
 def test_a_failing_log_is_said_once(

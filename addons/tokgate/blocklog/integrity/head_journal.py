@@ -84,7 +84,7 @@ class HeadJournal:
         """Begin anew: `since` are the records after `base`, up to `head`, all of which are on the disk."""
         replace_file(self.path, self._line(base, since) + self._line(head, ()), _MODE)
         self.close()
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
 
     def announce(self, after: Head, hashes: Sequence[str]) -> None:
         """Write which records come next, before they are written."""

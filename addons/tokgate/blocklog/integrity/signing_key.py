@@ -154,7 +154,7 @@ def replace_secret(path: Path, content: bytes) -> None:
 def _open_old(path: Path) -> int | None:
     """A descriptor of the old file; None if it isn't a regular file that may be overwritten."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     if stat.S_ISREG(os.fstat(fd).st_mode):

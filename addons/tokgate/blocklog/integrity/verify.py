@@ -129,7 +129,9 @@ class Verifier:
         tells = action == EventAction.LOG_RECOVERED or (
             action == EventAction.LOG_CONTINUED and value_at(record, "tokgate", "torn") is not None
         )
-        if not tells:
+        if action == EventAction.LOG_CONTINUED and not tells:  # the next record may tell that others wrote them
+            self._torn_lines.open_end = False
+        elif not tells:
             yield from self._unreported()
         elif self._torn_lines.is_reported_by(record):
             self._torn_lines = TornLines()

@@ -116,7 +116,7 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
                 "alpn": [clean(protocol, 64) for protocol in seen.tls.alpn[:MAX_NAMES]] if seen.tls else None,
                 "ja4": clean(seen.tls.ja4, 64) if seen.tls and seen.tls.ja4 else None,
                 "ech": seen.tls.ech if seen.tls else None,
-                "passed": seen.passed and seen.passed.value,
+                "passed": seen.passed,
                 "continued_until": seen.continued_until and timestamp(seen.continued_until),
             },
         }

@@ -19,7 +19,7 @@ from whenever import Date, Instant
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
 from tokgate.blocklog.paths import heads_path_for, key_path_for
-from tokgate.blocklog.read.reader import instant_of
+from tokgate.blocklog.read.reader import instant_of, text_at
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import EventAction, Record
 from tokgate.blocklog.records.sentence import counted
@@ -268,7 +268,7 @@ class Appender:
         checkpointer = Checkpointer(options, key, self._trouble, heads_path_for(self.path))
         self._lines.checkpointer = checkpointer
         if segment.last is not None:
-            signed = segment.last["event"].get("action") == EventAction.LOG_CHECKPOINT
+            signed = text_at(segment.last, "event", "action") == EventAction.LOG_CHECKPOINT
             self._clock.was_written(instant_of(segment.last), signed=signed)
         return resume(segment, checkpointer, self.path, self._trouble)
 
@@ -308,7 +308,7 @@ class Appender:
         """
         head = self._head()
         size, limit = segment.size, self._rotation.max_bytes
-        if self._waiting and head is not None and (told := self._clock.look()) is not None:
+        if head is not None and (told := self._clock.look()) is not None:
             self._add_early(told)
         while self._waiting:
             entry = self._waiting.popleft()

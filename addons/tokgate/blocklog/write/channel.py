@@ -60,16 +60,13 @@ class RecordSender:
     def put(self, record: Record) -> bool:
         """Send a record, or keep it for later; False if it was dropped and counted."""
         line = encode(record)
-        if len(self._kept) >= KEPT or len(line) > MAX_RECORD:
-            self.dropped += 1
-            self._gap = (1, self._now()) if self._gap is None else (self._gap[0] + 1, self._gap[1])
-            return False
-        try:
-            self._send(line)
-        except OSError:  # no memory left
-            self.dropped += 1
-            return False
-        return True
+        if len(self._kept) < KEPT and len(line) <= MAX_RECORD:
+            with contextlib.suppress(OSError):  # no memory left
+                self._send(line)
+                return True
+        self.dropped += 1
+        self._gap = (1, self._now()) if self._gap is None else (self._gap[0] + 1, self._gap[1])
+        return False
 
     def put_again(self, line: bytes) -> None:
         """Send a message that another sender left behind."""

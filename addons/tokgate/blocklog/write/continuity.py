@@ -10,7 +10,7 @@ from tokgate.blocklog.integrity.checkpointer import Checkpointer
 from tokgate.blocklog.integrity.head_journal import KnownRecords
 from tokgate.blocklog.paths import parquet_of, with_rotated
 from tokgate.blocklog.read.file_order import written_last
-from tokgate.blocklog.read.reader import UNREADABLE, Rotated, as_rotated
+from tokgate.blocklog.read.reader import UNREADABLE, Rotated, as_rotated, text_at
 from tokgate.blocklog.records.record import EventAction, Record
 from tokgate.blocklog.write.entries import PreviousFile
 from tokgate.blocklog.write.segment import Foreign, Segment
@@ -50,9 +50,9 @@ def resume(
     except UNREADABLE as error:
         trouble(error)
         return Continuity() if known is None else _after_unread(latest, checkpointer, known)
-    unread = [*parquet_of(path), *with_rotated(path)[:-1]]
+    unread = [*with_rotated(path)[:-1], *parquet_of(path)]
     if before is None and known is not None and unread:
-        return _after_unread(unread[-1], checkpointer, known)
+        return _after_unread(latest or unread[-1], checkpointer, known)
     if known is not None:
         return _after_rotated(before, checkpointer, known)
     if before is None or not checkpointer.resume(before.last):
@@ -108,7 +108,7 @@ def _after_rotated(before: Rotated | None, checkpointer: Checkpointer, known: Kn
 
 
 def _resume_at(checkpointer: Checkpointer, head: Head, known: KnownRecords, last: Record | None) -> None:
-    attested = last is not None and last["event"].get("action") == EventAction.LOG_CHECKPOINT
+    attested = text_at(last, "event", "action") == EventAction.LOG_CHECKPOINT
     checkpointer.resume_at(head, known, attested=attested)
 
 

@@ -1,0 +1,139 @@
+"""How the writer's thread goes on: how much it takes at once, how long it waits, and when it gives up."""
+
+import errno
+import time
+from pathlib import Path
+
+import pytest
+
+from labs.samples import OBSERVER
+from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.write.writer import LogWriter, _Flush
+from tokgate.blocklog.write.writer_health import WriterLimits
+
+NOW = 1000.0
+LIMITS = WriterLimits(queued=4, batch=3, linger=0.0, retry_first=0.1, retry_longest=0.5)
+
+
+class Appender:
+    """An appender whose next writes fail."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors, self.left, self.added = list(errors), list[str](), list[Record]()
+        self.pending = 1 if errors else 0
+        self.written = self.rotations = self.foreign = 0
+
+    def add(self, record: Record) -> None:
+        """Take one."""
+        self.added.append(record)
+        self.pending += 1
+
+    def advance(self) -> None:
+        """Fail, or write all."""
+        if self.errors:
+            raise OSError(self.errors.pop(0), "no reason")
+        self.pending = 0
+
+    def leave(self, why: str) -> None:
+        """Note why the file is closed."""
+        self.left.append(why)
+
+
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *errors: int) -> tuple[LogWriter, Appender]:
+    """A writer that is not started, and what it appends with."""
+    writer, appender = LogWriter(tmp_path / "block.ndjson", OBSERVER, limits=LIMITS), Appender(*errors)
+    monkeypatch.setattr(writer, "_appender", appender)
+    return writer, appender
+
+
+@pytest.mark.parametrize(
+    ("code", "left"),
+    [
+        *((code, []) for code in (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR)),
+        *((code, ["an error (no reason)"]) for code in (errno.EIO, errno.EROFS, errno.ESTALE)),
+    ],
+)
+def test_after_which_errors_the_file_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, left: list[str]
+) -> None:
+    """A full disk leaves the file as it is; after what may have broken it, it is closed, and the next one says why."""
+    writer, appender = made(tmp_path, monkeypatch, code)
+    writer._pump()
+    assert (appender.left, appender.pending) == (left, 0)
+    assert writer.health().ok
+
+
+def test_a_disk_that_fails_is_tried_less_and_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon at first, then twice as late each time, up to a bound."""
+    writer, _ = made(tmp_path, monkeypatch, *[errno.ENOSPC] * 5)
+    pauses: list[float] = []
+    monkeypatch.setattr(writer, "_pause", pauses.append)
+    writer._pump()
+    assert pauses == [0.1, 0.2, 0.4, 0.5, 0.5]
+
+
+def test_closing_ends_all_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the deadline has passed nothing is tried again; until then no pause lasts longer than it."""
+    writer, appender = made(tmp_path, monkeypatch, *[errno.ENOSPC] * 5)
+    monkeypatch.setattr(time, "monotonic", lambda: NOW)
+    waited: list[float] = []
+
+    class Nudges:
+        def get(self, timeout: float) -> None:
+            waited.append(timeout)
+
+    monkeypatch.setattr(writer, "_nudges", Nudges())
+    for left in (60.0, 2.0, 0.0, -1.0):
+        monkeypatch.setattr(writer, "_give_up_at", NOW + left)
+        writer._pause(5.0)
+    assert waited == [5.0, 2.0, 0.0, 0.0]
+    assert writer._done()
+    writer._pump()
+    assert (len(appender.errors), len(waited)) == (4, 4)
+
+
+def test_a_batch_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With so many records, or with a flush, whose caller waits for no more than was put before it."""
+    writer, appender = made(tmp_path, monkeypatch)
+    for number in range(4):
+        writer.put({"n": number})
+    writer._collect()
+    assert [record["n"] for record in appender.added] == [0, 1, 2]
+    appender.advance()
+    writer._queue.put(_Flush())
+    writer.put({"n": 4})
+    writer._collect()
+    assert [record["n"] for record in appender.added] == [0, 1, 2, 3]
+    assert len(writer._flushes) == 1
+
+
+def test_a_gap_is_told_once_half_the_queue_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while records are dropped all the time: each of them would make a record of its own."""
+    writer, appender = made(tmp_path, monkeypatch)
+    assert [writer.put({"n": number}) for number in range(6)] == [True] * 4 + [False] * 2
+    for told in ([], [2]):
+        writer._queue.get()
+        writer._tell_drops()
+        assert [record["tokgate"]["gap"]["dropped"] for record in appender.added] == told
+    writer._tell_drops()
+    assert len(appender.added) == 1
+
+
+@pytest.mark.parametrize("how", ["flush", "close", "reopen"])
+def test_nobody_waits_for_a_lonely_record(tmp_path: Path, how: str) -> None:
+    """A record waits for others of its batch; whoever flushes, closes or rotates ends that."""
+    path = tmp_path / "block.ndjson"
+    writer = LogWriter(path, OBSERVER, limits=WriterLimits(linger=600.0))
+    writer.start()
+    writer.put({"n": 1})
+    if how == "reopen":
+        writer.reopen()
+        deadline = time.monotonic() + 60
+        while not path.read_bytes() and time.monotonic() < deadline:
+            time.sleep(0.005)
+    elif how == "flush":
+        assert writer.flush(60)
+    written = path.read_bytes()
+    assert writer.close(60)
+    assert written.startswith(b'{"n":1') or how == "close"
+    assert path.read_bytes().startswith(b'{"n":1')
