@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tokgate.blocklog.atomic_file import replace_file, replacing
+from tokgate.blocklog.atomic_file import replace_file, replacing, take_rights
 
 
 @contextmanager
@@ -106,3 +106,16 @@ def test_the_folder_is_made(tmp_path: Path) -> None:
     with umask(0):
         replace_file(tmp_path / "log" / "block.key", b"key", 0o600)
     assert mode_of(tmp_path / "log") == 0o750
+
+
+@pytest.mark.parametrize(("user", "given"), [(0, [(1234, 5678)]), (1000, [])])
+def test_rights_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, given: list[tuple[int, int]]
+) -> None:
+    """A file that is replaced stays as readable as it was, and root gives it back to its owner."""
+    draft, owners = tmp_path / "draft", list[tuple[int, int]]()
+    draft.touch(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "chown", lambda _, uid, gid: owners.append((uid, gid)))
+    take_rights(draft, os.stat_result((0o100664, 0, 0, 0, 1234, 5678, 0, 0, 0, 0)))
+    assert (mode_of(draft), owners) == (0o664, given)

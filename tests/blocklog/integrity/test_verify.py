@@ -417,7 +417,8 @@ def test_a_restart_after_the_last_file_was_compacted(tmp_path: Path) -> None:
     log.run(2)
     first = json.loads(log.path.read_bytes().splitlines()[0])
     assert (first["event"]["sequence"], first["tokgate"]["continues"]["sequence"]) == (8, 7)
-    assert first["tokgate"]["continues"]["file"] == "block-20230311T120000.000000Z.parquet"
+    assert first["message"] == "The log continues from block-20230311T120000.000000Z.parquet: a restart."
+    assert (first["tokgate"]["continues"]["records"], first["tokgate"]["continues"]["bytes"]) == (0, 0)
     assert [one.code for one in log.findings(log.key)] == [FindingCode.MISSING]
 
 

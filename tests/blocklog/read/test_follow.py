@@ -127,6 +127,34 @@ def test_rotated_files_that_go_meanwhile(path: Path, monkeypatch: pytest.MonkeyP
     follower.close()
 
 
+def test_the_next_file_is_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleted after the folder was listed: the follower goes on with the current file at its next look."""
+    follower = Follower(path)
+    put(path, 0)
+    assert poll(follower) == [0]
+    rotated, gone = (path.with_name(f"block-2023031{day}T000000.000000Z.ndjson") for day in range(2))
+    path.rename(rotated)
+    put(path, 1)
+    monkeypatch.setattr("tokgate.blocklog.read.follow.with_rotated", lambda _: [rotated, gone, path])
+    assert poll(follower) == []
+    assert poll(follower) == [1]
+    follower.close()
+
+
+def test_a_follower_that_was_closed(path: Path) -> None:
+    """It begins anew with its next look: nothing of a line that it had read in part runs into another."""
+    follower = Follower(path)
+    for part in (b'{"n"', b"x" * (2 * MAX_LINE)):
+        path.write_bytes(part)
+        assert poll(follower) == []
+        follower.close()
+        path.unlink()
+        put(path, 0)
+        assert [(line.number, line.record) for line in follower.poll() if isinstance(line, Line)] == [(1, {"n": 0})]
+        follower.close()
+        path.unlink()
+
+
 def test_truncation_starts_over(path: Path) -> None:
     """After copytruncate the new lines are read from the beginning; a half line that was cut away is told."""
     follower = Follower(path)

@@ -144,8 +144,14 @@ def test_a_hello_that_says_little() -> None:
 def test_a_malformed_url(url: str, kept: str) -> None:
     """It stands as it was sent, but for what may be private; what names no host is shown in place of one."""
     observation = seen(Stage.HTTP, (Signal.URL, url), (Signal.HTTP_HOST, NAME))
-    fields = observed(observation, judged(observation), EventAction.HTTP_REQUEST_BLOCKED)
+    judgement = replace(judged(observation), sighting=observation.names[0])
+    fields = observed(observation, judgement, EventAction.HTTP_REQUEST_BLOCKED)
     assert fields["tokgate"]["names"]["url"] == [kept]
+    assert "domain" not in fields["destination"]
+    assert folded_name(observation, judgement).endswith(" 203.0.113.5")
+    assert common(observation, judgement).destination == Endpoint("203.0.113.5")
+    assert described(observation, judgement) == "203.0.113.5"
+    assert described(replace(observation, destination=None), judgement) == "a host without a name"
 
 
 def test_what_a_client_sends_is_cut() -> None:

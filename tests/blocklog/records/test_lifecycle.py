@@ -92,7 +92,10 @@ def test_a_policy_that_cannot_be_loaded(valid_record: Valid, kept: str | None) -
     assert record["event"]["outcome"] == "failure"
     assert record["tokgate"]["policy"]["errors"] == 100
     assert len(record["tokgate"]["policy"]["problems"]) == lifecycle.MAX_PROBLEMS
-    assert ("policy before stays in force" if kept else "no policy is in force") in record["message"]
+    stays = "policy before stays in force" if kept else "no policy is in force"
+    first = "p.yaml:0:1: error: unknown key `x` [unknown-key]"
+    assert record["message"].startswith(f"The policies could not be loaded (100 errors), {stays}: {first}")
+    assert lifecycle.policy_load_failed(stamp(), [], kept=kept)["message"].endswith(f"{stays}: no details")
 
 
 def test_every_kind_of_transition(valid_record: Valid) -> None:
@@ -116,6 +119,9 @@ def test_every_kind_of_transition(valid_record: Valid) -> None:
         record = valid_record(lifecycle.phase_changed(stamp(), change, policy.version))
         kinds.add(TransitionKind(record["tokgate"]["transition"]))
         assert "Europe/Brussels" in record["message"]
+        assert "extended by" not in record["message"]
+        joined = lifecycle.phase_changed(stamp(), replace(change, extended_by=("x", "y")), policy.version)
+        assert (", extended by x, y, for" in joined["message"]) is (change.kind is TransitionKind.PHASE)
     assert kinds == set(TransitionKind)
 
 
@@ -268,3 +274,9 @@ def test_the_gateways_kernel(valid_record: Valid) -> None:
     restored = valid_record(lifecycle.gateway_restored(stamp(), found[:1], "0c2bfe1dd0f4"))
     assert restored["message"] == "The gateway's kernel was restored: chain forward is missing."
     assert restored["event"]["outcome"] == "success"
+    failed = valid_record(lifecycle.canary_failed(stamp(), found, "0c2bfe1dd0f4"))
+    recovered = valid_record(lifecycle.canary_recovered(stamp(), found, "0c2bfe1dd0f4"))
+    assert [(each["event"]["action"], each["event"]["outcome"]) for each in (failed, recovered)] == [
+        ("canary-failed", "failure"),
+        ("canary-recovered", "success"),
+    ]

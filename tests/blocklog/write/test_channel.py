@@ -120,13 +120,16 @@ def test_the_end_and_junk(ends: tuple[RecordSender, socket.socket]) -> None:
     read.close()
 
 
+@pytest.mark.parametrize("seconds", [0.9, 60])
 def test_what_is_kept_is_sent_at_the_end(
-    ends: tuple[RecordSender, socket.socket], monkeypatch: pytest.MonkeyPatch
+    ends: tuple[RecordSender, socket.socket], monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """As long as there is time, a reader that comes late gets everything; it is looked for often."""
     sender, read = ends
     records = [{"n": n, "pad": "x" * 500} for n in range(3000)]
     assert all(sender.put(record) for record in records)
+    sender.put_again(b'{"n":3000}')
+    records.append({"n": 3000})
     assert not sender.finish(0)
     seen: list[dict[str, Any]] = []
     pauses: list[float] = []
@@ -136,7 +139,8 @@ def test_what_is_kept_is_sent_at_the_end(
         seen.extend(drain(read))
 
     monkeypatch.setattr("tokgate.blocklog.write.channel.select.select", select)
-    assert sender.finish(60)
+    monkeypatch.setattr("tokgate.blocklog.write.channel.time.monotonic", lambda: 1000.0)
+    assert sender.finish(seconds)
     assert seen + drain(read) == records
     assert set(pauses) == {0.05}
 

@@ -287,6 +287,22 @@ def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, chec
     assert {one.code for one in found} <= {FindingCode.FOREIGN, FindingCode.UNCHAINED}
 
 
+def test_others_that_write_again_and_again(runs: Runs) -> None:
+    """Each time is told of by itself, with its own lines."""
+    run = runs.begin()
+    runs.write(run)
+    for _ in range(3):
+        with runs.path.open("ab") as file:
+            file.write(b"hello\n")
+        runs.write(run, 2)
+    runs.write(run, attest=True)
+    lines = runs.path.read_bytes().splitlines()
+    said = [each["foreign"] for each in runs.told("log-foreign")]
+    assert [one["line"] for one in said] == [at for at, line in enumerate(lines, 1) if line == b"hello"]
+    assert {one["lines"] for one in said} == {1}
+    assert {one.line for one in runs.findings()} >= {one["line"] for one in said}
+
+
 def test_what_is_written_while_the_file_is_closed(runs: Runs) -> None:
     """As after an error of the disk: whoever writes meanwhile is told of, and tokgate's own lines are not."""
     run = runs.begin()
@@ -359,7 +375,7 @@ def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.Monke
     runs.write(run)
     runs.write(run, attest=True)
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
-    assert (said["line"], said["lines"]) == (lines + 1, 1)
+    assert (said["line"], said["lines"], said["running"]) == (lines + 1, 1, True)
     assert {one.line for one in runs.findings()} == {lines + 1, lines + 3}
 
 
@@ -396,8 +412,10 @@ def test_the_journal_is_on_the_disk_before_the_log(runs: Runs, monkeypatch: pyte
     runs.write(run)
     synced: list[Path] = []
     monkeypatch.setattr(os, "fdatasync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink()))
+    journal = runs.path.with_suffix(".heads").stat().st_ino
     run.sync()
     assert synced == [heads_path_for(runs.path), runs.path]
+    assert runs.path.with_suffix(".heads").stat().st_ino == journal  # made anew after a checkpoint alone
 
 
 def test_a_clock_that_is_set_back(runs: Runs, check_lines: Lines) -> None:

@@ -21,6 +21,7 @@ from tokgate.blocklog.write import retention
 from tokgate.blocklog.write.log_clock import SETTLED
 from tokgate.blocklog.write.retention import STEP_EVERY, expired
 from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.segment import Segment
 
 NAME = "block-20230310T230000.000000Z.ndjson"
 
@@ -125,6 +126,25 @@ def test_a_record_tells_before_anything_is_deleted(tmp_path: Path, monkeypatch: 
     (old[-1] / "file").touch()
     assert expired(path, runs.now).files == ()
     assert not runs.troubles
+
+
+def test_where_others_need_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written there but what makes room: the record of files whose time is over, and its checkpoint."""
+    old = tmp_path / "block-20230301T000000.000000Z.ndjson"
+    old.touch()
+    runs = kept_for_a_day(tmp_path)
+    runs.rotation = Rotation(max_bytes=None, daily=False)
+    monkeypatch.setattr(Segment, "room_missing", lambda _, keep: keep)
+    run = runs.begin()
+    run.ready()
+    while run.pending:
+        run.advance()
+    run.sync()
+    assert not old.exists()
+    run.add(stopped(runs.stamp(), 1, "SIGTERM"))
+    with pytest.raises(OSError, match=r"262144 KiB that settings\.log\.keep_free keeps"):
+        run.advance()
+    run.leave("closed")
 
 
 def test_a_clock_that_is_ahead_for_a_while_deletes_a_day_at_most(

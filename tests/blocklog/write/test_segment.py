@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -143,11 +142,14 @@ def test_only_a_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     os.mkfifo(pipe)
     wait_for_lock(link, 0)
     wait_for_lock(pipe, 0)
-    now = time.monotonic()
-    monkeypatch.setattr("tokgate.blocklog.write.segment.time.monotonic", lambda: now)
-    monkeypatch.setattr("tokgate.blocklog.write.segment.time.sleep", lambda _: pytest.fail("it waits"))
-    with pytest.raises(LogLocked):
-        wait_for_lock(path, 0)
+    pauses: list[float] = []
+    monkeypatch.setattr("tokgate.blocklog.write.segment.time.monotonic", lambda: sum(pauses))
+    monkeypatch.setattr("tokgate.blocklog.write.segment.time.sleep", pauses.append)
+    for patience, looks in ((0, 1), (0.125, 4)):
+        pauses.clear()
+        with pytest.raises(LogLocked):
+            wait_for_lock(path, patience)
+        assert len(pauses) + 1 == looks
     segment.close()
 
 

@@ -22,6 +22,7 @@ class Appender:
         self.errors, self.left, self.added = list(errors), list[str](), list[Record]()
         self.pending = 1 if errors else 0
         self.written = self.rotations = self.foreign = 0
+        self.unattested, self.never_attested, self.attested = 0, False, list[float]()
 
     def add(self, record: Record) -> None:
         """Take one."""
@@ -37,6 +38,18 @@ class Appender:
     def leave(self, why: str) -> None:
         """Note why the file is closed."""
         self.left.append(why)
+
+    def look(self) -> None:
+        """Fail."""
+        raise OSError(errno.EIO, "no reason")
+
+    def attest(self) -> None:
+        """Note when."""
+        self.attested.append(time.monotonic())
+
+    def abandon(self) -> int:
+        """Nothing is left."""
+        return 0
 
 
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *errors: int) -> tuple[LogWriter, Appender]:
@@ -95,16 +108,86 @@ def test_closing_ends_all_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_batch_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With so many records, or with a flush, whose caller waits for no more than was put before it."""
     writer, appender = made(tmp_path, monkeypatch)
+    pauses: list[float] = []
+    monkeypatch.setattr(writer, "_pause", pauses.append)
     for number in range(4):
         writer.put({"n": number})
     writer._collect()
     assert [record["n"] for record in appender.added] == [0, 1, 2]
+    assert writer.health().queued == 4
+    assert pauses == []
     appender.advance()
     writer._queue.put(_Flush())
     writer.put({"n": 4})
     writer._collect()
     assert [record["n"] for record in appender.added] == [0, 1, 2, 3]
     assert len(writer._flushes) == 1
+    writer._flushes.clear()
+    appender.advance()
+    writer._collect()
+    assert [record["n"] for record in appender.added] == [0, 1, 2, 3, 4]
+    assert pauses == [LIMITS.linger]  # one that comes alone waits for others
+
+
+def test_when_checkpoints_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a run's first record, then a minute after the oldest that is unsigned, and with no record none."""
+    writer, appender = made(tmp_path, monkeypatch)
+    now = [NOW]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    steps = [
+        (0, 0, True), (1, 1, True), (1, 1, False), (60, 1, False), (61, 1, False), (61, 0, False), (100, 0, False),
+        (200, 1, False), (230, 0, False), (240, 1, False), (299, 2, False), (301, 2, False),
+    ]  # fmt: skip
+    for seconds, appender.unattested, appender.never_attested in steps:
+        now[0] = NOW + seconds
+        writer._attest_if_due()
+    assert [at - NOW for at in appender.attested] == [1, 61, 301]
+
+
+@pytest.mark.parametrize(
+    ("unsynced", "attest", "flush", "seconds"),
+    [
+        (None, None, False, 20.0),
+        (None, 5.0, False, 5.0),
+        (None, 30.0, False, 20.0),
+        (None, -5.0, False, 0.0),
+        (0.0, 1.0, False, 10.0),
+        (None, 1.0, True, 10.0),
+    ],
+)
+def test_how_long_the_writer_sleeps(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unsynced: float | None,
+    attest: float | None,
+    flush: bool,
+    seconds: float,
+) -> None:
+    """Until it is to look at the file, to sign, or to sync what was written."""
+    limits = WriterLimits(sync_every=10.0, look_every=20.0)
+    writer = LogWriter(tmp_path / "block.ndjson", OBSERVER, limits=limits)
+    monkeypatch.setattr(time, "monotonic", lambda: NOW)
+    writer._unsynced_since = None if unsynced is None else NOW + unsynced
+    writer._attest_at = None if attest is None else NOW + attest
+    writer._flushes.extend([_Flush()] if flush else [])
+    assert writer._idle_time() == seconds
+
+
+def test_a_file_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted as an error, and ends nothing: writing tells whether it lasts."""
+    writer, _ = made(tmp_path, monkeypatch)
+    writer._look()
+    health = writer.health()
+    assert (health.ok, health.errors, health.last_error) == (True, 1, "OSError: [Errno 5] no reason")
+
+
+def test_a_gap_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was dropped just before the writer ends is counted in the log as well, and signed."""
+    writer, appender = made(tmp_path, monkeypatch)
+    writer._drop(3)
+    writer._finish()
+    assert [record["tokgate"]["gap"]["dropped"] for record in appender.added] == [3]
+    assert (len(appender.attested), appender.left) == (1, ["closed"])
 
 
 def test_a_gap_is_told_once_half_the_queue_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,12 +33,11 @@ _PROTOCOL: Final = {
 
 def described(seen: Observation, judgement: Judgement) -> str:
     """What was asked for, for the message: a name, else an address."""
-    name = judgement.sighting.host
-    if name and (alias := _alias(seen, judgement)) is not None:
-        return f"{clean(str(normalise(alias)), 253)}, which leads to {clean(str(normalise(name)), 253)}"
-    if name:
-        return clean(str(normalise(name)), 253)
-    return clean(seen.destination.ip) if seen.destination is not None else "a host without a name"
+    name, alias = judgement.sighting.host, _alias(seen, judgement)
+    if not name:
+        return clean(seen.destination.ip) if seen.destination is not None else "a host without a name"
+    said = clean(str(normalise(name)), 253)
+    return said if alias is None else f"{clean(str(normalise(alias)), 253)}, which leads to {said}"
 
 
 def folded_name(seen: Observation, judgement: Judgement) -> str:

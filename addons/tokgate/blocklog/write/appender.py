@@ -115,8 +115,8 @@ class Appender:
         """Whether this run has signed nothing yet; False without a chain."""
         return self._lines.checkpointer is not None and not self._lines.checkpointer.attested
 
-    def ready(self) -> None:
-        """Open or rotate, so that the file at the path is open and not full. Raises OSError, LogLocked."""
+    def ready(self) -> Segment:
+        """Open or rotate; returns the file at the path, open and not full. Raises OSError, LogLocked."""
         segment = self._segment
         if segment is not None and segment.replaced():
             self.leave("renamed or removed")
@@ -129,16 +129,17 @@ class Appender:
         else:
             self.look()
         if self._partial or time.monotonic() < self._no_rotation_before:
-            return
-        if (why := self._rotation.due(segment, self._today())) is not None:
-            self._rotate(segment, why)
+            return segment
+        why = self._rotation.due(segment, self._today())
+        return segment if why is None else self._rotate(segment, why)
 
     def look(self) -> None:
         """Tell if another program wrote to the file since the last look. Raises OSError."""
         segment = self._segment
-        if segment is None or not segment.changed_by_others():
-            if segment is not None:
-                segment.looked()
+        if segment is None:
+            return
+        if not segment.changed_by_others():
+            segment.looked()
             return
         self._rewind()
         cut, foreign = segment.cut_by_others(), segment.written_by_others()
@@ -159,10 +160,7 @@ class Appender:
 
     def advance(self) -> None:
         """Write some of what is pending. Raises OSError; lines written before that are counted and not repeated."""
-        self.ready()
-        segment = self._segment
-        if segment is None:
-            return
+        segment = self.ready()
         if not self._partial:
             self._require_room(segment)
         if not self._inflight:
@@ -283,18 +281,19 @@ class Appender:
         data = self._inflight[0].data[: self._partial]
         return Torn(len(data), hashlib.sha256(data).hexdigest())
 
-    def _rotate(self, segment: Segment, why: str) -> None:
+    def _rotate(self, segment: Segment, why: str) -> Segment:
         self._rewind()
         try:
             segment.archive(self._stamp().at)
         except OSError as error:
             self._no_rotation_before = time.monotonic() + ROTATION_RETRY
             self._trouble(error)
-            return
+            return segment
         self.rotations += 1
         self.leave(why)
-        self._open()
+        opened = self._open()
         self._delete_expired()
+        return opened
 
     def _delete_expired(self) -> None:
         """Queue the record that names expired files, and a checkpoint; once both are on the disk they are deleted."""

@@ -87,7 +87,7 @@ class Segment:
             self.torn: Torn | None = None
             self.last: Record | None = None
             self._recent = b""
-            self.last_end = 0
+            self.last_end: int
             """The offset at which the last record ends, without its newline."""
             self.day = today
             if self.regular:
@@ -186,11 +186,9 @@ class Segment:
             return self.path.name if not self.replaced() else None
         return target.name if (there.st_dev, there.st_ino) == self._identity else None
 
-    def archive(self, at: Instant) -> Path:
-        """Rename the file to `archive_name`, so that names sort by time; returns the new path. Raises OSError."""
-        target = archive_name(self.path, at)
-        self.path.rename(target)
-        return target
+    def archive(self, at: Instant) -> None:
+        """Rename the file to `archive_name`, so that names sort by time. Raises OSError."""
+        self.path.rename(archive_name(self.path, at))
 
     def sync(self) -> None:
         """Sync a regular file to the disk. Raises OSError."""
