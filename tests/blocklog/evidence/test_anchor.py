@@ -140,6 +140,10 @@ def test_answers_that_are_no_timestamps(authority: Authority, log: Path) -> None
         authority.reply = reply
         with pytest.raises(NoTimestamp):
             anchor.stamp(b"content", authority.url)
+    for status, said in (("300d300b0201023006 0c04 62757379", "busy"), ("30053003020102", "status 2")):
+        authority.reply = bytes.fromhex(status)
+        with pytest.raises(NoTimestamp, match=f"the authority refused: {said}"):
+            anchor.stamp(b"content", authority.url)
     authority.reply = b""
     for url in ("ftp://tsa.example.org/", "file:///etc/passwd", "http://127.0.0.1:1/"):
         with pytest.raises(NoTimestamp, match=r"tsa.example.org|passwd|127"):

@@ -126,13 +126,12 @@ def _secret_of(key: Ed25519PrivateKey) -> bytes:
     return hmac.digest(key.private_bytes_raw(), b"tokgate block log heads, version 1", hashlib.sha256)
 
 
-def _secret_in(text: str) -> bytes | None:
-    """The secret in a key file, which a key that follows another one has from it."""
-    _, found, rest = text.partition(_AFTER)
+def _secret_in(text: str) -> bytes:
+    """The secret in a key file, which a key that follows another one has from it; empty if there is none."""
     try:
-        return bytes.fromhex(rest.strip()) or None if found else None
+        return bytes.fromhex(text.partition(_AFTER)[2])
     except ValueError:
-        return None
+        return b""
 
 
 def replace_secret(path: Path, content: bytes) -> None:
