@@ -13,6 +13,9 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 FULL = sign(KEY, Head("c", 5, "0" * 64), AT, 3, "next", Tree(2, "ab" * 32))
 
 
+_NO_TREES: list[Any] = [None, [], {}, {"first": 1}, {"root": "ab" * 32}]
+
+
 def test_they_come_back_as_they_were_written() -> None:
     """With all that they may have, and with nothing but what each has."""
     plain = sign(KEY, Head("c", 5, "0" * 64), AT, 0)
@@ -29,9 +32,10 @@ def test_they_come_back_as_they_were_written() -> None:
         *({"sequence": value} for value in (None, "5", 5.0, True)),
         *({"epoch": value} for value in (None, "0", False)),
         *({"hash": value} for value in (None, 7, "ab", "AB" * 32)),
-        *({name: value} for name in ("at", "key", "signature") for value in (None, 7)),
+        *({name: 7} for name in ("at", "key", "signature")),
+        *({name: None} for name in ("at", "key", "signature")),
         {"next_key": 7},
-        *({"tree": value} for value in (None, [], {}, {"first": 1}, {"root": "ab" * 32})),
+        *({"tree": value} for value in _NO_TREES),
         *({"tree": {"first": first, "root": "ab" * 32}} for first in (None, "1", True)),
         *({"tree": {"first": 1, "root": root}} for root in (None, "ab")),
     ],

@@ -3,10 +3,12 @@
 import base64
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -296,7 +298,9 @@ def test_a_forged_signature(log: Log) -> None:
         lines[11] = json.dumps(link(head, record)[0]).encode() + b"\n"
 
     log.edit(forge)
-    assert codes(log.findings()) == [(12, "signature")]
+    verifier = Verifier()
+    assert codes(list(verifier.run(log.files))) == [(12, "signature")]
+    assert [chain.signed for chain in verifier.chains.values()] == [7]  # it covers nothing
 
 
 def test_over_rotation_and_compression(tmp_path: Path, check_lines: Lines) -> None:
@@ -336,6 +340,26 @@ def test_a_cut_archive(tmp_path: Path) -> None:
     assert octets is not None
     assert whole[: int(octets[1])].count(b"\n") + 1 == found[0].line > 1
     assert found[-1].code is FindingCode.CHANGED
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("bad"), EOFError("bad"), zlib.error("bad"), zstd.ZstdError("bad"), ValueError("bad")], ids=repr
+)
+def test_a_file_that_cannot_be_read(log: Log, error: Exception) -> None:
+    """Whatever reading it raises is a finding in its place, and the files after it are verified."""
+
+    class Broken(io.BytesIO):
+        def readline(self, _: int | None = -1) -> bytes:
+            raise error
+
+    later = log.path.with_name("later.ndjson")
+    log.path.rename(later)
+    log.path.touch()
+    verifier = Verifier((), (), lambda path: Broken() if path == log.path else path.open("rb"))
+    (found,) = verifier.run([log.path, later])
+    assert (found.file, found.line, found.code) == (str(log.path), 1, FindingCode.UNREADABLE)
+    assert found.message == "the rest can't be read, from octet 0 of its lines on: bad"
+    assert verifier.lines == 12
 
 
 @pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zstd.compress)])
@@ -427,8 +451,8 @@ def test_after_a_crash(log: Log, torn: bytes) -> None:
     """Torn lines, also of runs that died before they told, are accepted in exactly the shape that is told of."""
     with log.path.open("ab") as file:
         file.write(torn)
-    before = Verifier()
-    assert list(before.run(log.files)) == [] if b"\n" not in torn else True
+    lines = torn.removesuffix(b"\n").count(b"\n") + 1
+    assert codes(log.findings()) == ([(13 + number, "torn") for number in range(lines)] if b"\n" in torn else [])
     log.run(2)
     assert log.findings() == []
     log.edit(lambda lines: lines.__setitem__(12, b"x" + lines[12]))
@@ -877,6 +901,23 @@ def test_a_tree_of_other_records(log: Log) -> None:
     assert codes(log.findings()) == [(12, "signature")]
 
 
+def test_a_change_under_a_checkpoint_without_a_tree(log: Log) -> None:
+    """As older versions signed: what was changed, or the record before it, is told all the same."""
+    private, _ = read_key(key_path_for(log.path))
+
+    def sign_anew(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[10]))
+        assert head is not None
+        signed = sign(private, head, "2023-03-10T11:00:00.000000Z", 0)
+        lines[11] = json.dumps(link(head, log_checkpoint(stamp(), signed))[0]).encode() + b"\n"
+        lines[9] = lines[9].replace(b"number 1", b"number 7")
+
+    log.edit(sign_anew)
+    (found,) = log.findings()
+    assert (found.line, found.code) == (10, FindingCode.CHANGED)
+    assert found.message.endswith("or the record before it was written anew")
+
+
 def test_a_forged_record_beside_the_true_one(log: Log) -> None:
     """Of two records with one number the one is blamed that the next checkpoint doesn't lead back to."""
 
@@ -939,6 +980,21 @@ def test_where_a_log_was_written_anew(log: Log) -> None:
     first, second, *_ = [finding for finding in log.findings() if finding.code is FindingCode.SIGNATURE]
     assert (first.line, second.line) == (4, 8)
     assert "records 1 to 3 were written anew" in first.message
+    assert "records 1 to 7 were written anew" in second.message
+
+
+def test_what_was_changed_is_said(log: Log) -> None:
+    """Where a checkpoint signs the record's hash there is no doubt which record it is."""
+    log.edit(change_text)
+    (found,) = log.findings()
+    assert found.message == "the content of record 5 does not give its hash"
+
+
+def test_a_change_behind_the_last_checkpoint(log: Log) -> None:
+    """Of a run that was killed: what nothing signs yet still has to fit."""
+    log.run(3, attest=False)
+    log.edit(lambda lines: lines.__setitem__(13, lines[13].replace(b"number 1", b"number 7")))
+    assert codes(log.findings()) == [(14, "changed")]
 
 
 def test_a_checkpoint_in_another_place(log: Log) -> None:
@@ -976,7 +1032,8 @@ def test_numbers_of_records(event: dict[str, object], belongs: bool) -> None:
     """What is no number from 1 on, or no hash, is in no chain: the line is told as put in, not taken for the first."""
     record = {"event": {"sequence": 1, "hash": "ab" * 32} | event, "tokgate": {"chain": "chain"}}
     assert (stated_head(record) is not None) is belongs
-    assert stated_head(record | {"tokgate": {"chain": 7}}) is None
+    for other in ({"tokgate": {"chain": 7}}, {"tokgate": "chain"}, {"event": "1"}):
+        assert stated_head(record | other) is None
 
 
 @pytest.mark.parametrize(

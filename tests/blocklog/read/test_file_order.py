@@ -71,3 +71,9 @@ def test_a_key_that_stands_twice(line: bytes, repeated: str | None) -> None:
     """It is named: some readers see its first value, some its last."""
     record, found = decode_strictly(line)
     assert (record is not None, found) == (True, repeated)
+
+
+@pytest.mark.parametrize("line", [b"[" * 200_000, b'{"a":' * 200_000, b"[]", b"1", b"", b"\xff{}"])
+def test_what_is_no_record(line: bytes) -> None:
+    """However it is made, it ends no verification."""
+    assert decode_strictly(line) == (None, None)

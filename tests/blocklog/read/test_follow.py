@@ -41,6 +41,17 @@ def test_lines_come_once_and_in_order(path: Path) -> None:
     follower.close()
 
 
+def test_a_file_that_comes_just_after_a_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wasn't there when it was opened, and is there now: the next look reads it."""
+    follower = Follower(path)
+    put(path, 0)
+    with monkeypatch.context() as before:
+        before.setattr(Path, "open", lambda *_: (path.parent / "missing").stat())
+        assert poll(follower) == []
+    assert poll(follower) == [0]
+    follower.close()
+
+
 def test_a_half_line_waits_for_its_rest(path: Path) -> None:
     """A line is reported when it is whole, wherever the reads happen to cut it."""
     follower = Follower(path)

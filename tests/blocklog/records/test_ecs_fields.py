@@ -142,11 +142,13 @@ def test_a_hello_that_says_little() -> None:
     ],
 )
 def test_a_malformed_url(url: str, kept: str) -> None:
-    """It stands as it was sent, but for what may be private; what names no host is shown in place of one."""
+    """It stands as it was sent, but for what may be private; the host is the one that was named beside it."""
     observation = seen(Stage.HTTP, (Signal.URL, url), (Signal.HTTP_HOST, NAME))
     judgement = replace(judged(observation), sighting=observation.names[0])
     fields = observed(observation, judgement, EventAction.HTTP_REQUEST_BLOCKED)
     assert fields["tokgate"]["names"]["url"] == [kept]
+    assert fields["url"]["domain"] == NAME
+    assert "private" not in str(fields)
     assert "domain" not in fields["destination"]
     assert folded_name(observation, judgement).endswith(" 203.0.113.5")
     assert common(observation, judgement).destination == Endpoint("203.0.113.5")

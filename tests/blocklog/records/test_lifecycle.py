@@ -9,6 +9,7 @@ import pytest
 
 from labs.builders import at, ban, exemption, snapshot, wall
 from labs.samples import NOON, SNAPSHOT, stamp
+from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.records import lifecycle, log_state
 from tokgate.blocklog.records.json_line import decode, encode
 from tokgate.blocklog.write.segment import Foreign, Torn
@@ -155,6 +156,11 @@ def test_an_override(valid_record: Valid) -> None:
     assert lifecycle.override_started(stamp(), wide, ends, "test")["tokgate"]["widest"] == {"ipv4": 24, "ipv6": 48}
     for count, more in ((lifecycle.MAX_CLIENTS, "192.0.2.15/32 until"), (17, "192.0.2.15/32 and 1 more until")):
         assert more in lifecycle.override_started(stamp(), replace(hole, clients=clients[:count]), ends, "t")["message"]
+    odd = replace(hole, by="a\x1b", ticket="t\x1b", ended_by="b\x1b")
+    said = lifecycle.override_ended(stamp(), odd, ends, "test", why="ended early")
+    own = said["tokgate"]
+    assert (own["by"], own["ticket"], own["ended_by"]) == ("a\\x1b", "t\\x1b", "b\\x1b")
+    assert said["user"] == {"name": "b\\x1b"}
     nameless = replace(hole, by=None, ticket=None)
     assert "user" not in valid_record(lifecycle.override_started(stamp(), nameless, ends, "test"))
 
@@ -214,7 +220,8 @@ def test_the_logs_own_history(valid_record: Valid) -> None:
     assert gap["event"]["outcome"] == "failure"
     after = valid_record(log_state.log_continued(stamp(), file="block-1.ndjson", records=3, size=99, why="full"))
     assert after["tokgate"]["continues"] == {"file": "block-1.ndjson", "records": 3, "bytes": 99}
-    valid_record(log_state.log_continued(stamp(), file=None, records=0, size=0, why="gone"))
+    empty = log_state.log_continued(stamp(), file=None, records=0, size=0, why="gone", last=Head("c0ffee"))
+    assert valid_record(empty)["tokgate"]["continues"] == {"records": 0, "bytes": 0}
     torn = valid_record(log_state.log_recovered(stamp(), Torn(12, "0" * 64)))
     assert torn["tokgate"]["torn"]["bytes"] == 12
 
@@ -224,31 +231,31 @@ _TORN = "torn: 1 byte of records whose writing was interrupted."
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("build", "said"),
     [
-        (log_state.log_gap(stamp(), 1, NOON, NOON), f"1 record was dropped {_WHEN}; enforcement went on."),
-        (log_state.log_gap(stamp(), 2, NOON, NOON), f"2 records were dropped {_WHEN}; enforcement went on."),
+        (lambda: log_state.log_gap(stamp(), 1, NOON, NOON), f"1 record was dropped {_WHEN}; enforcement went on."),
+        (lambda: log_state.log_gap(stamp(), 2, NOON, NOON), f"2 records were dropped {_WHEN}; enforcement went on."),
         (
-            log_state.log_continued(stamp(), file="a.ndjson", records=1, size=99, why="full"),
+            lambda: log_state.log_continued(stamp(), file="a.ndjson", records=1, size=99, why="full"),
             "The log continues from a.ndjson (1 record, 99 bytes): full.",
         ),
-        (log_state.log_recovered(stamp(), Torn(1, "0" * 64)), f"The line before this one is {_TORN}"),
-        (log_state.log_recovered(stamp(), Torn(1, "0" * 64, 3)), f"The 3 lines before this one are {_TORN}"),
-        (log_state.log_deleted(stamp(), ["a"], 1), "1 file of the log was older than 1 day: deleted."),
-        (log_state.log_deleted(stamp(), ["a", "b"], 7), "2 files of the log were older than 7 days: deleted."),
+        (lambda: log_state.log_recovered(stamp(), Torn(1, "0" * 64)), f"The line before this one is {_TORN}"),
+        (lambda: log_state.log_recovered(stamp(), Torn(1, "0" * 64, 3)), f"The 3 lines before this one are {_TORN}"),
+        (lambda: log_state.log_deleted(stamp(), ["a"], 1), "1 file of the log was older than 1 day: deleted."),
+        (lambda: log_state.log_deleted(stamp(), ["a", "b"], 7), "2 files of the log were older than 7 days: deleted."),
         (
-            log_state.log_foreign(stamp(), Foreign("a.ndjson", 7, 1, 5, "0" * 64, running=True)),
+            lambda: log_state.log_foreign(stamp(), Foreign("a.ndjson", 7, 1, 5, "0" * 64, running=True)),
             "1 line of this log, from line 7 of a.ndjson, was not written by tokgate: while tokgate was writing it.",
         ),
         (
-            log_state.log_foreign(stamp(), Foreign("a.ndjson", 7, 2, 5, "0" * 64, running=False)),
+            lambda: log_state.log_foreign(stamp(), Foreign("a.ndjson", 7, 2, 5, "0" * 64, running=False)),
             "2 lines of this log, from line 7 of a.ndjson, were not written by tokgate: since tokgate last wrote it.",
         ),
     ],
 )
-def test_the_logs_own_sentences(record: dict[str, Any], said: str, valid_record: Valid) -> None:
+def test_the_logs_own_sentences(build: Callable[[], dict[str, Any]], said: str, valid_record: Valid) -> None:
     """Who reads the log alone, without its fields, is told what happened to it."""
-    told = valid_record(record)
+    told = valid_record(build())
     assert told["message"] == said
     assert told["tokgate"].get("torn", {}).get("lines") == (3 if "3 lines" in said else None)
     assert (told["event"]["outcome"] == "failure") is ("dropped" in said or "not written" in said)

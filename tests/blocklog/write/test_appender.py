@@ -274,6 +274,21 @@ def test_a_half_written_line_is_written_whole_into_another_file(path: Path, monk
     assert said == {"bytes": 3, "sha256": hashlib.sha256(b'{"n').hexdigest()}
 
 
+def test_a_half_written_line_is_finished_before_its_file_is_rotated(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the old file, once it is rotated, finds whole lines in it."""
+    log = Log(path)
+    log.appender.ready()
+    disk = Disk(monkeypatch, LINE + 3)
+    with pytest.raises(OSError, match="No space"):
+        log.append({"n": 0}, {"n": 1})
+    log.now, disk.room = log.now.add(hours=24), 1 << 20
+    log.append({"n": 2})
+    [old] = log.others()
+    assert (log.numbers(old), log.numbers()) == ([0, 1], ["log-continued", 2])
+
+
 def test_short_writes_are_completed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that takes a byte at a time gets whole lines all the same, also over rotations."""
     write = os.write

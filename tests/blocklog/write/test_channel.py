@@ -130,6 +130,7 @@ def test_what_is_kept_is_sent_at_the_end(
     assert all(sender.put(record) for record in records)
     sender.put_again(b'{"n":3000}')
     records.append({"n": 3000})
+    monkeypatch.setattr("tokgate.blocklog.write.channel.time.monotonic", lambda: 1000.0)
     assert not sender.finish(0)
     seen: list[dict[str, Any]] = []
     pauses: list[float] = []
@@ -139,7 +140,6 @@ def test_what_is_kept_is_sent_at_the_end(
         seen.extend(drain(read))
 
     monkeypatch.setattr("tokgate.blocklog.write.channel.select.select", select)
-    monkeypatch.setattr("tokgate.blocklog.write.channel.time.monotonic", lambda: 1000.0)
     assert sender.finish(seconds)
     assert seen + drain(read) == records
     assert set(pauses) == {0.05}

@@ -204,6 +204,7 @@ def test_records_that_were_cut_off_while_nothing_ran(runs: Runs, check_lines: Li
     runs.run()
     check_lines(runs.path)
     assert [one["cut"]["sequence"] for one in runs.told("log-cut")] == [8]
+    assert [str(trouble) for trouble in runs.troubles][-1] == "records up to 8 are gone from the log"
     assert {one.code for one in runs.findings()} >= {FindingCode.MISSING, FindingCode.FOREIGN}
 
 
@@ -294,7 +295,7 @@ def test_others_that_write_again_and_again(runs: Runs) -> None:
     for _ in range(3):
         with runs.path.open("ab") as file:
             file.write(b"hello\n")
-        runs.write(run, 2)
+        runs.write(run)
     runs.write(run, attest=True)
     lines = runs.path.read_bytes().splitlines()
     said = [each["foreign"] for each in runs.told("log-foreign")]

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from whenever import Date
 
 from labs.builders import at
@@ -183,6 +186,33 @@ def test_a_torn_line_is_ended_and_told(tmp_path: Path, torn: bytes) -> None:
     assert segment.torn.size == len(torn)
     assert segment.torn.sha256 == hashlib.sha256(torn).hexdigest()
     assert (segment.lines, segment.size) == (2, 8 + len(torn) + 1)
+
+
+@given(
+    st.lists(st.sampled_from([b"", b"{", b"x", b"{}", b'{"n":1}', b'{"n":"abc"}', b"{\0}"]), max_size=12), st.booleans()
+)
+def test_the_last_record_and_what_is_torn_after_it(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ended: bool
+) -> None:
+    """Whatever stands in a file, and wherever reads cut it: the last JSON object, and all that comes after it."""
+    path = tmp_path_factory.getbasetemp() / "any.ndjson"
+    content = b"\n".join(lines) + b"\n" * ended
+    path.write_bytes(content)
+    present = content.removesuffix(b"\n").split(b"\n") if content else []
+    records = [
+        number for number, one in enumerate(present) if one[:1] == b"{" and one[-1:] == b"}" and b"\0" not in one
+    ]
+    after = b"\n".join(present[records[-1] + 1 :] if records else present)
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr("tokgate.blocklog.write.segment._CHUNK", 16)
+        segment = Segment(path, TODAY)
+    segment.close()
+    assert segment.last == (json.loads(present[records[-1]]) if records else None)
+    assert (None if segment.torn is None else segment.torn.sha256) == (
+        hashlib.sha256(after).hexdigest() if after else None
+    )
+    assert (segment.size, segment.lines) == (path.stat().st_size, path.read_bytes().count(b"\n"))
+    assert path.read_bytes() == content + b"\n" * bool(content and not content.endswith(b"\n"))
 
 
 def test_a_record_that_lacks_only_its_newline_is_whole(tmp_path: Path) -> None:

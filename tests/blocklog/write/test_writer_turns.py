@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from labs.samples import OBSERVER
+from labs.waiting import until
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.write.writer import LogWriter, _Flush
 from tokgate.blocklog.write.writer_health import WriterLimits
@@ -135,7 +136,8 @@ def test_when_checkpoints_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     now = [NOW]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     steps = [
-        (0, 0, True), (1, 1, True), (1, 1, False), (60, 1, False), (61, 1, False), (61, 0, False), (100, 0, False),
+        (0, 0, True), (1, 1, True), (1, 1, False), (60, 1, False), (61, 1, False), (61, 1, False), (61, 0, False),
+        (100, 0, False),
         (200, 1, False), (230, 0, False), (240, 1, False), (299, 2, False), (301, 2, False),
     ]  # fmt: skip
     for seconds, appender.unattested, appender.never_attested in steps:
@@ -209,11 +211,10 @@ def test_nobody_waits_for_a_lonely_record(tmp_path: Path, how: str) -> None:
     writer = LogWriter(path, OBSERVER, limits=WriterLimits(linger=600.0))
     writer.start()
     writer.put({"n": 1})
+    until("the writer takes it", lambda: writer.health().queued == 0)
     if how == "reopen":
         writer.reopen()
-        deadline = time.monotonic() + 60
-        while not path.read_bytes() and time.monotonic() < deadline:
-            time.sleep(0.005)
+        until("the record in the file", path.read_bytes)
     elif how == "flush":
         assert writer.flush(60)
     written = path.read_bytes()

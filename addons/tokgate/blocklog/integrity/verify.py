@@ -167,7 +167,7 @@ class Verifier:
             yield finding
             if finding.code is FindingCode.ORDER and before is None:
                 return
-        if before is not None and parent is None and proper_hash(before, record) != head.hash:
+        if before is not None and proper_hash(before, record) != head.hash:
             yield from misfit(chain, place, record, head)
         if chain.recent.head.place != place:
             chain.recent.add(head, place, parent)

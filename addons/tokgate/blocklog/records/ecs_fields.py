@@ -189,7 +189,7 @@ def _http(seen: Observation) -> Record:
     if http is None:
         return {}
     signals = (Signal.HTTP_HOST, Signal.URL, Signal.SNI)
-    host = next((sighting.host or sighting.value for sighting in seen.names if sighting.signal in signals), None)
+    host = next((host for sighting in seen.names if sighting.signal in signals and (host := sighting.host)), None)
     name = normalise(host) if host else None
     parts = domain_parts(name.value) if isinstance(name, DomainName) else None
     port = seen.destination.port if seen.destination is not None else None

@@ -172,7 +172,7 @@ class Appender:
     def _require_room(self, segment: Segment) -> None:
         """Raise OSError instead of writing where others need the room; not if files are about to be deleted."""
         keep = 0 if self._options is None else self._options.keep_free
-        if not keep or not segment.regular or not self.pending:
+        if not segment.regular or not self.pending:
             return
         if self._retention.about_to_delete or any(isinstance(entry, Deletion) for entry in self._waiting):
             return

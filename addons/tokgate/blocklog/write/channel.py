@@ -101,9 +101,12 @@ class RecordSender:
     def finish(self, seconds: float) -> bool:
         """Send what is kept, for at most `seconds`; whether nothing is left."""
         give_up = time.monotonic() + seconds
-        while not self.flush() and (left := give_up - time.monotonic()) > 0:
+        while not self.flush():
+            left = give_up - time.monotonic()
+            if left <= 0:
+                return False
             select.select([], [self._socket], [], min(left, _LOOK_AGAIN))
-        return not self._kept
+        return True
 
     def close(self, patience: float = 0.0) -> None:
         """Send what the kernel accepts within `patience` seconds, and close. What is left stays in the backlog."""

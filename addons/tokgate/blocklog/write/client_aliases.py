@@ -68,8 +68,8 @@ def with_alias(record: Record, alias: Callable[[str], str]) -> Record:
     changed: Record = _renamed(record, _written(client), name)
     changed["source"] = {"address": name}  # without the port, by which other logs would know the connection
     related = changed.get("related")
-    if isinstance(related, dict) and name in related.get("ip", ()):
-        others = [ip for ip in related["ip"] if ip != name]
+    if isinstance(related, dict):
+        others = [ip for ip in related.get("ip", ()) if ip != name]
         changed["related"] = {key: value for key, value in (related | {"ip": others}).items() if value}
     user = changed.get("user")
     if isinstance(user, dict):

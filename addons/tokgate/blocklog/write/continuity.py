@@ -34,7 +34,7 @@ def resume(
     known = checkpointer.known_on_disk() if segment.regular else None
     if segment.last is not None:
         if known is not None:
-            return _after(segment, checkpointer, known)
+            return _after(segment, segment.last, checkpointer, known)
         signed = segment.own_end(checkpointer.signed)
         if signed is None:
             checkpointer.resume(segment.last)
@@ -69,11 +69,11 @@ def reopened(segment: Segment, checkpointer: Checkpointer) -> Foreign | None:
     return None if own is None else _rest(segment, own[1], running=True)
 
 
-def _after(segment: Segment, checkpointer: Checkpointer, known: KnownRecords) -> Continuity:
-    """Continue after the last line of a file that is known."""
-    if segment.last is not None and (head := known.head_of(segment.last)) is not None:
+def _after(segment: Segment, last: Record, checkpointer: Checkpointer, known: KnownRecords) -> Continuity:
+    """Continue after the last line of a file that is known; `last` is its last record, whoever wrote that."""
+    if (head := known.head_of(last)) is not None:
         cut = _cut(head, known)
-        _resume_at(checkpointer, cut or head, known, segment.last if cut is None else None)
+        _resume_at(checkpointer, cut or head, known, last if cut is None else None)
         return Continuity(cut=cut)
     own = segment.own_end(known.owns)
     if own is None:
