@@ -1,6 +1,7 @@
 """Timestamps by an authority of the test (openssl ts): asked over HTTP, verified, and refused where they don't fit."""
 
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -148,6 +149,18 @@ def test_answers_that_are_no_timestamps(authority: Authority, log: Path) -> None
     for url in ("ftp://tsa.example.org/", "file:///etc/passwd", "http://127.0.0.1:1/"):
         with pytest.raises(NoTimestamp, match=r"tsa.example.org|passwd|127"):
             anchor.stamp(b"content", url)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            with other.accept()[0] as client:
+                client.recv(1 << 16)
+                client.sendall(b"no HTTP\r\n\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with pytest.raises(NoTimestamp, match="no HTTP"):
+            anchor.stamp(b"content", f"http://127.0.0.1:{other.getsockname()[1]}/")
+        answering.join()
     with pytest.raises(NoTimestamp, match="no certificate"):
         certificates_in(log)
 

@@ -1,6 +1,7 @@
 """The key's file: what lies in its place, and the secret that keys leave to each other."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,21 @@ def test_keys_that_follow_each_other_have_one_secret(tmp_path: Path) -> None:
     for secret in ("secret: \n", "secret: xy\n", ""):
         replace_secret(path, (damaged + secret).encode())
         assert len(Signer(path).secret) == 32
+
+
+def test_a_replaced_secret_is_gone_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overwritten there, not only in memory: a power failure right after gives nothing back."""
+    path, sync, synced = tmp_path / "block.key", os.fsync, list[bytes]()
+
+    def kept(descriptor: int) -> None:
+        sync(descriptor)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            synced.append(Path(f"/proc/self/fd/{descriptor}").read_bytes())
+
+    replace_secret(path, b"first")
+    monkeypatch.setattr(os, "fsync", kept)
+    replace_secret(path, b"second")
+    assert synced == [b"second", bytes(len(b"first"))]
 
 
 @pytest.mark.parametrize("permissions", [0o640, 0o604, 0o660, 0o610])

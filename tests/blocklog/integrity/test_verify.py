@@ -901,6 +901,22 @@ def test_a_tree_of_other_records(log: Log) -> None:
     assert codes(log.findings()) == [(12, "signature")]
 
 
+@pytest.mark.parametrize(("number", "digest"), [(10, None), (11, "ab" * 32)])
+def test_a_checkpoint_of_another_record(log: Log, number: int, digest: str | None) -> None:
+    """Signed by the key, without a tree, over a record that isn't the one before it: by its number, or its hash."""
+    private, _ = read_key(key_path_for(log.path))
+
+    def sign_another(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[10]))
+        assert head is not None
+        other = replace(head, sequence=number, hash=digest or head.hash)
+        said = log_checkpoint(stamp(), sign(private, other, "2023-03-10T11:00:00.000000Z", 0))
+        lines[11] = json.dumps(link(head, said)[0]).encode() + b"\n"
+
+    log.edit(sign_another)
+    assert codes(log.findings()) == [(12, "signature")]
+
+
 def test_a_change_under_a_checkpoint_without_a_tree(log: Log) -> None:
     """As older versions signed: what was changed, or the record before it, is told all the same."""
     private, _ = read_key(key_path_for(log.path))

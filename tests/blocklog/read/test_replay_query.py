@@ -65,6 +65,8 @@ def test_the_record_with_an_id(tmp_path: Path) -> None:
         {"@timestamp": "yesterday"},
         {"tokgate": {}, "destination": {}},
         {"tokgate": {"names": {"sni": [7], "other": ["x"]}}, "destination": {}},
+        *({"tokgate": {"names": names}, "destination": {}} for names in ({"sni": NAME}, {"sni": 7}, [NAME], NAME)),
+        {"tokgate": {"names": {"sni": [NAME]}, "repeats": {"first": "yesterday"}}},
     ],
 )
 def test_what_asks_nothing(change: dict[str, Any]) -> None:

@@ -95,6 +95,22 @@ def test_what_was_written_while_nothing_ran_is_declared(runs: Runs, check_lines:
     assert not forged & {one["hash"] for one in (each["checkpoint"] for each in runs.told("log-checkpoint"))}
 
 
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_log_that_is_longer_than_what_is_read_at_once(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, journal: bool
+) -> None:
+    """Its own last record is found wherever it stands, and behind a line that is longer than any record."""
+    monkeypatch.setattr("tokgate.blocklog.write.segment._CHUNK", 2000)
+    if not journal:
+        runs.path.with_suffix(".heads").unlink()
+    runs.forge(2)
+    with runs.path.open("ab") as file:
+        file.write(b'{"a": "' + b"x" * 5000 + b'"}\n')
+    runs.run()
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["line"], said["lines"]) == ((7, 3) if journal else (5, 5))
+
+
 def test_a_writer_without_its_journal_believes_signatures(runs: Runs) -> None:
     """Who takes away the file of hashes too gains nothing for forged records: they are all signed by nobody."""
     key = runs.path.with_suffix(".key").read_bytes()
@@ -152,11 +168,11 @@ def test_whatever_is_left_of_the_journal(runs: Runs, monkeypatch: pytest.MonkeyP
     log, journal = runs.path.read_bytes(), runs.path.with_suffix(".heads").read_bytes()
     ends = [at for at, octet in enumerate(journal) if octet == ord("\n")]
     for end in (0, *(end + 1 for end in ends[:-1]), *(end - 1 for end in ends)):
-        for moved in (False, True):
+        for moved, rubbish in ((False, b""), (True, b""), (False, b"\xc3\xa9 \xc3\xa9\n")):
             rotated = runs.path.with_name("block.ndjson.1")
             rotated.unlink(missing_ok=True)
             runs.path.write_bytes(log)
-            runs.path.with_suffix(".heads").write_bytes(journal[:end])
+            runs.path.with_suffix(".heads").write_bytes(journal[:end] + rubbish)
             if moved:
                 runs.path.rename(rotated)
             runs.run()

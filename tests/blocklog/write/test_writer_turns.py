@@ -195,13 +195,15 @@ def test_a_gap_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_gap_is_told_once_half_the_queue_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not while records are dropped all the time: each of them would make a record of its own."""
     writer, appender = made(tmp_path, monkeypatch)
+    assert writer.health().gap == 0
     assert [writer.put({"n": number}) for number in range(6)] == [True] * 4 + [False] * 2
+    assert writer.health().gap == 2
     for told in ([], [2]):
         writer._queue.get()
         writer._tell_drops()
         assert [record["tokgate"]["gap"]["dropped"] for record in appender.added] == told
     writer._tell_drops()
-    assert len(appender.added) == 1
+    assert (len(appender.added), writer.health().gap, writer.health().dropped) == (1, 0, 2)
 
 
 @pytest.mark.parametrize("how", ["flush", "close", "reopen"])

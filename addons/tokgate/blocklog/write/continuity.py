@@ -63,7 +63,7 @@ def resume(
 def reopened(segment: Segment, checkpointer: Checkpointer) -> Foreign | None:
     """What others wrote to a file while this run had it closed."""
     known = checkpointer.known()
-    if segment.last is None or known.head_of(segment.last) is not None:
+    if segment.last is None:
         return None
     own = segment.own_end(known.owns)
     return None if own is None else _rest(segment, own[1], running=True)
