@@ -48,6 +48,18 @@ def test_a_failure_costs_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_draft_that_is_gone(tmp_path: Path) -> None:
+    """What failed is told, also where somebody removed the draft meanwhile."""
+
+    def fail(draft: Path) -> None:
+        draft.unlink()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "report.html", 0o640) as draft:
+        fail(draft)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_secret_is_never_readable_by_others(tmp_path: Path) -> None:
     """Not even while it is written, whatever the umask."""
     with umask(0), replacing(tmp_path / "block.key", 0o600) as draft:
@@ -104,8 +116,9 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
 def test_the_folder_is_made(tmp_path: Path) -> None:
     """At the first start there is no folder yet; others may not look into it."""
     with umask(0):
-        replace_file(tmp_path / "log" / "block.key", b"key", 0o600)
-    assert mode_of(tmp_path / "log") == 0o750
+        for _ in range(2):
+            replace_file(tmp_path / "var" / "log" / "block.key", b"key", 0o600)
+    assert mode_of(tmp_path / "var" / "log") == 0o750
 
 
 @pytest.mark.parametrize(("user", "given"), [(0, [(1234, 5678)]), (1000, [])])

@@ -144,6 +144,7 @@ def test_the_writer_names_them_so(tmp_path: Path, clients: ClientsShown, check_l
     """From the policy's setting to the line on the disk, in a chain that verifies."""
     path = tmp_path / "block.ndjson"
     write_secret(secret_path_for(path), SECRET)
+    path.touch()  # as after a restart
     writer = LogWriter(
         path, OBSERVER, LogOptions(clients=clients), clock=lambda: Instant.from_timestamp(600 * 30 * 86400)
     )

@@ -423,6 +423,31 @@ def test_a_machine_that_failed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> N
     assert not runs.troubles
 
 
+def test_a_machine_that_failed_after_a_turn_without_records(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a batch is over doesn't mean that it is on the disk."""
+    run = runs.begin()
+    runs.write(run, attest=True)
+    kept = len(runs.path.read_bytes())
+    runs.write(run, 2)
+    run.advance()
+    kill(run)
+    os.truncate(runs.path, kept)
+    monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: "another boot")
+    runs.run()
+    assert runs.told("log-cut") == []
+    assert runs.findings() == []
+
+
+def test_a_journal_that_can_not_be_read(runs: Runs) -> None:
+    """It is told of, and costs no record; the last checkpoint says where the log goes on."""
+    heads = runs.path.with_suffix(".heads")
+    heads.unlink()
+    heads.mkdir()
+    runs.run()
+    assert IsADirectoryError in {type(trouble) for trouble in runs.troubles}
+    assert b"number 0" in runs.path.read_bytes().splitlines()[-2]
+
+
 def test_the_journal_is_on_the_disk_before_the_log(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a power failure could leave records in the log that the next run takes for somebody else's."""
     run = runs.begin()

@@ -236,6 +236,15 @@ def test_a_file_in_order_is_taken_as_it_is(tmp_path: Path) -> None:
     assert (segment.lines, segment.size, segment.torn, segment.day) == (5, 15, None, Date(2023, 3, 9))
 
 
+def test_lines_are_counted_from_the_first_octet(tmp_path: Path) -> None:
+    """An empty line is a line, also where it is the first."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b"\n{}\n\n")
+    segment = Segment(path, TODAY)
+    assert [segment.line_of(offset) for offset in (0, 1, 3, 4, 5)] == [0, 1, 1, 2, 3]
+    segment.close()
+
+
 def test_a_moved_file_is_noticed_and_still_known(tmp_path: Path) -> None:
     """After a rename the path leads elsewhere, and the file knows its new name; after a removal it has none."""
     path = tmp_path / "block.ndjson"

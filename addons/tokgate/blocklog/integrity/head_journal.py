@@ -54,7 +54,7 @@ class KnownRecords:
         """The head that a record is, if the writer made it; else None."""
         head = stated_head(record)
         before = None if head is None else self.before.get(head.hash)
-        if head is None or before is None or (before.chain, before.sequence + 1) != (head.chain, head.sequence):
+        if head is None or before is None:
             return None
         return head if proper_hash(before.hash, record) == head.hash else None
 
