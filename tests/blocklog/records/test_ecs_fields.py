@@ -11,7 +11,7 @@ from tokgate.blocklog.records.record import EventAction
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.identity import Identity
-from tokgate.policy.observation import Carried, Endpoint, HttpSeen, Observation, Stage, TlsSeen
+from tokgate.policy.observation import Carried, DnsSeen, Endpoint, HttpSeen, Observation, Stage, TlsSeen
 
 DOMAIN = {"domain": NAME, "registered_domain": "example.org", "subdomain": "www.clips", "top_level_domain": "org"}
 ALICE = Identity(user="alice", device="00:53:00:00:00:0a")
@@ -117,6 +117,63 @@ def test_a_socks_request_without_a_name() -> None:
     assert "http" not in fields
     assert "url" not in fields
     assert described(observation, judgement) == "203.0.113.5"
+
+
+@pytest.mark.parametrize(
+    ("dns", "names", "fields"),
+    [
+        (
+            DnsSeen(id=None, type="A", response_code=None),
+            [(Signal.DNS_NAME, NAME)],
+            {
+                "type": "query",
+                "question": {"name": NAME, "type": "A", "class": "IN", "registered_domain": "example.org"},
+            },
+        ),
+        (
+            DnsSeen(id=0, type="NS", response_code="NOERROR"),
+            [(Signal.DNS_NAME, "")],
+            {
+                "id": "0",
+                "type": "answer",
+                "response_code": "NOERROR",
+                "question": {"name": ".", "type": "NS", "class": "IN"},
+            },
+        ),
+        (
+            DnsSeen(id=1, type="PTR", response_code="REFUSED"),
+            [(Signal.ADDRESS, "203.0.113.5")],
+            {"id": "1", "type": "answer", "response_code": "REFUSED", "question": {"type": "PTR", "class": "IN"}},
+        ),
+    ],
+    ids=["not answered", "the root", "without a name"],
+)
+def test_questions(dns: DnsSeen, names: list[tuple[Signal, str]], fields: dict[str, Any]) -> None:
+    """What was asked, and what was answered, as far as it is known."""
+    observation = seen(Stage.DNS, *names, dns=dns)
+    judgement = judged(seen(Stage.DNS))
+    assert observed(observation, judgement, EventAction.DNS_QUERY_BLOCKED)["dns"] == fields
+
+
+def test_a_request_that_says_little() -> None:
+    """Without a path, an agent, a port: it has no such fields."""
+    observation = seen(Stage.HTTP, (Signal.HTTP_HOST, NAME), http=HttpSeen(method="GET"), destination=None)
+    fields = observed(observation, judged(observation), EventAction.HTTP_REQUEST_BLOCKED)
+    assert fields["url"] == {"domain": NAME, "registered_domain": "example.org"}
+    assert fields["http"] == {"request": {"method": "GET"}}
+    assert "user_agent" not in fields
+    assert "tls" not in fields
+    assert fields["related"]["ip"] == ["192.0.2.7"]
+
+
+def test_a_name_that_is_seen_twice() -> None:
+    """It stands once; in another spelling it is another thing that was seen."""
+    names = [(Signal.SNI, NAME), (Signal.SNI, NAME), (Signal.SNI, NAME.upper()), (Signal.SNI, "")]
+    observation = seen(Stage.TLS, *names)
+    judgement = replace(judged(observation), sighting=Sighting(Signal.ADDRESS, "203.0.113.9"))
+    fields = observed(observation, judgement, EventAction.TLS_HANDSHAKE_REFUSED)
+    assert fields["tokgate"]["names"] == {"address": ["203.0.113.9"], "sni": [NAME, NAME.upper()]}
+    assert fields["related"] == {"ip": ["192.0.2.7", "203.0.113.5", "203.0.113.9"], "hosts": [NAME]}
 
 
 def test_a_name_that_is_an_address() -> None:

@@ -209,6 +209,33 @@ def test_what_an_error_says_names_nobody(said: str, written: str, valid_record: 
     assert "test_lifecycle.py" in record["error"]["stack_trace"]
 
 
+def test_an_error_without_words(valid_record: Valid) -> None:
+    """It says so; and what an exception can hold is bounded, its end being what helps."""
+    record = valid_record(lifecycle.internal_error(stamp(), ValueError(), "w" * 200))
+    assert record["message"].endswith(" failed with ValueError: no message.")
+    assert len(record["tokgate"]["where"]) == 128
+    long = valid_record(lifecycle.internal_error(stamp(), ValueError("y" * 20_000 + " z"), "gate"))
+    assert len(long["error"]["stack_trace"]) == lifecycle.MAX_TRACE
+    assert long["error"]["stack_trace"].endswith("y z\n")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_long_lists_are_cut(more: int) -> None:
+    """At fifty names, or twenty errors; the rest is counted, and nothing is said of a rest that there is not."""
+    names = tuple(f"b{number}" for number in range(50 + more))
+    policy = replace(SNAPSHOT.policy, held=names)
+    changes = [DefinitionChange("bans", "new", ChangeKind.ADDED)] * (50 + more)
+    loaded = lifecycle.policy_loaded(stamp(), policy, effects=BanEffects(ended=names), changes=changes)
+    said, kept = loaded["tokgate"]["policy"], list(names[:50])
+    assert (said["bans_ended"], said["bans_held"], len(said["changes"])) == (kept, kept, 50)
+    assert said.get("more_changes") == (more or None)
+    assert loaded["message"].count(" and 1 more.") == 2 * more
+    found = [f"d{number}" for number in range(20 + more)]
+    differs = lifecycle.gateway_differs(stamp(), found, "v1")
+    assert differs["tokgate"]["gateway"]["differences"] == found[:20]
+    assert differs["message"] == f"The gateway's kernel differs: d0 (and {19 + more} more)."
+
+
 def test_the_logs_own_history(valid_record: Valid) -> None:
     """Gaps, continuations and torn lines are counted in their records."""
     gap = valid_record(log_state.log_gap(stamp(), 7, NOON, at("2023-03-10T11:00:01Z")))

@@ -189,7 +189,11 @@ def test_a_torn_line_is_ended_and_told(tmp_path: Path, torn: bytes) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"", b"{", b"x", b"{}", b'{"n":1}', b'{"n":"abc"}', b"{\0}"]), max_size=12), st.booleans()
+    st.lists(
+        st.sampled_from([b"", b"{", b"x", b"{}", b'{"n":1}', b'{"n":"abc"}', b'{"n":"more than 16"}', b"{\0}"]),
+        max_size=12,
+    ),
+    st.booleans(),
 )
 def test_the_last_record_and_what_is_torn_after_it(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ended: bool
@@ -200,7 +204,9 @@ def test_the_last_record_and_what_is_torn_after_it(
     path.write_bytes(content)
     present = content.removesuffix(b"\n").split(b"\n") if content else []
     records = [
-        number for number, one in enumerate(present) if one[:1] == b"{" and one[-1:] == b"}" and b"\0" not in one
+        number
+        for number, one in enumerate(present)
+        if one[:1] == b"{" and one[-1:] == b"}" and b"\0" not in one and b"16" not in one
     ]
     after = b"\n".join(present[records[-1] + 1 :] if records else present)
     with pytest.MonkeyPatch.context() as small:
@@ -255,6 +261,20 @@ def test_a_moved_file_is_noticed_and_still_known(tmp_path: Path) -> None:
     assert segment.replaced()
     assert segment.present_name() == "block.ndjson.1"
     (tmp_path / "block.ndjson.1").unlink()
+    assert segment.present_name() is None
+    segment.close()
+
+
+def test_a_name_where_the_system_tells_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without /proc: the file has the name by which it was opened, as long as the path leads to it."""
+
+    def refused(_: Path) -> Path:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(Path, "readlink", refused)
+    segment = Segment(tmp_path / "block.ndjson", TODAY)
+    assert segment.present_name() == "block.ndjson"
+    segment.path.rename(tmp_path / "moved")
     assert segment.present_name() is None
     segment.close()
 
