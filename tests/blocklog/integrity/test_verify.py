@@ -33,10 +33,11 @@ from tokgate.blocklog.integrity.trusted_keys import SigningState, TrustedKeys
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import end_of_archive, key_path_for, public_path_for, with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.log_state import log_checkpoint, log_deleted
+from tokgate.blocklog.records.log_state import log_checkpoint, log_deleted, log_foreign
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.blocklog.write.appender import Appender, ForeignLines
 from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.segment import Foreign
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -899,6 +900,16 @@ def test_a_tree_of_other_records(log: Log) -> None:
 
     log.edit(other)
     assert codes(log.findings()) == [(12, "signature")]
+
+
+@pytest.mark.parametrize("message", ["Two lines were put in.", None])
+def test_what_a_record_says_of_others(log: Log, message: str | None) -> None:
+    """The finding has the record's own words, where it has any."""
+    record = log_foreign(stamp(), Foreign("block.ndjson", 7, 2, 5, "0" * 64, running=False))
+    forge(log, record | {"message": message})
+    (found,) = log.findings()
+    assert (found.line, found.code) == (13, FindingCode.FOREIGN)
+    assert found.message == (message or "the log was written by others")
 
 
 @pytest.mark.parametrize(("number", "digest"), [(10, None), (11, "ab" * 32)])

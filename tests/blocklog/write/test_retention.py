@@ -20,7 +20,7 @@ from tokgate.blocklog.records.stamp import new_stamp
 from tokgate.blocklog.write import retention
 from tokgate.blocklog.write.entries import Deletion
 from tokgate.blocklog.write.log_clock import SETTLED
-from tokgate.blocklog.write.retention import STEP_EVERY, expired
+from tokgate.blocklog.write.retention import STEP_EVERY, day_step, expired
 from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.segment import Segment
 
@@ -215,6 +215,14 @@ def test_a_file_that_is_gone_before_its_time_is_named(tmp_path: Path) -> None:
     (tmp_path / first).unlink()
     found = expired(path, at("2023-03-04T23:00:00Z"))
     assert (found.follows, found.missed) == (second, ())
+
+
+@pytest.mark.parametrize(("days", "step"), [(0, 0), (1, 1), (2, 1), (400, 1)])
+def test_a_step_of_deletion(tmp_path: Path, days: int, step: int) -> None:
+    """At most the 24 hours after the end of the oldest file, however late it is; with no file there is no step."""
+    path, oldest = _linked(tmp_path, dict.fromkeys(FILES[1:])), at("2023-03-02T23:00:00Z")
+    assert day_step(path, oldest.add(hours=24 * days)) == oldest.add(hours=24 * step)
+    assert day_step(tmp_path / "other.ndjson", oldest) == oldest
 
 
 def test_a_gap_among_later_files(tmp_path: Path) -> None:
