@@ -405,18 +405,22 @@ def change_last(lines: list[bytes]) -> None:
     lines[-1] = lines[-1].replace(b"gw1.example.org", b"gw2.example.org")
 
 
+@pytest.mark.parametrize("torn", [True, False])
 @pytest.mark.parametrize("journal", [True, False])
-def test_a_restart_after_the_file_was_moved(tmp_path: Path, journal: bool) -> None:
+def test_a_restart_after_the_file_was_moved(tmp_path: Path, journal: bool, torn: bool) -> None:
     """When logrotate moved the file while nothing ran, the next run goes on from what it moved."""
     log = Log(tmp_path / "block.ndjson")
     log.run(2)
     if not journal:
         log.path.with_suffix(".heads").unlink()
+    with log.path.open("ab") as file:
+        file.write(b'{"@times' if torn else b"")
     log.path.rename(tmp_path / "block.ndjson.1")
     log.run(2)
     first = json.loads(log.path.read_bytes().splitlines()[0])
     assert first["event"]["sequence"] == 4
     assert first["tokgate"]["continues"]["sequence"] == 3
+    assert first["tokgate"].get("torn", {}).get("bytes") == (8 if torn else None)
     assert log.findings() == []
 
 

@@ -375,7 +375,8 @@ def test_a_file_that_is_put_in_the_logs_place(runs: Runs, check_lines: Lines) ->
     assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
 
 
-def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", [b"faster\n", b"\n"])
+def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     """Another program that is just faster is blamed for its line, and not for tokgate's after it."""
     run = runs.begin()
     runs.write(run)
@@ -385,7 +386,7 @@ def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.Monke
     def slower(segment: Any, data: bytes) -> int:
         monkeypatch.setattr(Segment, "write", write)
         with runs.path.open("ab") as file:
-            file.write(b"faster\n")
+            file.write(text)
         return write(segment, data)
 
     monkeypatch.setattr(Segment, "write", slower)
