@@ -257,6 +257,20 @@ def test_signing_in_is_recorded(open_page: OpenPage, users: Path, tmp_path: Path
         assert word not in path.read_text() + "".join(page.told)
 
 
+def test_opening_the_link_is_recorded(open_page: OpenPage, tmp_path: Path) -> None:
+    """By whom the link was for, also where it was used already; a page for other authenticators has none to record."""
+    path = tmp_path / "access.ndjson"
+    with open_page(access_log=path) as page:
+        for token in ("wrong", page.tokens[0], page.tokens[0]):
+            page.client.get(f"/enter?token={token}")
+    said = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    assert [(one["action"], one["outcome"]) for one in said] == [
+        ("review-sign-in", "failure"),
+        ("review-sign-in", "success"),
+        ("review-sign-in", "failure"),
+    ]
+
+
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that attempts had to wait, which they don't here."""
@@ -447,6 +461,7 @@ def test_the_header_is_believed_of_the_proxy_alone(
         ("LOCALHOST:9999", True),
         ("[::1]:8090", True),
         ("review.example.org", True),
+        ("review.example.org:443", True),
         ("evil.example:8090", False),
         ("127.0.0.1.evil.example:8090", False),
         ("localhost.evil.example", False),
