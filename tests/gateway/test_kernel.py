@@ -18,6 +18,8 @@ from tokgate.gateway.table_state import changing
 from tokgate.policy.settings import PortRange
 
 NOW = Instant.from_utc(2023, 6, 1)
+BEFORE = {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0", "net.ipv4.tcp_early_demux": "1"}
+"""The settings of a new namespace."""
 NOBODY_LISTENS = ("IPv4: nothing listens at port 8080", "IPv6: nothing listens at port 8080")
 
 
@@ -40,7 +42,7 @@ def everything(namespace: Namespace) -> tuple[str, ...]:
         "ip rule",
         "ip -6 rule",
         "ip route show table all",
-        "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding",
+        "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.tcp_early_demux",
     )
     return tuple(namespace.run(*command.split()) for command in commands)
 
@@ -49,7 +51,7 @@ def test_up_and_down(namespace: Namespace, kernel: Kernel) -> None:
     """A gateway that was tried and taken out leaves no rule behind that somebody else has to find."""
     before = everything(namespace)
     changed = namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    assert changed == {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0"}
+    assert changed == BEFORE
     loaded = everything(namespace)
     assert "tproxy to :8080" in loaded[0]
     assert all("fwmark 0x746b lookup 29803" in said for said in loaded[1:3])
@@ -70,7 +72,7 @@ def test_what_was_put_right_is_not_what_was_before(namespace: Namespace, kernel:
     namespace.inside(lambda: kernel.up(rules(kernel.options)))
     namespace.run(*off)
     assert namespace.inside(lambda: kernel.up(rules(kernel.options))) == {"net.ipv4.ip_forward": "0"}
-    assert namespace.inside(kernel.down) == {"net.ipv6.conf.all.forwarding": "0"}
+    assert namespace.inside(kernel.down) == {name: BEFORE[name] for name in BEFORE if name != "net.ipv4.ip_forward"}
     assert namespace.inside(lambda: sysctls.read("net.ipv4.ip_forward")) == "1"
 
 
@@ -82,7 +84,7 @@ def test_up_again_replaces_the_table_alone(namespace: Namespace, kernel: Kernel)
     wanted = namespace.inside(lambda: kernel.wanted(second))
     assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
     assert "known4" not in everything(namespace)[0]
-    assert len(namespace.inside(kernel.down)) == 2
+    assert namespace.inside(kernel.down) == BEFORE
 
 
 def test_sets_of_traffic_keep_their_elements(namespace: Namespace, kernel: Kernel) -> None:
@@ -113,6 +115,7 @@ DAMAGE = {
     "ip route flush table 29803": "IPv4: the route of table 29803 that delivers packets here is missing",
     "sysctl -qw net.ipv4.ip_forward=0": "net.ipv4.ip_forward is 0",
     "sysctl -qw net.ipv6.conf.all.forwarding=0": "net.ipv6.conf.all.forwarding is 0",
+    "sysctl -qw net.ipv4.tcp_early_demux=1": "net.ipv4.tcp_early_demux is 1",
 }
 
 

@@ -70,7 +70,7 @@ class Kernel:
             raise HostProblems(found)
         with contextlib.ExitStack() as undo:
             settings = Sysctls(self.state)
-            changed = settings.apply(sysctls.needed(versions()))
+            changed = settings.apply(self.settings)
             if changed:
                 undo.callback(settings.restore)
             if self.routes is not None:
@@ -83,7 +83,7 @@ class Kernel:
 
     def repair(self, rules: Ruleset) -> None:
         """Put back what differs, on a host on which it was loaded before: also where that closes more than it did."""
-        Sysctls(self.state).apply(sysctls.needed(versions()))
+        Sysctls(self.state).apply(self.settings)
         if self.routes is not None:
             self.routes.add()
         self.load(rules)
@@ -119,6 +119,21 @@ class Kernel:
         forwarded = self.options.forwarded
         return PolicyRoutes(forwarded.mark) if isinstance(forwarded, Tproxy) else None
 
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The settings that it needs of this host, with their values."""
+        return sysctls.needed(versions(), tproxy=self.routes is not None)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What is worse here than it could be, and tokgate may not change, in sentences with what helps."""
+        name, value = sysctls.EARLY_DEMUX, sysctls.read(sysctls.EARLY_DEMUX)
+        if self.routes is None or name in self.settings or value == "0":
+            return ()
+        found = "can not be read here" if value is None else f"is {value}"
+        effect = "so that a client's port is not forwarded for a minute after a gate ended its connection"
+        return (f"{name} {found}, and this process may not change it, {effect}: sysctl -w {name}=0 on the machine",)
+
     def loaded(self) -> TableState | None:
         """The table as it is; None if there is none."""
         name = self.options.table
@@ -147,7 +162,7 @@ class Kernel:
         return Differences(
             table=tuple(self._table(wanted)),
             routes=() if self.routes is None else tuple(self.routes.missing()),
-            settings=tuple(f"{name} is {value}" for name, value in sysctls.wrong(sysctls.needed(versions())).items()),
+            settings=tuple(f"{name} is {value}" for name, value in sysctls.wrong(self.settings).items()),
             listeners=tuple(self._not_listening()),
         )
 

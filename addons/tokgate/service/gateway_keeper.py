@@ -107,7 +107,9 @@ class GatewayKeeper:
         rules = self._due_rules()
         changed = self._kernel.up(rules)
         for name, value in changed.items():
-            self._say(f"{name} was {value}: it is 1 while tokgate runs")
+            self._say(f"{name} was {value}: it is {self._kernel.settings[name]} while tokgate runs")
+        for limit in self._kernel.limits:
+            self._say(f"warning: {limit}")
         self._notifications = Notifications()
         self._refused = RefusalTotals(self._kernel.refused())
         self._loaded(rules)
