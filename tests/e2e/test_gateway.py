@@ -264,6 +264,33 @@ def test_the_canary(lab: Lab, make: Make, unchanged: None) -> None:
     assert coverage["tokgate"]["coverage"] == {}
 
 
+def test_the_canary_in_a_container(lab: Lab, make: Make, unchanged: None, tmp_path: Path) -> None:
+    """Where no namespace can be made it asks from the machine itself, and shows the same."""
+    root = tmp_path / "root"
+    root.mkdir()
+    gateway = make(office_policy() | {"settings": {"gateway": {"canary": {"seconds": 1}}}})
+    plainly = gateway.command
+    # From a chroot no user namespace can be made (unshare(2)).
+    confined = f'mount --rbind / {root} && exec chroot {root} setpriv --bounding-set=-sys_admin "$@"'
+    gateway._run = lambda run=gateway._run: ["unshare", "--mount", "sh", "-c", confined, "sh", *run()]  # type: ignore[method-assign,misc]
+    with gateway:
+
+        def green() -> bool:
+            told = state(gateway)
+            return bool(told["ok"] and told["gateway"]["canary"]["asks_from"] == "machine")
+
+        wait_until("enforcement works", green)
+        said = gateway.namespace.run(*plainly("status"), env=gateway.environment).stdout
+        assert "asked from this machine itself" in said
+        begin, end, words = STOPPED["packets dropped by others"]
+        lab.gateway.run(*begin.split(maxsplit=1))
+        wait_until("the canary is red", lambda: _is_told(gateway, words))
+        lab.gateway.run(*end.split())
+        wait_until("it is green again", green)
+    actions = [r["event"]["action"] for r in gateway.records() if r["event"]["action"].startswith("canary")]
+    assert actions == ["canary-failed", "canary-recovered"]
+
+
 def test_what_no_gate_sees_is_counted(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
     """QUIC on another port is refused by the kernel alone: status, metrics and the log say how much there was."""
     initial = (b"\xc3\x00\x00\x00\x01").ljust(1200, b"\0")

@@ -10,11 +10,13 @@ from whenever import Instant
 from labs.builders import ban, network, snapshot
 from labs.ruleset_lab import Namespace
 from tokgate.gateway import libnftables, policy_routes
+from tokgate.gateway.canary import inside
 from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.host import sysctls
 from tokgate.gateway.kernel import HostProblems, Kernel
 from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, ruleset_of
 from tokgate.gateway.table_state import changing
+from tokgate.policy.canary import CanarySettings
 from tokgate.policy.settings import PortRange
 
 NOW = Instant.from_utc(2023, 6, 1)
@@ -58,6 +60,16 @@ def test_up_and_down(namespace: Namespace, kernel: Kernel) -> None:
     assert namespace.inside(kernel.down) == changed
     assert everything(namespace) == before
     assert not kernel.state.exists()
+
+
+def test_down_after_a_crash(namespace: Namespace, kernel: Kernel) -> None:
+    """What a canary that asked from inside the machine left behind is taken out as well."""
+    before = everything(namespace)
+    for listener in namespace.inside(lambda: inside.make(CanarySettings(), (4, 6))):
+        listener.close()
+    assert everything(namespace) != before
+    namespace.inside(kernel.down)
+    assert everything(namespace) == before
 
 
 def test_down_twice(namespace: Namespace, kernel: Kernel) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.gateway import libnftables
+from tokgate.gateway.canary import inside
 from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.host import checks, sysctls
 from tokgate.gateway.host.sysctls import Sysctls
@@ -111,6 +112,7 @@ class Kernel:
             libnftables.run(f"delete table inet {self.options.table}")
         if self.routes is not None:
             self.routes.remove()
+            inside.take_out()
         return Sysctls(self.state).restore()
 
     @property

@@ -374,7 +374,8 @@ def keeper_of(
     if options.gateway is None:
         return NoGateway()
     kernel, path = Kernel(options.gateway, options.confdir / STATE_FILE), options.confdir / boot_rules.FILE
-    canary = Canary(module_command("tokgate.gateway.canary.process"), module_environment())
+    command, tproxy = module_command("tokgate.gateway.canary.process"), kernel.routes is not None
+    canary = Canary(command, module_environment(), tproxy=tproxy)
 
     def keep(rules: Ruleset) -> None:
         replace_file(path, boot_rules.text(rules).encode(), _OWNERS)
