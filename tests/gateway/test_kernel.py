@@ -1,6 +1,7 @@
 """Table, routes and settings in a kernel: all of it or nothing, compared with what should be, and taken out again."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,19 @@ DAMAGE = {
 }
 
 
+def test_a_flushed_table_is_ours(namespace: Namespace, kernel: Kernel) -> None:
+    """`nft flush table` leaves nothing but names: it is told as damage, and put right."""
+    wanted_rules = rules(kernel.options)
+    namespace.inside(lambda: kernel.up(wanted_rules))
+    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
+    for command in ("nft flush table inet tokgate", "nft flush chain inet tokgate owner"):
+        namespace.run(*command.split())
+        found = namespace.inside(lambda: kernel.differences(wanted)).table
+        assert "chain owner lacks 1 rules and has 0 that it should not" in found
+        namespace.inside(lambda: kernel.repair(wanted_rules))
+        assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
+
+
 @pytest.mark.parametrize("command", DAMAGE)
 def test_damage_is_seen_and_repaired(namespace: Namespace, kernel: Kernel, command: str) -> None:
     """Enforcement that somebody took out by accident shows at once, in words that say where, and comes back whole."""
@@ -209,6 +223,20 @@ def test_other_policy_routes_are_no_obstacle(namespace: Namespace, kernel: Kerne
     """VPNs and second uplinks have rules of their own, which ours come before or don't meet."""
     namespace.run(*command.split())
     namespace.inside(lambda: kernel.up(rules(kernel.options)))
+
+
+def test_what_only_iptables_can_read(namespace: Namespace, kernel: Kernel) -> None:
+    """A rule of iptables whose condition nftables doesn't show, or one with a limit, is no drop of everything."""
+    if shutil.which("iptables-nft") is None:
+        pytest.skip("needs iptables-nft")
+    rule = ("iptables-nft", "-A", "INPUT")
+    namespace.run(*rule, "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
+    namespace.run(*rule, "-m", "limit", "--limit", "5/s", "-j", "DROP")
+    namespace.run(*rule, "-m", "conntrack", "--ctstate", "INVALID", "-j", "REJECT")
+    namespace.inside(lambda: kernel.up(rules(kernel.options)))
+    namespace.run(*rule, "-j", "REJECT")
+    with pytest.raises(HostProblems, match="chain INPUT of table ip filter drops"):
+        namespace.inside(lambda: kernel.up(rules(kernel.options)))
 
 
 ACCEPTS = {

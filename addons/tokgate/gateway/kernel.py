@@ -96,7 +96,8 @@ class Kernel:
             libnftables.run(wanted)
             return
         if not loaded.ours:
-            raise GatewayError(f"table inet {self.options.table} is somebody else's")
+            theirs = f"table inet {self.options.table}"
+            raise GatewayError(f"{theirs} is somebody else's: nft delete {theirs}, or choose another name with --table")
         name = self.options.table
         try:
             libnftables.run(changing(name, wanted, loaded))
