@@ -158,6 +158,17 @@ def test_damage_is_seen_and_repaired(namespace: Namespace, kernel: Kernel, comma
     assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
 
 
+def test_a_policy_route_that_came_later(namespace: Namespace, kernel: Kernel) -> None:
+    """A VPN that takes marked packets shows at once; it is its admin's, and loading it all again would not help."""
+    wanted_rules = rules(kernel.options)
+    namespace.inside(lambda: kernel.up(wanted_rules))
+    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
+    namespace.run(*["ip", "rule", "add", "priority", "700", "fwmark", "0x746b", "lookup", "main"])
+    found = namespace.inside(lambda: kernel.differences(wanted))
+    assert found.conflicts == ("IPv4: the policy rule 700 sends packets of mark 0x746b to table 254",)
+    assert not found.repairable
+
+
 def test_a_firewall_is_no_reason_to_stay_open(namespace: Namespace, kernel: Kernel) -> None:
     """A firewall that flushed the table, and drops what comes to the gates, doesn't keep the table out."""
     wanted_rules = rules(kernel.options)

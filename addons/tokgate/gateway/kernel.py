@@ -39,14 +39,15 @@ class Differences:
     routes: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     listeners: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
 
     @property
     def repairable(self) -> bool:
-        """Whether loading it all again puts any of it right; who listens is up to the gates."""
+        """Whether loading it all again puts any of it right; who listens is up to the gates, others' routes to them."""
         return bool(self.table or self.routes or self.settings)
 
     def __iter__(self) -> Iterator[str]:
-        return chain(self.table, self.routes, self.settings, self.listeners)
+        return chain(self.table, self.routes, self.settings, self.listeners, self.conflicts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ class Kernel:
             routes=() if self.routes is None else tuple(self.routes.missing()),
             settings=tuple(f"{name} is {value}" for name, value in sysctls.wrong(self.settings).items()),
             listeners=tuple(self._not_listening()),
+            conflicts=() if self.routes is None else tuple(self.routes.conflicts()),
         )
 
     def _table(self, wanted: TableState) -> Iterator[str]:

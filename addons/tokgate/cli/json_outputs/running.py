@@ -78,6 +78,7 @@ class GatewayDifferences(TypedDict):
     routes: list[str]
     settings: list[str]
     listeners: list[str]
+    conflicts: list[str]
 
 
 class GatewayRestored(TypedDict):
