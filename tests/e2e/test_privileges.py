@@ -111,22 +111,21 @@ def test_keeps_the_kernel_as_nobody(
 ) -> None:
     """With --gateway the supervisor alone may change the firewall, as nobody too; what reads clients' bytes may not."""
     options = ("--user", NOBODY, "--confdir", folder / "keys")
-    lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
-    with any_gateway(folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
-        assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "1\n"
-        assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
-        assert python(lab.client, ALLOWED, 4, False, origin.authority).certificate == origin.fingerprints[ALLOWED]
-        assert gateway.process is not None
-        pid = gateway.process.pid
-        until("all run", lambda: len(children(pid)) == len(os.sched_getaffinity(0)) + 3)  # and the canary
-        assert_nobody(pid, NET_ADMIN)
-        for child in children(pid):
-            assert_nobody(child, 0)
-        lab.gateway.run("nft", "flush", "ruleset")
-        until("it is restored", lambda: "was restored" in gateway.narrated())
-        assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
-    assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "0\n"
-    lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    with lab.without_forwarding():
+        with any_gateway(folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
+            assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "1\n"
+            assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
+            assert python(lab.client, ALLOWED, 4, False, origin.authority).certificate == origin.fingerprints[ALLOWED]
+            assert gateway.process is not None
+            pid = gateway.process.pid
+            until("all run", lambda: len(children(pid)) == len(os.sched_getaffinity(0)) + 3)  # and the canary
+            assert_nobody(pid, NET_ADMIN)
+            for child in children(pid):
+                assert_nobody(child, 0)
+            lab.gateway.run("nft", "flush", "ruleset")
+            until("it is restored", lambda: "was restored" in gateway.narrated())
+            assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
+        assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "0\n"
 
 
 def start(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
