@@ -134,6 +134,7 @@ _TOKGATE: Final = closed(
                 "bans_held": TEXTS,
                 "changes": TEXTS,
                 "more_changes": POSITIVE,
+                "weaker_settings": TEXTS,
                 "commit": TEXT,
                 "author": TEXT,
                 "uncommitted": FLAG,
