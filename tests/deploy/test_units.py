@@ -37,7 +37,7 @@ def test_what_is_wrong_is_found(tmp_path: Path, wrong: str) -> None:
 
 
 def test_restarts_take_over() -> None:
-    """What `systemctl restart` needs so that no connection ends: processes that stay, and a store for what they share."""
+    """What `systemctl restart` takes: processes stay, and there is a store for what they share."""
     service = _unit("tokgate.service")["Service"]
     assert (service["KillMode"], service["Type"], service["NotifyAccess"]) == ("process", "notify", "main")
     assert int(service["FileDescriptorStoreMax"]) > 0

@@ -18,12 +18,13 @@ from whenever import Date, Instant
 
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
-from tokgate.blocklog.paths import heads_path_for, key_path_for
+from tokgate.blocklog.paths import access_path_for, heads_path_for, key_path_for
 from tokgate.blocklog.read.reader import instant_of
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import EventAction, Record
 from tokgate.blocklog.records.sentence import counted
 from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.write import access_log
 from tokgate.blocklog.write.continuity import Continuity, reopened, resume
 from tokgate.blocklog.write.entries import (
     CheckpointDue,
@@ -294,7 +295,19 @@ class Appender:
         self.rotations += 1
         self.leave(why)
         self._open()
+        self._rotate_access_log()
         self._delete_expired()
+
+    def _rotate_access_log(self) -> None:
+        """With the log, so that as many days of it are kept."""
+        stamp = self._stamp()
+        try:
+            rotated = access_log.rotate(access_path_for(self.path), stamp.at)
+        except OSError as error:
+            self._trouble(error)
+            return
+        if rotated is not None:
+            self._waiting.append(log_state.access_log_rotated(stamp, rotated.file, rotated.lines, rotated.sha256))
 
     def _delete_expired(self) -> None:
         """Queue the record that names expired files, and a checkpoint; once both are on the disk they are deleted."""

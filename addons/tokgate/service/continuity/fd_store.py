@@ -97,7 +97,7 @@ def end_strays(known: Collection[int], environment: Mapping[str, str] = os.envir
     if environment.get("SYSTEMD_EXEC_PID") != str(os.getpid()):
         return
     own, name = control_group()
-    if not name.endswith(".service"):
+    if not name:
         return
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -131,12 +131,13 @@ def kept_sockets(environment: MutableMapping[str, str]) -> KeptSockets:
 
 
 def control_group() -> tuple[str, str]:
-    """The control groups of this process, and the name of its unit; see cgroups(7). Nothing if they can't be read."""
+    """The control groups of this process (cgroups(7)), and the service that they are of; nothing if there is none."""
     try:
         groups = Path("/proc/self/cgroup").read_text()
     except OSError:
         return "", ""
-    return groups, groups.rstrip().rpartition("/")[2]
+    units = (line.rpartition("/")[2] for line in groups.splitlines())  # of several in the manner of before: v1
+    return groups, next((unit for unit in units if unit.endswith(".service")), "")
 
 
 def name_of(sock: socket.socket) -> str:
