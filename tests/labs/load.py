@@ -3,7 +3,7 @@
 import socket
 import threading
 
-from labs.running_lab import Scraped, until
+from labs.running_lab import ROOT, Scraped, until
 
 
 class Load:
@@ -91,3 +91,12 @@ def tallied(running: Scraped) -> int:
     """Tunnels in the coverage records."""
     told = [r["tokgate"]["coverage"] for r in running.records() if r["event"]["action"] == "coverage-counted"]
     return sum(number for each in told for number in each.get("here", {}).values())
+
+
+def upgrade(running: Scraped, number: int) -> None:
+    """Change the program on disk, so that connections of the one before mean nothing to it."""
+    changed = running.addons / "tokgate" / "gate" / "connection.py"
+    source = (ROOT / "addons" / "tokgate" / "gate" / "connection.py").read_text()
+    changed.write_text(
+        source.replace("    id: str | None = None\n", f"    id: str | None = None\n    v{number}: int = 0\n")
+    )

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from labs.load import Load, tallied
+from labs.load import Load, tallied, upgrade
 from labs.running_lab import POLICY, ROOT, Scraped, children, until
 from labs.service_manager import ServiceManager
 from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service.continuity import fd_store
 
-RESTARTS = 10
+RESTARTS, UPGRADES = 10, 3
 
 
 class Service(Scraped):
@@ -112,6 +112,23 @@ def test_ten_restarts_under_load(service: Service) -> None:
     actions = [record["event"]["action"] for record in service.records()]
     assert (actions.count("started"), actions.count("stopped")) == (RESTARTS + 1, RESTARTS + 1)
     assert tallied(service) == load.served + 2 + 1 + 1 + 1
+
+
+def test_upgrades_under_load(service: Service) -> None:
+    """What the new version can't take over the old gates serve to its end; new clients are the new version's."""
+    until("an opener answers", service.refuses)
+    with Load(service) as load:
+        for number in range(UPGRADES):
+            upgrade(service, number)
+            service.stop()
+            service.go_on()
+            service.wait_until_ready()
+            load.goes_on()
+        until(
+            "only what stays is with old gates", lambda: service.metric("connections", role="gate", state="ending") == 2
+        )
+    assert load.failures == []
+    until("it is well", lambda: service.problems() == [])
 
 
 def test_who_dies(service: Service) -> None:

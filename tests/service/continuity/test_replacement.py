@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from labs.command_line import Command
-from labs.load import Load, tallied
+from labs.load import Load, tallied, upgrade
 from labs.running_lab import POLICY, ROOT, Scraped, children, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
@@ -60,15 +60,6 @@ def test_ten_restarts_under_load(running: Scraped) -> None:
     assert tallied(running) == load.served + 2 + 1 + 1 + 1
 
 
-def _upgrade(running: Scraped, number: int) -> None:
-    """Change the program on disk, so that connections of the one before mean nothing to it."""
-    changed = running.addons / "tokgate" / "gate" / "connection.py"
-    source = (ROOT / "addons" / "tokgate" / "gate" / "connection.py").read_text()
-    changed.write_text(
-        source.replace("    id: str | None = None\n", f"    id: str | None = None\n    v{number}: int = 0\n")
-    )
-
-
 def _ending(running: Scraped) -> float | None:
     return running.metric("connections", role="gate", state="ending")
 
@@ -78,7 +69,7 @@ def test_upgrades_under_load(running: Scraped) -> None:
     until("an opener answers", running.refuses)
     with Load(running) as load:
         for number in range(RESTARTS):
-            _upgrade(running, number)
+            upgrade(running, number)
             answer = _restarted(running)
             assert (answer["ok"], answer["moves"]) == (True, False), answer
             load.goes_on()
