@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from tokgate.blocklog.integrity.access_files import AccessFiles
+from tokgate.blocklog.access.attested_files import AccessFiles
 from tokgate.blocklog.integrity.chain import NO_HASH, Head, proper_hash, stated_head
 from tokgate.blocklog.integrity.chain_links import (
     changed,

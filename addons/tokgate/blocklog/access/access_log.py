@@ -56,7 +56,8 @@ def rotate(path: Path, at: Instant) -> RotatedAccessFile | None:
                 lines = sum(1 for _ in stream)
                 stream.seek(0)
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            target = archive_name(path, at)
+            while os.path.lexists(_packed(target := archive_name(path, at))):
+                at = at.add(microseconds=1)
             with replacing(path, FILE_MODE) as draft:
                 _take_owner(draft, found)
                 os.link(path, target)  # the path leads to a file at each instant: some may not make one
@@ -95,8 +96,12 @@ def _take_owner(draft: Path, of: os.stat_result) -> None:
 
 
 def _compress(path: Path, of: os.stat_result) -> None:
-    with replacing(path.with_name(f"{path.name}.gz"), FILE_MODE) as draft:
+    with replacing(_packed(path), FILE_MODE) as draft:
         with path.open("rb") as plain, gzip.open(draft, "wb") as packed:
             shutil.copyfileobj(plain, packed)
         take_rights(draft, of)
     path.unlink()
+
+
+def _packed(path: Path) -> Path:
+    return path.with_name(f"{path.name}.gz")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from labs.appending import AppenderRuns
+from tokgate.blocklog.access.access_log import append
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import access_path_for, archived, with_rotated
-from tokgate.blocklog.write.access_log import append
 from tokgate.blocklog.write.rotation import Rotation
 
 
