@@ -198,7 +198,7 @@ def test_strays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
     groups = Path("/proc/self/cgroup").read_text()
     parent, here = os.getppid(), {"SYSTEMD_EXEC_PID": str(os.getpid())}
-    for unit, environment in (("session-1.scope", here), ("tokgate.service", {"SYSTEMD_EXEC_PID": str(parent)})):
+    for unit, environment in (("", here), ("tokgate.service", {"SYSTEMD_EXEC_PID": str(parent)})):
         monkeypatch.setattr(fd_store, "control_group", lambda unit=unit: (groups, unit))
         fd_store.end_strays((), environment)
     assert killed == []
