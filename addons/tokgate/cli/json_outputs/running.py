@@ -181,7 +181,8 @@ class PolicyRevision(TypedDict):
 class ReloadAnswer(TypedDict):
     """`tokgate reload --json`. `missing` are processes that have not got the policy yet.
 
-    `not_held` are bans that were to be lifted and are not held.
+    `weaker_settings` are changed settings that let more pass than before, with both values. `not_held` are bans that
+    were to be lifted and are not held.
     """
 
     ok: bool
@@ -194,6 +195,7 @@ class ReloadAnswer(TypedDict):
     bans: BanEffects
     revision: PolicyRevision | None
     more_changes: int
+    weaker_settings: list[str]
     diagnostics: list[SourceDiagnostic]
     restart_needed: list[str]
     workers: list[str]
