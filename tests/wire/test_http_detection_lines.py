@@ -31,6 +31,7 @@ SERVED = [
     b"GET x\r\nfoo bar\rHost:",
     b"POST %2f FOO/1.0\nfoo bar\nX: y\n\n",
     b"CONNECT x y\r\nfoo bar: z\r\n\r\r\n",
+    b"GET x\r\n\r\r\n",
     b"X y\r\nfoo bar\r\nHost: a",
 ]
 UNSERVED = [
