@@ -48,6 +48,7 @@ POLICY = {
             "response": "page",
         }
     },
+    "settings": {"missing_sni": "check-certificate"},
 }
 type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -145,10 +146,21 @@ async def attack(name: str, ports: Ports) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
+    nameless = hello(None)
+
+    async def probe(number: int) -> None:
+        reader, writer = await dial(ports, ATTACKER.format(1))
+        writer.write(connect(f"127.0.{number >> 8 & 255}.{number & 255}", ports.origin))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(nameless)
+        await reader.read(100)
+        writer.close()
+
     if name in said:
         await keep(counts[name], say, b"x" if name in ("octets", "connect-head") else b"")
     else:
-        once, count = {"unresolved": (unresolved, 320), "banned-names": (banned, 32), "pages": (page, 64)}[name]
+        repeated = {"unresolved": (unresolved, 320), "banned-names": (banned, 32), "pages": (page, 64)}
+        once, count = (repeated | {"probes": (probe, 64)})[name]
         await again(count, once)
 
 
@@ -157,6 +169,10 @@ ATTACKS = {
     "connect-head": ("tunnel", "100 CONNECT heads of 60 kB, then octet by octet"),
     "hellos": ("tunnel", "1,000 unfinished hellos in tunnels"),
     "unresolved": ("tunnel", "320 names at a time that nobody answers, from 16 addresses"),
+    "probes": (
+        "tunnel",
+        "64 hellos without a name at a time, each to another destination that is asked for its certificate",
+    ),
     "keep-alive": ("page", "10,000 idle keep-alive connections to an opener, or as many as `ulimit -Hn` allows"),
     "heads": ("page", "1,000 heads of 250 kB without an end"),
     "pages": ("page", "64 page handshakes at a time"),
@@ -174,10 +190,10 @@ def unverified() -> ssl.SSLContext:
 # -- the victim
 
 
-def hello() -> bytes:
-    """What an ordinary client says in its tunnel."""
+def hello(name: str | None = "www.example.org") -> bytes:
+    """What an ordinary client says in its tunnel; without a name if there is none."""
     outgoing = ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="www.example.org")
+    client = unverified().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):
         client.do_handshake()
     return outgoing.read()
@@ -246,7 +262,7 @@ def running(folder: Path) -> Iterator[tuple[Ports, subprocess.Popen[bytes]]]:
     """Run tokgate with one gate and one opener, and an origin that echoes."""
     (folder / "policies").mkdir()
     (folder / "policies/policy.yaml").write_text(json.dumps(POLICY))
-    origin = socket.create_server(("127.0.0.1", 0), backlog=512)
+    origin = socket.create_server(("", 0), backlog=512)
 
     def echo(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):

@@ -113,6 +113,7 @@ def test_unreadable(data: bytes, expected: bool) -> None:
         (0x0A0A0A0A, True),
         (0x1A2A3A4A, True),
         (0xFACEB001, True),
+        (0x709A50C4, True),
         (0x00000002, False),
         (0x1A2A3A4B, False),
         (0x16030100, False),

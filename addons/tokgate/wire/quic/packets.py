@@ -82,10 +82,11 @@ def is_unreadable(datagram: bytes) -> bool:
 def is_certain(datagram: bytes) -> bool:
     """Whether what `is_unreadable` is of a version that nothing else would begin with: drafts, and what is reserved.
 
-    Drafts of the IETF, Google's and Meta's, and those that ask a server for its own ones (RFC 9000 §15).
+    Drafts of the IETF (0x709a50c4 is version 2's last), Google's and Meta's, and those that ask a server for its own
+    ones (RFC 9000 §15).
     """
     version = int.from_bytes(datagram[1:5])
-    draft = version >> 8 in (0xFF0000, 0xFF0200, 0x513034, 0x513035, 0x543035, 0xFACEB0)
+    draft = version >> 8 in (0xFF0000, 0xFF0200, 0x513034, 0x513035, 0x543035, 0xFACEB0, 0x709A50)
     return draft or version & 0x0F0F0F0F == 0x0A0A0A0A
 
 
