@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from labs.builders import ban, network
-from labs.gate_lab import DEADLINE, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
+from labs.gate_lab import DEADLINE, NOBODY, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
 from labs.hello_builder import hello_for
 from tokgate.gate.connection import Greeting
 from tokgate.policy.decision import Verdict
@@ -91,11 +91,9 @@ def test_a_late_hello_in_pieces_passes(start_gate: StartGate, start_origin: Star
     assert gate.gate.enforcer.counters.decisions == {BY_NAME: 1}
 
 
-def test_a_server_that_can_not_be_reached(start_gate: StartGate, start_origin: StartOrigin) -> None:
+def test_a_server_that_can_not_be_reached(start_gate: StartGate) -> None:
     """The client is told as the server would have."""
-    origin = start_origin()
-    origin.close()
-    gate = start_gate(origin)
+    gate = start_gate(NOBODY)
     with dial(gate.redirected) as client, pytest.raises(ConnectionResetError):
         client.recv(1)
     assert gate.settled()

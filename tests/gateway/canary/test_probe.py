@@ -70,6 +70,7 @@ def test_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
         monkeypatch.setattr(probe, "PORT", listener.getsockname()[1])
         assert probe.ask(LOOPBACK, LOOPBACK, BANNED, 0.05) is Answer.SILENT
+    monkeypatch.setattr(probe, "PORT", 1)
     assert probe.ask(LOOPBACK, LOOPBACK, BANNED, 20) is Answer.RESET
     assert probe.ask("192.0.2.1", LOOPBACK, BANNED, 20) is Answer.UNREACHABLE
 
