@@ -32,7 +32,7 @@ def start_gate(monkeypatch: pytest.MonkeyPatch, monotonic: Monotonic) -> Iterato
         now: Callable[[], Instant] | None = None,
     ) -> RunningGate:
         if origin is not None:
-            place = origin.address if isinstance(origin, Origin) else origin
+            place = origin if isinstance(origin, tuple) else origin.address
             monkeypatch.setattr("tokgate.gate.connector.original_destination", lambda sock, listener: place)
         gate = RunningGate(snapshot or policy(ban(networks=("loop",))), limits, now)
         running.append(gate)
