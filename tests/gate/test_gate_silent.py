@@ -8,6 +8,7 @@ import pytest
 from labs.builders import ban, network
 from labs.gate_lab import DEADLINE, NOBODY, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
 from labs.hello_builder import hello_for
+from labs.records import Monotonic
 from tokgate.gate.connection import Greeting
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
@@ -20,6 +21,12 @@ StartOrigin = Callable[..., Origin]
 BANNER = b"220 mail.example.net ESMTP\r\n"
 BY_ADDRESS = DecisionKey("loop", Visibility.ADDRESS, Verdict.ALLOW)
 BY_NAME = DecisionKey("loop", Visibility.SNI, Verdict.ALLOW)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monotonic: Monotonic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells a gate of a client that says nothing."""
+    monkeypatch.setattr("tokgate.gate.sockets.DEFER_SECONDS", 1)
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ class Lab:
         self.destination: Address = ("127.0.0.1", 1)
         """Where redirected connections were going."""
         self.servers_may_begin = False
-        """Whether mitmproxy connects redirected clients that have said nothing; gates always do."""
+        """Whether redirected clients that have said nothing are connected, so that their servers may speak first."""
         self.carrier: Carrier
         self._open = contextlib.ExitStack()
         self._surround()
@@ -246,6 +246,8 @@ class Lab:
     def start(self, snapshot: Snapshot | None = None, limits: Limits | None = None) -> Carrier:
         """Start the carrier; by default with the ban that `policy()` has."""
         snapshot, limits = snapshot or policy(), limits or Limits()
+        if self.servers_may_begin:
+            self.patch.setattr("tokgate.gate.sockets.DEFER_SECONDS", 1)
         gated = self.kind is Kind.OPENER
         carrier = Gate(self, snapshot, limits) if not self.opens else Mitmproxy(self, snapshot, limits, gate=gated)
         self._open.callback(carrier.close)

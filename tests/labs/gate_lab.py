@@ -42,6 +42,7 @@ def until[T](probe: Callable[[], T], seconds: float = DEADLINE) -> T:
 def stop_time(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
     """Have the deadlines of gates pass when a test says so, and not because the machine is busy."""
     clock = Monotonic(time.monotonic())
+    monkeypatch.setattr("tokgate.gate.sockets.DEFER_SECONDS", int(DEADLINE))  # the kernel's, for a client's first words
     monkeypatch.setattr("tokgate.gate.event_loop.time", SimpleNamespace(monotonic=clock))
     return clock
 
