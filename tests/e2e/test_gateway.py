@@ -76,8 +76,7 @@ def state(gateway: Gateway) -> dict[str, Any]:
 
 def test_one_command(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:
     """Clients need no settings, other networks notice nothing, and the end leaves the machine as it was."""
-    lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
-    try:
+    with lab.without_forwarding():
         with make(office_policy(), **way) as gateway:
             for family in (4, 6):
                 assert refused(lab, origin, family)
@@ -91,8 +90,6 @@ def test_one_command(lab: Lab, origin: Origin, make: Make, unchanged: None, way:
         assert "net.ipv4.ip_forward is 0 again" in gateway.narrated()
         shown = lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding").stdout
         assert shown.split() == ["0", "0"]
-    finally:
-        lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
 
 def test_a_network_that_is_added(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:
