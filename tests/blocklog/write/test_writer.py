@@ -443,7 +443,7 @@ def write(number, told):
         for _ in range(20):
             writer.put(stopped(new_stamp(Instant.now(), observer), 1, f"number {number}"))
             number += 1
-        if writer.flush(waiting.DEADLINE):
+        if writer.flush(60):
             os.write(told, f"{number}\\n".encode())
 
 acknowledged = 0
