@@ -75,7 +75,12 @@ class Running:
                 env=environ,
                 pass_fds=pass_fds,
             )
-        announced = until("it announces its port", self._announced)
+        try:
+            announced = until("it announces its port", self._announced)
+        except BaseException:  # or it is found in the middle of another test
+            self.process.kill()
+            self.process.wait()
+            raise
         self.port = int(announced[1])
         self.origin = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._echo, daemon=True).start()
