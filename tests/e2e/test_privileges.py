@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -171,7 +173,7 @@ def test_what_root_left_behind_is_told(folder: Path) -> None:
 
 
 def test_as_in_kubernetes(lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], folder: Path) -> None:
-    """The capabilities that deploy/kubernetes gives are all that it needs to be a gateway, and another user."""
+    """What deploy/kubernetes gives is all that it needs: these capabilities, no namespaces, read-only settings."""
     manifest = yaml.safe_load((ROOT / "deploy/kubernetes/gateway.yaml").read_text())
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     given = [f"+{name.lower()}" for name in container["securityContext"]["capabilities"]["add"]]
@@ -180,9 +182,24 @@ def test_as_in_kubernetes(lab: Lab, origin: Origin, any_gateway: Callable[..., G
         folder, policy=office_policy(), mode=KERNEL_TOO, options=("--user", NOBODY, "--confdir", folder / "keys")
     )
     gateway.log = folder / "log" / gateway.log.name
-    plainly = gateway.command
-    gateway.command = lambda *words: ["setpriv", "--bounding-set", ",".join(("-all", *given)), *plainly(*words)]  # type: ignore[method-assign]
+    plainly, root = gateway.command, folder / "root"
+    root.mkdir()
+    # From a chroot no user namespace can be made (unshare(2)); where /proc/sys is read-only nothing is set.
+    mounted = f"mount --rbind / {root} && mount -o bind,ro /proc/sys {root}/proc/sys && exec chroot {root}"
+    drop = f'setpriv --bounding-set {",".join(("-all", *given))} "$@"'
+    confined = ["unshare", "--mount", "sh", "-c", f"{mounted} {drop}", "sh"]
+    gateway.command = lambda *words: [*confined, *plainly(*words)]  # type: ignore[method-assign]
     with gateway:
+        assert "warning: net.ipv4.tcp_early_demux is 1, and this process may not change it" in gateway.narrated()
+
+        def canary() -> dict[str, Any]:
+            words = plainly("status", "--json", "--confdir", folder / "keys")
+            done = gateway.namespace.run(*words, env=gateway.environment, check=False)
+            told: dict[str, Any] = json.loads(done.stdout)["gateway"]["canary"]
+            return told
+
+        until("the canary has asked", lambda: canary()["asks_from"])
+        assert (canary()["asks_from"], canary()["problems"]) == ("machine", [])
         for family in (4, 6):
             assert python(lab.client, BANNED, family, False, origin.authority).error == UNRECOGNIZED_NAME
             answer = python(lab.client, ALLOWED, family, False, origin.authority)
