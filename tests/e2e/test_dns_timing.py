@@ -30,7 +30,7 @@ def test_nothing_outlives_a_ban_s_edges(
 
     with any_gateway(tmp_path, policy=office_policy(), mode="dns", ports=(53,), options=options) as gateway:
         wait_until("the ban that is in force refuses", lambda: ask(lab.client, BANNED).rcode() == dns.rcode.NXDOMAIN)
-        starts = gateway.soon(10).round("second")
+        starts = gateway.soon(5).round("second")
         expires = starts.add(seconds=4)
         policy = office_policy(starts=str(starts), expires=str(expires))
         del policy["bans"]["office-ban"]["last_day"]
