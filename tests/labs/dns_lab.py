@@ -148,9 +148,15 @@ async def name_server(made: Upstream, host: str = "127.0.0.1", port: int = 0) ->
                 for reply in made.replies(data):
                     writer.write(struct.pack("!H", len(reply)) + reply)
 
-    async with serving(serve, host, port=port) as made.port:
-        datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Datagrams(made), (host, made.port)
-        )
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            made.port = await stack.enter_async_context(serving(serve, host, port=port))
+            try:
+                datagrams, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(made), (host, made.port))
+            except OSError:  # free in TCP alone
+                assert not port
+                continue
+            stack.callback(datagrams.close)
+            break
         yield made
-        datagrams.close()

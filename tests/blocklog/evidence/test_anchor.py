@@ -107,7 +107,7 @@ def log(tmp_path: Path) -> Path:
     writer = LogWriter(path, OBSERVER, LogOptions())
     writer.start()
     writer.put(stopped(stamp(), 1, "SIGTERM"))
-    assert writer.close(10)
+    assert writer.close(60)
     return path
 
 

@@ -150,7 +150,7 @@ def test_the_writer_names_them_so(tmp_path: Path, clients: ClientsShown, check_l
     )
     writer.start()
     writer.put(record_of("192.0.2.7"))
-    assert writer.close(10)
+    assert writer.close(60)
     source = check_lines(path)[0]["source"]
     assert (
         source
@@ -184,7 +184,7 @@ def test_a_pipe_has_no_place_for_a_secret(tmp_path: Path) -> None:
         writer = LogWriter(pipe, OBSERVER, LogOptions(clients=ClientsShown.PSEUDONYM))
         writer.start()
         writer.put(record_of("192.0.2.7"))
-        writer.close(10)
+        writer.close(60)
         written = [json.loads(line) for line in os.read(reader, 1 << 16).splitlines()]
     finally:
         os.close(reader)
