@@ -174,8 +174,18 @@ def test_no_name_and_why(extensions: tuple[build.Extension, ...], status: NameSt
 )
 def test_an_address_names_no_host(name: bytes, is_host: bool) -> None:
     """An address in place of a name says no more than the destination does: a ban on nameless hellos holds."""
-    assert read(build.records(build.hello(build.server_name(name)))).names_a_host is is_host
-    assert read(build.records(build.hello())).names_a_host is False
+    said = read(build.records(build.hello(build.server_name(name))))
+    assert (said.names_a_host, said.is_nameless, said.legible) == (is_host, not is_host, ())
+
+
+@pytest.mark.parametrize(
+    ("extensions", "is_nameless"),
+    [((), True), ((build.server_name(b""),), True), ((build.server_name(b"a", b"b"),), False)],
+)
+def test_hellos_without_a_name(extensions: tuple[build.Extension, ...], is_nameless: bool) -> None:
+    """A hello that says nothing is told from one that says what can't be read: each has a policy of its own."""
+    said = read(build.records(build.hello(*extensions)))
+    assert (said.names_a_host, said.is_nameless) == (False, is_nameless)
 
 
 LEGIBLE = [

@@ -25,10 +25,13 @@ def test_requests(data: bytes, request_: SocksRequest) -> None:
 def test_methods() -> None:
     """The offer must hold the method without authentication; what the client sends after it is no part of it."""
     assert read_methods(b"\x05\x02\x02\x00rest") == 4
+    assert read_methods(b"\x05\x02\x02\x00", password=True) == read_methods(b"\x05\x02\x00\x02") == 4
     assert read_methods(b"\x05") is read_methods(b"\x05\x02\x00") is read_methods(b"") is None
     for offer in (b"\x05\x01\x02", b"\x05\x01\x02\x00", b"\x05\x00", b"\x04\x01\x00"):
-        with pytest.raises(SocksError):
+        with pytest.raises(SocksError, match="wants authentication|version"):
             read_methods(offer)
+    with pytest.raises(SocksError, match="won't say who"):
+        read_methods(b"\x05\x01\x00", password=True)
 
 
 def test_another_version() -> None:

@@ -28,6 +28,10 @@ _HIGHEST_MAJOR: Final = 0x0F
 a first one of any version, if the hello begins in it."""
 _SSLV2_HELLO: Final = struct.Struct("!HBHHHH").unpack_from  # RFC 5246 E.2
 _CLIENT_HELLO: Final = 1
+_START: Final = struct.Struct("!2sxHI").unpack_from
+"""A record's type, its major version and its length; the type and the length of the message in it."""
+_FILLED: Final = 0x00FFFFFC
+"""By how much the latter, of a ClientHello that fills its record, are more than the record's length."""
 _HEADER: Final = 4
 """Octets of a handshake message before its body."""
 
@@ -43,11 +47,10 @@ def read_client_hello(data: bytes) -> ClientHello | None:
         ClientHelloError: no continuation of `data` is a ClientHello.
 
     """
-    if len(data) > 8 and data[0] == _HANDSHAKE and data[1] == 3 and data[5] == _CLIENT_HELLO:
-        record_length = data[3] << 8 | data[4]
-        end = 9 + (data[6] << 16 | data[7] << 8 | data[8])
-        if end - 5 == record_length <= _MAX_RECORD and len(data) >= 5 + record_length:
-            return read_message(data[5:end])
+    if len(data) > 8:
+        begins, length, message = _START(data)
+        if begins == b"\x16\3" and message == length + _FILLED and length <= _MAX_RECORD and len(data) >= 5 + length:
+            return read_message(data[5 : 5 + length])
     return HelloBuffer().feed(data)
 
 

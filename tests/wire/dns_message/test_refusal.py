@@ -36,7 +36,7 @@ def test_refusal() -> None:
     assert not got.flags & (dns.flags.AA | dns.flags.AD)
     (authority,) = got.authority
     assert (authority.name, authority.ttl, authority[0].minimum) == (sent.question[0].name, 7, 7)
-    assert got.ednsflags & dns.flags.DO
+    assert got.ednsflags == dns.flags.DO
     assert got.options == (dns.edns.EDEOption(dns.edns.EDECode.CENSORED, "Clips on work devices"),)
 
 
@@ -45,6 +45,13 @@ def test_refusal_without_edns() -> None:
     got = dns.message.from_wire(refusal(read_query(asked()), Rcode.NXDOMAIN, ttl=7, error=ExtendedError(16, "words")))
 
     assert (got.edns, got.options, len(got.authority)) == (-1, (), 1)
+
+
+def test_refusal_to_one_who_knows_no_dnssec() -> None:
+    """Flags that the client did not set are not set in the reply (RFC 6891 §6.1.4)."""
+    got = dns.message.from_wire(refusal(read_query(asked(use_edns=0)), Rcode.NXDOMAIN))
+
+    assert (got.edns, got.ednsflags) == (0, 0)
 
 
 def test_refusal_that_is_not_remembered() -> None:
