@@ -8,7 +8,14 @@ import pytest
 
 from labs import hello_builder as build
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem, is_grease
-from tokgate.wire.hello_reader import MAX_HELLO, HelloBuffer, HelloReader, read_client_hello
+from tokgate.wire.hello_reader import (
+    MAX_HELLO,
+    HelloBuffer,
+    HelloReader,
+    end_of_hello,
+    read_client_hello,
+    unfinished_early_data,
+)
 from tokgate.wire.server_name import NameStatus
 
 GREASE = [value << 8 | value for value in range(0x0A, 0x100, 0x10)]
@@ -323,6 +330,7 @@ def test_records_that_some_server_passes_over(odd: bytes, place: int) -> None:
     buffer = HelloBuffer()
     assert read(data) == feed_singly(buffer, data)[-1] == read(build.records(PLAIN))
     assert buffer.received == data
+    assert end_of_hello(data + CHANGE, read(data)) == len(data)
 
 
 @pytest.mark.parametrize("version", [0x0000, 0x0001, 0x0002, 0x0200, 0x0401, 0x0FFF])
@@ -339,6 +347,37 @@ def test_record_versions_that_wolfssl_takes(version: int) -> None:
     assert read(build.records(PLAIN[:4], version=version) + build.records(PLAIN[4:])).name == "www.Example.org"
 
 
+@pytest.mark.parametrize("size", [1, 255, 256, 1000, len(PLAIN)])
+def test_where_a_hello_ends(size: int) -> None:
+    """What stands behind the records of a hello goes on to the server as it came: not an octet more or less."""
+    data = build.records(PLAIN, size)
+    assert [end_of_hello(data + rest, read(data)) for rest in (b"", DATA, build.records(PLAIN))] == [len(data)] * 3
+
+
+DATA = b"\x17\3\3\1\2" + b"e" * 258
+
+
+@pytest.mark.parametrize(
+    ("behind", "unfinished"),
+    [
+        (b"", b""),
+        (DATA, b""),
+        (CHANGE + DATA + DATA, b""),
+        (b"\x17", b"\x17"),
+        (DATA + DATA[:4], DATA[:4]),
+        (CHANGE + DATA[:5], DATA[:5]),
+        (DATA + DATA[:-1], DATA[:-1]),
+        (build.records(PLAIN), None),
+        (DATA + b"\x16", None),
+        (ALERT, None),
+        (b"GET / HTTP/1.1\r\n", None),
+    ],
+)
+def test_early_data_that_goes_on(behind: bytes, unfinished: bytes | None) -> None:
+    """A second hello is looked for behind the early data, where its last record ends, and nowhere in it."""
+    assert unfinished_early_data(behind) == unfinished
+
+
 def test_early_data_before_a_second_hello() -> None:
     """What a client said too early stands between a HelloRetryRequest and the second hello, and is passed over."""
     received = bytearray(b"\x17\3\3\0\5early" + CHANGE)
@@ -352,6 +391,8 @@ def test_early_data_before_a_second_hello() -> None:
 NO_HELLO = [
     (b"GET / HTTP/1.1\r\n", HelloProblem.NOT_TLS),
     (b"\x17\x03\x03\x00\x05", HelloProblem.UNEXPECTED_RECORD),
+    (b"\x17" + build.records(PLAIN)[1:], HelloProblem.UNEXPECTED_RECORD),
+    (build.records(build.hello((build.PADDING, bytes(16384))), size=32768), HelloProblem.RECORD_TOO_LONG),
     (b"\x18\x03\x01\x00\x03\1\0\0", HelloProblem.UNEXPECTED_RECORD),
     (b"\x15\x03\x01\x00\x03\x02\x28\0", HelloProblem.UNEXPECTED_RECORD),
     (b"\x15\x02\x01\x00\x03\x02\x28\0", HelloProblem.NOT_TLS),

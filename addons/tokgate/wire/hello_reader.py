@@ -57,7 +57,7 @@ def read_client_hello(data: bytes) -> ClientHello | None:
 def end_of_hello(said: bytes | bytearray, hello: ClientHello) -> int:
     """The length of the records at the beginning of `said` that hold the hello."""
     position, missing = 0, len(hello.message)
-    while missing > 0 and position + 5 <= len(said):
+    while missing > 0:
         length = said[position + 3] << 8 | said[position + 4]
         if said[position] == _HANDSHAKE:
             missing -= length
@@ -72,7 +72,7 @@ def unfinished_early_data(behind: bytes | bytearray) -> bytes | None:
         if behind[position] not in (_APPLICATION_DATA, _CHANGE_CIPHER_SPEC):
             return None
         end = position + 5 + int.from_bytes(behind[position + 3 : position + 5])
-        if end > len(behind) or position + 5 > len(behind):
+        if end > len(behind):
             break
         position = end
     return bytes(behind[position:])
@@ -121,7 +121,7 @@ class HelloReader:
             return None
         while self._take_record():
             missing = 4 + int.from_bytes(self._start[1:]) - self._taken
-            if len(self._start) == 4 and missing <= 0:
+            if missing <= 0:
                 if missing:  # a second message in the record: of two hellos, a server might go by the other one
                     raise ClientHelloError(HelloProblem.MALFORMED)
                 return read_message(self._message())
@@ -135,7 +135,7 @@ class HelloReader:
             if received[position] == _HANDSHAKE:
                 message += received[position + 5 : following]
             position = following
-        return bytes(message[: 4 + int.from_bytes(self._start[1:])])
+        return bytes(message)
 
     def _take_record(self) -> bool:
         """Take the next record; False if it has not come whole."""

@@ -212,7 +212,9 @@ def test_leads_to() -> None:
 def test_leads_to_no_server_of_a_zone() -> None:
     """Beside aliases in the answer, the zone's servers and their addresses are no names that a client goes to."""
     sent = dns.message.make_query(NAME, "A")
-    made = dns.message.from_wire(answer(sent, f"{NAME}. 9 CNAME alias.example.net.", "alias.example.net. 9 A 192.0.2.1"))
+    made = dns.message.from_wire(
+        answer(sent, f"{NAME}. 9 CNAME alias.example.net.", "alias.example.net. 9 A 192.0.2.1")
+    )
     made.authority.append(dns.rrset.from_text("example.com.", 9, "IN", "NS", "ns.example.com."))
     made.additional.append(dns.rrset.from_text("ns.example.com.", 9, "IN", "A", "192.0.2.53"))
 
