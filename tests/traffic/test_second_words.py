@@ -37,8 +37,8 @@ def said(data: bytes) -> FirstBytes:
         (CONNECT, AfterProxyRequest(b"")),
         (CONNECT + PLAIN, AfterProxyRequest(PLAIN)),
         (b"SSH-2.0-client\r\n", None),
-        (b"\x13BitTorrent", AfterUnreadLine(UnreadLine(b"rrent", 11, ended=False))),
-        (b"EHLO x\r\n", AfterUnreadLine(UnreadLine(b"", 0, ended=True))),
+        (b"\x13BitTorrent", AfterUnreadLine(UnreadLine(b"rrent", ended=False, length=11))),
+        (b"EHLO x\r\n", AfterUnreadLine(UnreadLine(b"", ended=True))),
     ],
 )
 def test_what_to_watch_for(data: bytes, watched: object) -> None:

@@ -123,6 +123,7 @@ NO_NAME = [
     pytest.param((build.server_name(b""),), NameStatus.EMPTY, id="empty_name"),
     pytest.param((build.server_name(b"a.example", b"b.example"),), NameStatus.SEVERAL, id="two_names"),
     pytest.param((build.server_name(b"a.example", b"a.example"),), NameStatus.SEVERAL, id="same_name_twice"),
+    pytest.param((build.server_name(b"a." * 150 + b"b", b"b.example"),), NameStatus.SEVERAL, id="first_long"),
     pytest.param((build.server_name(b"a.example", b""),), NameStatus.SEVERAL, id="second_empty"),
     pytest.param(
         (build.server_name(b"a.example"), build.server_name(b"b.example")), NameStatus.SEVERAL, id="two_extensions"
@@ -212,7 +213,7 @@ LEGIBLE = [
     ((build.server_name(b"w\xf6.example.org"),), ("w", "example.org")),
     ((build.server_name(b"[2001:db8::1]"),), ("2001:db8::1", "db8")),
     ((build.server_name(b"0x7f.1"),), ()),
-    ((build.server_name((b"a." * 200) + b"example"),), (("a." * 123) + "example",)),
+    ((build.server_name(b"x." + (b"a." * 200) + b"example"),), (("a." * 123) + "example",)),
     ((build.server_name(b"a.example", b"b.example"),), ("a.example", "b.example")),
     ((build.server_name(b"a.example"), build.server_name(b"b.example")), ("a.example", "b.example")),
     ((build.server_name(b"a.example", kind=1),), ("a.example",)),
@@ -287,6 +288,8 @@ def test_another_message_in_the_same_record() -> None:
     assert read_client_hello(data[:-1]) is None
     with pytest.raises(ClientHelloError, match="malformed"):
         read_client_hello(data)
+    bare = build.hello(with_extensions=False)
+    assert problem_of(build.records(bare + b"\0\0")) is HelloProblem.MALFORMED  # no extensions of the hello's
 
 
 @pytest.mark.parametrize("minor", [0, 1, 3, 4, 255])
@@ -406,6 +409,7 @@ NO_HELLO = [
     (b"\x16\xfe\xfd\x00\x00\x00\x00", HelloProblem.NOT_TLS),
     (b"\x00", HelloProblem.NOT_TLS),
     (SSLV2, HelloProblem.SSLV2),
+    (b"\x80\x3e\1\3\1\0\x15\0\x10\0\x10" + b"c" * 53, HelloProblem.SSLV2),
     (SSLV2[:1] + b"\x2f" + SSLV2[2:], HelloProblem.NOT_TLS),
     (b"\x80\x2e\x02", HelloProblem.NOT_TLS),
     (b"\xff\xff\xff\xff", HelloProblem.NOT_TLS),
@@ -416,6 +420,7 @@ NO_HELLO = [
     (ALERT + b"GET / HTTP/1.1", HelloProblem.UNEXPECTED_RECORD),
     (b"\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
     (build.records(PLAIN[:50]) + b"\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
+    (b"\x15\0\0\0\2\1\x70\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
     (build.records(b"\2\0\0\4\0\0\0\0"), HelloProblem.NOT_CLIENT_HELLO),
     (build.records(b"\0\0\0\0" + PLAIN), HelloProblem.NOT_CLIENT_HELLO),
     (b"\x16\x03\x01\x10\x00\x02", HelloProblem.NOT_CLIENT_HELLO),
@@ -451,8 +456,10 @@ def test_what_can_never_become_a_hello(data: bytes, problem: HelloProblem) -> No
 def test_what_is_no_hello_is_refused_as_soon_as_it_shows() -> None:
     """A client that speaks another protocol and waits for an answer isn't left to wait for one."""
     assert HelloBuffer().feed(b"\x80\x2e") is None
-    with pytest.raises(ClientHelloError):
-        HelloBuffer().feed(b"\x80\x2e\x02")
+    assert HelloBuffer().feed(SSLV2[:10]) is None
+    for sslv2 in (b"\x80\x2e\x02", SSLV2[:11]):
+        with pytest.raises(ClientHelloError):
+            HelloBuffer().feed(sslv2)
     with pytest.raises(ClientHelloError):
         HelloBuffer().feed(b"\x16\x10\0\0\3")
     with pytest.raises(ClientHelloError):

@@ -98,7 +98,7 @@ class HelloReader:
     | HelloRequest, application data, heartbeat | no      | no     | can't become a hello |
     """
 
-    __slots__ = ("_early_data", "_received", "_start", "_taken", "_wanted", "end")
+    __slots__ = ("_early_data", "_received", "_start", "_taken", "end")
 
     def __init__(self, received: bytearray, *, early_data: bool = False) -> None:
         """`early_data`: what a client said before it was answered may come first (RFC 8446 §4.2.10)."""
@@ -106,7 +106,6 @@ class HelloReader:
         self._early_data: Final = early_data
         self._start = b""  # of the message, up to the end of its header
         self._taken = 0  # octets of the message in the records so far
-        self._wanted = 0  # octets received before which there is nothing new to see
         self.end = 0
         """The length of the records that were read."""
 
@@ -117,8 +116,6 @@ class HelloReader:
             ClientHelloError: what was received can never become a ClientHello, or not within `MAX_HELLO` octets.
 
         """
-        if len(self._received) < self._wanted:
-            return None
         while self._take_record():
             missing = 4 + int.from_bytes(self._start[1:]) - self._taken
             if missing <= 0:
@@ -143,21 +140,17 @@ class HelloReader:
         length = self._length()
         if length is None:
             return False
-        is_fragment = received[start] == _HANDSHAKE
+        begun, is_fragment = self._start, received[start] == _HANDSHAKE
         end = start + 5 + length
         if end > MAX_HELLO:
             raise ClientHelloError(HelloProblem.HELLO_TOO_LONG)
-        if is_fragment and len(self._start) < 4:
-            begun = self._start + received[start + 5 : min(end, start + 9 - len(self._start))]
+        if is_fragment:
+            begun += received[start + 5 : min(end, start + 9 - len(begun))]
             self._check_start(begun)
-            if len(received) < end:
-                self._wanted = end if len(begun) == 4 else 0  # until then the check above has more to see
-                return False
-            self._start = begun
-        elif len(received) < end:
-            self._wanted = end
+        if len(received) < end:
             return False
         if is_fragment:
+            self._start = begun
             self._taken += length
         self.end = end
         return True
@@ -205,7 +198,7 @@ class HelloReader:
         """Refuse early what the first octets of a handshake message rule out, instead of waiting for the rest."""
         if message and message[0] != _CLIENT_HELLO:
             raise self._error(HelloProblem.NOT_CLIENT_HELLO)
-        if len(message) >= 4 and 9 + int.from_bytes(message[1:4]) > MAX_HELLO:
+        if 9 + int.from_bytes(message[1:4]) > MAX_HELLO:
             raise ClientHelloError(HelloProblem.HELLO_TOO_LONG)  # in records of any version: Go's server takes it
 
     def _error(self, problem: HelloProblem) -> ClientHelloError:

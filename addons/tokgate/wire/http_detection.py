@@ -122,7 +122,6 @@ class HttpStartReader:
         end = received.find(b"\n", self._seen, MAX_LINE)
         has_nul = received.find(b"\0", self._seen, end if end >= 0 else len(received)) >= 0
         if has_nul and not _known_method(received, self.line):  # as in Git's first words, which end without a line
-            self._seen = end if end >= 0 else len(received)
             return HttpKind.NONE
         if end >= 0:
             return self._of_line(end)
@@ -132,7 +131,7 @@ class HttpStartReader:
     def ended(self) -> HttpKind:
         """What it is, now that no more will come: some servers read a last line without its end."""
         self._seen = len(self._received)
-        return HttpKind.LENIENT if self.line >= 0 and self._is_served() else HttpKind.NONE
+        return HttpKind.LENIENT if self._is_served() else HttpKind.NONE
 
     def _skip_blanks(self) -> None:
         self._seen = _end(_blanks, self._received, self._seen)
@@ -153,7 +152,7 @@ class HttpStartReader:
             return HttpKind.LENIENT
         if self._seen == len(received):
             return None
-        if self._seen == self.line or received[self._seen] not in _BLANK_OCTETS:
+        if received[self._seen] not in _BLANK_OCTETS:
             return HttpKind.NONE
         self._word = self._seen
         return None
@@ -180,29 +179,30 @@ class UnreadLine:
 
     tail: bytes
     """What is needed of it."""
-    length: int
     ended: bool
     """It has ended, and fields may follow: `tail` is what does."""
+    length: int = 0
+    """The octets of one that has not ended."""
 
 
 def begin_unread_line(received: bytearray, start: int) -> UnreadLine | bool:
     """Read what has come of the line at `start`; the result is that of `read_on`."""
     line = _may_have_fields(received, start)
     if line is not None:
-        return read_on(UnreadLine(b"", 0, ended=True), received[line.end() :])
-    return read_on(UnreadLine(b"", 0, ended=False), received[start:])
+        return read_on(UnreadLine(b"", ended=True), received[line.end() :])
+    return read_on(UnreadLine(b"", ended=False), received[start:])
 
 
 def read_on(line: UnreadLine, data: bytes | bytearray) -> UnreadLine | bool:
     """Whether some server serves it with `data` behind it; the state as long as that depends on what follows."""
     text = line.tail + data
     if line.ended:
-        return _goes_on(text) is not None or (_may_go_on(text) is not None and UnreadLine(text, 0, ended=True))
+        return _goes_on(text) is not None or (_may_go_on(text) is not None and UnreadLine(text, ended=True))
     end = text.find(b"\n")
     if _version(text, 0, end if end >= 0 else len(text)):
         return True
     length = line.length + len(data)
-    return end < 0 and length < MAX_LINE and UnreadLine(text[-_KEPT:], length, ended=False)
+    return end < 0 and length < MAX_LINE and UnreadLine(text[-_KEPT:], ended=False, length=length)
 
 
 def _end(match: Callable[[bytearray, int], re.Match[bytes] | None], data: bytearray, position: int) -> int:
