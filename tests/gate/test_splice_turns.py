@@ -174,7 +174,7 @@ def test_who_takes_no_more(way: Way) -> None:
 
 
 def test_a_full_sink_keeps_what_its_pipe_holds(way: Way) -> None:
-    """A splice would wait for a client that doesn't read, and all others with it; here it goes on when there is room."""
+    """A splice would wait for who doesn't read, and all others with it; here it goes on when there is room."""
     way.connection.client.setblocking(True)
     direction = way.bulk()
     assert not way.connection.client.getblocking()
