@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.wire.proxy_protocol import MAX_LINE, SIGNATURE, ProxyHeader, read
+from tokgate.wire.proxy_protocol import SIGNATURE, ProxyHeader, read
 
 
 def binary(command: int, family: int, addresses: bytes, size: int | None = None) -> bytes:
@@ -58,7 +58,7 @@ def test_octet_by_octet(case: str) -> None:
         b"PROXY TCP4 198.51.100.7 192.0.2.1 70000 2\r\n",
         b"PROXY TCP4 198.51.100.7 192.0.2.1 1\r\n",
         b"PROXY TCP4 198.51.100 192.0.2.1 1 2\r\n",
-        b"PROXY TCP4 " + b"1" * (MAX_LINE - 11),
+        b"PROXY TCP4 " + b"1" * 96,
         binary(0x31, 0x11, V4),
         binary(0x22, 0x11, V4),
         binary(0x21, 0x11, V4[:-1]),
@@ -69,6 +69,12 @@ def test_no_header(data: bytes) -> None:
     """A client that is taken for another by a malformed header would pass under its name."""
     with pytest.raises(ValueError, match=r"header|version|addresses|address|IPv"):
         read(data)
+
+
+def test_the_longest_line() -> None:
+    """107 octets, its end included (§2.1): nobody has to wait for more."""
+    assert read(b"PROXY TCP4 " + b"1" * 95) is None
+    assert read(b"PROXY UNKNOWN" + b" " * 92 + b"\r\n") == ProxyHeader(107, None)
 
 
 @given(

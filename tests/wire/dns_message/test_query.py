@@ -80,6 +80,12 @@ def test_names(labels: tuple[bytes, ...], name: str, below: str | None) -> None:
     assert (query.name, query.below) == (name, below)
 
 
+@pytest.mark.parametrize("kind", ["AXFR", "IXFR"])
+def test_transfers(kind: str) -> None:
+    """A zone comes in many messages (RFC 5936, RFC 1995)."""
+    assert read_query(asked(kind=kind)).transfers
+
+
 def test_types_without_a_name() -> None:
     """A type that has no name is shown by its number."""
     assert read_query(asked(kind="TYPE65280")).type_name == "TYPE65280"
@@ -103,7 +109,7 @@ def test_other_opcodes(opcode: int) -> None:
     reply = reply_to(bytes(data))
 
     assert reply is not None
-    assert reply[:4] == struct.pack("!HH", 7, 0x8000 | opcode << 11 | 0x0100 | Rcode.NOTIMP)
+    assert reply[:4] == struct.pack("!HH", 7, 0x8000 | opcode << 11 | 0x0100 | dns.rcode.NOTIMP)
 
 
 @pytest.mark.parametrize("questions", [0, 2, 65535])

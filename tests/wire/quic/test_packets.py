@@ -8,6 +8,7 @@ from aioquic.quic import events
 from labs.quic_packets import SERVER, V1, V2, client, protected
 from tokgate.wire.quic.first_flight import Opening
 from tokgate.wire.quic.packets import (
+    CRYPTO_ERROR,
     _keys,
     close,
     follows_initial,
@@ -62,7 +63,9 @@ def test_refusal(version: int) -> None:
     """A client takes the refusal for the server's, and learns why."""
     refused, flight = client(version=version)
 
-    refused.receive_datagram(close(initials(flight[0])[0], 0x0170, "Clips on work devices"), SERVER, now=0.1)
+    refused.receive_datagram(
+        close(initials(flight[0])[0], CRYPTO_ERROR + 0x70, "Clips on work devices"), SERVER, now=0.1
+    )
 
     terminated = [event for event in iter(refused.next_event, None) if isinstance(event, events.ConnectionTerminated)]
     if not terminated:  # told when the draining is over
