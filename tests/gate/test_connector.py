@@ -1,0 +1,311 @@
+"""How verdicts are carried out, step by step: what each side of a connection sees, and what is counted."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from select import EPOLLERR, EPOLLIN, EPOLLOUT
+from typing import Any
+
+import pytest
+
+from labs.builders import ban, network, service, snapshot
+from labs.gate_lab import Adopter, Sink, broken_off
+from labs.hello_builder import hello_for
+from labs.proxy_lab import NOW
+from labs.records import Holder
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.gate import connector
+from tokgate.gate.connection import CLOSED, CONNECTING, OPEN, PARTING, WAITING, Connection, Greeting, Tunnel
+from tokgate.gate.gate import Gate
+from tokgate.gate.sockets import Entry, Listener, NoDestinationError
+from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import Limits
+from tokgate.traffic.refusal_texts import UNREACHABLE
+from tokgate.traffic.second_words import AfterHello
+from tokgate.wire.hello_reader import read_client_hello
+from tokgate.wire.tls_alert import Alert
+
+HELLO = hello_for("www.example.net")
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+POLICY = snapshot(
+    ban(networks=("all",)),
+    services=(service("clips", "suffix:clips.example.org"),),
+    networks=(network("all", "192.0.2.0/24"),),
+)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a TCP connection; the second is the gate's."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        outer = socket.create_connection(server.getsockname(), timeout=20)
+        inner, _ = server.accept()
+    inner.setblocking(False)
+    return outer, inner
+
+
+class Steps:
+    """A gate that nobody runs, with one connection: what its client and its destination have in hand."""
+
+    def __init__(self) -> None:
+        enforcer = Enforcer(Holder(POLICY), Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
+        self.opener, self.counters = Adopter(), enforcer.counters
+        self.gate = Gate(enforcer, self.opener, Limits(parting=3.0, connecting=20.0))
+        self.gate.now = 1000.0
+        (self.client, inside), (self.server, outside) = pair(), pair()
+        listener = Listener(None, Entry.REDIRECT, 8080, socket.AF_INET)
+        self.connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, Greeting())
+        self.connection.destination = ("198.51.100.7", 443)
+        self.outside = outside
+        self.gate.open_connections = 1
+
+    def connects(self) -> None:
+        """A destination is being connected to."""
+        self.connection.server, self.connection.server_fd = self.outside, self.outside.fileno()
+        self.connection.state, self.connection.owing = CONNECTING, 990.0
+        self.gate.watch_server(self.connection)
+
+    def close(self) -> None:
+        """Close everything."""
+        self.gate.close_all()
+        adopted = [each[0] for each in self.opener.adopted]
+        for sock in (self.client, self.server, self.outside, self.connection.client, *adopted):
+            sock.close()
+
+    def heard(self, side: str = "client") -> bytes:
+        """All that a side receives up to an end, which has to come."""
+        self.gate.release_closed()
+        data = b""
+        while piece := getattr(self, side).recv(4096):
+            data += piece
+        return data
+
+    def errors(self, kind: ConnectError) -> int:
+        """How many destinations failed so."""
+        return self.counters.shared.read().get((CONNECT_ERROR, kind), 0)
+
+
+@pytest.fixture
+def steps() -> Iterator[Steps]:
+    """A connection that has said nothing."""
+    made = Steps()
+    yield made
+    made.close()
+
+
+def test_other_descriptors(steps: Steps) -> None:
+    """They are called for as long as they are to be."""
+    called: list[str] = []
+    one, two = socket.socketpair()
+    with one, two:
+        steps.gate.call_back(one.fileno(), lambda: called.append("called"))
+        two.sendall(b"x")
+        steps.gate.once(1)
+        assert called == ["called"]
+        for _ in range(2):
+            steps.gate.call_no_more(one.fileno())
+        steps.gate.once(0)
+        assert called == ["called"]
+
+
+def test_words(steps: Steps) -> None:
+    """A client that has gone is closed."""
+    assert steps.gate.say(steps.connection, b"words")
+    assert steps.client.recv(10) == b"words"
+    steps.connection.client.shutdown(socket.SHUT_WR)
+    assert not steps.gate.say(steps.connection, b"words")
+    assert steps.connection.state is CLOSED
+
+
+def test_waiting_for_something_else(steps: Steps) -> None:
+    """Not for ever; a client that breaks off meanwhile is noticed."""
+    steps.gate.suspend(steps.connection, 7.0)
+    assert (steps.connection.state, steps.connection.deadline) == (WAITING, 1007.0)
+    assert steps.connection.client_fd in steps.gate.connections
+
+
+@pytest.mark.parametrize(("seconds", "deadline"), [(7.0, 1007.0), (0.0, 0.0)])
+def test_hearing_a_client(steps: Steps, seconds: float, deadline: float) -> None:
+    """Within a time, or whenever it comes; what has come meanwhile is told."""
+    steps.client.sendall(b"said")
+    assert steps.gate.listen(steps.connection, seconds) is steps.connection.state
+    assert isinstance(steps.connection.state, Greeting)
+    assert steps.connection.deadline == deadline
+    assert (steps.connection.client_fd, EPOLLIN) in steps.gate.epoll.poll(1)
+
+
+@pytest.mark.parametrize(("destination", "explicit"), [(("198.51.100.7", 443), False), (None, True)])
+def test_an_opener_takes_a_client(steps: Steps, destination: Any, explicit: bool) -> None:
+    """With all that it said; the gate keeps nothing of it, and nothing is told of it any more."""
+    steps.connection.destination, steps.connection.held = destination, bytearray(b"said")
+    steps.gate.watch_client(steps.connection)
+    arrival = steps.gate.arrival(steps.connection)
+    steps.opener.willing = False
+    assert not steps.gate.hand_over(steps.connection, arrival, tls=True)
+    assert steps.connection.state is not CLOSED
+    steps.opener.willing = True
+    assert steps.gate.hand_over(steps.connection, arrival, tls=True)
+    assert steps.opener.adopted[0][1:] == (arrival, b"said", True, explicit)
+    assert (steps.connection.state, steps.gate.open_connections) == (CLOSED, 0)
+    steps.gate.release_closed()
+    steps.client.sendall(b"more")
+    steps.gate.once(0.05)
+    assert steps.opener.adopted[0][0].recv(10) == b"more"
+
+
+@pytest.mark.parametrize("words", [REFUSED, b""])
+def test_a_refusal(steps: Steps, words: bytes) -> None:
+    """It is heard whole, whatever the client has said meanwhile; its destination is left at once."""
+    steps.connects()
+    steps.client.sendall(b"unread")
+    steps.gate.refuse(steps.connection, words)
+    assert (steps.connection.state, steps.connection.deadline) == (PARTING, 1003.0)
+    assert steps.heard() == words
+    assert steps.heard("server") == b""
+    steps.client.shutdown(socket.SHUT_WR)
+    steps.gate.once(1)
+    assert (steps.connection.state, steps.gate.open_connections) == (CLOSED, 0)
+
+
+def test_a_refusal_of_a_client_that_has_gone(steps: Steps) -> None:
+    """It is closed at once."""
+    steps.connection.client.shutdown(socket.SHUT_WR)
+    steps.gate.refuse(steps.connection, REFUSED)
+    assert steps.connection.state is CLOSED
+
+
+@pytest.mark.parametrize(
+    ("held", "connected", "state"),
+    [(HELLO, False, CLOSED), (HELLO + b"more", False, PARTING), (HELLO, True, PARTING)],
+)
+def test_a_hello_is_refused(steps: Steps, held: bytes, connected: bool, state: Any) -> None:
+    """At once where nothing unread could turn the end into a reset; else the client's rest is heard."""
+    if connected:
+        steps.connects()
+    hello = read_client_hello(HELLO)
+    assert hello is not None
+    steps.connection.held = held
+    steps.gate._refuse_at_once(steps.connection, hello)
+    assert steps.connection.state is state
+    assert steps.heard() == REFUSED
+
+
+@pytest.mark.parametrize(("error", "loops"), [(NoDestinationError(), 1), (OSError(), 0)])
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_a_destination_that_can_not_be_dialled(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, error: OSError, loops: int, tunnel: bool
+) -> None:
+    """The client sees it as it would see it from the destination; a way back to the gate is counted."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(connector.Connector, "_dial", fail)
+    if tunnel:
+        steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False, addresses=("198.51.100.7",))
+    steps.gate.connect(steps.connection, ("198.51.100.7", 443))
+    assert steps.counters.loops == loops
+    if tunnel:
+        assert (UNREACHABLE in steps.heard()) is (loops == 0)
+    else:
+        steps.gate.release_closed()
+        assert broken_off(steps.client)
+
+
+def test_what_is_connected_already(steps: Steps) -> None:
+    """A tunnel that was connected before its client spoke goes on with what it says."""
+    steps.connects()
+    steps.connection.held = HELLO
+    steps.gate.connect(steps.connection, ("198.51.100.7", 443))
+    assert (steps.connection.state, steps.server.recv(1000)) == (OPEN, HELLO)
+
+
+@pytest.mark.parametrize("held", [HELLO, b""])
+@pytest.mark.parametrize("event", [EPOLLOUT, EPOLLOUT | EPOLLIN])
+def test_a_destination_that_is_there(steps: Steps, held: bytes, event: int) -> None:
+    """It gets what the client said, and its own first words pass; without any, the client is heard."""
+    steps.connects()
+    steps.connection.held = held
+    steps.server.sendall(b"220 words")
+    steps.gate.connected(steps.connection, event)
+    assert steps.connection.owing == (1000.0 if held and event == EPOLLOUT else 0.0)
+    assert (steps.connection.state is OPEN) is bool(held)
+    if held:
+        assert steps.server.recv(1000) == HELLO
+    if event & EPOLLIN:
+        assert steps.client.recv(100) == b"220 words"
+
+
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_a_destination_that_refuses(steps: Steps, monkeypatch: pytest.MonkeyPatch, tunnel: bool) -> None:
+    """The client is reset as by the destination, or told in its proxy's words; and it is counted why."""
+    steps.connects()
+    if tunnel:
+        steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False)
+
+    class Refusing:
+        """A socket with an error."""
+
+        def getsockopt(self, *_: int) -> int:
+            return errno.ECONNREFUSED
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+        setsockopt = getsockopt
+
+    steps.connection.server = Refusing()
+    steps.gate.connected(steps.connection, EPOLLOUT | EPOLLERR)
+    assert steps.errors(ConnectError.REFUSED) == 1
+    if tunnel:
+        assert UNREACHABLE in steps.heard()
+    else:
+        steps.gate.release_closed()
+        assert broken_off(steps.client)
+
+
+@pytest.mark.parametrize(
+    ("state", "timeouts", "unreachable"),
+    [(Greeting(), 1, 0), (CONNECTING, 0, 1), (WAITING, 0, 0), (OPEN, 0, 0), (PARTING, 0, 0)],
+)
+def test_who_has_waited_too_long(steps: Steps, state: Any, timeouts: int, unreachable: int) -> None:
+    """It is closed, and counted as what it waited for."""
+    steps.connects()
+    steps.connection.state = state
+    steps.gate.overdue(steps.connection)
+    assert steps.connection.state is CLOSED
+    assert (steps.counters.timeouts, steps.errors(ConnectError.TIMEOUT)) == (timeouts, unreachable)
+
+
+@pytest.mark.parametrize(("held", "server", "closed"), [(b"half", False, False), (b"half", True, True)])
+def test_a_tunnel_that_has_waited_too_long(steps: Steps, held: bytes, server: bool, closed: bool) -> None:
+    """A client that has begun has its time again, as long as no destination waits with it."""
+    if server:
+        steps.connects()
+    steps.connection.state, steps.connection.held, steps.connection.deadline = Greeting(), held, 1000.0
+    steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False, established=True)
+    steps.gate.overdue(steps.connection)
+    assert (steps.connection.state is CLOSED, steps.counters.timeouts) == (closed, int(closed))
+
+
+def test_a_name_that_is_not_resolved_in_time(steps: Steps) -> None:
+    """The client is told, and not left without a word."""
+    steps.connection.tunnel, steps.connection.state = Tunnel("www.example.net", 443, socks=False), WAITING
+    steps.gate.overdue(steps.connection)
+    assert UNREACHABLE in steps.heard()
+
+
+def test_the_id_of_a_connection(steps: Steps) -> None:
+    """It is one as long as the connection lasts: its records are found by it."""
+    first = steps.gate.arrival(steps.connection)
+    assert first.connection == steps.gate.arrival(steps.connection).connection
+    assert (first.client.port, first.destination.port if first.destination else 0) == (40000, 443)
+
+
+def test_what_is_held_back(steps: Steps) -> None:
+    """Of what was read, what is not decided about is not passed on."""
+    steps.connection.held = HELLO + b"rest"
+    for rest in (b"rest", b""):
+        watched = AfterHello("www.example.net", early_data=False, begun=b"", rest=rest)
+        steps.gate._watch(steps.connection, watched)
+        assert (steps.connection.held, steps.connection.watched) == (HELLO, watched)
