@@ -18,7 +18,9 @@ from tokgate.gate import connector
 from tokgate.gate.connection import CLOSED, CONNECTING, OPEN, PARTING, WAITING, Connection, Greeting, Tunnel
 from tokgate.gate.gate import Gate
 from tokgate.gate.sockets import Entry, Listener, NoDestinationError
-from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
+from tokgate.policy.identity import Identity
+from tokgate.policy.upstream import Upstream, UpstreamKind
+from tokgate.traffic.counting.upstream import CONNECT_ERROR, CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.refusal_texts import UNREACHABLE
@@ -48,7 +50,8 @@ class Steps:
     """A gate that nobody runs, with one connection: what its client and its destination have in hand."""
 
     def __init__(self) -> None:
-        enforcer = Enforcer(Holder(POLICY), Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
+        self.holder = Holder(POLICY)
+        enforcer = Enforcer(self.holder, Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
         self.opener, self.counters = Adopter(), enforcer.counters
         self.gate = Gate(enforcer, self.opener, Limits(parting=3.0, connecting=20.0))
         self.gate.now = 1000.0
@@ -104,7 +107,7 @@ def test_other_descriptors(steps: Steps) -> None:
         assert called == ["called"]
         for _ in range(2):
             steps.gate.call_no_more(one.fileno())
-        steps.gate.once(0)
+        assert steps.gate.epoll.poll(0) == []
         assert called == ["called"]
 
 
@@ -220,6 +223,76 @@ def test_what_is_connected_already(steps: Steps) -> None:
     assert (steps.connection.state, steps.server.recv(1000)) == (OPEN, HELLO)
 
 
+@pytest.mark.parametrize(("tunnel", "leads_back"), [(False, False), (True, False), (True, True)])
+def test_dialling(steps: Steps, tunnel: bool, leads_back: bool) -> None:
+    """A destination gets what was held; a tunnel that would come in here again would call the gate for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        if leads_back or not tunnel:
+            steps.gate.listens_at.add(address)
+        if tunnel:
+            steps.connection.tunnel = Tunnel("localhost", address[1], socks=False, established=True)
+            assert steps.gate.dial(steps.connection, address) is not leads_back
+        else:
+            steps.gate.connect(steps.connection, address)
+        assert steps.counters.loops == leads_back
+        if leads_back:
+            assert (steps.connection.server, steps.connection.destination) == (None, ("198.51.100.7", 443))
+            return
+        assert (steps.connection.owing, steps.connection.deadline) == (1000.0, 1020.0)
+        assert steps.connection.destination == (address if tunnel else ("198.51.100.7", 443))
+        steps.connection.held = HELLO
+        steps.gate.once(20)
+        taken, _ = server.accept()
+        with taken:
+            assert (steps.connection.state, taken.recv(1000)) == (OPEN, HELLO)
+
+
+def test_what_is_measured(steps: Steps) -> None:
+    """How long a destination takes to answer, and then to say something."""
+    steps.connects()
+    steps.gate.connected(steps.connection, EPOLLOUT)
+    steps.connection.owing = 999.5
+    steps.gate.first_octet(steps.connection)
+    counted = steps.counters.shared.read()
+    assert [counted[name, "sum"] for name in (CONNECT_SECONDS, FIRST_BYTE_SECONDS)] == [10_000_000, 500_000]
+    assert steps.connection.owing == 0.0
+
+
+@pytest.mark.parametrize("error", [NoDestinationError(), OSError()])
+def test_a_client_that_wanted_to_go_nowhere(steps: Steps, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """Who dialled the gate itself is reset and counted; who is gone already is closed."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(connector, "original_destination", fail)
+    steps.connection.destination = None
+    assert steps.gate._destination(steps.connection) is None
+    is_loop = isinstance(error, NoDestinationError)
+    assert steps.counters.loops == is_loop
+    steps.gate.release_closed()
+    assert broken_off(steps.client) is is_loop
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "shown", "direct"),
+    [
+        (None, "direct.example.org", True),
+        (None, "www.example.org", False),
+        (Tunnel("direct.example.org", 443, socks=False), "www.example.org", True),
+        (Tunnel("www.example.org", 443, socks=False), "direct.example.org", False),
+        (None, None, False),
+    ],
+)
+def test_which_destinations_have_a_parent(steps: Steps, tunnel: Tunnel | None, shown: Any, direct: bool) -> None:
+    """What is excluded by name is reached directly: by the name asked for, or else the one in the hello."""
+    upstream = Upstream(kind=UpstreamKind.HTTP, host="192.0.2.1", port=3128, exclusions=("direct.example.org",))
+    steps.holder.snapshot = snapshot(ban(), upstream=(upstream,))
+    steps.connection.tunnel, steps.connection.shown = tunnel, shown
+    assert steps.gate.parent(steps.connection, ("198.51.100.7", 443)) == (None if direct else upstream)
+
+
 @pytest.mark.parametrize("held", [HELLO, b""])
 @pytest.mark.parametrize("event", [EPOLLOUT, EPOLLOUT | EPOLLIN])
 def test_a_destination_that_is_there(steps: Steps, held: bytes, event: int) -> None:
@@ -285,7 +358,7 @@ def test_a_tunnel_that_has_waited_too_long(steps: Steps, held: bytes, server: bo
     steps.connection.state, steps.connection.held, steps.connection.deadline = Greeting(), held, 1000.0
     steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False, established=True)
     steps.gate.overdue(steps.connection)
-    assert (steps.connection.state is CLOSED, steps.counters.timeouts) == (closed, int(closed))
+    assert (steps.gate.open_connections, steps.counters.timeouts) == (int(not closed), int(closed))
 
 
 def test_a_name_that_is_not_resolved_in_time(steps: Steps) -> None:
@@ -297,9 +370,14 @@ def test_a_name_that_is_not_resolved_in_time(steps: Steps) -> None:
 
 def test_the_id_of_a_connection(steps: Steps) -> None:
     """It is one as long as the connection lasts: its records are found by it."""
+    steps.connection.person = Identity("ada")
     first = steps.gate.arrival(steps.connection)
+    assert first.identity == Identity("ada")
+    assert first.destination is not None
+    assert (first.destination.ip, first.destination.port) == ("198.51.100.7", 443)
+    assert first.connection is not None
     assert first.connection == steps.gate.arrival(steps.connection).connection
-    assert (first.client.port, first.destination.port if first.destination else 0) == (40000, 443)
+    assert first.client.port == 40000
 
 
 def test_what_is_held_back(steps: Steps) -> None:
