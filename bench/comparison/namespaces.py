@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from comparison.settings import BULK, CLIENT, CLIENT_SIDE, HELD, ORIGIN_SIDE, SMALL, WEB
+from tokgate.gateway.host import sysctls
 
 NAMED: Final = re.compile(r"tgbench(\d+)-(?:client|gateway|origin)")
 _NAMESPACES: Final = Path("/run/netns")
@@ -94,9 +95,9 @@ class Lab:
                 "net.core.somaxconn=8192",
                 "net.ipv4.tcp_max_syn_backlog=8192",
             )
-        # Early demultiplexing finds the proxied connection that had the same ports a moment ago (TIME_WAIT), and what
-        # belongs to a socket is not forwarded: without a proxy next to nothing would pass.
-        self._sysctl(self.gateway, "net.ipv4.ip_forward=1", "net.ipv4.tcp_early_demux=0")
+        # What `tokgate run --gateway` sets; with early demultiplexing next to nothing would pass without a proxy.
+        settings = sysctls.needed((4,), tproxy=True)
+        self._sysctl(self.gateway, *(f"{name}={value}" for name, value in settings.items()))
         run(*self.inside(self.gateway, "nft", "-f", "-"), given=_TABLE)
         run("ip", "-n", self.gateway, "rule", "add", "fwmark", str(_MARK), "lookup", str(_MARK))
         run("ip", "-n", self.gateway, "route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", str(_MARK))

@@ -36,12 +36,24 @@ def test_what_is_wrong_is_found(tmp_path: Path, wrong: str) -> None:
     assert verified(tmp_path, {"tokgate.service": text}) != ""
 
 
+def test_restarts_take_over() -> None:
+    """What `systemctl restart` takes: processes stay, and there is a store for what they share."""
+    service = _unit("tokgate.service")["Service"]
+    assert (service["KillMode"], service["Type"], service["NotifyAccess"]) == ("process", "notify", "main")
+    assert int(service["FileDescriptorStoreMax"]) > 0
+
+
 def test_before_the_network() -> None:
     """The last rules are there before anything can be forwarded, whenever tokgate is to be started."""
-    unit = RawConfigParser(strict=False)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(UNITS[0].parent / "tokgate-boot.service")
+    unit = _unit("tokgate-boot.service")
     assert unit["Unit"]["DefaultDependencies"] == "no"  # else it would wait for what comes after the network
     assert {"network-pre.target", "tokgate.service"} <= set(unit["Unit"]["Before"].split())
     assert "network-pre.target" in unit["Unit"]["Wants"].split()
     assert unit["Install"]["WantedBy"] == "tokgate.service"
+
+
+def _unit(name: str) -> RawConfigParser:
+    unit = RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(UNITS[0].parent / name)
+    return unit

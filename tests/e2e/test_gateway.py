@@ -18,6 +18,7 @@ from labs.clients import UNRECOGNIZED_NAME, python
 from labs.gateway import KERNEL_TOO, Gateway, office_policy, refuses
 from labs.netns import Lab, wait_until
 from labs.origin import ALLOWED, BANNED, Origin
+from tokgate.gateway.canary.probe import client_hello
 
 Make = Callable[..., Gateway]
 
@@ -77,8 +78,7 @@ def state(gateway: Gateway) -> dict[str, Any]:
 
 def test_one_command(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:
     """Clients need no settings, other networks notice nothing, and the end leaves the machine as it was."""
-    lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
-    try:
+    with lab.without_forwarding():
         with make(office_policy(), **way) as gateway:
             for family in (4, 6):
                 assert refused(lab, origin, family)
@@ -92,8 +92,6 @@ def test_one_command(lab: Lab, origin: Origin, make: Make, unchanged: None, way:
         assert "net.ipv4.ip_forward is 0 again" in gateway.narrated()
         shown = lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding").stdout
         assert shown.split() == ["0", "0"]
-    finally:
-        lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
 
 def test_a_network_that_is_added(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:
@@ -122,6 +120,35 @@ def test_connections_stay(lab: Lab, origin: Origin, make: Make, unchanged: None,
             gateway.write_policy(office_policy(networks=networks))
             gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
             assert office.says(2), networks
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_port_that_was_refused(lab: Lab, origin: Origin, make: Make, unchanged: None, family: int) -> None:
+    """Once its network is under no ban a client reaches the server from the same port, at once (tcp_early_demux)."""
+    hello = client_hello(BANNED)
+
+    def connected() -> socket.socket:
+        made = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.settimeout(20)
+        try:
+            made.bind((Lab.CLIENT[family], 40123))
+            made.connect((Lab.BANNED[family], 443))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    with make(office_policy()) as gateway:
+        with lab.client.inside(connected) as refused_one:
+            refused_one.sendall(hello)
+            assert refused_one.recv(7) == bytes((21, 3, 3, 0, 2, 2, 112))  # an alert (RFC 8446 §6.2)
+            assert refused_one.recv(1) == b""
+        gateway.write_policy(office_policy(networks=["visitors"]))
+        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        with lab.client.inside(connected) as passed:
+            passed.sendall(hello)
+            assert passed.recv(1) == b"\x16"  # the origin's handshake
 
 
 class Conversation:
@@ -262,6 +289,33 @@ def test_the_canary(lab: Lab, make: Make, unchanged: None) -> None:
     assert all("canary.tokgate" not in json.dumps(r) for r in gateway.records())
     (coverage,) = [r for r in gateway.records() if r["event"]["action"] == "coverage-counted"]
     assert coverage["tokgate"]["coverage"] == {}
+
+
+def test_the_canary_in_a_container(lab: Lab, make: Make, unchanged: None, tmp_path: Path) -> None:
+    """Where no namespace can be made it asks from the machine itself, and shows the same."""
+    root = tmp_path / "root"
+    root.mkdir()
+    gateway = make(office_policy() | {"settings": {"gateway": {"canary": {"seconds": 1}}}})
+    plainly = gateway.command
+    # From a chroot no user namespace can be made (unshare(2)).
+    confined = f'mount --rbind / {root} && exec chroot {root} setpriv --bounding-set=-sys_admin "$@"'
+    gateway._run = lambda run=gateway._run: ["unshare", "--mount", "sh", "-c", confined, "sh", *run()]  # type: ignore[method-assign,misc]
+    with gateway:
+
+        def green() -> bool:
+            told = state(gateway)
+            return bool(told["ok"] and told["gateway"]["canary"]["asks_from"] == "machine")
+
+        wait_until("enforcement works", green)
+        said = gateway.namespace.run(*plainly("status"), env=gateway.environment).stdout
+        assert "asked from this machine itself" in said
+        begin, end, words = STOPPED["packets dropped by others"]
+        lab.gateway.run(*begin.split(maxsplit=1))
+        wait_until("the canary is red", lambda: _is_told(gateway, words))
+        lab.gateway.run(*end.split())
+        wait_until("it is green again", green)
+    actions = [r["event"]["action"] for r in gateway.records() if r["event"]["action"].startswith("canary")]
+    assert actions == ["canary-failed", "canary-recovered"]
 
 
 def test_what_no_gate_sees_is_counted(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -41,6 +43,11 @@ def status_of(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+def is_bounded(pid: int) -> bool:
+    """Whether a process can't get more capabilities than listening takes."""
+    return int(status_of(pid)["CapBnd"], 16) & ~(NET_ADMIN | NET_RAW) == 0
+
+
 def assert_nobody(pid: int, capabilities: int) -> None:
     """A process has left root with all its ids and groups, for good, with these capabilities."""
     said, entry = status_of(pid), pwd.getpwnam(NOBODY)
@@ -48,7 +55,7 @@ def assert_nobody(pid: int, capabilities: int) -> None:
     assert said["Gid"].split() == [str(entry.pw_gid)] * 4
     assert said["Groups"].split() == [str(entry.pw_gid)]
     assert said["NoNewPrivs"] == "1"
-    assert int(said["CapBnd"], 16) & ~(NET_ADMIN | NET_RAW) == 0  # what listening took
+    assert is_bounded(pid)
     assert [int(said[key], 16) for key in ("CapPrm", "CapEff")] == [capabilities] * 2
 
 
@@ -109,22 +116,23 @@ def test_keeps_the_kernel_as_nobody(
 ) -> None:
     """With --gateway the supervisor alone may change the firewall, as nobody too; what reads clients' bytes may not."""
     options = ("--user", NOBODY, "--confdir", folder / "keys")
-    lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
-    with any_gateway(folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
-        assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "1\n"
-        assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
-        assert python(lab.client, ALLOWED, 4, False, origin.authority).certificate == origin.fingerprints[ALLOWED]
-        assert gateway.process is not None
-        pid = gateway.process.pid
-        until("all run", lambda: len(children(pid)) == len(os.sched_getaffinity(0)) + 3)  # and the canary
-        assert_nobody(pid, NET_ADMIN)
-        for child in children(pid):
-            assert_nobody(child, 0)
-        lab.gateway.run("nft", "flush", "ruleset")
-        until("it is restored", lambda: "was restored" in gateway.narrated())
-        assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
-    assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "0\n"
-    lab.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    with lab.without_forwarding():
+        with any_gateway(folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
+            assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "1\n"
+            assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
+            assert python(lab.client, ALLOWED, 4, False, origin.authority).certificate == origin.fingerprints[ALLOWED]
+            assert gateway.process is not None
+            pid = gateway.process.pid
+            until("all run", lambda: len(children(pid)) == len(os.sched_getaffinity(0)) + 3)  # and the canary
+            assert_nobody(pid, NET_ADMIN)
+            # The canary begins with all the capabilities that a user namespace of its own gives it.
+            until("the canary has dropped its own", lambda: all(is_bounded(child) for child in children(pid)))
+            for child in children(pid):
+                assert_nobody(child, 0)
+            lab.gateway.run("nft", "flush", "ruleset")
+            until("it is restored", lambda: "was restored" in gateway.narrated())
+            assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
+        assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "0\n"
 
 
 def start(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
@@ -165,7 +173,7 @@ def test_what_root_left_behind_is_told(folder: Path) -> None:
 
 
 def test_as_in_kubernetes(lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], folder: Path) -> None:
-    """The capabilities that deploy/kubernetes gives are all that it needs to be a gateway, and another user."""
+    """What deploy/kubernetes gives is all that it needs: these capabilities, no namespaces, read-only settings."""
     manifest = yaml.safe_load((ROOT / "deploy/kubernetes/gateway.yaml").read_text())
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     given = [f"+{name.lower()}" for name in container["securityContext"]["capabilities"]["add"]]
@@ -174,9 +182,24 @@ def test_as_in_kubernetes(lab: Lab, origin: Origin, any_gateway: Callable[..., G
         folder, policy=office_policy(), mode=KERNEL_TOO, options=("--user", NOBODY, "--confdir", folder / "keys")
     )
     gateway.log = folder / "log" / gateway.log.name
-    plainly = gateway.command
-    gateway.command = lambda *words: ["setpriv", "--bounding-set", ",".join(("-all", *given)), *plainly(*words)]  # type: ignore[method-assign]
+    plainly, root = gateway.command, folder / "root"
+    root.mkdir()
+    # From a chroot no user namespace can be made (unshare(2)); where /proc/sys is read-only nothing is set.
+    mounted = f"mount --rbind / {root} && mount -o bind,ro /proc/sys {root}/proc/sys && exec chroot {root}"
+    drop = f'setpriv --bounding-set {",".join(("-all", *given))} "$@"'
+    confined = ["unshare", "--mount", "sh", "-c", f"{mounted} {drop}", "sh"]
+    gateway.command = lambda *words: [*confined, *plainly(*words)]  # type: ignore[method-assign]
     with gateway:
+        assert "warning: net.ipv4.tcp_early_demux is 1, and this process may not change it" in gateway.narrated()
+
+        def canary() -> dict[str, Any]:
+            words = plainly("status", "--json", "--confdir", folder / "keys")
+            done = gateway.namespace.run(*words, env=gateway.environment, check=False)
+            told: dict[str, Any] = json.loads(done.stdout)["gateway"]["canary"]
+            return told
+
+        until("the canary has asked", lambda: canary()["asks_from"])
+        assert (canary()["asks_from"], canary()["problems"]) == ("machine", [])
         for family in (4, 6):
             assert python(lab.client, BANNED, family, False, origin.authority).error == UNRECOGNIZED_NAME
             answer = python(lab.client, ALLOWED, family, False, origin.authority)

@@ -1,6 +1,7 @@
 """Table, routes and settings in a kernel: all of it or nothing, compared with what should be, and taken out again."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,14 +11,18 @@ from whenever import Instant
 from labs.builders import ban, network, snapshot
 from labs.ruleset_lab import Namespace
 from tokgate.gateway import libnftables, policy_routes
+from tokgate.gateway.canary import inside
 from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.host import sysctls
 from tokgate.gateway.kernel import HostProblems, Kernel
 from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, ruleset_of
 from tokgate.gateway.table_state import changing
+from tokgate.policy.canary import CanarySettings
 from tokgate.policy.settings import PortRange
 
 NOW = Instant.from_utc(2023, 6, 1)
+BEFORE = {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0", "net.ipv4.tcp_early_demux": "1"}
+"""The settings of a new namespace."""
 NOBODY_LISTENS = ("IPv4: nothing listens at port 8080", "IPv6: nothing listens at port 8080")
 
 
@@ -40,7 +45,7 @@ def everything(namespace: Namespace) -> tuple[str, ...]:
         "ip rule",
         "ip -6 rule",
         "ip route show table all",
-        "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding",
+        "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.tcp_early_demux",
     )
     return tuple(namespace.run(*command.split()) for command in commands)
 
@@ -49,13 +54,23 @@ def test_up_and_down(namespace: Namespace, kernel: Kernel) -> None:
     """A gateway that was tried and taken out leaves no rule behind that somebody else has to find."""
     before = everything(namespace)
     changed = namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    assert changed == {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0"}
+    assert changed == BEFORE
     loaded = everything(namespace)
     assert "tproxy to :8080" in loaded[0]
     assert all("fwmark 0x746b lookup 29803" in said for said in loaded[1:3])
     assert namespace.inside(kernel.down) == changed
     assert everything(namespace) == before
     assert not kernel.state.exists()
+
+
+def test_down_after_a_crash(namespace: Namespace, kernel: Kernel) -> None:
+    """What a canary that asked from inside the machine left behind is taken out as well."""
+    before = everything(namespace)
+    for listener in namespace.inside(lambda: inside.make(CanarySettings(), (4, 6))):
+        listener.close()
+    assert everything(namespace) != before
+    namespace.inside(kernel.down)
+    assert everything(namespace) == before
 
 
 def test_down_twice(namespace: Namespace, kernel: Kernel) -> None:
@@ -70,7 +85,7 @@ def test_what_was_put_right_is_not_what_was_before(namespace: Namespace, kernel:
     namespace.inside(lambda: kernel.up(rules(kernel.options)))
     namespace.run(*off)
     assert namespace.inside(lambda: kernel.up(rules(kernel.options))) == {"net.ipv4.ip_forward": "0"}
-    assert namespace.inside(kernel.down) == {"net.ipv6.conf.all.forwarding": "0"}
+    assert namespace.inside(kernel.down) == {name: BEFORE[name] for name in BEFORE if name != "net.ipv4.ip_forward"}
     assert namespace.inside(lambda: sysctls.read("net.ipv4.ip_forward")) == "1"
 
 
@@ -82,7 +97,7 @@ def test_up_again_replaces_the_table_alone(namespace: Namespace, kernel: Kernel)
     wanted = namespace.inside(lambda: kernel.wanted(second))
     assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
     assert "known4" not in everything(namespace)[0]
-    assert len(namespace.inside(kernel.down)) == 2
+    assert namespace.inside(kernel.down) == BEFORE
 
 
 def test_sets_of_traffic_keep_their_elements(namespace: Namespace, kernel: Kernel) -> None:
@@ -113,7 +128,21 @@ DAMAGE = {
     "ip route flush table 29803": "IPv4: the route of table 29803 that delivers packets here is missing",
     "sysctl -qw net.ipv4.ip_forward=0": "net.ipv4.ip_forward is 0",
     "sysctl -qw net.ipv6.conf.all.forwarding=0": "net.ipv6.conf.all.forwarding is 0",
+    "sysctl -qw net.ipv4.tcp_early_demux=1": "net.ipv4.tcp_early_demux is 1",
 }
+
+
+def test_a_flushed_table_is_ours(namespace: Namespace, kernel: Kernel) -> None:
+    """`nft flush table` leaves nothing but names: it is told as damage, and put right."""
+    wanted_rules = rules(kernel.options)
+    namespace.inside(lambda: kernel.up(wanted_rules))
+    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
+    for command in ("nft flush table inet tokgate", "nft flush chain inet tokgate owner"):
+        namespace.run(*command.split())
+        found = namespace.inside(lambda: kernel.differences(wanted)).table
+        assert "chain owner lacks 1 rules and has 0 that it should not" in found
+        namespace.inside(lambda: kernel.repair(wanted_rules))
+        assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
 
 
 @pytest.mark.parametrize("command", DAMAGE)
@@ -127,6 +156,17 @@ def test_damage_is_seen_and_repaired(namespace: Namespace, kernel: Kernel, comma
     assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == (DAMAGE[command], *NOBODY_LISTENS)
     namespace.inside(lambda: kernel.repair(wanted_rules))
     assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
+
+
+def test_a_policy_route_that_came_later(namespace: Namespace, kernel: Kernel) -> None:
+    """A VPN that takes marked packets shows at once; it is its admin's, and loading it all again would not help."""
+    wanted_rules = rules(kernel.options)
+    namespace.inside(lambda: kernel.up(wanted_rules))
+    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
+    namespace.run(*["ip", "rule", "add", "priority", "700", "fwmark", "0x746b", "lookup", "main"])
+    found = namespace.inside(lambda: kernel.differences(wanted))
+    assert found.conflicts == ("IPv4: the policy rule 700 sends packets of mark 0x746b to table 254",)
+    assert not found.repairable
 
 
 def test_a_firewall_is_no_reason_to_stay_open(namespace: Namespace, kernel: Kernel) -> None:
@@ -194,6 +234,20 @@ def test_other_policy_routes_are_no_obstacle(namespace: Namespace, kernel: Kerne
     """VPNs and second uplinks have rules of their own, which ours come before or don't meet."""
     namespace.run(*command.split())
     namespace.inside(lambda: kernel.up(rules(kernel.options)))
+
+
+def test_what_only_iptables_can_read(namespace: Namespace, kernel: Kernel) -> None:
+    """A rule of iptables whose condition nftables doesn't show, or one with a limit, is no drop of everything."""
+    if shutil.which("iptables-nft") is None:
+        pytest.skip("needs iptables-nft")
+    rule = ("iptables-nft", "-A", "INPUT")
+    namespace.run(*rule, "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
+    namespace.run(*rule, "-m", "limit", "--limit", "5/s", "-j", "DROP")
+    namespace.run(*rule, "-m", "conntrack", "--ctstate", "INVALID", "-j", "REJECT")
+    namespace.inside(lambda: kernel.up(rules(kernel.options)))
+    namespace.run(*rule, "-j", "REJECT")
+    with pytest.raises(HostProblems, match="chain INPUT of table ip filter drops"):
+        namespace.inside(lambda: kernel.up(rules(kernel.options)))
 
 
 ACCEPTS = {

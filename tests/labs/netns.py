@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -180,7 +180,19 @@ class Lab:
         self.client.route("192.0.2.1", "2001:db8:c::1")
         self.guest.route("198.51.100.1", "2001:db8:9::1")
         self.origin.route("203.0.113.1", "2001:db8:f::1")
-        self.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        self._forward(on=True)
+
+    def _forward(self, *, on: bool) -> None:
+        self.gateway.run("sysctl", "-qw", f"net.ipv4.ip_forward={on:d}", f"net.ipv6.conf.all.forwarding={on:d}")
+
+    @contextlib.contextmanager
+    def without_forwarding(self) -> Iterator[None]:
+        """The gateway forwards nothing at first, and afterwards as it did, whatever comes between."""
+        self._forward(on=False)
+        try:
+            yield
+        finally:
+            self._forward(on=True)
 
     def down(self) -> None:
         """Remove it all, in whatever state it is."""

@@ -66,19 +66,21 @@ class Running:
         self.narration = folder / "narration"
         command = [python, "-m", "tokgate", "run", *AS_WE_ARE, *mode, "--drain", str(drain)]
         command += ["--workers", str(workers), "--policies", str(self.policies), "--log", str(self.log)]
-        environ = os.environ | {"PYTHONPATH": str(addons)} | dict(environment)
-        with self.narration.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*command, "--confdir", str(self.confdir)],
-                stderr=output,
-                cwd=folder,
-                env=environ,
-                pass_fds=pass_fds,
-            )
+        self._command = [*command, "--confdir", str(self.confdir)]
+        self._folder = folder
+        self.start(environment, pass_fds)
         announced = until("it announces its port", self._announced)
         self.port = int(announced[1])
         self.origin = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._echo, daemon=True).start()
+
+    def start(self, environment: Mapping[str, str], pass_fds: Sequence[int] = (), options: Sequence[str] = ()) -> None:
+        """Start its process; also again, once the one before has ended, with more options."""
+        environ = os.environ | {"PYTHONPATH": str(self.addons)} | dict(environment)
+        with self.narration.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*self._command, *options], stderr=output, cwd=self._folder, env=environ, pass_fds=pass_fds
+            )
 
     def _announced(self) -> re.Match[str] | None:
         assert self.process.poll() is None, self.narrated()
@@ -173,8 +175,10 @@ class Scraped(Running):
         log: Path | None = None,
         workers: int = 1,
         addons: Path = ROOT / "addons",
+        **more: Any,
     ) -> None:
-        super().__init__(folder, workers, (*mode, "--metrics", "0"), log, addons=addons)
+        """`more` is what `Running` takes besides."""
+        super().__init__(folder, workers, (*mode, "--metrics", "0"), log, addons=addons, **more)
         self.base = until("it says where", self._told)[1]
 
     def _told(self) -> re.Match[str] | None:

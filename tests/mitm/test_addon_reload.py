@@ -169,6 +169,20 @@ def test_settings_that_wait_for_a_restart(carrier: Carrier, capsys: pytest.Captu
     until("it is logged", lambda: "Only after a restart: settings.log.retention_days." in carrier.log.read_text())
 
 
+def test_an_emptied_file_of_settings(carrier: Carrier, capsys: pytest.CaptureFixture[str]) -> None:
+    """The defaults take effect, and where that lets more pass the answer, standard error and the log say so."""
+    (carrier.policies / "b.yaml").write_text("settings: {missing_sni: block, reminders: [P2D]}")
+    assert carrier.tokgate("reload") == 0
+    assert "lets more pass" not in capsys.readouterr().out
+    (carrier.policies / "b.yaml").write_text("")
+    assert carrier.tokgate("reload") == 0
+    said = "a setting now lets more pass than before: missing_sni: block -> check-address"
+    assert said in capsys.readouterr().out.splitlines()
+    until("it is told", lambda: said in carrier.narrated())
+    until("it is logged", lambda: "weaker_settings" in policies_of(carrier)[-1])
+    assert policies_of(carrier)[-1]["weaker_settings"] == ["missing_sni: block -> check-address"]
+
+
 def test_an_emptied_file_lifts_no_ban(carrier: Carrier, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever empties a file by mistake opens nothing: status, reload and the log say that the ban is held."""
     (carrier.policies / "b.yaml").write_text("networks: {guests: {cidrs: [198.51.100.0/24]}}")

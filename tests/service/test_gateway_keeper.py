@@ -39,6 +39,8 @@ class FakeKernel:
         self.told: list[str] = []
         self.rules: Ruleset | None = None
         self.counted = {"quic": 5}
+        self.settings = {"net.ipv4.ip_forward": "1"}
+        self.limits = ("early demultiplexing stays",)
 
     def refused(self) -> dict[str, int]:
         if self.error is not None:
@@ -172,6 +174,14 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Setting]:
         return setting
 
     return begun
+
+
+def test_what_was_changed_is_said(begin: Callable[..., Setting]) -> None:
+    """Settings with their values from now on, and what tokgate may not change."""
+    assert begin().said[:2] == [
+        "net.ipv4.ip_forward was 0: it is 1 while tokgate runs",
+        "warning: early demultiplexing stays",
+    ]
 
 
 def test_a_changed_policy_is_loaded_at_once(begin: Callable[..., Setting]) -> None:

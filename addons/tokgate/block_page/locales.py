@@ -69,7 +69,7 @@ _EN: Final = Strings(
     overdue="was to end on {moment}, and is kept until it is lifted",
     contact="Questions or objections",
     event="Reference of this refusal",
-    event_note="Give this reference when you ask. It is in the block log of this network.",
+    event_note="Give this reference when you ask. It is in the log of this filter.",
     without_ban={
         "unknown-client": "Your device belongs to no network for which this filter has rules.",
         "missing-sni": "The connection does not say which website it is meant for, and a measure is in force.",
@@ -118,7 +118,7 @@ _FR: Final = Strings(
     overdue="devait prendre fin le {moment} ; maintenue jusqu’à sa levée",
     contact="Questions ou objections",
     event="Référence de ce refus",
-    event_note="Indiquez cette référence dans votre demande. Elle figure dans le journal des refus de ce réseau.",
+    event_note="Indiquez cette référence dans votre demande. Elle figure dans le journal de ce filtre.",
     without_ban={
         "unknown-client": "Votre appareil n’appartient à aucun réseau pour lequel ce filtre a des règles.",
         "missing-sni": "La connexion n’indique pas à quel site elle est destinée, alors qu’une mesure est en vigueur.",
@@ -169,7 +169,7 @@ _NL: Final = Strings(
     overdue="zou eindigen op {moment}, en blijft gelden tot de opheffing ervan",
     contact="Vragen of bezwaren",
     event="Referentie van deze weigering",
-    event_note="Vermeld deze referentie bij uw vraag. Ze staat in het weigeringslogboek van dit netwerk.",
+    event_note="Vermeld deze referentie bij uw vraag. Ze staat in het logboek van deze filter.",
     without_ban={
         "unknown-client": "Uw toestel hoort bij geen enkel netwerk waarvoor deze filter regels heeft.",
         "missing-sni": "De verbinding vermeldt niet voor welke website ze bedoeld is, en er geldt een maatregel.",
@@ -219,7 +219,7 @@ _DE: Final = Strings(
     overdue="sollte am {moment} enden und gilt bis zur Aufhebung weiter",
     contact="Fragen oder Einwände",
     event="Aktenzeichen dieser Ablehnung",
-    event_note="Geben Sie dieses Aktenzeichen bei Rückfragen an. Es steht im Sperrprotokoll dieses Netzes.",
+    event_note="Geben Sie dieses Aktenzeichen bei Rückfragen an. Es steht im Protokoll dieses Filters.",
     without_ban={
         "unknown-client": "Ihr Gerät gehört zu keinem Netz, für das dieser Filter Regeln hat.",
         "missing-sni": "Die Verbindung nennt nicht, für welche Website sie bestimmt ist; eine Maßnahme ist in Kraft.",

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tokgate.gateway.nftables import MARKER, table
+from tokgate.gateway.nftables import MARKER, OWNER, table
 from tokgate.gateway.ruleset import Ruleset
 
 FILE: Final = "rules.nft"
@@ -23,7 +23,7 @@ def closed(name: str) -> str:
     return f"""\
 # There were no rules yet, and no valid policy to make them from: the web is closed for all that is forwarded.
 {_replacing(name)}table inet {name} {{
-	chain owner {{
+	chain {OWNER} {{
 		return comment "{MARKER}"
 	}}
 

@@ -1,6 +1,7 @@
 """The chains that bring TCP connections to the gates."""
 
 from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address
 from typing import Final
 
 from tokgate.gateway.nft_sets import FAMILIES, ClientSets
@@ -71,10 +72,12 @@ def taken(rules: Ruleset) -> Iterator[str]:
     yield "tcp dport @ports"
     if rules.addresses:
         yield from (f"{family} daddr @addresses{version} meta l4proto tcp" for family, version, _ in FAMILIES)
+    for each in rules.canary_servers:
+        yield f"{'ip' if isinstance(each, IPv4Address) else 'ip6'} daddr {each} meta l4proto tcp"
 
 
 def _taken(name: str, target: str, rules: Ruleset) -> Iterator[str]:
-    yield "# The ports of the web, and all that goes to addresses of banned services; the gates decide."
+    yield "# The ports of the web, and all that goes to addresses of banned services or the canary's; the gates decide."
     yield f"chain {name} {{"
     yield from (f"\t{each} jump {target}" for each in taken(rules))
     yield "}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.gateway import libnftables
+from tokgate.gateway.canary import inside
 from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.host import checks, sysctls
 from tokgate.gateway.host.sysctls import Sysctls
@@ -38,14 +39,15 @@ class Differences:
     routes: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     listeners: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
 
     @property
     def repairable(self) -> bool:
-        """Whether loading it all again puts any of it right; who listens is up to the gates."""
+        """Whether loading it all again puts any of it right; who listens is up to the gates, others' routes to them."""
         return bool(self.table or self.routes or self.settings)
 
     def __iter__(self) -> Iterator[str]:
-        return chain(self.table, self.routes, self.settings, self.listeners)
+        return chain(self.table, self.routes, self.settings, self.listeners, self.conflicts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Kernel:
             raise HostProblems(found)
         with contextlib.ExitStack() as undo:
             settings = Sysctls(self.state)
-            changed = settings.apply(sysctls.needed(versions()))
+            changed = settings.apply(self.settings)
             if changed:
                 undo.callback(settings.restore)
             if self.routes is not None:
@@ -83,7 +85,7 @@ class Kernel:
 
     def repair(self, rules: Ruleset) -> None:
         """Put back what differs, on a host on which it was loaded before: also where that closes more than it did."""
-        Sysctls(self.state).apply(sysctls.needed(versions()))
+        Sysctls(self.state).apply(self.settings)
         if self.routes is not None:
             self.routes.add()
         self.load(rules)
@@ -95,7 +97,8 @@ class Kernel:
             libnftables.run(wanted)
             return
         if not loaded.ours:
-            raise GatewayError(f"table inet {self.options.table} is somebody else's")
+            theirs = f"table inet {self.options.table}"
+            raise GatewayError(f"{theirs} is somebody else's: nft delete {theirs}, or choose another name with --table")
         name = self.options.table
         try:
             libnftables.run(changing(name, wanted, loaded))
@@ -111,6 +114,7 @@ class Kernel:
             libnftables.run(f"delete table inet {self.options.table}")
         if self.routes is not None:
             self.routes.remove()
+            inside.take_out()
         return Sysctls(self.state).restore()
 
     @property
@@ -118,6 +122,21 @@ class Kernel:
         """The policy routes; None if the table needs none."""
         forwarded = self.options.forwarded
         return PolicyRoutes(forwarded.mark) if isinstance(forwarded, Tproxy) else None
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The settings that it needs of this host, with their values."""
+        return sysctls.needed(versions(), tproxy=self.routes is not None)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What is worse here than it could be, and tokgate may not change, in sentences with what helps."""
+        name, value = sysctls.EARLY_DEMUX, sysctls.read(sysctls.EARLY_DEMUX)
+        if self.routes is None or name in self.settings or value == "0":
+            return ()
+        found = "can not be read here" if value is None else f"is {value}"
+        effect = "so that a client's port is not forwarded for a minute after a gate ended its connection"
+        return (f"{name} {found}, and this process may not change it, {effect}: sysctl -w {name}=0 on the machine",)
 
     def loaded(self) -> TableState | None:
         """The table as it is; None if there is none."""
@@ -147,8 +166,9 @@ class Kernel:
         return Differences(
             table=tuple(self._table(wanted)),
             routes=() if self.routes is None else tuple(self.routes.missing()),
-            settings=tuple(f"{name} is {value}" for name, value in sysctls.wrong(sysctls.needed(versions())).items()),
+            settings=tuple(f"{name} is {value}" for name, value in sysctls.wrong(self.settings).items()),
             listeners=tuple(self._not_listening()),
+            conflicts=() if self.routes is None else tuple(self.routes.conflicts()),
         )
 
     def _table(self, wanted: TableState) -> Iterator[str]:

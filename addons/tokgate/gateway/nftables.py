@@ -14,6 +14,8 @@ from tokgate.policy.values.prefix_table import IPNetwork
 
 MARKER: Final = "made by tokgate"
 """The comment by which a table is known to be tokgate's."""
+OWNER: Final = "owner"
+"""The chain with that comment; empty, it is of a table of tokgate's that somebody flushed."""
 
 
 def text(rules: Ruleset) -> str:
@@ -79,7 +81,7 @@ def _parts(rules: Ruleset) -> Iterator[Iterable[str]]:
 
 def _marker() -> Iterator[str]:
     yield "# Says whose table this is. Nothing comes by here."
-    yield "chain owner {"
+    yield f"chain {OWNER} {{"
     yield f'\treturn comment "{MARKER}"'
     yield "}"
 

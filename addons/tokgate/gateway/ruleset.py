@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from whenever import Instant
@@ -99,6 +100,8 @@ class Ruleset:
     """Those with a ban that acts."""
     canary: tuple[Network, ...]
     """The canary as a network, if there is one: its connections come to the gates as clients' do."""
+    canary_servers: tuple[IPv4Address | IPv6Address, ...]
+    """The addresses of its server, which comes at any port: see `canary.inside`."""
     other_ports: tuple[PortRange, ...]
     """Where the web is besides 80 and 443."""
     addresses: tuple[IPNetwork, ...]
@@ -135,7 +138,7 @@ class Ruleset:
 
     def draining(self) -> "Ruleset":
         """The same without any client: what the gates have stays with them, all else passes."""
-        nobody = replace(self, known=(), clients=(), under_ban=(), canary=(), strangers=False)
+        nobody = replace(self, known=(), clients=(), under_ban=(), canary=(), canary_servers=(), strangers=False)
         return replace(nobody, addresses=(), address_bans=())
 
 
@@ -151,6 +154,7 @@ def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Rules
         clients=_networks(snapshot, tracks),
         under_ban=_networks(snapshot, acting(tracks, now)),
         canary=canary,
+        canary_servers=settings.gateway.canary.servers() if canary and isinstance(options.forwarded, Tproxy) else (),
         other_ports=settings.gateway.ports,
         addresses=banned_addresses(snapshot, tracks),
         address_bans=address_bans(snapshot, tracks),

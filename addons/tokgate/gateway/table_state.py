@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokgate.gateway.nftables import MARKER
+from tokgate.gateway.nftables import MARKER, OWNER
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def table_state(listing: Iterable[Mapping[str, Any]]) -> TableState:
     sets: dict[str, str] = {}
     elements: dict[str, frozenset[str]] = {}
     maps: set[str] = set()
-    ours = dormant = False
+    marked = dormant = False
     for each in listing:
         ((kind, stated),) = each.items()
         if kind == "table":
@@ -42,13 +42,14 @@ def table_state(listing: Iterable[Mapping[str, Any]]) -> TableState:
             chains[stated["name"]] = _text(stated, "type", "hook", "prio", "policy")
         elif kind == "rule":
             rules.setdefault(stated["chain"], []).append(_text(stated, "expr", "comment"))
-            ours |= stated.get("comment") == MARKER
+            marked |= stated.get("comment") == MARKER
         elif kind in ("set", "map"):
             sets[stated["name"]] = _text(stated, "type", "map", "flags", "auto-merge", "timeout", "size")
             if "timeout" not in stated.get("flags", ()):
                 elements[stated["name"]] = frozenset(json.dumps(each) for each in stated.get("elem", ()))
             if kind == "map":
                 maps.add(stated["name"])
+    ours = marked or (OWNER in chains and OWNER not in rules)  # `nft flush table` takes the marker out as well
     return TableState(
         chains, {chain: tuple(held) for chain, held in rules.items()}, sets, elements, frozenset(maps), ours, dormant
     )

@@ -73,9 +73,13 @@ class CanarySettings:
         """The addresses from which it asks."""
         return (IPv4Network(self.client(4).far), IPv6Network(self.client(6).far))
 
+    def servers(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """The addresses at which it answers itself."""
+        return tuple(self.server(version).far for version in (4, 6))
+
     def decisions(self) -> Mapping[str, Mapping[str, Decision]]:
         """What is decided for it, by its address and by the name or address that it asks for."""
         if not self.enabled:
             return {}
-        own = {str(self.server(version).far): _PASSES for version in (4, 6)}
+        own = {str(each): _PASSES for each in self.servers()}
         return {str(self.client(version).far): {BANNED: _REFUSED, ALLOWED: _PASSES, **own} for version in (4, 6)}

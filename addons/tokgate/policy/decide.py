@@ -115,11 +115,9 @@ def decide(
         return snapshot.canary[client][host]
     # 1. The client's address and identity say which networks contain it.
     membership = snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
-    if not membership.networks:
-        return membership.without_match
     # 2. The observed name says which services match, and by which rule.
     match = snapshot.services.match(host) if signal is Signal.SNI else matched(snapshot, host, signal)
-    if match is NO_MATCH:
+    if match is NO_MATCH or not membership.networks:
         return membership.without_match
     # 3.-5. Bans, exemptions, strictness: computed once for each kind of query and span of time, then cached.
     cache = snapshot.decision_cache(membership, match, signal)

@@ -13,6 +13,7 @@ from tokgate.config.diagnostics import Diagnostic, Level, as_json, render
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
 from tokgate.policy.analysis.definitions import MAX_WORDS, DefinitionChange
 from tokgate.policy.analysis.held_bans import NO_EFFECTS
+from tokgate.policy.analysis.weaker_settings import weaker_settings
 from tokgate.runtime.control_socket import Caller
 from tokgate.runtime.status import Worker
 
@@ -56,6 +57,8 @@ def announce(reloaded: Reloaded, restart: tuple[str, ...], write: Callable[[Call
             write(lambda stamp: lifecycle.policy_loaded(stamp, policy, warnings=warnings, restart=restart))
         return
     logger.warning("policy %s is in force, it replaces %s", policy.version, reloaded.before)
+    for each in weaker_settings(reloaded.changes):
+        logger.warning("a setting now lets more pass than before: %s", each)
     if restart:
         logger.warning("%s: in force when tokgate is started again, not before", ", ".join(restart))
     for name in policy.held:
@@ -103,6 +106,7 @@ def answer_of(
         "bans": {key: list(names) for key, names in asdict(NO_EFFECTS if told is None else told.effects).items()}
         | {"held": list(reloaded.snapshot.policy.held)},
         "revision": None if told is None or told.revision is None else asdict(told.revision),
+        "weaker_settings": [] if told is None else list(weaker_settings(told.changes)),
         "more_changes": 0 if told is None else max(0, len(told.changes) - MAX_CHANGES),
         "diagnostics": [_diagnostic(each) for each in reloaded.diagnostics],
         "restart_needed": list(restart),

@@ -1,6 +1,7 @@
 """What the supervisor's child processes run, by role, and the channels that they inherit."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pickle
@@ -56,6 +57,12 @@ class SuperviseOptions:
     """Host and port of the metrics' listener."""
     gateway: TableOptions | None = None
     """How the kernel brings clients to the gates, where tokgate sees to that."""
+
+    @property
+    def shape(self) -> str:
+        """What listeners, channels and the kernel's part are made by: with another one nothing can be taken over."""
+        made_by = (self.endpoints, self.workers, self.metrics, self.log, self.confdir, self.mark, self.gateway)
+        return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
 
 
 class ChildPrograms:

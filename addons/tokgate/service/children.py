@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import select
 import signal
 import time
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Child:
     version: str
     backlog: int | None = None
     """A descriptor of the records that the collector hasn't taken from it."""
+    process: int | None = None
+    """A descriptor of the process (pidfd_open(2)) where it is no child of this one: a program before started it."""
     retired: bool = False
     report: dict[str, Any] = field(default_factory=dict)
     heard: float = 0.0
@@ -74,7 +77,10 @@ class Child:
     def signal(self, number: int) -> None:
         """Send it a signal; nothing happens if it has exited."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+            if self.process is None:
+                os.kill(self.pid, number)
+            else:
+                signal.pidfd_send_signal(self.process, number)
 
     def drain(self) -> None:
         """Tell it to drain, once: told again it would end at once."""
@@ -85,6 +91,8 @@ class Child:
     @property
     def lives(self) -> bool:
         """Whether the process is there, or has exited and was not waited for."""
+        if self.process is not None:
+            return not select.select([self.process], [], [], 0)[0]
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:

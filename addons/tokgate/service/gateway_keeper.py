@@ -107,7 +107,9 @@ class GatewayKeeper:
         rules = self._due_rules()
         changed = self._kernel.up(rules)
         for name, value in changed.items():
-            self._say(f"{name} was {value}: it is 1 while tokgate runs")
+            self._say(f"{name} was {value}: it is {self._kernel.settings[name]} while tokgate runs")
+        for limit in self._kernel.limits:
+            self._say(f"warning: {limit}")
         self._notifications = Notifications()
         self._refused = RefusalTotals(self._kernel.refused())
         self._loaded(rules)
@@ -372,7 +374,8 @@ def keeper_of(
     if options.gateway is None:
         return NoGateway()
     kernel, path = Kernel(options.gateway, options.confdir / STATE_FILE), options.confdir / boot_rules.FILE
-    canary = Canary(module_command("tokgate.gateway.canary.process"), module_environment())
+    command, tproxy = module_command("tokgate.gateway.canary.process"), kernel.routes is not None
+    canary = Canary(command, module_environment(), tproxy=tproxy)
 
     def keep(rules: Ruleset) -> None:
         replace_file(path, boot_rules.text(rules).encode(), _OWNERS)

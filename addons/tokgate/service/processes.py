@@ -137,6 +137,10 @@ class ChildProcesses(InheritedProcesses):
 
     def reap(self) -> None:
         """Wait for children that have exited, without blocking; schedule the restart of those that died."""
+        for child in list(self._children.values()):
+            if child.process is not None and not child.lives:
+                os.close(child.process)
+                self._ended(child.pid, "ended")  # its exit code is told to its own parent
         while self._children:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -144,20 +148,22 @@ class ChildProcesses(InheritedProcesses):
                 return
             if not pid:
                 return
-            self.counters.end(pid)
-            child = self._children.pop(pid, None)
-            if pid in self.others:
-                self.others.pop(pid)(os.waitstatus_to_exitcode(status))
-            self._recover(child)
-            if child is None or child.retired or self.ending:
-                continue
-            if child.role is Role.GATE:
-                self.rooms.tell(child.slot, False)
             how = os.waitstatus_to_exitcode(status)
-            what = f"ended with signal {-how}" if how < 0 else f"ended with exit code {how}"
-            if child.hung:
-                what = "hung, reported nothing, and was killed"
-            self._postpone(child.role, child.slot, what, lived=time.monotonic() - child.started, hung=child.hung)
+            if pid in self.others:
+                self.others.pop(pid)(how)
+            self._ended(pid, f"ended with signal {-how}" if how < 0 else f"ended with exit code {how}")
+
+    def _ended(self, pid: int, what: str) -> None:
+        self.counters.end(pid)
+        child = self._children.pop(pid, None)
+        self._recover(child)
+        if child is None or child.retired or self.ending:
+            return
+        if child.role is Role.GATE:
+            self.rooms.tell(child.slot, False)
+        if child.hung:
+            what = "hung, reported nothing, and was killed"
+        self._postpone(child.role, child.slot, what, lived=time.monotonic() - child.started, hung=child.hung)
 
     def kill_hanging(self) -> None:
         """Kill the processes that report no more; `reap` finds them dead. To be called after `take_reports`."""

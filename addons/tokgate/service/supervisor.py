@@ -9,42 +9,39 @@ import contextlib
 import logging
 import math
 import os
-import resource
 import select
 import signal
 import socket
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
 from whenever import Instant
 
-from tokgate.block_page.ca_folder import establish_authority, secure_folder
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Stamp, new_stamp, this_observer
 from tokgate.blocklog.write import channel
 from tokgate.blocklog.write.collector import DEADLINE
 from tokgate.blocklog.write.segment import LogLocked, wait_for_lock
-from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
+from tokgate.config.reload.holder import PolicyHolder
 from tokgate.config.reload.quiescence import LOOK_AGAIN, StabilityCheck
 from tokgate.gate.takeover import FORMAT
 from tokgate.gateway.errors import GatewayError
 from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import Call, Caller, Control, ControlRequest
-from tokgate.runtime.held_file import HeldFile
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.reload_report import Waiting
 from tokgate.service import listeners
 from tokgate.service.capabilities import limit_to
-from tokgate.service.child_programs import BEHIND_TRAFFIC, SuperviseOptions
+from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.children import Role
+from tokgate.service.continuity import fd_store
 from tokgate.service.continuity.background_reload import behind_traffic
-from tokgate.service.continuity.replacement import Bequest, execute, inherited
-from tokgate.service.continuity.service_manager import ServiceManager, kept_listeners
-from tokgate.service.continuity.trial import ProgramChange, is_trial, load_programs
+from tokgate.service.continuity.replacement import Bequest, execute, written
+from tokgate.service.continuity.service_manager import ServiceManager, name_of
+from tokgate.service.continuity.trial import ProgramChange
 from tokgate.service.gateway_keeper import keeper_of
 from tokgate.service.metrics.sample import Vitals, vitals_of
 from tokgate.service.privileges import needed_to_run
@@ -71,8 +68,12 @@ class Supervisor:
         holder: PolicyHolder,
         say: Callable[[str], None],
         bequest: Bequest | None = None,
+        kept: Sequence[socket.socket] = (),
     ) -> None:
-        """Nothing is opened before `run`. With a `bequest` it goes on where the program before ended."""
+        """Nothing is opened before `run`. With a `bequest` it goes on where the program before ended.
+
+        `kept` are listening sockets that systemd kept.
+        """
         self._options: Final = options
         self._holder: Final = holder
         self._say: Final = say
@@ -80,6 +81,7 @@ class Supervisor:
         self._control: Final = Control(options.confdir)
         self._manager: Final = ServiceManager()
         self._bequest: Final = bequest
+        self._kept: Final = [*kept]
         self._processes: Final = ChildProcesses(
             options,
             holder,
@@ -160,9 +162,13 @@ class Supervisor:
         if not self._ready and self._processes.gates_report:
             self._ready = True
             self._manager.tell("READY=1")
+            self._manager.forget(fd_store.NAME)
             on_crash = self._holder.snapshot.settings.gateway.on_crash
             for each in self._processes.listeners:
-                (self._manager.keep if listeners.waited_for(each, on_crash) else self._manager.forget)(each.socket)
+                if listeners.waited_for(each, on_crash):
+                    self._manager.keep(name_of(each.socket), each.socket)
+                else:
+                    self._manager.forget(name_of(each.socket))
         if self._ready or self._bequest is not None:  # else systemd does not watch it yet, and nothing needs attention
             self._manager.keep_alive(self._state)
 
@@ -174,10 +180,10 @@ class Supervisor:
         except LogLocked as error:
             raise UnfitEnvironment(f"{error.filename}: {error.strerror}") from error
         try:
-            kept = kept_listeners(os.environ)
-            self._processes.listen(kept)
-            for sock in kept:  # of other endpoints than it has now
-                self._manager.forget(sock)
+            self._processes.listen(self._kept)
+            for sock in self._kept:  # of other endpoints than it has now, or one that came with a bequest as well
+                if self._bequest is None:
+                    self._manager.forget(name_of(sock))
                 sock.close()
         except OSError as error:
             raise UnfitEnvironment(f"can't listen: {error.strerror}") from error
@@ -244,19 +250,51 @@ class Supervisor:
         """Go on as the program that is on disk now. It answers the caller."""
         caller.tell("the new program reads the policy; the old gates serve meanwhile")
         self._say("a new program takes over")
-        told = self._processes.counters.freeze()
-        self._instance.stop("a new program takes over")
+        try:
+            bequest = self._bequeathed(caller, self._processes.counters.freeze())
+            memory = written(bequest)
+        except OSError as error:
+            self._processes.counters.thaw()
+            self._program.tried = None
+            caller.answer({"ok": False, "problems": f"the program can't be started: {error.strerror}"})
+            return
+        self._stopped("a new program takes over")
+        execute(bequest, memory)
+
+    def _leave_to_next(self, reason: str) -> bool:
+        """While systemd restarts it: leave all to the program that it starts next; whether that can take it over."""
+        if not self._manager.leaves_processes():
+            return False
+        self._say(f"{reason}: the next program takes over, and the gates serve meanwhile")
+        try:
+            bequest = self._bequeathed(None, self._processes.counters.freeze())
+            if not fd_store.leave(bequest, self._manager):
+                raise OSError(None, "systemd does not read what it is told")
+        except OSError as error:
+            self._processes.counters.thaw()
+            self._say(f"the next program can't take over: {error.strerror}")
+            return False
+        self._stopped(reason)
+        self._keeper.drain(restarts=True)
+        self._control.close(remove=False)
+        self._keeper.down()
+        return True
+
+    def _stopped(self, reason: str) -> None:
+        """Tell of what was counted until it was frozen, and of the stop. The next program goes on from there."""
+        self._instance.stop(reason)
         self._sender.finish(DEADLINE)
         self._waiting.close()
-        execute(self._bequeathed(caller, told))
 
-    def _bequeathed(self, caller: Caller, told: Mapping[int, Mapping[Key, int]] = MappingProxyType({})) -> Bequest:
+    def _bequeathed(
+        self, caller: Caller | None, told: Mapping[int, Mapping[Key, int]] = MappingProxyType({})
+    ) -> Bequest:
         """What another program finds; `told` as in `bequeath`, nothing for one that is only tried."""
-        return self._processes.bequeath(told, self._control.descriptor(), caller.fileno())
+        return self._processes.bequeath(told, self._control.descriptor(), None if caller is None else caller.fileno())
 
     def _say_replaced(self) -> None:
         """Answer who asked the program before for this one; its gates accept now."""
-        if self._bequest is not None:
+        if self._bequest is not None and self._bequest.caller is not None:
             caller = Caller(socket.socket(fileno=self._bequest.caller), ControlRequest.RESTART)
             moves = self._bequest.takeover == FORMAT
             version = self._observer.version
@@ -308,12 +346,14 @@ class Supervisor:
     def _end(self, reason: str) -> int:
         """Drain all processes, wait, then kill; the collector exits last, when no process sends records any more."""
         restarts = self._manager.restarts()
+        if restarts and self._leave_to_next(reason):
+            return 0
         drain = min(self._options.drain, RESTART_DRAIN) if restarts else self._options.drain
         self._say(f"{reason}: draining for at most {drain:g} s")
         self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
         self._keeper.drain(restarts=restarts)
         for each in () if restarts else self._processes.listeners:
-            self._manager.forget(each.socket)  # who comes now is refused at once, and turns elsewhere
+            self._manager.forget(name_of(each.socket))  # who comes now is refused at once, and turns elsewhere
         self._processes.drain(drain, self._hurried)
         self._instance.stop(reason)
         self._sender.close(DEADLINE)  # what killed processes left
@@ -327,46 +367,3 @@ class Supervisor:
         """Whether SIGTERM or SIGINT came again."""
         self._signals[:] = [number for number in self._signals if number in (signal.SIGTERM, signal.SIGINT)]
         return bool(self._signals)
-
-
-def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
-    """Run gates and openers until told to stop. Exit codes: 0, 1 for an invalid policy, 3 for an unfit environment."""
-    if is_trial(os.environ):
-        return _try(options, say)
-    try:
-        bequest = inherited(os.environ)
-    except ValueError as error:
-        say(str(error))
-        return 3
-    while True:
-        try:
-            holder = open_policy(options.policies, Instant.now(), HeldFile.of(options.confdir, options.policies))
-            break
-        except PolicyError as error:
-            say(f"there is no valid policy to start with:\n{error}")
-            if bequest is None:
-                return 1
-        time.sleep(1.0)  # it was valid a moment ago; the gates of the program before serve meanwhile
-    secure_folder(options.confdir)
-    establish_authority(options.confdir, Instant.now())
-    _raise_limit()
-    return Supervisor(options, holder, say, bequest).run()
-
-
-def _try(options: SuperviseOptions, say: Callable[[str], None]) -> int:
-    """Load and read all that a run needs, behind the traffic of the running one; see `continuity.trial`."""
-    os.nice(BEHIND_TRAFFIC)
-    try:
-        Supervisor(options, open_policy(options.policies, Instant.now()), say)
-        load_programs(metrics=options.metrics is not None)
-    except (PolicyError, ValueError) as error:
-        say(str(error))
-        return 1
-    return 0
-
-
-def _raise_limit() -> None:
-    """Raise the limit of descriptors to the hard limit: each connection takes two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -46,6 +46,7 @@ ACTIONS: Final = {
     EventAction.CLOCK_SET_FORWARD: "clock set forward",
     EventAction.LOG_CHECKPOINT: "checkpoint",
     EventAction.LOG_DELETED: "old files deleted",
+    EventAction.ACCESS_LOG_ROTATED: "the file of who looked was rotated",
 }
 REASONS: Final = {
     Reason.NO_SERVICE: "no service of the policy",

@@ -65,6 +65,23 @@ def test_what_remains_verifies(tmp_path: Path, check_lines: Callable[..., list[d
     assert not runs.troubles
 
 
+def test_named_once(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
+    """A run that opens yesterday's file and rotates it at once names what has expired in one record, not in two."""
+    path = tmp_path / "block.ndjson"
+    runs = AppenderRuns(path, Rotation(), LogOptions(retention_days=3), "2023-03-01T12:00Z")
+    for _ in range(10):
+        path.touch()
+        runs.run()
+        appended = path.stat()
+        os.utime(path, (appended.st_atime, runs.now.timestamp()))
+        runs.now = runs.now.add(hours=24)
+    files = with_rotated(path)
+    told = [r["tokgate"]["deleted"] for r in check_lines(*files) if r["event"]["action"] == "log-deleted"]
+    names = [name for one in told for name in one["files"]]
+    assert len(names) == len(set(names)) > 2
+    assert list(Verifier(whole=True).run(files)) == []
+
+
 def kept_for_a_day(folder: Path) -> AppenderRuns:
     """Runs with a file for each record, which is deleted after a day; a checkpoint before them says what time it is."""
     runs = AppenderRuns(folder / "block.ndjson", options=LogOptions())

@@ -108,6 +108,18 @@ def test_only_the_order(policies: Path, tokgate: Command) -> None:
     assert outcome.err == "tokgate: written otherwise, but nothing that anybody gets or reads differs\n"
 
 
+def test_settings_that_let_more_pass(policies: Path, tokgate: Command) -> None:
+    """They stand out from the definitions; in the other direction nothing does."""
+    strict = policies.parent / "strict.yaml"
+    strict.write_text(POLICY + "settings: {missing_sni: block}\n")
+    assert "settings:" not in POLICY
+    text = tokgate("diff", "strict.yaml", str(policies), *YEAR).out
+    assert text.endswith("\n\nSettings by which NEW lets more pass\n  missing_sni: block -> check-address\n")
+    answer = json.loads(tokgate("diff", "strict.yaml", str(policies), *YEAR, "--json").out)
+    assert answer["weaker_settings"] == ["missing_sni: block -> check-address"]
+    assert "lets more pass" not in tokgate("diff", str(policies), "strict.yaml", *YEAR).out
+
+
 def test_bans_that_would_be_held(policies: Path, tokgate: Command) -> None:
     """A ban in force that vanishes stays in force where tokgate runs: the comparison of files alone would mislead."""
     during, asked = ("--from", "2023-05-01T00:00Z"), ("diff", str(policies), "new")

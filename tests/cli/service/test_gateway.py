@@ -55,7 +55,8 @@ def test_up_check_down(namespace: Namespace, words: tuple[str, ...]) -> None:
     assert "table inet tokgate is not loaded\n" in out
     code, out, err = gateway(namespace, "up", *words)
     assert (code, out) == (0, "")
-    assert "net.ipv4.ip_forward was 0, until `tokgate gateway down`" in err
+    assert "net.ipv4.ip_forward was 0: it is 1 until `tokgate gateway down`" in err
+    assert "net.ipv4.tcp_early_demux was 1: it is 0 until" in err
     assert "table inet tokgate is loaded, policy" in err
     with namespace.listen(4, 8080), namespace.listen(6, 8080):
         assert gateway(namespace, "check", *words) == (0, "", "")
@@ -63,6 +64,21 @@ def test_up_check_down(namespace: Namespace, words: tuple[str, ...]) -> None:
     assert (code, out) == (0, "")
     assert "net.ipv4.ip_forward is 0 again" in err
     assert namespace.run("nft", "list", "ruleset") == ""
+
+
+def test_read_only_settings(namespace: Namespace, words: tuple[str, ...]) -> None:
+    """In a container that sees its settings but can't change them early demultiplexing is warned of, no more."""
+    namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    mount = 'mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && exec "$@"'
+    before = ("unshare", "--mount", "sh", "-c", mount, "sh")
+    code, _, err = gateway(namespace, "up", *words, before=before)
+    assert code == 0
+    assert "tokgate: warning: net.ipv4.tcp_early_demux is 1, and this process may not change it" in err
+    code, out, _ = gateway(namespace, "show", *words, before=before)
+    assert "settings: as it should be\n  net.ipv4.tcp_early_demux is 1, and this process may not" in out
+    with namespace.listen(4, 8080), namespace.listen(6, 8080):
+        assert gateway(namespace, "check", *words, before=before) == (0, "", "")
+    assert gateway(namespace, "down", *words, before=before)[0] == 0
 
 
 def test_show(namespace: Namespace, words: tuple[str, ...]) -> None:
@@ -87,7 +103,11 @@ def test_json(namespace: Namespace, words: tuple[str, ...]) -> None:
         "ok": True,
         "problems": [],
         "policy": missing["policy"],
-        "changed": {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0"},
+        "changed": {
+            "net.ipv4.ip_forward": "0",
+            "net.ipv6.conf.all.forwarding": "0",
+            "net.ipv4.tcp_early_demux": "1",
+        },
         "until": None,
     }
     shown = said(namespace, "show", *words)

@@ -11,9 +11,10 @@ from tokgate.cli.main import build_parser, main
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.policy.settings import PortRange
-from tokgate.service import privileges, supervisor
+from tokgate.service import privileges
 from tokgate.service.capabilities import Capability
 from tokgate.service.child_programs import SuperviseOptions
+from tokgate.service.continuity import start
 
 
 def test_defaults() -> None:
@@ -45,7 +46,7 @@ def test_everything_said() -> None:
 def test_the_mode_unless_told(said: tuple[str, ...], hosts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --mode gates serve explicit clients, on loopback unless told: an open proxy is found within hours."""
     given: list[SuperviseOptions] = []
-    monkeypatch.setattr(supervisor, "supervise", _keeping(given))
+    monkeypatch.setattr(start, "supervise", _keeping(given))
     args = build_parser(("run",)).parse_args(["run", *said])
 
     monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
@@ -96,7 +97,7 @@ def test_the_gateways_modes(said: str, modes: set[tuple[str, int, Entry]], monke
         given.append(options)
         return 0
 
-    monkeypatch.setattr(supervisor, "supervise", supervise)
+    monkeypatch.setattr(start, "supervise", supervise)
     monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
     args = build_parser(("run",)).parse_args(["run", "--mark", "0x51", *said.split()])
     assert args.run(args) == 0
@@ -133,7 +134,7 @@ def test_redirection(
 ) -> None:
     """Where TPROXY can't be used gates listen at each of the ports, once."""
     given: list[SuperviseOptions] = []
-    monkeypatch.setattr(supervisor, "supervise", _keeping(given))
+    monkeypatch.setattr(start, "supervise", _keeping(given))
     monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
     args = build_parser(("run",)).parse_args(["run", "--gateway", "--mark", "0x51", *said.split()])
     assert args.run(args) == 0
@@ -148,7 +149,7 @@ def test_redirection(
 def test_the_proxys_own_connections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With `--local` they are known by the user that it becomes, or is; root's could be anybody's."""
     given: list[SuperviseOptions] = []
-    monkeypatch.setattr(supervisor, "supervise", _keeping(given))
+    monkeypatch.setattr(start, "supervise", _keeping(given))
     monkeypatch.setattr(privileges, "become", lambda *_: None)
     args = build_parser(("run",)).parse_args(["run", "--gateway", "--local"])
     account: privileges.Account | None = privileges.Account("tokgate", 10451, 10451, tmp_path)
@@ -198,7 +199,7 @@ def became(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[object
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(privileges, "account_to_become", lambda name: account)
     monkeypatch.setattr(privileges, "become", lambda *given: made.append(given))
-    monkeypatch.setattr(supervisor, "supervise", lambda options, say: 0)
+    monkeypatch.setattr(start, "supervise", lambda options, say: 0)
     return made
 
 

@@ -109,7 +109,14 @@ def test_the_kernel(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         "until": "2023-03-11T08:00:00Z",
         "problems": ["chain forward is missing"],
         "refused": {"quic": 3, "unknown_clients": 0},
-        "canary": {"ok": True, "at": "2023-03-10T08:00:07Z", "seconds": 60, "problems": [], "unavailable": None},
+        "canary": {
+            "ok": True,
+            "at": "2023-03-10T08:00:07Z",
+            "seconds": 60,
+            "problems": [],
+            "asks_from": "namespace",
+            "unavailable": None,
+        },
     }
     monkeypatch.setattr(status, "ask_running", lambda *_: state(ok=False) | {"gateway": gateway})
     outcome = tokgate("status")
@@ -117,7 +124,7 @@ def test_the_kernel(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         "gateway: table tokgate of policy 0c2bfe1dd0f4, loaded 2023-03-10T08:00:00Z, another one is due at "
         "2023-03-11T08:00:00Z\n  chain forward is missing\n"
-        "  canary: all well at 2023-03-10T08:00:07Z\n"
+        "  canary: all well at 2023-03-10T08:00:07Z, asked from a network namespace of its own\n"
         "  packets that the kernel refused, and no gate saw: quic 3\n"
     ) in outcome.out
 

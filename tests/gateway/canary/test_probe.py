@@ -58,20 +58,19 @@ def resets(connection: socket.socket) -> None:
         (resets, Answer.RESET),
     ],
 )
-def test_answers(monkeypatch: pytest.MonkeyPatch, server: Callable[[socket.socket], None], answer: Answer) -> None:
+def test_answers(server: Callable[[socket.socket], None], answer: Answer) -> None:
     """A gate's refusal, the canary's own server, and what is neither."""
     with serving(server) as port:
-        monkeypatch.setattr(probe, "PORT", port)
-        assert probe.ask(LOOPBACK, LOOPBACK, BANNED, 20) is answer
+        assert probe.ask(LOOPBACK, (LOOPBACK, port), BANNED, 20) is answer
 
 
-def test_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_answer() -> None:
     """A gate that hangs has accepted the connection, and says nothing; one that is gone accepts none."""
     with socket.create_server((LOOPBACK, 0)) as listener:
-        monkeypatch.setattr(probe, "PORT", listener.getsockname()[1])
-        assert probe.ask(LOOPBACK, LOOPBACK, BANNED, 0.05) is Answer.SILENT
-    assert probe.ask(LOOPBACK, LOOPBACK, BANNED, 20) is Answer.RESET
-    assert probe.ask("192.0.2.1", LOOPBACK, BANNED, 20) is Answer.UNREACHABLE
+        address = listener.getsockname()
+        assert probe.ask(LOOPBACK, address, BANNED, 0.05) is Answer.SILENT
+    assert probe.ask(LOOPBACK, address, BANNED, 20) is Answer.RESET
+    assert probe.ask("192.0.2.1", address, BANNED, 20) is Answer.UNREACHABLE
 
 
 def test_the_hello() -> None:
@@ -98,4 +97,4 @@ def test_the_hello() -> None:
 def test_problems(monkeypatch: pytest.MonkeyPatch, banned: Answer, allowed: Answer, said: list[str]) -> None:
     """Each name has to have its own answer."""
     monkeypatch.setattr(probe, "ask", lambda _from, _to, name, _: banned if name == BANNED else allowed)
-    assert probe.problems([("192.0.2.1", "192.0.2.2")]) == said
+    assert probe.problems([("192.0.2.1", ("192.0.2.2", 443))]) == said

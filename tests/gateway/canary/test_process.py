@@ -72,9 +72,51 @@ def test_without_any_gate(namespace: Namespace, place: Place, canary: Canary) ->
     state = canary.state()
     assert state is not None
     assert (state["ok"], state["problems"], state["unavailable"]) == (False, list(change.problems), None)
+    assert state["asks_from"] == "namespace"
     canary.stop()
     assert canary.state() is None
     until("its links are gone", lambda: not {CLIENT_DEVICE, SERVER_DEVICE} & _devices(namespace))
+
+
+DENIED = """\
+import errno, os
+def unshare(_):
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+os.unshare = unshare
+from tokgate.gateway.canary.process import main
+main()
+"""
+"""A canary's process that can make no namespace."""
+
+
+def test_where_no_namespace_can_be_made(namespace: Namespace, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container it asks from the machine itself, over both versions of IP, and says so; nothing of it stays."""
+    monkeypatch.setattr(supervisor_side, "GRACE", 0.0)
+    made = Canary([sys.executable, "-c", DENIED], module_environment())
+    change = place.change(made)
+    assert change == Change(True, tuple(f"IPv{version}: the banned test name passed" for version in (4, 6)))
+    state = made.state()
+    assert state is not None
+    assert (state["asks_from"], state["unavailable"]) == ("machine", None)
+    assert "198.18.116.6" in namespace.run("ip", "rule")
+    place.thread.submit(made.stop).result()
+    made.let_go()
+    assert CLIENT_DEVICE not in _devices(namespace)
+    assert "747" not in namespace.run("ip", "rule") + namespace.run("ip", "-6", "rule")
+
+
+def test_where_it_can_not_ask_at_all(place: Place) -> None:
+    """Behind redirection nothing brings this machine's own packets to a gate: there is no canary, and it says why."""
+    made = Canary([sys.executable, "-c", DENIED], module_environment(), tproxy=False)
+    made.follow(OFTEN)
+
+    def unavailable() -> object:
+        place.look(made)
+        return (made.state() or {})["unavailable"]
+
+    assert until("it gives up", unavailable) == "PermissionError: [Errno 1] Operation not permitted"
+    made.stop()
+    made.let_go()
 
 
 def _devices(namespace: Namespace) -> set[str]:

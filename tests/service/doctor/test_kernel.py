@@ -92,6 +92,7 @@ class FakeKernel:
     """A kernel that differs as it was told to."""
 
     differs: ClassVar[list[str]] = []
+    limits: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: TableOptions, state: Path) -> None:
         self.options = options
@@ -121,6 +122,9 @@ def test_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (differs, _) = _loaded(tmp_path, monkeypatch, [], ["table inet tokgate is not loaded"])
     assert differs.said == "table inet tokgate is not loaded"
     assert differs.remedy
+    monkeypatch.setattr(FakeKernel, "limits", ("a setting is 1: sysctl -w it=0",))
+    (limit, *_) = _loaded(tmp_path, monkeypatch, [], [])
+    assert limit == Result("host", "a setting is 1", "sysctl -w it=0")
     (tmp_path / "rules.nft").unlink()
     *_, start = _loaded(tmp_path, monkeypatch, [], [])
     assert "systemctl enable tokgate-boot" in str(start.remedy)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import socket
 import threading
@@ -215,6 +216,21 @@ def test_asking(pair: tuple[VitalsRequester, VitalsResponder], tmp_path: Path) -
     until("the answer has arrived", answered)
     thread.join()
     assert got == [large]
+
+
+def test_short_of_descriptors(pair: tuple[VitalsRequester, VitalsResponder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor goes on, and who asked is told that nobody answers."""
+    requester, responder = pair
+
+    def none_left(_: str) -> int:
+        raise OSError(24, os.strerror(24))
+
+    monkeypatch.setattr(os, "memfd_create", none_left)
+    monkeypatch.setattr(vitals, "PATIENCE", 0.0)
+    requester._socket.send(b"?")
+    responder.answer(dict)
+    with pytest.raises(TimeoutError):
+        requester.ask()
 
 
 def test_an_answer_that_came_too_late_is_not_taken_for_the_next(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from tokgate.blocklog.access.attested_files import AccessFiles
 from tokgate.blocklog.integrity.chain import NO_HASH, Head, proper_hash, stated_head
 from tokgate.blocklog.integrity.chain_links import (
     changed,
@@ -63,6 +64,7 @@ class Verifier:
         self.elsewhere: Final = Attestations(elsewhere, self._trust.accepts)
         self._torn_lines = TornLines()
         self._deletions: Final = Deletions()
+        self._access_files: Final = AccessFiles()
         self._in_this_file: set[str] = set()
 
     def run(self, files: Iterable[Path], tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
@@ -95,6 +97,7 @@ class Verifier:
             yield from foreign(chain)
             yield from self._before(chain)
             yield from self._unsigned(chain, chain.place, ended=True)
+        yield from self._access_files.findings(self._deleted, whole=self._whole)
         yield from self._cut()
 
     @property
@@ -189,6 +192,8 @@ class Verifier:
             case EventAction.LOG_DELETED:
                 for what in self._deletions.add(record, chain.head):
                     yield Finding(*place, FindingCode.DELETED, what)
+            case EventAction.ACCESS_LOG_ROTATED:
+                self._access_files.add(record, place)
             case EventAction.LOG_FOREIGN | EventAction.LOG_CUT:
                 yield Finding(
                     *place, FindingCode.FOREIGN, text_at(record, "message") or "the log was written by others"

@@ -14,6 +14,7 @@ from tokgate.blocklog.records.stamp import Stamp
 from tokgate.policy.analysis.definitions import DefinitionChange
 from tokgate.policy.analysis.held_bans import NO_EFFECTS, BanEffects
 from tokgate.policy.analysis.timeline import Transition, TransitionKind
+from tokgate.policy.analysis.weaker_settings import weaker_settings
 from tokgate.policy.bans import Exemption, Lifted
 from tokgate.policy.snapshot import Policy, Track
 
@@ -65,6 +66,8 @@ def policy_loaded(
     for what, names in (("begun", effects.begun), ("ended", effects.ended), ("lifted", lifted)):
         message += f" Bans {what}: {_some(names)}." if names else ""
     message += _held(policy)
+    weaker = [clean(each) for each in weaker_settings(changes)]
+    message += f" Settings that now let more pass: {'; '.join(weaker)}." if weaker else ""
     if restart:
         message += f" Only after a restart: {', '.join(restart)}."
     if revision:
@@ -82,6 +85,7 @@ def policy_loaded(
             "lifted_because": lifted[:MAX_NAMES],
             "changes": [clean(str(change)) for change in changes[:MAX_NAMES]],
             "more_changes": max(0, len(changes) - MAX_NAMES) or None,
+            "weaker_settings": weaker,
             **{key: clean(value) if isinstance(value, str) else value for key, value in revision.items()},
         }
     )

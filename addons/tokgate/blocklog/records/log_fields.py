@@ -134,6 +134,7 @@ _TOKGATE: Final = closed(
                 "bans_held": TEXTS,
                 "changes": TEXTS,
                 "more_changes": POSITIVE,
+                "weaker_settings": TEXTS,
                 "commit": TEXT,
                 "author": TEXT,
                 "uncommitted": FLAG,
@@ -196,6 +197,7 @@ _TOKGATE: Final = closed(
         ),
         "torn": closed({"bytes": POSITIVE, "sha256": HASH, "lines": POSITIVE}, "bytes", "sha256"),
         "deleted": closed({"files": TEXTS, "days": POSITIVE, "follows": TEXT, "missed": TEXTS}, "files", "days"),
+        "access_log": closed({"file": TEXT, "lines": POSITIVE, "sha256": HASH}, "file", "lines", "sha256"),
         "foreign": closed(
             {"bytes": POSITIVE, "sha256": HASH, "lines": POSITIVE, "line": POSITIVE, "file": TEXT, "running": FLAG},
             *("bytes", "sha256", "lines", "line", "file", "running"),

@@ -102,6 +102,7 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.LOG_CONTINUED,), {"tokgate": {"continues": ...}}),
     ((_A.LOG_RECOVERED,), {"tokgate": {"torn": ...}}),
     ((_A.LOG_DELETED,), {"tokgate": {"deleted": ...}}),
+    ((_A.ACCESS_LOG_ROTATED,), {"tokgate": {"access_log": ...}}),
     ((_A.LOG_FOREIGN,), {"event": {"outcome": "failure"}, "tokgate": {"foreign": ...}}),
     ((_A.LOG_CUT,), {"event": {"outcome": "failure"}, "tokgate": {"cut": ...}}),
     ((_A.CLOCK_SET_BACK, _A.CLOCK_SET_FORWARD), {"tokgate": {"clock": ...}}),

@@ -67,6 +67,13 @@ def log_deleted(
     return record | {"tokgate": {"deleted": pruned(deleted)}}
 
 
+def access_log_rotated(stamp: Stamp, file: str, lines: int, sha256: str) -> Record:
+    """The file of who looked into the log was rotated: `sha256` is over what is in it, uncompressed."""
+    message = f"Looks into this log until now: {counted(lines, 'line')} in {file}."
+    record = frame(stamp, EventAction.ACCESS_LOG_ROTATED, message, category=("process",), kinds=("info",))
+    return record | {"tokgate": {"access_log": {"file": file, "lines": lines, "sha256": sha256}}}
+
+
 def log_checkpoint(stamp: Stamp, checkpoint: Checkpoint) -> Record:
     """A signature over the previous record's hash, and so over all records before it."""
     message = f"Checkpoint: all up to record {checkpoint.head.sequence} of this chain is signed."

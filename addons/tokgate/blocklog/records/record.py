@@ -53,6 +53,7 @@ class EventAction(StrEnum):
     LOG_RECOVERED = "log-recovered"
     LOG_CHECKPOINT = "log-checkpoint"
     LOG_DELETED = "log-deleted"
+    ACCESS_LOG_ROTATED = "access-log-rotated"
     LOG_FOREIGN = "log-foreign"
     LOG_CUT = "log-cut"
     CLOCK_SET_BACK = "clock-set-back"

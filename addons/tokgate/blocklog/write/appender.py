@@ -16,9 +16,10 @@ from typing import Final
 
 from whenever import Date, Instant
 
+from tokgate.blocklog.access import access_log
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
-from tokgate.blocklog.paths import heads_path_for, key_path_for
+from tokgate.blocklog.paths import access_path_for, heads_path_for, key_path_for
 from tokgate.blocklog.read.reader import instant_of
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import EventAction, Record
@@ -176,7 +177,7 @@ class Appender:
         keep = 0 if self._options is None else self._options.keep_free
         if not keep or not segment.regular or not self.pending:
             return
-        if self._retention.about_to_delete or any(isinstance(entry, Deletion) for entry in self._waiting):
+        if self._deletes:
             return
         least = segment.room_missing(keep)
         if least:
@@ -294,12 +295,32 @@ class Appender:
         self.rotations += 1
         self.leave(why)
         self._open()
+        self._rotate_access_log()
         self._delete_expired()
+
+    def _rotate_access_log(self) -> None:
+        """With the log, so that as many days of it are kept."""
+        stamp = self._stamp()
+        try:
+            rotated = access_log.rotate(access_path_for(self.path), stamp.at)
+        except OSError as error:
+            self._trouble(error)
+            return
+        if rotated is not None:
+            self._waiting.append(log_state.access_log_rotated(stamp, rotated.file, rotated.lines, rotated.sha256))
 
     def _delete_expired(self) -> None:
         """Queue the record that names expired files, and a checkpoint; once both are on the disk they are deleted."""
+        if self._deletes:  # a second record would name the same files
+            return
         if (deletion := self._retention.look(self._stamp(), self._clock.settled())) is not None:
             self._waiting.extend((deletion, CheckpointDue()))
+
+    @property
+    def _deletes(self) -> bool:
+        """Whether a record that names expired files is queued, or waits for its checkpoint."""
+        queued = (*self._waiting, *(line.entry for line in self._inflight))
+        return self._retention.about_to_delete or any(isinstance(entry, Deletion) for entry in queued)
 
     def _encode(self, segment: Segment) -> None:
         """Encode pending entries, in order, up to what fits into the file.

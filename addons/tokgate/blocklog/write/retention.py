@@ -1,4 +1,7 @@
-"""Retention of the log: which rotated files are old enough, whether any is gone already, and when they are deleted."""
+"""Retention of the log: which rotated files are old enough, whether any is gone already, and when they are deleted.
+
+Those of who looked into the log are deleted with it.
+"""
 
 import math
 import time
@@ -10,7 +13,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import archived, bare_name
+from tokgate.blocklog.paths import access_path_for, archived, bare_name
 from tokgate.blocklog.read.file_order import first_record
 from tokgate.blocklog.read.reader import UNREADABLE, instant_of, open_log, text_at
 from tokgate.blocklog.records.stamp import Stamp
@@ -55,12 +58,16 @@ class Retention:
         if settled is None:
             return None
         before = min(stamp.at, settled).subtract(hours=24 * self._days)
+        looks = access_path_for(self._path)
         try:
             found = expired(self._path, day_step(self._path, before))
+            with_them = expired(looks, day_step(looks, before)).files if found.files else ()
         except OSError as error:
             self._trouble(error)
             return None
-        return Deletion(stamp, found.files, self._days, found.follows, found.missed) if found.files else None
+        if not found.files:
+            return None
+        return Deletion(stamp, (*found.files, *with_them), self._days, found.follows, found.missed)
 
     def wrote(self, deletion: Deletion, sequence: int) -> None:
         """Note that the record was written, and its number in the chain."""

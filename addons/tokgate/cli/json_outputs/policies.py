@@ -195,12 +195,14 @@ Difference = TypedDict(
         "exemptions": list[ExemptionDifference],
         "definitions": list[Redefinition],
         "held": list[str],
+        "weaker_settings": list[str],
         "traffic": Traffic | None,
     },
 )
 Difference.__doc__ = (
     "`tokgate diff --json`. `from` and `to` of a difference are null where it goes beyond the span. `held` are "
-    "bans in force that NEW neither states nor lifts: a running tokgate keeps them."
+    "bans in force that NEW neither states nor lifts: a running tokgate keeps them. `weaker_settings` are settings "
+    "by which NEW lets more pass, with both values."
 )
 
 

@@ -5,6 +5,7 @@ from typing import Literal, TypedDict
 from tokgate.cli.json_outputs.policies import DiagnosticOutput
 from tokgate.evasion.trial import TrialResult
 from tokgate.gate.sockets import Entry
+from tokgate.gateway.canary.canary import CanaryOrigin
 from tokgate.policy.analysis.definitions import ChangeKind
 from tokgate.policy.decision import Phase
 from tokgate.policy.observation import KernelRefusal
@@ -77,6 +78,7 @@ class GatewayDifferences(TypedDict):
     routes: list[str]
     settings: list[str]
     listeners: list[str]
+    conflicts: list[str]
 
 
 class GatewayRestored(TypedDict):
@@ -90,6 +92,7 @@ class GatewayRestored(TypedDict):
 class CanaryStatus(TypedDict):
     """The gateway's canary: `ok` unless two probes in a row failed; `at` of the last probe.
 
+    `asks_from`: a network namespace of its own, or the machine itself where none can be made; null before it asked.
     `unavailable` is why there can be none, and then nothing is known.
     """
 
@@ -97,6 +100,7 @@ class CanaryStatus(TypedDict):
     at: str | None
     seconds: int
     problems: list[str]
+    asks_from: CanaryOrigin | None
     unavailable: str | None
 
 
@@ -177,7 +181,8 @@ class PolicyRevision(TypedDict):
 class ReloadAnswer(TypedDict):
     """`tokgate reload --json`. `missing` are processes that have not got the policy yet.
 
-    `not_held` are bans that were to be lifted and are not held.
+    `weaker_settings` are changed settings that let more pass than before, with both values. `not_held` are bans that
+    were to be lifted and are not held.
     """
 
     ok: bool
@@ -190,6 +195,7 @@ class ReloadAnswer(TypedDict):
     bans: BanEffects
     revision: PolicyRevision | None
     more_changes: int
+    weaker_settings: list[str]
     diagnostics: list[SourceDiagnostic]
     restart_needed: list[str]
     workers: list[str]

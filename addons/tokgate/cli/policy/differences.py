@@ -12,6 +12,7 @@ from tokgate.policy.analysis.comparison import (
 )
 from tokgate.policy.analysis.definitions import Redefinition, redefinitions
 from tokgate.policy.analysis.held_bans import vanished
+from tokgate.policy.analysis.weaker_settings import weaker_settings
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 
@@ -40,6 +41,8 @@ class Differences:
     redefinitions: tuple[Redefinition, ...]
     held: tuple[str, ...]
     """Bans in force at the span's start that the new policy neither states nor lifts: a running tokgate keeps them."""
+    weaker_settings: tuple[str, ...]
+    """Settings by which the new policy lets more pass, with both values."""
 
     @property
     def any(self) -> bool:
@@ -49,14 +52,16 @@ class Differences:
 
 def compare(old: Snapshot, new: Snapshot, within: Span) -> Differences:
     """All differences of two policies within a span of time."""
+    redefined = tuple(redefinitions(old.policy, new.policy))
     return Differences(
         old,
         new,
         within,
         tuple(verdict_changes(old, new, within)),
         tuple(exemption_changes(old, new, within)),
-        tuple(redefinitions(old.policy, new.policy)),
+        redefined,
         vanished(old, new.policy, within.start),
+        weaker_settings(redefined),
     )
 
 

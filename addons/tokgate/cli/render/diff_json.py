@@ -51,6 +51,7 @@ def document(old: str, new: str, differences: Differences, replay: Replay | None
             for each in differences.redefinitions
         ],
         "held": list(differences.held),
+        "weaker_settings": list(differences.weaker_settings),
         "traffic": None if replay is None else _replayed(replay, top),
     }
 

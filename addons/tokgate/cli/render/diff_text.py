@@ -29,6 +29,10 @@ def text(old: str, new: str, differences: Differences, replay: Replay | None, to
     zone = common_zone(differences.new.policy.networks.values())
     yield from _section("Exemptions", [_exemption(each, within, zone) for each in differences.exemptions])
     yield from _section("Definitions", [_definition(each) for each in differences.redefinitions])
+    if differences.weaker_settings:
+        yield from _section(
+            "Settings by which NEW lets more pass", [shown(each) for each in differences.weaker_settings]
+        )
     if differences.held:
         yield from _section(
             "Held by a running tokgate, since NEW does not name them under `lifted`", [", ".join(differences.held)]

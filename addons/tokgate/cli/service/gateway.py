@@ -88,7 +88,9 @@ def _up(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
     changed = kernel.up(rules)
     remark_on(rules)
     for name, value in changed.items():
-        narrate(f"tokgate: {name} was {value}, until `tokgate gateway down`")
+        narrate(f"tokgate: {name} was {value}: it is {kernel.settings[name]} until `tokgate gateway down`")
+    for limit in kernel.limits:
+        narrate(f"tokgate: warning: {limit}")
     if args.json:
         _print({"ok": True, "problems": [], "policy": rules.version, "changed": dict(changed), "until": _text(rules)})
     else:
@@ -158,6 +160,8 @@ def _shown(kernel: Kernel, rules: Ruleset, found: Differences) -> Iterator[str]:
     for part, said in asdict(found).items():
         yield f"{part}: {'as it should be' if not said else 'differs'}"
         yield from (f"  {line}" for line in said)
+        if part == "settings":
+            yield from (f"  {line}" for line in kernel.limits)
         if part == "table" and loaded is not None:
             for name, elements in wanted.elements.items():
                 yield f"  {name}: {len(loaded.elements.get(name, ()))} of {len(elements)} elements"

@@ -93,6 +93,8 @@ def _changes(answer: dict[str, Any]) -> Iterator[str]:
         yield f"  {_MARKS[change['how']]} {change['section']} {shown(change['name'])}{what}"
     if answer["more_changes"]:
         yield f"  and {answer['more_changes']} more"
+    for each in map(shown, answer["weaker_settings"]):
+        yield f"a setting now lets more pass than before: {each}"
     if answer["before"] != answer["version"] and not (answer["changes"] or answer["bans"]["held"]):
         yield "  only words that decide nothing"
 

@@ -255,7 +255,7 @@ def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...], gate: tuple
 
 def _supervise(args: argparse.Namespace, places: tuple[ListenEndpoint, ...], gateway: TableOptions | None) -> int:
     from tokgate.service.child_programs import SuperviseOptions
-    from tokgate.service.supervisor import supervise
+    from tokgate.service.continuity.start import supervise
 
     options = SuperviseOptions(
         endpoints=places,

@@ -11,6 +11,7 @@ from tokgate.blocklog.records.sentence import counted
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit
 from tokgate.cli.service.running import add_confdir_option, ask_running
+from tokgate.gateway.canary.canary import CanaryOrigin
 from tokgate.policy.values.visible_text import readable
 from tokgate.runtime.control_socket import ControlRequest
 from tokgate.runtime.status import Condition, has_trouble
@@ -19,6 +20,10 @@ from tokgate.service.doctor.probes import unanswered
 _FRACTION: Final = re.compile(r"(?<=T\d\d:\d\d:\d\d)\.\d+(?=Z)")
 _PATIENCE: Final = 3.0
 """Seconds for the answer to a probe."""
+_ASKED_FROM: Final = {
+    CanaryOrigin.NAMESPACE: "a network namespace of its own",
+    CanaryOrigin.MACHINE: "this machine itself",
+}
 EPILOG = """\
 examples:
   tokgate status              policy, bans and processes of the tokgate started with the default --confdir
@@ -106,8 +111,9 @@ def _gateway(gateway: dict[str, Any]) -> Iterator[str]:
     canary = gateway["canary"]
     if canary is not None and canary["unavailable"] is not None:
         yield f"  no canary: {canary['unavailable']}"
-    elif canary is not None and canary["at"] is not None and canary["ok"]:
-        yield f"  canary: all well at {canary['at']}"
+    elif canary is not None and canary["at"] is not None:
+        said = "all well" if canary["ok"] else "failed"
+        yield f"  canary: {said} at {canary['at']}, asked from {_ASKED_FROM[canary['asks_from']]}"
     refused = [f"{kind} {number}" for kind, number in gateway["refused"].items() if number]
     if refused:
         yield f"  packets that the kernel refused, and no gate saw: {', '.join(refused)}"

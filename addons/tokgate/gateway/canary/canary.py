@@ -1,6 +1,7 @@
 """The supervisor's side of the canary: starts its process, connects it, and keeps the results."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -11,11 +12,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from whenever import Instant
 
-from tokgate.gateway.canary import links
+from tokgate.gateway.canary import inside, links
 from tokgate.gateway.canary.probe import PATIENCE
 from tokgate.gateway.canary.process import AGAIN, SOCKET
 from tokgate.gateway.errors import GatewayError
@@ -31,6 +33,15 @@ _LONGEST: Final = 2 * PATIENCE
 """Seconds that one probe takes at most, on a crowded machine."""
 
 
+class CanaryOrigin(StrEnum):
+    """Where the canary asks from."""
+
+    NAMESPACE = "namespace"
+    """A network namespace of its own."""
+    MACHINE = "machine"
+    """This machine's own, where none can be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """The canary failed, or recovered: what is or was wrong, in sentences."""
@@ -42,10 +53,11 @@ class Change:
 class Canary:
     """Not more than one process at a time. Methods never raise, unless they say so."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        """`command` is that of the canary's process, without its argument."""
+    def __init__(self, command: Sequence[str], environment: dict[str, str], *, tproxy: bool = True) -> None:
+        """`command` is that of the canary's process, without its argument. From inside it reaches gates by TPROXY."""
         self._command: Final = command
         self._environment: Final = environment
+        self._tproxy: Final = tproxy
         self._settings: CanarySettings | None = None
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         near.setblocking(False)
@@ -59,6 +71,9 @@ class Canary:
         self._at: Instant | None = None
         self._problems: tuple[str, ...] = ()
         self._unavailable: str | None = None
+        self._apart: str | None = None
+        """Why it can't ask from a namespace of its own."""
+        self._origin = CanaryOrigin.NAMESPACE
         self._failures = 0
         self._due = 0.0
         """When it is to have said something, in monotonic seconds; without a process, when one is started."""
@@ -118,6 +133,7 @@ class Canary:
             "at": None if self._at is None else str(self._at),
             "seconds": self._settings.seconds,
             "problems": list(self.problems),
+            "asks_from": None if self._at is None else self._origin,
             "unavailable": self._unavailable,
         }
 
@@ -136,16 +152,21 @@ class Canary:
 
     # -- its process
 
-    def _start(self, settings: CanarySettings) -> None:
-        self._due = time.monotonic() + _LONGEST + AGAIN
+    def _start(self, settings: CanarySettings, origin: CanaryOrigin = CanaryOrigin.NAMESPACE) -> None:
+        self._due, self._origin = time.monotonic() + _LONGEST + AGAIN, origin
+        listeners: list[socket.socket] = []
+        handed: list[int] = []
         try:
             found = links.conflicts(_links(settings))
             if found:
                 raise GatewayError("; ".join(found))
-            given = json.dumps({"supervisor": os.getpid(), "settings": settings.written})
+            if origin is CanaryOrigin.MACHINE:
+                listeners = inside.make(settings, links.usable())
+            handed += (fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, SOCKET + 1) for each in listeners)
+            given = {"supervisor": os.getpid(), "settings": settings.written, "listeners": handed}
             self._pid = os.posix_spawn(
                 sys.executable,
-                [*self._command, given],
+                [*self._command, json.dumps(given)],
                 self._environment,
                 file_actions=[(os.POSIX_SPAWN_DUP2, self._far.fileno(), SOCKET)],
                 setpgroup=0,  # the terminal's signals are for the supervisor
@@ -153,6 +174,11 @@ class Canary:
             self._process = os.pidfd_open(self._pid)
         except (GatewayError, OSError) as error:
             self._give_up(str(error))
+        finally:
+            for listener in listeners:
+                listener.close()
+            for descriptor in handed:
+                os.close(descriptor)
 
     def _take(self, said: dict[str, Any], settings: CanarySettings, now: Instant) -> Change | None:
         match said:
@@ -163,9 +189,19 @@ class Canary:
                 pause = min(AGAIN, settings.seconds) if found and not self._failures else settings.seconds
                 self._due = time.monotonic() + pause + _LONGEST + AGAIN
                 return self._judge(tuple(map(str, found)), settings)
+            case {"failed": why} if self._origin is CanaryOrigin.NAMESPACE and self._tproxy:
+                self._ask_from_inside(str(why), settings)
             case {"failed": why}:
                 self._give_up(str(why))
         return None
+
+    def _ask_from_inside(self, why: str, settings: CanarySettings) -> None:
+        """No namespace can be made here: said once."""
+        self._end()
+        if self._apart != why:
+            self._apart = why
+            logger.warning("the canary asks from this machine itself, since it can't make a network namespace: %s", why)
+        self._start(settings, CanaryOrigin.MACHINE)
 
     def _connect(self, device: str, settings: CanarySettings) -> None:
         choose = settings.client if device == links.CLIENT_DEVICE else settings.server
@@ -203,6 +239,9 @@ class Canary:
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
             os.close(self._process)
             self._process = None
+        if self._origin is CanaryOrigin.MACHINE:
+            with contextlib.suppress(GatewayError):
+                inside.take_out()
         self.hear()  # what it said before its end
         self._heard.clear()
         self._due = time.monotonic()

@@ -15,7 +15,7 @@ from tokgate.policy.canary import CanaryLink
 CLIENT_DEVICE: Final = "tokgate-canary"
 SERVER_DEVICE: Final = "tokgate-answers"
 FAR_DEVICE: Final = "eth0"
-_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NO_DAD: Final = 2  # IFA_F_NODAD, linux/if_addr.h
 
 
@@ -28,7 +28,7 @@ def make(device: str, pid: int, links: Iterable[CanaryLink]) -> None:
         with IPRoute() as netlink:
             remove(netlink, device)
             netlink.link("add", ifname=device, kind="veth", peer={"ifname": FAR_DEVICE, "net_ns_pid": pid})
-            _configure(netlink, device, ((str(link.near), link.length) for link in links))
+            configure(netlink, device, ((str(link.near), link.length) for link in links))
     except NetlinkError as error:
         raise GatewayError(f"{device}: {error.args[1]}") from error
 
@@ -58,12 +58,13 @@ def configure_far(links: Iterable[CanaryLink]) -> None:
         held = list(links)
         for name in ("lo", FAR_DEVICE):
             netlink.link("set", index=netlink.link_lookup(ifname=name)[0], state="up")
-        _configure(netlink, FAR_DEVICE, ((str(link.far), link.length) for link in held))
+        configure(netlink, FAR_DEVICE, ((str(link.far), link.length) for link in held))
         for link in held:
-            netlink.route("add", dst="default", gateway=str(link.near), family=_FAMILY[link.near.version])
+            netlink.route("add", dst="default", gateway=str(link.near), family=FAMILY[link.near.version])
 
 
-def _configure(netlink: Any, device: str, addresses: Iterable[tuple[str, int]]) -> None:
+def configure(netlink: Any, device: str, addresses: Iterable[tuple[str, int]]) -> None:
+    """Give a device addresses, each with the length of its prefix, and bring it up."""
     (index,) = netlink.link_lookup(ifname=device)
     for address, length in addresses:
         flags = {"flags": _NO_DAD} if ":" in address else {}

@@ -58,11 +58,11 @@ def client_hello(name: str) -> bytes:
     return outgoing.read()
 
 
-def ask(source: str, destination: str, name: str, patience: float = PATIENCE) -> Answer:
+def ask(source: str, destination: tuple[str, int], name: str, patience: float = PATIENCE) -> Answer:
     """Connect and name a host. Blocks for some `patience` seconds at most; never raises."""
     received = b""
     try:
-        with socket.create_connection((destination, PORT), patience, (source, 0)) as connection:
+        with socket.create_connection(destination, patience, (source, 0)) as connection:
             connection.sendall(client_hello(name))
             while len(received) < len(OWN_ANSWER):
                 more = connection.recv(len(OWN_ANSWER) - len(received))
@@ -81,7 +81,7 @@ def ask(source: str, destination: str, name: str, patience: float = PATIENCE) ->
     return Answer.REFUSED if refused else Answer.OTHER
 
 
-def problems(paths: Sequence[tuple[str, str]], patience: float = PATIENCE) -> list[str]:
+def problems(paths: Sequence[tuple[str, tuple[str, int]]], patience: float = PATIENCE) -> list[str]:
     """What is wrong with enforcement, in sentences; `paths`: sources and destinations, one for a version of IP.
 
     All names are tried at once. Blocks for some `patience` seconds at most.

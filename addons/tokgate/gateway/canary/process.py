@@ -1,5 +1,7 @@
 """The canary's process: makes its namespaces, has the supervisor connect them, and then asks again and again.
 
+Where it is given the descriptors of a server's sockets it makes none, and asks from this machine's own (see `inside`).
+
 It speaks with the supervisor over a socket of packets, in JSON: a namespace that waits for its link, then the result of
 each probe. It ends with that socket's other end, or with the supervisor.
 """
@@ -11,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,8 +51,8 @@ def new_namespace() -> None:
         os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET)
 
 
-def run(supervisor: Supervisor, settings: CanarySettings) -> None:
-    """Connect, and ask until the supervisor is gone. Raises OSError and EOFError."""
+def run_apart(supervisor: Supervisor, settings: CanarySettings) -> None:
+    """Make the namespaces, and ask from there. Raises OSError and EOFError."""
     versions = links.usable()
     new_namespace()
     supervisor.tell(waits_for=links.CLIENT_DEVICE)
@@ -62,8 +65,14 @@ def run(supervisor: Supervisor, settings: CanarySettings) -> None:
     links.configure_far(settings.server(version) for version in versions)
     listeners = probe.listening([str(settings.server(version).far) for version in versions])
     os.setns(client, os.CLONE_NEWNET)
+    run(supervisor, settings, listeners)
+
+
+def run(supervisor: Supervisor, settings: CanarySettings, listeners: Sequence[socket.socket]) -> None:
+    """Serve, and ask until the supervisor is gone. Raises OSError and EOFError."""
     probe.serve(listeners)
-    paths = [(str(settings.client(version).far), str(settings.server(version).far)) for version in versions]
+    sources = {socket.AF_INET: str(settings.client(4).far), socket.AF_INET6: str(settings.client(6).far)}
+    paths = [(sources[each.family], each.getsockname()[:2]) for each in listeners]
     failed = False
     while True:
         found = probe.problems(paths)
@@ -83,7 +92,11 @@ def main() -> None:
     with socket.socket(fileno=SOCKET) as sock:
         supervisor = Supervisor(sock)
         try:
-            run(supervisor, CanarySettings.read(said["settings"]))
+            settings = CanarySettings.read(said["settings"])
+            if said["listeners"]:
+                run(supervisor, settings, [socket.socket(fileno=each) for each in said["listeners"]])
+            else:
+                run_apart(supervisor, settings)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:

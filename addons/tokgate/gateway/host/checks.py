@@ -64,11 +64,11 @@ def _conflicts(routes: PolicyRoutes) -> Iterator[str]:
 
 
 def _forwarding() -> Iterator[str]:
-    for name in sysctls.wrong(sysctls.needed(versions())):
+    for name in sysctls.wrong(sysctls.forwarding(versions())):
         if not sysctls.writable(name):
             yield f"{name} is off, and this process may not change it: sysctl -w {name}=1"
     learned = [device for device in _devices() if _loses_routes(device)]
-    if learned and sysctls.wrong(sysctls.needed((6,))):
+    if learned and sysctls.wrong(sysctls.forwarding((6,))):
         yield (
             f"IPv6 forwarding is off, and with it on {', '.join(learned)} would lose the default route that it learned "
             f"from router advertisements: sysctl -w net.ipv6.conf.{learned[0]}.accept_ra=2 first"

@@ -16,6 +16,10 @@ _NEW: Final = 8  # NF_CT_STATE_BIT(IP_CT_NEW), linux/netfilter/nf_conntrack_comm
 _KNOWN_PROTOCOLS: Final = ("tcp", "th", "ip", "ip6", "ether", "meta")
 _LETS_IN: Final = ("accept", "jump", "goto", "queue")
 _TURNS_AWAY: Final = ("drop", "reject")
+_REJECT: Final = {"type": "target", "name": "REJECT"}
+"""What turns away in a rule of iptables."""
+_BESIDE: Final = ("counter", "log", *_TURNS_AWAY)
+"""What does not keep a rule from acting; other statements may: limits, conditions of iptables that nft can't show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,14 @@ def _delivered(way: Tproxy | Redirect) -> Delivered:
 def _drops(by_default: bool, rules: Iterable[Iterable[Mapping[str, Any]]], packet: Delivered) -> bool:
     """Whether no rule of a chain can let the packet in before one, or the chain's policy, turns it away."""
     for rule in rules:
-        statements = list(rule)
+        statements: list[Mapping[str, Any]] = [{"reject": None} if each.get("xt") == _REJECT else each for each in rule]
         conditions = [each["match"] for each in statements if "match" in each]
         if not all(_may_match(condition, packet) for condition in conditions):
             continue
         if any(word in each for each in statements for word in _LETS_IN) or _map_lets_in(statements, packet):
             return False
-        if not conditions and any(word in each for each in statements for word in _TURNS_AWAY):
+        certain = not conditions and all(word in _BESIDE for each in statements for word in each)
+        if certain and any(word in each for each in statements for word in _TURNS_AWAY):
             return True
     return by_default
 

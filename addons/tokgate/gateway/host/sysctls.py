@@ -15,11 +15,20 @@ from tokgate.gateway.errors import GatewayError
 
 _ROOT: Final = Path("/proc/sys")
 FORWARDING: Final = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+EARLY_DEMUX: Final = "net.ipv4.tcp_early_demux"
+"""Finds a packet's socket before its route, over IPv6 as well. What has a socket is never forwarded, and where TPROXY
+brings clients to gates a connection that ended has one for a minute (TIME_WAIT), with the addresses of its client and
+its server."""
 
 
-def needed(versions: tuple[int, ...]) -> dict[str, str]:
-    """The settings that a gateway needs, with their values."""
+def forwarding(versions: tuple[int, ...]) -> dict[str, str]:
+    """The settings without which nothing is forwarded, with their values."""
     return {FORWARDING[version]: "1" for version in versions}
+
+
+def needed(versions: tuple[int, ...], *, tproxy: bool) -> dict[str, str]:
+    """The settings that a gateway needs, with their values; early demultiplexing only where it may be changed."""
+    return forwarding(versions) | ({EARLY_DEMUX: "0"} if tproxy and writable(EARLY_DEMUX) else {})
 
 
 def read(name: str) -> str | None:

@@ -1,5 +1,6 @@
 """What a new program takes over from the one before it in the same process: its children, listeners and channels."""
 
+import os
 import signal
 import socket
 import time
@@ -34,12 +35,16 @@ class InheritedProcesses(ChildPrograms):
         self._children: Final[dict[int, Child]] = {}
         self._replaced_openers: Final[list[Child]] = []
 
-    def bequeath(self, told: Mapping[int, Mapping[Key, int]], control: int | None, caller: int) -> Bequest:
-        """What the next program in this process needs.
+    def bequeath(self, told: Mapping[int, Mapping[Key, int]], control: int | None, caller: int | None) -> Bequest:
+        """What the next program needs. Raises OSError.
 
         `told`: what this one has told of each process's counters. `caller` waits for an answer, `control` is the
-        listener of the control socket.
+        listener of the control socket. Without a caller the next program is another process.
         """
+        if caller is None:
+            for child in self._children.values():
+                if child.process is None:
+                    child.process = os.pidfd_open(child.pid)  # it was not waited for, so the number is still its own
         warned = self.warned.descriptor
         if warned is None:
             raise RuntimeError("nothing has begun")
@@ -57,6 +62,7 @@ class InheritedProcesses(ChildPrograms):
                 Survivor.of(child, self.counters.of(child.pid).share(), told.get(child.pid, {}))
                 for child in self._children.values()
             ],
+            options=self._options.shape,
         )
 
     def _bequeath_quic(self) -> QuicBequest | None:

@@ -1,15 +1,16 @@
 """Replaces the supervisor's program by the one that is on disk now, without refusing or ending a connection.
 
-The supervisor calls exec: its process, its children, its listeners and its channels stay. The new program reads the
-policy, starts gates and openers of its own, and has the old gates pass their open connections on, as after a reload.
-Until then the old ones serve.
+The supervisor calls exec: its process, its children, its listeners and its channels stay. (Where systemd restarts it,
+the process is another one, and `fd_store` brings it all the rest.) The new program reads the policy, starts gates and
+openers of its own, and has the old gates pass their open connections on, as after a reload. Until then the old ones
+serve.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
@@ -35,10 +36,12 @@ class Survivor:
     told: list[tuple[tuple[str, ...], int]]
     backlog: int | None = None
     """Where it keeps the records that it could not send."""
+    process: int | None = None
+    """A descriptor of the process, which is no child of the next program."""
 
     @classmethod
     def of(cls, child: Child, shared: int, told: Mapping[tuple[str, ...], int]) -> "Survivor":
-        """A child; `shared` is the descriptor of its counters."""
+        """A child; `shared` is the descriptor of its counters. Raises OSError."""
         return cls(
             role=child.role,
             slot=child.slot,
@@ -49,6 +52,7 @@ class Survivor:
             shared=shared,
             told=[*told.items()],
             backlog=child.backlog,
+            process=child.process,
         )
 
     def as_child(self, now: float) -> Child:
@@ -60,6 +64,7 @@ class Survivor:
             self.started,
             self.version,
             self.backlog,
+            self.process,
             retired=self.retired,
             heard=now,
         )
@@ -80,9 +85,11 @@ class Bequest:
     control: int | None
     quic: "QuicBequest | None"
     warned: int
-    caller: int
+    caller: int | None
     """Who asked for it, and waits for an answer."""
     children: list[Survivor]
+    options: str = ""
+    """The options that listeners and channels were made by."""
 
     def descriptors(self) -> Iterator[int]:
         yield from self.channels.values()
@@ -90,9 +97,30 @@ class Bequest:
         yield from (each for each in (self.metrics, self.control) if each is not None)
         if self.quic is not None:
             yield from self.quic.descriptors()
-        yield from (self.warned, self.caller)
-        yield from (child.shared for child in self.children)
-        yield from (child.backlog for child in self.children if child.backlog is not None)
+        yield from (each for each in (self.warned, self.caller) if each is not None)
+        for child in self.children:
+            yield from (each for each in (child.shared, child.backlog, child.process) if each is not None)
+
+    def renumbered(self, now: Mapping[int, int]) -> "Bequest":
+        """The same where its descriptors have other numbers: `now` has those by the ones before. Raises KeyError."""
+
+        def of(number: int | None) -> int | None:
+            return None if number is None else now[number]
+
+        return replace(
+            self,
+            channels={name: now[number] for name, number in self.channels.items()},
+            listeners=[(now[number], entry) for number, entry in self.listeners],
+            metrics=of(self.metrics),
+            control=of(self.control),
+            quic=None if self.quic is None else self.quic.renumbered(now),
+            warned=now[self.warned],
+            caller=of(self.caller),
+            children=[
+                replace(each, shared=now[each.shared], backlog=of(each.backlog), process=of(each.process))
+                for each in self.children
+            ],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +133,13 @@ class QuicBequest:
 
     def descriptors(self) -> Iterator[int]:
         yield from (each for fronts in (*self.fronts, *self.raw.values(), *self.channels) for each in fronts)
+
+    def renumbered(self, now: Mapping[int, int]) -> "QuicBequest":
+        return QuicBequest(
+            [[now[each] for each in fronts] for fronts in self.fronts],
+            {family: [now[each] for each in raw] for family, raw in self.raw.items()},
+            [(now[write], now[read]) for write, read in self.channels],
+        )
 
 
 _FORM: Final = TypeAdapter(Bequest)
@@ -129,9 +164,13 @@ def inherited(environment: MutableMapping[str, str]) -> Bequest | None:
 
 
 def written(bequest: Bequest) -> int:
-    """The descriptor of a memory file that holds a bequest; programs that are executed don't get it."""
+    """The descriptor of a memory file that holds a bequest; programs that are executed don't get it. Raises OSError."""
     memory = os.memfd_create("tokgate-bequest")
-    os.write(memory, _FORM.dump_json(bequest))
+    try:
+        os.write(memory, _FORM.dump_json(bequest))
+    except OSError:
+        os.close(memory)
+        raise
     return memory
 
 
@@ -145,9 +184,8 @@ def read(descriptor: int) -> Bequest:
             raise ValueError(f"the program before left what this one can't read: {error}") from error
 
 
-def execute(bequest: Bequest) -> NoReturn:
-    """Go on as the program on disk, which finds the bequest. Raises OSError."""
-    memory = written(bequest)
+def execute(bequest: Bequest, memory: int) -> NoReturn:
+    """Go on as the program on disk, which finds the bequest in the `memory` where it is `written`. Raises OSError."""
     for descriptor in (memory, *bequest.descriptors()):
         os.set_inheritable(descriptor, True)
     signal.set_wakeup_fd(-1)

@@ -4,10 +4,12 @@ Without systemd, nothing is told.
 """
 
 import os
+import select
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,25 +51,44 @@ class ServiceManager:
         except OSError:
             return
 
-    def keep(self, sock: socket.socket) -> None:
-        """Have systemd keep a listening socket open until this unit is stopped: who connects meanwhile waits."""
-        self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name_of(sock)}", descriptors=[sock.fileno()])
+    def keep(self, name: str, sock: socket.socket) -> None:
+        """Have systemd keep a socket open over a restart of this unit."""
+        self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", descriptors=[sock.fileno()])
+
+    def forget(self, name: str) -> None:
+        """Have systemd close its copies of the sockets of this name."""
+        self.tell("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    def has_read(self) -> bool:
+        """Wait until systemd has read all that it was told; whether it has. See sd_notify_barrier(3)."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            self.tell("BARRIER=1", descriptors=[write])
+        finally:
+            os.close(write)
+        try:
+            return bool(self._address) and bool(select.select([read], [], [], _PATIENCE)[0])
+        finally:
+            os.close(read)
 
     def restarts(self) -> bool:
         """Whether systemd stops this unit in order to start it again; False if that can't be found out."""
-        if not self._address:
-            return False
-        try:
-            unit = Path("/proc/self/cgroup").read_text().rstrip().rpartition("/")[2]
-            command = ("systemctl", "list-jobs", "--no-legend", "--", unit)
-            jobs = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
-        except (OSError, subprocess.SubprocessError):
-            return False
+        jobs = self._asked("list-jobs", "--no-legend", "--")
         return any(job.split()[2:3] == ["restart"] for job in jobs.splitlines())
 
-    def forget(self, sock: socket.socket) -> None:
-        """Have systemd close its copy of a socket."""
-        self.tell("FDSTOREREMOVE=1", f"FDNAME={name_of(sock)}")
+    def leaves_processes(self) -> bool:
+        """Whether systemd leaves the other processes of this unit alone when this one exits."""
+        return self._asked("show", "--property=KillMode", "--value", "--").strip() == "process"
+
+    def _asked(self, *question: str) -> str:
+        """What systemctl says about this unit; nothing without systemd, or if it can't be asked."""
+        if not self._address:
+            return ""
+        command = ("systemctl", *question, control_group()[1])
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
+        except (OSError, subprocess.SubprocessError):
+            return ""
 
     def keep_alive(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Tell systemd at most once a second that this process lives, and its state, as of `tokgate status`."""
@@ -80,25 +101,43 @@ class ServiceManager:
         self._told = said
 
 
-def kept_listeners(environment: MutableMapping[str, str]) -> list[socket.socket]:
-    """The listening sockets that systemd kept over a restart, or opened itself; see sd_listen_fds(3).
+@dataclass(slots=True)
+class KeptSockets:
+    """What systemd kept over a restart, or opened itself: listening sockets, and those of a program before."""
+
+    listeners: list[socket.socket] = field(default_factory=list)
+    others: list[socket.socket] = field(default_factory=list)
+
+
+def kept_sockets(environment: MutableMapping[str, str]) -> KeptSockets:
+    """The sockets that systemd kept over a restart, or opened itself; see sd_listen_fds(3).
 
     The variables are taken out of the environment: they are for this process alone.
     """
     pid, number = (environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS"))
     environment.pop("LISTEN_FDNAMES", None)
+    found = KeptSockets()
     if pid != str(os.getpid()) or not number.isdecimal():
-        return []
-    found = []
+        return found
     for descriptor in range(_FIRST, _FIRST + int(number)):
         os.set_inheritable(descriptor, False)
         sock = socket.socket(fileno=descriptor)
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.setblocking(False)
-            found.append(sock)
+            found.listeners.append(sock)
         else:
-            sock.close()
+            found.others.append(sock)
     return found
+
+
+def control_group() -> tuple[str, str]:
+    """The control groups of this process (cgroups(7)), and the service that they are of; nothing if there is none."""
+    try:
+        groups = Path("/proc/self/cgroup").read_text()
+    except OSError:
+        return "", ""
+    units = (line.rpartition("/")[2] for line in groups.splitlines())  # of several in the manner of before: v1
+    return groups, next((unit for unit in units if unit.endswith(".service")), "")
 
 
 def name_of(sock: socket.socket) -> str:

@@ -46,11 +46,17 @@ class ProgramChange:
         arguments = sys.orig_argv[1:]
         program = arguments[: len(arguments) - len(sys.argv[1:])]  # a script, or `-m` and a module
         commands = [[*program, "check", "--quiet", str(self._policies)], arguments]
-        self._start(caller, os.memfd_create("tokgate-trial"), commands)
+        try:
+            said = os.memfd_create("tokgate-trial")
+        except OSError as error:
+            _not_started(caller, error)
+        else:
+            self._start(caller, said, commands)
 
     def _start(self, caller: Caller, said: int, commands: Sequence[list[str]]) -> None:
-        memory = written(self._bequest(caller))
+        memory = None
         try:
+            memory = written(self._bequest(caller))
             pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, *commands[0]],
@@ -60,10 +66,11 @@ class ProgramChange:
             )
         except OSError as error:
             os.close(said)
-            caller.answer({"ok": False, "problems": f"the program can't be started: {error.strerror}"})
+            _not_started(caller, error)
             return
         finally:
-            os.close(memory)
+            if memory is not None:
+                os.close(memory)
         self._others[pid] = partial(self._ended, caller, said, commands[1:])
 
     def _ended(self, caller: Caller, said: int, remaining: Sequence[list[str]], code: int) -> None:
@@ -77,6 +84,10 @@ class ProgramChange:
             caller.answer({"ok": False, "problems": words or f"the program on disk ended with {code}"})
         else:
             self.tried = caller
+
+
+def _not_started(caller: Caller, error: OSError) -> None:
+    caller.answer({"ok": False, "problems": f"the program can't be started: {error.strerror}"})
 
 
 def is_trial(environment: MutableMapping[str, str]) -> bool:

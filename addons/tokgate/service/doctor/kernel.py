@@ -98,6 +98,9 @@ def loaded(rules: Ruleset, confdir: Path) -> Iterator[Result]:
         said, _, remedy = each.partition(": ")
         yield Result("host", said, remedy or "docs/gateway.md, “Loading it”")
     kernel = Kernel(rules.options, confdir / STATE_FILE)
+    for each in kernel.limits:
+        said, _, remedy = each.partition(": ")
+        yield Result("host", said, remedy)
     try:
         differences = [] if found else list(kernel.differences(kernel.wanted(rules)))
     except GatewayError as error:

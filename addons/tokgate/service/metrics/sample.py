@@ -152,11 +152,12 @@ class VitalsResponder:
                 asked = True
         if not asked:
             return
-        memory = os.memfd_create("tokgate-vitals")
-        with os.fdopen(memory, "wb") as file, contextlib.suppress(OSError):
-            file.write(json.dumps(make()).encode())
-            file.flush()
-            socket.send_fds(self._socket, [b"!"], [memory], socket.MSG_DONTWAIT)
+        with contextlib.suppress(OSError):  # short of descriptors or memory, too: who asked tells that nobody answers
+            memory = os.memfd_create("tokgate-vitals")
+            with os.fdopen(memory, "wb") as file:
+                file.write(json.dumps(make()).encode())
+                file.flush()
+                socket.send_fds(self._socket, [b"!"], [memory], socket.MSG_DONTWAIT)
 
 
 class VitalsRequester:

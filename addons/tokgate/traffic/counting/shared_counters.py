@@ -139,3 +139,7 @@ class ProcessCounters:
         """What each process has counted. From now on `total` tells that; the rest is for another program to tell."""
         self._frozen = {pid: shared.read() for pid, shared in self._counters.items()}
         return self._frozen
+
+    def thaw(self) -> None:
+        """Tell of all again: there is no other program."""
+        self._frozen = {}

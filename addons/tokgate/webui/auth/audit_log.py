@@ -1,17 +1,16 @@
 """The audit log: who requested which page, with which filters, and when."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from whenever import Instant
 
+from tokgate.blocklog.access import access_log
 from tokgate.blocklog.records.record import ECS_VERSION, clean, timestamp
 from tokgate.blocklog.records.stamp import Observer
 
-FILE_MODE: Final = 0o640
 _MAX_KEY: Final = 64
 _MAX_VALUE: Final = 256
 """Most characters of a filter and its value, of an address and a user's name."""
@@ -39,7 +38,7 @@ class AuditLog:
         self._path: Final = path
         self._purpose: Final = {key: clean(value) for key, value in (purpose or {}).items()}
         if path is not None:
-            os.close(self._open(path))
+            access_log.append(path, b"")
 
     def record(self, user: str, peer: str, page: str, said: Mapping[str, str]) -> None:
         """Record that a user requests a page with these filters. Raises NotRecorded."""
@@ -86,15 +85,6 @@ class AuditLog:
     def _append(self, path: Path, line: bytes) -> None:
         """The file is opened for each line, so that it can be rotated at any time."""
         try:
-            descriptor = self._open(path)
-            try:
-                if os.write(descriptor, line) != len(line):
-                    raise OSError(f"{path}: only part of a line was written")
-            finally:
-                os.close(descriptor)
+            access_log.append(path, line)
         except OSError as error:
             raise NotRecorded(f"this look can't be recorded: {error.strerror or error}") from error
-
-    @staticmethod
-    def _open(path: Path) -> int:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)

@@ -1,0 +1,107 @@
+"""The file of who looked into the log: several processes append to it, and the log's writer rotates and compresses it.
+
+It is evidence as well: a record of the log has each rotated file's digest, and names it when its time is over.
+"""
+
+import fcntl
+import gzip
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.blocklog.atomic_file import replacing, take_rights
+from tokgate.blocklog.paths import archive_name
+
+FILE_MODE: Final = 0o640
+PATIENCE: Final = 5.0
+"""Seconds for which a line waits for another process that is at the file."""
+_LOOK_EVERY: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class RotatedAccessFile:
+    """A file of looks that was rotated away: its name before it is compressed, and what is in it."""
+
+    file: str
+    lines: int
+    sha256: str
+
+
+def append(path: Path, line: bytes) -> None:
+    """Append a line, also while the file is rotated. Raises OSError; part of a line may be written then."""
+    with _locked(path, os.O_CREAT, PATIENCE) as descriptor:
+        if os.write(descriptor, line) != len(line):
+            raise OSError(f"{path}: only part of a line was written")
+
+
+def rotate(path: Path, at: Instant) -> RotatedAccessFile | None:
+    """Begin a new file with the same rights; None if there is none, or if nobody has looked. Raises OSError.
+
+    The old file is left uncompressed if there is no room.
+    """
+    try:
+        with _locked(path, 0, 1.0) as descriptor:
+            found = os.fstat(descriptor)
+            if not found.st_size:
+                return None
+            with path.open("rb") as stream:
+                lines = sum(1 for _ in stream)
+                stream.seek(0)
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            while os.path.lexists(_packed(target := archive_name(path, at))):
+                at = at.add(microseconds=1)
+            with replacing(path, FILE_MODE) as draft:
+                _take_owner(draft, found)
+                os.link(path, target)  # the path leads to a file at each instant: some may not make one
+    except FileNotFoundError:
+        return None
+    with suppress(OSError):
+        _compress(target, found)
+    return RotatedAccessFile(target.name, lines, digest)
+
+
+@contextmanager
+def _locked(path: Path, flags: int, patience: float) -> Iterator[int]:
+    """The file at the path, which nobody else appends to or rotates meanwhile. Raises OSError."""
+    give_up = time.monotonic() + patience
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | flags, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                yield descriptor
+                return
+        except (BlockingIOError, FileNotFoundError):
+            if time.monotonic() >= give_up:
+                raise
+        finally:
+            os.close(descriptor)
+        time.sleep(_LOOK_EVERY)
+
+
+def _take_owner(draft: Path, of: os.stat_result) -> None:
+    """Give a new file the rights of the old one: those who wrote that may write this. Raises OSError."""
+    take_rights(draft, of)
+    if draft.stat().st_gid != of.st_gid:
+        os.chown(draft, -1, of.st_gid)
+        draft.chmod(of.st_mode & 0o777)
+
+
+def _compress(path: Path, of: os.stat_result) -> None:
+    with replacing(_packed(path), FILE_MODE) as draft:
+        with path.open("rb") as plain, gzip.open(draft, "wb") as packed:
+            shutil.copyfileobj(plain, packed)
+        take_rights(draft, of)
+    path.unlink()
+
+
+def _packed(path: Path) -> Path:
+    return path.with_name(f"{path.name}.gz")

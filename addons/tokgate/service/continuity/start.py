@@ -1,0 +1,119 @@
+"""Starts a supervisor: anew, as the program that takes over from another, or as one that is only tried."""
+
+import contextlib
+import os
+import resource
+import time
+from collections.abc import Callable
+
+from whenever import Instant
+
+from tokgate.block_page.ca_folder import establish_authority, secure_folder
+from tokgate.blocklog.records.stamp import this_observer
+from tokgate.blocklog.write.channel import RecordSender
+from tokgate.blocklog.write.collector import DEADLINE
+from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
+from tokgate.runtime.held_file import HeldFile
+from tokgate.service.child_programs import BEHIND_TRAFFIC, SuperviseOptions
+from tokgate.service.continuity import fd_store
+from tokgate.service.continuity.replacement import Bequest, inherited
+from tokgate.service.continuity.service_manager import KeptSockets, ServiceManager, kept_sockets
+from tokgate.service.continuity.trial import is_trial, load_programs
+from tokgate.service.processes import ChildProcesses
+from tokgate.service.supervisor import RESTART_DRAIN, Supervisor
+
+
+def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
+    """Run gates and openers until told to stop. Exit codes: 0, 1 for an invalid policy, 3 for an unfit environment."""
+    if is_trial(os.environ):
+        return _try(options, say)
+    kept = kept_sockets(os.environ)
+    try:
+        bequest = inherited(os.environ)
+    except ValueError as error:
+        say(str(error))
+        return 3
+    if bequest is None:
+        bequest = _left_by_another(kept, say)
+    holder = _valid_policy(options, say, waits=bequest is not None)
+    if holder is None:
+        return 1
+    if bequest is not None and bequest.caller is None and bequest.options != options.shape:
+        say("the options have changed: what the program before serves ends within seconds")
+        _end_predecessors(options, holder, bequest, say)
+        bequest = None
+    secure_folder(options.confdir)
+    establish_authority(options.confdir, Instant.now())
+    _raise_limit()
+    return Supervisor(options, holder, say, bequest, kept.listeners).run()
+
+
+def _left_by_another(kept: KeptSockets, say: Callable[[str], None]) -> Bequest | None:
+    """What a supervisor that systemd restarts has left. Processes that it did not leave to this one are ended."""
+    bequest = None
+    try:
+        bequest = fd_store.left(kept.others)
+    except (OSError, ValueError) as error:
+        say(f"nothing is taken over: {error}")
+        _forget()
+    fd_store.end_strays(() if bequest is None else [child.pid for child in bequest.children])
+    return bequest
+
+
+def _valid_policy(options: SuperviseOptions, say: Callable[[str], None], *, waits: bool) -> PolicyHolder | None:
+    """The policy; None if it is invalid. `waits`: until it is valid, since the gates of the program before serve."""
+    told = ""
+    while True:
+        try:
+            return open_policy(options.policies, Instant.now(), HeldFile.of(options.confdir, options.policies))
+        except PolicyError as error:
+            if str(error) != told:
+                told = str(error)
+                say(f"there is no valid policy to start with:\n{told}")
+        if not waits:
+            return None
+        time.sleep(1.0)
+
+
+def _end_predecessors(
+    options: SuperviseOptions, holder: PolicyHolder, bequest: Bequest, say: Callable[[str], None]
+) -> None:
+    """Drain the processes of the program before, shortly, since new clients wait; close all that it left."""
+    processes = ChildProcesses(
+        options, holder, bequest=bequest, let_go=lambda: None, died=say, left=lambda message: sender.put_again(message)
+    )
+    sender = RecordSender(processes.records, this_observer())
+    processes.listen([])
+    processes.drain(min(options.drain, RESTART_DRAIN), lambda: False)
+    sender.finish(DEADLINE)  # what killed processes left
+    processes.end()
+    for descriptor in bequest.descriptors():
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _forget()
+
+
+def _forget() -> None:
+    """Have systemd close what was left, so that nobody answers there any more."""
+    manager = ServiceManager()
+    manager.forget(fd_store.NAME)
+    manager.has_read()
+
+
+def _try(options: SuperviseOptions, say: Callable[[str], None]) -> int:
+    """Load and read all that a run needs, behind the traffic of the running one; see `continuity.trial`."""
+    os.nice(BEHIND_TRAFFIC)
+    try:
+        Supervisor(options, open_policy(options.policies, Instant.now()), say)
+        load_programs(metrics=options.metrics is not None)
+    except (PolicyError, ValueError) as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+def _raise_limit() -> None:
+    """Raise the limit of descriptors to the hard limit: each connection takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,91 @@
+"""Looks are appended and rotated by several processes at once: none is lost, and the file keeps its rights."""
+
+import fcntl
+import gzip
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from labs.builders import at
+from tokgate.blocklog.access import access_log
+from tokgate.blocklog.access.access_log import RotatedAccessFile, append, rotate
+
+NOW = at("2023-03-10T23:00:00Z")
+NAME = "block.access-20230310T230000.000000Z.ndjson"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "block.access.ndjson"
+
+
+def test_rotated(path: Path) -> None:
+    """The digest and the number of lines are of what is in the compressed file; a new one is there, with its rights."""
+    append(path, b"one\n")
+    append(path, b"two\n")
+    path.chmod(0o660)
+    rotated = rotate(path, NOW)
+    assert rotated == RotatedAccessFile(NAME, 2, hashlib.sha256(b"one\ntwo\n").hexdigest())
+    packed = path.with_name(f"{NAME}.gz")
+    assert gzip.decompress(packed.read_bytes()) == b"one\ntwo\n"
+    assert (path.read_bytes(), path.stat().st_mode & 0o777, packed.stat().st_mode & 0o777) == (b"", 0o660, 0o660)
+    assert sorted(each.name for each in path.parent.iterdir()) == sorted((path.name, packed.name))
+
+
+def test_nothing_to_rotate(path: Path) -> None:
+    """Where nobody has looked there is no new file."""
+    assert rotate(path, NOW) is None
+    assert not path.exists()
+    append(path, b"")
+    assert rotate(path, NOW) is None
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_none_is_lost(path: Path) -> None:
+    """Who appends while the file is rotated writes into the one or the other, before its digest is made."""
+
+    def look(who: int) -> None:
+        for number in range(200):
+            append(path, f"{who} {number}\n".encode())
+
+    threads = [threading.Thread(target=look, args=(who,)) for who in range(4)]
+    for thread in threads:
+        thread.start()
+    rotated = []
+    while any(thread.is_alive() for thread in threads):
+        rotated.append(rotate(path, NOW))
+    for thread in threads:
+        thread.join()
+    rotated.append(rotate(path, NOW))
+    found: list[bytes] = []
+    for each in filter(None, rotated):
+        content = gzip.decompress(path.with_name(f"{each.file}.gz").read_bytes())
+        assert (hashlib.sha256(content).hexdigest(), content.count(b"\n")) == (each.sha256, each.lines)
+        found += content.splitlines()
+    assert sorted(found) == sorted(f"{who} {number}".encode() for who in range(4) for number in range(200))
+
+
+def test_somebody_holds_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits in vain is told, and nothing is written."""
+    monkeypatch.setattr(access_log, "PATIENCE", 0.0)
+    append(path, b"one\n")
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            append(path, b"two\n")
+    assert path.read_bytes() == b"one\n"
+
+
+def test_no_room_for_the_compressed_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file stays as it is, under its new name."""
+    append(path, b"one\n")
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(access_log, "_compress", full)
+    assert rotate(path, NOW) is not None
+    assert path.with_name(NAME).read_bytes() == b"one\n"

@@ -1,0 +1,230 @@
+"""systemd restarts it: the next process takes over what the one before left in the file-descriptor store."""
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.load import Load, tallied, upgrade
+from labs.running_lab import POLICY, ROOT, Scraped, children, until
+from labs.service_manager import ServiceManager
+from tokgate.runtime.control_socket import ControlRequest, ask
+from tokgate.service.continuity import fd_store
+
+RESTARTS, UPGRADES = 10, 3
+
+
+class Service(Scraped):
+    """A tokgate that a service manager starts, at a port that stays the same."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.manager = ServiceManager(folder)
+        super().__init__(
+            folder,
+            ("--mode", f"gate:explicit@127.0.0.1:{port}"),
+            workers=2,
+            addons=folder / "program",
+            python=str(self.manager.python),
+            environment=self.manager.environment(),
+        )
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """New gates accept, and what was left for this program is no longer kept."""
+        until("it is ready", self._is_ready)
+        until("nothing is left", lambda: fd_store.NAME not in self.manager.names())
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.narrated()
+        return b"READY=1" in self.manager.told
+
+    def stop(self) -> list[int]:
+        """As systemd stops it for a restart; the processes that are left behind."""
+        family = children(self.process.pid)
+        self.process.terminate()
+        assert self.process.wait(60) == 0, self.narrated()
+        return family
+
+    def go_on(self, *options: str) -> None:
+        """As systemd starts it again."""
+        self.manager.told.clear()
+        self.start(self.manager.environment(), self.manager.descriptors(), options)
+
+    def end(self) -> None:
+        """As systemd stops it for good."""
+        self.manager.stops()
+        if self.process.poll() is None:
+            self.close()
+
+
+@pytest.fixture
+def service(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> Iterator[Service]:
+    """One whose program can be changed: its package is a copy."""
+    shutil.copytree(ROOT / "addons" / "tokgate", tmp_path / "program" / "tokgate")
+    started = Service(tmp_path)
+    until("it is well", lambda: started.problems() == [])
+    yield started
+    started.end()
+    started.manager.close()
+    check_lines(started.log)
+
+
+def _gone(pids: list[int]) -> bool:
+    return not any(_runs(pid) for pid in pids)
+
+
+def _all_but_one_gone(pids: list[int]) -> bool:
+    """The first opener serves the download to its end."""
+    return sum(map(_runs, pids)) <= 1
+
+
+def _runs(pid: int) -> bool:
+    """Whether it does; one that nobody waits for, its parent having gone, has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_ten_restarts_under_load(service: Service) -> None:
+    """None of those who come, stay or download notices any; each restart is told, each connection counted once."""
+    until("an opener answers", service.refuses)
+    with Load(service) as load:
+        for _ in range(RESTARTS):
+            left = service.stop()
+            load.goes_on()
+            service.go_on()
+            service.wait_until_ready()
+            load.goes_on()
+            until("the gates have passed all on", partial(_all_but_one_gone, left))
+    assert load.failures == []
+    until("it is well", lambda: service.problems() == [])
+    assert service.passes()
+    service.end()
+    actions = [record["event"]["action"] for record in service.records()]
+    assert (actions.count("started"), actions.count("stopped")) == (RESTARTS + 1, RESTARTS + 1)
+    assert tallied(service) == load.served + 2 + 1 + 1 + 1
+
+
+def test_upgrades_under_load(service: Service) -> None:
+    """What the new version can't take over the old gates serve to its end; new clients are the new version's."""
+    until("an opener answers", service.refuses)
+    with Load(service) as load:
+        for number in range(UPGRADES):
+            upgrade(service, number)
+            service.stop()
+            service.go_on()
+            service.wait_until_ready()
+            load.goes_on()
+        until(
+            "only what stays is with old gates", lambda: service.metric("connections", role="gate", state="ending") == 2
+        )
+    assert load.failures == []
+    until("it is well", lambda: service.problems() == [])
+
+
+def test_who_dies(service: Service) -> None:
+    """A process that the program before started is replaced; a supervisor that dies leaves nobody behind."""
+    status, held = service.connect("127.0.0.1", service.origin.getsockname()[1])
+    assert " 200 " in status
+    answer = ask(service.confdir, ControlRequest.STATUS)
+    assert answer is not None
+    left = service.stop()
+    os.kill(next(worker["pid"] for worker in answer["workers"] if worker["name"] == "gate-0"), signal.SIGKILL)
+    service.go_on()
+    service.wait_until_ready()
+    until("it is well", lambda: service.problems() == [])
+    assert service.passes()
+    family = children(service.process.pid)
+    held.close()
+    service.process.kill()
+    service.process.wait()
+    until("nobody is left", partial(_gone, [*left, *family]))
+
+
+def test_no_valid_policy(service: Service) -> None:
+    """The gates of the program before serve on until the policy is valid again."""
+    left = service.stop()
+    service.write({"version": 1, "bans": {"ban": {"title": "no services"}}})
+    service.go_on()
+    until("it says so", lambda: "no valid policy to start with" in service.narrated())
+    assert service.passes()
+    assert service.refuses()
+    assert all(map(_runs, left))
+    service.write(POLICY)
+    service.wait_until_ready()
+    assert service.refuses()
+
+
+def test_options_that_changed(service: Service) -> None:
+    """Nothing is taken over: what is open ends in order, and nobody is refused."""
+    status, held = service.connect("127.0.0.1", service.origin.getsockname()[1])
+    assert " 200 " in status
+    left = service.stop()
+    service.go_on("--workers", "1")
+    with held:
+        assert held.recv(1) == b""
+    service.wait_until_ready()
+    until("they have ended", partial(_gone, left))
+    assert service.passes()
+    until("it answers", lambda: ask(service.confdir, ControlRequest.STATUS) is not None)
+    assert "the options have changed" in service.narrated()
+
+
+def test_another_versions(service: Service) -> None:
+    """What another version left and this one can't read is closed, so that its processes end; it starts anew."""
+    left = service.stop()
+    changed = service.addons / "tokgate" / "service" / "continuity" / "replacement.py"
+    source = changed.read_text()
+    changed.write_text(source.replace("    program: str\n", "    program: str\n    another: str\n", 1))
+    service.go_on()
+    service.wait_until_ready()
+    until("they have ended", partial(_gone, left))
+    assert "nothing is taken over" in service.narrated()
+    assert service.passes()
+
+
+def test_strays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else is in the unit is killed, but not who is known; elsewhere than in a service nobody is."""
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
+    groups = Path("/proc/self/cgroup").read_text()
+    parent, here = os.getppid(), {"SYSTEMD_EXEC_PID": str(os.getpid())}
+    for unit, environment in (("", here), ("tokgate.service", {"SYSTEMD_EXEC_PID": str(parent)})):
+        monkeypatch.setattr(fd_store, "control_group", lambda unit=unit: (groups, unit))
+        fd_store.end_strays((), environment)
+    assert killed == []
+    monkeypatch.setattr(fd_store, "control_group", lambda: (groups, "tokgate.service"))
+    child = os.fork()
+    if not child:
+        signal.pause()
+    try:
+        fd_store.end_strays((), here)
+        assert child in killed
+        assert os.getpid() not in killed
+        killed.clear()
+        fd_store.end_strays((child,), here)
+        assert child not in killed
+    finally:
+        signal.pidfd_send_signal(os.pidfd_open(child), signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_part_is_missing(missing: bool) -> None:
+    """Nothing is read of what did not come whole; of nothing there is nothing."""
+    assert fd_store.left([]) is None
+    if missing:
+        queue, kept = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with queue:
+            socket.send_fds(queue, [b'{"memory": 7, "numbers": [7], "of": 2}'], [queue.fileno()])
+            with pytest.raises(ValueError, match="left 2 descriptors, of which 1 came"):
+                fd_store.left([kept])
