@@ -132,7 +132,7 @@ def test_limits_fit_the_descriptors(
 ) -> None:
     """A connection takes two, and some are kept for all else; there is always room for one."""
     one = make()
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, 1 << 20))
     one.gate.limit(LimitSettings(connections=stated, per_client=7))
     assert (one.gate.limits.connections, one.gate.limits.per_client) == (most, 7)
 

@@ -129,7 +129,8 @@ class Client:
 
     def __init__(self) -> None:
         self.loop = Told()
-        self.enforcer = Enforcer(Holder(POLICY), Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
+        self.sink = Sink()
+        self.enforcer = Enforcer(Holder(POLICY), self.sink, Observer(hostname="gw", version="0"), now=lambda: NOW)
         self.front = ExplicitFront(self.loop, self.enforcer, greeting=10.0, connecting=20.0)
         listener = Listener(None, Entry.EXPLICIT, 8080, 0)
         self.connection = Connection(self.loop, 1, "192.0.2.7", 40000, listener, 0.0, Greeting())
@@ -315,6 +316,7 @@ def test_what_is_banned(client: Client, host: str, opener: bool) -> None:
 def test_what_is_no_request(client: Client, said: bytes, words: bytes) -> None:
     """It is answered in its protocol."""
     assert client.says(said)[-1] == ("refuse", words)
+    assert len(client.sink.records) == (words == socks5.Reply.NOT_ALLOWED.octets)
 
 
 @pytest.mark.parametrize(("established", "done"), [(False, ("refuse", refusal_texts.UNREACHABLE)), (True, "reset")])
