@@ -192,3 +192,19 @@ def test_the_names_that_were_not_found_are_bounded(resolver: Resolver, answers: 
         assert select.select([resolver.descriptor], [], [], 10)[0]
         resolver.deliver()
     assert len(resolver._failed) == LIMITS.failures
+
+
+def test_why_a_name_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures are counted by their cause, and found names are none."""
+    told: list[DnsError] = []
+    heard: list[Addresses] = []
+    found = {"a": ("192.0.2.1",), "b": DnsError.UNANSWERED}
+    monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", found.get)
+    resolver = Resolver(failed=told.append)
+    for number, host in enumerate(("a", "b"), 1):
+        resolver.ask("192.0.2.1", host, heard.append)
+        while len(heard) < number:
+            assert select.select([resolver.descriptor], [], [], DEADLINE)[0]
+            resolver.deliver()
+    resolver.close()
+    assert (heard, told) == ([("192.0.2.1",), ()], [DnsError.UNANSWERED])

@@ -122,3 +122,14 @@ def test_half_a_hello_in_a_flow_that_passes(gate: Callable[..., QuicGate]) -> No
     one.later(10).later(10)
     assert one.carrier.flows.held == 0
     assert one.comes(SHORT).sent.forwarded == {KEY}
+
+
+def test_flows_that_are_over_take_nobodys_share(gate: Callable[..., QuicGate]) -> None:
+    """A client that goes on for days has room for its new flows, and those do not push each other out."""
+    one = gate(per_client=2)
+    for first in range(0, 8, 2):
+        keys = {flow(first), flow(first + 1)}
+        for key in sorted(keys):
+            one.comes(*QuicClient(ALLOWED).flight, SHORT, key=key)
+        assert (one.sent.forwarded & keys, one.counters.errors["quic"]) == (keys, 0)
+        one.later(151)
