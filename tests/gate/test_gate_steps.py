@@ -96,7 +96,7 @@ def test_a_hello_is_decided_about(steps: Steps, monkeypatch: pytest.MonkeyPatch,
     assert dialled == [(("198.51.100.7", 443), HELLO, "www.example.net")]
 
 
-def test_a_client_that_wanted_to_go_nowhere(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_wanted_to_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who dialled the gate itself is reset; about a destination that there is not, nothing is decided."""
 
     def fail(*_: object) -> None:
