@@ -208,3 +208,18 @@ def test_why_a_name_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
             resolver.deliver()
     resolver.close()
     assert (heard, told) == ([("192.0.2.1",), ()], [DnsError.UNANSWERED])
+
+
+def test_who_asks_for_what_is_being_resolved_has_no_turn_to_wait_for(
+    resolver: Resolver, answers: threading.Event
+) -> None:
+    """It costs no lookup, so that a client with slow names gets it with the others."""
+    heard: list[str] = []
+    resolver.ask("192.0.2.2", "www.example", heard.extend)
+    for number in range(SHARE):
+        resolver.ask("192.0.2.1", f"{number}.example", lambda found: None)
+    resolver.ask("192.0.2.1", "www.example", heard.extend)
+    assert dict(resolver._queued) == {}
+    answers.set()
+    deliver(resolver, heard, 2)
+    assert heard == ["www.example"] * 2

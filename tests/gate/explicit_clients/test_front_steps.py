@@ -272,6 +272,12 @@ def test_the_proxys_own_machine_is_closed(client: Client, host: bytes, socks: bo
     assert client.enforcer.counters.loops == 1
 
 
+def test_a_name_without_an_address(client: Client) -> None:
+    """The client is told that it can't be reached."""
+    client.addresses = ()
+    assert client.says(CONNECT)[1:] == [("refuse", refusal_texts.UNREACHABLE)]
+
+
 def test_a_parent_proxy_resolves(client: Client) -> None:
     """What only a network beyond can find need not be known here."""
     client.loop.upstream = object()
