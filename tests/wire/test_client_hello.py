@@ -355,6 +355,9 @@ def test_where_a_hello_ends(size: int) -> None:
     """What stands behind the records of a hello goes on to the server as it came: not an octet more or less."""
     data = build.records(PLAIN, size)
     assert [end_of_hello(data + rest, read(data)) for rest in (b"", DATA, build.records(PLAIN))] == [len(data)] * 3
+    first = 5 + min(size, len(PLAIN))
+    for part in (b"", data[:4], data[:first], data[: first + 4]):  # the rest was passed on before
+        assert end_of_hello(part, read(data)) == (first if len(part) >= first else 0)
 
 
 DATA = b"\x17\3\3\1\2" + b"e" * 258

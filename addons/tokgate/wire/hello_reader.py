@@ -57,7 +57,7 @@ def read_client_hello(data: bytes) -> ClientHello | None:
 def end_of_hello(said: bytes | bytearray, hello: ClientHello) -> int:
     """The length of the records at the beginning of `said` that hold the hello."""
     position, missing = 0, len(hello.message)
-    while missing > 0:
+    while missing > 0 and position + 5 <= len(said):
         length = said[position + 3] << 8 | said[position + 4]
         if said[position] == _HANDSHAKE:
             missing -= length
