@@ -65,6 +65,15 @@ def test_why_there_is_no_hello() -> None:
     assert first.problem is HelloProblem.NOT_CLIENT_HELLO
 
 
+def test_which_lines_are_watched() -> None:
+    """What follows an unknown line is read on as long as it may make a request of it, and no longer."""
+    for said, watched in ((b"GET x\r\n", True), (b"SSH-2.0-x\r\n", False)):
+        first = FirstBytesBuffer()
+        assert first.feed(said) is Protocol.UNKNOWN
+        assert (first.line is not None) is watched
+    assert FirstBytesBuffer().feed(b"GE[T / HTTP/1.1\r\n") is Protocol.LENIENT_HTTP
+
+
 def test_where_a_request_begins() -> None:
     """The opener gets the request without the empty lines before it."""
     first = FirstBytesBuffer()

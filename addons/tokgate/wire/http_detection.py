@@ -138,7 +138,7 @@ class HttpStartReader:
     def ended(self) -> HttpKind:
         """What it is, now that no more will come: some servers read a last line without its end."""
         self._seen = len(self._received)
-        return HttpKind.LENIENT if self.line >= 0 and self._is_served() else HttpKind.NONE
+        return HttpKind.LENIENT if self._is_served() else HttpKind.NONE
 
     def _skip_blanks(self) -> None:
         self._seen = _end(_blanks, self._received, self._seen)
@@ -159,7 +159,7 @@ class HttpStartReader:
             return HttpKind.LENIENT
         if self._seen == len(received):
             return None
-        if self._seen == self.line or received[self._seen] not in _BLANK_OCTETS:
+        if received[self._seen] not in _BLANK_OCTETS:
             return HttpKind.NONE
         self._word = self._seen
         return None
