@@ -1,6 +1,7 @@
 """Gates and origins that end with the test."""
 
 from labs.gate_fixtures import monotonic, start_gate, start_origin
-from labs.relay_ends import ends
+from labs.gate_steps import steps
+from labs.relay_ends import ends, way
 
-__all__ = ["ends", "monotonic", "start_gate", "start_origin"]
+__all__ = ["ends", "monotonic", "start_gate", "start_origin", "steps", "way"]

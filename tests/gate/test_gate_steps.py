@@ -1,6 +1,5 @@
 """What a gate does about what a client says first, step by step."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,14 +12,6 @@ from tokgate.gate.sockets import Entry, Listener, NoDestinationError
 from tokgate.gate.takeover import describe
 
 HELLO = hello_for("www.example.net")
-
-
-@pytest.fixture
-def steps() -> Iterator[Steps]:
-    """A connection that has said nothing."""
-    made = Steps()
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize(

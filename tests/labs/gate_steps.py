@@ -1,6 +1,9 @@
 """A gate that nobody runs: its steps are taken one by one, and both sides of its one connection are looked at."""
 
 import socket
+from collections.abc import Iterator
+
+import pytest
 
 from labs.builders import ban, network, service, snapshot
 from labs.gate_lab import Adopter, Sink
@@ -70,3 +73,11 @@ class Steps:
     def errors(self, kind: ConnectError) -> int:
         """How many destinations failed so."""
         return self.counters.shared.read().get((CONNECT_ERROR, kind), 0)
+
+
+@pytest.fixture
+def steps() -> Iterator[Steps]:
+    """A connection that has said nothing."""
+    made = Steps()
+    yield made
+    made.close()

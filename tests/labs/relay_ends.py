@@ -1,5 +1,6 @@
 """A connection of a relay between two socket pairs, and what the relay would do with it."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tokgate.gate.connection import OPEN, Answering, Connection
+from tokgate.gate.connection import OPEN, Answering, Connection, Direction
 from tokgate.gate.first_exchange import FirstExchange
 from tokgate.gate.sockets import Entry, Listener
 from tokgate.traffic.second_words import Watched
@@ -87,6 +88,63 @@ def _is_ended(sock: socket.socket) -> bool:
         return False
 
 
+class Way:
+    """One direction of a connection, whichever: a test says the same of both."""
+
+    def __init__(self, ends: Ends, is_up: bool) -> None:
+        self.ends, self.is_up = ends, is_up
+        self.relay, self.connection = ends.relay, ends.connection
+        self.relay.now = 7.0
+        setattr(self.relay, "first_octet", lambda _: self.relay.done.append("first octet"))  # noqa: B010
+        self.sender, self.receiver = (ends.client, ends.server) if is_up else (ends.server, ends.client)
+        self.inside = ends.connection.client if is_up else ends.connection.server
+        self.outside = ends.connection.server if is_up else ends.connection.client
+        for fd in (ends.connection.client_fd, ends.connection.server_fd):
+            self.relay.epoll.register(fd, 0)
+
+    def event(self, event: int) -> list[str]:
+        """Serve an event of the side that sends; what is done about it."""
+        (self.relay.client_event if self.is_up else self.relay.server_event)(self.connection, event)
+        return self.relay.done
+
+    def takes(self, event: int) -> None:
+        """Serve an event of the side that receives."""
+        (self.relay.server_event if self.is_up else self.relay.client_event)(self.connection, event)
+
+    def bulk(self, pending: bytes = b"") -> Direction:
+        """Begin a transfer of bulk."""
+        return self.relay._direction(self.connection, self.is_up, pending)
+
+    def fill(self) -> int:
+        """Fill the side that receives; the octets that it takes."""
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += self.outside.send(bytes(4096), socket.MSG_DONTWAIT)
+        return filled
+
+    def drain(self, filled: int) -> None:
+        """Read that much there."""
+        while filled:
+            filled -= len(self.receiver.recv(filled))
+
+    @property
+    def direction(self) -> Direction | None:
+        return self.connection.up if self.is_up else self.connection.down
+
+    @property
+    def ended(self) -> bool:
+        return self.connection.up_done if self.is_up else self.connection.down_done
+
+    @property
+    def heard(self) -> bytes | None:
+        """What the other side receives; empty is its end, None nothing."""
+        try:
+            return self.receiver.recv(1 << 20, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     """An open connection."""
@@ -99,3 +157,11 @@ def ends() -> Iterator[Ends]:
     made = Ends(client, server, connection)
     yield made
     made.close()
+
+
+@pytest.fixture(params=[True, False], ids=["up", "down"])
+def way(ends: Ends, request: pytest.FixtureRequest) -> Iterator[Way]:
+    """Each direction in turn."""
+    made = Way(ends, request.param)
+    yield made
+    made.relay.close_pipes()

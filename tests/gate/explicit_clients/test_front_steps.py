@@ -1,161 +1,15 @@
 """What the explicit front has its loop do about each thing that a client says, without a network or time."""
 
-import select
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from labs.builders import ban, network, service, snapshot
-from labs.gate_lab import Sink
-from labs.proxy_lab import NOW
-from labs.records import Holder
-from labs.waiting import DEADLINE
-from tokgate.accounts.auth_cache import AuthResult
-from tokgate.blocklog.records.stamp import Observer
-from tokgate.gate.connection import CLOSED, OPEN, WAITING, Connection, Greeting, Tunnel
-from tokgate.gate.explicit_clients import proxy_auth
-from tokgate.gate.explicit_clients.front import PATIENCE, ExplicitFront
-from tokgate.gate.sockets import Entry, Listener
-from tokgate.policy.identity import Identity
-from tokgate.policy.observation import Endpoint
+from labs.front_steps import BANNED, CONNECT, INSIDE, OTHER, SOCKS, TUNNEL, Client
+from tokgate.gate.connection import CLOSED, Tunnel
+from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.traffic import refusal_texts
-from tokgate.traffic.arrival import Arrival
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.wire import socks5
-from tokgate.wire.basic_auth import ACCEPTED, REJECTED, Credentials
 from tokgate.wire.connect_request import MAX_HEAD
-
-POLICY = snapshot(
-    ban(networks=("all",)),
-    services=(service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",)),),
-    networks=(network("all", "192.0.2.0/24"),),
-)
-CONNECT = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org:443\r\n\r\n"
-SOCKS = b"\5\1\0\5\1\0\3\x0fwww.example.org\1\xbb"
-BASIC = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YWRhOnNlY3JldA==\r\n\r\n"
-OTHER, BANNED, INSIDE = "198.51.100.7", "203.0.113.7", "127.0.0.1"
-
-
-class Told:
-    """A loop that notes what it is asked for, and answers as a test wants; also a client's socket, and a cache."""
-
-    def __init__(self) -> None:
-        self.done: list[Any] = []
-        self.opener = self.hears = True
-        self.dials: dict[str, Any] = {}
-        self.upstream: Any = None
-        self.own: tuple[Any, ...] = ("192.0.2.1", 8080)
-        self.knows: AuthResult | None = None
-        self.finds = AuthResult(Identity("ada"))
-
-    def getsockname(self) -> tuple[Any, ...]:
-        """Where the client is connected to."""
-        return self.own
-
-    def call_back(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Nothing is watched."""
-
-    def arrival(self, connection: Connection) -> Arrival:
-        """The client and its destination."""
-        to = connection.destination and Endpoint(*connection.destination)
-        client = Endpoint(connection.peer, connection.port)
-        return Arrival(client=client, destination=to or None, connection="id", identity=connection.person)
-
-    def say(self, _: Connection, words: bytes) -> bool:
-        """Note the words."""
-        self.done.append(words)
-        return self.hears
-
-    def wait_for_greeting(self, _: Connection) -> None:
-        """Note it."""
-        self.done.append("wait")
-
-    def suspend(self, connection: Connection, seconds: float) -> None:
-        """Note it."""
-        connection.state = WAITING
-        self.done.append(("suspend", seconds))
-
-    def listen(self, connection: Connection, seconds: float = 0.0) -> Greeting:
-        """Note it."""
-        connection.state = greeting = Greeting()
-        self.done.append(("listen", seconds))
-        return greeting
-
-    def read_greeting(self, _: Connection, __: Greeting, data: bytes | bytearray) -> None:
-        """Note what is read."""
-        self.done.append(("read", bytes(data)))
-
-    def dial(self, _: Connection, destination: tuple[str, int]) -> bool:
-        """Note it; an address may fail, or lead back."""
-        self.done.append(("dial", *destination))
-        found = self.dials.get(destination[0], True)
-        if isinstance(found, OSError):
-            raise found
-        return bool(found)
-
-    def parent(self, *_: object) -> Any:
-        """The parent proxy that a test states."""
-        return self.upstream
-
-    def hand_over(self, connection: Connection, arrival: Arrival, *, tls: bool) -> bool:
-        """Note what an opener gets."""
-        assert not tls
-        assert arrival.destination is None
-        if self.opener:
-            self.done.append(("open", bytes(connection.held)))
-        return self.opener
-
-    def refuse(self, _: Connection, last_words: bytes) -> None:
-        """Note the words."""
-        self.done.append(("refuse", last_words))
-
-    def reset(self, *_: object) -> None:
-        """Note it."""
-        self.done.append("reset")
-
-    def recall(self, credentials: Credentials) -> AuthResult | None:
-        """What the cache knows."""
-        assert credentials == Credentials("ada", "secret")
-        return self.knows
-
-    def verify(self, _: Credentials) -> AuthResult:
-        """What a check finds."""
-        return self.finds
-
-
-class Client:
-    """An explicit client of a front."""
-
-    def __init__(self) -> None:
-        self.loop = Told()
-        self.sink = Sink()
-        self.enforcer = Enforcer(Holder(POLICY), self.sink, Observer(hostname="gw", version="0"), now=lambda: NOW)
-        self.front = ExplicitFront(self.loop, self.enforcer, greeting=10.0, connecting=20.0)
-        listener = Listener(None, Entry.EXPLICIT, 8080, 0)
-        self.connection = Connection(self.loop, 1, "192.0.2.7", 40000, listener, 0.0, Greeting())
-        self.addresses: tuple[str, ...] = (OTHER,)
-        self.front._resolver.ask = lambda client, host, answer: answer(self.addresses)  # type: ignore[method-assign]
-
-    def says(self, *pieces: bytes) -> list[Any]:
-        """What is done about pieces that come one after another."""
-        for piece in pieces:
-            assert isinstance(self.connection.state, Greeting)
-            self.front.greet(self.connection, self.connection.state, piece)
-        return self.loop.done
-
-    def signs_in(self) -> None:
-        """The policy wants to know who asks."""
-        self.front._sign_in.cache = lambda: self.loop  # type: ignore[method-assign, assignment, return-value]
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    """A client under a ban of `clips.example.org` and 203.0.113.0/24."""
-    made = Client()
-    yield made
-    made.front.close()
-
 
 PAC = b"GET /proxy.pac HTTP/1.1\r\n"
 
@@ -194,9 +48,6 @@ def test_an_opener_answers(client: Client, said: bytes) -> None:
 def test_a_request_in_pieces(client: Client, said: bytes) -> None:
     """What may go on is waited for."""
     assert client.says(said)[-1] == "wait"
-
-
-TUNNEL = [("suspend", 20.0), ("dial", OTHER, 443)]
 
 
 @pytest.mark.parametrize("step", [1, 1000])
@@ -343,94 +194,3 @@ def test_patience(client: Client) -> None:
     assert client.connection.deadline == 110.0
     assert not client.front.lose_patience(client.connection, tunnel)
     assert client.loop.done == [("dial", OTHER, 443)]
-
-
-PASSWORD = b"\1\3ada\6secret"
-
-
-@pytest.mark.parametrize("step", [1, 1000])
-def test_a_socks_client_signs_in(client: Client, step: int) -> None:
-    """It is asked once, told once that it is known, and then served as others are."""
-    client.signs_in()
-    client.loop.knows = AuthResult(Identity("ada"))
-    said = b"\5\1\2" + PASSWORD + SOCKS[3:]
-    done = client.says(*(said[at : at + step] for at in range(0, len(said), step)))
-    assert [each for each in done if each != "wait"] == [socks5.PASSWORD_CHOSEN, ACCEPTED, *TUNNEL]
-    assert client.connection.person == Identity("ada")
-    assert client.connection.held == b""
-
-
-def test_a_socks_client_that_has_only_signed_in(client: Client) -> None:
-    """Its request is waited for; once it has gone, it is not."""
-    client.signs_in()
-    client.loop.knows = AuthResult(Identity("ada"))
-    assert client.says(b"\5\1\2" + PASSWORD) == [socks5.PASSWORD_CHOSEN, ACCEPTED, "wait"]
-
-
-@pytest.mark.parametrize(("said", "done"), [(b"\5\1\2", [socks5.PASSWORD_CHOSEN]), (PASSWORD, [ACCEPTED])])
-def test_a_socks_client_that_has_gone(client: Client, said: bytes, done: list[bytes]) -> None:
-    """Nothing is done for it any more."""
-    client.signs_in()
-    client.loop.knows = AuthResult(Identity("ada"))
-    if said is PASSWORD:
-        client.says(b"\5\1\2")
-        client.loop.done.clear()
-        said += SOCKS[3:]
-    client.loop.hears = False
-    assert client.says(said) == done
-
-
-@pytest.mark.parametrize(
-    ("said", "words"), [(b"\5\1\0", socks5.NO_METHOD), (b"\5\1\2\5", REJECTED), (b"\5\1\2\1\1\xff\1x", REJECTED)]
-)
-def test_a_socks_client_that_does_not_sign_in(client: Client, said: bytes, words: bytes) -> None:
-    """It is told so, and gets no tunnel."""
-    client.signs_in()
-    assert client.says(said)[-1] == ("refuse", words)
-
-
-@pytest.mark.parametrize(
-    ("result", "words", "wrong"),
-    [
-        (AuthResult(None), refusal_texts.SIGN_IN, 1),
-        (AuthResult(None, unavailable=True), refusal_texts.UNAVAILABLE, 0),
-        (AuthResult(None, unavailable=True, complaint=OSError("gone")), refusal_texts.UNAVAILABLE, 0),
-    ],
-)
-def test_who_is_not_known(client: Client, result: AuthResult, words: bytes, wrong: int) -> None:
-    """A wrong password is counted as such; accounts that can't be asked are none of the client's making, and told."""
-    client.signs_in()
-    client.loop.knows = result
-    assert client.says(BASIC) == [("refuse", words)]
-    assert client.enforcer.counters.wrong_passwords == wrong
-    assert client.enforcer.counters.errors["proxy-auth"] == (result.complaint is not None)
-
-
-def test_who_says_nothing_of_who_it_is(client: Client) -> None:
-    """A browser asks only when it is asked: that is no wrong password."""
-    client.signs_in()
-    assert client.says(CONNECT) == [("refuse", refusal_texts.SIGN_IN)]
-    assert client.enforcer.counters.wrong_passwords == 0
-
-
-@pytest.mark.parametrize("stays", [True, False])
-def test_a_password_is_checked_beside(client: Client, stays: bool) -> None:
-    """Its client alone waits, and is then served, if it is still there."""
-    client.signs_in()
-    assert client.says(BASIC) == [("suspend", 10.0)]
-    client.connection.state = WAITING if stays else OPEN
-    checks = client.front._sign_in._checks
-    assert checks is not None
-    assert select.select([checks.descriptor], [], [], DEADLINE)[0]
-    checks.deliver()
-    assert client.loop.done[1:] == ([("listen", 0.0), *TUNNEL] if stays else [])
-
-
-def test_too_many_passwords_at_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who comes then is told to come again, and no queue grows without end."""
-    monkeypatch.setattr(proxy_auth, "MOST_WAITING", 1)
-    client.signs_in()
-    for done in ([("suspend", 10.0)], [("refuse", refusal_texts.UNAVAILABLE)]):
-        client.connection.state, client.connection.held = Greeting(), b""
-        client.loop.done.clear()
-        assert client.says(BASIC) == done

@@ -1,0 +1,151 @@
+"""How destinations are dialled, step by step: by which way, what each side sees, and what is measured."""
+
+import errno
+import socket
+from select import EPOLLERR, EPOLLIN, EPOLLOUT
+from typing import Any
+
+import pytest
+
+from labs.builders import ban, snapshot
+from labs.gate_lab import broken_off
+from labs.gate_steps import Steps
+from labs.hello_builder import hello_for
+from tokgate.gate import connector
+from tokgate.gate.connection import OPEN, Tunnel
+from tokgate.gate.sockets import NoDestinationError
+from tokgate.policy.upstream import Upstream, UpstreamKind
+from tokgate.traffic.counting.upstream import CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
+from tokgate.traffic.refusal_texts import UNREACHABLE
+from tokgate.wire.tls_alert import Alert
+
+HELLO = hello_for("www.example.net")
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+
+
+@pytest.mark.parametrize(("error", "loops"), [(NoDestinationError(), 1), (OSError(), 0)])
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_a_destination_that_can_not_be_dialled(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, error: OSError, loops: int, tunnel: bool
+) -> None:
+    """The client sees it as it would see it from the destination; a way back to the gate is counted."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(connector.Connector, "_dial", fail)
+    if tunnel:
+        steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False, addresses=("198.51.100.7",))
+    steps.gate.connect(steps.connection, ("198.51.100.7", 443))
+    assert steps.counters.loops == loops
+    if tunnel:
+        assert (UNREACHABLE in steps.heard()) is (loops == 0)
+    else:
+        steps.gate.release_closed()
+        assert broken_off(steps.client)
+
+
+def test_what_is_connected_already(steps: Steps) -> None:
+    """A tunnel that was connected before its client spoke goes on with what it says."""
+    steps.connects()
+    steps.connection.held = HELLO
+    steps.gate.connect(steps.connection, ("198.51.100.7", 443))
+    assert (steps.connection.state, steps.server.recv(1000)) == (OPEN, HELLO)
+
+
+@pytest.mark.parametrize(("tunnel", "leads_back"), [(False, False), (True, False), (True, True)])
+def test_dialling(steps: Steps, tunnel: bool, leads_back: bool) -> None:
+    """A destination gets what was held; a tunnel that would come in here again would call the gate for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        if leads_back or not tunnel:
+            steps.gate.listens_at.add(address)
+        if tunnel:
+            steps.connection.tunnel = Tunnel("localhost", address[1], socks=False, established=True)
+            assert steps.gate.dial(steps.connection, address) is not leads_back
+        else:
+            steps.gate.connect(steps.connection, address)
+        assert steps.counters.loops == leads_back
+        if leads_back:
+            assert (steps.connection.server, steps.connection.destination) == (None, ("198.51.100.7", 443))
+            return
+        assert (steps.connection.owing, steps.connection.deadline) == (1000.0, 1020.0)
+        assert steps.connection.destination == (address if tunnel else ("198.51.100.7", 443))
+        steps.connection.held = HELLO
+        steps.gate.once(20)
+        taken, _ = server.accept()
+        with taken:
+            assert (steps.connection.state, taken.recv(1000)) == (OPEN, HELLO)
+
+
+def test_what_is_measured(steps: Steps) -> None:
+    """How long a destination takes to answer, and then to say something."""
+    steps.connects()
+    steps.gate.connected(steps.connection, EPOLLOUT)
+    steps.connection.owing = 999.5
+    steps.gate.first_octet(steps.connection)
+    counted = steps.counters.shared.read()
+    assert [counted[name, "sum"] for name in (CONNECT_SECONDS, FIRST_BYTE_SECONDS)] == [10_000_000, 500_000]
+    assert steps.connection.owing == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "shown", "direct"),
+    [
+        (None, "direct.example.org", True),
+        (None, "www.example.org", False),
+        (Tunnel("direct.example.org", 443, socks=False), "www.example.org", True),
+        (Tunnel("www.example.org", 443, socks=False), "direct.example.org", False),
+        (None, None, False),
+    ],
+)
+def test_which_destinations_have_a_parent(steps: Steps, tunnel: Tunnel | None, shown: Any, direct: bool) -> None:
+    """What is excluded by name is reached directly: by the name asked for, or else the one in the hello."""
+    upstream = Upstream(kind=UpstreamKind.HTTP, host="192.0.2.1", port=3128, exclusions=("direct.example.org",))
+    steps.holder.snapshot = snapshot(ban(), upstream=(upstream,))
+    steps.connection.tunnel, steps.connection.shown = tunnel, shown
+    assert steps.gate.parent(steps.connection, ("198.51.100.7", 443)) == (None if direct else upstream)
+
+
+@pytest.mark.parametrize("held", [HELLO, b""])
+@pytest.mark.parametrize("event", [EPOLLOUT, EPOLLOUT | EPOLLIN])
+def test_a_destination_that_is_there(steps: Steps, held: bytes, event: int) -> None:
+    """It gets what the client said, and its own first words pass; without any, the client is heard."""
+    steps.connects()
+    steps.connection.held = held
+    steps.server.sendall(b"220 words")
+    steps.gate.connected(steps.connection, event)
+    assert steps.connection.owing == (1000.0 if held and event == EPOLLOUT else 0.0)
+    assert (steps.connection.state is OPEN) is bool(held)
+    if held:
+        assert steps.server.recv(1000) == HELLO
+    if event & EPOLLIN:
+        assert steps.client.recv(100) == b"220 words"
+
+
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_a_destination_that_refuses(steps: Steps, monkeypatch: pytest.MonkeyPatch, tunnel: bool) -> None:
+    """The client is reset as by the destination, or told in its proxy's words; and it is counted why."""
+    steps.connects()
+    if tunnel:
+        steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False)
+
+    class Refusing:
+        """A socket with an error."""
+
+        def getsockopt(self, *_: int) -> int:
+            return errno.ECONNREFUSED
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+        setsockopt = getsockopt
+
+    steps.connection.server = Refusing()
+    steps.gate.connected(steps.connection, EPOLLOUT | EPOLLERR)
+    assert steps.errors(ConnectError.REFUSED) == 1
+    if tunnel:
+        assert UNREACHABLE in steps.heard()
+    else:
+        steps.gate.release_closed()
+        assert broken_off(steps.client)

@@ -1,0 +1,117 @@
+"""A relay's single steps between two socket pairs: what passes at once, and how either side ends."""
+
+import socket
+from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+
+import pytest
+
+from labs.relay_ends import Ends, Noting, Way
+from tokgate.gate.connection import CLOSED
+from tokgate.gate.splice import BUFFER, Relay
+
+
+def test_what_comes_passes(way: Way) -> None:
+    """At once, and noted: a connection with traffic is not idle."""
+    for said in (b"s", b"aid"):
+        way.sender.sendall(said)
+        assert way.event(EPOLLIN) == []
+        assert (way.heard, way.direction, way.ended) == (said, None, False)
+    assert way.connection.seen == 7.0
+    assert way.event(EPOLLIN) == []
+    assert way.heard is None
+
+
+@pytest.mark.parametrize("last", [b"last words", b""])
+def test_an_end_passes_with_the_last_words(way: Way, last: bytes) -> None:
+    """An end that was announced is passed on as soon as all before it was; the answer may still come."""
+    way.sender.sendall(last)
+    way.sender.shutdown(socket.SHUT_WR)
+    assert way.event(EPOLLIN | EPOLLRDHUP) == []
+    assert way.ended
+    assert (way.heard or b"") + (way.heard or b"") == last
+    assert way.heard == b""
+    assert (way.connection.client_fin, way.connection.server_fin) == (way.is_up, not way.is_up)
+    way.sender.close()
+    assert way.event(EPOLLIN | EPOLLRDHUP) == [], "an end comes once"
+
+
+def test_an_end_behind_more_than_is_read_at_once(way: Way) -> None:
+    """Nothing is cut off: what fills the buffer may have more behind it."""
+    for sock in (way.sender, way.outside):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * BUFFER)
+    way.sender.sendall(bytes(BUFFER))
+    way.event(EPOLLIN | EPOLLRDHUP)
+    assert not way.ended
+    assert way.direction is not None
+    assert list(way.relay.bulk) == [way.direction]
+
+
+@pytest.mark.parametrize("event", [EPOLLERR, EPOLLIN | EPOLLERR])
+def test_one_side_breaks_off(way: Way, event: int) -> None:
+    """The other is told; what came last is not passed on as if it were all."""
+    way.sender.sendall(b"half")
+    assert way.event(event) == ["reset server" if way.is_up else "reset client"]
+    assert way.heard is None
+
+
+def test_one_side_can_not_be_read_from(way: Way) -> None:
+    """The same when reading is what tells."""
+    way.inside.close()
+    assert way.event(EPOLLIN) == ["reset server" if way.is_up else "reset client"]
+
+
+def test_one_side_takes_nothing_any_more(way: Way) -> None:
+    """The sender is not left to send into nowhere."""
+    way.sender.sendall(b"said")
+    way.receiver.close()
+    assert len(way.event(EPOLLIN)) == 1
+
+
+@pytest.mark.parametrize(
+    ("owing", "event", "counted"), [(1.0, EPOLLIN, True), (0.0, EPOLLIN, False), (1.0, EPOLLOUT, False)]
+)
+def test_the_first_octet_of_an_answer(ends: Ends, owing: float, event: int, counted: bool) -> None:
+    """Destinations are measured by when they answer, once."""
+    way = Way(ends, False)
+    ends.connection.owing = owing
+    assert way.event(event) == ["first octet"] * counted
+
+
+def test_another_gate_goes_on(way: Way) -> None:
+    """What came meanwhile is told, and what waited has its turn."""
+    way.bulk(b"waits")
+    for fd in (way.connection.client_fd, way.connection.server_fd):
+        way.relay.epoll.unregister(fd)
+    way.relay.resume(way.connection)
+    assert way.relay.done == ["listen"]
+    assert list(way.relay.bulk) == [way.direction]
+    way.ends.server.sendall(b"x")
+    assert [fd for fd, event in way.relay.epoll.poll(0) if event & EPOLLIN] == [way.connection.server_fd]
+
+
+def test_another_gate_goes_on_before_there_is_a_destination(way: Way) -> None:
+    """There is a client alone to be watched."""
+    server, way.connection.server = way.connection.server, None
+    way.relay.resume(way.connection)
+    way.connection.server = server
+    assert (way.relay.done, list(way.relay.bulk)) == (["listen"], [])
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_breaking_off_is_passed_on(closed: bool) -> None:
+    """A reset goes on as a reset; sockets of a connection that is over may be somebody else's already."""
+    relay, told = Noting(), []  # type: ignore[abstract]
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as other:
+        accepted, _ = server.accept()
+        connection = type("Over", (), {"state": CLOSED if closed else None})()
+        Relay.reset(relay, connection, other)
+        Relay.reset(relay, connection, None)
+        other.close()
+        with accepted:
+            try:
+                told.append(accepted.recv(1))
+            except ConnectionResetError:
+                told.append(b"reset")
+    relay.epoll.close()
+    assert told == [b"" if closed else b"reset"]
+    assert relay.done == ["close"] * 2
