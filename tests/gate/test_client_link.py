@@ -134,7 +134,7 @@ def message(level: int, kind: int, data: bytes) -> bytes:
 
 def test_control_messages() -> None:
     """The one that is meant is found behind others; what is cut short or makes no sense is none."""
-    other, meant = message(0, 2, b"abc"), message(0, 8, struct.pack("@i", 7) + bytes(8))
+    other, meant = message(0, 2, struct.pack("@i", 9)), message(0, 8, struct.pack("@i", 7) + bytes(8))
     assert _index_in(other + meant, (0, 8), 0) == 7
     assert _index_in(meant, (0, 8), 0) == 7
     for wrong in (b"", other, meant[:18], struct.pack("@Nii", 0, 0, 8) + meant, message(0, 8, bytes(12))):

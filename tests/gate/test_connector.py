@@ -1,5 +1,6 @@
 """How verdicts are carried out, step by step: what each side of a connection sees, and what is counted."""
 
+import select
 import socket
 from select import EPOLLIN
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from labs.gate_lab import broken_off
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
+from labs.waiting import DEADLINE
 from tokgate.gate import connector
 from tokgate.gate.connection import CLOSED, CONNECTING, OPEN, PARTING, WAITING, Greeting, Tunnel
 from tokgate.gate.sockets import NoDestinationError
@@ -79,8 +81,10 @@ def test_an_opener_takes_a_client(steps: Steps, destination: Any, explicit: bool
     assert (steps.connection.state, steps.gate.open_connections) == (CLOSED, 0)
     steps.gate.release_closed()
     steps.client.sendall(b"more")
-    steps.gate.once(0.05)
-    assert steps.opener.adopted[0][0].recv(10) == b"more"
+    adopted = steps.opener.adopted[0][0]
+    assert select.select([adopted], [], [], DEADLINE)[0]
+    assert steps.gate.epoll.poll(0) == [], "the gate would be told for ever of what is another's"
+    assert adopted.recv(10) == b"more"
 
 
 @pytest.mark.parametrize("words", [REFUSED, b""])
@@ -186,3 +190,18 @@ def test_what_is_held_back(steps: Steps) -> None:
         watched = AfterHello("www.example.net", early_data=False, begun=b"", rest=rest)
         steps.gate._watch(steps.connection, watched)
         assert (steps.connection.held, steps.connection.watched) == (HELLO, watched)
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "asked"),
+    [
+        (None, None),
+        (Tunnel("www.example.net", 443, socks=True), "www.example.net"),
+        (Tunnel("198.51.100.7", 443, socks=True), None),
+        (Tunnel("198.51.100.7", 443, socks=False), "198.51.100.7"),
+    ],
+)
+def test_what_a_client_asked_for(steps: Steps, tunnel: Tunnel | None, asked: str | None) -> None:
+    """A CONNECT names its host, be it an address; SOCKS names only names, and an address is a destination as any."""
+    steps.connection.tunnel = tunnel
+    assert steps.gate.arrival(steps.connection).connect == asked

@@ -12,7 +12,8 @@ from labs.gate_lab import broken_off
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate import connector
-from tokgate.gate.connection import OPEN, Tunnel
+from tokgate.gate.connection import OPEN, AskingParent, Tunnel
+from tokgate.gate.egress.parent_handshake import ConnectHandshake
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.policy.upstream import Upstream, UpstreamKind
 from tokgate.traffic.counting.upstream import CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
@@ -149,3 +150,14 @@ def test_a_destination_that_refuses(steps: Steps, monkeypatch: pytest.MonkeyPatc
     else:
         steps.gate.release_closed()
         assert broken_off(steps.client)
+
+
+@pytest.mark.parametrize("held", [HELLO, b""])
+def test_words_behind_a_parents_answer(steps: Steps, held: bytes) -> None:
+    """They are the destination's, and pass although nothing more is told of them."""
+    steps.connects()
+    steps.connection.held = held
+    steps.connection.state = AskingParent(ConnectHandshake("a.example", 443, None))
+    steps.server.sendall(b"HTTP/1.1 200 OK\r\n\r\n220 words")
+    steps.gate.connected(steps.connection, EPOLLOUT)
+    assert steps.client.recv(100) == b"220 words"

@@ -7,9 +7,11 @@ import pytest
 from labs.gate_lab import broken_off
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
-from tokgate.gate.connection import CONNECTING, Answering, Connection, Greeting
+from tokgate.gate.connection import CONNECTING, Answering, Connection, Greeting, Tunnel
 from tokgate.gate.sockets import Entry, Listener, NoDestinationError
 from tokgate.gate.takeover import describe
+from tokgate.traffic.second_words import UnreadLineReader
+from tokgate.wire.http_detection import LinePart, UnreadLine
 
 HELLO = hello_for("www.example.net")
 
@@ -108,16 +110,25 @@ def test_a_client_that_wanted_to_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> 
         other.close()
 
 
-@pytest.mark.parametrize("connected", [False, True])
-def test_a_client_that_breaks_off(steps: Steps, connected: bool) -> None:
-    """It is counted as one about which nothing was decided, and its destination is told."""
+@pytest.mark.parametrize(
+    ("connected", "reader", "tunnel", "unfinished"),
+    [
+        (False, None, None, 1),
+        (True, None, None, 1),
+        (True, UnreadLineReader(UnreadLine(LinePart.BLANK, b"")), None, 0),
+        (False, None, Tunnel("www.example.net", 443, socks=False), 0),
+    ],
+)
+def test_a_client_that_breaks_off(
+    steps: Steps, connected: bool, reader: Any, tunnel: Tunnel | None, unfinished: int
+) -> None:
+    """It is counted as one about which nothing was decided, if nothing was; and its destination is told."""
     if connected:
         steps.connects()
-        steps.connection.state = Greeting()
+    steps.connection.state, steps.connection.tunnel = Greeting(reader), tunnel
     steps.connection.client.close()
-    assert isinstance(steps.connection.state, Greeting)
     steps.gate.greet(steps.connection, steps.connection.state)
-    assert (steps.gate.open_connections, steps.counters.unfinished) == (0, 1)
+    assert (steps.gate.open_connections, steps.counters.unfinished) == (0, unfinished)
     if connected:
         steps.gate.release_closed()
         assert broken_off(steps.server)
@@ -133,3 +144,32 @@ def test_a_server_that_is_there(steps: Steps) -> None:
     assert steps.server.recv(1000) == HELLO
     state: object = steps.connection.state
     assert isinstance(state, Answering)
+
+
+def test_a_hello_that_fills_the_buffer(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left in the socket is read without a further word of the client's."""
+    dialled: list[Any] = []
+    monkeypatch.setattr(steps.gate, "connect", lambda connection, destination: dialled.append(bytes(connection.held)))
+    narrow(steps, monkeypatch, 64)
+    steps.gate.watch_greeting(steps.connection)
+    steps.client.sendall(HELLO)
+    for _ in range(len(HELLO) // 64 + 1):
+        steps.gate.once(1)
+    assert dialled == [HELLO]
+
+
+def test_a_client_whose_last_words_fill_the_buffer(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is another's, nothing is told of it here."""
+    narrow(steps, monkeypatch, len(HELLO))
+    monkeypatch.setattr(steps.gate, "connect", lambda connection, _: steps.gate.close(connection))
+    steps.client.sendall(HELLO)
+    steps.gate.greet(steps.connection, Greeting())
+    assert steps.gate.connections == {}
+
+
+def narrow(steps: Steps, monkeypatch: pytest.MonkeyPatch, octets: int) -> None:
+    """Have the gate read so many octets at once."""
+    monkeypatch.setattr("tokgate.gate.gate.BUFFER", octets)
+    buffer = bytearray(octets)
+    monkeypatch.setattr(steps.gate, "_buffer", buffer)
+    monkeypatch.setattr(steps.gate, "_view", memoryview(buffer))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from labs.waiting import DEADLINE
-from tokgate.gate.handoff import Handover, OpenerChannel, channel, receive
+from tokgate.gate.handoff import SO_SNDBUFFORCE, Handover, OpenerChannel, channel, receive
 from tokgate.policy.observation import Endpoint
 from tokgate.traffic.arrival import Arrival
 
@@ -101,3 +101,35 @@ def test_a_datagram_without_a_socket(pair: tuple[socket.socket, socket.socket]) 
         receive(pair[1])
     pair[0].close()
     assert receive(pair[1]) is None
+
+
+def test_a_client_without_a_word_about_it(pair: tuple[socket.socket, socket.socket]) -> None:
+    """It is let go, and the channel is not taken for closed."""
+    near, far = socket.socketpair()
+    with far:
+        with near:
+            socket.send_fds(pair[0], [b""], [near.fileno()])
+        with pytest.raises(ValueError, match="no description"):
+            receive(pair[1])
+        assert far.recv(1) == b""
+    pair[0].close()
+    assert receive(pair[1]) is None
+
+
+@pytest.mark.parametrize("privileged", [True, False])
+def test_how_much_waits_for_an_opener(monkeypatch: pytest.MonkeyPatch, privileged: bool) -> None:
+    """A client's few long heads don't fill the channel: megabytes do, or what a user may have at most."""
+    stated: list[tuple[int, int, int]] = []
+
+    class Noting:
+        """A socket that notes its options."""
+
+        def setsockopt(self, *option: int) -> None:
+            if option[1] == SO_SNDBUFFORCE and not privileged:
+                raise PermissionError
+            stated.append(option)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "socketpair", lambda *_: (Noting(), None))
+    channel()
+    option = SO_SNDBUFFORCE if privileged else socket.SO_SNDBUF
+    assert stated == [(socket.SOL_SOCKET, option, 8 * 1024 * 1024)]

@@ -19,6 +19,7 @@ from tokgate.gate.connection import Connection, Greeting, Tunnel
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.gate.sockets import Address, Entry, Listener
 from tokgate.policy.bans import Action
+from tokgate.policy.canary import ALLOWED, CanarySettings
 from tokgate.policy.decision import Response
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network
@@ -239,3 +240,10 @@ def test_the_shortcut_is_taken() -> None:
 
     assert taken == 2
     assert [step if isinstance(step, str) else step[0] for step in done] == ["pass", "refuse", "refuse"]  # type: ignore[has-type]
+
+
+def test_the_canary_is_nobodys_traffic() -> None:
+    """What the gateway tries of itself passes and is counted as nobody's."""
+    visit = Visit(str(CanarySettings().client(4).far), ALLOWED, "198.51.100.1", None, ech=False, connect=None, later=0)
+    (_, counted, *_), taken = outcome(snapshot(ban()), [visit], short=True)  # type: ignore[misc]
+    assert (taken, sum(counted.values())) == (0, 0)  # type: ignore[has-type]

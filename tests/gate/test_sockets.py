@@ -90,7 +90,9 @@ def test_who_dials_the_gate_where_tproxy_brings_clients(
         assert original_destination(taken, listener) == (host, port)
 
 
-@pytest.mark.parametrize(("host", "port", "loops"), [("192.0.2.1", 8080, True), ("192.0.2.1", 80, False)])
+@pytest.mark.parametrize(
+    ("host", "port", "loops"), [("192.0.2.1", 8080, True), ("192.0.2.1", 80, False), ("192.0.2.9", 8080, False)]
+)
 def test_who_dials_the_gate_where_it_is_redirected(host: str, port: int, loops: bool) -> None:
     """The gate's own address and port are its own; another port of that address may be a server's."""
     entry = struct.pack("=H", socket.AF_INET) + port.to_bytes(2) + socket.inet_aton(host) + bytes(8)

@@ -74,12 +74,16 @@ def test_bulk_passes_whole(way: Way) -> None:
     way.event(EPOLLIN | EPOLLRDHUP)
     way.relay.serve_bulk()
     assert (way.heard, way.ended, list(way.relay.bulk)) == (b"", True, [])
+    way.event(EPOLLIN | EPOLLRDHUP)
+    assert list(way.relay.bulk) == [], "an end comes once"
     assert len(way.relay._pipes) == 1, "its pipe serves the next one"
 
 
 def test_bulk_that_pauses_holds_no_pipe(way: Way) -> None:
     """An idle connection costs no descriptors beside its own, and goes on when more comes."""
     direction = way.bulk(b"zero")
+    way.event(EPOLLOUT)
+    assert list(way.relay.bulk) == [], "nothing has come"
     way.relay._queue(direction)
     way.relay.serve_bulk()
     assert way.heard == b"zero"

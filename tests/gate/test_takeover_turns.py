@@ -1,13 +1,19 @@
 """Whose turn it is when the gates of the next policy had no room for a connection."""
 
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Callable
 
+import pytest
+
 from labs.gate_lab import RunningGate, dial, until
+from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate import handoff
-from tokgate.gate.takeover import ConnectionTransfer
+from tokgate.gate.connection import Connection, Greeting
+from tokgate.gate.takeover import RETRY, ConnectionTransfer
 
 HALF = hello_for("www.example.net")[:40]
 
@@ -34,3 +40,36 @@ def test_who_found_no_room_goes_first(start_gate: Callable[..., RunningGate]) ->
         _, descriptors, _, _ = socket.recv_fds(read, 1 << 20, 8)
         for descriptor in descriptors:
             socket.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("number", "tried", "passed"), [(errno.EMSGSIZE, 2, 1), (errno.EAGAIN, 1, 0), (errno.ENOBUFS, 1, 0)]
+)
+def test_what_can_not_be_sent(monkeypatch: pytest.MonkeyPatch, number: int, tried: int, passed: int) -> None:
+    """One that is too large stays here and holds up no other; where there is no room, none is lost."""
+    steps, sent = Steps(), []
+
+    def send(_: socket.socket, data: list[bytes], descriptors: list[int]) -> int:
+        sent.append(descriptors)
+        if len(sent) == 1:
+            raise OSError(number, os.strerror(number))
+        return len(data[0])
+
+    monkeypatch.setattr(socket, "send_fds", send)
+    monkeypatch.setattr(steps.gate, "listeners", {})
+    other = Connection(
+        *(steps.outside, steps.outside.fileno(), "192.0.2.8", 40001, steps.connection.listener, 0.0, Greeting())
+    )
+    steps.gate.adopt(other)
+    steps.gate.watch_greeting(steps.connection)
+    write, read = handoff.channel()
+    with write, read:
+        transfer = ConnectionTransfer(steps.gate, [steps.connection.listener], write, read, monotonic=lambda: 0.0)
+        assert (transfer.passed_on, transfer.taken_over) == (0, 0)
+        assert transfer.pass_on() == RETRY, "it sees who there is"
+        assert transfer.pass_on() == RETRY
+        assert (len(sent), transfer.passed_on, steps.gate.open_connections) == (tried, passed, 2 - passed)
+        while transfer.passed_on < 2 - (number == errno.EMSGSIZE):
+            transfer.pass_on()
+        assert (sent[0] == sent[1]) is (passed == 0), "who found no room goes first"
+    steps.close()

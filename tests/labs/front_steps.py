@@ -125,7 +125,8 @@ class Client:
     def __init__(self) -> None:
         self.loop = Told()
         self.sink = Sink()
-        self.enforcer = Enforcer(Holder(POLICY), self.sink, Observer(hostname="gw", version="0"), now=lambda: NOW)
+        self.holder = Holder(POLICY)
+        self.enforcer = Enforcer(self.holder, self.sink, Observer(hostname="gw", version="0"), now=lambda: NOW)
         self.front = ExplicitFront(self.loop, self.enforcer, greeting=10.0, connecting=20.0)
         listener = Listener(None, Entry.EXPLICIT, 8080, 0)
         self.connection = Connection(self.loop, 1, "192.0.2.7", 40000, listener, 0.0, Greeting())

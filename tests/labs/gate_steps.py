@@ -47,7 +47,7 @@ class Steps:
         self.connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, Greeting())
         self.connection.destination = ("198.51.100.7", 443)
         self.outside = outside
-        self.gate.open_connections = 1
+        self.gate.open_connections, self.gate.clients["192.0.2.7"] = 1, 1
 
     def connects(self) -> None:
         """A destination is being connected to."""

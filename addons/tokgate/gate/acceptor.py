@@ -185,11 +185,9 @@ class Acceptor(FirstExchange):
 
     def _count_out(self, peer: str) -> None:
         who = client_key(peer)
-        left = self.clients.get(who, 1) - 1
-        if left > 0:
-            self.clients[who] = left
-        else:
-            self.clients.pop(who, None)
+        self.clients[who] -= 1
+        if not self.clients[who]:
+            del self.clients[who]
 
     def stop_accepting(self) -> None:
         """Close the listeners; what is open goes on."""
@@ -213,4 +211,4 @@ class Acceptor(FirstExchange):
 
 def _spare() -> int:
     """A descriptor to be given up when there are no others."""
-    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(os.devnull, os.O_RDONLY)

@@ -52,11 +52,11 @@ def incoming_interface(sock: Any) -> int | None:
 
     """
     if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, True)
         control = sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_2292PKTOPTIONS, _ROOM)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 0)  # else each later packet is kept a while
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, False)  # else each later packet is kept a while
         return _index_in(control, (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO), 16)  # in6_pktinfo: address, interface
-    sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, True)
     control = sock.getsockopt(socket.IPPROTO_IP, _IP_PKTOPTIONS, _ROOM)
     return _index_in(control, (socket.IPPROTO_IP, _IP_PKTINFO), 0)  # in_pktinfo: interface, two addresses
 

@@ -36,7 +36,7 @@ DEFER_SECONDS: Final = 1
 """How long the kernel keeps a connection to itself until its first bytes are there (TCP_DEFER_ACCEPT, tcp(7)). One that
 comes without is taken for a protocol in which the server speaks first."""
 
-RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+RST_ON_CLOSE: Final = struct.pack("ii", True, 0)
 """SO_LINGER on, zero seconds: closing sends a reset instead of an end."""
 
 Socket = Any
@@ -83,20 +83,20 @@ def listen(host: str, port: int, entry: Entry) -> Listener:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
         # Inherited by accepted sockets: what they exchange is small and must not wait for more.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         # Inherited as well: the ACK of a ClientHello then travels with what answers it: a packet less.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, False)
         if entry is not Entry.EXPLICIT:  # a client of an explicit proxy speaks first too, but may think for long
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_SECONDS)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
         if entry is Entry.TPROXY:
             if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, True)
             else:
-                sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+                sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, True)
         sock.bind((host, port))
         sock.listen(BACKLOG)
     except OSError:
@@ -173,14 +173,14 @@ def connect(destination: Address, mark: int | None = None, source: str | None = 
     host, port = destination
     sock = socket.SocketType(_V6 if ":" in host else _V4, _CONNECTING)
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         # The ACK that ends the handshake then travels with the ClientHello: a packet less, 6 % of the CPU.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, False)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         if source is not None:
             # Without this a port is chosen at once, which then serves one connection alone, whatever its destination.
-            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, True)
             sock.bind((source, 0))
         status = sock.connect_ex((host, port))
         if status and status != errno.EINPROGRESS:

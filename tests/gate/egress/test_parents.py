@@ -17,7 +17,9 @@ from labs.hello_builder import hello_for
 from labs.parent_proxy import FORBIDDEN, ParentProxy
 from tokgate.gate.connection import AskingParent
 from tokgate.gate.egress.parent_handshake import ConnectHandshake, ParentRefused
-from tokgate.gate.egress.parents import Parents, credentials_of
+from tokgate.gate.egress.parents import Parents, credentials_of, parent_for
+from tokgate.policy import canary
+from tokgate.policy.canary import CanarySettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.upstream import Upstream, UpstreamKind
 from tokgate.wire.basic_auth import Credentials
@@ -272,3 +274,13 @@ def read_head(client: socket.socket) -> bytes:
     while not head.endswith(b"\r\n\r\n") and (piece := client.recv(1)):
         head += piece
     return head
+
+
+def test_the_gateways_own_canary_has_no_parent() -> None:
+    """It answers itself on this machine: neither by its address nor by a name of its is anything asked of a parent."""
+    upstream = Upstream(kind=UpstreamKind.HTTP, host="192.0.2.1", port=3128)
+    stated = policy(ban(networks=("loop",)), upstream=(upstream,))
+    server = str(CanarySettings().server(4).far)
+    assert parent_for(stated, "198.51.100.7", "www.example.org") is upstream
+    for hosts in ((server, None), ("198.51.100.7", canary.ALLOWED), (server, "www.example.org")):
+        assert parent_for(stated, *hosts) is None

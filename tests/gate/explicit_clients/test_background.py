@@ -223,3 +223,12 @@ def test_who_asks_for_what_is_being_resolved_has_no_turn_to_wait_for(
     answers.set()
     deliver(resolver, heard, 2)
     assert heard == ["www.example"] * 2
+
+
+def test_answers_that_were_taken_are_told_no_more(resolver: Resolver, answers: threading.Event) -> None:
+    """A loop that is told of nothing runs idle, and not in circles."""
+    heard: list[str] = []
+    answers.set()
+    resolver.ask("192.0.2.1", "www.example", heard.extend)
+    deliver(resolver, heard, 1)
+    assert select.select([resolver.descriptor], [], [], 0)[0] == []

@@ -1,13 +1,16 @@
 """What the explicit front has its loop do about each thing that a client says, without a network or time."""
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from labs.front_steps import BANNED, CONNECT, INSIDE, OTHER, SOCKS, TUNNEL, Client
+from labs.builders import ban, exemption, snapshot, wall
+from labs.front_steps import BANNED, CONNECT, INSIDE, OTHER, POLICY, SOCKS, TUNNEL, Client
 from tokgate.gate.connection import CLOSED, Tunnel
 from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.traffic import refusal_texts
+from tokgate.traffic.explicit_targets import decide_targets
 from tokgate.wire import socks5
 from tokgate.wire.connect_request import MAX_HEAD
 
@@ -194,3 +197,35 @@ def test_patience(client: Client) -> None:
     assert client.connection.deadline == 110.0
     assert not client.front.lose_patience(client.connection, tunnel)
     assert client.loop.done == [("dial", OTHER, 443)]
+
+
+@pytest.mark.parametrize("request_", [CONNECT, SOCKS])
+def test_a_ban_that_ends_while_it_is_told(client: Client, monkeypatch: pytest.MonkeyPatch, request_: bytes) -> None:
+    """Who asked for an address that was banned a moment ago gets its tunnel, with all that it said."""
+    client.addresses = (BANNED,)
+
+    def last_time(*asked: Any) -> Any:
+        found = decide_targets(*asked)
+        client.holder.snapshot = snapshot()
+        return found
+
+    monkeypatch.setattr("tokgate.gate.explicit_clients.front.decide_targets", last_time)
+    client.loop.opener = False
+    done = client.says(request_ + b"rest")
+    assert done[-2:] == [("suspend", 20.0), ("dial", BANNED, 443)]
+    assert client.connection.held == b"rest"
+
+
+@pytest.mark.parametrize("socks", [False, True])
+def test_who_is_exempt(client: Client, socks: bool) -> None:
+    """Its tunnel to what others may not reach is built, and an analyst sees on what ground."""
+    client.holder.snapshot = snapshot(
+        ban(networks=("all",)),
+        exemptions=(exemption(clients=(ip_network("192.0.2.7/32"),), until=wall("2099-01-01T00:00")),),
+        services=tuple(POLICY.policy.services.values()),
+        networks=tuple(POLICY.policy.networks.values()),
+    )
+    client.loop.opener = False
+    request = b"\5\1\0\5\1\0\3\x11clips.example.org\1\xbb" if socks else CONNECT.replace(b"www.", b"clips.")
+    assert client.says(request)[-1] == ("dial", OTHER, 443)
+    assert len(client.sink.records) == 1

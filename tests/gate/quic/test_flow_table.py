@@ -62,6 +62,33 @@ def test_refused_flows_push_out_none_that_pass(gate: Callable[..., QuicGate]) ->
     assert one.comes(SHORT).sent.to_server == [SHORT]
 
 
+def test_a_flow_that_began_again(gate: Callable[..., QuicGate]) -> None:
+    """One that was forgotten to make room, and begins again, has all of its time; it is told of once."""
+    half = QuicClient(ALLOWED, large=True).flight[0]
+    one = gate(undecided=1).comes(half).comes(half, key=client(1)).later(5).comes(half)
+    assert len(one.comes(half, half).carrier.flows._handshakes) == 3, "each handshake is awaited once"
+    assert list(one.later(5).carrier.flows.undecided) == [KEY]
+    assert one.carrier.flows.held > 0
+    assert list(one.later(5).carrier.flows.undecided) == []
+    assert (one.carrier.flows.held, one.carrier.flows._held) == (0, {})
+
+
+def test_how_long_a_silent_flow_is_known(gate: Callable[..., QuicGate]) -> None:
+    """As long as the kernel may forward it without asking."""
+    one = gate(idle=150.0).comes(*QuicClient(ALLOWED).flight, SHORT)
+    assert one.later(150).carrier.flows.find(KEY) is not None
+    assert one.later(1).carrier.flows.find(KEY) is None
+
+
+def test_what_makes_room_holds_nothing(gate: Callable[..., QuicGate]) -> None:
+    """Half a hello in a flow that has to go is nobody's any more."""
+    one = gate(per_client=1).comes(*QuicClient(ALLOWED).flight)
+    one.comes(QuicClient(ALLOWED, large=True).flight[0])
+    assert one.carrier.flows.held > 0
+    one.comes(*QuicClient(ALLOWED).flight, SHORT, key=flow(1))
+    assert (one.carrier.flows.held, list(one.carrier.flows.passing)) == (0, [flow(1)])
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["of-one-client", "of-all"])
 def test_the_one_that_was_silent_for_longest_makes_room(gate: Callable[..., QuicGate], own: bool) -> None:
     """One flow too many, of a client or of all, ends the one of which nothing was heard for longest."""
@@ -103,11 +130,12 @@ def test_what_is_kept_of_a_connection_whose_handshake_is_over(gate: Callable[...
     assert sum(one.counters.decisions.values()) == 1
 
 
-def test_a_flow_that_was_cut_stays_cut(gate: Callable[..., QuicGate]) -> None:
-    """The gate before this one did not know that it was refused here, and passes it on as one that goes on."""
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_flow_that_was_cut_stays_cut(gate: Callable[..., QuicGate], where: int) -> None:
+    """Whichever of both gates refused it, and whatever the other one knew."""
     flight = QuicClient(ALLOWED).flight
-    here, before = gate().comes(*flight, SHORT), gate().comes(*flight, SHORT)
-    here.carrier.cut(here.carrier.flows.passing[KEY])
+    here, before = gates = gate().comes(*flight, SHORT), gate().comes(*flight, SHORT)
+    gates[where].carrier.cut(gates[where].carrier.flows.passing[KEY])
     here.carrier.flows.adopt(before.carrier.flows.passing[KEY])
     assert here.carrier.flows.passing[KEY].cut
     here.sent.to_server.clear()
@@ -133,3 +161,32 @@ def test_flows_that_are_over_take_nobodys_share(gate: Callable[..., QuicGate]) -
             one.comes(*QuicClient(ALLOWED).flight, SHORT, key=key)
         assert (one.sent.forwarded & keys, one.counters.errors["quic"]) == (keys, 0)
         one.later(151)
+
+
+def test_each_handshake_has_its_time(gate: Callable[..., QuicGate]) -> None:
+    """Of a connection that begins later in a flow no less is kept for no less long than of the first."""
+    one = gate().comes(*QuicClient(ALLOWED).flight).later(10).later(10)
+    (passing,) = one.carrier.flows.passing.values()
+    assert not passing.began_anew
+    one.later(60).comes(*QuicClient(ALLOWED, large=True).flight[:1])
+    assert one.later(9).carrier.flows.held > 0
+    assert one.later(1).carrier.flows.held == 0
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_half_a_hello_of_another_gates(gate: Callable[..., QuicGate], passes: bool) -> None:
+    """What came of it is counted here, and has the time of a handshake, as if it had begun here."""
+    before, here = gate(), gate()
+    if passes:
+        before.comes(*QuicClient(ALLOWED).flight).later(10).later(10)
+    before.comes(*QuicClient(ALLOWED, large=True).flight[:1])
+    held = before.carrier.flows.held
+    (moved,) = before.carrier.flows.take_waiting(1 << 20)
+    assert (before.carrier.flows.held, before.carrier.flows.find(KEY)) == (0, None)
+    here.now = before.now
+    here.carrier.flows.adopt(moved)
+    assert here.carrier.flows.held == held > 0
+    assert here.carrier.flows.find(KEY) is moved
+    assert here.later(9).carrier.flows.held == held
+    assert here.later(1).carrier.flows.held == 0
+    assert set(here.carrier.flows.passing) == ({KEY} if passes else set())

@@ -54,6 +54,7 @@ def test_a_generation_of_gates(records: Records) -> None:
         old.retire()
         assert gates[0].watched == {}
         new.begin()
+        new.look()
         new.carrier.take([Datagram(KEY, SHORT, 0, 64, 1)])
         assert (sent[1].to_server, old.remains) == ([], True)
         while old.remains:

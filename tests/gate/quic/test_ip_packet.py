@@ -32,6 +32,7 @@ def test_udp(client: tuple[bytes, int], server: tuple[bytes, int], payload: byte
     if v4:
         assert (head[1], head[8], head[9]) == (0x2A, 7, 17)
         assert struct.unpack_from("!H", head, 2) == (len(packet),)
+        assert (head[4:8], head[10:12]) == (b"\0\0\x40\0", b"\0\0"), "in one piece; the kernel fills in the checksum"
         assert (head[12:16], head[16:20]) == (client[0], server[0])
     else:
         assert struct.unpack("!IHBB", head[:8]) == (6 << 28 | 0x2A << 20, len(segment), 17, 7)

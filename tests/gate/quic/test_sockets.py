@@ -2,8 +2,9 @@
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pytest
 
@@ -13,7 +14,7 @@ from labs.waiting import DEADLINE
 from tokgate.gate.quic import sockets
 from tokgate.gate.quic.carrier import DATAGRAMS
 from tokgate.gate.quic.ip_packet import port_unreachable, udp_packet
-from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, QuicSockets, RawSockets, receive
+from tokgate.gate.quic.sockets import Datagram, Front, Key, Marks, Outlets, QuicSockets, RawSockets, receive
 
 KEY6: Key = ("2001:db8::7", 40000, "2001:db8:1::9", 443)
 HOSTS = pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -91,11 +92,18 @@ class Raw:
         self.sent: list[tuple[bytes, str, str]] = []
 
     def sendmsg(self, data: Any, control: Any, flags: int, to: tuple[str, int]) -> None:
-        """Keep what is sent, and from which address."""
+        """Keep what is sent, and from which address: as `in_pktinfo` and `in6_pktinfo` say it, by any interface."""
         if self.full:
             raise OSError("not permitted")
-        (packet,), ((_, _, beside),) = data, control
-        source = beside[4:8] if self.family == socket.AF_INET else beside[:16]
+        (packet,), ((level, kind, beside),) = data, control
+        if self.family == socket.AF_INET:
+            assert (level, kind) == (socket.IPPROTO_IP, 8)
+            interface, source, address = struct.unpack("@i4s4s", beside)
+            assert address == bytes(4)
+        else:
+            assert (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
+            source, interface = struct.unpack("@16si", beside)
+        assert (interface, flags, to[1]) == (0, 0, 0)
         self.sent.append((packet, socket.inet_ntop(self.family, source), to[0]))
 
 
@@ -166,3 +174,84 @@ def test_sockets_of_the_program_before() -> None:
         assert [front.port for (front,) in heir.fronts] == [front.port for (front,) in fronts]
         heir.close()
         assert heir.descriptors() == ([[-1], [-1]], {socket.AF_INET: [-1] * 4})
+
+
+class Asked:
+    """What a socket is made as, and the options that it gets; for those that take privileges."""
+
+    made: ClassVar[list["Asked"]] = []
+    most = 99
+
+    def __init__(self, family: int, kind: int, protocol: int = 0) -> None:
+        if len(self.made) == self.most:
+            raise PermissionError
+        self.family, self.kind, self.protocol = family, kind, protocol
+        self.options: dict[tuple[int, int], int] = {}
+        self.place: Any = None
+        self.closed = 0
+        self.made.append(self)
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """Note it."""
+        self.options[level, option] = value
+
+    def bind(self, place: Any) -> None:
+        """Note it."""
+        self.place = place
+
+    def getsockname(self) -> Any:
+        """The place."""
+        return self.place
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """The sockets that are asked for."""
+    monkeypatch.setattr(Asked, "made", [])
+    monkeypatch.setattr(socket, "socket", Asked)
+    return Asked.made
+
+
+PLACES = (("127.0.0.1", 8443), ("::1", 8443))
+MARKS = Marks(carries=1, opens=2, ends=4, answers=8)
+IP, IPV6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
+
+
+def test_what_is_asked_of_the_kernel(asked: list[Asked]) -> None:
+    """Each gate has a front at each place, of which the kernel tells all; raw sockets send as others, marked."""
+    made = sockets.open_sockets(PLACES, 2, MARKS)
+    assert [[front.port for front in each] for each in made.fronts] == [[8443, 8443]] * 2
+    fronts, raw = asked[:4], asked[4:]
+    assert [one.place for one in fronts] == [*PLACES, *PLACES]
+    wait = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    for one in fronts:
+        assert (one.kind, one.options[socket.SOL_SOCKET, socket.SO_REUSEPORT]) == (socket.SOCK_DGRAM | wait, 1)
+        v4 = one.family == socket.AF_INET
+        options = {(IP, n) for n in (19, 20, 8, 12, 13)} if v4 else {(IPV6, n) for n in (26, 75, 74, 66, 51, 49)}
+        assert {key for key, on in one.options.items() if key[0] != socket.SOL_SOCKET and on == 1} == options
+    found = [(one.family, one.options.pop((socket.SOL_SOCKET, socket.SO_MARK)), one.options) for one in raw]
+    for family, option in ((socket.AF_INET, (IP, 19)), (socket.AF_INET6, (IPV6, 75))):
+        assert [each[1:] for each in found if each[0] == family] == [(mark, {option: 1}) for mark in (1, 2, 4, 8)]
+    assert {(one.kind, one.protocol) for one in raw} == {(socket.SOCK_RAW | wait, socket.IPPROTO_RAW)}
+    assert not any(one.closed for one in asked)
+    made.close()
+    assert [one.closed for one in asked] == [1] * 12
+
+
+@pytest.mark.parametrize("most", [0, 1, 7])
+def test_without_privileges(asked: list[Asked], monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Nothing stays open of what was opened before it came to that."""
+    monkeypatch.setattr(Asked, "most", most)
+    with pytest.raises(PermissionError):
+        sockets.open_sockets(PLACES, 1, MARKS)
+    assert [one.closed for one in asked] == [1] * most

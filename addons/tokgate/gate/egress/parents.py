@@ -107,7 +107,7 @@ def _go_on(parent: ParentHandshake, sock: Socket) -> bool:
             return False
         progress = parent.read(said)
         if progress is None:
-            if said and len(said) < MAX_ANSWER:
+            if said:
                 return False
             raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         sock.recv(progress.consumed, DONT_WAIT)

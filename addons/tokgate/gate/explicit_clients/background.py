@@ -17,7 +17,7 @@ MOST_ADDRESSES: Final = 8
 _RESERVE: Final = 8
 """A client that asks may have one in so many of the lookups that are left."""
 
-_DNS_ERRORS: Final = {
+_DNS_ERRORS: Final[dict[int | None, DnsError]] = {
     socket.EAI_NONAME: DnsError.NOT_FOUND,
     socket.EAI_NODATA: DnsError.NOT_FOUND,
     socket.EAI_AGAIN: DnsError.UNANSWERED,
@@ -163,7 +163,7 @@ def addresses_of(host: str) -> Addresses | DnsError:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        return _DNS_ERRORS.get(error.errno or 0, DnsError.OTHER)
+        return _DNS_ERRORS.get(error.errno, DnsError.OTHER)
     except (OSError, UnicodeError):  # no name that can be asked for
         return DnsError.OTHER
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))[:MOST_ADDRESSES]

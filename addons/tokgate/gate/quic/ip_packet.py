@@ -20,7 +20,7 @@ def udp_packet(source: End, destination: End, payload: bytes, *, traffic_class: 
     length = 8 + len(payload)
     head = struct.pack("!HHH", source[1], destination[1], length)
     checksum = _checksum(_pseudo_header(source[0], destination[0], _UDP, length) + head + b"\0\0" + payload)
-    segment = head + struct.pack("!H", checksum or 0xFFFF) + payload
+    segment = head + struct.pack("!H", checksum) + payload
     return _packet(source[0], destination[0], _UDP, segment, traffic_class, hops)
 
 
@@ -52,5 +52,5 @@ def _pseudo_header(source: bytes, destination: bytes, protocol: int, length: int
 
 
 def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071): a sum in ones' complement is the remainder of one big number."""
+    """The Internet checksum (RFC 1071): a sum in ones' complement is the remainder of one big number; never 0."""
     return 0xFFFF - int.from_bytes(data + bytes(len(data) % 2)) % 0xFFFF

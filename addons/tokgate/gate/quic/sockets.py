@@ -113,7 +113,7 @@ def open_sockets(places: Iterable[Address], gates: int, marks: Marks) -> QuicSoc
 def _front(opened: contextlib.ExitStack, place: Address) -> Front:
     family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
     made = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # the kernel chooses by a hash of the client's end
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)  # the kernel chooses by a hash of the client's end
     with contextlib.suppress(OSError):  # then it is as large as anyone's
         made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     if family == socket.AF_INET6:
@@ -124,7 +124,7 @@ def _front(opened: contextlib.ExitStack, place: Address) -> Front:
         level = socket.IPPROTO_IP
         wanted = [IP_TRANSPARENT, IP_RECVORIGDSTADDR, _IP_RECVTOS, _IP_RECVTTL, _IP_PKTINFO]
     for option in wanted:
-        made.setsockopt(level, option, 1)
+        made.setsockopt(level, option, True)
     made.bind(place)
     return Front(made, made.getsockname()[1])
 
@@ -148,15 +148,15 @@ def _raw(opened: contextlib.ExitStack, family: int, mark: int) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     made = opened.enter_context(socket.socket(family, kind, socket.IPPROTO_RAW))  # implies that we write the headers
     if family == socket.AF_INET6:
-        made.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+        made.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, True)
     else:
-        made.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+        made.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, True)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     return made
 
 
 def receive(front: Front) -> Datagram | None:
-    """The next datagram that is there; None if it was sent to the gate itself.
+    """The next datagram that is there; None if it was sent to the gate itself, or the kernel doesn't tell where to.
 
     Raises:
         BlockingIOError: there is none.
@@ -164,7 +164,10 @@ def receive(front: Front) -> Datagram | None:
     """
     payload, told, _, peer = front.socket.recvmsg(_LARGEST, _ROOM)
     beside = {(level, kind): data for level, kind, data in told}
-    host, port, *rest = _beside6(beside) if front.socket.family == socket.AF_INET6 else _beside4(beside)
+    try:
+        host, port, *rest = _beside6(beside) if front.socket.family == socket.AF_INET6 else _beside4(beside)
+    except KeyError:
+        return None
     if port in (0, front.port):
         return None
     return Datagram((peer[0], peer[1], host, port), payload, *rest)
@@ -172,19 +175,19 @@ def receive(front: Front) -> Datagram | None:
 
 def _beside4(told: dict[tuple[int, int], bytes]) -> tuple[str, int, int, int, int]:
     """Where a datagram wanted to go, its traffic class and hops, and the interface."""
-    where = told.get((socket.IPPROTO_IP, IP_RECVORIGDSTADDR), bytes(16))  # sockaddr_in
-    traffic_class = told.get((socket.IPPROTO_IP, _IP_TOS), b"\0")[0]
-    (hops,) = struct.unpack_from("@i", told.get((socket.IPPROTO_IP, _IP_TTL), bytes(4)))
-    (interface,) = struct.unpack_from("@i", told.get((socket.IPPROTO_IP, _IP_PKTINFO), bytes(12)))
+    where = told[socket.IPPROTO_IP, IP_RECVORIGDSTADDR]  # sockaddr_in
+    traffic_class = told[socket.IPPROTO_IP, _IP_TOS][0]
+    (hops,) = struct.unpack("@i", told[socket.IPPROTO_IP, _IP_TTL])
+    (interface,) = struct.unpack_from("@i", told[socket.IPPROTO_IP, _IP_PKTINFO])
     return socket.inet_ntoa(where[4:8]), int.from_bytes(where[2:4]), traffic_class, hops, interface
 
 
 def _beside6(told: dict[tuple[int, int], bytes]) -> tuple[str, int, int, int, int]:
     level = socket.IPPROTO_IPV6
-    where = told.get((level, IPV6_RECVORIGDSTADDR), bytes(28))  # sockaddr_in6
-    (traffic_class,) = struct.unpack_from("@i", told.get((level, socket.IPV6_TCLASS), bytes(4)))
-    (hops,) = struct.unpack_from("@i", told.get((level, socket.IPV6_HOPLIMIT), bytes(4)))
-    (interface,) = struct.unpack_from("@i", told.get((level, socket.IPV6_PKTINFO), bytes(20)), 16)
+    where = told[level, IPV6_RECVORIGDSTADDR]  # sockaddr_in6
+    (traffic_class,) = struct.unpack("@i", told[level, socket.IPV6_TCLASS])
+    (hops,) = struct.unpack("@i", told[level, socket.IPV6_HOPLIMIT])
+    (interface,) = struct.unpack_from("@i", told[level, socket.IPV6_PKTINFO], 16)
     host = socket.inet_ntop(socket.AF_INET6, where[8:24])
     return host, int.from_bytes(where[2:4]), traffic_class, hops, interface
 
