@@ -11,6 +11,7 @@ import pytest
 
 from labs.builders import ban
 from labs.gate_lab import RunningGate, broken_off, policy
+from labs.gate_steps import Steps
 from tokgate.gate.live_connections import GateConnections
 from tokgate.policy.settings import LimitSettings
 from tokgate.traffic.limits import Limits
@@ -149,6 +150,8 @@ def test_clients_of_a_load_balancer(make: Callable[..., PausedGate]) -> None:
     assert one.running.serves(lambda: one.counters.at_limit == 1)
     assert broken_off(third)
     assert one.gate.clients == {"192.0.2.7": 1, "192.0.2.8": 1}
+    assert set(one.ports()) == {40000}
+    assert len(one.ports()) == 2, "what is over is not watched"
     second.close()
     assert one.running.serves(lambda: one.gate.clients == {"192.0.2.7": 1})
 
@@ -230,3 +233,15 @@ def test_a_gate_that_accepts_no_more(make: Callable[..., PausedGate]) -> None:
         one.gate.stop_accepting()
         assert (one.gate.listeners, {sock.fileno() for sock in sockets}) == ({}, {-1})
         assert one.serves(client)
+
+
+def test_a_gate_that_is_closed_holds_no_descriptor() -> None:
+    """Gates come and go in one process: what was kept for the next transfer goes with each."""
+    steps = Steps()
+    direction = steps.gate._direction(steps.connection, True, b"")
+    pipe = steps.gate._take_pipe(direction)
+    steps.gate._release(direction)
+    steps.close()
+    for descriptor in pipe:
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(descriptor)

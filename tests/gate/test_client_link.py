@@ -148,6 +148,7 @@ def test_control_messages() -> None:
         (struct.pack("=HH", 4, 1) + struct.pack("=HH", 10, 2) + bytes.fromhex("005300000003"), PHONE),
         (struct.pack("=HH", 10, 2) + bytes(6), None),
         (struct.pack("=HH", 8, 2) + bytes(4), None),
+        (struct.pack("=HH", 12, 2) + b"\1" * 8, None),
         (struct.pack("=HH", 0, 2), None),
         (b"", None),
     ],

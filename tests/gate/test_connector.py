@@ -36,7 +36,7 @@ def test_other_descriptors(steps: Steps) -> None:
         assert called == ["called"]
         for _ in range(2):
             steps.gate.call_no_more(one.fileno())
-        assert steps.gate.epoll.poll(0) == []
+            assert steps.gate.epoll.poll(0) == []
         assert called == ["called"]
 
 
