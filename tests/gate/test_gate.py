@@ -248,8 +248,7 @@ def test_descriptors_are_closed_only_between_batches(start_gate: StartGate) -> N
     client, peer = socket.socketpair()
     listener = next(iter(gate.gate.listeners.values()))
     connection = Connection(client, client.fileno(), "192.0.2.1", 1, listener, 0.0, Greeting())
-    gate.gate.open_connections += 1
-    gate.gate.watch_greeting(connection)
+    gate.gate.adopt(connection)
     descriptor = connection.client_fd
     gate.gate.close(connection)
     assert descriptor not in gate.gate.connections
