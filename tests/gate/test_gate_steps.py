@@ -10,7 +10,7 @@ from labs.hello_builder import hello_for
 from tokgate.gate.connection import CONNECTING, Answering, Connection, Greeting, Tunnel
 from tokgate.gate.sockets import Entry, Listener, NoDestinationError
 from tokgate.gate.takeover import describe
-from tokgate.traffic.second_words import UnreadLineReader
+from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, UnreadLineReader
 from tokgate.wire.http_detection import LinePart, UnreadLine
 
 HELLO = hello_for("www.example.net")
@@ -173,3 +173,19 @@ def narrow(steps: Steps, monkeypatch: pytest.MonkeyPatch, octets: int) -> None:
     buffer = bytearray(octets)
     monkeypatch.setattr(steps.gate, "_buffer", buffer)
     monkeypatch.setattr(steps.gate, "_view", memoryview(buffer))
+
+
+@pytest.mark.parametrize(
+    ("watched", "deadline"),
+    [
+        (AfterHello("www.example.net", early_data=False, begun=b"", rest=b""), 1010.0),
+        (AfterProxyRequest(b""), 0.0),
+    ],
+)
+def test_how_long_a_client_may_take_that_is_asked_again(steps: Steps, watched: Any, deadline: float) -> None:
+    """A second hello is owed at once; what a tunnel of another proxy carries may come whenever it does."""
+    steps.connects()
+    steps.gate.asked_again(steps.connection, watched)
+    assert steps.connection.deadline == deadline
+    assert isinstance(steps.connection.state, Greeting)
+    assert isinstance(steps.connection.state.reader, type(watched.reader()))

@@ -249,7 +249,7 @@ def test_a_gate_takes_over_what_it_has_descriptors_for(
     old, full, roomy = start_gate(start_origin()), start_gate(), start_gate()
     with dial(old.redirected, ALLOWED) as client:
         assert client.recv(65536) == ALLOWED
-        limits = (513, 513)
+        limits = (513, 1 << 20)
         with monkeypatch.context() as small:
             small.setattr("resource.getrlimit", lambda _: limits)
             transfer = ConnectionTransfer(full.gate, full.listeners, *channel)

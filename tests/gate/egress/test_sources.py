@@ -11,6 +11,7 @@ import pytest
 from tokgate.gate.egress import sources
 from tokgate.gate.egress.sources import Sources, elsewhere
 from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket, connect, leads_to
+from tokgate.policy.values.hostname import IPAddress
 
 POOL = [ip_address(each) for each in ("127.0.0.2", "127.0.0.3", "::1")]
 
@@ -86,3 +87,22 @@ def test_a_way_back_is_seen_from_another_address(origin: socket.socket) -> None:
 def test_addresses_of_others() -> None:
     """A policy may name what another gateway has: it is said at the start."""
     assert elsewhere([*POOL, ip_address("192.0.2.1")]) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "host", "source"),
+    [(POOL, "192.0.2.1", ("127.0.0.2",)), (POOL, "2001:db8::9", ("::1",)), (POOL[:2], "2001:db8::9", ())],
+)
+def test_of_the_destinations_family(
+    monkeypatch: pytest.MonkeyPatch, pool: list[IPAddress], host: str, source: tuple[str, ...]
+) -> None:
+    """From an address of the pool, if it has one that can reach the destination."""
+    asked: list[tuple[object, ...]] = []
+
+    def note(*stated: object) -> tuple[None, int]:
+        asked.append(stated)
+        return None, 0
+
+    monkeypatch.setattr(sources, "connect", note)
+    Sources(pool, 7).connect((host, 443))
+    assert asked == [((host, 443), 7, *source)]

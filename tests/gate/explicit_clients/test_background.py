@@ -1,5 +1,6 @@
 """Names to addresses: fair to all clients, and no answer lost."""
 
+import os
 import select
 import socket
 import threading
@@ -232,3 +233,5 @@ def test_answers_that_were_taken_are_told_no_more(resolver: Resolver, answers: t
     resolver.ask("192.0.2.1", "www.example", heard.extend)
     deliver(resolver, heard, 1)
     assert select.select([resolver.descriptor], [], [], 0)[0] == []
+    assert not os.get_blocking(resolver.descriptor), "no gate waits where nothing has come"
+    assert not os.get_inheritable(resolver.descriptor)

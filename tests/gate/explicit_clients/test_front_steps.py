@@ -1,5 +1,6 @@
 """What the explicit front has its loop do about each thing that a client says, without a network or time."""
 
+import os
 from ipaddress import ip_network
 from typing import Any
 
@@ -47,7 +48,9 @@ def test_an_opener_answers(client: Client, said: bytes) -> None:
     assert client.says(said)[1:] == [("refuse", refusal_texts.UNAVAILABLE)]
 
 
-@pytest.mark.parametrize("said", [b"C", b"CONNECT ", b"GET http://a/ HT", CONNECT[:-1], b"\5", b"\5\1", SOCKS[:3]])
+@pytest.mark.parametrize(
+    "said", [b"C", b"CONNECT ", b"GET http://a/ HT", CONNECT[:-1], b"X" * MAX_HEAD, b"\5", b"\5\1", SOCKS[:3]]
+)
 def test_a_request_in_pieces(client: Client, said: bytes) -> None:
     """What may go on is waited for."""
     assert client.says(said)[-1] == "wait"
@@ -229,3 +232,11 @@ def test_who_is_exempt(client: Client, socks: bool) -> None:
     request = b"\5\1\0\5\1\0\3\x11clips.example.org\1\xbb" if socks else CONNECT.replace(b"www.", b"clips.")
     assert client.says(request)[-1] == ("dial", OTHER, 443)
     assert len(client.sink.records) == 1
+
+
+def test_a_front_that_is_closed() -> None:
+    """It holds no descriptor: gates come and go in one process."""
+    front = Client().front
+    front.close()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(front._resolver.descriptor)

@@ -190,3 +190,13 @@ def test_half_a_hello_of_another_gates(gate: Callable[..., QuicGate], passes: bo
     assert here.later(9).carrier.flows.held == held
     assert here.later(1).carrier.flows.held == 0
     assert set(here.carrier.flows.passing) == ({KEY} if passes else set())
+
+
+def test_what_had_come_of_a_flow_that_another_gate_passes_on(gate: Callable[..., QuicGate]) -> None:
+    """Half a hello between the same ports is given up: what passes there is known now."""
+    before, here = gate().comes(*QuicClient(ALLOWED).flight, SHORT), gate()
+    here.comes(QuicClient(ALLOWED, large=True).flight[0])
+    assert here.carrier.flows.held > 0
+    here.carrier.flows.adopt(before.carrier.flows.passing[KEY])
+    assert (here.carrier.flows.held, here.carrier.flows.undecided) == (0, {})
+    assert here.comes(SHORT).sent.forwarded == {KEY}
