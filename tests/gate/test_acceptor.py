@@ -242,6 +242,7 @@ def test_a_gate_that_is_closed_holds_no_descriptor() -> None:
     pipe = steps.gate._take_pipe(direction)
     steps.gate._release(direction)
     steps.close()
+    assert steps.gate.epoll.closed
     for descriptor in pipe:
         with pytest.raises(OSError, match="Bad file"):
             os.fstat(descriptor)

@@ -137,6 +137,7 @@ def test_control_messages() -> None:
     other, meant = message(0, 2, struct.pack("@i", 9)), message(0, 8, struct.pack("@i", 7) + bytes(8))
     assert _index_in(other + meant, (0, 8), 0) == 7
     assert _index_in(meant, (0, 8), 0) == 7
+    assert _index_in(message(0, 2, b"") + meant, (0, 8), 0) == 7
     for wrong in (b"", other, meant[:18], struct.pack("@Nii", 0, 0, 8) + meant, message(0, 8, bytes(12))):
         assert _index_in(wrong, (0, 8), 0) is None
 

@@ -161,3 +161,13 @@ def test_words_behind_a_parents_answer(steps: Steps, held: bytes) -> None:
     steps.server.sendall(b"HTTP/1.1 200 OK\r\n\r\n220 words")
     steps.gate.connected(steps.connection, EPOLLOUT)
     assert steps.client.recv(100) == b"220 words"
+
+
+def test_a_parent_that_refuses(steps: Steps) -> None:
+    """The client sees it as a destination that can't be reached, and nothing is measured of it."""
+    steps.connects()
+    steps.connection.state = AskingParent(ConnectHandshake("a.example", 443, None))
+    steps.server.sendall(b"HTTP/1.1 403 No\r\n\r\n")
+    steps.gate.connected(steps.connection, EPOLLOUT)
+    assert (steps.gate.open_connections, steps.errors(ConnectError.REFUSED)) == (0, 1)
+    assert (CONNECT_SECONDS, "sum") not in steps.counters.shared.read()

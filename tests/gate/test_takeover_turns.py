@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import pickle
 import socket
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate import handoff
 from tokgate.gate.connection import Connection, Greeting
-from tokgate.gate.takeover import RETRY, ConnectionTransfer
+from tokgate.gate.takeover import RETRY, ConnectionTransfer, describe, read
 
 HALF = hello_for("www.example.net")[:40]
 
@@ -72,4 +73,14 @@ def test_what_can_not_be_sent(monkeypatch: pytest.MonkeyPatch, number: int, trie
         while transfer.passed_on < 2 - (number == errno.EMSGSIZE):
             transfer.pass_on()
         assert (sent[0] == sent[1]) is (passed == 0), "who found no room goes first"
+    steps.close()
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_connection_with_other_descriptors_than_it_says(times: int) -> None:
+    """None of them is taken for another."""
+    steps = Steps()
+    serialized, descriptors = describe(steps.connection, [steps.connection.listener])
+    with pytest.raises(ValueError, match=f"came with {times} descriptors"):
+        read(pickle.dumps(serialized), descriptors * times)
     steps.close()

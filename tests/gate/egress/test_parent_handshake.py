@@ -135,3 +135,12 @@ def test_what_socks_cannot_say(credentials: Credentials) -> None:
         SocksHandshake("a.example", 443, credentials)
     with pytest.raises(ParentRefused, match="too long"):
         SocksHandshake("a" * 256, 443, None)
+
+
+def test_a_short_refusal() -> None:
+    """What a SOCKS proxy says of a failure is understood as soon as it is said, whatever address follows."""
+    handshake = SocksHandshake("a.example", 443, None)
+    handshake.read(b"\5\0")
+    assert handshake.read(b"\5\5\0\1") is None
+    with pytest.raises(ParentRefused, match="SOCKS reply 5"):
+        handshake.read(b"\5\5\0\1\0")

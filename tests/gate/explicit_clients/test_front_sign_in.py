@@ -103,3 +103,10 @@ def test_too_many_passwords_at_once(client: Client, monkeypatch: pytest.MonkeyPa
         client.connection.state, client.connection.held = Greeting(), b""
         client.loop.done.clear()
         assert client.says(BASIC) == done
+
+
+@pytest.mark.parametrize(("said", "done"), [(b"\5", []), (b"\5\1\2", [socks5.PASSWORD_CHOSEN])])
+def test_a_socks_client_that_has_not_said_all(client: Client, said: bytes, done: list[bytes]) -> None:
+    """It is asked once it has said what it can, and then waited for."""
+    client.signs_in()
+    assert client.says(said) == [*done, "wait"]

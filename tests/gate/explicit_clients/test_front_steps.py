@@ -9,6 +9,7 @@ import pytest
 from labs.builders import ban, exemption, snapshot, wall
 from labs.front_steps import BANNED, CONNECT, INSIDE, OTHER, POLICY, SOCKS, TUNNEL, Client
 from tokgate.gate.connection import CLOSED, Tunnel
+from tokgate.gate.explicit_clients.background import BackgroundCalls
 from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.traffic import refusal_texts
 from tokgate.traffic.explicit_targets import decide_targets
@@ -237,6 +238,8 @@ def test_who_is_exempt(client: Client, socks: bool) -> None:
 def test_a_front_that_is_closed() -> None:
     """It holds no descriptor: gates come and go in one process."""
     front = Client().front
+    checks = front._sign_in._checks = BackgroundCalls(1)
     front.close()
-    with pytest.raises(OSError, match="Bad file"):
-        os.fstat(front._resolver.descriptor)
+    for calls in (front._resolver, checks):
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(calls.descriptor)

@@ -183,6 +183,7 @@ def test_half_a_hello_of_another_gates(gate: Callable[..., QuicGate], passes: bo
     held = before.carrier.flows.held
     (moved,) = before.carrier.flows.take_waiting(1 << 20)
     assert (before.carrier.flows.held, before.carrier.flows.find(KEY)) == (0, None)
+    assert before.carrier.flows._held == {}
     here.now = before.now
     here.carrier.flows.adopt(moved)
     assert here.carrier.flows.held == held > 0
@@ -200,3 +201,9 @@ def test_what_had_come_of_a_flow_that_another_gate_passes_on(gate: Callable[...,
     here.carrier.flows.adopt(before.carrier.flows.passing[KEY])
     assert (here.carrier.flows.held, here.carrier.flows.undecided) == (0, {})
     assert here.comes(SHORT).sent.forwarded == {KEY}
+
+
+def test_one_hello_too_many(gate: Callable[..., QuicGate]) -> None:
+    """What is beyond a client's share is forgotten, and counted once."""
+    one = gate(held_per_client=100).comes(QuicClient(ALLOWED, large=True).flight[0])
+    assert (one.counters.at_limit, one.carrier.flows.held) == (1, 0)

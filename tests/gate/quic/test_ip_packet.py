@@ -32,6 +32,7 @@ def test_udp(client: tuple[bytes, int], server: tuple[bytes, int], payload: byte
     if v4:
         assert (head[1], head[8], head[9]) == (0x2A, 7, 17)
         assert struct.unpack_from("!H", head, 2) == (len(packet),)
+        assert head[0] == 0x45
         assert (head[4:8], head[10:12]) == (b"\0\0\x40\0", b"\0\0"), "in one piece; the kernel fills in the checksum"
         assert (head[12:16], head[16:20]) == (client[0], server[0])
     else:
@@ -66,6 +67,7 @@ def test_port_unreachable(client: tuple[bytes, int], server: tuple[bytes, int]) 
     body = packet[20 if v4 else 40 :]
     assert packet[9 if v4 else 6] == (socket.IPPROTO_ICMP if v4 else socket.IPPROTO_ICMPV6)
     assert body[:2] == (b"\x03\x03" if v4 else b"\x01\x04")
+    assert body[4:8] == bytes(4), "of no use (RFC 792)"
     quoted = body[8:]
     assert quoted == udp_packet(client, server, bytes(1200))[: len(quoted)]
     assert len(quoted) >= 48
