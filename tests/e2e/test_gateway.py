@@ -292,10 +292,11 @@ def test_the_canary(lab: Lab, make: Make, unchanged: None) -> None:
 
 
 def test_the_canary_in_a_container(lab: Lab, make: Make, unchanged: None, tmp_path: Path) -> None:
-    """Where no namespace can be made it asks from the machine itself, and shows the same."""
+    """Where no namespace can be made it asks from the machine itself, and shows the same; it is no unknown client."""
     root = tmp_path / "root"
     root.mkdir()
-    gateway = make(office_policy() | {"settings": {"gateway": {"canary": {"seconds": 1}}}})
+    settings = {"unknown_clients": "block", "gateway": {"canary": {"seconds": 1}}}
+    gateway = make(office_policy() | {"settings": settings})
     plainly = gateway.command
     # From a chroot no user namespace can be made (unshare(2)).
     confined = f'mount --rbind / {root} && exec chroot {root} setpriv --bounding-set=-sys_admin "$@"'
