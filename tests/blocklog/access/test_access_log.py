@@ -113,3 +113,16 @@ def test_removed_while_it_is_rotated(path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "link", link)
     assert rotate(path, NOW) is None
     assert path.read_bytes() == b"one\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_looks_first(path: Path) -> None:
+    """A file that root begins belongs to the owner of its folder, so that it can be rotated; one made by hand stays."""
+    os.chown(path.parent, 1234, 4321)
+    append(path, b"one\n")
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (1234, 4321, 0o640)
+    path.unlink()
+    path.touch(0o660)
+    os.chown(path, 0, 4322)
+    append(path, b"one\n")
+    assert (path.stat().st_uid, path.stat().st_gid) == (0, 4322)
