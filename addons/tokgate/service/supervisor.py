@@ -9,7 +9,6 @@ import contextlib
 import logging
 import math
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +35,7 @@ from tokgate.runtime.reload_report import Waiting
 from tokgate.service import listeners
 from tokgate.service.capabilities import limit_to
 from tokgate.service.child_programs import SuperviseOptions
-from tokgate.service.children import Role
+from tokgate.service.children import Role, readable
 from tokgate.service.continuity import fd_store
 from tokgate.service.continuity.background_reload import behind_traffic
 from tokgate.service.continuity.replacement import Bequest, execute, written
@@ -139,10 +138,10 @@ class Supervisor:
                 self._change_program(self._program.tried)
             longest = LOOK_AGAIN if self._stability_check is not None else math.inf
             pause = min(self._instance.due(), self._keeper.due(), longest)
-            ready, _, _ = select.select([wake, *self._answers], [], [], pause)
+            ready = readable([wake, *self._answers], pause)
             self._take_signals(wake)
-            for descriptor, answer in self._answers.items():
-                if descriptor in ready:
+            for watched, answer in self._answers.items():
+                if (watched if isinstance(watched, int) else watched.fileno()) in ready:
                     answer()
             processes.kill_hanging()
             processes.reap()
@@ -351,6 +350,7 @@ class Supervisor:
         drain = min(self._options.drain, RESTART_DRAIN) if restarts else self._options.drain
         self._say(f"{reason}: draining for at most {drain:g} s")
         self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
+        self._manager.forget(fd_store.NAME)  # there until it is ready: the lifeline would not end
         self._keeper.drain(restarts=restarts)
         for each in () if restarts else self._processes.listeners:
             self._manager.forget(name_of(each.socket))  # who comes now is refused at once, and turns elsewhere

@@ -4,7 +4,6 @@ Without systemd, nothing is told.
 """
 
 import os
-import select
 import socket
 import subprocess
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.records.sentence import counted
-from tokgate.policy.values.visible_text import readable
+from tokgate.policy.values import visible_text
+from tokgate.service.children import readable
 
 EVERY: Final = 1.0
 """Seconds between two messages."""
@@ -67,7 +67,7 @@ class ServiceManager:
         finally:
             os.close(write)
         try:
-            return bool(self._address) and bool(select.select([read], [], [], _PATIENCE)[0])
+            return bool(self._address) and bool(readable([read], _PATIENCE))
         finally:
             os.close(read)
 
@@ -155,4 +155,4 @@ def status_line(state: Mapping[str, Any]) -> str:
         carried = sum(worker["report"].get("connections", 0) for worker in state["workers"])
         in_force = f"{counted(len(bans), 'ban')} in force"
         said = f"policy {state['policy']['version']}, {in_force}, {counted(carried, 'connection')}"
-    return " ".join(readable(said).split())[:LONGEST]
+    return " ".join(visible_text.readable(said).split())[:LONGEST]
