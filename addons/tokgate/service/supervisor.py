@@ -262,12 +262,13 @@ class Supervisor:
 
     def _leave_to_next(self, reason: str) -> bool:
         """While systemd restarts it: leave all to the program that it starts next; whether that can take it over."""
-        if not self._manager.leaves_processes():
+        room = self._manager.room()
+        if not room:
             return False
         self._say(f"{reason}: the next program takes over, and the gates serve meanwhile")
         try:
             bequest = self._bequeathed(None, self._processes.counters.freeze())
-            if not fd_store.leave(bequest, self._manager):
+            if not fd_store.leave(bequest, self._manager, room):
                 raise OSError(None, "systemd does not read what it is told")
         except OSError as error:
             self._processes.counters.thaw()
@@ -349,8 +350,8 @@ class Supervisor:
             return 0
         drain = min(self._options.drain, RESTART_DRAIN) if restarts else self._options.drain
         self._say(f"{reason}: draining for at most {drain:g} s")
-        self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
         self._manager.forget(fd_store.NAME)  # there until it is ready: the lifeline would not end
+        self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
         self._keeper.drain(restarts=restarts)
         for each in () if restarts else self._processes.listeners:
             self._manager.forget(name_of(each.socket))  # who comes now is refused at once, and turns elsewhere

@@ -16,6 +16,8 @@ from labs.running_lab import POLICY, ROOT, Scraped, children, until
 from labs.service_manager import ServiceManager
 from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service.continuity import fd_store
+from tokgate.service.continuity.replacement import Bequest
+from tokgate.service.continuity.service_manager import ServiceManager as UnitManager
 
 RESTARTS, UPGRADES = 10, 3
 
@@ -304,6 +306,50 @@ def test_what_is_not_whole(said: bytes, why: str) -> None:
         with pytest.raises(ValueError, match=why):
             fd_store.left([kept])
         assert _open() == before
+
+
+class Store(UnitManager):
+    """Keeps what it is given, and has always read."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.kept: list[socket.socket] = []
+
+    def keep(self, name: str, sock: socket.socket) -> None:
+        self.kept.append(sock.dup())
+
+    def has_read(self) -> bool:
+        return True
+
+
+def test_more_than_a_message_takes() -> None:
+    """All arrive under other numbers, in each of the queues; without room for all nothing is kept."""
+    own = [os.eventfd(number) for number in range(300)]
+    bequest = Bequest(
+        program="",
+        takeover="",
+        channels={str(number): each for number, each in enumerate(own[:-1])},
+        listeners=[],
+        metrics=None,
+        control=None,
+        quic=None,
+        warned=own[-1],
+        caller=None,
+        children=[],
+    )
+    store, before = Store(), _open()
+    with pytest.raises(OSError, match="room for 1 sockets of 2"):
+        fd_store.leave(bequest, store, 1)
+    assert (store.kept, _open()) == ([], before)
+    assert fd_store.leave(bequest, store, 2)
+    for each in own:
+        os.close(each)
+    found = fd_store.left(store.kept)
+    assert found is not None
+    numbers = [*found.descriptors()]
+    assert [os.eventfd_read(each) if place else 0 for place, each in enumerate(numbers)] == [*range(300)]
+    for each in numbers:
+        os.close(each)
 
 
 def test_nothing_is_left() -> None:

@@ -5,6 +5,7 @@ them, too. See sd_notify(3), FDSTORE=1.
 """
 
 import array
+import errno
 import json
 import os
 import signal
@@ -28,8 +29,8 @@ _ENDED: Final = 2.0
 """Seconds that killed processes have to be gone."""
 
 
-def leave(bequest: Bequest, manager: ServiceManager) -> bool:
-    """Have systemd keep all that a bequest names; whether it does. Raises OSError.
+def leave(bequest: Bequest, manager: ServiceManager, room: int) -> bool:
+    """Have systemd keep all that a bequest names, in at most `room` sockets; whether it does. Raises OSError.
 
     Descriptors are put into the queues of socket pairs, and systemd keeps these: of a descriptor that it has already,
     such as a listener's, it would keep no second one.
@@ -37,9 +38,11 @@ def leave(bequest: Bequest, manager: ServiceManager) -> bool:
     memory = written(bequest)
     numbers = [memory, *bequest.descriptors()]
     manager.forget(NAME)
+    pieces = [numbers[first : first + _AT_ONCE] for first in range(0, len(numbers), _AT_ONCE)]
     try:
-        for first in range(0, len(numbers), _AT_ONCE):
-            some = numbers[first : first + _AT_ONCE]
+        if len(pieces) > room:  # it would drop the rest, and tell only its journal
+            raise OSError(errno.ENOSPC, f"FileDescriptorStoreMax leaves room for {room} sockets of {len(pieces)}")
+        for some in pieces:
             queue, kept = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with queue, kept:
                 said = {"memory": memory, "numbers": some, "of": len(numbers)}

@@ -76,9 +76,14 @@ class ServiceManager:
         jobs = self._asked("list-jobs", "--no-legend", "--")
         return any(job.split()[2:3] == ["restart"] for job in jobs.splitlines())
 
-    def leaves_processes(self) -> bool:
-        """Whether systemd leaves the other processes of this unit alone when this one exits."""
-        return self._asked("show", "--property=KillMode", "--value", "--").strip() == "process"
+    def room(self) -> int:
+        """How many more sockets systemd keeps; 0 if it ends the other processes of this unit when this one exits."""
+        said = self._asked("show", "--property=KillMode,FileDescriptorStoreMax,NFileDescriptorStore", "--")
+        found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        if found.get("KillMode") != "process":
+            return 0
+        most, kept = (int(found.get(name, "0")) for name in ("FileDescriptorStoreMax", "NFileDescriptorStore"))
+        return max(0, most - kept)
 
     def _asked(self, *question: str) -> str:
         """What systemctl says about this unit; nothing without systemd, or if it can't be asked."""
