@@ -38,7 +38,7 @@ from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.children import Role, readable
 from tokgate.service.continuity import fd_store
 from tokgate.service.continuity.background_reload import behind_traffic
-from tokgate.service.continuity.replacement import Bequest, execute, written
+from tokgate.service.continuity.replacement import ENDS, Bequest, execute, written
 from tokgate.service.continuity.service_manager import ServiceManager, name_of
 from tokgate.service.continuity.trial import ProgramChange
 from tokgate.service.gateway_keeper import keeper_of
@@ -214,6 +214,7 @@ class Supervisor:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda number, _: self._signals.append(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         return read
 
     def _take_signals(self, wake: int) -> None:
@@ -221,7 +222,7 @@ class Supervisor:
             os.read(wake, 4096)
         while self._signals:
             number = self._signals.pop(0)
-            if number in (signal.SIGTERM, signal.SIGINT):
+            if number in ENDS:
                 self._ending, self._processes.ending = signal.Signals(number).name, True
             elif number == signal.SIGHUP:
                 self._reload_wanted = True
@@ -258,7 +259,7 @@ class Supervisor:
             caller.answer({"ok": False, "problems": f"the program can't be started: {error.strerror}"})
             return
         self._stopped("a new program takes over")
-        execute(bequest, memory)
+        execute(bequest, memory, self._signals)
 
     def _leave_to_next(self, reason: str) -> bool:
         """While systemd restarts it: leave all to the program that it starts next; whether that can take it over."""
@@ -366,5 +367,5 @@ class Supervisor:
 
     def _hurried(self) -> bool:
         """Whether SIGTERM or SIGINT came again."""
-        self._signals[:] = [number for number in self._signals if number in (signal.SIGTERM, signal.SIGINT)]
+        self._signals[:] = [number for number in self._signals if number in ENDS]
         return bool(self._signals)
