@@ -1,7 +1,7 @@
 """Can one client hurt another? A victim's time with and without an attacker, attack by attack.
 
-Run as `.venv/bin/python bench/abuse.py`: some two minutes, on loopback, without root. Clients are told apart by their
-addresses in 127.0.0.0/8. Exit codes: 0 all within the bar, 1 not so, 2 usage.
+Run as `.venv/bin/python bench/abuse.py`: some two minutes, on loopback. `subnet` takes root, and is left out without.
+Clients are told apart by their addresses in 127.0.0.0/8. Exit codes: 0 all within the bar, 1 not so, 2 usage.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ BAR = 2.0
 NOISE = 0.005
 """Seconds by which the victim's time may always differ: on a busy machine it does by itself."""
 ATTACKER, VICTIM = "127.0.9.{}", "127.0.1.1"
+SUBNET = "fd00:9::"
+"""Of 64 bits."""
 NEVER_ANSWERED = ".silent.example.net"
 POLICY = {
     "version": 1,
@@ -49,6 +51,8 @@ POLICY = {
         }
     },
 }
+LIMITS = {"connections": 500, "per_client": 50}
+"""Of the gate that is attacked from a subnet, where they are to be reached within seconds."""
 type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -61,8 +65,8 @@ class Ports:
 
 
 async def dial(ports: Ports, source: str) -> Streams:
-    """Connect to the gate from an address of loopback."""
-    return await asyncio.open_connection("127.0.0.1", ports.gate, local_addr=(source, 0))
+    """Connect to the gate from an address of this machine."""
+    return await asyncio.open_connection("::1" if ":" in source else "127.0.0.1", ports.gate, local_addr=(source, 0))
 
 
 def connect(host: str, port: int, more: bytes = b"") -> bytes:
@@ -112,13 +116,16 @@ async def attack(name: str, ports: Ports) -> None:
         "connect-head": connect("localhost", ports.origin, b"X: " + b"x" * 60_000),
         "keep-alive": b"GET http://www.clips.example.org/ HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n",
         "heads": b"GET http://www.example.org/ HTTP/1.1\r\nX: " + b"x" * 250_000,
+        "subnet": connect("127.0.0.1", ports.origin),
         "hellos": connect("127.0.0.1", ports.origin) + b"\x16\x03\x01\x40\x00\x01\x00\xf0\x00\x03\x03" + bytes(16_000),
     }
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
     counts = {"octets": 100, "connect-head": 100, "keep-alive": min(10_000, most), "heads": 1000, "hellos": 1000}
+    counts |= {"subnet": 4 * LIMITS["connections"]}
 
-    async def say(_: int) -> Streams:
-        reader, writer = await dial(ports, ATTACKER.format(1))
+    async def say(number: int) -> Streams:
+        source = f"{SUBNET}{number + 1:x}" if name == "subnet" else ATTACKER.format(1)
+        reader, writer = await dial(ports, source)
         writer.write(said[name])
         return reader, writer
 
@@ -145,10 +152,21 @@ async def attack(name: str, ports: Ports) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
+    nameless = hello(None)
+
+    async def probe(number: int) -> None:
+        reader, writer = await dial(ports, ATTACKER.format(1))
+        writer.write(connect(f"127.0.{number >> 8 & 255}.{number & 255}", ports.origin))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(nameless)
+        await reader.read(100)
+        writer.close()
+
     if name in said:
         await keep(counts[name], say, b"x" if name in ("octets", "connect-head") else b"")
     else:
-        once, count = {"unresolved": (unresolved, 320), "banned-names": (banned, 32), "pages": (page, 64)}[name]
+        repeated = {"unresolved": (unresolved, 320), "banned-names": (banned, 32), "pages": (page, 64)}
+        once, count = (repeated | {"probes": (probe, 64)})[name]
         await again(count, once)
 
 
@@ -157,6 +175,11 @@ ATTACKS = {
     "connect-head": ("tunnel", "100 CONNECT heads of 60 kB, then octet by octet"),
     "hellos": ("tunnel", "1,000 unfinished hellos in tunnels"),
     "unresolved": ("tunnel", "320 names at a time that nobody answers, from 16 addresses"),
+    "probes": (
+        "tunnel",
+        "64 hellos without a name at a time, each to another destination that is asked for its certificate",
+    ),
+    "subnet": ("tunnel", "2,000 tunnels, each from an IPv6 address of its own in one /64, at a gate that takes 500"),
     "keep-alive": ("page", "10,000 idle keep-alive connections to an opener, or as many as `ulimit -Hn` allows"),
     "heads": ("page", "1,000 heads of 250 kB without an end"),
     "pages": ("page", "64 page handshakes at a time"),
@@ -174,10 +197,10 @@ def unverified() -> ssl.SSLContext:
 # -- the victim
 
 
-def hello() -> bytes:
-    """What an ordinary client says in its tunnel."""
+def hello(name: str | None = "www.example.org") -> bytes:
+    """What an ordinary client says in its tunnel; without a name if there is none."""
     outgoing = ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="www.example.org")
+    client = unverified().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):
         client.do_handshake()
     return outgoing.read()
@@ -242,11 +265,12 @@ def serve() -> None:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[tuple[Ports, subprocess.Popen[bytes]]]:
-    """Run tokgate with one gate and one opener, and an origin that echoes."""
+def running(folder: Path, *, limited: bool) -> Iterator[tuple[Ports, subprocess.Popen[bytes]]]:
+    """Run tokgate with one gate and one opener, and an origin that echoes. `limited`: to `LIMITS`, on IPv6 as well."""
     (folder / "policies").mkdir()
-    (folder / "policies/policy.yaml").write_text(json.dumps(POLICY))
-    origin = socket.create_server(("127.0.0.1", 0), backlog=512)
+    policy = POLICY | {"settings": {"missing_sni": "check-certificate"} | ({"limits": LIMITS} if limited else {})}
+    (folder / "policies/policy.yaml").write_text(json.dumps(policy))
+    origin = socket.create_server(("", 0), backlog=512)
 
     def echo(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
@@ -259,7 +283,9 @@ def running(folder: Path) -> Iterator[tuple[Ports, subprocess.Popen[bytes]]]:
                 threading.Thread(target=echo, args=(origin.accept()[0],), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
-    command = [sys.executable, str(Path(__file__)), "--serve", "run", "--mode", "gate:explicit@127.0.0.1:0"]
+    command = [sys.executable, str(Path(__file__)), "--serve", "run"]
+    for place in ("127.0.0.1:18080", "[::1]:18080") if limited else ("127.0.0.1:0",):
+        command += ["--mode", f"gate:explicit@{place}"]
     command += [
         "--workers",
         "1",
@@ -298,8 +324,11 @@ def resident(process: subprocess.Popen[bytes]) -> int:
 
 def try_one(name: str, seconds: float) -> bool:
     """Measure one attack and print its line; whether it is within the bar."""
-    kind = ATTACKS[name][0]
-    with tempfile.TemporaryDirectory(prefix="tokgate-abuse-") as path, running(Path(path)) as (ports, process):
+    kind, limited = ATTACKS[name][0], name == "subnet"
+    with (
+        tempfile.TemporaryDirectory(prefix="tokgate-abuse-") as path,
+        running(Path(path), limited=limited) as (ports, process),
+    ):
         log = Path(path) / "block.ndjson"
         measure(kind, ports, 1.0)  # what is made at the first time
         before, _ = measure(kind, ports, seconds)
@@ -322,6 +351,23 @@ def try_one(name: str, seconds: float) -> bool:
     return within
 
 
+def try_subnet(seconds: float) -> bool:
+    """`try_one` where all of a /64 is this machine's: in a network namespace, which takes root."""
+    if os.geteuid():
+        print("subnet        left out: it takes root")
+        return True
+    child = os.fork()
+    if not child:
+        os.unshare(os.CLONE_NEWNET)
+        route = f"ip -6 route add local {SUBNET}/64 dev lo"
+        for command in ("ip link set lo up", route, "sysctl -qw net.ipv6.ip_nonlocal_bind=1"):
+            subprocess.run(command.split(), check=True)
+        within = try_one("subnet", seconds)
+        sys.stdout.flush()
+        os._exit(not within)
+    return os.waitpid(child, 0)[1] == 0
+
+
 def main() -> int:
     """Run the attacks that are asked for, and print a table."""
     if sys.argv[1:2] == ["--serve"]:
@@ -342,7 +388,10 @@ def main() -> int:
     print("the victim's time in ms, alone and beside the attacker; its failures; MiB and KiB/s of log that are added")
     head = f"{'p50':>7} {'beside':>7} {'x':>5}  {'p99':>7} {'beside':>7} {'x':>5}"
     print(f"{'attack':13} {'victim':7} {head}  fail    MiB    KiB/s", flush=True)
-    within = [try_one(name, args.seconds) for name in args.attacks or ATTACKS]
+    within = [
+        try_subnet(args.seconds) if name == "subnet" else try_one(name, args.seconds)
+        for name in args.attacks or ATTACKS
+    ]
     return 0 if all(within) else 1
 
 

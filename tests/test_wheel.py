@@ -5,10 +5,12 @@ import socket
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from labs.ports import held_port
 from labs.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -47,11 +49,15 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-c", CODE, *words]
 
 
-def test_a_first_day(unpacked: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port for a proxy."""
+    with held_port() as held:
+        yield held
+
+
+def test_a_first_day(unpacked: Path, tmp_path: Path, port: int) -> None:
     """From an empty folder to a ban that holds: the catalogue comes with the wheel, and a client is refused."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = os.environ | {"PYTHONPATH": str(unpacked)}
     for words in (("init", "--yes"), ("check", "--strict")):
         done = subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tokgate.blocklog.atomic_file import replace_file, replacing
+from tokgate.blocklog.atomic_file import replace_file, replacing, take_rights
 
 
 @contextmanager
@@ -46,6 +46,18 @@ def test_a_failure_costs_nothing(tmp_path: Path) -> None:
         tmp_path.write_text(draft.name)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_draft_that_is_gone(tmp_path: Path) -> None:
+    """What failed is told, also where somebody removed the draft meanwhile."""
+
+    def fail(draft: Path) -> None:
+        draft.unlink()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "report.html", 0o640) as draft:
+        fail(draft)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_secret_is_never_readable_by_others(tmp_path: Path) -> None:
@@ -104,5 +116,19 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
 def test_the_folder_is_made(tmp_path: Path) -> None:
     """At the first start there is no folder yet; others may not look into it."""
     with umask(0):
-        replace_file(tmp_path / "log" / "block.key", b"key", 0o600)
-    assert mode_of(tmp_path / "log") == 0o750
+        for _ in range(2):
+            replace_file(tmp_path / "var" / "log" / "block.key", b"key", 0o600)
+    assert mode_of(tmp_path / "var" / "log") == 0o750
+
+
+@pytest.mark.parametrize(("user", "given"), [(0, [(1234, 5678)]), (1000, [])])
+def test_rights_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, given: list[tuple[int, int]]
+) -> None:
+    """A file that is replaced stays as readable as it was, and root gives it back to its owner."""
+    draft, owners = tmp_path / "draft", list[tuple[int, int]]()
+    draft.touch(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "chown", lambda _, uid, gid: owners.append((uid, gid)))
+    take_rights(draft, os.stat_result((0o100664, 0, 0, 0, 1234, 5678, 0, 0, 0, 0)))
+    assert (mode_of(draft), owners) == (0o664, given)

@@ -1,12 +1,12 @@
 """Redirected clients that wait for the server to speak first, as those of SSH and mail do."""
 
 import socket
-import time
+import threading
 
 import pytest
 
 from labs.carriers import ALERT, Lab, Way
-from labs.gate_lab import Origin, until
+from labs.gate_lab import DEADLINE, Origin, until
 from labs.hello_builder import hello_for
 from labs.proxy_lab import BANNED, BANNED_ADDRESS
 from tokgate.traffic.limits import Limits
@@ -57,14 +57,18 @@ def test_a_client_that_only_listens(lab: Lab, server: Origin, heard: list[bytes]
 def test_a_client_that_waits_for_long(lab: Lab) -> None:
     """A feed whose client never speaks is not closed for its silence."""
 
+    begins = threading.Event()
+
     def serve(client: socket.socket) -> None:
-        accepted = time.monotonic()
-        until(lambda: time.monotonic() > accepted + 2.1)  # gates look at deadlines each second
+        assert begins.wait(DEADLINE)
         client.sendall(BANNER)
 
     lab.servers_may_begin = True
-    lab.start(limits=Limits(greeting=0.2))
-    with lab.reach(Way.REDIRECTED, lab.origin(serve).port) as client:
+    carrier, origin = lab.start(), lab.origin(serve)
+    with lab.reach(Way.REDIRECTED, origin.port) as client:
+        assert until(lambda: origin.accepted)
+        carrier.wait(Limits().greeting)
+        begins.set()
         assert client.exactly(len(BANNER)) == BANNER
 
 
@@ -96,10 +100,13 @@ def test_a_late_hello_is_judged(lab: Lab, server: Origin, heard: list[bytes], pi
 
 def test_a_late_hello_that_does_not_end(lab: Lab, server: Origin, heard: list[bytes]) -> None:
     """Who begins to speak has the time that all have to end it."""
-    carrier = lab.start(limits=Limits(greeting=0.2))
+    carrier = lab.start()
     with lab.reach(Way.REDIRECTED, server.port) as client:
         assert client.exactly(len(BANNER)) == BANNER
         client.send(HELLO[:20])
+        with lab.reach(Way.REDIRECTED, server.port, BANNED_ADDRESS) as other:  # served after those octets were
+            assert other.to_end() == b""
+        carrier.wait(Limits().greeting)
         assert client.is_over()
     assert lab.settled()
     assert carrier.counters.timeouts == 1

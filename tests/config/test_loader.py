@@ -2,6 +2,7 @@
 
 import gc
 import random
+import time
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -246,9 +247,9 @@ def test_thousands_of_unknown_names(say: Say) -> None:
     bans = "".join(
         f"  b{n}: {{title: x, services: [s], networks: [netwerk-{n}], starts: 2023-03-10}}\n" for n in range(500)
     )
-    start = Instant.now()
+    start = time.process_time()
     loaded = say(f"services: {{s: {{names: {{suffix: [example.org]}}}}}}\nnetworks:\n{networks}bans:\n{bans}")
-    assert (Instant.now() - start).total("seconds") < 30
+    assert time.process_time() - start < 30
     assert {each.code for each in loaded.errors} == {Code.UNKNOWN_NETWORK}
     assert "did you mean `network-0`?" in loaded.errors[0].message
 
@@ -270,9 +271,9 @@ def test_a_hundred_thousand_names(tmp_path: Path, now: Instant) -> None:
             networks = ", ".join(f"n{n * 10 + k}" for k in range(10))
             file.write(f"  b{n}: {{title: b, services: [s{n}], networks: [{networks}], starts: 2023-03-10}}\n")
     seen: list[tuple[int, int]] = []
-    start = Instant.now()
+    start = time.process_time()
     policy = valid(load(tmp_path, now, progress=lambda done, total: seen.append((done, total))))
-    assert (Instant.now() - start).total("seconds") < 30  # about 1.3 on an idle machine
+    assert time.process_time() - start < 30  # about 1.3 on an idle machine
     assert sum(len(service.patterns) for service in policy.services.values()) == 100_000
     assert seen == [(1, 2), (2, 2)]
     assert gc.isenabled()

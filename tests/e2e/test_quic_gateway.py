@@ -152,11 +152,9 @@ def test_a_ban_starts(lab: Lab, origin: Origin, gateway: Gateway) -> None:
     banned, allowed = Download(lab.client, origin, BANNED), Download(lab.client, origin, ALLOWED)
     wait_until("they pass", lambda: Lab.BANNED[4] in flows(lab) and Lab.ALLOWED[4] in flows(lab))
     wait_until("it is taken out", lambda: Lab.BANNED[4] not in flows(lab))
-    late = (Instant.now() - starts).total("seconds")
     banned.join()
     allowed.join()
 
-    assert late < max(1.0, gateway.pace / 2)
     assert banned.code in (28, 55, 56), "neither finished nor refused: nothing came any more"
     assert 0 < banned.octets < LARGE
     assert (allowed.code, allowed.octets) == (0, LARGE)

@@ -81,7 +81,7 @@ class Served:
         if name is not None:  # as another version, or another hand, may have written it
             record["destination"] |= {"domain": name, "registered_domain": name}
         self.writer.put(record)
-        assert self.writer.flush(10)
+        assert self.writer.flush(60)
         return stamp.id
 
     def looks(self) -> list[str]:
@@ -107,7 +107,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             page.refuse(name=HOSTILE)
             yield page
     finally:
-        writer.close(10)
+        writer.close(60)
 
 
 @contextlib.contextmanager

@@ -41,8 +41,9 @@ def test_reload_under_load_drops_nothing(
     done = threading.Event()
 
     def fetch_large() -> None:
-        with downloading(lab.client, origin.authority, LARGE) as stream:
-            digests.append(hashlib.sha256(stream.read()).hexdigest())
+        while not done.is_set():
+            with downloading(lab.client, origin.authority, LARGE) as stream:
+                digests.append(hashlib.sha256(stream.read()).hexdigest())
 
     def hammer() -> None:
         while not done.is_set():
@@ -62,13 +63,14 @@ def test_reload_under_load_drops_nothing(
             gateway.write_policy(office_policy(action="block" if banned else "monitor"))
             if turn % 3 == 0:
                 gateway.reload()
-            assert turn > 2 or all(thread.is_alive() for thread in threads), "reloaded while nothing was under way"
+            assert all(thread.is_alive() for thread in threads), "reloaded while nothing was under way"
             wait_until(f"edit {turn} is in force", partial(follows, banned))
         done.set()
         for thread in threads:
             thread.join(60)
 
-    assert digests == [expected] * 3
+    assert len(digests) >= 3
+    assert set(digests) == {expected}
     assert failures == []
     assert len(successes) > 20
 

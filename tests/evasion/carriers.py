@@ -19,7 +19,8 @@ from typing import Any, Final
 import yaml
 
 from evasion.carrier_main import DESTINATIONS
-from evasion.servers import ALLOWED, DEADLINE, Recorder, free_port
+from evasion.servers import ALLOWED, DEADLINE, Recorder
+from labs.ports import hold_port, number
 from tokgate.evasion.carrying import Address, AttemptRoute, Carriage, make
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.stream import Result, Target
@@ -136,7 +137,8 @@ class Running:
 
     def __init__(self, program: Program, settings: Settings, folder: Path) -> None:
         self.program, self.settings, self.folder = program, settings, folder
-        self.redirected, self.explicit, self.socks = free_port(), free_port(), free_port()
+        self._held = [hold_port() for _ in range(3)]
+        self.redirected, self.explicit, self.socks = map(number, self._held)
         policies = folder / "policies"
         policies.mkdir(parents=True)
         (policies / "policy.yaml").write_text(yaml.safe_dump(policy(settings)))
@@ -211,6 +213,8 @@ class Running:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
+        for held in self._held:
+            held.close()
         if self.log.exists():
             self.records = [json.loads(line) for line in self.log.read_bytes().splitlines()]
         return code

@@ -5,10 +5,10 @@ import pytest
 from evasion.requirements import skip_or_fail
 from evasion.runner import Runner
 from evasion.table import Case
-from labs.gate_fixtures import start_gate, start_origin
+from labs.gate_fixtures import monotonic, start_gate, start_origin
 from labs.proxy_fixtures import records
 
-__all__ = ["records", "start_gate", "start_origin"]
+__all__ = ["monotonic", "records", "start_gate", "start_origin"]
 
 
 @pytest.fixture(scope="session")

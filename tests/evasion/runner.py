@@ -12,7 +12,7 @@ from typing import Any, Final
 from evasion.carriers import Clients, Key, Running, start
 from evasion.python_server import ALLOWED_PAGE, BANNED_PAGE
 from evasion.servers import ALLOWED, DEADLINE, Recorder, Server, running_servers
-from evasion.table import ANYTHING, BANNED_ADDRESS, OPEN_ADDRESS, Case, twin_of
+from evasion.table import ANYTHING, BANNED_ADDRESS, OPEN_ADDRESS, Case, Logged, twin_of
 from tokgate.evasion.attempt import Attempt
 from tokgate.evasion.carrying import AttemptRoute, make
 from tokgate.evasion.stream import Result, ServerReply, Target
@@ -102,9 +102,11 @@ class Runner:
         return client, answer, (ALLOWED_PAGE if twin and name == ALLOWED else BANNED_PAGE) in answer.body
 
     def _route(self, case: Case, client: str, port: int, *, twin: bool) -> AttemptRoute:
-        """The way to a server; a twin is waited for, however long a crowded machine takes."""
-        route = self.running[case.key].route(case.carrier, client, port)
-        return replace(route, patience=DEADLINE) if twin else route
+        """The way to a server; what has to come is waited for, however long a crowded machine takes."""
+        route, row = self.running[case.key].route(case.carrier, client, port), case.row
+        passes, refused = row.passes is not None and row.certain, row.logged is Logged.RECORD
+        comes = passes or (refused and case.server is row.server)
+        return replace(route, patience=DEADLINE) if twin or comes else route
 
 
 def shows(leak: bytes, arrived: bytes) -> bool:

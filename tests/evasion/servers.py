@@ -20,6 +20,7 @@ from typing import Final
 import trustme
 
 from evasion.python_server import ALLOWED_PAGE, BANNED_PAGE, Pages, accept
+from labs.ports import held_port
 
 DEADLINE: Final = 60.0
 BANNED: Final = "www.clips.example.org"
@@ -79,8 +80,8 @@ class Recorder:
             client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nrecorded")
             client.shutdown(socket.SHUT_WR)
             client.settimeout(IDLE)
-            while client.recv(1 << 16):
-                pass
+            while piece := client.recv(1 << 16):  # of a client that was held up
+                self.received += piece
 
     def close(self) -> None:
         """Stop listening, and wait for what is being read."""
@@ -118,7 +119,7 @@ class Servers:
         self._stack.close()
 
     def _start(self, server: Server) -> None:
-        secure, plain = free_port(), free_port()
+        secure, plain = (self._stack.enter_context(held_port()) for _ in range(2))
         self._ports[server, True], self._ports[server, False] = secure, plain
         start = {
             Server.PYTHON: self._python,
@@ -280,13 +281,6 @@ class Servers:
         self._stack.callback(listener.close)
         self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
         threading.Thread(target=accept, args=(listener, context), daemon=True).start()
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _until_it_listens(port: int, log: Path) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import dns.edns
 import dns.message
+import dns.name
 import dns.query
 import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
 import dns.rrset
 import pytest
 
 from evasion.carriers import NAME_SERVER, Clients, Program, Running, Settings
 from evasion.requirements import skip_or_fail
-from evasion.rows.dns import Question, questions
+from evasion.rows.dns import BANNED, Question, questions
 
 DEADLINE = 20.0
 QUESTIONS = list(questions())
@@ -140,3 +143,94 @@ def test_each_refusal_is_in_the_log(name_server: NameServer, tmp_path: Path) -> 
         running.end()
     actions = [record["event"]["action"] for record in running.records]
     assert actions.count("dns-query-blocked") == len(QUESTIONS)
+
+
+def octets(name: str, number: int = 2) -> bytes:
+    """A question as it is sent."""
+    return dns.message.make_query(name, "A", id=number, use_edns=0).to_wire()
+
+
+def two_questions(first: str, second: str) -> bytes:
+    """A message with both."""
+    message = dns.message.make_query(first, "A")
+    message.question.append(dns.rrset.RRset(dns.name.from_text(second), dns.rdataclass.IN, dns.rdatatype.A))
+    return message.to_wire()
+
+
+NAME = b"\3www\5clips\7example\3org\0"
+HEAD = b"\0\1\1\0\0\1\0\0\0\0\0\0"
+ODD = {
+    "two questions": two_questions("www.example.org", BANNED),
+    "two questions reversed": two_questions(BANNED, "www.example.org"),
+    "a pointer to itself": HEAD + b"\xc0\x0c\0\1\0\1",
+    "two pointers at each other": HEAD + b"\xc0\x0e\xc0\x0c\0\1\0\1",
+    "a pointer to the name behind it": HEAD + b"\xc0\x12\0\1\0\1" + NAME,
+    "a name that ends in a pointer": HEAD + b"\3www\xc0\x17\0\1\0\1x" + NAME[4:],
+    "a label of another type": HEAD + b"\x41x" + NAME + b"\0\1\0\1",
+    "cut off in the name": HEAD + NAME[:9],
+    "cut off behind the name": HEAD + NAME + b"\0",
+    "no question": HEAD[:4] + b"\0\0" + HEAD[6:] + NAME + b"\0\1\0\1",
+    "a response": b"\0\1\x81\0" + HEAD[4:] + NAME + b"\0\1\0\1",
+    "another opcode": b"\0\1\x11\0" + HEAD[4:] + NAME + b"\0\1\0\1",
+    "class CH": HEAD + NAME + b"\0\1\0\3",
+    "class ANY": HEAD + NAME + b"\0\1\0\xff",
+    "octets behind the question": HEAD + NAME + b"\0\1\0\1" + NAME,
+    "the name in an answer of the question": HEAD[:6] + b"\0\1" + HEAD[8:] + NAME + b"\0\1\0\1",
+}
+"""Messages that a resolver might read otherwise than we do."""
+
+
+@pytest.mark.parametrize("data", ODD.values(), ids=ODD)
+def test_odd_message(resolver: Running, name_server: NameServer, data: bytes) -> None:
+    """The name server is not asked for the banned name, by UDP or TCP, and answers what is asked behind it."""
+    name_server.records = {
+        BANNED: [f"{BANNED}. 60 A 192.0.2.80"],
+        "www.example.org": ["www.example.org. 60 A 192.0.2.1"],
+    }
+    name_server.asked.clear()
+    client = CLIENTS.address("127.0.0.1", banned=True)
+    with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind((client, 0))
+        datagrams.sendto(data, ("127.0.0.1", resolver.explicit))
+        datagrams.settimeout(DEADLINE)
+        datagrams.sendto(octets("www.example.org"), ("127.0.0.1", resolver.explicit))
+        while not (answer := dns.message.from_wire(datagrams.recv(65535), ignore_trailing=True)).answer:
+            continue
+    assert answer.question[0].name.to_text() == "www.example.org."
+    behind = octets("www.example.org")
+    answered = asked_over_tcp(resolver, [struct.pack("!H", len(each)) + each for each in (data, behind)], 1)
+    assert answered in ([], ["www.example.org"])  # the stream may as well end
+    assert BANNED not in name_server.asked
+    assert ask(resolver, "www.example.org", "A", tcp=True).answer
+
+
+def asked_over_tcp(resolver: Running, pieces: list[bytes], wanted: int) -> list[str]:
+    """The names of so many answers to a client that sends these pieces; fewer where the stream ends."""
+    client, said, found = CLIENTS.address("127.0.0.1", banned=True), b"", list[str]()
+    with socket.create_connection(("127.0.0.1", resolver.explicit), DEADLINE, (client, 0)) as stream:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(ConnectionError):
+            for piece in pieces:
+                stream.sendall(piece)
+            while len(found) < wanted and (piece := stream.recv(65535)):
+                said += piece
+                while len(said) > 2 and len(said) >= 2 + (length := struct.unpack("!H", said[:2])[0]):
+                    answer = dns.message.from_wire(said[2 : 2 + length], ignore_trailing=True)
+                    found += [rrset.name.to_text(omit_final_dot=True) for rrset in answer.answer]
+                    said = said[2 + length :]
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 40, 1000])
+def test_questions_in_one_stream(resolver: Running, name_server: NameServer, size: int) -> None:
+    """Each is decided by itself, whatever pieces they come in, also where the length is cut."""
+    name_server.records = {
+        name: [f"{name}. 60 A 192.0.2.80"] for name in (BANNED, "www.example.org", "x.example.net", "y.example.net")
+    }
+    name_server.asked.clear()
+    names = ("x.example.net", BANNED, "www.example.org", BANNED.upper(), "y.example.net")
+    asked = [octets(name, number) for number, name in enumerate(names)]
+    data = b"".join(struct.pack("!H", len(one)) + one for one in asked)
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    assert sorted(asked_over_tcp(resolver, pieces, 3)) == ["www.example.org", "x.example.net", "y.example.net"]
+    assert BANNED not in name_server.asked

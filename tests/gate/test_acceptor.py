@@ -1,5 +1,7 @@
 """Who is accepted: as many as there may be, in all and of a client, and those whom a load balancer passes on."""
 
+import errno
+import os
 import resource
 import socket
 from collections.abc import Callable, Iterator
@@ -130,7 +132,7 @@ def test_limits_fit_the_descriptors(
 ) -> None:
     """A connection takes two, and some are kept for all else; there is always room for one."""
     one = make()
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, 1 << 20))
     one.gate.limit(LimitSettings(connections=stated, per_client=7))
     assert (one.gate.limits.connections, one.gate.limits.per_client) == (most, 7)
 
@@ -158,3 +160,73 @@ def test_a_load_balancer_that_does_not_say_whose_connection_it_is(make: Callable
     assert one.running.serves(lambda: one.counters.unfinished == 1)
     assert broken_off(client)
     assert one.gate.clients == {}
+
+
+@pytest.mark.parametrize(
+    ("balancers", "awaits"),
+    [(("192.0.2.0/24",), False), (("192.0.2.0/24", "127.0.0.1/32"), True), ((), False)],
+)
+def test_whose_header_is_awaited(make: Callable[..., PausedGate], balancers: tuple[str, ...], awaits: bool) -> None:
+    """That of a load balancer that the policy names; other clients speak for themselves beside it."""
+    one = make(snapshot=policy(ban(networks=("loop",)), load_balancers=tuple(map(ip_network, balancers))))
+    one.dial(b"GET http://www.example.net/ HTTP/1.1\r\n\r\n")
+    assert one.running.serves(lambda: one.counters.unfinished if awaits else one.running.opener.adopted)
+    assert (one.counters.unfinished, len(one.running.opener.adopted)) == (int(awaits), int(not awaits))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tries"),
+    [((errno.ECONNABORTED, errno.EINTR, errno.EAGAIN), 3), ((errno.EPROTO,), 1), ((errno.EAGAIN,), 1)],
+)
+def test_accepting_fails(
+    make: Callable[..., PausedGate], monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], tries: int
+) -> None:
+    """A client that has gone costs no other its place; what fails for good is not tried without end."""
+    one, left = make(), list(numbers)
+
+    def fail() -> None:
+        number = left.pop(0)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("tokgate.gate.acceptor.acceptor", lambda _: fail)
+    one.gate.accept(next(iter(one.gate.listeners.values())))
+    assert len(numbers) - len(left) == tries
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_out_of_descriptors(make: Callable[..., PausedGate], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The client is let go instead of being told of for ever, with a descriptor that was kept for that, each time."""
+    one = make()
+    for times in (1, 2):
+        ours, theirs = socket.socketpair()
+        spare, descriptors = one.gate._spare, [theirs.detach()]
+        assert spare is not None
+
+        def take(spare: int = spare, descriptors: list[int] = descriptors) -> tuple[int, tuple[str, int]]:
+            try:
+                os.fstat(spare)
+            except OSError:  # it was given up: there is one now
+                return descriptors.pop(), ("127.0.0.1", 1)
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("tokgate.gate.acceptor.acceptor", lambda _, take=take: take)
+        one.gate.accept(next(iter(one.gate.listeners.values())))
+        assert (ours.recv(1), one.counters.at_limit) == (b"", times)
+        ours.close()
+        assert one.gate._spare is not None
+        os.fstat(one.gate._spare)
+
+
+def test_a_gate_that_accepts_no_more(make: Callable[..., PausedGate]) -> None:
+    """Its listeners are nobody's any more, also while it was full; what is open goes on."""
+    for full in (False, True):
+        one = make(limits=Limits(connections=1))
+        one.gate.others_have_room = lambda: True
+        client = one.dial()
+        assert one.serves(client)
+        if full:
+            one.gate.look_for_room()
+        sockets = [listener.socket for listener in one.gate.listeners.values()]
+        one.gate.stop_accepting()
+        assert (one.gate.listeners, {sock.fileno() for sock in sockets}) == ({}, {-1})
+        assert one.serves(client)

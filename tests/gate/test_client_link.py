@@ -145,6 +145,7 @@ def test_control_messages() -> None:
     ("attributes", "expected"),
     [
         (struct.pack("=HH", 8, 1) + bytes(4) + struct.pack("=HH", 10, 2) + bytes.fromhex("005300000003"), PHONE),
+        (struct.pack("=HH", 4, 1) + struct.pack("=HH", 10, 2) + bytes.fromhex("005300000003"), PHONE),
         (struct.pack("=HH", 10, 2) + bytes(6), None),
         (struct.pack("=HH", 8, 2) + bytes(4), None),
         (struct.pack("=HH", 0, 2), None),
@@ -166,3 +167,55 @@ def test_the_question_to_the_kernel(address: str, family: int, length: int) -> N
     attribute = struct.pack("=HH", length, 1) + packed  # NDA_DST
     header = struct.pack("=IHHII", 16 + 12 + length, 30, 1, 7, 0)  # RTM_GETNEIGH, NLM_F_REQUEST
     assert _question(7, 3, ip_address(address)) == header + neighbour + attribute
+
+
+def reply(sequence: int, kind: int, body: bytes) -> bytes:
+    """An answer of the kernel's."""
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, sequence, 0) + body
+
+
+FOUND = bytes(12) + struct.pack("=HH", 10, 2) + bytes.fromhex("005300000003")
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        ((reply(1, 28, FOUND),), PHONE),
+        ((reply(1, 28, FOUND + bytes(2)) + bytes(8),), PHONE),
+        ((reply(0, 28, bytes(12)), reply(1, 28, FOUND)), PHONE),
+        ((reply(1, 29, FOUND),), None),
+        *(((reply(1, 2, struct.pack("=i", -code)),), None) for code in (errno.ENOENT, errno.ENODEV, errno.EINVAL)),
+        ((reply(1, 2, struct.pack("=i", -errno.EPERM)),), errno.EPERM),
+        ((TimeoutError(errno.ETIMEDOUT, "silent"),), errno.ETIMEDOUT),
+    ],
+)
+def test_what_the_kernel_says(monkeypatch: pytest.MonkeyPatch, answers: tuple[Any, ...], found: Any) -> None:
+    """A late answer to another question is no answer; what can't be asked is an error, after which it is asked anew."""
+    opened: list[Any] = []
+
+    class Kernel:
+        """A netlink socket with these answers to each who opens it."""
+
+        def __init__(self, *_: Any) -> None:
+            self.answers, self.open = list(answers), True
+            self.settimeout = self.send = lambda *_: None
+            opened.append(self)
+
+        def recv(self, _: int) -> bytes:
+            answer = self.answers.pop(0)
+            if isinstance(answer, OSError):
+                raise answer
+            assert isinstance(answer, bytes)
+            return answer
+
+        def close(self) -> None:
+            self.open = False
+
+    monkeypatch.setattr(socket, "socket", Kernel)
+    neighbours = Neighbours()
+    if isinstance(found, int):
+        with pytest.raises(OSError, match=rf"\[Errno {found}\]"):
+            neighbours.find(1, ip_address("192.0.2.77"))
+    else:
+        assert neighbours.find(1, ip_address("192.0.2.77")) == found
+    assert [each.open for each in opened] == [found != errno.ETIMEDOUT]

@@ -106,6 +106,7 @@ def test_an_answer_in_pieces(ends: Ends) -> None:
     for piece in (b"an", b"sw"):
         ends.server.sendall(piece)
         ends.answer(EPOLLIN)
+        ends.relay._buffer[:6] = b"others"  # the relay's one buffer serves all connections
     assert (answering.said, ends.heard, ends.connection.state) == (b"answ", b"", answering)
     ends.server.sendall(b"er")
     ends.answer(EPOLLIN)
@@ -169,14 +170,94 @@ def test_what_a_watched_server_takes_later(ends: Ends) -> None:
     assert (ends.server.recv(10), ends.connection.held, ends.relay.done) == (b"hello", b"", [])
     ends.connection.held = b"more"
     ends.server.close()
+    ends.answer(EPOLLOUT | EPOLLIN)
+    assert ends.relay.done == ["reset client"]
+
+
+def test_what_a_watched_server_does_not_take_yet(ends: Ends) -> None:
+    """It is kept where it is, in order, and not sent by the way of bulk behind the server's answer."""
+    ends.connection.server.setblocking(False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += ends.connection.server.send(bytes(1 << 16))
+    ends.connection.held, ends.connection.watched = b"hello", watched(None)
+    ends.relay.open(ends.connection)
+    assert (ends.connection.held, ends.connection.up) == (b"hello", None)
+    while filled:
+        filled -= len(ends.server.recv(filled))
+    ends.answer(EPOLLIN)
+    assert ends.connection.held == b"hello", "there is room when it is told so"
     ends.answer(EPOLLOUT)
+    assert (ends.server.recv(10), ends.connection.held) == (b"hello", b"")
+
+
+class Unread(AfterHello):
+    """What the client says next is read at once, and not only when the server has answered."""
+
+    for_answer = False
+
+    def waits(self, said: bytes | bytearray) -> bool:
+        return bool(said)
+
+
+@pytest.mark.parametrize("held", [b"", b"hello"])
+def test_a_client_that_does_not_wait_for_an_answer(ends: Ends, held: bytes) -> None:
+    """What it says is decided about as soon as all before it was sent."""
+    ends.connection.held = held
+    ends.watch(Unread("", early_data=False, begun=b""))
+    ends.client.sendall(b"more")
+    ends.go_on(EPOLLIN)
+    assert ends.relay.done == ["asked again"] * (not held)
+    if held:
+        ends.answer(EPOLLOUT)
+        assert (ends.relay.done, ends.server.recv(10)) == (["asked again"], b"hello")
+
+
+@pytest.mark.parametrize("owing", [0.0, 1.0])
+def test_a_watched_answer_is_measured(ends: Ends, owing: float) -> None:
+    """As any first octet, once."""
+    setattr(ends.relay, "first_octet", lambda _: ends.relay.done.append("first octet"))  # noqa: B010
+    ends.connection.owing, ends.relay.now = owing, 7.0
+    ends.watch(watched(None))
+    ends.server.sendall(b"answer")
+    ends.answer(EPOLLIN)
+    assert ends.relay.done == ["first octet"] * bool(owing)
+    assert ends.connection.seen == 7.0
+
+
+@pytest.mark.parametrize("gone", [{"state": SimpleState.CLOSED}, {"server": None}])
+def test_a_second_message_that_ends_the_connection(ends: Ends, gone: dict[str, object]) -> None:
+    """A refused client hears nothing of the server that it may not reach."""
+
+    def refuse(*_: object) -> None:
+        for name, value in gone.items():
+            setattr(ends.connection, name, value)
+
+    server = ends.connection.server
+    setattr(ends.relay, "asked_again", refuse)  # noqa: B010
+    ends.watch(watched(True))
+    ends.server.sendall(b"answer")
+    ends.answer(EPOLLIN)
+    assert ends.heard == b""
+    ends.connection.server = server
+
+
+def test_what_was_held_back_finds_no_server(ends: Ends) -> None:
+    """A client whose server went meanwhile is told once, and not heard any more."""
+    ends.connection.held = b"hello"
+    ends.watch(_Indifferent("www.example.net", early_data=False, begun=b""))
+    ends.client.sendall(b"more")
+    ends.server.close()
+    ends.go_on(EPOLLIN)
     assert ends.relay.done == ["reset client"]
 
 
 def test_opening_sends_what_was_held(ends: Ends) -> None:
     """The client's first words reach a server that takes them; its later ones come by the loop."""
-    ends.connection.held, ends.connection.deadline = b"hello", 100.0
+    ends.connection.held, ends.connection.deadline, ends.relay.now = b"hello", 100.0, 7.0
     ends.relay.open(ends.connection)
+    assert (ends.relay.done, ends.connection.owing) == (["listen"], 7.0)
     assert ends.server.recv(10) == b"hello"
     assert (ends.connection.state, ends.connection.held, ends.connection.deadline) == (OPEN, b"", 0.0)
     assert ends.connection.up is None

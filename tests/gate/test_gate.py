@@ -13,8 +13,22 @@ from typing import Any
 import pytest
 
 from labs.builders import ban
-from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, echo, exactly, policy, read_all, until
+from labs.gate_lab import (
+    DEADLINE,
+    NOBODY,
+    Origin,
+    RunningGate,
+    broken_off,
+    dial,
+    echo,
+    exactly,
+    pass_time,
+    policy,
+    read_all,
+    until,
+)
 from labs.hello_builder import hello_for
+from labs.records import Monotonic
 from tokgate.gate.connection import CONNECTING, Connection, Greeting
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.gate.sockets import Entry, NoDestinationError, acceptor, listen, original_destination
@@ -33,10 +47,9 @@ def page_policy() -> object:
     return policy(ban(networks=("loop",), response=Response.PAGE))
 
 
-def test_an_unreachable_origin(start_gate: StartGate, start_origin: StartOrigin) -> None:
+def test_an_unreachable_origin(start_gate: StartGate) -> None:
     """A destination that refuses looks to the client like one that refuses."""
-    gate = start_gate(origin := start_origin())
-    origin.close()
+    gate = start_gate(NOBODY)
     with dial(gate.redirected, ALLOWED) as client, pytest.raises(ConnectionResetError):
         read_all(client)
     assert gate.settled()
@@ -170,13 +183,16 @@ def test_accepting_without_the_private_accept() -> None:
     with pytest.raises(BlockingIOError):
         take()
     with dial(("127.0.0.1", listener.port)) as client:
+        assert select.select([listener.socket.fileno()], [], [], DEADLINE)[0]
         descriptor, address = take()
         assert address == client.getsockname()
         os.close(descriptor)
     listener.socket.close()
 
 
-def test_half_closed_connections_end_sooner(start_gate: StartGate, start_origin: StartOrigin) -> None:
+def test_half_closed_connections_end_sooner(
+    start_gate: StartGate, start_origin: StartOrigin, monotonic: Monotonic
+) -> None:
     """A client that has said all it will, to a server that is gone without a word, is not kept for an hour."""
     done = threading.Event()
 
@@ -185,33 +201,30 @@ def test_half_closed_connections_end_sooner(start_gate: StartGate, start_origin:
         client.sendall(b"hello")
         done.wait(DEADLINE)
 
-    gate = start_gate(start_origin(serve), limits=Limits(half_closed=0.3))
+    gate = start_gate(start_origin(serve))
     with dial(gate.redirected, ALLOWED) as whole, dial(gate.redirected, ALLOWED) as half:
         assert (exactly(whole, 5), exactly(half, 5)) == (b"hello", b"hello")
         half.shutdown(socket.SHUT_WR)
+        assert until(lambda: any(c.up_done for c in list(gate.gate.connections.values())))
+        pass_time(gate.gate, monotonic, gate.gate.limits.half_closed)
         assert half.recv(1) == b""
         assert gate.gate.open_connections == 1
     done.set()
     assert gate.settled()
 
 
-def test_idle_connections_are_closed(start_gate: StartGate, start_origin: StartOrigin) -> None:
+def test_idle_connections_are_closed(start_gate: StartGate, start_origin: StartOrigin, monotonic: Monotonic) -> None:
     """Nothing in either direction for longer than the bound; a connection with traffic stays."""
-    gate = start_gate(start_origin(), limits=Limits(idle=0.5))
+    gate = start_gate(start_origin())
     with dial(gate.redirected, ALLOWED) as idle, dial(gate.redirected, ALLOWED) as busy:
-        assert len(idle.recv(65536)) == len(ALLOWED)
-        busy.recv(65536)
-        idle.setblocking(False)
-
-        def ended() -> bool:
+        assert exactly(idle, len(ALLOWED)) == exactly(busy, len(ALLOWED)) == ALLOWED
+        for _ in range(2):
             busy.sendall(b"x")
             assert busy.recv(10) == b"x"
-            try:
-                return idle.recv(1) == b""
-            except BlockingIOError:
-                return False
-
-        assert until(ended)
+            pass_time(gate.gate, monotonic, gate.gate.limits.idle / 2)
+        assert idle.recv(1) == b""
+        busy.sendall(b"x")
+        assert busy.recv(10) == b"x"
 
 
 def test_caps(start_gate: StartGate, start_origin: StartOrigin) -> None:
@@ -220,7 +233,7 @@ def test_caps(start_gate: StartGate, start_origin: StartOrigin) -> None:
     with dial(gate.redirected, ALLOWED) as first, dial(gate.redirected, ALLOWED) as second:
         assert first.recv(10)
         assert second.recv(10)
-        with dial(gate.redirected, ALLOWED) as third, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionError), dial(gate.redirected, ALLOWED) as third:  # reset before it says anything
             read_all(third)
     assert gate.settled()
     assert gate.gate.clients == {}
@@ -256,7 +269,7 @@ def open_descriptors() -> int:
 
 def test_storms_leave_nothing_behind(start_gate: StartGate, start_origin: StartOrigin) -> None:
     """Thousands of connections that end in every way leave no descriptor, no pipe and no count."""
-    gate = start_gate(start_origin(echo), limits=Limits(greeting=1.0))
+    gate = start_gate(start_origin(echo))
     descriptors = open_descriptors()
 
     def storm(seed: int) -> None:

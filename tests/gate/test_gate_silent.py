@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from labs.builders import ban, network
-from labs.gate_lab import DEADLINE, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
+from labs.gate_lab import DEADLINE, NOBODY, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
 from labs.hello_builder import hello_for
+from labs.records import Monotonic
 from tokgate.gate.connection import Greeting
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
@@ -20,6 +21,12 @@ StartOrigin = Callable[..., Origin]
 BANNER = b"220 mail.example.net ESMTP\r\n"
 BY_ADDRESS = DecisionKey("loop", Visibility.ADDRESS, Verdict.ALLOW)
 BY_NAME = DecisionKey("loop", Visibility.SNI, Verdict.ALLOW)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monotonic: Monotonic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells a gate of a client that says nothing."""
+    monkeypatch.setattr("tokgate.gate.sockets.DEFER_SECONDS", 1)
 
 
 @pytest.fixture
@@ -91,11 +98,9 @@ def test_a_late_hello_in_pieces_passes(start_gate: StartGate, start_origin: Star
     assert gate.gate.enforcer.counters.decisions == {BY_NAME: 1}
 
 
-def test_a_server_that_can_not_be_reached(start_gate: StartGate, start_origin: StartOrigin) -> None:
+def test_a_server_that_can_not_be_reached(start_gate: StartGate) -> None:
     """The client is told as the server would have."""
-    origin = start_origin()
-    origin.close()
-    gate = start_gate(origin)
+    gate = start_gate(NOBODY)
     with dial(gate.redirected) as client, pytest.raises(ConnectionResetError):
         client.recv(1)
     assert gate.settled()

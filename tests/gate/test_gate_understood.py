@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 
@@ -15,6 +16,7 @@ from labs import hello_builder as build
 from labs.builders import ban, network
 from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, until
 from labs.hello_builder import hello_for
+from labs.ports import held_port
 from labs.waiting import DEADLINE
 from tokgate.gate.connection import Greeting
 from tokgate.policy.decision import Response
@@ -452,17 +454,11 @@ def test_a_real_retry(start_gate: StartGate, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     make = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=a -keyout {key}"
     subprocess.run([*make.split(), "-out", str(certificate)], check=True, capture_output=True)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    serve = f"openssl s_server -accept 127.0.0.1:{port} -key {key} -cert {certificate} -groups P-521 -www -quiet"
-    with subprocess.Popen(serve.split(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    serve = f"openssl s_server -key {key} -cert {certificate} -groups P-521 -www -quiet -accept 127.0.0.1"
+    with held_port() as port, subprocess.Popen(f"{serve}:{port}".split(), stdout=DEVNULL, stderr=DEVNULL) as server:
         try:
             assert until(lambda: _answers(port))
-
-            class There:
-                address = ("127.0.0.1", port)
-
-            gate = start_gate(There())
+            gate = start_gate(("127.0.0.1", port))
             ask = f"openssl s_client -connect 127.0.0.1:{gate.redirected[1]} -servername www.example.net"
             done = subprocess.run(
                 [*ask.split(), "-groups", "X25519:P-521", "-tls1_3"], input=b"", capture_output=True, timeout=60

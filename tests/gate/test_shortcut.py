@@ -209,7 +209,8 @@ def outcome(policy: Snapshot, visits: list[Visit], *, short: bool) -> tuple[obje
             connection.destination = (visit.address, 443)
             if visit.connect is not None:
                 connection.tunnel = Tunnel(visit.connect, 443, socks=False)
-            hello = read_client_hello(hello_for(visit.name, *([ech()] if visit.ech else [])))
+            connection.held = hello_for(visit.name, *([ech()] if visit.ech else []))
+            hello = read_client_hello(connection.held)
             assert hello is not None
             gate._decide(connection, hello)
         counted = gate.enforcer.counters.decisions

@@ -18,8 +18,10 @@ from tokgate.gate.sockets import (
     connect,
     leads_to,
     listen,
+    octets,
     original_destination,
 )
+from tokgate.policy.observation import Carried
 
 
 class Answering:
@@ -195,3 +197,51 @@ def test_a_port_that_is_taken(recorded: list[Recording]) -> None:
         listen("127.0.0.1", first.port, Entry.EXPLICIT)
     assert recorded[1].fileno() < 0
     first.socket.close()
+
+
+@pytest.mark.parametrize(("source", "bound"), [(None, {}), ("127.0.0.2", {(socket.IPPROTO_IP, 24): 1})])
+def test_connecting(recorded: list[Recording], source: str | None, bound: dict[tuple[int, int], int]) -> None:
+    """Nothing small is held up; a source address shares its ports among destinations; nobody waits for the answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock, status = connect(server.getsockname(), source=source)
+        assert status in (0, errno.EINPROGRESS)
+        taken, address = server.accept()
+        taken.close()
+        assert address[0] == (source or "127.0.0.1")
+    (made,) = recorded
+    tcp = {(socket.IPPROTO_TCP, socket.TCP_NODELAY): 1, (socket.IPPROTO_TCP, socket.TCP_QUICKACK): 0}
+    assert (made.options, made.kind) == (tcp | bound, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock.close()
+
+
+def test_connecting_fails_at_once(recorded: list[Recording], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told why, and no descriptor is left behind for each try."""
+    monkeypatch.setattr(Recording, "connect_ex", lambda *_: errno.ENETUNREACH, raising=False)
+    with pytest.raises(OSError, match="unreachable"):
+        connect(("192.0.2.1", 443))
+    assert recorded[0].fileno() < 0
+
+
+def test_a_way_back_is_one_to_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another port of the gate's address may be a server's, and the gate's port of another address too."""
+    monkeypatch.setattr(sockets, "_routed_from", lambda destination: "192.0.2.1")
+    dialled = Answering(b"", ("192.0.2.1", 40000))
+    places = [("192.0.2.1", 9090), ("192.0.2.9", 8080)]
+    assert [leads_to(dialled, ("192.0.2.1", port), places) for port in (8080, 9090)] == [False, True]
+
+
+@pytest.mark.parametrize("answer", [OSError(errno.EBADF, "gone"), bytes(135)])
+def test_octets_that_nobody_counted(answer: bytes | OSError) -> None:
+    """A record says nothing of them then."""
+    assert octets(Answering(answer)) is None
+
+
+def test_octets() -> None:
+    """What the client has sent, and what it has acknowledged."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        taken, _ = server.accept()
+        with taken:
+            client.sendall(b"three")
+            assert taken.recv(5, socket.MSG_WAITALL) == b"three"
+            counted = octets(taken)
+    assert counted == Carried(5, 0)

@@ -90,7 +90,7 @@ def test_a_watched_connection_moves(
         client.sendall(hello_for("www.example.com"))
         assert read_all(client) == REFUSED
     assert new.settled()
-    assert heard == [b""]
+    assert until(lambda: heard) == [b""]
     assert [record["tokgate"]["reason"] for record in new.sink.records] == ["name-changed"]
 
 

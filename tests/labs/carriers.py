@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from labs.gate_lab import DEADLINE, Origin, RunningGate, echo, until
+from labs.gate_lab import DEADLINE, Origin, RunningGate, echo, pass_time, stop_time, until
 from labs.proxy_lab import Authority, Proxy, policy, running_proxy
 from labs.raw_client import RawClient, dialled
 from labs.records import Clock, Holder, Records
+from tokgate.gate.gate import Gate as AnyGate
 from tokgate.gate.sockets import Address, Entry
 from tokgate.mitm.hooks.proxy_auth import ask_in_socks
 from tokgate.mitm.live_connections import MitmConnections
@@ -79,6 +80,9 @@ class Carrier(Protocol):
     def idle(self) -> bool:
         """Whether no client's connection is left."""
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass for those who keep others waiting, and look who is late."""
+
     def close(self) -> None:
         """End it. What went wrong inside is raised."""
 
@@ -89,13 +93,17 @@ class Gate:
     def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits) -> None:
         self._running = RunningGate(snapshot, limits, lab.clock, lab.records)
         self._running.opener.willing = False
-        self.holder, self.counters = self._running.holder, self._running.gate.enforcer.counters
+        self._gate, self._monotonic = self._running.gate, lab.monotonic
+        self.holder, self.counters = self._running.holder, self._gate.enforcer.counters
 
     def door(self, way: Way) -> Address:
         return self._running.redirected if way is Way.REDIRECTED else self._running.explicit
 
     def idle(self) -> bool:
-        return not self._running.gate.connections and not self._running.gate.open_connections
+        return not self._gate.connections and not self._gate.open_connections
+
+    def wait(self, seconds: float) -> None:
+        pass_time(self._gate, self._monotonic, seconds)
 
     def close(self) -> None:
         self._running.stop()
@@ -107,7 +115,8 @@ class Mitmproxy:
     def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits, *, gate: bool) -> None:
         self._lab, self._limits, self._gated = lab, limits, gate
         self._proxy: Proxy
-        self._gate: LocalGate | None = None
+        self._local: LocalGate | None = None
+        self._passed, self._rounds = 0.0, 0
         self._error: BaseException | None = None
         self._ready, self._stop = threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(snapshot,), daemon=True)
@@ -138,7 +147,7 @@ class Mitmproxy:
         async with running as self._proxy:
             ask_in_socks(self._proxy.master.options, wanted=snapshot.settings.proxy_auth is not None)
             besides = asyncio.create_task(self._besides())
-            while self._gated and not (self._gate and self._gate.gate and len(self._gate.gate.listeners) == 2):
+            while self._gated and not (self._gate is not None and len(self._gate.listeners) == 2):
                 await asyncio.sleep(LOOK)
             self._ready.set()
             await self._stop.wait()
@@ -149,8 +158,8 @@ class Mitmproxy:
             return ()
         places = tuple(ListenEndpoint("127.0.0.1", 0, entry) for entry in (Entry.REDIRECT, Entry.EXPLICIT))
         tokgate: Any = SimpleNamespace(traffic=traffic)
-        self._gate = LocalGate(tokgate, places, lambda line: None, limits=self._limits)
-        return (self._gate,)
+        self._local = LocalGate(tokgate, places, lambda line: None, limits=self._limits)
+        return (self._local,)
 
     async def _besides(self) -> None:
         """What the addon does besides traffic."""
@@ -160,19 +169,32 @@ class Mitmproxy:
             review.look()
             if self._lab.servers_may_begin:
                 await hear_servers(traffic, 0.0)
-            await close_silent(traffic, self._limits.greeting)
+            if self._passed >= self._limits.greeting:
+                await close_silent(traffic, -DEADLINE)
+            self._rounds += 1
             await asyncio.sleep(LOOK)
 
+    @property
+    def _gate(self) -> AnyGate | None:
+        return None if self._local is None else self._local.gate
+
     def door(self, way: Way) -> Address:
-        if self._gate is not None and self._gate.gate is not None:
+        if self._gate is not None:
             entry = Entry.REDIRECT if way is Way.REDIRECTED else Entry.EXPLICIT
-            (port,) = (each.port for each in self._gate.gate.listeners.values() if each.entry is entry)
+            (port,) = (each.port for each in self._gate.listeners.values() if each.entry is entry)
             return ("127.0.0.1", port)
         names = {Way.REDIRECTED: "transparent", Way.CONNECT: "regular", Way.SOCKS: "socks5"}
         return self._proxy.places[names[way]]
 
     def idle(self) -> bool:
-        return not self._proxy.connections and not (self._gate is not None and self._gate.open_connections)
+        return not self._proxy.connections and not (self._local is not None and self._local.open_connections)
+
+    def wait(self, seconds: float) -> None:
+        if self._gate is not None:
+            pass_time(self._gate, self._lab.monotonic, seconds)
+        self._passed += seconds
+        rounds = self._rounds
+        until(lambda: self._rounds > rounds + 1)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -192,7 +214,7 @@ class Lab:
         self.destination: Address = ("127.0.0.1", 1)
         """Where redirected connections were going."""
         self.servers_may_begin = False
-        """Whether mitmproxy connects redirected clients that have said nothing; gates always do."""
+        """Whether redirected clients that have said nothing are connected, so that their servers may speak first."""
         self.carrier: Carrier
         self._open = contextlib.ExitStack()
         self._surround()
@@ -212,6 +234,7 @@ class Lab:
         self.patch.setattr(socket, "getaddrinfo", getaddrinfo)
         self.patch.setattr("mitmproxy.platform.original_addr", lambda _: self.destination)
         self.patch.setattr("tokgate.gate.connector.original_destination", lambda _sock, _listener: self.destination)
+        self.monotonic = stop_time(self.patch)
         self.patch.setattr("tokgate.traffic.live_review.LONGEST", LOOK)
         self.patch.setattr("tokgate.service.embedded_gate.TICK", LOOK)
 
@@ -222,7 +245,9 @@ class Lab:
 
     def start(self, snapshot: Snapshot | None = None, limits: Limits | None = None) -> Carrier:
         """Start the carrier; by default with the ban that `policy()` has."""
-        snapshot, limits = snapshot or policy(), limits or Limits(parting=0.2)
+        snapshot, limits = snapshot or policy(), limits or Limits()
+        if self.servers_may_begin:
+            self.patch.setattr("tokgate.gate.sockets.DEFER_SECONDS", 1)
         gated = self.kind is Kind.OPENER
         carrier = Gate(self, snapshot, limits) if not self.opens else Mitmproxy(self, snapshot, limits, gate=gated)
         self._open.callback(carrier.close)

@@ -78,6 +78,34 @@ async def read_message(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
+class Stream:
+    """A TCP client in raw bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def message(self) -> dns.message.Message:
+        """The next message."""
+        return dns.message.from_wire(await read_message(self.reader))
+
+
+@contextlib.asynccontextmanager
+async def stream(port: int) -> AsyncIterator[Stream]:
+    """Connect."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Stream(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+def framed(*queries: dns.message.Message) -> bytes:
+    """As TCP carries messages."""
+    return b"".join(
+        struct.pack("!H", len(data)) + data for data in (query.to_wire(max_size=65535) for query in queries)
+    )
+
+
 class Resolver:
     """In the place of mitmproxy's: says whom to ask, or answers."""
 
@@ -148,9 +176,15 @@ async def name_server(made: Upstream, host: str = "127.0.0.1", port: int = 0) ->
                 for reply in made.replies(data):
                     writer.write(struct.pack("!H", len(reply)) + reply)
 
-    async with serving(serve, host, port=port) as made.port:
-        datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Datagrams(made), (host, made.port)
-        )
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            made.port = await stack.enter_async_context(serving(serve, host, port=port))
+            try:
+                datagrams, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(made), (host, made.port))
+            except OSError:  # free in TCP alone
+                assert not port
+                continue
+            stack.callback(datagrams.close)
+            break
         yield made
-        datagrams.close()

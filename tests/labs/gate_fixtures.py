@@ -7,24 +7,33 @@ import pytest
 from whenever import Instant
 
 from labs.builders import ban
-from labs.gate_lab import Origin, RunningGate, echo, policy
+from labs.gate_lab import Origin, RunningGate, echo, policy, stop_time
+from labs.records import Monotonic
+from tokgate.gate.sockets import Address
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.limits import Limits
 
 
 @pytest.fixture
-def start_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RunningGate]]:
+def monotonic(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
+    """The clock by which deadlines of gates pass."""
+    return stop_time(monkeypatch)
+
+
+@pytest.fixture
+def start_gate(monkeypatch: pytest.MonkeyPatch, monotonic: Monotonic) -> Iterator[Callable[..., RunningGate]]:
     """Starts gates; redirected connections go to the origin given. Stopped, and checked for errors, at the end."""
     running: list[RunningGate] = []
 
     def start(
-        origin: Origin | None = None,
+        origin: Origin | Address | None = None,
         snapshot: Snapshot | None = None,
         limits: Limits | None = None,
         now: Callable[[], Instant] | None = None,
     ) -> RunningGate:
         if origin is not None:
-            monkeypatch.setattr("tokgate.gate.connector.original_destination", lambda sock, listener: origin.address)
+            place = origin if isinstance(origin, tuple) else origin.address
+            monkeypatch.setattr("tokgate.gate.connector.original_destination", lambda sock, listener: place)
         gate = RunningGate(snapshot or policy(ban(networks=("loop",))), limits, now)
         running.append(gate)
         return gate

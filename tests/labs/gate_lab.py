@@ -4,16 +4,19 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from whenever import Instant
 
 from labs import waiting
 from labs.builders import network, service, snapshot
 from labs.records import Clock as Clock
-from labs.records import Holder, Records
+from labs.records import Holder, Monotonic, Records
 from tokgate.blocklog.records.stamp import Observer
 from tokgate.gate.gate import Gate
 from tokgate.gate.identifying_gate import gate_for
@@ -27,11 +30,28 @@ from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview
 
 DEADLINE = waiting.DEADLINE
+NOBODY: Address = ("127.0.0.1", 1)
+"""Where nothing listens. A port that was free before would soon be another test's."""
 
 
 def until[T](probe: Callable[[], T], seconds: float = DEADLINE) -> T:
     """Wait for a condition; its value."""
     return waiting.until("what the gate is to come to", probe, seconds, every=0.005)
+
+
+def stop_time(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
+    """Have the deadlines of gates pass when a test says so, and not because the machine is busy."""
+    clock = Monotonic(time.monotonic())
+    monkeypatch.setattr("tokgate.gate.sockets.DEFER_SECONDS", int(DEADLINE))  # the kernel's, for a client's first words
+    monkeypatch.setattr("tokgate.gate.event_loop.time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+def pass_time(gate: Gate, clock: Monotonic, seconds: float) -> None:
+    """Let a little more time pass: a gate looks for what is overdue once a second, at those whom it had then."""
+    for passed in (max(seconds, 1.0), 1.0):
+        clock.now += passed
+        until(lambda: gate._next_sweep > clock.now)
 
 
 @dataclass

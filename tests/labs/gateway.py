@@ -288,12 +288,9 @@ def got_round(lab: Lab, gateway: Gateway, *families: str) -> list[str]:
 def refused_over_http3(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> Record:
     """The record of a banned name asked for over HTTP/3: refused at once, before anything reached the origin."""
     with origin.watch() as seen:
-        started = time.monotonic()
         code, output = http3(lab.client, origin, BANNED, family)
-        elapsed = time.monotonic() - started
 
-    assert (code, output) == (7, "")
-    assert elapsed < 3  # far from curl's own patience
+    assert (code, output) == (7, "")  # told so: curl has not run out of patience
     assert to_banned(seen) == 0
     record = gateway.wait_for_record(
         "the refusal is logged",

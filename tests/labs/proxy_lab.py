@@ -32,12 +32,14 @@ from tokgate.blocklog.records.stamp import Observer
 from tokgate.mitm.hooks.addons import hooks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
 from tokgate.mitm.options import DEFAULTS, REQUIRED
+from tokgate.mitm.origin_certificate import OriginCertificates
 from tokgate.policy.bans import Action, Ban
 from tokgate.policy.decision import Response
 from tokgate.policy.settings import EchOuter, MissingSni, OnError, UnknownClients
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.counting.counters import Counters
 from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import ProbeLimits
 
 DEADLINE = 60.0
 BANNED = "www.clips.example.org"
@@ -265,6 +267,7 @@ async def running_proxy(
     holder, counters, traffic = Holder(snapshot), Counters(), Traffic()
     observer = Observer(hostname="gateway.example.org", version="0")
     traffic.enforcer = Enforcer(holder, records, observer, counters=counters, now=now)
+    traffic.certificates = OriginCertificates(ProbeLimits(deadline=DEADLINE), parent=traffic.parent)
     servers = proxyserver.Proxyserver()
     master = Master(Options(confdir=str(authority.confdir)))
     master.addons.add(

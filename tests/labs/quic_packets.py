@@ -14,11 +14,18 @@ V1, V2 = QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2
 SERVER = ("192.0.2.1", 443)
 
 
-def client(name: str | None = NAME, version: int = V1, *, large: bool = False) -> tuple[QuicConnection, list[bytes]]:
+def client(
+    name: str | None = NAME, version: int = V1, *, large: bool = False, token: bytes = b""
+) -> tuple[QuicConnection, list[bytes]]:
     """A client of aioquic's and its first flight. `large`: of a hello that fills several datagrams."""
     alpn = [f"protocol-number-{number:03d}" for number in range(200)] if large else ["h3"]
     configuration = QuicConfiguration(
-        is_client=True, server_name=name, alpn_protocols=alpn, original_version=version, supported_versions=[version]
+        is_client=True,
+        server_name=name,
+        alpn_protocols=alpn,
+        original_version=version,
+        supported_versions=[version],
+        token=token,
     )
     made = QuicConnection(configuration=configuration)
     made.connect(SERVER, now=0.0)

@@ -21,11 +21,12 @@ SHIPPED: Final = Path(__file__).parents[2] / "deploy" / "siem" / "rsyslog"
 class Site:
     """Folders, certificates and configurations of one gateway and one collector."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
+        """`port` is where the collector listens."""
         self.log: Final = folder / "log" / "block.ndjson"
         self.fleet: Final = folder / "fleet"
         self._folder: Final = folder
-        self._port: Final = _free_port()
+        self._port: Final = port
         self.log.parent.mkdir(parents=True)
         authority = trustme.CA()
         shipping = folder / "shipping"
@@ -94,11 +95,6 @@ def present() -> bool:
 def wait(done: Callable[[], bool]) -> None:
     """Until it is so."""
     until("the lines arrive", done)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _answers(port: int) -> bool:

@@ -37,7 +37,7 @@ BANNED = {4: "203.0.113.20", 6: "2001:db8:f::20"}
 """Addresses that the origin has, too."""
 ANY = {4: "0.0.0.0", 6: "::"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-SECONDS = 5.0
+SECONDS = 60.0
 
 
 @dataclass(frozen=True)

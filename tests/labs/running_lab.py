@@ -69,7 +69,12 @@ class Running:
         self._command = [*command, "--confdir", str(self.confdir)]
         self._folder = folder
         self.start(environment, pass_fds)
-        announced = until("it announces its port", self._announced)
+        try:
+            announced = until("it announces its port", self._announced)
+        except BaseException:  # or it is found in the middle of another test
+            self.process.kill()
+            self.process.wait()
+            raise
         self.port = int(announced[1])
         self.origin = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._echo, daemon=True).start()

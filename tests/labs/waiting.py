@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-DEADLINE: Final = 60.0
+DEADLINE: Final = 120.0
 """Seconds: far more than anything takes that happens at all."""
 
 

@@ -11,11 +11,12 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 
-from labs.serving import serving
+from labs.serving import DEADLINE, serving
 from tokgate.mitm.origin_certificate import OriginCertificates, certificate_names
 from tokgate.traffic.limits import ProbeLimits
 
 CA = trustme.CA()
+PATIENT = ProbeLimits(deadline=DEADLINE)
 
 
 @dataclass
@@ -47,7 +48,7 @@ async def an_origin(*names: str, tls: bool = True) -> AsyncIterator[Origin]:
 async def test_names() -> None:
     """The certificate's names come without `*.`, and no name was asked for."""
     async with an_origin("www.example.org", "*.example.net", "192.0.2.1") as origin:
-        names = await OriginCertificates().names("127.0.0.1", origin.port, client="192.0.2.1")
+        names = await OriginCertificates(PATIENT).names("127.0.0.1", origin.port, client="192.0.2.1")
 
     assert names == ("www.example.org", "example.net", "192.0.2.1")
     assert origin.asked == [None]
@@ -55,7 +56,7 @@ async def test_names() -> None:
 
 async def test_asked_once() -> None:
     """Many who ask at once, and those who ask soon after, share one handshake."""
-    certificates = OriginCertificates()
+    certificates = OriginCertificates(PATIENT)
     async with an_origin("www.example.org") as origin:
         together = await asyncio.gather(
             *(certificates.names("127.0.0.1", origin.port, client="192.0.2.1") for _ in range(10))
@@ -69,7 +70,7 @@ async def test_asked_once() -> None:
 async def test_forgotten_in_time_and_number() -> None:
     """What is remembered expires, and there is a bound to how much."""
     clock = [0.0]
-    certificates = OriginCertificates(ProbeLimits(kept=10, size=1), monotonic=lambda: clock[0])
+    certificates = OriginCertificates(ProbeLimits(kept=10, size=1, deadline=DEADLINE), monotonic=lambda: clock[0])
     async with an_origin("www.example.org") as one, an_origin("www.example.net") as other:
         for origin in (one, other, one):
             await certificates.names("127.0.0.1", origin.port, client="192.0.2.1")
@@ -95,7 +96,7 @@ async def test_somebody_who_says_nothing() -> None:
 
 async def test_who_asks_may_leave() -> None:
     """A client that goes away doesn't spoil the answer for others."""
-    certificates = OriginCertificates()
+    certificates = OriginCertificates(PATIENT)
     async with an_origin("www.example.org") as origin:
         leaver = asyncio.create_task(certificates.names("127.0.0.1", origin.port, client="192.0.2.1"))
         await asyncio.sleep(0)

@@ -10,7 +10,7 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 
-from labs.serving import serving
+from labs.serving import DEADLINE, serving
 from tokgate.mitm.origin_certificate import MAX_NAMES, OriginCertificates, certificate_names
 from tokgate.traffic.limits import ProbeLimits
 
@@ -25,7 +25,9 @@ async def test_a_failure_is_asked_about_again_soon() -> None:
         with contextlib.suppress(OSError):
             await reader.read(1)
 
-    certificates = OriginCertificates(ProbeLimits(kept=300, failure_kept=10), monotonic=lambda: clock[0])
+    certificates = OriginCertificates(
+        ProbeLimits(kept=300, failure_kept=10, deadline=DEADLINE), monotonic=lambda: clock[0]
+    )
     async with serving(hang_up) as port:
         for moment, expected in ((0.0, 1), (9.9, 1), (10.0, 2)):
             clock[0] = moment
@@ -44,7 +46,7 @@ def test_a_certificate_with_thousands_of_names() -> None:
 async def test_a_client_has_a_bounded_number_of_destinations_asked() -> None:
     """A client would have the proxy knock at every address of the internet, and all others wait for their answers."""
     tries = 0
-    limits = ProbeLimits(per_minute=2, failure_kept=0)
+    limits = ProbeLimits(per_minute=2, failure_kept=0, deadline=DEADLINE)
     clock = [0.0]
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,12 +78,12 @@ async def test_destinations_that_answer_nothing_keep_only_their_client_waiting()
         await silent.wait()
         writer.close()
 
-    certificates = OriginCertificates(ProbeLimits(per_client=2, waiting_per_client=3))
+    certificates = OriginCertificates(ProbeLimits(per_client=2, waiting_per_client=3, deadline=DEADLINE))
     async with serving(say_nothing, host="0.0.0.0") as port:
         ways = [certificates.names(f"127.0.0.{n}", port, client="192.0.2.1") for n in range(1, 6)]
         waiting = [asyncio.create_task(way) for way in ways]
         other = asyncio.create_task(certificates.names("127.0.0.9", port, client="192.0.2.2"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             assert [task.result() for task in done] == [()] * len(done)
             while len(asked) < 3:

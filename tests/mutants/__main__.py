@@ -54,13 +54,10 @@ def main() -> int:
     """Exit code 1: a survivor without a reason, or too many. 2: usage."""
     options = _options()
     found = {package: list(_mutants(package)) for package in options.packages}
-    kept, stale = _kept(), []
-    everything = {mutant.place for of_package in found.values() for mutant in of_package}
-    if options.packages == tuple(FOLDERS):
-        stale = [place for place in kept if place not in everything]
+    kept = kept_survivors()
     sample = {package: _sampled(all_, options, found) for package, all_ in found.items()}
     results = _run(sample, options.jobs)
-    return _report(sample, results, kept, stale)
+    return _report(sample, results, kept)
 
 
 def _options() -> argparse.Namespace:
@@ -81,7 +78,11 @@ def _modules(package: str) -> Iterator[Path]:
 
 def _mutants(package: str) -> Iterator[Mutant]:
     for path in _modules(package):
-        yield from mutants(str(path.relative_to(PROJECT / PACKAGE)), path.read_bytes())
+        yield from _mutants_of(str(path.relative_to(PROJECT / PACKAGE)))
+
+
+def _mutants_of(module: str) -> Iterator[Mutant]:
+    yield from mutants(module, (PROJECT / PACKAGE / module).read_bytes())
 
 
 def _sampled(mutants_: list[Mutant], options: argparse.Namespace, found: Mapping[str, list[Mutant]]) -> list[Mutant]:
@@ -94,9 +95,17 @@ def _sampled(mutants_: list[Mutant], options: argparse.Namespace, found: Mapping
     return [mutants_[index] for index in sorted(chosen)]
 
 
-def _kept() -> dict[_Place, str]:
+def kept_survivors() -> dict[_Place, str]:
+    """The mutants that no test has to notice, each with its reason."""
     entries = yaml.safe_load(SURVIVORS.read_text()) or []
     return {(e["module"], e["function"], e["was"], e["became"]): e["reason"] for e in entries}
+
+
+def stale(kept: Iterable[_Place]) -> list[_Place]:
+    """Those that are no mutants any more."""
+    modules = {place[0] for place in kept if (PROJECT / PACKAGE / place[0]).exists()}
+    found = {each.place for module in modules for each in _mutants_of(module)}
+    return [place for place in kept if place not in found]
 
 
 def _digest(*parts: bytes | str) -> str:
@@ -198,8 +207,7 @@ def _job(mutant: Mutant, package: str, reach: Mapping[str, Any]) -> Job:
 
 
 def _report(
-    sample: Mapping[str, list[Mutant]], results: Mapping[str, list[tuple[Mutant, Verdict]]],
-    kept: Mapping[_Place, str], stale: list[_Place],
+    sample: Mapping[str, list[Mutant]], results: Mapping[str, list[tuple[Mutant, Verdict]]], kept: Mapping[_Place, str]
 ) -> int:  # fmt: skip
     table = Table("package", "mutants", "killed", "by time", "survived", "unreached", "kept", "noticed")
     whole: Counter[str] = Counter()
@@ -215,8 +223,9 @@ def _report(
     table.add_row("all", *_row(whole), style="bold")
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
+    gone = stale(kept)
     lines = [f"{m.module}:{m.lines.start} {m.function}: {m.operator}\n  - {m.was}\n  + {m.became}" for m in unkept] + [
-        f"{SURVIVORS.name}: there is no such mutant any more: {place}" for place in stale
+        f"{SURVIVORS.name}: there is no such mutant any more: {place}" for place in gone
     ]
     enough = _percent(whole) >= FLOOR
     if not enough:
@@ -224,7 +233,7 @@ def _report(
     if unkept:
         lines.append(f"{len(unkept)} survivors have no reason in {SURVIVORS.relative_to(PROJECT)}.")
     console.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
-    return int(bool(unkept or stale or not enough))
+    return int(bool(unkept or gone or not enough))
 
 
 def _row(counts: Mapping[str, int]) -> list[str]:

@@ -298,3 +298,20 @@ def test_an_exemption_by_user_has_carriers_find_out_users() -> None:
     held = exemption(clients=(), users=("alice",), groups=("Press",), interfaces=("eth7",), devices=("00530000ab08",))
     found = snapshot(ban(), exemptions=(held,)).identifies
     assert found == Identifies(users=True, groups=frozenset({"press"}), hardware=True, interfaces=True)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        Identifies(),
+        Identifies(users=True),
+        Identifies(groups=frozenset({"press"})),
+        Identifies(hardware=True),
+        Identifies(interfaces=True),
+    ],
+)
+def test_what_either_policy_distinguishes(one: Identifies) -> None:
+    """What one of two parts needs to know of a client is found out, whichever of them it is."""
+    other = Identifies(groups=frozenset({"staff"}))
+    assert one | other == other | one == replace(one, groups=one.groups | {"staff"})
+    assert one | Identifies() == one

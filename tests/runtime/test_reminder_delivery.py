@@ -196,12 +196,18 @@ def test_command_that_hangs(
     """It is ended after a while, with what it waits for."""
     monkeypatch.setattr(reminder_delivery, "COMMAND_SECONDS", 0.5)
     os.mkfifo(tmp_path / "alive")  # whoever has it open for writing is alive
-    listener = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(listener, "rb") as alive:
+    listener, kill = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK), os.killpg
+
+    def kill_what_runs(group: int, how: int) -> None:
+        wait_for("the program runs", lambda: alive.read(6) == b"begun\n")
+        kill(group, how)
+
+    monkeypatch.setattr(os, "killpg", kill_what_runs)
+    with os.fdopen(listener, "rb", buffering=0) as alive:
         assert deliver(monkeypatch, command=program(f"exec 3> {tmp_path}/alive; echo begun >&3; sleep 60; exit 0")) == 1
         assert "did not end within 0.5 s" in capfd.readouterr().err
         os.set_blocking(listener, True)
-        assert alive.read() == b"begun\n"
+        assert alive.read() == b""
 
 
 def test_one_failing_does_not_keep_the_other(

@@ -95,10 +95,9 @@ class Setup:
         return [action for action in actions if action != "log-checkpoint"]
 
     def loaded_at(self) -> str:
-        """When the policy was read, as `tokgate status` says."""
+        """When the policy was read, as `tokgate status` says; nothing as long as nobody answers."""
         state = ask(self.confdir, ControlRequest.STATUS)
-        assert state is not None
-        return str(state["policy"]["loaded_at"])
+        return "" if state is None else str(state["policy"]["loaded_at"])
 
     @asynccontextmanager
     async def run(self, *extra: str) -> AsyncIterator[Process]:
@@ -277,6 +276,7 @@ async def test_hang_up(lab: Lab, setup: Setup) -> None:
         port = await process.port()
         await eventually("the log is there", lambda: "started" in setup.actions())
         moved = setup.log.rename(setup.folder / "moved.ndjson")
+        await eventually("it answers", setup.loaded_at)
         loaded_at = setup.loaded_at()
         process.process.send_signal(signal.SIGHUP)
         await eventually("the log is made anew", setup.log.exists)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from labs.logs import refusal
+from labs.ports import held_port
 from labs.rsyslog import DEADLINE, SHIPPED, Site, present, wait
 from labs.samples import OBSERVER
 from tokgate.blocklog.paths import with_rotated
@@ -48,9 +49,10 @@ def written(log: Path) -> list[bytes]:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path) -> Iterator[Site]:
     """A gateway and a collector."""
-    return Site(tmp_path)
+    with held_port() as port:
+        yield Site(tmp_path, port)
 
 
 def test_lines_arrive_as_they_were_written(site: Site) -> None:
@@ -59,6 +61,8 @@ def test_lines_arrive_as_they_were_written(site: Site) -> None:
         with writing(site.log, max_bytes=60_000) as writer:
             for _ in range(6):
                 put(writer, 25)
+                # A file that is rotated before rsyslog, which may just be starting, has opened it, is not read.
+                wait(lambda: len(site.lines()) >= len(written(site.log)))
         assert len(with_rotated(site.log)) >= 4
         wait(lambda: len(site.lines()) >= len(written(site.log)))
     assert site.lines() == written(site.log)

@@ -1,5 +1,5 @@
 """Gates and origins that end with the test."""
 
-from labs.gate_fixtures import start_gate, start_origin
+from labs.gate_fixtures import monotonic, start_gate, start_origin
 
-__all__ = ["start_gate", "start_origin"]
+__all__ = ["monotonic", "start_gate", "start_origin"]

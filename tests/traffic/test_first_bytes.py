@@ -1,5 +1,7 @@
 """First bytes as values: what somebody can still open, and what nobody can any more."""
 
+import tracemalloc
+
 import pytest
 
 from labs import hello_builder as build
@@ -36,3 +38,26 @@ def test_a_hello_says_whether_it_can_be_opened() -> None:
         seen = FirstBytesReader(openable=openable).feed(build.hello_for("www.example.org"))
         assert isinstance(seen, Hello)
         assert seen.openable is openable
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"\x16\3\1\x40\0\1\0\xf0\0\3\3" + bytes(16378) + (b"\x16\3\1\x40\0" + bytes(16384)) * 2,
+        b"GET /" + b"x" * 60_000,
+        b"CONNECT www.example.org:443 HTTP/1.1\r\nX: " + b"x" * 50_000,
+    ],
+    ids=["hello", "line", "connect"],
+)
+def test_they_are_kept_once(begun: bytes) -> None:
+    """Four thousand clients that say 60 kB without an end cost what they have said, and no second copy of it."""
+    reader = FirstBytesReader()
+    tracemalloc.start()
+    try:
+        for at in range(0, len(begun), 1000):
+            assert reader.feed(begun[at : at + 1000]) is None
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert reader.received == begun
+    assert kept < 1.5 * len(begun)

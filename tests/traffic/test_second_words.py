@@ -6,7 +6,7 @@ from labs import hello_builder as build
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, AfterUnreadLine, SecondHelloReader, after
 from tokgate.traffic.seen import FirstBytes, Hello, OtherBytes, ProxyConnect, Unreadable
-from tokgate.wire.http_detection import UnreadLine
+from tokgate.wire.http_detection import LinePart, UnreadLine
 
 PLAIN = build.hello_for("www.Example.net")
 EARLY = build.hello_for("www.example.net", (build.EARLY_DATA, b""))
@@ -37,8 +37,8 @@ def said(data: bytes) -> FirstBytes:
         (CONNECT, AfterProxyRequest(b"")),
         (CONNECT + PLAIN, AfterProxyRequest(PLAIN)),
         (b"SSH-2.0-client\r\n", None),
-        (b"\x13BitTorrent", AfterUnreadLine(UnreadLine(b"rrent", 11, ended=False))),
-        (b"EHLO x\r\n", AfterUnreadLine(UnreadLine(b"", 0, ended=True))),
+        (b"\x13BitTorrent", AfterUnreadLine(UnreadLine(LinePart.OTHER, b"rrent", 11))),
+        (b"EHLO x\r\n", AfterUnreadLine(UnreadLine(LinePart.FIELDS, b""))),
     ],
 )
 def test_what_to_watch_for(data: bytes, watched: object) -> None:

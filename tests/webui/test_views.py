@@ -511,7 +511,7 @@ def test_the_proof_of_a_line(open_page: OpenPage, tmp_path: Path) -> None:
     writer = LogWriter(path, OBSERVER, LogOptions())
     writer.start()
     writer.put(refusal())
-    assert writer.close(10)
+    assert writer.close(60)
     event = json.loads(path.read_bytes().splitlines()[0])["event"]["id"]
     where = f"/event/{event}/proof.json"
     with open_page(path.read_bytes().splitlines(keepends=True)) as page:

@@ -46,6 +46,12 @@ def test_password_in_pieces() -> None:
     assert all(read_password(said[:length]) is None for length in range(len(said)))
 
 
+def test_an_empty_password() -> None:
+    """A client that sends none is answered, and not waited for."""
+    assert read_password(b"\x01\x05alice\x00") == (Credentials("alice", ""), 8)
+    assert read_password(b"\x01\x00\x00") == (Credentials("", ""), 3)
+
+
 @pytest.mark.parametrize("said", [b"\x05\x01\x00", b"\x01\x01\xff\x01x"])
 def test_wrong_passwords(said: bytes) -> None:
     """Another version, and what is no text, are errors."""
@@ -55,7 +61,7 @@ def test_wrong_passwords(said: bytes) -> None:
 
 def test_passwords_are_not_shown() -> None:
     """Whoever prints credentials prints no password."""
-    assert "secret" not in repr(Credentials("alice", "secret"))
+    assert "secret" not in repr(read_basic(basic("alice:secret")))
 
 
 @given(st.text(), st.binary(max_size=40))

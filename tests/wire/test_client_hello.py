@@ -8,7 +8,14 @@ import pytest
 
 from labs import hello_builder as build
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem, is_grease
-from tokgate.wire.hello_reader import MAX_HELLO, HelloBuffer, HelloReader, read_client_hello
+from tokgate.wire.hello_reader import (
+    MAX_HELLO,
+    HelloBuffer,
+    HelloReader,
+    end_of_hello,
+    read_client_hello,
+    unfinished_early_data,
+)
 from tokgate.wire.server_name import NameStatus
 
 GREASE = [value << 8 | value for value in range(0x0A, 0x100, 0x10)]
@@ -116,6 +123,7 @@ NO_NAME = [
     pytest.param((build.server_name(b""),), NameStatus.EMPTY, id="empty_name"),
     pytest.param((build.server_name(b"a.example", b"b.example"),), NameStatus.SEVERAL, id="two_names"),
     pytest.param((build.server_name(b"a.example", b"a.example"),), NameStatus.SEVERAL, id="same_name_twice"),
+    pytest.param((build.server_name(b"a." * 150 + b"b", b"b.example"),), NameStatus.SEVERAL, id="first_long"),
     pytest.param((build.server_name(b"a.example", b""),), NameStatus.SEVERAL, id="second_empty"),
     pytest.param(
         (build.server_name(b"a.example"), build.server_name(b"b.example")), NameStatus.SEVERAL, id="two_extensions"
@@ -174,8 +182,18 @@ def test_no_name_and_why(extensions: tuple[build.Extension, ...], status: NameSt
 )
 def test_an_address_names_no_host(name: bytes, is_host: bool) -> None:
     """An address in place of a name says no more than the destination does: a ban on nameless hellos holds."""
-    assert read(build.records(build.hello(build.server_name(name)))).names_a_host is is_host
-    assert read(build.records(build.hello())).names_a_host is False
+    said = read(build.records(build.hello(build.server_name(name))))
+    assert (said.names_a_host, said.is_nameless, said.legible) == (is_host, not is_host, ())
+
+
+@pytest.mark.parametrize(
+    ("extensions", "is_nameless"),
+    [((), True), ((build.server_name(b""),), True), ((build.server_name(b"a", b"b"),), False)],
+)
+def test_hellos_without_a_name(extensions: tuple[build.Extension, ...], is_nameless: bool) -> None:
+    """A hello that says nothing is told from one that says what can't be read: each has a policy of its own."""
+    said = read(build.records(build.hello(*extensions)))
+    assert (said.names_a_host, said.is_nameless) == (False, is_nameless)
 
 
 LEGIBLE = [
@@ -195,7 +213,7 @@ LEGIBLE = [
     ((build.server_name(b"w\xf6.example.org"),), ("w", "example.org")),
     ((build.server_name(b"[2001:db8::1]"),), ("2001:db8::1", "db8")),
     ((build.server_name(b"0x7f.1"),), ()),
-    ((build.server_name((b"a." * 200) + b"example"),), (("a." * 123) + "example",)),
+    ((build.server_name(b"x." + (b"a." * 200) + b"example"),), (("a." * 123) + "example",)),
     ((build.server_name(b"a.example", b"b.example"),), ("a.example", "b.example")),
     ((build.server_name(b"a.example"), build.server_name(b"b.example")), ("a.example", "b.example")),
     ((build.server_name(b"a.example", kind=1),), ("a.example",)),
@@ -270,6 +288,8 @@ def test_another_message_in_the_same_record() -> None:
     assert read_client_hello(data[:-1]) is None
     with pytest.raises(ClientHelloError, match="malformed"):
         read_client_hello(data)
+    bare = build.hello(with_extensions=False)
+    assert problem_of(build.records(bare + b"\0\0")) is HelloProblem.MALFORMED  # no extensions of the hello's
 
 
 @pytest.mark.parametrize("minor", [0, 1, 3, 4, 255])
@@ -313,6 +333,7 @@ def test_records_that_some_server_passes_over(odd: bytes, place: int) -> None:
     buffer = HelloBuffer()
     assert read(data) == feed_singly(buffer, data)[-1] == read(build.records(PLAIN))
     assert buffer.received == data
+    assert end_of_hello(data + CHANGE, read(data)) == len(data)
 
 
 @pytest.mark.parametrize("version", [0x0000, 0x0001, 0x0002, 0x0200, 0x0401, 0x0FFF])
@@ -329,6 +350,40 @@ def test_record_versions_that_wolfssl_takes(version: int) -> None:
     assert read(build.records(PLAIN[:4], version=version) + build.records(PLAIN[4:])).name == "www.Example.org"
 
 
+@pytest.mark.parametrize("size", [1, 255, 256, 1000, len(PLAIN)])
+def test_where_a_hello_ends(size: int) -> None:
+    """What stands behind the records of a hello goes on to the server as it came: not an octet more or less."""
+    data = build.records(PLAIN, size)
+    assert [end_of_hello(data + rest, read(data)) for rest in (b"", DATA, build.records(PLAIN))] == [len(data)] * 3
+    first = 5 + min(size, len(PLAIN))
+    for part in (b"", data[:4], data[:first], data[: first + 4]):  # the rest was passed on before
+        assert end_of_hello(part, read(data)) == (first if len(part) >= first else 0)
+
+
+DATA = b"\x17\3\3\1\2" + b"e" * 258
+
+
+@pytest.mark.parametrize(
+    ("behind", "unfinished"),
+    [
+        (b"", b""),
+        (DATA, b""),
+        (CHANGE + DATA + DATA, b""),
+        (b"\x17", b"\x17"),
+        (DATA + DATA[:4], DATA[:4]),
+        (CHANGE + DATA[:5], DATA[:5]),
+        (DATA + DATA[:-1], DATA[:-1]),
+        (build.records(PLAIN), None),
+        (DATA + b"\x16", None),
+        (ALERT, None),
+        (b"GET / HTTP/1.1\r\n", None),
+    ],
+)
+def test_early_data_that_goes_on(behind: bytes, unfinished: bytes | None) -> None:
+    """A second hello is looked for behind the early data, where its last record ends, and nowhere in it."""
+    assert unfinished_early_data(behind) == unfinished
+
+
 def test_early_data_before_a_second_hello() -> None:
     """What a client said too early stands between a HelloRetryRequest and the second hello, and is passed over."""
     received = bytearray(b"\x17\3\3\0\5early" + CHANGE)
@@ -342,6 +397,8 @@ def test_early_data_before_a_second_hello() -> None:
 NO_HELLO = [
     (b"GET / HTTP/1.1\r\n", HelloProblem.NOT_TLS),
     (b"\x17\x03\x03\x00\x05", HelloProblem.UNEXPECTED_RECORD),
+    (b"\x17" + build.records(PLAIN)[1:], HelloProblem.UNEXPECTED_RECORD),
+    (build.records(build.hello((build.PADDING, bytes(16384))), size=32768), HelloProblem.RECORD_TOO_LONG),
     (b"\x18\x03\x01\x00\x03\1\0\0", HelloProblem.UNEXPECTED_RECORD),
     (b"\x15\x03\x01\x00\x03\x02\x28\0", HelloProblem.UNEXPECTED_RECORD),
     (b"\x15\x02\x01\x00\x03\x02\x28\0", HelloProblem.NOT_TLS),
@@ -355,6 +412,7 @@ NO_HELLO = [
     (b"\x16\xfe\xfd\x00\x00\x00\x00", HelloProblem.NOT_TLS),
     (b"\x00", HelloProblem.NOT_TLS),
     (SSLV2, HelloProblem.SSLV2),
+    (b"\x80\x3e\1\3\1\0\x15\0\x10\0\x10" + b"c" * 53, HelloProblem.SSLV2),
     (SSLV2[:1] + b"\x2f" + SSLV2[2:], HelloProblem.NOT_TLS),
     (b"\x80\x2e\x02", HelloProblem.NOT_TLS),
     (b"\xff\xff\xff\xff", HelloProblem.NOT_TLS),
@@ -365,6 +423,7 @@ NO_HELLO = [
     (ALERT + b"GET / HTTP/1.1", HelloProblem.UNEXPECTED_RECORD),
     (b"\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
     (build.records(PLAIN[:50]) + b"\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
+    (b"\x15\0\0\0\2\1\x70\x16\x03\x01\x40\x01", HelloProblem.RECORD_TOO_LONG),
     (build.records(b"\2\0\0\4\0\0\0\0"), HelloProblem.NOT_CLIENT_HELLO),
     (build.records(b"\0\0\0\0" + PLAIN), HelloProblem.NOT_CLIENT_HELLO),
     (b"\x16\x03\x01\x10\x00\x02", HelloProblem.NOT_CLIENT_HELLO),
@@ -400,8 +459,10 @@ def test_what_can_never_become_a_hello(data: bytes, problem: HelloProblem) -> No
 def test_what_is_no_hello_is_refused_as_soon_as_it_shows() -> None:
     """A client that speaks another protocol and waits for an answer isn't left to wait for one."""
     assert HelloBuffer().feed(b"\x80\x2e") is None
-    with pytest.raises(ClientHelloError):
-        HelloBuffer().feed(b"\x80\x2e\x02")
+    assert HelloBuffer().feed(SSLV2[:10]) is None
+    for sslv2 in (b"\x80\x2e\x02", SSLV2[:11]):
+        with pytest.raises(ClientHelloError):
+            HelloBuffer().feed(sslv2)
     with pytest.raises(ClientHelloError):
         HelloBuffer().feed(b"\x16\x10\0\0\3")
     with pytest.raises(ClientHelloError):

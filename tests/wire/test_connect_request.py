@@ -41,6 +41,7 @@ def test_another_host(host: bytes, named: str) -> None:
         b"CONNECT www.example.org HTTP/1.1\r\nHost: a\r\n\r\n",
         b"CONNECT 0x7f.1:443 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"CONNECT www.example.org:443 HTTP/1.1\r\nHost : a\r\n\r\n",
+        b"GET www.example.org:443 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET http://www.example.org/ HTTP/1.1\r\nHost: a\r\n\r\n",
         b"CONNECT\r\n\r\n",
         b"CONNECT a:443 HTTP/1.1\r\nX: " + b"x" * MAX_HEAD,

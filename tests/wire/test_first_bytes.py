@@ -1,13 +1,16 @@
 """What a connection speaks, from its first bytes: which reader is asked, and what its answer means."""
 
+from collections.abc import Iterable
+from itertools import pairwise
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labs import hello_builder as build
 from tokgate.wire.client_hello import HelloProblem
 from tokgate.wire.first_bytes import FirstBytesBuffer, Protocol
-from tokgate.wire.http_detection import PREFACE
+from tokgate.wire.http_detection import MAX_LINE, PREFACE, UnreadLine, read_on
 
 HELLO = build.hello_for("www.example.org")
 ALERT = b"\x15\3\1\0\2\1\x70"
@@ -62,6 +65,15 @@ def test_why_there_is_no_hello() -> None:
     assert first.problem is HelloProblem.NOT_CLIENT_HELLO
 
 
+def test_which_lines_are_watched() -> None:
+    """What follows an unknown line is read on as long as it may make a request of it, and no longer."""
+    for said, watched in ((b"GET x\r\n", True), (b"SSH-2.0-x\r\n", False)):
+        first = FirstBytesBuffer()
+        assert first.feed(said) is Protocol.UNKNOWN
+        assert (first.line is not None) is watched
+    assert FirstBytesBuffer().feed(b"GE[T / HTTP/1.1\r\n") is Protocol.LENIENT_HTTP
+
+
 def test_where_a_request_begins() -> None:
     """The opener gets the request without the empty lines before it."""
     first = FirstBytesBuffer()
@@ -86,10 +98,73 @@ def test_the_end_of_the_stream(data: bytes, protocol: Protocol) -> None:
     assert first.ended() is protocol
 
 
-@given(data=st.binary(max_size=64), more=st.binary(min_size=1, max_size=16))
-def test_an_answer_stays(data: bytes, more: bytes) -> None:
-    """Once it is told, more bytes don't change it; but of a line that goes on, they may."""
-    first = FirstBytesBuffer()
-    told = first.feed(data)
-    if told is not None and first.line is None:
-        assert FirstBytesBuffer().feed(data + more) is told
+PARTS = [
+    b"GET",
+    b"X",
+    b"CONNECT",
+    b"%2f",
+    b"www.example.org",
+    b"/",
+    b"*",
+    b"http://",
+    b"HTTP/1.1",
+    b" HTTP/",
+    b"FOO/1.0",
+]
+PARTS += [
+    b" ",
+    b"\t",
+    b"\x0b",
+    b"\xa0",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\0",
+    b"[",
+    b"Host",
+    b"HoSt \t",
+    b":",
+    b"From ",
+    b"foo bar",
+]
+PARTS += [b"G" * 31, b"z" * 257, b"PRI * HTTP/2.0", b"\r\n\r\n\0\r\nQUIT\n", b"PROXY", ALERT, b"\x16\3", HELLO[:60]]
+HEADS = st.lists(st.one_of(st.sampled_from(PARTS), st.binary(min_size=1, max_size=2)), max_size=16).map(b"".join)
+
+
+def verdict(pieces: Iterable[bytes]) -> tuple[Protocol | None, UnreadLine | None]:
+    """What is told when all pieces have come, and what may change that yet."""
+    first, told, line = FirstBytesBuffer(), None, None
+    for piece in pieces:
+        if told is None:
+            told = first.feed(piece)
+            line = first.line
+        elif line is not None:
+            more = read_on(line, piece)
+            told, line = (Protocol.LENIENT_HTTP, None) if more is True else (told, more or None)
+    return told, line
+
+
+@settings(max_examples=1000)
+@given(data=HEADS, cuts=st.lists(st.integers(1, 80), max_size=4))
+@example(data=b"X /\0y\r\nHost: www.example.org\r\n\r\n", cuts=[])
+@example(data=b"X \0 \t\r\nHost \t: www.example.org\r\n\r\n", cuts=[5])
+@example(data=b"GET %2f FOO/1.0\r\nfoo bar\r\nhost \t \t: www.example.org\r\n\r\n", cuts=[30])
+@example(data=b"CONNECT x y\r\nfoo bar\r\n\r\r\n", cuts=[26])
+@example(data=b"get x\nfoo bar\rhost:", cuts=[14])
+def test_an_answer_stays(data: bytes, cuts: list[int]) -> None:
+    """The same octets are told alike in any pieces; once it is told, more of them change nothing."""
+    whole = verdict([data])
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    assert verdict(data[a:b] for a, b in pairwise(edges)) == whole
+    singly = [verdict([])]
+    singly += [verdict(data[i : i + 1] for i in range(end)) for end in range(1, len(data) + 1) if len(data) < 200]
+    assert len(data) >= 200 or singly[-1] == whole
+    settled = [told for told, line in singly if told is not None and line is None]
+    assert all(told is whole[0] for told in settled)
+
+
+@pytest.mark.parametrize("data", [b"[" * (MAX_LINE - 3) + b" HTTP/1.1\r\n", b"X " + b"y" * MAX_LINE + b"\0"])
+def test_a_line_of_64_kib(data: bytes) -> None:
+    """So it is where nothing more is read of a line."""
+    for size in (1, 1000, MAX_LINE - 1, MAX_LINE, MAX_LINE + 1):
+        assert verdict(data[at : at + size] for at in range(0, len(data), size)) == verdict([data])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs import hello_builder as build
-from tokgate.wire.hello_retry import HELLO_RETRY, MAX_ANSWER, asks_again
+from tokgate.wire.hello_retry import HELLO_RETRY, MAX_ANSWER, asks_again, may_begin_record
 
 
 def server_hello(random: bytes, kind: int = 2) -> bytes:
@@ -30,6 +30,11 @@ ANSWERS = [
     pytest.param(build.records(RETRY, 1), True, id="records_of_one_octet"),
     pytest.param(ALERT + build.records(RETRY), True, id="warning_first"),
     pytest.param(CHANGE + b"\x16\3\3\0\0" + build.records(RETRY, 40), True, id="odd_records_first"),
+    pytest.param(CHANGE + ALERT + build.records(RETRY), True, id="warning_behind_change"),
+    pytest.param(b"\x14\3\3\0\1\2" + build.records(RETRY), True, id="change_of_another_value"),
+    pytest.param(b"\x15\3\3\1\2", False, id="long_alert"),
+    pytest.param(b"\x15\3\3\0\3\1\x70\0", False, id="alert_and_more"),
+    pytest.param(b"\x14\3\3\0\2\1\1", False, id="change_and_more"),
     pytest.param(build.records(HELLO), False, id="hello"),
     pytest.param(build.records(HELLO, 7), False, id="hello_in_fragments"),
     pytest.param(ALERT + build.records(HELLO), False, id="warning_and_hello"),
@@ -74,6 +79,17 @@ def test_cuts_do_not_matter(data: bytes, cuts: list[int]) -> None:
 def test_garbage(data: bytes, prefix: bytes) -> None:
     """No answer of a server breaks the reader, and none is a retry by accident."""
     assert told([prefix + data]) is not True
+
+
+@pytest.mark.parametrize(
+    ("said", "may"),
+    [(b"", False), (b"\x13", False), *((bytes((kind,)), True) for kind in range(0x14, 0x19)), (b"\x19", False)],
+)
+def test_what_may_hold_a_second_hello(said: bytes, may: bool) -> None:
+    """Records of any type wait for the server's answer; other protocols' octets go on at once."""
+    assert may_begin_record(said) is may
+    assert may_begin_record(said + b"\x16") is (may or not said)
+    assert may_begin_record(said + b"G") is may
 
 
 def test_openssl_asks_for_a_retry(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.wire.hostname_syntax import can_be_dialled, is_host_name, is_ipv6_address
+from tokgate.wire.hostname_syntax import can_be_dialled, is_address, is_host_name, is_ipv6_address
 
 
 @given(name=st.binary(max_size=80) | st.from_regex(rb"[a-z.-]{0,80}", fullmatch=True))
@@ -55,6 +55,18 @@ def test_names_that_mean_one_thing(name: bytes) -> None:
 def test_names_that_a_resolver_reads_otherwise(name: bytes) -> None:
     """What inet_aton(3) takes for an address, what C takes for the end of a string, and what is no name at all."""
     assert not can_be_dialled(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        *[(name, True) for name in ("192.0.2.1", "192.0.2.1.", "::1", "2001:db8::beef", "::ffff:192.0.2.1")],
+        *[(name, False) for name in ("example.org", "example.org.", "host7", "node.example2", "1.example", "a")],
+    ],
+)
+def test_which_names_are_addresses(name: str, address: bool) -> None:
+    """A ban of an address range holds for what is one, and a ban of names for all else."""
+    assert is_address(name) is address
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,9 @@ LINES = [
     (b"CONNECT a:443 HTTP/1.1\r\n", REQUEST),
     (b"x-own http://a/ HTTP/1.1\r\n", REQUEST),
     (b"GET / HTTP/1.9\r\n", REQUEST),
+    (b"GET /\0 HTTP/1.1\r\n", REQUEST),
+    (b"OWN /\0 HTTP/1.1\r\n", NONE),
+    (b"G" * 32 + b" / HTTP/1.1\r\n", REQUEST),
     (PREFACE, HTTP2),
     (b"PRI * HTTP/2.0\r\n\r\nXX", LENIENT),
     (b"\r\n" + PREFACE, LENIENT),
@@ -111,7 +114,14 @@ def test_a_request_is_told_by_its_last_octet(line: bytes, kind: HttpKind) -> Non
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [(b"GET /", LENIENT), (b"PRI * HTTP", LENIENT), (b"GET", NONE), (b"\r\n", NONE), (b"USER someone", NONE)],
+    [
+        (b"GET /", LENIENT),
+        (b"PRI * HTTP", LENIENT),
+        (b"PRI * HTTP/2.0\r\n\r\nSM", LENIENT),
+        (b"GET", NONE),
+        (b"\r\n", NONE),
+        (b"USER someone", NONE),
+    ],
 )
 def test_a_line_that_ends_with_the_stream(line: bytes, expected: HttpKind) -> None:
     """Python's server serves a last line without its end, so the end of the stream tells as much as the line's."""

@@ -146,8 +146,7 @@ class Poller(ABC):
             self.serve_bulk()
         if self.now >= self._next_sweep:
             self._look_for_overdue()
-        if self._dead:
-            self.release_closed()
+        self.release_closed()
 
     def _early(self, connection: Connection, descriptor: int, event: int) -> None:
         """An event of a connection that isn't open yet, or not any more."""
@@ -186,13 +185,12 @@ class Poller(ABC):
         try:
             for _ in range(_THROWS):
                 if not connection.client.recv(_THROWN_AWAY, DONT_WAIT):
-                    self.close(connection)
-                    return
-            self.close(connection)
+                    break
         except BlockingIOError:
             return
         except OSError:
-            self.close(connection)
+            pass
+        self.close(connection)
 
     def _look_for_overdue(self) -> None:
         """Look at the next part of the table."""
@@ -241,7 +239,6 @@ class Poller(ABC):
         """Close the socket of a connection's destination; the connection continues without it."""
         if connection.server is not None:
             self.connections.pop(connection.server_fd, None)
-            self.epoll.unregister(connection.server_fd)
             self._dead.append(connection.server)
             self.forget(connection)
             connection.server, connection.server_fd = None, -1
@@ -273,6 +270,5 @@ class Poller(ABC):
 
     def release_closed(self) -> None:
         """Close what has died; only between two batches."""
-        for sock in self._dead:
-            sock.close()
-        self._dead.clear()
+        while self._dead:
+            self._dead.pop().close()

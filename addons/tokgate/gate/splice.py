@@ -93,7 +93,7 @@ class Relay(Poller):
         self.bulk.append(direction)
 
     def _unblock(self, direction: Direction | None) -> None:
-        if direction is not None and direction.blocked and not direction.queued:
+        if direction is not None and direction.blocked:
             direction.blocked = False
             self._queue(direction)
 

@@ -39,7 +39,7 @@ from tokgate.traffic.second_words import (
     UnreadLineReader,
 )
 from tokgate.traffic.seen import Shown
-from tokgate.wire.http_detection import UnreadLine
+from tokgate.wire.http_detection import LinePart, UnreadLine
 
 TURN: Final = 0.002
 """Seconds of passing on before others have their turn."""
@@ -83,7 +83,9 @@ def _format() -> str:
     values = (Tunnel, AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine, Shown, Identity)
     travels = (SerializedConnection, SerializedFlow, Connection, *states, *values)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
-    return hashlib.sha256(repr((shapes, sorted(MADE_ANEW), [*SimpleState], [*SocksStep])).encode()).hexdigest()[:12]
+    return hashlib.sha256(
+        repr((shapes, sorted(MADE_ANEW), [*SimpleState], [*SocksStep], [*LinePart])).encode()
+    ).hexdigest()[:12]
 
 
 FORMAT: Final = _format()

@@ -1,10 +1,11 @@
 """Classifies the first bytes of a TCP connection for the decision about them. Sans-IO; decides nothing."""
 
+import re
 from typing import Final
 
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
 from tokgate.wire import first_bytes
-from tokgate.wire.connect_request import ConnectReader, ConnectRequestError
+from tokgate.wire.connect_request import MAX_HEAD, ConnectReader, ConnectRequestError
 from tokgate.wire.first_bytes import Protocol
 
 _SEEN: Final[dict[Protocol, FirstBytes]] = {
@@ -15,17 +16,20 @@ _SEEN: Final[dict[Protocol, FirstBytes]] = {
     Protocol.UNKNOWN: OtherBytes(),
 }
 
+_ends_head = re.compile(rb"\n\r?\n").search  # as h11 takes it
+
 
 class FirstBytesReader:
     """Reads until it is known what the bytes are, and keeps them: the only copy, however many pieces there are."""
 
-    __slots__ = ("_bytes", "_connect", "openable")
+    __slots__ = ("_bytes", "_looked_at", "openable")
 
     def __init__(self, *, openable: bool = True) -> None:
         """`openable`: no byte was passed on before, so that an opener can take the connection over."""
         self.openable: Final = openable
         self._bytes: Final = first_bytes.FirstBytesBuffer()
-        self._connect: ConnectReader | None = None
+        self._looked_at: int | None = None
+        """Of a CONNECT: the octets in which there is no end of its head."""
 
     @property
     def received(self) -> bytearray:
@@ -34,27 +38,30 @@ class FirstBytesReader:
 
     def feed(self, data: bytes | bytearray) -> FirstBytes | None:
         """What the bytes are, `data` being the next of them; None: more has to come. Not to be called after that."""
-        if self._connect is not None:
+        if self._looked_at is not None:
             self.received.extend(data)
-            return self._read_connect(self._connect, data)
+            return self._read_connect(self._looked_at)
         protocol = self._bytes.feed(data)
-        if protocol is Protocol.HTTP1 and self.received.startswith(b"CONNECT ", self._bytes.request_start):
-            self._connect = ConnectReader()
-            return self._read_connect(self._connect, self.received[self._bytes.request_start :])
+        start = self._bytes.request_start
+        if protocol is Protocol.HTTP1 and self.received.startswith(b"CONNECT ", start):
+            return self._read_connect(start)
         return None if protocol is None else self._seen(protocol)
 
     def ended(self) -> FirstBytes:
         """What the bytes are, where the client has ended its side before `feed` could tell."""
-        return self._seen(self._bytes.ended()) if self._connect is None else Unreadable(http=True)
+        return self._seen(self._bytes.ended()) if self._looked_at is None else Unreadable(http=True)
 
-    @staticmethod
-    def _read_connect(reader: ConnectReader, data: bytes | bytearray) -> FirstBytes | None:
-        """A request to be connected, by a proxy that isn't this one."""
+    def _read_connect(self, looked_at: int) -> FirstBytes | None:
+        """A request to be connected, by a proxy that isn't this one. It is parsed once its head is whole."""
+        start = self._bytes.request_start
+        if not _ends_head(self.received, looked_at):
+            self._looked_at = max(start, len(self.received) - 2)
+            return None if len(self.received) - start <= MAX_HEAD else Unreadable(http=True)
         try:
-            asked = reader.feed(data)
+            asked = ConnectReader().feed(self.received[start:])
         except ConnectRequestError:
             return Unreadable(http=True)
-        return None if asked is None else ProxyConnect(asked.host, asked.rest, asked.named)
+        return ProxyConnect(asked.host, asked.rest, asked.named) if asked else Unreadable(http=True)
 
     def _seen(self, protocol: Protocol) -> FirstBytes:
         hello = self._bytes.hello

@@ -28,7 +28,7 @@ def read_basic(value: str | None) -> Credentials | None:
         return None
     try:
         user, colon, password = binascii.a2b_base64(rest.strip(), strict_mode=True).decode().partition(":")
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None
     return Credentials(user, password) if colon and user else None
 
@@ -42,7 +42,7 @@ def read_password(data: bytes) -> tuple[Credentials, int] | None:
     """
     if data and data[0] != SOCKS_VERSION:
         raise ValueError("not version 1 of username and password")
-    if len(data) < 2 or len(data) < 3 + data[1]:
+    if len(data) < 3 or len(data) < 3 + data[1]:
         return None
     end = 2 + data[1]
     length = end + 1 + data[end]

@@ -107,7 +107,7 @@ class ClientHello(NamedTuple):
     def alpn(self) -> tuple[bytes, ...]:
         """The application protocols, most wanted first: `b"h2"`, `b"http/1.1"` (RFC 7301 §3.1)."""
         names = _protocol_names(_vector(self.extension(_ALPN) or b"", 2))
-        return tuple(name for name in names if not (len(name) == 2 and is_grease(int.from_bytes(name))))
+        return tuple(name for name in names if not is_grease(int.from_bytes(name)))
 
     @property
     def signature_algorithms(self) -> tuple[int, ...]:
@@ -162,7 +162,7 @@ def read_message(message: bytes) -> ClientHello:
         while position < end:
             kind, length = unpack(message, position)
             if not kind:
-                repeated = server_name > 0
+                repeated = bool(server_name)
                 server_name, name_end = position + 4, position + 4 + length
             elif kind == _EARLY_DATA:
                 early_data = True
@@ -180,7 +180,7 @@ def read_message(message: bytes) -> ClientHello:
 def _vector(data: bytes, prefix: int) -> bytes:
     """The content of a vector that fills `data` behind a length of `prefix` octets; empty if the length is wrong."""
     content = data[prefix:]
-    return content if len(data) >= prefix and int.from_bytes(data[:prefix]) == len(content) else b""
+    return content if int.from_bytes(data[:prefix]) == len(content) else b""
 
 
 def _uint16s(data: bytes) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ class FirstBytesBuffer:
     @property
     def request_start(self) -> int:
         """Where the request line begins, behind empty lines."""
-        return max(self._http.line, 0)
+        return self._http.line
 
     def feed(self, data: bytes | bytearray) -> Protocol | None:
         """Take the next piece: what the connection speaks, or None while that can't be told. Not to be called after."""

@@ -28,6 +28,10 @@ _HIGHEST_MAJOR: Final = 0x0F
 a first one of any version, if the hello begins in it."""
 _SSLV2_HELLO: Final = struct.Struct("!HBHHHH").unpack_from  # RFC 5246 E.2
 _CLIENT_HELLO: Final = 1
+_START: Final = struct.Struct("!2sxHI").unpack_from
+"""A record's type, its major version and its length; the type and the length of the message in it."""
+_FILLED: Final = 0x00FFFFFC
+"""By how much the latter, of a ClientHello that fills its record, are more than the record's length."""
 _HEADER: Final = 4
 """Octets of a handshake message before its body."""
 
@@ -43,11 +47,10 @@ def read_client_hello(data: bytes) -> ClientHello | None:
         ClientHelloError: no continuation of `data` is a ClientHello.
 
     """
-    if len(data) > 8 and data[0] == _HANDSHAKE and data[1] == 3 and data[5] == _CLIENT_HELLO:
-        record_length = data[3] << 8 | data[4]
-        end = 9 + (data[6] << 16 | data[7] << 8 | data[8])
-        if end - 5 == record_length <= _MAX_RECORD and len(data) >= 5 + record_length:
-            return read_message(data[5:end])
+    if len(data) > 8:
+        begins, length, message = _START(data)
+        if begins == b"\x16\3" and message == length + _FILLED and length <= _MAX_RECORD and len(data) >= 5 + length:
+            return read_message(data[5 : 5 + length])
     return HelloBuffer().feed(data)
 
 
@@ -69,7 +72,7 @@ def unfinished_early_data(behind: bytes | bytearray) -> bytes | None:
         if behind[position] not in (_APPLICATION_DATA, _CHANGE_CIPHER_SPEC):
             return None
         end = position + 5 + int.from_bytes(behind[position + 3 : position + 5])
-        if end > len(behind) or position + 5 > len(behind):
+        if end > len(behind):
             break
         position = end
     return bytes(behind[position:])
@@ -95,7 +98,7 @@ class HelloReader:
     | HelloRequest, application data, heartbeat | no      | no     | can't become a hello |
     """
 
-    __slots__ = ("_early_data", "_received", "_start", "_taken", "_wanted", "end")
+    __slots__ = ("_early_data", "_received", "_start", "_taken", "end")
 
     def __init__(self, received: bytearray, *, early_data: bool = False) -> None:
         """`early_data`: what a client said before it was answered may come first (RFC 8446 §4.2.10)."""
@@ -103,7 +106,6 @@ class HelloReader:
         self._early_data: Final = early_data
         self._start = b""  # of the message, up to the end of its header
         self._taken = 0  # octets of the message in the records so far
-        self._wanted = 0  # octets received before which there is nothing new to see
         self.end = 0
         """The length of the records that were read."""
 
@@ -114,11 +116,9 @@ class HelloReader:
             ClientHelloError: what was received can never become a ClientHello, or not within `MAX_HELLO` octets.
 
         """
-        if len(self._received) < self._wanted:
-            return None
         while self._take_record():
             missing = 4 + int.from_bytes(self._start[1:]) - self._taken
-            if len(self._start) == 4 and missing <= 0:
+            if missing <= 0:
                 if missing:  # a second message in the record: of two hellos, a server might go by the other one
                     raise ClientHelloError(HelloProblem.MALFORMED)
                 return read_message(self._message())
@@ -132,7 +132,7 @@ class HelloReader:
             if received[position] == _HANDSHAKE:
                 message += received[position + 5 : following]
             position = following
-        return bytes(message[: 4 + int.from_bytes(self._start[1:])])
+        return bytes(message)
 
     def _take_record(self) -> bool:
         """Take the next record; False if it has not come whole."""
@@ -140,21 +140,17 @@ class HelloReader:
         length = self._length()
         if length is None:
             return False
-        is_fragment = received[start] == _HANDSHAKE
+        begun, is_fragment = self._start, received[start] == _HANDSHAKE
         end = start + 5 + length
         if end > MAX_HELLO:
             raise ClientHelloError(HelloProblem.HELLO_TOO_LONG)
-        if is_fragment and len(self._start) < 4:
-            begun = self._start + received[start + 5 : min(end, start + 9 - len(self._start))]
+        if is_fragment:
+            begun += received[start + 5 : min(end, start + 9 - len(begun))]
             self._check_start(begun)
-            if len(received) < end:
-                self._wanted = end if len(begun) == 4 else 0  # until then the check above has more to see
-                return False
-            self._start = begun
-        elif len(received) < end:
-            self._wanted = end
+        if len(received) < end:
             return False
         if is_fragment:
+            self._start = begun
             self._taken += length
         self.end = end
         return True
@@ -202,7 +198,7 @@ class HelloReader:
         """Refuse early what the first octets of a handshake message rule out, instead of waiting for the rest."""
         if message and message[0] != _CLIENT_HELLO:
             raise self._error(HelloProblem.NOT_CLIENT_HELLO)
-        if len(message) >= 4 and 9 + int.from_bytes(message[1:4]) > MAX_HELLO:
+        if 9 + int.from_bytes(message[1:4]) > MAX_HELLO:
             raise ClientHelloError(HelloProblem.HELLO_TOO_LONG)  # in records of any version: Go's server takes it
 
     def _error(self, problem: HelloProblem) -> ClientHelloError:

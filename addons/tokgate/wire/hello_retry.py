@@ -32,8 +32,6 @@ def asks_again(answer: bytes | bytearray) -> bool | None:
         kind = answer[position]
         if kind not in CONTENT_TYPES:
             return False
-        if position + 5 > len(answer):
-            break
         end = position + 5 + int.from_bytes(answer[position + 3 : position + 5])
         body = answer[position + 5 : end]
         if kind == _HANDSHAKE:

@@ -11,7 +11,6 @@ from typing import Final
 _LABEL = rb"[A-Za-z0-9_-]{1,63}"
 _is_dns_name = re.compile(rb"%b(?:\.%b)*\.?" % (_LABEL, _LABEL)).fullmatch
 
-_DIGITS_END: Final = "0123456789."
 _NUMBER_ENDS: Final = b"0123456789abcdefABCDEFxX."
 _is_number = re.compile(rb"[0-9]+|0[xX][0-9A-Fa-f]*").fullmatch
 
@@ -28,7 +27,7 @@ def is_host_name(name: bytes) -> bool:
 
 def is_address(name: str) -> bool:
     """Whether a name that can be dialled is an address, with or without a last dot."""
-    return ":" in name or (name[-1] in _DIGITS_END and name.removesuffix(".").rpartition(".")[2].isdigit())
+    return ":" in name or name.removesuffix(".").rpartition(".")[2].isdigit()
 
 
 def can_be_dialled(name: bytes) -> bool:
@@ -53,7 +52,7 @@ def can_be_dialled(name: bytes) -> bool:
 
 def is_ipv6_address(name: bytes) -> bool:
     """Whether `name` is an IPv6 address; not one with a zone (`%eth0`), which means something on its own host only."""
-    if b":" not in name or b"%" in name or not name.isascii():
+    if b"%" in name:
         return False
     try:
         ipaddress.IPv6Address(name.decode("ascii"))

@@ -26,7 +26,7 @@ And of lines that no server would serve as they stand, some still may with what 
 | any octets for a method, and a version (`GE[T / HTTP/1.1`)      | wsgiref, Werkzeug, gevent, Cheroot |
 | a token and any target, no version, and fields or an empty line | Waitress; `GET`: Python            |
 | `CONNECT` with any target and version, and the same             | HAProxy                            |
-| `GET %2f` with any version, and the same                        | mini_httpd                         |
+| `GET %2f` with any version, and the same behind any lines       | mini_httpd                         |
 
 So that Redis (`GET x`), NATS (`CONNECT {…}`) and SIP (`OPTIONS sip:… SIP/2.0`) pass.
 """
@@ -71,12 +71,18 @@ _might_be_served = re.compile(
 _version = re.compile(rb"[%b]HTTP/" % _BLANK).search
 _KEPT: Final = 5
 """Octets in which the beginning of such a version may stand."""
-_may_have_fields = re.compile(
-    rb"(?:(?i:GET|HEAD|POST|CONNECT)[%b][^\n]*|%b+[%b]+[^%b]+[%b]*)\n" % (_IN_LINE, _TOKEN, _IN_LINE, _BLANK, _IN_LINE)
-).match
+_method_and_blank = re.compile(rb"(?i:GET|HEAD|POST|CONNECT)[%b]" % _IN_LINE).match
+_token_and_blank = re.compile(rb"%b+[%b]" % (_TOKEN, _IN_LINE)).match
+_blanks_in_line = re.compile(rb"[%b]*" % _IN_LINE).match
+_word = re.compile(rb"[^%b]*" % _BLANK).match
 # An empty line, or one that Python's email.feedparser takes for a field, or for one of its continuation lines.
 _goes_on = re.compile(rb"\r?\n|[ \t]|From |[!-9;-~]{,256}[ \t]{,16}:|[!-9;-~]{257}").match
 _may_go_on = re.compile(rb"\r?|[!-9;-~]{,256}[ \t]{,16}").fullmatch
+# Behind a line that is no field: a field with the name, also where CR ends lines, and the end of the head.
+_names_host = re.compile(rb"(?i)[\r\n]host[ \t]*:").search
+_ends_head = re.compile(rb"\n\r*\n").search
+_begun = re.compile(rb"(?i)(?:\n\r*|[\r\n](?:h(?:o(?:st?)?)?|host[ \t]*)?)\Z").search
+_repeated = re.compile(rb"(?<=\r)\r+|(?<=[ \t])[ \t]+").sub
 
 
 class HttpKind(StrEnum):
@@ -120,19 +126,19 @@ class HttpStartReader:
             if not self._word:
                 return told
         end = received.find(b"\n", self._seen, MAX_LINE)
-        has_nul = received.find(b"\0", self._seen, end if end >= 0 else len(received)) >= 0
+        last = end if end >= 0 else min(len(received), MAX_LINE)
+        has_nul = received.find(b"\0", self._seen, last) >= 0
+        self._seen = last
         if has_nul and not _known_method(received, self.line):  # as in Git's first words, which end without a line
-            self._seen = end if end >= 0 else len(received)
             return HttpKind.NONE
         if end >= 0:
             return self._of_line(end)
-        self._seen = len(received)
-        return None if self._seen < MAX_LINE else HttpKind.LENIENT
+        return None if last < MAX_LINE else HttpKind.LENIENT
 
     def ended(self) -> HttpKind:
         """What it is, now that no more will come: some servers read a last line without its end."""
         self._seen = len(self._received)
-        return HttpKind.LENIENT if self.line >= 0 and self._is_served() else HttpKind.NONE
+        return HttpKind.LENIENT if self._is_served() else HttpKind.NONE
 
     def _skip_blanks(self) -> None:
         self._seen = _end(_blanks, self._received, self._seen)
@@ -153,7 +159,7 @@ class HttpStartReader:
             return HttpKind.LENIENT
         if self._seen == len(received):
             return None
-        if self._seen == self.line or received[self._seen] not in _BLANK_OCTETS:
+        if received[self._seen] not in _BLANK_OCTETS:
             return HttpKind.NONE
         self._word = self._seen
         return None
@@ -161,7 +167,6 @@ class HttpStartReader:
     def _of_line(self, end: int) -> HttpKind | None:
         received = self._received
         if not (_empty_lines(received, 0, self.line) and _request_line(received, self.line, end)):
-            self._seen = end
             return HttpKind.LENIENT if self._is_served() else HttpKind.NONE
         if received[self.line : self._word] != b"PRI":
             return HttpKind.REQUEST
@@ -174,38 +179,108 @@ class HttpStartReader:
         return _might_be_served(self._received, self.line, self._seen) is not None
 
 
+class LinePart(StrEnum):
+    """How far a head has come that no server serves as yet."""
+
+    BLANK = "blank"
+    """In its first line, behind a token and blanks."""
+    TARGET = "target"
+    """In the word behind these."""
+    BEHIND = "behind"
+    """In blanks behind that."""
+    KNOWN = "known"
+    """In a first line with a method with which some server reads fields behind anything."""
+    OTHER = "other"
+    """In a first line behind which nobody reads fields."""
+    FIELDS = "fields"
+    """In the first line that may be a field."""
+    KNOWN_FIELDS = "known-fields"
+    """The same behind a `KNOWN` line."""
+    REST = "rest"
+    """Behind a line that is no field."""
+    KNOWN_REST = "known-rest"
+
+
+_THEN: Final = {
+    LinePart.TARGET: LinePart.FIELDS,
+    LinePart.BEHIND: LinePart.FIELDS,
+    LinePart.KNOWN: LinePart.KNOWN_FIELDS,
+}
+"""What follows the end of a first line."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnreadLine:
-    """The state of a line that no server serves as far as it has come."""
+    """A head that no server serves as far as it has come. Of all its octets, whatever pieces they came in."""
 
+    part: LinePart
     tail: bytes
-    """What is needed of it."""
-    length: int
-    ended: bool
-    """It has ended, and fields may follow: `tail` is what does."""
+    """What is needed of its last octets."""
+    length: int = 0
+    """Of its first line, as long as that goes on."""
 
 
 def begin_unread_line(received: bytearray, start: int) -> UnreadLine | bool:
-    """Read what has come of the line at `start`; the result is that of `read_on`."""
-    line = _may_have_fields(received, start)
-    if line is not None:
-        return read_on(UnreadLine(b"", 0, ended=True), received[line.end() :])
-    return read_on(UnreadLine(b"", 0, ended=False), received[start:])
+    """Read what has come of the line at `start`, whose first word has ended; the result is that of `read_on`."""
+    if _method_and_blank(received, start):
+        part, at = LinePart.KNOWN, start
+    elif found := _token_and_blank(received, start):
+        part, at = LinePart.BLANK, found.end()
+    else:
+        part, at = LinePart.OTHER, start
+    return _read_first_line(UnreadLine(part, b""), received[start:], at - start)
 
 
 def read_on(line: UnreadLine, data: bytes | bytearray) -> UnreadLine | bool:
     """Whether some server serves it with `data` behind it; the state as long as that depends on what follows."""
-    text = line.tail + data
-    if line.ended:
-        return _goes_on(text) is not None or (_may_go_on(text) is not None and UnreadLine(text, 0, ended=True))
-    end = text.find(b"\n")
-    if _version(text, 0, end if end >= 0 else len(text)):
+    match line.part:
+        case LinePart.FIELDS | LinePart.KNOWN_FIELDS:
+            return _read_fields(line.part, line.tail + data)
+        case LinePart.REST | LinePart.KNOWN_REST:
+            return _read_rest(line.part, line.tail + data)
+        case _:
+            return _read_first_line(line, data, 0)
+
+
+def _read_first_line(line: UnreadLine, data: bytes | bytearray, at: int) -> UnreadLine | bool:
+    """`at`: where `data` goes on from what `line.part` says."""
+    most = MAX_LINE - line.length
+    end = data.find(b"\n", 0, most)
+    last = end if end >= 0 else min(len(data), most)
+    text = line.tail + data[:last]
+    if _version(text):
         return True
-    length = line.length + len(data)
-    return end < 0 and length < MAX_LINE and UnreadLine(text[-_KEPT:], length, ended=False)
+    part = line.part
+    if part is LinePart.BLANK and (at := _end(_blanks_in_line, data, at)) < last:
+        part = LinePart.TARGET
+    if part is LinePart.TARGET and (at := _end(_word, data, at)) < last:
+        part = LinePart.BEHIND
+    if part is LinePart.BEHIND and _end(_blanks_in_line, data, at) < last:
+        part = LinePart.OTHER
+    if end >= 0:
+        return part in _THEN and _read_fields(_THEN[part], data[end + 1 :])
+    return last < most and UnreadLine(part, bytes(text[-_KEPT:]), line.length + last)
 
 
-def _end(match: Callable[[bytearray, int], re.Match[bytes] | None], data: bytearray, position: int) -> int:
+def _read_fields(part: LinePart, text: bytes | bytearray) -> UnreadLine | bool:
+    if _goes_on(text):
+        return True
+    if _may_go_on(text):
+        return UnreadLine(part, bytes(text))
+    return _read_rest(LinePart.REST if part is LinePart.FIELDS else LinePart.KNOWN_REST, b"\n" + text)
+
+
+def _read_rest(part: LinePart, text: bytes | bytearray) -> UnreadLine | bool:
+    """No server that serves other methods than `KNOWN` reads on to the end behind a line that is no field."""
+    if _names_host(text) or (part is LinePart.KNOWN_REST and _ends_head(text)):
+        return True
+    found = _begun(text)
+    return UnreadLine(part, b"" if found is None else _repeated(b"", found[0]))
+
+
+def _end(
+    match: Callable[[bytes | bytearray, int], re.Match[bytes] | None], data: bytes | bytearray, position: int
+) -> int:
     """The end of the match of `match` at `position`."""
     found = match(data, position)
     return position if found is None else found.end()

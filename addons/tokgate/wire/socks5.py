@@ -82,7 +82,7 @@ def read_request(data: bytes) -> SocksRequest | None:  # noqa: C901  (a step a f
     """
     if data and data[0] != VERSION:
         raise SocksError("not SOCKS version 5")
-    if len(data) < 5:
+    if len(data) < 7:
         return None
     if data[1] != _CONNECT:
         raise SocksError("only CONNECT is served", Reply.COMMAND_NOT_SUPPORTED.octets)

@@ -277,7 +277,7 @@ def test_the_chain_is_verified_if_asked(tmp_path: Path, tokgate: Command) -> Non
     writer.start()
     for day in range(10, 14):
         writer.put(refusal(moment=f"2023-03-{day}T11:00:00Z"))
-    assert writer.close(10)
+    assert writer.close(60)
     arguments = ("log", "report", "--log", str(path), "-o", target, "--verify")
     assert tokgate(*arguments).code == 0
     page = Path(target).read_text(encoding="utf-8")

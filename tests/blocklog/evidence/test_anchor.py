@@ -1,6 +1,7 @@
 """Timestamps by an authority of the test (openssl ts): asked over HTTP, verified, and refused where they don't fit."""
 
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -106,7 +107,7 @@ def log(tmp_path: Path) -> Path:
     writer = LogWriter(path, OBSERVER, LogOptions())
     writer.start()
     writer.put(stopped(stamp(), 1, "SIGTERM"))
-    assert writer.close(10)
+    assert writer.close(60)
     return path
 
 
@@ -140,10 +141,26 @@ def test_answers_that_are_no_timestamps(authority: Authority, log: Path) -> None
         authority.reply = reply
         with pytest.raises(NoTimestamp):
             anchor.stamp(b"content", authority.url)
+    for status, said in (("300d300b0201023006 0c04 62757379", "busy"), ("30053003020102", "status 2")):
+        authority.reply = bytes.fromhex(status)
+        with pytest.raises(NoTimestamp, match=f"the authority refused: {said}"):
+            anchor.stamp(b"content", authority.url)
     authority.reply = b""
     for url in ("ftp://tsa.example.org/", "file:///etc/passwd", "http://127.0.0.1:1/"):
         with pytest.raises(NoTimestamp, match=r"tsa.example.org|passwd|127"):
             anchor.stamp(b"content", url)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            with other.accept()[0] as client:
+                client.recv(1 << 16)
+                client.sendall(b"no HTTP\r\n\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with pytest.raises(NoTimestamp, match="no HTTP"):
+            anchor.stamp(b"content", f"http://127.0.0.1:{other.getsockname()[1]}/")
+        answering.join()
     with pytest.raises(NoTimestamp, match="no certificate"):
         certificates_in(log)
 

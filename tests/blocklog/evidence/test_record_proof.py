@@ -14,10 +14,15 @@ import pytest
 from labs.logs import refusal
 from labs.samples import OBSERVER, stamp
 from tokgate.blocklog.evidence.record_proof import NoProof, fingerprint, prove
+from tokgate.blocklog.integrity.chain import link, stated_head
+from tokgate.blocklog.integrity.checkpoint import Tree, sign
 from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.integrity.signing_key import read_public_key
-from tokgate.blocklog.paths import with_rotated
+from tokgate.blocklog.integrity.signing_key import read_key, read_public_key
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import key_path_for, with_rotated
+from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.log_state import log_checkpoint
 from tokgate.blocklog.records.stamp import new_stamp
 from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.rotation import Rotation
@@ -231,6 +236,61 @@ def test_what_has_no_proof(tmp_path: Path) -> None:
     log.path.write_bytes(b"".join(content.splitlines(keepends=True)[1:]))
     with pytest.raises(NoProof, match=r"isn't whole here|does not fit"):
         prove(log.ids[1], log.files)
+
+
+def test_between_lines_that_are_no_records(tmp_path: Path, verifier: Path) -> None:
+    """What others put in hides no record, and proves none."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(2)
+    log.path.write_bytes(b'rubbish\n{"a": 1}\n{"event": {"id": "x"}}\n' + log.path.read_bytes())
+    assert checked(verifier, prove(log.ids[1], log.files), log.fingerprint).returncode == 0
+
+
+def test_several_checkpoints_in_one_batch(tmp_path: Path, verifier: Path) -> None:
+    """The tree of each begins after the one before it, also where all are written at once."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(1, attest=False)
+    events = [stopped(log._stamp(), 1, f"number {number}") for number in range(4)]
+    for number, event in enumerate(events):
+        log._appender.add(event)
+        if number % 2:
+            log._appender.attest()
+    log._finish()
+    assert list(Verifier([]).run(log.files)) == []
+    for event in events:
+        assert checked(verifier, prove(event["event"]["id"], log.files), log.fingerprint).returncode == 0
+
+
+def test_a_forged_record_has_no_proof(tmp_path: Path) -> None:
+    """One whose number and hash fit, beside the true one that is signed; nor one under a false tree."""
+    log = Log(tmp_path / "block.ndjson")
+    log.write(3)
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    head = stated_head(json.loads(lines[0]))
+    assert head is not None
+    forged = stopped(log._stamp(), 1, "forged")
+    log.path.write_bytes(b"".join([*lines[:2], encode(link(head, forged)[0]), *lines[2:]]))
+    with pytest.raises(NoProof, match="signs other records"):
+        prove(forged["event"]["id"], log.files)
+    assert prove(log.ids[1], log.files)
+    private, _ = read_key(key_path_for(log.path))
+    last = stated_head(json.loads(lines[-2]))
+    assert last is not None
+    false = sign(private, last, "2023-03-10T11:00:00.000000Z", 0, tree=Tree(1, "ab" * 32))
+    log.path.write_bytes(b"".join([*lines[:-1], encode(link(last, log_checkpoint(log._stamp(), false))[0])]))
+    with pytest.raises(NoProof, match="signs other records"):
+        prove(log.ids[1], log.files)
+
+
+def test_a_checkpoint_of_another_log(tmp_path: Path) -> None:
+    """It proves nothing of this one, whose own checkpoint is still to come."""
+    log, other = Log(tmp_path / "block.ndjson"), Log(tmp_path / "other" / "block.ndjson")
+    log.write(1, attest=False)
+    other.write(1)
+    both = tmp_path / "both.ndjson"
+    both.write_bytes(log.path.read_bytes() + other.path.read_bytes())
+    with pytest.raises(NoProof, match=r"no checkpoint covers .* yet"):
+        prove(log.ids[0], [both])
 
 
 @pytest.mark.parametrize("count", [0, 1])

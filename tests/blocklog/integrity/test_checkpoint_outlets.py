@@ -32,6 +32,13 @@ def test_journald(tmp_path: Path) -> None:
     assert lines == [f"MESSAGE={MARK}{{}}", "PRIORITY=5", "SYSLOG_IDENTIFIER=tokgate"]
 
 
+def test_a_journal_that_is_stuck(tmp_path: Path) -> None:
+    """The log doesn't wait for it: what it doesn't take is an error of the system's."""
+    send = outlet("journald", journal=tmp_path / "journal")
+    with listening(tmp_path / "journal"), pytest.raises(BlockingIOError):
+        all(send(MARK) is None for _ in range(100_000))
+
+
 def test_syslog_of_this_machine(tmp_path: Path) -> None:
     """Facility daemon, severity info, the text unchanged."""
     with listening(tmp_path / "log") as syslog:

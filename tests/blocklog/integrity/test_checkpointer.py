@@ -10,6 +10,7 @@ from labs.samples import OBSERVER
 from tokgate.blocklog.integrity.chain import Head, link
 from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
 from tokgate.blocklog.integrity.signing_key import Signer, read_key
+from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.log_state import log_checkpoint
 from tokgate.blocklog.records.record import Record, timestamp
 from tokgate.blocklog.records.stamp import new_stamp
@@ -52,6 +53,46 @@ def test_a_record_of_no_chain_is_not_continued(checkpointer: Checkpointer, last:
     assert not checkpointer.resume(last)
     assert checkpointer.head == before
     assert checkpointer.unattested == 0
+
+
+def _unsigned(record: Record) -> None:
+    record["tokgate"]["checkpoint"]["signature"] = "A" * 86 + "=="
+
+
+def _of_another_number(record: Record) -> None:
+    record["event"]["sequence"] += 1
+
+
+def _of_another_content(record: Record) -> None:
+    record["message"] = "another"
+
+
+def _of_no_chain(record: Record) -> None:
+    del record["tokgate"]["chain"]
+
+
+def _without_fields(record: Record) -> None:
+    record["tokgate"]["checkpoint"] = "log-checkpoint"
+
+
+@pytest.mark.parametrize(
+    "forge", [_unsigned, _of_another_number, _of_another_content, _of_no_chain, _without_fields, None]
+)
+def test_whose_checkpoint_a_line_is(
+    checkpointer: Checkpointer, tmp_path: Path, forge: Callable[[Record], None] | None
+) -> None:
+    """Where no journal is left, a run goes on after the last checkpoint that its key signed, and after no other's."""
+    mine = checkpointer.checkpoint(HEAD, AT)
+    assert mine is not None
+    record, head = link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), mine))
+    if forge is not None:
+        forge(record)
+    assert checkpointer.signed(encode(record)) == (head if forge is None else None)
+    assert checkpointer.signed(encode(record)[:-9]) is None
+    other = Signer(tmp_path / "other.key").sign(HEAD, AT)
+    assert checkpointer.signed(encode(link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), other))[0])) is None
+    after = Head(HEAD.chain, HEAD.sequence + 1, HEAD.hash)
+    assert checkpointer.signed(encode(link(after, log_checkpoint(new_stamp(NOW, OBSERVER), mine))[0])) is None
 
 
 def test_a_pipe_has_no_journal(checkpointer: Checkpointer, tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 import base64
 import gzip
 import hashlib
+import io
 import json
 import os
+import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,12 +31,13 @@ from tokgate.blocklog.integrity.signing_key import KeyUnusable, Signer, read_key
 from tokgate.blocklog.integrity.torn_lines import TornLines
 from tokgate.blocklog.integrity.trusted_keys import SigningState, TrustedKeys
 from tokgate.blocklog.integrity.verify import Verifier
-from tokgate.blocklog.paths import key_path_for, public_path_for, with_rotated
+from tokgate.blocklog.paths import end_of_archive, key_path_for, public_path_for, with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.log_state import log_checkpoint, log_deleted
+from tokgate.blocklog.records.log_state import log_checkpoint, log_deleted, log_foreign
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.blocklog.write.appender import Appender, ForeignLines
 from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.segment import Foreign
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -295,7 +299,9 @@ def test_a_forged_signature(log: Log) -> None:
         lines[11] = json.dumps(link(head, record)[0]).encode() + b"\n"
 
     log.edit(forge)
-    assert codes(log.findings()) == [(12, "signature")]
+    verifier = Verifier()
+    assert codes(list(verifier.run(log.files))) == [(12, "signature")]
+    assert [chain.signed for chain in verifier.chains.values()] == [7]  # it covers nothing
 
 
 def test_over_rotation_and_compression(tmp_path: Path, check_lines: Lines) -> None:
@@ -315,6 +321,7 @@ def test_over_rotation_and_compression(tmp_path: Path, check_lines: Lines) -> No
     found = list(Verifier().run([*log.files[:2], *log.files[3:]]))
     assert codes(found) == [(1, "missing")]
     assert found[0].file == str(log.files[3])
+    assert found[0].message.endswith(f"; the last of them were in {third.name}")
     log.edit(lambda lines: lines.pop(), third)
     assert [finding.code for finding in log.findings()] == [FindingCode.MISSING]
 
@@ -324,12 +331,36 @@ def test_a_cut_archive(tmp_path: Path) -> None:
     log = Log(tmp_path / "block.ndjson")
     log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
     first = log.files[0]
-    Path(f"{first}.gz").write_bytes(gzip.compress(first.read_bytes())[:-20])
+    whole = first.read_bytes()
+    Path(f"{first}.gz").write_bytes(gzip.compress(whole, 0)[:-500])  # stored, not packed: it can be read to the cut
     first.unlink()
     log.edit(change_last, log.files[-1])
     found = log.findings()
     assert found[0].code is FindingCode.UNREADABLE
+    octets = re.search("from octet ([0-9]+) ", found[0].message)
+    assert octets is not None
+    assert whole[: int(octets[1])].count(b"\n") + 1 == found[0].line > 1
     assert found[-1].code is FindingCode.CHANGED
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("bad"), EOFError("bad"), zlib.error("bad"), zstd.ZstdError("bad"), ValueError("bad")], ids=repr
+)
+def test_a_file_that_cannot_be_read(log: Log, error: Exception) -> None:
+    """Whatever reading it raises is a finding in its place, and the files after it are verified."""
+
+    class Broken(io.BytesIO):
+        def readline(self, _: int | None = -1) -> bytes:
+            raise error
+
+    later = log.path.with_name("later.ndjson")
+    log.path.rename(later)
+    log.path.touch()
+    verifier = Verifier((), (), lambda path: Broken() if path == log.path else path.open("rb"))
+    (found,) = verifier.run([log.path, later])
+    assert (found.file, found.line, found.code) == (str(log.path), 1, FindingCode.UNREADABLE)
+    assert found.message == "the rest can't be read, from octet 0 of its lines on: bad"
+    assert verifier.lines == 12
 
 
 @pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zstd.compress)])
@@ -374,15 +405,22 @@ def change_last(lines: list[bytes]) -> None:
     lines[-1] = lines[-1].replace(b"gw1.example.org", b"gw2.example.org")
 
 
-def test_a_restart_after_the_file_was_moved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", [True, False])
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_restart_after_the_file_was_moved(tmp_path: Path, journal: bool, torn: bool) -> None:
     """When logrotate moved the file while nothing ran, the next run goes on from what it moved."""
     log = Log(tmp_path / "block.ndjson")
     log.run(2)
+    if not journal:
+        log.path.with_suffix(".heads").unlink()
+    with log.path.open("ab") as file:
+        file.write(b'{"@times' if torn else b"")
     log.path.rename(tmp_path / "block.ndjson.1")
     log.run(2)
     first = json.loads(log.path.read_bytes().splitlines()[0])
     assert first["event"]["sequence"] == 4
     assert first["tokgate"]["continues"]["sequence"] == 3
+    assert first["tokgate"].get("torn", {}).get("bytes") == (8 if torn else None)
     assert log.findings() == []
 
 
@@ -408,6 +446,8 @@ def test_a_restart_after_the_last_file_was_compacted(tmp_path: Path) -> None:
     log.run(2)
     first = json.loads(log.path.read_bytes().splitlines()[0])
     assert (first["event"]["sequence"], first["tokgate"]["continues"]["sequence"]) == (8, 7)
+    assert first["message"] == "The log continues from block-20230311T120000.000000Z.parquet: a restart."
+    assert (first["tokgate"]["continues"]["records"], first["tokgate"]["continues"]["bytes"]) == (0, 0)
     assert [one.code for one in log.findings(log.key)] == [FindingCode.MISSING]
 
 
@@ -416,8 +456,8 @@ def test_after_a_crash(log: Log, torn: bytes) -> None:
     """Torn lines, also of runs that died before they told, are accepted in exactly the shape that is told of."""
     with log.path.open("ab") as file:
         file.write(torn)
-    before = Verifier()
-    assert list(before.run(log.files)) == [] if b"\n" not in torn else True
+    lines = torn.removesuffix(b"\n").count(b"\n") + 1
+    assert codes(log.findings()) == ([(13 + number, "torn") for number in range(lines)] if b"\n" in torn else [])
     log.run(2)
     assert log.findings() == []
     log.edit(lambda lines: lines.__setitem__(12, b"x" + lines[12]))
@@ -496,11 +536,12 @@ def test_evolving_keys(tmp_path: Path, check_lines: Lines) -> None:
     assert codes(log.findings(log.key)) == [(6, "key")]
 
 
-def test_the_key_file(tmp_path: Path) -> None:
+def test_the_key_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Only its owner reads it; its public part lies beside it; what is no such key is refused and stops nothing."""
     log = Log(tmp_path / "block.ndjson")
     log.run(1)
     key = key_path_for(log.path)
+    assert public_path_for(key).read_text() in caplog.text  # to be kept elsewhere
     assert key.stat().st_mode & 0o777 == 0o600
     assert read_public_key(public_path_for(key))
     key.chmod(0o640)
@@ -658,7 +699,7 @@ def test_as_many_records_as_may_stand_unsigned(
 def test_a_tail_without_checkpoints_for_too_long(tmp_path: Path) -> None:
     """A few records of several hours that nothing signs; a minute's are left by any run that was killed."""
     begun = Instant.from_utc(2023, 3, 11)
-    for minutes, expected in ((9, []), (11, [(4, "unsigned")])):
+    for minutes, expected in ((9, []), (10, []), (11, [(4, "unsigned")])):
         log = Log(tmp_path / str(minutes) / "block.ndjson")
         log.run(1)
         log.begun = begun
@@ -720,6 +761,9 @@ def test_a_key_that_took_over(log: Log) -> None:
     assert codes(log.findings()) == [(14, "key")]
     assert codes(log.findings(second, first)) == [(14, "key")]
     assert log.findings(first, second) == []
+    key_path_for(log.path).unlink()
+    log.run(1)
+    assert log.findings(first, second, log.key) == []
     key_path_for(log.path).write_bytes(private)
     log.run(1)
     assert log.findings(first, second)
@@ -784,6 +828,23 @@ def test_files_deleted_before_their_time(tmp_path: Path) -> None:
         found = [finding.code for finding in log.findings(log.key, whole=True)]
         assert found == [FindingCode.DELETED] * (1 if last in names else 2)
         log.path.write_bytes(kept)
+    record = log_deleted(log.stamp(), old[:2], 1)
+    record["@timestamp"] = "yesterday"
+    forge(log, record)
+    assert [finding.code for finding in log.findings(log.key, whole=True)] == [FindingCode.DELETED] * 2
+
+
+@pytest.mark.parametrize(("early", "expected"), [(0, []), (1, [FindingCode.DELETED])])
+def test_a_file_deleted_to_the_microsecond(tmp_path: Path, early: int, expected: list[FindingCode]) -> None:
+    """The day for which a file was to be kept has all of its 24 hours."""
+    log = retained(tmp_path)
+    log.run(1)
+    first = log.files[0].name
+    ended = end_of_archive(first)
+    assert ended is not None
+    log.begun = ended.add(hours=24).subtract(microseconds=early)
+    forge(log, log_deleted(log.stamp(), [first], 1))
+    assert [one.code for one in log.findings(whole=True) if one.code is not FindingCode.CLOCK] == expected
 
 
 @pytest.mark.parametrize("name", ["block.ndjson", "block", "block.log.json"])
@@ -810,6 +871,9 @@ def test_a_broken_list_of_deleted_files(tmp_path: Path) -> None:
         forge(log, log_deleted(log.stamp(), old[2:4], 1, follows=follows, missed=missed))
         assert [one.code for one in log.findings(whole=True)] == [FindingCode.DELETED] * expected
         log.path.write_bytes(kept)
+    # The record that named the files before these was itself in a file whose time is over.
+    forge(log, log_deleted(log.stamp(), old[2:4], 1, follows=old[1]))
+    assert log.findings(whole=True) == []
 
 
 def test_time_that_runs_backwards(log: Log) -> None:
@@ -840,6 +904,49 @@ def test_a_tree_of_other_records(log: Log) -> None:
 
     log.edit(other)
     assert codes(log.findings()) == [(12, "signature")]
+
+
+@pytest.mark.parametrize("message", ["Two lines were put in.", None])
+def test_what_a_record_says_of_others(log: Log, message: str | None) -> None:
+    """The finding has the record's own words, where it has any."""
+    record = log_foreign(stamp(), Foreign("block.ndjson", 7, 2, 5, "0" * 64, running=False))
+    forge(log, record | {"message": message})
+    (found,) = log.findings()
+    assert (found.line, found.code) == (13, FindingCode.FOREIGN)
+    assert found.message == (message or "the log was written by others")
+
+
+@pytest.mark.parametrize(("number", "digest"), [(10, None), (11, "ab" * 32)])
+def test_a_checkpoint_of_another_record(log: Log, number: int, digest: str | None) -> None:
+    """Signed by the key, without a tree, over a record that isn't the one before it: by its number, or its hash."""
+    private, _ = read_key(key_path_for(log.path))
+
+    def sign_another(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[10]))
+        assert head is not None
+        other = replace(head, sequence=number, hash=digest or head.hash)
+        said = log_checkpoint(stamp(), sign(private, other, "2023-03-10T11:00:00.000000Z", 0))
+        lines[11] = json.dumps(link(head, said)[0]).encode() + b"\n"
+
+    log.edit(sign_another)
+    assert codes(log.findings()) == [(12, "signature")]
+
+
+def test_a_change_under_a_checkpoint_without_a_tree(log: Log) -> None:
+    """As older versions signed: what was changed, or the record before it, is told all the same."""
+    private, _ = read_key(key_path_for(log.path))
+
+    def sign_anew(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[10]))
+        assert head is not None
+        signed = sign(private, head, "2023-03-10T11:00:00.000000Z", 0)
+        lines[11] = json.dumps(link(head, log_checkpoint(stamp(), signed))[0]).encode() + b"\n"
+        lines[9] = lines[9].replace(b"number 1", b"number 7")
+
+    log.edit(sign_anew)
+    (found,) = log.findings()
+    assert (found.line, found.code) == (10, FindingCode.CHANGED)
+    assert found.message.endswith("or the record before it was written anew")
 
 
 def test_a_forged_record_beside_the_true_one(log: Log) -> None:
@@ -904,6 +1011,21 @@ def test_where_a_log_was_written_anew(log: Log) -> None:
     first, second, *_ = [finding for finding in log.findings() if finding.code is FindingCode.SIGNATURE]
     assert (first.line, second.line) == (4, 8)
     assert "records 1 to 3 were written anew" in first.message
+    assert "records 1 to 7 were written anew" in second.message
+
+
+def test_what_was_changed_is_said(log: Log) -> None:
+    """Where a checkpoint signs the record's hash there is no doubt which record it is."""
+    log.edit(change_text)
+    (found,) = log.findings()
+    assert found.message == "the content of record 5 does not give its hash"
+
+
+def test_a_change_behind_the_last_checkpoint(log: Log) -> None:
+    """Of a run that was killed: what nothing signs yet still has to fit."""
+    log.run(3, attest=False)
+    log.edit(lambda lines: lines.__setitem__(13, lines[13].replace(b"number 1", b"number 7")))
+    assert codes(log.findings()) == [(14, "changed")]
 
 
 def test_a_checkpoint_in_another_place(log: Log) -> None:
@@ -931,12 +1053,47 @@ def test_a_recovery_record_tells_of_those_lines_alone(other: dict[str, object]) 
 
 @pytest.mark.parametrize(
     ("event", "belongs"),
-    [({"sequence": 1}, True), ({"sequence": 0}, False), ({"sequence": True}, False), ({"sequence": "1"}, False)],
+    [
+        ({"sequence": 1}, True),
+        *(({"sequence": wrong}, False) for wrong in (0, True, "1", None)),
+        *(({"hash": wrong}, False) for wrong in ("ab" * 31, "AB" * 32, "ab" * 33, 7, None)),
+    ],
 )
 def test_numbers_of_records(event: dict[str, object], belongs: bool) -> None:
-    """What is no number from 1 on is in no chain: such a line is told as put in, and not taken for the first."""
-    record = {"event": {"hash": "ab" * 32} | event, "tokgate": {"chain": "chain"}}
+    """What is no number from 1 on, or no hash, is in no chain: the line is told as put in, not taken for the first."""
+    record = {"event": {"sequence": 1, "hash": "ab" * 32} | event, "tokgate": {"chain": "chain"}}
     assert (stated_head(record) is not None) is belongs
+    for other in ({"tokgate": {"chain": 7}}, {"tokgate": "chain"}, {"event": "1"}):
+        assert stated_head(record | other) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(1, "record 5 is missing before record 6"), (2, "records 5 to 6 are missing before record 7")],
+)
+def test_which_records_are_missing(log: Log, count: int, said: str) -> None:
+    """Their numbers are told, of one as of several."""
+    log.edit(lambda lines: lines.__delitem__(slice(4, 4 + count)))
+    (found,) = log.findings()
+    assert (found.line, found.message) == (5, said)
+
+
+def test_progress_is_told(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who verifies a long log sees how far it is."""
+    monkeypatch.setattr(verify, "_TICK", 5)
+    told: list[int] = []
+    assert list(Verifier().run(log.files, told.append)) == []
+    assert told == [5, 10]
+
+
+@pytest.mark.parametrize("field", ["key", "signature"])
+def test_a_checkpoint_has_one_spelling(field: str) -> None:
+    """Base64 with other characters in between is refused, as other verifiers do."""
+    made = sign(Ed25519PrivateKey.generate(), Head("c", 5, "0" * 64), "2023-03-10T11:00:00.000000Z", 0)
+    assert made.genuine
+    text = getattr(made, field)
+    for other in (f"{text[:8]} {text[8:]}", f"{text[:8]}!{text[8:]}", f"{text}\n", text[1:], ""):
+        assert not (replace(made, key=other) if field == "key" else replace(made, signature=other)).genuine
 
 
 def test_what_can_have_no_hash() -> None:

@@ -91,6 +91,8 @@ def test_a_tail_written_anew_before_a_rotation(tmp_path: Path) -> None:
     last = len(file.read_bytes().splitlines())
     log.forge(file, last - 1, last)
     assert (file.name, last, "changed") in log.found()
+    said = [each.message for each in Verifier([log.trusted]).run(log.files) if each.code == "changed"]
+    assert any("is not the one with which the next file goes on: it was written anew" in message for message in said)
     assert {code for name, _, code in log.found() if name != file.name} <= {"signature"}
 
 
@@ -125,6 +127,8 @@ def test_evolving_keys_after_a_gap(tmp_path: Path, harm: Callable[[Path], object
     harm(log.files[2])
     assert [code for *_, code in log.found()] == ["missing", "key"]
     assert [code for *_, code in log.found(kept=True)] == ["missing"]
+    untrusted = Verifier((), checkpoints_in(log.kept, "kept.txt")).run(log.files)
+    assert "key" in [each.code.value for each in untrusted]  # who keeps checkpoints of any key knows none
 
 
 def test_a_checkpoint_kept_elsewhere_by_a_strange_key(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.follow import Follower
 from tokgate.blocklog.read.reader import MAX_LINE, Junk, Line
 from tokgate.blocklog.records.json_line import encode
@@ -37,6 +38,17 @@ def test_lines_come_once_and_in_order(path: Path) -> None:
     assert poll(follower) == []
     put(path, 2)
     assert poll(follower) == [2]
+    follower.close()
+
+
+def test_a_file_that_comes_just_after_a_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wasn't there when it was opened, and is there now: the next look reads it."""
+    follower = Follower(path)
+    put(path, 0)
+    with monkeypatch.context() as before:
+        before.setattr(Path, "open", lambda *_: (path.parent / "missing").stat())
+        assert poll(follower) == []
+    assert poll(follower) == [0]
     follower.close()
 
 
@@ -107,6 +119,51 @@ def test_several_rotations_between_two_polls(path: Path) -> None:
         put(path, number)
     assert poll(follower) == [1, 2, 3, 4]
     follower.close()
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+def test_rotated_files_that_go_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch, packed: str) -> None:
+    """One that was deleted in the folder's listing is passed over; one that was packed is, for the current file."""
+    follower = Follower(path)
+    put(path, 0)
+    assert poll(follower) == [0]
+    gone, first, second = (path.with_name(f"block-2023031{day}T000000.000000Z.ndjson") for day in range(3))
+    path.rename(first)
+    put(path, 1)
+    path.rename(second.with_name(second.name + packed))
+    put(path, 2)
+    listed = [gone, *with_rotated(path)]
+    monkeypatch.setattr("tokgate.blocklog.read.follow.with_rotated", lambda _: listed)
+    assert poll(follower) == ([2] if packed else [1, 2])
+    follower.close()
+
+
+def test_the_next_file_is_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleted after the folder was listed: the follower goes on with the current file at its next look."""
+    follower = Follower(path)
+    put(path, 0)
+    assert poll(follower) == [0]
+    rotated, gone = (path.with_name(f"block-2023031{day}T000000.000000Z.ndjson") for day in range(2))
+    path.rename(rotated)
+    put(path, 1)
+    monkeypatch.setattr("tokgate.blocklog.read.follow.with_rotated", lambda _: [rotated, gone, path])
+    assert poll(follower) == []
+    assert poll(follower) == [1]
+    follower.close()
+
+
+def test_a_follower_that_was_closed(path: Path) -> None:
+    """It begins anew with its next look: nothing of a line that it had read in part runs into another."""
+    follower = Follower(path)
+    for part in (b'{"n"', b"x" * (2 * MAX_LINE)):
+        path.write_bytes(part)
+        assert poll(follower) == []
+        follower.close()
+        path.unlink()
+        put(path, 0)
+        assert [(line.number, line.record) for line in follower.poll() if isinstance(line, Line)] == [(1, {"n": 0})]
+        follower.close()
+        path.unlink()
 
 
 def test_truncation_starts_over(path: Path) -> None:

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from labs.builders import at
 from labs.samples import SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.paths import with_rotated
-from tokgate.blocklog.read.reader import MAX_LINE, Filter, Junk, Line, client_network, parse_line, read
+from tokgate.blocklog.read.reader import MAX_LINE, Filter, Junk, Line, client_filter, client_network, parse_line, read
+from tokgate.blocklog.records.aliases import WITHHELD
 from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.blocklog.write.pseudonyms import Secret
+from tokgate.policy.identity import Identity
 from tokgate.policy.observation import Endpoint, Stage
 
 if sys.version_info >= (3, 14):
@@ -83,6 +86,15 @@ def test_overlong_lines_are_passed_over_in_bounded_memory(tmp_path: Path, size: 
     assert isinstance(first, Line)
     assert isinstance(last, Line)
     assert (first.number, last.number) == (1, 3)
+
+
+@pytest.mark.parametrize(("more", "kind"), [(0, Line), (1, Junk)])
+def test_the_longest_record(tmp_path: Path, more: int, kind: type) -> None:
+    """A line of just the limit, its newline included, is read; the first that is longer is junk."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b'{"n":"' + b"x" * (MAX_LINE - 9 + more) + b'"}\n' + numbered(1))
+    first, last = read([path])
+    assert (type(first), type(last)) == (kind, Line)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -167,7 +179,8 @@ def record(**observed: Any) -> dict[str, Any]:
         ({"name": "example.org"}, True),
         ({"name": "www.clips.example.org"}, True),
         ({"name": "ample.org"}, False),
-        ({"user": "alice"}, False),
+        ({"user": "alice"}, True),
+        ({"user": "bob"}, False),
         ({"ban": "ban"}, True),
         ({"ban": "other"}, False),
         ({"action": "tls-handshake-refused"}, True),
@@ -180,7 +193,7 @@ def record(**observed: Any) -> dict[str, Any]:
 )
 def test_each_filter(wanted: dict[str, Any], accepted: bool) -> None:
     """Every condition alone, on both sides of its boundary."""
-    assert Filter(**wanted).accepts(record()) is accepted
+    assert Filter(**wanted).accepts(record(identity=Identity(user="alice"))) is accepted
 
 
 @pytest.mark.parametrize("bent", [{}, {"tokgate": 1, "event": [], "source": {"ip": 7}, "@timestamp": "yesterday"}])
@@ -205,6 +218,17 @@ def test_ipv6_clients_are_found() -> None:
     made = record(client=Endpoint("2001:0DB8:1::0007"))
     assert Filter(client=client_network("2001:db8:1::/48")).accepts(made)
     assert record(stage=Stage.DNS)["dns"]["question"]["name"] == "www.clips.example.org"
+
+
+def test_what_a_person_types_for_a_client() -> None:
+    """An address, a network or a pseudonym, as the log shows them; anything else is an error, and finds nobody."""
+    pseudonym = Secret(30, 600, bytes(32)).pseudonym("192.0.2.7")
+    assert client_filter(pseudonym) == pseudonym
+    assert client_filter(WITHHELD) == WITHHELD
+    assert client_filter("192.0.2.7") == client_network("192.0.2.7/32")
+    for text in ("nobody", "192.0.2.0/33", ""):
+        with pytest.raises(ValueError, match=r"."):
+            client_filter(text)
 
 
 @pytest.mark.parametrize(("client", "accepted"), [("p1-abc", True), ("p1-abd", False), ("withheld", False)])

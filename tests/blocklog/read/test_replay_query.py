@@ -1,14 +1,15 @@
 """What the log holds as questions that can be asked again."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labs.builders import at
-from labs.logs import refusal, repeats
+from labs.logs import refusal, repeats, write
 from labs.samples import NAME
 from tokgate.blocklog.read.reader import Line
-from tokgate.blocklog.read.replay_query import alias_of, recorded
+from tokgate.blocklog.read.replay_query import alias_of, find, recorded
 from tokgate.blocklog.records.json_line import encode
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
@@ -35,6 +36,27 @@ def test_repeats_count_from_their_first() -> None:
     assert (found.at, found.count) == (at("2023-03-10T11:00:01Z"), 9)
 
 
+@pytest.mark.parametrize(("count", "weight"), [(3, 3), (1, 1), (0, 1), (-3, 1), (True, 1), ("3", 1), (None, 1)])
+def test_what_a_record_weighs(count: object, weight: int) -> None:
+    """As many events as it says, where that is a number of events."""
+    record = repeats(9, "2023-03-10T11:00:01Z", "2023-03-10T11:00:59Z")
+    record["tokgate"]["repeats"]["count"] = count
+    found = recorded(line(record), "192.0.2.99")
+    assert found is not None
+    assert (found.count, found.client) == (weight, "192.0.2.99")
+
+
+def test_the_record_with_an_id(tmp_path: Path) -> None:
+    """The last of those that have it, where files overlap; none if no record has it."""
+    path = tmp_path / "block.ndjson"
+    records = [refusal() | {"n": number, "event": {"id": name}} for number, name in enumerate(("a", "b", "a", "c"))]
+    write(path, [records[0], b"junk\n", *records[1:]])
+    found = find([path], "a")
+    assert found is not None
+    assert (found.number, found.record["n"]) == (4, 2)
+    assert find([path], "d") is None
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -43,6 +65,8 @@ def test_repeats_count_from_their_first() -> None:
         {"@timestamp": "yesterday"},
         {"tokgate": {}, "destination": {}},
         {"tokgate": {"names": {"sni": [7], "other": ["x"]}}, "destination": {}},
+        *({"tokgate": {"names": names}, "destination": {}} for names in ({"sni": NAME}, {"sni": 7}, [NAME], NAME)),
+        {"tokgate": {"names": {"sni": [NAME]}, "repeats": {"first": "yesterday"}}},
     ],
 )
 def test_what_asks_nothing(change: dict[str, Any]) -> None:

@@ -68,4 +68,7 @@ def test_what_the_kernel_refused(valid_record: Callable[[dict[str, Any]], dict[s
     record = valid_record(coverage_counted(stamp, {}, at("2023-03-10T09:00:00Z"), refused))
     assert record["tokgate"]["gateway"]["refused"] == refused
     assert "Packets that the kernel refused, and no gate saw: 1 of QUIC to port 443; 2 of QUIC" in record["message"]
+    counted = coverage_counted(stamp, {"office": SEEN}, at("2023-03-10T09:00:00Z"))["tokgate"]
+    assert counted["judged"] == {"total": 1000, "named": 979, "percent": 97}
+    assert record["tokgate"]["judged"] == {"total": 0, "named": 0}
     assert "gateway" not in coverage_counted(stamp, {}, at("2023-03-10T09:00:00Z"))["tokgate"]

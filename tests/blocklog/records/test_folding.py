@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs.builders import at
-from tokgate.blocklog.records.folding import WINDOW, Fold, Folding, key_of
+from tokgate.blocklog.records.folding import NAMES_COUNTED, WINDOW, Fold, Folding, Names, Shares, key_of
 from tokgate.policy.decision import Decision, Reason, Signal, Verdict
 from tokgate.policy.observation import Stage
 
@@ -100,6 +100,41 @@ def test_who_what_and_where_are_not_folded() -> None:
             key_of("192.0.2.7", "a", BLOCKED, Stage.TLS, mismatch=True),
         }
     ) == 6  # fmt: skip
+
+
+def test_events_with_different_names() -> None:
+    """The first five are named and the others counted, up to a bound: a scan of all names takes no memory."""
+    folding: Folding[str] = Folding()
+    folding.open(("k",), "event", 0.0, names=True)
+    for number in range(NAMES_COUNTED + 2):
+        fold = folding.repeat(("k",), NOON)
+        assert fold is not None
+        fold.meet(f"n{number}")
+    (fold,) = folding.close()
+    told = fold.repeats("id")
+    assert told is not None
+    assert (told.count, told.names) == (NAMES_COUNTED + 2, Names(NAMES_COUNTED, ("n0", "n1", "n2", "n3", "n4")))
+
+
+def test_a_fold_of_one_name() -> None:
+    """It names none beside the one that its event has."""
+    folding: Folding[str] = Folding()
+    folding.open(("k",), "event", 0.0)
+    fold = folding.repeat(("k",), NOON)
+    assert fold is not None
+    fold.meet("a")
+    told = fold.repeats("id")
+    assert told is not None
+    assert told.names is None
+
+
+def test_a_clients_share() -> None:
+    """So many records of its own a minute; what one client has had takes nothing from another, nor from the next."""
+    shares = Shares(2)
+    asked = [("a", 0.0), ("a", 1.0), ("a", 2.0), ("b", 2.0), ("a", WINDOW - 1), ("a", WINDOW), ("a", WINDOW + 1)]
+    assert [shares.take(client, now) for client, now in asked] == [True, True, False, True, False, True, True]
+    assert not shares.take("a", 2 * WINDOW - 1)
+    assert shares.take("a", 2 * WINDOW)
 
 
 steps = st.one_of(

@@ -9,9 +9,10 @@ import pytest
 
 from labs.builders import at, ban, exemption, snapshot, wall
 from labs.samples import NOON, SNAPSHOT, stamp
+from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.records import lifecycle, log_state
 from tokgate.blocklog.records.json_line import decode, encode
-from tokgate.blocklog.write.segment import Torn
+from tokgate.blocklog.write.segment import Foreign, Torn
 from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange
 from tokgate.policy.analysis.held_bans import BanEffects
 from tokgate.policy.analysis.timeline import TransitionKind, transitions
@@ -92,7 +93,10 @@ def test_a_policy_that_cannot_be_loaded(valid_record: Valid, kept: str | None) -
     assert record["event"]["outcome"] == "failure"
     assert record["tokgate"]["policy"]["errors"] == 100
     assert len(record["tokgate"]["policy"]["problems"]) == lifecycle.MAX_PROBLEMS
-    assert ("policy before stays in force" if kept else "no policy is in force") in record["message"]
+    stays = "policy before stays in force" if kept else "no policy is in force"
+    first = "p.yaml:0:1: error: unknown key `x` [unknown-key]"
+    assert record["message"].startswith(f"The policies could not be loaded (100 errors), {stays}: {first}")
+    assert lifecycle.policy_load_failed(stamp(), [], kept=kept)["message"].endswith(f"{stays}: no details")
 
 
 def test_every_kind_of_transition(valid_record: Valid) -> None:
@@ -116,6 +120,9 @@ def test_every_kind_of_transition(valid_record: Valid) -> None:
         record = valid_record(lifecycle.phase_changed(stamp(), change, policy.version))
         kinds.add(TransitionKind(record["tokgate"]["transition"]))
         assert "Europe/Brussels" in record["message"]
+        assert "extended by" not in record["message"]
+        joined = lifecycle.phase_changed(stamp(), replace(change, extended_by=("x", "y")), policy.version)
+        assert (", extended by x, y, for" in joined["message"]) is (change.kind is TransitionKind.PHASE)
     assert kinds == set(TransitionKind)
 
 
@@ -144,6 +151,16 @@ def test_an_override(valid_record: Valid) -> None:
     )
     assert (over["user"], over["event"]["reason"]) == ({"name": "bob"}, "ended early")
     assert over["message"].endswith(": ended early by bob.")
+    assert begun["tokgate"]["widest"] == {"ipv4": 32}
+    wide = replace(hole, clients=tuple(map(ip_network, ("192.0.2.7", "198.51.100.0/24", "2001:db8::/48", "::1"))))
+    assert lifecycle.override_started(stamp(), wide, ends, "test")["tokgate"]["widest"] == {"ipv4": 24, "ipv6": 48}
+    for count, more in ((lifecycle.MAX_CLIENTS, "192.0.2.15/32 until"), (17, "192.0.2.15/32 and 1 more until")):
+        assert more in lifecycle.override_started(stamp(), replace(hole, clients=clients[:count]), ends, "t")["message"]
+    odd = replace(hole, by="a\x1b", ticket="t\x1b", ended_by="b\x1b")
+    said = lifecycle.override_ended(stamp(), odd, ends, "test", why="ended early")
+    own = said["tokgate"]
+    assert (own["by"], own["ticket"], own["ended_by"]) == ("a\\x1b", "t\\x1b", "b\\x1b")
+    assert said["user"] == {"name": "b\\x1b"}
     nameless = replace(hole, by=None, ticket=None)
     assert "user" not in valid_record(lifecycle.override_started(stamp(), nameless, ends, "test"))
 
@@ -192,6 +209,33 @@ def test_what_an_error_says_names_nobody(said: str, written: str, valid_record: 
     assert "test_lifecycle.py" in record["error"]["stack_trace"]
 
 
+def test_an_error_without_words(valid_record: Valid) -> None:
+    """It says so; and what an exception can hold is bounded, its end being what helps."""
+    record = valid_record(lifecycle.internal_error(stamp(), ValueError(), "w" * 200))
+    assert record["message"].endswith(" failed with ValueError: no message.")
+    assert len(record["tokgate"]["where"]) == 128
+    long = valid_record(lifecycle.internal_error(stamp(), ValueError("y" * 20_000 + " z"), "gate"))
+    assert len(long["error"]["stack_trace"]) == lifecycle.MAX_TRACE
+    assert long["error"]["stack_trace"].endswith("y z\n")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_long_lists_are_cut(more: int) -> None:
+    """At fifty names, or twenty errors; the rest is counted, and nothing is said of a rest that there is not."""
+    names = tuple(f"b{number}" for number in range(50 + more))
+    policy = replace(SNAPSHOT.policy, held=names)
+    changes = [DefinitionChange("bans", "new", ChangeKind.ADDED)] * (50 + more)
+    loaded = lifecycle.policy_loaded(stamp(), policy, effects=BanEffects(ended=names), changes=changes)
+    said, kept = loaded["tokgate"]["policy"], list(names[:50])
+    assert (said["bans_ended"], said["bans_held"], len(said["changes"])) == (kept, kept, 50)
+    assert said.get("more_changes") == (more or None)
+    assert loaded["message"].count(" and 1 more.") == 2 * more
+    found = [f"d{number}" for number in range(20 + more)]
+    differs = lifecycle.gateway_differs(stamp(), found, "v1")
+    assert differs["tokgate"]["gateway"]["differences"] == found[:20]
+    assert differs["message"] == f"The gateway's kernel differs: d0 (and {19 + more} more)."
+
+
 def test_the_logs_own_history(valid_record: Valid) -> None:
     """Gaps, continuations and torn lines are counted in their records."""
     gap = valid_record(log_state.log_gap(stamp(), 7, NOON, at("2023-03-10T11:00:01Z")))
@@ -203,9 +247,45 @@ def test_the_logs_own_history(valid_record: Valid) -> None:
     assert gap["event"]["outcome"] == "failure"
     after = valid_record(log_state.log_continued(stamp(), file="block-1.ndjson", records=3, size=99, why="full"))
     assert after["tokgate"]["continues"] == {"file": "block-1.ndjson", "records": 3, "bytes": 99}
-    valid_record(log_state.log_continued(stamp(), file=None, records=0, size=0, why="gone"))
+    empty = log_state.log_continued(stamp(), file=None, records=0, size=0, why="gone", last=Head("c0ffee"))
+    assert valid_record(empty)["tokgate"]["continues"] == {"records": 0, "bytes": 0}
     torn = valid_record(log_state.log_recovered(stamp(), Torn(12, "0" * 64)))
     assert torn["tokgate"]["torn"]["bytes"] == 12
+
+
+_WHEN = "between 2023-03-10T11:00:00.123456Z and 2023-03-10T11:00:00.123456Z"
+_TORN = "torn: 1 byte of records whose writing was interrupted."
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: log_state.log_gap(stamp(), 1, NOON, NOON), f"1 record was dropped {_WHEN}; enforcement went on."),
+        (lambda: log_state.log_gap(stamp(), 2, NOON, NOON), f"2 records were dropped {_WHEN}; enforcement went on."),
+        (
+            lambda: log_state.log_continued(stamp(), file="a.ndjson", records=1, size=99, why="full"),
+            "The log continues from a.ndjson (1 record, 99 bytes): full.",
+        ),
+        (lambda: log_state.log_recovered(stamp(), Torn(1, "0" * 64)), f"The line before this one is {_TORN}"),
+        (lambda: log_state.log_recovered(stamp(), Torn(1, "0" * 64, 3)), f"The 3 lines before this one are {_TORN}"),
+        (lambda: log_state.log_deleted(stamp(), ["a"], 1), "1 file of the log was older than 1 day: deleted."),
+        (lambda: log_state.log_deleted(stamp(), ["a", "b"], 7), "2 files of the log were older than 7 days: deleted."),
+        (
+            lambda: log_state.log_foreign(stamp(), Foreign("a.ndjson", 7, 1, 5, "0" * 64, running=True)),
+            "1 line of this log, from line 7 of a.ndjson, was not written by tokgate: while tokgate was writing it.",
+        ),
+        (
+            lambda: log_state.log_foreign(stamp(), Foreign("a.ndjson", 7, 2, 5, "0" * 64, running=False)),
+            "2 lines of this log, from line 7 of a.ndjson, were not written by tokgate: since tokgate last wrote it.",
+        ),
+    ],
+)
+def test_the_logs_own_sentences(build: Callable[[], dict[str, Any]], said: str, valid_record: Valid) -> None:
+    """Who reads the log alone, without its fields, is told what happened to it."""
+    told = valid_record(build())
+    assert told["message"] == said
+    assert told["tokgate"].get("torn", {}).get("lines") == (3 if "3 lines" in said else None)
+    assert (told["event"]["outcome"] == "failure") is ("dropped" in said or "not written" in said)
 
 
 def test_a_clock_that_jumps(valid_record: Valid) -> None:
@@ -228,3 +308,9 @@ def test_the_gateways_kernel(valid_record: Valid) -> None:
     restored = valid_record(lifecycle.gateway_restored(stamp(), found[:1], "0c2bfe1dd0f4"))
     assert restored["message"] == "The gateway's kernel was restored: chain forward is missing."
     assert restored["event"]["outcome"] == "success"
+    failed = valid_record(lifecycle.canary_failed(stamp(), found, "0c2bfe1dd0f4"))
+    recovered = valid_record(lifecycle.canary_recovered(stamp(), found, "0c2bfe1dd0f4"))
+    assert [(each["event"]["action"], each["event"]["outcome"]) for each in (failed, recovered)] == [
+        ("canary-failed", "failure"),
+        ("canary-recovered", "success"),
+    ]

@@ -1,6 +1,7 @@
 """Rotation at its boundaries, files that others move or cut, and writes that stop half-way."""
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -100,6 +101,7 @@ def test_the_day_changes_at_midnight_utc(path: Path) -> None:
     [old] = log.others()
     assert log.numbers(old) == [0, 1]
     assert old.name == "block-20230311T000000.000000Z.ndjson"
+    assert log.appender.rotations == 1
     assert log.numbers() == ["log-continued", 2]
 
 
@@ -130,6 +132,8 @@ def test_a_file_from_yesterday_is_archived_at_start(path: Path) -> None:
     moment = at("2023-03-09T23:00:00Z").timestamp()
     os.utime(path, (moment, moment))
     log = Log(path)
+    log.appender.ready()
+    assert path.exists()  # for whoever reads it, also before the first record
     log.append({"n": 1})
     assert log.numbers(log.others()[0]) == [0]
     assert log.numbers() == ["log-continued", 1]
@@ -266,6 +270,23 @@ def test_a_half_written_line_is_written_whole_into_another_file(path: Path, monk
     log.append()
     assert path.with_name("moved").read_bytes() == b'{"n":0}\n{"n'
     assert log.numbers() == ["log-continued", 1]
+    said = json.loads(path.read_bytes().splitlines()[0])["tokgate"]["torn"]
+    assert said == {"bytes": 3, "sha256": hashlib.sha256(b'{"n').hexdigest()}
+
+
+def test_a_half_written_line_is_finished_before_its_file_is_rotated(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the old file, once it is rotated, finds whole lines in it."""
+    log = Log(path)
+    log.appender.ready()
+    disk = Disk(monkeypatch, LINE + 3)
+    with pytest.raises(OSError, match="No space"):
+        log.append({"n": 0}, {"n": 1})
+    log.now, disk.room = log.now.add(hours=24), 1 << 20
+    log.append({"n": 2})
+    [old] = log.others()
+    assert (log.numbers(old), log.numbers()) == ([0, 1], ["log-continued", 2])
 
 
 def test_short_writes_are_completed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

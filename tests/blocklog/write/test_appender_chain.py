@@ -11,6 +11,7 @@ import pytest
 from labs.appending import AppenderRuns, append
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.paths import key_path_for
+from tokgate.blocklog.records.lifecycle import stopped
 
 
 @pytest.fixture
@@ -67,7 +68,10 @@ def test_a_restart_continues_the_rotated_file(path: Path) -> None:
     assert run(path, 2) == []
     before, after = records(rotated(path).read_bytes()), records(path.read_bytes())
     assert after[0]["event"]["action"] == "log-continued"
-    assert after[0]["tokgate"]["continues"]["file"] == rotated(path).name
+    continues, whole = after[0]["tokgate"]["continues"], rotated(path).read_bytes()
+    assert (continues["file"], continues["records"], continues["bytes"]) == (
+        rotated(path).name, whole.count(b"\n"), len(whole),
+    )  # fmt: skip
     assert len(chains([*before, *after])) == 1
     assert sequences(after)[0] == sequences(before)[-1] + 1
 
@@ -107,6 +111,17 @@ def test_a_pipe_continues_nothing(path: Path) -> None:
     assert [record["event"]["action"] for record in found] == ["test"]
     assert sequences(found) == [1]
     assert not key_path_for(path).exists()
+
+
+def test_a_slow_disk_is_not_signed_more_often(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that takes many writes gets one checkpoint, as one that takes a single write."""
+    write, found = os.write, list[list[str]]()
+    for limit in (1 << 20, 700):
+        monkeypatch.setattr(os, "write", lambda fd, data, limit=limit: write(fd, data[:limit]))
+        runs = AppenderRuns(path.with_name(f"{limit}.ndjson"), options=LogOptions(records=3))
+        append(runs.begin(), *(stopped(runs.stamp(), 1, f"number {number}") for number in range(9)))
+        found.append([record["event"]["action"] for record in records(runs.path.read_bytes())])
+    assert found == [["stopped"] * 9 + ["log-checkpoint"]] * 2
 
 
 def test_the_key_of_the_settings_signs(path: Path, tmp_path: Path) -> None:

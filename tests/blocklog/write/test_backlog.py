@@ -24,11 +24,12 @@ def test_what_a_killed_process_left(descriptor: int) -> None:
         backlog = Backlog(descriptor)
         for number in range(100):
             backlog.put(b"%d" % number)
+        backlog.put(b"")
         for _ in range(40):
             backlog.sent()
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert list(left_in(descriptor)) == [b"%d" % number for number in range(40, 100)]
+    assert list(left_in(descriptor)) == [*(b"%d" % number for number in range(40, 100)), b""]
 
 
 def test_what_was_sent_is_gone(descriptor: int) -> None:

@@ -1,5 +1,7 @@
 """Records on their way between processes: none lost, none waited for, a gap told."""
 
+import contextlib
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,7 +9,9 @@ from typing import Any
 import pytest
 from whenever import Instant
 
+from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.write.backlog import Backlog
 from tokgate.blocklog.write.channel import KEPT, MAX_RECORD, RecordSender, channel, receive
 
 NOW = Instant.from_utc(2023, 5, 1)
@@ -22,15 +26,17 @@ def ends() -> Iterator[tuple[RecordSender, socket.socket]]:
         yield RecordSender(write, Observer(hostname="gate.example.org", version="test"), lambda: NOW), read
 
 
-def drain(read: socket.socket) -> list[dict[str, Any]]:
-    """All that has come."""
+def drain(read: socket.socket, *, ended: bool = False) -> list[dict[str, Any]]:
+    """All that has come; `ended`: up to the end, when all senders have gone."""
     records: list[dict[str, Any]] = []
     while True:
         try:
             record = receive(read)
         except BlockingIOError:
             return records
-        assert record is not None
+        if record is None:
+            assert ended
+            return records
         records.append(record)
 
 
@@ -62,6 +68,7 @@ def test_a_gap_is_told(
     put = [sender.put({"n": n, "pad": "x" * 2000}) for n in range(KEPT + 500)]
     lost = put.count(False)
     assert lost == sender.dropped > 0
+    assert put.count(True) == sender.sent + KEPT
     received: list[dict[str, Any]] = []
     while not sender.flush() or len(received) <= len(put) - lost:
         received += drain(read)
@@ -69,12 +76,43 @@ def test_a_gap_is_told(
     assert (gap["event"]["action"], gap["tokgate"]["gap"]["dropped"]) == ("log-gap", lost)
 
 
+def test_a_record_for_which_there_is_no_memory_is_a_gap(
+    ends: tuple[RecordSender, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Like any other that is lost: it is counted, and told of once there is memory again."""
+    sender, read = ends
+
+    def full(_: object, __: bytes) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Backlog, "put", full)
+        put = [sender.put({"n": n, "pad": "x" * 2000}) for n in range(1000)]
+    assert put.count(False) == sender.dropped > 0
+    received = drain(read)
+    assert sender.flush()
+    gap = (received + drain(read))[-1]
+    assert gap["tokgate"]["gap"]["dropped"] == put.count(False)
+
+
+def test_the_kernel_holds_a_pause(ends: tuple[RecordSender, socket.socket]) -> None:
+    """A reader that pauses for a moment costs a gate no memory of its own: the queue is longer than the default."""
+    _, read = ends
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as plain:
+        assert read.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > plain.getsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF
+        )
+
+
 def test_a_record_too_long_is_a_gap(ends: tuple[RecordSender, socket.socket]) -> None:
     """It is counted, and the others go on."""
     sender, read = ends
-    assert not sender.put({"pad": "x" * MAX_RECORD})
+    longest = {"pad": "x" * (MAX_RECORD - len(encode({"pad": ""})))}
+    assert not sender.put({"pad": longest["pad"] + "x"})
     assert sender.put({"n": 1})
     assert [record.get("n") for record in drain(read)] == [1, None]
+    assert sender.put(longest)
+    assert drain(read) == [longest]
 
 
 def test_the_end_and_junk(ends: tuple[RecordSender, socket.socket]) -> None:
@@ -88,13 +126,17 @@ def test_the_end_and_junk(ends: tuple[RecordSender, socket.socket]) -> None:
     read.close()
 
 
+@pytest.mark.parametrize("seconds", [0.9, 60])
 def test_what_is_kept_is_sent_at_the_end(
-    ends: tuple[RecordSender, socket.socket], monkeypatch: pytest.MonkeyPatch
+    ends: tuple[RecordSender, socket.socket], monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """As long as there is time, a reader that comes late gets everything; it is looked for often."""
     sender, read = ends
     records = [{"n": n, "pad": "x" * 500} for n in range(3000)]
     assert all(sender.put(record) for record in records)
+    sender.put_again(b'{"n":3000}')
+    records.append({"n": 3000})
+    monkeypatch.setattr("tokgate.blocklog.write.channel.time.monotonic", lambda: 1000.0)
     assert not sender.finish(0)
     seen: list[dict[str, Any]] = []
     pauses: list[float] = []
@@ -104,13 +146,23 @@ def test_what_is_kept_is_sent_at_the_end(
         seen.extend(drain(read))
 
     monkeypatch.setattr("tokgate.blocklog.write.channel.select.select", select)
-    assert sender.finish(60)
+    assert sender.finish(seconds)
     assert seen + drain(read) == records
     assert set(pauses) == {0.05}
 
 
 def test_a_closed_sender_is_gone(ends: tuple[RecordSender, socket.socket]) -> None:
     """The reader learns that nobody sends any more; a gate that ends keeps no descriptor."""
+    sender, read = ends
+    for n in range(3000):
+        sender.put({"n": n, "pad": "x" * 500})
+    seen = len(drain(read))
+    sender.close()
+    assert len(drain(read, ended=True)) > 0 < seen < 3000  # as much of what was kept as the kernel takes
+
+
+def test_the_last_sender_is_gone(ends: tuple[RecordSender, socket.socket]) -> None:
+    """The reader learns that nobody sends any more."""
     sender, read = ends
     sender.put({"n": 1})
     sender.close()

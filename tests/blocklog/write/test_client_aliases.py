@@ -18,12 +18,13 @@ from tokgate.blocklog.records.aliases import WITHHELD
 from tokgate.blocklog.records.json_line import decode, encode
 from tokgate.blocklog.records.lifecycle import internal_error, override_started, stopped
 from tokgate.blocklog.records.traffic import traffic_record
-from tokgate.blocklog.write.client_aliases import prefix, prefix_around, with_alias
+from tokgate.blocklog.write.client_aliases import client_alias, prefix, prefix_around, with_alias
 from tokgate.blocklog.write.pseudonyms import (
     Secret,
     write_secret,
 )
 from tokgate.blocklog.write.writer import LogWriter
+from tokgate.policy.identity import Identity
 from tokgate.policy.observation import Endpoint, Stage
 from tokgate.policy.settings import ClientsShown
 
@@ -50,6 +51,17 @@ def test_nothing_of_the_client_is_left(client: str, stage: Stage, valid_record: 
     assert "51234" not in line
     assert decode(line.encode())["source"] == {"address": "p1-alias"}
     assert decode(line.encode())["message"].startswith("p1-alias")
+
+
+def test_users_have_aliases_too(valid_record: Any) -> None:
+    """A person's name tells more than an address; and an alias is no address, which a SIEM would refuse as one."""
+    observation = seen(identity=Identity(user="alice"))
+    record = traffic_record(stamp(), observation, judged(observation), SNAPSHOT)
+    assert record is not None
+    hidden = valid_record(with_alias(record, lambda text: f"p1-{len(text)}"))
+    assert "alice" not in encode(hidden).decode()
+    assert (hidden["user"], hidden["related"]["user"]) == ({"name": "p1-5"}, ["p1-5"])
+    assert hidden["related"]["ip"] == ["203.0.113.5"]
 
 
 def test_no_other_address_is_touched() -> None:
@@ -132,12 +144,13 @@ def test_the_writer_names_them_so(tmp_path: Path, clients: ClientsShown, check_l
     """From the policy's setting to the line on the disk, in a chain that verifies."""
     path = tmp_path / "block.ndjson"
     write_secret(secret_path_for(path), SECRET)
+    path.touch()  # as after a restart
     writer = LogWriter(
         path, OBSERVER, LogOptions(clients=clients), clock=lambda: Instant.from_timestamp(600 * 30 * 86400)
     )
     writer.start()
     writer.put(record_of("192.0.2.7"))
-    assert writer.close(10)
+    assert writer.close(60)
     source = check_lines(path)[0]["source"]
     assert (
         source
@@ -150,6 +163,18 @@ def test_the_writer_names_them_so(tmp_path: Path, clients: ClientsShown, check_l
     assert list(Verifier().run([path])) == []
 
 
+def test_a_pipe_whose_key_has_a_place(tmp_path: Path) -> None:
+    """The secret of the pseudonyms is kept beside the key that the settings name."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    key, troubles = tmp_path / "keys" / "log.key", list[Exception]()
+    options = LogOptions(clients=ClientsShown.PSEUDONYM, key=key)
+    alias = client_alias(pipe, options, lambda: NOON, troubles.append)
+    assert alias(record_of("192.0.2.7"))["source"]["address"].startswith("p")
+    assert secret_path_for(key).exists()
+    assert not troubles
+
+
 def test_a_pipe_has_no_place_for_a_secret(tmp_path: Path) -> None:
     """Where a log goes to another program, clients are withheld unless a key's place is given."""
     pipe = tmp_path / "pipe"
@@ -159,7 +184,7 @@ def test_a_pipe_has_no_place_for_a_secret(tmp_path: Path) -> None:
         writer = LogWriter(pipe, OBSERVER, LogOptions(clients=ClientsShown.PSEUDONYM))
         writer.start()
         writer.put(record_of("192.0.2.7"))
-        writer.close(10)
+        writer.close(60)
         written = [json.loads(line) for line in os.read(reader, 1 << 16).splitlines()]
     finally:
         os.close(reader)

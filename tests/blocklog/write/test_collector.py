@@ -72,6 +72,26 @@ def test_all_that_was_sent_is_written(
     assert numbers(tmp_path / "block.ndjson") == [1, 2]
 
 
+def test_a_record_that_comes_twice(
+    ends: tuple[socket.socket, socket.socket],
+    lifeline: tuple[int, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As from the backlog of a process that was killed: it is written once, while its id is among the latest."""
+    monkeypatch.setattr(collector, "REMEMBERED", 2)
+    write, read = ends
+    sender = RecordSender(write, OBSERVER)
+    for number, name in enumerate(("a", "a", "b", "a", "c", "b", "a")):
+        sender.put({"n": number, "event": {"id": name}})
+    sender.put({"n": 7})
+    sender.put({"n": 8})
+    write.close()
+    assert collect(read, tmp_path / "block.ndjson", OBSERVER, lifeline[0]) == 0
+    os.close(lifeline[1])
+    assert numbers(tmp_path / "block.ndjson") == [0, 2, 4, 6, 7, 8]
+
+
 def test_it_ends_with_the_process_that_started_it(
     ends: tuple[socket.socket, socket.socket], lifeline: tuple[int, int], tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Runs that follow each other: a writer knows its own last lines, and takes nobody else's for them."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.integrity.head_journal import HeadJournal
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
+from tokgate.blocklog.read.reader import text_at
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.write.appender import Appender, ForeignLines
 from tokgate.blocklog.write.rotation import Rotation
@@ -46,7 +48,7 @@ class Runs(AppenderRuns):
     def told(self, action: str) -> list[dict[str, Any]]:
         """The log's records of an action."""
         records = [json.loads(line) for line in self.path.read_bytes().splitlines() if line.startswith(b"{")]
-        return [record["tokgate"] for record in records if record.get("event", {}).get("action") == action]
+        return [record["tokgate"] for record in records if text_at(record, "event", "action") == action]
 
 
 def kill(appender: Appender) -> None:
@@ -93,6 +95,22 @@ def test_what_was_written_while_nothing_ran_is_declared(runs: Runs, check_lines:
     assert not forged & {one["hash"] for one in (each["checkpoint"] for each in runs.told("log-checkpoint"))}
 
 
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_log_that_is_longer_than_what_is_read_at_once(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, journal: bool
+) -> None:
+    """Its own last record is found wherever it stands, and behind a line that is longer than any record."""
+    monkeypatch.setattr("tokgate.blocklog.write.segment._CHUNK", 2000)
+    if not journal:
+        runs.path.with_suffix(".heads").unlink()
+    runs.forge(2)
+    with runs.path.open("ab") as file:
+        file.write(b'{"a": "' + b"x" * 5000 + b'"}\n')
+    runs.run()
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["line"], said["lines"]) == ((7, 3) if journal else (5, 5))
+
+
 def test_a_writer_without_its_journal_believes_signatures(runs: Runs) -> None:
     """Who takes away the file of hashes too gains nothing for forged records: they are all signed by nobody."""
     key = runs.path.with_suffix(".key").read_bytes()
@@ -118,6 +136,61 @@ def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
     runs.run()
     assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
     assert len(runs.findings()) > FORGED
+
+
+@pytest.mark.parametrize("journal", [True, False])
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"a": 1},
+        {"event": 1},
+        {"tokgate": "x", "event": {"action": "log-checkpoint"}},
+        {"tokgate": {"chain": "c"}, "event": {"action": "log-checkpoint", "sequence": 9, "hash": "ab" * 32}},
+    ],
+    ids=str,
+)
+def test_a_start_after_any_json_of_others(runs: Runs, line: dict[str, Any], journal: bool) -> None:
+    """A line that somebody appended keeps tokgate from nothing: it is told of like any other."""
+    if not journal:
+        runs.path.with_suffix(".heads").unlink()
+    with runs.path.open("ab") as file:
+        file.write(json.dumps(line).encode() + b"\n")
+    runs.run()
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["line"], said["lines"]) == ((7, 1) if journal else (5, 3))
+
+
+@pytest.mark.parametrize("boot", [None, "another boot"])
+def test_whatever_is_left_of_the_journal(runs: Runs, monkeypatch: pytest.MonkeyPatch, boot: str | None) -> None:
+    """A journal that a disk gave back in part keeps tokgate from nothing: it starts, and the log has no gap."""
+    if boot is not None:
+        monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: boot)
+    log, journal = runs.path.read_bytes(), runs.path.with_suffix(".heads").read_bytes()
+    ends = [at for at, octet in enumerate(journal) if octet == ord("\n")]
+    for end in (0, *(end + 1 for end in ends[:-1]), *(end - 1 for end in ends)):
+        for moved, rubbish in ((False, b""), (True, b""), (False, b"\xc3\xa9 \xc3\xa9\n")):
+            rotated = runs.path.with_name("block.ndjson.1")
+            rotated.unlink(missing_ok=True)
+            runs.path.write_bytes(log)
+            runs.path.with_suffix(".heads").write_bytes(journal[:end] + rubbish)
+            if moved:
+                runs.path.rename(rotated)
+            runs.run()
+            assert {one.code for one in runs.findings()} <= {FindingCode.FOREIGN}
+    assert {type(trouble) for trouble in runs.troubles} <= {ForeignLines}
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_cut_is_signed_at_once(runs: Runs, moved: bool) -> None:
+    """Not after a minute, in which the record of it could go the same way; also where a checkpoint is left last."""
+    lines = runs.path.read_bytes().splitlines(keepends=True)
+    runs.path.write_bytes(b"".join(lines[:4]))
+    if moved:
+        runs.path.rename(runs.path.with_name("block.ndjson.1"))
+    run = runs.begin()
+    append(run, stopped(runs.stamp(), 1, "next"))
+    assert runs.told("log-cut")
+    assert run.never_attested
 
 
 def test_a_batch_that_was_announced_and_not_written(runs: Runs) -> None:
@@ -147,6 +220,7 @@ def test_records_that_were_cut_off_while_nothing_ran(runs: Runs, check_lines: Li
     runs.run()
     check_lines(runs.path)
     assert [one["cut"]["sequence"] for one in runs.told("log-cut")] == [8]
+    assert [str(trouble) for trouble in runs.troubles][-1] == "records up to 8 are gone from the log"
     assert {one.code for one in runs.findings()} >= {FindingCode.MISSING, FindingCode.FOREIGN}
 
 
@@ -156,7 +230,8 @@ def test_a_log_that_was_taken_away_while_nothing_ran(runs: Runs) -> None:
     runs.path.unlink()
     runs.run()
     first = json.loads(runs.path.read_bytes().splitlines()[0])
-    assert first["tokgate"]["continues"]["sequence"] == 8
+    assert first["message"] == "The log continues from a file that is gone: a restart."
+    assert first["tokgate"]["continues"] | {"records": 0, "bytes": 0, "sequence": 8} == first["tokgate"]["continues"]
     assert [one.code for one in runs.findings()] == [FindingCode.FOREIGN]
 
 
@@ -174,6 +249,34 @@ def test_records_put_into_a_rotated_file(runs: Runs, packed: bool) -> None:
     assert said["file"].startswith("block.ndjson.1")
     assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
     assert len(runs.findings()) == FORGED + 1
+
+
+@pytest.mark.parametrize("text", [b"one\ntwo\n", b"one\ntwo", b"one\n"], ids=repr)
+def test_rubbish_put_into_a_rotated_file(runs: Runs, text: bytes) -> None:
+    """Its lines are told of with their digest, by which verification knows them: nothing else is wrong."""
+    with runs.path.open("ab") as file:
+        file.write(text)
+    runs.path.rename(runs.path.with_name("block.ndjson.1"))
+    runs.run()
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    whole = text.removesuffix(b"\n")
+    assert (said["lines"], said["line"]) == (whole.count(b"\n") + 1, 7)
+    assert (said["bytes"], said["sha256"]) == (len(whole), hashlib.sha256(whole).hexdigest())
+    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
+
+
+def test_what_was_declared_is_changed(runs: Runs) -> None:
+    """Lines of others are known by their digest: who changes them later is found, as where nobody told of any."""
+    run = runs.begin()
+    runs.write(run)
+    with runs.path.open("ab") as file:
+        file.write(b"hello\n")
+    run.look()
+    runs.write(run, attest=True)
+    runs.path.write_bytes(runs.path.read_bytes().replace(b"hello\n", b"hullo\n"))
+    found = runs.findings()
+    assert (found[0].line, found[0].code) == (8, FindingCode.TORN)
+    assert {one.code for one in found} == {FindingCode.TORN, FindingCode.FOREIGN}
 
 
 @pytest.mark.parametrize("text", [b"hello\n", b"hello", b"one\ntwo\n", b'{"a": 1}\n', None], ids=repr)
@@ -199,6 +302,22 @@ def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, chec
     blamed = {one.line for one in found}
     assert blamed == {*range(lines + 2, lines + 2 + count), lines + 2 + count}
     assert {one.code for one in found} <= {FindingCode.FOREIGN, FindingCode.UNCHAINED}
+
+
+def test_others_that_write_again_and_again(runs: Runs) -> None:
+    """Each time is told of by itself, with its own lines."""
+    run = runs.begin()
+    runs.write(run)
+    for _ in range(3):
+        with runs.path.open("ab") as file:
+            file.write(b"hello\n")
+        runs.write(run)
+    runs.write(run, attest=True)
+    lines = runs.path.read_bytes().splitlines()
+    said = [each["foreign"] for each in runs.told("log-foreign")]
+    assert [one["line"] for one in said] == [at for at, line in enumerate(lines, 1) if line == b"hello"]
+    assert {one["lines"] for one in said} == {1}
+    assert {one.line for one in runs.findings()} >= {one["line"] for one in said}
 
 
 def test_what_is_written_while_the_file_is_closed(runs: Runs) -> None:
@@ -256,7 +375,8 @@ def test_a_file_that_is_put_in_the_logs_place(runs: Runs, check_lines: Lines) ->
     assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
 
 
-def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", [b"faster\n", b"\n"])
+def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     """Another program that is just faster is blamed for its line, and not for tokgate's after it."""
     run = runs.begin()
     runs.write(run)
@@ -266,14 +386,14 @@ def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.Monke
     def slower(segment: Any, data: bytes) -> int:
         monkeypatch.setattr(Segment, "write", write)
         with runs.path.open("ab") as file:
-            file.write(b"faster\n")
+            file.write(text)
         return write(segment, data)
 
     monkeypatch.setattr(Segment, "write", slower)
     runs.write(run)
     runs.write(run, attest=True)
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
-    assert (said["line"], said["lines"]) == (lines + 1, 1)
+    assert (said["line"], said["lines"], said["running"]) == (lines + 1, 1, True)
     assert {one.line for one in runs.findings()} == {lines + 1, lines + 3}
 
 
@@ -304,14 +424,41 @@ def test_a_machine_that_failed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> N
     assert not runs.troubles
 
 
+def test_a_machine_that_failed_after_a_turn_without_records(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a batch is over doesn't mean that it is on the disk."""
+    run = runs.begin()
+    runs.write(run, attest=True)
+    kept = len(runs.path.read_bytes())
+    runs.write(run, 2)
+    run.advance()
+    kill(run)
+    os.truncate(runs.path, kept)
+    monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: "another boot")
+    runs.run()
+    assert runs.told("log-cut") == []
+    assert runs.findings() == []
+
+
+def test_a_journal_that_can_not_be_read(runs: Runs) -> None:
+    """It is told of, and costs no record; the last checkpoint says where the log goes on."""
+    heads = runs.path.with_suffix(".heads")
+    heads.unlink()
+    heads.mkdir()
+    runs.run()
+    assert IsADirectoryError in {type(trouble) for trouble in runs.troubles}
+    assert b"number 0" in runs.path.read_bytes().splitlines()[-2]
+
+
 def test_the_journal_is_on_the_disk_before_the_log(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a power failure could leave records in the log that the next run takes for somebody else's."""
     run = runs.begin()
     runs.write(run)
     synced: list[Path] = []
     monkeypatch.setattr(os, "fdatasync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink()))
+    journal = runs.path.with_suffix(".heads").stat().st_ino
     run.sync()
     assert synced == [heads_path_for(runs.path), runs.path]
+    assert runs.path.with_suffix(".heads").stat().st_ino == journal  # made anew after a checkpoint alone
 
 
 def test_a_clock_that_is_set_back(runs: Runs, check_lines: Lines) -> None:
@@ -352,7 +499,7 @@ def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.Mon
     """A full disk costs the journal a line, not its use: the next batch begins it anew, and a kill accuses nobody."""
     run = runs.begin()
     runs.write(run)
-    write = os.write
+    write, opened = os.write, len(list(Path("/proc/self/fd").iterdir()))
     failing = [True]
 
     def short(fd: int, data: bytes) -> int:
@@ -364,6 +511,7 @@ def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "write", short)
     runs.write(run, 3)
     assert not failing
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
     kill(run)
     runs.run()
     assert runs.findings() == []

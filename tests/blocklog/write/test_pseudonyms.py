@@ -97,11 +97,18 @@ def test_the_secret_moves_on_and_is_overwritten(tmp_path: Path) -> None:
     assert not troubles
 
 
-def test_without_a_key_clients_are_withheld(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{}", "[]", "no json", "", "é", '{"days": 30, "period": 600, "state": "xy"}'),
+        '{"days": null, "period": 600, "state": "00"}',
+    ],
+)
+def test_without_a_key_clients_are_withheld(tmp_path: Path, content: str) -> None:
     """Never their addresses."""
     troubles: list[Exception] = []
     path = tmp_path / "block.pseudonyms"
-    path.write_text("{}")
+    path.write_text(content)
     path.chmod(0o600)
     name = Pseudonyms(path, 30, Instant.now, troubles.append)
     assert name("192.0.2.7") == WITHHELD

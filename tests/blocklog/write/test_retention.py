@@ -18,9 +18,11 @@ from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.stamp import new_stamp
 from tokgate.blocklog.write import retention
+from tokgate.blocklog.write.entries import Deletion
 from tokgate.blocklog.write.log_clock import SETTLED
-from tokgate.blocklog.write.retention import STEP_EVERY, expired
+from tokgate.blocklog.write.retention import STEP_EVERY, day_step, expired
 from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.segment import Segment
 
 NAME = "block-20230310T230000.000000Z.ndjson"
 
@@ -144,6 +146,26 @@ def test_a_record_tells_before_anything_is_deleted(tmp_path: Path, monkeypatch: 
     assert not runs.troubles
 
 
+def test_where_others_need_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written there but what makes room: the record of files whose time is over, and its checkpoint."""
+    old = tmp_path / "block-20230301T000000.000000Z.ndjson"
+    old.touch()
+    runs = kept_for_a_day(tmp_path)
+    runs.rotation = Rotation(max_bytes=None, daily=False)
+    monkeypatch.setattr(Segment, "room_missing", lambda _, keep: keep)
+    run = runs.begin()
+    run.ready()
+    while run.pending:
+        run.advance()
+    run.sync()
+    assert not old.exists()
+    run.advance()  # nothing is to be written
+    run.add(stopped(runs.stamp(), 1, "SIGTERM"))
+    with pytest.raises(OSError, match=r"262144 KiB that settings\.log\.keep_free keeps"):
+        run.advance()
+    run.leave("closed")
+
+
 def test_a_clock_that_is_ahead_for_a_while_deletes_a_day_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +232,54 @@ def test_a_file_that_is_gone_before_its_time_is_named(tmp_path: Path) -> None:
     (tmp_path / first).unlink()
     found = expired(path, at("2023-03-04T23:00:00Z"))
     assert (found.follows, found.missed) == (second, ())
+
+
+@pytest.mark.parametrize(("days", "step"), [(0, 0), (1, 1), (2, 1), (400, 1)])
+def test_a_step_of_deletion(tmp_path: Path, days: int, step: int) -> None:
+    """At most the 24 hours after the end of the oldest file, however late it is; with no file there is no step."""
+    path, oldest = _linked(tmp_path, dict.fromkeys(FILES[1:])), at("2023-03-02T23:00:00Z")
+    assert day_step(path, oldest.add(hours=24 * days)) == oldest.add(hours=24 * step)
+    assert day_step(tmp_path / "other.ndjson", oldest) == oldest
+
+
+def test_a_gap_among_later_files(tmp_path: Path) -> None:
+    """It is told of when its time comes, and not with each deletion before that."""
+    first, second, third, last = FILES
+    path = _linked(tmp_path, {first: None, second: first, last: third}, "2023-03-01T10:00:00Z")
+    assert expired(path, at("2023-03-01T23:00:00Z")).missed == ()
+    assert expired(path, at("2023-03-02T23:00:00Z")).missed == (third,)
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes by its name: otherwise it would stay for good."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError("no")
+
+    path = _linked(tmp_path, {FILES[0]: None})
+    monkeypatch.setattr(retention, "first_record", refused)
+    assert expired(path, at("2023-03-01T23:00:00Z")).files == (tmp_path / FILES[0],)
+
+
+def test_files_go_once_their_record_is_signed(tmp_path: Path) -> None:
+    """Each with the record that names it; one that can't be deleted is told of and keeps no other."""
+    troubles: list[Exception] = []
+    keeper = retention.Retention(tmp_path / "block.ndjson", 1, troubles.append)
+    names = [tmp_path / name for name in FILES]
+    for path in (names[0], names[2]):
+        path.touch()
+    names[1].mkdir()
+    stamp = new_stamp(at("2023-03-08T10:00:00Z"), OBSERVER)
+    for sequence, path in enumerate(names, 7):
+        keeper.wrote(Deletion(stamp, (path,), 1, None, ()), sequence)
+    for signed, left in ((6, [True, True, True]), (7, [False, True, True]), (8, [False, True, True])):
+        keeper.delete(signed)
+        assert [path.exists() for path in names[:3]] == left
+        assert keeper.about_to_delete
+    assert [type(trouble) for trouble in troubles] == [IsADirectoryError]
+    keeper.delete(10)
+    assert not names[2].exists()
+    assert not keeper.about_to_delete
 
 
 def test_a_renamed_file_keeps_its_age(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from whenever import Date
 
 from labs.builders import at
@@ -133,6 +137,25 @@ def test_a_log_is_waited_for(tmp_path: Path) -> None:
     Segment(path, TODAY).close()
 
 
+def test_only_a_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a link or a pipe says at once what is wrong with it; and without patience one look is enough."""
+    path, link, pipe = tmp_path / "block.ndjson", tmp_path / "link", tmp_path / "pipe"
+    segment = Segment(path, TODAY)
+    link.symlink_to(path)
+    os.mkfifo(pipe)
+    wait_for_lock(link, 0)
+    wait_for_lock(pipe, 0)
+    pauses: list[float] = []
+    monkeypatch.setattr("tokgate.blocklog.write.segment.time.monotonic", lambda: sum(pauses))
+    monkeypatch.setattr("tokgate.blocklog.write.segment.time.sleep", pauses.append)
+    for patience, looks in ((0, 1), (0.125, 4)):
+        pauses.clear()
+        with pytest.raises(LogLocked):
+            wait_for_lock(path, patience)
+        assert len(pauses) + 1 == looks
+    segment.close()
+
+
 def test_a_pipe_that_nobody_reads_is_no_log(tmp_path: Path) -> None:
     """It would take some lines, and keep none."""
     pipe = tmp_path / "pipe"
@@ -145,6 +168,7 @@ def test_a_pipe_that_nobody_reads_is_no_log(tmp_path: Path) -> None:
         assert not segment.replaced()
         segment.write(b"{}\n")
         assert reader.readline() == b"{}\n"
+        assert segment.size == 3
         pipe.unlink()
         assert segment.replaced()
         segment.close()
@@ -162,6 +186,39 @@ def test_a_torn_line_is_ended_and_told(tmp_path: Path, torn: bytes) -> None:
     assert segment.torn.size == len(torn)
     assert segment.torn.sha256 == hashlib.sha256(torn).hexdigest()
     assert (segment.lines, segment.size) == (2, 8 + len(torn) + 1)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"", b"{", b"x", b"{}", b'{"n":1}', b'{"n":"abc"}', b'{"n":"more than 16"}', b"{\0}"]),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_the_last_record_and_what_is_torn_after_it(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ended: bool
+) -> None:
+    """Whatever stands in a file, and wherever reads cut it: the last JSON object, and all that comes after it."""
+    path = tmp_path_factory.getbasetemp() / "any.ndjson"
+    content = b"\n".join(lines) + b"\n" * ended
+    path.write_bytes(content)
+    present = content.removesuffix(b"\n").split(b"\n") if content else []
+    records = [
+        number
+        for number, one in enumerate(present)
+        if one[:1] == b"{" and one[-1:] == b"}" and b"\0" not in one and b"16" not in one
+    ]
+    after = b"\n".join(present[records[-1] + 1 :] if records else present)
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr("tokgate.blocklog.write.segment._CHUNK", 16)
+        segment = Segment(path, TODAY)
+    segment.close()
+    assert segment.last == (json.loads(present[records[-1]]) if records else None)
+    assert (None if segment.torn is None else segment.torn.sha256) == (
+        hashlib.sha256(after).hexdigest() if after else None
+    )
+    assert (segment.size, segment.lines) == (path.stat().st_size, path.read_bytes().count(b"\n"))
+    assert path.read_bytes() == content + b"\n" * bool(content and not content.endswith(b"\n"))
 
 
 def test_a_record_that_lacks_only_its_newline_is_whole(tmp_path: Path) -> None:
@@ -185,6 +242,15 @@ def test_a_file_in_order_is_taken_as_it_is(tmp_path: Path) -> None:
     assert (segment.lines, segment.size, segment.torn, segment.day) == (5, 15, None, Date(2023, 3, 9))
 
 
+def test_lines_are_counted_from_the_first_octet(tmp_path: Path) -> None:
+    """An empty line is a line, also where it is the first."""
+    path = tmp_path / "block.ndjson"
+    path.write_bytes(b"\n{}\n\n")
+    segment = Segment(path, TODAY)
+    assert [segment.line_of(offset) for offset in (0, 1, 3, 4, 5)] == [0, 1, 1, 2, 3]
+    segment.close()
+
+
 def test_a_moved_file_is_noticed_and_still_known(tmp_path: Path) -> None:
     """After a rename the path leads elsewhere, and the file knows its new name; after a removal it has none."""
     path = tmp_path / "block.ndjson"
@@ -196,6 +262,43 @@ def test_a_moved_file_is_noticed_and_still_known(tmp_path: Path) -> None:
     assert segment.present_name() == "block.ndjson.1"
     (tmp_path / "block.ndjson.1").unlink()
     assert segment.present_name() is None
+    segment.close()
+
+
+def test_a_name_where_the_system_tells_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without /proc: the file has the name by which it was opened, as long as the path leads to it."""
+
+    def refused(_: Path) -> Path:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(Path, "readlink", refused)
+    segment = Segment(tmp_path / "block.ndjson", TODAY)
+    assert segment.present_name() == "block.ndjson"
+    segment.path.rename(tmp_path / "moved")
+    assert segment.present_name() is None
+    segment.close()
+
+
+def test_a_folder_that_is_moved_away(tmp_path: Path) -> None:
+    """Also where something else has its name now: the path no longer leads to the file."""
+    path = tmp_path / "log" / "block.ndjson"
+    segment = Segment(path, TODAY)
+    path.parent.rename(tmp_path / "moved")
+    assert segment.replaced()
+    path.parent.touch()
+    assert segment.replaced()
+    segment.close()
+
+
+@pytest.mark.parametrize(
+    ("keep", "free", "missing"), [(300, 30, 0), (300, 29, 300), (900, 50, 0), (900, 49, 500), (0, 0, 0)]
+)
+def test_room_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int, free: int, missing: int) -> None:
+    """As much as the settings keep, at most a twentieth of the disk; that much exactly is enough."""
+    segment = Segment(tmp_path / "block.ndjson", TODAY)
+    disk = SimpleNamespace(f_blocks=1000, f_frsize=10, f_bavail=free)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: disk)
+    assert segment.room_missing(keep) == missing
     segment.close()
 
 

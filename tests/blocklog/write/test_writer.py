@@ -83,12 +83,12 @@ def test_what_is_put_is_in_the_file(path: Path, make: Callable[..., LogWriter], 
     """After a flush all records are there, in order, and health says so."""
     writer = make(path)
     assert all(writer.put(refusal(n)) for n in range(500))
-    assert writer.flush(10)
+    assert writer.flush(waiting.DEADLINE)
     assert numbers(check_lines(path)) == list(range(500))
     health = writer.health()
     assert (health.ok, health.dropped, health.queued, health.last_error) == (True, 0, 0, None)
     assert health.written == len(check_lines(path)) == 501  # with the checkpoint that a run begins with
-    assert writer.close(5)
+    assert writer.close(waiting.DEADLINE)
     assert not writer.put(refusal())
 
 
@@ -98,7 +98,7 @@ def test_the_first_record_is_signed_with_it(path: Path, check_lines: Lines) -> N
     writer.put(refusal())
     writer._turn()
     assert actions(check_lines(path)) == [refusal()["event"]["action"], "log-checkpoint"]
-    writer.close(5)
+    writer.close(waiting.DEADLINE)
 
 
 def test_close_writes_what_is_queued(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
@@ -106,9 +106,9 @@ def test_close_writes_what_is_queued(path: Path, make: Callable[..., LogWriter],
     writer = make(path, WriterLimits())
     for n in range(2000):
         writer.put(refusal(n))
-    assert writer.close(10)
+    assert writer.close(waiting.DEADLINE)
     assert numbers(check_lines(path)) == list(range(2000))
-    assert make(path).close(5)
+    assert make(path).close(waiting.DEADLINE)
 
 
 def test_a_second_writer_of_the_same_file_is_refused(path: Path, make: Callable[..., LogWriter]) -> None:
@@ -131,7 +131,7 @@ def test_many_threads_lose_nothing(path: Path, make: Callable[..., LogWriter], c
         thread.start()
     for thread in threads:
         thread.join()
-    assert writer.close(20)
+    assert writer.close(waiting.DEADLINE)
     files = sorted(path.parent.glob("block-*.ndjson"))
     assert len(files) == writer.health().rotations > 3
     found = numbers(check_lines(*files, path))
@@ -171,9 +171,9 @@ def test_a_gap_is_admitted_once_writing_works(path: Path, make: Callable[..., Lo
         writer.put(refusal(n))
     assert writer.health().dropped >= 140
     path.rmdir()
-    assert writer.flush(10)
+    assert writer.flush(waiting.DEADLINE)
     until(lambda: writer.health().queued == 0)
-    assert writer.close(10)
+    assert writer.close(waiting.DEADLINE)
     records = check_lines(path)
     [gap] = [record["tokgate"]["gap"] for record in records if record["event"]["action"] == "log-gap"]
     assert len(numbers(records)) + gap["dropped"] == 200
@@ -200,8 +200,8 @@ def test_a_record_that_is_no_json_is_dropped_alone(
     writer.put(refusal(1))
     writer.put({"bad": object()})
     writer.put(refusal(2))
-    assert writer.flush(10)
-    assert writer.close(10)
+    assert writer.flush(waiting.DEADLINE)
+    assert writer.close(waiting.DEADLINE)
     records = check_lines(path)
     assert numbers(records) == [1, 2]
     assert [record["tokgate"]["gap"]["dropped"] for record in records if "gap" in record["tokgate"]] == [1]
@@ -222,7 +222,7 @@ def test_a_defect_in_the_thread_does_not_end_it(
     monkeypatch.setattr(Appender, "advance", advance)
     until(lambda: writer.health().queued == 0)
     writer.put(refusal(2))
-    assert writer.close(10)
+    assert writer.close(waiting.DEADLINE)
     records = check_lines(path)
     assert 2 in numbers(records)
     assert writer.health().written == len(records)
@@ -233,14 +233,14 @@ def test_reopening_follows_logrotate(path: Path, make: Callable[..., LogWriter],
     """After rename and reopen the new file is there at once, and names the old one."""
     writer = make(path)
     writer.put(refusal(1))
-    assert writer.flush(10)
+    assert writer.flush(waiting.DEADLINE)
     old = path.with_name("block.ndjson.1")
     path.rename(old)
     writer.reopen()
     until(lambda: path.exists() and path.stat().st_size > 0)
     assert actions(check_lines(path)) == ["log-continued"]
     writer.put(refusal(2))
-    assert writer.flush(10)
+    assert writer.flush(waiting.DEADLINE)
     first, second = check_lines(path)
     assert first["tokgate"]["continues"]["file"] == old.name
     assert (numbers(check_lines(old)), numbers([second])) == ([1], [2])
@@ -254,7 +254,7 @@ def test_reopening_without_a_rename_changes_nothing(
     writer.put(refusal(1))
     writer.reopen()
     writer.put(refusal(2))
-    assert writer.close(10)
+    assert writer.close(waiting.DEADLINE)
     assert numbers(check_lines(path)) == [1, 2]
     assert "log-continued" not in actions(check_lines(path))
 
@@ -265,10 +265,10 @@ def test_the_day_is_the_clocks(path: Path, check_lines: Lines) -> None:
     writer = LogWriter(path, OBSERVER, limits=QUICK, clock=lambda: moments[-1], uptime=None)
     writer.start()
     writer.put(refusal(1))
-    assert writer.flush(10)
+    assert writer.flush(waiting.DEADLINE)
     moments.append(Instant.from_utc(2026, 3, 11))
     writer.put(refusal(2))
-    assert writer.close(10)
+    assert writer.close(waiting.DEADLINE)
     [old] = path.parent.glob("block-*.ndjson")
     assert old.name == "block-20260311T000000.000000Z.ndjson"
     assert numbers(check_lines(old)) == [1]
@@ -304,7 +304,7 @@ def test_a_record_that_closing_overtakes_is_counted(path: Path, monkeypatch: pyt
     class Overtaken(queue.SimpleQueue[Any]):
         def qsize(self) -> int:
             if threading.current_thread() is threading.main_thread():  # in `put`, after its look whether we are closing
-                writer.close(10)
+                writer.close(waiting.DEADLINE)
             return super().qsize()
 
     writer = LogWriter(path, OBSERVER, limits=QUICK)
@@ -357,9 +357,9 @@ def test_a_disk_that_fills_up_and_is_cleared(
         threading.Event().wait(0.001)
     assert "No space left" in str(writer.health().last_error)
     ballast.unlink()
-    assert writer.flush(10)
+    assert writer.flush(waiting.DEADLINE)
     until(lambda: writer.health().queued == 0)
-    assert writer.close(10)
+    assert writer.close(waiting.DEADLINE)
     records = check_lines(path)
     gaps = sum(record["tokgate"]["gap"]["dropped"] for record in records if record["event"]["action"] == "log-gap")
     assert gaps == writer.health().dropped >= 10
@@ -381,7 +381,7 @@ def test_the_log_leaves_room_for_others(small_disk: Path, make: Callable[..., Lo
     assert "settings.log.keep_free" in str(writer.health().last_error)
     (small_disk / "other").write_bytes(b"x" * 4096)
     ballast.unlink()
-    assert writer.close(10)
+    assert writer.close(waiting.DEADLINE)
     records = check_lines(path)
     gaps = sum(record["tokgate"]["gap"]["dropped"] for record in records if record["event"]["action"] == "log-gap")
     assert gaps == writer.health().dropped >= 10
@@ -395,7 +395,7 @@ def test_something_else_in_the_files_place(
     """Whatever is put where the file was: records wait, health is red, and none is lost once the path is free."""
     writer = make(path)
     writer.put(refusal(0))
-    assert writer.flush(10)
+    assert writer.flush(waiting.DEADLINE)
     moved = path.with_name("moved.ndjson")
     path.rename(moved)
     reader = None
@@ -413,9 +413,9 @@ def test_something_else_in_the_files_place(
         os.close(reader)
     path.rmdir() if kind == "folder" else path.unlink()
     writer.put(refusal(2))
-    assert writer.flush(10)
+    assert writer.flush(waiting.DEADLINE)
     assert writer.health().ok
-    assert writer.close(10)
+    assert writer.close(waiting.DEADLINE)
     assert numbers(check_lines(moved, path)) == [0, 1, 2]
     assert list(Verifier().run([moved, path])) == []
 
@@ -443,7 +443,7 @@ def write(number, told):
         for _ in range(20):
             writer.put(stopped(new_stamp(Instant.now(), observer), 1, f"number {number}"))
             number += 1
-        if writer.flush(10):
+        if writer.flush(60):
             os.write(told, f"{number}\\n".encode())
 
 acknowledged = 0
@@ -479,7 +479,7 @@ def test_killed_in_a_loop_nothing_acknowledged_is_lost(path: Path, keys: str) ->
     acknowledged = int(run.stdout)
     survivor = LogWriter(path, OBSERVER, limits=QUICK)
     survivor.start()
-    assert survivor.close(10)
+    assert survivor.close(waiting.DEADLINE)
     files = with_rotated(path)
     found = set()
     for line in read(files):
@@ -499,7 +499,7 @@ def test_a_line_by_others_is_told_at_once(
     """A quiet log is looked at as well: health is red, the lines are counted, and the log says which; for an hour."""
     writer = make(path, replace(QUICK, look_every=0.01))
     writer.put(refusal())
-    assert writer.flush(10)
+    assert writer.flush(waiting.DEADLINE)
     assert writer.health().ok
     lines = path.read_bytes().count(b"\n")
     with path.open("ab") as file:
@@ -520,7 +520,15 @@ def test_ids_sort_by_time_and_are_uuids() -> None:
     later = new_stamp(Instant.from_utc(2026, 3, 10).add(milliseconds=1), OBSERVER).id
     assert first < later
     assert uuid.UUID(first).version == 7
-    assert uuid.UUID(first).variant == uuid.RFC_4122
+    moment = Instant.from_utc(2026, 3, 10)
+    ids = [uuid.UUID(new_stamp(moment, OBSERVER).id) for _ in range(300)]
+    assert {(each.version, each.variant, each.int >> 80) for each in ids} == {
+        (7, uuid.RFC_4122, moment.timestamp(unit="millisecond"))
+    }
+    changing = 0
+    for each in ids:
+        changing |= each.int ^ ids[0].int
+    assert changing == ((1 << 12) - 1) << 64 | (1 << 62) - 1  # all other bits are random
 
 
 def test_a_failing_log_is_said_once(
@@ -563,7 +571,7 @@ def test_a_log_handler_that_fails_costs_no_record(
             writer.put(refusal(1))
             until(lambda: writer.health().errors > 2)
         until(lambda: writer.health().ok)
-        assert writer.flush(10)
+        assert writer.flush(waiting.DEADLINE)
     finally:
         logging.getLogger().removeHandler(handler)
     assert numbers([line.record for line in read([path]) if isinstance(line, Line)]) == [1]

@@ -22,7 +22,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     writer = LogWriter(path, OBSERVER, LogOptions())
     writer.start()
     writer.put(refusal())
-    assert writer.close(10)
+    assert writer.close(60)
     return path
 
 

@@ -39,8 +39,8 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: list[str]) -> Pat
     for part in (2, 3):
         for _ in range(part):
             writer.put(stopped(stamp(), 1, "SIGTERM"))
-        assert writer.flush(10)
-    assert writer.close(10)
+        assert writer.flush(60)
+    assert writer.close(60)
     return path
 
 
@@ -115,7 +115,7 @@ def test_compacted_files_are_verified(log: Path, tokgate: Command, kept: list[st
     writer = LogWriter(log, OBSERVER, LogOptions(outlets=(kept.append,)))
     writer.start()
     writer.put(stopped(stamp(), 1, "SIGTERM"))
-    assert writer.close(10)
+    assert writer.close(60)
     assert tokgate("log", "verify").err.endswith("tokgate: 10 lines, no findings\n")
     assert tokgate("log", "compact", str(rotated)).code == 0
     assert "10 lines, no findings" in tokgate("log", "verify").err  # what was written goes before its Parquet
@@ -209,7 +209,7 @@ def test_files_that_are_gone(log: Path, tokgate: Command) -> None:
     log.rename("block-20230310T120000.000000Z.ndjson")
     writer = LogWriter(log, OBSERVER)
     writer.start()
-    assert writer.close(10)
+    assert writer.close(60)
     Path("block-20230310T120000.000000Z.ndjson").unlink()
     for arguments in ([], ["--whole", str(log)]):
         outcome = tokgate("log", "verify", *arguments)

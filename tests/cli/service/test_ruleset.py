@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 from labs.command_line import Command
-from labs.ruleset_lab import CLIENT, GATEWAY, ORIGIN, PORT, Lab, Namespace, original_destination, own_name, printed
+from labs.ruleset_lab import (
+    CLIENT,
+    GATEWAY,
+    ORIGIN,
+    PORT,
+    SECONDS,
+    Lab,
+    Namespace,
+    original_destination,
+    own_name,
+    printed,
+)
 
 CANARY = {4: "198.18.116.2/32", 6: "fd74:6f6b:6761:7465::2/128"}
 """The client that tokgate itself is."""
@@ -332,7 +343,7 @@ def test_loading_again_keeps_connections(lab: Lab, office: Path, version: int) -
     with lab.gateway.listen(version, PORT) as proxy, lab.client.connect(ORIGIN[version], 443) as client:
         accepted, _ = proxy.accept()
         with accepted:
-            accepted.settimeout(5)
+            accepted.settimeout(SECONDS)
             lab.load(printed(office))
             client.sendall(b"still")
             assert accepted.recv(16) == b"still"

@@ -153,7 +153,7 @@ def test_a_probe(
                 client.sendall(text)
 
         if answer is None:
-            server.close()
+            port = 1
         else:
             threading.Thread(target=serve, args=(answer,), daemon=True).start()
         told = state() | {"listening": [{"entry": "tproxy", "host": "::", "port": 1}]}

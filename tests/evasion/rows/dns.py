@@ -140,3 +140,27 @@ def questions() -> Iterator[Question]:
         answers=(f"{alias}. 60 SVCB 1 {BANNED}. alpn=h2",),
         twin_answers=("www.example.org. 60 SVCB 1 x.example.net. alpn=h2",),
     )
+    for name in ("_443._https.www", "xn--caf-dma", "a_b", "w" * 63, ".".join("a" * 100)):
+        full = f"{name}.clips.example.org"
+        yield Question(
+            what=f"an A record below {name[:16]}",
+            name=full,
+            answers=(f"{full}. 60 A 192.0.2.80",),
+            twin_answers=plain,
+        )
+    yield Question(
+        what="an alias with a root that is not its own",
+        name=alias,
+        answers=(f"{alias}. 60 CNAME x.example.net.", f"X.EXAMPLE.NET. 60 CNAME {BANNED}."),
+        twin_answers=("www.example.org. 60 CNAME x.example.net.", "x.example.net. 60 A 192.0.2.80"),
+    )
+    yield Question(
+        what="a loop of aliases and it",
+        name=alias,
+        answers=(
+            f"{alias}. 60 CNAME x.example.net.",
+            f"x.example.net. 60 CNAME {alias}.",
+            f"x.example.net. 60 CNAME {BANNED}.",
+        ),
+        twin_answers=("www.example.org. 60 CNAME x.example.net.", "x.example.net. 60 A 192.0.2.80"),
+    )

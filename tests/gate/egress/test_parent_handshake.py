@@ -59,12 +59,17 @@ def converse(handshake: ParentHandshake, answers: bytes, step: int) -> tuple[byt
             b"\x05\x01\x02\x01\x05alice\x0copen: sesame\x05\x01\x00\x01\xc0\x00\x02\x07\x00\x50",
         ),
         (
+            lambda: SocksHandshake("a" * 255, 80, Credentials("u", "p" * 255)),
+            b"\x05\x02\x01\x00\x05\x00\x00\x01" + bytes(6),
+            b"\x05\x01\x02\x01\x01u\xff" + b"p" * 255 + b"\x05\x01\x00\x03\xff" + b"a" * 255 + b"\x00\x50",
+        ),
+        (
             lambda: SocksHandshake("2001:db8::7", 80, None),
             b"\x05\x00\x05\x00\x00\x03\x04host\x00\x50",
             b"\x05\x01\x00\x05\x01\x00\x04" + bytes.fromhex("20010db8000000000000000000000007") + b"\x00\x50",
         ),
     ],
-    ids=["connect", "connect-password", "socks", "socks-password", "socks-v6"],
+    ids=["connect", "connect-password", "socks", "socks-password", "socks-longest", "socks-v6"],
 )
 def test_a_way_is_given(make: Callable[[], ParentHandshake], answers: bytes, said: bytes, step: int) -> None:
     """However the answer comes, the same is said, and none of what the destination says behind it is lost."""
@@ -82,6 +87,10 @@ def test_a_way_is_given(make: Callable[[], ParentHandshake], answers: bytes, sai
             "does not speak HTTP",
             True,
         ),
+        *(
+            (lambda: ConnectHandshake("a.example", 443, None), line + b"\r\n\r\n", "does not speak HTTP", True)
+            for line in (b"", b"HTTP/1.1", b"HTTP/2.0 200 OK", b"ICY 200 OK", b"HTTP/1.1 OK 200")
+        ),
         (lambda: ConnectHandshake("a.example", 443, None), b"x" * MAX_ANSWER, "has no end", True),
         (lambda: SocksHandshake("a.example", 443, None), b"\x05\xff", "no way of signing in", True),
         (lambda: SocksHandshake("a.example", 443, ALICE), b"\x05\x02\x01\x01", "credentials are wrong", True),
@@ -93,7 +102,21 @@ def test_a_way_is_given(make: Callable[[], ParentHandshake], answers: bytes, sai
             True,
         ),
     ],
-    ids=["forbidden", "sign-in", "mail", "endless", "method", "password", "not-allowed", "address-type"],
+    ids=[
+        "forbidden",
+        "sign-in",
+        "mail",
+        "empty",
+        "no-status",
+        "http2",
+        "icy",
+        "words",
+        "endless",
+        "method",
+        "password",
+        "not-allowed",
+        "address-type",
+    ],
 )
 def test_no_way_is_given(make: Callable[[], ParentHandshake], answers: bytes, why: str, ours: bool) -> None:
     """A refusal and nonsense end it; what the configuration can mend is told from what the proxy forbids."""
@@ -103,7 +126,8 @@ def test_no_way_is_given(make: Callable[[], ParentHandshake], answers: bytes, wh
 
 
 @pytest.mark.parametrize(
-    "credentials", [Credentials("u" * 256, "p"), Credentials("u", "")], ids=["long-user", "no-password"]
+    "credentials",
+    [Credentials("u" * 256, "p"), Credentials("u", ""), Credentials("", "p"), Credentials("u", "p" * 256)],
 )
 def test_what_socks_cannot_say(credentials: Credentials) -> None:
     """It is an error at once, before anything is sent."""

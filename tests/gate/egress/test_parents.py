@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ from labs.builders import ban
 from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, exactly, policy, read_all, until
 from labs.hello_builder import hello_for
 from labs.parent_proxy import FORBIDDEN, ParentProxy
-from tokgate.gate.egress.parents import Parents
+from tokgate.gate.connection import AskingParent
+from tokgate.gate.egress.parent_handshake import ConnectHandshake, ParentRefused
+from tokgate.gate.egress.parents import Parents, credentials_of
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.upstream import Upstream, UpstreamKind
+from tokgate.wire.basic_auth import Credentials
 from tokgate.wire.tls_alert import Alert
 
 StartGate = Callable[..., RunningGate]
@@ -180,6 +184,86 @@ def test_a_name_is_resolved_beside(start_gate: StartGate, monkeypatch: pytest.Mo
         until(lambda: not found)
     finally:
         parents.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("alice:secret\n", Credentials("alice", "secret")),
+        ("alice:se:cret", Credentials("alice", "se:cret")),
+        ("alice:", Credentials("alice", "")),
+        *((text, None) for text in ("", "alice\n", ":secret\n", "alice:a\nbob:b\n")),
+    ],
+)
+def test_a_file_of_credentials(tmp_path: Path, text: str, found: Credentials | None) -> None:
+    """One line; a file of something else is an error that an operator is told of, and nothing of it goes out."""
+    file = tmp_path / "credentials"
+    file.write_text(text)
+    upstream = Upstream(kind=UpstreamKind.HTTP, host="192.0.2.1", port=3128, credentials=str(file))
+    if found is None:
+        with pytest.raises(ParentRefused, match="is not one line"):
+            credentials_of(upstream)
+    else:
+        assert credentials_of(upstream) == found
+
+
+class Answering:
+    """A parent's socket, and what comes on it."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers, self.said = list(answers), b""
+
+    def recv(self, most: int, flags: int) -> bytes:
+        """What has come; consumed only without a peek."""
+        if not self.answers:
+            raise BlockingIOError
+        if flags & socket.MSG_PEEK:
+            return self.answers[0][:most]
+        taken, self.answers[0] = self.answers[0][:most], self.answers[0][most:]
+        return taken
+
+    def send(self, words: bytes, _: int) -> int:
+        """Note what is said."""
+        self.said += words
+        return len(words)
+
+
+@pytest.mark.parametrize(
+    ("answers", "event", "outcome"),
+    [
+        ((b"HTTP/1.1 200 OK\r\n\r\nwords",), EPOLLIN, True),
+        ((b"HTTP/1.1 200",), EPOLLIN, False),
+        ((), EPOLLOUT, False),
+        ((b"HTTP/1.1 200",), EPOLLIN | EPOLLRDHUP, "reset"),
+        ((), EPOLLRDHUP, "reset"),
+        ((b"",), EPOLLIN, "reset"),
+        ((b"HTTP/1.1 403 No\r\n\r\n",), EPOLLIN, "403 No"),
+        ((b"HTTP/1.1 407 Who\r\n\r\n",), EPOLLIN, "407 Who"),
+        ((b"HTTP/1.1 200 OK\r\n\r\n",), EPOLLIN | EPOLLRDHUP, True),
+    ],
+)
+def test_what_a_parent_answers(
+    start_gate: StartGate, answers: tuple[bytes, ...], event: int, outcome: bool | str
+) -> None:
+    """The request goes out once; what stands behind the answer is the destination's; a parent that ends is no way."""
+    enforcer = start_gate().gate.enforcer
+    parents, asking, server = (
+        Parents(enforcer),
+        AskingParent(ConnectHandshake("a.example", 443, None)),
+        Answering(*answers),
+    )
+    try:
+        for _ in range(2):
+            if isinstance(outcome, str):
+                with pytest.raises(OSError, match=outcome):
+                    parents.is_behind(server, asking, event)
+            elif not asking.asked or not outcome:
+                assert parents.is_behind(server, asking, event) is outcome
+    finally:
+        parents.close()
+    assert server.said.count(b"CONNECT") == 1
+    assert outcome is not True or server.answers[0] == (b"words" if b"words" in answers[0] else b"")
+    assert enforcer.counters.errors["upstream"] == (outcome == "407 Who"), "an operator is told once of what to mend"
 
 
 def read_head(client: socket.socket) -> bytes:

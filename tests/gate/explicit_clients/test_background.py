@@ -192,3 +192,34 @@ def test_the_names_that_were_not_found_are_bounded(resolver: Resolver, answers: 
         assert select.select([resolver.descriptor], [], [], 10)[0]
         resolver.deliver()
     assert len(resolver._failed) == LIMITS.failures
+
+
+def test_why_a_name_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures are counted by their cause, and found names are none."""
+    told: list[DnsError] = []
+    heard: list[Addresses] = []
+    found = {"a": ("192.0.2.1",), "b": DnsError.UNANSWERED}
+    monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", found.get)
+    resolver = Resolver(failed=told.append)
+    for number, host in enumerate(("a", "b"), 1):
+        resolver.ask("192.0.2.1", host, heard.append)
+        while len(heard) < number:
+            assert select.select([resolver.descriptor], [], [], DEADLINE)[0]
+            resolver.deliver()
+    resolver.close()
+    assert (heard, told) == ([("192.0.2.1",), ()], [DnsError.UNANSWERED])
+
+
+def test_who_asks_for_what_is_being_resolved_has_no_turn_to_wait_for(
+    resolver: Resolver, answers: threading.Event
+) -> None:
+    """It costs no lookup, so that a client with slow names gets it with the others."""
+    heard: list[str] = []
+    resolver.ask("192.0.2.2", "www.example", heard.extend)
+    for number in range(SHARE):
+        resolver.ask("192.0.2.1", f"{number}.example", lambda found: None)
+    resolver.ask("192.0.2.1", "www.example", heard.extend)
+    assert dict(resolver._queued) == {}
+    answers.set()
+    deliver(resolver, heard, 2)
+    assert heard == ["www.example"] * 2

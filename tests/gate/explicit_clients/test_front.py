@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from labs.gate_lab import Origin, RunningGate, dial, exactly, read_all, until
+from labs.gate_lab import NOBODY, Origin, RunningGate, dial, exactly, pass_time, read_all, until
 from labs.hello_builder import hello_for
-from tokgate.gate.connection import CONNECTING
+from labs.records import Monotonic
+from labs.waiting import DEADLINE
+from tokgate.gate.connection import CONNECTING, WAITING
+from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.gate.sockets import connect, leads_to
-from tokgate.traffic.limits import Limits
 from tokgate.wire.tls_alert import Alert
 
 StartGate = Callable[..., RunningGate]
@@ -59,7 +61,9 @@ def test_without_an_opener_the_gate_refuses(start_gate: StartGate) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_server_that_speaks_first(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
+def test_a_server_that_speaks_first(
+    start_gate: StartGate, start_origin: StartOrigin, monotonic: Monotonic, host: str
+) -> None:
     """A tunnel carries protocols in which the client waits for the server's greeting."""
 
     def greeter(client: socket.socket) -> None:
@@ -69,8 +73,9 @@ def test_a_server_that_speaks_first(start_gate: StartGate, start_origin: StartOr
     gate = start_gate()
     origin = start_origin(greeter)
     with dial(gate.explicit, connect_request(host, origin.address[1])) as client:
-        expected = ESTABLISHED + b"220 mail.example.net\r\n"
-        assert exactly(client, len(expected)) == expected
+        assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
+        pass_time(gate.gate, monotonic, PATIENCE)
+        assert exactly(client, 22) == b"220 mail.example.net\r\n"
         client.sendall(b"EHLO client.example.net\r\n")
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == b"EHLO client.example.net\r\n"
@@ -96,12 +101,15 @@ def test_a_client_that_ends_at_once(start_gate: StartGate, start_origin: StartOr
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_server_that_says_much_first(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
+def test_a_server_that_says_much_first(
+    start_gate: StartGate, start_origin: StartOrigin, monotonic: Monotonic, host: str
+) -> None:
     """To a client that says nothing and reads late: it waits, and then gets everything."""
     much = bytes(range(256)) * (1 << 15)
     gate = start_gate()
     with dial(gate.explicit, connect_request(host, start_origin(lambda c: c.sendall(much)).address[1])) as client:
         exactly(client, len(ESTABLISHED))
+        pass_time(gate.gate, monotonic, PATIENCE)
         assert until(lambda: any(c.down is not None and c.down.blocked for c in list(gate.gate.connections.values())))
         assert read_all(client) == much
 
@@ -118,24 +126,26 @@ def test_a_tunnel_is_not_given_up_early(start_gate: StartGate) -> None:
             assert found[0].deadline - gate.gate.now > gate.gate.limits.connecting / 2
 
 
-def test_a_name_that_nobody_resolves(start_gate: StartGate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_nobody_resolves(
+    start_gate: StartGate, monotonic: Monotonic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When the resolver takes too long, the client is told so."""
     slow = threading.Event()
-    monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", lambda host: slow.wait(10) and ())
-    gate = start_gate(limits=Limits(connecting=0.1))
+    monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", lambda _: slow.wait(DEADLINE) and ())
+    gate = start_gate()
     with dial(gate.explicit, connect_request("www.example.net", 443)) as client:
+        assert until(lambda: [c for c in list(gate.gate.connections.values()) if c.state is WAITING])
+        pass_time(gate.gate, monotonic, gate.gate.limits.connecting)
         assert read_all(client).startswith(b"HTTP/1.1 502 ")
     slow.set()
     assert gate.settled()
 
 
 @pytest.mark.parametrize("host", ["localhost", "nonexistent.invalid"])
-def test_unreachable_destinations(start_gate: StartGate, start_origin: StartOrigin, host: str) -> None:
+def test_unreachable_destinations(start_gate: StartGate, host: str) -> None:
     """A destination that refuses, or a name that does not exist, is a bad gateway."""
     gate = start_gate()
-    origin = start_origin()
-    origin.close()
-    with dial(gate.explicit, connect_request(host, origin.address[1])) as client:
+    with dial(gate.explicit, connect_request(host, NOBODY[1])) as client:
         assert read_all(client).startswith(b"HTTP/1.1 502 ")
     assert gate.settled()
 

@@ -9,14 +9,15 @@ import bcrypt
 import pytest
 
 from labs.builders import ban, network
-from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, reset, until
+from labs.gate_lab import Origin, RunningGate, dial, exactly, pass_time, policy, read_all, reset, until
 from labs.hello_builder import hello_for
+from labs.records import Monotonic
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.connection import CLOSED, Greeting
+from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.policy.identity import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.limits import Limits
 from tokgate.wire.basic_auth import Credentials
 
 StartGate = Callable[..., RunningGate]
@@ -47,19 +48,23 @@ def test_a_connect_to_nowhere_ends_there(start_gate: StartGate, target: str) -> 
     assert not gate.gate.enforcer.counters.errors
 
 
-def test_nobody_may_dribble_for_ever(start_gate: StartGate, start_origin: StartOrigin) -> None:
+def test_nobody_may_dribble_for_ever(start_gate: StartGate, start_origin: StartOrigin, monotonic: Monotonic) -> None:
     """Half a hello in a tunnel to an address gets the time that others have once, and not again and again."""
-    gate = start_gate(limits=Limits(greeting=0.1))
+    gate = start_gate()
     with dial(gate.explicit, connect(start_origin().address[1], host="127.0.0.1")) as client:
         exactly(client, len(ESTABLISHED))
         client.sendall(ALLOWED[:20])
+        assert until(lambda: any(c.held for c in list(gate.gate.connections.values())))
+        pass_time(gate.gate, monotonic, PATIENCE)
+        assert gate.gate.open_connections == 1
+        pass_time(gate.gate, monotonic, gate.gate.limits.greeting)
         assert read_all(client) == b""
     assert gate.gate.enforcer.counters.timeouts == 1
 
 
 def test_nobody_may_dribble_once_the_server_is_there(start_gate: StartGate, start_origin: StartOrigin) -> None:
     """Who was silent, so that its server could speak first, and then begins, gets no time beyond the others'."""
-    gate = start_gate(limits=Limits(greeting=60.0))
+    gate = start_gate()
     with dial(gate.explicit, connect(start_origin().address[1], host="127.0.0.1")) as client:
         exactly(client, len(ESTABLISHED))
         gate.pause()

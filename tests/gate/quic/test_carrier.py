@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from labs.builders import ban, service, snapshot
 from labs.proxy_lab import ALLOWED, BANNED, policy
 from labs.quic_client import QuicClient, initial
 from labs.quic_lab import EARLY, HANDSHAKE, KEY, SHORT, QuicGate, client, flow
@@ -14,6 +15,7 @@ from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.live_flows import LiveFlows
 from tokgate.gate.quic.sockets import Datagram
 from tokgate.policy.identity import Identity
+from tokgate.policy.networks import Network
 from tokgate.traffic.datagrams import quic_flow
 from tokgate.traffic.live_review import LiveReview
 
@@ -173,6 +175,20 @@ def test_cut(gate: Callable[..., QuicGate], records: Records) -> None:
     assert (one.sent.to_server, one.sent.unreachable[0]) == ([], KEY)
     one.comes(SHORT, key=flow(1))
     assert one.sent.to_server == [SHORT]
+
+
+@pytest.mark.parametrize("interface", ["lan0", "guests0"])
+def test_cut_by_interface(gate: Callable[..., QuicGate], interface: str) -> None:
+    """A ban for all behind an interface ends their flows, though no address is named."""
+    one = gate(policy(networks=OTHERS), i2=Identity(interface=interface))
+    one.comes(*QuicClient(BANNED).flight, SHORT, interface=2)
+    guests = Network("guests", (), interfaces=("guests0",))
+    one.holder.snapshot = snapshot(
+        ban(networks=("guests",)), services=(service("clips", "suffix:" + BANNED),), networks=(guests,)
+    )
+    LiveReview(one.enforcer, LiveFlows(one.carrier)).look()
+
+    assert one.sent.forwarded == (set() if interface == "guests0" else {KEY})
 
 
 def test_what_no_ban_kept_from_passing_unread(gate: Callable[..., QuicGate]) -> None:

@@ -101,3 +101,35 @@ def test_what_is_kept_of_a_connection_whose_handshake_is_over(gate: Callable[...
 
     assert one.sent.to_server == [SHORT]
     assert sum(one.counters.decisions.values()) == 1
+
+
+def test_a_flow_that_was_cut_stays_cut(gate: Callable[..., QuicGate]) -> None:
+    """The gate before this one did not know that it was refused here, and passes it on as one that goes on."""
+    flight = QuicClient(ALLOWED).flight
+    here, before = gate().comes(*flight, SHORT), gate().comes(*flight, SHORT)
+    here.carrier.cut(here.carrier.flows.passing[KEY])
+    here.carrier.flows.adopt(before.carrier.flows.passing[KEY])
+    assert here.carrier.flows.passing[KEY].cut
+    here.sent.to_server.clear()
+    assert here.comes(SHORT).sent.to_server == []
+
+
+def test_half_a_hello_in_a_flow_that_passes(gate: Callable[..., QuicGate]) -> None:
+    """It is forgotten with its handshake, and its octets are others' to use."""
+    one = gate().comes(*QuicClient(ALLOWED).flight).later(1)
+    one.comes(*QuicClient(ALLOWED, large=True).flight[:1])
+    assert one.carrier.flows.held > 0
+    one.later(10).later(10)
+    assert one.carrier.flows.held == 0
+    assert one.comes(SHORT).sent.forwarded == {KEY}
+
+
+def test_flows_that_are_over_take_nobodys_share(gate: Callable[..., QuicGate]) -> None:
+    """A client that goes on for days has room for its new flows, and those do not push each other out."""
+    one = gate(per_client=2)
+    for first in range(0, 8, 2):
+        keys = {flow(first), flow(first + 1)}
+        for key in sorted(keys):
+            one.comes(*QuicClient(ALLOWED).flight, SHORT, key=key)
+        assert (one.sent.forwarded & keys, one.counters.errors["quic"]) == (keys, 0)
+        one.later(151)

@@ -1,5 +1,6 @@
 """Packets for raw sockets: their checksums are those that any receiver computes."""
 
+import socket
 import struct
 from ipaddress import ip_address
 
@@ -42,6 +43,11 @@ def test_udp(client: tuple[bytes, int], server: tuple[bytes, int], payload: byte
     assert folded(pseudo + segment) == 0xFFFF
 
 
+def test_packets_of_our_own_reach_far() -> None:
+    """A refusal crosses as many hops as any host's packets (RFC 1700: 64)."""
+    assert (udp_packet(CLIENT4, SERVER4, b"")[8], port_unreachable(CLIENT6, SERVER6, b"")[7]) == (64, 64)
+
+
 def test_a_checksum_of_zero_is_sent_as_its_complement() -> None:
     """A sum that comes to zero would say that there is none (RFC 768)."""
     packet = udp_packet(CLIENT4, SERVER4, b"\0\0")
@@ -57,6 +63,7 @@ def test_port_unreachable(client: tuple[bytes, int], server: tuple[bytes, int]) 
 
     v4 = len(client[0]) == 4
     body = packet[20 if v4 else 40 :]
+    assert packet[9 if v4 else 6] == (socket.IPPROTO_ICMP if v4 else socket.IPPROTO_ICMPV6)
     assert body[:2] == (b"\x03\x03" if v4 else b"\x01\x04")
     quoted = body[8:]
     assert quoted == udp_packet(client, server, bytes(1200))[: len(quoted)]

@@ -69,7 +69,7 @@ def test_no_answer() -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
         address = listener.getsockname()
         assert probe.ask(LOOPBACK, address, BANNED, 0.05) is Answer.SILENT
-    assert probe.ask(LOOPBACK, address, BANNED, 20) is Answer.RESET
+    assert probe.ask(LOOPBACK, (LOOPBACK, 1), BANNED, 20) is Answer.RESET
     assert probe.ask("192.0.2.1", address, BANNED, 20) is Answer.UNREACHABLE
 
 

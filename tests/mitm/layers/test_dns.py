@@ -3,9 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import dns.asyncquery
@@ -20,7 +17,19 @@ import dns.rrset
 import pytest
 
 from labs import builders
-from labs.dns_lab import TRANSPORTS, HostsFile, Start, Transport, Upstream, answer, explained, read_message, usual
+from labs.dns_lab import (
+    TRANSPORTS,
+    HostsFile,
+    Start,
+    Transport,
+    Upstream,
+    answer,
+    explained,
+    framed,
+    read_message,
+    stream,
+    usual,
+)
 from labs.hello_builder import openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, NOW, Lab, ban, eventually, policy
 from labs.serving import serving
@@ -340,34 +349,6 @@ async def test_malformed(start: Start, transport: Transport) -> None:
     assert running.upstream.asked == [ALLOWED]
 
 
-class Stream:
-    """A TCP client in raw bytes."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    async def message(self) -> dns.message.Message:
-        """The next message."""
-        return dns.message.from_wire(await read_message(self.reader))
-
-
-@asynccontextmanager
-async def stream(port: int) -> AsyncIterator[Stream]:
-    """Connect."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        yield Stream(reader, writer)
-    finally:
-        writer.transport.abort()
-
-
-def framed(*queries: dns.message.Message) -> bytes:
-    """As TCP carries messages."""
-    return b"".join(
-        struct.pack("!H", len(data)) + data for data in (query.to_wire(max_size=65535) for query in queries)
-    )
-
-
 async def test_many_questions_on_one_connection(start: Start) -> None:
     """Questions come in one piece or byte by byte, and each gets its own answer."""
     running = await start()
@@ -416,6 +397,20 @@ async def test_server_closes(start: Start) -> None:
         got = await client.message()
         assert (got.id, got.rcode(), explained(got)) == (5, dns.rcode.SERVFAIL, [23])
         assert await read_message(client.reader) == b""
+
+
+async def test_a_client_that_has_asked_all(start: Start) -> None:
+    """Who ends its side gets its answers, refusals or none, and then the connection ends on both sides."""
+    running = await start()
+    names = [ALLOWED, BANNED, "mail.example.org"]
+    for asked in (names, names[1:2], []):
+        async with stream(running.proxy.port) as client:
+            client.writer.write(framed(*(dns.message.make_query(n, "A", id=i) for i, n in enumerate(asked))))
+            client.writer.write_eof()
+            got = [await client.message() for _ in asked]
+            assert {each.id: each.rcode() for each in got} == {i: 3 * (n == BANNED) for i, n in enumerate(asked)}
+            assert await read_message(client.reader) == b""
+            await eventually("nothing is left of it", lambda: not running.proxy.connections)
 
 
 @pytest.mark.parametrize("data", [b"\x00\x00", b"\x00\x05hello"], ids=["empty", "short"])

@@ -1,5 +1,6 @@
 """Where a name server gives no answer the next one is asked, and the first is left alone for a while."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -9,8 +10,21 @@ import dns.message
 import dns.rcode
 import pytest
 
-from labs.dns_lab import TRANSPORTS, Dns, Start, Transport, Upstream, explained, name_server, usual
-from labs.proxy_lab import ALLOWED, DEADLINE
+from labs.dns_lab import (
+    TRANSPORTS,
+    Dns,
+    Start,
+    Transport,
+    Upstream,
+    explained,
+    framed,
+    name_server,
+    read_message,
+    stream,
+    usual,
+)
+from labs.proxy_lab import ALLOWED, DEADLINE, eventually
+from labs.serving import serving
 from tokgate.mitm.layers import dns as dns_layer
 from tokgate.mitm.layers.name_servers import FAILED_FOR, MOST_ASKED, NameServers
 
@@ -97,6 +111,25 @@ async def test_a_late_answer_counts(start: Start, upstream: Upstream, second: Up
 
     assert (await running.ask(ALLOWED)).answer[0][0].to_text() == "192.0.2.80"
     assert len(second.asked) == 1
+
+
+async def test_the_first_hangs_up(start: Start, second: Upstream) -> None:
+    """A connection on which a name server has ended its side is closed, while the client waits for the next one."""
+    running, ended = await start(), asyncio.Event()
+    second.reply = lambda _: []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        writer.write_eof()
+        await reader.read()
+        ended.set()
+
+    async with serving(hang_up, THIRD, port=second.port), stream(running.proxy.port) as client:
+        name(running, THIRD, SECOND)
+        running.resolver.host = THIRD
+        client.writer.write(framed(dns.message.make_query(ALLOWED, "A")))
+        await eventually("the proxy has closed it", ended.is_set)
+        await eventually("the next one is asked", lambda: second.asked)
 
 
 async def test_connecting_takes_long(start: Start, second: Upstream, patience: SetPatience) -> None:

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from labs.builders import CLIPS, OFFICE, ban, duration, exemption, network, service, snapshot, wall
-from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange, Redefinition, changes, redefinitions
+from tokgate.policy.analysis.definitions import (
+    MAX_WORDS,
+    ChangeKind,
+    DefinitionChange,
+    Redefinition,
+    changes,
+    redefinitions,
+)
 from tokgate.policy.bans import Action
 from tokgate.policy.settings import MissingSni, Notify
 from tokgate.policy.snapshot import Snapshot
@@ -141,3 +148,15 @@ def test_parents_in_another_order() -> None:
     [found] = redefinitions(old.policy, new.policy)
     assert found.added == ("1. http://far.example.org:3128", "2. http://near.example.org:3128")
     assert found.removed == ("1. http://near.example.org:3128", "2. http://far.example.org:3128")
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "bans.x changed"), (1, "bans.x changed: w0"), (MAX_WORDS, None), (MAX_WORDS + 2, None)],
+)
+def test_a_change_in_words(count: int, said: str | None) -> None:
+    """What differs is named up to a bound; the rest is counted, and only where there is a rest."""
+    words = tuple(f"w{number}" for number in range(count))
+    rest = ", 2 more" if count > MAX_WORDS else ""
+    expected = said or f"bans.x changed: {', '.join(words[:MAX_WORDS])}{rest}"
+    assert str(DefinitionChange("bans", "x", ChangeKind.CHANGED, words)) == expected

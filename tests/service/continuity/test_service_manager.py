@@ -25,7 +25,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Se
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         name = str(tmp_path / "notify") if request.param == "path" else f"@tokgate-test-{os.getpid()}"
         listening.bind(f"\0{name[1:]}" if name.startswith("@") else name)
-        listening.settimeout(5)
+        listening.settimeout(60)
         yield ServiceManager({"NOTIFY_SOCKET": name}), listening
 
 

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from labs import builders
 from labs.vitals import HEALTHY, LOG, NOW, measured
-from labs.waiting import until
+from labs.waiting import DEADLINE, until
 from tokgate.cli.log.verify_metrics import VERIFY_METRICS
 from tokgate.service.endpoints import scrapers_endpoint
 from tokgate.service.metrics import sample as vitals
@@ -242,7 +242,7 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
     with pytest.raises(TimeoutError):
         requester.ask()
     responder.answer(lambda: {"late": True})
-    monkeypatch.setattr(vitals, "PATIENCE", 5.0)
+    monkeypatch.setattr(vitals, "PATIENCE", DEADLINE)
     thread = threading.Thread(target=_answer_once, args=(responder,))
     thread.start()
     assert requester.ask() == {"late": False}
@@ -275,7 +275,7 @@ def test_slow_clients_keep_nobody_waiting(tmp_path: Path) -> None:
     slow = [socket.create_connection(address) for _ in range(8)]
     for each in slow:
         each.sendall(b"GET /metrics HT")
-    connection = HTTPConnection(address[0], address[1], timeout=10)
+    connection = HTTPConnection(address[0], address[1], timeout=DEADLINE)
     connection.request("GET", "/metrics")
     answer = connection.getresponse()
     assert answer.status == 200

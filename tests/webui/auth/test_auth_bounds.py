@@ -10,7 +10,7 @@ from labs.records import Monotonic
 from labs.review_page import BASE, OpenPage, Page
 from tokgate.accounts.htpasswd import Htpasswd
 from tokgate.webui.auth.auth import FAILURE_SECONDS, MAX_FAILURES, LinkAuthenticator, PasswordAuthenticator
-from tokgate.webui.auth.sessions import IDLE, MAX_SESSIONS, Sessions
+from tokgate.webui.auth.sessions import IDLE, LIFETIME, MAX_SESSIONS, Sessions
 
 RIGHT = {"user": "alice", "password": "correct horse"}
 ORIGIN = {"Origin": BASE}
@@ -135,3 +135,33 @@ def test_sessions_are_bounded(clock: Monotonic) -> None:
     assert len(sessions) == MAX_SESSIONS
     assert sessions.user(first) == "alice"
     assert sessions.user(second) is None
+
+
+def test_what_has_ended_makes_room_first(clock: Monotonic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that is over ends for a new one, and not one that was used less and still lasts."""
+    monkeypatch.setattr("tokgate.webui.auth.sessions.MAX_SESSIONS", 2)
+    sessions = Sessions(clock)
+    old = sessions.begin("alice")
+    for _ in range(11):
+        clock.now += LIFETIME / 12
+        assert sessions.user(old) == "alice"
+    quiet = sessions.begin("bob")
+    clock.now += LIFETIME / 12
+    assert sessions.user(old) == "alice"
+    clock.now += 1
+    sessions.begin("carol")
+    assert (sessions.user(quiet), sessions.user(old)) == ("bob", None)
+
+
+def test_an_unused_link_stays(clock: Monotonic) -> None:
+    """Signing out with some cookie makes no other link while nobody has used the one that was told."""
+    told: list[str] = []
+    authenticator = LinkAuthenticator(Sessions(clock), "alice", told.append)
+    authenticator.leave("anything")
+    assert len(told) == 1
+    session = authenticator.open(told[0])
+    assert session is not None
+    authenticator.renew()
+    assert len(told) == 1
+    authenticator.leave(session)
+    assert len(told) == 2

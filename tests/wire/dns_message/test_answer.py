@@ -64,9 +64,11 @@ def test_fitting_cuts() -> None:
 
     cut = dns.message.from_wire(wire.fitting(query, large, udp=True))
 
-    assert cut.flags & dns.flags.TC
+    assert cut.flags == dns.flags.QR | dns.flags.RD | dns.flags.RA | dns.flags.TC
     assert (cut.answer, cut.edns, cut.rcode()) == ([], 0, dns.rcode.NOERROR)
     assert wire.fitting(query, large, udp=False) == large
+    fits = answer(sent, *(f"{NAME}. 60 TXT {'x' * 250}" for _ in range(3)))
+    assert wire.fitting(query, fits, udp=True) == fits
 
 
 def test_answers() -> None:
@@ -78,6 +80,8 @@ def test_answers() -> None:
     assert wire.answers(query, answer(dns.message.make_query(NAME.upper(), "A", id=9)))
     for other in (("www.example.org", "A", 9), (NAME, "AAAA", 9), (NAME, "A", 10)):
         assert not wire.answers(query, answer(dns.message.make_query(*other[:2], id=other[2])))
+    asked_twice = answer(sent)[:4] + b"\x00\x02" + answer(sent)[6:] + query.question
+    assert not wire.answers(query, asked_twice)
     assert not wire.answers(query, sent.to_wire())
     assert not wire.answers(query, b"")
 
@@ -149,6 +153,17 @@ def test_without_ech() -> None:
     assert not got.flags & dns.flags.AD, "what was changed is not authenticated any more"
 
 
+def test_without_ech_in_a_signed_answer() -> None:
+    """An answer that a resolver signed (RFC 8945) for its other users is edited as any other."""
+    sent = dns.message.make_query(NAME, "HTTPS")
+    made = dns.message.from_wire(answer(sent, f"{NAME}. 9 HTTPS 1 . {ECH}"))
+    made.use_tsig({dns.name.from_text("key."): b"secret"}, "key.")
+
+    got = dns.message.from_wire(wire.without_ech(made.to_wire()), keyring=False)
+
+    assert [record.to_text() for record in got.answer[0]] == ["1 ."]
+
+
 def test_without_ech_that_was_mandatory() -> None:
     """A record that calls ECH mandatory stays usable without it (RFC 9460 §8)."""
     sent = dns.message.make_query(NAME, "HTTPS")
@@ -192,6 +207,18 @@ def test_leads_to() -> None:
         "pool.example.com",
         "service.example.com",
     )
+
+
+def test_leads_to_no_server_of_a_zone() -> None:
+    """Beside aliases in the answer, the zone's servers and their addresses are no names that a client goes to."""
+    sent = dns.message.make_query(NAME, "A")
+    made = dns.message.from_wire(
+        answer(sent, f"{NAME}. 9 CNAME alias.example.net.", "alias.example.net. 9 A 192.0.2.1")
+    )
+    made.authority.append(dns.rrset.from_text("example.com.", 9, "IN", "NS", "ns.example.com."))
+    made.additional.append(dns.rrset.from_text("ns.example.com.", 9, "IN", "A", "192.0.2.53"))
+
+    assert wire.leads_to(made.to_wire()) == ("alias.example.net",)
 
 
 def test_leads_to_names_without_an_alias() -> None:
@@ -262,14 +289,26 @@ ALIAS = struct.pack("!HHIH", 5, 1, 9, 2)
         b"\xc0\x0c" + ALIAS + b"\x01a",
         b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 9, 1) + b"\x01",
         b"\xc0\x0c" + struct.pack("!HHIH", 65, 1, 9, 2) + b"\x00\x01",
+        b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 9, 1) + b"\xc0",
     ],
-    ids=["to-itself", "into-the-header", "cut", "cut-label", "no-target"],
+    ids=["to-itself", "into-the-header", "cut", "cut-label", "no-target", "cut-pointer"],
 )
 def test_leads_to_what_makes_no_sense(record: bytes) -> None:
     """A name that can't be read is an error, and not none."""
     made = struct.pack("!HHHHHH", 1, 0x8180, 1, 1, 0, 0) + b"\x01a\x07example\x00" + ARPA + record
 
     with pytest.raises(ValueError, match=r"malformed|pointer|behind"):
+        wire.leads_to(made)
+
+
+@pytest.mark.parametrize("target", [b"\xc0", b"\x01b"])
+def test_leads_to_a_name_that_goes_on_in_the_next_record(target: bytes) -> None:
+    """A name whose record ends before it does is an error: other readers see another name, or none."""
+    made = struct.pack("!HHHHHH", 1, 0x8180, 1, 2, 0, 0) + b"\x01a\x07example\x00" + ARPA
+    made += b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 9, len(target)) + target
+    made += b"\x0c" + b"x" * 12 + b"\x00" + struct.pack("!HHIH", 1, 1, 9, 4) + bytes(4)
+
+    with pytest.raises(ValueError, match="behind its record"):
         wire.leads_to(made)
 
 

@@ -70,6 +70,7 @@ def test_edns() -> None:
         ((b"ok", b"\xc3\xa9", b"example"), r"ok.\195\169.example", "example"),
         ((b"clips", b"ex ample"), r"clips.ex\032ample", None),
         ((b"back\\slash", b"example"), r"back\\slash.example", "example"),
+        ((b"a b", b"ok", b"!~\x7f", b"clips", b"example"), r"a\032b.ok.!~\127.clips.example", "clips.example"),
     ],
 )
 def test_names(labels: tuple[bytes, ...], name: str, below: str | None) -> None:
@@ -77,6 +78,12 @@ def test_names(labels: tuple[bytes, ...], name: str, below: str | None) -> None:
     query = read_query(asked(dns.name.Name((*labels, b"")), "A"))  # type: ignore[arg-type]
 
     assert (query.name, query.below) == (name, below)
+
+
+@pytest.mark.parametrize("kind", ["AXFR", "IXFR"])
+def test_transfers(kind: str) -> None:
+    """A zone comes in many messages (RFC 5936, RFC 1995)."""
+    assert read_query(asked(kind=kind)).transfers
 
 
 def test_types_without_a_name() -> None:
@@ -102,7 +109,7 @@ def test_other_opcodes(opcode: int) -> None:
     reply = reply_to(bytes(data))
 
     assert reply is not None
-    assert reply[:4] == struct.pack("!HH", 7, 0x8000 | opcode << 11 | 0x0100 | Rcode.NOTIMP)
+    assert reply[:4] == struct.pack("!HH", 7, 0x8000 | opcode << 11 | 0x0100 | dns.rcode.NOTIMP)
 
 
 @pytest.mark.parametrize("questions", [0, 2, 65535])
@@ -161,10 +168,18 @@ def test_malformed(data: bytes) -> None:
 
 
 def test_longest_name() -> None:
-    """255 octets are a name (RFC 1035 §2.3.4)."""
-    data = HEADER + (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 61 + b"\x00" + ARPA
+    """255 octets are a name (RFC 1035 §2.3.4), 256 are none."""
+    longest = HEADER + (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 61
 
-    assert len(read_query(data).name) == 253
+    assert len(read_query(longest + b"\x00" + ARPA).name) == 253
+    assert reply_to(longest[:-62] + b"\x3e" + b"a" * 62 + b"\x00" + ARPA) is not None
+
+
+def test_longest_owner() -> None:
+    """Labels of 63 octets are read in records as in the question."""
+    signed = HEADER[:10] + b"\x00\x01" + b"\x00" + ARPA + b"\x3f" + b"a" * 63 + b"\x00" + bytes(10)
+
+    assert read_query(signed).name == ""
 
 
 def test_structured_errors_are_asked_for() -> None:
@@ -174,7 +189,10 @@ def test_structured_errors_are_asked_for() -> None:
         dns.edns.EDEOption(dns.edns.EDECode.OTHER),
     )
 
+    bare = dns.edns.GenericOption(dns.edns.OptionType.EDE, b"")
+
     assert read_query(asked(use_edns=0, options=[cookie, empty])).structured
+    assert read_query(asked(use_edns=0, options=[bare])).structured
     assert not read_query(asked(use_edns=0, options=[cookie])).structured
     assert not read_query(asked(use_edns=0)).structured
     assert not read_query(asked()).structured

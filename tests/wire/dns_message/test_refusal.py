@@ -6,6 +6,7 @@ import dns.message
 import dns.name
 import dns.opcode
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import pytest
@@ -36,7 +37,8 @@ def test_refusal() -> None:
     assert not got.flags & (dns.flags.AA | dns.flags.AD)
     (authority,) = got.authority
     assert (authority.name, authority.ttl, authority[0].minimum) == (sent.question[0].name, 7, 7)
-    assert got.ednsflags & dns.flags.DO
+    assert authority.rdclass == dns.rdataclass.IN
+    assert got.ednsflags == dns.flags.DO
     assert got.options == (dns.edns.EDEOption(dns.edns.EDECode.CENSORED, "Clips on work devices"),)
 
 
@@ -47,9 +49,18 @@ def test_refusal_without_edns() -> None:
     assert (got.edns, got.options, len(got.authority)) == (-1, (), 1)
 
 
+def test_refusal_to_one_who_knows_no_dnssec() -> None:
+    """Flags that the client did not set are not set in the reply (RFC 6891 §6.1.4)."""
+    got = dns.message.from_wire(refusal(read_query(asked(use_edns=0)), Rcode.NXDOMAIN))
+
+    assert (got.edns, got.ednsflags) == (0, 0)
+
+
 def test_refusal_that_is_not_remembered() -> None:
     """Without a time there is no SOA record, and nothing to remember (RFC 2308 §5)."""
-    assert dns.message.from_wire(refusal(read_query(asked()), Rcode.SERVFAIL)).authority == []
+    got = dns.message.from_wire(refusal(read_query(asked()), Rcode.SERVFAIL))
+
+    assert (got.authority, got.rcode()) == ([], dns.rcode.SERVFAIL)
 
 
 def test_refusal_of_the_longest_name_fits() -> None:

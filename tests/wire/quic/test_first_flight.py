@@ -41,6 +41,35 @@ def test_hello(version: int, large: bool) -> None:
     assert not is_unreadable(flight[0])
 
 
+def test_hello_of_a_client_that_comes_back() -> None:
+    """The token that a server gave it earlier (RFC 9000 §8.1.3) hides no name."""
+    hello = opening_of(client(token=b"t" * 70)[1]).hello
+    assert hello is not None
+    assert hello.name == NAME
+
+
+def test_second_hello() -> None:
+    """A second hello behind the first is read as such; without one nothing goes on, and nothing more is kept."""
+    first, second = hello_message(), hello_message("clips.example.org")
+    opening = Opening(protected(b"\x01"))
+    assert opening.reads(protected(crypto(0, first)))
+    assert (opening.goes_on, opening.second_hello, opening.octets) == (False, None, 2 * len(first))
+    assert opening.reads(protected(crypto(len(first), second[:-1]), number=1))
+    assert (opening.goes_on, opening.second_hello) == (True, None)
+    assert opening.reads(protected(crypto(len(first) + len(second) - 1, second[-1:]), number=2))
+    assert opening.second_hello is not None
+    assert opening.second_hello.name == "clips.example.org"
+    assert opening.hello is not None
+    assert opening.hello.name == NAME
+    opening.forget()
+    assert opening.octets == 0
+
+
+def test_the_last_octet_of_the_longest_hello() -> None:
+    """It is kept: what is read of one has an end, and it is behind that octet."""
+    assert Opening(protected(b"\x01")).reads(protected(crypto(MAX_HELLO - 1, b"x")))
+
+
 def test_parts_of_a_hello() -> None:
     """As long as a datagram is missing there is no hello; one that comes twice changes nothing."""
     _, flight = client(large=True)
@@ -89,13 +118,13 @@ def test_number_of_a_first_packet(number: int) -> None:
 def test_frames_around_the_hello() -> None:
     """PING, PADDING and ACK may stand anywhere between the parts, which may come in any order and size."""
     message = hello_message()
-    ack = b"\x02\x00\x00\x01\x00\x00\x00" + b"\x03\x00\x00\x00\x00\x01\x02\x03"
+    ack = b"\x02\x09\x09\x01\x09\x09\x09" + b"\x03\x09\x09\x00\x09\x09\x09\x09"
     parts = [crypto(at, message[at : at + 50]) for at in range(0, len(message), 50)]
     random.Random(4).shuffle(parts)
 
     opening = Opening(protected(b"\x01"))
     for number, part in enumerate(parts):
-        assert opening.reads(protected(b"\x01" + ack + part + bytes(3), number=number))
+        assert opening.reads(protected(b"\x01" + bytes(2) + ack + part + bytes(3), number=number))
 
     assert opening.hello is not None
     assert opening.hello.name == NAME

@@ -6,7 +6,18 @@ import pytest
 from aioquic.quic import events
 
 from labs.quic_packets import SERVER, V1, V2, client, protected
-from tokgate.wire.quic.packets import _keys, close, hides_packets, initials, is_certain, is_unreadable
+from tokgate.wire.quic.first_flight import Opening
+from tokgate.wire.quic.packets import (
+    CRYPTO_ERROR,
+    _keys,
+    close,
+    follows_initial,
+    hides_packets,
+    initials,
+    is_certain,
+    is_unreadable,
+    varint,
+)
 
 
 def test_keys() -> None:
@@ -18,12 +29,43 @@ def test_keys() -> None:
     assert _keys(V1, bytes.fromhex("8394c8f03e515708"), "server in").iv.hex() == "0ac1493ca1905853b0bba03e"
 
 
+@pytest.mark.parametrize(
+    ("data", "number"),
+    [("c2197c5eff14e88c", 151288809941952652), ("9d7f3e7d", 494878333), ("7bbd", 15293), ("25", 37), ("4025", 37)],
+)
+def test_integers(data: str, number: int) -> None:
+    """The integers of RFC 9000 §A.1."""
+    assert varint(b"\0" + bytes.fromhex(data) + b"more", 1) == (number, 1 + len(data) // 2)
+
+
+def test_the_longest_ids() -> None:
+    """A connection id of 20 octets is read (RFC 9000 §17.2)."""
+    assert Opening(protected(b"\x01", destination=bytes(20))).reads(protected(b"\x01", destination=bytes(20)))
+
+
+@pytest.mark.parametrize(
+    ("first", "version", "follows"),
+    [
+        *((first, V1, False) for first in (0x40, 0x60, 0xC0, 0xCF)),
+        *((first, V1, True) for first in (0xD0, 0xE3)),
+        *[(0xD0, V2, False), (0xE0, V2, True), (0xF0, V2, True)],
+        *[(0xE0, 0xFF00001D, False), (0xE0, 0, False)],
+    ],
+)
+def test_what_follows_an_initial_packet(first: int, version: int, follows: bool) -> None:
+    """Early data and handshakes of known versions wait for the beginning of their connection, and nothing else."""
+    assert follows_initial(bytes((first,)) + version.to_bytes(4) + bytes(20)) is follows
+    assert not follows_initial(b"")
+
+
 @pytest.mark.parametrize("version", [V1, V2])
 def test_refusal(version: int) -> None:
     """A client takes the refusal for the server's, and learns why."""
     refused, flight = client(version=version)
 
-    refused.receive_datagram(close(initials(flight[0])[0], 0x0170, "Clips on work devices"), SERVER, now=0.1)
+    refused.receive_datagram(
+        close(initials(flight[0])[0], CRYPTO_ERROR + 0x70, "Clips on work devices"), SERVER, now=0.1
+    )
 
     terminated = [event for event in iter(refused.next_event, None) if isinstance(event, events.ConnectionTerminated)]
     if not terminated:  # told when the draining is over
@@ -49,7 +91,9 @@ def test_packets_in_one_datagram() -> None:
     handshake = b"\xe0" + head + b"\x14" + bytes(20)
     short = b"\x40" + bytes(30)
 
-    assert [i.packet for i in initials(one.packet + handshake + two.packet + short)] == [one.packet, two.packet]
+    found = initials(one.packet + handshake + two.packet + short)
+    assert [i.packet for i in found] == [one.packet, two.packet]
+    assert all(Opening(one).fits(each) for each in found)
     assert initials(handshake + short) == ()
     retry = b"\xf0" + head + b"\x14" + bytes(20)
     assert [i.packet for i in initials(one.packet + retry + two.packet)] == [one.packet]
@@ -91,6 +135,7 @@ def test_no_initial(data: bytes) -> None:
     ("data", "expected"),
     [
         (b"\xc0\xff\x00\x00\x1d\x00\x00", True),
+        (b"\xc3\xff\x00\x00\x1d\x00\x00", True),
         (b"\xc0\x00\x00\x00\x00\x00\x00", False),
         (b"\xe0\x00\x00\x00\x01\x00\x00", False),
         (b"\x80\xff\x00\x00\x1d\x00\x00", False),
@@ -113,6 +158,7 @@ def test_unreadable(data: bytes, expected: bool) -> None:
         (0x0A0A0A0A, True),
         (0x1A2A3A4A, True),
         (0xFACEB001, True),
+        (0x709A50C4, True),
         (0x00000002, False),
         (0x1A2A3A4B, False),
         (0x16030100, False),

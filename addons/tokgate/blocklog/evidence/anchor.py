@@ -3,10 +3,10 @@
 A checkpoint is a file of one line, which OpenTimestamps can stamp as it is; its timestamp is a file beside it.
 """
 
-import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -52,7 +52,7 @@ def stamp(content: bytes, url: str) -> bytes:
     try:
         with urllib.request.urlopen(wanted, timeout=TIMEOUT) as response:  # noqa: S310
             octets: bytes = response.read(_MOST)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, HTTPException) as error:
         raise NoTimestamp(f"{url} gave no timestamp: {error}") from error
     parsed = _parsed(octets)
     said = parsed.tst_info

@@ -44,7 +44,7 @@ def foreign(chain: Chain) -> Iterator[Finding]:
 def misfit(chain: Chain, place: LinePosition, record: Record, head: Head) -> Iterator[Finding]:
     """A finding for a record that does not fit the one before it, if it shows itself which of the two was changed."""
     stated = continues(record, head)
-    if stated is not None and chain.place != place and proper_hash(stated, record) == head.hash:
+    if stated is not None and proper_hash(stated, record) == head.hash:
         what = f"record {head.sequence - 1} is not the one with which the next file goes on: it was written anew"
         yield Finding(*chain.place, FindingCode.CHANGED, f"{what}, with a hash that fits, and maybe others before it")
     else:

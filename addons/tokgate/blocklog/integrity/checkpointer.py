@@ -15,6 +15,7 @@ from tokgate.blocklog.integrity.checkpoint_outlets import Outlet, outlet
 from tokgate.blocklog.integrity.head_journal import HeadJournal, KnownRecords
 from tokgate.blocklog.integrity.merkle import tree_root
 from tokgate.blocklog.integrity.signing_key import Signer
+from tokgate.blocklog.read.reader import value_at
 from tokgate.blocklog.records.json_line import decode
 from tokgate.blocklog.records.record import EventAction, Record
 from tokgate.policy.settings import ClientsShown, LogSettings
@@ -106,9 +107,11 @@ class Checkpointer:
             record = decode(line)
         except ValueError:
             return None
-        head, said = stated_head(record), record.get("tokgate")
-        checkpoint = checkpoint_of(None if head is None else head.chain, said and said.get("checkpoint"))
-        if head is None or checkpoint is None or signer.public not in (checkpoint.key, checkpoint.next_key):
+        head = stated_head(record)
+        if head is None:
+            return None
+        checkpoint = checkpoint_of(head.chain, value_at(record, "tokgate", "checkpoint"))
+        if checkpoint is None or signer.public not in (checkpoint.key, checkpoint.next_key):
             return None
         follows = checkpoint.head.sequence + 1 == head.sequence
         return (

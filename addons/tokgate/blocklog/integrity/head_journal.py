@@ -54,7 +54,7 @@ class KnownRecords:
         """The head that a record is, if the writer made it; else None."""
         head = stated_head(record)
         before = None if head is None else self.before.get(head.hash)
-        if head is None or before is None or (before.chain, before.sequence + 1) != (head.chain, head.sequence):
+        if head is None or before is None:
             return None
         return head if proper_hash(before.hash, record) == head.hash else None
 
@@ -84,7 +84,7 @@ class HeadJournal:
         """Begin anew: `since` are the records after `base`, up to `head`, all of which are on the disk."""
         replace_file(self.path, self._line(base, since) + self._line(head, ()), _MODE)
         self.close()
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
 
     def announce(self, after: Head, hashes: Sequence[str]) -> None:
         """Write which records come next, before they are written."""

@@ -126,13 +126,12 @@ def _secret_of(key: Ed25519PrivateKey) -> bytes:
     return hmac.digest(key.private_bytes_raw(), b"tokgate block log heads, version 1", hashlib.sha256)
 
 
-def _secret_in(text: str) -> bytes | None:
-    """The secret in a key file, which a key that follows another one has from it."""
-    _, found, rest = text.partition(_AFTER)
+def _secret_in(text: str) -> bytes:
+    """The secret in a key file, which a key that follows another one has from it; empty if there is none."""
     try:
-        return bytes.fromhex(rest.strip()) or None if found else None
+        return bytes.fromhex(text.partition(_AFTER)[2])
     except ValueError:
-        return None
+        return b""
 
 
 def replace_secret(path: Path, content: bytes) -> None:
@@ -154,7 +153,7 @@ def replace_secret(path: Path, content: bytes) -> None:
 def _open_old(path: Path) -> int | None:
     """A descriptor of the old file; None if it isn't a regular file that may be overwritten."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     if stat.S_ISREG(os.fstat(fd).st_mode):

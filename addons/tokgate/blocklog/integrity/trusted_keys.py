@@ -16,7 +16,7 @@ class SigningState:
     next_key: str | None = None
     epoch: int = 0
     turn: int = -1
-    strange: set[str] = field(default_factory=set)
+    strange: set[str | None] = field(default_factory=set)
     """Keys that signed and are not trusted, and those that they announced."""
 
     def by(self, checkpoint: Checkpoint) -> None:
@@ -31,7 +31,7 @@ class SigningState:
     def is_strange(self, checkpoint: Checkpoint) -> bool:
         """Note a checkpoint that isn't trusted; whether its key, or the one that announced it, is known as such."""
         known = checkpoint.key in self.strange
-        self.strange |= {checkpoint.key, checkpoint.next_key or checkpoint.key}
+        self.strange |= {checkpoint.key, checkpoint.next_key}
         return known
 
 

@@ -116,11 +116,11 @@ class Verifier:
             yield from self._unreported()
             yield Finding(*place, FindingCode.UNCHAINED, "this record belongs to no chain: it was put in, or stripped")
             return
-        yield from self._recovery(place, record)
+        yield from self._recovery(place, record, head)
         yield from self._record(place, record, head)
         self._in_this_file.add(head.chain)
 
-    def _recovery(self, place: LinePosition, record: Record) -> Iterator[Finding]:
+    def _recovery(self, place: LinePosition, record: Record, head: Head) -> Iterator[Finding]:
         action = text_at(record, "event", "action")
         if action == EventAction.LOG_FOREIGN:
             if self._torn_lines.is_reported_by(record, "foreign"):
@@ -132,18 +132,19 @@ class Verifier:
         tells = action == EventAction.LOG_RECOVERED or (
             action == EventAction.LOG_CONTINUED and value_at(record, "tokgate", "torn") is not None
         )
-        if not tells:
+        if action == EventAction.LOG_CONTINUED and not tells:  # the next record may tell that others wrote them
+            self._torn_lines.open_end = False
+        elif not tells:
             yield from self._unreported()
         elif self._torn_lines.is_reported_by(record):
             self._torn_lines = TornLines()
-        elif self._torn_lines.lines or not (self._first_of_file and self._file_before_is_not_here(record)):
+        elif self._torn_lines.lines or not (self._first_of_file and self._file_before_is_not_here(head)):
             yield from self._unreported()
             yield Finding(*place, FindingCode.RECOVERY, "what this record says is torn before it is not there")
 
-    def _file_before_is_not_here(self, record: Record) -> bool:
-        head = stated_head(record)
-        known = None if head is None else self.chains.get(head.chain)
-        return known is None or head is None or known.head.sequence != head.sequence - 1
+    def _file_before_is_not_here(self, head: Head) -> bool:
+        known = self.chains.get(head.chain)
+        return known is None or known.head.sequence != head.sequence - 1
 
     def _unreported(self) -> Iterator[Finding]:
         """Findings for torn lines that no record mentions."""
@@ -168,7 +169,7 @@ class Verifier:
             yield finding
             if finding.code is FindingCode.ORDER and before is None:
                 return
-        if before is not None and parent is None and proper_hash(before, record) != head.hash:
+        if before is not None and proper_hash(before, record) != head.hash:
             yield from misfit(chain, place, record, head)
         if chain.recent.head.place != place:
             chain.recent.add(head, place, parent)

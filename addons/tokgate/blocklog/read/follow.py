@@ -25,7 +25,7 @@ class Follower:
         self._file: str
         self._number: int
         self._rest = bytearray()
-        self._skipped = 0
+        self._skipped: int
         """Octets of an overlong line that were discarded so far."""
 
     def poll(self) -> Iterator[Line | Junk]:

@@ -193,7 +193,7 @@ def as_rotated(path: Path, owns: Callable[[bytes], object] | None = None) -> Rot
             lines, size = lines + 1, size + len(raw)
             own = owns is not None and owns(raw) is not None
             if own or (not owned and raw.endswith(b"\n")):
-                latest, rest, owned = raw, _Rest(lines), owned or own
+                latest, rest, owned = raw, _Rest(lines), own
             else:
                 rest.add(raw)
     try:

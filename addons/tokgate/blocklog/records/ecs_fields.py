@@ -33,12 +33,11 @@ _PROTOCOL: Final = {
 
 def described(seen: Observation, judgement: Judgement) -> str:
     """What was asked for, for the message: a name, else an address."""
-    name = judgement.sighting.host
-    if name and (alias := _alias(seen, judgement)) is not None:
-        return f"{clean(str(normalise(alias)), 253)}, which leads to {clean(str(normalise(name)), 253)}"
-    if name:
-        return clean(str(normalise(name)), 253)
-    return clean(seen.destination.ip) if seen.destination is not None else "a host without a name"
+    name, alias = judgement.sighting.host, _alias(seen, judgement)
+    if not name:
+        return clean(seen.destination.ip) if seen.destination is not None else "a host without a name"
+    said = clean(str(normalise(name)), 253)
+    return said if alias is None else f"{clean(str(normalise(alias)), 253)}, which leads to {said}"
 
 
 def folded_name(seen: Observation, judgement: Judgement) -> str:
@@ -116,7 +115,7 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
                 "alpn": [clean(protocol, 64) for protocol in seen.tls.alpn[:MAX_NAMES]] if seen.tls else None,
                 "ja4": clean(seen.tls.ja4, 64) if seen.tls and seen.tls.ja4 else None,
                 "ech": seen.tls.ech if seen.tls else None,
-                "passed": seen.passed and seen.passed.value,
+                "passed": seen.passed,
                 "continued_until": seen.continued_until and timestamp(seen.continued_until),
             },
         }
@@ -190,7 +189,7 @@ def _http(seen: Observation) -> Record:
     if http is None:
         return {}
     signals = (Signal.HTTP_HOST, Signal.URL, Signal.SNI)
-    host = next((sighting.host or sighting.value for sighting in seen.names if sighting.signal in signals), None)
+    host = next((host for sighting in seen.names if sighting.signal in signals and (host := sighting.host)), None)
     name = normalise(host) if host else None
     parts = domain_parts(name.value) if isinstance(name, DomainName) else None
     port = seen.destination.port if seen.destination is not None else None

@@ -20,7 +20,7 @@ from tokgate.blocklog.access import access_log
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
 from tokgate.blocklog.paths import access_path_for, heads_path_for, key_path_for
-from tokgate.blocklog.read.reader import instant_of
+from tokgate.blocklog.read.reader import instant_of, text_at
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import EventAction, Record
 from tokgate.blocklog.records.sentence import counted
@@ -116,8 +116,8 @@ class Appender:
         """Whether this run has signed nothing yet; False without a chain."""
         return self._lines.checkpointer is not None and not self._lines.checkpointer.attested
 
-    def ready(self) -> None:
-        """Open or rotate, so that the file at the path is open and not full. Raises OSError, LogLocked."""
+    def ready(self) -> Segment:
+        """Open or rotate; returns the file at the path, open and not full. Raises OSError, LogLocked."""
         segment = self._segment
         if segment is not None and segment.replaced():
             self.leave("renamed or removed")
@@ -130,16 +130,17 @@ class Appender:
         else:
             self.look()
         if self._partial or time.monotonic() < self._no_rotation_before:
-            return
-        if (why := self._rotation.due(segment, self._today())) is not None:
-            self._rotate(segment, why)
+            return segment
+        why = self._rotation.due(segment, self._today())
+        return segment if why is None else self._rotate(segment, why)
 
     def look(self) -> None:
         """Tell if another program wrote to the file since the last look. Raises OSError."""
         segment = self._segment
-        if segment is None or not segment.changed_by_others():
-            if segment is not None:
-                segment.looked()
+        if segment is None:
+            return
+        if not segment.changed_by_others():
+            segment.looked()
             return
         self._rewind()
         cut, foreign = segment.cut_by_others(), segment.written_by_others()
@@ -160,10 +161,7 @@ class Appender:
 
     def advance(self) -> None:
         """Write some of what is pending. Raises OSError; lines written before that are counted and not repeated."""
-        self.ready()
-        segment = self._segment
-        if segment is None:
-            return
+        segment = self.ready()
         if not self._partial:
             self._require_room(segment)
         if not self._inflight:
@@ -175,7 +173,7 @@ class Appender:
     def _require_room(self, segment: Segment) -> None:
         """Raise OSError instead of writing where others need the room; not if files are about to be deleted."""
         keep = 0 if self._options is None else self._options.keep_free
-        if not keep or not segment.regular or not self.pending:
+        if not segment.regular or not self.pending:
             return
         if self._deletes:
             return
@@ -269,7 +267,7 @@ class Appender:
         checkpointer = Checkpointer(options, key, self._trouble, heads_path_for(self.path))
         self._lines.checkpointer = checkpointer
         if segment.last is not None:
-            signed = segment.last["event"].get("action") == EventAction.LOG_CHECKPOINT
+            signed = text_at(segment.last, "event", "action") == EventAction.LOG_CHECKPOINT
             self._clock.was_written(instant_of(segment.last), signed=signed)
         return resume(segment, checkpointer, self.path, self._trouble)
 
@@ -284,19 +282,20 @@ class Appender:
         data = self._inflight[0].data[: self._partial]
         return Torn(len(data), hashlib.sha256(data).hexdigest())
 
-    def _rotate(self, segment: Segment, why: str) -> None:
+    def _rotate(self, segment: Segment, why: str) -> Segment:
         self._rewind()
         try:
             segment.archive(self._stamp().at)
         except OSError as error:
             self._no_rotation_before = time.monotonic() + ROTATION_RETRY
             self._trouble(error)
-            return
+            return segment
         self.rotations += 1
         self.leave(why)
-        self._open()
+        opened = self._open()
         self._rotate_access_log()
         self._delete_expired()
+        return opened
 
     def _rotate_access_log(self) -> None:
         """With the log, so that as many days of it are kept."""
@@ -329,7 +328,7 @@ class Appender:
         """
         head = self._head()
         size, limit = segment.size, self._rotation.max_bytes
-        if self._waiting and head is not None and (told := self._clock.look()) is not None:
+        if head is not None and (told := self._clock.look()) is not None:
             self._add_early(told)
         while self._waiting:
             entry = self._waiting.popleft()

@@ -16,7 +16,7 @@ _LENGTH: Final = struct.Struct("<I")
 
 def new_backlog() -> int:
     """A descriptor of an empty backlog. Raises OSError."""
-    descriptor = os.memfd_create("tokgate-records", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("tokgate-records")
     os.pwrite(descriptor, _OFFSET.pack(_OFFSET.size), 0)
     return descriptor
 

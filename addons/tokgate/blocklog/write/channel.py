@@ -60,16 +60,13 @@ class RecordSender:
     def put(self, record: Record) -> bool:
         """Send a record, or keep it for later; False if it was dropped and counted."""
         line = encode(record)
-        if len(self._kept) >= KEPT or len(line) > MAX_RECORD:
-            self.dropped += 1
-            self._gap = (1, self._now()) if self._gap is None else (self._gap[0] + 1, self._gap[1])
-            return False
-        try:
-            self._send(line)
-        except OSError:  # no memory left
-            self.dropped += 1
-            return False
-        return True
+        if len(self._kept) < KEPT and len(line) <= MAX_RECORD:
+            with contextlib.suppress(OSError):  # no memory left
+                self._send(line)
+                return True
+        self.dropped += 1
+        self._gap = (1, self._now()) if self._gap is None else (self._gap[0] + 1, self._gap[1])
+        return False
 
     def put_again(self, line: bytes) -> None:
         """Send a message that another sender left behind."""
@@ -104,9 +101,12 @@ class RecordSender:
     def finish(self, seconds: float) -> bool:
         """Send what is kept, for at most `seconds`; whether nothing is left."""
         give_up = time.monotonic() + seconds
-        while not self.flush() and (left := give_up - time.monotonic()) > 0:
+        while not self.flush():
+            left = give_up - time.monotonic()
+            if left <= 0:
+                return False
             select.select([], [self._socket], [], min(left, _LOOK_AGAIN))
-        return not self._kept
+        return True
 
     def close(self, patience: float = 0.0) -> None:
         """Send what the kernel accepts within `patience` seconds, and close. What is left stays in the backlog."""

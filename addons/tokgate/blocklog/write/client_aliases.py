@@ -68,8 +68,8 @@ def with_alias(record: Record, alias: Callable[[str], str]) -> Record:
     changed: Record = _renamed(record, _written(client), name)
     changed["source"] = {"address": name}  # without the port, by which other logs would know the connection
     related = changed.get("related")
-    if isinstance(related, dict) and name in related.get("ip", ()):
-        others = [ip for ip in related["ip"] if ip != name]
+    if isinstance(related, dict):
+        others = [ip for ip in related.get("ip", ()) if ip != name]
         changed["related"] = {key: value for key, value in (related | {"ip": others}).items() if value}
     user = changed.get("user")
     if isinstance(user, dict):
@@ -83,11 +83,10 @@ def _widened(record: Record) -> Record:
     """The record with each client of an override replaced by the prefix around it, where that is wider."""
     own = record.get("tokgate")
     named = own.get("clients") if isinstance(own, dict) else None
-    for client in map(str, named or ()):
-        address, _, length = client.partition("/")
-        around = prefix(address)
-        if around != WITHHELD and int(length or 128) > int(around.partition("/")[2]):
-            record = _renamed(record, _written(address), around)
+    for network in map(ip_network, named or ()):
+        around = prefix_around(network)
+        if around != network:
+            record = _renamed(record, _written(str(network.network_address)), str(around))
             own = record["tokgate"]
             record = record | {"tokgate": own | {"clients": list(dict.fromkeys(own["clients"]))}}
     return record

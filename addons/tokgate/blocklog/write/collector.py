@@ -51,7 +51,7 @@ def collect(
     writer = LogWriter(path, observer, options)
     writer.start()
     signal.signal(signal.SIGHUP, lambda *_: writer.reopen())
-    finished, finish = os.pipe2(os.O_CLOEXEC)
+    finished, finish = os.pipe()
     signal.signal(FINISH, lambda *_: os.write(finish, b"."))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (FINISH,))
     sock.setblocking(False)

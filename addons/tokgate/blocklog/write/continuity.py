@@ -10,7 +10,7 @@ from tokgate.blocklog.integrity.checkpointer import Checkpointer
 from tokgate.blocklog.integrity.head_journal import KnownRecords
 from tokgate.blocklog.paths import parquet_of, with_rotated
 from tokgate.blocklog.read.file_order import written_last
-from tokgate.blocklog.read.reader import UNREADABLE, Rotated, as_rotated
+from tokgate.blocklog.read.reader import UNREADABLE, Rotated, as_rotated, text_at
 from tokgate.blocklog.records.record import EventAction, Record
 from tokgate.blocklog.write.entries import PreviousFile
 from tokgate.blocklog.write.segment import Foreign, Segment
@@ -34,7 +34,7 @@ def resume(
     known = checkpointer.known_on_disk() if segment.regular else None
     if segment.last is not None:
         if known is not None:
-            return _after(segment, checkpointer, known)
+            return _after(segment, segment.last, checkpointer, known)
         signed = segment.own_end(checkpointer.signed)
         if signed is None:
             checkpointer.resume(segment.last)
@@ -50,9 +50,9 @@ def resume(
     except UNREADABLE as error:
         trouble(error)
         return Continuity() if known is None else _after_unread(latest, checkpointer, known)
-    unread = [*parquet_of(path), *with_rotated(path)[:-1]]
+    unread = [*with_rotated(path)[:-1], *parquet_of(path)]
     if before is None and known is not None and unread:
-        return _after_unread(unread[-1], checkpointer, known)
+        return _after_unread(latest or unread[-1], checkpointer, known)
     if known is not None:
         return _after_rotated(before, checkpointer, known)
     if before is None or not checkpointer.resume(before.last):
@@ -63,17 +63,17 @@ def resume(
 def reopened(segment: Segment, checkpointer: Checkpointer) -> Foreign | None:
     """What others wrote to a file while this run had it closed."""
     known = checkpointer.known()
-    if segment.last is None or not known.before or known.head_of(segment.last) is not None:
+    if segment.last is None:
         return None
     own = segment.own_end(known.owns)
     return None if own is None else _rest(segment, own[1], running=True)
 
 
-def _after(segment: Segment, checkpointer: Checkpointer, known: KnownRecords) -> Continuity:
-    """Continue after the last line of a file that is known."""
-    if segment.last is not None and (head := known.head_of(segment.last)) is not None:
+def _after(segment: Segment, last: Record, checkpointer: Checkpointer, known: KnownRecords) -> Continuity:
+    """Continue after the last line of a file that is known; `last` is its last record, whoever wrote that."""
+    if (head := known.head_of(last)) is not None:
         cut = _cut(head, known)
-        _resume_at(checkpointer, cut or head, known, segment.last if cut is None else None)
+        _resume_at(checkpointer, cut or head, known, last if cut is None else None)
         return Continuity(cut=cut)
     own = segment.own_end(known.owns)
     if own is None:
@@ -108,7 +108,7 @@ def _after_rotated(before: Rotated | None, checkpointer: Checkpointer, known: Kn
 
 
 def _resume_at(checkpointer: Checkpointer, head: Head, known: KnownRecords, last: Record | None) -> None:
-    attested = last is not None and last["event"].get("action") == EventAction.LOG_CHECKPOINT
+    attested = text_at(last, "event", "action") == EventAction.LOG_CHECKPOINT
     checkpointer.resume_at(head, known, attested=attested)
 
 

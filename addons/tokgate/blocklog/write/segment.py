@@ -81,18 +81,19 @@ class Segment:
             found = os.fstat(self._fd)
             self.regular: Final = stat.S_ISREG(found.st_mode)
             self._identity: Final = (found.st_dev, found.st_ino)
-            self.size, self.lines, self.openers = 0, 0, 0
+            self.size = self.lines = 0
+            self.openers: int
             self._folder_synced = False
             self.torn: Torn | None = None
             self.last: Record | None = None
-            self._checked, self._recent = (0, 0), b""
-            self.last_end = 0
+            self._recent = b""
+            self.last_end: int
             """The offset at which the last record ends, without its newline."""
             self.day = today
             if self.regular:
                 self._lock()
                 self._take_stock(found, today)
-            self._checked, self._recent = (self.size, self.lines), b""
+            self.looked()
         except BaseException:
             os.close(self._fd)
             raise
@@ -185,11 +186,9 @@ class Segment:
             return self.path.name if not self.replaced() else None
         return target.name if (there.st_dev, there.st_ino) == self._identity else None
 
-    def archive(self, at: Instant) -> Path:
-        """Rename the file to `archive_name`, so that names sort by time; returns the new path. Raises OSError."""
-        target = archive_name(self.path, at)
-        self.path.rename(target)
-        return target
+    def archive(self, at: Instant) -> None:
+        """Rename the file to `archive_name`, so that names sort by time. Raises OSError."""
+        self.path.rename(archive_name(self.path, at))
 
     def sync(self) -> None:
         """Sync a regular file to the disk. Raises OSError."""
@@ -202,7 +201,7 @@ class Segment:
 
     def end_line(self, *, count: bool = True) -> None:
         """Append a newline if the last line has none; `count` it as a line that wasn't counted yet."""
-        if self.regular and self.size and os.pread(self._fd, 1, self.size - 1) != b"\n":
+        if self.size and os.pread(self._fd, 1, self.size - 1) != b"\n":
             self.write(b"\n")
             self.lines += count
 
@@ -283,7 +282,7 @@ def wait_for_lock(path: Path, patience: float) -> None:
     until = time.monotonic() + patience
     while True:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return
         try:
@@ -304,7 +303,7 @@ def _open(path: Path) -> int:
     Rotation would rename a link instead of its target, and a link in a folder that others may write to could direct
     records, or permissions, to any file.
     """
-    flags = os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK  # a full pipe raises instead of blocking
+    flags = os.O_APPEND | os.O_NONBLOCK  # a full pipe raises instead of blocking
     try:
         there = path.lstat().st_mode
     except FileNotFoundError:

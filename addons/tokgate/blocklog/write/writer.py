@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -203,7 +204,7 @@ class LogWriter:
 
     def _collect(self) -> None:
         """Wait for an entry, then take a batch; a flush ends the batch."""
-        try:
+        with suppress(queue.Empty):
             item = self._queue.get(timeout=self._idle_time())
             if isinstance(item, dict) and self._queue.empty():
                 self._pause(self._limits.linger)
@@ -215,8 +216,6 @@ class LogWriter:
                 if self._flushes or self._appender.pending >= self._limits.batch:
                     return
                 item = self._queue.get_nowait()
-        except queue.Empty:
-            return
 
     def _idle_time(self) -> float:
         """Seconds that the thread may wait for an entry."""
@@ -314,10 +313,8 @@ class LogWriter:
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless `reopen`, `flush` or `close` is called."""
-        try:
+        with suppress(queue.Empty):
             self._nudges.get(timeout=max(0.0, min(seconds, self._give_up_at - time.monotonic())))
-        except queue.Empty:
-            return
 
     def _note(self, error: Exception) -> None:
         self._errors += 1

@@ -221,6 +221,22 @@ _ODD: Final[dict[str, tuple[str, SentPieces]]] = {
     "encoded-slash": ("an encoded slash, and a version of its own", _line(b"GET %2f FOO/1.0")),
     "get-word": ("GET and a word, and fields", _line(b"get x")),
     "two-words-in-pieces": ("the same, and the fields in a segment of their own", lambda t: [b"X #\r\n", fields(t)]),
+    "nul-target-octet-by-octet": (
+        "an unknown method and a NUL in the target, without a version, by the octet",
+        lambda t: [bytes([octet]) for octet in b"X /\0y\r\n" + fields(t)],
+    ),
+    "skipped-line": (
+        "a line that is no field, behind a version of its own",
+        lambda t: [b"GET %2f FOO/1.0\r\nfoo bar\r\n" + fields(t)],
+    ),
+    "skipped-lines-in-pieces": (
+        "lines that are no fields behind two words, and the Host in a segment of its own",
+        lambda t: [b"GET x\r\n", b"foo bar\r\nx\r\n", fields(t)],
+    ),
+    "skipped-line-ended-by-cr": (
+        "the same, ended by CR",
+        lambda t: [b"GET %2f FOO/1.0\r\nfoo bar\r" + fields(t)],
+    ),
     "half-a-preface": ("PRI without what follows it", lambda t: [b"PRI * HTTP/2.0\r\n\r\n" + request(t)]),
 }
 

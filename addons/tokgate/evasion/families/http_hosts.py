@@ -133,6 +133,22 @@ _HOSTS: Final[dict[str, tuple[str, bytes]]] = {
     "host-utf-8-field": ("a field in UTF-8 before it", "é: x\r\nHost: NAME".encode()),
     "host-long-name-field": ("behind a field name of 10,000 octets", b"X" * 10000 + b": y\r\nHost: NAME"),
     "host-1000-fields": ("behind 1,000 fields", b"X: y\r\n" * 1000 + b"Host: NAME"),
+    "host-punycode": ("a label in punycode", b"Host: xn--caf-dma.BASE"),
+    "host-underscore-label": ("a label with _", b"Host: a_b.BASE"),
+    "host-dash": ("a dash for a label", b"Host: -.BASE"),
+    "host-tilde": ("a tilde for a label", b"Host: ~.BASE"),
+    "host-dollar": ("$ before it", b"Host: $NAME"),
+    "host-pipe": ("two names with |", b"Host: www.example.org|NAME"),
+    "host-equals": ("behind =", b"Host: host=NAME"),
+    "host-empty-label": ("an empty label", b"Host: www..BASE"),
+    "host-label-of-64": ("a label of 64 octets", b"Host: " + b"a" * 64 + b".BASE"),
+    "host-100-labels": ("a hundred labels", b"Host: " + b"a." * 100 + b"BASE"),
+    "host-port-dot": ("a dot behind the port", b"Host: NAME:80."),
+    "host-tab-port": ("a tab before the port", b"Host: NAME\t:80"),
+    "host-semicolon-port": ("a semicolon before the port", b"Host: NAME;80"),
+    "host-in-connection": ("Host named by Connection", b"Connection: host\r\nHost: NAME"),
+    "host-one-in-connection": ("two, named by Connection", b"Connection: host\r\nHost: www.example.org\r\nHost: NAME"),
+    "host-crlf-crlf-folded": ("folded behind an empty line", b"Host: www.example.org\r\n\t\r\n NAME"),
     "host-300k": ("behind fields of 300 KiB", (b"X: " + b"y" * 1000 + b"\r\n") * 300 + b"Host: NAME"),
 }
 
@@ -174,6 +190,12 @@ _TARGETS: Final[dict[str, tuple[str, bytes]]] = {
     "target-semicolon": ("a URL with a semicolon", b"http://NAME;www.example.org/"),
     "target-comma": ("a URL with two names", b"http://www.example.org,NAME/"),
     "target-two-dots": ("a URL with two dots", b"http://NAME../"),
+    "target-other-https": ("an https URL with port 80", b"https://NAME:80/"),
+    "target-h2c": ("a URL of h2c", b"h2c://NAME/"),
+    "target-upper-percent": ("a URL with an encoded dot", b"http://www%2EBASE/"),
+    "target-zero-port": ("a URL with port 00080", b"http://NAME:00080/"),
+    "target-pipe": ("a URL with two names and |", b"http://www.example.org|NAME/"),
+    "target-at-behind": ("@ behind the name", b"http://NAME@/"),
     "target-nul": ("a URL with a NUL", b"http://NAME\0/"),
 }
 
@@ -192,6 +214,11 @@ _SECOND: Final[dict[str, tuple[str, bytes]]] = {
     "rtsp": ("one of RTSP", b"DESCRIBE / RTSP/1.0"),
     "preface": ("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET / HTTP/1.1"),
     "connect": ("CONNECT", b"CONNECT NAME:80 HTTP/1.1"),
+    "empty-lines": ("one behind two empty lines", b"\r\n\r\nGET / HTTP/1.1"),
+    "version-2.0": ("one of HTTP/2.0", b"GET / HTTP/2.0"),
+    "long-method": ("one with a method of 1,000 octets", b"G" * 1000 + b" / HTTP/1.1"),
+    "https-url": ("an https URL", b"GET https://NAME/ HTTP/1.1"),
+    "skipped-line": ("a line that is no field", b"GET %2f FOO/1.0\r\nfoo bar"),
     "proxy-line": ("the PROXY protocol", b"PROXY UNKNOWN\r\nGET / HTTP/1.1"),
 }
 

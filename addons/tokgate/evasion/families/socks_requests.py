@@ -58,6 +58,38 @@ def socks_and_hello(
     return read_answer(stream, target)
 
 
+def socks_in_pieces(
+    stream: Stream, target: Target, *, greeting: bytes = b"\5\1\0", cut: Callable[[bytes], list[bytes]]
+) -> ServerReply:
+    """A greeting, a request for the name and a hello, in pieces for which nothing is waited."""
+    try:
+        send_all(stream, cut(greeting + by_name(lambda t: t.octets)(target) + records(message(target))))
+        said = _exactly(stream, 12)
+        if said[:2] != b"\5\0" or said[3:4] != b"\0":
+            return ServerReply(Result.REFUSED if said else Result.CLOSED, f"said {said.hex()}", said)
+    except OSError as error:
+        return broken(error)
+    return read_answer(stream, target)
+
+
+def socks_with_password(stream: Stream, target: Target, *, insists: bool) -> ServerReply:
+    """SOCKS 5 with a user name and a password (RFC 1929), offered beside none, or said though nobody asked."""
+    try:
+        stream.send(b"\5\1\2" if insists else b"\5\2\0\2")
+        said = _exactly(stream, 2)
+        if said == b"\5\2" or (insists and said[:1] == b"\5"):
+            stream.send(b"\1\4user\4pass")
+            said = _exactly(stream, 2)
+        stream.send(by_name(lambda t: t.octets)(target))
+        reply = _exactly(stream, 10)
+        if reply[1:2] != b"\0":
+            return ServerReply(Result.REFUSED if said else Result.CLOSED, f"said {said.hex()} {reply.hex()}", reply)
+        send_all(stream, [records(message(target))])
+    except OSError as error:
+        return broken(error)
+    return read_answer(stream, target)
+
+
 def socks_4(stream: Stream, target: Target, *, with_name: bool) -> ServerReply:
     """A SOCKS 4 request for the target's address, or SOCKS 4a for its name; in the tunnel a hello with the name."""
     port = target.port.to_bytes(2)
@@ -71,6 +103,10 @@ def socks_4(stream: Stream, target: Target, *, with_name: bool) -> ServerReply:
     except OSError as error:
         return broken(error)
     return read_answer(stream, target)
+
+
+def _octets(target: Target) -> bytes:
+    return target.octets
 
 
 def _exactly(stream: Stream, count: int) -> bytes:
@@ -129,6 +165,28 @@ def attempts() -> Iterator[Attempt]:
             f"socks-{prefix}": (f"the address in an IPv6 address: {prefix}", _by_address(prefix))
             for prefix in ("nat64", "6to4", "teredo", "mapped", "compatible")
         },
+        "socks-double-percent": ("a letter encoded twice", by_name(lambda t: b"%2577" + t.octets[1:])),
+        "socks-percent-dot": ("an encoded dot", by_name(lambda t: t.octets.replace(b".", b"%2e", 1))),
+        "socks-underscore": ("a label with _", by_name(lambda t: b"a_b." + t.base)),
+        "socks-backslash": ("a backslash", by_name(lambda t: b"www.example.org\\." + t.octets)),
+        "socks-query": ("a question mark behind it", by_name(lambda t: t.octets + b"?")),
+        "socks-hash": ("# behind it", by_name(lambda t: t.octets + b"#.example.org")),
+        "socks-punycode": ("a label in punycode", by_name(lambda t: b"xn--caf-dma." + t.octets)),
+        "socks-long-label": ("a label of 64 octets", by_name(lambda t: b"a" * 64 + b"." + t.base)),
+        "socks-255": ("255 octets", by_name(lambda t: (b"a." * 127 + t.octets)[-255:])),
+        "socks-length-beyond": (
+            "a length that takes the port in",
+            lambda t: b"\5\1\0\3" + bytes([len(t.octets) + 2]) + t.octets + t.port.to_bytes(2),
+        ),
+        "socks-reserved": ("a reserved octet that is not zero", lambda t: b"\5\1\xff" + by_name(_octets)(t)[3:]),
+        "socks-port-0": ("port 0", lambda t: by_name(_octets)(t)[:-2] + b"\0\0"),
+        "socks-address-type-0": ("an unknown type of address", lambda t: b"\5\1\0\0" + by_name(_octets)(t)[4:]),
+        "socks-command-0": ("an unknown command", lambda t: b"\5\0" + by_name(_octets)(t)[2:]),
+        "socks-resolve": ("RESOLVE, as Tor has it", lambda t: b"\5\xf0" + by_name(_octets)(t)[2:]),
+        "socks-version-4-inside": ("version 4 in the request", lambda t: b"\4" + by_name(_octets)(t)[1:]),
+        "socks-udp-name": ("UDP ASSOCIATE to the name", lambda t: b"\5\3" + by_name(_octets)(t)[2:]),
+        "socks-bind-name": ("BIND for the name", lambda t: b"\5\2" + by_name(_octets)(t)[2:]),
+        "socks-isatap": ("an address of ISATAP", _by_address("isatap")),
         "socks-udp": ("UDP ASSOCIATE", _by_address(None, UDP_ASSOCIATE)),
         "socks-bind": ("BIND", _by_address(None, BIND)),
     }
@@ -137,5 +195,22 @@ def attempts() -> Iterator[Attempt]:
         yield _attempt(name, what, partial(socks_and_hello, ask), innocent=name in innocent)
     at_once = partial(socks_and_hello, by_name(lambda t: t.octets), waits=False)
     yield _attempt("socks-at-once", "everything sent without waiting", at_once)
+    cuts: dict[str, tuple[str, bytes, Callable[[bytes], list[bytes]]]] = {
+        "socks-octet-by-octet": ("a segment for each octet", b"\5\1\0", lambda d: [bytes([o]) for o in d]),
+        "socks-cut-in-name": ("cut in the length and the name", b"\5\1\0", lambda d: [d[:5], d[5:8], d[8:12], d[12:]]),
+        "socks-many-methods": ("255 methods offered", b"\5\xff" + bytes(range(255)), lambda d: [d]),
+        "socks-no-methods": ("no method offered", b"\5\0", lambda d: [d]),
+        "socks-two-greetings": ("two greetings", b"\5\1\0\5\1\0", lambda d: [d]),
+    }
+    for name, (what, greeting, cut) in cuts.items():
+        play = partial(socks_in_pieces, greeting=greeting, cut=cut)
+        yield _attempt(name, what, play, innocent=name in ("socks-octet-by-octet", "socks-cut-in-name"))
+    for insists in (False, True):
+        yield _attempt(
+            "socks-password-alone" if insists else "socks-password",
+            "a user name and a password, and nothing else offered" if insists else "a user name and a password offered",
+            partial(socks_with_password, insists=insists),
+            innocent=not insists,
+        )
     yield _attempt("socks-4", "SOCKS 4", partial(socks_4, with_name=False))
     yield _attempt("socks-4a", "SOCKS 4a", partial(socks_4, with_name=True))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from mitmproxy import dns
-from mitmproxy.connection import Address, Server
+from mitmproxy.connection import Address, ConnectionState, Server
 from mitmproxy.net.dns import types
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
@@ -82,19 +82,28 @@ class DnsLayer(layer.Layer):
         """Those that are asked, and what has come from each of a message that isn't whole."""
         self._open: Final[dict[int, _Waiting]] = {}
         self._spoke = False
+        self._asked_all = False
+        """The client has ended its side."""
         self._done = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if self._done:
+            return
+        yield from self._handle(event)
+        if self._asked_all and not (self._open or self._done):
+            yield from self._close()
+
+    def _handle(self, event: events.Event) -> layer.CommandGenerator[None]:
         match event:
-            case _ if self._done:
-                pass
             case events.DataReceived(connection=self.context.client, data=data):
                 yield from self._receive(data)
             case events.DataReceived(connection=Server() as server, data=data) if server in self._servers:
                 for message in self._messages(self._servers[server], data):
                     yield from self._pass_back(server, message)
-            case events.ConnectionClosed(connection=self.context.client):
-                yield from self._close()
+            case events.ConnectionClosed(connection=self.context.client as client):
+                self._asked_all = True
+                if self._connection.sockets.was_reset(client):
+                    yield from self._close()
             case events.ConnectionClosed(connection=Server() as server) if server in self._servers:
                 yield from self._lost(server)
             case events.OpenConnectionCompleted(command=command, reply=error) if command.connection in self._servers:
@@ -214,7 +223,7 @@ class DnsLayer(layer.Layer):
     def _lost(self, server: Server) -> layer.CommandGenerator[None]:
         """A server can't be reached, or has closed. Whoever waits for it has the next one asked."""
         del self._servers[server]
-        if server.connected:
+        if server.state is not ConnectionState.CLOSED:
             yield commands.CloseConnection(server)
         waiting = [each for each in self._open.values() if each.server is server]
         if waiting:
@@ -310,9 +319,9 @@ class DnsLayer(layer.Layer):
         yield commands.SendData(self.context.client, self._framed(message))
 
     def _close(self) -> layer.CommandGenerator[None]:
-        """One end has gone. Who still waits learns that there will be no answer."""
+        """No more will be said. Who still waits learns that there will be no answer."""
         self._done = True
-        if self.context.client.connected:
+        if self.context.client.state is not ConnectionState.CLOSED:
             for waiting in self._open.values():
                 yield from self._send(dns_questions.unanswered(waiting.asked))
             yield commands.CloseConnection(self.context.client)

@@ -13,7 +13,7 @@ _SITE: Final = 64
 def is_among(peer: str, networks: Sequence[IPNetwork]) -> bool:
     """Whether an address is in one of the networks; not if it is no address."""
     address = _address(peer)
-    return address is not None and any(address.version == each.version and address in each for each in networks)
+    return address is not None and any(address in each for each in networks)
 
 
 def client_address(peer: str, forwarded: Sequence[str], proxies: Sequence[IPNetwork]) -> str:

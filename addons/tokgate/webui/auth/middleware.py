@@ -150,7 +150,7 @@ def _cookie(headers: Mapping[str, Sequence[str]], name: str) -> str | None:
 
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() and not name.endswith(":") else host
+    return name if colon and port.isdigit() else host
 
 
 def is_loopback(host: str) -> bool:

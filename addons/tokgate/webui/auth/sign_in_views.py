@@ -102,8 +102,8 @@ class SignInViews:
 
 def own_path(target: str) -> str:
     """`target` if it is a path of this site, else `/`: a link must not redirect to another site."""
-    fine = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
-    return target if fine and "\\" not in target else "/"
+    fine = target.startswith("/") and not target.startswith("//") and "\\" not in target and target.isprintable()
+    return target if fine else "/"
 
 
 async def _form(request: Request) -> dict[str, str] | None:

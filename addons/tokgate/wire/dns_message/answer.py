@@ -63,8 +63,8 @@ def capped(answer: bytes, seconds: int) -> bytes:
     """The answer with no record to be remembered longer than that. Raises ValueError for one that makes no sense."""
     edited = bytearray(answer)
     for record in records(answer):
-        if record.type not in (OPT, _TSIG) and record.ttl > seconds:
-            struct.pack_into("!I", edited, record.at + 4, seconds)
+        if record.type not in (OPT, _TSIG):
+            struct.pack_into("!I", edited, record.at + 4, min(record.ttl, seconds))
     return bytes(edited)
 
 
@@ -90,7 +90,7 @@ def leads_to(answer: bytes) -> tuple[str, ...]:
         asked = in_text(read_labels(answer, HEADER.size)[0]).lower() if questions else None
         for place, alias in places.items():
             start, end = name_start(answer, place), place + 2
-            if start == place or start not in starts:  # thousands of records may have one owner
+            if start not in starts:  # thousands of records may have one owner
                 starts.add(start)
                 labels, end = read_labels(answer, place)
                 found |= dict.fromkeys(name.lower() for name in names_in_text(labels) if name)
@@ -118,7 +118,7 @@ def without_ech(answer: bytes) -> bytes:
         for section in message.sections:
             for rrset in section:
                 for record in list(rrset):
-                    if isinstance(record, SVCBBase) and ParamKey.ECH in record.params:
+                    if isinstance(record, SVCBBase):
                         ttl = rrset.ttl
                         rrset.clear()
                         rrset.add(_without_ech(record), ttl)

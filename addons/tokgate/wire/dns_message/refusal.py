@@ -37,8 +37,10 @@ def refusal(query: Query, rcode: Rcode, *, ttl: int | None = None, error: Extend
     if ttl is not None:
         zone = _NOBODY + struct.pack("!I", ttl)
         authority = _FIRST_NAME + RECORD.pack(_SOA, _IN, ttl, len(zone)) + zone
-    room = min(query.payload or 0, _PAYLOAD) - HEADER.size - len(query.question) - len(authority)
-    option = options(query, error, room) if query.payload is not None else b""
+    option = b""
+    if query.payload is not None:
+        room = min(query.payload, _PAYLOAD) - HEADER.size - len(query.question) - len(authority)
+        option = options(query, error, room)
     head = HEADER.pack(
         query.id, RESPONSE | _RECURSION_AVAILABLE | query.flags & COPIED | rcode, 1, 0, bool(authority), bool(option)
     )

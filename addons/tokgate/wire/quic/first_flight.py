@@ -78,8 +78,6 @@ class Opening:
         whole = len(self._known) if end < 0 else end
         if whole > start and self._stream[start] != 1:
             raise QuicError("no ClientHello")
-        if whole < start + 4:
-            return None
         length = self._length_at(start)
         if start + length > MAX_HELLO:
             raise QuicError("the hello is too long")
@@ -121,7 +119,7 @@ class Opening:
                     _, at = varint(data, at)
                 length, at = varint(data, at)
                 return at + len(taken(data, at, length))
-        except (IndexError, struct.error) as error:
+        except IndexError as error:
             raise QuicError("a frame is cut off") from error
         raise QuicError(f"a frame of type {kind:#x}")
 
@@ -129,10 +127,9 @@ class Opening:
         end = offset + len(part)
         if end > MAX_HELLO:
             raise QuicError("the hello is too long")
-        if end > len(self._stream):
-            missing = bytes(end - len(self._stream))
-            self._stream += missing
-            self._known += missing
+        missing = bytes(max(0, end - len(self._stream)))
+        self._stream += missing
+        self._known += missing
         if 1 in self._known[offset:end]:
             for index, octet in enumerate(part, offset):
                 if self._known[index] and self._stream[index] != octet:

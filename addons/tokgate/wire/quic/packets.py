@@ -82,10 +82,11 @@ def is_unreadable(datagram: bytes) -> bool:
 def is_certain(datagram: bytes) -> bool:
     """Whether what `is_unreadable` is of a version that nothing else would begin with: drafts, and what is reserved.
 
-    Drafts of the IETF, Google's and Meta's, and those that ask a server for its own ones (RFC 9000 §15).
+    Drafts of the IETF (0x709a50c4 is version 2's last), Google's and Meta's, and those that ask a server for its own
+    ones (RFC 9000 §15).
     """
     version = int.from_bytes(datagram[1:5])
-    draft = version >> 8 in (0xFF0000, 0xFF0200, 0x513034, 0x513035, 0x543035, 0xFACEB0)
+    draft = version >> 8 in (0xFF0000, 0xFF0200, 0x513034, 0x513035, 0x543035, 0xFACEB0, 0x709A50)
     return draft or version & 0x0F0F0F0F == 0x0A0A0A0A
 
 
@@ -107,7 +108,7 @@ def initials(datagram: bytes) -> tuple[Initial, ...]:
 def hides_packets(datagram: bytes) -> bool:
     """Whether a packet can't be read whose end a server may know all the same, and find an Initial one behind it."""
     _, end = _packets(datagram)
-    return end < len(datagram) and datagram[end] & _LONG > 0 and (end > 0 or _long_header(datagram) is not None)
+    return end < len(datagram) and datagram[end] & _LONG > 0 and _long_header(datagram) is not None
 
 
 def _packets(datagram: bytes) -> tuple[tuple[Initial, ...], int]:
@@ -132,7 +133,7 @@ def unprotected(initial: Initial, first_id: bytes, largest: int) -> tuple[int, b
     """
     keys = _keys(initial.version, first_id, "client in")
     packet, at = bytearray(initial.packet), initial.number_at
-    mask = keys.mask(bytes(packet[at + 4 : at + 4 + _SAMPLE]))
+    mask = keys.mask(bytes(packet[at + 4 :][:_SAMPLE]))
     packet[0] ^= mask[0] & 0x0F
     size = (packet[0] & 0x03) + 1
     for index in range(size):
@@ -158,7 +159,7 @@ def close(initial: Initial, error: int, reason: str) -> bytes:
     keys = _keys(initial.version, initial.destination, "server in")
     packet = head + keys.aead.encrypt(keys.nonce(0), frame, bytes(head))
     at = len(head) - len(number)
-    mask = keys.mask(bytes(packet[at + 4 : at + 4 + _SAMPLE]))
+    mask = keys.mask(bytes(packet[at + 4 :][:_SAMPLE]))
     packet[0] ^= mask[0] & 0x0F
     for index in range(len(number)):
         packet[at + index] ^= mask[1 + index]

@@ -1,0 +1,436 @@
+"""What the explicit front has its loop do about each thing that a client says, without a network or time."""
+
+import select
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from labs.builders import ban, network, service, snapshot
+from labs.gate_lab import Sink
+from labs.proxy_lab import NOW
+from labs.records import Holder
+from labs.waiting import DEADLINE
+from tokgate.accounts.auth_cache import AuthResult
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.gate.connection import CLOSED, OPEN, WAITING, Connection, Greeting, Tunnel
+from tokgate.gate.explicit_clients import proxy_auth
+from tokgate.gate.explicit_clients.front import PATIENCE, ExplicitFront
+from tokgate.gate.sockets import Entry, Listener
+from tokgate.policy.identity import Identity
+from tokgate.policy.observation import Endpoint
+from tokgate.traffic import refusal_texts
+from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.wire import socks5
+from tokgate.wire.basic_auth import ACCEPTED, REJECTED, Credentials
+from tokgate.wire.connect_request import MAX_HEAD
+
+POLICY = snapshot(
+    ban(networks=("all",)),
+    services=(service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",)),),
+    networks=(network("all", "192.0.2.0/24"),),
+)
+CONNECT = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org:443\r\n\r\n"
+SOCKS = b"\5\1\0\5\1\0\3\x0fwww.example.org\1\xbb"
+BASIC = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YWRhOnNlY3JldA==\r\n\r\n"
+OTHER, BANNED, INSIDE = "198.51.100.7", "203.0.113.7", "127.0.0.1"
+
+
+class Told:
+    """A loop that notes what it is asked for, and answers as a test wants; also a client's socket, and a cache."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+        self.opener = self.hears = True
+        self.dials: dict[str, Any] = {}
+        self.upstream: Any = None
+        self.own: tuple[Any, ...] = ("192.0.2.1", 8080)
+        self.knows: AuthResult | None = None
+        self.finds = AuthResult(Identity("ada"))
+
+    def getsockname(self) -> tuple[Any, ...]:
+        """Where the client is connected to."""
+        return self.own
+
+    def call_back(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Nothing is watched."""
+
+    def arrival(self, connection: Connection) -> Arrival:
+        """The client and its destination."""
+        to = connection.destination and Endpoint(*connection.destination)
+        client = Endpoint(connection.peer, connection.port)
+        return Arrival(client=client, destination=to or None, connection="id", identity=connection.person)
+
+    def say(self, _: Connection, words: bytes) -> bool:
+        """Note the words."""
+        self.done.append(words)
+        return self.hears
+
+    def wait_for_greeting(self, _: Connection) -> None:
+        """Note it."""
+        self.done.append("wait")
+
+    def suspend(self, connection: Connection, seconds: float) -> None:
+        """Note it."""
+        connection.state = WAITING
+        self.done.append(("suspend", seconds))
+
+    def listen(self, connection: Connection, seconds: float = 0.0) -> Greeting:
+        """Note it."""
+        connection.state = greeting = Greeting()
+        self.done.append(("listen", seconds))
+        return greeting
+
+    def read_greeting(self, _: Connection, __: Greeting, data: bytes | bytearray) -> None:
+        """Note what is read."""
+        self.done.append(("read", bytes(data)))
+
+    def dial(self, _: Connection, destination: tuple[str, int]) -> bool:
+        """Note it; an address may fail, or lead back."""
+        self.done.append(("dial", *destination))
+        found = self.dials.get(destination[0], True)
+        if isinstance(found, OSError):
+            raise found
+        return bool(found)
+
+    def parent(self, *_: object) -> Any:
+        """The parent proxy that a test states."""
+        return self.upstream
+
+    def hand_over(self, connection: Connection, arrival: Arrival, *, tls: bool) -> bool:
+        """Note what an opener gets."""
+        assert not tls
+        assert arrival.destination is None
+        if self.opener:
+            self.done.append(("open", bytes(connection.held)))
+        return self.opener
+
+    def refuse(self, _: Connection, last_words: bytes) -> None:
+        """Note the words."""
+        self.done.append(("refuse", last_words))
+
+    def reset(self, *_: object) -> None:
+        """Note it."""
+        self.done.append("reset")
+
+    def recall(self, credentials: Credentials) -> AuthResult | None:
+        """What the cache knows."""
+        assert credentials == Credentials("ada", "secret")
+        return self.knows
+
+    def verify(self, _: Credentials) -> AuthResult:
+        """What a check finds."""
+        return self.finds
+
+
+class Client:
+    """An explicit client of a front."""
+
+    def __init__(self) -> None:
+        self.loop = Told()
+        self.sink = Sink()
+        self.enforcer = Enforcer(Holder(POLICY), self.sink, Observer(hostname="gw", version="0"), now=lambda: NOW)
+        self.front = ExplicitFront(self.loop, self.enforcer, greeting=10.0, connecting=20.0)
+        listener = Listener(None, Entry.EXPLICIT, 8080, 0)
+        self.connection = Connection(self.loop, 1, "192.0.2.7", 40000, listener, 0.0, Greeting())
+        self.addresses: tuple[str, ...] = (OTHER,)
+        self.front._resolver.ask = lambda client, host, answer: answer(self.addresses)  # type: ignore[method-assign]
+
+    def says(self, *pieces: bytes) -> list[Any]:
+        """What is done about pieces that come one after another."""
+        for piece in pieces:
+            assert isinstance(self.connection.state, Greeting)
+            self.front.greet(self.connection, self.connection.state, piece)
+        return self.loop.done
+
+    def signs_in(self) -> None:
+        """The policy wants to know who asks."""
+        self.front._sign_in.cache = lambda: self.loop  # type: ignore[method-assign, assignment, return-value]
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A client under a ban of `clips.example.org` and 203.0.113.0/24."""
+    made = Client()
+    yield made
+    made.front.close()
+
+
+PAC = b"GET /proxy.pac HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "own", "proxy"),
+    [
+        ((PAC, b"Host: gw.example.org:3128\r\n\r\n"), ("192.0.2.1", 8080), b"PROXY gw.example.org:3128"),
+        ((PAC, b"\r\n"), ("192.0.2.1", 8080), b"PROXY 192.0.2.1:8080"),
+        ((PAC, b"\n"), ("192.0.2.1", 8080), b"PROXY 192.0.2.1:8080"),
+        ((PAC[:-2] + b"\n", b"\n"), ("2001:db8::1", 8080, 0, 0), b"PROXY [2001:db8::1]:8080"),
+        ((PAC, b"x" * MAX_HEAD), ("192.0.2.1", 8080), b"PROXY 192.0.2.1:8080"),
+    ],
+)
+def test_a_browser_asks_what_goes_through(
+    client: Client, pieces: tuple[bytes, ...], own: tuple[Any, ...], proxy: bytes
+) -> None:
+    """Once its request is whole it is told to come as it came; without a Host field, to the address it came to."""
+    client.loop.own = own
+    waited, (what, answer) = client.says(*pieces)
+    assert (waited, what) == ("wait", "refuse")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert proxy + b'"' in answer
+
+
+@pytest.mark.parametrize("said", [b"GET http://a/ HTTP/1.1\r\n", b"CONNECTS a\n", b"X" * (MAX_HEAD + 1)])
+def test_an_opener_answers(client: Client, said: bytes) -> None:
+    """Whatever is no CONNECT, as soon as a line or too much of it is there; without one it comes again."""
+    assert client.says(said) == [("open", said)]
+    client.loop.opener = False
+    client.connection.held = b""
+    assert client.says(said)[1:] == [("refuse", refusal_texts.UNAVAILABLE)]
+
+
+@pytest.mark.parametrize("said", [b"C", b"CONNECT ", b"GET http://a/ HT", CONNECT[:-1], b"\5", b"\5\1", SOCKS[:3]])
+def test_a_request_in_pieces(client: Client, said: bytes) -> None:
+    """What may go on is waited for."""
+    assert client.says(said)[-1] == "wait"
+
+
+TUNNEL = [("suspend", 20.0), ("dial", OTHER, 443)]
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+@pytest.mark.parametrize("request_", [CONNECT, SOCKS])
+def test_a_tunnel(client: Client, request_: bytes, step: int) -> None:
+    """Whole or by the octet; what comes behind the request is the destination's."""
+    pieces = [request_[at : at + step] for at in range(0, len(request_), step)]
+    pieces[-1] += b"rest"
+    done = [each for each in client.says(*pieces) if each != "wait"]
+    assert done == [b"\5\0"] * (request_ is SOCKS) + TUNNEL
+    tunnel = client.connection.tunnel
+    assert tunnel is not None
+    assert (client.connection.destination, client.connection.held) == (("www.example.org", 443), b"rest")
+    client.front.connected(client.connection, tunnel)
+    established = socks5.Reply.SUCCEEDED.octets if request_ is SOCKS else refusal_texts.ESTABLISHED
+    assert client.loop.done[-3:] == [established, ("listen", PATIENCE), ("read", b"rest")]
+    client.front.connected(client.connection, tunnel)
+    assert client.loop.done[-1] == ("listen", 0.0), "it is told once"
+
+
+@pytest.mark.parametrize(("connected", "patience"), [(True, 0.0), (False, PATIENCE)])
+def test_a_tunnel_to_an_address(client: Client, connected: bool, patience: float) -> None:
+    """Its server may speak first; it is not contacted for a client that may still show where it goes."""
+    client.connection.server = object() if connected else None
+    done = client.says(CONNECT.replace(b"www.example.org", OTHER.encode()))
+    assert done == [("suspend", 20.0), refusal_texts.ESTABLISHED, ("listen", patience)]
+
+
+def test_a_client_that_has_gone(client: Client) -> None:
+    """Nothing is done for it any more."""
+    client.loop.hears = False
+    assert client.says(SOCKS) == [socks5.METHOD_CHOSEN]
+    client.front.established(client.connection, Tunnel("www.example.org", 443, socks=False))
+    assert client.loop.done[1:] == [refusal_texts.ESTABLISHED]
+
+
+def test_a_client_that_went_while_its_name_was_resolved(client: Client) -> None:
+    """Its destination is not contacted."""
+    answers: list[Any] = []
+    client.front._resolver.ask = lambda client, host, answer: answers.append(answer)  # type: ignore[method-assign]
+    client.says(CONNECT)
+    client.connection.state = CLOSED
+    answers[0]((OTHER,))
+    assert client.loop.done == [("suspend", 20.0)]
+
+
+@pytest.mark.parametrize(
+    ("dials", "done", "words"),
+    [
+        ({OTHER: OSError()}, [OTHER, "198.51.100.8"], None),
+        ({OTHER: OSError(), "198.51.100.8": OSError()}, [OTHER, "198.51.100.8"], refusal_texts.UNREACHABLE),
+        ({OTHER: False}, [OTHER], refusal_texts.LEADS_BACK),
+    ],
+)
+def test_one_address_after_another(client: Client, dials: dict[str, Any], done: list[str], words: bytes | None) -> None:
+    """The next one is tried where one can't be reached; the last failure is told."""
+    client.loop.dials, client.addresses = dials, (OTHER, "198.51.100.8")
+    told = [("refuse", words)] * (words is not None)
+    assert client.says(CONNECT)[1:] == [*(("dial", each, 443) for each in done), *told]
+
+
+@pytest.mark.parametrize("host", [b"www.example.org", b"127.0.0.1"])
+@pytest.mark.parametrize("socks", [False, True])
+def test_the_proxys_own_machine_is_closed(client: Client, host: bytes, socks: bool) -> None:
+    """Its services trust who comes from it: neither a name nor an address leads a client there, and it is counted."""
+    client.addresses = (INSIDE,)
+    request = b"\5\1\0\5\1\0\3" + bytes((len(host),)) + host + b"\1\xbb"
+    done = client.says(request if socks else CONNECT.replace(b"www.example.org", host))
+    assert done[-2:] == [
+        ("suspend", 20.0),
+        ("refuse", socks5.Reply.NOT_ALLOWED.octets if socks else refusal_texts.INSIDE),
+    ]
+    assert client.enforcer.counters.loops == 1
+
+
+def test_a_name_without_an_address(client: Client) -> None:
+    """The client is told that it can't be reached."""
+    client.addresses = ()
+    assert client.says(CONNECT)[1:] == [("refuse", refusal_texts.UNREACHABLE)]
+
+
+def test_a_parent_proxy_resolves(client: Client) -> None:
+    """What only a network beyond can find need not be known here."""
+    client.loop.upstream = object()
+    assert client.says(CONNECT)[1:] == [("dial", "www.example.org", 443)]
+
+
+@pytest.mark.parametrize("opener", [True, False])
+def test_a_name_that_leads_to_banned_addresses_alone(client: Client, opener: bool) -> None:
+    """It is answered as a banned name is: by an opener, with the request as it came, or in short."""
+    client.addresses, client.loop.opener = (BANNED,), opener
+    (what, words) = client.says(CONNECT + b"rest")[-1]
+    assert what == ("open" if opener else "refuse")
+    assert (words == CONNECT + b"rest") if opener else words.startswith(b"HTTP/1.1 403 ")
+
+
+def test_a_name_that_leads_to_banned_addresses_too(client: Client) -> None:
+    """The others are open."""
+    client.addresses = (BANNED, OTHER)
+    assert client.says(CONNECT)[1:] == [("dial", OTHER, 443)]
+
+
+@pytest.mark.parametrize("host", ["clips.example.org", BANNED])
+@pytest.mark.parametrize("opener", [True, False])
+def test_what_is_banned(client: Client, host: str, opener: bool) -> None:
+    """An opener tells why in full; else the gate does in short. There is nothing that dials."""
+    client.loop.opener = opener
+    request = CONNECT.replace(b"www.example.org", host.encode())
+    ((what, words),) = client.says(request)
+    assert what == ("open" if opener else "refuse")
+    assert (words == request) if opener else words.startswith(b"HTTP/1.1 403 ")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"CONNECT www.example.org HTTP/1.1\r\n\r\n", refusal_texts.BAD_REQUEST),
+        (b"\5\1\2", socks5.NO_METHOD),
+        (b"\5\1\0\5\2\0\1\xc6\x33\x64\7\1\xbb", socks5.Reply.COMMAND_NOT_SUPPORTED.octets),
+        (b"\5\1\0\5\1\0\3\x11clips.example.org\1\xbb", socks5.Reply.NOT_ALLOWED.octets),
+    ],
+)
+def test_what_is_no_request(client: Client, said: bytes, words: bytes) -> None:
+    """It is answered in its protocol."""
+    assert client.says(said)[-1] == ("refuse", words)
+    assert len(client.sink.records) == (words == socks5.Reply.NOT_ALLOWED.octets)
+
+
+@pytest.mark.parametrize(("established", "done"), [(False, ("refuse", refusal_texts.UNREACHABLE)), (True, "reset")])
+def test_no_address_is_left(client: Client, established: bool, done: Any) -> None:
+    """Who believes to have a tunnel is told by its end: words would be taken for the destination's."""
+    client.front.try_next(client.connection, Tunnel("a", 443, socks=False, established=established))
+    assert client.loop.done == [done]
+
+
+def test_patience(client: Client) -> None:
+    """Who says nothing waits for the server; who has begun has as long again, once."""
+    tunnel = Tunnel(OTHER, 443, socks=False, addresses=(OTHER,), established=True)
+    client.connection.deadline = 100.0
+    assert client.front.lose_patience(client.connection, tunnel)
+    assert client.loop.done == [("dial", OTHER, 443)]
+    client.connection.held = b"half"
+    assert client.front.lose_patience(client.connection, tunnel)
+    assert client.connection.deadline == 110.0
+    assert not client.front.lose_patience(client.connection, tunnel)
+    assert client.loop.done == [("dial", OTHER, 443)]
+
+
+PASSWORD = b"\1\3ada\6secret"
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_socks_client_signs_in(client: Client, step: int) -> None:
+    """It is asked once, told once that it is known, and then served as others are."""
+    client.signs_in()
+    client.loop.knows = AuthResult(Identity("ada"))
+    said = b"\5\1\2" + PASSWORD + SOCKS[3:]
+    done = client.says(*(said[at : at + step] for at in range(0, len(said), step)))
+    assert [each for each in done if each != "wait"] == [socks5.PASSWORD_CHOSEN, ACCEPTED, *TUNNEL]
+    assert client.connection.person == Identity("ada")
+    assert client.connection.held == b""
+
+
+def test_a_socks_client_that_has_only_signed_in(client: Client) -> None:
+    """Its request is waited for; once it has gone, it is not."""
+    client.signs_in()
+    client.loop.knows = AuthResult(Identity("ada"))
+    assert client.says(b"\5\1\2" + PASSWORD) == [socks5.PASSWORD_CHOSEN, ACCEPTED, "wait"]
+
+
+@pytest.mark.parametrize(("said", "done"), [(b"\5\1\2", [socks5.PASSWORD_CHOSEN]), (PASSWORD, [ACCEPTED])])
+def test_a_socks_client_that_has_gone(client: Client, said: bytes, done: list[bytes]) -> None:
+    """Nothing is done for it any more."""
+    client.signs_in()
+    client.loop.knows = AuthResult(Identity("ada"))
+    if said is PASSWORD:
+        client.says(b"\5\1\2")
+        client.loop.done.clear()
+        said += SOCKS[3:]
+    client.loop.hears = False
+    assert client.says(said) == done
+
+
+@pytest.mark.parametrize(
+    ("said", "words"), [(b"\5\1\0", socks5.NO_METHOD), (b"\5\1\2\5", REJECTED), (b"\5\1\2\1\1\xff\1x", REJECTED)]
+)
+def test_a_socks_client_that_does_not_sign_in(client: Client, said: bytes, words: bytes) -> None:
+    """It is told so, and gets no tunnel."""
+    client.signs_in()
+    assert client.says(said)[-1] == ("refuse", words)
+
+
+@pytest.mark.parametrize(
+    ("result", "words", "wrong"),
+    [
+        (AuthResult(None), refusal_texts.SIGN_IN, 1),
+        (AuthResult(None, unavailable=True), refusal_texts.UNAVAILABLE, 0),
+        (AuthResult(None, unavailable=True, complaint=OSError("gone")), refusal_texts.UNAVAILABLE, 0),
+    ],
+)
+def test_who_is_not_known(client: Client, result: AuthResult, words: bytes, wrong: int) -> None:
+    """A wrong password is counted as such; accounts that can't be asked are none of the client's making, and told."""
+    client.signs_in()
+    client.loop.knows = result
+    assert client.says(BASIC) == [("refuse", words)]
+    assert client.enforcer.counters.wrong_passwords == wrong
+    assert client.enforcer.counters.errors["proxy-auth"] == (result.complaint is not None)
+
+
+def test_who_says_nothing_of_who_it_is(client: Client) -> None:
+    """A browser asks only when it is asked: that is no wrong password."""
+    client.signs_in()
+    assert client.says(CONNECT) == [("refuse", refusal_texts.SIGN_IN)]
+    assert client.enforcer.counters.wrong_passwords == 0
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_password_is_checked_beside(client: Client, stays: bool) -> None:
+    """Its client alone waits, and is then served, if it is still there."""
+    client.signs_in()
+    assert client.says(BASIC) == [("suspend", 10.0)]
+    client.connection.state = WAITING if stays else OPEN
+    checks = client.front._sign_in._checks
+    assert checks is not None
+    assert select.select([checks.descriptor], [], [], DEADLINE)[0]
+    checks.deliver()
+    assert client.loop.done[1:] == ([("listen", 0.0), *TUNNEL] if stays else [])
+
+
+def test_too_many_passwords_at_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes then is told to come again, and no queue grows without end."""
+    monkeypatch.setattr(proxy_auth, "MOST_WAITING", 1)
+    client.signs_in()
+    for done in ([("suspend", 10.0)], [("refuse", refusal_texts.UNAVAILABLE)]):
+        client.connection.state, client.connection.held = Greeting(), b""
+        client.loop.done.clear()
+        assert client.says(BASIC) == done

@@ -1,0 +1,144 @@
+"""What a gate does about what a client says first, step by step."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from labs.gate_lab import broken_off
+from labs.gate_steps import Steps
+from labs.hello_builder import hello_for
+from tokgate.gate.connection import CONNECTING, Answering, Connection, Greeting
+from tokgate.gate.sockets import Entry, Listener, NoDestinationError
+from tokgate.gate.takeover import describe
+
+HELLO = hello_for("www.example.net")
+
+
+@pytest.fixture
+def steps() -> Iterator[Steps]:
+    """A connection that has said nothing."""
+    made = Steps()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("held", "explicit", "connected", "deadline"),
+    [
+        (b"half", False, False, 1010.0),
+        (b"half", False, True, 1010.0),
+        (b"", True, False, 1010.0),
+        (b"", False, True, 0.0),
+    ],
+)
+def test_how_long_a_client_may_take(
+    steps: Steps, held: bytes, explicit: bool, connected: bool, deadline: float
+) -> None:
+    """Who has begun has to end; who only listens to its server may do so for as long as it likes."""
+    connection = steps.connection
+    if connected:
+        steps.connects()
+    if explicit:
+        connection.listener = Listener(None, Entry.EXPLICIT, 8080, 0)
+    connection.held = held
+    for now in (1000.0, 1003.0):
+        steps.gate.now = now
+        steps.gate.wait_for_greeting(connection)
+        assert connection.deadline == deadline, "it counts from the first octet"
+    assert connection.client_fd in steps.gate.connections
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_client_that_says_nothing(steps: Steps, monkeypatch: pytest.MonkeyPatch, reached: bool) -> None:
+    """Its server may speak first: it is connected, and heard meanwhile; counted once it says something or ends."""
+
+    def connect(connection: Connection, _: Any) -> None:
+        if reached:
+            connection.state = CONNECTING
+        else:
+            steps.gate.close(connection)
+
+    monkeypatch.setattr(steps.gate, "connect", connect)
+    steps.gate.wait_for_greeting(steps.connection)
+    assert (steps.connection.client_fd in steps.gate.connections) is reached
+    assert steps.connection.silent
+    assert steps.connection.deadline == 0.0
+
+
+def test_what_is_passed_on_of_a_hello_in_pieces(steps: Steps) -> None:
+    """The next gate collects it again from what is held: half-read state of this process would not travel."""
+    greeting = Greeting()
+    steps.connection.state = greeting
+    steps.client.sendall(HELLO[:40])
+    steps.gate.greet(steps.connection, greeting)
+    assert greeting.reader is not None
+    said, descriptors = describe(steps.connection, [steps.connection.listener])
+    assert (said.carried["state"].reader, said.carried["held"]) == (None, HELLO[:40])
+    assert descriptors == [steps.connection.client_fd]
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_hello_is_decided_about(steps: Steps, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
+    """Once it is whole, and not before: then its destination gets all of it."""
+    dialled: list[Any] = []
+
+    def connect(connection: Connection, destination: Any) -> None:
+        dialled.append((destination, bytes(connection.held), connection.shown))
+
+    monkeypatch.setattr(steps.gate, "connect", connect)
+    cut = len(HELLO) // pieces
+    for at in range(0, len(HELLO), cut):
+        assert dialled == []
+        steps.client.sendall(HELLO[at : at + cut])
+        assert isinstance(steps.connection.state, Greeting)
+        steps.gate.greet(steps.connection, steps.connection.state)
+    assert dialled == [(("198.51.100.7", 443), HELLO, "www.example.net")]
+
+
+def test_a_client_that_wanted_to_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who dialled the gate itself is reset; about a destination that there is not, nothing is decided."""
+
+    def fail(*_: object) -> None:
+        raise NoDestinationError
+
+    monkeypatch.setattr("tokgate.gate.connector.original_destination", fail)
+    for said in (HELLO, b"SSH-2.0-x\r\n", b""):
+        other = Steps()
+        other.connection.destination, greeting = None, Greeting()
+        if said:
+            other.client.sendall(said)
+            other.gate.greet(other.connection, greeting)
+        else:
+            other.gate.wait_for_greeting(other.connection)
+        counters = other.counters
+        assert (other.gate.open_connections, counters.loops) == (0, 1)
+        assert (sum(counters.decisions.values()), sum(counters.errors.values()), other.opener.adopted) == (0, 0, [])
+        other.close()
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_client_that_breaks_off(steps: Steps, connected: bool) -> None:
+    """It is counted as one about which nothing was decided, and its destination is told."""
+    if connected:
+        steps.connects()
+        steps.connection.state = Greeting()
+    steps.connection.client.close()
+    assert isinstance(steps.connection.state, Greeting)
+    steps.gate.greet(steps.connection, steps.connection.state)
+    assert (steps.gate.open_connections, steps.counters.unfinished) == (0, 1)
+    if connected:
+        steps.gate.release_closed()
+        assert broken_off(steps.server)
+
+
+def test_a_server_that_is_there(steps: Steps) -> None:
+    """A hello that comes late goes on to it; under a ban, nothing more does before it has answered."""
+    steps.connects()
+    greeting = Greeting()
+    steps.connection.state = greeting
+    steps.client.sendall(HELLO)
+    steps.gate.greet(steps.connection, greeting)
+    assert steps.server.recv(1000) == HELLO
+    state: object = steps.connection.state
+    assert isinstance(state, Answering)

@@ -1,0 +1,72 @@
+"""A gate that nobody runs: its steps are taken one by one, and both sides of its one connection are looked at."""
+
+import socket
+
+from labs.builders import ban, network, service, snapshot
+from labs.gate_lab import Adopter, Sink
+from labs.proxy_lab import NOW
+from labs.records import Holder
+from tokgate.blocklog.records.stamp import Observer
+from tokgate.gate.connection import CONNECTING, Connection, Greeting
+from tokgate.gate.gate import Gate
+from tokgate.gate.sockets import Entry, Listener
+from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import Limits
+
+POLICY = snapshot(
+    ban(networks=("all",)),
+    services=(service("clips", "suffix:clips.example.org"),),
+    networks=(network("all", "192.0.2.0/24"),),
+)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a TCP connection; the second is the gate's."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        outer = socket.create_connection(server.getsockname(), timeout=20)
+        inner, _ = server.accept()
+    inner.setblocking(False)
+    return outer, inner
+
+
+class Steps:
+    """A gate that nobody runs, with one connection: what its client and its destination have in hand."""
+
+    def __init__(self) -> None:
+        self.holder = Holder(POLICY)
+        enforcer = Enforcer(self.holder, Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
+        self.opener, self.counters = Adopter(), enforcer.counters
+        self.gate = Gate(enforcer, self.opener, Limits(parting=3.0, connecting=20.0))
+        self.gate.now = 1000.0
+        (self.client, inside), (self.server, outside) = pair(), pair()
+        listener = Listener(None, Entry.REDIRECT, 8080, socket.AF_INET)
+        self.connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, Greeting())
+        self.connection.destination = ("198.51.100.7", 443)
+        self.outside = outside
+        self.gate.open_connections = 1
+
+    def connects(self) -> None:
+        """A destination is being connected to."""
+        self.connection.server, self.connection.server_fd = self.outside, self.outside.fileno()
+        self.connection.state, self.connection.owing = CONNECTING, 990.0
+        self.gate.watch_server(self.connection)
+
+    def close(self) -> None:
+        """Close everything."""
+        self.gate.close_all()
+        adopted = [each[0] for each in self.opener.adopted]
+        for sock in (self.client, self.server, self.outside, self.connection.client, *adopted):
+            sock.close()
+
+    def heard(self, side: str = "client") -> bytes:
+        """All that a side receives up to an end, which has to come."""
+        self.gate.release_closed()
+        data = b""
+        while piece := getattr(self, side).recv(4096):
+            data += piece
+        return data
+
+    def errors(self, kind: ConnectError) -> int:
+        """How many destinations failed so."""
+        return self.counters.shared.read().get((CONNECT_ERROR, kind), 0)
