@@ -198,7 +198,7 @@ def test_as_in_kubernetes(lab: Lab, origin: Origin, any_gateway: Callable[..., G
             told: dict[str, Any] = json.loads(done.stdout)["gateway"]["canary"]
             return told
 
-        until("the canary has asked", lambda: canary()["asks_from"])
+        until("a probe has succeeded", lambda: canary()["asks_from"])
         assert (canary()["asks_from"], canary()["problems"]) == ("machine", [])
         for family in (4, 6):
             assert python(lab.client, BANNED, family, False, origin.authority).error == UNRECOGNIZED_NAME

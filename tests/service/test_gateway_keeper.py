@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,6 +297,22 @@ def test_nobody_listens(begin: Callable[..., Setting]) -> None:
     assert setting.keeper.state()["problems"] == ["IPv4: nothing listens at port 8080"]
     setting.kernel.differs = Differences()
     setting.passes(LOOK)
+    assert setting.keeper.state()["ok"]
+
+
+def test_what_only_others_can_put_right(begin: Callable[..., Setting]) -> None:
+    """A VPN's policy rule beside a flushed table is never called put back, and shown until it goes."""
+    setting, theirs = begin(), "the IPv4 policy rule 700 sends packets of mark 0x746b to table 254"
+    setting.kernel.differs = replace(FLUSHED, conflicts=(theirs,))
+    setting.passes(LOOK)
+    setting.kernel.differs = Differences(conflicts=(theirs,))
+    assert setting.keeper.state()["problems"][0] == theirs
+    setting.passes(LOOK)
+    assert setting.actions == ["gateway-differs", "gateway-restored"]
+    state = setting.keeper.state()
+    assert (state["problems"][0], state["restored"]["what"]) == (theirs, [*FLUSHED.table])
+    setting.kernel.differs = Differences()
+    setting.passes(SHOWN)
     assert setting.keeper.state()["ok"]
 
 

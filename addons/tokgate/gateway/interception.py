@@ -87,6 +87,9 @@ def _strangers(rules: Ruleset) -> Iterator[str]:
     yield "# Clients of no network: all their TCP goes to the gates, which refuse it and say so in the log."
     yield "chain strangers {"
     yield from known_return(rules.known_sets)
+    if rules.canary_servers:
+        yield "\t# This machine's own, such as a gate's connection to a canary's server that is here as well."
+        yield '\tiif "lo" return'
     yield "\tmeta l4proto tcp jump to_gate"
     yield "}"
 

@@ -42,9 +42,9 @@ class Differences:
     conflicts: tuple[str, ...] = ()
 
     @property
-    def repairable(self) -> bool:
-        """Whether loading it all again puts any of it right; who listens is up to the gates, others' routes to them."""
-        return bool(self.table or self.routes or self.settings)
+    def repairable(self) -> tuple[str, ...]:
+        """What loading it all again puts right; who listens is up to the gates, others' routes to them."""
+        return self.table + self.routes + self.settings
 
     def __iter__(self) -> Iterator[str]:
         return chain(self.table, self.routes, self.settings, self.listeners, self.conflicts)
@@ -74,7 +74,7 @@ class Kernel:
             settings = Sysctls(self.state)
             changed = settings.apply(self.settings)
             if changed:
-                undo.callback(settings.restore)
+                undo.callback(settings.take_back, changed)
             if self.routes is not None:
                 if self.routes.missing():
                     undo.callback(self.routes.remove)

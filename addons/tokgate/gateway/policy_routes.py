@@ -109,12 +109,12 @@ class PolicyRoutes:
                 continue
             priority, table = rule.get("priority") or 0, rule.get("table")
             if self._takes(rule, priority):
-                yield f"IPv{version}: the policy rule {priority} sends packets of mark {self.mark:#x} to table {table}"
+                yield f"the IPv{version} policy rule {priority} sends packets of mark {self.mark:#x} to table {table}"
             elif table == self.mark:
-                yield f"IPv{version}: the policy rule {priority} uses routing table {table} already"
+                yield f"the IPv{version} policy rule {priority} uses routing table {table} already"
         for route in netlink.get_routes(family=_FAMILIES[version], table=self.mark):
             if not _delivers(route):
-                yield f"IPv{version}: routing table {self.mark} has routes of somebody else's"
+                yield f"the IPv{version} routing table {self.mark} has routes of somebody else's"
 
     def _takes(self, rule: Any, priority: int) -> bool:
         """Whether a rule by marks takes our packets: one with the same mark at any place, another before ours."""

@@ -1,11 +1,13 @@
 """The child processes of the supervisor: their role, deaths and latest report."""
 
 import contextlib
+import math
 import os
 import resource
 import select
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -92,7 +94,7 @@ class Child:
     def lives(self) -> bool:
         """Whether the process is there, or has exited and was not waited for."""
         if self.process is not None:
-            return not select.select([self.process], [], [], 0)[0]
+            return not readable([self.process], 0.0)
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -114,6 +116,17 @@ def fork() -> int:
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
     return pid
+
+
+def readable(watched: Iterable[Any], seconds: float) -> list[int]:
+    """The descriptors of those that can be read or have ended, waiting for that at most so long.
+
+    By poll(2): select(2) takes no descriptor from 1,024 on, and with many gates there are more.
+    """
+    poller = select.poll()
+    for each in watched:
+        poller.register(each, select.POLLIN)
+    return [found for found, _ in poller.poll(None if math.isinf(seconds) else math.ceil(seconds * 1000))]
 
 
 def descriptors() -> tuple[int, int]:

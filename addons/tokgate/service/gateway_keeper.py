@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from whenever import Instant
@@ -293,12 +293,14 @@ class GatewayKeeper:
             logger.error("the gateway's kernel differs: %s", "; ".join(found))
             self._record(lifecycle.gateway_differs, found)
         if self._differences.repairable:
-            self._restore(rules, found)
+            self._restore(rules, self._differences)
 
-    def _restore(self, rules: Ruleset, found: tuple[str, ...]) -> None:
+    def _restore(self, rules: Ruleset, differences: Differences) -> None:
         """Put back what differs. What is undone again at once is left for a while, and longer each time."""
         self._kernel.repair(rules)
         self._loaded(rules)
+        found = differences.repairable
+        self._differences = replace(differences, table=(), routes=(), settings=())
         restored, ended = self._restored, time.monotonic()
         restored.count, restored.at, restored.what = restored.count + 1, self._now(), found
         restored.until = ended + SHOWN

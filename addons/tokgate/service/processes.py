@@ -6,7 +6,6 @@ It forks, so it must run in a process with one thread.
 import json
 import logging
 import os
-import select
 import signal
 import socket
 import sys
@@ -24,7 +23,7 @@ from tokgate.runtime.status import SILENT, Worker
 from tokgate.service import listeners
 from tokgate.service.channels import Channels
 from tokgate.service.child_programs import SuperviseOptions
-from tokgate.service.children import Child, Role, fork
+from tokgate.service.children import Child, Role, fork, readable
 from tokgate.service.continuity import heartbeat
 from tokgate.service.continuity.inherited_processes import InheritedProcesses
 from tokgate.service.continuity.replacement import Bequest
@@ -245,7 +244,7 @@ class ChildProcesses(InheritedProcesses):
     def _wait(self, seconds: float, done: Callable[[], bool]) -> None:
         give_up = time.monotonic() + seconds
         while not done() and time.monotonic() < give_up:
-            select.select([self.reports], [], [], 0.01)
+            readable([self.reports], 0.01)
             self.take_reports()
 
     def _newest_gates(self) -> list[Child]:
@@ -277,7 +276,7 @@ class ChildProcesses(InheritedProcesses):
     def _await(self, seconds: float, done: Callable[[], bool]) -> None:
         give_up = time.monotonic() + seconds
         while not done() and time.monotonic() < give_up:
-            select.select([], [], [], 0.02)
+            time.sleep(0.02)
             self.reap()
 
     def _carriers(self) -> Sequence[Child]:

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import math
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -36,10 +35,10 @@ from tokgate.runtime.reload_report import Waiting
 from tokgate.service import listeners
 from tokgate.service.capabilities import limit_to
 from tokgate.service.child_programs import SuperviseOptions
-from tokgate.service.children import Role
+from tokgate.service.children import Role, readable
 from tokgate.service.continuity import fd_store
 from tokgate.service.continuity.background_reload import behind_traffic
-from tokgate.service.continuity.replacement import Bequest, execute, written
+from tokgate.service.continuity.replacement import ENDS, Bequest, execute, written
 from tokgate.service.continuity.service_manager import ServiceManager, name_of
 from tokgate.service.continuity.trial import ProgramChange
 from tokgate.service.gateway_keeper import keeper_of
@@ -139,10 +138,10 @@ class Supervisor:
                 self._change_program(self._program.tried)
             longest = LOOK_AGAIN if self._stability_check is not None else math.inf
             pause = min(self._instance.due(), self._keeper.due(), longest)
-            ready, _, _ = select.select([wake, *self._answers], [], [], pause)
+            ready = readable([wake, *self._answers], pause)
             self._take_signals(wake)
-            for descriptor, answer in self._answers.items():
-                if descriptor in ready:
+            for watched, answer in self._answers.items():
+                if (watched if isinstance(watched, int) else watched.fileno()) in ready:
                     answer()
             processes.kill_hanging()
             processes.reap()
@@ -215,6 +214,7 @@ class Supervisor:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda number, _: self._signals.append(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         return read
 
     def _take_signals(self, wake: int) -> None:
@@ -222,7 +222,7 @@ class Supervisor:
             os.read(wake, 4096)
         while self._signals:
             number = self._signals.pop(0)
-            if number in (signal.SIGTERM, signal.SIGINT):
+            if number in ENDS:
                 self._ending, self._processes.ending = signal.Signals(number).name, True
             elif number == signal.SIGHUP:
                 self._reload_wanted = True
@@ -259,16 +259,17 @@ class Supervisor:
             caller.answer({"ok": False, "problems": f"the program can't be started: {error.strerror}"})
             return
         self._stopped("a new program takes over")
-        execute(bequest, memory)
+        execute(bequest, memory, self._signals)
 
     def _leave_to_next(self, reason: str) -> bool:
         """While systemd restarts it: leave all to the program that it starts next; whether that can take it over."""
-        if not self._manager.leaves_processes():
+        room = self._manager.room()
+        if not room:
             return False
         self._say(f"{reason}: the next program takes over, and the gates serve meanwhile")
         try:
             bequest = self._bequeathed(None, self._processes.counters.freeze())
-            if not fd_store.leave(bequest, self._manager):
+            if not fd_store.leave(bequest, self._manager, room):
                 raise OSError(None, "systemd does not read what it is told")
         except OSError as error:
             self._processes.counters.thaw()
@@ -350,6 +351,7 @@ class Supervisor:
             return 0
         drain = min(self._options.drain, RESTART_DRAIN) if restarts else self._options.drain
         self._say(f"{reason}: draining for at most {drain:g} s")
+        self._manager.forget(fd_store.NAME)  # there until it is ready: the lifeline would not end
         self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
         self._keeper.drain(restarts=restarts)
         for each in () if restarts else self._processes.listeners:
@@ -365,5 +367,5 @@ class Supervisor:
 
     def _hurried(self) -> bool:
         """Whether SIGTERM or SIGINT came again."""
-        self._signals[:] = [number for number in self._signals if number in (signal.SIGTERM, signal.SIGINT)]
+        self._signals[:] = [number for number in self._signals if number in ENDS]
         return bool(self._signals)

@@ -89,3 +89,40 @@ def test_no_room_for_the_compressed_file(path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(access_log, "_compress", full)
     assert rotate(path, NOW) is not None
     assert path.with_name(NAME).read_bytes() == b"one\n"
+
+
+def test_no_room_for_a_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No part of it stays, which the next line would go on in."""
+    append(path, b"one\n")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:2]))
+    with pytest.raises(OSError, match="No space left"):
+        append(path, b"two\n")
+    monkeypatch.undo()
+    append(path, b"three\n")
+    assert path.read_bytes() == b"one\nthree\n"
+
+
+def test_removed_while_it_is_rotated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the log's writer can't survive is not raised."""
+    append(path, b"one\n")
+
+    def link(*_: object) -> None:
+        raise FileNotFoundError(2, os.strerror(2))
+
+    monkeypatch.setattr(os, "link", link)
+    assert rotate(path, NOW) is None
+    assert path.read_bytes() == b"one\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_looks_first(path: Path) -> None:
+    """A file that root begins belongs to the owner of its folder, so that it can be rotated; one made by hand stays."""
+    os.chown(path.parent, 1234, 4321)
+    append(path, b"one\n")
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (1234, 4321, 0o640)
+    path.unlink()
+    path.touch(0o660)
+    os.chown(path, 0, 4322)
+    append(path, b"one\n")
+    assert (path.stat().st_uid, path.stat().st_gid) == (0, 4322)

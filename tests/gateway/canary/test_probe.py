@@ -73,6 +73,16 @@ def test_no_answer() -> None:
     assert probe.ask("192.0.2.1", address, BANNED, 20) is Answer.UNREACHABLE
 
 
+def test_clients_that_say_nothing() -> None:
+    """Whoever connects to the canary's server and is silent doesn't keep it from answering the canary."""
+    listener = socket.create_server((LOOPBACK, 0))  # stays open with its thread
+    probe.serve([listener])
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(socket.create_connection(listener.getsockname(), 20))
+        assert probe.ask(LOOPBACK, listener.getsockname(), ALLOWED, 20) is Answer.ANSWERED
+
+
 def test_the_hello() -> None:
     """It names what it is to name."""
     for name in (ALLOWED, BANNED):

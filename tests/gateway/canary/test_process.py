@@ -14,6 +14,7 @@ from whenever import Instant
 from labs.ruleset_lab import Namespace
 from labs.waiting import until
 from tokgate.gateway.canary import canary as supervisor_side
+from tokgate.gateway.canary import inside
 from tokgate.gateway.canary.canary import Canary, Change
 from tokgate.gateway.canary.links import CLIENT_DEVICE, SERVER_DEVICE
 from tokgate.policy.canary import CanarySettings
@@ -123,6 +124,24 @@ def _devices(namespace: Namespace) -> set[str]:
     return {each["ifname"] for each in json.loads(namespace.run("ip", "-j", "link"))}
 
 
+def test_links_that_somebody_takes_out(namespace: Namespace, place: Place, canary: Canary) -> None:
+    """What it says would be of them alone, for ever: after a failure they are made anew."""
+    namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    place.change(canary)
+    namespace.run("ip", "link", "del", CLIENT_DEVICE)
+    assert CLIENT_DEVICE not in _devices(namespace)
+    until("it is there again", lambda: place.look(canary) or CLIENT_DEVICE in _devices(namespace))
+
+
+def test_what_a_crash_has_left(namespace: Namespace, place: Place, canary: Canary) -> None:
+    """The routes of one that asked from inside are taken out by the next one, wherever that asks from."""
+    namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    for listener in namespace.inside(lambda: inside.make(OFTEN, (4, 6))):
+        listener.close()
+    place.change(canary)
+    assert "747" not in namespace.run("ip", "rule") + namespace.run("ip", "-6", "rule")
+
+
 def test_other_addresses(namespace: Namespace, place: Place, canary: Canary) -> None:
     """An edit of its settings is followed: the canary moves."""
     namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
@@ -134,14 +153,15 @@ def test_other_addresses(namespace: Namespace, place: Place, canary: Canary) -> 
     assert "198.18.116.1" not in shown
 
 
-def test_addresses_that_are_taken(namespace: Namespace, place: Place, canary: Canary) -> None:
+@pytest.mark.parametrize("taken", ["198.18.116.5", "198.18.116.6"])
+def test_addresses_that_are_taken(namespace: Namespace, place: Place, canary: Canary, taken: str) -> None:
     """It does not take from others what is theirs, and says why there is none."""
-    namespace.run("ip", "addr", "add", "198.18.116.5/24", "dev", "lo")
+    namespace.run("ip", "addr", "add", f"{taken}/24", "dev", "lo")
     canary.follow(OFTEN)
     assert place.look(canary) is None
     state = canary.state()
     assert state is not None
-    assert (state["ok"], state["unavailable"]) == (True, "198.18.116.5 is in use on this machine")
+    assert (state["ok"], state["unavailable"]) == (True, f"{taken} is in use on this machine")
     assert CLIENT_DEVICE not in _devices(namespace)
     assert 0 < canary.due() <= supervisor_side.RESTART
 

@@ -16,6 +16,8 @@ from labs.running_lab import POLICY, ROOT, Scraped, children, until
 from labs.service_manager import ServiceManager
 from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service.continuity import fd_store
+from tokgate.service.continuity.replacement import Bequest
+from tokgate.service.continuity.service_manager import ServiceManager as UnitManager
 
 RESTARTS, UPGRADES = 10, 3
 
@@ -177,6 +179,26 @@ def test_options_that_changed(service: Service) -> None:
     assert service.passes()
     until("it answers", lambda: ask(service.confdir, ControlRequest.STATUS) is not None)
     assert "the options have changed" in service.narrated()
+    actions = [record["event"]["action"] for record in service.records()]
+    assert actions[:5] == ["started", "log-checkpoint", "coverage-counted", "stopped", "log-checkpoint"], (
+        "it was killed"
+    )
+
+
+def test_stopped_before_it_was_ready(service: Service) -> None:
+    """What systemd keeps until then does not keep the collector from ending in order, after all others."""
+    left = service.stop()
+    changed = service.addons / "tokgate" / "service" / "processes.py"
+    source = changed.read_text()
+    changed.write_text(source.replace("return bool(gates) and all(child.report for child in gates)", "return False", 1))
+    service.go_on()
+    until("it answers", lambda: ask(service.confdir, ControlRequest.STATUS) is not None)
+    assert fd_store.NAME in service.manager.names()
+    family = children(service.process.pid)
+    service.end()
+    assert service.process.returncode == 0
+    assert _gone([*left, *family])
+    assert [record["event"]["action"] for record in service.records()][-2:] == ["stopped", "log-checkpoint"]
 
 
 def test_another_versions(service: Service) -> None:
@@ -192,10 +214,17 @@ def test_another_versions(service: Service) -> None:
     assert service.passes()
 
 
+def _pid_of(process: int) -> int:
+    """Of a descriptor of a process, proc_pid_fdinfo(5)."""
+    lines = Path(f"/proc/self/fdinfo/{process}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+
+
 def test_strays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever else is in the unit is killed, but not who is known; elsewhere than in a service nobody is."""
     killed: list[int] = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda process, number: killed.append(_pid_of(process)))
+    monkeypatch.setattr(fd_store, "_ENDED", 0.0)  # since nobody is killed here, nobody ends
     groups = Path("/proc/self/cgroup").read_text()
     parent, here = os.getppid(), {"SYSTEMD_EXEC_PID": str(os.getpid())}
     for unit, environment in (("", here), ("tokgate.service", {"SYSTEMD_EXEC_PID": str(parent)})):
@@ -203,28 +232,133 @@ def test_strays(monkeypatch: pytest.MonkeyPatch) -> None:
         fd_store.end_strays((), environment)
     assert killed == []
     monkeypatch.setattr(fd_store, "control_group", lambda: (groups, "tokgate.service"))
-    child = os.fork()
+    child, ended = os.fork(), os.fork()
+    if not ended:
+        os._exit(0)
     if not child:
         signal.pause()
     try:
+        os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
+        before = _open()
         fd_store.end_strays((), here)
         assert child in killed
-        assert os.getpid() not in killed
+        assert not {os.getpid(), ended} & {*killed}
         killed.clear()
         fd_store.end_strays((child,), here)
         assert child not in killed
+        assert _open() == before
     finally:
-        signal.pidfd_send_signal(os.pidfd_open(child), signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.waitpid(ended, 0)
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_a_part_is_missing(missing: bool) -> None:
-    """Nothing is read of what did not come whole; of nothing there is nothing."""
+def test_a_stray_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked again until nobody is left; each has ended then."""
+    strays = [[_sleeper()], [_sleeper()], []]
+    pids = [_pid_of(process) for found in strays for process in found]
+    monkeypatch.setattr(fd_store, "control_group", lambda: ("0::/tokgate.service", "tokgate.service"))
+    monkeypatch.setattr(fd_store, "_members", lambda groups, but: strays.pop(0))
+    fd_store.end_strays((), {"SYSTEMD_EXEC_PID": str(os.getpid())})
+    assert strays == []
+    assert [os.waitpid(pid, os.WNOHANG)[0] for pid in pids] == pids
+
+
+def _sleeper() -> int:
+    """A descriptor of a child that waits."""
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+    return os.pidfd_open(pid)
+
+
+def _open() -> set[int]:
+    """The descriptors of this process, but the one by which they are listed."""
+    numbers = {int(each.name) for each in Path("/proc/self/fd").iterdir()}
+    return {each for each in numbers if Path(f"/proc/self/fd/{each}").exists()}
+
+
+def _queue(said: bytes, *descriptors: int) -> socket.socket:
+    """A queue as `leave` makes it."""
+    queue, kept = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with queue:
+        socket.send_fds(queue, [said], descriptors)
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b'{"memory": 7, "numbers": [7], "of": 2}', "left 2 descriptors, of which 1 came"),
+        (b'{"memory": 7, "numbers": [7, 8], "of": 2}', "left 2 descriptors, of which 1 came"),
+        (b'{"memory": 8, "numbers": [7], "of": 1}', "can't read"),
+        (b'{"memory": 7, "numbers": [7], "of": 1}', "can't read"),
+        (b'{"anything": 1}', "can't read"),
+        (b"[]", "can't read"),
+        (b"no JSON", "Expecting value"),
+    ],
+)
+def test_what_is_not_whole(said: bytes, why: str) -> None:
+    """Nothing is read of what did not come whole, or what another version left, and nothing of it stays open."""
+    with os.fdopen(os.memfd_create("another's"), "wb") as memory:
+        kept = _queue(said, memory.fileno())
+        before = _open() - {kept.fileno()}
+        with pytest.raises(ValueError, match=why):
+            fd_store.left([kept])
+        assert _open() == before
+
+
+class Store(UnitManager):
+    """Keeps what it is given, and has always read."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.kept: list[socket.socket] = []
+
+    def keep(self, name: str, sock: socket.socket) -> None:
+        self.kept.append(sock.dup())
+
+    def has_read(self) -> bool:
+        return True
+
+
+def test_more_than_a_message_takes() -> None:
+    """All arrive under other numbers, in each of the queues; without room for all nothing is kept."""
+    own = [os.eventfd(number) for number in range(300)]
+    bequest = Bequest(
+        program="",
+        takeover="",
+        channels={str(number): each for number, each in enumerate(own[:-1])},
+        listeners=[],
+        metrics=None,
+        control=None,
+        quic=None,
+        warned=own[-1],
+        caller=None,
+        children=[],
+    )
+    store, before = Store(), _open()
+    with pytest.raises(OSError, match="room for 1 sockets of 2"):
+        fd_store.leave(bequest, store, 1)
+    assert (store.kept, _open()) == ([], before)
+    assert fd_store.leave(bequest, store, 2)
+    for each in own:
+        os.close(each)
+    found = fd_store.left(store.kept)
+    assert found is not None
+    numbers = [*found.descriptors()]
+    assert [os.eventfd_read(each) if place else 0 for place, each in enumerate(numbers)] == [*range(300)]
+    for each in numbers:
+        os.close(each)
+
+
+def test_nothing_is_left() -> None:
     assert fd_store.left([]) is None
-    if missing:
-        queue, kept = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with queue:
-            socket.send_fds(queue, [b'{"memory": 7, "numbers": [7], "of": 2}'], [queue.fileno()])
-            with pytest.raises(ValueError, match="left 2 descriptors, of which 1 came"):
-                fd_store.left([kept])
+
+
+def test_programs_inherit_nothing_that_was_left() -> None:
+    """What came is not for the programs that are executed, such as openers."""
+    with socket.socket() as sock, _queue(b"{}", sock.fileno()) as queue:
+        _, descriptors = fd_store._peek(queue)
+    assert [os.get_inheritable(each) for each in descriptors] == [False]
+    os.close(descriptors[0])

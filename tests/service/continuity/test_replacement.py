@@ -13,7 +13,7 @@ import pytest
 
 from labs.command_line import Command
 from labs.load import Load, tallied, upgrade
-from labs.running_lab import POLICY, ROOT, Scraped, children, until
+from labs.running_lab import POLICY, ROOT, Running, Scraped, children, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 MODE = ("--mode", "gate:explicit@127.0.0.1:0")
@@ -32,7 +32,7 @@ def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) ->
     check_lines(started.log)
 
 
-def _restarted(running: Scraped) -> dict[str, Any]:
+def _restarted(running: Running) -> dict[str, Any]:
     answer = ask(running.confdir, ControlRequest.RESTART)
     assert answer is not None
     return answer
@@ -119,6 +119,21 @@ def test_what_is_broken_takes_nothing_over(running: Scraped, tokgate: Command) -
         changed.write_text(source)
     running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
     refused("services")
+
+
+def test_stopped_while_the_program_changes(tmp_path: Path) -> None:
+    """A stop that comes too late for the program before is the next one's, which ends in order."""
+    shutil.copytree(ROOT / "addons" / "tokgate", tmp_path / "program" / "tokgate")
+    changed = tmp_path / "program" / "tokgate" / "service" / "supervisor.py"
+    late = "        execute(bequest, memory"
+    stops = "        os.kill(os.getpid(), signal.SIGTERM)\n"
+    changed.write_text(changed.read_text().replace(late, stops + late, 1))
+    running = Running(tmp_path, 1, MODE, addons=tmp_path / "program")
+    assert _restarted(running)["ok"]
+    assert running.process.wait(60) == 0, running.narrated()
+    running.origin.close()
+    actions = [record["event"]["action"] for record in running.records()]
+    assert (actions.count("started"), actions.count("stopped"), actions[-1]) == (2, 2, "log-checkpoint")
 
 
 def test_who_dies_meanwhile_and_after(running: Scraped) -> None:

@@ -91,6 +91,26 @@ def test_what_systemd_is_at(
     assert not ServiceManager({}).restarts()
 
 
+@pytest.mark.parametrize(
+    ("mode", "most", "kept", "room"),
+    [("process", 64, 3, 61), ("process", 0, 0, 0), ("process", 2, 3, 0), ("mixed", 64, 3, 0)],
+)
+def test_room(
+    manager: tuple[ServiceManager, socket.socket],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    most: int,
+    kept: int,
+    room: int,
+) -> None:
+    """What systemd still keeps; nothing is to be left where it ends the processes that would need it."""
+    shown = f"KillMode={mode}\nFileDescriptorStoreMax={most}\nNFileDescriptorStore={kept}\n"
+    _systemctl(tmp_path, shown, monkeypatch.setenv)
+    assert manager[0].room() == room
+    assert ServiceManager({}).room() == 0
+
+
 def test_it_does_not_say(manager: tuple[ServiceManager, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its program a stop is a stop."""
     monkeypatch.setenv("PATH", "/nowhere/at/all")

@@ -3,6 +3,7 @@
 It is evidence as well: a record of the log has each rotated file's digest, and names it when its time is over.
 """
 
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -36,10 +37,15 @@ class RotatedAccessFile:
 
 
 def append(path: Path, line: bytes) -> None:
-    """Append a line, also while the file is rotated. Raises OSError; part of a line may be written then."""
+    """Append a line, also while the file is rotated. Raises OSError, and leaves no part of the line then."""
     with _locked(path, os.O_CREAT, PATIENCE) as descriptor:
+        found = os.fstat(descriptor)
+        size = found.st_size
+        if not size and found.st_uid == found.st_gid == 0 and found.st_nlink == 1:
+            _give_to_folder(descriptor, path.parent)
         if os.write(descriptor, line) != len(line):
-            raise OSError(f"{path}: only part of a line was written")
+            os.ftruncate(descriptor, size)  # else the next line would go on in this one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def rotate(path: Path, at: Instant) -> RotatedAccessFile | None:
@@ -72,19 +78,36 @@ def rotate(path: Path, at: Instant) -> RotatedAccessFile | None:
 def _locked(path: Path, flags: int, patience: float) -> Iterator[int]:
     """The file at the path, which nobody else appends to or rotates meanwhile. Raises OSError."""
     give_up = time.monotonic() + patience
-    while True:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | flags, FILE_MODE)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                yield descriptor
-                return
-        except (BlockingIOError, FileNotFoundError):
-            if time.monotonic() >= give_up:
-                raise
-        finally:
-            os.close(descriptor)
+    while (descriptor := _try_lock(path, flags)) is None:
+        if time.monotonic() >= give_up:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process is at the file", str(path))
         time.sleep(_LOOK_EVERY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(path: Path, flags: int) -> int | None:
+    """The locked file at the path; None if another process is at it, or has just rotated it. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | flags, FILE_MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _give_to_folder(descriptor: int, folder: Path) -> None:
+    """Give root's new file the folder's owner, who writes the log: else that one can't rotate it. Raises OSError."""
+    owner = folder.stat()
+    os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _take_owner(draft: Path, of: os.stat_result) -> None:

@@ -58,15 +58,17 @@ def collect(
     latest = _Latest()
     poller = select.poll()
     poller.register(sock, select.POLLIN)
-    poller.register(lifeline, select.POLLIN)
-    poller.register(finished, select.POLLIN)
+    ending = select.poll()
+    for descriptor in (lifeline, finished):
+        poller.register(descriptor, select.POLLIN)
+        ending.register(descriptor, select.POLLIN)
     next_report = 0.0
     while True:
         if time.monotonic() >= next_report:
             report(writer.health())
             next_report = time.monotonic() + REPORT_EVERY
         poller.poll(1000)
-        ends = bool(select.select([lifeline, finished], [], [], 0)[0])  # first: what was sent before is taken below
+        ends = bool(ending.poll(0))  # first: what was sent before is taken below
         if _take(sock, writer, latest) or ends:
             return 0 if writer.close(DEADLINE) else 3
 

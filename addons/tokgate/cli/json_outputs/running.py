@@ -90,9 +90,9 @@ class GatewayRestored(TypedDict):
 
 
 class CanaryStatus(TypedDict):
-    """The gateway's canary: `ok` unless two probes in a row failed; `at` of the last probe.
+    """The gateway's canary: `ok` unless two probes in a row failed; `at` of the last probe that says so.
 
-    `asks_from`: a network namespace of its own, or the machine itself where none can be made; null before it asked.
+    `asks_from`: a network namespace of its own, or the machine itself where none can be made; null before such a probe.
     `unavailable` is why there can be none, and then nothing is known.
     """
 

@@ -73,6 +73,7 @@ class Canary:
         self._unavailable: str | None = None
         self._apart: str | None = None
         """Why it can't ask from a namespace of its own."""
+        self._asked_from: CanaryOrigin | None = None
         self._origin = CanaryOrigin.NAMESPACE
         self._failures = 0
         self._due = 0.0
@@ -102,7 +103,10 @@ class Canary:
             change = self._take(self._heard.popleft(), settings, now) or change
         if self._process is not None and time.monotonic() >= self._due:
             self._end()
-            change = self._judge(("the canary says nothing: it is started again",), settings) or change
+            if self._failures > 1:  # it may be its own links that somebody took out
+                self._start(settings)
+            else:
+                change = self._judge(("the canary says nothing: it is started again",)) or change
         return change
 
     def hear(self) -> None:
@@ -133,7 +137,7 @@ class Canary:
             "at": None if self._at is None else str(self._at),
             "seconds": self._settings.seconds,
             "problems": list(self.problems),
-            "asks_from": None if self._at is None else self._origin,
+            "asks_from": self._asked_from,
             "unavailable": self._unavailable,
         }
 
@@ -157,6 +161,7 @@ class Canary:
         listeners: list[socket.socket] = []
         handed: list[int] = []
         try:
+            inside.take_out()  # what a program that crashed, or was replaced, has left
             found = links.conflicts(_links(settings))
             if found:
                 raise GatewayError("; ".join(found))
@@ -185,15 +190,20 @@ class Canary:
             case {"waits_for": links.CLIENT_DEVICE | links.SERVER_DEVICE as device}:
                 self._connect(device, settings)
             case {"problems": list(found)}:
-                self._at, self._unavailable = now, None
-                pause = min(AGAIN, settings.seconds) if found and not self._failures else settings.seconds
-                self._due = time.monotonic() + pause + _LONGEST + AGAIN
-                return self._judge(tuple(map(str, found)), settings)
+                return self._probed(tuple(map(str, found)), settings, now)
             case {"failed": why} if self._origin is CanaryOrigin.NAMESPACE and self._tproxy:
                 self._ask_from_inside(str(why), settings)
             case {"failed": why}:
                 self._give_up(str(why))
         return None
+
+    def _probed(self, found: tuple[str, ...], settings: CanarySettings, now: Instant) -> Change | None:
+        change, self._unavailable = self._judge(found), None
+        pause = min(AGAIN, settings.seconds) if self._failures == 1 else settings.seconds
+        self._due = time.monotonic() + pause + (0.0 if self._failures > 1 else _LONGEST + AGAIN)
+        if not found or self._red:
+            self._at, self._asked_from = now, self._origin
+        return change
 
     def _ask_from_inside(self, why: str, settings: CanarySettings) -> None:
         """No namespace can be made here: said once."""
@@ -211,7 +221,7 @@ class Canary:
         except (GatewayError, OSError) as error:
             self._give_up(str(error))
 
-    def _judge(self, found: tuple[str, ...], settings: CanarySettings) -> Change | None:
+    def _judge(self, found: tuple[str, ...]) -> Change | None:
         before = self._problems
         self._problems = found
         self._failures = self._failures + 1 if found else 0

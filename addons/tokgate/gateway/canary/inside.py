@@ -29,7 +29,6 @@ def make(settings: CanarySettings, versions: Iterable[int]) -> list[socket.socke
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
-    take_out()
     listeners: list[socket.socket] = []
     try:
         with IPRoute() as netlink:
@@ -49,7 +48,7 @@ def make(settings: CanarySettings, versions: Iterable[int]) -> list[socket.socke
 
 
 def take_out() -> None:
-    """Remove all of it, whatever is there. Raises GatewayError."""
+    """Remove all of it, whatever is there, with the link of a canary that is elsewhere. Raises GatewayError."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -68,6 +67,7 @@ def _listening(settings: CanarySettings, version: int) -> socket.socket:
     """Transparent, since its address is not this machine's for the rules: what is goes to no gate."""
     made = socket.socket(links.FAMILY[version], socket.SOCK_STREAM)
     try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one before may have left connections there
         if version == 4:  # noqa: PLR2004
             made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
         else:
@@ -85,11 +85,15 @@ def _listening(settings: CanarySettings, version: int) -> socket.socket:
 
 
 def _route(netlink: Any, settings: CanarySettings, version: int, port: int) -> None:
-    """By port as well: for `fib daddr type` of nftables, which knows none, the address is elsewhere."""
+    """For this machine's own packets: no client reaches the server past a gate.
+
+    By port as well: for `fib daddr type` of nftables, which knows none, the address is elsewhere.
+    """
     family, server = links.FAMILY[version], str(settings.server(version).far)
     (index,) = netlink.link_lookup(ifname=links.CLIENT_DEVICE)
     source = str(settings.client(version).near)
     route = {"type": "local", "scope": "host", "oif": index, "table": TABLE, "prefsrc": source}
     netlink.route("add", family=family, dst=f"{server}/{_BITS[version]}", **route)
-    wanted = {"dst": server, "dst_len": _BITS[version], "ip_proto": socket.IPPROTO_TCP, "dport_range": f"{port}:{port}"}
-    netlink.rule("add", family=family, priority=PRIORITY, table=TABLE, **wanted)
+    wanted = {"iifname": "lo", "dst": server, "dst_len": _BITS[version], "dport_range": f"{port}:{port}"}
+    tcp = socket.IPPROTO_TCP
+    netlink.rule("add", family=family, priority=PRIORITY, table=TABLE, ip_proto=tcp, **wanted)

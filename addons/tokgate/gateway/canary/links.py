@@ -34,10 +34,10 @@ def make(device: str, pid: int, links: Iterable[CanaryLink]) -> None:
 
 
 def conflicts(links: Iterable[CanaryLink]) -> list[str]:
-    """The addresses of the gateway's ends that something else on this machine has already. Raises GatewayError."""
+    """The addresses of its links that something else on this machine has already."""
     from pyroute2 import IPRoute
 
-    wanted = {str(link.near) for link in links}
+    wanted = {str(address) for link in links for address in (link.near, link.far)}
     with IPRoute() as netlink:
         ours = {index for name in (CLIENT_DEVICE, SERVER_DEVICE) for index in netlink.link_lookup(ifname=name)}
         held = [each.get("address") for each in netlink.get_addr() if each["index"] not in ours]

@@ -5,6 +5,7 @@ import select
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -20,6 +21,8 @@ _REFUSED: Final = 112
 """unrecognized_name (RFC 8446 §6.2), with which gates refuse."""
 _OWN: Final = 90
 """user_canceled, by which the canary's own server is known."""
+_MOST_SILENT: Final = 64
+"""Connections that the server keeps waiting for a first word; clients that no ban concerns may reach it."""
 OWN_ANSWER: Final = bytes((_ALERT, 3, 3, 0, 2, 2, _OWN))
 
 
@@ -106,14 +109,25 @@ def listening(addresses: Sequence[str]) -> list[socket.socket]:
 
 
 def serve(listeners: Sequence[socket.socket]) -> None:
-    """Answer all connections in a thread, for as long as the process lives."""
+    """Answer all connections in a thread, for as long as the process lives, whoever else connects and says nothing."""
     threading.Thread(target=_serve, args=(listeners,), daemon=True).start()
 
 
 def _serve(listeners: Sequence[socket.socket]) -> None:
+    silent: deque[socket.socket] = deque()
     while True:
-        for listener in select.select(listeners, (), ())[0]:
-            with contextlib.suppress(OSError), listener.accept()[0] as connection:
-                connection.settimeout(PATIENCE)
-                if connection.recv(4096):
-                    connection.sendall(OWN_ANSWER)
+        for each in select.select([*listeners, *silent], (), ())[0]:
+            with contextlib.suppress(OSError):
+                if each in listeners:
+                    silent.append(each.accept()[0])
+                elif each in silent:
+                    silent.remove(each)
+                    _answer(each)
+            if len(silent) > _MOST_SILENT:
+                silent.popleft().close()
+
+
+def _answer(connection: socket.socket) -> None:
+    with connection:
+        if connection.recv(4096):
+            connection.sendall(OWN_ANSWER)

@@ -69,7 +69,10 @@ def run_apart(supervisor: Supervisor, settings: CanarySettings) -> None:
 
 
 def run(supervisor: Supervisor, settings: CanarySettings, listeners: Sequence[socket.socket]) -> None:
-    """Serve, and ask until the supervisor is gone. Raises OSError and EOFError."""
+    """Serve, and ask until the supervisor is gone. Raises OSError and EOFError.
+
+    After two probes in a row that failed the supervisor makes another canary.
+    """
     probe.serve(listeners)
     sources = {socket.AF_INET: str(settings.client(4).far), socket.AF_INET6: str(settings.client(6).far)}
     paths = [(sources[each.family], each.getsockname()[:2]) for each in listeners]
@@ -77,7 +80,9 @@ def run(supervisor: Supervisor, settings: CanarySettings, listeners: Sequence[so
     while True:
         found = probe.problems(paths)
         supervisor.tell(problems=found)
-        pause = min(AGAIN, settings.seconds) if found and not failed else settings.seconds
+        pause: float | None = settings.seconds
+        if found:
+            pause = None if failed else min(AGAIN, settings.seconds)
         failed = bool(found)
         if select.select([supervisor.sock], [], [], pause)[0]:  # its end; it says nothing more
             return

@@ -70,20 +70,25 @@ class Sysctls:
             for name in before:
                 _path(name).write_text(wanted[name])
         except OSError as error:
-            self.restore()
+            self.take_back(before)
             raise GatewayError(f"{error.filename}: {error.strerror}") from error
         return before
+
+    def take_back(self, before: Mapping[str, str]) -> None:
+        """Set what `apply` changed to what it returned, and no more. Raises GatewayError."""
+        try:
+            for name in wrong(before):
+                _path(name).write_text(before[name])
+            if not wrong(self.remembered()):
+                self.state.unlink(missing_ok=True)
+        except OSError as error:
+            raise GatewayError(f"{error.filename}: {error.strerror}") from error
 
     def restore(self) -> dict[str, str]:
         """Put back what differs from before; the values as they are again. Raises GatewayError."""
         remembered = self.remembered()
         changed = {name: remembered[name] for name in wrong(remembered)}
-        try:
-            for name, value in changed.items():
-                _path(name).write_text(value)
-            self.state.unlink(missing_ok=True)
-        except OSError as error:
-            raise GatewayError(f"{error.filename}: {error.strerror}") from error
+        self.take_back(changed)
         return changed
 
     def remembered(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a new program takes over from the one before it in the same process: its children, listeners and channels."""
+"""What a new program takes over from the one before it: its child processes, listeners and channels."""
 
 import os
 import signal

@@ -9,7 +9,7 @@ serve.
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 
@@ -20,6 +20,10 @@ from tokgate.service.children import Child, Role
 
 VARIABLE: Final = "TOKGATE_REPLACES"
 """The environment variable with the number of the memory file that holds a `Bequest`."""
+
+
+ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+"""The signals that end tokgate: blocked while a program replaces itself, else one that comes then would be lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +188,14 @@ def read(descriptor: int) -> Bequest:
             raise ValueError(f"the program before left what this one can't read: {error}") from error
 
 
-def execute(bequest: Bequest, memory: int) -> NoReturn:
-    """Go on as the program on disk, which finds the bequest in the `memory` where it is `written`. Raises OSError."""
+def execute(bequest: Bequest, memory: int, came: Iterable[int] = ()) -> NoReturn:
+    """Go on as the program on disk, which finds the bequest in the `memory` where it is `written`. Raises OSError.
+
+    `came`: signals that this one has not followed any more. Those of `ENDS` wait for the next one's handlers.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    for number in ENDS.intersection(came):
+        os.kill(os.getpid(), number)
     for descriptor in (memory, *bequest.descriptors()):
         os.set_inheritable(descriptor, True)
     signal.set_wakeup_fd(-1)

@@ -4,7 +4,6 @@ Without systemd, nothing is told.
 """
 
 import os
-import select
 import socket
 import subprocess
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.records.sentence import counted
-from tokgate.policy.values.visible_text import readable
+from tokgate.policy.values import visible_text
+from tokgate.service.children import readable
 
 EVERY: Final = 1.0
 """Seconds between two messages."""
@@ -67,7 +67,7 @@ class ServiceManager:
         finally:
             os.close(write)
         try:
-            return bool(self._address) and bool(select.select([read], [], [], _PATIENCE)[0])
+            return bool(self._address) and bool(readable([read], _PATIENCE))
         finally:
             os.close(read)
 
@@ -76,9 +76,14 @@ class ServiceManager:
         jobs = self._asked("list-jobs", "--no-legend", "--")
         return any(job.split()[2:3] == ["restart"] for job in jobs.splitlines())
 
-    def leaves_processes(self) -> bool:
-        """Whether systemd leaves the other processes of this unit alone when this one exits."""
-        return self._asked("show", "--property=KillMode", "--value", "--").strip() == "process"
+    def room(self) -> int:
+        """How many more sockets systemd keeps; 0 if it ends the other processes of this unit when this one exits."""
+        said = self._asked("show", "--property=KillMode,FileDescriptorStoreMax,NFileDescriptorStore", "--")
+        found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        if found.get("KillMode") != "process":
+            return 0
+        most, kept = (int(found.get(name, "0")) for name in ("FileDescriptorStoreMax", "NFileDescriptorStore"))
+        return max(0, most - kept)
 
     def _asked(self, *question: str) -> str:
         """What systemctl says about this unit; nothing without systemd, or if it can't be asked."""
@@ -155,4 +160,4 @@ def status_line(state: Mapping[str, Any]) -> str:
         carried = sum(worker["report"].get("connections", 0) for worker in state["workers"])
         in_force = f"{counted(len(bans), 'ban')} in force"
         said = f"policy {state['policy']['version']}, {in_force}, {counted(carried, 'connection')}"
-    return " ".join(readable(said).split())[:LONGEST]
+    return " ".join(visible_text.readable(said).split())[:LONGEST]

@@ -27,6 +27,7 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     """Run gates and openers until told to stop. Exit codes: 0, 1 for an invalid policy, 3 for an unfit environment."""
     if is_trial(os.environ):
         return _try(options, say)
+    _raise_limit()  # first: what was left may be more than the soft limit
     kept = kept_sockets(os.environ)
     try:
         bequest = inherited(os.environ)
@@ -44,7 +45,6 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
         bequest = None
     secure_folder(options.confdir)
     establish_authority(options.confdir, Instant.now())
-    _raise_limit()
     return Supervisor(options, holder, say, bequest, kept.listeners).run()
 
 
@@ -79,6 +79,7 @@ def _end_predecessors(
     options: SuperviseOptions, holder: PolicyHolder, bequest: Bequest, say: Callable[[str], None]
 ) -> None:
     """Drain the processes of the program before, shortly, since new clients wait; close all that it left."""
+    _forget()  # first: systemd's copies would keep the collector from ending, and clients waiting where nobody answers
     processes = ChildProcesses(
         options, holder, bequest=bequest, let_go=lambda: None, died=say, left=lambda message: sender.put_again(message)
     )
@@ -90,7 +91,6 @@ def _end_predecessors(
     for descriptor in bequest.descriptors():
         with contextlib.suppress(OSError):
             os.close(descriptor)
-    _forget()
 
 
 def _forget() -> None:

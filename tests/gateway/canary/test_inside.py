@@ -1,0 +1,48 @@
+"""The canary's addresses on the machine itself, and who can use them."""
+
+import os
+import shutil
+
+import pytest
+
+from labs.ruleset_lab import Lab, Namespace
+from labs.waiting import until
+from tokgate.gateway.canary import inside
+from tokgate.policy.canary import CanarySettings
+
+pytestmark = pytest.mark.skipif(not shutil.which("ip") or os.geteuid() != 0, reason="needs ip and root")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_no_client_reaches_its_server(version: int) -> None:
+    """Who opened connections there and said nothing would keep it from answering the canary."""
+    settings = CanarySettings()
+    server = str(settings.server(version).far)
+    lab = Lab()
+    try:
+        (listener,) = lab.gateway.inside(lambda: inside.make(settings, (version,)))
+        with listener:
+            lab.gateway.connect(server, 443).close()
+            with pytest.raises(OSError, match="unreachable"):
+                lab.client.connect(server, 443)
+        lab.gateway.inside(inside.take_out)
+        with pytest.raises(OSError, match="unreachable"):
+            lab.gateway.connect(server, 443)
+    finally:
+        lab.down()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_one_that_is_started_again(namespace: Namespace, version: int) -> None:
+    """It listens at the port of the web again, although the one before had connections there."""
+    settings = CanarySettings()
+    server = str(settings.server(version).far)
+    (listener,) = namespace.inside(lambda: inside.make(settings, (version,)))
+    with listener, namespace.connect(server, 443) as client:
+        listener.accept()[0].close()  # first, and so it keeps the ports in TIME_WAIT
+        assert client.recv(1) == b""
+    until("that is so", lambda: namespace.run("ss", "-Htn", "state", "time-wait"))
+    namespace.inside(inside.take_out)
+    (listener,) = namespace.inside(lambda: inside.make(settings, (version,)))
+    with listener:
+        assert listener.getsockname()[1] == 443
