@@ -243,6 +243,7 @@ def test_a_gate_that_is_closed_holds_no_descriptor() -> None:
     steps.gate._release(direction)
     steps.close()
     assert steps.gate.epoll.closed
-    for descriptor in pipe:
+    assert steps.gate._spare is not None
+    for descriptor in (*pipe, steps.gate._spare):
         with pytest.raises(OSError, match="Bad file"):
             os.fstat(descriptor)

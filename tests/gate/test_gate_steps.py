@@ -1,5 +1,6 @@
 """What a gate does about what a client says first, step by step."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -189,3 +190,14 @@ def test_how_long_a_client_may_take_that_is_asked_again(steps: Steps, watched: A
     assert steps.connection.deadline == deadline
     assert isinstance(steps.connection.state, Greeting)
     assert isinstance(steps.connection.state.reader, type(watched.reader()))
+
+
+@pytest.mark.parametrize("said", [b"", HELLO[:40]])
+def test_a_client_that_ends_before_it_has_said_all(steps: Steps, said: bytes) -> None:
+    """It is closed, and counted as one about which nothing was decided."""
+    greeting = Greeting()
+    steps.client.sendall(said)
+    steps.client.shutdown(socket.SHUT_WR)
+    for _ in range(2 if said else 1):
+        steps.gate.greet(steps.connection, greeting)
+    assert (steps.gate.open_connections, steps.counters.unfinished) == (0, 1)
