@@ -88,7 +88,7 @@ def test_what_cannot_be_recorded(kept: Kept, monkeypatch: pytest.MonkeyPatch) ->
     """Neither a line of which only a part is written, nor one that would go through a link, counts as recorded."""
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:-1]))
-    with pytest.raises(NotRecorded, match="only part of a line"):
+    with pytest.raises(NotRecorded, match="No space left"):
         kept.log.record("alice", "192.0.2.1", "/", {})
     monkeypatch.undo()
     kept.path.rename(kept.path.with_suffix(".old"))

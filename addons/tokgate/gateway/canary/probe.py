@@ -1,7 +1,7 @@
 """One probe: a ClientHello that names a host, and what comes back. And the server that answers it."""
 
 import contextlib
-import select
+import selectors
 import socket
 import ssl
 import threading
@@ -116,7 +116,11 @@ def serve(listeners: Sequence[socket.socket]) -> None:
 def _serve(listeners: Sequence[socket.socket]) -> None:
     silent: deque[socket.socket] = deque()
     while True:
-        for each in select.select([*listeners, *silent], (), ())[0]:
+        with selectors.DefaultSelector() as selector:
+            for each in (*listeners, *silent):
+                selector.register(each, selectors.EVENT_READ, each)
+            ready = [key.data for key, _ in selector.select()]
+        for each in ready:
             with contextlib.suppress(OSError):
                 if each in listeners:
                     silent.append(each.accept()[0])

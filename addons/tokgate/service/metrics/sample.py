@@ -7,7 +7,6 @@ traffic waits for an HTTP client.
 import contextlib
 import json
 import os
-import select
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from whenever import Instant
 from tokgate.blocklog.write import writer_health
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.reload_report import Reloads
+from tokgate.service.children import readable
 from tokgate.traffic.counting.counters import decisions_in, errors_in
 from tokgate.traffic.counting.shared_counters import Key
 
@@ -173,7 +173,7 @@ class VitalsRequester:
         with self._lock:
             self._forget()
             self._socket.send(b"?", socket.MSG_DONTWAIT)
-            if not select.select([self._socket], [], [], PATIENCE)[0]:
+            if not readable([self._socket], PATIENCE):
                 raise TimeoutError("the supervisor does not answer")
             _, (memory, *_), _, _ = socket.recv_fds(self._socket, 16, 1)
         with os.fdopen(memory, "rb") as file:
@@ -183,7 +183,7 @@ class VitalsRequester:
 
     def _forget(self) -> None:
         """Discard answers that came after their timeout."""
-        while select.select([self._socket], [], [], 0)[0]:
+        while readable([self._socket], 0.0):
             _, descriptors, _, _ = socket.recv_fds(self._socket, 16, 1)
             if not descriptors:
                 raise ConnectionError("the supervisor is gone")
