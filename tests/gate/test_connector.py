@@ -1,6 +1,5 @@
 """How verdicts are carried out, step by step: what each side of a connection sees, and what is counted."""
 
-import select
 import socket
 from select import EPOLLIN
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from labs.gate_lab import broken_off
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
-from labs.waiting import DEADLINE
+from labs.waiting import DEADLINE, readable
 from tokgate.gate import connector
 from tokgate.gate.connection import CLOSED, CONNECTING, OPEN, PARTING, WAITING, Greeting, Tunnel
 from tokgate.gate.sockets import NoDestinationError
@@ -82,7 +81,7 @@ def test_an_opener_takes_a_client(steps: Steps, destination: Any, explicit: bool
     steps.gate.release_closed()
     steps.client.sendall(b"more")
     adopted = steps.opener.adopted[0][0]
-    assert select.select([adopted], [], [], DEADLINE)[0]
+    assert readable(adopted, DEADLINE)
     assert steps.gate.epoll.poll(0) == [], "the gate would be told for ever of what is another's"
     assert adopted.recv(10) == b"more"
 

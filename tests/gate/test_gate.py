@@ -29,6 +29,7 @@ from labs.gate_lab import (
 )
 from labs.hello_builder import hello_for
 from labs.records import Monotonic
+from labs.waiting import readable
 from tokgate.gate.connection import CONNECTING, Connection, Greeting
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.gate.sockets import Entry, NoDestinationError, acceptor, listen, original_destination
@@ -162,7 +163,7 @@ def test_without_descriptors_clients_are_turned_away(start_gate: StartGate, monk
     monkeypatch.setattr("tokgate.gate.acceptor._spare", lambda: os.open("/nonexistent", os.O_RDONLY))
     for turn in range(2):
         with dial(gate.redirected, b"x") as client:
-            assert select.select([listener.socket.fileno()], [], [], DEADLINE)[0]
+            assert readable(listener.socket.fileno(), DEADLINE)
             gate.gate._turn_away(listener)
             assert broken_off(client)
         if turn == 0:
@@ -183,7 +184,7 @@ def test_accepting_without_the_private_accept() -> None:
     with pytest.raises(BlockingIOError):
         take()
     with dial(("127.0.0.1", listener.port)) as client:
-        assert select.select([listener.socket.fileno()], [], [], DEADLINE)[0]
+        assert readable(listener.socket.fileno(), DEADLINE)
         descriptor, address = take()
         assert address == client.getsockname()
         os.close(descriptor)

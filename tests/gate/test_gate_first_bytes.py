@@ -2,7 +2,6 @@
 
 import os
 import resource
-import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from whenever import Time, Weekday
 from labs.builders import ban, network, service
 from labs.gate_lab import DEADLINE, Clock, Origin, RunningGate, broken_off, dial, exactly, policy, read_all, until
 from labs.hello_builder import EARLY_DATA, ech, hello, hello_for, records, supported_versions
+from labs.waiting import readable
 from tokgate.policy.bans import Action
 from tokgate.policy.decision import Response
 from tokgate.policy.networks import Network
@@ -219,7 +219,7 @@ def test_a_refusal_is_read_by_who_is_about_to_say_more(start_gate: StartGate, st
     """A client that announced early data goes on sending it: it isn't broken off while it does."""
     gate = start_gate(start_origin(), limits=Limits(parting=DEADLINE))
     with dial(gate.redirected, hello_for("www.clips.example.org", (EARLY_DATA, b""))) as client:
-        assert select.select([client], [], [], DEADLINE)[0]
+        assert readable(client, DEADLINE)
         for _ in range(3):
             client.sendall(b"\x17\x03\x03" + bytes(1000))
         client.shutdown(socket.SHUT_WR)

@@ -1,9 +1,10 @@
 """Waiting for a condition: what never comes to hold fails in the end, and a crowded machine fails nothing."""
 
 import asyncio
+import select
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 DEADLINE: Final = 120.0
 """Seconds: far more than anything takes that happens at all."""
@@ -24,3 +25,10 @@ async def eventually(what: str, condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < give_up, f"not within {DEADLINE:g} s: {what}"
         await asyncio.sleep(0.005)
+
+
+def readable(watched: Any, seconds: float) -> bool:
+    """Whether a socket or descriptor can be read within so long. By poll(2): select(2) takes none from 1,024 on."""
+    poller = select.poll()
+    poller.register(watched, select.POLLIN)
+    return bool(poller.poll(1000 * seconds))

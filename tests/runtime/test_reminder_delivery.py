@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import select
 import socket
 import sys
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from labs.waiting import DEADLINE
+from labs.waiting import DEADLINE, readable
 from labs.waiting import until as wait_for
 from tokgate.policy.settings import Notify
 from tokgate.runtime import reminder_delivery, reminder_dispatch
@@ -158,7 +157,7 @@ def test_webhook_that_drips(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
             for _ in range(3):
                 peer, _ = server.accept()
                 with peer, contextlib.suppress(OSError):
-                    while not select.select([peer], [], [], 0.02)[0] or peer.recv(65536):
+                    while not readable(peer, 0.02) or peer.recv(65536):
                         peer.send(b"H")
 
         thread = threading.Thread(target=drip)

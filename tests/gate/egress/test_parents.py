@@ -1,7 +1,6 @@
 """A gate behind a parent proxy: destinations are reached by it, or not at all."""
 
 import errno
-import select
 import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
@@ -15,6 +14,7 @@ from labs.builders import ban
 from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, exactly, policy, read_all, until
 from labs.hello_builder import hello_for
 from labs.parent_proxy import FORBIDDEN, ParentProxy
+from labs.waiting import readable
 from tokgate.gate.connection import AskingParent
 from tokgate.gate.egress.parent_handshake import ConnectHandshake, ParentRefused
 from tokgate.gate.egress.parents import Parents, credentials_of, parent_for
@@ -178,7 +178,7 @@ def test_a_name_is_resolved_beside(start_gate: StartGate, monkeypatch: pytest.Mo
     try:
         with pytest.raises(OSError, match=str(errno.EHOSTUNREACH)):
             parents._address(upstream)
-        assert select.select([parents.descriptor], [], [], DEADLINE)[0]
+        assert readable(parents.descriptor, DEADLINE)
         parents.deliver()
         assert parents._address(upstream) == ("127.0.0.1", 3128)
         clock[0] = 100.0

@@ -1,14 +1,13 @@
 """Names to addresses: fair to all clients, and no answer lost."""
 
 import os
-import select
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from labs.waiting import DEADLINE
+from labs.waiting import DEADLINE, readable
 from tokgate.gate.explicit_clients.background import MOST_ADDRESSES, Addresses, Resolver, addresses_of
 from tokgate.traffic.counting.upstream import DnsError
 from tokgate.traffic.limits import ResolverLimits
@@ -76,7 +75,7 @@ def test_addresses_once_each_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -
 def deliver(resolver: Resolver, heard: list[str], count: int) -> None:
     """Take answers until so many were heard."""
     while len(heard) < count:
-        assert select.select([resolver.descriptor], [], [], 10)[0]
+        assert readable(resolver.descriptor, 10)
         resolver.deliver()
 
 
@@ -174,7 +173,7 @@ def test_a_name_that_was_not_found_is_not_asked_for_again_at_once(
     heard: list[Addresses] = []
     resolver.ask("192.0.2.1", "gone.example", heard.append)
     while not heard:
-        assert select.select([resolver.descriptor], [], [], 10)[0]
+        assert readable(resolver.descriptor, 10)
         resolver.deliver()
     resolver.ask("192.0.2.1", "gone.example", heard.append)
     assert heard == [(), ()]
@@ -190,7 +189,7 @@ def test_the_names_that_were_not_found_are_bounded(resolver: Resolver, answers: 
     for number in range(5):
         resolver.ask("192.0.2.1", f"gone-{number}.example", heard.append)
     while len(heard) < 5:
-        assert select.select([resolver.descriptor], [], [], 10)[0]
+        assert readable(resolver.descriptor, 10)
         resolver.deliver()
     assert len(resolver._failed) == LIMITS.failures
 
@@ -205,7 +204,7 @@ def test_why_a_name_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     for number, host in enumerate(("a", "b"), 1):
         resolver.ask("192.0.2.1", host, heard.append)
         while len(heard) < number:
-            assert select.select([resolver.descriptor], [], [], DEADLINE)[0]
+            assert readable(resolver.descriptor, DEADLINE)
             resolver.deliver()
     resolver.close()
     assert (heard, told) == ([("192.0.2.1",), ()], [DnsError.UNANSWERED])
@@ -232,6 +231,6 @@ def test_answers_that_were_taken_are_told_no_more(resolver: Resolver, answers: t
     answers.set()
     resolver.ask("192.0.2.1", "www.example", heard.extend)
     deliver(resolver, heard, 1)
-    assert select.select([resolver.descriptor], [], [], 0)[0] == []
+    assert not readable(resolver.descriptor, 0)
     assert not os.get_blocking(resolver.descriptor), "no gate waits where nothing has come"
     assert not os.get_inheritable(resolver.descriptor)

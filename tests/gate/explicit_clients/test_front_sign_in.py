@@ -1,11 +1,9 @@
 """Who an explicit client is, step by step: what it is asked, and what it is told."""
 
-import select
-
 import pytest
 
 from labs.front_steps import BASIC, CONNECT, SOCKS, TUNNEL, Client
-from labs.waiting import DEADLINE
+from labs.waiting import DEADLINE, readable
 from tokgate.accounts.auth_cache import AuthResult
 from tokgate.gate.connection import OPEN, WAITING, Greeting
 from tokgate.gate.explicit_clients import proxy_auth
@@ -90,7 +88,7 @@ def test_a_password_is_checked_beside(client: Client, stays: bool) -> None:
     client.connection.state = WAITING if stays else OPEN
     checks = client.front._sign_in._checks
     assert checks is not None
-    assert select.select([checks.descriptor], [], [], DEADLINE)[0]
+    assert readable(checks.descriptor, DEADLINE)
     checks.deliver()
     assert client.loop.done[1:] == ([("listen", 0.0), *TUNNEL] if stays else [])
 

@@ -101,13 +101,11 @@ class RecordSender:
     def finish(self, seconds: float) -> bool:
         """Send what is kept, for at most `seconds`; whether nothing is left."""
         give_up = time.monotonic() + seconds
-        writable = select.poll()
-        writable.register(self._socket, select.POLLOUT)
         while not self.flush():
             left = give_up - time.monotonic()
             if left <= 0:
                 return False
-            writable.poll(1000 * min(left, _LOOK_AGAIN))
+            select.select([], [self._socket], [], min(left, _LOOK_AGAIN))
         return True
 
     def close(self, patience: float = 0.0) -> None:
