@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import shutil
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from labs.ruleset_lab import (
     own_name,
     printed,
 )
+from labs.waiting import readable, until
 
 CANARY = {4: "198.18.116.2/32", 6: "fd74:6f6b:6761:7465::2/128"}
 """The client that tokgate itself is."""
@@ -275,7 +275,7 @@ def test_redirection_is_spread_by_destination(lab: Lab, office: Path, version: i
             taken = []
             for port in (80, 443, 443, 8443):
                 with lab.client.connect(ORIGIN[version], port):
-                    ((ready, *_), _, _) = select.select(listeners, [], [], 5)
+                    ready = until("it comes", lambda: next((each for each in listeners if readable(each, 0)), None))
                     accepted, _ = ready.accept()
                     with accepted:
                         assert original_destination(accepted) == (ORIGIN[version], port)
