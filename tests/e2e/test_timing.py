@@ -71,7 +71,7 @@ def test_reload_under_load_drops_nothing(
 
     assert len(digests) >= 3
     assert set(digests) == {expected}
-    assert failures == []
+    assert failures == [], gateway.narrated()
     assert len(successes) > 20
 
 

@@ -68,6 +68,28 @@ def test_an_open_connection_moves_and_goes_on(
     assert new.settled()
 
 
+def test_the_gate_before_is_slow_to_let_go(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """While it has sockets open still, the next gate, which has closed its own, is told of them no more.
+
+    A number may be another client's by then, which would be taken for the one whose connection has ended.
+    """
+    old, new = start_gate(start_origin()), start_gate()
+    with dial(old.redirected, ALLOWED) as client:
+        assert client.recv(65536) == ALLOWED
+        old.pause()
+        new.pause()
+        (connection,) = set(old.gate.connections.values())
+        serialized, descriptors = describe(connection, old.listeners)
+        moved_on = restore(serialized, [os.dup(each) for each in descriptors], new.listeners)
+        new.gate.adopt(moved_on)
+        for end in (new.gate.drop_server, new.gate.close):
+            end(moved_on)
+            new.gate.once(0)
+        for still_open in (connection.client, connection.server):
+            still_open.shutdown(socket.SHUT_RDWR)
+        assert new.gate.epoll.poll(0) == []
+
+
 def test_a_watched_connection_moves(
     start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket]
 ) -> None:

@@ -165,6 +165,7 @@ class Acceptor(FirstExchange):
 
     def adopt(self, connection: Connection) -> None:
         """Go on with a connection that another gate has begun to serve."""
+        connection.adopted = True
         self.open_connections += 1
         who = client_key(connection.peer)
         self.clients[who] = self.clients.get(who, 0) + 1

@@ -119,6 +119,8 @@ class Connection:
     """What an explicit client asked for, while the tunnel it got still has to show what it carries."""
     silent: bool = False
     """It came by redirection, has said nothing yet, and was connected on the word of its destination's address."""
+    adopted: bool = False
+    """Another gate served it before, and may have its descriptors open for a moment still."""
     shown: str | Shown | None = None
     """What it was let through on: the name in its ClientHello, or more where a name isn't all."""
     deadline: float = 0.0

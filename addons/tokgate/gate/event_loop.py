@@ -238,7 +238,8 @@ class Poller(ABC):
     def drop_server(self, connection: Connection) -> None:
         """Close the socket of a connection's destination; the connection continues without it."""
         if connection.server is not None:
-            self.connections.pop(connection.server_fd, None)
+            if self.connections.pop(connection.server_fd, None) is not None and connection.adopted:
+                self.epoll.unregister(connection.server_fd)  # see `_unwatch`
             self._dead.append(connection.server)
             self.forget(connection)
             connection.server, connection.server_fd = None, -1
@@ -252,6 +253,8 @@ class Poller(ABC):
         """End a connection, at the end of this batch. May be called again."""
         if connection.state is CLOSED:
             return
+        if connection.adopted:
+            self._unwatch(connection)
         connection.state = CLOSED
         self.connections.pop(connection.client_fd, None)
         self._dead.append(connection.client)
@@ -263,10 +266,18 @@ class Poller(ABC):
 
     def let_go(self, connection: Connection) -> None:
         """Close this process's descriptors of a connection that another process serves from now on."""
+        self._unwatch(connection)
+        self.close(connection)
+
+    def _unwatch(self, connection: Connection) -> None:
+        """Be told nothing more of a connection's sockets.
+
+        Closing a descriptor does that only if no other process has the socket open (epoll(7)). Else its events would go
+        on, under a number that may soon be another connection's.
+        """
         for descriptor in (connection.client_fd, connection.server_fd):
             if self.connections.pop(descriptor, None) is not None:
-                self.epoll.unregister(descriptor)  # closing ours wouldn't do that: what is watched lives on
-        self.close(connection)
+                self.epoll.unregister(descriptor)
 
     def release_closed(self) -> None:
         """Close what has died; only between two batches."""
