@@ -6,15 +6,18 @@ import resource
 import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
+from types import SimpleNamespace
 
 import pytest
 
 from labs.builders import ban
-from labs.gate_lab import RunningGate, broken_off, policy
+from labs.gate_lab import NOBODY, RunningGate, broken_off, policy
 from labs.gate_steps import Steps
+from labs.hello_builder import hello_for
 from tokgate.gate.live_connections import GateConnections
 from tokgate.policy.settings import LimitSettings
 from tokgate.traffic.limits import Limits
+from tokgate.wire.tls_alert import Alert
 
 BALANCED = policy(ban(networks=("loop",)), load_balancers=(ip_network("127.0.0.1/32"),))
 
@@ -83,6 +86,29 @@ def test_a_client_that_a_full_gate_was_told_of(make: Callable[..., PausedGate]) 
     assert one.serves(client)
     for descriptor in one.gate.listeners:
         one.gate.epoll.register(descriptor)
+
+
+def test_a_refusal_between_two_batches(make: Callable[..., PausedGate], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end goes out before the gate waits for others; without it the kernel holds the alert back (MSG_MORE)."""
+    one = make(origin=NOBODY, snapshot=policy(ban(networks=("loop",))))
+    for descriptor in one.gate.listeners:
+        one.gate.epoll.unregister(descriptor)
+    client = socket.create_connection(one.running.redirected)
+    one.clients.append(client)
+    client.sendall(hello_for("www.clips.example.org"))
+    one.gate.look_for_room()
+    heard: list[bytes] = []
+
+    def listen(*_: object) -> list[object]:
+        heard.extend(client.recv(64, socket.MSG_DONTWAIT) for _ in range(2))
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.gate, "epoll", SimpleNamespace(poll=listen))
+        one.gate.once(60)
+    for descriptor in one.gate.listeners:
+        one.gate.epoll.register(descriptor)
+    assert heard == [Alert.UNRECOGNIZED_NAME.record, b""]
 
 
 def test_what_is_closed_twice_counts_once(make: Callable[..., PausedGate]) -> None:

@@ -115,6 +115,7 @@ class Poller(ABC):
 
     def once(self, timeout: float) -> None:
         """Serve one batch of events, waiting at most `timeout` seconds for it, and at most one turn of bulk."""
+        self.release_closed()  # what was closed between two batches, or the client would wait for its end
         bulk = self.bulk
         ready = self.epoll.poll(0 if bulk else timeout, EVENTS)
         self.now = time.monotonic()
