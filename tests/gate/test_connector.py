@@ -123,6 +123,19 @@ def test_a_hello_is_refused(steps: Steps, held: bytes, connected: bool, state: A
     assert steps.heard() == REFUSED
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_when_a_refusal_goes_out(steps: Steps, watched: bool) -> None:
+    """At once, and not after all that came with it; unless events of this batch may still be for its descriptor."""
+    hello = read_client_hello(HELLO)
+    assert hello is not None
+    steps.connection.held = HELLO
+    if watched:
+        steps.gate.watch_greeting(steps.connection)
+    steps.gate._refuse_at_once(steps.connection, hello)
+    assert (steps.connection.client.fileno() == -1) is not watched
+    assert steps.heard() == REFUSED
+
+
 @pytest.mark.parametrize("error", [NoDestinationError(), OSError()])
 def test_a_client_that_wanted_to_go_nowhere(steps: Steps, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
     """Who dialled the gate itself is reset and counted; who is gone already is closed."""

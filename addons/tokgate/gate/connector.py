@@ -174,6 +174,8 @@ class Connector(Acceptor):
             return
         with contextlib.suppress(OSError):  # the client is gone
             connection.client.send(_REFUSED, LAST_WORDS)
+        if connection.client_fd not in self.connections:  # never watched: no event of this batch is for its number
+            connection.client.close()
         self.close(connection)
 
     # -- the destination's side
