@@ -1,6 +1,7 @@
 """What a gate does about what a client says first, step by step."""
 
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from labs.gate_lab import broken_off
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
+from tokgate.gate import connector
 from tokgate.gate.connection import CONNECTING, Answering, Connection, Greeting, Tunnel
 from tokgate.gate.sockets import Entry, Listener, NoDestinationError
 from tokgate.gate.takeover import describe
@@ -88,6 +90,17 @@ def test_a_hello_is_decided_about(steps: Steps, monkeypatch: pytest.MonkeyPatch,
         assert isinstance(steps.connection.state, Greeting)
         steps.gate.greet(steps.connection, steps.connection.state)
     assert dialled == [(("198.51.100.7", 443), HELLO, "www.example.net")]
+
+
+def test_what_connections_share(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names and addresses that many connections are for are in memory once, as long as one of them is open."""
+    monkeypatch.setattr(steps.gate, "connect", lambda *_: None)
+    monkeypatch.setattr(connector, "original_destination", lambda *_: ("198.51.100." + str(7), 443))
+    steps.connection.destination = None
+    steps.gate.read_greeting(steps.connection, Greeting(), HELLO)
+    assert steps.connection.shown is sys.intern("www.example.net")
+    assert steps.connection.destination is not None
+    assert steps.connection.destination[0] is sys.intern("198.51.100.7")
 
 
 def test_a_client_that_wanted_to_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
@@ -85,7 +86,8 @@ class Connector(Acceptor):
         """Where the client wants to go; None, and the connection closed, if that can't be."""
         if connection.destination is None:
             try:
-                connection.destination = original_destination(connection.client, connection.listener)
+                host, port = original_destination(connection.client, connection.listener)
+                connection.destination = sys.intern(host), port
             except NoDestinationError:
                 self.enforcer.counters.loops += 1
                 self.reset(connection, connection.client)

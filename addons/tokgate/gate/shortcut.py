@@ -3,6 +3,7 @@
 It has to come to what `traffic.admission` comes to; a property test compares them.
 """
 
+import sys
 from typing import Final
 
 from tokgate.gate.connection import Connection
@@ -51,7 +52,7 @@ class Shortcut(Connector):
             near = self.enforcer.near
             if near is not None and name not in near.ordinary and decision.reason is Reason.NO_SERVICE:
                 near.meet(name)
-            connection.shown = name
+            connection.shown = sys.intern(name)  # many connections are for few names: they hold one string
             self.connect(connection, destination)
             return True
         if decision.response is not Response.REFUSE or tunnel is not None:
