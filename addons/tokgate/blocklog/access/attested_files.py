@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from tokgate.blocklog.integrity.external_checkpoints import LinePosition
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
@@ -38,17 +37,10 @@ class AccessFiles:
                 continue
             try:
                 with open_log(path) as stream:
-                    same = _digest(stream) == digest
+                    same = hashlib.file_digest(stream, "sha256").hexdigest() == digest
             except UNREADABLE as error:
                 yield Finding(str(path), 1, FindingCode.UNREADABLE, str(error))
                 continue
             if not same:
                 what = f"this file of who looked into the log is another than the record at {place[0]}:{place[1]} says"
                 yield Finding(str(path), 1, FindingCode.CHANGED, what)
-
-
-def _digest(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while piece := stream.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()

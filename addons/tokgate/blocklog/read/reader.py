@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -231,12 +232,12 @@ class _Rest:
         return Foreign(file, self.after + 1, self.lines, size, self.digest.hexdigest(), running=False)
 
 
-def open_log(path: Path) -> BinaryIO:
+def open_log(path: Path) -> BufferedReader:
     """Open a log file for reading, decompressed by its suffix. Raises OSError; reading raises UNREADABLE."""
     if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+        return cast(BufferedReader, gzip.open(path, "rb"))
     if path.suffix == ".zst":
-        return cast(BinaryIO, zstd.open(path, "rb"))
+        return cast(BufferedReader, zstd.open(path, "rb"))
     return path.open("rb")
 
 
