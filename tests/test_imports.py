@@ -22,7 +22,7 @@ BELOW = {
     "block_page": _TRAFFIC,
     "runtime": _TRAFFIC,
     "mitm": _MITM,
-    "gateway": {"policy", "config"},
+    "gateway": _CORE | {"config"},
     "service": _MITM | {"gateway"},
     "analytics": _CORE | {"blocklog"},
     "webui": _CORE | {"blocklog", "analytics", "accounts", "runtime"},

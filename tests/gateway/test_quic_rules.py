@@ -2,8 +2,6 @@
 
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gateway import quic_rules
-from tokgate.gateway.refusals import QUIC_DRAFTS, QUIC_VERSIONS
-from tokgate.wire.quic.packets import is_certain, is_unreadable
 
 CLIENTS = ("ip saddr @clients4", "ip6 saddr @clients6")
 
@@ -49,11 +47,3 @@ def test_gates_remember_flows_for_longer_than_the_kernel() -> None:
 
     assert QuicLimits().idle > 2 * int(stated["timeout"].removesuffix("s"))
     assert QuicLimits().flows <= int(stated["size"])
-
-
-def test_the_versions_that_are_known_by_how_they_begin() -> None:
-    """On other ports the kernel takes for QUIC what gates do."""
-    for first in QUIC_DRAFTS:
-        assert is_certain(b"\xc3" + (first << 8 | 0x1D).to_bytes(4))
-    for version in QUIC_VERSIONS:
-        assert not is_unreadable(b"\xc3" + version.to_bytes(4) + bytes(1200))

@@ -15,15 +15,13 @@ from tokgate.gateway.ruleset import Redirect, Ruleset, Tproxy
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.schedule import ALWAYS, Span
 from tokgate.policy.settings import Passage
+from tokgate.wire.quic.versions import DRAFTS, VERSIONS
 
 _REFUSE: Final = "reject with icmpx port-unreachable"
 """Browsers use TCP at once, while dropping in silence would cost them seconds."""
 _RESET: Final = "reject with tcp reset"
-QUIC_VERSIONS: Final = (0x00000001, 0x6B3343CF)
-QUIC_DRAFTS: Final = (0xFF0000, 0xFF0200, 0x513034, 0x513035, 0x543035, 0xFACEB0, 0x709A50)
-"""All but the last octet of versions of the IETF's drafts, Google's and Meta's, which servers still speak."""
 _QUIC: Final = "udp length >= 1208 @th,64,1 1 @th,72,32 {{ {} }}".format(
-    ", ".join((*map("{:#010x}".format, QUIC_VERSIONS), *(f"{each:#x}00-{each:#x}ff" for each in QUIC_DRAFTS)))
+    ", ".join((*map("{:#010x}".format, VERSIONS), *(f"{each:#x}00-{each:#x}ff" for each in DRAFTS)))
 )
 """A long header of QUIC 1 or 2 (RFC 9000 §17.2, RFC 9369 §3.1) in a datagram as large as one with an Initial packet has
 to be (RFC 9000 §14.1: 1200 octets, behind 8 of UDP). The bits beside the header's form may be anything (RFC 9287)."""

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
+from tokgate.wire.quic.versions import DRAFTS, VERSIONS, Version
+
 CRYPTO_ERROR: Final = 0x0100
 """RFC 9000 §20.1: a TLS alert is this plus the alert."""
 
@@ -24,23 +26,6 @@ _LONG: Final = 0x80
 _TAG: Final = 16
 _SAMPLE: Final = 16
 _MAX_ID: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """What differs between versions (RFC 9001 §5.2, RFC 9369 §3)."""
-
-    salt: bytes
-    label: str
-    initial: int
-    """The type of Initial packets."""
-    retry: int
-
-
-_VERSIONS: Final = {
-    0x00000001: _Version(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), "quic", 0, 3),
-    0x6B3343CF: _Version(bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), "quicv2", 1, 0),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +61,16 @@ class _Keys:
 def is_unreadable(datagram: bytes) -> bool:
     """Whether a datagram begins as QUIC's first ones do (RFC 8999 §5.1), in a version that is not known here."""
     version = int.from_bytes(datagram[1:5])
-    return len(datagram) >= 7 and datagram[0] & 0xC0 == 0xC0 and version != 0 and version not in _VERSIONS
+    return len(datagram) >= 7 and datagram[0] & 0xC0 == 0xC0 and version != 0 and version not in VERSIONS
 
 
 def is_certain(datagram: bytes) -> bool:
-    """Whether what `is_unreadable` is of a version that nothing else would begin with: drafts, and what is reserved.
+    """Whether what `is_unreadable` is of a version that nothing else would begin with.
 
-    Drafts of the IETF (0x709a50c4 is version 2's last), Google's and Meta's, and those that ask a server for its own
-    ones (RFC 9000 §15).
+    A draft, or one that asks a server for its own versions (RFC 9000 §15).
     """
     version = int.from_bytes(datagram[1:5])
-    draft = version >> 8 in (0xFF0000, 0xFF0200, 0x513034, 0x513035, 0x543035, 0xFACEB0, 0x709A50)
-    return draft or version & 0x0F0F0F0F == 0x0A0A0A0A
+    return version >> 8 in DRAFTS or version & 0x0F0F0F0F == 0x0A0A0A0A
 
 
 def follows_initial(datagram: bytes) -> bool:
@@ -96,8 +79,8 @@ def follows_initial(datagram: bytes) -> bool:
     return version is not None and datagram[0] >> 4 & 0x03 != version.initial
 
 
-def _long_header(datagram: bytes) -> _Version | None:
-    return _VERSIONS.get(int.from_bytes(datagram[1:5])) if datagram and datagram[0] & _LONG else None
+def _long_header(datagram: bytes) -> Version | None:
+    return VERSIONS.get(int.from_bytes(datagram[1:5])) if datagram and datagram[0] & _LONG else None
 
 
 def initials(datagram: bytes) -> tuple[Initial, ...]:
@@ -148,7 +131,7 @@ def unprotected(initial: Initial, first_id: bytes, largest: int) -> tuple[int, b
 
 def close(initial: Initial, error: int, reason: str) -> bytes:
     """A datagram in which the server says no to a client's first packet: CONNECTION_CLOSE (RFC 9000 §19.19)."""
-    version = _VERSIONS[initial.version]
+    version = VERSIONS[initial.version]
     text = reason.encode()[:256].decode(errors="ignore").encode()
     frame = b"\x1c" + struct.pack("!H", 0x4000 | error) + b"\x06" + struct.pack("!H", 0x4000 | len(text)) + text
     number = bytes(2)
@@ -169,7 +152,7 @@ def close(initial: Initial, error: int, reason: str) -> bytes:
 def _packet(data: bytes, start: int) -> tuple[Initial | None, int]:
     """The packet with a long header at `start`, if it is an Initial; and where it ends (RFC 9000 §17.2)."""
     (number,) = struct.unpack_from("!I", data, start + 1)
-    version = _VERSIONS.get(number)
+    version = VERSIONS.get(number)
     if version is None:
         raise ValueError("a version that is not known")
     kind = data[start] >> 4 & 0x03
@@ -222,7 +205,7 @@ def _whole(short: int, size: int, largest: int) -> int:
 
 @lru_cache(maxsize=256)
 def _keys(version: int, connection_id: bytes, side: str) -> _Keys:
-    known = _VERSIONS[version]
+    known = VERSIONS[version]
     initial = hmac.digest(known.salt, connection_id, "sha256")  # HKDF-Extract
     secret = _expanded(initial, side, 32)
     return _Keys(
