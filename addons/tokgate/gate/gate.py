@@ -17,7 +17,7 @@ from tokgate.traffic.admission import admit, words_of
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.limits import Limits
-from tokgate.traffic.second_words import SecondHelloReader, UnreadLineReader, Watched, after
+from tokgate.traffic.second_words import Reader, SecondHelloReader, UnreadLineReader, Watched, after
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
 from tokgate.wire import proxy_protocol
 from tokgate.wire.client_hello import ClientHello, ClientHelloError
@@ -25,7 +25,6 @@ from tokgate.wire.hello_reader import read_client_hello
 
 _HANDSHAKE: Final = 22
 """The content type with which a TLS connection begins (RFC 8446 §5.1)."""
-_READERS: Final = (FirstBytesReader, SecondHelloReader, UnreadLineReader)
 
 
 class Gate(Shortcut):
@@ -88,7 +87,7 @@ class Gate(Shortcut):
     def read_greeting(self, connection: Connection, greeting: Greeting, data: bytes | bytearray) -> None:
         """Look for a ClientHello, or what else it is, in what was held and `data`, which is new."""
         reader = greeting.reader
-        if reader is None or not isinstance(reader, _READERS):
+        if not isinstance(reader, Reader):
             if connection.held:  # from before it was passed on to this gate
                 data = connection.held + data
             connection.held = data
@@ -130,7 +129,7 @@ class Gate(Shortcut):
         elif tunnel is not None and connection.server is None and not connection.held:
             self.explicit.try_next(connection, tunnel)  # it is asked again when the destination is there
         else:
-            self._admit(connection, reader.ended() if isinstance(reader, _READERS) else OtherBytes())
+            self._admit(connection, reader.ended() if isinstance(reader, Reader) else OtherBytes())
 
     def _count_unfinished(self, connection: Connection, greeting: Greeting) -> None:
         """The client is gone before it was decided about."""

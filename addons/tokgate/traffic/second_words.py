@@ -141,7 +141,7 @@ class AfterUnreadLine:
 
 
 type Watched = AfterHello | AfterProxyRequest | AfterUnreadLine
-type Reader = FirstBytesReader | SecondHelloReader | UnreadLineReader
+Reader = FirstBytesReader | SecondHelloReader | UnreadLineReader
 
 
 @lru_cache(maxsize=4096)
