@@ -10,8 +10,6 @@ import pytest
 
 from tokgate.gate import sockets
 from tokgate.gate.sockets import (
-    IP_TRANSPARENT,
-    IPV6_TRANSPARENT,
     Entry,
     Listener,
     NoDestinationError,
@@ -149,7 +147,7 @@ class Recording(_socket.socket):
 
     def setsockopt(self, level: int, option: int, *value: Any) -> None:
         self.options[level, option] = value[0]
-        if option not in (IP_TRANSPARENT, IPV6_TRANSPARENT):
+        if option != socket.IP_TRANSPARENT:
             super().setsockopt(level, option, *value)
 
 
@@ -168,6 +166,7 @@ COMMON = {
 }
 DEFERS = {(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT): 1}
 V6_ONLY = {(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY): 1}
+TRANSPARENT = {(socket.IPPROTO_IP, socket.IP_TRANSPARENT): 1}
 
 
 @pytest.mark.parametrize(
@@ -175,10 +174,10 @@ V6_ONLY = {(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY): 1}
     [
         ("127.0.0.1", Entry.REDIRECT, DEFERS),
         ("127.0.0.1", Entry.EXPLICIT, {}),
-        ("127.0.0.1", Entry.TPROXY, DEFERS | {(socket.IPPROTO_IP, IP_TRANSPARENT): 1}),
+        ("127.0.0.1", Entry.TPROXY, DEFERS | TRANSPARENT),
         ("::1", Entry.REDIRECT, DEFERS | V6_ONLY),
         ("::1", Entry.EXPLICIT, V6_ONLY),
-        ("::1", Entry.TPROXY, DEFERS | V6_ONLY | {(socket.IPPROTO_IPV6, IPV6_TRANSPARENT): 1}),
+        ("::1", Entry.TPROXY, DEFERS | V6_ONLY | TRANSPARENT),
     ],
 )
 def test_listeners(recorded: list[Recording], host: str, entry: Entry, options: dict[tuple[int, int], int]) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from labs.netns import inside
 from tokgate.cli.main import main
-from tokgate.gate.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT
 
 POLICY = """\
 services:
@@ -103,10 +102,7 @@ class Namespace:
             if version == 6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if version == 6:
-                listener.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-            else:
-                listener.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+            listener.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
             listener.bind((ANY[version], port))
             listener.listen()
             listener.settimeout(SECONDS)

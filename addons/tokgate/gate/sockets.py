@@ -17,9 +17,7 @@ from typing import Any, Final
 from tokgate.policy.observation import Carried
 from tokgate.policy.values.hostname import parse_address
 
-IP_TRANSPARENT: Final = 19  # linux/in.h
 IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h; for IPv6 as well
-IPV6_TRANSPARENT: Final = 75  # linux/in6.h
 SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h, and the same number for IPv6
 
 # Plain ints: the members of `socket`'s enumerations are slower to combine and to pass on.
@@ -93,10 +91,7 @@ def listen(host: str, port: int, entry: Entry) -> Listener:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
         if entry is Entry.TPROXY:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, True)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, True)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, True)  # for IPv6 as well
         sock.bind((host, port))
         sock.listen(BACKLOG)
     except OSError:

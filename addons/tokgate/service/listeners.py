@@ -9,7 +9,7 @@ from whenever import Instant
 from tokgate.blocklog.records.sentence import counted
 from tokgate.gate.egress.sources import elsewhere
 from tokgate.gate.quic.sockets import Marks, QuicSockets, open_sockets
-from tokgate.gate.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT, STREAM, Entry, Listener, listen
+from tokgate.gate.sockets import STREAM, Entry, Listener, listen
 from tokgate.gateway import quic_rules
 from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
@@ -47,11 +47,9 @@ def open_listeners(endpoints: Sequence[ListenEndpoint], kept: list[socket.socket
 
 def _fits(sock: socket.socket, endpoint: ListenEndpoint) -> bool:
     """Whether a listening socket is where an endpoint says, and transparent where it has to be."""
-    level, option = (
-        (socket.IPPROTO_IPV6, IPV6_TRANSPARENT) if ":" in endpoint.host else (socket.IPPROTO_IP, IP_TRANSPARENT)
-    )
     same = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[:2] == (endpoint.host, endpoint.port)
-    return same and bool(sock.getsockopt(level, option)) == (endpoint.entry is Entry.TPROXY)
+    transparent = endpoint.entry is Entry.TPROXY
+    return same and bool(sock.getsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT)) == transparent
 
 
 def waited_for(listener: Listener, on_crash: Passage) -> bool:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from tokgate.gate.quic.ip_packet import port_unreachable, udp_packet
-from tokgate.gate.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT, Address
+from tokgate.gate.sockets import Address
 
 IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
 IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
+_IPV6_TRANSPARENT: Final = 75  # linux/in6.h
 _SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
 _IP_PKTINFO: Final = 8
 _IP_RECVTTL: Final = 12
@@ -118,11 +119,12 @@ def _front(opened: contextlib.ExitStack, place: Address) -> Front:
         made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     if family == socket.AF_INET6:
         level = socket.IPPROTO_IPV6
-        wanted = [socket.IPV6_V6ONLY, IPV6_TRANSPARENT, IPV6_RECVORIGDSTADDR]
+        wanted = [socket.IPV6_V6ONLY, IPV6_RECVORIGDSTADDR]
         wanted += (socket.IPV6_RECVTCLASS, socket.IPV6_RECVHOPLIMIT, socket.IPV6_RECVPKTINFO)
     else:
         level = socket.IPPROTO_IP
-        wanted = [IP_TRANSPARENT, IP_RECVORIGDSTADDR, _IP_RECVTOS, _IP_RECVTTL, _IP_PKTINFO]
+        wanted = [IP_RECVORIGDSTADDR, _IP_RECVTOS, _IP_RECVTTL, _IP_PKTINFO]
+    made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, True)  # for IPv6 as well
     for option in wanted:
         made.setsockopt(level, option, True)
     made.bind(place)
@@ -148,9 +150,9 @@ def _raw(opened: contextlib.ExitStack, family: int, mark: int) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     made = opened.enter_context(socket.socket(family, kind, socket.IPPROTO_RAW))  # implies that we write the headers
     if family == socket.AF_INET6:
-        made.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, True)
+        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, True)  # raw sockets of IPv6 don't know IPv4's option
     else:
-        made.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, True)
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, True)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     return made
 

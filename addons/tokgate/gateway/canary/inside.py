@@ -17,7 +17,6 @@ from tokgate.policy.canary import CanarySettings
 PRIORITY: Final = 747
 TABLE: Final = 29810
 """The number of the routing table; any that no one else uses."""
-_IPV6_TRANSPARENT: Final = 75  # linux/in6.h
 _BITS: Final = {4: 32, 6: 128}
 
 
@@ -68,10 +67,7 @@ def _listening(settings: CanarySettings, version: int) -> socket.socket:
     made = socket.socket(links.FAMILY[version], socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one before may have left connections there
-        if version == 4:  # noqa: PLR2004
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
-        else:
-            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)  # for IPv6 as well
         address = str(settings.server(version).far)
         try:
             made.bind((address, PORT))
