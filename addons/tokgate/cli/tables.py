@@ -1,6 +1,6 @@
 """Prints rows on a terminal: as a table if it fits, else as lines of name and value."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tokgate.cli.terminal import shown
@@ -40,6 +40,13 @@ def show_rows(
     for row in rows:
         grid.add_row(*map(Text, row))
     console.print(grid)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of text with columns padded with spaces, for pipes and files: one line per row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _fit(

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from whenever import Instant
 
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy_source import open_snapshot
+from tokgate.cli.tables import aligned
 from tokgate.cli.terminal import narrate
 from tokgate.cli.time_arguments import common_zone
 from tokgate.policy.analysis.overrides import Override, overrides
@@ -48,7 +48,8 @@ def show(policies: Path, *, everything: bool, as_json: bool) -> Exit:
         document = {"at": utc(now), "overrides": [_document(each, now) for each in found]}
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     elif found:
-        sys.stdout.writelines(f"{line}\n" for line in _aligned([_row(each, snapshot, now) for each in found]))
+        rows = [[readable(cell) for cell in _row(each, snapshot, now)] for each in found]
+        sys.stdout.writelines(f"{line}\n" for line in aligned([_HEADINGS, *rows]))
     else:
         narrate("no overrides" if everything else "no overrides in force or to come")
     return Exit.DONE
@@ -92,10 +93,3 @@ def _row(override: Override, snapshot: Snapshot, now: Instant) -> tuple[str, ...
         who,
         exemption.reason + ("" if exemption.ticket is None else f" ({exemption.ticket})"),
     )
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    lines = [_HEADINGS, *([readable(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

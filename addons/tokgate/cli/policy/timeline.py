@@ -14,7 +14,7 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit, need
 from tokgate.cli.git_revisions import add_source_option, open_source
 from tokgate.cli.output_file import becoming
-from tokgate.cli.tables import show_rows
+from tokgate.cli.tables import aligned, show_rows
 from tokgate.cli.terminal import narrate, shown
 from tokgate.cli.time_arguments import common_zone, settle, time_argument
 from tokgate.cli.value_arguments import whole_number
@@ -122,9 +122,11 @@ def _plot(file: str, snapshot: Snapshot, within: Span | None, now: Instant) -> E
 
 def _show(rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout.isatty():
-        _table(rows)
+        from rich.console import Console
+
+        show_rows(Console(), _HEADINGS, rows, _WHOLE, overflow="ellipsis")
     else:
-        sys.stdout.writelines(f"{line}\n" for line in _aligned(rows))
+        sys.stdout.writelines(f"{line}\n" for line in aligned([_HEADINGS, *rows]))
 
 
 def effect(transition: Transition) -> str:
@@ -157,20 +159,6 @@ def _row(transition: Transition) -> tuple[str, ...]:
         effect(transition),
         f"{', '.join(transition.ban.services)} in {', '.join(transition.networks)}",
     )
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns padded with spaces, for pipes and files: one line per row."""
-    lines = [_HEADINGS, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-
-
-def _table(rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-
-    show_rows(Console(), _HEADINGS, rows, _WHOLE, overflow="ellipsis")
 
 
 def _document(start: Instant, end: Instant, found: Sequence[Transition], more: bool) -> dict[str, object]:
