@@ -67,13 +67,9 @@ class _Version(argparse.Action):
     """Print the version, which is looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib import metadata
+        from tokgate.blocklog.records.stamp import installed_version
 
-        try:
-            version = metadata.version("tokgate")
-        except metadata.PackageNotFoundError:
-            version = "(source folder, not installed)"
-        sys.stdout.write(f"tokgate {version}\n")
+        sys.stdout.write(f"tokgate {installed_version() or '(source folder, not installed)'}\n")
         parser.exit()
 
 

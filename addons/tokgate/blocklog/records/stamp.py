@@ -45,8 +45,12 @@ def new_stamp(at: Instant, observer: Observer) -> Stamp:
 
 def this_observer(name: str | None = None) -> Observer:
     """This machine and the installed version; `unknown` if tokgate runs from source without being installed."""
+    return Observer(hostname=socket.gethostname(), version=installed_version() or "unknown", name=name)
+
+
+def installed_version() -> str | None:
+    """The version of the installed package; None where tokgate runs from its source folder."""
     try:
-        version = metadata.version("tokgate")
+        return metadata.version("tokgate")
     except metadata.PackageNotFoundError:
-        version = "unknown"
-    return Observer(hostname=socket.gethostname(), version=version, name=name)
+        return None

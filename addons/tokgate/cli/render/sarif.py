@@ -3,11 +3,11 @@
 https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 """
 
-from importlib import metadata
 from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import quote
 
+from tokgate.blocklog.records.stamp import installed_version
 from tokgate.cli.policy.findings import CheckFinding, CheckResult
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 
@@ -22,7 +22,7 @@ def sarif(report: CheckResult, *, warnings: bool = True) -> dict[str, Any]:
     codes = list(dict.fromkeys(finding.diagnostic.code for finding in found))
     levels = {finding.diagnostic.code: finding.diagnostic.level for finding in found}
     driver: dict[str, Any] = {"name": "tokgate", "rules": [_rule(code, levels[code]) for code in codes]}
-    version = _version()
+    version = installed_version()
     if version is not None:
         driver["version"] = version
     invocation = {"executionSuccessful": True, "exitCode": int(any(finding.is_error for finding in found))}
@@ -34,13 +34,6 @@ def sarif(report: CheckResult, *, warnings: bool = True) -> dict[str, Any]:
         "results": [_result(finding, codes) for finding in found],
     }
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-
-
-def _version() -> str | None:
-    try:
-        return metadata.version("tokgate")
-    except metadata.PackageNotFoundError:  # run from its source folder
-        return None
 
 
 def _rule(code: Code, level: Level) -> dict[str, Any]:

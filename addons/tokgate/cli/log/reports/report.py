@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from whenever import Instant
 
 from tokgate.blocklog.read.reader import Filter
+from tokgate.blocklog.records.stamp import installed_version
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_purpose, user_name
@@ -26,7 +26,7 @@ from tokgate.cli.log.query import AddSource, FilterFactory
 from tokgate.cli.output_file import becoming
 from tokgate.cli.policy_source import compile_patiently, load_patiently
 from tokgate.cli.terminal import Patience, narrate
-from tokgate.cli.time_arguments import settle, time_argument
+from tokgate.cli.time_arguments import common_zone, settle, time_argument
 from tokgate.config.extras import Extra
 from tokgate.policy.settings import LogSettings
 
@@ -146,7 +146,7 @@ def _page(
         chain = verified(files, args.key) if args.verify else NOT_VERIFIED
     details = ReportDetails(
         made=now.to_stdlib().replace(tzinfo=None),
-        version=_version(),
+        version=installed_version() or "(source folder)",
         files=digests(files),
         filters=_filters(everything),
         bans_from=BANS_OF_LOG if snapshot is None else BANS_OF_POLICY,
@@ -178,8 +178,8 @@ def _zone_of(snapshot: "Snapshot | None") -> str | None:
     """The zone of all networks of a policy, if they have one that isn't UTC."""
     if snapshot is None:
         return None
-    zones = {network.timezone for network in snapshot.policy.networks.values()}
-    return zones.pop() if len(zones) == 1 and zones != {"UTC"} else None
+    zone = common_zone(snapshot.policy.networks.values())
+    return None if zone == "UTC" else zone
 
 
 def _lanes(snapshot: "Snapshot | None", found: "ReportData") -> list["BanPhases"]:
@@ -219,13 +219,6 @@ def _filters(wanted: Filter) -> list[tuple[str, str]]:
         "Verdict": verdict, "Network": wanted.network,
     }  # fmt: skip
     return [(label, str(value)) for label, value in chosen.items() if value is not None]
-
-
-def _version() -> str:
-    try:
-        return metadata.version("tokgate")
-    except metadata.PackageNotFoundError:
-        return "(source folder)"
 
 
 def _browser() -> str:
