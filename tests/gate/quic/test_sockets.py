@@ -237,7 +237,9 @@ def test_what_is_asked_of_the_kernel(asked: list[Asked]) -> None:
         assert (one.kind, one.options[socket.SOL_SOCKET, socket.SO_REUSEPORT]) == (socket.SOCK_DGRAM | wait, 1)
         v4 = one.family == socket.AF_INET
         options = {(IP, n) for n in (20, 8, 12, 13)} if v4 else {(IPV6, n) for n in (26, 74, 66, 51, 49)}
-        assert {key for key, on in one.options.items() if key[0] != socket.SOL_SOCKET and on == 1} == options | {(IP, 19)}
+        assert {key for key, on in one.options.items() if key[0] != socket.SOL_SOCKET and on == 1} == options | {
+            (IP, 19)
+        }
     found = [(one.family, one.options.pop((socket.SOL_SOCKET, socket.SO_MARK)), one.options) for one in raw]
     for family, option in ((socket.AF_INET, (IP, 19)), (socket.AF_INET6, (IPV6, 75))):
         assert [each[1:] for each in found if each[0] == family] == [(mark, {option: 1}) for mark in (1, 2, 4, 8)]

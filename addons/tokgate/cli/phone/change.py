@@ -12,7 +12,6 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.phone.files import NETWORK, PhoneFiles, write_secret
 from tokgate.cli.terminal import narrate, shown
 from tokgate.config.yaml.did_you_mean import did_you_mean
-from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.phones.interface import Interface
 from tokgate.gateway.phones.keys import new_private_key, public_key
 from tokgate.gateway.phones.profile import mobileconfig
@@ -46,19 +45,16 @@ class Outputs:
 
 def up(files: PhoneFiles, wanted: WantedTunnel) -> Exit:
     """Make the tunnel, or bring up the one that was made, with all phones."""
-    try:
-        with files.locked():
-            known = files.tunnel()
-            tunnel = _made(wanted) if known is None else _changed(known, wanted)
-            stated = files.state_network(tunnel)
-            if tunnel != known:
-                files.keep_tunnel(tunnel)
-            phones = files.phones()
-            if not phones:
-                files.keep_phones(())
-            carrier = Interface(tunnel.interface).up(tunnel, phones)
-    except GatewayError as error:
-        raise CommandError(str(error)) from error
+    with files.locked():
+        known = files.tunnel()
+        tunnel = _made(wanted) if known is None else _changed(known, wanted)
+        stated = files.state_network(tunnel)
+        if tunnel != known:
+            files.keep_tunnel(tunnel)
+        phones = files.phones()
+        if not phones:
+            files.keep_phones(())
+        carrier = Interface(tunnel.interface).up(tunnel, phones)
     if stated is not None:
         narrate(f"tokgate: {shown(str(stated))} names the phones as the network `{NETWORK}`: name it in your bans")
     narrate(f"tokgate: {tunnel.interface} is up ({carrier}), {len(phones)} phones, UDP port {tunnel.port}")
@@ -95,34 +91,28 @@ def _changed(known: Tunnel, wanted: WantedTunnel) -> Tunnel:
 def down(files: PhoneFiles) -> Exit:
     """Take the tunnel out. Keys and phones stay."""
     tunnel = files.need_tunnel()
-    try:
-        Interface(tunnel.interface).down()
-    except GatewayError as error:
-        raise CommandError(str(error)) from error
+    Interface(tunnel.interface).down()
     narrate(f"tokgate: {tunnel.interface} is out")
     return Exit.DONE
 
 
 def add(files: PhoneFiles, name: str, owner: str, key: str | None, outputs: Outputs) -> Exit:
     """Give a phone keys and addresses, let it in, and print its configuration or write it to files."""
-    try:
-        with files.locked():
-            tunnel, phones = files.need_tunnel(), files.phones()
-            if any(each.name.casefold() == name.casefold() for each in phones):
-                raise CommandError(f"there is a phone `{name}` already: revoke it first", Exit.USAGE)
-            private_key = new_private_key() if key is None else None
-            public = key or public_key(private_key or "")
-            if any(each.public_key == public for each in (*phones, *tunnel.revoked)):
-                raise CommandError("another phone has or had this key: a key is one phone's", Exit.USAGE)
-            added = Instant.now().round("second", mode="floor")
-            phone = Phone(name, tunnel.free_addresses(phones), owner, public, added)
-            written = _write(tunnel, phone, tunnel.configuration(phone, private_key), outputs)
-            files.keep_phones((*phones, phone))
-            interface = Interface(tunnel.interface)
-            if interface.is_up:
-                interface.let_in(phone)
-    except GatewayError as error:
-        raise CommandError(str(error)) from error
+    with files.locked():
+        tunnel, phones = files.need_tunnel(), files.phones()
+        if any(each.name.casefold() == name.casefold() for each in phones):
+            raise CommandError(f"there is a phone `{name}` already: revoke it first", Exit.USAGE)
+        private_key = new_private_key() if key is None else None
+        public = key or public_key(private_key or "")
+        if any(each.public_key == public for each in (*phones, *tunnel.revoked)):
+            raise CommandError("another phone has or had this key: a key is one phone's", Exit.USAGE)
+        added = Instant.now().round("second", mode="floor")
+        phone = Phone(name, tunnel.free_addresses(phones), owner, public, added)
+        written = _write(tunnel, phone, tunnel.configuration(phone, private_key), outputs)
+        files.keep_phones((*phones, phone))
+        interface = Interface(tunnel.interface)
+        if interface.is_up:
+            interface.let_in(phone)
     addresses = " and ".join(map(str, phone.addresses))
     narrate(f"tokgate: {name} has {addresses}{''.join(f'; written to {shown(each)}' for each in written)}")
     if private_key is not None:
@@ -155,20 +145,17 @@ def _write(tunnel: Tunnel, phone: Phone, configuration: str, outputs: Outputs) -
 
 def revoke(files: PhoneFiles, name: str) -> Exit:
     """Shut a phone out, first in the kernel, then for the next start and for policies."""
-    try:
-        with files.locked():
-            tunnel, phones = files.need_tunnel(), files.phones()
-            phone = next((each for each in phones if each.name == name), None)
-            if phone is None:
-                hint = did_you_mean(name, [each.name for each in phones])
-                raise CommandError(f"unknown phone `{shown(name)}`{hint}", Exit.USAGE)
-            interface = Interface(tunnel.interface)
-            if interface.is_up:
-                interface.shut_out(phone)
-            now = Instant.now().round("second", mode="floor")
-            files.keep_tunnel(replace(tunnel, revoked=(*tunnel.revoked, replace(phone, revoked=now))))
-            files.keep_phones(each for each in phones if each is not phone)
-    except GatewayError as error:
-        raise CommandError(str(error)) from error
+    with files.locked():
+        tunnel, phones = files.need_tunnel(), files.phones()
+        phone = next((each for each in phones if each.name == name), None)
+        if phone is None:
+            hint = did_you_mean(name, [each.name for each in phones])
+            raise CommandError(f"unknown phone `{shown(name)}`{hint}", Exit.USAGE)
+        interface = Interface(tunnel.interface)
+        if interface.is_up:
+            interface.shut_out(phone)
+        now = Instant.now().round("second", mode="floor")
+        files.keep_tunnel(replace(tunnel, revoked=(*tunnel.revoked, replace(phone, revoked=now))))
+        files.keep_phones(each for each in phones if each is not phone)
     narrate(f"tokgate: {name} is shut out; exemptions that name it hold for nobody now")
     return Exit.DONE

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.exits import need
-from tokgate.cli.phone.files import DEFAULT_FOLDER
+from tokgate.cli.exits import CommandError, need
+from tokgate.cli.phone.files import DEFAULT_FOLDER, PhoneFiles
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.value_arguments import argument_of
 from tokgate.config.extras import Extra
 from tokgate.config.format import parsers
+from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.phones.keys import is_key
 from tokgate.gateway.phones.tunnel import DEFAULT_PORT
 from tokgate.policy.values.prefix_table import IPNetwork
@@ -111,10 +112,15 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the chosen command of `phone`."""
     need(Extra.PHONES)
-    from tokgate.cli.phone import change, listing
-    from tokgate.cli.phone.files import PhoneFiles
+    try:
+        return _run(options, PhoneFiles(options.state, options.policies))
+    except GatewayError as error:
+        raise CommandError(str(error)) from error
 
-    files = PhoneFiles(options.state, options.policies)
+
+def _run(options: argparse.Namespace, files: PhoneFiles) -> int:
+    from tokgate.cli.phone import change, listing
+
     match options.phone_run:
         case "up":
             wanted = change.WantedTunnel(

@@ -6,11 +6,10 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.exits import Exit
 from tokgate.cli.phone.files import PhoneFiles
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import narrate
-from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.phones.interface import Interface
 from tokgate.gateway.phones.tunnel import Phone
 from tokgate.policy.values.time_text import utc
@@ -20,14 +19,11 @@ _HEADINGS: Final = ("name", "owner", "addresses", "added", "last seen", "revoked
 
 def show(files: PhoneFiles, *, everything: bool, as_json: bool) -> Exit:
     """Print the phones in the order in which they were added."""
-    try:
-        tunnel = files.need_tunnel()
-        phones = files.phones() + (tunnel.revoked if everything else ())
-        interface = Interface(tunnel.interface)
-        is_up = interface.is_up
-        seen = interface.seen() if is_up else {}
-    except GatewayError as error:
-        raise CommandError(str(error)) from error
+    tunnel = files.need_tunnel()
+    phones = files.phones() + (tunnel.revoked if everything else ())
+    interface = Interface(tunnel.interface)
+    is_up = interface.is_up
+    seen = interface.seen() if is_up else {}
     if as_json:
         listed = [_document(each, seen.get(each.public_key)) for each in phones]
         document = {"interface": tunnel.interface, "up": is_up, "endpoint": tunnel.endpoint, "phones": listed}
