@@ -1,5 +1,7 @@
-"""Writes the output file of a command: complete or not at all, with the permissions of the log."""
+"""Writes the files of commands, complete or not at all: outputs with the permissions of the log, and policies."""
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,8 @@ from tokgate.blocklog.atomic_file import replacing, take_rights
 
 MODE: Final = 0o640
 """The mode of the log itself: its exports hold personal data, too."""
+POLICY_MODE: Final = 0o644
+"""The mode of policy files: they hold no secrets, and tokgate may run as another user."""
 
 
 @contextmanager
@@ -27,3 +31,21 @@ def becoming(output: Path) -> Iterator[Path]:
         yield draft
         if before is not None:
             take_rights(draft, before)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A context with a folder's lock, for one command at a time. It is released if the process dies. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def replace_policy_file(path: Path, content: bytes) -> None:
+    """Replace a policy file atomically, with POLICY_MODE whatever the umask. Raises OSError."""
+    with replacing(path, POLICY_MODE) as draft:  # hidden: not a policy file
+        draft.write_bytes(content)
+        draft.chmod(POLICY_MODE)

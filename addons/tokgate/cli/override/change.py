@@ -10,7 +10,8 @@ from whenever import Instant
 
 from tokgate.cli.account import you
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.override.file import Change, Text, locked, remove, write
+from tokgate.cli.output_file import locked
+from tokgate.cli.override.file import Change, Text, remove, write
 from tokgate.cli.policy_source import open_policy
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.cli.time_arguments import common_zone

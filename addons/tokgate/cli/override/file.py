@@ -1,9 +1,5 @@
-"""The file of an override: its format, and writing it atomically, by one process at a time."""
+"""The file of an override: its format, writing and removing it."""
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -11,16 +7,15 @@ from typing import Any, Final, Self
 import yaml
 from whenever import Instant
 
-from tokgate.blocklog.atomic_file import replacing, sync
+from tokgate.blocklog.atomic_file import sync
 from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.output_file import replace_policy_file
 from tokgate.cli.terminal import shown
 from tokgate.policy.bans import Exemption
 from tokgate.policy.schedule import Moment
 from tokgate.policy.values.time_text import local
 
 _SCHEMA_LINE: Final = "# yaml-language-server: $schema=../../schema/policy.schema.json"
-_MODE: Final = 0o644
-"""Policies hold no secrets, and tokgate may run as another user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +87,13 @@ def _written(moment: Moment | None, zone: str) -> str | None:
     return None if moment is None else moment.format_iso()
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """A context with the lock of all commands that change overrides. It is released if the process dies."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def write(path: Path, text: bytes) -> None:
-    """Replace a file atomically: readers of the folder see the old content or the new one. Raises OSError."""
+    """Replace a file, and make its folder where it is missing. Raises OSError."""
     folder = path.parent
     if not folder.exists():
         folder.mkdir()
         folder.chmod(0o755)  # whatever the mask: tokgate may run as another user
-    with replacing(path, _MODE) as draft:  # hidden: not a policy file
-        draft.write_bytes(text)
-        draft.chmod(_MODE)  # whatever the mask
+    replace_policy_file(path, text)
 
 
 def remove(path: Path) -> None:

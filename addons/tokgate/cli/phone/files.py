@@ -1,6 +1,5 @@
 """The files of a tunnel: its own, which root alone reads, and the inventory among the policies, without secrets."""
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import yaml
 
 from tokgate.blocklog.atomic_file import replacing
 from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.output_file import locked, replace_policy_file
 from tokgate.cli.terminal import shown
 from tokgate.gateway.phones.tunnel import Phone, Tunnel, inventory, phones_in
 
@@ -22,8 +22,6 @@ _TUNNEL: Final = "tunnel.json"
 _INVENTORY: Final = "phones.csv"
 _POLICY: Final = "phones.yaml"
 _SECRET: Final = 0o600
-_PUBLIC: Final = 0o644
-"""Policies hold no secrets, and tokgate may run as another user."""
 _HEAD: Final = """\
 # yaml-language-server: $schema=../schema/policy.schema.json
 # Written by `tokgate phone up`; you may add a title and a time zone, and other networks of the same phones elsewhere.
@@ -41,12 +39,8 @@ class PhoneFiles:
     def locked(self) -> Iterator[None]:
         """A context with the lock of all commands that change phones. It is released if the process dies."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locked(self.folder):
             yield
-        finally:
-            os.close(descriptor)
 
     def tunnel(self) -> Tunnel | None:
         """The tunnel; None before the first `phone up`."""
@@ -98,9 +92,7 @@ class PhoneFiles:
     def _write(self, name: str, text: str) -> None:
         if not self.policies.is_dir():
             raise CommandError(f"{shown(str(self.policies))} is no folder of policies", Exit.USAGE)
-        with replacing(self.policies / name, _PUBLIC) as draft:
-            draft.write_text(text)
-            draft.chmod(_PUBLIC)  # whatever the mask
+        replace_policy_file(self.policies / name, text.encode())
 
 
 def write_secret(path: Path, content: bytes) -> None:

@@ -2,16 +2,12 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
 
 from whenever import Instant
 
 from tokgate.cli.exits import CommandError
-from tokgate.cli.output_file import becoming
+from tokgate.cli.output_file import POLICY_MODE, becoming
 from tokgate.config.loader import load
-
-_MODE: Final = 0o644
-"""Policies hold no secrets, and tokgate may run as another user."""
 
 
 def write(path: Path, text: str) -> None:
@@ -21,7 +17,7 @@ def write(path: Path, text: str) -> None:
     with becoming(path) as draft:
         draft.write_text(text, encoding="utf-8")
     if path.is_file():
-        path.chmod(_MODE)
+        path.chmod(POLICY_MODE)
 
 
 def _check(text: str) -> None:

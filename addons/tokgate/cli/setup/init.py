@@ -13,6 +13,7 @@ from whenever import SYSTEM_TZ, Instant
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.output_file import POLICY_MODE
 from tokgate.cli.setup.first_policy import Answers, example_host, policy_text
 from tokgate.cli.setup.host_networks import host_networks
 from tokgate.cli.terminal import narrate, shown
@@ -37,7 +38,6 @@ examples:
 Then: tokgate check; tokgate run. Services come from the catalogue inside the package. A folder that holds a policy
 already is left as it is (exit code 2)."""
 _FILE: Final = "policy.yaml"
-_MODE: Final = 0o644
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     _try_out(text, now)
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        replace_file(path, text, _MODE)
+        replace_file(path, text, POLICY_MODE)
     except OSError as error:
         raise CommandError(f"{shown(str(path))} can't be written: {error.strerror}") from error
     sys.stdout.write(f"{path}\n")
