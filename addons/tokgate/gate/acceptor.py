@@ -1,4 +1,4 @@
-"""Accepts clients within the limits, and counts them out when they are gone."""
+"""Accepts connections within the limits of a gate and of each client, and counts those that are open."""
 
 import contextlib
 import errno
@@ -64,10 +64,10 @@ class Acceptor(FirstExchange):
         self.limits = replace(self.limits, connections=number, per_client=stated.per_client)
 
     def look_for_room(self) -> None:
-        """Accept where there is room, or nobody else has any: then clients are told, and not left waiting.
+        """Accept if this gate has room, or if none has: excess connections are then reset, and not left waiting.
 
-        To be called each second: the kernel wakes one gate for a client (EPOLLEXCLUSIVE), and if that one is full and
-        leaves it, it tells no other.
+        To be called each second: the kernel wakes one gate for a new connection (EPOLLEXCLUSIVE), and wakes no other if
+        that one is full and does not accept it.
         """
         if self._leaves_it():
             self._go_on()
@@ -76,7 +76,7 @@ class Acceptor(FirstExchange):
                 self.accept(listener)
 
     def _leaves_it(self) -> bool:
-        """Whether what has come is for other gates: this one is full, and stops accepting for now."""
+        """Whether new connections are left to other gates: this one is full, and stops accepting until it has room."""
         if not self._paused and self.full and self.others_have_room():
             self._paused = True
             for descriptor in self.listeners:
@@ -84,7 +84,7 @@ class Acceptor(FirstExchange):
         return self._paused
 
     def _go_on(self) -> None:
-        """Accept again if there is room, or nobody else has any."""
+        """Accept again if this gate has room, or if no other has."""
         if not (self.full and self.others_have_room()):
             self._paused = False
             for descriptor in self.listeners:
@@ -112,7 +112,7 @@ class Acceptor(FirstExchange):
         return True
 
     def accept(self, listener: Listener) -> None:
-        """Take what has come, up to a bound, and look at each at once: mostly its first bytes are there."""
+        """Accept up to ACCEPTS connections, and read each at once: mostly its first bytes have arrived."""
         take = acceptor(listener.socket)
         clients, limits = self.clients, self.limits
         behind_balancers = listener.entry is Entry.EXPLICIT and bool(self._balanced)
@@ -149,7 +149,7 @@ class Acceptor(FirstExchange):
                 self.broken(connection, error)
 
     def _turn_away(self, listener: Listener) -> None:
-        """Out of descriptors: give up the spare one to take a client and let it go, instead of spinning."""
+        """No descriptor is left: accept a connection with the spare one and close it, or epoll reports it for ever."""
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
@@ -164,7 +164,7 @@ class Acceptor(FirstExchange):
         self.enforcer.failed("gate", error)
 
     def adopt(self, connection: Connection) -> None:
-        """Go on with a connection that another gate has begun to serve."""
+        """Serve a connection that another gate has passed on."""
         connection.adopted = True
         self.open_connections += 1
         who = client_key(connection.peer)
@@ -211,5 +211,5 @@ class Acceptor(FirstExchange):
 
 
 def _spare() -> int:
-    """A descriptor to be given up when there are no others."""
+    """A descriptor in reserve, which is closed when no other is left."""
     return os.open(os.devnull, os.O_RDONLY)

@@ -1,9 +1,9 @@
-"""By which interface a client comes, and its hardware address there, as the kernel has them. Linux only, like gates.
+"""Finds the interface by which a client connects, and its hardware address there. Linux only, like gates.
 
-The kernel remembers for each TCP connection the interface of its first packet, and tells it in the answer to a question
-that was meant for datagrams: getsockopt(IP_PKTOPTIONS) after IP_PKTINFO was wanted (net/ipv4/ip_sockglue.c,
-net/ipv6/ipv6_sockglue.c). Of a VLAN it is the VLAN's interface, of a bridge the bridge. Hardware addresses are in its
-table of neighbours, which a client on the same link is in: it has just been answered there.
+The kernel keeps the interface of a TCP connection's first packet. getsockopt(IP_PKTOPTIONS), which is meant for
+datagrams, returns it once IP_PKTINFO is set (net/ipv4/ip_sockglue.c, net/ipv6/ipv6_sockglue.c). For a VLAN it is the
+VLAN's interface, for a bridge the bridge. Hardware addresses are in the kernel's neighbour table. It has an entry for a
+client on the same link, since packets were just sent to it.
 """
 
 import errno
@@ -22,7 +22,7 @@ REMEMBERED: Final = 10.0
 MOST: Final = 65_536
 """Neighbours remembered."""
 COMPLAIN_EVERY: Final = 60.0
-"""Seconds between two complaints that something can't be found out."""
+"""Seconds between two reports of failed look-ups."""
 
 _IP_PKTINFO: Final = 8  # linux/in.h
 _IP_PKTOPTIONS: Final = 9
@@ -77,7 +77,7 @@ def _index_in(control: bytes, wanted: tuple[int, int], place: int) -> int | None
 
 
 class Neighbours:
-    """The kernel's table of neighbours, asked for one at a time."""
+    """Looks neighbours up in the kernel's table, one at a time (rtnetlink(7))."""
 
     def __init__(self) -> None:
         """Nothing is opened before the first question."""
@@ -85,7 +85,7 @@ class Neighbours:
         self._sequence = 0
 
     def find(self, interface: int, address: IPAddress) -> str | None:
-        """The hardware address of a neighbour; None for who is none, or has none.
+        """The hardware address of a neighbour; None if the address is no neighbour's, or its link has none.
 
         Raises:
             OSError: the kernel can't be asked.
@@ -149,7 +149,7 @@ class Links:
         neighbours: Neighbours | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`complain` is told why something can't be found out, once in a while."""
+        """`complain` gets the error of a failed look-up, at most once in COMPLAIN_EVERY seconds."""
         self._complain: Final = complain
         self._neighbours: Final = neighbours or Neighbours()
         self._monotonic: Final = monotonic
@@ -159,7 +159,7 @@ class Links:
         self._complained = -COMPLAIN_EVERY
 
     def identify(self, sock: Any, peer: str, identifies: Identifies) -> Identity | None:
-        """Interface and hardware address of the client; None if neither is wanted, or neither can be found."""
+        """Interface and hardware address of the client; None if the policy uses neither, or neither can be found."""
         if not identifies.links:
             return None
         try:

@@ -86,7 +86,7 @@ class Tunnel:
     addresses: tuple[str, ...] = ()
     established: bool = False
     hurried: bool = False
-    """It has begun to say something, and was given the time that others have to end it."""
+    """The client has sent a part of its first message, and its deadline was extended once."""
 
     @property
     def asked(self) -> str | None:

@@ -53,7 +53,7 @@ _REFUSED: Final = Alert.UNRECOGNIZED_NAME.record
 
 
 class Opener(Protocol):
-    """Whoever opens what must be opened."""
+    """Takes over connections that have to be opened: opener processes, or mitmproxy in this process."""
 
     def adopt(self, client: Socket, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
         """Take over a client's socket, with the bytes read so far; False if nobody can."""
@@ -100,7 +100,7 @@ class Connector(Acceptor):
         return connection.person
 
     def identity_at(self, interface: int, peer: str) -> Identity | None:
-        """The same of a client without a connection, by the index of the interface that it comes by."""
+        """As `identity`, for a client of QUIC, which has no connection: by the index of its interface."""
         return None
 
     def arrival(self, connection: Connection) -> Arrival:
@@ -154,7 +154,7 @@ class Connector(Acceptor):
         return True
 
     def refuse(self, connection: Connection, last_words: bytes) -> None:
-        """Say no and half-close; listen on for a moment, so that the kernel sends no reset before that was read."""
+        """Send `last_words` and half-close; closing with unread data would send a reset, which may overtake them."""
         try:
             if last_words:
                 connection.client.send(last_words, LAST_WORDS)
@@ -169,7 +169,7 @@ class Connector(Acceptor):
         self.epoll.modify(connection.client_fd, CLIENT_WAITING)  # an edge anew
 
     def _refuse_at_once(self, connection: Connection, hello: ClientHello) -> None:
-        """Refuse and close, where the hello is all there is: nothing unread could turn the end into a reset."""
+        """Refuse and close at once if nothing follows the hello: without unread data closing sends no reset."""
         whole = len(connection.held) == len(hello.message) + 5
         if not whole or connection.server is not None or hello.early_data:
             self.refuse(connection, _REFUSED)
@@ -199,7 +199,7 @@ class Connector(Acceptor):
             self.reset(connection, connection.client)
 
     def dial(self, connection: Connection, destination: Address) -> bool:
-        """Begin to connect a tunnel, from then on as if it had come by redirection; False if it would lead back here.
+        """Begin to connect a tunnel, which is then served as a redirected connection; False if it would lead back here.
 
         Raises:
             OSError: no descriptor, no route, or another error that comes at once.
@@ -257,7 +257,7 @@ class Connector(Acceptor):
             except OSError as error:
                 self._unreachable(connection, kind_of(error.errno))
                 return
-            event |= EPOLLIN  # the destination's first words may stand behind the answer
+            event |= EPOLLIN  # the destination's first octets may follow the parent's answer
         self.dialler.connect_seconds.add(self.now - connection.owing)
         connection.owing = 0.0
         tunnel = connection.tunnel
@@ -279,7 +279,7 @@ class Connector(Acceptor):
         connection.owing = 0.0
 
     def _unreachable(self, connection: Connection, kind: ConnectError) -> None:
-        """Show the client of a destination that refuses the same: a reset, or the answer that its protocol has."""
+        """The destination can't be reached: try a tunnel's next address, or reset a redirected client."""
         self.dialler.failed(kind, self.now)
         if connection.tunnel is None:
             self.reset(connection, connection.client)

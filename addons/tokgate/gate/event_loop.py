@@ -1,4 +1,4 @@
-"""One epoll over many connections: who is readable, what is closed when, and who has waited too long.
+"""The epoll loop of a gate: dispatches events, closes sockets between batches, and finds overdue connections.
 
 Descriptors are closed only after a batch of events has been served. A number that was closed within a batch and given
 out again by the next `accept` or `connect` would receive the old connection's remaining events.
@@ -23,7 +23,7 @@ SERVER: Final = CLIENT_WRITING
 _THROWN_AWAY: Final = 65536
 """Octets read at once of what a refused client still sends."""
 _THROWS: Final = 16
-"""How often: who still hasn't read the refusal after a megabyte never will."""
+"""Reads after which the connection is closed: a client that sends a megabyte more does not read the refusal."""
 
 SWEEP_SECONDS: Final = 0.05
 SWEEP_SIZE: Final = 4096
@@ -32,7 +32,7 @@ second up to 80,000 entries, later beyond, and never at once."""
 
 
 class Poller(ABC):
-    """The table of sockets and their events. What happens to a connection is the business of those who inherit."""
+    """The table of connections, and the dispatch of their events to the methods that subclasses implement."""
 
     def __init__(self) -> None:
         self.epoll: Final = select.epoll()
@@ -40,13 +40,13 @@ class Poller(ABC):
         """By descriptor: a connection stands here once or twice."""
         self.listeners: Final[dict[int, Listener]] = {}
         self.callbacks: Final[dict[int, Callable[[], None]]] = {}
-        """Other descriptors that are watched: answers from the resolver, orders from the supervisor."""
+        """Callbacks by descriptor, such as those of the resolver and of the supervisor's channel."""
         self.now: float = time.monotonic()
         self._dead: list[Socket] = []
         self._sweep: Iterator[Connection] = iter(())
         self._next_sweep = 0.0
 
-    # -- for those who inherit
+    # -- implemented by subclasses
 
     bulk: Collection[object]
     """Directions that wait for a turn."""
@@ -104,7 +104,7 @@ class Poller(ABC):
         """Called for an unexpected exception outside of any connection."""
 
     def broken(self, connection: Connection, error: Exception) -> None:
-        """Serving the connection raised what nobody expected: give it up, so that nothing of it passes undecided."""
+        """Report an unexpected exception and close the connection, so that none of its data passes undecided."""
         self.failed(error)
         self.close(connection)
 
@@ -281,6 +281,6 @@ class Poller(ABC):
                 self.epoll.unregister(descriptor)
 
     def release_closed(self) -> None:
-        """Close what has died; only between two batches."""
+        """Close the sockets of ended connections; only between two batches of events."""
         while self._dead:
             self._dead.pop().close()

@@ -91,7 +91,7 @@ class FirstExchange(Relay):
             self._pass_on(connection, False, connection.client, said, connection.server_fin or not received)
 
     def goes_on(self, connection: Connection, answering: Answering, event: int) -> None:
-        """What the client says meanwhile waits for the answer, unless it can make no difference."""
+        """Data that comes before the destination answers waits for the answer, unless it can't change the decision."""
         if event & EPOLLERR:
             self.reset(connection, connection.server)
             return

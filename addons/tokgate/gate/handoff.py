@@ -61,7 +61,7 @@ class OpenerChannel:
         datagram = Handover(arrival, tls, explicit, received).encode()
         try:
             socket.send_fds(self._socket, [datagram], [client.fileno()])
-        except OSError:  # the queue is full: they have more than enough to do, or are gone for longer
+        except OSError:  # the queue is full: openers are overloaded, or none has run for long
             self.failed += 1
             return False
         self.handed_over += 1

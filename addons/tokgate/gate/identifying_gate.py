@@ -1,4 +1,4 @@
-"""A gate for policies that identify clients by more than their address. Other policies don't pay for it."""
+"""A gate for policies that identify clients by more than their address; other policies are spared the look-ups."""
 
 from functools import partial
 from typing import Final
@@ -16,7 +16,7 @@ from tokgate.wire.client_hello import ClientHello
 
 
 class IdentifyingGate(Gate):
-    """Finds out who clients are, as far as the policy in force has use for it."""
+    """Identifies clients by user, interface and hardware address, as far as the policy in force uses these."""
 
     def __init__(
         self, enforcer: Enforcer, opener: Opener, limits: Limits | None = None, mark: int | None = None
@@ -47,6 +47,6 @@ class IdentifyingGate(Gate):
 
 
 def gate_for(snapshot: Snapshot, enforcer: Enforcer, opener: Opener, limits: Limits | None, mark: int | None) -> Gate:
-    """The gate that a policy needs, for as long as it has this one."""
+    """A gate of the class that the policy needs. A changed policy gets new gates."""
     kind = IdentifyingGate if snapshot.identifies.links or snapshot.settings.proxy_auth is not None else Gate
     return kind(enforcer, opener, limits, mark)

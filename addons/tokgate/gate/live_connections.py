@@ -28,7 +28,7 @@ class GateConnections:
         self._gate: Final = gate
 
     def open_now(self) -> Iterator[Connection]:
-        """All but those about which nothing is decided yet, or which are refused already."""
+        """All connections, each once, although it may be in the table by two descriptors."""
         table = self._gate.connections
         for descriptor in list(table):
             connection = table.get(descriptor)

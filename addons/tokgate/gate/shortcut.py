@@ -1,6 +1,6 @@
-"""The shortcut of allowed names and repeated refusals: they are carried out without building an object.
+"""Carries out the two commonest outcomes, a plain pass and a repeated refusal, without building objects.
 
-It has to come to what `traffic.admission` comes to; a property test compares them.
+The result has to be that of `traffic.admission`; a property test compares them.
 """
 
 import sys
@@ -29,11 +29,11 @@ class Shortcut(Connector):
         self._passed: Final = enforcer.counters.plain
 
     def _takes_short_way(self, connection: Connection, name: str, destination: Address, hello: ClientHello) -> bool:
-        """Do at once what `admit` would come to where nothing need be built: a plain pass, a repeated refusal."""
+        """Carry out a plain pass or a repeated refusal, as `admit` decides it; False, and nothing done, otherwise."""
         snapshot, at, peer = self.enforcer.snapshot, self._now(), connection.peer
         decision = decide(snapshot, peer, name, at)
         if is_ech_outer(hello) or snapshot.services.match(destination[0]) is not NO_MATCH:
-            return False  # an address of somebody's own may be under a ban whatever the name says
+            return False  # the address is a service's, and may be banned whatever the name is
         tunnel = connection.tunnel
         if decision.verdict is Verdict.ALLOW:
             if (

@@ -28,7 +28,7 @@ LIVELY: Final = 64
 SPLICES: Final = 2
 """Splices a turn: one in, one out."""
 STICK: Final = 8
-"""Turns that a direction keeps its place, for the caches' sake; what is new is served in between."""
+"""Turns in a row that a direction gets, for the processor's caches; new events are served in between."""
 MAX_POOLED: Final = 64
 """Pipes kept for the next bulk; idle connections hold none."""
 _SPLICE_FLAGS: Final = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
@@ -245,7 +245,7 @@ class Relay(Poller):
     # -- ends
 
     def reset(self, connection: Connection, other: Socket) -> None:
-        """One side broke off: break off towards the other as well."""
+        """One side has reset the connection: reset the other side as well."""
         if connection.state is not CLOSED and other is not None:
             reset_on_close(other)
         self.close(connection)

@@ -44,7 +44,7 @@ from tokgate.wire.http_detection import LinePart, UnreadLine
 TURN: Final = 0.002
 """Seconds of passing on before others have their turn."""
 RETRY: Final = 0.005
-"""Seconds after which it is tried again when the successors have enough to do, or some connection can't go yet."""
+"""Seconds before another try when the channel is full, or a connection is not movable yet."""
 AT_ONCE: Final = 64
 """Connections taken over between two batches of events."""
 _MOST_DESCRIPTORS: Final = 6
@@ -93,7 +93,7 @@ FORMAT: Final = _format()
 
 
 def describe(connection: Connection, listeners: Sequence[Listener]) -> tuple[SerializedConnection, list[int]]:
-    """A connection as it is now, and its descriptors. It has to be where `movable` says so."""
+    """The serialized form of a connection for which `movable` is true, and its descriptors."""
     descriptors = [connection.client_fd]
     if connection.server is not None:
         descriptors.append(connection.server_fd)
@@ -163,7 +163,7 @@ def _direction(
 
 
 def movable(connection: Connection) -> bool:
-    """Whether it can be passed on: not while a name, a parent or more after a first message is awaited, nor refused."""
+    """Whether it can be passed on: not if it waits for a name, a parent proxy or a second message, or is refused."""
     match connection.state:
         case Greeting(FirstBytesReader(openable=False) | SecondHelloReader() | UnreadLineReader()):
             return False
@@ -253,9 +253,9 @@ class ConnectionTransfer:
             try:
                 socket.send_fds(self._write, [pickle.dumps(serialized)], descriptors)
             except OSError as error:
-                if error.errno == errno.EMSGSIZE:  # never made, as far as bounds tell: then it stays here
+                if error.errno == errno.EMSGSIZE:  # larger than a datagram, which the limits exclude: it stays here
                     continue
-                self._next = connection  # they have enough to do
+                self._next = connection  # the channel is full
                 return RETRY
             gate.let_go(connection)
             gate.release_closed()

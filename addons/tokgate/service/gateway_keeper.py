@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 LOOK: Final = 10.0
 """Seconds after which all of it is looked at, whether or not the kernel has told of a change."""
 SETTLED: Final = 0.05
-"""Seconds after a notification: who changes one thing mostly changes another."""
+"""Seconds from a notification to the look: changes often come several at a time."""
 SHARE: Final = 20.0
 """How many times the duration of a look is waited before the next one: it costs at most a twentieth of a processor."""
 SHOWN: Final = 120.0
-"""Seconds for which a difference is shown after it was put back, so that who looks each minute sees it."""
+"""Seconds for which a difference is shown after it was put back, for monitors that ask once a minute."""
 FIRST_DELAY: Final = 1.0
 LONGEST_DELAY: Final = 10.0
 """Seconds before what fails, or is undone again at once, is tried again: doubled each time."""
@@ -53,7 +53,7 @@ _OWNERS: Final = 0o600
 
 @dataclass(slots=True)
 class Restored:
-    """What was put back: how often, when last (monotonic, and by the wall clock), and what differed."""
+    """Repairs: how many, the wall-clock time of the latest, until when it is shown (monotonic), and what differed."""
 
     count: int = 0
     at: Instant | None = None

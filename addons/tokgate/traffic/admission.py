@@ -165,7 +165,7 @@ def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
 
 
 def _at_other_bytes(enforcer: Enforcer, arrival: Arrival, seen: Unreadable | OtherBytes) -> Admission:
-    """At what is neither a hello nor a request, or the next piece of it."""
+    """At bytes that are neither a ClientHello nor a request, or at the next piece of such bytes."""
     admission = _judged(enforcer, arrival, seen)
     if isinstance(seen, OtherBytes) and admission.action == _PASS:
         watched = _PASS if seen.line is None else _watched(enforcer, arrival)
@@ -200,7 +200,7 @@ def _at_hello(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> Admission:
 
 
 def _watched(enforcer: Enforcer, arrival: Arrival) -> Pass:
-    """A pass, in which a client under a ban may not say later that it wants to go somewhere else."""
+    """A pass. A client under a ban that blocks is watched for a later message that names another destination."""
     found = blocked_at_all(enforcer.snapshot, arrival.client.ip, enforcer.now(), arrival.identity)
     return Pass(watch=found.verdict is Verdict.BLOCK)
 

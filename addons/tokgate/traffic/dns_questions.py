@@ -26,7 +26,7 @@ NETWORK_ERROR: Final = 23
 BLOCKED: Final = 15
 """By decision of those who run the resolver."""
 CENSORED: Final = 16
-"""By an authority that told them to."""
+"""By order of an authority."""
 
 _CANARY: Final = "use-application-dns.net"
 """Firefox asks for it before it turns to DNS over HTTPS by itself: https://support.mozilla.org/kb/canary-domain-use-application-dnsnet"""
@@ -45,7 +45,7 @@ class DnsArrival(Arrival):
 
     @property
     def names(self) -> tuple[Sighting, ...]:
-        """The name; and what follows octets that no pattern can match: the owner of that answers for all of it."""
+        """The name, and its part after octets that no pattern can match, whose owner answers for the whole name."""
         sighting = Sighting(Signal.DNS_NAME, self.query.name)
         return (sighting, Sighting(Signal.DNS_NAME, self.query.below)) if self.query.below else (sighting,)
 
@@ -96,7 +96,7 @@ def judge_answer(enforcer: Enforcer, asked: DnsArrival, members: tuple[Sighting,
 
 
 def refuse(asked: DnsArrival, ruling: Ruling) -> bytes:
-    """There is no such name, on whose authority, and not for longer than the decision holds."""
+    """NXDOMAIN with the ban as the extended error. Its TTL ends with the decision, after REMEMBERED seconds at most."""
     left = _left(ruling, ruling.decision.next_change)
     ttl = REMEMBERED if left is None else min(REMEMBERED, left)
     return refusal(asked.query, Rcode.NXDOMAIN, ttl=ttl, error=_explained(asked, ruling))
@@ -121,16 +121,16 @@ def unanswered(asked: DnsArrival) -> bytes:
 
 
 def unreadable(asked: DnsArrival) -> bytes:
-    """What a client gets instead of an answer that can't be read, and must not pass unread."""
+    """The answer in place of one that can't be read, and so must not pass."""
     error = ExtendedError(OTHER, "The name server's answer can't be read")
     return refusal(asked.query, Rcode.SERVFAIL, error=error)
 
 
 def discouraged(enforcer: Enforcer, asked: DnsArrival) -> Rcode | None:
-    """What a client gets that asks whether to use encrypted DNS instead: the code of an empty answer; None: an answer.
+    """The code of an empty answer to a question by which a client finds out about encrypted DNS; None: answer it.
 
-    Such a setting serves the bans, as do those for connections without a name: others are left in peace. A resolver
-    that passes questions on never answers for the one behind it (RFC 9462 §6.1).
+    Only for clients under a ban that blocks, as the settings for connections without a name. A resolver that passes
+    questions on never answers for the one behind it (RFC 9462 §6.1).
     """
     name = asked.query.name.lower()
     if name == _RESOLVER or name.endswith(f".{_RESOLVER}"):

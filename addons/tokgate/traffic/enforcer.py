@@ -74,7 +74,7 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class _First:
-    """An event that was recorded: what its repeats will be told by."""
+    """An event that was recorded. The record of its repeats is made from it."""
 
     stamp: Stamp
     seen: Observation
@@ -84,7 +84,7 @@ class _First:
 class Enforcer:
     """Decides about live traffic with the policy in force now. Never raises.
 
-    Whoever has one calls `settle` about once a second, and `close` at the end: repeats are told then.
+    `settle` is to be called about once a second, and `close` at the end: they write the records of repeats.
     """
 
     def __init__(
@@ -176,20 +176,20 @@ class Enforcer:
             return stamp
 
     def cut(self, ruling: Ruling, seen: Observation) -> None:
-        """Count and record a connection that was ended while it lasted.
+        """Count a connection that was ended while it lasted, and write a record of its own about that.
 
-        Each has its own line, with its own id: it happens once to a connection. Decided about it was at its beginning.
+        Its decision was counted at its beginning.
         """
         self.counters.cuts += 1
         self._put(lambda: traffic_record(new_stamp(ruling.at, self.observer), seen, ruling.judgement, ruling.snapshot))
 
     def settle(self) -> None:
-        """Tell of the repeats whose minute is over, and of near misses whose hour is."""
+        """Write the records of repeats whose minute is over, and of near misses whose hour is over."""
         self._tell(self._folding.due(self._monotonic()))
         self._settle_near_misses()
 
     def close(self) -> None:
-        """Tell of all repeats and near misses now. To be called before the sink is closed."""
+        """Write the records of all repeats and near misses. To be called before the sink is closed."""
         self._tell(self._folding.close())
         self._tell_near_misses(self.now())
 
@@ -269,7 +269,7 @@ class Enforcer:
         self.near = None if snapshot.resemblance is None else NearMisses(snapshot.resemblance)
 
     def _tell_near_misses(self, now: Instant) -> None:
-        """Write what was met, of services whose bans aren't over."""
+        """Write the record of near misses, of services whose bans aren't over."""
         near, snapshot, since = self.near, self._near_for, self._near_since
         self._near_since = now
         if near is None:
@@ -281,7 +281,7 @@ class Enforcer:
             self.write(partial(near_misses, found=told, since=min(since, now), more=more))
 
     def _tell(self, folds: Iterator[Fold[_First]]) -> None:
-        """Write what closed folds have to tell."""
+        """Write the records of closed folds."""
         for fold in folds:
             event, repeats = fold.event, fold.repeats(fold.event.stamp.id)
             if repeats is not None:

@@ -1,8 +1,7 @@
-"""Where a name that an explicit client gave may lead: the addresses behind it are decided about, too.
+"""Decides about the addresses to which the name in an explicit client's request resolves.
 
-An address counts as the destination of a redirected connection does: what is banned by its address is banned under any
-name. And the proxy lends nobody its own place in the network: what only this machine can reach, because it is on its
-loopback or on a link beside it, is closed to clients from elsewhere.
+An address counts as the destination of a redirected connection does: one that is banned is banned under any name.
+Addresses that only this machine can reach, on its loopback or its links, are closed to clients on other machines.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +31,7 @@ class TargetAddresses:
 
     @property
     def closed(self) -> bool:
-        """Whether there were addresses, none of them banned, all of them this machine's own affair."""
+        """Whether there are addresses, and all of them are closed: this machine alone may reach them."""
         return not (self.plain or self.open or self.banned)
 
 
@@ -59,12 +58,12 @@ def decide_targets(
 
 
 def matters(enforcer: Enforcer, client: str) -> bool:
-    """Whether it can make a difference to where this client's names lead."""
+    """Whether an address to which this client's names resolve may be banned or closed."""
     return enforcer.snapshot.services.knows_addresses or _is_elsewhere(client)
 
 
 def is_closed(client: str, destination: str, nat64_prefixes: Iterable[IPv6Network]) -> bool:
-    """Whether an address, or one that it stands for, is this machine's own affair, and the client from elsewhere."""
+    """Whether an address, or the IPv4 address embedded in it, is closed: the client is on another machine."""
     return _is_inside(destination, nat64_prefixes) and _is_elsewhere(client)
 
 

@@ -25,7 +25,7 @@ _MOST_PASSED: Final = 1000
 """Transitions passed over one by one; a clock that jumped over more has the next one looked up anew."""
 
 type Cut = tuple[Ruling, Observation]
-"""A connection that must end: by which ruling, and what there was to see of it."""
+"""The ruling by which a connection must end, and its observation for the log."""
 
 
 class Carrier[T](Protocol):
@@ -38,11 +38,11 @@ class Carrier[T](Protocol):
         """Whether one, if it still lasts, would be refused if it were new."""
 
     def cut(self, one: T) -> None:
-        """Break one off, towards both sides."""
+        """Reset one, on both sides."""
 
 
 class StableSpan:
-    """From when it was last looked at to the next transition of the policy: over this, no decision changes."""
+    """The span from the latest look to the policy's next transition, in which no decision changes."""
 
     __slots__ = ("_snapshot", "_start", "_upcoming", "end")
 
@@ -69,7 +69,7 @@ class StableSpan:
 class LiveReview[T]:
     """Judges what a carrier has open whenever what was decided about it may not hold any more.
 
-    Whoever has one calls `look` when it said to, between two batches of events; and `close` at the end.
+    `look` is to be called after the seconds that it returns, between two batches of events; and `close` at the end.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LiveReview[T]:
     def look(self) -> float:
         """Take a turn, if anything is due; the seconds until the next call, 0.0 if there is more to do at once.
 
-        Never raises: whoever calls it would call no more, and nothing would end any more when it becomes banned.
+        Never raises: an exception would end the caller's loop, and banned connections would stay open.
         """
         try:
             return self._take_turn()
@@ -105,7 +105,7 @@ class LiveReview[T]:
             self._examine(one, snapshot, at)
             if self._monotonic() >= give_up:
                 return 0.0
-        while self._untold:  # later than cutting, which is quicker: nothing goes on for the sake of its record
+        while self._untold:  # after all cuts, since writing takes longer
             self._tell()
             if self._monotonic() >= give_up:
                 return 0.0

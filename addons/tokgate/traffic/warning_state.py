@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 PAGELESS_FOR: Final = TimeDelta(hours=12)
 """How long it is remembered that a client can't be shown a page: it may get the authority meanwhile."""
 SLOTS: Final = 64
-"""Kinds of software of one client that are told apart: so many lines at most can a client cause in that time."""
+"""Kinds of software of one client that are told apart: the most lines that a client can cause in PAGELESS_FOR."""
 
 _HEADER: Final = re.compile(rb"^tokgate-warned 1 ([0-9a-f]{64})$", re.MULTILINE)
 _LINE: Final = re.compile(rb"([0-9a-f]{32}) ([0-9]{1,12})")
@@ -42,7 +42,7 @@ _PASSING: Final = frozenset({21, 41, 42, 44})
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who is warned: a client's address, and where several people share one the user who has proved who they are."""
+    """Who is warned: a client's address, and the authenticated user, since several may share an address."""
 
     client: str
     user: str | None = None
@@ -60,7 +60,7 @@ class Person:
 
 
 class WarnedClients:
-    """Asked for each connection and request under a ban that warns with a page, and for no other."""
+    """The clients that need no warning page; asked only for traffic under a ban that warns with one."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         """`descriptor` is the shared file, as `open_beside` makes it; without one it is remembered here alone."""
@@ -140,7 +140,7 @@ class WarnedClients:
 
 
 def software(hello: ClientHello) -> bytes:
-    """What tells a browser from an app on the same device: what its ClientHellos offer, whatever the server."""
+    """A fingerprint of the software: what its ClientHellos offer to any server. Tells a browser from an app."""
     extensions = sorted(kind for kind in hello.extension_types if kind not in _PASSING)
     offers = (sorted(hello.versions), sorted(hello.ciphers), extensions, hello.signature_algorithms, hello.alpn)
     return repr([list(offer) for offer in offers]).encode()

@@ -15,7 +15,7 @@ from tokgate.traffic.limits import ResolverLimits, client_key
 MOST_ADDRESSES: Final = 8
 
 _RESERVE: Final = 8
-"""A client that asks may have one in so many of the lookups that are left."""
+"""A client gets at most one in this many of the free lookups."""
 
 _DNS_ERRORS: Final[dict[int | None, DnsError]] = {
     socket.EAI_NONAME: DnsError.NOT_FOUND,
@@ -29,7 +29,7 @@ type Callback = Callable[[Addresses], None]
 
 
 class BackgroundCalls:
-    """Runs what blocks. Threads start with the first call."""
+    """Runs blocking calls in threads, which start with the first call."""
 
     def __init__(self, threads: int) -> None:
         """`threads` is how many calls run at a time; the others wait."""
@@ -42,7 +42,7 @@ class BackgroundCalls:
         self._answered: Final[deque[Callable[[], None]]] = deque()
 
     def run[T](self, work: Callable[[], T], answer: Callable[[T], None]) -> None:
-        """Have `work` done, which must not raise, and what it gives handed to `answer` by `deliver`."""
+        """Call `work` in a thread; `deliver` passes its result to `answer`. `work` must not raise."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=type(self).__name__.lower())
 
@@ -55,14 +55,14 @@ class BackgroundCalls:
         self._pool.submit(work).add_done_callback(done)
 
     def deliver(self) -> None:
-        """Hand out the answers that have come."""
+        """Pass the results that have come to their `answer`."""
         os.eventfd_read(self.descriptor)
         try:
             while self._answered:
                 self.waiting -= 1
                 self._answered.popleft()()
         finally:
-            if self._answered:  # taking one failed: the others are for the next time
+            if self._answered:  # an `answer` raised: the others are called next time
                 os.eventfd_write(self.descriptor, 1)
 
     def close(self) -> None:
@@ -103,8 +103,8 @@ class Resolver(BackgroundCalls):
     def ask(self, client: str, host: str, answer: Callback) -> None:
         """Resolve `host` for a client's address and call `answer` from `deliver`; empty: not found.
 
-        The client's further names wait for their turn. Should there be too many, or was the name not found a moment
-        ago, `answer` gets nothing, at once.
+        The client's further names wait for their turn. `answer` gets () at once if too many wait, or if the name was
+        not found within the last `failure_kept` seconds.
         """
         who = client_key(client)
         if self._failed.get(host, 0.0) > self._monotonic():

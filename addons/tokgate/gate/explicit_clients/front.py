@@ -55,7 +55,7 @@ class ExplicitFront:
     # -- requests
 
     def greet(self, connection: Connection, greeting: Greeting, data: bytes) -> None:
-        """The client said something; `data` is what it said now."""
+        """Read the client's request, of which `data` came next."""
         held = connection.held = bytearray(connection.held) if isinstance(connection.held, bytes) else connection.held
         held += data
         if held[0] == socks5.VERSION:
@@ -198,7 +198,7 @@ class ExplicitFront:
         self._give_up(connection, tunnel, socks5.Reply.NOT_ALLOWED, refusal_texts.INSIDE)
 
     def _refuse_address(self, connection: Connection, tunnel: Tunnel, address: str, request: bytes) -> None:
-        """A name that may be asked for leads to banned addresses alone: answered as a banned name is."""
+        """All addresses of an allowed name are banned: answer as for a banned name."""
         connection.tunnel = connection.destination = None
         rest, connection.held = connection.held, request
         seen = SocksConnect(tunnel.host, address) if tunnel.socks else Connect(tunnel.host, address)
@@ -207,10 +207,10 @@ class ExplicitFront:
             self._tunnel(connection, tunnel, request)
 
     def lose_patience(self, connection: Connection, tunnel: Tunnel) -> bool:
-        """A client has not said in time what its tunnel carries, and no destination is connected.
+        """The deadline for the first message in a tunnel has passed, and no destination is connected.
 
-        If it has said nothing, it waits as well, as in protocols in which the server speaks first: connect, and judge
-        what will come. If it has begun, it gets more time once; False if it has had that.
+        A client that has sent nothing may wait for the server, which speaks first in some protocols: connect, and
+        decide about what it sends later. One that has sent a part gets more time once; False if it had that already.
         """
         if not connection.held:
             self.try_next(connection, tunnel)
@@ -252,7 +252,7 @@ class ExplicitFront:
         tunnel.established = True
         if not self._loop.say(connection, socks5.Reply.SUCCEEDED.octets if tunnel.socks else refusal_texts.ESTABLISHED):
             return
-        # Some protocols have the server speak first: once it is there, silence is theirs to end.
+        # In some protocols the server speaks first: once it is connected, the client may stay silent.
         greeting = self._loop.listen(connection, PATIENCE if connection.server is None else 0.0)
         if connection.held:  # the client did not wait for the answer
             held, connection.held = connection.held, b""

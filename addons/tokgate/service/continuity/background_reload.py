@@ -1,4 +1,4 @@
-"""Reads a changed policy in a thread that stands back behind gates, while the supervisor goes on answering."""
+"""Reads a changed policy in a thread of lower priority than the gates, while the supervisor answers requests."""
 
 import asyncio
 import os

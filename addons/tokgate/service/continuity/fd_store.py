@@ -104,8 +104,8 @@ def _peek(queue: socket.socket) -> tuple[bytes, list[int]]:
 def end_strays(known: Collection[int], environment: Mapping[str, str] = os.environ) -> None:
     """Kill the processes of this unit that nobody supervises, but the `known`; wait until they have ended.
 
-    `KillMode=process` leaves them when a supervisor dies: they would go on by the policy of then. Nothing is done
-    in a process that systemd did not start as a service.
+    `KillMode=process` leaves them when a supervisor dies: they would go on with an old policy. Nothing is done in a
+    process that systemd did not start as a service.
     """
     if environment.get("SYSTEMD_EXEC_PID") != str(os.getpid()):
         return

@@ -1,4 +1,4 @@
-"""What systemd is told of a run: that it is ready, how it is, that it lives; see sd_notify(3) and systemd.service(5).
+"""Notifies systemd of a run's readiness, state and liveness; see sd_notify(3) and systemd.service(5).
 
 Without systemd, nothing is told.
 """
@@ -21,7 +21,7 @@ EVERY: Final = 1.0
 _FIRST: Final = 3
 """The first descriptor that systemd passes, SD_LISTEN_FDS_START."""
 _PATIENCE: Final = 2.0
-"""Seconds that systemd has to say what it is at."""
+"""Seconds in which systemd has to answer."""
 LONGEST: Final = 512
 """Most characters of a state; systemd shows one line."""
 

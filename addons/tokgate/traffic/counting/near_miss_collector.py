@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 MOST_ORDINARY: Final = 16_384
 """Names remembered that resemble nothing; one more, and all are forgotten."""
 MOST_PENDING: Final = 2_048
-"""Names met between two looks; others are looked at when they come again."""
+"""Names that wait to be compared; further ones are ignored until they come again."""
 MOST_KNOWN: Final = 4_096
 """Spellings remembered of names that resemble something."""
 MOST_TOLD: Final = 200
-"""Candidates in an hour; what others came is counted only."""
+"""Candidates that are listed in an hour; requests for others are only counted."""
 A_TURN: Final = 256
 """Names looked at between connections: some three milliseconds at most."""
 

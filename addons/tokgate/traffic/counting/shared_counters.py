@@ -107,7 +107,7 @@ class ProcessCounters:
         self._frozen: dict[int, Counter[Key]] = {}
 
     def begin(self, pid: int, shared: SharedCounters, told: Mapping[Key, int] | None = None) -> None:
-        """Add the counters of a process. `told` is left out: what the program before has reported of them already."""
+        """Add the counters of a process, less `told`: what the program before has reported of them already."""
         self.end(pid)
         self._counters[pid] = shared
         self._gone.subtract(told or {})
@@ -136,10 +136,10 @@ class ProcessCounters:
         return total
 
     def freeze(self) -> dict[int, Counter[Key]]:
-        """What each process has counted. From now on `total` tells that; the rest is for another program to tell."""
+        """What each process has counted. `total` returns this from now on; another program reports what comes later."""
         self._frozen = {pid: shared.read() for pid, shared in self._counters.items()}
         return self._frozen
 
     def thaw(self) -> None:
-        """Tell of all again: there is no other program."""
+        """Undo `freeze`, where no other program takes over."""
         self._frozen = {}

@@ -29,7 +29,7 @@ MAX_HELD: Final = 32
 MAX_CONNECTIONS: Final = 16
 """QUIC connections that are known of one flow; most have one."""
 _CLOSES: Final = 8
-"""How often a client that does not hear is told no."""
+"""CONNECTION_CLOSE packets that are sent for a connection, one for each datagram that comes after the refusal."""
 _QUIC_PORTS: Final = (80, 443)
 
 
@@ -41,7 +41,7 @@ class DatagramVerdict:
     answer: bytes = b""
     """A datagram for the client, which refuses."""
     refused: bool = False
-    """It is refused, and QUIC has no words for that."""
+    """It is refused, and no QUIC packet can say so."""
 
 
 _NOTHING: Final = DatagramVerdict()
@@ -145,7 +145,7 @@ class QuicFlow(ABC):
         return unfinished
 
     def settle(self) -> bool:
-        """The same, and forget what was read of connections that were decided before this was called last.
+        """As `abandon`; also forget what was read of connections that were decided before this was called last.
 
         To be called again after the time that a handshake may take, until `settled`. What comes late is not carried.
         """
