@@ -150,15 +150,6 @@ _SHAPES: Final[dict[str, tuple[str, Frames, int]]] = {
 }
 
 
-def _long(name: str) -> bytes:
-    block = Encoder().encode(_fields(name, *((f"x{number}", "\xff" * 1000) for number in range(20))))
-    parts = [block[at : at + 16000] for at in range(0, len(block), 16000)]
-    last = _frame(_CONTINUATION, parts[-1], _END_HEADERS)
-    return (
-        _frame(_HEADERS, parts[0], _END_STREAM) + b"".join(_frame(_CONTINUATION, each) for each in parts[1:-1]) + last
-    )
-
-
 def _played(frames: Frames, number: int, stream: Stream, target: Target) -> ServerReply:
     """Send the frames, and read what comes in the stream of that number."""
     http = h2.connection.H2Connection(h2.config.H2Configuration())

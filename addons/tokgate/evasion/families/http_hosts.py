@@ -22,10 +22,10 @@ def _host(field: bytes) -> SentPieces:
     return pieces
 
 
-def _target(form: bytes, host: bytes = HARMLESS) -> SentPieces:
+def _target(form: bytes) -> SentPieces:
     """A request with this request-target (RFC 9112 §3.2), and another name in Host."""
     return lambda target: [
-        b"GET " + form.replace(b"NAME", target.octets) + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + _CLOSE
+        b"GET " + form.replace(b"NAME", target.octets) + b" HTTP/1.1\r\nHost: " + HARMLESS + b"\r\n" + _CLOSE
     ]
 
 
