@@ -52,7 +52,8 @@ class Notice:
     """This connection was opened, to show the page."""
     inspected: bool = False
     """The policy has other connections opened too, to see their requests."""
-    event: str
+    event: str = ""
+    """The id of its record, known once it is written."""
     implementer: str
     warning: Warned | None = None
 
@@ -62,8 +63,8 @@ class Notice:
         return status_of(self.ban, warns=self.warning is not None)
 
 
-def notice_of(ruling: Ruling, *, asked: str, event: str, implementer: str, opened: bool) -> Notice:
-    """The facts of a ruling that blocks or warns. `implementer` is the URI of the filter's operator."""
+def notice_of(ruling: Ruling, *, asked: str, implementer: str, opened: bool) -> Notice:
+    """The facts of a ruling that blocks or warns, without `event`. `implementer` is the URI of who runs the filter."""
     decision, snapshot = ruling.decision, ruling.snapshot
     ban = ruling.ban
     service = snapshot.policy.services.get(decision.service) if decision.service is not None else None
@@ -81,7 +82,6 @@ def notice_of(ruling: Ruling, *, asked: str, event: str, implementer: str, opene
         zone=track.zone if track is not None else network.timezone if network is not None else "UTC",
         opened=opened,
         inspected=_inspects(ruling),
-        event=event,
         implementer=implementer,
     )
 

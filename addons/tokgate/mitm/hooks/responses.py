@@ -62,7 +62,7 @@ def refuse(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admis
     contact = render.href_of(ruling.ban.contact) if ruling.ban is not None else None
     implementer = traffic.context.implementer or contact or f"dns:{traffic.context.hostname}"
     asked = ruling.judgement.sighting.value
-    notice = notice_of(ruling, asked=asked, event="", implementer=implementer, opened=connection.opened)
+    notice = notice_of(ruling, asked=asked, implementer=implementer, opened=connection.opened)
     stamp = admission.enter(traffic.enforcer, notice.status)
     languages = flow.request.headers.get("accept-language")
     kind = flow.request.headers.get("accept", "text/plain" if admission.stage is Stage.CONNECT else None)
