@@ -22,7 +22,7 @@ from tokgate.analytics.engine import MEMORY, UNCLEAR, interruptible
 from tokgate.analytics.sources import LogError
 from tokgate.analytics.sql import literal, quoted
 from tokgate.blocklog.atomic_file import replacing, take_rights
-from tokgate.blocklog.paths import PACKED, PARQUET, compacted
+from tokgate.blocklog.paths import PACKED, compacted
 from tokgate.blocklog.read.reader import MAX_LINE, open_log
 
 if sys.version_info >= (3, 14):
@@ -125,9 +125,7 @@ def first_differing_line(parquet: Path, source: Path) -> int | None:
 
 
 def open_lines(path: Path) -> BinaryIO:
-    """The octets of a log file as it was written, decompressed; also of Parquet. Raises OSError."""
-    if path.suffix != PARQUET:
-        return open_log(path)
+    """The lines of a compacted file, as they were written. Raises OSError."""
     return cast(BinaryIO, io.BufferedReader(_ParquetLines(path), _CHUNK))
 
 

@@ -14,10 +14,10 @@ from tokgate.analytics.export.cef import cef_line
 from tokgate.analytics.export.ocsf import ocsf_event
 from tokgate.analytics.export.tabular import rows_as_records, write_csv
 from tokgate.analytics.listing import EVERY_COLUMN, listing
+from tokgate.analytics.log_lines import open_lines_of
 from tokgate.analytics.sources import LogError
 from tokgate.analytics.sql import QueryResult, Row, literal
 from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted
-from tokgate.blocklog.read import reader
 from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
@@ -118,15 +118,10 @@ def export(args: argparse.Namespace, wanted: Filter) -> Exit:
 
 def _copy_lines(files: list[Path], stream: TextIO) -> None:
     """Copy lines as bytes, without decoding: they may be verified later."""
-    from tokgate.analytics.compact import lines_of
-
     stream.flush()
     for path in files:
-        if path.suffix == PARQUET:
-            stream.buffer.writelines(lines_of(path))
-        else:
-            with reader.open_log(path) as log:
-                shutil.copyfileobj(log, stream.buffer)
+        with open_lines_of(path) as log:
+            shutil.copyfileobj(log, stream.buffer)
     stream.buffer.flush()
 
 
