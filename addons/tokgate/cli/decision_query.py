@@ -1,8 +1,6 @@
 """A query of explain, simulate and policy tests, its decision, and the answer in JSON."""
 
 import argparse
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -119,8 +117,3 @@ def outcome(decision: Decision) -> dict[str, object]:
         "reason": decision.reason,
         "next_change": None if decision.next_change is None else utc(decision.next_change),
     }
-
-
-def as_json(document: Mapping[str, object]) -> str:
-    """One line of ASCII: other characters are escaped, so that any terminal or pipe passes it on unchanged."""
-    return json.dumps(document)

@@ -24,7 +24,7 @@ from tokgate.cli.render.diff_text import text
 from tokgate.cli.terminal import Patience, narrate, shown, wants_color
 from tokgate.cli.time_arguments import common_zone, settle, time_argument
 from tokgate.cli.value_arguments import whole_number
-from tokgate.policy.schedule import Moment, Span
+from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.time_text import utc
 
@@ -105,7 +105,7 @@ def _within(options: argparse.Namespace, new: Snapshot, now: Instant) -> Span:
 
 def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay:
     """Decide all traffic with both policies, with progress on a terminal."""
-    at = None if options.at is None else _settled(options.at, new)
+    at = None if options.at is None else settle(options.at, common_zone(new.policy.networks.values()))
     replay = Replay(old, new, at)
     logs = [path for log in options.log for path in with_rotated(log)]
     for path in logs:
@@ -129,10 +129,6 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
         _feed(replay, read_log(logs, progress))
         _feed(replay, read_flows(options.flows, at, zone, progress))
     return replay
-
-
-def _settled(moment: Moment, snapshot: Snapshot) -> Instant:
-    return settle(moment, common_zone(snapshot.policy.networks.values()))
 
 
 def _feed(replay: Replay, flows: Iterable[Flow | Junk]) -> None:

@@ -1,6 +1,7 @@
 """`tokgate explain`: the decision about a query or an event of the log, with the steps that led to it."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,6 @@ from tokgate.cli.decision_query import (
     Question,
     add_identity_options,
     answer,
-    as_json,
     identity_of,
     judge,
     member,
@@ -111,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
     for note in _unseen(snapshot, query, decision):
         narrate(note)
     if options.json:
-        sys.stdout.write(as_json(answer(query, decision) | steps_document(snapshot, query)) + "\n")
+        sys.stdout.write(json.dumps(answer(query, decision) | steps_document(snapshot, query)) + "\n")
     else:
         color = wants_color(sys.stdout)
         sys.stdout.writelines(f"{line}\n" for line in _text(snapshot, query, decision, zone, color))
@@ -128,10 +128,8 @@ def _has_device(snapshot: Snapshot, said: str) -> bool:
 
 def _strangers(snapshot: Snapshot, options: argparse.Namespace) -> Iterator[str]:
     """What was said about the client and stands in no network or exemption, so that it makes no difference."""
-    listings: tuple[Network | Exemption, ...] = (
-        *snapshot.policy.networks.values(),
-        *snapshot.policy.exemptions.values(),
-    )
+    policy = snapshot.policy
+    listings: list[Network | Exemption] = [*policy.networks.values(), *policy.exemptions.values()]
     users = {name for each in listings for name in each.users}
     groups = {name for each in listings for name in each.groups}
     interfaces = {name for each in listings for name in each.interfaces}
@@ -178,7 +176,7 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
     decision = judge(snapshot, event).decision
     comparison = Recollection(event, snapshot, decision)
     if options.json:
-        sys.stdout.write(as_json(comparison.document() | steps_document(snapshot, event)) + "\n")
+        sys.stdout.write(json.dumps(comparison.document() | steps_document(snapshot, event)) + "\n")
     else:
         zone, color = zone_of(snapshot, member(snapshot, event.client, event.identity)), wants_color(sys.stdout)
         known = comparison.same_policy or event.version is None

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
+from whenever import Instant
+
 from tokgate.cli.policy.differences import Differences, Group, grouped
 from tokgate.cli.policy.replay import Effect, Example, KeyCounts, Replay
 from tokgate.cli.terminal import shown
@@ -60,14 +62,13 @@ def _group(group: Group, within: Span, color: bool) -> str:
 
 def _span(span: Span, within: Span, zone: str) -> str:
     """A span in words; without an end where it extends beyond the chosen one."""
-    start = "" if span.start <= within.start else f"from {_time(span, zone, start=True)}"
+    start = "" if span.start <= within.start else f"from {_time(span.start, zone)}"
     if span.end >= within.end:
         return f"{start} on" if start else "all the time"
-    return f"{start} to {_time(span, zone, start=False)}" if start else f"until {_time(span, zone, start=False)}"
+    return f"{start} to {_time(span.end, zone)}" if start else f"until {_time(span.end, zone)}"
 
 
-def _time(span: Span, zone: str, *, start: bool) -> str:
-    at = span.start if start else span.end
+def _time(at: Instant, zone: str) -> str:
     return utc(at) if zone == "UTC" else local(at, zone)
 
 

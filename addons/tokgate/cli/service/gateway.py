@@ -70,11 +70,7 @@ def run(args: argparse.Namespace) -> int:
             return _boot(kernel, folder / boot_rules.FILE, args.policies)
         now = Instant.now()
         rules = ruleset_of(open_snapshot(args.policies, now), now, kernel.options)
-        match args.action:
-            case "up":
-                return _up(kernel, rules, args)
-            case _:
-                return _compare(kernel, rules, args)
+        return _up(kernel, rules, args) if args.action == "up" else _compare(kernel, rules, args)
     except HostProblems as error:
         if args.json:
             _print({"ok": False, "problems": error.problems})
