@@ -1,4 +1,4 @@
-"""Around the ClientHello: records before and inside it, versions, and how it is cut (RFC 8446 §5.1)."""
+"""Around the ClientHello: records before and inside it, their versions, and how it is cut (RFC 8446 §5.1)."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -6,22 +6,10 @@ from functools import partial
 from tokgate.evasion.attempt import Attempt, Family, Opens
 from tokgate.evasion.hello import (
     PADDING,
-    SECP256R1,
-    X25519,
-    Extension,
-    alpn,
-    ech,
-    hello,
     hello_12,
-    key_shares,
     record,
     records,
     server_name,
-    signature_algorithms,
-    supported_groups,
-    supported_versions,
-    uint16s,
-    vector,
 )
 from tokgate.evasion.limits import Limit
 from tokgate.evasion.stream import SentPieces, ServerReply, Stream, Target, send_all
@@ -63,22 +51,6 @@ def _inside(octets: bytes) -> SentPieces:
     return pieces
 
 
-def _padded(size: int) -> SentPieces:
-    """A hello of at least `size` octets, in records as large as they may be."""
-    return lambda target: [records(hello_12((PADDING, bytes(min(size, 65000))), server_name(target.octets)))]
-
-
-def _legacy(version: int) -> SentPieces:
-    return lambda target: [records(hello_12(server_name(target.octets), version=version))]
-
-
-def _sslv2(_: Target) -> list[bytes]:
-    """A hello in the format of SSL 2.0, for TLS 1.2 (RFC 5246 E.2). It can't carry a name."""
-    ciphers = b"".join(b"\0" + uint16s([suite]) for suite in (0xC02F, 0xC02B, 0x009C, 0x002F))
-    body = b"\1\3\3" + uint16s([len(ciphers), 0, 32]) + ciphers + b"c" * 32
-    return [(0x8000 | len(body)).to_bytes(2) + body]
-
-
 def _trailing(target: Target) -> list[bytes]:
     """A hello whose record goes on with the beginning of another message."""
     return [record(message(target) + b"\x0e\0\0\0")]
@@ -94,22 +66,6 @@ def _overlong(target: Target) -> list[bytes]:
     return [records(hello_12(server_name(target.octets), (PADDING, bytes(65366))), version=0x0201)]
 
 
-def _long_vector(target: Target) -> list[bytes]:
-    """A hello message with octets after its extensions, counted in the length of the message."""
-    whole = message(target) + b"\0\0"
-    return [record(b"\1" + vector(3, whole[4:]))]
-
-
-def _session_id(target: Target) -> list[bytes]:
-    return [records(hello(server_name(target.octets), session_id=b"s" * 33))]
-
-
-def _odd_ciphers(target: Target) -> list[bytes]:
-    whole = bytearray(message(target))
-    whole[4 + 2 + 32 + 1 + 32 + 1] -= 1
-    return [record(bytes(whole))]
-
-
 def _behind(*lines: bytes) -> SentPieces:
     """A hello after another protocol's commands, as with STARTTLS."""
     return lambda target: [*lines, records(message(target))]
@@ -120,51 +76,10 @@ def _in_one_record(padding: int) -> SentPieces:
     return lambda target: [record(hello_12((PADDING, bytes(padding)), server_name(target.octets)))]
 
 
-def _second_version(version: int) -> SentPieces:
-    """A hello in two records, the second of another version."""
-
-    def pieces(target: Target) -> list[bytes]:
-        whole = message(target)
-        return [record(whole[:20]) + record(whole[20:], version=version)]
-
-    return pieces
-
-
-_OTHER = b"www.example.org"
-_PSK = vector(2, vector(2, _OTHER) + bytes(4)) + vector(2, vector(1, bytes(32)))
-
-
-def _compressions(methods: bytes) -> SentPieces:
-    def pieces(target: Target) -> list[bytes]:
-        whole = message(target)[4:]
-        at = 2 + 32 + 1 + 32
-        at += 2 + int.from_bytes(whole[at : at + 2])
-        return [record(b"\1" + vector(3, whole[:at] + vector(1, methods) + whole[at + 2 :]))]
-
-    return pieces
-
-
-def _shorter(octets: int) -> SentPieces:
-    """A hello message whose length says less than there is."""
-
-    def pieces(target: Target) -> list[bytes]:
-        whole = message(target)
-        return [record(whole[:1] + (len(whole) - 4 - octets).to_bytes(3) + whole[4:])]
-
-    return pieces
-
-
-def _extensions(*first: Extension) -> SentPieces:
-    return lambda target: [records(hello_12(*first, server_name(target.octets)))]
-
-
-def _name_last(target: Target) -> bytes:
-    """The extension with the name behind all others."""
+def _in_two(target: Target, at: int, first: int = 0x0301, second: int = 0x0301) -> list[bytes]:
+    """A hello in two records of these versions, cut at an offset."""
     whole = message(target)
-    kind, content = server_name(target.octets)
-    named = kind.to_bytes(2) + vector(2, content)
-    at = whole.index(named)
-    return whole[:at] + whole[at + len(named) :] + named
+    return [record(whole[:at], version=first) + record(whole[at:], version=second)]
 
 
 _PROXY_1 = b"PROXY TCP4 192.0.2.1 198.51.100.7 40000 443\r\n"
@@ -196,20 +111,15 @@ _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
     "version-0300": ("record version 3.0", _version(0x0300), True),
     "version-0304": ("record version 3.4", _version(0x0304), True),
     "version-03ff": ("record version 3.255", _version(0x03FF), True),
-    "hello-version-0302": ("a hello of TLS 1.1", _legacy(0x0302), False),
-    "hello-version-0505": ("a hello of a version to come", _legacy(0x0505), False),
-    "sslv2": ("a hello in the format of SSL 2.0", _sslv2, False),
     "records-of-one-octet": ("a record for each octet", lambda t: [records(message(t), 1)], True),
     "records-of-three-octets": ("records of three octets", lambda t: [records(message(t), 3)], True),
-    "cut-in-header": ("the first record ends inside the message's header", lambda t: [_cut(t, 2)], True),
-    "cut-in-name": ("the name in two records", lambda t: [_cut(t, message(t).index(t.octets) + 4)], True),
-    "mixed-versions": ("two records of different versions", lambda t: [_versions(t)], True),
+    "cut-in-header": ("the first record ends inside the message's header", lambda t: _in_two(t, 2), True),
+    "cut-in-name": ("the name in two records", lambda t: _in_two(t, message(t).index(t.octets) + 4), True),
+    "mixed-versions": ("two records of different versions", lambda t: _in_two(t, 9, second=0x0303), True),
     "alert-inside": ("an alert between its records", _inside(record(b"\1\x70", ALERT)), False),
     "ccs-inside": ("ChangeCipherSpec between its records", _inside(record(b"\1", CHANGE_CIPHER_SPEC, 0x0303)), False),
     "empty-inside": ("an empty record between its records", _inside(record(b"")), False),
     "garbage-inside": ("a record of no known type between them", _inside(record(b"\0", 99)), False),
-    "padded-16k": ("padded to over a record", _padded(17000), True),
-    "padded-64k": ("padded to 64 KiB", _padded(65000), False),
     "padded-in-odd-records": ("the longest, in records of version 2.1", _overlong, False),
     "proxy-1-before": ("the PROXY protocol's first version before it", _before(_PROXY_1), False),
     "proxy-2-before": ("and its second", _before(_PROXY_2), False),
@@ -220,9 +130,6 @@ _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
     "mysql-before": ("MySQL's request for TLS before it", _behind(b"\x20\0\0\1\x85\xae\xff\0" + bytes(28)), False),
     "trailing-message": ("another message behind it in its record", _trailing, False),
     "two-in-a-record": ("a harmless hello before it in its record", _two_in_a_record, False),
-    "octets-behind-extensions": ("octets behind its extensions", _long_vector, False),
-    "long-session-id": ("a session id of 33 octets", _session_id, False),
-    "odd-ciphers": ("an odd length of cipher suites", _odd_ciphers, False),
     "version-0302": ("record version 3.2", _version(0x0302), True),
     "version-0303": ("record version 3.3", _version(0x0303), True),
     "version-0101": ("record version 1.1", _version(0x0101), False),
@@ -261,55 +168,14 @@ _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
     "data-inside": ("application data inside", _inside(record(b"x", APPLICATION_DATA, 0x0303)), False),
     "record-too-long": ("one record of 16,400 octets", _in_one_record(16300), False),
     "record-of-20000": ("one record of 20,000 octets", _in_one_record(19900), False),
-    "mixed-odd-versions": ("a second record of version 2.0", _second_version(0x0200), False),
-    "mixed-version-0.0": ("a second record of version 0.0", _second_version(0), False),
-    "hello-version-0300": ("a hello of SSL 3.0", _legacy(0x0300), False),
-    "hello-version-0301": ("a hello of TLS 1.0", _legacy(0x0301), False),
-    "hello-version-0200": ("a hello of version 2.0", _legacy(0x0200), False),
-    "hello-version-0101": ("a hello of version 1.1, as of TLCP", _legacy(0x0101), False),
-    "hello-version-0304": ("a hello of version 3.4", _legacy(0x0304), False),
-    "hello-version-7f1c": ("a hello of a draft", _legacy(0x7F1C), False),
-    "two-compressions": ("deflate and null compression", _compressions(b"\1\0"), False),
-    "deflate-alone": ("deflate alone", _compressions(b"\1"), False),
-    "no-compressions": ("no compression at all", _compressions(b""), False),
-    "message-too-short": ("a length that leaves octets behind the hello", _shorter(2), False),
-    "empty-extension-first": ("an unknown extension before the name", _extensions((0x1234, b"")), True),
-    "grease-first": ("GREASE before the name", _extensions((0x0A0A, b"")), True),
-    "two-hundred-extensions": (
-        "two hundred extensions before the name",
-        _extensions(*((0x7000 + number, b"x") for number in range(200))),
-        False,
-    ),
-    "odd-first-version": ("a first record of version 22.3", lambda t: [_first_version(t, 0x1603)], False),
+    "mixed-odd-versions": ("a second record of version 2.0", lambda t: _in_two(t, 20, second=0x0200), False),
+    "mixed-version-0.0": ("a second record of version 0.0", lambda t: _in_two(t, 20, second=0), False),
+    "odd-first-version": ("a first record of version 22.3", lambda t: _in_two(t, 20, first=0x1603), False),
     "empty-between-octets": (
         "empty records between those of an octet",
         lambda t: [record(b"").join(record(bytes((octet,))) for octet in message(t))],
         False,
     ),
-    "ticket-of-another-name": ("a session ticket with another name", _extensions((35, _OTHER)), True),
-    "psk-of-another-name": (
-        "a pre-shared key of another name, behind all else",
-        lambda t: [records(hello_12(server_name(t.octets), (45, b"\1\1"), (41, _PSK)))],
-        False,
-    ),
-    "alpn-of-another-name": ("another name in ALPN", _extensions(alpn(b"h2", _OTHER)), True),
-    "post-quantum": ("a key share of 1,216 octets", _extensions(key_shares([(0x11EC, bytes(1216))])), True),
-    "grease-everywhere": (
-        "GREASE in groups, versions, key shares, ALPN and extensions",
-        lambda t: [
-            records(
-                hello(
-                    *((0x1A1A, b""), server_name(t.octets), supported_groups(0x2A2A, X25519, SECP256R1)),
-                    *(supported_versions(0x3A3A, 0x0303), key_shares([(0x2A2A, b"\0")]), alpn(b"\x4a\x4a", b"h2")),
-                    *(signature_algorithms(0x0403, 0x0804, 0x0401), (0x5A5A, b"\0"), ech()),
-                    ciphers=(0x6A6A, 0xC02B, 0xC02F),
-                )
-            )
-        ],
-        True,
-    ),
-    "name-behind-60k": ("60,000 octets of padding before the name", _padded(60000), False),
-    "name-last": ("the name behind all else", lambda t: [records(_name_last(t))], True),
     "proxy-1-unknown-before": ("the PROXY protocol without addresses", _before(b"PROXY UNKNOWN\r\n"), False),
     "proxy-2-tcp-before": (
         "the PROXY protocol's second version with addresses",
@@ -335,21 +201,6 @@ _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
 }
 
 
-def _cut(target: Target, at: int) -> bytes:
-    whole = message(target)
-    return record(whole[:at]) + record(whole[at:])
-
-
-def _first_version(target: Target, version: int) -> bytes:
-    whole = message(target)
-    return record(whole[:20], version=version) + record(whole[20:])
-
-
-def _versions(target: Target) -> bytes:
-    whole = message(target)
-    return record(whole[:9], version=0x0301) + record(whole[9:], version=0x0303)
-
-
 _LIMITS = {
     # No server that is known takes these for TLS.
     **dict.fromkeys(
@@ -367,11 +218,13 @@ _LIMITS = {
 }
 
 
-_attempt = partial(Attempt, family=Family.TLS_RECORDS, opens=Opens.TLS)
+def attempt(name: str, what: str, pieces: SentPieces, *, innocent: bool, limit: Limit | None = None) -> Attempt:
+    """An attempt of this family, whose pieces are sent as they are. `innocent` and `limit` as in `Attempt`."""
+    play: Callable[[Stream, Target], ServerReply] = partial(said, pieces)
+    return Attempt(name, what, play, family=Family.TLS_RECORDS, opens=Opens.TLS, innocent=innocent, limit=limit)
 
 
 def attempts() -> Iterator[Attempt]:
-    """Attempts by the form of TLS records and of the hello."""
+    """Attempts by the form of TLS records, and by what comes before the hello."""
     for name, (what, pieces, innocent) in _SHAPES.items():
-        play: Callable[[Stream, Target], ServerReply] = partial(said, pieces)
-        yield _attempt(name, what, play, innocent=innocent, limit=_LIMITS.get(name))
+        yield attempt(name, what, pieces, innocent=innocent, limit=_LIMITS.get(name))
