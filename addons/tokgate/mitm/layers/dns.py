@@ -5,7 +5,6 @@ message anew from what it understood of it.
 """
 # mypy: disallow-untyped-calls=False
 
-import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,12 +32,12 @@ from tokgate.traffic.dns_questions import DnsArrival, Terms
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import DnsQuestion, DnsResponse
 from tokgate.wire.dns_message.answer import answers, fitting
+from tokgate.wire.dns_message.framing import framed, take_messages
 from tokgate.wire.dns_message.query import Query, QueryError, Rcode, read_query
 from tokgate.wire.dns_message.refusal import refusal
 
 OPEN_QUESTIONS: Final = 512
 """Most questions of one connection that wait for an answer; one more gives up the oldest."""
-_LENGTH: Final = struct.Struct("!H")
 _TLS: Final = b"\x16\x03"
 _ASK_ANOTHER: Final = (2, 4, 5)
 """SERVFAIL, NOTIMP and REFUSED: another server may know more (as the C library has it, resolv.conf(5))."""
@@ -121,9 +120,8 @@ class DnsLayer(layer.Layer):
                 return
             self._spoke, data = True, bytes(self._from_client)
             self._from_client.clear()
-            if (
-                data[:2] == _TLS and self.context.server.address is not None
-            ):  # also how a question of more than 5,635 octets begins, which then is refused
+            # A question of more than 5,635 octets begins so, too, and then is refused.
+            if data[:2] == _TLS and self.context.server.address is not None:
                 yield from self._become_guard(data)
                 return
         for message in self._messages(self._from_client, data):
@@ -143,10 +141,7 @@ class DnsLayer(layer.Layer):
             return
         asked = self._asked(query)
         words = self._admit(asked, DnsQuestion(asked))
-        if isinstance(words, bytes):
-            yield from self._send(words)
-        else:
-            yield from self._ask(asked, message)
+        yield from self._send(words) if isinstance(words, bytes) else self._ask(asked, message)
 
     def _admit(self, asked: DnsArrival, seen: DnsQuestion | DnsResponse) -> bytes | Terms | None:
         """What is answered here; else the terms that an answer has to keep to, if any are known."""
@@ -252,7 +247,7 @@ class DnsLayer(layer.Layer):
 
     def _pass_back(self, server: Server, message: bytes) -> layer.CommandGenerator[None]:
         """Give the client a server's answer, if it is one to an open question and no other server may know more."""
-        waiting = self._open.get(_LENGTH.unpack_from(message)[0]) if len(message) > 1 else None
+        waiting = self._open.get(int.from_bytes(message[:2]))
         if waiting is None or server not in waiting.servers or not answers(waiting.asked.query, message):
             return
         self._known.answered(server.address)
@@ -269,10 +264,8 @@ class DnsLayer(layer.Layer):
 
     def _leave_servers(self) -> layer.CommandGenerator[None]:
         """Keep no socket for a client that has its answers: most ask once from each port, which is theirs for 20 s."""
-        left = list(self._servers)
-        self._servers.clear()
-        for server in left:
-            yield commands.CloseConnection(server)
+        while self._servers:
+            yield commands.CloseConnection(self._servers.popitem()[0])
 
     def _kept_to_terms(self, asked: DnsArrival, answer: bytes) -> bytes:
         """The answer as it may be given now: time has passed since the question, and it may lead to other names."""
@@ -288,8 +281,7 @@ class DnsLayer(layer.Layer):
 
     def _asked(self, query: Query) -> DnsArrival:
         address = self.context.server.address
-        client = self.context.client
-        ours = isinstance(client.proxy_mode, DnsMode)
+        ours = isinstance(self.context.client.proxy_mode, DnsMode)
         known = not ours and address is not None and parse_address(address[0]) is not None
         return DnsArrival(
             client=self._connection.client,
@@ -302,18 +294,14 @@ class DnsLayer(layer.Layer):
         )
 
     def _messages(self, buffer: bytearray, data: bytes) -> Iterator[bytes]:
-        """The whole messages that have come; the rest waits in the buffer (RFC 1035 §4.2.2)."""
+        """The whole messages that have come; the rest waits in the buffer."""
         if not self._stream:
-            yield data
-            return
+            return iter((data,))
         buffer += data
-        while len(buffer) >= _LENGTH.size and len(buffer) - _LENGTH.size >= (size := _LENGTH.unpack_from(buffer)[0]):
-            message = bytes(buffer[_LENGTH.size : _LENGTH.size + size])
-            del buffer[: _LENGTH.size + size]
-            yield message
+        return take_messages(buffer)
 
     def _framed(self, message: bytes) -> bytes:
-        return _LENGTH.pack(len(message)) + message if self._stream else message
+        return framed(message) if self._stream else message
 
     def _send(self, message: bytes) -> layer.CommandGenerator[None]:
         yield commands.SendData(self.context.client, self._framed(message))
