@@ -7,7 +7,6 @@ by looking at all of it now and then; it is put back, recorded, and shown for a 
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +31,7 @@ from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service.child_programs import SuperviseOptions
+from tokgate.service.no_gateway import NoGateway
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +131,8 @@ class GatewayKeeper:
     def noticed(self) -> None:
         """Hear what the canary says; plan a look, soon, where the kernel has told of a change."""
         self._canary.hear()
-        if self._notifications is None or not self._notifications.drain():
-            return
-        self._look_at = min(self._look_at, max(time.monotonic() + SETTLED, self._earliest_look))
+        if self._notifications is not None and self._notifications.drain():
+            self._look_at = min(self._look_at, max(time.monotonic() + SETTLED, self._earliest_look))
 
     def let_go(self) -> None:
         """In a child: close what only the supervisor needs."""
@@ -143,8 +142,7 @@ class GatewayKeeper:
 
     def due(self) -> float:
         """Seconds until the next call of `look`."""
-        pause = max(0.0, max(self._look_at, self._retry_at) - time.monotonic())
-        pause = min(pause, self._canary.due())
+        pause = min(max(0.0, max(self._look_at, self._retry_at) - time.monotonic()), self._canary.due())
         until = None if self._rules is None else self._rules.until
         return pause if until is None else min(pause, max(0.0, (until - self._now()).total("seconds")))
 
@@ -331,39 +329,6 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-class NoGateway:
-    """Takes the keeper's place where the kernel is somebody else's business."""
-
-    sockets: Final[list[Any]] = []
-
-    def up(self) -> None:
-        """Nothing is to be loaded."""
-
-    def noticed(self) -> None:
-        """Nothing is watched."""
-
-    def take_over(self) -> None:
-        """Nothing is to be loaded."""
-
-    def let_go(self) -> None:
-        """Nothing is open."""
-
-    def due(self) -> float:
-        return math.inf
-
-    def look(self) -> None:
-        """Nothing is compared."""
-
-    def state(self) -> dict[str, Any] | None:
-        return None
-
-    def drain(self, *, restarts: bool = False) -> None:
-        """Nothing is loaded."""
-
-    def down(self) -> None:
-        """Nothing is to be taken out."""
 
 
 def keeper_of(
