@@ -6,11 +6,8 @@ Single-threaded and blocking. After an OSError a call can be repeated: pending r
 """
 
 import errno
-import hashlib
 import time
-from collections import deque
 from collections.abc import Callable
-from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -30,16 +27,15 @@ from tokgate.blocklog.write.entries import (
     CheckpointDue,
     Continuation,
     Deletion,
-    PendingLine,
+    LineQueue,
     PreviousFile,
     QueueEntry,
-    goes_first,
 )
 from tokgate.blocklog.write.line_maker import LineMaker
 from tokgate.blocklog.write.log_clock import LogClock
 from tokgate.blocklog.write.retention import Retention
 from tokgate.blocklog.write.rotation import Rotation
-from tokgate.blocklog.write.segment import Foreign, Segment, Torn
+from tokgate.blocklog.write.segment import Foreign, Segment
 
 ROTATION_RETRY: Final = 60.0
 """Seconds after which renaming is tried again; until then the file is written on."""
@@ -82,25 +78,23 @@ class Appender:
         self._clock: Final = LogClock(stamp, uptime)
         self.foreign = 0
         """How many lines others wrote to the log."""
-        self._waiting: Final[deque[QueueEntry]] = deque()
-        self._inflight: Final[deque[PendingLine]] = deque()
-        self._partial = 0
+        self._queue: Final = LineQueue()
         self._no_rotation_before = 0.0
         self._retention: Final = Retention(path, None if options is None else options.retention_days, trouble)
 
     @property
     def pending(self) -> int:
         """How many records aren't written completely."""
-        return len(self._waiting) + len(self._inflight)
+        return len(self._queue)
 
     def add(self, record: Record) -> None:
         """Queue a record. `advance` writes it."""
-        self._waiting.append(record)
+        self._queue.waiting.append(record)
 
     def attest(self) -> None:
         """Queue a checkpoint after what is pending, if any record is unsigned."""
         if self.unattested:
-            self._waiting.append(CheckpointDue())
+            self._queue.waiting.append(CheckpointDue())
 
     @property
     def unattested(self) -> int:
@@ -129,7 +123,7 @@ class Appender:
             self._delete_expired()
         else:
             self.look()
-        if self._partial or time.monotonic() < self._no_rotation_before:
+        if self._queue.begun or time.monotonic() < self._no_rotation_before:
             return segment
         why = self._rotation.due(segment, self._today())
         return segment if why is None else self._rotate(segment, why)
@@ -142,15 +136,15 @@ class Appender:
         if not segment.changed_by_others():
             segment.looked()
             return
-        self._rewind()
+        self._queue.rewind()
         cut, foreign = segment.cut_by_others(), segment.written_by_others()
         if foreign is not None:
-            self._waiting.appendleft(self._tell(foreign))
+            self._queue.waiting.appendleft(self._tell(foreign))
         head = self._head()
         if cut and head is not None:
             self._trouble(ForeignLines(f"the log was cut to {counted(segment.size, 'byte')} while it was written"))
             if segment.size:  # copytruncate leaves none, and the lines in a copy
-                self._waiting.appendleft(log_state.log_cut(self._stamp(), head))
+                self._queue.waiting.appendleft(log_state.log_cut(self._stamp(), head))
 
     def _tell(self, foreign: Foreign) -> Record:
         self.foreign += foreign.lines
@@ -162,20 +156,17 @@ class Appender:
     def advance(self) -> None:
         """Write some of what is pending. Raises OSError; lines written before that are counted and not repeated."""
         segment = self.ready()
-        if not self._partial:
+        if not self._queue.begun:
             self._require_room(segment)
-        if not self._inflight:
+        if not self._queue.lines:
             self._encode(segment)
-        data = b"".join(line.data for line in self._inflight)
-        if data:
-            self._account(segment, segment.write(data[self._partial :] if self._partial else data))
+        if data := self._queue.rest():
+            self._account(segment, segment.write(data))
 
     def _require_room(self, segment: Segment) -> None:
         """Raise OSError instead of writing where others need the room; not if files are about to be deleted."""
         keep = 0 if self._options is None else self._options.keep_free
-        if not segment.regular or not self.pending:
-            return
-        if self._deletes:
+        if not segment.regular or not self.pending or self._deletes:
             return
         least = segment.room_missing(keep)
         if least:
@@ -194,14 +185,14 @@ class Appender:
         segment = self._segment
         if segment is None:
             return
-        if self._partial and self._partial == len(self._inflight[0].data) - 1:  # only its newline is missing
+        if self._queue.lacks_newline:
             self._account(segment, 1)
         if segment.replaced():  # else what is opened next is the same file
             self._previous_file = PreviousFile(
-                segment.present_name(), segment.lines, segment.size, why, self._head(), self._torn_line()
+                segment.present_name(), segment.lines, segment.size, why, self._head(), self._queue.torn()
             )
         self._segment = None
-        self._rewind()
+        self._queue.rewind()
         try:
             self._sync(segment)
         except OSError as error:
@@ -213,13 +204,9 @@ class Appender:
 
     def abandon(self) -> int:
         """Drop what is pending; returns how many records that were. A torn line is reported by the next file."""
-        if self._partial:
+        if self._queue.begun:
             self.leave("records were given up")
-        entries = [*self._waiting, *(line.entry for line in self._inflight)]
-        count = sum(isinstance(entry, dict) for entry in entries)
-        self._waiting.clear()
-        self._inflight.clear()
-        return count
+        return self._queue.drop()
 
     def _sync(self, segment: Segment) -> None:
         checkpointer = self._lines.checkpointer
@@ -249,7 +236,7 @@ class Appender:
         if continuity.cut is not None:
             self._trouble(ForeignLines(f"records up to {continuity.cut.sequence} are gone from the log"))
             openers.append(log_state.log_cut(self._stamp(), continuity.cut))
-        self._waiting.extendleft(reversed(openers))
+        self._queue.waiting.extendleft(reversed(openers))
         segment.openers = segment.lines + len(openers) if openers else 0
         self._segment, self._previous_file = segment, None
         return segment
@@ -275,15 +262,8 @@ class Appender:
         """The last record that was written completely; None without a chain."""
         return self._lines.checkpointer.head if self._lines.checkpointer is not None else None
 
-    def _torn_line(self) -> Torn | None:
-        """The incomplete line at the file's end; None if there is none."""
-        if not self._partial:
-            return None
-        data = self._inflight[0].data[: self._partial]
-        return Torn(len(data), hashlib.sha256(data).hexdigest())
-
     def _rotate(self, segment: Segment, why: str) -> Segment:
-        self._rewind()
+        self._queue.rewind()
         try:
             segment.archive(self._stamp().at)
         except OSError as error:
@@ -306,34 +286,34 @@ class Appender:
             self._trouble(error)
             return
         if rotated is not None:
-            self._waiting.append(log_state.access_log_rotated(stamp, rotated.file, rotated.lines, rotated.sha256))
+            record = log_state.access_log_rotated(stamp, rotated.file, rotated.lines, rotated.sha256)
+            self._queue.waiting.append(record)
 
     def _delete_expired(self) -> None:
         """Queue the record that names expired files, and a checkpoint; once both are on the disk they are deleted."""
         if self._deletes:  # a second record would name the same files
             return
         if (deletion := self._retention.look(self._stamp(), self._clock.settled())) is not None:
-            self._waiting.extend((deletion, CheckpointDue()))
+            self._queue.waiting.extend((deletion, CheckpointDue()))
 
     @property
     def _deletes(self) -> bool:
         """Whether a record that names expired files is queued, or waits for its checkpoint."""
-        queued = (*self._waiting, *(line.entry for line in self._inflight))
-        return self._retention.about_to_delete or any(isinstance(entry, Deletion) for entry in queued)
+        return self._retention.about_to_delete or any(isinstance(entry, Deletion) for entry in self._queue)
 
     def _encode(self, segment: Segment) -> None:
         """Encode pending entries, in order, up to what fits into the file.
 
         Lines that weren't complete when the file was replaced are encoded again, after the new file's first records.
         """
-        head = self._head()
+        head, queue = self._head(), self._queue
         size, limit = segment.size, self._rotation.max_bytes
         if head is not None and (told := self._clock.look()) is not None:
-            self._add_early(told)
-        while self._waiting:
-            entry = self._waiting.popleft()
+            queue.add_early(told)
+        while queue.waiting:
+            entry = queue.waiting.popleft()
             try:
-                line = self._lines.make(entry, head, self._inflight)
+                line = self._lines.make(entry, head, queue.lines)
             except (TypeError, ValueError, RecursionError) as error:
                 self._reject(error)
                 continue
@@ -341,20 +321,17 @@ class Appender:
                 if isinstance(entry, CheckpointDue):  # there is no key that could sign it
                     self._clock.signed(self._stamp().at)
                 continue
-            self._inflight.append(line)
+            queue.lines.append(line)
             head = line.head
             size += len(line.data)
             if segment.regular and limit is not None and size >= limit:
                 break
         if self._lines.checkpointer is not None:
-            self._lines.checkpointer.announce([line.head.hash for line in self._inflight if line.head is not None])
+            self._lines.checkpointer.announce([line.head.hash for line in queue.lines if line.head is not None])
 
     def _account(self, segment: Segment, count: int) -> None:
-        count += self._partial
         checkpointer = self._lines.checkpointer
-        while self._inflight and count >= len(self._inflight[0].data):
-            line = self._inflight.popleft()
-            count -= len(line.data)
+        for line in self._queue.take_written(count):
             segment.lines += 1
             self.written += 1
             if checkpointer is not None and line.head is not None:
@@ -363,19 +340,9 @@ class Appender:
                     self._clock.signed(Instant.parse_iso(line.checkpoint.at))
                 if isinstance(line.entry, Deletion):
                     self._retention.wrote(line.entry, line.head.sequence)
-        self._partial = count
-        if checkpointer is not None and not self._inflight and checkpointer.unattested >= checkpointer.options.records:
-            self._add_early(CheckpointDue())
-
-    def _add_early(self, entry: QueueEntry) -> None:
-        """Queue an entry before all but those that have to go first."""
-        self._waiting.insert(sum(1 for _ in takewhile(goes_first, self._waiting)), entry)
-
-    def _rewind(self) -> None:
-        """Queue lines that aren't complete in the file again."""
-        self._waiting.extendleft(line.entry for line in reversed(self._inflight))
-        self._inflight.clear()
-        self._partial = 0
+        due = checkpointer is not None and checkpointer.unattested >= checkpointer.options.records
+        if due and not self._queue.lines:
+            self._queue.add_early(CheckpointDue())
 
     def _today(self) -> Date:
         return self._stamp().at.to_tz("UTC").date()

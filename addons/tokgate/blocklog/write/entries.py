@@ -1,6 +1,10 @@
-"""Entries of the appender's queue: records, and placeholders for those that depend on what is written before them."""
+"""The appender's queue: records, and placeholders for records that depend on what is written before them."""
 
+import hashlib
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -73,3 +77,61 @@ class PendingLine:
     data: bytes
     head: Head | None
     checkpoint: Checkpoint | None = None
+
+
+class LineQueue:
+    """Entries that wait for their lines, and lines that aren't written completely, in the order of the file."""
+
+    def __init__(self) -> None:
+        self.waiting: Final[deque[QueueEntry]] = deque()
+        self.lines: Final[deque[PendingLine]] = deque()
+        self.begun = 0
+        """Octets of the first line that are in the file."""
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.lines)
+
+    def __iter__(self) -> Iterator[QueueEntry]:
+        yield from self.waiting
+        yield from (line.entry for line in self.lines)
+
+    def add_early(self, entry: QueueEntry) -> None:
+        """Queue an entry before all but those that have to go first."""
+        self.waiting.insert(sum(1 for _ in takewhile(goes_first, self.waiting)), entry)
+
+    def rest(self) -> bytes:
+        """The octets of all lines that aren't in the file yet."""
+        return b"".join(line.data for line in self.lines)[self.begun :]
+
+    def take_written(self, count: int) -> Iterator[PendingLine]:
+        """Take out the lines that are complete, now that `count` more octets are in the file."""
+        self.begun += count
+        while self.lines and self.begun >= len(self.lines[0].data):
+            line = self.lines.popleft()
+            self.begun -= len(line.data)
+            yield line
+
+    @property
+    def lacks_newline(self) -> bool:
+        """Whether nothing but its newline is missing of the line at the file's end."""
+        return self.begun > 0 and self.begun == len(self.lines[0].data) - 1
+
+    def torn(self) -> Torn | None:
+        """The incomplete line at the file's end; None if there is none."""
+        if not self.begun:
+            return None
+        data = self.lines[0].data[: self.begun]
+        return Torn(len(data), hashlib.sha256(data).hexdigest())
+
+    def rewind(self) -> None:
+        """Have the lines made again that aren't complete in the file."""
+        self.waiting.extendleft(line.entry for line in reversed(self.lines))
+        self.lines.clear()
+        self.begun = 0
+
+    def drop(self) -> int:
+        """Drop all entries; returns how many records that were."""
+        count = sum(isinstance(entry, dict) for entry in self)
+        self.waiting.clear()
+        self.lines.clear()
+        return count
