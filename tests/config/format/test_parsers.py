@@ -17,7 +17,7 @@ _VALIDATORS: list[Callable[[Any], Any]] = [
     *(parsers.directory_url, parsers.inventory, parsers.whole_path, parsers.near_misses),
     *(time_parsers.date, time_parsers.moment, time_parsers.expiry, time_parsers.until, time_parsers.duration),
     *(time_parsers.lasting, time_parsers.continuing, time_parsers.clock, time_parsers.closing),
-    *(time_parsers.day_range, time_parsers.day_count, time_parsers.holiday_code, time_parsers.timezone),
+    *(time_parsers.day_range, parsers.number_of("days", 1, 36_500), time_parsers.holiday_code, time_parsers.timezone),
     *(address_parsers.cidr, address_parsers.nat64_prefix, address_parsers.address),
     *(address_parsers.ports, address_parsers.interface),
     *(name_patterns.suffix, name_patterns.exact, name_patterns.label, name_patterns.regex),

@@ -22,6 +22,10 @@ def _string(**more: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "minLength": 1, **more})
 
 
+def _integer(first: int, last: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": first, "maximum": last})
+
+
 def _one_or_list(**item: Any) -> WithJsonSchema:
     item = {"type": "string", **item}
     return WithJsonSchema({"anyOf": [item, {"type": "array", "minItems": 1, "items": item}]})
@@ -108,25 +112,13 @@ Closing = Annotated[
     PlainValidator(time_parsers.closing),
     _string(patternErrorMessage="A time of day: `18:00`, or `24:00`.", pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$"),
 ]
-DayCount = Annotated[
-    int, PlainValidator(time_parsers.day_count), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 36_500})
-]
+DayCount = Annotated[int, PlainValidator(parsers.number_of("days", 1, 36_500)), _integer(1, 36_500)]
 ConnectionCount = Annotated[
-    int,
-    PlainValidator(parsers.connection_count),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": parsers.MOST_CONNECTIONS}),
+    int, PlainValidator(parsers.number_of("connections", 1, 10_000_000)), _integer(1, 10_000_000)
 ]
-ProbeInterval = Annotated[
-    int, PlainValidator(parsers.probe_interval), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 3600})
-]
-GroupSize = Annotated[
-    int, PlainValidator(parsers.group_size), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 10_000})
-]
-Mebibytes = Annotated[
-    int,
-    PlainValidator(parsers.mebibytes),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": parsers.MOST_MEBIBYTES}),
-]
+ProbeInterval = Annotated[int, PlainValidator(parsers.number_of("seconds", 1, 3600)), _integer(1, 3600)]
+GroupSize = Annotated[int, PlainValidator(parsers.number_of("clients", 1, 10_000)), _integer(1, 10_000)]
+Mebibytes = Annotated[int, PlainValidator(parsers.number_of("MiB", 0, 1 << 20)), _integer(0, 1 << 20)]
 Ports = Annotated[
     PortRange,
     PlainValidator(address_parsers.ports),

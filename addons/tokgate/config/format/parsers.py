@@ -4,6 +4,7 @@ All raise PydanticCustomError with a `Code` as its type, so that the models can 
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,12 +14,8 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.extras import Extra, missing_extra
 from tokgate.policy.values.hostname import parse_address
 
-_HOUR: Final = 3600
-_LARGEST_GROUP: Final = 10_000
 _SHOWN: Final = 60
 """Letters of a value that a message repeats."""
-MOST_CONNECTIONS: Final = 10_000_000
-MOST_MEBIBYTES: Final = 1 << 20
 _LONGEST_LINE: Final = 1000
 _JOINERS: Final = dict.fromkeys((0xA0, 0x202F, 0x200C, 0x200D))
 """No-break spaces and joiners, which languages need although Python counts them as unprintable."""
@@ -108,36 +105,16 @@ def as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def connection_count(value: Any) -> int:
-    """A number of connections, from 1 to ten million."""
-    written = text(value)
-    if not re.fullmatch("[1-9][0-9]{0,7}", written) or int(written) > MOST_CONNECTIONS:
-        raise wrong(Code.BAD_VALUE, f"must be a number of connections from 1 to 10000000, not {shown(written)}")
-    return int(written)
+def number_of(what: str, first: int, last: int) -> Callable[[Any], int]:
+    """A parser of whole numbers from `first` to `last`, in decimal digits; `what` they count, for the message."""
 
+    def number(value: Any) -> int:
+        written = text(value)
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", written) or not first <= int(written) <= last:
+            raise wrong(Code.BAD_VALUE, f"must be a number of {what} from {first} to {last}, not {shown(written)}")
+        return int(written)
 
-def probe_interval(value: Any) -> int:
-    """Seconds between two probes, from 1 to 3,600."""
-    written = text(value)
-    if not re.fullmatch("[1-9][0-9]{0,3}", written) or int(written) > _HOUR:
-        raise wrong(Code.BAD_VALUE, f"must be a number of seconds from 1 to 3600, not {shown(written)}")
-    return int(written)
-
-
-def group_size(value: Any) -> int:
-    """A number of clients, from 1 to 10,000."""
-    written = text(value)
-    if not re.fullmatch("[1-9][0-9]{0,4}", written) or int(written) > _LARGEST_GROUP:
-        raise wrong(Code.BAD_VALUE, f"must be a number of clients from 1 to 10000, not {shown(written)}")
-    return int(written)
-
-
-def mebibytes(value: Any) -> int:
-    """A number of MiB, from 0 to 1,048,576 (1 TiB)."""
-    written = text(value)
-    if not re.fullmatch("0|[1-9][0-9]{0,6}", written) or int(written) > MOST_MEBIBYTES:
-        raise wrong(Code.BAD_VALUE, f"must be a number of MiB from 0 to {MOST_MEBIBYTES}, not {shown(written)}")
-    return int(written)
+    return number
 
 
 def whole_path(value: Any) -> str:

@@ -30,7 +30,6 @@ _TYPED: Final = re.compile(r"(?:([0-9]{1,5})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z")
 _YEARS: Final = range(1900, 3001)
 """Accepted years: far enough from the limits of the calendar for zones and durations."""
-_MOST_DAYS: Final = 36_500
 _MINUTE: Final = 60
 """Seconds."""
 MOMENT_SHAPE: Final = "`2023-03-10T08:00` (wall time), or with an offset `2023-03-10T08:00+01:00`"
@@ -208,14 +207,6 @@ def holiday_code(value: Any) -> str:
         hint = did_you_mean(subdivision, countries[country])
         raise wrong(Code.UNKNOWN_HOLIDAYS, f"`{country}` has no subdivision `{subdivision}`{hint}") from None
     return written
-
-
-def day_count(value: Any) -> int:
-    """A number of days, from 1 to a hundred years."""
-    written = text(value)
-    if not re.fullmatch("[1-9][0-9]{0,4}", written) or int(written) > _MOST_DAYS:
-        raise wrong(Code.BAD_VALUE, f"must be a number of days from 1 to 36500, not {shown(written)}")
-    return int(written)
 
 
 @cache
