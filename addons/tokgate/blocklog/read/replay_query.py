@@ -7,7 +7,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.read.reader import Junk, Line, instant_of, read, text_at, value_at
+from tokgate.blocklog.read.reader import Junk, Line, instant_in, instant_of, read, text_at, value_at
 from tokgate.blocklog.records.record import TRAFFIC, Record
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal
@@ -70,24 +70,17 @@ def _identity(record: Record) -> Identity | None:
     groups = value_at(record, "tokgate", "groups")
     found = Identity(
         user=text_at(record, "user", "name") if alias_of(record) is None else None,
-        groups=frozenset(filter(_is_text, groups if isinstance(groups, list) else ())),
+        groups=frozenset(each for each in (groups if isinstance(groups, list) else ()) if isinstance(each, str)),
         device=text_at(record, "source", "mac"),
         interface=text_at(record, "observer", "ingress", "interface", "name"),
     )
     return found or None
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _first(record: Record) -> Instant | None:
     """When the event happened; for repeats, when the first of them did."""
     text = text_at(record, "tokgate", "repeats", "first")
-    try:
-        return instant_of(record) if text is None else Instant.parse_iso(text)
-    except ValueError:
-        return None
+    return instant_of(record) if text is None else instant_in(text)
 
 
 def _sightings(record: Record) -> Iterator[Sighting]:
