@@ -43,6 +43,17 @@ def open_snapshot(path: Path, now: Instant, base: Path | None = None) -> Snapsho
     return compile_patiently(open_policy(path, now, base))
 
 
+def snapshot_if_valid(path: Path, now: Instant, otherwise: str) -> Snapshot | None:
+    """The compiled policy; None where there is none, or an invalid one: then stderr says what is done `otherwise`."""
+    if not path.exists():
+        return None
+    policy = load_patiently(path, now).policy
+    if policy is None:
+        narrate(f"tokgate: {path} has errors (see `tokgate check`): {otherwise}")
+        return None
+    return compile_patiently(policy)
+
+
 def load_patiently(path: Path, now: Instant, base: Path | None = None) -> Loaded:
     """Load, with progress on a terminal."""
     with Patience("reading files") as progress:

@@ -15,8 +15,8 @@ from tokgate.cli.log.engine import add_server, open_log, source_files
 from tokgate.cli.log.files import add_no_rotated
 from tokgate.cli.log.output import tell_of
 from tokgate.cli.log.query import AddSource, FilterFactory
-from tokgate.cli.policy_source import compile_patiently, load_patiently
-from tokgate.cli.terminal import Patience, narrate
+from tokgate.cli.policy_source import snapshot_if_valid
+from tokgate.cli.terminal import Patience
 from tokgate.config.extras import Extra
 from tokgate.policy.services import NO_MATCH
 
@@ -63,11 +63,8 @@ def offer(args: argparse.Namespace, wanted: Filter) -> Exit:
 
 def _unknown(found: "tuple[Candidate, ...]", policies: Path) -> "tuple[Candidate, ...]":
     """The candidates that match nothing in the policies as they are now."""
-    if not found or not policies.exists():
+    otherwise = "names that it matches are shown, too"
+    snapshot = snapshot_if_valid(policies, Instant.now(), otherwise) if found else None
+    if snapshot is None:
         return found
-    policy = load_patiently(policies, Instant.now()).policy
-    if policy is None:
-        narrate(f"tokgate: {policies} has errors (see `tokgate check`): names that it matches are shown, too")
-        return found
-    services = compile_patiently(policy).services
-    return tuple(each for each in found if services.match(each.name) is NO_MATCH)
+    return tuple(each for each in found if snapshot.services.match(each.name) is NO_MATCH)

@@ -68,10 +68,7 @@ def add_parser(subparsers: Subparsers) -> None:
     summary = commands.add_parser(
         "summary", help="who, what, when, why", description="Count who, what, when and why.", epilog=_SUMMARY_EPILOG
     )
-    _add_source(summary)
-    add_server(summary)
-    add_purpose(summary)
-    add_no_rotated(summary)
+    _add_whole_log(summary)
     summary.add_argument(
         "--by", action="append", type=By, choices=list(By), help="only this table; may be given several times"
     )
@@ -80,10 +77,10 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     summary.add_argument("--json", action="store_true", help="the same as one JSON object")
     summary.set_defaults(run=run, log_run=_summary, extra=Extra.REVIEW)
-    query.add_parser(commands, _add_source, _filter)
-    export.add_parsers(commands, _add_source, _filter)
-    report.add_parser(commands, _add_source, _filter)
-    case.add_parser(commands, _add_source, _filter)
+    query.add_parser(commands, _add_whole_log, _filter)
+    export.add_parsers(commands, _add_whole_log, _filter)
+    report.add_parser(commands, _add_whole_log, _filter)
+    case.add_parser(commands, _add_whole_log, _filter)
     candidates.add_parser(commands, _add_files, _period)
     for command in commands.choices.values():
         command.set_defaults(run=run)
@@ -99,6 +96,14 @@ def run(args: argparse.Namespace) -> int:
     if hasattr(args, "why"):
         record_look(args, f"tokgate log {args.log_command}")
     return int(args.log_run(args))
+
+
+def _add_whole_log(parser: argparse.ArgumentParser) -> None:
+    """Add the options for a log with its rotated files, or in a server, for filters, and for who looks and why."""
+    _add_source(parser)
+    add_server(parser)
+    add_purpose(parser)
+    add_no_rotated(parser)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

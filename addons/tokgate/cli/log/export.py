@@ -21,9 +21,7 @@ from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted
 from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log.access import add_purpose
 from tokgate.cli.log.engine import (
-    add_server,
     files_of,
     open_database,
     open_log,
@@ -31,7 +29,7 @@ from tokgate.cli.log.engine import (
     tell_of_lost,
     told_as_command_errors,
 )
-from tokgate.cli.log.files import add_files, add_no_rotated
+from tokgate.cli.log.files import add_files
 from tokgate.cli.log.query import AddSource, FilterFactory
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import Patience, narrate
@@ -70,9 +68,6 @@ def add_parsers(commands: Subparsers, add_source: AddSource, wanted_of: FilterFa
         "export", help="CSV, Parquet, CEF, OCSF, NDJSON", description="Write the log for other systems.", epilog=_EPILOG
     )
     add_source(parser)
-    add_server(parser)
-    add_purpose(parser)
-    add_no_rotated(parser)
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: stdout; not for parquet)")
     parser.set_defaults(log_run=lambda args: export(args, wanted_of(args)), extra=Extra.REVIEW)

@@ -12,9 +12,7 @@ from tokgate.analytics.sql import QueryResult
 from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import Exit
-from tokgate.cli.log.access import add_purpose
-from tokgate.cli.log.engine import add_server, open_log, source_files, tell_of_lost
-from tokgate.cli.log.files import add_no_rotated
+from tokgate.cli.log.engine import open_log, source_files, tell_of_lost
 from tokgate.cli.log.output import console_on_stdout
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import Patience, narrate, shown
@@ -44,9 +42,6 @@ def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFac
         "query", help="records, or SQL over them", description="Ask the log a question.", epilog=_EPILOG
     )
     add_source(parser)
-    add_server(parser)
-    add_purpose(parser)
-    add_no_rotated(parser)
     parser.add_argument("--sql", metavar="SELECT", help="one SELECT over the view `events`")
     parser.add_argument(
         "--limit",

@@ -8,11 +8,9 @@ from tokgate.analytics.sources import LogError
 from tokgate.blocklog.read.reader import UNREADABLE, Filter, Line, client_filter, instant_of, text_at
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log.access import add_purpose
-from tokgate.cli.log.engine import add_server, source_files
+from tokgate.cli.log.engine import source_files
 from tokgate.cli.log.query import AddSource, FilterFactory
 from tokgate.cli.log.reports.report import add_period, add_presentation, write_report
-from tokgate.cli.time_arguments import settle
 from tokgate.config.extras import Extra
 
 AROUND: Final = 60
@@ -35,8 +33,6 @@ def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFac
         epilog=_EPILOG,
     )
     add_source(parser)
-    add_server(parser)
-    add_purpose(parser)
     add_period(parser)
     add_presentation(parser)
     parser.add_argument("--event", metavar="EVENT-ID", help="the event that it is about, by the block page's reference")
@@ -45,11 +41,10 @@ def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFac
 
 def case(args: argparse.Namespace, wanted: Filter) -> Exit:
     """Write the report of one event's, client's or user's case."""
-    start, end = (None if moment is None else settle(moment, "UTC") for moment in (args.since, args.until))
     if args.event is None:
         if wanted.client is None and wanted.user is None:
             raise CommandError("name the case: --event EVENT-ID, --client or --user", Exit.USAGE)
-        return write_report(args, wanted, start, end)
+        return write_report(args, wanted)
     if args.clickhouse is not None:
         raise CommandError(
             "ClickHouse holds no lines to find an event in: name --client or --user, --from and --to", Exit.USAGE
@@ -59,8 +54,8 @@ def case(args: argparse.Namespace, wanted: Filter) -> Exit:
     client = text_at(line.record, "source", "ip") or text_at(line.record, "source", "address")
     if client is None or at is None:
         raise CommandError(f"the event {args.event} is about no client", Exit.FINDINGS)
-    start = start or at.subtract(minutes=AROUND)
-    return write_report(args, replace(wanted, client=client_filter(client)), start, end or at.add(minutes=AROUND))
+    since, until = wanted.since or at.subtract(minutes=AROUND), wanted.until or at.add(minutes=AROUND)
+    return write_report(args, replace(wanted, client=client_filter(client), since=since, until=until))
 
 
 def _event(args: argparse.Namespace) -> Line:

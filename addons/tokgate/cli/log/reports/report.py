@@ -18,15 +18,14 @@ from tokgate.blocklog.read.reader import Filter
 from tokgate.blocklog.records.stamp import installed_version
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log.access import add_purpose, user_name
-from tokgate.cli.log.engine import add_server, open_log, source_files
-from tokgate.cli.log.files import add_no_rotated
+from tokgate.cli.log.access import user_name
+from tokgate.cli.log.engine import open_log, source_files
 from tokgate.cli.log.output import tell_of
 from tokgate.cli.log.query import AddSource, FilterFactory
 from tokgate.cli.output_file import becoming
-from tokgate.cli.policy_source import compile_patiently, load_patiently
+from tokgate.cli.policy_source import snapshot_if_valid
 from tokgate.cli.terminal import Patience, narrate
-from tokgate.cli.time_arguments import common_zone, settle, time_argument
+from tokgate.cli.time_arguments import common_zone, time_argument
 from tokgate.config.extras import Extra
 from tokgate.policy.settings import LogSettings
 
@@ -55,16 +54,13 @@ def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFac
         "report", help="a page about a period", description="Write a report about a period.", epilog=_EPILOG
     )
     add_source(parser)
-    add_server(parser)
-    add_purpose(parser)
     add_period(parser)
     add_presentation(parser)
-    parser.set_defaults(log_run=lambda args: report(args, wanted_of(args)), extra=Extra.REPORT, case=False)
+    parser.set_defaults(log_run=lambda args: write_report(args, wanted_of(args)), extra=Extra.REPORT, case=False)
 
 
 def add_period(parser: argparse.ArgumentParser) -> None:
     """Add the options for the period and the output."""
-    add_no_rotated(parser)
     parser.add_argument(
         "--from", dest="since", type=time_argument, metavar="TIME", help="the first instant (default: the log's)"
     )
@@ -89,22 +85,16 @@ def add_presentation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--author", metavar="NAME", help="who writes it (default: the user)")
 
 
-def report(args: argparse.Namespace, wanted: Filter) -> Exit:
-    """Write the report of a period to a file."""
-    start, end = (None if moment is None else settle(moment, "UTC") for moment in (args.since, args.until))
-    return write_report(args, wanted, start, end)
-
-
-def write_report(args: argparse.Namespace, wanted: Filter, start: Instant | None, end: Instant | None) -> Exit:
-    """Write a report or a case file about a period."""
+def write_report(args: argparse.Namespace, wanted: Filter) -> Exit:
+    """Write a report or a case file about the period of the filter."""
     output: Path = args.output
     if output.suffix not in (".html", ".pdf"):
         raise CommandError(f"{output}: a report is .html or .pdf", Exit.USAGE)
     browser = _browser() if output.suffix == ".pdf" else None
-    if start is not None and end is not None and start >= end:
+    if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
         raise CommandError("--from has to be before --to", Exit.USAGE)
     files = source_files(args)
-    page, sound = _page(args, files, wanted, start, end)
+    page, sound = _page(args, files, wanted)
     if browser is None:
         _settle(output, page.encode())
     else:
@@ -113,9 +103,7 @@ def write_report(args: argparse.Namespace, wanted: Filter, start: Instant | None
     return Exit.FINDINGS if sound is False else Exit.DONE
 
 
-def _page(
-    args: argparse.Namespace, files: list[Path], wanted: Filter, start: Instant | None, end: Instant | None
-) -> tuple[str, bool | None]:
+def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[str, bool | None]:
     # Charts and templates take a while to import: only this command waits for them.
     from tokgate.analytics.report.ban_facts import facts_of_log, facts_of_policy
     from tokgate.analytics.report.page import (
@@ -132,11 +120,11 @@ def _page(
     from tokgate.cli.log.reports.report_integrity import digests, verified
 
     now = Instant.now()
-    snapshot = _snapshot(args.policies, now)
+    snapshot = snapshot_if_valid(args.policies, now, "phases are drawn from the log alone")
     small_groups = (LogSettings() if snapshot is None else snapshot.settings.log).small_groups
     everything = replace(wanted, since=None, until=None)
     with open_log(args, files, everything) as database, Patience("reading") as patience:
-        found = collect(database, start, end, now, small_groups=small_groups, progress=patience)
+        found = collect(database, wanted.since, wanted.until, now, small_groups=small_groups, progress=patience)
         tell_of(database.damage, found.unreadable)
         records = case_records(database, found, MAX_RECORDS + 1) if args.case else ()
     lanes = _lanes(snapshot, found)
@@ -198,16 +186,6 @@ def _lanes(snapshot: "Snapshot | None", found: "ReportData") -> list["BanPhases"
     if not concerned and snapshot.version in {state["policy"] for state in found.policies}:
         concerned = lanes  # they were in force without events
     return concerned
-
-
-def _snapshot(policies: Path, now: Instant) -> "Snapshot | None":
-    if not policies.exists():
-        return None
-    policy = load_patiently(policies, now).policy
-    if policy is None:
-        narrate(f"tokgate: {policies} has errors (see `tokgate check`): phases are drawn from the log alone")
-        return None
-    return compile_patiently(policy)
 
 
 def _filters(wanted: Filter) -> list[tuple[str, str]]:
