@@ -9,7 +9,7 @@ import pytest
 from labs.command_line import Command
 from labs.running_lab import POLICY, Running, until
 from tokgate.service.doctor import kernel
-from tokgate.service.doctor.finding import Result
+from tokgate.service.doctor.result import Result
 
 
 @pytest.fixture(autouse=True)

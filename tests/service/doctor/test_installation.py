@@ -13,7 +13,7 @@ from tokgate.block_page.ca_folder import AUTHORITY
 from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.doctor import installation
-from tokgate.service.doctor.finding import Result
+from tokgate.service.doctor.result import Result
 
 NOW = builders.at("2023-04-01T12:00:00Z")
 

@@ -22,7 +22,7 @@ from tokgate.gateway.ruleset import TableOptions, ruleset_of
 from tokgate.policy.values.visible_text import readable
 from tokgate.runtime.control_socket import NAME, ControlRequest, ask
 from tokgate.service.doctor import installation, kernel, probes
-from tokgate.service.doctor.finding import Result
+from tokgate.service.doctor.result import Result
 from tokgate.service.privileges import confdir_of_running
 
 DEFAULT_PROBE: Final = "www.example.com"

@@ -13,7 +13,7 @@ from tokgate.block_page.ca_folder import AUTHORITY
 from tokgate.blocklog.paths import archived
 from tokgate.blocklog.records.sentence import counted
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service.doctor.finding import Result
+from tokgate.service.doctor.result import Result
 
 _SOON: Final = 30
 """Days before the end of the authority."""

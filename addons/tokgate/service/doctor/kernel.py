@@ -10,7 +10,7 @@ from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.host import checks
 from tokgate.gateway.kernel import STATE_FILE, Kernel
 from tokgate.gateway.ruleset import Ruleset
-from tokgate.service.doctor.finding import Result
+from tokgate.service.doctor.result import Result
 
 _FULL: Final = 0.8
 """The share of the connection tracking table beyond which it is nearly full: a full one drops new connections."""
