@@ -110,7 +110,8 @@ class Composition:
         """There must be no cycle among the networks."""
         held = list(networks)
         known = {each.name: each for each in held}
-        self._ordered = tuple(each for each in _parts_first(held, known) if each.networks or _has_exceptions(each))
+        ordered = _parts_first(held, known)
+        self._ordered = tuple(n for n in ordered if n.networks or n.except_cidrs or n.except_networks)
 
     def held(self, listed: Mapping[str, int], excepted: Iterable[str] = ()) -> dict[str, int]:
         """The networks, each with the longest prefix by which it lists the client, longest first.
@@ -131,10 +132,6 @@ class Composition:
     def __bool__(self) -> bool:
         """Whether any network is made of others or has exceptions."""
         return bool(self._ordered)
-
-
-def _has_exceptions(network: Network) -> bool:
-    return bool(network.except_cidrs or network.except_networks)
 
 
 def _parts_first(networks: Iterable[Network], known: Mapping[str, Network]) -> Iterator[Network]:

@@ -158,12 +158,8 @@ def _clients(policy: Policy, ban: Ban, wanted: OverrideRequest) -> tuple[tuple[I
             part = "not wholly in" if covered.meets(client) else "in none of"
             message = f"`{client}` is {part} the networks of the ban `{ban.name}`: {listed(ban.networks)}"
             raise CommandError(message, Exit.FINDINGS)
-    near = [name for name in ban.networks if any(_meets(policy, name, client) for client in wanted.clients)]
+    near = [name for name in ban.networks if any(map(Cover(policy.networks[name].prefixes).meets, wanted.clients))]
     return tuple(dict.fromkeys(wanted.clients)), _zone(policy, near or ban.networks)
-
-
-def _meets(policy: Policy, network: str, client: IPNetwork) -> bool:
-    return Cover(policy.networks[network].prefixes).meets(client)
 
 
 def _zone(policy: Policy, networks: "list[str] | tuple[str, ...]") -> str:

@@ -91,20 +91,17 @@ def table_options(options: argparse.Namespace) -> TableOptions:
         raise CommandError(
             "--mark and --route-mark are the same: packets of the proxy's would come back to it", Exit.USAGE
         )
-    if options.redirect is None and options.local is not None and _overlaps(options.local, options.port):
+    local: PortRange | None = options.local
+    if options.redirect is None and local is not None and local.first <= options.port <= local.last:
         raise CommandError(f"--local and --port are both {options.port}: give each its own", Exit.USAGE)
     return TableOptions(
         table=options.table,
         forwarded=Tproxy(options.port, options.http_port, options.route_mark)
         if options.redirect is None
         else Redirect(options.redirect, options.http_port),
-        local=None if options.local is None else Redirect(options.local, options.http_port),
+        local=None if local is None else Redirect(local, options.http_port),
         bypass=bypass,
     )
-
-
-def _overlaps(ports: PortRange, port: int) -> bool:
-    return ports.first <= port <= ports.last
 
 
 def _bypass(options: argparse.Namespace) -> Bypass | None:
