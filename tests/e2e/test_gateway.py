@@ -393,6 +393,22 @@ def test_open_connections_are_drained(lab: Lab, origin: Origin, make: Make, unch
     assert kernel(lab)[0] == ""
 
 
+def test_a_second_one(lab: Lab, origin: Origin, make: Make, unchanged: None, tmp_path: Path) -> None:
+    """Another tokgate in the same network namespace changes nothing, nor does `gateway down`, and both say why."""
+    with make(office_policy()) as gateway:
+        assert gateway.process is not None
+        before = kernel(lab)
+        more = ("run", "--gateway", "--user", "root", "--mode", "gate:tproxy@8090", "--policies", gateway.policies)
+        for words in ((*more, "--log", tmp_path / "second.ndjson"), ("gateway", "down")):
+            done = lab.gateway.run(*gateway.command(*words), env=gateway.environment, check=False)
+            assert done.returncode == 3
+            assert f"process {gateway.process.pid}" in done.stderr
+        assert kernel(lab) == before
+        assert refused(lab, origin, 4)
+        told = state(gateway)
+        assert (told["ok"], told["gateway"]["restored"]["count"]) == (True, 0)
+
+
 def test_a_host_that_does_not_allow_it(lab: Lab, make: Make) -> None:
     """It says why, changes nothing, and exits with 3."""
     lab.gateway.run("nft", "add", "table", "inet", "tokgate")

@@ -15,7 +15,8 @@ from tokgate.gateway.canary import inside
 from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.host import sysctls
 from tokgate.gateway.kernel import HostProblems, Kernel
-from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, ruleset_of
+from tokgate.gateway.nftables import table
+from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy, ruleset_of
 from tokgate.gateway.table_state import changing
 from tokgate.policy.canary import CanarySettings
 from tokgate.policy.settings import PortRange
@@ -154,12 +155,36 @@ def test_a_flushed_table_is_ours(namespace: Namespace, kernel: Kernel) -> None:
     wanted_rules = rules(kernel.options)
     namespace.inside(lambda: kernel.up(wanted_rules))
     wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
-    for command in ("nft flush table inet tokgate", "nft flush chain inet tokgate owner"):
+    for command in ("nft flush table inet tokgate", "nft flush chain inet tokgate made_by_tokgate"):
         namespace.run(*command.split())
         found = namespace.inside(lambda: kernel.differences(wanted)).table
-        assert "chain owner lacks 1 rules and has 0 that it should not" in found
+        assert "chain made_by_tokgate lacks 1 rules and has 0 that it should not" in found
         namespace.inside(lambda: kernel.repair(wanted_rules))
         assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
+
+
+@pytest.mark.parametrize("damage", ["", "flush chain inet tokgate owner", "flush table inet tokgate"])
+def test_a_table_of_the_version_before(namespace: Namespace, kernel: Kernel, damage: str) -> None:
+    """It is taken over, whatever was flushed in it: its mark was a comment in a chain of another name."""
+    wanted_rules = rules(kernel.options)
+    namespace.run("nft", "-f", "-", given=table(wanted_rules).replace("chain made_by_tokgate", "chain owner"))
+    if damage:
+        namespace.run("nft", damage)
+    namespace.inside(lambda: kernel.up(wanted_rules))
+    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
+    assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
+
+
+def test_a_second_table_of_tokgate_s(namespace: Namespace, kernel: Kernel) -> None:
+    """Both would take the same clients, and the end of one would switch off what the other needs."""
+    second = dataclasses.replace(kernel, options=TableOptions(table="egress", forwarded=Tproxy(mark=77)))
+    namespace.inside(lambda: kernel.up(rules(kernel.options)))
+    before = everything(namespace)
+    with pytest.raises(HostProblems, match=r"a table inet tokgate here.*`tokgate gateway down --table tokgate`"):
+        namespace.inside(lambda: second.up(rules(second.options)))
+    assert everything(namespace) == before
+    namespace.run("nft", "add table inet tokgate { flags dormant; }")  # as one that `gateway check` only compares with
+    namespace.inside(lambda: second.up(rules(second.options)))
 
 
 @pytest.mark.parametrize("command", DAMAGE)
@@ -218,6 +243,7 @@ def test_redirection_needs_no_routes(namespace: Namespace, tmp_path: Path) -> No
 
 FOREIGN = {
     "nft add table inet tokgate": "a table inet tokgate that tokgate did not make",
+    "nft add table inet tokgate; add chain inet tokgate owner": "a table inet tokgate that tokgate did not make",
     "ip rule add fwmark 0x746b lookup 5 priority 9000": "the IPv4 policy rule 9000 sends packets",
     "ip rule add fwmark 0x6b/0xff lookup 5 priority 9": "the IPv4 policy rule 9 sends packets of mark 0x746b",
     "ip -6 rule add not fwmark 7 lookup 5 priority 9": "the IPv6 policy rule 9 sends packets of mark 0x746b",

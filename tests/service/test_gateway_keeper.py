@@ -117,6 +117,24 @@ class FakeCanary:
         self.closed = True
 
 
+class FakeLock:
+    """A lock of the network namespace that somebody else may have."""
+
+    def __init__(self) -> None:
+        self.held_by: str | None = None
+        self.closed = False
+
+    def take(self) -> None:
+        if self.held_by is not None:
+            raise GatewayError(f"{self.held_by} keeps the gateway here")
+
+    def answer(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class Setting:
     """A keeper, its kernel and its clocks."""
 
@@ -131,12 +149,15 @@ class Setting:
         self.full_disk = False
         self.canary = FakeCanary()
         canary: Any = self.canary
+        self.lock = FakeLock()
+        lock: Any = self.lock
         self.keeper = GatewayKeeper(
             kernel,
             lambda: self.policy,
             self.write,
             self.said.append,
             canary=canary,
+            lock=lock,
             now=lambda: self.now,
             keep=self.keep,
         )
@@ -259,6 +280,31 @@ def test_a_takeover_that_fails_is_tried_again(begin: Callable[..., Setting]) -> 
     assert setting.kernel.told == ["up", "repair"]
     setting.passes(SHOWN)
     assert setting.keeper.state()["ok"]
+
+
+def test_another_process_keeps_this_gateway(begin: Callable[..., Setting]) -> None:
+    """One that was faster at a takeover is left alone, and status says who that is, until it has ended."""
+    setting = begin()
+    setting.lock.held_by = "process 7 (tokgate.service)"
+    setting.keeper.take_over()
+    setting.kernel.differs = FLUSHED
+    setting.passes(LONGEST_DELAY)
+    assert setting.kernel.told == ["up"]
+    assert setting.keeper.state()["problems"] == ["process 7 (tokgate.service) keeps the gateway here"]
+    setting.lock.held_by = None
+    setting.passes(LONGEST_DELAY)
+    assert setting.kernel.told == ["up", "repair"]
+
+
+def test_the_lock_comes_before_anything_is_loaded() -> None:
+    """A second gateway in the same network namespace ends before it changes anything, and lets children go on."""
+    setting = Setting()
+    setting.lock.held_by = "process 7"
+    with pytest.raises(GatewayError, match="process 7 keeps"):
+        setting.keeper.up()
+    assert setting.kernel.told == []
+    setting.keeper.let_go()
+    assert setting.lock.closed
 
 
 def test_without_a_notification(begin: Callable[..., Setting]) -> None:

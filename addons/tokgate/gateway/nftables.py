@@ -13,9 +13,9 @@ from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.values.prefix_table import IPNetwork
 
 MARKER: Final = "made by tokgate"
-"""The comment by which a table is known to be tokgate's."""
-OWNER: Final = "owner"
-"""The chain with that comment; empty, it is of a table of tokgate's that somebody flushed."""
+"""The comment by which older versions know a table to be tokgate's."""
+OWNER: Final = "made_by_tokgate"
+"""The chain by which a table is known to be tokgate's: `nft flush table` leaves it there."""
 
 
 def text(rules: Ruleset) -> str:

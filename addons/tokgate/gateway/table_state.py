@@ -3,9 +3,12 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tokgate.gateway.nftables import MARKER, OWNER
+
+_FLUSHED: Final = frozenset({"owner", "under_ban_tcp", "clients_udp"})
+"""Chains of each table of versions before `OWNER`, of which nothing else tells once it was flushed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def table_state(listing: Iterable[Mapping[str, Any]]) -> TableState:
                 elements[stated["name"]] = frozenset(json.dumps(each) for each in stated.get("elem", ()))
             if kind == "map":
                 maps.add(stated["name"])
-    ours = marked or (OWNER in chains and OWNER not in rules)  # `nft flush table` takes the marker out as well
+    ours = marked or OWNER in chains or (chains.keys() >= _FLUSHED and "owner" not in rules)
     return TableState(
         chains, {chain: tuple(held) for chain, held in rules.items()}, sets, elements, frozenset(maps), ours, dormant
     )

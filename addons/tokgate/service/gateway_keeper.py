@@ -22,6 +22,7 @@ from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gateway import boot_rules
 from tokgate.gateway.canary.canary import Canary
 from tokgate.gateway.errors import GatewayError
+from tokgate.gateway.host.gateway_lock import GatewayLock
 from tokgate.gateway.host.notifications import Notifications
 from tokgate.gateway.kernel import STATE_FILE, Differences, Kernel
 from tokgate.gateway.refusal_counters import RefusalTotals
@@ -72,6 +73,7 @@ class GatewayKeeper:
         say: Callable[[str], None],
         *,
         canary: Canary,
+        lock: GatewayLock,
         now: Callable[[], Instant] = Instant.now,
         keep: Callable[[Ruleset], None] = lambda rules: None,
     ) -> None:
@@ -95,6 +97,7 @@ class GatewayKeeper:
         self._restored: Final = Restored()
         self._refused = RefusalTotals({})
         self._canary: Final = canary
+        self._lock: Final = lock
         self._ending = False
         self._restarts = False
         self._look_at = 0.0
@@ -104,6 +107,7 @@ class GatewayKeeper:
 
     def up(self) -> None:
         """Load all of it. Raises GatewayError, and nothing is loaded; OSError without notifications."""
+        self._lock.take()
         rules = self._due_rules()
         changed = self._kernel.up(rules)
         for name, value in changed.items():
@@ -137,6 +141,7 @@ class GatewayKeeper:
     def let_go(self) -> None:
         """In a child: close what only the supervisor needs."""
         self._canary.let_go()
+        self._lock.close()
         if self._notifications is not None:
             self._notifications.close()
 
@@ -157,6 +162,8 @@ class GatewayKeeper:
         if time.monotonic() < self._retry_at:
             return
         try:
+            self._lock.take()  # after a takeover another process may have been faster
+            self._lock.answer()
             if self._is_stale(self._rules):
                 rules = self._due_rules()
                 self._count()
@@ -347,4 +354,4 @@ def keeper_of(
     def keep(rules: Ruleset) -> None:
         replace_file(path, boot_rules.text(rules).encode(), _OWNERS)
 
-    return GatewayKeeper(kernel, lambda: holder.snapshot, write, say, canary=canary, keep=keep)
+    return GatewayKeeper(kernel, lambda: holder.snapshot, write, say, canary=canary, lock=GatewayLock(), keep=keep)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from labs.ruleset_lab import Namespace
+from tokgate.gateway.host.gateway_lock import GatewayLock
 
 POLICY = """\
 services: {clips: {names: {suffix: [clips.example.org]}}}
@@ -126,6 +127,22 @@ def test_a_host_that_does_not_allow_it(namespace: Namespace, words: tuple[str, .
     assert "sends packets of mark 0x746b to table 5" in err
     assert len(said(namespace, "up", *words)["problems"]) == 2
     assert gateway(namespace, "up", *words, "--table", "egress", "--route-mark", "77")[0] == 0
+
+
+def test_beside_a_running_tokgate(namespace: Namespace, words: tuple[str, ...]) -> None:
+    """`up` and `down` would be undone at once: they say by whom, and change nothing."""
+    assert gateway(namespace, "up", *words)[0] == 0
+    before, lock = namespace.run("nft", "list", "ruleset"), GatewayLock()
+    namespace.inside(lock.take)
+    code, out, err = gateway(namespace, "down", *words)
+    assert (code, out) == (3, "")
+    assert err.startswith(f"tokgate: process {os.getpid()}")
+    assert "would load it again: stop that, which takes it out" in err
+    assert "loads what its own policy needs" in said(namespace, "up", *words)["problems"][0]
+    assert gateway(namespace, "up", *words)[0] == 3
+    assert namespace.run("nft", "list", "ruleset") == before
+    lock.close()
+    assert gateway(namespace, "down", *words)[0] == 0
 
 
 def test_without_the_capability(namespace: Namespace, words: tuple[str, ...]) -> None:

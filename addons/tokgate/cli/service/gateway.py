@@ -19,6 +19,7 @@ from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra
 from tokgate.gateway import boot_rules, libnftables
 from tokgate.gateway.errors import GatewayError
+from tokgate.gateway.host.gateway_lock import holder
 from tokgate.gateway.kernel import STATE_FILE, Differences, HostProblems, Kernel
 from tokgate.gateway.ruleset import Ruleset, ruleset_of
 from tokgate.service.privileges import confdir_of_running
@@ -81,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _up(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
+    if (kept_by := holder()) is not None:
+        raise HostProblems([f"{kept_by} loads what its own policy needs: change that, or stop it first"])
     changed = kernel.up(rules)
     remark_on(rules)
     for name, value in changed.items():
@@ -95,6 +98,8 @@ def _up(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
 
 
 def _down(kernel: Kernel, args: argparse.Namespace) -> int:
+    if (kept_by := holder()) is not None:
+        raise GatewayError(f"{kept_by} would load it again: stop that, which takes it out")
     restored = kernel.down()
     for name, value in restored.items():
         narrate(f"tokgate: {name} is {value} again")

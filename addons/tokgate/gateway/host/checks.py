@@ -1,5 +1,6 @@
 """What on this machine keeps a gateway from working, found before anything is changed."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -8,7 +9,7 @@ from tokgate.gateway import libnftables
 from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.host import sysctls
 from tokgate.gateway.host.other_firewalls import dropping
-from tokgate.gateway.nftables import table
+from tokgate.gateway.nftables import OWNER, table
 from tokgate.gateway.policy_routes import PolicyRoutes, loopback_is_up, versions
 from tokgate.gateway.ruleset import Ruleset, Tproxy
 from tokgate.gateway.table_state import table_state
@@ -38,11 +39,24 @@ def _problems(rules: Ruleset) -> Iterator[str]:
             f"there is a table inet {name} that tokgate did not make: nft delete table inet {name}, or choose another "
             "name with --table"
         )
+    yield from _others(name)
     yield from _refused_by_kernel(rules)
     if isinstance(rules.options.forwarded, Tproxy):
         yield from _conflicts(PolicyRoutes(rules.options.forwarded.mark))
     yield from _forwarding()
     yield from dropping(rules.options)
+
+
+def _others(name: str) -> Iterator[str]:
+    """Tables of tokgate's under other names: of two that take the same clients, the later one alone would decide."""
+    chains = [each["chain"] for each in libnftables.ask("list chains inet") if "chain" in each]
+    for other in dict.fromkeys(each["table"] for each in chains if each["name"] == OWNER and each["table"] != name):
+        with contextlib.suppress(libnftables.NftError):  # gone already
+            if not table_state(libnftables.ask(f"list table inet {other}")).dormant:  # only compared with, by `check`
+                yield (
+                    f"tokgate has a table inet {other} here, which takes the same clients: `tokgate gateway down "
+                    f"--table {other}`, with the other options of its `up`, takes it out"
+                )
 
 
 def _refused_by_kernel(rules: Ruleset) -> Iterator[str]:
