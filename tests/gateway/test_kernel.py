@@ -294,6 +294,35 @@ def test_what_only_iptables_can_read(namespace: Namespace, kernel: Kernel) -> No
         namespace.inside(lambda: kernel.up(rules(kernel.options)))
 
 
+IPTABLES = {
+    "ESTABLISHED,RELATED": True,
+    "RELATED": True,
+    "NEW,RELATED": False,
+    "DNAT,RELATED": False,
+    "! NEW": True,
+    "! INVALID": False,
+}
+"""Connections that a firewall's one rule accepts, in iptables' words, and whether all new ones are dropped."""
+
+
+@pytest.mark.parametrize("states", IPTABLES)
+def test_what_iptables_accepts(namespace: Namespace, kernel: Kernel, states: str) -> None:
+    """The rule with which firewalls of iptables begin lets in answers alone: what comes to the gates is dropped."""
+    if shutil.which("iptables-nft") is None:
+        pytest.skip("needs iptables-nft")
+    unless, _, named = states.rpartition(" ")
+    condition = (*(["!"] if unless else []), "--ctstate", named)
+    namespace.run("iptables-nft", "-P", "INPUT", "DROP")
+    namespace.run("iptables-nft", "-A", "INPUT", "-m", "conntrack", *condition, "-j", "ACCEPT")
+    if not IPTABLES[states]:
+        assert namespace.inside(lambda: kernel.up(rules(kernel.options)))
+        return
+    with pytest.raises(HostProblems, match="chain INPUT of table ip filter drops what is delivered to the gates"):
+        namespace.inside(lambda: kernel.up(rules(kernel.options)))
+    namespace.run("iptables-nft", "-A", "INPUT", "-m", "mark", "--mark", "0x746b", "-j", "ACCEPT")
+    assert namespace.inside(lambda: kernel.up(rules(kernel.options)))
+
+
 ACCEPTS = {
     "nothing": (),
     "usual rules of a host": (

@@ -16,6 +16,7 @@ from tokgate.gateway.errors import GatewayError
 LIBRARY: Final = "libnftables.so.1"
 _JSON: Final = 1 << 4  # nftables/libnftables.h, as the next ones
 _STATELESS: Final = 1 << 2
+_HANDLES: Final = 1 << 3
 _NUMERIC: Final = 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10
 _OUTPUT: Final = _JSON | _STATELESS | _NUMERIC
 """JSON without counters, and numbers instead of names that this machine may not have."""
@@ -53,6 +54,15 @@ def _ask(command: str, output: int) -> list[dict[str, Any]]:
 def counters(table: str) -> list[dict[str, Any]]:
     """The named counters of a table of family inet, with their values. Raises as `run`; NftError without the table."""
     return _ask(f"list counters table inet {table}", _JSON)
+
+
+def rules_as_text(chain: str) -> dict[int, str]:
+    """The rules of a chain (`family table name`) by handle; of iptables' conditions JSON has no more than names."""
+    with _context() as context:
+        _library().nft_ctx_output_set_flags(context, _STATELESS | _HANDLES)
+        listed = _run(context, f"list chain {chain}")
+    parted = [line.strip().rpartition(" # handle ") for line in listed.splitlines()]
+    return {int(handle): text for text, _, handle in parted if text and not text.endswith("{")}
 
 
 def tables() -> list[str]:

@@ -3,6 +3,7 @@
 Their rules are read as far as that is certain: what can't be told apart counts as letting the packets in.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,10 @@ _LETS_IN: Final = ("accept", "jump", "goto", "queue")
 _TURNS_AWAY: Final = ("drop", "reject")
 _REJECT: Final = {"type": "target", "name": "REJECT"}
 """What turns away in a rule of iptables."""
+_CONNTRACK: Final = {"type": "match", "name": "conntrack"}
+"""`-m conntrack` and `-m state`, of which nftables' JSON has no more than the name."""
+_STATES: Final = {"invalid": 1, "established": 2, "related": 4, "new": _NEW, "untracked": 64}
+"""Bits of `ct state`, of the same header."""
 _BESIDE: Final = ("counter", "log", *_TURNS_AWAY)
 """What does not keep a rule from acting; other statements may: limits, conditions of iptables that nft can't show."""
 
@@ -55,12 +60,32 @@ def dropping(options: TableOptions) -> list[str]:
         place = chain.get("family"), chain.get("table")
         if chain.get("hook") != "input" or place[0] not in _FAMILIES or place == ("inet", options.table):
             continue
-        listing = libnftables.ask(f"list chain {place[0]} {place[1]} {chain['name']}")
-        rules = [rule["rule"]["expr"] for rule in listing if "rule" in rule]
+        named = f"{place[0]} {place[1]} {chain['name']}"
+        rules = _read([each["rule"] for each in libnftables.ask(f"list chain {named}") if "rule" in each], named)
         if _drops(chain.get("policy") == "drop", rules, packet):
             where = f"chain {chain['name']} of table {place[0]} {place[1]}"
             found.append(f"{where} drops what is delivered to the gates: add `{accept}` there")
     return found
+
+
+def _read(rules: list[Mapping[str, Any]], chain: str) -> list[list[Mapping[str, Any]]]:
+    """The statements of rules, with what iptables says of a connection's state as nftables' own condition."""
+    xt = any({"xt": _CONNTRACK} in rule["expr"] for rule in rules)
+    texts = libnftables.rules_as_text(chain) if xt else {}
+    return [
+        [_state(texts.get(rule["handle"], "")) or each if each == {"xt": _CONNTRACK} else each for each in rule["expr"]]
+        for rule in rules
+    ]
+
+
+def _state(text: str) -> Mapping[str, Any] | None:
+    """The condition `ct state` in a rule of iptables; None where it is not all of it (`--ctstate RELATED,DNAT`)."""
+    found = re.findall(r"ct (state|status) (! )?([a-z,]+)", text)
+    if len(found) != 1 or found[0][0] != "state":
+        return None
+    _, unless, states = found[0]
+    right = [_STATES[state] for state in states.split(",")]
+    return {"match": {"op": "!=" if unless else "in", "left": {"ct": {"key": "state"}}, "right": right}}
 
 
 def _delivered(way: Tproxy | Redirect) -> Delivered:
