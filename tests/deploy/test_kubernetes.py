@@ -57,6 +57,19 @@ def test_the_policy_is_valid(tmp_path: Path) -> None:
     assert results == [True, True]
 
 
+def test_the_quota() -> None:
+    """Where a pod of critical priority needs a quota in its namespace it has one; else it would never be created."""
+    quota, pods = manifest("quota.yaml"), manifest("gateway.yaml")
+    assert (
+        quota["metadata"]["namespace"]
+        == pods["metadata"]["namespace"]
+        == manifest("namespace.yaml")["metadata"]["name"]
+    )
+    (scope,) = quota["spec"]["scopeSelector"]["matchExpressions"]
+    assert (scope["scopeName"], scope["operator"]) == ("PriorityClass", "In")
+    assert scope["values"] == [pods["spec"]["template"]["spec"]["priorityClassName"]]
+
+
 def test_the_pod() -> None:
     """tokgate understands its arguments, and each of their paths is on a volume that is there."""
     pod = manifest("gateway.yaml")["spec"]["template"]["spec"]
