@@ -1,7 +1,7 @@
 """Drives the log's appender: runs on one log, whose clock stands until it is set."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from labs.builders import at
 from labs.samples import OBSERVER
@@ -10,6 +10,8 @@ from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.stamp import Stamp, new_stamp
 from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.rotation import Rotation
+
+_begun: Final[list[Appender]] = []
 
 
 class AppenderRuns:
@@ -36,7 +38,9 @@ class AppenderRuns:
     def begin(self) -> Appender:
         """A run that has written nothing."""
         trouble = self.troubles.append
-        return Appender(self.path, self.rotation, self.stamp, trouble=trouble, reject=trouble, options=self.options)
+        run = Appender(self.path, self.rotation, self.stamp, trouble=trouble, reject=trouble, options=self.options)
+        _begun.append(run)
+        return run
 
     def write(self, to: Appender, count: int = 1, *, attest: bool = False) -> None:
         """Write records, each with all that it brings about, and a checkpoint if wanted."""
@@ -47,10 +51,10 @@ class AppenderRuns:
             append(to)
             to.sync()
 
-    def run(self, count: int = 1) -> None:
+    def run(self, count: int = 1, *, attest: bool = True) -> None:
         """A run that ends in order."""
         run = self.begin()
-        self.write(run, count, attest=True)
+        self.write(run, count, attest=attest)
         run.leave("closed")
 
 
@@ -60,3 +64,18 @@ def append(to: Appender, *records: dict[str, Any]) -> None:
         to.add(record)
     while to.pending:
         to.advance()
+
+
+def kill(run: Appender) -> None:
+    """End a run as SIGKILL does: nothing is written any more, its lock is gone, and its files are closed."""
+    if run._segment is not None:
+        run._segment.close()
+        run._segment = None
+    if run._lines.checkpointer is not None:
+        run._lines.checkpointer.close()
+
+
+def kill_all() -> None:
+    """End all runs of a test, which may have left them anywhere."""
+    while _begun:
+        kill(_begun.pop())

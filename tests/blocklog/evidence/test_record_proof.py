@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from labs.appending import AppenderRuns, append, kill
 from labs.logs import refusal
-from labs.samples import OBSERVER, stamp
 from tokgate.blocklog.evidence.record_proof import NoProof, fingerprint, prove
 from tokgate.blocklog.integrity.chain import link, stated_head
 from tokgate.blocklog.integrity.checkpoint import Tree, sign
@@ -23,8 +23,6 @@ from tokgate.blocklog.paths import key_path_for, with_rotated
 from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint
-from tokgate.blocklog.records.stamp import new_stamp
-from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.rotation import Rotation
 
 DOCS = Path(__file__).parents[3] / "docs" / "proof.md"
@@ -48,40 +46,25 @@ def checked(verifier: Path, proof: dict[str, Any], digest: str) -> subprocess.Co
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-class Log:
-    """A log of refusals and checkpoints."""
+class Log(AppenderRuns):
+    """A log of refusals and checkpoints, as one run writes it."""
 
-    def __init__(self, path: Path, rotation: Rotation | None = None, **options: Any) -> None:
-        self.path, self.ids = path, list[str]()
-        self.troubles: list[Exception] = []
-        trouble = self.troubles.append
-        self._appender = Appender(
-            path, rotation or Rotation(daily=False), self._stamp, trouble=trouble, reject=trouble,
-            options=LogOptions(**options),
-        )  # fmt: skip
+    def __init__(self, path: Path, rotation: Rotation | None = None) -> None:
+        super().__init__(path, rotation, LogOptions())
+        self.ids: list[str] = []
+        self.appender = self.begin()
 
-    def _stamp(self) -> Any:
-        return new_stamp(stamp().at, OBSERVER)
-
-    def write(self, count: int, *, attest: bool = True) -> None:
-        """Write records, then a checkpoint."""
+    def put(self, count: int, *, attest: bool = True) -> None:
+        """Write refusals, then a record that the run ends and a checkpoint."""
         for number in range(count):
             record = refusal(f"192.0.2.{number % 250 + 1}")
-            record["event"]["id"] = self._stamp().id
+            record["event"]["id"] = self.stamp().id
             record["user_agent"] = {"original": "Bücher/\u2028 \ud800 1.0"}  # what JSON can say in several ways
             self.ids.append(record["event"]["id"])
-            self._appender.add(record)
+            self.appender.add(record)
+        append(self.appender)
         if attest:
-            self._appender.add(stopped(self._stamp(), 1, "SIGTERM"))
-        self._finish()
-        if attest:
-            self._appender.attest()
-            self._finish()
-            self._appender.sync()
-
-    def _finish(self) -> None:
-        while self._appender.pending:
-            self._appender.advance()
+            self.write(self.appender, attest=True)
 
     @property
     def files(self) -> list[Path]:
@@ -106,8 +89,8 @@ def test_the_verifier_is_short(verifier: Path) -> None:
 def test_every_record_is_proved(tmp_path: Path, verifier: Path, count: int) -> None:
     """The first, the last and those between, of trees of several sizes; the proof holds no other record's content."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(3)
-    log.write(count)
+    log.put(3)
+    log.put(count)
     for event in (log.ids[0], log.ids[3], log.ids[-1], log.ids[len(log.ids) // 2]):
         proof = prove(event, log.files)
         assert json.dumps(proof).count('"message"') == 1
@@ -163,7 +146,7 @@ def test_what_was_changed_does_not_pass(
 ) -> None:
     """Whichever part of a proof is another: the verifier says so, and ends with an error."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(6)
+    log.put(6)
     proof = prove(log.ids[2], log.files)
     forge(proof)
     said = checked(verifier, proof, log.fingerprint)
@@ -174,7 +157,7 @@ def test_what_was_changed_does_not_pass(
 def test_the_record_that_was_proved_is_printed(tmp_path: Path, verifier: Path) -> None:
     """A proof in which the record stands twice shows a reader the first, and proves the last."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(3)
+    log.put(3)
     proof = prove(log.ids[1], log.files)
     forged = json.dumps({"record": {"source": {"ip": "192.0.2.99"}}})[:-1] + ", " + json.dumps(proof)[1:]
     path = tmp_path / "proof.json"
@@ -189,7 +172,7 @@ def test_the_record_that_was_proved_is_printed(tmp_path: Path, verifier: Path) -
 def test_no_check_is_left_out(tmp_path: Path, verifier: Path) -> None:
     """Python without assertions would pass everything."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(3)
+    log.put(3)
     path = tmp_path / "proof.json"
     path.write_text(json.dumps(prove(log.ids[1], log.files)), "utf-8")
     command = [sys.executable, "-I", "-O", str(verifier), str(path), log.fingerprint]
@@ -201,8 +184,8 @@ def test_no_check_is_left_out(tmp_path: Path, verifier: Path) -> None:
 def test_another_key(tmp_path: Path, verifier: Path) -> None:
     """A log that somebody signed with a key of their own proves nothing to who knows the fingerprint."""
     log, other = Log(tmp_path / "block.ndjson"), Log(tmp_path / "other" / "block.ndjson")
-    log.write(2)
-    other.write(2)
+    log.put(2)
+    other.put(2)
     said = checked(verifier, prove(other.ids[0], other.files), log.fingerprint)
     assert "another key signed this" in said.stderr
 
@@ -211,7 +194,7 @@ def test_over_files(tmp_path: Path, verifier: Path) -> None:
     """A tree that begins in a file before, or ends in one after, compressed or not."""
     log = Log(tmp_path / "block.ndjson", Rotation(max_bytes=9000, daily=False))
     for _ in range(4):
-        log.write(5)
+        log.put(5)
     assert len(log.files) > 3
     first = log.files[0]
     Path(f"{first}.gz").write_bytes(gzip.compress(first.read_bytes()))
@@ -223,8 +206,8 @@ def test_over_files(tmp_path: Path, verifier: Path) -> None:
 def test_what_has_no_proof(tmp_path: Path) -> None:
     """No such record, no checkpoint yet, a record that was changed: each is said in a sentence."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(2)
-    log.write(1, attest=False)
+    log.put(2)
+    log.put(1, attest=False)
     with pytest.raises(NoProof, match="no record of these files has the id 01862000"):
         prove("01862000-0000-7000-8000-00000000000f", log.files)
     with pytest.raises(NoProof, match=r"no checkpoint covers .* yet"):
@@ -241,7 +224,7 @@ def test_what_has_no_proof(tmp_path: Path) -> None:
 def test_between_lines_that_are_no_records(tmp_path: Path, verifier: Path) -> None:
     """What others put in hides no record, and proves none."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(2)
+    log.put(2)
     log.path.write_bytes(b'rubbish\n{"a": 1}\n{"event": {"id": "x"}}\n' + log.path.read_bytes())
     assert checked(verifier, prove(log.ids[1], log.files), log.fingerprint).returncode == 0
 
@@ -249,13 +232,13 @@ def test_between_lines_that_are_no_records(tmp_path: Path, verifier: Path) -> No
 def test_several_checkpoints_in_one_batch(tmp_path: Path, verifier: Path) -> None:
     """The tree of each begins after the one before it, also where all are written at once."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(1, attest=False)
-    events = [stopped(log._stamp(), 1, f"number {number}") for number in range(4)]
+    log.put(1, attest=False)
+    events = [stopped(log.stamp(), 1, f"number {number}") for number in range(4)]
     for number, event in enumerate(events):
-        log._appender.add(event)
+        log.appender.add(event)
         if number % 2:
-            log._appender.attest()
-    log._finish()
+            log.appender.attest()
+    append(log.appender)
     assert list(Verifier([]).run(log.files)) == []
     for event in events:
         assert checked(verifier, prove(event["event"]["id"], log.files), log.fingerprint).returncode == 0
@@ -264,11 +247,11 @@ def test_several_checkpoints_in_one_batch(tmp_path: Path, verifier: Path) -> Non
 def test_a_forged_record_has_no_proof(tmp_path: Path) -> None:
     """One whose number and hash fit, beside the true one that is signed; nor one under a false tree."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(3)
+    log.put(3)
     lines = log.path.read_bytes().splitlines(keepends=True)
     head = stated_head(json.loads(lines[0]))
     assert head is not None
-    forged = stopped(log._stamp(), 1, "forged")
+    forged = stopped(log.stamp(), 1, "forged")
     log.path.write_bytes(b"".join([*lines[:2], encode(link(head, forged)[0]), *lines[2:]]))
     with pytest.raises(NoProof, match="signs other records"):
         prove(forged["event"]["id"], log.files)
@@ -277,7 +260,7 @@ def test_a_forged_record_has_no_proof(tmp_path: Path) -> None:
     last = stated_head(json.loads(lines[-2]))
     assert last is not None
     false = sign(private, last, "2023-03-10T11:00:00.000000Z", 0, tree=Tree(1, "ab" * 32))
-    log.path.write_bytes(b"".join([*lines[:-1], encode(link(last, log_checkpoint(log._stamp(), false))[0])]))
+    log.path.write_bytes(b"".join([*lines[:-1], encode(link(last, log_checkpoint(log.stamp(), false))[0])]))
     with pytest.raises(NoProof, match="signs other records"):
         prove(log.ids[1], log.files)
 
@@ -285,8 +268,8 @@ def test_a_forged_record_has_no_proof(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_log(tmp_path: Path) -> None:
     """It proves nothing of this one, whose own checkpoint is still to come."""
     log, other = Log(tmp_path / "block.ndjson"), Log(tmp_path / "other" / "block.ndjson")
-    log.write(1, attest=False)
-    other.write(1)
+    log.put(1, attest=False)
+    other.put(1)
     both = tmp_path / "both.ndjson"
     both.write_bytes(log.path.read_bytes() + other.path.read_bytes())
     with pytest.raises(NoProof, match=r"no checkpoint covers .* yet"):
@@ -297,16 +280,13 @@ def test_a_checkpoint_of_another_log(tmp_path: Path) -> None:
 def test_records_that_no_tree_covers(tmp_path: Path, count: int) -> None:
     """A run that finds no journal of the one before signs its records by the chain alone, which proves none of them."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(2, attest=False)
-    segment = log._appender._segment
-    assert segment is not None
-    segment.close()
+    log.put(2, attest=False)
+    kill(log.appender)
     log.path.with_suffix(".heads").unlink()
     later = Log(tmp_path / "block.ndjson")
-    later._appender.ready()
-    later.write(count, attest=False)
-    later._appender.attest()
-    later._finish()
+    later.appender.ready()
+    later.put(count, attest=False)
+    later.write(later.appender, 0, attest=True)
     with pytest.raises(NoProof, match="has no tree that covers it"):
         prove(log.ids[1], later.files)
 
@@ -314,11 +294,9 @@ def test_records_that_no_tree_covers(tmp_path: Path, count: int) -> None:
 def test_records_of_a_killed_run(tmp_path: Path, verifier: Path) -> None:
     """What was written before a kill is covered by the next run's first tree."""
     log = Log(tmp_path / "block.ndjson")
-    log.write(2)
-    log.write(3, attest=False)
-    segment = log._appender._segment
-    assert segment is not None
-    segment.close()
+    log.put(2)
+    log.put(3, attest=False)
+    kill(log.appender)
     later = Log(tmp_path / "block.ndjson")
-    later.write(1)
+    later.put(1)
     assert checked(verifier, prove(log.ids[3], later.files), log.fingerprint).returncode == 0

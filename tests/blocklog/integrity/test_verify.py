@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from whenever import Instant
 
+from labs.appending import AppenderRuns
 from labs.samples import OBSERVER, stamp
 from tokgate.blocklog.integrity import verify
 from tokgate.blocklog.integrity.chain import Head, link, proper_hash, stated_head
@@ -35,7 +36,7 @@ from tokgate.blocklog.paths import end_of_archive, key_path_for, public_path_for
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint, log_deleted, log_foreign
 from tokgate.blocklog.records.stamp import Stamp
-from tokgate.blocklog.write.appender import Appender, ForeignLines
+from tokgate.blocklog.write.appender import ForeignLines
 from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.segment import Foreign
 
@@ -45,39 +46,19 @@ else:
     from backports import zstd
 
 Lines = Callable[..., list[dict[str, Any]]]
+SMALL = Rotation(max_bytes=2000, daily=False)
+"""Files of some three records."""
+ONE_EACH = Rotation(max_bytes=1, daily=False)
 
 
-class Log:
-    """A sealed log, as runs write it one after another."""
+class Log(AppenderRuns):
+    """A sealed log, as runs write it one after another. Records have the same stamp, unless a test lets time pass."""
 
-    def __init__(self, path: Path, **options: Any) -> None:
-        self.path = path
+    def __init__(self, path: Path, rotation: Rotation | None = None, **options: Any) -> None:
         self.kept: list[str] = []
-        self.options = LogOptions(outlets=(self.kept.append,), **options)
-        self.errors: list[Exception] = []
+        self.options: LogOptions
+        super().__init__(path, rotation, LogOptions(outlets=(self.kept.append,), **options))
         self.begun: Instant | None = None
-
-    def run(self, count: int, *, attest: bool = True, every: bool = False, rotation: Rotation | None = None) -> None:
-        """Open, write so many records, a checkpoint at the end or after each, and close."""
-        appender = Appender(
-            self.path,
-            rotation or Rotation(daily=False),
-            self.stamp,
-            trouble=self.errors.append,
-            reject=self.errors.append,
-            options=self.options,
-        )
-        for number in range(count):
-            appender.add(stopped(self.stamp(), 1, f"number {number}"))
-            while appender.pending:
-                appender.advance()
-            if every:
-                appender.attest()
-        if attest:
-            appender.attest()
-        while appender.pending:
-            appender.advance()
-        appender.leave("closed")
 
     def forget(self) -> None:
         """Take the log away, and what its writer knows of it."""
@@ -85,7 +66,6 @@ class Log:
         self.path.with_suffix(".heads").unlink()
 
     def stamp(self) -> Stamp:
-        """Always the same, unless a test lets time pass."""
         return stamp() if self.begun is None else replace(stamp(), at=self.begun)
 
     @property
@@ -123,7 +103,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
     for _ in range(3):
         log.run(3)
     yield log
-    assert not log.errors
+    assert not log.troubles
 
 
 def codes(findings: list[Finding]) -> list[tuple[int, str]]:
@@ -306,8 +286,8 @@ def test_a_forged_signature(log: Log) -> None:
 
 def test_over_rotation_and_compression(tmp_path: Path, check_lines: Lines) -> None:
     """The chain goes on over files, in whatever order and packing they are given; a file that is gone is missed."""
-    log = Log(tmp_path / "block.ndjson")
-    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    log = Log(tmp_path / "block.ndjson", SMALL)
+    log.run(12)
     assert len(log.files) > 4
     check_lines(*log.files)
     assert log.findings() == []
@@ -328,8 +308,8 @@ def test_over_rotation_and_compression(tmp_path: Path, check_lines: Lines) -> No
 
 def test_a_cut_archive(tmp_path: Path) -> None:
     """A compressed file that was cut ends in a finding, and the files after it are verified all the same."""
-    log = Log(tmp_path / "block.ndjson")
-    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    log = Log(tmp_path / "block.ndjson", SMALL)
+    log.run(12)
     first = log.files[0]
     whole = first.read_bytes()
     Path(f"{first}.gz").write_bytes(gzip.compress(whole, 0)[:-500])  # stored, not packed: it can be read to the cut
@@ -366,8 +346,8 @@ def test_a_file_that_cannot_be_read(log: Log, error: Exception) -> None:
 @pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zstd.compress)])
 def test_a_damaged_archive(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
     """One bad octet on a disk is told with its file and offset, wherever it is, and the files after it are verified."""
-    log = Log(tmp_path / "block.ndjson")
-    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    log = Log(tmp_path / "block.ndjson", SMALL)
+    log.run(12)
     first = log.files[0]
     octets = pack(first.read_bytes())
     first.unlink()
@@ -426,10 +406,10 @@ def test_a_restart_after_the_file_was_moved(tmp_path: Path, journal: bool, torn:
 
 def test_a_restart_after_the_clock_went_back(tmp_path: Path) -> None:
     """The next run goes on from the file that was written last, whatever the clock made of the files' names."""
-    log = Log(tmp_path / "block.ndjson")
+    log = Log(tmp_path / "block.ndjson", SMALL)
     for day in (12, 10, 11):
         log.begun = Instant.from_utc(2023, 3, day)
-        log.run(8, rotation=Rotation(max_bytes=2000, daily=False))
+        log.run(8)
     log.path.rename(tmp_path / "block-20230310T120000.000000Z.ndjson")
     log.run(2)
     assert len({one.head.chain for one in log.elsewhere}) == 1
@@ -501,9 +481,9 @@ def test_a_last_line_that_no_writer_begins(log: Log) -> None:
 
 def test_a_folder_in_a_files_place(tmp_path: Path) -> None:
     """It is told, and so is what is missing; the files after it are verified."""
-    log = Log(tmp_path / "block.ndjson")
+    log = Log(tmp_path / "block.ndjson", ONE_EACH)
     for _ in range(3):
-        log.run(4, rotation=Rotation(max_bytes=1, daily=False))
+        log.run(4)
     hidden = log.files[2]
     hidden.unlink()
     hidden.mkdir()
@@ -548,7 +528,7 @@ def test_the_key_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KeyUnusable, match="read by others"):
         Signer(key)
     log.run(1)
-    assert [type(error) for error in log.errors] == [KeyUnusable]
+    assert [type(error) for error in log.troubles] == [KeyUnusable]
     assert log.findings() == []
     key.write_text("no key")
     key.chmod(0o600)
@@ -767,14 +747,14 @@ def test_a_key_that_took_over(log: Log) -> None:
     key_path_for(log.path).write_bytes(private)
     log.run(1)
     assert log.findings(first, second)
-    assert [type(error) for error in log.errors] == [ForeignLines]  # it finds what it didn't sign
-    log.errors.clear()
+    assert [type(error) for error in log.troubles] == [ForeignLines]  # it finds what it didn't sign
+    log.troubles.clear()
 
 
 def test_a_whole_log_begins_at_its_beginning(tmp_path: Path) -> None:
     """Files that are gone are missing where all should be there, unless a record tells that their time was over."""
-    log = Log(tmp_path / "block.ndjson")
-    log.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    log = Log(tmp_path / "block.ndjson", SMALL)
+    log.run(12)
     assert log.findings(whole=True) == []
     gone = log.files[0]
     gone.unlink()
@@ -786,9 +766,10 @@ def test_a_whole_log_begins_at_its_beginning(tmp_path: Path) -> None:
 
 def retained(tmp_path: Path, name: str = "block.ndjson") -> Log:
     """A log of twelve files, of which all but the current one are older than a day, and none was deleted."""
-    log = Log(tmp_path / name)
+    log = Log(tmp_path / name, ONE_EACH)
     log.begun = Instant.from_utc(2023, 3, 1)
-    log.run(11, rotation=Rotation(max_bytes=1, daily=False))
+    log.run(11)
+    log.rotation = Rotation(daily=False)
     log.begun = Instant.from_utc(2023, 3, 5)
     return log
 
@@ -972,17 +953,19 @@ def test_retention_goes_on_without_a_key(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("SETTLED", "_APART"):
         monkeypatch.setattr(f"tokgate.blocklog.write.log_clock.{name}", 0.0)
     monkeypatch.setattr("tokgate.blocklog.write.retention.STEP_EVERY", 0.0)
-    log.run(3, every=True)
-    assert log.errors
+    run = log.begin()
+    for _ in range(3):
+        log.write(run, attest=True)
+    assert log.troubles
     assert len(log.files) == 1
     assert [finding.code for finding in log.findings(whole=True)] == [FindingCode.MISSING]
 
 
 def test_a_continuation_in_the_middle_of_a_file(log: Log, tmp_path: Path) -> None:
     """Records of another log can't be put in without those before them by saying that they continue some file."""
-    other = Log(tmp_path / "other" / "block.ndjson")
+    other = Log(tmp_path / "other" / "block.ndjson", SMALL)
     other.begun = Instant.from_utc(2023, 1, 1)
-    other.run(12, rotation=Rotation(max_bytes=2000, daily=False))
+    other.run(12)
     log.edit(lambda lines: lines.extend(other.files[1].read_bytes().splitlines(keepends=True)))
     assert codes(log.findings())[:2] == [(13, "new-chain"), (13, "missing")]
 

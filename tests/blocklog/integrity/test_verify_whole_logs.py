@@ -5,12 +5,11 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from labs.samples import stamp
+from labs.appending import AppenderRuns, append
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.external_checkpoints import checkpoints_in
 from tokgate.blocklog.integrity.findings import Finding
@@ -19,7 +18,6 @@ from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.stamp import Stamp
-from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.rotation import Rotation
 
 if sys.version_info >= (3, 14):
@@ -35,35 +33,27 @@ _UNPACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.decompress, ".zst": 
 type Edit = Callable[[Path], object]
 
 
-def _unexpected(error: Exception) -> None:
-    raise error
+class _Ticking(AppenderRuns):
+    """Runs in which each record is a moment after the one before."""
+
+    def stamp(self) -> Stamp:
+        self.now = self.now.add(microseconds=1)
+        return super().stamp()
 
 
 def _written(folder: Path, text: str) -> None:
     """Four runs of 47 records each, with a checkpoint after ten, rotated by size."""
     folder.mkdir()
-    now = stamp()
-
-    def tick() -> Stamp:
-        nonlocal now
-        now = replace(stamp(), at=now.at.add(seconds=1))
-        return now
-
     kept: list[str] = []
-    for run in range(4):
-        appender = Appender(
-            folder / "block.ndjson", Rotation(max_bytes=9000, daily=False), tick,
-            trouble=_unexpected, reject=_unexpected, options=LogOptions(outlets=(kept.append,), records=10),
-        )  # fmt: skip
-        for number in range(47):
-            appender.add(stopped(tick(), 1, f"{text} {run} {number}"))
-            while appender.pending:
-                appender.advance()
-        appender.attest()
-        while appender.pending:
-            appender.advance()
-        appender.sync()
-        appender.leave("closed")
+    options = LogOptions(outlets=(kept.append,), records=10)
+    runs = _Ticking(folder / "block.ndjson", Rotation(max_bytes=9000, daily=False), options)
+    for number in range(4):
+        run = runs.begin()
+        for each in range(47):
+            append(run, stopped(runs.stamp(), 1, f"{text} {number} {each}"))
+        runs.write(run, 0, attest=True)
+        run.leave("closed")
+    assert not runs.troubles
     (folder / "kept.txt").write_text("\n".join(kept))
 
 

@@ -22,13 +22,17 @@ from tokgate.blocklog.write.writer_health import WriterHealth
 
 
 @pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """What the collector does with signals is its own process's matter."""
+def _as_before(lifeline: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the collector does with signals, and leaves open, ends with its own process."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
+    pipe = os.pipe()  # after that of `lifeline`
+    monkeypatch.setattr("tokgate.blocklog.write.collector.os.pipe", lambda: pipe)
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
+    for descriptor in pipe:
+        os.close(descriptor)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from backports import zstd
 
-from labs.appending import AppenderRuns, append
+from labs.appending import AppenderRuns, append, kill
 from tokgate.blocklog.integrity.chain import link, stated_head
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
@@ -20,7 +20,7 @@ from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
 from tokgate.blocklog.read.reader import text_at
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.write.appender import Appender, ForeignLines
+from tokgate.blocklog.write.appender import ForeignLines
 from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.segment import Segment
 
@@ -49,13 +49,6 @@ class Runs(AppenderRuns):
         """The log's records of an action."""
         records = [json.loads(line) for line in self.path.read_bytes().splitlines() if line.startswith(b"{")]
         return [record["tokgate"] for record in records if text_at(record, "event", "action") == action]
-
-
-def kill(appender: Appender) -> None:
-    """End a run as SIGKILL does: nothing is written any more, and its lock is gone."""
-    segment = appender._segment
-    assert segment is not None
-    segment.close()
 
 
 @pytest.fixture
