@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from labs.appending import kill_all
+from labs.descriptors import pytest_fixture_setup, pytest_runtest_setup, pytest_runtest_teardown
+
+__all__ = ["pytest_fixture_setup", "pytest_runtest_setup", "pytest_runtest_teardown"]
 
 
 @pytest.fixture(autouse=True)
