@@ -1,12 +1,11 @@
 """A relay's decisions about the first exchange of a connection: when it waits, asks again, goes on, or breaks off."""
 
-import contextlib
 import socket
 from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 
 import pytest
 
-from labs.relay_ends import Ends
+from labs.relay_ends import Ends, fill
 from tokgate.gate.connection import OPEN, Answering, SimpleState
 from tokgate.traffic.second_words import AfterHello
 
@@ -176,11 +175,7 @@ def test_what_a_watched_server_takes_later(ends: Ends) -> None:
 
 def test_what_a_watched_server_does_not_take_yet(ends: Ends) -> None:
     """It is kept where it is, in order, and not sent by the way of bulk behind the server's answer."""
-    ends.connection.server.setblocking(False)
-    filled = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            filled += ends.connection.server.send(bytes(1 << 16))
+    filled = fill(ends.connection.server)
     ends.connection.held, ends.connection.watched = b"hello", watched(None)
     ends.relay.open(ends.connection)
     assert (ends.connection.held, ends.connection.up) == (b"hello", None)
@@ -265,11 +260,7 @@ def test_opening_sends_what_was_held(ends: Ends) -> None:
 
 def test_opening_towards_a_server_that_takes_nothing_yet(ends: Ends) -> None:
     """What does not fit is kept for later, in its order, and the client is listened to meanwhile."""
-    ends.connection.server.setblocking(False)
-    filled = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            filled += ends.connection.server.send(bytes(1 << 16))
+    fill(ends.connection.server)
     ends.connection.held = b"hello"
     ends.relay.open(ends.connection)
     direction = ends.connection.up

@@ -88,6 +88,15 @@ def _is_ended(sock: socket.socket) -> bool:
         return False
 
 
+def fill(sock: socket.socket) -> int:
+    """Fill what a socket can hold for its receiver; the octets."""
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += sock.send(bytes(4096), socket.MSG_DONTWAIT)
+    return filled
+
+
 class Way:
     """One direction of a connection, whichever: a test says the same of both."""
 
@@ -117,11 +126,7 @@ class Way:
 
     def fill(self) -> int:
         """Fill the side that receives; the octets that it takes."""
-        filled = 0
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                filled += self.outside.send(bytes(4096), socket.MSG_DONTWAIT)
-        return filled
+        return fill(self.outside)
 
     def drain(self, filled: int) -> None:
         """Read that much there."""

@@ -41,6 +41,15 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def python_for(folder: Path, driver: str) -> str:
+    """An interpreter that runs this text with tokgate's arguments, instead of `-m tokgate`."""
+    program, python = folder / "driver.py", folder / "python"
+    program.write_text(driver)
+    python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{program}" "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
 class Running:
     """`tokgate run` on loopback, and an origin that echoes."""
 

@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from labs.running_lab import DEADLINE, POLICY, WITHOUT_BAN, Running, children, until
+from labs.running_lab import DEADLINE, POLICY, WITHOUT_BAN, Running, children, python_for, until
 from tokgate.cli.main import main
 from tokgate.service.child_programs import BEHIND_TRAFFIC
 
@@ -137,11 +136,8 @@ sys.exit(main(sys.argv[1:]))
 
 def test_who_asks_while_the_policy_is_read_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Reading many names takes a while; nobody who asks how things are waits as long as that."""
-    driver, python, hold = tmp_path / "driver.py", tmp_path / "python", tmp_path / "hold"
-    driver.write_text(SLOW)
-    python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{driver}" "$@"\n')  # instead of `-m tokgate`
-    python.chmod(0o755)
-    running, ask = Running(tmp_path, python=str(python)), ["status", "--confdir", str(tmp_path / "keys")]
+    hold, ask = tmp_path / "hold", ["status", "--confdir", str(tmp_path / "keys")]
+    running = Running(tmp_path, python=python_for(tmp_path, SLOW))
     try:
         before = _state(ask, capsys)["policy"]["version"]
         hold.touch()

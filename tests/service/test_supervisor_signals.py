@@ -2,12 +2,11 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labs.running_lab import POLICY, WITHOUT_BAN, Running, until
+from labs.running_lab import POLICY, WITHOUT_BAN, Running, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 
@@ -46,11 +45,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_reading_that_came_to_nothing_is_done_again(tmp_path: Path) -> None:
     """A policy that was saved while somebody else was at the folder comes into force, without another change."""
-    driver, python = tmp_path / "driver.py", tmp_path / "python"
-    driver.write_text(DRIVER)
-    python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{driver}" "$@"\n')  # instead of `-m tokgate`
-    python.chmod(0o755)
-    running = Running(tmp_path, workers=1, python=str(python))
+    running = Running(tmp_path, workers=1, python=python_for(tmp_path, DRIVER))
     try:
         running.write(WITHOUT_BAN)
         until("it came to nothing", lambda: "a reading came to nothing" in running.narrated())
@@ -71,11 +66,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_orders_to_a_gate_that_has_hardly_begun(tmp_path: Path) -> None:
     """It carries them out once it can: a signal for which it has no handler yet would end it."""
-    driver, python = tmp_path / "driver.py", tmp_path / "python"
-    driver.write_text(HURRIED)
-    python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{driver}" "$@"\n')  # instead of `-m tokgate`
-    python.chmod(0o755)
-    running = Running(tmp_path, python=str(python))
+    running = Running(tmp_path, python=python_for(tmp_path, HURRIED))
     try:
         until("it is well", lambda: running.problems_told() == [])
         for policy in (WITHOUT_BAN, POLICY, WITHOUT_BAN):

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,7 @@ class Days(AppenderRuns):
         for _ in range(days):
             for number in range(looks):
                 append(access_path_for(self.path), f"look {number} of {self.now}\n".encode())
-            self.path.touch()
-            self.run()
-            found = self.path.stat()
-            os.utime(self.path, (found.st_atime, self.now.timestamp()))
-            self.now = self.now.add(hours=24)
+            self.run_for_a_day()
 
     def looks(self) -> list[Path]:
         return [path for path, _ in archived(access_path_for(self.path))]

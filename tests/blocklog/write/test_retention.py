@@ -1,6 +1,5 @@
 """Retention: whole files go when their time is over, to the second; what remains still verifies."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,11 +49,7 @@ def test_what_remains_verifies(tmp_path: Path, check_lines: Callable[..., list[d
     path = tmp_path / "block.ndjson"
     runs = AppenderRuns(path, Rotation(), LogOptions(), "2023-03-01T12:00Z")
     for _ in range(10):
-        path.touch()
-        runs.run()
-        appended = path.stat()
-        os.utime(path, (appended.st_atime, runs.now.timestamp()))
-        runs.now = runs.now.add(hours=24)
+        runs.run_for_a_day()
     runs.options = LogOptions(retention_days=3)
     for _ in range(8):  # a day's files at a time
         runs.run()
@@ -72,11 +67,7 @@ def test_named_once(tmp_path: Path, check_lines: Callable[..., list[dict[str, An
     path = tmp_path / "block.ndjson"
     runs = AppenderRuns(path, Rotation(), LogOptions(retention_days=3), "2023-03-01T12:00Z")
     for _ in range(10):
-        path.touch()
-        runs.run()
-        appended = path.stat()
-        os.utime(path, (appended.st_atime, runs.now.timestamp()))
-        runs.now = runs.now.add(hours=24)
+        runs.run_for_a_day()
     files = with_rotated(path)
     told = [r["tokgate"]["deleted"] for r in check_lines(*files) if r["event"]["action"] == "log-deleted"]
     names = [name for one in told for name in one["files"]]

@@ -342,6 +342,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
+def flood(writer: LogWriter) -> int:
+    """Put records until ten are dropped; how many were put."""
+    put = 0
+    while writer.health().dropped < 10:
+        writer.put(refusal(put))
+        put += 1
+        threading.Event().wait(0.001)
+    return put
+
+
 def test_a_disk_that_fills_up_and_is_cleared(
     small_disk: Path, make: Callable[..., LogWriter], check_lines: Lines
 ) -> None:
@@ -350,11 +360,7 @@ def test_a_disk_that_fills_up_and_is_cleared(
     ballast.write_bytes(b"x" * (104 << 10))
     path = small_disk / "block.ndjson"
     writer = make(path, WriterLimits(queued=20, batch=5, linger=0, retry_first=0.005, retry_longest=0.02))
-    put = 0
-    while writer.health().dropped < 10:
-        writer.put(refusal(put))
-        put += 1
-        threading.Event().wait(0.001)
+    put = flood(writer)
     assert "No space left" in str(writer.health().last_error)
     ballast.unlink()
     assert writer.flush(waiting.DEADLINE)
@@ -373,11 +379,7 @@ def test_the_log_leaves_room_for_others(small_disk: Path, make: Callable[..., Lo
     path = small_disk / "block.ndjson"
     limits = WriterLimits(queued=20, batch=1, linger=0, retry_first=0.005, retry_longest=0.02)
     writer = make(path, limits, options=LogOptions(keep_free=256 << 20))
-    put = 0
-    while writer.health().dropped < 10:
-        writer.put(refusal(put))
-        put += 1
-        threading.Event().wait(0.001)
+    put = flood(writer)
     assert "settings.log.keep_free" in str(writer.health().last_error)
     (small_disk / "other").write_bytes(b"x" * 4096)
     ballast.unlink()
