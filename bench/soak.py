@@ -163,6 +163,7 @@ def main() -> int:  # noqa: C901, PLR0915  (one run, in its order)
         folder = Path(name)
         (folder / "policy.yaml").write_text(POLICY)
         command = [sys.executable, "-m", "tokgate", "run", "--mode", "gate:explicit@127.0.0.1:0", "--workers", "3"]
+        command += ["--openers", "1"]
         command += ["--policies", str(folder / "policy.yaml"), "--log", str(folder / "block.ndjson")]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "addons")}
         with (folder / "narration").open("wb") as output:

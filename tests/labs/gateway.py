@@ -185,7 +185,7 @@ class Gateway:
         files = ("--policies", self.policies, "--log", self.log)
         single = ("--single",) if self.single else ()
         mode = ("--gateway",) if self.mode == KERNEL_TOO else ("--mode", self.mode)
-        return self.command("run", *AS_WE_ARE, *mode, *files, *END, *single, *self.options)
+        return self.command("run", *AS_WE_ARE, "--openers", "1", *mode, *files, *END, *single, *self.options)
 
     def _mitmdump(self) -> list[str]:
         options = {"tokgate_policies": self.policies, "tokgate_log": self.log, "confdir": self.home}

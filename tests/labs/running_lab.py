@@ -73,7 +73,7 @@ class Running:
         self.addons = addons
         self.write(policy)
         self.narration = folder / "narration"
-        command = [python, "-m", "tokgate", "run", *AS_WE_ARE, *mode, "--drain", str(drain)]
+        command = [python, "-m", "tokgate", "run", *AS_WE_ARE, "--openers", "1", *mode, "--drain", str(drain)]
         command += ["--workers", str(workers), "--policies", str(self.policies), "--log", str(self.log)]
         self._command = [*command, "--confdir", str(self.confdir)]
         self._folder = folder

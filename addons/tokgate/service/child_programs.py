@@ -30,6 +30,7 @@ from tokgate.service.children import Role
 from tokgate.service.endpoints import ListenEndpoint
 from tokgate.service.gate_process import GateProcess, Inheritance, QuicInheritance
 from tokgate.service.metrics import sample
+from tokgate.service.opener_count import OpenerRange
 from tokgate.service.privileges import needed_to_run
 from tokgate.traffic.counting.shared_counters import SharedCounters
 from tokgate.traffic.limits import Limits
@@ -48,7 +49,7 @@ class SuperviseOptions:
     log: Path
     confdir: Path
     workers: int
-    openers: int = 1
+    openers: OpenerRange = field(default_factory=OpenerRange)
     drain: float = 30.0
     implementer: str = ""
     mark: int | None = None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 from tokgate.runtime.status import Worker
@@ -127,6 +128,18 @@ def readable(watched: Iterable[Any], seconds: float) -> list[int]:
     for each in watched:
         poller.register(each, select.POLLIN)
     return [found for found, _ in poller.poll(None if math.isinf(seconds) else math.ceil(seconds * 1000))]
+
+
+def seconds_of_work() -> float:
+    """Seconds for which this thread had work: it ran, or waited for a processor (Linux: scheduler/sched-stats.rst).
+
+    Where the kernel doesn't tell how long it waited: for which it ran.
+    """
+    try:
+        ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
+        return (int(ran) + int(waited)) / 1e9
+    except (OSError, ValueError):
+        return time.thread_time()
 
 
 def descriptors() -> tuple[int, int]:

@@ -24,7 +24,7 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.control_socket import PATIENCE, Call, Control, ControlRequest, answer_line, progress_line
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.status import Worker
-from tokgate.service.children import descriptors
+from tokgate.service.children import descriptors, seconds_of_work
 from tokgate.service.continuity.service_manager import ServiceManager
 from tokgate.traffic.counting.counters import RECORDS_DROPPED
 
@@ -176,6 +176,8 @@ class Reporter:
         self._socket: Final = sock
         self._tokgate: Final = tokgate
         self._task: asyncio.Task[None] | None = None
+        self._busy = 0.0
+        """The share of the last second for which the event loop had work."""
 
     def running(self) -> None:
         if self._tokgate.holder is not None:
@@ -190,14 +192,18 @@ class Reporter:
         self._report()
 
     async def _report_on(self) -> None:
+        before, had_before = time.monotonic(), seconds_of_work()
         while True:
             self._report()
             await asyncio.sleep(EVERY)
+            now, had = time.monotonic(), seconds_of_work()  # of the loop's thread: another one reads policies
+            self._busy = min(1.0, (had - had_before) / max(now - before, EVERY))
+            before, had_before = now, had
 
     def _report(self) -> None:
         if self._tokgate.log is None:  # tokgate has stopped, while a policy was read, say
             return
-        told = report_of(self._tokgate) | {"pid": os.getpid()}
+        told = report_of(self._tokgate) | {"pid": os.getpid(), "busy": round(self._busy, 3)}
         self._tokgate.counters.put(RECORDS_DROPPED, told["records_dropped"])
         report = json.dumps(told).encode()
         with contextlib.suppress(OSError):

@@ -31,6 +31,7 @@ from tokgate.service.continuity.restarts import Restarts
 from tokgate.service.endpoints import listen_for_scrapers
 from tokgate.service.gate_process import GO, RETIRE
 from tokgate.service.metrics.sample import Deaths
+from tokgate.service.opener_count import OpenerCount
 from tokgate.traffic.counting.shared_counters import SharedCounters
 from tokgate.traffic.warning_state import WarnedClients, open_beside
 
@@ -79,6 +80,7 @@ class ChildProcesses(InheritedProcesses):
         """Whether processes that exit are not to be started again."""
         self._left: Final = left
         self._heartbeat: Final = heartbeat.Heartbeat(time.monotonic())
+        self._openers: Final = OpenerCount(options.openers)
 
     def listen(self, kept: list[socket.socket]) -> None:
         """Open the listeners, which all gates share: while one is replaced, others accept.
@@ -105,6 +107,7 @@ class ChildProcesses(InheritedProcesses):
                 self._start(role, slot)
             return
         self.retire_predecessors()
+        self._openers.begin_with(len(self._replaced_openers))
         for role, slot in self._wanted():
             if role in (Role.OPENER, Role.METRICS):
                 self._start(role, slot)
@@ -160,6 +163,8 @@ class ChildProcesses(InheritedProcesses):
             return
         if child.role is Role.GATE:
             self.rooms.tell(child.slot, False)
+        elif child.role is Role.OPENER:
+            self._openers.died(time.monotonic())
         if child.hung:
             what = "hung, reported nothing, and was killed"
         self._postpone(child.role, child.slot, what, lived=time.monotonic() - child.started, hung=child.hung)
@@ -207,6 +212,15 @@ class ChildProcesses(InheritedProcesses):
         for role, slot in self._wanted():
             if (role, slot) not in running and self._restarts.due(role, slot, time.monotonic()):
                 self._start(role, slot)
+
+    def fit_openers(self) -> None:
+        """Have as many openers as their work takes. `restart_missing` starts those that are missing."""
+        serving = [child for child in self._children.values() if child.role is Role.OPENER and not child.retired]
+        own = [child for child in serving if child not in self._replaced_openers]
+        self._openers.look([child.report["busy"] for child in own if child.report], time.monotonic())
+        for child in own:
+            if child.slot >= self._openers.wanted:
+                self.retire_opener(child)
 
     def take_reports(self) -> None:
         """Receive pending reports; the latest of each process is kept."""
@@ -288,7 +302,7 @@ class ChildProcesses(InheritedProcesses):
         """The roles and slots that have to run, in the order of their start."""
         wanted = [(Role.COLLECTOR, 0)]
         wanted += [(Role.METRICS, 0)] if self.metrics is not None else []
-        wanted += [(Role.OPENER, slot) for slot in range(self._options.openers)]
+        wanted += [(Role.OPENER, slot) for slot in range(self._openers.wanted)]
         return [*wanted, *((Role.GATE, slot) for slot in range(self._options.workers))]
 
     def _start(self, role: Role, slot: int, *, waits: bool = False) -> None:

@@ -145,6 +145,7 @@ class Supervisor:
                     answer()
             processes.kill_hanging()
             processes.reap()
+            processes.fit_openers()
             processes.restart_missing()
             processes.retire_replaced()
             self._follow_files()

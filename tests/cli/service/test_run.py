@@ -15,6 +15,7 @@ from tokgate.service import privileges
 from tokgate.service.capabilities import Capability
 from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.continuity import start
+from tokgate.service.opener_count import OpenerRange
 
 
 def test_defaults() -> None:
@@ -54,6 +55,29 @@ def test_the_mode_unless_told(said: tuple[str, ...], hosts: list[str], monkeypat
     assert [(each.host, each.port, each.entry) for each in given[0].endpoints] == [
         (host, 8080, Entry.EXPLICIT) for host in hosts
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "bounds"),
+    [((), (3, 6)), (("--openers", "2"), (2, 2)), (("--openers", "2-8"), (2, 8)), (("--openers", "1-1"), (1, 1))],
+)
+def test_how_many_openers(said: tuple[str, ...], bounds: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the cores that it may use; a number alone is fixed."""
+    given: list[SuperviseOptions] = []
+    monkeypatch.setattr(start, "supervise", _keeping(given))
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(6)})
+    args = build_parser(("run",)).parse_args(["run", *said])
+    assert args.run(args) == 0
+    assert given[0].openers == OpenerRange(*bounds)
+
+
+@pytest.mark.parametrize("said", ["0", "2-1", "1-0", "-2", "2-", "many", "1-9999"])
+def test_no_number_of_openers(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A usage error."""
+    with pytest.raises(SystemExit, match="2"):
+        build_parser(("run",)).parse_args(["run", f"--openers={said}"])
+    assert "--openers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.runtime.banner import say
 from tokgate.service import privileges
 from tokgate.service.endpoints import EVERYWHERE, MAX_PORT, ListenEndpoint, endpoints, is_gate_mode, scrapers_endpoint
+from tokgate.service.opener_count import OpenerRange
 
 DEFAULT_MODE: Final = "gate:explicit"
 TPROXY_MODE: Final = "gate:tproxy"
@@ -71,7 +72,11 @@ def add_parser(subparsers: Subparsers) -> None:
     add_redirect_options(parser)
     parser.add_argument("--workers", metavar="N", type=_count, help="gates (default: one a core)")
     parser.add_argument(
-        "--openers", metavar="N", type=_count, default=1, help="mitmproxy processes behind the gates (default: 1)"
+        "--openers",
+        metavar="N[-M]",
+        type=_openers,
+        help="mitmproxy processes behind the gates: N, or N and up to M while they are busy (default: one for two "
+        "cores, up to one a core)",
     )
     parser.add_argument("--single", action="store_true", help="a gate and mitmproxy in one process")
     parser.add_argument(
@@ -257,13 +262,14 @@ def _supervise(args: argparse.Namespace, places: tuple[ListenEndpoint, ...], gat
     from tokgate.service.child_programs import SuperviseOptions
     from tokgate.service.continuity.start import supervise
 
+    cores = len(os.sched_getaffinity(0))
     options = SuperviseOptions(
         endpoints=places,
         policies=args.policies,
         log=args.log or DEFAULT_LOG,
         confdir=(args.confdir or DEFAULT_CONFDIR).expanduser(),
-        workers=args.workers or len(os.sched_getaffinity(0)),
-        openers=args.openers,
+        workers=args.workers or cores,
+        openers=args.openers or OpenerRange.on(cores),
         drain=args.drain,
         implementer=args.implementer,
         mark=args.mark,
@@ -292,6 +298,14 @@ def _count(text: str) -> int:
     if not 1 <= count <= _MOST_PROCESSES:
         raise ValueError
     return count
+
+
+def _openers(text: str) -> OpenerRange:
+    least, dash, most = text.partition("-")
+    bounds = OpenerRange(_count(least), _count(most if dash else least))
+    if bounds.most < bounds.least:
+        raise ValueError
+    return bounds
 
 
 def _seconds(text: str) -> float:

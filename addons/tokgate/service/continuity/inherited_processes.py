@@ -102,6 +102,11 @@ class InheritedProcesses(ChildPrograms):
             new = [c for c in self._children.values() if c.role is Role.OPENER and c not in self._replaced_openers]
             if all(child.report for child in new if not child.retired):
                 for child in self._replaced_openers:
-                    child.retired = True
-                    child.signal(RETIRE)
+                    self.retire_opener(child)
                 self._replaced_openers.clear()
+
+    @staticmethod
+    def retire_opener(child: Child) -> None:
+        """Have an opener take no more connections, and end with its last one."""
+        child.retired = True
+        child.signal(RETIRE)
