@@ -182,3 +182,27 @@ def test_many_levels() -> None:
     assert list(networks["n299"].prefixes) == [ip_network("192.0.2.0/24")]
     assert Composition(networks.values()).held({"n0": 24})["n299"] == 24
     assert with_parts(["n2"], networks) == {"n0", "n1", "n2"}
+
+
+def test_networks_that_share_their_parts() -> None:
+    """However often a network is named on the ways to it, it is looked at once."""
+    levels = [(f"a{n}", f"b{n}") for n in range(40)]
+    networks = {"c": Network("c", ())}
+    for pair, below in zip(levels, [("c",), *levels], strict=False):
+        networks |= {name: Network(name, (), networks=below) for name in pair}
+    assert with_parts(["a39"], networks) == set(networks) - {"b39"}
+
+
+def test_a_network_is_what_it_states() -> None:
+    """One whose parts have changed is itself the same: a change is told of once, where it was made."""
+    first, second = ip_network("192.0.2.0/24"), ip_network("198.51.100.0/24")
+    whole = Network("whole", (), networks=("part",), except_networks=("out",))
+    one, other = (
+        linked({each.name: each for each in (part, out, whole)})["whole"]
+        for part, out in (
+            (Network("part", (first,)), Network("out", (second,))),
+            (Network("part", (), interfaces=("eth1",)), Network("out", (first,))),
+        )
+    )
+    assert list(one.prefixes) != list(other.prefixes)
+    assert (one, repr(one)) == (other, repr(other))

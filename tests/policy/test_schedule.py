@@ -194,6 +194,13 @@ def test_no_window_begins_on_a_holiday() -> None:
     assert belgian.state_at(noon)[1].end == at("2023-07-24T06:00Z")  # Monday
 
 
+def test_a_holiday_of_one_of_two_windows() -> None:
+    """It is looked for as far ahead as it may be, also where another window has none: hours fall away there."""
+    every_day = Window(ALL_DAYS, clock("00:00"), clock("00:00"), ("BE",))
+    hours = Weekly((every_day, Window(WORKDAYS, clock("08:00"), clock("18:00"))), BRUSSELS)
+    assert hours.state_at(at("2023-06-10T10:00Z"))[1].end == at("2023-07-20T22:00Z")
+
+
 def test_next_opening_beyond_a_holiday() -> None:
     """The timeline shows when a ban on Mondays is in force again after Easter Monday, which is 13 days ahead."""
     mondays = Weekly((Window(frozenset({Weekday.MONDAY}), clock("08:00"), clock("18:00"), ("BE",)),), BRUSSELS)

@@ -142,7 +142,7 @@ def _parts_first(networks: Iterable[Network], known: Mapping[str, Network]) -> I
         while stack:
             top = stack[-1]
             named = (*top.networks, *top.except_networks)
-            waiting = [known[name] for name in named if name in known and name not in done]
+            waiting = [known[name] for name in named if name not in done]
             if waiting and top.name not in done:
                 stack += waiting
                 continue

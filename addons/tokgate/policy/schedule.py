@@ -145,7 +145,7 @@ class Weekly:
 
     def _inside(self, at: Instant) -> bool:
         today = at.to_tz(self.zone).date()
-        return any(at in span for day in _days(today, -1, 1) for span in self._occurrences(day))
+        return any(at in span for day in _days(today, range(-1, 2)) for span in self._occurrences(day))
 
     def _occurrences(self, day: Date) -> Iterator[Span]:
         for window in self.windows:
@@ -156,7 +156,7 @@ class Weekly:
     # Changes are searched day by day. Windows repeat weekly except on holidays: no change within the horizon is none.
 
     def _change_after(self, at: Instant, inside: bool) -> Instant:
-        for day in _days(at.to_tz(self.zone).date(), -1, self._horizon):
+        for day in _days(at.to_tz(self.zone).date(), range(-1, self._horizon)):
             changes = [e for e in self._edges(day) if e > at and self._inside(e) is not inside]
             if changes:
                 return min(changes)
@@ -165,7 +165,7 @@ class Weekly:
     def _change_before(self, at: Instant, inside: bool) -> Instant:
         """Searches one day beyond the first found: a window past midnight may end after one of the next day."""
         best = Instant.MIN
-        for day in _days(at.to_tz(self.zone).date(), 1, -self._horizon):
+        for day in _days(at.to_tz(self.zone).date(), range(1, -self._horizon, -1)):
             found = best > Instant.MIN
             edges = (e for e in self._edges(day) if e <= at)
             best = max([best, *(e for e in edges if self._inside(e.subtract(nanoseconds=1)) is not inside)])
@@ -183,10 +183,8 @@ class Weekly:
             yield from (span.start, span.end)
 
 
-def _days(today: Date, first: int, last: int) -> Iterator[Date]:
-    """Days at offsets `first` to `last`, both included, forwards or backwards."""
-    for offset in range(first, last + 1) if first <= last else range(first, last - 1, -1):
-        yield today.add(days=offset)
+def _days(today: Date, offsets: range) -> Iterator[Date]:
+    return (today.add(days=offset) for offset in offsets)
 
 
 class Inactive(StrEnum):

@@ -61,6 +61,15 @@ def test_phases_and_ends() -> None:
     ]
 
 
+@pytest.mark.parametrize(("response", "ends"), [(Response.REFUSE, 1), (Response.PAGE, 2)])
+def test_bans_that_take_turns(response: Response, ends: int) -> None:
+    """For clients it is one change, whichever ban was in force, unless they were answered otherwise."""
+    turn, end = "2023-05-31T22:00:00Z", "2023-08-31T22:00:00Z"
+    bans = ban(expires=at(turn)), ban("later", starts=at(turn), expires=at(end), response=response)
+    for old, new in ((policy(*bans), policy()), (policy(), policy(*bans))):
+        assert [each[4] for each in told(old, new)] == [turn, end][-ends:]
+
+
 def test_open_ends() -> None:
     """From the beginning to the end of the calendar."""
     assert told(policy(), policy(ban()), EVER) == [

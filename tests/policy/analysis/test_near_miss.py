@@ -109,6 +109,13 @@ def test_the_longest_word_that_says_the_same_is_the_brand() -> None:
     assert found.find("xmusicallyx.org") == Likeness("xmusicallyx.org", "clips", "musical", How.CONTAINS)
 
 
+def test_a_longer_word_of_fewer_domains_is_not_the_brand() -> None:
+    """Names like the others of its domains would go unnoticed."""
+    labels = ("zipzap-cdn", "zipzap-img", "zipzaplive-cdn", "zipzaplive-img", "zipzaplive-api")
+    found = Resemblance([builders.service("zip", *(f"suffix:{label}.net" for label in labels))])
+    assert found.find("myzipzap.org") == Likeness("myzipzap.org", "zip", "zipzap", How.CONTAINS)
+
+
 def test_words_are_bounded() -> None:
     """A service of a hundred thousand domains costs no more than one of a thousand."""
     large = builders.service("ads", *(f"suffix:advert{number:05}.com" for number in range(3000)))

@@ -54,6 +54,7 @@ END = wall("2023-09-10T00:00")
         ({}, {"windows": (window(),)}, [("b", "a")]),
         ({"windows": (window("07:00", "19:00"),)}, {"windows": (window(),)}, [("b", "a")]),
         ({"windows": (window("22:00", "07:00"),)}, {"windows": (window("23:00", "06:00"),)}, [("b", "a")]),
+        ({"windows": (window("00:00", "00:00"),)}, {"windows": (window("00:00", "12:00"),)}, [("b", "a")]),
         ({"windows": (window(),)}, {"windows": (window("08:00", "18:00", "BE"),)}, [("b", "a")]),
         ({"expires": END, "on_expiry": OnExpiry.HOLD}, {"starts": LATER}, [("b", "a")]),
     ],

@@ -64,7 +64,7 @@ def _belongs(text: str, place: int) -> bool:
     if character in (_JOINER, _NON_JOINER):
         try:
             return idna.core.valid_contextj(text, place)
-        except (ValueError, idna.IDNAError):  # a neighbour is not assigned in Unicode
+        except ValueError:  # a neighbour is not assigned in Unicode
             return False
     return False
 
