@@ -3,12 +3,14 @@
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from labs.waiting import DEADLINE, readable
-from tokgate.gate.explicit_clients.background import MOST_ADDRESSES, Addresses, Resolver, addresses_of
+from tokgate.gate.explicit_clients.background import MOST_ADDRESSES, Addresses, BackgroundCalls, Resolver, addresses_of
 from tokgate.traffic.counting.upstream import DnsError
 from tokgate.traffic.limits import ResolverLimits
 
@@ -92,7 +94,7 @@ def test_a_client_with_slow_names_holds_up_itself_only(resolver: Resolver, answe
     answers.set()
     deliver(resolver, slow, SHARE * 3)
     assert sorted(slow) == sorted(f"{number}.example" for number in range(SHARE * 3))
-    assert resolver.waiting == 0
+    assert (resolver.waiting, resolver._free) == (0, LIMITS.lookups)
     assert not resolver._asking
     assert not resolver._queued
 
@@ -112,13 +114,13 @@ def test_a_failing_answer_costs_no_other(resolver: Resolver, answers: threading.
     def fail(found: Addresses) -> None:
         raise RuntimeError(f"{found}")
 
-    resolver.ask("192.0.2.1", "a.example", fail)
-    resolver.ask("192.0.2.1", "b.example", lambda found: heard.extend(found))
+    for answer in (fail, heard.extend):  # one lookup: the answers come together
+        resolver.ask("192.0.2.1", "a.example", answer)
     answers.set()
     with pytest.raises(RuntimeError, match=r"a\.example"):
         deliver(resolver, heard, 2)
     deliver(resolver, heard, 1)
-    assert heard == ["b.example"]
+    assert heard == ["a.example"]
 
 
 def test_many_clients_with_slow_names_leave_lookups_for_others(resolver: Resolver) -> None:
@@ -129,6 +131,18 @@ def test_many_clients_with_slow_names_leave_lookups_for_others(resolver: Resolve
     resolver.ask("198.51.100.1", "localhost", quick.extend)
     deliver(resolver, quick, 1)
     assert quick == ["localhost"]
+
+
+@pytest.mark.parametrize(("lookups", "shares"), [(1, (1, 0)), (8, (1, 1)), (17, (2, 1))])
+def test_a_share_of_what_is_left(answers: threading.Event, lookups: int, shares: tuple[int, int]) -> None:
+    """It is an eighth, and one at least; there are no more lookups than threads to make them."""
+    resolver = Resolver(ResolverLimits(lookups=lookups))
+    resolver.run = lambda work, answer: None  # type: ignore[method-assign, assignment]
+    for client in ("192.0.2.1", "192.0.2.2"):
+        for number in range(3):
+            resolver.ask(client, f"{number}.{client}.example", lambda found: None)
+    assert (resolver._asking["192.0.2.1"], resolver._asking["192.0.2.2"]) == shares
+    resolver.close()
 
 
 def test_an_ipv6_subnet_has_one_share(resolver: Resolver) -> None:
@@ -194,6 +208,21 @@ def test_the_names_that_were_not_found_are_bounded(resolver: Resolver, answers: 
     assert len(resolver._failed) == LIMITS.failures
 
 
+def test_a_name_that_fails_again_is_remembered_anew(
+    resolver: Resolver, answers: threading.Event, clock: list[float]
+) -> None:
+    """Where there is no room for all, those that failed longest ago are asked for again first."""
+    answers.set()
+    heard: list[Addresses] = []
+    for number, host in enumerate(("gone-1.example", "gone-2.example", "gone-1.example", "gone-3.example"), 1):
+        resolver.ask("192.0.2.1", host, heard.append)
+        while len(heard) < number:
+            assert readable(resolver.descriptor, DEADLINE)
+            resolver.deliver()
+        clock[0] += LIMITS.failure_kept
+    assert list(resolver._failed) == ["gone-1.example", "gone-3.example"]
+
+
 def test_why_a_name_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Failures are counted by their cause, and found names are none."""
     told: list[DnsError] = []
@@ -229,8 +258,41 @@ def test_answers_that_were_taken_are_told_no_more(resolver: Resolver, answers: t
     """A loop that is told of nothing runs idle, and not in circles."""
     heard: list[str] = []
     answers.set()
+    assert not readable(resolver.descriptor, 0)
     resolver.ask("192.0.2.1", "www.example", heard.extend)
     deliver(resolver, heard, 1)
     assert not readable(resolver.descriptor, 0)
     assert not os.get_blocking(resolver.descriptor), "no gate waits where nothing has come"
     assert not os.get_inheritable(resolver.descriptor)
+
+
+def test_what_is_closed_leaves_nothing_behind() -> None:
+    """A gate that ends waits for no work that has not begun, and no thread writes to a descriptor that is another's."""
+    calls, begun, dropped, closed = BackgroundCalls(1), threading.Event(), threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def first() -> None:
+        begun.set()
+        dropped.wait(DEADLINE)
+        closed.wait(0.05)  # longer than a `close` that does not wait
+        done.append("first")
+
+    waiting = [partial(done.append, "second"), partial(done.append, "third")]  # the pool holds on to the last one
+    weakref.finalize(waiting[0], dropped.set)
+    for work in (first, *waiting):
+        calls.run(work, lambda _: None)
+    del work, waiting
+    assert begun.wait(DEADLINE)
+    calls.close()
+    assert done == ["first"]
+    closed.set()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(calls.descriptor)
+
+
+def test_what_never_began_is_closed_as_well() -> None:
+    """Most gates never resolve a name: they hold no descriptor for it when they have ended."""
+    calls = BackgroundCalls(1)
+    calls.close()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(calls.descriptor)
