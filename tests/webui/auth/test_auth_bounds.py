@@ -115,6 +115,33 @@ def test_failures_of_many_fill_no_memory(authenticator: PasswordAuthenticator, m
     assert authenticator.is_slowed("192.0.2.13", "alice")
 
 
+def test_who_goes_on_guessing_is_forgotten_last(
+    authenticator: PasswordAuthenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failures elsewhere push out those of whoever has stopped, and not the first that ever failed."""
+    monkeypatch.setattr("tokgate.webui.auth.auth._MAX_REMEMBERED", 4)
+    monkeypatch.setattr(Htpasswd, "knows", lambda users, user, password: False)
+    for host in (*[1] * (MAX_FAILURES - 1), 2, 1, 3):
+        authenticator.sign_in(f"192.0.2.{host}", "alice", "wrong")
+    assert authenticator.is_slowed("192.0.2.1", "alice")
+
+
+def test_old_failures_fill_no_memory(authenticator: PasswordAuthenticator, clock: Monotonic) -> None:
+    """Who guesses for days, slowly, is remembered by the last minutes alone."""
+    for _ in range(3):
+        authenticator.sign_in("192.0.2.1", "alice", "wrong")
+        clock.now += FAILURE_SECONDS / 2
+        authenticator.is_slowed("192.0.2.1", "alice")
+    assert [len(times) for times in authenticator._failures.values()] == [1, 1]
+
+
+def test_where_strangers_sign_in(password_page: Page, page: Page) -> None:
+    """With passwords they are led to the form; where a link opens the page, the form opens nothing."""
+    answer = password_page.client.get("/lines", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=%2Flines")
+    assert page.client.post("/sign-in", data=RIGHT, headers=ORIGIN).status_code == 400
+
+
 def test_a_form_without_an_end_is_not_read(password_page: Page) -> None:
     """The sign-in form is a name and a password; nobody fills the server's memory through it."""
     for size, status in ((8000, 303), (9000, 400)):

@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from tokgate.webui.auth.auth import LinkAuthenticator
-from tokgate.webui.auth.middleware import AuthMiddleware
+from tokgate.webui.auth.middleware import WRITES, AuthMiddleware, is_loopback
 from tokgate.webui.auth.sessions import Sessions
 
 COOKIE = "tokgate-8090"
@@ -57,7 +57,7 @@ def site() -> Site:
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "POST"])
 async def test_no_page_gets_to_see_what_would_change_something(site: Site, method: str) -> None:
     """Reading is all that there is: a page need not think of other methods, and a new one can't forget to."""
-    for path in ("/", "/lines", "/nothing"):
+    for path in ("/", "/lines", "/nothing", *(WRITES if method != "POST" else ())):
         assert await site.ask(method, path, origin="http://localhost") == 405
     assert site.reached == []
     assert await site.ask("POST", "/sign-out", origin="http://localhost") == 200
@@ -69,6 +69,7 @@ async def test_no_page_is_open_to_strangers(site: Site, path: str) -> None:
     assert await site.ask("GET", path, signed_in=False) == 303
     assert site.reached == []
     assert await site.ask("GET", path) == 200
+    assert await site.ask("GET", path, origin="http://localhost") == 200, "scripts of ours may say where they are"
 
 
 @pytest.mark.parametrize(
@@ -90,4 +91,19 @@ async def test_names_under_a_name_of_ours_are_not_ours(site: Site, host: str, st
 async def test_two_hosts_are_none(site: Site, hosts: tuple[str, ...]) -> None:
     """Of two Host fields a proxy in front may have gone by the other one (RFC 9112 §3.2)."""
     assert await site.ask("GET", "/", *hosts) == 421
+    assert site.reached == []
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [("localhost", True), ("127.0.0.2", True), ("[::1]", True), ("0.0.0.0", False), ("review.example.org", False)],
+)
+def test_what_only_this_machine_reaches(host: str, here: bool) -> None:
+    """A page for others needs passwords; one at `localhost` may begin with a link."""
+    assert is_loopback(host) is here
+
+
+async def test_what_is_neither_a_request_nor_the_server_itself(site: Site) -> None:
+    """A web socket reaches no page."""
+    await site._guard({"type": "websocket"}, None, None)  # type: ignore[arg-type]
     assert site.reached == []

@@ -57,7 +57,6 @@ class AuthMiddleware:
         """Serve a request (ASGI)."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
         if scope["type"] != "http":  # no web sockets here
             return
 
@@ -149,8 +148,8 @@ def _cookie(headers: Mapping[str, Sequence[str]], name: str) -> str | None:
 
 
 def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host
+    name, _, port = host.rpartition(":")
+    return name if port.isdigit() else host
 
 
 def is_loopback(host: str) -> bool:
