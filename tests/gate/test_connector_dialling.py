@@ -14,7 +14,7 @@ from labs.hello_builder import hello_for
 from tokgate.gate import connector
 from tokgate.gate.connection import OPEN, AskingParent, Tunnel
 from tokgate.gate.egress.parent_handshake import ConnectHandshake
-from tokgate.gate.sockets import NoDestinationError
+from tokgate.gate.sockets import Entry, NoDestinationError, listen
 from tokgate.policy.upstream import Upstream, UpstreamKind
 from tokgate.traffic.counting.upstream import CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
 from tokgate.traffic.refusal_texts import UNREACHABLE
@@ -52,6 +52,16 @@ def test_what_is_connected_already(steps: Steps) -> None:
     steps.connection.held = HELLO
     steps.gate.connect(steps.connection, ("198.51.100.7", 443))
     assert (steps.connection.state, steps.server.recv(1000)) == (OPEN, HELLO)
+
+
+def test_a_tunnel_back_to_a_listener_in_ipv6(steps: Steps) -> None:
+    """It is known by address and port, whatever else the kernel says of the listener: no gate calls itself for ever."""
+    listener = listen("::1", 0, Entry.EXPLICIT)
+    steps.gate.add_listener(listener)
+    steps.connection.tunnel = Tunnel("localhost", listener.port, socks=False, established=True)
+    assert not steps.gate.dial(steps.connection, ("::1", listener.port))
+    assert steps.counters.loops == 1
+    steps.gate.stop_accepting()
 
 
 @pytest.mark.parametrize(("tunnel", "leads_back"), [(False, False), (True, False), (True, True)])

@@ -5,10 +5,13 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from labs.proxy_lab import ALLOWED, BANNED, policy
 from labs.quic_client import QuicClient
 from labs.quic_lab import KEY, SHORT, QuicGate, Sent, flow
 from labs.records import Records
+from tokgate.gate.quic import takeover
 from tokgate.gate.quic.gate_quic import GateQuic
 from tokgate.gate.quic.sockets import Datagram, Front
 from tokgate.gate.quic.takeover import channel
@@ -64,6 +67,19 @@ def test_a_generation_of_gates(records: Records) -> None:
         new.look()
         assert (sent[1].forwarded, records.actions[-1]) == ({KEY}, "connection-cut")
         assert new.carrier.flows.passing[flow(1)].cut
+
+
+def test_a_predecessor_that_was_killed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flows never come: once it has gone, packets of flows that nobody knows wait for a while, and no longer."""
+    monkeypatch.setattr(takeover, "PATIENCE", 0.0)
+    with contextlib.ExitStack() as opened:
+        gate = GateQuic(Watching(records), [], Sent(), *(opened.enter_context(end) for end in channel()))
+        gate.expect()
+        gate.look()
+        assert gate.carrier.strangers_wait
+        gate.begin()
+        gate.look()
+        assert not gate.carrier.strangers_wait
 
 
 def test_what_is_read(records: Records) -> None:
