@@ -41,7 +41,7 @@ from tokgate.service.continuity.background_reload import behind_traffic
 from tokgate.service.continuity.replacement import ENDS, Bequest, execute, written
 from tokgate.service.continuity.service_manager import ServiceManager, name_of
 from tokgate.service.continuity.trial import ProgramChange
-from tokgate.service.gateway_keeper import keeper_of
+from tokgate.service.gateway.gateway_keeper import keeper_of
 from tokgate.service.metrics.sample import Vitals, vitals_of
 from tokgate.service.privileges import needed_to_run
 from tokgate.service.processes import ChildProcesses

@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -137,7 +137,7 @@ def test_many_clients_with_slow_names_leave_lookups_for_others(resolver: Resolve
 def test_a_share_of_what_is_left(answers: threading.Event, lookups: int, shares: tuple[int, int]) -> None:
     """It is an eighth, and one at least; there are no more lookups than threads to make them."""
     resolver = Resolver(ResolverLimits(lookups=lookups))
-    resolver.run = lambda work, answer: None  # type: ignore[method-assign, assignment]
+    resolver.run = lambda work, answer: None  # type: ignore[method-assign]
     for client in ("192.0.2.1", "192.0.2.2"):
         for number in range(3):
             resolver.ask(client, f"{number}.{client}.example", lambda found: None)
@@ -279,9 +279,10 @@ def test_what_is_closed_leaves_nothing_behind() -> None:
 
     waiting = [partial(done.append, "second"), partial(done.append, "third")]  # the pool holds on to the last one
     weakref.finalize(waiting[0], dropped.set)
-    for work in (first, *waiting):
+    works: list[Callable[[], None]] = [first, *waiting]
+    for work in works:
         calls.run(work, lambda _: None)
-    del work, waiting
+    del work, works, waiting
     assert begun.wait(DEADLINE)
     calls.close()
     assert done == ["first"]

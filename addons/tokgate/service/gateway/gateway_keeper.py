@@ -32,7 +32,7 @@ from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service.child_programs import SuperviseOptions
-from tokgate.service.no_gateway import NoGateway
+from tokgate.service.gateway.no_gateway import NoGateway
 
 logger = logging.getLogger(__name__)
 

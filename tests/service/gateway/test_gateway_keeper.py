@@ -23,9 +23,9 @@ from tokgate.gateway.table_state import TableState
 from tokgate.policy.canary import CanarySettings
 from tokgate.policy.settings import GatewaySettings, Passage
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service import gateway_keeper
-from tokgate.service.gateway_keeper import LONGEST_DELAY, LOOK, SHOWN, GatewayKeeper
-from tokgate.service.no_gateway import NoGateway
+from tokgate.service.gateway import gateway_keeper
+from tokgate.service.gateway.gateway_keeper import LONGEST_DELAY, LOOK, SHOWN, GatewayKeeper
+from tokgate.service.gateway.no_gateway import NoGateway
 
 NOON = at("2023-06-01T12:00:00Z")
 FLUSHED = Differences(table=("table inet tokgate is not loaded",))

@@ -1,0 +1,1 @@
+"""Keeps the kernel's part of a gateway in step with the policy, for the supervisor."""
