@@ -94,9 +94,12 @@ def tallied(running: Scraped) -> int:
 
 
 def upgrade(running: Scraped, number: int) -> None:
-    """Change the program on disk, so that connections of the one before mean nothing to it."""
+    """Change the program on disk, so that connections of the one before mean nothing to it.
+
+    Its size is another for each number: bytecode is known by its source's size, and by the second of the last change.
+    """
     changed = running.addons / "tokgate" / "gate" / "connection.py"
     source = (ROOT / "addons" / "tokgate" / "gate" / "connection.py").read_text()
     changed.write_text(
-        source.replace("    id: str | None = None\n", f"    id: str | None = None\n    v{number}: int = 0\n")
+        source.replace("    id: str | None = None\n", f"    id: str | None = None\n    v{'0' * number}: int = 0\n")
     )
