@@ -17,7 +17,7 @@ from whenever import Instant
 from labs.clients import UNRECOGNIZED_NAME, python
 from labs.gateway import KERNEL_TOO, Gateway, office_policy, refuses
 from labs.netns import Lab, wait_until
-from labs.origin import ALLOWED, BANNED, Origin
+from labs.origin import ADDRESSES, ALLOWED, BANNED, Origin
 from tokgate.gateway.canary.probe import client_hello
 
 Make = Callable[..., Gateway]
@@ -225,7 +225,15 @@ def test_this_machines_own_programs(lab: Lab, origin: Origin, make: Make, unchan
             for who in ("gateway", "client"):
                 assert refused(lab, origin, family, who)
                 assert reaches(lab, origin, ALLOWED, family, who)
+                assert _plain(lab, family, who) == "200"
             assert reaches(lab, origin, BANNED, family, "guest")
+
+
+def _plain(lab: Lab, family: int, who: str) -> str:
+    """The status of an HTTP request without TLS, which an opener passes on."""
+    address = f"{ALLOWED}:80:{ADDRESSES[ALLOWED][family]}"
+    command = ("curl", "-sS", "--max-time", "60", "-o", "/dev/null", "-w", "%{http_code}", "--resolve", address)
+    return str(getattr(lab, who).run(*command, f"http://{ALLOWED}/", check=False).stdout)
 
 
 def _is_told(gateway: Gateway, said: str) -> bool:

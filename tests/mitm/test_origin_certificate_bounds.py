@@ -2,10 +2,7 @@
 
 import asyncio
 import contextlib
-import socket
-from typing import Any
 
-import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
@@ -91,19 +88,3 @@ async def test_destinations_that_answer_nothing_keep_only_their_client_waiting()
         assert sorted(asked) == ["127.0.0.1", "127.0.0.2", "127.0.0.9"]
         silent.set()
         await asyncio.gather(*waiting, other)
-
-
-async def test_a_question_carries_the_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall that tells the proxy's connections by their mark would redirect the question back to the proxy."""
-    marks: list[tuple[int, int]] = []
-
-    class Marked(socket.socket):
-        def setsockopt(self, *said: Any) -> None:
-            if said[:2] == (socket.SOL_SOCKET, socket.SO_MARK):
-                marks.append((self.fileno() > 0, said[2]))
-            else:
-                super().setsockopt(*said)
-
-    monkeypatch.setattr("tokgate.mitm.origin_certificate.socket.socket", Marked)
-    await OriginCertificates(mark=7).names("127.0.0.1", 1, client="192.0.2.1")
-    assert marks == [(True, 7)]

@@ -17,6 +17,7 @@ import pytest
 from labs.running_lab import WITHOUT_BAN, Scraped, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
+SOURCE = "127.0.0.7"
 DRIVER = """
 import sys
 from pathlib import Path
@@ -93,11 +94,12 @@ class Origin(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer shortly."""
+        """Answer with the address from which it is asked."""
         self.send_response(200)
-        self.send_header("Content-Length", "6")
+        who = self.client_address[0].encode()
+        self.send_header("Content-Length", str(len(who)))
         self.end_headers()
-        self.wfile.write(b"origin")
+        self.wfile.write(who)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -116,14 +118,14 @@ def origin() -> Iterator[int]:
             thread.join()
 
 
-def _get(client: HTTPConnection, port: int) -> bytes:
+def _get(client: HTTPConnection, port: int) -> str:
     client.request("GET", f"http://127.0.0.1:{port}/")
-    return client.getresponse().read()
+    return client.getresponse().read().decode()
 
 
 def test_on_demand(running: OnDemand) -> None:
     """The second one has the policy in force and serves; retired, it ends with its last connection, and all is well."""
-    running.write(WITHOUT_BAN)
+    running.write(WITHOUT_BAN | {"settings": {"egress": {"addresses": [SOURCE]}}})
     until("the policy is told", lambda: "is in force, it replaces" in running.narrated())
     running.are_busy(1.0)
     until("both serve", partial(running.serve, "opener-0", "opener-1"))
@@ -133,13 +135,13 @@ def test_on_demand(running: OnDemand) -> None:
     with origin() as port:
         client = HTTPConnection("127.0.0.1", running.port, timeout=60)
         os.kill(first["pid"], signal.SIGSTOP)  # else whoever is quicker takes it
-        assert _get(client, port) == b"origin"
+        assert _get(client, port) == SOURCE
         os.kill(first["pid"], signal.SIGCONT)
         running.are_busy(0.0)
         until("the second one ends", lambda: running.conditions() == [("opener-0", "serving"), ("opener-1", "ending")])
         until("it is well", lambda: running.problems() == [])
         assert running.metric("workers", role="opener", state="ending") == 1
-        assert _get(client, port) == b"origin"
+        assert _get(client, port) == SOURCE
         client.close()
     until("one is left", partial(running.serve, "opener-0"))
     assert running.problems() == []

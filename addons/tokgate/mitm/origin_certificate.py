@@ -5,7 +5,6 @@ For `missing_sni: check-certificate` only. The names are evidence, not proof: no
 
 import asyncio
 import contextlib
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
+from tokgate.mitm.layers.egress import connect
 from tokgate.mitm.layers.parent_proxy import dial
 from tokgate.policy.upstream import Upstream
 from tokgate.traffic.limits import ProbeLimits, client_key
@@ -33,14 +33,12 @@ class OriginCertificates:
         self,
         limits: ProbeLimits | None = None,
         *,
-        mark: int | None = None,
         parent: Callable[[str], Upstream | None] = lambda host: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`mark` is set on the sockets (SO_MARK), as on the gates'; `parent` finds what reaches a destination."""
+        """`parent` finds what reaches a destination."""
         self._parent: Final = parent
         self._limits: Final = limits or ProbeLimits()
-        self.mark = mark
         self._monotonic: Final = monotonic
         self._known: Final[dict[tuple[str, int], tuple[float, tuple[str, ...]]]] = {}
         self._asking: Final[dict[tuple[str, int], asyncio.Task[tuple[str, ...]]]] = {}
@@ -84,7 +82,7 @@ class OriginCertificates:
         names: tuple[str, ...] = ()
         try:
             async with who.slots, self._slots, asyncio.timeout(self._limits.deadline):
-                names = certificate_names(await _handshake(*place, self.mark, self._parent(place[0])))
+                names = certificate_names(await _handshake(*place, self._parent(place[0])))
         except (OSError, TimeoutError, ValueError):  # ssl.SSLError is an OSError
             pass
         finally:
@@ -122,23 +120,13 @@ def certificate_names(der: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.removeprefix("*.") for name in names))[:MAX_NAMES]
 
 
-async def _handshake(host: str, port: int, mark: int | None, upstream: Upstream | None) -> bytes:
+async def _handshake(host: str, port: int, upstream: Upstream | None) -> bytes:
     """The destination's certificate in DER, from a handshake without SNI: an empty server_hostname sends none."""
-    if upstream is not None:
-        _, writer = await dial(upstream, host, port)
-        await writer.start_tls(_context(), server_hostname="")
-        return _shown_by(writer)
-    loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.setblocking(False)
-        if mark is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        await loop.sock_connect(sock, (host, port))
-        ours = sock.dup()
+    _, writer = await (connect(host, port) if upstream is None else dial(upstream, host, port))
     try:
-        _, writer = await asyncio.open_connection(sock=ours, ssl=_context(), server_hostname="")
+        await writer.start_tls(_context(), server_hostname="")
     except BaseException:
-        ours.close()
+        writer.transport.abort()
         raise
     return _shown_by(writer)
 

@@ -27,6 +27,7 @@ from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.sentence import counted
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.config.reload.holder import open_policy
+from tokgate.gate.egress.sources import PolicySources
 from tokgate.mitm.addon import LogFor, PolicyFor, PolicyRefused, Tokgate, WarnedFor
 from tokgate.mitm.announcement import announcement
 from tokgate.mitm.certificates import NarrowCertificates
@@ -172,7 +173,7 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
         warned_for=options.warned_for,
         counters=counters,
     )
-    tokgate.traffic.certificates.mark = options.mark
+    tokgate.traffic.sources = PolicySources(options.mark)
     gate = None
     if options.gate:
         gate = LocalGate(tokgate, options.gate, say, limits=options.limits, mark=options.mark)

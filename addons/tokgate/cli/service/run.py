@@ -83,7 +83,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--mark",
         metavar="N",
         type=lambda text: int(text, 0),
-        help="firewall mark on the gates' own connections",
+        help="firewall mark on tokgate's own connections",
     )
     add_policies_option(parser)
     parser.add_argument("--log", metavar="FILE", type=Path, help="block log (default: ./block.ndjson)")

@@ -3,7 +3,7 @@
 from typing import Final
 
 from tokgate.gate.egress.parents import Parents
-from tokgate.gate.egress.sources import Sources
+from tokgate.gate.egress.sources import PolicySources
 from tokgate.gate.sockets import Address, Socket
 from tokgate.policy.settings import EgressSettings
 from tokgate.traffic.counting.upstream import (
@@ -24,9 +24,7 @@ class Dialler:
     def __init__(self, enforcer: Enforcer, mark: int | None) -> None:
         """`mark` is set on sockets, for firewalls that tell the proxy's own traffic by it."""
         self._enforcer: Final = enforcer
-        self._mark: Final = mark
-        self._egress: EgressSettings | None = None
-        self._sources = Sources()
+        self._sources: Final = PolicySources(mark)
         self.parents: Final = Parents(enforcer)
         self.connect_seconds: Final = Histogram(enforcer.counters.shared, CONNECT_SECONDS)
         self.first_octet_seconds: Final = Histogram(enforcer.counters.shared, FIRST_BYTE_SECONDS)
@@ -35,10 +33,8 @@ class Dialler:
 
     def connect(self, destination: Address, egress: EgressSettings, now: float) -> Socket:
         """Begin to connect, at `now` in monotonic seconds. A failure is counted. Raises OSError."""
-        if egress is not self._egress:  # another policy
-            self._egress, self._sources = egress, Sources(egress.addresses, self._mark)
         try:
-            return self._sources.connect(destination)
+            return self._sources.of(egress).connect(destination)
         except OSError as error:
             self.failed(kind_of(error.errno), now)
             raise

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tokgate.gate.sockets import Address, Socket, connect
+from tokgate.policy.settings import EgressSettings
 from tokgate.policy.values.hostname import IPAddress
 
 _NO_PORT: Final = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
@@ -22,6 +23,11 @@ class Sources:
         self._pools: Final = {version: [str(a) for a in pool if a.version == version] for version in (4, 6)}
         self._turns: Final = {version: itertools.cycle(found) for version, found in self._pools.items() if found}
 
+    @property
+    def are_default(self) -> bool:
+        """Whether connections are as any other program makes them."""
+        return self._mark is None and not self._turns
+
     def connect(self, destination: Address) -> Socket:
         """Begin to connect, from another address if one has no port left. Raises OSError."""
         version = 6 if ":" in destination[0] else 4
@@ -35,6 +41,22 @@ class Sources:
                 if error.errno not in _NO_PORT:
                     raise
         return connect(destination, self._mark, next(turns))[0]
+
+
+class PolicySources:
+    """The source addresses that the policy in force names."""
+
+    def __init__(self, mark: int | None) -> None:
+        """`mark` as in `Sources`."""
+        self._mark: Final = mark
+        self._egress = EgressSettings()
+        self._sources = Sources(mark=mark)
+
+    def of(self, egress: EgressSettings) -> Sources:
+        """Those of a policy; their turns go on for as long as it stays in force."""
+        if egress is not self._egress:
+            self._egress, self._sources = egress, Sources(egress.addresses, self._mark)
+        return self._sources
 
 
 def elsewhere(addresses: Iterable[IPAddress]) -> list[str]:

@@ -9,8 +9,10 @@ from mitmproxy.connection import Address
 from mitmproxy.proxy.server import ConnectionHandler
 
 from tokgate.gate.egress.parents import parent_for
+from tokgate.gate.egress.sources import PolicySources, Sources
 from tokgate.mitm.client_connection import ClientConnections
 from tokgate.mitm.hooks.warnings import Warnings
+from tokgate.mitm.layers.egress import Egress
 from tokgate.mitm.layers.parent_proxy import Parents
 from tokgate.mitm.origin_certificate import OriginCertificates
 from tokgate.policy.settings import OnError
@@ -45,7 +47,10 @@ class Traffic:
         self.connections: Final = ClientConnections()
         self.warnings: Final = Warnings()
         self.certificates = OriginCertificates(parent=self.parent)
+        self.sources = PolicySources(None)
+        """Where connections come from."""
         Parents.find, Parents.is_one = staticmethod(self.parent), staticmethod(self.is_parent)
+        Egress.sources = staticmethod(self.sources_in_force)
         self._own: Final[set[tuple[Any, Any]]] = set()
         """Both ends of each connection to a destination. Our end alone may be a client's as well."""
 
@@ -69,6 +74,10 @@ class Traffic:
     def is_strict(self) -> bool:
         """Whether what can't be decided is refused."""
         return not self.is_configured or self.enforcer.snapshot.settings.on_error is OnError.BLOCK
+
+    def sources_in_force(self) -> Sources:
+        """The source addresses of connections, by the policy in force."""
+        return self.sources.of(self.enforcer.snapshot.settings.egress) if self.is_configured else Sources()
 
     def parent(self, *hosts: str | None) -> Upstream | None:
         """The parent proxy that reaches a destination, by the names and addresses known of it."""

@@ -1,7 +1,7 @@
 """Connections of mitmproxy by a parent proxy (`settings.upstream`), in every mode; without a way there is none.
 
 mitmproxy knows parents as a mode only, for all destinations and without SOCKS. Importing this module puts
-`open_by_parent` in the place of its handlers' `open_connection`.
+`open_connection` in the place of its handlers', which also makes those that come from addresses of the policy.
 """
 # mypy: disallow-untyped-calls=False
 
@@ -16,13 +16,12 @@ from mitmproxy.proxy import commands, events, server, server_hooks
 
 from tokgate.gate.egress.parent_handshake import ParentRefused, basic
 from tokgate.gate.egress.parents import credentials_of, handshake
+from tokgate.mitm.layers.egress import Egress, Streams, connect
 from tokgate.policy.upstream import Upstream, UpstreamKind
 
 _DEADLINE: Final = 10.0
 """Seconds for a parent to give a way to a destination."""
 _CONTINUE: Final = server.ConnectionHandler.open_connection
-
-type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Parents:
@@ -38,7 +37,7 @@ async def dial(upstream: Upstream, host: str, port: int) -> Streams:
     try:
         async with asyncio.timeout(_DEADLINE):
             conversation = handshake(upstream, host, port)
-            reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
+            reader, writer = await connect(upstream.host, upstream.port)
             try:
                 await _converse(conversation, reader, writer)
             except BaseException:
@@ -82,30 +81,34 @@ def by_parent(request: Request) -> None:
     request.data.host, request.data.port = upstream.host, upstream.port
 
 
-async def open_by_parent(handler: server.ConnectionHandler, command: commands.OpenConnection) -> None:
-    """As mitmproxy's `open_connection`, where the destination is reached by a parent; else mitmproxy's own."""
+async def open_connection(handler: server.ConnectionHandler, command: commands.OpenConnection) -> None:
+    """As mitmproxy's own, which it is where there is neither a parent proxy nor an address to connect from."""
     wanted = command.connection
     address = wanted.address
-    upstream = None
-    if address is not None and wanted.transport_protocol == "tcp" and not Parents.is_one(address):
-        upstream = Parents.find(address[0], wanted.sni)
-    if address is None or upstream is None:
+    if address is None or wanted.transport_protocol != "tcp":
+        await _CONTINUE(handler, command)
+        return
+    upstream = None if Parents.is_one(address) else Parents.find(address[0], wanted.sni)
+    if upstream is None and Egress.sources().are_default:
         await _CONTINUE(handler, command)
         return
     hook = server_hooks.ServerConnectionHookData(client=handler.client, server=wanted)
     await handler.handle_hook(server_hooks.ServerConnectHook(hook))
-    error, streams = wanted.error, None
+    error, streams, cancelled = wanted.error, None, False
     if error is None:
         wanted.timestamp_start = time.time()
         try:
             async with handler.max_conns[address]:
-                streams = await dial(upstream, address[0], address[1])
-        except OSError as problem:
-            error = str(problem)
+                streams = await (connect(*address[:2]) if upstream is None else dial(upstream, *address[:2]))
+        except (OSError, asyncio.CancelledError) as problem:
+            error = str(problem) or "connection cancelled"
+            cancelled = isinstance(problem, asyncio.CancelledError)
     if streams is None:
         wanted.error = error
         await handler.handle_hook(server_hooks.ServerConnectErrorHook(hook))
         await handler.server_event(events.OpenConnectionCompleted(command, error))
+        if cancelled:
+            raise asyncio.CancelledError
         return
     reader, writer = streams
     wanted.timestamp_tcp_setup = time.time()
@@ -121,4 +124,4 @@ async def open_by_parent(handler: server.ConnectionHandler, command: commands.Op
         await handler.handle_hook(server_hooks.ServerDisconnectedHook(hook))
 
 
-server.ConnectionHandler.open_connection = open_by_parent  # type: ignore[method-assign, assignment]
+server.ConnectionHandler.open_connection = open_connection  # type: ignore[method-assign, assignment]

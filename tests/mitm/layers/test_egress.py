@@ -1,0 +1,245 @@
+"""mitmproxy's connections to destinations come from the policy's addresses, as those of gates do."""
+
+import asyncio
+import errno
+import os
+import socket
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from labs.proxy_lab import ALLOWED, Lab, ban, client, eventually, policy
+from labs.serving import serving
+from tokgate.gate.egress import sources
+from tokgate.gate.egress.sources import PolicySources, Sources
+from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket
+from tokgate.gate.sockets import connect as begin
+from tokgate.mitm.layers import parent_proxy
+from tokgate.mitm.layers.egress import Egress, connect
+from tokgate.mitm.layers.parent_proxy import Parents
+from tokgate.mitm.origin_certificate import OriginCertificates
+from tokgate.policy.settings import EgressSettings
+from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.upstream import Upstream, UpstreamKind
+from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
+from tokgate.traffic.limits import ProbeLimits
+
+POOL = ("127.0.0.7", "127.0.0.8")
+MARK = 0x7
+
+
+def egress(*addresses: str) -> EgressSettings:
+    """Source addresses, as the policy names them."""
+    return EgressSettings(addresses=tuple(map(ip_address, addresses)))
+
+
+def pooled(*addresses: str, **settings: Any) -> Snapshot:
+    """A policy with these source addresses."""
+    return policy(ban(), egress=egress(*addresses), **settings)
+
+
+class Peers(list[str]):
+    """A web server that notes from which addresses it is reached."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        self.append(writer.get_extra_info("peername")[0])
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\norigin")
+        await writer.drain()
+
+
+@pytest.fixture
+def peers() -> Peers:
+    """Who came."""
+    return Peers()
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests have neither parents nor a pool."""
+    for owner, name in ((Parents, "find"), (Parents, "is_one"), (Egress, "sources")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Address, int | None, str | None]]:
+    """Destination, mark and source of each connection that is begun, by gates' code; the marks are left out."""
+    seen: list[tuple[Address, int | None, str | None]] = []
+
+    def note(destination: Address, mark: int | None = None, source: str | None = None) -> tuple[Socket, int]:
+        seen.append((destination, mark, source))
+        sock, status = begin(destination, None, source)  # a mark takes a capability
+        assert source is None or sock.getsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT)
+        return sock, status
+
+    monkeypatch.setattr(sources, "connect", note)
+    return seen
+
+
+async def _get(port: int, url: str) -> tuple[int, bytes]:
+    async with client(port) as asking:
+        reply = await asking.get(ALLOWED, url)
+        return reply.status, reply.body
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ALLOWED], ids=["address", "name"])
+async def test_in_turn(lab: Lab, peers: Peers, host: str) -> None:
+    """Each address of the pool has its turn; another policy has others, or the route's."""
+    origin = await lab.raw_origin(peers.serve)
+    running = await lab.proxy(pooled(*POOL))
+    for _ in range(4):
+        assert await _get(running.port, f"http://{host}:{origin.port}/") == (200, b"origin")
+    assert peers == [*POOL, *POOL]
+    for snapshot, expected in ((pooled("127.0.0.9"), "127.0.0.9"), (pooled(), "127.0.0.1")):
+        running.holder.snapshot = snapshot
+        assert await _get(running.port, f"http://{host}:{origin.port}/") == (200, b"origin")
+        assert peers[-1] == expected
+
+
+async def test_redirected(lab: Lab, peers: Peers) -> None:
+    """By TPROXY a client's connection has its destination's address; the one that mitmproxy makes has the pool's."""
+    origin = await lab.raw_origin(peers.serve)
+    running = await lab.proxy(pooled(*POOL), destination=("127.0.0.1", origin.port))
+    assert await _get(running.port, "/") == (200, b"origin")
+    assert peers == ["127.0.0.7"]
+
+
+async def test_opened_tls(lab: Lab, peers: Peers) -> None:
+    """Also where TLS to the destination follows."""
+    origin = await lab.raw_origin(peers.serve, lab.authority.server(ALLOWED))
+    running = await lab.proxy(pooled(*POOL))
+    async with client(running.port) as asking:
+        assert (await asking.connect(f"{ALLOWED}:{origin.port}")).status == 200
+        await asking.tls(lab.authority.client(), ALLOWED)
+        assert (await asking.get(ALLOWED)).body == b"origin"
+    assert peers == ["127.0.0.7"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "source"), [((*POOL, "::1"), ["::1"]), (POOL, [None]), ((), [])], ids=["of both", "of the other", "none"]
+)
+async def test_ipv6(lab: Lab, peers: Peers, chosen: Any, pool: tuple[str, ...], source: list[str | None]) -> None:
+    """From an address of the destination's family, or the route's where the pool has none."""
+    async with serving(peers.serve, "::1") as port:
+        running = await lab.proxy(pooled(*pool))
+        assert await _get(running.port, f"http://[::1]:{port}/") == (200, b"origin")
+    assert peers == ["::1"]
+    assert chosen == [(("::1", port), None, each) for each in source]
+
+
+async def test_a_name_of_both_families(lab: Lab, peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its addresses is tried, from an address of its own family."""
+    origin = await lab.raw_origin(peers.serve)
+    running = await lab.proxy(pooled(*POOL))
+
+    async def getaddrinfo(_: str, port: int, **__: Any) -> list[Any]:
+        found = ((socket.AF_INET6, ("::1", port, 0, 0)), (socket.AF_INET, ("127.0.0.1", port)))
+        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for family, address in found]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    assert await _get(running.port, f"http://{ALLOWED}:{origin.port}/") == (200, b"origin")  # at ::1 nobody listens
+    assert peers == ["127.0.0.7"]
+
+
+async def test_failures(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A destination that refuses, and a pool that has no port left, are told and counted as gates count them."""
+    running = await lab.proxy(pooled(*POOL))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
+        assert (await _get(running.port, url))[0] == 502
+
+        def without_ports(*_: object) -> tuple[Socket, int]:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+        monkeypatch.setattr(sources, "connect", without_ports)
+        assert (await _get(running.port, url))[0] == 502
+    counts = running.counters.shared.read()
+    assert counts[CONNECT_ERROR, ConnectError.REFUSED] == counts[CONNECT_ERROR, ConnectError.NO_PORT] == 1
+
+
+async def test_parents_and_certificates(lab: Lab, peers: Peers) -> None:
+    """A parent proxy is reached from the pool as well, and so is a destination whose certificate decides."""
+    parent = await lab.raw_origin(peers.serve)
+    upstream = Upstream(kind=UpstreamKind.HTTP, host="127.0.0.1", port=parent.port)
+    running = await lab.proxy(pooled(*POOL, upstream=(upstream,)))
+    assert await _get(running.port, "http://only.beyond.example/") == (200, b"origin")
+    assert await running.traffic.certificates.names("192.0.2.80", 443, client="192.0.2.1") == ()  # CONNECT, and no TLS
+    assert peers == [*POOL]
+    origin = await lab.raw_origin(peers.serve, lab.authority.server(ALLOWED))
+    running.holder.snapshot = pooled("127.0.0.9")
+    certificates = OriginCertificates(ProbeLimits(deadline=60.0))
+    assert await certificates.names("127.0.0.1", origin.port, client="192.0.2.1") == (ALLOWED,)
+    assert peers[-1] == "127.0.0.9"
+
+
+async def test_a_mark(lab: Lab, peers: Peers, chosen: Any) -> None:
+    """The proxy's own connections bear it: a firewall that redirects all others would lead them back."""
+    origin = await lab.raw_origin(peers.serve)
+    running = await lab.proxy(pooled())
+    running.traffic.sources = PolicySources(MARK)
+    assert await _get(running.port, f"http://127.0.0.1:{origin.port}/") == (200, b"origin")
+    assert await running.traffic.certificates.names("127.0.0.1", origin.port, client="192.0.2.1") == ()
+    assert chosen == [(("127.0.0.1", origin.port), MARK, None)] * 2
+
+
+class Hooks:
+    """Notes what mitmproxy tells addons of connections that can't be made."""
+
+    def __init__(self) -> None:
+        self.told: list[str | None] = []
+
+    def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        """One can't."""
+        self.told.append(data.server.error)
+
+
+async def test_a_client_that_goes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks learn of a connection that was given up, as they do where mitmproxy makes it."""
+    begun, hooks = asyncio.Event(), Hooks()
+
+    async def never(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(parent_proxy, "connect", never)
+    running = await lab.proxy(pooled(*POOL), before=(hooks,))
+    async with client(running.port) as asking:
+        await asking.send(b"GET http://127.0.0.1:9/ HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n")
+        await begun.wait()
+    await eventually("it is told", lambda: hooks.told)
+    await eventually("it ends", lambda: not running.connections)
+    assert len(hooks.told) == 1
+
+
+async def test_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a connection whose client has gone nothing is left."""
+    made: list[socket.socket] = []
+
+    class Never(Sources):
+        def connect(self, _: Address) -> Socket:
+            made.append(socket.socket())
+            made[0].listen()  # so that it can't be written to at any time
+            return made[0]
+
+    monkeypatch.setattr(Egress, "sources", staticmethod(Never))
+    task = asyncio.get_running_loop().create_task(connect("127.0.0.1", 9))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert made[0].fileno() == -1
+
+
+async def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error like any other."""
+
+    async def none(*_: object, **__: object) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", none)
+    with pytest.raises(OSError, match=r"nowhere\.example"):
+        await connect("nowhere.example", 443)
