@@ -8,7 +8,7 @@ the client says next before the gate has passed the end of the handshake on, and
 """
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
@@ -73,7 +73,7 @@ class QuicCarrier:
         self._second = 0
         self._firsts: Final[Counter[str]] = Counter()
         self._unreachables = 0
-        self._ahead: Final[dict[Key, float]] = {}
+        self._ahead: Final[OrderedDict[Key, float]] = OrderedDict()
         """When the first packet came of each flow of which no beginning has come yet."""
 
     def begin(self) -> None:

@@ -1,9 +1,11 @@
 """A gate's flows of QUIC, and the limits that keep one client from exhausting what others need.
 
 A client is what `traffic.limits.client_key` says: an IPv4 address, or an IPv6 prefix of 64 bits. No I/O, no clock.
+
+What is in order is in an OrderedDict: finding a dict's first key takes as long as there are deleted ones before it.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -89,15 +91,16 @@ class FlowTable:
 
     def __init__(self, limits: QuicLimits, forgotten: Callable[[GateFlow], None]) -> None:
         """`forgotten` is called for each passing flow that has to make room."""
-        self.passing: Final[dict[Key, GateFlow]] = {}
+        self.passing: Final[OrderedDict[Key, GateFlow]] = OrderedDict()
         """The one that was silent for longest first."""
-        self.undecided: Final[dict[Key, GateFlow]] = {}
+        self.undecided: Final[OrderedDict[Key, GateFlow]] = OrderedDict()
         self.held = 0
         self._limits: Final = limits
         self._forgotten: Final = forgotten
         self._held: Final[dict[str, int]] = {}
-        self._clients: Final[dict[str, dict[Key, None]]] = {}
-        self._handshakes: Final[deque[tuple[float, GateFlow]]] = deque()
+        self._clients: Final[dict[str, OrderedDict[Key, None]]] = {}
+        self._handshakes: Final[OrderedDict[GateFlow, float]] = OrderedDict()
+        """Until when each may take for its handshake, of flows that are known."""
 
     def find(self, key: Key) -> GateFlow | None:
         return self.passing.get(key) or self.undecided.get(key)
@@ -113,19 +116,19 @@ class FlowTable:
         """A connection in it begins, and may end its handshake."""
         if not flow.began_anew:
             flow.began_anew = True
-            self._handshakes.append((flow.seen + self._limits.handshake, flow))
+            self._handshakes[flow] = flow.seen + self._limits.handshake
 
     def refresh(self, flow: GateFlow) -> None:
         """Note that a flow passes and is alive: it is the last to go where room is needed."""
         key, who = flow.key, client_key(flow.key[0])
         self.undecided.pop(key, None)
-        theirs = self._clients.setdefault(who, {})
+        theirs = self._clients.setdefault(who, OrderedDict())
         if self.passing.pop(key, None) is None:
             for first in (theirs, self.passing):
                 most = self._limits.per_client if first is theirs else self._limits.flows
                 if len(first) >= most:
                     self._make_room(next(iter(first)))
-            theirs = self._clients.setdefault(who, {})
+            theirs = self._clients.setdefault(who, OrderedDict())
         theirs.pop(key, None)
         self.passing[key] = flow
         theirs[key] = None
@@ -140,6 +143,7 @@ class FlowTable:
                 self.account(flow)
             return
         if here is not None:
+            self._handshakes.pop(here, None)
             flow.shown.extend(each for each in here.shown if each not in flow.shown)
             flow.cut = flow.cut or here.cut
             self.abandon(here)
@@ -166,10 +170,8 @@ class FlowTable:
     def end_handshakes(self, now: float) -> int:
         """Forget what has not been said in time; the number of connections that were never decided about."""
         unfinished = 0
-        while self._handshakes and self._handshakes[0][0] <= now:
-            _, flow = self._handshakes.popleft()
-            if self.find(flow.key) is not flow:
-                continue
+        while self._handshakes and next(iter(self._handshakes.values())) <= now:
+            flow, _ = self._handshakes.popitem(last=False)
             unfinished += flow.settle()
             self.account(flow)
             if flow.key in self.undecided:
@@ -177,7 +179,7 @@ class FlowTable:
             elif flow.settled:
                 flow.began_anew = False
             else:
-                self._handshakes.append((now + self._limits.handshake, flow))
+                self._handshakes[flow] = now + self._limits.handshake
         return unfinished
 
     def forget_idle(self, now: float) -> None:
@@ -195,6 +197,7 @@ class FlowTable:
             if not self._held[who]:
                 del self._held[who]
             flow.told = 0
+            self._handshakes.pop(flow, None)
             if self.undecided.pop(flow.key, None) is None:
                 self._take_out(flow)
             yield flow
@@ -213,6 +216,7 @@ class FlowTable:
 
     def _remove(self, flow: GateFlow) -> None:
         self._take_out(flow)
+        self._handshakes.pop(flow, None)
         self.abandon(flow)
 
     def _take_out(self, flow: GateFlow) -> None:
@@ -225,4 +229,5 @@ class FlowTable:
 
     def _drop(self, flow: GateFlow) -> None:
         del self.undecided[flow.key]
+        self._handshakes.pop(flow, None)
         self.abandon(flow)
