@@ -204,6 +204,30 @@ def test_a_ban_that_begins(lab: Lab, origin: Origin, make: Make, unchanged: None
         assert refused(lab, origin, 4)
 
 
+def test_inventories_and_overrides(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
+    """A device that an inventory gains is blocked, and whom an override exempts the kernel lets pass as well."""
+    policy = office_policy(networks=["office", "laptops"])
+    policy["networks"]["laptops"] = {"devices": {"file": "laptops.csv"}, "timezone": "Europe/Brussels"}
+    policy["services"]["tiktok"]["addresses"] = [Lab.BANNED[4]]
+    gateway = make(policy)
+    inventory = gateway.policies / "laptops.csv"
+    inventory.write_text("name,address\none,192.0.2.77\n")
+    with gateway:
+        assert reaches(lab, origin, BANNED, 4, "guest")
+        inventory.write_text(f"name,address\none,192.0.2.77\ntwo,{Lab.GUEST[4]}\n")
+        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        assert Lab.GUEST[4] in lab.gateway.run("nft", "list", "set", "inet", "tokgate", "clients4").stdout
+        assert refused(lab, origin, 4, "guest")
+        chain = ("nft", "list", "chain", "inet", "tokgate", "banned1_udp")
+        assert Lab.CLIENT[4] not in lab.gateway.run(*chain).stdout
+        words = ("--ban", "office-ban", "--client", Lab.CLIENT[4], "--for", "1h", "--reason", "Test")
+        add = gateway.command("override", "add", *words, "--policies", gateway.policies)
+        gateway.namespace.run(*add, env=gateway.environment)
+        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        assert f"ip saddr {Lab.CLIENT[4]}" in lab.gateway.run(*chain).stdout
+        assert reaches(lab, origin, BANNED, 4)
+
+
 def _under_ban(lab: Lab) -> bool:
     return "192.0.2.0/24" in lab.gateway.run("nft", "list", "set", "inet", "tokgate", "under_ban4").stdout
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,34 @@ def test_a_host_that_does_not_allow_it(namespace: Namespace, words: tuple[str, .
     assert "sends packets of mark 0x746b to table 5" in err
     assert len(said(namespace, "up", *words)["problems"]) == 2
     assert gateway(namespace, "up", *words, "--table", "egress", "--route-mark", "77")[0] == 0
+
+
+def test_the_commands_of_the_docs(namespace: Namespace, tmp_path: Path) -> None:
+    """Those that docs/gateway.md prints under “Loading it” work as they are typed, one after another."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies/policy.yaml").write_text(POLICY)
+    said = (Path(__file__).parents[3] / "docs/gateway.md").read_text().partition("## Loading it")[2]
+    typed = re.findall(r"^tokgate gateway .*", said.partition("```sh")[2].partition("```")[0], re.MULTILINE)
+    program = f'export HOME={tmp_path}; cd {tmp_path}; tokgate() {{ {sys.executable} -m tokgate "$@"; }}'
+    codes = {}
+    with namespace.listen(4, 8080), namespace.listen(6, 8080):
+        for line in typed:
+            command = line.partition("#")[0].strip()
+            codes[command.split()[-1]] = namespace.done("sh", "-c", f"{program}; {command}").returncode
+    assert codes == dict.fromkeys(("up", "check", "show", "down", "boot"), 0)
+    assert "made_by_tokgate" in namespace.run("nft", "list", "table", "inet", "tokgate")
+
+
+def test_what_is_printed_is_what_is_loaded(namespace: Namespace, words: tuple[str, ...]) -> None:
+    """An admin who loads `tokgate ruleset` and types the routes in its comments has all but the settings."""
+    printed = namespace.run(sys.executable, "-m", "tokgate", "ruleset", *words[:2])
+    namespace.run("nft", "-f", "-", given=printed)
+    for line in printed.splitlines():
+        if line.startswith("#   ip "):
+            namespace.run(*line[1:].split())
+    found = said(namespace, "check", *words)["differences"]
+    assert (found["table"], found["routes"], found["conflicts"]) == ([], [], [])
+    assert len(found["settings"]) == 3
 
 
 def test_beside_a_running_tokgate(namespace: Namespace, words: tuple[str, ...]) -> None:
