@@ -84,6 +84,9 @@ def _report(way: str, rounds: list[tuple[Figures, Figures]], dropped: str) -> bo
     for number, (refused, new) in enumerate(rounds, 1):
         measured = f"{_slowest(refused):6.0f} ms {new.rate:8,.0f} {_slowest(new):6.0f} ms"
         print(f"  {number:5} {refused.rate:10,.0f} {measured} {refused.err + new.err:7}")
+        for kind, figures in (("refused", refused), ("new", new)):
+            if figures.err:
+                print(f"        {kind}: {', '.join(f'{many} {how}' for how, many in figures.errors.items() if many)}")
     shares = [rounds[-1][which].rate / max(1e-9, rounds[0][which].rate) for which in (0, 1)]
     slowest = max(_slowest(each) for pair in rounds for each in pair)
     met = min(shares) >= STEADY and slowest <= STALL_MS
