@@ -111,6 +111,7 @@ def test_refusal(valid_record: Callable[[Any], Any], kind: str) -> None:
     [
         ({}, 16, "The ban [ban], decided by The Council (Circular 716); contact: desk@example.org"),
         ({"authority": None, "contact": None}, 16, "The ban [ban] (Circular 716)"),
+        ({"basis": None, "contact": None}, 16, "The ban [ban], decided by The Council"),
         ({"authority": None, "basis": None, "contact": None}, 15, "The ban [ban]"),
     ],
 )

@@ -107,6 +107,7 @@ def test_decide_raises(sink: Sink, monkeypatch: pytest.MonkeyPatch, on_error: On
     assert enforcer.judge(CLIENT, BANNED).decision.verdict is verdict
     assert enforcer.judge(CLIENT, ALLOWED).decision.verdict is Verdict.ALLOW
     assert enforcer.counters.errors["decide"] == 2
+    assert str(enforcer.counters.last_error).startswith("decide: RuntimeError at ")
     assert [record["event"]["action"] for record in sink] == ["internal-error"] * 2
 
 

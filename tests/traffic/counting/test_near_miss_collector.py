@@ -160,6 +160,18 @@ def test_a_new_policy_begins_anew(sink: Records, clock: Clock) -> None:
     assert enforcing.near is None
 
 
+def test_names_that_resemble_nothing_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sites that everybody asks for are looked at once, until there are more than may be remembered."""
+    monkeypatch.setattr(near_miss_collector, "MOST_ORDINARY", 3)
+    near = NearMisses(Resemblance([CLIPS]))
+    remembered = []
+    for number in range(5):
+        near.meet(f"host.site{number}.org")
+        near.look()
+        remembered.append(len(near.ordinary))
+    assert remembered == [1, 2, 3, 1, 2]
+
+
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names without end cost no memory without end, and a look takes a bounded time; what is left out is counted."""
     for bound, value in (("MOST_ORDINARY", 50), ("MOST_PENDING", 40), ("MOST_KNOWN", 5), ("MOST_TOLD", 10)):

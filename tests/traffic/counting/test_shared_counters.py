@@ -71,6 +71,14 @@ def test_a_descriptor_is_shared_until_it_is_closed(shared: SharedCounters) -> No
     assert shared.read() == {("key",): 1}
 
 
+def test_reading_again_takes_no_memory(shared: SharedCounters) -> None:
+    """Whoever reads each second for a year holds each key once."""
+    for key in ("one", "two"):
+        shared.cells[shared.slot(key)] += 1
+        assert shared.read() == shared.read()
+    assert len(shared._entries) == 2
+
+
 def test_counters_in_words() -> None:
     """Errors are a mapping, and loops and timeouts numbers, in the same memory."""
     counters = Counters()

@@ -1,0 +1,14 @@
+"""What is known of a connection before its first byte."""
+
+import pytest
+
+from tokgate.policy.observation import Endpoint
+from tokgate.traffic.arrival import Arrival
+
+
+@pytest.mark.parametrize("host", ["192.0.2.80", "2001:db8::80", "www.example.org", None])
+def test_a_destination_in_the_log(host: str | None) -> None:
+    """It is an address: the log's field takes no name, which stands elsewhere, and may be unknown."""
+    wanted = None if host is None else Endpoint(host, 443)
+    arrival = Arrival(client=Endpoint("192.0.2.1", 40000), destination=wanted, connection="1")
+    assert arrival.endpoint == (None if host == "www.example.org" else wanted)
