@@ -112,6 +112,15 @@ def test_strangers_wait_until_all_have_come(place: Place, records: Records) -> N
     assert new.comes(SHORT).sent.unreachable == [KEY] * 2
 
 
+def test_flows_that_are_here_already_wait_for_no_others(place: Place) -> None:
+    """However long a predecessor takes to pass its own on."""
+    new, heir = place.gate()
+    flight = QuicClient(ALLOWED).flight
+    new.comes(*flight)
+    heir.expect()
+    assert new.comes(SHORT).sent.to_server == [*flight, SHORT]
+
+
 def test_the_end_of_a_handshake_that_overtakes_its_flow(place: Place, records: Records) -> None:
     """Packets under the server's keys, which nobody here can read, pass once the flow is here, and are no strangers."""
     (old, retired), (new, heir) = place.gate(), place.gate()

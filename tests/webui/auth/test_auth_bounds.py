@@ -133,6 +133,9 @@ def test_old_failures_fill_no_memory(authenticator: PasswordAuthenticator, clock
         clock.now += FAILURE_SECONDS / 2
         authenticator.is_slowed("192.0.2.1", "alice")
     assert [len(times) for times in authenticator._failures.values()] == [1, 1]
+    clock.now += FAILURE_SECONDS
+    assert not authenticator.is_slowed("192.0.2.1", "alice")
+    assert not authenticator._failures
 
 
 def test_where_strangers_sign_in(password_page: Page, page: Page) -> None:
