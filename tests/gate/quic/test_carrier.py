@@ -104,6 +104,16 @@ def test_a_flood_of_what_begins_nowhere(gate: Callable[..., QuicGate]) -> None:
     assert len(one.carrier._ahead) == 10
 
 
+def test_a_flow_that_was_cut_and_goes_on(gate: Callable[..., QuicGate]) -> None:
+    """It stays refused for as long as its client sends: were it forgotten, it would be taken for a new one."""
+    one = gate().comes(*QuicClient(ALLOWED).flight, SHORT)
+    (cut,) = one.carrier.flows.passing.values()
+    one.carrier.cut(cut)
+    for _ in range(3):
+        one.later(QuicLimits().idle - 1).comes(SHORT)
+        assert one.carrier.flows.find(KEY) is cut
+
+
 def test_second_connection_in_a_flow(gate: Callable[..., QuicGate]) -> None:
     """A long header is decided about also in a flow that passes; its short ones go on."""
     allowed, banned = QuicClient(ALLOWED), QuicClient(BANNED)
