@@ -177,8 +177,8 @@ release: $(VENV)/.ready ## Build wheel, source archive, SBOM (CycloneDX) and SHA
 	cd $(DIST) && sha256sum * > SHA256SUMS
 
 .PHONY: audit
-audit: $(VENV)/.ready ## Say which pinned requirements have known vulnerabilities (asks PyPI)
-	$(BIN)/pip-audit --disable-pip --require-hashes --requirement requirements.lock
+audit: $(VENV)/.ready ## Say which pinned requirements have known vulnerabilities (asks PyPI); fail where one can't be looked up
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
 .PHONY: deb
 deb: $(VENV)/.ready ## Build the Debian package in dist/ (python3.13-venv), and try it in a Debian of its own (root, mmdebstrap)

@@ -18,12 +18,14 @@ ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
+READY = ("-o", ".venv/.ready", "-o", ".venv/.runtime")
+"""What runs these tests is installed."""
+
 
 def release(folder: Path) -> Path:
-    ready = ("-o", ".venv/.ready", "-o", ".venv/.runtime")  # what runs these tests is installed
     quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        ["make", *ready, "release", f"DIST={folder}"], cwd=ROOT, env=quiet, capture_output=True, text=True, check=False
+        ["make", *READY, "release", f"DIST={folder}"], cwd=ROOT, env=quiet, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -65,6 +67,14 @@ def test_the_bill_of_materials(released: Path) -> None:
     assert {(each["name"], each["version"]) for each in bill["components"]} == set(pinned)
     for each in bill["components"]:
         assert any(reference.get("hashes") for reference in each["externalReferences"]), each["name"]
+
+
+def test_an_audit_of_nothing_fails() -> None:
+    """Where an index tells of no vulnerabilities, pip-audit alone skips a requirement, finds nothing, and succeeds."""
+    line = subprocess.run(
+        ["make", *READY, "--dry-run", "audit"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--strict" in line.split()
 
 
 @pytest.mark.parametrize(
