@@ -28,7 +28,7 @@ sed -i "s|$root||g" "$root$prefix/pyvenv.cfg" $(grep -lI "$root" "$root$prefix"/
 install -d "$root/usr/bin" "$root/usr/share/man/man1" "$root/etc/tokgate/policies" "$root/DEBIAN"
 ln -s "$prefix/bin/tokgate" "$root/usr/bin/tokgate"
 gzip -9n < deploy/man/tokgate.1 > "$root/usr/share/man/man1/tokgate.1.gz"
-install -D -m 0644 -t "$root/usr/lib/systemd/system" deploy/systemd/*.service
+install -D -m 0644 -t "$root/usr/lib/systemd/system" deploy/systemd/*.service deploy/systemd/*.timer
 install -D -m 0644 deploy/systemd/tokgate.sysusers "$root/usr/lib/sysusers.d/tokgate.conf"
 install -D -m 0644 deploy/deb/default "$root/etc/default/tokgate"
 install -D -m 0644 LICENSE "$root/usr/share/doc/tokgate/copyright"

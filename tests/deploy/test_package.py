@@ -165,10 +165,10 @@ def _upgraded_while_it_runs(debian: Debian, newer: Path) -> None:
 def _removed(debian: Debian) -> None:
     """It was stopped before; the configuration stays."""
     debian.run("dpkg", "--remove", "tokgate")
-    assert debian.calls() == [
-        "--quiet disable --now tokgate-review.service tokgate-phones.service tokgate-boot.service tokgate.service",
-        "daemon-reload",
-    ]
+    disabled, reloaded = debian.calls()
+    assert disabled.startswith("--quiet disable --now tokgate-verify.timer ")
+    assert disabled.endswith(" tokgate-boot.service tokgate.service")  # the gateway last, after all that follows it
+    assert reloaded == "daemon-reload"
     assert not (debian.root / "opt/tokgate").exists()
     assert not (debian.root / "usr/bin/tokgate").is_symlink()
     assert (debian.root / "etc/default/tokgate").exists()
@@ -177,10 +177,16 @@ def _removed(debian: Debian) -> None:
 
 def _purged(debian: Debian) -> None:
     """No configuration and no key is left; the evidence is, and belongs to the same user."""
+    verification = debian.root / "var/lib/private/tokgate-verify"
+    verification.mkdir(parents=True)
+    (debian.root / "var/lib/tokgate-verify").symlink_to("private/tokgate-verify")  # as systemd does with DynamicUser=
+    (debian.root / "var/log/tokgate-review").mkdir()
     said = debian.run("dpkg", "--purge", "tokgate")
-    assert "the block log stays in /var/log/tokgate" in said
-    for gone in ("etc/tokgate", "etc/default/tokgate", "var/lib/tokgate"):
+    assert "the block log stays in /var/log/tokgate\n" in said
+    assert "stays in /var/log/tokgate-review\n" in said
+    for gone in ("etc/tokgate", "etc/default/tokgate", "var/lib/tokgate", "var/lib/private/tokgate-verify"):
         assert not (debian.root / gone).exists(), gone
+    assert not (debian.root / "var/lib/tokgate-verify").is_symlink()
     assert (debian.root / "var/log/tokgate/block.ndjson").stat().st_size > 0
     debian.run("getent", "passwd", "tokgate")
 

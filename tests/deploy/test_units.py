@@ -1,6 +1,7 @@
 """The systemd units: systemd takes them, and they say what the docs say."""
 
 import os
+import re
 import shutil
 import subprocess
 from configparser import RawConfigParser
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-UNITS = sorted((Path(__file__).parents[2] / "deploy/systemd").glob("*.service"))
+ROOT = Path(__file__).parents[2]
+UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
 
 
 def verified(folder: Path, text: dict[str, str]) -> str:
@@ -50,6 +52,16 @@ def test_before_the_network() -> None:
     assert {"network-pre.target", "tokgate.service"} <= set(unit["Unit"]["Before"].split())
     assert "network-pre.target" in unit["Unit"]["Wants"].split()
     assert unit["Install"]["WantedBy"] == "tokgate.service"
+
+
+def test_all_are_installed() -> None:
+    """The package and the manual installation take every unit; the package's end disables those with a target."""
+    units = set((ROOT / "deploy/systemd").glob("*.*")) - {ROOT / "deploy/systemd/tokgate.sysusers"}
+    for where in ("deploy/deb/build.sh", "deploy/README.md"):
+        patterns = re.findall(r"deploy/systemd/\*\S+", (ROOT / where).read_text())
+        assert {path for pattern in patterns for path in ROOT.glob(pattern)} == units, where
+    disabled = re.findall(r"tokgate\S*\.(?:service|timer)", (ROOT / "deploy/deb/prerm").read_text())
+    assert set(disabled) == {path.name for path in units if _unit(path.name).has_section("Install")}
 
 
 def _unit(name: str) -> RawConfigParser:
