@@ -56,6 +56,10 @@ class ServiceManager:
         """From now on it stops the service, instead of restarting it."""
         self._systemctl.write_text("#!/bin/sh\n")
 
+    def starts_as(self, user: str) -> None:
+        """From now on its `User=` is this one, which systemd takes at the next start."""
+        self._systemctl.write_text(self._systemctl.read_text().replace(" NFile", f" User={user} NFile"))
+
     def close(self) -> None:
         os.close(self._ends)
         self._thread.join()

@@ -27,6 +27,7 @@ from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service import capabilities, listeners
 from tokgate.service.channels import Channels
 from tokgate.service.children import Role
+from tokgate.service.continuity.orphan import end_with_supervisor
 from tokgate.service.endpoints import ListenEndpoint
 from tokgate.service.gate_process import GateProcess, Inheritance, QuicInheritance
 from tokgate.service.metrics import sample
@@ -61,8 +62,12 @@ class SuperviseOptions:
 
     @property
     def shape(self) -> str:
-        """What listeners, channels and the kernel's part are made by: with another one nothing can be taken over."""
-        made_by = (self.endpoints, self.workers, self.metrics, self.log, self.confdir, self.mark, self.gateway)
+        """What listeners, channels and the kernel's part are made by: with another one nothing can be taken over.
+
+        The user, too: one user's processes take no signals from another's.
+        """
+        kernel = (self.mark, self.gateway, os.geteuid())
+        made_by = (self.endpoints, self.workers, self.metrics, self.log, self.confdir, *kernel)
         return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
 
 
@@ -95,6 +100,7 @@ class ChildPrograms:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited through exec, until the opener has a handler
         os.setpgid(0, 0)  # the terminal's signals are for the supervisor, which sends its own
         os.close(self.channels.lifeline_in)
+        end_with_supervisor(self.channels.lifeline_out, self._options.drain)
         self._let_go()
         if os.geteuid() != 0:
             kept = () if role in (Role.COLLECTOR, Role.METRICS) else needed_to_run(self._options.mark)

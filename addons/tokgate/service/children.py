@@ -78,8 +78,8 @@ class Child:
         )
 
     def signal(self, number: int) -> None:
-        """Send it a signal; nothing happens if it has exited."""
-        with contextlib.suppress(ProcessLookupError):
+        """Send it a signal; nothing happens if it has exited, or is another user's, who was tokgate's before."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             if self.process is None:
                 os.kill(self.pid, number)
             else:

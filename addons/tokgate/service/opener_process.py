@@ -28,6 +28,7 @@ from tokgate.config.reload.holder import PolicyHolder
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.service import single_process
+from tokgate.service.continuity.orphan import end_with_supervisor
 from tokgate.service.control_addon import Reporter
 from tokgate.traffic.counting.shared_counters import SharedCounters
 from tokgate.traffic.warning_state import WarnedClients
@@ -130,6 +131,7 @@ def main() -> int:
     """Entry point: parse the argument, run, return the exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="tokgate: %(levelname)s: %(message)s")
     given = json.loads(sys.argv[1])
+    end_with_supervisor(int(given["lifeline"]), float(given["drain"]))  # again: exec took the handlers away
     os.nice(given["nice"])  # after the imports, which the first page waits for
     with contextlib.suppress(OSError):  # where memory runs out, an opener goes first: gates carry everybody
         Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from labs.load import Load, tallied, upgrade
-from labs.running_lab import POLICY, ROOT, Scraped, children, until
+from labs.running_lab import DEADLINE, POLICY, ROOT, Scraped, children, until
 from labs.service_manager import ServiceManager
 from tokgate.runtime.control_socket import ControlRequest, ask
+from tokgate.service.children import Child, Role
 from tokgate.service.continuity import fd_store
 from tokgate.service.continuity.replacement import Bequest
 from tokgate.service.continuity.service_manager import ServiceManager as UnitManager
@@ -178,11 +180,58 @@ def test_options_that_changed(service: Service) -> None:
     until("they have ended", partial(_gone, left))
     assert service.passes()
     until("it answers", lambda: ask(service.confdir, ControlRequest.STATUS) is not None)
-    assert "the options have changed" in service.narrated()
+    assert "the options or the user have changed" in service.narrated()
     actions = [record["event"]["action"] for record in service.records()]
     assert actions[:5] == ["started", "log-checkpoint", "coverage-counted", "stopped", "log-checkpoint"], (
         "it was killed"
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start tokgate as another user")
+def test_another_user(check_lines: Callable[..., list[dict[str, Any]]]) -> None:
+    """After a changed `User=` all of before has ended, and written its last, when the owner of its files changes."""
+    folder = Path(tempfile.mkdtemp(prefix="tokgate-users-"))  # where another user than root can reach it
+    folder.chmod(0o755)
+    shutil.copytree(ROOT / "addons" / "tokgate", folder / "program" / "tokgate")
+    service = Service(folder)
+    try:
+        until("it is well", lambda: service.problems() == [])
+        status, held = service.connect("127.0.0.1", service.origin.getsockname()[1])
+        assert " 200 " in status
+        service.manager.starts_as("nobody")
+        assert _gone(service.stop())
+        with held, socket.create_connection(("127.0.0.1", service.port)) as waiting:  # systemd keeps the listener
+            assert held.recv(1) == b""
+            for each in (folder, *folder.rglob("*")):  # as systemd does with LogsDirectory= and the like
+                shutil.chown(each, "nobody")
+            service.go_on("--user", "nobody")
+            service.wait_until_ready()
+            waiting.settimeout(DEADLINE)
+            waiting.sendall(b"GET /proxy.pac HTTP/1.1\r\nHost: proxy\r\n\r\n")
+            assert waiting.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert service.passes()
+        assert {Path(f"/proc/{pid}").owner() for pid in children(service.process.pid)} == {"nobody"}
+        service.end()
+        check_lines(service.log)
+    finally:
+        service.end()
+        service.manager.close()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_processes_of_another_user() -> None:
+    """Signals that the kernel forbids are none: such a process ends with its lifeline."""
+    child = Child(Role.GATE, 0, 1, 0.0, "x", process=os.pidfd_open(os.getpid()))
+    ended = os.fork()
+    if not ended:
+        os.setresuid(65534, 65534, 65534)
+        try:
+            child.signal(signal.SIGTERM)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(ended, 0)[1] == 0
 
 
 def test_stopped_before_it_was_ready(service: Service) -> None:

@@ -1,6 +1,7 @@
 """What systemd is told, at a socket as it would open it."""
 
 import os
+import pwd
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -109,6 +110,23 @@ def test_room(
     _systemctl(tmp_path, shown, monkeypatch.setenv)
     assert manager[0].room() == room
     assert ServiceManager({}).room() == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "room"),
+    [("", 62), (str(os.geteuid()), 62), (pwd.getpwuid(os.geteuid()).pw_name, 62), ("54321", 0), ("no-such-user", 0)],
+)
+def test_another_user(
+    manager: tuple[ServiceManager, socket.socket],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
+    room: int,
+) -> None:
+    """A `User=` that was changed takes nothing over: its processes could not even signal those of the one before."""
+    shown = f"KillMode=process\nFileDescriptorStoreMax=64\nNFileDescriptorStore=2\nUser={user}\n"
+    _systemctl(tmp_path, shown, monkeypatch.setenv)
+    assert manager[0].room() == room
 
 
 def test_it_does_not_say(manager: tuple[ServiceManager, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:

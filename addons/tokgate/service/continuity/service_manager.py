@@ -4,6 +4,7 @@ Without systemd, nothing is told.
 """
 
 import os
+import pwd
 import socket
 import subprocess
 import time
@@ -77,10 +78,14 @@ class ServiceManager:
         return any(job.split()[2:3] == ["restart"] for job in jobs.splitlines())
 
     def room(self) -> int:
-        """How many more sockets systemd keeps; 0 if it ends the other processes of this unit when this one exits."""
-        said = self._asked("show", "--property=KillMode,FileDescriptorStoreMax,NFileDescriptorStore", "--")
+        """How many more sockets systemd keeps for a program that can take over from this one.
+
+        0 if it ends the other processes of this unit when this one exits, or starts the next one as another user, who
+        could neither signal them nor read what they write meanwhile.
+        """
+        said = self._asked("show", "--property=KillMode,FileDescriptorStoreMax,NFileDescriptorStore,User", "--")
         found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-        if found.get("KillMode") != "process":
+        if found.get("KillMode") != "process" or _is_another(found.get("User", "")):
             return 0
         most, kept = (int(found.get(name, "0")) for name in ("FileDescriptorStoreMax", "NFileDescriptorStore"))
         return max(0, most - kept)
@@ -104,6 +109,14 @@ class ServiceManager:
         said = status_line(state())
         self.tell("WATCHDOG=1", *([f"STATUS={said}"] if said != self._told else ()))
         self._told = said
+
+
+def _is_another(user: str) -> bool:
+    """Whether a unit's `User=`, a name or number, is another user than this process's; root may become any."""
+    try:
+        return bool(user) and (int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid) != os.geteuid()
+    except KeyError:
+        return True
 
 
 @dataclass(slots=True)

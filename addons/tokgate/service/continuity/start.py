@@ -40,7 +40,7 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     if holder is None:
         return 1
     if bequest is not None and bequest.caller is None and bequest.options != options.shape:
-        say("the options have changed: what the program before serves ends within seconds")
+        say("the options or the user have changed: what the program before serves ends within seconds")
         _end_predecessors(options, holder, bequest, say)
         bequest = None
     secure_folder(options.confdir)
