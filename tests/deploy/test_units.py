@@ -4,10 +4,16 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Callable
 from configparser import RawConfigParser
 from pathlib import Path
 
 import pytest
+from whenever import Instant
+
+from tokgate.blocklog.access import access_log
+from tokgate.blocklog.paths import access_path_for
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
@@ -62,6 +68,58 @@ def test_all_are_installed() -> None:
         assert {path for pattern in patterns for path in ROOT.glob(pattern)} == units, where
     disabled = re.findall(r"tokgate\S*\.(?:service|timer)", (ROOT / "deploy/deb/prerm").read_text())
     assert set(disabled) == {path.name for path in units if _unit(path.name).has_section("Install")}
+
+
+def test_who_looked_is_rotated_with_the_log() -> None:
+    """The review page writes beside the log, where tokgate rotates and attests the file: into the folder, that is.
+
+    A file that is named in ReadWritePaths= stays the same one in the unit's mount namespace when it is replaced.
+    """
+    service = _unit("tokgate-review.service")["Service"]
+    words = service["ExecStart"].replace("\\\n", " ").split()
+    log, access = (Path(words[words.index(option) + 1]) for option in ("--log", "--access-log"))
+    assert access == access_path_for(log)
+    assert service["ReadWritePaths"] == str(log.parent)
+    assert f": >> {access.name} && chmod g+w {access.name}" in service["ExecStartPre"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become other users")
+def test_the_group_writes_who_looked_alone() -> None:
+    """In the log's folder, which it can't change, also after tokgate has rotated the file."""
+    with tempfile.TemporaryDirectory(prefix="tokgate-looks-") as name:
+        folder = Path(name)
+        looks = access_path_for(folder / "block.ndjson")
+        os.chown(folder, OWNER, GROUP)
+        folder.chmod(0o750)
+        script = _unit("tokgate-review.service")["Service"]["ExecStartPre"].partition("/bin/sh -c '")[2].rstrip("'")
+        script = script.replace("/var/log/tokgate", name)
+        for _ in range(2):  # also where the file is there
+            assert _as(OWNER, [], lambda: subprocess.run(("/bin/sh", "-c", script), check=True))
+        assert _as(READER, [GROUP], lambda: access_log.append(looks, b"one\n"))
+        assert _as(OWNER, [], lambda: access_log.rotate(looks, Instant.from_timestamp(0)))
+        assert _as(READER, [GROUP], lambda: access_log.append(looks, b"two\n"))
+        assert not _as(READER, [], lambda: access_log.append(looks, b"three\n"))
+        assert not _as(READER, [GROUP], (folder / "another").touch)
+        assert looks.read_bytes() == b"two\n"
+        assert len([*folder.glob("block.access-*.ndjson.gz")]) == 1
+
+
+OWNER, GROUP, READER = 54321, 54322, 54323
+
+
+def _as(user: int, groups: list[int], work: Callable[[], object]) -> bool:
+    """Whether the work succeeds as another user, in these groups as well."""
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups(groups)
+            os.setresgid(*(GROUP if user == OWNER else user,) * 3)
+            os.setresuid(user, user, user)
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def _unit(name: str) -> RawConfigParser:
