@@ -161,18 +161,21 @@ class Control:
 
 
 def ask(
-    folder: Path, call: ControlRequest | Call, progress: Callable[[str], None] = lambda text: None
+    folder: Path,
+    call: ControlRequest | Call,
+    progress: Callable[[str], None] = lambda text: None,
+    longest: float = LONGEST,
 ) -> dict[str, Any] | None:
     """Send a request to the tokgate of a folder; its answer, or None if none listens there.
 
-    `progress` is called with the text of each progress line.
+    `progress` is called with the text of each progress line; `longest` are the seconds to wait for a line.
 
     Raises:
         OSError: no permission, or no answer.
         ValueError: the response is malformed.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(LONGEST)
+        sock.settimeout(longest)
         try:
             with _address(folder / NAME) as address:
                 sock.connect(address)

@@ -1,6 +1,7 @@
 """`tokgate doctor` beside a tokgate that runs, and where none does."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from labs.command_line import Command
 from labs.running_lab import POLICY, Running, until
-from tokgate.service.doctor import kernel
+from tokgate.runtime.control_socket import NAME
+from tokgate.service.doctor import installation, kernel
 from tokgate.service.doctor.result import Result
 
 
@@ -43,6 +45,16 @@ def test_a_running_tokgate(tmp_path: Path, tokgate: Command) -> None:
         assert (code, "error" in seen["policy"]["said"], "DNS" in seen) == (1, True, True), seen
     finally:
         running.close()
+
+
+def test_a_supervisor_that_hangs(tmp_path: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said soon, and that systemd will start it again."""
+    monkeypatch.setattr(installation, "PATIENCE", 0.5)
+    with socket.socket(socket.AF_UNIX) as nobody_accepts:
+        nobody_accepts.bind(str(tmp_path / NAME))
+        nobody_accepts.listen()
+        _, seen = _seen(tokgate, "--confdir", str(tmp_path), "--policies", str(tmp_path))
+    assert "hangs" in seen["tokgate"]["remedy"]
 
 
 def test_nobody_runs(tmp_path: Path, tokgate: Command, policies: Path) -> None:

@@ -1,5 +1,6 @@
 """tokgate's own processes, authority, log and disk, each state with what to do."""
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +11,10 @@ import trustme
 
 from labs import builders
 from tokgate.block_page.ca_folder import AUTHORITY
+from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.source_position import Origin
 from tokgate.service.doctor import installation
 from tokgate.service.doctor.result import Result
 
@@ -49,6 +52,48 @@ def test_what_runs() -> None:
     ]
 
 
+@pytest.mark.parametrize(("user", "said"), [(0, "systemctl start"), (1000, "run this as root")])
+def test_none_is_found(user: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not root does not see another user's."""
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    (found,) = installation.running(None, None)
+    assert found.remedy is not None
+    assert found.remedy.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "remedy"),
+    [
+        (PermissionError(13, "Permission denied"), "can't be asked: Permission denied", "run this as root"),
+        (TimeoutError("timed out"), "does not answer in 10 s", "its supervisor hangs"),
+        (ConnectionError("it ended without an answer"), "it ended without an answer", "journalctl"),
+    ],
+)
+def test_one_that_is_silent(error: OSError, said: str, remedy: str) -> None:
+    """To each its own remedy: root helps against no supervisor that hangs."""
+    result = installation.silent(error)
+    assert said in result.said
+    assert result.remedy is not None
+    assert remedy in result.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (Code.NOT_FOUND, "name the policy with --policies"),
+        (Code.UNREADABLE, "run this as root or as tokgate's user"),
+        (Code.MISSING_KEY, "tokgate check shows each"),
+    ],
+)
+def test_an_invalid_policy(code: Code, remedy: str) -> None:
+    """`check` helps who may read it, where there is one."""
+    error = Diagnostic(Level.ERROR, Origin("policies", 1, 1), "wrong", code)
+    result = installation.invalid([error], Path("policies"))
+    assert result.said == f"1 error in policies; policies:1:1: error: wrong [{code}]"
+    assert result.remedy is not None
+    assert result.remedy.startswith(remedy)
+
+
 def test_the_canary() -> None:
     """The best evidence that enforcement works stands beside what runs; of one that failed status tells."""
     snapshot = builders.snapshot(builders.ban())
@@ -68,7 +113,15 @@ def test_the_authority(tmp_path: Path) -> None:
     assert "none in" in _wrong(installation.authority(tmp_path, snapshot, NOW))[0]
     path = tmp_path / AUTHORITY
     path.write_text("no certificate")
-    assert "can't be read" in _wrong(installation.authority(tmp_path, snapshot, NOW))[0]
+    (broken,) = installation.authority(tmp_path, snapshot, NOW)
+    assert "is not one" in broken.said
+    assert broken.remedy is not None
+    assert "certs/README.md" in broken.remedy
+    path.unlink()
+    path.mkdir()
+    (unreadable,) = installation.authority(tmp_path, snapshot, NOW)
+    assert unreadable.remedy == "run this as root or as tokgate's user"
+    path.rmdir()
     trustme.CA().cert_pem.write_to_path(str(path))
     (fine,) = installation.authority(tmp_path, snapshot, NOW)
     assert (fine.remedy, fine.said.startswith("good for")) == (None, True)

@@ -11,12 +11,10 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.paths import DEFAULT_LOG
-from tokgate.blocklog.records.sentence import counted
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit, need
 from tokgate.cli.policy_source import add_policies_option, compile_patiently, load_patiently
 from tokgate.cli.service.running import add_confdir_option
-from tokgate.config.diagnostics import render
 from tokgate.config.extras import Extra
 from tokgate.gateway.ruleset import TableOptions, ruleset_of
 from tokgate.policy.values.visible_text import readable
@@ -73,15 +71,14 @@ def _examined(args: argparse.Namespace) -> Iterator[Result]:
     snapshot = None if loaded.policy is None else compile_patiently(loaded.policy)
     confdir = confdir_of_running(NAME) if args.confdir is None else args.confdir.expanduser()
     try:
-        state = ask(confdir, ControlRequest.STATUS)
+        state = ask(confdir, ControlRequest.STATUS, longest=installation.PATIENCE)
     except (OSError, ValueError) as error:
-        yield Result("tokgate", f"does not answer: {error}", "run this as root or as tokgate's user")
+        yield installation.silent(error)
         state = None
     else:
         yield from installation.running(state, snapshot)
     if snapshot is None:
-        said = f"{counted(len(loaded.errors), 'error')} in {args.policies}; {render(loaded.errors[0]).splitlines()[0]}"
-        yield Result("policy", said, "tokgate check shows each; what a policy is needed for was not looked at")
+        yield installation.invalid(loaded.errors, args.policies)
     else:
         yield from installation.authority(confdir, snapshot, now)
         yield from installation.disk(args.log, snapshot)

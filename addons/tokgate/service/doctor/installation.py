@@ -1,7 +1,8 @@
 """What is tokgate's own: its processes, its authority, its log and the disk below."""
 
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +13,13 @@ from tokgate.block_page import ca_coverage
 from tokgate.block_page.ca_folder import AUTHORITY
 from tokgate.blocklog.paths import archived
 from tokgate.blocklog.records.sentence import counted
+from tokgate.config.diagnostics import Code, Diagnostic, render
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.doctor.result import Result
 
+AS_ANOTHER: Final = "run this as root or as tokgate's user"
+PATIENCE: Final = 10.0
+"""Seconds for the running tokgate's answer, which comes at once also while a policy is read."""
 _SOON: Final = 30
 """Days before the end of the authority."""
 _LEAST: Final = 0.05
@@ -27,7 +32,8 @@ def running(state: Mapping[str, Any] | None, snapshot: Snapshot | None) -> Itera
     """What the running tokgate says of itself; `state` as of `tokgate status`, no `snapshot` of an invalid policy."""
     if state is None:
         remedy = "systemctl start tokgate; journalctl -u tokgate says why it ended; or name its folder with --confdir"
-        yield Result("tokgate", "none runs here", remedy)
+        other = "" if os.geteuid() == 0 else "run this as root, to find another user's; "
+        yield Result("tokgate", "none runs here", f"{other}{remedy}")
         return
     for problem in state["problems"]:
         yield Result("tokgate", problem, "journalctl -u tokgate; docs/admin.md, “Watch it”, says what each means")
@@ -53,6 +59,29 @@ def running(state: Mapping[str, Any] | None, snapshot: Snapshot | None) -> Itera
         yield Result("descriptors", f"{min(had)} a gate, enough for {limit} connections")
 
 
+def silent(error: OSError | ValueError) -> Result:
+    """A running tokgate that can't be asked."""
+    if isinstance(error, PermissionError):
+        return Result("tokgate", f"can't be asked: {error.strerror}", AS_ANOTHER)
+    if isinstance(error, TimeoutError):
+        remedy = (
+            "systemctl status tokgate; its supervisor hangs, and systemd starts it again after a minute (WatchdogSec)"
+        )
+        return Result("tokgate", f"does not answer in {PATIENCE:.0f} s", remedy)
+    return Result("tokgate", f"does not answer: {error}", "journalctl -u tokgate says why")
+
+
+def invalid(errors: Sequence[Diagnostic], policies: Path) -> Result:
+    """A policy that can't be used."""
+    first = errors[0]
+    remedy = {
+        Code.NOT_FOUND: "name the policy with --policies; `tokgate init` writes a first one",
+        Code.UNREADABLE: AS_ANOTHER,
+    }.get(first.code, "tokgate check shows each")
+    said = f"{counted(len(errors), 'error')} in {policies}; {render(first).splitlines()[0]}"
+    return Result("policy", said, f"{remedy}; what a policy is needed for was not looked at")
+
+
 def authority(confdir: Path, snapshot: Snapshot, now: Instant) -> Iterator[Result]:
     """The authority of the block page: whether it is there and lasts, and which pages it can't sign."""
     path = confdir / AUTHORITY
@@ -63,8 +92,15 @@ def authority(confdir: Path, snapshot: Snapshot, now: Instant) -> Iterator[Resul
     except FileNotFoundError:
         yield Result("authority", f"none in {confdir} yet", "tokgate run makes one; or see certs/README.md")
         return
-    except (OSError, ValueError) as error:
-        yield Result("authority", f"{path} can't be read: {error}", "run this as root or as tokgate's user")
+    except OSError as error:
+        yield Result("authority", f"{path} can't be read: {error.strerror}", AS_ANOTHER)
+        return
+    except ValueError as error:
+        yield Result(
+            "authority",
+            f"{path} is not one: {error}",
+            "put it back from your backup, or make the next one: certs/README.md",
+        )
         return
     days = int((Instant(ends) - now).total("hours") // 24)
     if days < _SOON:
