@@ -51,6 +51,20 @@ def test_restarts_take_over() -> None:
     assert int(service["FileDescriptorStoreMax"]) > 0
 
 
+def test_what_dies_is_started_again() -> None:
+    """What docs/admin.md says of kills, hangs and a lack of memory; the supervisor is nobody's first choice to kill."""
+    unit = _unit("tokgate.service")
+    service = unit["Service"]
+    assert (service["Restart"], service["OOMPolicy"], unit["Unit"]["StartLimitIntervalSec"]) == (
+        "always",
+        "continue",
+        "0",
+    )
+    assert int(service["WatchdogSec"]) == 60
+    assert int(service["OOMScoreAdjust"]) < 0
+    assert "MemoryMax" in service
+
+
 def test_before_the_network() -> None:
     """The last rules are there before anything can be forwarded, whenever tokgate is to be started."""
     unit = _unit("tokgate-boot.service")

@@ -52,6 +52,15 @@ def test_what_runs() -> None:
     ]
 
 
+def test_most_connections() -> None:
+    """Those of gates that accept; the ones before only serve what they have."""
+    snapshot = builders.snapshot(builders.ban())
+    names = (("gate-0", False), ("gate-1", False), ("gate-0", True), ("opener-0", False))
+    state = _state(snapshot, workers=[{"name": name, "retired": retired} for name, retired in names])
+    assert installation.most_connections(state, snapshot) == 100_000
+    assert installation.most_connections(None, snapshot) == installation.most_connections(state, None) == 0
+
+
 @pytest.mark.parametrize(("user", "said"), [(0, "systemctl start"), (1000, "run this as root")])
 def test_none_is_found(user: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is not root does not see another user's."""

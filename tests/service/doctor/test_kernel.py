@@ -27,13 +27,13 @@ def _found(folder: Path, **changed: str | None) -> list[tuple[str, str]]:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{value}\n")
-    return [(each.subject, each.remedy) for each in kernel.gateway(folder, folder) if each.remedy is not None]
+    return [(each.subject, each.remedy) for each in kernel.gateway(50, folder, folder) if each.remedy is not None]
 
 
 def test_all_is_well(tmp_path: Path) -> None:
     """Nothing is made up on a gateway that works."""
     assert _found(tmp_path) == []
-    assert len(list(kernel.gateway(tmp_path, tmp_path))) == 5
+    assert len(list(kernel.gateway(50, tmp_path, tmp_path))) == 5
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,7 @@ def test_all_is_well(tmp_path: Path) -> None:
         ("ipv6__conf__all__forwarding", "0", "IPv6 forwarding", "net.ipv6.conf.all.forwarding=1"),
         ("ipv4__conf__eth0__rp_filter", "1", "reverse path filter", "rp_filter=2"),
         ("netfilter__nf_conntrack_count", "80", "connection tracking", "nf_conntrack_max=200"),
+        ("netfilter__nf_conntrack_max", "99", "connection tracking", "nf_conntrack_max=100 "),
         ("netfilter__nf_conntrack_max", None, "connection tracking", "tokgate run --gateway"),
     ],
 )
@@ -67,7 +68,7 @@ def test_refusals_that_were_not_sent(tmp_path: Path, file: str, counted: str, na
     (tmp_path / file).write_text(counted.format(7))
     ((subject, help_),) = _found(tmp_path, **{name: "1000"})
     assert (subject, remedy in help_) == ("refusals by ICMP", True)
-    (said,) = [each.said for each in kernel.gateway(tmp_path, tmp_path) if each.remedy is not None]
+    (said,) = [each.said for each in kernel.gateway(50, tmp_path, tmp_path) if each.remedy is not None]
     assert said.startswith("7 of IPv")
     assert "one in 1000 ms" in said
 

@@ -84,7 +84,7 @@ def _examined(args: argparse.Namespace) -> Iterator[Result]:
         yield from installation.disk(args.log, snapshot)
     yield kernel.clock()
     if args.gateway:
-        yield from kernel.gateway()
+        yield from kernel.gateway(installation.most_connections(state, snapshot))
     if args.gateway and snapshot is not None:
         yield from kernel.loaded(ruleset_of(snapshot, now, TableOptions()), confdir)
     yield probes.resolution(args.allowed)

@@ -59,6 +59,14 @@ def running(state: Mapping[str, Any] | None, snapshot: Snapshot | None) -> Itera
         yield Result("descriptors", f"{min(had)} a gate, enough for {limit} connections")
 
 
+def most_connections(state: Mapping[str, Any] | None, snapshot: Snapshot | None) -> int:
+    """How many connections all gates may have; 0 where that is not known."""
+    if state is None or snapshot is None:
+        return 0
+    gates = [each for each in state["workers"] if each["name"].startswith("gate-") and not each["retired"]]
+    return len(gates) * snapshot.settings.limits.connections
+
+
 def silent(error: OSError | ValueError) -> Result:
     """A running tokgate that can't be asked."""
     if isinstance(error, PermissionError):

@@ -14,13 +14,20 @@ from tokgate.service.doctor.result import Result
 
 _FULL: Final = 0.8
 """The share of the connection tracking table beyond which it is nearly full: a full one drops new connections."""
+_SIDES: Final = 2
+"""Entries of a connection: the client's side and the destination's."""
 _STRICT: Final = "1"
 _STA_UNSYNC: Final = 0x40  # linux/timex.h
 _TIME_ERROR: Final = 5
 
 
-def gateway(root: Path = Path("/proc/sys/net"), counters: Path = Path("/proc/net")) -> Iterator[Result]:
-    """Whether the kernel forwards what clients send, by its settings below `root` and what it counts in `counters`."""
+def gateway(
+    connections: int = 0, root: Path = Path("/proc/sys/net"), counters: Path = Path("/proc/net")
+) -> Iterator[Result]:
+    """Whether the kernel forwards what clients send, by its settings below `root` and what it counts in `counters`.
+
+    `connections`: as many as all gates may have.
+    """
     for version, path in ((4, root / "ipv4/ip_forward"), (6, root / "ipv6/conf/all/forwarding")):
         value, name = _read(path), f"net.{path.relative_to(root)}".replace("/", ".")
         subject = f"IPv{version} forwarding"
@@ -42,11 +49,11 @@ def gateway(root: Path = Path("/proc/sys/net"), counters: Path = Path("/proc/net
         if strict
         else Result("reverse path filter", "not strict")
     )
-    yield _tracking(root)
+    yield _tracking(root, connections)
     yield _icmp(root, counters)
 
 
-def _tracking(root: Path) -> Result:
+def _tracking(root: Path, connections: int) -> Result:
     used, most = _read(root / "netfilter/nf_conntrack_count"), _read(root / "netfilter/nf_conntrack_max")
     if used is None or most is None:
         return Result(
@@ -56,7 +63,11 @@ def _tracking(root: Path) -> Result:
         )
     said = f"{used} of {most} entries"
     if int(used) >= _FULL * int(most):
-        return Result("connection tracking", f"{said}: a full table drops new connections", _more(int(most)))
+        return Result("connection tracking", f"{said}: a full table drops new connections", _more(2 * int(most)))
+    if int(most) < _SIDES * connections:
+        said = f"{most} entries, enough for {int(most) // _SIDES} connections: all gates may have {connections}"
+        remedy = f"{_more(_SIDES * connections)}, or lower settings.limits.connections"
+        return Result("connection tracking", said, remedy)
     return Result("connection tracking", said)
 
 
@@ -88,7 +99,7 @@ def _snmp6(counters: Path) -> int:
 
 
 def _more(most: int) -> str:
-    return f"sysctl -w net.netfilter.nf_conntrack_max={2 * most} (some 300 bytes each)"
+    return f"sysctl -w net.netfilter.nf_conntrack_max={most} (some 300 bytes each)"
 
 
 def loaded(rules: Ruleset, confdir: Path) -> Iterator[Result]:
