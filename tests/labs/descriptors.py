@@ -16,9 +16,6 @@ import pytest
 
 from labs.waiting import until
 
-WRITERS: Final = ".heads"
-"""The journal beside a log, which LogWriter.close leaves open: a process that closes its log ends."""
-
 _before: Final = pytest.StashKey[dict[int, tuple[int, str]]]()
 _shared: Final = Counter[int]()
 
@@ -67,9 +64,7 @@ def _open() -> dict[int, tuple[int, str]]:
     found = {}
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the listing's own is closed already
-            target, kind = str(entry.readlink()), stat.S_IFMT(entry.stat().st_mode)
-            if not target.removesuffix(" (deleted)").endswith(WRITERS):
-                found[int(entry.name)] = kind, target
+            found[int(entry.name)] = stat.S_IFMT(entry.stat().st_mode), str(entry.readlink())
     return found
 
 

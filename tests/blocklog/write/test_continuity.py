@@ -125,7 +125,9 @@ def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
     assert heads is not None
     head = stated_head(json.loads(runs.path.read_bytes().splitlines()[-1]))
     assert head is not None
-    HeadJournal(heads, b"another secret").restart(replace(head, sequence=head.sequence - 1), [head.hash], head)
+    journal = HeadJournal(heads, b"another secret")
+    journal.restart(replace(head, sequence=head.sequence - 1), [head.hash], head)
+    journal.close()
     runs.run()
     assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
     assert len(runs.findings()) > FORGED

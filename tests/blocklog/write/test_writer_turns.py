@@ -40,6 +40,10 @@ class Appender:
         """Note why the file is closed."""
         self.left.append(why)
 
+    def close(self) -> None:
+        """Note that it is closed."""
+        self.leave("closed")
+
     def look(self) -> None:
         """Fail."""
         raise OSError(errno.EIO, "no reason")

@@ -202,6 +202,12 @@ class Appender:
         except OSError as error:
             self._trouble(error)
 
+    def close(self) -> None:
+        """Close the file and the journal beside it."""
+        self.leave("closed")
+        if self._lines.checkpointer is not None:
+            self._lines.checkpointer.close()
+
     def abandon(self) -> int:
         """Drop what is pending; returns how many records that were. A torn line is reported by the next file."""
         if self._queue.begun:

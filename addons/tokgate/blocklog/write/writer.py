@@ -300,7 +300,7 @@ class LogWriter:
             self._drop(lost)
             self._flushes.clear()
         self._sync_if_due()
-        self._appender.leave("closed")
+        self._appender.close()
 
     def _drain(self) -> int:
         """Empty the queue; returns how many records were in it."""
