@@ -84,3 +84,14 @@ def test_a_connection_with_other_descriptors_than_it_says(times: int) -> None:
     with pytest.raises(ValueError, match=f"came with {times} descriptors"):
         read(pickle.dumps(serialized), descriptors * times)
     steps.close()
+
+
+def test_the_channel_has_ended(steps: Steps) -> None:
+    """What tells of an end for ever is heard once, and counts as no error."""
+    write, read = handoff.channel()
+    with write, read:
+        transfer = ConnectionTransfer(steps.gate, [], write, read)
+        assert transfer.has_room
+        write.shutdown(socket.SHUT_WR)
+        assert transfer.take() == []
+        assert (transfer.has_room, sum(steps.counters.errors.values())) == (False, 0)

@@ -198,6 +198,8 @@ class ConnectionTransfer:
         self._most: Final = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED) // 2
         self._left: Iterator[Connection] = iter(())
         self._next: Connection | None = None
+        self._ended = False
+        """Whether the channel has ended, at which it stays readable for ever."""
         write.setblocking(False)
         read.setblocking(False)
 
@@ -209,7 +211,7 @@ class ConnectionTransfer:
     @property
     def has_room(self) -> bool:
         """Whether this gate can take any; when it can't, others may, or it can later."""
-        return self._gate.open_connections < self._most
+        return not self._ended and self._gate.open_connections < self._most
 
     def take(self) -> list[Connection]:
         """Take over what others pass on, up to a bound. What is returned was let through by another policy."""
@@ -220,6 +222,9 @@ class ConnectionTransfer:
             try:
                 datagram, descriptors, _, _ = socket.recv_fds(self._read, MAX_DATAGRAM, _MOST_DESCRIPTORS)
             except OSError:  # nothing more, or no descriptor left to take any with
+                break
+            if not datagram:
+                self._ended = True
                 break
             try:
                 serialized = read(datagram, descriptors)
