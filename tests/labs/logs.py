@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from backports import zstd
-
 from labs.builders import at
 from labs.samples import SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.records.folding import Repeats
 from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record

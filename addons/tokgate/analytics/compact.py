@@ -6,7 +6,6 @@ A Parquet file gets its final name only after it was read back and gave the same
 import hashlib
 import io
 import json
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +21,9 @@ from tokgate.analytics.engine import MEMORY, UNCLEAR, interruptible
 from tokgate.analytics.sources import LogError
 from tokgate.analytics.sql import literal, quoted
 from tokgate.blocklog.atomic_file import replacing, take_rights
+from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.paths import PACKED, compacted
 from tokgate.blocklog.read.reader import MAX_LINE, open_log
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 _CHUNK: Final = 1 << 20
 _ROWS: Final = 4096

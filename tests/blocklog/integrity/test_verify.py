@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from whenever import Instant
 
 from labs.appending import AppenderRuns
 from labs.samples import OBSERVER, stamp
+from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.integrity import verify
 from tokgate.blocklog.integrity.chain import Head, link, proper_hash, stated_head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, Tree, parse_checkpoints, sign
@@ -39,11 +39,6 @@ from tokgate.blocklog.records.stamp import Stamp
 from tokgate.blocklog.write.appender import ForeignLines
 from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.segment import Foreign
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 Lines = Callable[..., list[dict[str, Any]]]
 SMALL = Rotation(max_bytes=2000, daily=False)

@@ -3,13 +3,13 @@
 import gzip
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from labs.appending import AppenderRuns, append
+from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.external_checkpoints import checkpoints_in
 from tokgate.blocklog.integrity.findings import Finding
@@ -19,11 +19,6 @@ from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.blocklog.write.rotation import Rotation
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 GZ, ZST, PLAIN, CURRENT = 0, 1, 3, -1
 """Files of the log: 16, of some 14 records each."""

@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from labs.builders import at
 from labs.samples import SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import MAX_LINE, Filter, Junk, Line, client_filter, client_network, parse_line, read
 from tokgate.blocklog.records.aliases import WITHHELD
@@ -22,11 +22,6 @@ from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write.pseudonyms import Secret
 from tokgate.policy.identity import Identity
 from tokgate.policy.observation import Endpoint, Stage
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 
 def numbered(*numbers: int) -> bytes:

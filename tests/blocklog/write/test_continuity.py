@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backports import zstd
 
 from labs.appending import AppenderRuns, append, kill
+from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.integrity.chain import link, stated_head
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.findings import Finding, FindingCode

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +11,11 @@ import pytest
 from labs.command_line import Command
 from labs.samples import OBSERVER, stamp
 from tokgate.analytics.sources import every_file
+from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.cli.log import verify_files
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ A line that is no record is reported in its place, and reading goes on.
 
 import gzip
 import hashlib
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,17 +15,13 @@ from typing import Any, BinaryIO, Final, cast
 
 from whenever import Instant
 
+from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.records.aliases import is_alias
 from tokgate.blocklog.records.json_line import decode
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.write.segment import Foreign, Torn
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefix_table import IPNetwork, within
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 MAX_LINE: Final = 1 << 20
 """Longest line that is read as a record, in octets; the writer's lines are far shorter."""
