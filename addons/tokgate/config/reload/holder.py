@@ -35,7 +35,7 @@ LOOK_EVERY: Final = 0.25
 """Seconds between two looks at the files."""
 
 _UNUSED: Final = 2
-"""`sys.getrefcount` of an object that only the calling function refers to."""
+"""`sys.getrefcount` of an object that a list alone holds. A local variable counts in Python 3.13, but not in 3.14."""
 
 
 class PolicyError(Exception):
@@ -197,13 +197,12 @@ class PolicyHolder:
     def _free_replaced(self) -> None:
         """Free replaced snapshots to which nothing refers any more. Runs in a worker thread."""
         for _ in range(len(self._replaced)):
-            old = self._replaced.pop(0)
-            if sys.getrefcount(old) > _UNUSED:
-                self._replaced.append(old)
-                continue
-            held: list[object] = [old]
-            del old
-            free_in_slices(held)
+            used = sys.getrefcount(self._replaced[0]) > _UNUSED
+            held: list[Snapshot] = [self._replaced.pop(0)]
+            if used:
+                self._replaced += held
+            else:
+                free_in_slices(held)
 
     def _read(self) -> _Read:
         """Load, compile and compare, in a worker thread; an internal error is reported as a diagnostic."""
