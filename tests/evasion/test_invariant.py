@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import ConnectionState
@@ -137,13 +137,15 @@ class Account:
 
 
 class Recorder:
-    """An origin that keeps what arrives."""
+    """An origin that keeps what arrives, and answers once: what a client under a ban says next may wait for that."""
 
     def __init__(self) -> None:
         self.arrived = bytearray()
 
     def __call__(self, client: socket.socket) -> None:
         """Read to the end."""
+        self.arrived += client.recv(65536)
+        client.sendall(b"HTTP/1.1 400 \r\n\r\n")
         self.arrived += read_all(client)
 
 
@@ -157,6 +159,7 @@ def lab(start_gate: Callable[..., RunningGate], start_origin: Callable[..., Orig
 
 @settings(max_examples=400)
 @given(data=first_bytes().filter(bool))
+@example(data=said("other-name-at-once", ALLOWED))
 def run(gate: RunningGate, recorder: Recorder, data: bytes) -> None:
     """One connection from its first byte to its end, and what can be told of it."""
     recorder.arrived.clear()

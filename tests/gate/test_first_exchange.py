@@ -37,6 +37,21 @@ def test_what_was_held_back_passes_first(ends: Ends) -> None:
     assert (ends.connection.state, ends.relay.done) == (OPEN, ["listen"])
 
 
+@pytest.mark.parametrize("rest", [b"rest", b""])
+def test_a_watched_client_that_has_ended(ends: Ends, rest: bytes) -> None:
+    """Its end waits behind what waits, for minutes as with others that have ended, and not for an hour."""
+    ends.relay.half_closed_seconds, ends.relay.now = 300.0, 1000.0
+    ends.watch(AfterHello("www.example.net", early_data=False, begun=b"", rest=rest))
+    ends.client.shutdown(socket.SHUT_WR)
+    ends.go_on(EPOLLIN | EPOLLRDHUP)
+    assert (ends.connection.state is OPEN, ends.connection.deadline) == (not rest, 1300.0 if rest else 0.0)
+    if rest:
+        ends.server.sendall(b"HTTP/1.1 400")
+        ends.answer(EPOLLIN)
+        assert (ends.connection.state, ends.connection.deadline) == (OPEN, 0.0)
+        assert ends.server.recv(10) == rest
+
+
 class _Indifferent(AfterHello):
     """Nothing that is said makes a difference any more."""
 

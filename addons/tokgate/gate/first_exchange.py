@@ -96,21 +96,23 @@ class FirstExchange(Relay):
             self.reset(connection, connection.server)
             return
         try:
-            waits = answering.watched.waits(connection.client.recv(1, PEEK))
+            said = connection.client.recv(1, PEEK)
         except BlockingIOError:
             return
         except OSError:
             self.reset(connection, connection.server)
             return
         answering.client_waits = True
-        if not waits:
+        if not answering.watched.waits(said):
             self._stop_watching(connection, answering)
         elif not (answering.watched.for_answer or connection.held):
             self.asked_again(connection, answering.watched)
+        elif not said:  # it says no more, and its destination may wait for its end
+            connection.deadline = self.now + self.half_closed_seconds
 
     def _stop_watching(self, connection: Connection, answering: Answering) -> None:
         """Relay the connection like any other from now on."""
-        connection.state = OPEN
+        connection.state, connection.deadline = OPEN, 0.0
         if answering.watched.rest:
             connection.held += answering.watched.rest
         if connection.held and not self._send_held(connection):
