@@ -72,5 +72,6 @@ def shell_environment(folder: Path, **more: str) -> dict[str, str]:
         "HOME": str(folder),
         "PATH": f"{programs}:{os.environ['PATH']}",
         "PYTHONPATH": path,
+        "PYTHONUNBUFFERED": "1",  # a pipe gets what is said in the order in which a terminal shows it
         **more,
     }

@@ -120,6 +120,7 @@ class Setup:
     @asynccontextmanager
     async def _process(self, *words: str) -> AsyncIterator[Process]:
         environment = os.environ | {"PYTHONPATH": str(ROOT / "addons"), "HOME": str(self.folder)}
+        environment["PYTHONUNBUFFERED"] = "1"  # mitmdump tells of its port on stdout, a pipe here
         started = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-W", "ignore", *words),

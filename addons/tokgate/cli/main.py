@@ -102,7 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _abandon_stdout()
         return Exit.READER_GONE
     except Exception as error:
-        return _failed(error, debug)
+        code = _failed(error, debug)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):  # exit code 120 otherwise, from Python 3.14 on
+            _abandon_stdout()
+        return code
 
 
 def _run(arguments: list[str]) -> int:

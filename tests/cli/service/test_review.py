@@ -232,8 +232,9 @@ def test_from_the_printed_link_to_the_end(
     base = link.partition("/enter")[0]
     with urllib.request.urlopen(link) as answer:
         cookie = answer.headers["Set-Cookie"].partition(";")[0]
-    with pytest.raises(urllib.error.HTTPError, match="403"):
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
         urllib.request.urlopen(link)
+    refused.value.close()
     request = urllib.request.Request(f"{base}/lines", headers={"Cookie": cookie})
     with urllib.request.urlopen(request) as answer:
         assert "192.0.2.7" in answer.read().decode()
