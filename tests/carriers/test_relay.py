@@ -13,7 +13,8 @@ from labs.hello_builder import hello_for
 from labs.proxy_lab import ALLOWED, BANNED
 
 HELLO = hello_for(ALLOWED)
-BULK = os.urandom(3 << 20)
+BULK = b"\0" + os.urandom(3 << 20)
+"""Not what could be a TLS record: of a client under a ban that would wait for the origin's answer."""
 
 pytestmark = pytest.mark.parametrize("way", [Way.REDIRECTED, Way.CONNECT])
 
