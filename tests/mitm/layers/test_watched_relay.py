@@ -78,6 +78,38 @@ async def test_second_hello_that_does_not_wait(lab: Lab) -> None:
     assert peer.heard == FIRST
 
 
+@pytest.mark.parametrize(
+    ("answer", "behind", "heard"),
+    [(b"HTTP/1.1 400\r\n", b"\x16rest", b"\x16rest"), (RETRY, FIRST, FIRST), (RETRY, FIRST[:9], b"")],
+    ids=["no TLS", "retry", "cut short"],
+)
+async def test_a_client_that_ends_before_the_answer(lab: Lab, answer: bytes, behind: bytes, heard: bytes) -> None:
+    """Its end waits behind what it has said, and comes after it."""
+    answers, arrived, ended = asyncio.Event(), bytearray(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.extend(await reader.readexactly(len(FIRST)))
+        await answers.wait()
+        writer.write(answer)
+        arrived.extend(await reader.read(-1))
+        ended.set()
+
+    origin = await lab.raw_origin(serve)
+    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
+
+    async with client(proxy.port) as guest:
+        await guest.send(FIRST)
+        await eventually("the first hello arrives", lambda: arrived)
+        await guest.send(behind)
+        guest.writer.write_eof()
+        await asyncio.sleep(0.05)  # without the mend its end is passed on by now
+        answers.set()
+        assert await guest.to_end() == answer + (b"" if heard else ALERT)
+        await asyncio.wait_for(ended.wait(), 20)
+
+    assert bytes(arrived) == FIRST + heard
+
+
 async def test_clients_under_no_ban(lab: Lab) -> None:
     """Of others nothing is held and nothing decided."""
     origin = await lab.raw_origin(peer := Peer((FIRST, RETRY)))

@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
@@ -33,10 +34,16 @@ class WatchedLayer(PassthroughLayer):
         self._answer = bytearray()
         self._held = bytearray(watched.rest)
         self._begun = False
+        self._ended = False
+        """Whether the client's end waits behind what is held."""
         self._reader: Reader | None = None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if not isinstance(event, events.DataReceived):
+        if isinstance(event, events.ConnectionClosed) and event.connection == self.context.client and self._held:
+            if self._sockets.was_reset(event.connection):
+                yield from super()._handle_event(event)
+            self._ended = True
+        elif not isinstance(event, events.DataReceived):
             yield from super()._handle_event(event)
         elif event.connection == self.context.server:
             yield commands.SendData(self.context.client, event.data)
@@ -69,6 +76,8 @@ class WatchedLayer(PassthroughLayer):
     def _read(self, reader: Reader, data: bytes) -> layer.CommandGenerator[None]:
         """Handle the client's bytes after that answer."""
         seen = reader.feed(data)
+        if seen is None and self._ended:
+            seen = reader.ended()
         if seen is None:
             return
         admission, words = self._decide(seen)
@@ -81,6 +90,8 @@ class WatchedLayer(PassthroughLayer):
                 passed = len(reader.received) - len(again.rest)
                 yield commands.SendData(self.context.server, bytes(reader.received[:passed]))
                 self._watched, self._held, self._answer, self._reader = again, bytearray(again.rest), bytearray(), None
+                if not self._held:
+                    yield from self._end()
             case Refuse():
                 yield from self._refuse(words)
             case _:  # nothing can be opened any more
@@ -91,6 +102,12 @@ class WatchedLayer(PassthroughLayer):
         self._handle_event = super()._handle_event  # type: ignore[method-assign]
         if held:
             yield commands.SendData(self.context.server, bytes(held))
+        yield from self._end()
+
+    def _end(self) -> layer.CommandGenerator[None]:
+        """Pass the client's end on, if it waited."""
+        if self._ended and self.context.server.state & ConnectionState.CAN_WRITE:
+            yield commands.CloseTcpConnection(self.context.server, half_close=True)
 
     def _refuse(self, words: bytes) -> layer.CommandGenerator[None]:
         yield commands.CloseConnection(self.context.server)
