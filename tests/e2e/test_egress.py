@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +11,7 @@ from labs.clients import through
 from labs.gateway import Gateway, office_policy
 from labs.netns import Lab, Namespace
 from labs.origin import ADDRESSES, ALLOWED, LOOKALIKE, Origin
+from labs.web_server import served, web_server
 
 INSIDE = "inside.example.net"
 """A client's own name for the gateway's loopback."""
@@ -48,25 +47,8 @@ def proxy(
 def inside(lab: Lab) -> Iterator[int]:
     """The port of a web server on the gateway's loopback."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "6")
-            self.end_headers()
-            self.wfile.write(b"secret")
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = lab.gateway.inside(lambda: http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(lab.gateway.inside(lambda: web_server(lambda _: b"secret"))) as port:
+        yield port
 
 
 def answers(client: Namespace, proxy: str, origin: Origin, url: str, *options: str) -> str:

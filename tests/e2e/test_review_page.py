@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +25,8 @@ from labs.builders import at
 from labs.command_line import POLICY
 from labs.devtools import Tab, tab
 from labs.samples import OBSERVER, judged, seen
+from labs.web_server import served as web_served
+from labs.web_server import web_server
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.blocklog.records.traffic import traffic_record
@@ -352,23 +352,8 @@ def test_names_of_attackers_stay_text(page: Tab, served: Served) -> None:
 def another_site() -> Iterator[str]:
     """A page of somebody else on this machine."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(b"<!doctype html><title>evil</title>")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with web_served(web_server(lambda _: b"<!doctype html><title>evil</title>", "text/html")) as port:
+        yield f"127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])

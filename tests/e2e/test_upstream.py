@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import shutil
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 
 from labs.running_lab import POLICY, Running
 from labs.waiting import DEADLINE, until
+from labs.web_server import served, web_server
 
 REQUIRE = "TOKGATE_REQUIRE_E2E"
 SIGN_IN = Path("/usr/lib/squid/basic_ncsa_auth")
@@ -80,21 +79,8 @@ class Squid:
 def web() -> Iterator[int]:
     """The port of a web server in the clear."""
 
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "6")
-            self.end_headers()
-            self.wfile.write(b"origin")
-
-        def log_message(self, *given: object) -> None:
-            """Be quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
+    with served(web_server(lambda _: b"origin")) as port:
+        yield port
 
 
 @pytest.fixture

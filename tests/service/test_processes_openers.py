@@ -3,18 +3,17 @@
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labs.running_lab import WITHOUT_BAN, Scraped, until
+from labs.web_server import served, web_server
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 SOURCE = "127.0.0.7"
@@ -88,34 +87,9 @@ def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) ->
     assert "Traceback" not in started.narrated(), started.narrated()
 
 
-class Origin(BaseHTTPRequestHandler):
-    """Keeps connections open."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        """Answer with the address from which it is asked."""
-        self.send_response(200)
-        who = self.client_address[0].encode()
-        self.send_header("Content-Length", str(len(who)))
-        self.end_headers()
-        self.wfile.write(who)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def origin() -> Iterator[int]:
-    """The port of a web server on loopback."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Origin) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+def origin() -> AbstractContextManager[int]:
+    """The port of a web server that tells from which address it is asked, and keeps connections open."""
+    return served(web_server(str.encode, version="HTTP/1.1"))
 
 
 def _get(client: HTTPConnection, port: int) -> str:
