@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,29 @@ def test_sighup_opens_the_log_again(tmp_path: Path, check_lines: Callable[..., l
     finally:
         running.close()
     assert "stopped" in [record["event"]["action"] for record in check_lines(rotated, running.log)]
+
+
+def test_a_stop_while_nothing_writes_the_log(tmp_path: Path) -> None:
+    """The collector has died and is not started again yet: the stop is logged nevertheless."""
+    running = Running(tmp_path, workers=1)
+    try:
+        for _ in range(4):  # each start is delayed for twice as long as the one before
+            until("the collector is there", partial(_collector, running))
+            os.kill(victim := _collector(running) or 0, signal.SIGKILL)
+            until("its death is noticed", partial(_is_not, running, victim))
+    finally:
+        running.close()
+    assert running.records()[-2]["event"]["action"] == "stopped"
+
+
+def _is_not(running: Running, victim: int) -> bool:
+    return _collector(running) != victim
+
+
+def _collector(running: Running) -> int | None:
+    answer = ask(running.confdir, ControlRequest.STATUS)
+    assert answer is not None
+    return next((each["pid"] for each in answer["workers"] if each["name"] == "collector-0"), None)
 
 
 DRIVER = """

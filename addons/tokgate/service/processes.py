@@ -17,6 +17,7 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.blocklog.write.backlog import left_in, new_backlog
+from tokgate.blocklog.write.collector import DEADLINE
 from tokgate.config.reload.gc_tuning import freeze_objects
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.runtime.status import SILENT, Worker
@@ -279,6 +280,16 @@ class ChildProcesses(InheritedProcesses):
         for child in self._carriers():
             child.signal(signal.SIGKILL)
         self._await(KILLED, lambda: not self._carriers())  # what they left is sent before the collector ends
+
+    def need_collector(self) -> None:
+        """Start the collector, if none is there for what is still to be logged. One that finishes is waited for."""
+        self.reap()
+        self._await(ENDED + DEADLINE, lambda: not any(child.retired for child in self._collectors()))
+        if not self._collectors():
+            self._start(Role.COLLECTOR, 0)
+
+    def _collectors(self) -> Sequence[Child]:
+        return [child for child in self._children.values() if child.role is Role.COLLECTOR]
 
     def end(self) -> None:
         """Have the remaining processes exit, the collector last: then no process sends records any more."""

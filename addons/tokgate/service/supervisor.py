@@ -358,6 +358,7 @@ class Supervisor:
         for each in () if restarts else self._processes.listeners:
             self._manager.forget(name_of(each.socket))  # who comes now is refused at once, and turns elsewhere
         self._processes.drain(drain, self._hurried)
+        self._processes.need_collector()
         self._instance.stop(reason)
         self._sender.close(DEADLINE)  # what killed processes left
         self._waiting.close()
