@@ -143,9 +143,8 @@ def _run(sample: Mapping[str, list[Mutant]], jobs: int) -> dict[str, list[tuple[
     random.Random(0).shuffle(remaining)  # the time that is left can be told
     if remaining:
         warm()
-        slots = copies(PROJECT, WORK / "trees", 1)
-        reach = _reach(slots[0], tests, sample)
-        slots = [slots[0], *_more(slots[0], jobs - 1)]
+        slots = copies(PROJECT, WORK / "trees", jobs)
+        reach = _reach(slots, sample)
         names = {id(m): key for key, _, m in remaining}
         with Progress(
             TextColumn("mutants"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"),
@@ -170,25 +169,36 @@ def _earlier(path: Path, tests: str) -> _Results:
     return {k: e for k, e in known.items() if Verdict(e["verdict"]).noticed or e["tests"] == tests}
 
 
-def _reach(slot: Path, tests: str, packages: Iterable[str]) -> dict[str, Any]:
-    """Which tests reach which lines; found once for a state of package and tests."""
+def _reach(slots: Iterable[Path], packages: Iterable[str]) -> dict[str, Any]:
+    """Which tests reach which lines; found once for a state of the package, a folder of tests, and what all share."""
+    shared = _digest(_digest_of([PROJECT / PACKAGE, PROJECT / "tests/labs"]), *_tops())
     folders = dict.fromkeys(f for p in packages for f in FOLDERS[p] if (PROJECT / "tests" / f).is_dir())
-    target = WORK / f"reach-{_digest(tests, _digest_of([PROJECT / PACKAGE]), *folders)}.json"
-    if not target.exists():
-        Console(stderr=True).print("Running the tests once to see which lines each of them reaches …")
-        find_reach(slot, [f"tests/{folder}" for folder in folders], target)
-    found: dict[str, Any] = json.loads(target.read_text())
-    return found
+    targets = {
+        f"tests/{folder}": WORK / f"reach-{_digest(folder, shared, _digest_of([PROJECT / 'tests' / folder]))}.json"
+        for folder in folders
+    }
+    missing = {folder: target for folder, target in targets.items() if not target.exists()}
+    if missing:
+        names = ", ".join(missing)
+        Console(stderr=True).print(f"Running the tests once to see which lines each of them reaches: {names} …")
+        find_reach(missing, slots)
+    whole: dict[str, Any] = {"tests": [], "lines": {}}
+    for target in targets.values():
+        _add(whole, json.loads(target.read_text()))
+    return whole
 
 
-def _more(slot: Path, number: int) -> list[Path]:
-    """Copies of a copy, with its bytecode."""
-    import shutil
+def _tops() -> Iterator[bytes]:
+    """What configures all tests."""
+    yield from (path.read_bytes() for path in sorted((PROJECT / "tests").glob("*.py")))
 
-    others = [slot.with_name(f"tree-{index}") for index in range(1, number + 1)]
-    for other in others:
-        shutil.copytree(slot, other, ignore=shutil.ignore_patterns("tmp", ".hypothesis"), symlinks=True)
-    return others
+
+def _add(whole: dict[str, Any], part: Mapping[str, Any]) -> None:
+    before = len(whole["tests"])
+    whole["tests"] += part["tests"]
+    for module, lines in part["lines"].items():
+        for line, tests in lines.items():
+            whole["lines"].setdefault(module, {}).setdefault(line, []).extend(before + test for test in tests)
 
 
 def _job(mutant: Mutant, package: str, reach: Mapping[str, Any]) -> Job:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -94,14 +94,23 @@ def warm() -> None:
     gc.freeze()
 
 
-def find_reach(slot: Path, folders: Iterable[str], target: Path) -> None:
-    """Run all tests of these folders once, without any fault, and write which lines each of them reaches."""
-    plugin = Reach(slot / PACKAGE, target)
-    pid = _forked(slot, [*folders, "--timeout=120"], [plugin, Chosen([])], write_bytecode=True)
-    os.waitpid(pid, 0)
-    _end(pid)
-    if not target.exists():
-        raise RuntimeError(f"the tests did not run: see {slot}/output.txt")
+def find_reach(targets: Mapping[str, Path], slots: Iterable[Path]) -> None:
+    """Run all tests once, without any fault, and write which lines each of them reaches.
+
+    `targets`: where that of each folder goes. As many folders run at a time as there are slots. Raises RuntimeError.
+    """
+    free, running, waiting = list(slots), dict[int, tuple[str, Path]](), list(targets)
+    while waiting or running:
+        while free and waiting:
+            folder, slot = waiting.pop(0), free.pop()
+            plugins = [Reach(slot / PACKAGE, targets[folder]), Chosen([])]
+            running[_forked(slot, [folder, "--timeout=120"], plugins, write_bytecode=True)] = folder, slot
+        pid, _ = os.wait()
+        _end(pid)
+        folder, slot = running.pop(pid)
+        if not targets[folder].exists():
+            raise RuntimeError(f"the tests of {folder} did not run: see {slot}/output.txt")
+        free.append(slot)
 
 
 def run(jobs: Iterable[Job], slots: Iterable[Path]) -> Iterator[tuple[Job, Verdict, float]]:
