@@ -125,33 +125,60 @@ def test_connections_stay(lab: Lab, origin: Origin, make: Make, unchanged: None,
             assert office.says(2), networks
 
 
+REFUSAL = bytes((21, 3, 3, 0, 2, 2, 112))
+"""An alert (RFC 8446 §6.2)."""
+TRACKED = """table inet tracks {
+    chain forward { type filter hook forward priority 10; ct state new accept; }
+}"""
+"""Has conntrack follow connections, as a gateway with address translation does."""
+TCP_REPAIR = 19
+"""linux/tcp.h: a socket in this mode is closed without a word to the other side."""
+
+
+def _from_port(port: int, family: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.settimeout(20)
+    try:
+        made.bind((Lab.CLIENT[family], port))
+        made.connect((Lab.BANNED[family], 443))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_port_that_was_refused(lab: Lab, origin: Origin, make: Make, unchanged: None, family: int) -> None:
     """Once its network is under no ban a client reaches the server from the same port, at once (tcp_early_demux)."""
-    hello = client_hello(BANNED)
-
-    def connected() -> socket.socket:
-        made = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.settimeout(20)
-        try:
-            made.bind((Lab.CLIENT[family], 40123))
-            made.connect((Lab.BANNED[family], 443))
-        except BaseException:
-            made.close()
-            raise
-        return made
-
+    hello, connected = client_hello(BANNED), partial(_from_port, 40123, family)
     with make(office_policy()) as gateway:
         with lab.client.inside(connected) as refused_one:
             refused_one.sendall(hello)
-            assert refused_one.recv(7) == bytes((21, 3, 3, 0, 2, 2, 112))  # an alert (RFC 8446 §6.2)
+            assert refused_one.recv(7) == REFUSAL
             assert refused_one.recv(1) == b""
         gateway.write_policy(office_policy(networks=["visitors"]))
         gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
         with lab.client.inside(connected) as passed:
             passed.sendall(hello)
             assert passed.recv(1) == b"\x16"  # the origin's handshake
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_port_from_before(lab: Lab, origin: Origin, make: Make, unchanged: None, family: int) -> None:
+    """A client that had a connection before tokgate was started is refused on the same port as on any other."""
+    hello = client_hello(BANNED)
+    lab.gateway.run("nft", "-f", "-", given=TRACKED)
+    try:
+        with lab.client.inside(partial(_from_port, 40124, family)) as before:
+            before.sendall(hello)
+            assert before.recv(1) == b"\x16"
+            before.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)  # as at a sudden end: conntrack goes on knowing it
+        with make(office_policy()), lab.client.inside(partial(_from_port, 40124, family)) as refused_one:
+            refused_one.sendall(hello)
+            assert refused_one.recv(7) == REFUSAL
+    finally:
+        lab.gateway.run("nft", "delete table inet tracks")
 
 
 class Conversation:

@@ -21,6 +21,8 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
     for each in redirects:
         if each.to.first != each.to.last:
             yield _redirect_ports(each)
+    if isinstance(forwarded, Tproxy):
+        yield _under_way(rules, forwarded)
     yield _prerouting(rules)
     yield _taken("clients", "to_gate", rules)
     if rules.strangers:
@@ -48,7 +50,7 @@ def _prerouting(rules: Ruleset) -> Iterator[str]:
         yield f"\t{GATED} tproxy to :{forwarded.port} meta mark set {forwarded.mark:#x} accept"
         yield ""
         yield "\t# Only the first packet of a connection is of interest from here on."
-        yield f"\t{_NOT_NEW} accept"
+        yield f"\t{_NOT_NEW} goto under_way"
     else:
         yield "\ttype nat hook prerouting priority dstnat; policy accept;"
     yield ""
@@ -64,6 +66,15 @@ def _prerouting(rules: Ruleset) -> Iterator[str]:
         yield ""
         yield "\t# Whoever is in no network of the policy."
         yield "\tjump strangers"
+    yield "}"
+
+
+def _under_way(rules: Ruleset, to: Tproxy) -> Iterator[str]:
+    yield "# conntrack has no room for the label in what it knew before this table was loaded, and keeps that for up to"
+    yield "# two minutes after its end. A connection between the same ports is known by the gate's socket."
+    yield "chain under_way {"
+    conditions = ["meta l4proto tcp"] if rules.strangers else rules.client_sets.conditions()
+    yield from (f"\t{each} socket transparent 1 meta mark set {to.mark:#x} accept" for each in conditions)
     yield "}"
 
 

@@ -67,8 +67,11 @@ def _refused_by_kernel(rules: Ruleset) -> Iterator[str]:
         )
     except libnftables.NftError as error:
         said = str(error)
-        if "tproxy" in said and isinstance(rules.options.forwarded, Tproxy):
-            yield "this kernel has no TPROXY for nftables (nft_tproxy): modprobe nft_tproxy, or use --redirect"
+        for module in ("tproxy", "socket"):
+            if module in said and isinstance(rules.options.forwarded, Tproxy):
+                yield (
+                    f"this kernel can't do what TPROXY takes (nft_{module}): modprobe nft_{module}, or use --redirect"
+                )
         yield f"the kernel refuses the table:\n{said}"
 
 
