@@ -104,7 +104,7 @@ def test_a_refusal_between_two_batches(make: Callable[..., PausedGate], monkeypa
         return []
 
     with monkeypatch.context() as patch:
-        patch.setattr(one.gate, "epoll", SimpleNamespace(poll=listen))
+        patch.setattr(one.gate, "_polling", SimpleNamespace(wait=listen))
         one.gate.once(60)
     for descriptor in one.gate.listeners:
         one.gate.epoll.register(descriptor)

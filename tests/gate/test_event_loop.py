@@ -23,12 +23,13 @@ from tokgate.gate.connection import (
 )
 from tokgate.gate.event_loop import SWEEP_SIZE, Poller
 from tokgate.gate.sockets import Entry, Listener, listen
+from tokgate.traffic.limits import Limits
 
 
 class Noting(Poller):
     """A loop that notes what it would do, and whose handlers fail where a test wants it."""
 
-    idle_seconds, half_closed_seconds = 300.0, 30.0
+    limits = Limits(idle=300.0, half_closed=30.0)
 
     def __init__(self) -> None:
         super().__init__()

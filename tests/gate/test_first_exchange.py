@@ -7,6 +7,7 @@ import pytest
 
 from labs.relay_ends import Ends, fill
 from tokgate.gate.connection import OPEN, Answering, SimpleState
+from tokgate.traffic.limits import Limits
 from tokgate.traffic.second_words import AfterHello
 
 HANDSHAKE = b"\x16\3"
@@ -40,7 +41,7 @@ def test_what_was_held_back_passes_first(ends: Ends) -> None:
 @pytest.mark.parametrize("rest", [b"rest", b""])
 def test_a_watched_client_that_has_ended(ends: Ends, rest: bytes) -> None:
     """Its end waits behind what waits, for minutes as with others that have ended, and not for an hour."""
-    ends.relay.half_closed_seconds, ends.relay.now = 300.0, 1000.0
+    ends.relay.limits, ends.relay.now = Limits(half_closed=300.0), 1000.0
     ends.watch(AfterHello("www.example.net", early_data=False, begun=b"", rest=rest))
     ends.client.shutdown(socket.SHUT_WR)
     ends.go_on(EPOLLIN | EPOLLRDHUP)

@@ -33,8 +33,6 @@ class Acceptor(FirstExchange):
         super().__init__()
         self.enforcer: Final = enforcer
         self.limits = limits
-        self.idle_seconds = limits.idle
-        self.half_closed_seconds = limits.half_closed
         self.others_have_room: Callable[[], bool] = lambda: False
         """Whether another gate accepts what this one leaves in the queue of the listeners."""
         self._paused = False

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Iterator
 from select import EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Final, assert_never
 
+from tokgate.gate.busy_polling import BusyPolling
 from tokgate.gate.connection import CLOSED, OPEN, Answering, AskingParent, Connection, Greeting, SimpleState
 from tokgate.gate.sockets import DONT_WAIT, Listener, Socket
+from tokgate.traffic.limits import Limits
 
-EVENTS: Final = 512
-"""Events taken at once."""
 CLIENT_WAITING: Final = EPOLLIN | EPOLLRDHUP | EPOLLET
 CLIENT_WRITING: Final = CLIENT_WAITING | EPOLLOUT
 SERVER: Final = CLIENT_WRITING
@@ -36,6 +36,7 @@ class Poller(ABC):
 
     def __init__(self) -> None:
         self.epoll: Final = select.epoll()
+        self._polling: Final = BusyPolling(self.epoll.poll)
         self.connections: Final[dict[int, Connection]] = {}
         """By descriptor: a connection stands here once or twice."""
         self.listeners: Final[dict[int, Listener]] = {}
@@ -108,8 +109,7 @@ class Poller(ABC):
         self.failed(error)
         self.close(connection)
 
-    idle_seconds: float
-    half_closed_seconds: float
+    limits: Limits
 
     # -- the loop
 
@@ -117,7 +117,7 @@ class Poller(ABC):
         """Serve one batch of events, waiting at most `timeout` seconds for it, and at most one turn of bulk."""
         self.release_closed()  # what was closed between two batches, or the client would wait for its end
         bulk = self.bulk
-        ready = self.epoll.poll(0 if bulk else timeout, EVENTS)
+        ready = self._polling.wait(0 if bulk else timeout)
         self.now = time.monotonic()
         table = self.connections
         fresh: list[Listener] | None = None
@@ -196,7 +196,7 @@ class Poller(ABC):
     def _look_for_overdue(self) -> None:
         """Look at the next part of the table."""
         self._next_sweep = self.now + SWEEP_SECONDS
-        quiet_since, half_since = self.now - self.idle_seconds, self.now - self.half_closed_seconds
+        quiet_since, half_since = self.now - self.limits.idle, self.now - self.limits.half_closed
         for looked, connection in enumerate(self._sweep, 1):
             if connection.state is not CLOSED and (
                 self.now >= connection.deadline

@@ -108,7 +108,7 @@ class FirstExchange(Relay):
         elif not (answering.watched.for_answer or connection.held):
             self.asked_again(connection, answering.watched)
         elif not said:  # it says no more, and its destination may wait for its end
-            connection.deadline = self.now + self.half_closed_seconds
+            connection.deadline = self.now + self.limits.half_closed
 
     def _stop_watching(self, connection: Connection, answering: Answering) -> None:
         """Relay the connection like any other from now on."""
