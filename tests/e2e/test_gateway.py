@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from whenever import Instant
 
-from labs.clients import UNRECOGNIZED_NAME, python
+from labs.clients import UNRECOGNIZED_NAME, python, through
 from labs.gateway import KERNEL_TOO, Gateway, office_policy, refuses
 from labs.netns import Lab, wait_until
 from labs.origin import ADDRESSES, ALLOWED, BANNED, Origin
@@ -97,6 +97,18 @@ def test_one_command(lab: Lab, origin: Origin, make: Make, unchanged: None, way:
         assert "net.ipv4.ip_forward is 0 again" in gateway.narrated()
         shown = lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding").stdout
         assert shown.split() == ["0", "0"]
+
+
+def test_an_explicit_proxy_beside(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
+    """On the port that gates for TPROXY have by default: those take the next one, and clients come either way."""
+    lab.gateway.hosts({name: list(addresses.values()) for name, addresses in ADDRESSES.items()})
+    place = f"{Lab.GATEWAY[4]}:8080"
+    with make(office_policy(), options=("--mode", f"gate:explicit@{place}"), ports=(8080, 8081)):
+        assert refused(lab, origin, 4)
+        assert reaches(lab, origin, ALLOWED, 4)
+        for name, codes in ((BANNED, "451 000"), (ALLOWED, "200 200")):
+            _, output, _ = through(lab.client, f"http://{place}", origin.authority, f"https://{name}/")
+            assert f"\n{codes}\n" in output
 
 
 def test_a_network_that_is_added(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:

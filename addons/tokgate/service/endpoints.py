@@ -2,7 +2,8 @@
 
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,13 +40,34 @@ def endpoints(specs: Sequence[str], host: str | None = None, port: int | None = 
     loopback, unless `host` is another address, or empty, which means all addresses.
 
     Raises:
-        ValueError: a mode is malformed, or two have the same port.
+        ValueError: a mode is malformed, or two want the same port of one address.
     """
-    found = [endpoint for spec in specs for endpoint in _endpoints(spec, host, port)]
-    places = {(endpoint.host, endpoint.port) for endpoint in found if endpoint.port}
-    if len(places) < sum(bool(endpoint.port) for endpoint in found):
-        raise ValueError("two modes want the same port: give each its own, as in gate@8443 gate:explicit@8080")
+    found: list[ListenEndpoint] = []
+    claims: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
+    for spec in specs:
+        for endpoint in _endpoints(spec, host, port):
+            found.append(endpoint)
+            claimed = claims[endpoint.port] if endpoint.port else []
+            for other, its_host in claimed:
+                if _collide(its_host, endpoint.host):
+                    raise ValueError(
+                        f"{other} and {spec} both want port {endpoint.port}: give each its own, as in gate@8443 "
+                        "gate:explicit@8080"
+                    )
+            claimed.append((spec, endpoint.host))
     return tuple(found)
+
+
+def free_port(taken: Container[int], port: int | None = None) -> int:
+    """The first port from `port` (8080) on that is not taken, or `port` if there is none. 0 stands for any port."""
+    first = DEFAULT_PORT if port is None else port
+    return next((each for each in range(first, MAX_PORT + 1) if each == 0 or each not in taken), first)
+
+
+def _collide(host: str, other: str) -> bool:
+    """Whether two hosts can't have listeners on one port: they are the same, or one stands for all of its family."""
+    same_family = (":" in host) == (":" in other)
+    return same_family and (host == other or host in EVERYWHERE or other in EVERYWHERE)
 
 
 def scrapers_endpoint(text: str) -> tuple[str, int]:

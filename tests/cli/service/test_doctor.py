@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from labs.command_line import Command
 from labs.running_lab import POLICY, Running, until
+from tokgate.cli.service import doctor
+from tokgate.gateway.ruleset import Ruleset, Tproxy
 from tokgate.runtime.control_socket import NAME
-from tokgate.service.doctor import installation, kernel
+from tokgate.service.doctor import installation, kernel, probes
 from tokgate.service.doctor.result import Result
 
 
@@ -62,3 +65,37 @@ def test_nobody_runs(tmp_path: Path, tokgate: Command, policies: Path) -> None:
     outcome = tokgate("doctor", "--policies", str(policies), "--confdir", str(tmp_path), "--log", str(tmp_path / "log"))
     assert outcome.code == 1
     assert "! tokgate: none runs here\n    systemctl start tokgate" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("listening", "port"),
+    [
+        (
+            [{"entry": "explicit", "host": "192.0.2.1", "port": 8080}, {"entry": "tproxy", "host": "::", "port": 8081}],
+            8081,
+        ),
+        ([], 8080),
+    ],
+)
+def test_the_port_of_a_running_gateway(
+    listening: list[dict[str, Any]],
+    port: int,
+    tmp_path: Path,
+    tokgate: Command,
+    policies: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel is compared with the table that brings clients to where gates listen, not with the default one."""
+    state = {"problems": [], "policy": {"version": "any"}, "workers": [], "listening": listening}
+    compared: list[Ruleset] = []
+
+    def compare(rules: Ruleset, _: Path) -> Sequence[Result]:
+        compared.append(rules)
+        return ()
+
+    monkeypatch.setattr(doctor, "need", lambda _: None)
+    monkeypatch.setattr(doctor, "ask", lambda *_, **__: state)
+    monkeypatch.setattr(probes, "proxy", lambda *_: ())
+    monkeypatch.setattr(kernel, "loaded", compare)
+    _seen(tokgate, "--gateway", "--policies", str(policies), "--confdir", str(tmp_path), "--log", str(tmp_path / "log"))
+    assert [each.options.forwarded for each in compared] == [Tproxy(port)]

@@ -111,10 +111,18 @@ def test_usage_errors(said: tuple[str, ...], capsys: pytest.CaptureFixture[str])
             "--gateway --mode gate:explicit@3128",
             {("0.0.0.0", 8080, Entry.TPROXY), ("::", 8080, Entry.TPROXY), ("127.0.0.1", 3128, Entry.EXPLICIT)},
         ),
+        (
+            "--gateway --mode gate:explicit@192.0.2.1:8080 --metrics 8081",
+            {("0.0.0.0", 8082, Entry.TPROXY), ("::", 8082, Entry.TPROXY), ("192.0.2.1", 8080, Entry.EXPLICIT)},
+        ),
+        (
+            "--gateway --mode gate:explicit --mode gate:tproxy",
+            {("0.0.0.0", 8081, Entry.TPROXY), ("::", 8081, Entry.TPROXY), ("127.0.0.1", 8080, Entry.EXPLICIT)},
+        ),
     ],
 )
 def test_the_gateways_modes(said: str, modes: set[tuple[str, int, Entry]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel brings clients to the port at which gates await them; others may come as well."""
+    """The kernel brings clients to the port at which gates await them, a free one; others may come as well."""
     given: list[SuperviseOptions] = []
 
     def supervise(options: SuperviseOptions, _: object) -> int:
@@ -203,6 +211,8 @@ def test_redirection_without_a_gateway(said: str) -> None:
         ("--single", "leave --single out"),
         ("--mode gate:tproxy@8080 --mode gate:tproxy@8081", "needs one port"),
         ("--mode gate:tproxy@0", "needs one port"),
+        ("--listen-port 0 --mode gate:explicit", "needs one port"),
+        ("--mode gate:tproxy@8080 --mode gate:explicit", "gate:tproxy@8080 and gate:explicit both want port 8080"),
         ("--mode gate:tproxy@192.0.2.1:8080", "leave its host out"),
         ("--mode regular", "start tokgate twice"),
     ],

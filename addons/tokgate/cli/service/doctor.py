@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from whenever import Instant
 
@@ -16,7 +16,8 @@ from tokgate.cli.exits import Exit, need
 from tokgate.cli.policy_source import add_policies_option, compile_patiently, load_patiently
 from tokgate.cli.service.running import add_confdir_option
 from tokgate.config.extras import Extra
-from tokgate.gateway.ruleset import TableOptions, ruleset_of
+from tokgate.gate.sockets import Entry
+from tokgate.gateway.ruleset import TableOptions, Tproxy, ruleset_of
 from tokgate.policy.values.visible_text import readable
 from tokgate.runtime.control_socket import NAME, ControlRequest, ask
 from tokgate.service.doctor import installation, kernel, probes
@@ -86,9 +87,16 @@ def _examined(args: argparse.Namespace) -> Iterator[Result]:
     if args.gateway:
         yield from kernel.gateway(installation.most_connections(state, snapshot))
     if args.gateway and snapshot is not None:
-        yield from kernel.loaded(ruleset_of(snapshot, now, TableOptions()), confdir)
+        yield from kernel.loaded(ruleset_of(snapshot, now, _table_options(state)), confdir)
     yield probes.resolution(args.allowed)
     if snapshot is not None:
         yield from probes.parents(snapshot.settings.upstream, args.allowed)
     if snapshot is not None and state is not None:
         yield from probes.proxy(state.get("listening", ()), snapshot, args.allowed, now)
+
+
+def _table_options(state: Mapping[str, Any] | None) -> TableOptions:
+    """The table's, with the port at which the running tokgate awaits what TPROXY delivers."""
+    listening = () if state is None else state.get("listening", ())
+    ports = [place["port"] for place in listening if place["entry"] == Entry.TPROXY]
+    return TableOptions(forwarded=Tproxy(ports[0])) if ports else TableOptions()

@@ -21,7 +21,15 @@ from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.runtime.banner import say
 from tokgate.service import privileges
-from tokgate.service.endpoints import EVERYWHERE, MAX_PORT, ListenEndpoint, endpoints, is_gate_mode, scrapers_endpoint
+from tokgate.service.endpoints import (
+    EVERYWHERE,
+    MAX_PORT,
+    ListenEndpoint,
+    endpoints,
+    free_port,
+    is_gate_mode,
+    scrapers_endpoint,
+)
 from tokgate.service.opener_count import OpenerRange
 
 DEFAULT_MODE: Final = "gate:explicit"
@@ -44,6 +52,8 @@ examples:
   tokgate run --mode dns@192.0.2.53:53 --name-server 203.0.113.53
                                                  resolver for clients that name it: refused names don't exist
   sudo tokgate run --gateway                     all that a gateway needs, kernel included: clients need no settings
+  sudo tokgate run --gateway --mode gate:explicit@192.0.2.1:8080
+                                                 the same, and an explicit proxy
   sudo tokgate run --gateway --redirect          the same where the kernel has no TPROXY
   sudo tokgate run --gateway --local             this machine's own programs are filtered as well
   tokgate run --single                           one gate and mitmproxy in one process
@@ -67,7 +77,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--gateway",
         action="store_true",
         help="load nftables rules, policy routes and settings of a Linux gateway, keep them in step with the policy, "
-        "and take them out at the end; adds the mode gate:tproxy",
+        "and take them out at the end; adds the mode gate:tproxy, on a port that no other mode has",
     )
     add_redirect_options(parser)
     parser.add_argument("--workers", metavar="N", type=_count, help="gates (default: one a core)")
@@ -156,7 +166,8 @@ def run(args: argparse.Namespace) -> int:
     if not all(gates):
         raise CommandError("gates and mitmproxy's own modes are separate: start tokgate twice", Exit.USAGE)
     try:
-        places = endpoints(modes, args.listen_host, args.listen_port)
+        stated = _with_tproxy_port(args, modes) if args.gateway else modes
+        places = endpoints(stated, args.listen_host, args.listen_port)
     except ValueError as error:
         raise CommandError(str(error), Exit.USAGE) from error
     gateway = _gateway(args, places)
@@ -180,6 +191,18 @@ def _modes(args: argparse.Namespace) -> tuple[str, ...]:
         stated = (TPROXY_MODE, *stated)
     redirected = dict.fromkeys(ports for ports in (args.redirect, args.local) if ports is not None)
     return (*(f"gate@{ports}" for ports in redirected), *stated)
+
+
+def _with_tproxy_port(args: argparse.Namespace, modes: tuple[str, ...]) -> tuple[str, ...]:
+    """The modes, with a port for gate:tproxy where none is stated: no client dials it, so it gives way to all others.
+
+    Raises:
+        ValueError: a mode is malformed, or two want the same port.
+    """
+    others = endpoints([mode for mode in modes if mode != TPROXY_MODE], args.listen_host, args.listen_port)
+    taken = {place.port for place in others} | ({args.metrics[1]} if args.metrics else set())
+    port = free_port(taken, args.listen_port)
+    return tuple(f"{TPROXY_MODE}@{port}" if mode == TPROXY_MODE else mode for mode in modes)
 
 
 def _gateway(args: argparse.Namespace, places: tuple[ListenEndpoint, ...]) -> TableOptions | None:
