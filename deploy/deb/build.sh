@@ -34,6 +34,8 @@ install -D -m 0644 deploy/deb/default "$root/etc/default/tokgate"
 install -D -m 0644 LICENSE "$root/usr/share/doc/tokgate/copyright"
 
 install -m 0755 -t "$root/DEBIAN" deploy/deb/postinst deploy/deb/prerm deploy/deb/postrm
+units=$(cd "$root/usr/lib/systemd/system" && echo *)
+sed -i "s/@UNITS@/$units/" "$root/DEBIAN/postinst" "$root/DEBIAN/prerm" "$root/DEBIAN/postrm"
 echo /etc/default/tokgate > "$root/DEBIAN/conffiles"
 version=$("$root$prefix/bin/python" -c 'from importlib.metadata import version; print(version("tokgate"))')
 # Debian sorts a pre-release before its release by the tilde.

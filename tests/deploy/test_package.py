@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +54,22 @@ class Debian:
     def install(self, package: Path) -> str:
         shutil.copy(package, self.root / "package.deb")
         return self.run("dpkg", "--install", "/package.deb")
+
+    def units(self) -> list[Path]:
+        return sorted((self.root / "usr/lib/systemd/system").glob("tokgate*"))
+
+    def enable(self) -> None:
+        """What `systemctl enable` makes of all units with a target, which takes no systemd that runs."""
+        for unit in self.units():
+            read = RawConfigParser(strict=False)
+            read.read(unit)
+            if read.has_section("Install"):
+                wants = self.root / f"etc/systemd/system/{read['Install']['WantedBy']}.wants"
+                wants.mkdir(parents=True, exist_ok=True)
+                (wants / unit.name).symlink_to(f"/usr/lib/systemd/system/{unit.name}")
+
+    def enabled(self) -> list[str]:
+        return sorted(path.name for path in (self.root / "etc/systemd/system").glob("*/tokgate*"))
 
     def calls(self) -> list[str]:
         """What systemd was asked since the last look."""
@@ -106,6 +123,7 @@ def test_its_whole_life(debian: Debian, newer: Path) -> None:
     _upgraded_while_it_runs(debian, newer)
     _removed(debian)
     _purged(debian)
+    _purged_where_no_systemd_runs(debian)
 
 
 def _installed(debian: Debian) -> None:
@@ -115,6 +133,7 @@ def _installed(debian: Debian) -> None:
     assert "/var/lib/tokgate" in debian.run("getent", "passwd", "tokgate")
     assert debian.calls() == ["daemon-reload"]
     assert not list((debian.root / "etc/systemd/system").rglob("tokgate*"))
+    assert "tokgate-verify.timer" in {path.name for path in debian.units()}
     unit = (debian.root / "usr/lib/systemd/system/tokgate.service").read_text()
     program = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).partition("=")[2].split()[0]
     assert debian.run(program, "--version").startswith("tokgate ")
@@ -163,12 +182,17 @@ def _upgraded_while_it_runs(debian: Debian, newer: Path) -> None:
 
 
 def _removed(debian: Debian) -> None:
-    """It was stopped before; the configuration stays."""
+    """It is stopped before; the configuration stays, and what is enabled."""
+    debian.enable()
+    enabled, units = debian.enabled(), {path.name for path in debian.units()}
+    assert {"tokgate.service", "tokgate-verify.timer"} < {*enabled} < units
     debian.run("dpkg", "--remove", "tokgate")
-    disabled, reloaded = debian.calls()
-    assert disabled.startswith("--quiet disable --now tokgate-verify.timer ")
-    assert disabled.endswith(" tokgate-boot.service tokgate.service")  # the gateway last, after all that follows it
+    stopped, reloaded = debian.calls()
+    assert stopped.startswith("stop ")
+    assert set(stopped.split()[1:]) == units
     assert reloaded == "daemon-reload"
+    assert debian.units() == []
+    assert debian.enabled() == enabled
     assert not (debian.root / "opt/tokgate").exists()
     assert not (debian.root / "usr/bin/tokgate").is_symlink()
     assert (debian.root / "etc/default/tokgate").exists()
@@ -176,26 +200,52 @@ def _removed(debian: Debian) -> None:
 
 
 def _purged(debian: Debian) -> None:
-    """No configuration and no key is left; the evidence is, and belongs to the same user."""
+    """No configuration, no key and nothing enabled is left; the evidence is, and belongs to the same user."""
     verification = debian.root / "var/lib/private/tokgate-verify"
     verification.mkdir(parents=True)
     (debian.root / "var/lib/tokgate-verify").symlink_to("private/tokgate-verify")  # as systemd does with DynamicUser=
     (debian.root / "var/log/tokgate-review").mkdir()
+    stamp = debian.root / "var/lib/systemd/timers/stamp-tokgate-verify.timer"  # as systemd does with Persistent=
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.touch()
     said = debian.run("dpkg", "--purge", "tokgate")
     assert "the block log stays in /var/log/tokgate\n" in said
     assert "stays in /var/log/tokgate-review\n" in said
     for gone in ("etc/tokgate", "etc/default/tokgate", "var/lib/tokgate", "var/lib/private/tokgate-verify"):
         assert not (debian.root / gone).exists(), gone
     assert not (debian.root / "var/lib/tokgate-verify").is_symlink()
+    _nothing_of_systemd(debian)
+    assert debian.calls() == ["daemon-reload"]
     assert (debian.root / "var/log/tokgate/block.ndjson").stat().st_size > 0
     debian.run("getent", "passwd", "tokgate")
 
 
+def _purged_where_no_systemd_runs(debian: Debian) -> None:
+    """As in a chroot: what was enabled there is gone as well, and nobody is asked."""
+    running = debian.root / "run/systemd/system"
+    running.rmdir()
+    debian.install(Path(PACKAGE))
+    assert debian.enabled() == []
+    debian.enable()
+    debian.run("dpkg", "--purge", "tokgate")
+    _nothing_of_systemd(debian)
+    assert debian.calls() == []
+    running.mkdir()
+
+
+def _nothing_of_systemd(debian: Debian) -> None:
+    """No link, no record of one, and no stamp of the timer: neither systemd nor its helpers knows the package."""
+    for folder in ("etc/systemd", "var/lib/systemd", "usr/lib/systemd"):
+        assert not list((debian.root / folder).rglob("*tokgate*")), folder
+
+
 STORY: Final = """\
 dpkg --install /package.deb
-systemctl is-enabled tokgate tokgate-boot tokgate-review tokgate-phones
+systemctl is-enabled tokgate tokgate-boot tokgate-review tokgate-phones tokgate-verify.timer
 tokgate init --yes --network 127.0.0.0/8 --timezone UTC /etc/tokgate/policies
-systemctl enable --now tokgate
+systemctl enable --now tokgate tokgate-verify.timer
+systemctl is-active tokgate-verify.timer && echo waits
+systemctl enable tokgate-boot
 tokgate status --probe && echo healthy
 systemctl show --property MainPID tokgate
 dpkg --install /newer.deb
@@ -204,6 +254,7 @@ systemctl is-active tokgate
 tokgate log verify /var/log/tokgate/block.ndjson && echo verified
 dpkg --purge tokgate
 systemctl is-active tokgate
+systemctl is-active tokgate-verify.timer || echo waits no longer
 ls /var/log/tokgate
 systemctl poweroff
 """
@@ -232,7 +283,7 @@ def test_under_systemd(debian: Debian, newer: Path) -> None:
         env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=600, check=True,
     )  # fmt: skip
     told = (root / "told").read_text()
-    assert told.splitlines().count("disabled") == 4, told
+    assert told.splitlines().count("disabled") == 5, told
     assert "\nhealthy\n" in told, told
     before, after = (line for line in told.splitlines() if line.startswith("MainPID="))
     assert before == after != "MainPID=0", told
@@ -240,4 +291,7 @@ def test_under_systemd(debian: Debian, newer: Path) -> None:
     assert "\nactive\n" in told, told
     assert "\nverified\n" in told, told
     assert "\ninactive\n" in told, told
+    assert "\nwaits\n" in told, told
+    assert "\nwaits no longer\n" in told, told
     assert "\nblock.ndjson\n" in told, told
+    _nothing_of_systemd(debian)
