@@ -25,6 +25,8 @@ from comparison.peers import TOKGATE_COMMAND, Peer, Place, Proxy, tokgate_with
 from comparison.processes import wait_until
 from comparison.programs import build
 
+from tokgate.runtime.control_socket import ControlRequest, ask
+
 WAYS: Final = {"tproxy": "--gateway", "redirect64": "--gateway --redirect", "redirect1": "--gateway --redirect {port}"}
 """The options of `tokgate run`; redirection to a single port is there to show the stall."""
 JUDGED: Final = ("tproxy", "redirect64")
@@ -65,7 +67,14 @@ def _gateway(way: str, tlsload: Path, rawserver: Path) -> Iterator[tuple[Lab, Lo
             with Proxy(peer, Place(lab, origin, folder / "tokgate", port)):
                 load = Load(lab, tlsload, folder / "hellos", "browser")
                 wait_until("gates refuse", lambda: load.refused(4, 10, 40).finish().ok == 40, 60)
+                # While openers load no processor sleeps: refusals are faster than in the rounds after that.
+                wait_until("all processes serve", lambda: _all_serve(folder / "tokgate" / "keys"), 60)
                 yield lab, load
+
+
+def _all_serve(confdir: Path) -> bool:
+    state = ask(confdir, ControlRequest.STATUS)
+    return state is not None and all(each["condition"] == "serving" for each in state["workers"])
 
 
 def _round(load: Load, seconds: float) -> tuple[Figures, Figures]:
