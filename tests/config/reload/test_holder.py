@@ -255,7 +255,10 @@ async def test_who_wrote_the_change(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found is not None
     assert (found.author, found.uncommitted, len(found.commit)) == ("Alice <alice@example.org>", True, 7)
     git("commit", "-qam", "The third")
+    os.utime(path / "a.yaml", (0, 0))  # git would note in its index that this is no change
+    index = (path / ".git/index").read_bytes()
     assert revision_of(path / "a.yaml") == Revision(commit=revision(path), author=found.author)
+    assert (path / ".git/index").read_bytes() == index  # it took no lock, for which a pull would fail
 
 
 def revision(path: Path) -> str:

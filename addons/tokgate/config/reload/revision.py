@@ -7,8 +7,8 @@ from typing import Final
 
 PATIENCE: Final = 5.0
 """Seconds for each call of git."""
-_QUIET: Final = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
-"""Nothing that a repository configures is run."""
+_QUIET: Final = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+"""Nothing that a repository configures is run, and no lock is taken: a pull at the same moment would fail for it."""
 
 
 @dataclass(frozen=True, slots=True)
