@@ -16,17 +16,20 @@ from tokgate.blocklog.access import access_log
 from tokgate.blocklog.paths import access_path_for
 
 ROOT = Path(__file__).parents[2]
+HA = ROOT / "deploy/ha"
 UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
 
 
 def verified(folder: Path, text: dict[str, str]) -> str:
-    """What `systemd-analyze verify` finds, with a program in tokgate's place that is there."""
+    """What `systemd-analyze verify` finds, with a program in place of ours that is there."""
     if shutil.which("systemd-analyze") is None:
         if os.environ.get("TOKGATE_REQUIRE_E2E") == "1":
             pytest.fail("systemd-analyze is missing here", pytrace=False)
         pytest.skip("systemd-analyze is missing here")
     for name, content in text.items():
-        (folder / name).write_text(content.replace("/opt/tokgate/bin/tokgate", "/bin/true"))
+        (folder / name).write_text(
+            re.sub(r"/opt/tokgate/bin/tokgate|/usr/local/sbin/tokgate-policies", "/bin/true", content)
+        )
     command = ("systemd-analyze", "verify", "--man=no", *(str(folder / name) for name in text))
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return done.stderr
@@ -34,7 +37,12 @@ def verified(folder: Path, text: dict[str, str]) -> str:
 
 def test_systemd_takes_them(tmp_path: Path) -> None:
     """Nothing in them is unknown or contradicts itself, and all are started in an order."""
-    assert verified(tmp_path, {path.name: path.read_text() for path in UNITS}) == ""
+    assert (
+        verified(
+            tmp_path, {path.name: path.read_text() for path in (*UNITS, *HA.glob("*.service"), *HA.glob("*.timer"))}
+        )
+        == ""
+    )
 
 
 @pytest.mark.parametrize("wrong", ["Restarts=always", "ExecStart=/nowhere/tokgate"])
@@ -72,6 +80,13 @@ def test_before_the_network() -> None:
     assert {"network-pre.target", "tokgate.service"} <= set(unit["Unit"]["Before"].split())
     assert "network-pre.target" in unit["Unit"]["Wants"].split()
     assert unit["Install"]["WantedBy"] == "tokgate.service"
+
+
+def test_no_git_server_is_waited_for_for_ever() -> None:
+    """A oneshot service has no limit of its own, and its timer would wait with it."""
+    service = _read(HA / "tokgate-policies.service")["Service"]
+    assert service["Type"] == "oneshot"
+    assert service["TimeoutStartSec"].endswith("min")
 
 
 def test_all_are_installed() -> None:
@@ -137,7 +152,11 @@ def _as(user: int, groups: list[int], work: Callable[[], object]) -> bool:
 
 
 def _unit(name: str) -> RawConfigParser:
+    return _read(UNITS[0].parent / name)
+
+
+def _read(path: Path) -> RawConfigParser:
     unit = RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(UNITS[0].parent / name)
+    unit.read(path)
     return unit

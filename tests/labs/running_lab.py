@@ -59,19 +59,21 @@ class Running:
         workers: int = 2,
         mode: Sequence[str] = ("--mode", "gate:explicit@127.0.0.1:0"),
         log: Path | None = None,
-        policy: dict[str, Any] = POLICY,
+        policy: dict[str, Any] | None = POLICY,
         addons: Path = ROOT / "addons",
         python: str = sys.executable,
         environment: Mapping[str, str] = MappingProxyType({}),
         pass_fds: Sequence[int] = (),
         drain: float = 2,
     ) -> None:
+        """`policy` is written to `folder`/policies; None where they are there already."""
         self.policies = folder / "policies"
-        self.policies.mkdir()
         self.log = folder / "block.ndjson" if log is None else log
         self.confdir = folder / "keys"
         self.addons = addons
-        self.write(policy)
+        if policy is not None:
+            self.policies.mkdir()
+            self.write(policy)
         self.narration = folder / "narration"
         command = [python, "-m", "tokgate", "run", *AS_WE_ARE, "--openers", "1", *mode, "--drain", str(drain)]
         command += ["--workers", str(workers), "--policies", str(self.policies), "--log", str(self.log)]
