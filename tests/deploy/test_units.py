@@ -82,6 +82,12 @@ def test_before_the_network() -> None:
     assert unit["Install"]["WantedBy"] == "tokgate.service"
 
 
+def test_addresses_do_not_follow_each_start_of_tokgate() -> None:
+    """keepalived waits for tokgate, but is neither left stopped by a first start that failed nor restarted with it."""
+    unit = _read(HA / "keepalived-tokgate.conf")["Unit"]
+    assert dict(unit) == {"Wants": "tokgate.service", "After": "tokgate.service"}
+
+
 def test_no_git_server_is_waited_for_for_ever() -> None:
     """A oneshot service has no limit of its own, and its timer would wait with it."""
     service = _read(HA / "tokgate-policies.service")["Service"]
