@@ -1,5 +1,6 @@
 """A ClickHouse server: chdb within the test's process, behind the HTTP interface; lines inserted as a shipper would."""
 
+import re
 import threading
 from base64 import b64encode
 from dataclasses import replace
@@ -73,7 +74,7 @@ class ClickHouse:
         if not form:
             text, kind = sql, ""
         said = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
-        if said and text.lstrip(" (\n").upper().startswith(("SELECT", "WITH")):
+        if said and re.match(r"[ (\n]*(SELECT|WITH)\b|CREATE .*? AS SELECT\b", text, re.IGNORECASE | re.DOTALL):
             text += f" SETTINGS {said}"
         with self._lock:
             self._session.query(f"USE {database}")

@@ -1,4 +1,5 @@
 -- A fleet's block logs in ClickHouse. Made by `tokgate schema clickhouse`; see README.md beside this file.
+-- An insert that comes again as it was is refused, by every table: non_replicated_deduplication_window.
 -- A cluster: ON CLUSTER, and ReplicatedReplacingMergeTree and ReplicatedAggregatingMergeTree for the engines.
 
 CREATE DATABASE IF NOT EXISTS tokgate;
@@ -94,7 +95,7 @@ PARTITION BY toYYYYMMDD("time")
 PRIMARY KEY ("ban", "network", "client", "target", "time")
 ORDER BY ("ban", "network", "client", "target", "time", "event_id", "hash")
 TTL toDateTime("time") + INTERVAL 400 DAY DELETE
-SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1;
+SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.lines_to_events TO tokgate.events AS
 SELECT
@@ -186,7 +187,7 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMM("received")
 ORDER BY "received"
 TTL "received" + INTERVAL 400 DAY DELETE
-SETTINGS ttl_only_drop_parts = 1;
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.lines_to_unreadable TO tokgate.unreadable AS
 SELECT "line", nullIf("file", '') AS "file"
@@ -223,7 +224,7 @@ ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM("hour")
 ORDER BY ("ban", "network", "hour", "gateway", "service", "phase", "verdict", "action", "signal", "reason", "policy")
 TTL "hour" + INTERVAL 1830 DAY DELETE
-SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1;
+SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.events_to_hourly TO tokgate.hourly AS
 SELECT toStartOfHour(e."time", 'UTC') AS "hour", e."gateway" AS "gateway", e."network" AS "network", e."ban" AS "ban",
@@ -252,7 +253,7 @@ ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM("day")
 ORDER BY ("ban", "network", "client", "target", "verdict", "day")
 TTL "day" + INTERVAL 400 DAY DELETE
-SETTINGS allow_nullable_key = 1;
+SETTINGS allow_nullable_key = 1, non_replicated_deduplication_window = 10000;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.events_to_daily TO tokgate.daily AS
 SELECT toDate(e."time", 'UTC') AS "day", e."client" AS "client", e."target" AS "target", e."ban" AS "ban",
@@ -300,7 +301,7 @@ CREATE TABLE IF NOT EXISTS tokgate.gateway_states
 )
 ENGINE = AggregatingMergeTree
 ORDER BY "gateway"
-SETTINGS allow_nullable_key = 1;
+SETTINGS allow_nullable_key = 1, non_replicated_deduplication_window = 10000;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.events_to_gateway_states TO tokgate.gateway_states AS
 SELECT e."gateway" AS "gateway", argMaxState(CAST(e."policy", 'Nullable(String)'), e."time") AS "policy",

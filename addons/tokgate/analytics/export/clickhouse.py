@@ -45,6 +45,8 @@ _OWN: Final = {
     "sequence": "Nullable(Int64) CODEC(Delta, ZSTD(1))",
     "hash": "Nullable(String) CODEC(ZSTD(1))",
 }
+_ONCE: Final = "non_replicated_deduplication_window = 10000"
+"""How many inserts a table remembers, to refuse what a shipper sends again; replicated tables do so by themselves."""
 _IDS: Final = ("event_id", "repeats_of")
 _SPAN: Final = {"first_time": "least", "last_time": "greatest"}
 _ABSENT: Final = {"traffic": "false", "events": "1"}
@@ -81,7 +83,7 @@ PARTITION BY toYYYYMMDD("time")
 PRIMARY KEY ({", ".join(map(quoted, SORTED_BY[:FOUND_BY]))})
 ORDER BY ({", ".join(map(quoted, SORTED_BY))})
 TTL toDateTime("time") + INTERVAL {RETENTION_DAYS} DAY DELETE
-SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1;
+SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1, {_ONCE};
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.lines_to_events TO tokgate.events AS
 SELECT
@@ -108,7 +110,7 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMM("received")
 ORDER BY "received"
 TTL "received" + INTERVAL {RETENTION_DAYS} DAY DELETE
-SETTINGS ttl_only_drop_parts = 1;
+SETTINGS ttl_only_drop_parts = 1, {_ONCE};
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.lines_to_unreadable TO tokgate.unreadable AS
 SELECT "line", nullIf("file", '') AS "file"
@@ -163,6 +165,7 @@ def _text(sql: str) -> str:
 
 _HEAD: Final = """\
 -- A fleet's block logs in ClickHouse. Made by `tokgate schema clickhouse`; see README.md beside this file.
+-- An insert that comes again as it was is refused, by every table: non_replicated_deduplication_window.
 -- A cluster: ON CLUSTER, and ReplicatedReplacingMergeTree and ReplicatedAggregatingMergeTree for the engines.
 
 CREATE DATABASE IF NOT EXISTS tokgate;
@@ -171,7 +174,7 @@ CREATE DATABASE IF NOT EXISTS tokgate;
 CREATE TABLE IF NOT EXISTS tokgate.lines ("line" String, "file" String DEFAULT '') ENGINE = Null;
 """
 
-_HOURLY: Final = """\
+_HOURLY: Final = f"""\
 -- Counts by hour: dashboards and reports over years read this. Kept longer than the events: it names no client.
 CREATE TABLE IF NOT EXISTS tokgate.hourly
 (
@@ -196,7 +199,7 @@ ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM("hour")
 ORDER BY ("ban", "network", "hour", "gateway", "service", "phase", "verdict", "action", "signal", "reason", "policy")
 TTL "hour" + INTERVAL 1830 DAY DELETE
-SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1;
+SETTINGS allow_nullable_key = 1, ttl_only_drop_parts = 1, {_ONCE};
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.events_to_hourly TO tokgate.hourly AS
 SELECT toStartOfHour(e."time", 'UTC') AS "hour", e."gateway" AS "gateway", e."network" AS "network", e."ban" AS "ban",
@@ -227,7 +230,7 @@ ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM("day")
 ORDER BY ("ban", "network", "client", "target", "verdict", "day")
 TTL "day" + INTERVAL {RETENTION_DAYS} DAY DELETE
-SETTINGS allow_nullable_key = 1;
+SETTINGS allow_nullable_key = 1, {_ONCE};
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.events_to_daily TO tokgate.daily AS
 SELECT toDate(e."time", 'UTC') AS "day", e."client" AS "client", e."target" AS "target", e."ban" AS "ban",
@@ -238,7 +241,7 @@ WHERE e."traffic"
 GROUP BY "day", "client", "target", "ban", "network", "verdict";
 """
 
-_VIEWS: Final = """\
+_VIEWS: Final = f"""\
 -- Did everything arrive, and once? `missing`: numbers that no row has between two rows of a chain, whatever their
 -- times, since a record's time is not when it was written: told for the day of the row after the gap. `twice`: rows
 -- that a merge will take out; `contradicting`: numbers that came with two contents.
@@ -277,7 +280,7 @@ CREATE TABLE IF NOT EXISTS tokgate.gateway_states
 )
 ENGINE = AggregatingMergeTree
 ORDER BY "gateway"
-SETTINGS allow_nullable_key = 1;
+SETTINGS allow_nullable_key = 1, {_ONCE};
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tokgate.events_to_gateway_states TO tokgate.gateway_states AS
 SELECT e."gateway" AS "gateway", argMaxState(CAST(e."policy", 'Nullable(String)'), e."time") AS "policy",
