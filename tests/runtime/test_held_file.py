@@ -1,6 +1,7 @@
 """The file of held bans: the same bans come back from it, over restarts, whatever they state."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tokgate.policy.bans import Lifted
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Verdict
 from tokgate.policy.settings import Settings
+from tokgate.policy.snapshot import Policy
 from tokgate.runtime.held_file import HeldFile
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +93,46 @@ async def test_lifted_by_command(policies: Path, held: HeldFile) -> None:
     (policies / "policy.yaml").write_text(REST)
     await holder.reload()
     assert holder.snapshot.policy.held == ("gone",)
+
+
+async def test_lifted_while_it_is_still_held(policies: Path, held: HeldFile) -> None:
+    """What keeps bans before the next reload, a change of phase or a reload under way, undoes no command."""
+    holder = await emptied(policies, held)
+    holder.lift(("gone",), "alice")
+    holder.keep(NOW)
+    assert open_policy(policies, NOW, held).snapshot.policy.held == ()
+    assert (await holder.reload()).effects.lifted == ("gone",)
+
+
+async def test_lifted_while_bans_are_kept(
+    policies: Path, held: HeldFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A command that comes while a reload keeps bans in a thread waits for it: neither undoes what the other wrote."""
+    holder = await emptied(policies, held)
+    held.path.unlink()  # as it is when a reload keeps the first one
+    lifting = threading.Thread(target=holder.lift, args=(("gone",), "alice"))
+    read = HeldFile.read
+
+    def interrupted(self: HeldFile) -> Policy:
+        kept = read(self)
+        if threading.current_thread() is not lifting and not lifting.ident:
+            lifting.start()
+            lifting.join(0.1)  # which it does not end in, since it waits
+        return kept
+
+    monkeypatch.setattr(HeldFile, "read", interrupted)
+    holder.keep(NOW)
+    lifting.join()
+    assert (await holder.reload()).effects.lifted == ("gone",)
+    assert not caplog.records
+
+
+async def test_a_reload_that_lifts_nothing_writes_nothing(policies: Path, held: HeldFile) -> None:
+    """`tokgate reload` without `--lift` leaves the file alone."""
+    holder = await emptied(policies, held)
+    written = held.path.stat().st_ino
+    assert holder.lift((), "alice") == ()
+    assert held.path.stat().st_ino == written
 
 
 async def test_lifted_by_the_policy(policies: Path, held: HeldFile) -> None:

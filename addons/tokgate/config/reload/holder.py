@@ -7,6 +7,7 @@ status, without events: network file systems and the volumes of containers send 
 import asyncio
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -121,6 +122,8 @@ class PolicyHolder:
         self.last_change: Reloaded | None = None
         """The reload that put the policy in force; None if it is the one read at start."""
         self._held: Final = HeldInMemory() if held is None else held
+        self._held_lock: Final = threading.Lock()
+        """Between reading what is kept and replacing it: `keep` runs in a thread beside `lift`."""
         self._follows: Final = follows
         self._others: tuple[Path, ...] = loaded.named_files
         """Inventories and files of names that the policy files name."""
@@ -142,11 +145,13 @@ class PolicyHolder:
 
     def lift(self, names: Collection[str], by: str) -> tuple[str, ...]:
         """Have bans that are held back lifted at the next reload; the names of those that are not held."""
-        policy, kept = self.snapshot.policy, self._held.read()
+        policy = self.snapshot.policy
         known = [name for name in names if name in policy.held]
         lifted = tuple(Lifted(ban=name, reason="`tokgate reload --lift`", by=by) for name in known)
         still = tuple(name for name in policy.held if name not in known)
-        self._held.write(replace(restricted(policy, still), lifted=(*kept.lifted, *lifted)))
+        if known:
+            with self._held_lock:
+                self._held.write(replace(restricted(policy, still), lifted=(*self._held.read().lifted, *lifted)))
         return tuple(name for name in names if name not in known)
 
     async def reload(self) -> Reloaded:
@@ -242,11 +247,13 @@ class PolicyHolder:
         """
         if self._follows:
             return
-        policy, kept = self.snapshot.policy, self._held.read()
-        lifted = tuple(each for each in kept.lifted if each.ban not in policy.bans)
-        if policy.held != kept.held or lifted != kept.lifted:
-            self._held.write(replace(restricted(policy, policy.held), lifted=lifted))
-        self._held.write_enforced(policy, tuple(in_force(self.snapshot.tracks, now)))
+        with self._held_lock:
+            policy, kept = self.snapshot.policy, self._held.read()
+            stated = policy.bans.keys() - set(policy.held)
+            lifted = tuple(each for each in kept.lifted if each.ban not in stated)
+            if policy.held != kept.held or lifted != kept.lifted:
+                self._held.write(replace(restricted(policy, policy.held), lifted=lifted))
+            self._held.write_enforced(policy, tuple(in_force(self.snapshot.tracks, now)))
 
     def _exchange(self, read: _Read) -> Reloaded:
         """Put the new policy in force, if there is one."""
