@@ -108,6 +108,7 @@ def with_rotated(path: Path) -> list[Path]:
     """The rotated files of `path`, oldest first, then `path` itself if it exists.
 
     tokgate's are `block-<instant>.ndjson`; logrotate's `block.ndjson.2.gz` and `block.ndjson-20230310` are found too.
+    A compressed copy is left out while its file is there: `gzip` is not done yet, and `zstd` leaves the file.
     """
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
     ours = re.compile(rf"{stem}-[0-9]{{8}}T[0-9.]+Z{suffix}{_PACKED}")
@@ -120,7 +121,10 @@ def with_rotated(path: Path) -> list[Path]:
             found.append((-int(number[1]), entry.name))
         elif ours.fullmatch(entry.name) or dated.fullmatch(entry.name):
             found.append((-(1 << 62), entry.name))
-    files = [path.with_name(name) for _, name in sorted(found)]
+    names: dict[str, str] = {}
+    for _, name in sorted(found):
+        names.setdefault(_unpacked(name), name)  # a file sorts before its copies
+    files = [path.with_name(name) for name in names.values()]
     return [*files, path] if path.exists() or not files else files
 
 

@@ -149,6 +149,18 @@ def test_rotated_files_come_in_their_order(tmp_path: Path) -> None:
     assert with_rotated(tmp_path / "nowhere" / "x.ndjson") == [tmp_path / "nowhere" / "x.ndjson"]
 
 
+def test_a_compressed_copy_is_not_read_beside_its_file(tmp_path: Path) -> None:
+    """While `gzip` is at work, and after `zstd`, both are there: each line is read once. The copy alone is the file."""
+    for name in ("block-20230310T000000.000000Z.ndjson", "block.ndjson-20230311", "block.ndjson.1"):
+        for packed in ("", ".gz", ".zst"):
+            (tmp_path / f"{name}{packed}").touch()
+        assert [path.name for path in with_rotated(tmp_path / "block.ndjson")] == [name]
+        (tmp_path / name).unlink()
+        assert [path.name for path in with_rotated(tmp_path / "block.ndjson")] == [f"{name}.gz"]
+        for packed in (".gz", ".zst"):
+            (tmp_path / f"{name}{packed}").unlink()
+
+
 def record(**observed: Any) -> dict[str, Any]:
     """A refusal as it is read back."""
     observation = seen(**observed)

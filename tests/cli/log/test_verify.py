@@ -199,6 +199,16 @@ def test_parquet_of_another_file(log: Path, tokgate: Command) -> None:
     assert broken.endswith("[unreadable]\n")
 
 
+def test_a_compressed_copy(log: Path, tokgate: Command) -> None:
+    """`zstd` leaves the file beside its copy: neither is blamed, and no event counts twice."""
+    before = tokgate("log", "query", "--csv", "--sql", "SELECT count(*), sum(events) FROM events").out
+    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
+    Path(f"{rotated}.zst").write_bytes(zstd.compress(rotated.read_bytes()))
+    outcome = tokgate("log", "verify")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert tokgate("log", "query", "--csv", "--sql", "SELECT count(*), sum(events) FROM events").out == before
+
+
 def test_files_that_are_gone(log: Path, tokgate: Command) -> None:
     """The log here has to be whole; files that are named, only if somebody says so. What isn't here is told."""
     log.rename("block-20230310T120000.000000Z.ndjson")
