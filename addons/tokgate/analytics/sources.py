@@ -37,6 +37,13 @@ def whole_log(named: Iterable[Path], *, rotated: bool = True) -> list[Path]:
     return [path for path in files if path.suffix == PARQUET or compacted(path) not in files]
 
 
+def each_line_once(named: Iterable[Path]) -> list[Path]:
+    """The files of logs, rotated ones too, and Parquet only in place of a file that is gone."""
+    files = dict.fromkeys(file for path in named for file in every_file(path) or [path])
+    made = {compacted(file) for file in files if file.suffix != PARQUET}
+    return [file for file in files if file not in made]
+
+
 def every_file(path: Path) -> list[Path]:
     """All files of a log, oldest first: Parquet and NDJSON, also where both exist of one file."""
     return [*parquet_of(path), *(file for file in with_rotated(path) if file.exists())]

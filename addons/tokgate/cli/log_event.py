@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tokgate.blocklog.paths import with_rotated
+from tokgate.analytics.sources import each_line_once
 from tokgate.blocklog.read.reader import text_at
 from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, recorded
 from tokgate.cli.decision_query import identified, outcome
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.output import require
+from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.terminal import shown
 from tokgate.policy.decision import Decision
 from tokgate.policy.snapshot import Snapshot
@@ -37,7 +38,8 @@ def find_event(logs: Sequence[Path], event: str, client: str | None) -> Recorded
     `client` is the address behind a pseudonym or a prefix in the log.
     """
     require(list(logs), rotated=True)
-    line = find([path for log in logs for path in with_rotated(log)], event.strip().lower())
+    files = each_line_once(logs)
+    line = find(files, event.strip().lower(), opener_of(files))
     if line is None:
         where = ", ".join(str(path) for path in logs)
         raise CommandError(f"no event {shown(event)} in {shown(where)} nor in what was rotated from it", Exit.FINDINGS)

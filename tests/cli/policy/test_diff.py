@@ -257,6 +257,11 @@ def test_log(new: Path, tokgate: Command, tmp_path: Path) -> None:
     assert (traffic["events"], traffic["newly_allowed"], traffic["unreadable"]) == (42, 42, 1)
     assert traffic["effects"][0]["after"] == "exempt"
     assert "42 events were recorded under another policy than OLD" in outcome.err
+    path.write_bytes(encode(record) + encode(repeats))
+    path.rename(tmp_path / "block-20230402T000000.000000Z.ndjson")
+    path.touch()
+    assert tokgate("log", "compact", "--log", str(path), "--remove").code == 0
+    assert replayed(tokgate, "--log", str(path))["events"] == 42
 
 
 def _sample() -> Any:

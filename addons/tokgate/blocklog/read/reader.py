@@ -149,10 +149,10 @@ def client_filter(text: str) -> IPNetwork | str:
     return text if is_alias(text) else client_network(text)
 
 
-def read(paths: Iterable[Path]) -> Iterator[Line | Junk]:
-    """All lines of files in the order given, `.gz` and `.zst` decompressed. Raises OSError if one can't be opened."""
+def read(paths: Iterable[Path], opener: Callable[[Path], BinaryIO] | None = None) -> Iterator[Line | Junk]:
+    """All lines of files in the order given, opened by `open_log`. Raises OSError if one can't be opened."""
     for path in paths:
-        with open_log(path) as stream:
+        with (opener or open_log)(path) as stream:
             yield from _lines(stream, str(path))
 
 

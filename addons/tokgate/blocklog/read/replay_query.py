@@ -7,7 +7,8 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.read.reader import Junk, Line, instant_in, instant_of, read, text_at, value_at
+from tokgate.blocklog.read.file_order import OpenLog
+from tokgate.blocklog.read.reader import Junk, Line, instant_in, instant_of, open_log, read, text_at, value_at
 from tokgate.blocklog.records.record import TRAFFIC, Record
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal
@@ -97,10 +98,10 @@ def _sightings(record: Record) -> Iterator[Sighting]:
         yield Sighting(Signal.ADDRESS, address)
 
 
-def find(files: Iterable[Path], event: str) -> Line | None:
+def find(files: Iterable[Path], event: str, opener: OpenLog = open_log) -> Line | None:
     """The record with that `event.id`, the last of them if files overlap; None if there is none. Raises OSError."""
     found = None
-    for line in read(files):
+    for line in read(files, opener):
         if not isinstance(line, Junk) and text_at(line.record, "event", "id") == event:
             found = line
     return found

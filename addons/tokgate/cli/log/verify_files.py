@@ -52,7 +52,7 @@ class HeldLog:
         return Path(f"/proc/self/fd/{self._stream.fileno()}").open("rb")
 
 
-def opener_of(files: Iterable[Path], held: HeldLog | None) -> OpenLog:
+def opener_of(files: Iterable[Path], held: HeldLog | None = None) -> OpenLog:
     """How to open these files, Parquet too; the log that is being written as `held` has it."""
     return with_parquet(files, open_log if held is None else held.open)
 

@@ -9,13 +9,15 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import with_rotated
+from tokgate.analytics.sources import each_line_once
+from tokgate.blocklog.paths import PACKED, PARQUET
 from tokgate.blocklog.read.reader import Junk
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import zone_of
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.git_revisions import SOURCE, open_source
 from tokgate.cli.log.output import tell_of
+from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.differences import Differences, compare
 from tokgate.cli.policy.flows import Flow, read_flows, read_log
 from tokgate.cli.policy.replay import Replay
@@ -28,7 +30,7 @@ from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.time_text import utc
 
-_PACKED: Final = (".gz", ".zst")
+_PACKED: Final = {*PACKED, PARQUET}
 _MOST_EXAMPLES: Final = 10_000
 
 EPILOG = """\
@@ -107,7 +109,7 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
     """Decide all traffic with both policies, with progress on a terminal."""
     at = None if options.at is None else settle(options.at, common_zone(new.policy.networks.values()))
     replay = Replay(old, new, at)
-    logs = [path for log in options.log for path in with_rotated(log)]
+    logs = each_line_once(options.log)
     for path in logs:
         if not path.exists():
             raise CommandError(f"there is no log at {shown(str(path))}")
@@ -126,7 +128,7 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
         def zone(client: str) -> str:
             return zone_of(new, new.membership(client))
 
-        _feed(replay, read_log(logs, progress))
+        _feed(replay, read_log(logs, opener_of(logs), progress))
         _feed(replay, read_flows(options.flows, at, zone, progress))
     return replay
 

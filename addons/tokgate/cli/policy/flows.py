@@ -13,6 +13,7 @@ from typing import Any
 
 from whenever import Instant
 
+from tokgate.blocklog.read.file_order import OpenLog
 from tokgate.blocklog.read.reader import Junk, read
 from tokgate.blocklog.read.replay_query import is_traffic, recorded
 from tokgate.cli.decision_query import DecisionQuery
@@ -97,9 +98,9 @@ def _sightings(client: object, host: object, url: object, at: Instant) -> tuple[
     return DecisionQuery(client, host, at, url).sightings
 
 
-def read_log(files: Iterable[Path], progress: Progress) -> Iterator[Flow | Junk]:
+def read_log(files: Iterable[Path], opener: OpenLog, progress: Progress) -> Iterator[Flow | Junk]:
     """The events in logs in order; Junk for each line that is unreadable or can't be decided again."""
-    for line in read(files):
+    for line in read(files, opener):
         if isinstance(line, Junk):
             progress(line.size)
             yield line
