@@ -268,6 +268,25 @@ def test_open_ended_and_overdue() -> None:
     assert "was to end on 30 September 2023 (Europe/Brussels), and is kept" in text
 
 
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("en", "10 May 2023, 18:00 (Europe/Brussels); it applies at set times of the week only"),
+        ("fr", "10 mai 2023 à 18:00 (Europe/Brussels) ; elle ne s’applique qu’à des heures fixes de la semaine"),
+        ("nl", "10 mei 2023 om 18:00 (Europe/Brussels); ze geldt alleen op vaste tijden in de week"),
+        ("de", "10. Mai 2023, 18:00 Uhr (Europe/Brussels); sie gilt nur zu festen Zeiten der Woche"),
+    ],
+)
+def test_a_measure_with_windows(language: str, told: str) -> None:
+    """Whoever may go there again this evening is not told that it takes until the measure is lifted."""
+    notice = replace(NOTICE, pauses=builders.at("2023-05-10T16:00:00Z"), until=None)
+    text = compose(notice, accept="text/plain", accept_language=language).body.decode()
+    words = STRINGS[language]
+    assert f"{words.pauses}: {told}\n{words.until}: {words.lifted}\n" in text
+    page = compose(notice, accept="text/html", accept_language=language).body.decode()
+    assert f'<time datetime="2023-05-10T16:00:00Z">{told}</time>' in page
+
+
 @pytest.mark.parametrize("accept", ["text/html", "text/plain"])
 def test_what_is_opened_is_said(accept: str) -> None:
     """That nothing else is opened is said with the exceptions that the policy makes, and only with these."""

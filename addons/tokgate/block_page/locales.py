@@ -30,6 +30,9 @@ class Strings:
     since: str
     extends: str
     """Before an earlier term of the same measure."""
+    pauses: str
+    window: str
+    """Until when a measure applies that has windows."""
     until: str
     lifted: str
     overdue: str
@@ -64,6 +67,8 @@ _EN: Final = Strings(
     reference="Read more",
     since="In force since",
     extends="Extends",
+    pauses="Applies now until",
+    window="{moment}; it applies at set times of the week only",
     until="End",
     lifted="no end is set: until it is lifted",
     overdue="was to end on {moment}, and is kept until it is lifted",
@@ -113,6 +118,8 @@ _FR: Final = Strings(
     reference="En savoir plus",
     since="En vigueur depuis le",
     extends="Prolonge",
+    pauses="S’applique actuellement jusqu’au",
+    window="{moment} ; elle ne s’applique qu’à des heures fixes de la semaine",
     until="Fin",
     lifted="aucune fin n’est fixée : jusqu’à sa levée",
     overdue="devait prendre fin le {moment} ; maintenue jusqu’à sa levée",
@@ -164,6 +171,8 @@ _NL: Final = Strings(
     reference="Meer lezen",
     since="Van kracht sinds",
     extends="Verlengt",
+    pauses="Geldt nu tot",
+    window="{moment}; ze geldt alleen op vaste tijden in de week",
     until="Einde",
     lifted="er is geen einde vastgelegd: tot de opheffing ervan",
     overdue="zou eindigen op {moment}, en blijft gelden tot de opheffing ervan",
@@ -214,6 +223,8 @@ _DE: Final = Strings(
     reference="Mehr dazu",
     since="In Kraft seit",
     extends="Verlängert",
+    pauses="Gilt jetzt bis",
+    window="{moment}; sie gilt nur zu festen Zeiten der Woche",
     until="Ende",
     lifted="kein Ende ist festgelegt: bis zur Aufhebung",
     overdue="sollte am {moment} enden und gilt bis zur Aufhebung weiter",

@@ -9,7 +9,7 @@ from tokgate.policy.analysis.extensions import Term, earlier_terms
 from tokgate.policy.analysis.warning_period import blocks_from, continued_until
 from tokgate.policy.bans import Ban
 from tokgate.policy.decision import Reason
-from tokgate.policy.schedule import Duration, add_duration
+from tokgate.policy.schedule import Duration, Inactive, Schedule, add_duration
 from tokgate.policy.settings import EchOuter
 from tokgate.policy.snapshot import Track
 from tokgate.traffic.enforcer import Ruling
@@ -44,6 +44,8 @@ class Notice:
     reason: Reason
     since: Instant | None = None
     until: Instant | None = None
+    pauses: Instant | None = None
+    """When the window closes in which the ban applies now; None if the ban ends first, or has no windows."""
     overdue: bool = False
     earlier: tuple[Term, ...] = ()
     """The bans that this one extends, the latest first."""
@@ -77,6 +79,7 @@ def notice_of(ruling: Ruling, *, asked: str, implementer: str, opened: bool) -> 
         reason=decision.reason,
         since=track.schedule.starts if track is not None else None,
         until=track.schedule.ends if track is not None else None,
+        pauses=_pauses(track.schedule, ruling.at) if track is not None else None,
         overdue=decision.reason is Reason.BAN_OVERDUE,
         earlier=() if track is None else tuple(earlier_terms(snapshot.bans, track.ban, track.zone)),
         zone=track.zone if track is not None else network.timezone if network is not None else "UTC",
@@ -105,6 +108,11 @@ def warned_of(track: Track, at: Instant, button: Button, token: str) -> Warned:
         token=token,
         target=button.target,
     )
+
+
+def _pauses(schedule: Schedule, at: Instant) -> Instant | None:
+    closes = schedule.weekly.closes(at)
+    return closes if closes is not None and schedule.state_at(closes).idle is Inactive.OUTSIDE_WINDOW else None
 
 
 def _inspects(ruling: Ruling) -> bool:

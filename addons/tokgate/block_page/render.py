@@ -173,6 +173,9 @@ def rows(notice: Notice, language: str) -> Iterator[Fact]:
             since = local_moment(words, notice.since, notice.zone)
             yield Fact(words.since, since, instant=notice.since.format_iso())
         yield from (_earlier(term, notice.zone, words) for term in notice.earlier[:MAX_EARLIER])
+        if notice.pauses is not None:
+            window = words.window.format(moment=local_moment(words, notice.pauses, notice.zone))
+            yield Fact(words.pauses, window, instant=notice.pauses.format_iso())
         yield _end(notice, words)
         if ban.contact is not None:
             yield Fact(words.contact, ban.contact, href_of(ban.contact))

@@ -143,6 +143,11 @@ class Weekly:
         inside = self._inside(at)
         return inside, _CALENDAR & Span(self._change_before(at, inside), self._change_after(at, inside))
 
+    def closes(self, at: Instant) -> Instant | None:
+        """When the windows that are open at `at` close; None if none is open, or they never close."""
+        inside, span = self.state_at(at)
+        return span.end if inside and span.end < _CALENDAR.end else None
+
     def _inside(self, at: Instant) -> bool:
         today = at.to_tz(self.zone).date()
         return any(at in span for day in _days(today, range(-1, 2)) for span in self._occurrences(day))
