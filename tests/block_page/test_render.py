@@ -297,6 +297,8 @@ def test_what_is_opened_is_said(accept: str) -> None:
     assert words.nothing_else in quiet
     assert words.nothing_else in told
     assert (words.inspected in quiet, words.inspected in told) == (False, True)
+    opened = compose(replace(NOTICE, opened=True), accept=accept, accept_language="en").body.decode()
+    assert (words.opened in quiet, words.opened in opened) == (False, True)
 
 
 def test_languages_have_the_same_words() -> None:

@@ -263,7 +263,8 @@ def _text(notice: Notice, language: str) -> str:
     if (why := _why(notice, words)) is not None:
         lines += [why, ""]
     lines += [f"{row.label}: {readable(row.value)}" for row in rows(notice, language)]
-    return "\n".join([*lines, "", begin.nothing_sent, *([words.inspected] if notice.inspected else []), ""])
+    said = (words.inspected,) * notice.inspected + (words.opened,) * notice.opened
+    return "\n".join([*lines, "", begin.nothing_sent, *said, ""])
 
 
 def _json(notice: Notice, language: str) -> str:
