@@ -25,6 +25,10 @@ _HEAD: Final = """\
 # name keeps people from what is not banned. Delete those; add what is the service's own to its file, under `names:`.
 # What you put into a service that no ban names is not offered again."""
 
+_NONE: Final = """\
+# The log has no name that resembles a banned service and matches no rule.
+# It has any only of times when `settings.log.near_misses` was true."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -63,7 +67,7 @@ def merged(rows: Iterable[tuple[Any, ...]]) -> tuple[Candidate, ...]:
 
 def fragment(found: Sequence[Candidate]) -> str:
     """YAML in the form of a service file, each name with its evidence."""
-    lines = [_HEAD, "services:"] if found else ["# No name resembles a banned service."]
+    lines = [_HEAD, "services:"] if found else [_NONE]
     for service in dict.fromkeys(each.service for each in found):
         lines += [f"  {service}:", "    names:", "      suffix:"]
         own = [each for each in found if each.service == service]
