@@ -143,6 +143,7 @@ def test_the_authority(tmp_path: Path) -> None:
         (30, 1000, []),
         (30, 200, ["retention: 30 days take 0.0 GB, more than there is"]),
         (None, 1000, ["retention: the log is kept for ever, and the disk is full in 100 days"]),
+        (None, 36_500, []),
         (30, 4, ["disk: 0 % is free", "retention: 30 days take 0.0 GB, more than there is"]),
     ],
 )

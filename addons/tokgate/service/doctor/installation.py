@@ -24,6 +24,8 @@ _SOON: Final = 30
 """Days before the end of the authority."""
 _LEAST: Final = 0.05
 """The share of a disk that should be free."""
+_FAR: Final = 3650
+"""A disk that is full no sooner than in so many days is no finding."""
 _RESERVED: Final = 512
 """Descriptors of a gate beside its connections."""
 
@@ -148,10 +150,8 @@ def disk(log: Path, snapshot: Snapshot) -> Iterator[Result]:
             "a larger disk, or `tokgate log compact`, or fewer settings.log.retention_days",
         )
     elif days is None:
-        yield Result(
-            "retention",
-            f"the log is kept for ever, and the disk is full in {counted(int(space.free / rate), 'day')}",
-            "settings.log.retention_days, as docs/privacy.md says",
-        )
+        left = int(space.free / max(1.0, rate))
+        said = f"the log is kept for ever, and the disk is full in {counted(left, 'day')}"
+        yield Result("retention", said, "settings.log.retention_days, as docs/privacy.md says" if left < _FAR else None)
     else:
         yield Result("retention", f"{days} days take {rate * days / 1e9:.1f} GB")
