@@ -53,7 +53,8 @@ def resolve(moment: Moment, zone: str, edge: Edge) -> Instant:
 def add_duration(start: Moment, duration: Duration, zone: str) -> Instant:
     """The exclusive end of `duration` from `start`: calendar units on the wall clock of `zone`, then exact time.
 
-    31 August + P6M is the end of February, as in ISO 8601 calendar arithmetic with clamping.
+    31 August + P6M is the end of February, as in ISO 8601 calendar arithmetic with clamping. Raises ValueError beyond
+    the end of the calendar.
     """
     wall = start if isinstance(start, PlainDateTime) else start.to_tz(zone).to_plain()
     calendar, exact = duration.date_and_time_parts()

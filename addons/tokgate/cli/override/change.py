@@ -174,7 +174,7 @@ def _until(policy: Policy, wanted: OverrideRequest, now: Instant, zone: str) -> 
             until = resolve(wanted.until, zone, Edge.END)
         else:
             until = add_duration(now, wanted.lasting or longest, zone)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise CommandError("that is beyond the end of the calendar", Exit.USAGE) from None
     if until <= now:
         raise CommandError(f"it is past {both(until, zone)} already: it is {both(now, zone)}", Exit.USAGE)

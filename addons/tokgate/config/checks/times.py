@@ -82,7 +82,7 @@ def _ban(entry: PolicyEntry[BanModel], model: BanModel, sections: Sections, repo
             return None
         try:
             schedules[zone] = schedule_of(ban, zone)
-        except (ValueError, OverflowError):
+        except ValueError:
             message = "the ban ends beyond the end of the calendar: leave out the end for a ban until lifted"
             report.error(entry.source, entry.at(*(ends or ["starts"])), Code.BAD_DURATION, message)
             return None

@@ -35,7 +35,7 @@ def outlasts(starts: Moment, until: Moment, longest: Duration, zone: str) -> boo
     """Whether `[starts, until)` is longer than `longest`, with wall times in `zone`."""
     try:
         limit = add_duration(starts, longest, zone)
-    except (ValueError, OverflowError):  # the limit lies beyond the end of the calendar
+    except ValueError:  # the limit lies beyond the end of the calendar
         return False
     return resolve(until, zone, Edge.END) > limit
 

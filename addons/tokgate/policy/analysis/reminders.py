@@ -81,5 +81,5 @@ def _ahead(ends: Instant, before: Duration, zone: str) -> Instant | None:
     """`before` ahead of the end, with days and months on the wall clock of the zone; None beyond the calendar."""
     try:
         return add_duration(ends, -before, zone)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
