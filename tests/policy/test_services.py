@@ -115,6 +115,19 @@ def test_urls(url: str, rule: str, front: bool) -> None:
     assert (hit.rule, hit.front) == (rule, front)
 
 
+@pytest.mark.parametrize(
+    ("store", "identifier", "listed"),
+    [
+        ("google-play", "org.example.clips", True),
+        ("google-play", "org.example.other", False),
+        ("apple", "org.example.clips", False),
+    ],
+)
+def test_listings_of_a_store(store: str, identifier: str, listed: bool) -> None:
+    """An app that is asked for in a request's body is one of a service's where that service names it, in that store."""
+    assert INDEX.lists(store, identifier) is listed
+
+
 def test_malformed_urls_match_nothing() -> None:
     """A URL that cannot be split is a problem, not an exception."""
     assert INDEX.match_url("https://[::1").hits == ()

@@ -82,6 +82,12 @@ def test_a_brand_that_is_no_domain_of_its_own() -> None:
     assert Resemblance([brand]).find("zipzpa.com") == Likeness("zipzpa.com", "zip", "zipzap", How.SIMILAR)
 
 
+def test_a_brand_with_digits() -> None:
+    """It is looked for as it is written, and not only as what its digits look like."""
+    brand = builders.service("clips", "suffix:clips247.com")
+    assert Resemblance([brand]).find("myclips247.org") == Likeness("myclips247.org", "clips", "clips247", How.CONTAINS)
+
+
 def test_short_labels() -> None:
     """A label of four letters is searched for as a whole; one of three is in too many names."""
     assert Resemblance([builders.service("clap", "suffix:clap.co")]).find("clap.org") is not None

@@ -15,6 +15,7 @@ from tokgate.policy.decide import decide
 from tokgate.policy.decision import Response, Verdict
 from tokgate.policy.schedule import Window
 
+DESK = network("desk", "192.0.2.192/28")
 LAB = network("lab", "198.51.100.0/24", zone="America/New_York")
 WEEKDAYS = frozenset(Weekday) - {Weekday.SATURDAY, Weekday.SUNDAY}
 
@@ -30,7 +31,7 @@ def found(one: dict[str, Any], other: dict[str, Any], *exemptions: Any) -> list[
         ban("a", **one),
         ban("b", **other),
         services=(CLIPS, service("ads", "suffix:ads.example.org")),
-        networks=(OFFICE, LAB),
+        networks=(OFFICE, DESK, LAB),
         exemptions=exemptions,
     )
     return [(shadow.ban.name, shadow.by.name) for shadow in shadows(policy)]
@@ -57,6 +58,7 @@ END = wall("2023-09-10T00:00")
         ({"windows": (window("00:00", "00:00"),)}, {"windows": (window("00:00", "12:00"),)}, [("b", "a")]),
         ({"windows": (window(),)}, {"windows": (window("08:00", "18:00", "BE"),)}, [("b", "a")]),
         ({"expires": END, "on_expiry": OnExpiry.HOLD}, {"starts": LATER}, [("b", "a")]),
+        ({"inspect_stores": True}, {"inspect_stores": True}, [("b", "a")]),
     ],
 )
 def test_useless(one: dict[str, Any], other: dict[str, Any], expected: list[tuple[str, str]]) -> None:
@@ -72,6 +74,7 @@ def test_useless(one: dict[str, Any], other: dict[str, Any], expected: list[tupl
         ({}, {"services": ("ads",)}),
         ({}, {"services": ("clips", "ads")}),
         ({}, {"networks": ("lab",)}),
+        ({"networks": ("office", "desk")}, {"starts": EARLIER}),
         ({"expires": END}, {"starts": END}),
         ({}, {"monitor_from": EARLIER}),
         ({"windows": (window(),)}, {"windows": (window("07:59"),), "starts": LATER}),

@@ -27,6 +27,7 @@ MOST_WORDS: Final = 1000
 """Most words of each kind that are searched for; those of the first rules."""
 _LENGTHS: Final = ((6, 1), (10, 2))
 """(Length, errors): from so many letters on, so many may be wrong, missing, added or transposed."""
+_NOTHING: Final = r"[^\x{0}-\x{10FFFF}]"
 _DIGITS: Final = str.maketrans("013457", "oleast")
 
 
@@ -70,9 +71,9 @@ class Resemblance:
 
     def _may_resemble(self, name: str, labels: list[str]) -> bool:
         """A cheap test, before the public suffix is looked up: a few microseconds."""
-        if self._stems is not None and (self._stems.search(name) or self._stems.search(_respelt(name))):
+        if self._stems.search(name) or self._stems.search(_respelt(name)):
             return True
-        if self._aliases is not None and self._aliases.search(name.replace(".", "-")):
+        if self._aliases.search(name.replace(".", "-")):
             return True
         return any(label in self._labels or self._in_part(label) for label in labels[-4:-1])
 
@@ -83,8 +84,6 @@ class Resemblance:
         return next((found for part in label.split("-") if (found := self._similar(part, False)) is not None), None)
 
     def _alias(self, labels: list[str], depth: int) -> Likeness | None:
-        if self._aliases is None or not depth:
-            return None
         spelled = "-".join(labels[:depth])
         found = self._aliases.search(spelled)
         if found is None:
@@ -102,8 +101,6 @@ class Resemblance:
 
     def _contained(self, labels: list[str], depth: int) -> Likeness | None:
         """The topmost label that contains a brand, ignoring hyphens and reading digits as letters."""
-        if self._stems is None:
-            return None
         for start in range(depth, -1, -1):
             label = labels[start]
             for spelled in (label, _respelt(label)):
@@ -190,14 +187,12 @@ def _first(words: dict[str, str]) -> dict[str, str]:
 
 
 def _either(words: Iterable[str], pattern: str) -> Any:
-    """One regular expression for all words, the longest first; None without words."""
-    spelled = sorted(words, key=lambda word: (-len(word), word))
-    if not spelled:
-        return None
+    """One regular expression for all words, the longest first; one that finds nothing without words."""
+    spelled = [re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word))] or [_NOTHING]
     options = re2.Options()
     options.log_errors = False
     options.max_mem = 64 << 20
-    return re2.compile(pattern % "|".join(re.escape(word) for word in spelled), options)
+    return re2.compile(pattern % "|".join(spelled), options)
 
 
 def _position(labels: list[str], own: str) -> int:
