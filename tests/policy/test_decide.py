@@ -282,7 +282,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_was_decided_is_not_decided_again() -> None:
     """Asking about the same spans again and again costs a look-up each, and no memory."""
     policy = snapshot(ban(windows=NIGHTS))
-    moments = [APRIL.add(hours=24 * day) for day in (2, 0, 1)]
+    moments = [APRIL.add(hours=24 * day) for day in (2, 2, 0, 1)]
     for moment in moments * 3:
         decide(policy, CLIENT, CLIPS, moment)
     (cache,) = policy._caches.values()

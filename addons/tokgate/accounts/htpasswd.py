@@ -25,8 +25,6 @@ MOST_NAMED: Final = 10
 _GROUP_LINE: Final = re.compile(r"([^:]+):(.*)")
 _BCRYPT: Final = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
 _SHA: Final = "{SHA}"
-_MOST_OCTETS: Final = 72
-"""bcrypt uses no more octets of a password, and refuses longer ones."""
 _COST: Final = 10
 """The bcrypt cost of the hash compared for unknown users, if the file has no bcrypt hash."""
 
@@ -51,10 +49,10 @@ class Passwords:
             digest = base64.b64encode(hashlib.sha1(given, usedforsecurity=False).digest())
             return hmac.compare_digest(kept.removeprefix(_SHA).encode(), digest)
         try:
-            same = bcrypt.checkpw(given[:_MOST_OCTETS], (kept or self._any).encode("ascii"))
-        except ValueError:  # a NUL
+            same = bcrypt.checkpw(given, (kept or self._any).encode("ascii"))
+        except ValueError:  # a hash of an impossible cost, or more than the 72 octets of a password that bcrypt uses
             return False
-        return same and kept is not None and len(given) <= _MOST_OCTETS
+        return same and kept is not None
 
     @property
     def _any(self) -> str:

@@ -452,6 +452,16 @@ def test_the_header_is_believed_of_the_proxy_alone(
             assert "Sign out" not in answer.text
 
 
+def test_a_tab_of_the_time_before_the_proxy(open_page: OpenPage) -> None:
+    """Who signs out there with a session that the page had of its own is led on, and sees no error."""
+    behind = HeaderAuthenticator("X-Remote-User", [ip_network("127.0.0.1/32")])
+    with open_page(authenticator=lambda *_: behind, peer="127.0.0.1") as page:
+        page.client.cookies.set(COOKIE, "earlier")
+        headers = {"X-Remote-User": "carol", "Origin": "http://127.0.0.1:8090"}
+        answer = page.client.post("/sign-out", headers=headers)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+
+
 @pytest.mark.parametrize(
     ("host", "fine"),
     [

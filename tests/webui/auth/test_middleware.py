@@ -67,6 +67,7 @@ async def test_no_page_gets_to_see_what_would_change_something(site: Site, metho
 async def test_no_page_is_open_to_strangers(site: Site, path: str) -> None:
     """Whatever its address, unless it stands on the short list of what anyone may see."""
     assert await site.ask("GET", path, signed_in=False) == 303
+    assert await site.ask("POST", "/sign-out", signed_in=False, origin="http://localhost") == 303
     assert site.reached == []
     assert await site.ask("GET", path) == 200
     assert await site.ask("GET", path, origin="http://localhost") == 200, "scripts of ours may say where they are"

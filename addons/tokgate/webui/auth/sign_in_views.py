@@ -116,7 +116,7 @@ async def _form(request: Request) -> dict[str, str] | None:
         if len(body) > _MAX_FORM:
             return None
     try:
-        fields = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=8)
+        fields = parse_qs(body.decode("ascii"), max_num_fields=8)
     except ValueError:
         return None
     return {key: values[0] for key, values in fields.items()}
