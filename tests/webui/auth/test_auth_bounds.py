@@ -195,3 +195,13 @@ def test_an_unused_link_stays(clock: Monotonic) -> None:
     assert len(told) == 1
     authenticator.leave(session)
     assert len(told) == 2
+
+
+def test_a_session_that_ended_by_itself_leaves_a_new_link(clock: Monotonic) -> None:
+    """Otherwise whoever comes back from lunch would have to start the page again."""
+    told: list[str] = []
+    authenticator = LinkAuthenticator(Sessions(clock), "alice", told.append)
+    assert authenticator.open(told[0]) is not None
+    clock.now += IDLE + 1
+    authenticator.renew()
+    assert len(told) == 2
