@@ -62,9 +62,9 @@ def test_changed_and_gone(days: Days) -> None:
         (FindingCode.CHANGED, first.name),
         (FindingCode.MISSING, with_rotated(days.path)[2].name),
     ]
-    assert [each.code for each in days.findings(whole=False)] == [FindingCode.CHANGED]
+    assert [(each.code, each.line) for each in days.findings(whole=False)] == [(FindingCode.CHANGED, 1)]
     first.write_bytes(b"no gzip")
-    assert [each.code for each in days.findings(whole=False)] == [FindingCode.UNREADABLE]
+    assert [(each.code, each.line) for each in days.findings(whole=False)] == [(FindingCode.UNREADABLE, 1)]
 
 
 def test_deleted_with_the_log(days: Days, check_lines: Callable[..., list[dict[str, Any]]]) -> None:

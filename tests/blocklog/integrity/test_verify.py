@@ -436,7 +436,8 @@ def test_after_a_crash(log: Log, torn: bytes) -> None:
     log.run(2)
     assert log.findings() == []
     log.edit(lambda lines: lines.__setitem__(12, b"x" + lines[12]))
-    assert {finding.code for finding in log.findings()} == {FindingCode.TORN, FindingCode.RECOVERY}
+    in_order = [*((13 + number, "torn") for number in range(lines)), (13 + lines, "recovery")]
+    assert codes(log.findings()) == in_order
 
 
 def test_killed_between_a_record_and_its_newline(log: Log) -> None:

@@ -51,13 +51,14 @@ def test_a_link_to_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_link_to_a_device_is_followed(tmp_path: Path) -> None:
-    """`/dev/stdout` is a link, and a container logs there."""
+    """`/dev/stdout` is a link, and a container logs there: nothing is ever missing from it."""
     link = tmp_path / "out"
     link.symlink_to("/dev/null")
     segment = Segment(link, TODAY)
     assert segment.write(b"x\n") == 2
     assert not segment.regular
     assert not segment.replaced()
+    assert not segment.changed_by_others()
     segment.sync()
     segment.close()
 

@@ -122,13 +122,10 @@ class Verifier:
 
     def _recovery(self, place: LinePosition, record: Record, head: Head) -> Iterator[Finding]:
         action = text_at(record, "event", "action")
-        if action == EventAction.LOG_FOREIGN:
-            if self._torn_lines.is_reported_by(record, "foreign"):
-                for each in self._torn_lines.lines:
-                    yield Finding(*each, FindingCode.FOREIGN, "tokgate did not write this, as a later record tells")
-                self._torn_lines = TornLines()
-            yield from self._unreported()
-            return
+        if action == EventAction.LOG_FOREIGN and self._torn_lines.is_reported_by(record, "foreign"):
+            for each in self._torn_lines.lines:
+                yield Finding(*each, FindingCode.FOREIGN, "tokgate did not write this, as a later record tells")
+            self._torn_lines = TornLines()
         tells = action == EventAction.LOG_RECOVERED or (
             action == EventAction.LOG_CONTINUED and value_at(record, "tokgate", "torn") is not None
         )
