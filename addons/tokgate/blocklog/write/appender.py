@@ -269,7 +269,6 @@ class Appender:
         return self._lines.checkpointer.head if self._lines.checkpointer is not None else None
 
     def _rotate(self, segment: Segment, why: str) -> Segment:
-        self._queue.rewind()
         try:
             segment.archive(self._stamp().at)
         except OSError as error:
