@@ -273,8 +273,7 @@ class ServiceIndex:
         if found is None:
             first: dict[str, Hit] = {}
             for hit in hits:
-                if hit.service not in first or (first[hit.service].front and not hit.front):
-                    first[hit.service] = hit
+                first.setdefault(hit.service, hit)  # a store's own host comes last
             unique = tuple(first.values())
             found = self._interned.setdefault(unique, Match(unique))
             self._interned[hits] = found

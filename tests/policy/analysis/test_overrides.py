@@ -5,6 +5,7 @@ import pytest
 from labs.builders import at, ban, exemption, network, snapshot, wall
 from tokgate.policy.analysis.overrides import in_force, outlasts, overrides
 from tokgate.policy.schedule import Duration
+from tokgate.policy.settings import Settings
 
 START, END = at("2023-03-15T09:00:00Z"), at("2023-03-15T11:00:00Z")
 POLICY = snapshot(
@@ -48,3 +49,10 @@ def test_longest() -> None:
     assert not outlasts(START, END, Duration(years=9000), "UTC")
     assert outlasts(wall("2023-03-26T01:00"), wall("2023-03-26T05:00"), longest, "Europe/Brussels")
     assert not outlasts(wall("2023-03-26T01:00"), wall("2023-03-26T04:00"), longest, "Europe/Brussels")
+
+
+def test_longest_by_default() -> None:
+    """Where the policy says nothing, one that was forgotten lifts a ban for a day and no longer."""
+    longest = Settings().overrides.longest
+    assert not outlasts(START, START.add(hours=24), longest, "UTC")
+    assert outlasts(START, START.add(hours=24, nanoseconds=1), longest, "UTC")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Final
 
 import re2
@@ -202,8 +203,5 @@ def _position(labels: list[str], own: str) -> int:
 
 def _label_at(labels: list[str], hyphens: int) -> int:
     """The index of the label that has `hyphens` hyphens before it in the whole name, counting dots as hyphens."""
-    for number, label in enumerate(labels):
-        hyphens -= label.count("-") + 1
-        if hyphens < 0:
-            return number
-    return len(labels) - 1
+    ends = accumulate(label.count("-") + 1 for label in labels)
+    return next(number for number, end in enumerate(ends) if hyphens < end)
