@@ -88,6 +88,13 @@ def test_a_brand_with_digits() -> None:
     assert Resemblance([brand]).find("myclips247.org") == Likeness("myclips247.org", "clips", "clips247", How.CONTAINS)
 
 
+def test_a_long_label_is_not_a_short_word_with_two_errors() -> None:
+    """How many letters may be wrong depends on the word as well: else strangers' longer names are logged."""
+    brand = Resemblance([builders.service("clips", "suffix:vidplays.com")])
+    assert brand.find("vidxplays.org") == Likeness("vidxplays.org", "clips", "vidplays", How.SIMILAR)
+    assert brand.find("vixdplaxys.org") is None
+
+
 def test_short_labels() -> None:
     """A label of four letters is searched for as a whole; one of three is in too many names."""
     assert Resemblance([builders.service("clap", "suffix:clap.co")]).find("clap.org") is not None
