@@ -76,6 +76,17 @@ def test_a_full_gate_leaves_clients_to_others(make: Callable[..., PausedGate]) -
     assert one.serves(second)
 
 
+def test_clients_that_come_at_once(make: Callable[..., PausedGate]) -> None:
+    """Of those that wait together a gate takes as many as it has room for, and leaves the others to other gates."""
+    one = make(limits=Limits(connections=1))
+    one.gate.others_have_room = lambda: True
+    first, second = one.dial(), one.dial()
+    assert one.serves(first)
+    assert one.counters.at_limit == 0
+    first.close()
+    assert one.serves(second)
+
+
 def test_a_client_that_a_full_gate_was_told_of(make: Callable[..., PausedGate]) -> None:
     """The kernel tells one gate of a client. If that one leaves it, another one with room finds it all the same."""
     one = make()

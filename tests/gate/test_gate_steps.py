@@ -74,6 +74,18 @@ def test_what_is_passed_on_of_a_hello_in_pieces(steps: Steps) -> None:
     assert descriptors == [steps.connection.client_fd]
 
 
+def test_a_client_that_speaks_after_its_server(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted once, by its name, and not by its address as well when it ends."""
+    monkeypatch.setattr(steps.gate, "connect", lambda *_: None)
+    steps.gate.wait_for_greeting(steps.connection)
+    assert steps.connection.silent
+    steps.client.sendall(HELLO)
+    assert isinstance(steps.connection.state, Greeting)
+    steps.gate.greet(steps.connection, steps.connection.state)
+    steps.gate.close(steps.connection)
+    assert {key.visibility: number for key, number in steps.counters.decisions.items()} == {"sni": 1}
+
+
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_hello_is_decided_about(steps: Steps, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
     """Once it is whole, and not before: then its destination gets all of it."""

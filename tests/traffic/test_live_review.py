@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
+import pytest
 from whenever import Instant
 
 from labs import builders
@@ -12,9 +14,10 @@ from labs.records import Holder
 from tokgate.blocklog.records.stamp import Observer
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.live_review import LONGEST, Cut, LiveReview, StableSpan
+from tokgate.traffic.live_review import LONGEST, TURN, Cut, LiveReview, StableSpan
 
 START = at("2023-03-09T23:00:00Z")
+END = at("2023-09-09T22:00:00Z")
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Open:
 
     names: list[str]
     fails: bool = False
+    found: Cut | None = None
     cuts: list[str] = field(default_factory=list)
 
     def open_now(self) -> Iterable[str]:
@@ -30,10 +34,10 @@ class Open:
         return self.names
 
     def judge(self, one: str, snapshot: Snapshot, at: Instant) -> Cut | None:
-        """Nothing is to be cut, unless it fails."""
+        """The same of each, unless it fails."""
         if self.fails:
             raise RuntimeError("broken on purpose")
-        return None
+        return self.found
 
     def cut(self, one: str) -> None:
         """Note it."""
@@ -85,6 +89,28 @@ def test_all_are_judged_by_a_new_policy_and_when_the_clock_goes_back() -> None:
     assert review.judged == 3
 
 
+def test_a_policy_is_read_again_before_a_ban_begins() -> None:
+    """The ban of a policy that was loaded while nothing was banned ends connections when it begins."""
+    clock = [START.subtract(hours=1)]
+    review, _, holder = reviewed(Open(["a"]), clock)
+    review.look()
+    holder.snapshot = builders.snapshot(builders.ban(expires=wall("2023-09-10T00:00")))
+    review.look()
+    clock[0] = START
+    review.look()
+    assert review.judged == 3
+
+
+def test_a_clock_that_jumps_to_a_later_change() -> None:
+    """All are judged once, and not again at each look until the clock goes on."""
+    clock = [START.subtract(hours=1)]
+    review, _, _ = reviewed(Open(["a"]), clock)
+    review.look()
+    clock[0] = END
+    assert [review.look() for _ in range(3)] == [LONGEST] * 3
+    assert review.judged == 2
+
+
 def test_what_can_not_be_judged_ends() -> None:
     """A connection about which deciding fails does not go on undecided, and the failure is told."""
     carrier = Open(["a"], fails=True)
@@ -96,10 +122,23 @@ def test_what_can_not_be_judged_ends() -> None:
 
 def test_a_turn_is_short() -> None:
     """Judging thousands leaves live connections their turns: it goes on where it was, at once."""
-    review, _, _ = reviewed(Open(["a", "b", "c"]), [START], Turn(step=0.002))
+    review, _, _ = reviewed(Open(["a", "b", "c"]), [START], Turn(step=TURN))
     assert [review.look() for _ in range(3)] == [0.0] * 3
     assert review.judged == 3
     assert review.look() == LONGEST
+
+
+def test_records_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are cut before anything is written, and then live connections have turns between two records."""
+    written: list[object] = []
+    monkeypatch.setattr(Enforcer, "cut", lambda _, *cut: written.append(cut))
+    cut: Any = "ruling", "observation"
+    carrier = Open(["a", "b"], found=cut)
+    review, _, _ = reviewed(carrier, [START], Turn(step=TURN))
+    told = [(review.look(), len(carrier.cuts), len(written)) for _ in range(5)]
+    assert told == [(0.0, 1, 0), (0.0, 2, 0), (0.0, 2, 1), (0.0, 2, 2), (LONGEST, 2, 2)]
+    quick, _, _ = reviewed(carrier, [START])
+    assert (quick.look(), len(written)) == (LONGEST, 4)
 
 
 def test_a_span_without_an_end() -> None:

@@ -40,6 +40,9 @@ def test_nothing_is_known_at_first(log: Path) -> None:
 
     assert warned.passed(Person(CLIENT), "ban", NOW) is None
     assert warned.passed(Person(CLIENT), "ban", NOW, hello()) is None
+    path = warned_path_for(log)
+    assert path is not None
+    assert path.read_bytes().count(b"\n") == 1, "asking writes nothing"
 
 
 def test_continuing_holds_for_one_client_and_one_ban_until_its_end(log: Path) -> None:

@@ -32,7 +32,7 @@ from tokgate.wire.tls_alert import Alert
 _ADDRESS: Final = Shown(visibility=Visibility.ADDRESS)
 _DECRYPTED: Final = Shown(visibility=Visibility.DECRYPTED)
 _DNS: Final = Shown(visibility=Visibility.DNS)
-_UNREADABLE_HTTP: Final = Shown(visibility=Visibility.UNREADABLE, http=True)
+_UNREADABLE: Final = Shown(visibility=Visibility.UNREADABLE)
 
 
 class Kind(NamedTuple):
@@ -59,7 +59,7 @@ def kind_of(arrival: Arrival, seen: Seen) -> Kind:
             return Kind(Stage.QUIC if quic else Stage.TLS, shown, arrival.sightings, in_hello(quic))
         case Unreadable() | OtherBytes() | HttpStart():
             stage = Stage.ADDRESS if arrival.connect is None else Stage.CONNECT
-            shown = _UNREADABLE_HTTP if isinstance(seen, Unreadable) else _ADDRESS
+            shown = _UNREADABLE if isinstance(seen, Unreadable) else _ADDRESS
             return Kind(stage, shown, arrival.sightings, _always(None))
         case ProxyConnect(host):
             literal = () if parse_address(host) is None else (Sighting(Signal.ADDRESS, host),)
@@ -73,7 +73,7 @@ def kind_of(arrival: Arrival, seen: Seen) -> Kind:
                 return Kind(Stage.CONNECT, _ADDRESS, names, _always(Reply.NOT_ALLOWED))
             return Kind(Stage.CONNECT, _ADDRESS if seen.http is None else _DECRYPTED, names, _always(HttpAnswer()))
         case Request(names):
-            return Kind(Stage.HTTP, _UNREADABLE_HTTP if seen.ambiguous else _DECRYPTED, names, _always(HttpAnswer()))
+            return Kind(Stage.HTTP, _UNREADABLE if seen.ambiguous else _DECRYPTED, names, _always(HttpAnswer()))
         case DnsQuestion(asked) | DnsResponse(asked):
             members = (seen.members or ()) if isinstance(seen, DnsResponse) else ()
             return Kind(

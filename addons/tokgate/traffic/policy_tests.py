@@ -134,8 +134,7 @@ def _request(test: PolicyTest, *, opened: bool) -> Request:
     names += [Sighting(Signal.SNI, _name(test))] if opened and _destination(test) is None else []
     names.append(Sighting(Signal.URL, test.url or ""))
     names += [Sighting(Signal.ADDRESS, to.ip) for to in (_destination(test),) if to is not None]
-    http = HttpSeen(method="GET", path=url.path or "/", scheme=url.scheme.lower())
-    return Request(tuple(names), http, opened=opened)
+    return Request(tuple(names), HttpSeen(method="GET"), opened=opened)
 
 
 def _hello(test: PolicyTest) -> ClientHello:

@@ -128,8 +128,6 @@ class Shown:
     """The names on the destination's certificate, where it was asked for that."""
     quic: bool = False
     """It came in datagrams."""
-    http: bool = False
-    """What can't be read looks like HTTP."""
 
     @property
     def is_hello(self) -> bool:

@@ -130,8 +130,8 @@ def test_what_is_not_understood(gate: Callable[..., QuicGate], records: Records,
     assert (one.sent.to_server, one.sent.unreachable) == ([], [KEY, KEY])
     assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
 
-    other = gate(policy(networks=OTHERS)).comes(data, SHORT)
-    assert (other.sent.to_server, other.sent.forwarded) == ([data, SHORT], {KEY})
+    other = gate(policy(networks=OTHERS)).comes(data, HANDSHAKE, SHORT)
+    assert (other.sent.to_server, other.sent.forwarded) == ([data, HANDSHAKE, SHORT], {KEY})
 
 
 JUNK = b"\xe0\0\0\0\1\0\0\5junk!"

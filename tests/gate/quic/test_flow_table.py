@@ -41,11 +41,12 @@ def test_hellos_that_never_end(gate: Callable[..., QuicGate]) -> None:
 
 
 def test_what_never_says_who_it_wants_to_reach(gate: Callable[..., QuicGate]) -> None:
-    """A connection that is not decided about within the time of a handshake is forgotten, and counted."""
-    one = gate().comes(*QuicClient(ALLOWED, large=True).flight[:1])
+    """A connection that is not decided about within the time of a handshake is forgotten, however often it repeats."""
+    first = QuicClient(ALLOWED, large=True).flight[0]
+    one = gate().comes(first).later(5).comes(first)
     assert len(one.carrier.flows.undecided) == 1
 
-    one.later(10)
+    one.later(5)
 
     assert (one.counters.unfinished, one.carrier.flows.undecided, one.carrier.flows.held) == (1, {}, 0)
 
@@ -141,6 +142,7 @@ def test_what_is_kept_of_a_connection_whose_handshake_is_over(gate: Callable[...
 
     assert one.sent.to_server == [SHORT]
     assert sum(one.counters.decisions.values()) == 1
+    assert sum(each.opening.octets for each in passing._connections) == 0
 
 
 @pytest.mark.parametrize("where", [0, 1])
@@ -186,6 +188,14 @@ def test_each_handshake_has_its_time(gate: Callable[..., QuicGate]) -> None:
     assert one.later(1).carrier.flows.held == 0
 
 
+def test_a_connection_that_begins_late_in_anothers_time(gate: Callable[..., QuicGate]) -> None:
+    """A client may repeat its hello as long as its server says nothing, also when the handshake before it is over."""
+    flight = QuicClient(ALLOWED).flight
+    one = gate().comes(*QuicClient(ALLOWED).flight).later(9).comes(*flight).later(1)
+    one.sent.to_server.clear()
+    assert one.comes(*flight).sent.to_server == flight
+
+
 @pytest.mark.parametrize("passes", [True, False])
 def test_half_a_hello_of_another_gates(gate: Callable[..., QuicGate], passes: bool) -> None:
     """What came of it is counted here, and has the time of a handshake, as if it had begun here."""
@@ -216,7 +226,11 @@ def test_what_had_come_of_a_flow_that_another_gate_passes_on(gate: Callable[...,
     assert here.comes(SHORT).sent.forwarded == {KEY}
 
 
-def test_one_hello_too_many(gate: Callable[..., QuicGate]) -> None:
-    """What is beyond a client's share is forgotten, and counted once."""
-    one = gate(held_per_client=100).comes(QuicClient(ALLOWED, large=True).flight[0])
-    assert (one.counters.at_limit, one.carrier.flows.held) == (1, 0)
+@pytest.mark.parametrize("limit", ["held_per_client", "held"])
+def test_one_hello_too_many(gate: Callable[..., QuicGate], limit: str) -> None:
+    """What is beyond a client's share, or that of all, is forgotten, and counted once; the share itself is not."""
+    first = QuicClient(ALLOWED, large=True).flight[0]
+    share = gate().comes(first).carrier.flows.held
+    for less, counted in ((0, 0), (1, 1)):
+        one = gate(**{limit: share - less}).comes(first)
+        assert (one.counters.at_limit, one.carrier.flows.held) == (counted, 0 if counted else share)

@@ -1,6 +1,7 @@
 """Flows of QUIC when a policy changes: the next gate goes on with them, or ends those that it refuses."""
 
 import contextlib
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -223,6 +224,22 @@ def test_one_that_began_again_meanwhile(place: Place) -> None:
 
     (found,) = new.carrier.flows.passing.values()
     assert [shown.name for shown in found.shown] == [ALLOWED, "mail.example.org"]
+
+
+def test_a_channel_that_is_full(place: Place) -> None:
+    """The retired gate comes back to it soon, and nothing is lost: the flows go on."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    old.comes(*QuicClient(ALLOWED).flight)
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(100_000):
+            place._ends[0].send(pickle.dumps([]))
+    assert (retired.pass_on(), retired.done) == (takeover.RETRY, False)
+
+    moved(retired, heir)
+
+    assert (retired.pass_on(), retired.done) == (float("inf"), True)
+    assert any(heir.take() for _ in range(10_000))
+    assert new.comes(SHORT).sent.forwarded == {KEY}
 
 
 def test_nonsense_on_the_channel(place: Place) -> None:

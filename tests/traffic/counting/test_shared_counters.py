@@ -93,6 +93,7 @@ def test_counters_in_words() -> None:
     assert counters.errors == {"decide": 2}
     assert repr(counters.errors) == "{'decide': 2}"
     assert (counters.loops, counters.timeouts) == (1, 2)
+    assert errors_in(counters.shared.read()) == {"decide": 2, "record": 1}
     assert counters.decisions == {DecisionKey("-", Visibility.NONE, Verdict.ALLOW): 1}
 
 
@@ -111,6 +112,19 @@ def test_the_sum_over_processes(shared: SharedCounters) -> None:
     again.cells[again.slot("key")] += 1
     assert processes.total() == {("key",): 13}
     processes.end(18)
+
+
+def test_a_takeover_that_failed(shared: SharedCounters) -> None:
+    """What was reported once for the program that was to take over stands still until then, and not for ever."""
+    processes = ProcessCounters()
+    processes.begin(17, shared)
+    slot = shared.slot("key")
+    shared.cells[slot] = 5
+    assert processes.freeze() == {17: {("key",): 5}}
+    shared.cells[slot] = 7
+    assert processes.total() == {("key",): 5}
+    processes.thaw()
+    assert processes.total() == {("key",): 7}
 
 
 def test_memory_of_ended_processes_is_given_back() -> None:

@@ -67,7 +67,7 @@ class _Connection:
     """Its handshake is over: it sends no Initial packets any more."""
 
     def settle(self) -> None:
-        self.settled, self.waits, self.held = True, False, []
+        self.settled, self.held = True, []
         self.opening.forget()
 
     def takes(self, packets: tuple[Initial, ...]) -> bool:
@@ -126,7 +126,7 @@ class QuicFlow(ABC):
     @property
     def begun(self) -> bool:
         """Whether a connection was seen to begin in it, or something else was decided about."""
-        return bool(self._connections) or self._others is not None or self._unreadable is not None
+        return self.began or self._others is not None or self._unreadable is not None
 
     @property
     def held(self) -> int:
