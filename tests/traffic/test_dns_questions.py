@@ -122,6 +122,19 @@ def test_extended_error(stated: dict[str, Any], code: int, words: str) -> None:
     assert got.options == (dns.edns.EDEOption(dns.edns.EDECode(code), words),)
 
 
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(dns_questions.unanswered, 23), (dns_questions.unreadable, 0)],
+    ids=["unanswered", "unreadable"],
+)
+def test_extended_error_of_the_name_server(answer: Callable[[DnsArrival], bytes], code: int) -> None:
+    """Who looks for the fault is told that it is not a ban (RFC 8914 §4.1, §4.24)."""
+    got = dns.message.from_wire(answer(ask()))
+
+    assert got.rcode() == dns.rcode.SERVFAIL
+    assert [option.code for option in got.options if isinstance(option, dns.edns.EDEOption)] == [code]
+
+
 def test_extended_error_without_a_ban() -> None:
     """A client that is in no network is told so much."""
     got = refused(an_enforcer(unknown_clients=UnknownClients.BLOCK), ask(ALLOWED, client="198.51.100.1"))

@@ -99,6 +99,20 @@ def test_whoever_it_is(client: str, test: str, tmp_path: Path) -> None:
     assert result(tmp_path, REFUSE, test, client).failures == ()
 
 
+@pytest.mark.parametrize(
+    ("words", "test"),
+    [
+        (REFUSE, "host: www.clips.example.org"),
+        (PAGE, "host: www.clips.example.org, transport: quic"),
+        (PAGE, "host: www.clips.example.org, transport: dns"),
+        (REFUSE | {"INSPECT": "true"}, "host: play.google.com"),
+    ],
+)
+def test_where_nobody_reads_a_page(words: dict[str, str], test: str, tmp_path: Path) -> None:
+    """A connection that is refused, or opened without a page, has no status: it would promise one to the operator."""
+    assert result(tmp_path, words, f"{test}, expect: allow").status is None
+
+
 def test_each_expectation_can_fail(tmp_path: Path) -> None:
     """A failed test says all that came otherwise, and what it was."""
     test = "host: clips.example.org, expect: allow, ban: house, reason: expired, response: page, status: 451"

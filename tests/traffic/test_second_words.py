@@ -29,6 +29,8 @@ def said(data: bytes) -> FirstBytes:
         (PLAIN + b"no record", None),
         (PLAIN + PLAIN, AfterHello("www.example.net", False, b"", PLAIN)),
         (PLAIN + DATA, AfterHello("www.example.net", False, b"", DATA)),
+        (PLAIN + DATA[:1], AfterHello("www.example.net", False, b"", DATA[:1])),
+        (EARLY, AfterHello("www.example.net", True, b"")),
         (EARLY + CHANGE + DATA, AfterHello("www.example.net", True, b"")),
         (EARLY + DATA[:3], AfterHello("www.example.net", True, DATA[:3])),
         (EARLY + DATA + PLAIN, AfterHello("www.example.net", True, b"", DATA + PLAIN)),
@@ -105,6 +107,14 @@ def test_a_request_that_ends_early() -> None:
     assert reader.feed(CONNECT[:-1]) is None
     assert reader.ended() == Unreadable(http=True)
     assert FirstBytesReader().ended() == OtherBytes()
+
+
+@pytest.mark.parametrize(("data", "waits"), [(PLAIN, True), (CONNECT, True), (b"EHLO x\r\n", False)])
+def test_whom_the_answer_matters_to(data: bytes, waits: bool) -> None:
+    """What follows a hello or a CONNECT is read once its answer is there; a line that goes on is read at once."""
+    watched = after(said(data), data)
+    assert watched is not None
+    assert watched.for_answer is waits
 
 
 def test_a_line_that_becomes_a_request() -> None:

@@ -129,9 +129,10 @@ def test_what_is_not_understood(gate: Callable[..., QuicGate], records: Records,
     one = gate().comes(data, data)
     assert (one.sent.to_server, one.sent.unreachable) == ([], [KEY, KEY])
     assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
+    assert records.actions == ["quic-refused"]
 
-    other = gate(policy(networks=OTHERS)).comes(data, HANDSHAKE, SHORT)
-    assert (other.sent.to_server, other.sent.forwarded) == ([data, HANDSHAKE, SHORT], {KEY})
+    other = gate(policy(networks=OTHERS)).comes(data, SHORT, HANDSHAKE)
+    assert (other.sent.to_server, other.sent.forwarded) == ([data, SHORT, HANDSHAKE], {KEY})
 
 
 JUNK = b"\xe0\0\0\0\1\0\0\5junk!"

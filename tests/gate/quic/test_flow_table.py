@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from labs import hello_builder
 from labs.proxy_lab import ALLOWED, BANNED
 from labs.quic_client import QuicClient, initial
 from labs.quic_lab import KEY, SHORT, QuicGate, client, flow
@@ -143,6 +144,10 @@ def test_what_is_kept_of_a_connection_whose_handshake_is_over(gate: Callable[...
     assert one.sent.to_server == [SHORT]
     assert sum(one.counters.decisions.values()) == 1
     assert sum(each.opening.octets for each in passing._connections) == 0
+    assert one.counters.unfinished == 0
+    one.later(5).comes(*QuicClient(ALLOWED).flight).later(5).comes(*QuicClient(ALLOWED).flight)
+    assert not one.later(10).carrier.flows.passing[KEY].settled
+    assert one.later(10).carrier.flows.passing[KEY].settled, "each of them in its time"
 
 
 @pytest.mark.parametrize("where", [0, 1])
@@ -165,6 +170,16 @@ def test_half_a_hello_in_a_flow_that_passes(gate: Callable[..., QuicGate]) -> No
     one.later(10).later(10)
     assert one.carrier.flows.held == 0
     assert one.comes(SHORT).sent.forwarded == {KEY}
+
+
+def test_half_a_second_hello(gate: Callable[..., QuicGate]) -> None:
+    """It is forgotten as well, and what comes of it afterwards leads nowhere, for it might name somebody else."""
+    client = QuicClient(ALLOWED)
+    part, *others = client.again(hello_builder.hello(hello_builder.server_name(BANNED.encode())), size=40)
+    one = gate().comes(*client.flight, part)
+    assert one.carrier.flows.held > 0
+    assert one.later(10).carrier.flows.held == 0
+    assert one.comes(*others).sent.to_server == client.flight
 
 
 def test_flows_that_are_over_take_nobodys_share(gate: Callable[..., QuicGate]) -> None:

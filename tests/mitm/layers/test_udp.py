@@ -440,10 +440,11 @@ def test_cut_flows_stay_cut(flow: Callable[..., Flow]) -> None:
     assert flow(connections=one.connections).sends(*flight, SHORT).to_server == [*flight, SHORT]
 
 
-def test_one_that_begins_holds_up_nobody(flow: Callable[..., Flow]) -> None:
-    """While a second connection's hello is awaited, the packets of the first one go on at once."""
+@pytest.mark.parametrize("before", [QuicClient(ALLOWED).flight, [SHORT]], ids=["quic", "other"])
+def test_one_that_begins_holds_up_nobody(flow: Callable[..., Flow], before: list[bytes]) -> None:
+    """While a connection's hello is awaited, the packets of what passes already go on at once."""
     begun = QuicClient(ALLOWED, large=True).flight
-    one = flow().sends(*QuicClient(ALLOWED).flight)
+    one = flow().sends(*before)
     one.to_server.clear()
     one.sends(begun[0], SHORT)
     assert one.to_server == [SHORT]

@@ -218,7 +218,7 @@ class QuicFlow(ABC):
         connection.held.append(data)
         if connection.passes is None:
             self._decide(enforcer, connection)
-        if connection.passes and connection.watched is not None and connection.opening.goes_on:
+        if connection.watched is not None and connection.opening.goes_on:
             self._decide_again(enforcer, connection, connection.watched)
         if connection.passes is None or connection.waits:
             return _NOTHING
