@@ -11,23 +11,24 @@ from tokgate.blocklog.records.stamp import Observer
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import MissingSni
-from tokgate.traffic.actions import Pass, Refuse
+from tokgate.traffic.actions import AskCertificate, CarrierAction, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.first_bytes import FirstBytesReader
+from tokgate.wire.tls_alert import Alert
 
 NAMELESS = build.records(build.hello())
 NAMED = build.hello_for("www.example.net")
 BANNED_ADDRESS, OTHER_ADDRESS = "203.0.113.7", "198.51.100.7"
 
 
-def decided(data: bytes, destination: str | None, missing: MissingSni) -> Admission:
-    """What becomes of a connection of a client under a ban, to port 443 of the destination."""
+def decided(data: bytes, destination: str | Endpoint | None, missing: MissingSni) -> Admission:
+    """What becomes of a connection of a client under a ban, to port 443 of a destination that states no other."""
     snapshot = builders.snapshot(builders.ban(), missing_sni=missing)
     observer = Observer(hostname="gate.example.org", version="test")
     enforcer = Enforcer(Holder(snapshot), Sink(), observer, now=lambda: at("2023-04-01T12:00:00Z"))
-    end = None if destination is None else Endpoint(destination, 443)
+    end = Endpoint(destination, 443) if isinstance(destination, str) else destination
     reader = FirstBytesReader()
     arrival = Arrival(client=Endpoint("192.0.2.7", 40000), destination=end, connection="c")
     return admit(enforcer, arrival, reader.feed(data) or reader.ended())
@@ -69,6 +70,20 @@ def test_the_log_names_what_was_judged(data: bytes, destination: str, signals: l
     """An address that had no say isn't told as a name of the connection: whoever reads the log would look for it."""
     admission = decided(data, destination, MissingSni.ALLOW)
     assert [sighting.signal for sighting in admission.names] == signals
+
+
+@pytest.mark.parametrize(
+    ("destination", "action"),
+    [
+        (Endpoint(OTHER_ADDRESS, 8443), AskCertificate(OTHER_ADDRESS, 8443)),
+        (Endpoint(OTHER_ADDRESS), AskCertificate(OTHER_ADDRESS, 443)),
+        (None, Refuse(Alert.UNRECOGNIZED_NAME)),
+    ],
+    ids=["port", "no-port", "nowhere"],
+)
+def test_whom_the_certificate_is_asked_of(destination: Endpoint | None, action: CarrierAction) -> None:
+    """Where nobody can be asked, `missing_sni: check-certificate` lets nothing pass."""
+    assert decided(NAMELESS, destination, MissingSni.CHECK_CERTIFICATE).action == action
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mitmproxy.test import tflow
 from labs import builders, hello_builder
 from labs.addon_context import addon_context
 from labs.proxy_lab import ALLOWED, BANNED, NOW, ban, policy
-from labs.quic_client import QuicClient
+from labs.quic_client import QuicClient, initial
 from labs.records import Holder, Records
 from tokgate.blocklog.records.stamp import Observer
 from tokgate.mitm.client_connection import ClientConnections
@@ -336,6 +336,14 @@ def test_first_flight_that_makes_no_sense(flow: Callable[..., Flow], records: Re
     assert one.to_server == []
     assert other.to_server == [first] * MAX_HELD
     assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
+
+
+def test_a_first_message_that_is_no_hello(flow: Callable[..., Flow]) -> None:
+    """The client is told at once, and not after as many datagrams as a hello might take."""
+    other = initial(b"\x06\0\x08\2\0\0\4abcd")
+
+    assert len(flow().sends(other).to_client) == 1
+    assert flow(policy(networks=("192.0.2.0/24",))).sends(other).to_server == [other]
 
 
 @pytest.mark.parametrize("banned", [True, False])

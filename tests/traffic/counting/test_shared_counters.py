@@ -26,14 +26,16 @@ def shared() -> Iterator[SharedCounters]:
 @given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=30))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_counts_what_is_counted(keys: list[tuple[str, str]]) -> None:
-    """Whatever the keys are: they read as often as they were counted, here and by who shares the memory."""
+    """Whatever the keys are: they read as often as they were counted, here, by who shares the memory, and later."""
     mine = SharedCounters(size=65536)
     other = SharedCounters(os.dup(mine.share()))
+    mine.slot("not counted yet")
     for key in keys:
         mine.cells[mine.slot(*key)] += 1
-    assert mine.read() == other.read() == Counter(keys)
-    mine.close()
-    other.close()
+    late = SharedCounters(os.dup(mine.share()))
+    assert mine.read() == other.read() == late.read() == Counter(keys)
+    for each in (mine, other, late):
+        each.close()
 
 
 def test_what_has_no_room_is_counted_together(shared: SharedCounters) -> None:
