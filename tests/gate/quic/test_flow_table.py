@@ -144,7 +144,7 @@ def test_what_is_kept_of_a_connection_whose_handshake_is_over(gate: Callable[...
     assert one.sent.to_server == [SHORT]
     assert sum(one.counters.decisions.values()) == 1
     assert sum(each.opening.octets for each in passing._connections) == 0
-    assert one.counters.unfinished == 0
+    assert (one.counters.unfinished, one.counters.errors["quic"]) == (0, 0)
     one.later(5).comes(*QuicClient(ALLOWED).flight).later(5).comes(*QuicClient(ALLOWED).flight)
     assert not one.later(10).carrier.flows.passing[KEY].settled
     assert one.later(10).carrier.flows.passing[KEY].settled, "each of them in its time"
