@@ -231,8 +231,41 @@ def test_second_hellos(
     assert one.to_server == (client.flight if reason else [*client.flight, *again])
     assert (len(one.to_client) > 1) is (reason is not None)
     assert [record["tokgate"]["reason"] for record in records.all] == ([reason] if reason else [])
+    assert records.actions == (["quic-refused"] if reason else [])
+    counted = one.counted()
+    assert one.sends(again[-1]).counted() == counted, "it is decided once"
     others = flow(policy(networks=("192.0.2.0/24",))).sends(*client.flight, *again)
     assert others.to_server == [*client.flight, *again]
+
+
+def test_a_second_hello_that_never_gets_whole(flow: Callable[..., Flow], records: Records) -> None:
+    """It is refused after as many datagrams as a first one, and takes no more memory."""
+    client = QuicClient(ALLOWED)
+    part = client.again(hello_builder.hello(hello_builder.server_name(ALLOWED.encode())), 40)[0]
+    one = flow().sends(*client.flight, *[part] * (MAX_HELD - 1))
+    assert (one.to_server, one.to_client) == (client.flight, [])
+
+    one.sends(part)
+
+    assert (one.to_server, len(one.to_client)) == (client.flight, 1)
+    assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
+    assert records.actions == ["quic-refused"]
+    others = flow(policy(networks=("192.0.2.0/24",))).sends(*client.flight, part)
+    assert others.to_server == [*client.flight, part], "who is under no ban waits for nothing"
+
+
+def test_a_second_hello_of_who_has_continued(flow: Callable[..., Flow]) -> None:
+    """It passes as the first did, also for a client that another ban refuses something else."""
+    services = builders.service("clips", "suffix:clips.example.org"), builders.service("news", "suffix:example.net")
+    bans = ban(response="page", action="warn"), ban(name="other", services=("news",))
+    office = builders.network("office", "127.0.0.0/8")
+    one = flow(builders.snapshot(*bans, services=services, networks=(office,)))
+    one.enforcer.warned.continues(Person(CLIENT[0]), "ban", NOW.add(hours=1))
+    client = QuicClient(BANNED)
+    again = client.again(hello_builder.hello(hello_builder.server_name(BANNED.encode())))
+
+    assert one.sends(*client.flight, *again).to_server == [*client.flight, *again]
+    assert one.counters.errors == {}
 
 
 def test_a_second_hello_that_does_not_wait(flow: Callable[..., Flow], records: Records) -> None:
