@@ -238,6 +238,15 @@ def test_second_hellos(
     assert others.to_server == [*client.flight, *again]
 
 
+def test_a_second_hello_after_one_without_a_name(flow: Callable[..., Flow], records: Records) -> None:
+    """A server that asks for another hello does not hear of a name that the first one kept back."""
+    client = QuicClient(None)
+    again = client.again(hello_builder.hello(hello_builder.server_name(b"www.example.com")))
+
+    assert flow().sends(*client.flight, *again).to_server == client.flight
+    assert [record["tokgate"]["reason"] for record in records.all] == ["name-changed"]
+
+
 def test_a_second_hello_that_never_gets_whole(flow: Callable[..., Flow], records: Records) -> None:
     """It is refused after as many datagrams as a first one, and takes no more memory."""
     client = QuicClient(ALLOWED)
@@ -361,22 +370,23 @@ def test_unknown_versions(flow: Callable[..., Flow], sent: bytes, port: int, ban
 
 def test_first_flight_that_makes_no_sense(flow: Callable[..., Flow], records: Records) -> None:
     """A hello that never gets whole, or can't be read, is refused under a ban and passes elsewhere."""
-    first = QuicClient(BANNED, large=True).flight[0]
+    first, contrary = (QuicClient(BANNED, large=True, identity=b"identity").flight[0] for _ in range(2))
 
     one = flow().sends(*[first] * MAX_HELD)
-    other = flow(policy(networks=("192.0.2.0/24",))).sends(*[first] * MAX_HELD)
+    other = flow(policy(networks=("192.0.2.0/24",))).sends(*[first] * MAX_HELD, contrary)
 
     assert len(one.to_client) == 1
     assert one.to_server == []
-    assert other.to_server == [first] * MAX_HELD
+    assert other.to_server == [*[first] * MAX_HELD, contrary]
     assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
 
 
-def test_a_first_message_that_is_no_hello(flow: Callable[..., Flow]) -> None:
+def test_a_first_message_that_is_no_hello(flow: Callable[..., Flow], records: Records) -> None:
     """The client is told at once, and not after as many datagrams as a hello might take."""
     other = initial(b"\x06\0\x08\2\0\0\4abcd")
 
     assert len(flow().sends(other).to_client) == 1
+    assert records.actions == ["quic-refused"]
     assert flow(policy(networks=("192.0.2.0/24",))).sends(other).to_server == [other]
 
 
