@@ -101,6 +101,18 @@ def test_a_policy_is_read_again_before_a_ban_begins() -> None:
     assert review.judged == 3
 
 
+def test_a_clock_that_is_set_back_before_a_ban_begins() -> None:
+    """The ban ends connections when it begins by the clock, however often that was set."""
+    clock = [START.subtract(hours=1)]
+    review, _, _ = reviewed(Open(["a"]), clock)
+    review.look()
+    clock[0] = START.subtract(hours=2)
+    review.look()
+    clock[0] = START
+    review.look()
+    assert review.judged == 3
+
+
 def test_a_clock_that_jumps_to_a_later_change() -> None:
     """All are judged once, and not again at each look until the clock goes on."""
     clock = [START.subtract(hours=1)]
@@ -117,6 +129,14 @@ def test_what_can_not_be_judged_ends() -> None:
     review, enforcer, _ = reviewed(carrier, [START])
     review.look()
     assert carrier.cuts == ["a"]
+    assert enforcer.counters.errors == {"live": 1}
+
+
+def test_what_is_open_can_not_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted, and looked at again later: the loop that carries all connections goes on."""
+    review, enforcer, _ = reviewed(Open(["a"]), [START])
+    monkeypatch.delattr(Open, "open_now")
+    assert review.look() == LONGEST
     assert enforcer.counters.errors == {"live": 1}
 
 
@@ -149,3 +169,4 @@ def test_a_span_without_an_end() -> None:
     assert not span.left(held, START.add(hours=1))
     assert not span.left(held, START)
     assert span.left(held, START.subtract(nanoseconds=1))
+    assert span.end == START

@@ -55,7 +55,7 @@ def test_a_second_hello(cut: int) -> None:
     assert reader.feed(second[:cut]) is None
     seen = reader.feed(second[cut:])
     assert isinstance(seen, Hello)
-    assert (seen.hello.name, seen.retry_of) == ("www.Example.net", "www.example.com")
+    assert (seen.hello.name, seen.retry_of, seen.openable) == ("www.Example.net", "www.example.com", False)
     assert reader.received == second
 
 
@@ -74,6 +74,8 @@ def test_the_rest_of_early_data() -> None:
     seen = reader.feed(DATA[6:] + PLAIN)
     assert isinstance(seen, Hello)
     assert reader.received == DATA[6:] + PLAIN
+    half = SecondHelloReader("", DATA[:6], early_data=True)
+    assert (half.feed(DATA[6:8]), half.ended(), half.received) == (None, Unreadable(), DATA[6:8])
 
 
 @pytest.mark.parametrize("words", [DATA, b"GET / HTTP/1.1\r\n", b"\x16\3\1\0\4\2\0\0\0"])
@@ -117,13 +119,39 @@ def test_whom_the_answer_matters_to(data: bytes, waits: bool) -> None:
     assert watched.for_answer is waits
 
 
+def test_behind_a_hello() -> None:
+    """A record that a server may take for another hello waits until the server has asked for one, and is then read."""
+    first = said(PLAIN)
+    watched = after(first, PLAIN)
+    assert isinstance(first, Hello)
+    assert watched is not None
+    assert (watched.waits(b"\x16"), watched.waits(b"G")) == (True, False)
+    assert [watched.asked(answer) for answer in (b"", b"\x16\3\3", b"220 ")] == [None, None, False]
+    assert watched.reader().feed(PLAIN) == Hello(first.hello, retry_of="www.example.net", openable=False)
+
+
+def test_behind_a_request_to_another_proxy() -> None:
+    """All waits for the proxy's answer, whatever that is; nobody opens what then comes."""
+    watched = after(said(CONNECT), CONNECT)
+    assert watched is not None
+    assert (watched.waits(b""), watched.waits(b"x"), watched.asked(b""), watched.asked(b"H")) == (
+        False,
+        True,
+        False,
+        True,
+    )
+    assert watched.reader().feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == Unreadable(http=True)
+
+
 def test_a_line_that_becomes_a_request() -> None:
     """Each piece is told by itself, and is counted with the first; nothing waits for an answer that can't come."""
     watched = after(said(b"GE[T "), b"GE[T ")
     assert isinstance(watched, AfterUnreadLine)
     assert (watched.waits(b"/"), watched.waits(b""), watched.asked(b"")) == (True, False, None)
     assert watched.asked(b"220 ") is False
-    more = watched.reader().feed(b"/ HTT")
+    reader = watched.reader()
+    more = reader.feed(b"/ HTT")
+    assert reader.received == b"/ HTT"
     assert isinstance(more, OtherBytes)
     assert more.more
     again = after(more, b"/ HTT")
