@@ -168,6 +168,15 @@ def test_connect(host: str, ban: Any, openable: bool, kind: type, recorded: bool
     """What a tunnel carries is recorded by whoever sees that: it stands in the log once, and not twice or never."""
     admission = decided(Connect(host, openable=openable), ban, Arrival(client=CLIENT))
     assert (type(admission.action), admission.recorded) == (kind, recorded)
+    assert admission.action != Open(tls=True), "a CONNECT is answered in the clear"
+
+
+def test_a_second_hello_is_the_last() -> None:
+    """A server may ask for one more only: what follows waits for no answer."""
+    assert decided(Hello(named(ALLOWED))).action == Pass(watch=True)
+    again = decided(Hello(named(ALLOWED), retry_of=ALLOWED)).action
+    assert isinstance(again, Pass)
+    assert not again.watch
 
 
 def test_socks() -> None:

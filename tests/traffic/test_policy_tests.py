@@ -63,6 +63,11 @@ def result(folder: Path, words: dict[str, str], test: str, client: str = "192.0.
         (REFUSE | {"INSPECT": "true"}, f"url: '{PLAY}', expect: block, ban: work, status: 451"),
         (REFUSE | {"INSPECT": "true"}, "url: 'https://play.google.com/store', expect: allow, response: inspect"),
         (REFUSE | {"INSPECT": "true"}, f"url: '{PLAY}', transport: quic, expect: allow"),
+        # A connection to one host, in which a client asks for what another one has.
+        (PAGE, "host: www.clips.example.org, url: 'https://www.example.net/', expect: block, status: 451"),
+        (PAGE, "host: www.clips.example.org, url: 'http://www.example.net/', expect: allow"),
+        (REFUSE, "host: www.example.net, url: 'http://www.clips.example.org/', expect: block"),
+        (REFUSE, "host: 203.0.113.1, url: 'http://www.example.net/', expect: block"),
         (REFUSE, "host: 203.0.113.1, expect: block, reason: ban-block"),
         (REFUSE | {"MISSING": "allow"}, "host: 203.0.113.1, expect: allow"),
         (REFUSE | {"MISSING": "block"}, "host: other.example.org, sni: none, expect: block, reason: missing-sni"),
@@ -79,7 +84,8 @@ def result(folder: Path, words: dict[str, str], test: str, client: str = "192.0.
 )
 def test_as_live_traffic(words: dict[str, str], test: str, tmp_path: Path) -> None:
     """What passes a test passes in a network, and what a test says that people read is what they read."""
-    assert result(tmp_path, words, test).failures == ()
+    outcome = result(tmp_path, words, test)
+    assert (outcome.failures, outcome.passed) == ((), True)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,9 @@ def test_where_nobody_reads_a_page(words: dict[str, str], test: str, tmp_path: P
 def test_each_expectation_can_fail(tmp_path: Path) -> None:
     """A failed test says all that came otherwise, and what it was."""
     test = "host: clips.example.org, expect: allow, ban: house, reason: expired, response: page, status: 451"
-    assert result(tmp_path, REFUSE, test).failures == (
+    outcome = result(tmp_path, REFUSE, test)
+    assert not outcome.passed
+    assert outcome.failures == (
         "allow, got block (ban-block)",
         "ban house, got work",
         "reason expired, got ban-block",
