@@ -3,7 +3,6 @@
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import urlsplit
 
 import dns.exception
@@ -16,7 +15,7 @@ from tokgate.config.format.test_model import TestTransport
 from tokgate.config.policy_tests import PolicyTest
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Decision, Signal
-from tokgate.policy.observation import Endpoint, HttpSeen, Transport
+from tokgate.policy.observation import Endpoint, HttpSeen
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import AddressLiteral, DomainName, normalise
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Refuse
@@ -29,8 +28,6 @@ from tokgate.traffic.seen import DnsQuestion, Hello, Request, Seen
 from tokgate.wire.client_hello import ClientHello, read_message
 from tokgate.wire.dns_message.query import read_query
 from tokgate.wire.ech import PUBLIC_NAMES
-
-_PORTS: Final = {TestTransport.TCP: 443, TestTransport.QUIC: 443, TestTransport.DNS: 53}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +76,7 @@ def _failures(test: PolicyTest, decision: Decision, status: int | None) -> list[
 
 def _admitted(enforcer: Enforcer, test: PolicyTest) -> Admission:
     """The last word on what a test states: of a URL on its request, if the connection is opened that far."""
-    arrival = Arrival(
-        client=Endpoint(test.client),
-        destination=_destination(test),
-        identity=test.identity,
-        transport=Transport.UDP if test.transport is not TestTransport.TCP else Transport.TCP,
-    )
+    arrival = Arrival(client=Endpoint(test.client), destination=_destination(test), identity=test.identity)
     if test.transport is TestTransport.DNS:
         return admit(enforcer, arrival, _question(test))
     if test.url is not None and urlsplit(test.url).scheme.lower() == "http":
@@ -111,7 +103,7 @@ def _status(admission: Admission) -> int | None:
 
 def _destination(test: PolicyTest) -> Endpoint | None:
     name = normalise(test.host)
-    return Endpoint(str(name.address), _PORTS[test.transport]) if isinstance(name, AddressLiteral) else None
+    return Endpoint(str(name.address)) if isinstance(name, AddressLiteral) else None
 
 
 def _name(test: PolicyTest) -> str:
