@@ -110,7 +110,7 @@ def test_a_refusal_between_two_batches(make: Callable[..., PausedGate], monkeypa
     one.gate.look_for_room()
     heard: list[bytes] = []
 
-    def listen(*_: object) -> list[object]:
+    def listen(*_: object, **__: object) -> list[object]:
         heard.extend(client.recv(64, socket.MSG_DONTWAIT) for _ in range(2))
         return []
 

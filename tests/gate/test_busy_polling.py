@@ -107,6 +107,15 @@ def test_enough_to_do(polling: Callable[[Kernel], BusyPolling]) -> None:
     assert kernel.sleeps == 9
 
 
+def test_not_to_look(polling: Callable[[Kernel], BusyPolling]) -> None:
+    """A gate that carries data sleeps at once: what it would look for comes without end."""
+    kernel = Kernel(LONGEST / 2)
+    waits = polling(kernel)
+    for _ in range(10):
+        assert waits.wait(1.0, look=False)
+    assert (kernel.looks, kernel.sleeps) == (0, 10)
+
+
 def test_no_wait(polling: Callable[[Kernel], BusyPolling]) -> None:
     """With bulk to carry it looks once, and nothing is learned from that."""
     kernel = Kernel(LONGEST / 2)

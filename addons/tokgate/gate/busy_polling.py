@@ -39,9 +39,9 @@ class BusyPolling:
         self._credit = CREDIT
         self._latest: Events = []
 
-    def wait(self, timeout: float) -> Events:
-        """The events that there are, at the latest after `timeout` seconds."""
-        if timeout <= 0 or len(self._latest) > FEW:
+    def wait(self, timeout: float, *, look: bool = True) -> Events:
+        """The events that there are, at the latest after `timeout` seconds; without `look` it sleeps at once."""
+        if timeout <= 0 or not look or len(self._latest) > FEW:
             ready = self._poll(timeout, EVENTS)
         elif self._credit < 1:
             ready = self._sleep(timeout)

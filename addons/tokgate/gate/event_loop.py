@@ -25,6 +25,8 @@ _THROWN_AWAY: Final = 65536
 _THROWS: Final = 16
 """Reads after which the connection is closed: a client that sends a megabyte more does not read the refusal."""
 
+BULK_LASTS: Final = 0.01
+"""Seconds after a turn of bulk for which the loop sleeps at once: more of it comes by itself."""
 SWEEP_SECONDS: Final = 0.05
 SWEEP_SIZE: Final = 4096
 """Entries of the table looked at between two batches of events, at most this often: the table is seen whole within a
@@ -37,6 +39,8 @@ class Poller(ABC):
     def __init__(self) -> None:
         self.epoll: Final = select.epoll()
         self._polling: Final = BusyPolling(self.epoll.poll)
+        self._carried = 0.0
+        """When bulk had a turn, in monotonic seconds."""
         self.connections: Final[dict[int, Connection]] = {}
         """By descriptor: a connection stands here once or twice."""
         self.listeners: Final[dict[int, Listener]] = {}
@@ -117,7 +121,7 @@ class Poller(ABC):
         """Serve one batch of events, waiting at most `timeout` seconds for it, and at most one turn of bulk."""
         self.release_closed()  # what was closed between two batches, or the client would wait for its end
         bulk = self.bulk
-        ready = self._polling.wait(0 if bulk else timeout)
+        ready = self._polling.wait(0 if bulk else timeout, look=self.now - self._carried > BULK_LASTS)
         self.now = time.monotonic()
         table = self.connections
         fresh: list[Listener] | None = None
@@ -144,6 +148,7 @@ class Poller(ABC):
             for listener in fresh:
                 self.accept(listener)
         if bulk:
+            self._carried = self.now
             self.serve_bulk()
         if self.now >= self._next_sweep:
             self._look_for_overdue()
