@@ -22,7 +22,7 @@ from tokgate.gate.connection import (
     Direction,
     Greeting,
 )
-from tokgate.gate.event_loop import SWEEP_SIZE, Poller
+from tokgate.gate.event_loop import LOOKS_AT, SWEEP_SIZE, Poller
 from tokgate.gate.sockets import Entry, Listener, listen
 from tokgate.traffic.limits import Limits
 
@@ -317,8 +317,8 @@ def test_a_socket_that_another_process_has(watched: Watched) -> None:
         assert watched.loop.epoll.poll(0) == []
 
 
-def test_bulk_is_not_waited_for_awake(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a turn of bulk the loop sleeps: looking for what comes by itself took half as much processor time again."""
+def test_when_nothing_is_looked_for(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a turn of bulk the loop sleeps: what would be looked for comes by itself."""
     loop, looks = watched.loop, list[bool]()
 
     def wait(timeout: float, *, look: bool) -> list[tuple[int, int]]:
@@ -333,3 +333,9 @@ def test_bulk_is_not_waited_for_awake(watched: Watched, monkeypatch: pytest.Monk
     loop.now += 1.0
     loop.once(60)
     assert looks[-1]
+    loop.connections.update({1000 + number: watched.connection for number in range(LOOKS_AT)})
+    loop.now += 1.0
+    loop.once(60)
+    assert not looks[-1], "the ends of many connections need the processors"
+    for number in range(LOOKS_AT):
+        del loop.connections[1000 + number]

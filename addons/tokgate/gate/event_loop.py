@@ -27,6 +27,9 @@ _THROWS: Final = 16
 
 BULK_LASTS: Final = 0.01
 """Seconds after a turn of bulk for which the loop sleeps at once: more of it comes by itself."""
+LOOKS_AT: Final = 8
+"""Entries of the table up to which it looks for more before it sleeps. With more connections their ends need the
+processors: of 32 at once with real TLS 6 % fewer passed."""
 SWEEP_SECONDS: Final = 0.05
 SWEEP_SIZE: Final = 4096
 """Entries of the table looked at between two batches of events, at most this often: the table is seen whole within a
@@ -121,7 +124,8 @@ class Poller(ABC):
         """Serve one batch of events, waiting at most `timeout` seconds for it, and at most one turn of bulk."""
         self.release_closed()  # what was closed between two batches, or the client would wait for its end
         bulk = self.bulk
-        ready = self._polling.wait(0 if bulk else timeout, look=self.now - self._carried > BULK_LASTS)
+        look = len(self.connections) <= LOOKS_AT and self.now - self._carried > BULK_LASTS
+        ready = self._polling.wait(0 if bulk else timeout, look=look)
         self.now = time.monotonic()
         table = self.connections
         fresh: list[Listener] | None = None
