@@ -66,6 +66,8 @@ class Clients:
         longest = 128 if address is None else address.max_prefixlen
         found = list(self._identities.find(identity, longest))
         exempt = frozenset(name for name, _ in self._exempt.find(identity, longest))
+        if not found and exempt <= known.exemptions:  # most who are identified: nothing has to be put together
+            return known
         networks = narrowest_first(by_address.listed, found)
         if self._composition:
             networks = self._composition.held(networks, by_address.excepted)
