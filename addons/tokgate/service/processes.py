@@ -209,7 +209,7 @@ class ChildProcesses(InheritedProcesses):
         """Start the processes that are missing, unless their delay has not passed."""
         running = {(child.role, child.slot) for child in self._children.values() if not child.retired}
         # Only one process can write the log; a collector that finishes is soon gone.
-        running |= {(c.role, c.slot) for c in self._children.values() if c.role is Role.COLLECTOR}
+        running |= {(child.role, child.slot) for child in self._collectors()}
         for role, slot in self._wanted():
             if (role, slot) not in running and self._restarts.due(role, slot, time.monotonic()):
                 self._start(role, slot)
