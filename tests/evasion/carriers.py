@@ -167,12 +167,13 @@ class Running:
         """Until all its ports are open."""
         give_up = time.monotonic() + START
         wanted = {f":{port:04X}" for port in (self.redirected, self.explicit, self.socks)}
+        # mitmproxy's resolver listens for connections first, and for datagrams a moment later
+        table, state = ("udp", " 07 ") if self.program is Program.DNS else ("tcp", " 0A ")
         while time.monotonic() < give_up:
             if self._process.poll() is not None:
                 raise RuntimeError(f"it ended: {self.narrated()}")
-            listening = {
-                line.split()[1][8:] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line
-            }
+            lines = Path("/proc/net", table).read_text().splitlines()
+            listening = {line.split()[1][8:] for line in lines if state in line}
             if wanted <= listening and (self.program is not Program.GATES or self._opens()):
                 return
             time.sleep(0.02)
