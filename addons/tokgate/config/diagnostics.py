@@ -31,6 +31,7 @@ class Code(StrEnum):
     FILE_OUTSIDE = "file-outside"
     LINK_LOOP = "link-loop"
     NO_POLICY_FILES = "no-policy-files"
+    SKIPPED_FILE = "skipped-file"
     TOO_LARGE = "too-large"
     ENCODING = "encoding"
     # YAML

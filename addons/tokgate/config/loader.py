@@ -65,7 +65,7 @@ def load(
         paths = files.policy_files(path, report)
         if proposed:
             paths = tuple(dict.fromkeys((*paths, *proposed)))
-        sections = Sections(path if path.is_dir() else path.parent, whole=not report.diagnostics)
+        sections = Sections(path if path.is_dir() else path.parent, whole=not report.failed)
         for done, each in enumerate(paths, 1):
             _read(each, proposed.get(each), sections, report)
             if progress is not None:
@@ -77,7 +77,7 @@ def load(
         networks = network_parts.check(sections, report)
         times.check(sections, networks, now, report)
         named = sections.named_files
-        if any(each.level is Level.ERROR for each in report.diagnostics):
+        if report.failed:
             return Loaded(None, report.sorted(), (), paths, named)
         policy = build.policy(sections, networks, shipped)
         return Loaded(policy, report.sorted(), build_tests(sections, policy.networks.values()), paths, named)

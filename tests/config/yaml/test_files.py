@@ -58,6 +58,23 @@ def test_folder_without_policy_files(tmp_path: Path, now: Instant) -> None:
     assert codes(load(tmp_path, now)) == {Code.NO_POLICY_FILES}
 
 
+@pytest.mark.parametrize("name", ["ban.yaml.txt", "BAN.YAML", "ban.Yml", "2026/ban.v2.YML"])
+def test_named_as_other_systems_name_it(folder: Path, name: str, now: Instant) -> None:
+    """A policy that an editor or file manager named differently is not read, and that is said; all else is."""
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("version: 1\nbans: {}\n")
+    loaded = load(folder, now)
+    assert loaded.policy is not None
+    (warning,) = loaded.warnings
+    assert (warning.code, warning.origin.file) == (Code.SKIPPED_FILE, str(folder / name))
+
+
+def test_folder_with_a_misnamed_file_alone(tmp_path: Path, now: Instant) -> None:
+    """The warning does not stand in for the error that nothing is filtered."""
+    (tmp_path / "BAN.YAML").write_text(EMPTY)
+    assert codes(load(tmp_path, now)) == {Code.NO_POLICY_FILES, Code.SKIPPED_FILE}
+
+
 def test_broken_link(folder: Path, now: Instant) -> None:
     """A link to nothing is an error that names its target, as file and as folder of policies."""
     (folder / "b.yaml").symlink_to("gone.yaml")

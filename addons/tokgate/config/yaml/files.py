@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ MAX_BYTES: Final = 16 << 20
 """Largest policy file in octets: several times what 100,000 names take."""
 
 SUFFIXES: Final = (".yaml", ".yml")
+_MISNAMED: Final = re.compile(r"\.ya?ml(\.txt)?$", re.IGNORECASE)
+"""Ends of names that editors and file managers of other systems give to YAML."""
 _HERE: Final = TextSpan(1, 1)
 _FIRST: Final = "`tokgate init` writes a first policy"
 
@@ -39,7 +42,7 @@ def policy_files(path: Path, report: Report) -> tuple[Path, ...]:
         return (path,)
     walk = _Walk(report)
     found = tuple(walk.files(path, ()))
-    if not found and not report.diagnostics:
+    if not found and not report.failed:
         kinds = " or ".join(f"*{suffix}" for suffix in SUFFIXES)
         report.error(
             report.source(path), _HERE, Code.NO_POLICY_FILES, f"the folder holds no policy file ({kinds}): {_FIRST}"
@@ -115,6 +118,9 @@ class _Walk:
                 yield path
             else:
                 self.report.error(self.report.source(path), _HERE, Code.UNREADABLE, "not a regular file")
+        elif _MISNAMED.search(path.name) and _identity(status) not in self.seen:
+            message = f"not read: the name of a policy file ends in {' or '.join(SUFFIXES)}"
+            self.report.warning(self.report.source(path), _HERE, Code.SKIPPED_FILE, message)
 
     def _gone(self, path: Path) -> None:
         if path.is_symlink():

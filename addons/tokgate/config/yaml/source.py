@@ -62,6 +62,11 @@ class Report:
     """Files below this folder are named relative to it, all others as given."""
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
+    @property
+    def failed(self) -> bool:
+        """Whether there is any error."""
+        return any(each.level is Level.ERROR for each in self.diagnostics)
+
     def file_name(self, path: Path) -> str:
         """The name of a file in diagnostics: relative to `base`, if it is below it."""
         return str(path.relative_to(self.base) if self.base is not None and path.is_relative_to(self.base) else path)
