@@ -10,6 +10,7 @@ from labs.logs import WriteLog, refusal
 from tokgate.analytics import compact as compacting
 from tokgate.analytics.compact import compact, lines_of
 from tokgate.analytics.sources import LogError
+from tokgate.blocklog.paths import compacted
 from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.write.retention import expired
 
@@ -75,6 +76,19 @@ def test_the_command(write_log: WriteLog, tokgate: Command) -> None:
     assert not old.exists()
     assert tokgate("log", "summary", "--json", "--log", str(current)).out == before
     assert "nothing to compact" in tokgate("log", "compact", "--log", str(current)).err
+
+
+def test_removed_later(write_log: WriteLog, tokgate: Command) -> None:
+    """What was compacted to be looked at first is removed by a second call, which verifies it again."""
+    current, old = write_log([refusal()]), write_log([refusal("192.0.2.8")] * 2, OLD)
+    assert tokgate("log", "compact", "--log", str(current)).code == 0
+    made = compacted(old)
+    assert made is not None
+    made.write_bytes(b"damaged meanwhile")
+    outcome = tokgate("log", "compact", "--remove", "--log", str(current))
+    assert outcome.out.endswith("bytes, and the file is removed\n")
+    assert not old.exists()
+    assert sum(1 for _ in lines_of(made)) == 2
 
 
 def test_names_that_rotation_gives_to_others_are_refused(write_log: WriteLog, tokgate: Command) -> None:

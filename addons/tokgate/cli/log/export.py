@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -15,7 +16,7 @@ from tokgate.analytics.export.ocsf import ocsf_event
 from tokgate.analytics.export.tabular import rows_as_records, write_csv
 from tokgate.analytics.listing import EVERY_COLUMN, listing
 from tokgate.analytics.log_lines import open_lines_of
-from tokgate.analytics.sources import LogError
+from tokgate.analytics.sources import LogError, every_file
 from tokgate.analytics.sql import QueryResult, Row, literal
 from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted
 from tokgate.blocklog.read.reader import Filter
@@ -55,7 +56,7 @@ ClickHouse writes Parquet itself (FORMAT Parquet), and keeps no line as it was."
 _COMPACT_EPILOG: Final = """\
 examples:
   tokgate log compact                               make Parquet of what was rotated away from ./block.ndjson
-  tokgate log compact --remove                      and remove each file whose Parquet was verified
+  tokgate log compact --remove                      and remove each file whose Parquet was verified, now or earlier
   tokgate log compact archive/block-*.ndjson.zst
 
 Parquet keeps every line byte for byte beside the columns of docs/log-queries.md. It is read back and compared, line
@@ -181,7 +182,10 @@ def compact_all(args: argparse.Namespace) -> Exit:
     from tokgate.analytics.compact import compact  # brings DuckDB
 
     named = args.log or [Path(DEFAULT_LOG)]
-    files = [path for path in files_of(named, rotated=True) if path.suffix != PARQUET and not _is_current(path, named)]
+    found = files_of(named, rotated=True)
+    if args.remove:  # also those that an earlier call left beside their Parquet
+        found = list(dict.fromkeys(chain(*map(every_file, named), found)))
+    files = [path for path in found if path.suffix != PARQUET and not _is_current(path, named)]
     failed = 0
     with Patience("compacting") as patience:
         for done, path in enumerate(files):
