@@ -77,6 +77,9 @@ def test_a_role_that_nobody_has(role: Role) -> None:
     assert begun == ([gone] if role is Role.GATE else [])  # for what takes some seconds clients and records wait
     retired = child(role, 9.0)
     retired.retired = True
+    # A collector that finishes still writes, and another follows at once.
+    assert [*faults([*others, retired], WANTED, {}, 10.0)] == ([] if role is Role.COLLECTOR else [gone])
+    retired.heard = 10.0 - SILENT
     assert [*faults([*others, retired], WANTED, {}, 10.0)] == [gone]
     stopped = [*faults([*others, child(role, 10.0 - SILENT)], WANTED, {}, 10.0)]
     assert stopped == [gone, f"{role.value}-0 has not reported for 3 s"]

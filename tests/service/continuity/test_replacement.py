@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -38,16 +39,34 @@ def _restarted(running: Running) -> dict[str, Any]:
     return answer
 
 
+@contextlib.contextmanager
+def _checking(running: Scraped) -> Iterator[list[int]]:
+    """Health is asked for again and again; the statuses."""
+    over, statuses = threading.Event(), list[int]()
+
+    def check() -> None:
+        while not over.is_set():
+            statuses.append(running.get("/healthz")[0])
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    yield statuses
+    over.set()
+    thread.join()
+
+
 def test_ten_restarts_under_load(running: Scraped) -> None:
     """None of those who come, stay or download notices any; each restart is told, and each connection counted once."""
     until("an opener answers", running.refuses)
     pid = running.process.pid
-    with Load(running) as load:
+    with Load(running) as load, _checking(running) as checks:
         for _ in range(RESTARTS):
             answer = _restarted(running)
             assert (answer["ok"], answer["moves"]) == (True, True), answer
             load.goes_on()
     assert load.failures == []
+    assert 200 in checks
+    assert 0 not in checks, "a health check was refused, or had no answer"
     until("it is well", lambda: running.problems() == [])
     assert running.process.pid == pid
     assert running.passes()

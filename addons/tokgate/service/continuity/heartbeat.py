@@ -68,7 +68,8 @@ def faults(
     """Why clients may not get what they should, in words, whatever serves beside it."""
     current = [child for child in children if not child.retired]
     for role in dict.fromkeys(role for role, _ in wanted):
-        if not any(child.role is role and _works(child, now) for child in current):
+        serving = children if role is Role.COLLECTOR else current  # one that finishes is followed by another at once
+        if not any(child.role is role and _works(child, now) for child in serving):
             yield _WITHOUT[role]
     for child in current:
         if child.heard and child.silence(now) >= SILENT:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -121,25 +122,37 @@ def _configured(ask: Callable[[], Awaitable[Vitals]]) -> uvicorn.Config:
 def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, report: Callable[[], None]) -> int:
     """Serve until `lifeline` reaches end of file, with the supervisor's exit; exit code 1 if serving fails.
 
+    On SIGTERM the requests that have come are answered; those that come then are for whoever else listens on `sock`.
     `ask` blocks, and runs in threads. `report` is called each second, by the event loop that serves.
     """
+    loop, leaving = asyncio.new_event_loop(), asyncio.Event()
+    server = uvicorn.Server(_configured(lambda: asyncio.to_thread(ask)))
 
     async def beat() -> None:
         while True:
             report()
             await asyncio.sleep(_BEAT)
 
-    async def both() -> None:
-        beating = asyncio.create_task(beat())
-        await uvicorn.Server(_configured(lambda: asyncio.to_thread(ask))).serve(sockets=[sock])
-        beating.cancel()
+    async def leave() -> None:
+        await leaving.wait()
+        for each in server.servers:
+            each.close()
+        await asyncio.sleep(_BEAT)  # uvicorn closes connections without a request: who has just come is to send one
+        server.should_exit = True
+
+    async def whole() -> None:
+        others = [asyncio.create_task(beat()), asyncio.create_task(leave())]
+        await server.serve(sockets=[sock])
+        for each in others:
+            each.cancel()
 
     def run() -> None:
         try:
-            asyncio.run(both())
+            loop.run_until_complete(whole())
         finally:
-            os._exit(1)
+            os._exit(0 if leaving.is_set() else 1)
 
+    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(leaving.set))
     threading.Thread(target=run, daemon=True).start()
     os.read(lifeline, 1)  # nothing is ever written
     os._exit(0)

@@ -8,8 +8,7 @@ import contextlib
 import json
 import os
 import socket
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -138,6 +137,7 @@ class VitalsResponder:
 
     def __init__(self, sock: socket.socket) -> None:
         """`sock` is one end of `channel`."""
+        sock.setblocking(False)  # Python 3.13 does not pass the flags of send_fds and recv_fds on
         self._socket: Final = sock
 
     def fileno(self) -> int:
@@ -146,49 +146,50 @@ class VitalsResponder:
 
     def answer(self, make: Callable[[], Vitals]) -> None:
         """Answer the pending requests with one sample from `make`; without a request `make` is not called."""
-        asked = False
+        with contextlib.ExitStack() as callers:
+            waiting = [callers.enter_context(each) for each in self._callers()]
+            if not waiting:
+                return
+            with contextlib.suppress(OSError):  # short of descriptors or memory, too: who asked tells that
+                memory = os.memfd_create("tokgate-vitals")
+                with os.fdopen(memory, "wb") as file:
+                    file.write(json.dumps(make()).encode())
+                    file.flush()
+                    for each in waiting:
+                        with contextlib.suppress(OSError):  # it waits no more
+                            socket.send_fds(each, [b"!"], [memory])
+
+    def _callers(self) -> Iterator[socket.socket]:
         with contextlib.suppress(BlockingIOError):
-            while self._socket.recv(16, socket.MSG_DONTWAIT):
-                asked = True
-        if not asked:
-            return
-        with contextlib.suppress(OSError):  # short of descriptors or memory, too: who asked tells that nobody answers
-            memory = os.memfd_create("tokgate-vitals")
-            with os.fdopen(memory, "wb") as file:
-                file.write(json.dumps(make()).encode())
-                file.flush()
-                socket.send_fds(self._socket, [b"!"], [memory], socket.MSG_DONTWAIT)
+            while True:
+                asked, descriptors, _, _ = socket.recv_fds(self._socket, 16, 1)
+                if not asked:
+                    return
+                yield from (socket.socket(fileno=each) for each in descriptors)
 
 
 class VitalsRequester:
-    """The requesting end of the channel. Threads may share it: requests are made one after the other."""
+    """The requesting end. Threads and processes may share it: each request brings a socket of its own."""
 
     def __init__(self, sock: socket.socket) -> None:
         """`sock` is the other end."""
+        sock.setblocking(False)
         self._socket: Final = sock
-        self._lock: Final = threading.Lock()
 
     def ask(self) -> Vitals:
         """Request the vitals. Blocks for at most PATIENCE seconds. Raises OSError (TimeoutError) without an answer."""
-        with self._lock:
-            self._forget()
-            self._socket.send(b"?", socket.MSG_DONTWAIT)
-            if not readable([self._socket], PATIENCE):
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with mine:
+            with theirs:
+                socket.send_fds(self._socket, [b"?"], [theirs.fileno()])
+            if not readable([mine], PATIENCE):
                 raise TimeoutError("the supervisor does not answer")
-            _, (memory, *_), _, _ = socket.recv_fds(self._socket, 16, 1)
-        with os.fdopen(memory, "rb") as file:
-            file.seek(0)
-            said: Vitals = json.load(file)
+            _, descriptors, _, _ = socket.recv_fds(mine, 16, 1)
+        if not descriptors:
+            raise ConnectionError("the supervisor can't answer")
+        with os.fdopen(descriptors[0], "rb") as file:  # others may have the same file, and its position
+            said: Vitals = json.loads(os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0))
         return said
-
-    def _forget(self) -> None:
-        """Discard answers that came after their timeout."""
-        while readable([self._socket], 0.0):
-            _, descriptors, _, _ = socket.recv_fds(self._socket, 16, 1)
-            if not descriptors:
-                raise ConnectionError("the supervisor is gone")
-            for descriptor in descriptors:
-                os.close(descriptor)
 
 
 def channel() -> tuple[VitalsRequester, VitalsResponder]:
