@@ -130,3 +130,14 @@ def test_tokgate_dies(ha: HaLab, servers: Origin, gateways: dict[str, Gateway]) 
         goes_on(ha, servers, 30)
         wait_until("the other one serves", lambda: ha.serving() == ["ha2"])
     assert to_banned(seen) == 0
+
+
+def test_an_upgrade(ha: HaLab, servers: Origin, gateways: dict[str, Gateway]) -> None:
+    """While a new program takes over on the gateway that serves, its health check waits, and the addresses stay."""
+    goes_on(ha, servers, 20)
+    wait_until("it is healthy", lambda: "VRRP_Script(tokgate) succeeded" in ha.told("ha1"))
+    for _ in range(2):
+        gateways["ha1"].namespace.run(*gateways["ha1"].command("restart"), env=gateways["ha1"].environment)
+        goes_on(ha, servers, 20)
+    assert "VRRP_Script(tokgate) failed" not in ha.told("ha1")
+    assert ha.serving() == ["ha1"]

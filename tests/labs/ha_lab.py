@@ -85,6 +85,10 @@ class HaLab:
         started = self.gateways[role].start(*words, output=self._folder / f"{role}.keepalived")
         self._keepalived.append(started)
 
+    def told(self, role: str) -> str:
+        """What keepalived has said on a gateway."""
+        return (self._folder / f"{role}.keepalived").read_text()
+
     def serving(self) -> list[str]:
         """The gateways that have the clients' address."""
         return [role for role, each in self.gateways.items() if "192.0.2.1/24" in each.run("ip", "-4", "addr").stdout]
