@@ -161,6 +161,27 @@ def test_records_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (quick.look(), len(written)) == (LONGEST, 4)
 
 
+def test_records_that_are_due_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was cut in the last turn before a stop is in the log all the same."""
+    written: list[object] = []
+    monkeypatch.setattr(Enforcer, "cut", lambda _, *cut: written.append(cut))
+    cut: Any = "ruling", "observation"
+    review, _, _ = reviewed(Open(["a", "b"], found=cut), [START], Turn(step=TURN))
+    assert [review.look(), review.look()] == [0.0, 0.0]
+    review.close()
+    assert written == [cut, cut]
+
+
+def test_one_that_another_gate_let_through() -> None:
+    """It is judged by the policy here, when it comes and not with the next change."""
+    cut: Any = "ruling", "observation"
+    carrier = Open([], found=cut)
+    review, _, _ = reviewed(carrier, [START])
+    review.look()
+    review.examine("a")
+    assert carrier.cuts == ["a"]
+
+
 def test_a_span_without_an_end() -> None:
     """A policy in which nothing changes any more is left alone."""
     span, held = StableSpan(), builders.snapshot(builders.ban())

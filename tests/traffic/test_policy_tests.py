@@ -141,6 +141,7 @@ def test_each_expectation_can_fail(tmp_path: Path) -> None:
         ("url: 'http://a.example/', ech: outer", "ech"),
         ("url: 'http://a.example/', transport: quic", "transport"),
         ("url: 'https://a.example/', transport: dns", "url"),
+        ("host: a..example, transport: dns", "host"),
         ("host: a.example, ban: wrok", "ban"),
         ("host: a.example, status: 200", "status"),
         ("host: a.example, reason: because", "reason"),

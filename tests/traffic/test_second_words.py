@@ -48,6 +48,11 @@ def test_what_to_watch_for(data: bytes, watched: object) -> None:
     assert after(said(data), data) == watched
 
 
+def test_connections_to_one_name_share_what_is_watched_for() -> None:
+    """Ten thousand connections to a site take the memory of one name."""
+    assert after(said(PLAIN), PLAIN) is after(said(PLAIN), PLAIN)
+
+
 @pytest.mark.parametrize("cut", range(1, len(CHANGE + PLAIN)))
 def test_a_second_hello(cut: int) -> None:
     """It is read behind what may precede it, in pieces, with the name of the first; all of it is to be passed on."""

@@ -3,21 +3,20 @@
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
-import dns.exception
-import dns.message
 from whenever import Instant
 
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Observer
-from tokgate.config.format.test_model import TestTransport
+from tokgate.config.format.test_model import TestTransport, dns_query, sent_name
 from tokgate.config.policy_tests import PolicyTest
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Decision, Signal
 from tokgate.policy.observation import Endpoint, HttpSeen
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.hostname import AddressLiteral, DomainName, normalise
+from tokgate.policy.values.hostname import AddressLiteral, normalise
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Refuse
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.arrival import Arrival
@@ -79,26 +78,25 @@ def _admitted(enforcer: Enforcer, test: PolicyTest) -> Admission:
     arrival = Arrival(client=Endpoint(test.client), destination=_destination(test), identity=test.identity)
     if test.transport is TestTransport.DNS:
         return admit(enforcer, arrival, _question(test))
-    if test.url is not None and urlsplit(test.url).scheme.lower() == "http":
-        return admit(enforcer, arrival, _request(test, opened=False))
+    if test.url is not None and test.url.startswith("http:"):
+        return admit(enforcer, arrival, _request(test, test.url, opened=False))
     hello = Hello(_hello(test), quic=test.transport is TestTransport.QUIC)
     admission = admit(enforcer, arrival, hello)
     if isinstance(admission.action, AskCertificate):  # which no test can show
         admission = admit(enforcer, arrival, Hello(hello.hello, certificate=()))
     if test.url is not None and isinstance(admission.action, Open):
-        return admit(enforcer, arrival, _request(test, opened=True))
+        return admit(enforcer, arrival, _request(test, test.url, opened=True))
     return admission
 
 
 def _status(admission: Admission) -> int | None:
     """The status of the page that this leads to; None where there is none."""
     ruling, action = admission.ruling, admission.action
-    warns = isinstance(action, Refuse) and isinstance(action.words, HttpAnswer) and action.words.warning
     answered = isinstance(action, Refuse) and isinstance(action.words, HttpAnswer)
     opened = isinstance(action, Open) and ruling.decision.response is not None and ruling.decision.response.shows_page
     if not answered and not opened:
         return None
-    return status_of(ruling.ban, warns=warns or not ruling.blocks)
+    return status_of(ruling.ban, warns=not ruling.blocks)
 
 
 def _destination(test: PolicyTest) -> Endpoint | None:
@@ -106,41 +104,34 @@ def _destination(test: PolicyTest) -> Endpoint | None:
     return Endpoint(str(name.address)) if isinstance(name, AddressLiteral) else None
 
 
-def _name(test: PolicyTest) -> str:
-    """The host as a client sends it: normalised, or else unchanged."""
-    name = normalise(test.host)
-    return name.value if isinstance(name, DomainName) else test.host
-
-
 def _question(test: PolicyTest) -> Seen:
-    try:
-        data = dns.message.make_query(_name(test), "A").to_wire()
-    except (dns.exception.DNSException, UnicodeError) as error:
-        raise ValueError(f"`{test.host}` is no name that can be asked for in DNS") from error
-    return DnsQuestion(DnsArrival(client=Endpoint(test.client), identity=test.identity, query=read_query(data)))
+    query = read_query(dns_query(test.host))
+    return DnsQuestion(DnsArrival(client=Endpoint(test.client), identity=test.identity, query=query))
 
 
-def _request(test: PolicyTest, *, opened: bool) -> Request:
-    url = urlsplit(test.url or "")
-    names = [Sighting(Signal.HTTP_HOST, url.hostname or test.host)]
-    names += [Sighting(Signal.SNI, _name(test))] if opened and _destination(test) is None else []
-    names.append(Sighting(Signal.URL, test.url or ""))
+def _request(test: PolicyTest, url: str, *, opened: bool) -> Request:
+    names = [Sighting(Signal.HTTP_HOST, urlsplit(url).hostname or test.host)]
+    names += [Sighting(Signal.SNI, sent_name(test.host))] if opened else []
+    names.append(Sighting(Signal.URL, url))
     names += [Sighting(Signal.ADDRESS, to.ip) for to in (_destination(test),) if to is not None]
     return Request(tuple(names), HttpSeen(method="GET"), opened=opened)
+
+
+_BEGINNING: Final = b"\x03\x03" + bytes(33) + b"\x00\x02\x13\x01\x01\x00"
+"""Of a ClientHello: TLS 1.2, no random and no session, one cipher suite, no compression."""
 
 
 def _hello(test: PolicyTest) -> ClientHello:
     """A ClientHello as a client sends it (RFC 8446 §4.1.2), as far as anything is decided by it."""
     extensions = b""
-    hidden = min(PUBLIC_NAMES) if test.ech_outer else None
     if not test.nameless and _destination(test) is None:
-        name = (hidden or _name(test)).encode("ascii", "replace")
+        name = (min(PUBLIC_NAMES) if test.ech_outer else sent_name(test.host)).encode("ascii", "replace")
         entry = struct.pack("!BH", 0, len(name)) + name
         extensions += struct.pack("!HHH", 0, len(entry) + 2, len(entry)) + entry
     if test.ech_outer:
-        extensions += struct.pack("!HHB", 0xFE0D, 1, 0)
-    body = struct.pack("!H32sBHHBB", 0x0303, b"", 0, 2, 0x1301, 1, 0) + struct.pack("!H", len(extensions)) + extensions
-    return read_message(struct.pack("!I", 1 << 24 | len(body)) + body)
+        extensions += struct.pack("!HH", 0xFE0D, 0)
+    body = _BEGINNING + struct.pack("!H", len(extensions)) + extensions
+    return read_message(b"\x01" + len(body).to_bytes(3) + body)
 
 
 class _Clock:

@@ -20,7 +20,7 @@ from tokgate.config.format.networks import NetworkModel
 from tokgate.config.format.policy_file import PolicyFile
 from tokgate.config.format.services import ServiceModel
 from tokgate.config.format.settings import SettingsModel
-from tokgate.config.format.test_model import TestModel, TestTransport
+from tokgate.config.format.test_model import TestModel, TestTransport, dns_query
 from tokgate.config.yaml.did_you_mean import listed
 from tokgate.config.yaml.nodes import Mapping, Node, Scalar, Sequence, led_to
 from tokgate.config.yaml.shape import hint, place_of, shaped
@@ -243,6 +243,11 @@ def _contradiction(model: TestModel) -> tuple[str, str] | None:
         return "transport", "QUIC carries no plain HTTP: `https://…`"
     if model.url is not None and model.transport is TestTransport.DNS:
         return "url", "a DNS question has no URL: write a `host`"
+    if model.transport is TestTransport.DNS:
+        try:
+            dns_query(model.host or "")
+        except ValueError as error:
+            return "host", str(error)
     return None
 
 

@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
+import dns.exception
+import dns.message
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from tokgate.config.diagnostics import Code
@@ -20,6 +22,7 @@ from tokgate.config.format.field_types import (
     When,
 )
 from tokgate.policy.decision import Reason, Response
+from tokgate.policy.values.hostname import DomainName, normalise
 
 
 class TestTransport(StrEnum):
@@ -152,3 +155,17 @@ class TestModel(Model):
     reason: _AnyReason | None = Field(default=None, description="The reason of the decision.")
     response: _AnyResponse | None = Field(default=None, description="How it is delivered.")
     status: _Status | None = Field(default=None, description="The status of the page that the client reads.")
+
+
+def sent_name(host: str) -> str:
+    """A test's host as a client sends it: normalised, or else unchanged."""
+    name = normalise(host)
+    return name.value if isinstance(name, DomainName) else host
+
+
+def dns_query(host: str) -> bytes:
+    """A client's DNS question about a test's host. Raises ValueError for a name that no question can hold."""
+    try:
+        return dns.message.make_query(sent_name(host), "A").to_wire()
+    except dns.exception.DNSException as error:
+        raise ValueError(f"`{host}` is no name that can be asked for in DNS") from error
