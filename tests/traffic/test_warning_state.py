@@ -111,7 +111,9 @@ def test_the_file_is_private_and_names_nobody(log: Path) -> None:
     path.parent.mkdir()
     path.write_text("nonsense\n")
     path.chmod(0o644)
-    open_beside(log, NOW).continues(Person(CLIENT), "tiktok-ban", NOW.add(hours=1))
+    warned = open_beside(log, NOW)
+    warned.continues(Person(CLIENT), "tiktok-ban", NOW.add(hours=1))
+    assert WarnedClients(warned.descriptor).token_key == warned.token_key
 
     assert path.stat().st_mode & 0o777 == 0o600
     assert CLIENT not in path.read_text()
@@ -133,6 +135,22 @@ def test_damaged_lines_say_nothing(log: Path, damage: bytes) -> None:
     assert open_beside(log, NOW).passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
 
 
+@pytest.mark.parametrize("cut", [1, 20, 40])
+def test_a_line_that_is_being_written(log: Path, cut: int) -> None:
+    """Whoever continues while another process reads half of the line is known once it is whole."""
+    warned = open_beside(log, NOW)
+    assert warned.descriptor is not None
+    start = os.fstat(warned.descriptor).st_size
+    warned.continues(Person(CLIENT), "ban", NOW.add(hours=1))
+    line = os.pread(warned.descriptor, 100, start)
+    os.truncate(warned.descriptor, start)
+    reader = WarnedClients(warned.descriptor)
+    for part in (line[:cut], line[cut:]):
+        assert reader.passed(Person(CLIENT), "ban", NOW) is None
+        os.write(warned.descriptor, part)
+    assert reader.passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+
+
 def test_an_end_that_no_ban_can_set_is_damage(log: Path) -> None:
     """A line for a year is no line."""
     warned = open_beside(log, NOW)
@@ -141,9 +159,10 @@ def test_an_end_that_no_ban_can_set_is_damage(log: Path) -> None:
     assert warned.passed(Person(CLIENT), "ban", NOW) is None
 
 
-def test_an_emptied_file_forgets(log: Path) -> None:
+@pytest.mark.parametrize("beside_a_log", [True, False])
+def test_an_emptied_file_forgets(log: Path, beside_a_log: bool) -> None:
     """Truncating the file shows everyone the page again, in all processes, and it goes on serving."""
-    first = open_beside(log, NOW)
+    first = open_beside(log if beside_a_log else Path("/dev/null"), NOW)
     assert first.descriptor is not None
     second = WarnedClients(os.dup(first.descriptor))
     first.continues(Person(CLIENT), "ban", NOW.add(hours=1))
@@ -176,8 +195,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptu
     assert "a restart will forget it" in caplog.text
 
 
-def test_a_link_is_replaced_not_followed(log: Path, tmp_path: Path) -> None:
-    """A symbolic link in the file's place leads nowhere."""
+def test_a_link_is_not_followed(log: Path, tmp_path: Path) -> None:
+    """A symbolic link in the file's place leads nowhere, nor is what it leads to believed."""
     path = warned_path_for(log)
     assert path is not None
     path.parent.mkdir()
@@ -185,6 +204,10 @@ def test_a_link_is_replaced_not_followed(log: Path, tmp_path: Path) -> None:
     open_beside(log, NOW).continues(Person(CLIENT), "ban", NOW.add(hours=1))
 
     assert not (tmp_path / "elsewhere").exists()
+    foreign = open_beside(tmp_path / "block.ndjson", NOW)
+    path.unlink()
+    path.symlink_to(tmp_path / "block.warned")
+    assert open_beside(log, NOW).token_key != foreign.token_key
 
 
 def test_software_without_a_page(log: Path) -> None:

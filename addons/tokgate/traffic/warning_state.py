@@ -5,6 +5,7 @@ restart. It names nobody: a line is a keyed digest of the client and the ban, an
 """
 
 import errno
+import fcntl
 import hmac
 import logging
 import os
@@ -34,7 +35,7 @@ SLOTS: Final = 64
 
 _HEADER: Final = re.compile(rb"^tokgate-warned 1 ([0-9a-f]{64})$", re.MULTILINE)
 _LINE: Final = re.compile(rb"([0-9a-f]{32}) ([0-9]{1,12})")
-_AT_ONCE: Final = 1 << 20
+_AT_ONCE: Final = 1_048_576
 _LONGEST_LINE: Final = 128
 _PASSING: Final = frozenset({21, 41, 42, 44})
 """Extensions that come and go with the same software: padding, pre_shared_key, early_data, cookie."""
@@ -69,7 +70,7 @@ class WarnedClients:
         self._read = 0
         self._rest = b""
         self._prune_at = 4096
-        secret = _secret_in(os.pread(descriptor, _AT_ONCE, 0)) if descriptor is not None else secrets.token_bytes(32)
+        secret = _secret_in(b"" if descriptor is None else os.pread(descriptor, _AT_ONCE, 0))
         self._header: Final = _header(secret)
         self._clients: Final = hmac.digest(secret, b"clients", "sha256")
         self.token_key: Final = hmac.digest(secret, b"tokens", "sha256")
@@ -107,13 +108,13 @@ class WarnedClients:
                 *lines, rest = (self._rest + data).split(b"\n")
                 self._rest = rest[-_LONGEST_LINE:]
                 for digest, end in _entries(lines):
-                    self._ends[digest] = max(end, self._ends.get(digest, 0))
+                    self._ends[digest] = max(end, self._ends.get(digest, end))
         except OSError as error:
             logger.warning("who has continued past a warning can't be read: %s", error)
 
     def _remember(self, digest: str, until: Instant) -> None:
         end = until.timestamp()
-        self._ends[digest] = max(end, self._ends.get(digest, 0))
+        self._ends[digest] = max(end, self._ends.get(digest, end))
         if self.descriptor is not None:
             line = _line(digest, end)
             if os.write(self.descriptor, line) != len(line):
@@ -125,14 +126,14 @@ class WarnedClients:
             self._ends = {known: end for known, end in self._ends.items() if end > now}
             self._prune_at = 2 * len(self._ends) + 4096
         # An end that no ban can have set is damage, or the clock was set back by a month.
-        return now < self._ends.get(digest, 0) <= now + LONGEST.total("seconds") + 3600
+        return now < self._ends.get(digest, now) <= now + LONGEST.total("seconds") + 3600
 
     def _continued(self, who: Person, ban: str) -> str:
         return self._digest("continued", who, ban.encode())
 
     def _pageless(self, client: str, software: bytes) -> str:
-        slot = int.from_bytes(hmac.digest(self._clients, software, "sha256")[:4]) % SLOTS
-        return self._digest("pageless", Person(client), slot.to_bytes(4))
+        slot = int.from_bytes(hmac.digest(self._clients, software, "sha256")) % SLOTS
+        return self._digest("pageless", Person(client), str(slot).encode())
 
     def _digest(self, kind: str, who: Person, what: bytes) -> str:
         text = f"{kind}\0{who.text}\0".encode("utf-8", "backslashreplace") + what
@@ -155,28 +156,26 @@ def open_beside(log: Path, now: Instant) -> WarnedClients:
     try:
         if path is not None:
             replace_file(path, _compacted(path, now), 0o600)
-            return WarnedClients(os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC))
+            return WarnedClients(os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW))
     except OSError as error:
         logger.warning("who continues past a warning can't be kept in %s, a restart will forget it: %s", path, error)
-    descriptor = os.memfd_create("tokgate-warned", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, _header(secrets.token_bytes(32)))
-        return WarnedClients(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
-    finally:
-        os.close(descriptor)
+    descriptor = os.memfd_create("tokgate-warned")
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+    os.write(descriptor, _header(_secret_in(b"")))
+    return WarnedClients(descriptor)
 
 
 def _compacted(path: Path, now: Instant) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return _header(secrets.token_bytes(32))
+        return _header(_secret_in(b""))
     with os.fdopen(descriptor, "rb") as file:
         content = file.read()
     ends: dict[str, int] = {}
     for digest, end in _entries(content.split(b"\n")):
         if end > now.timestamp():
-            ends[digest] = max(end, ends.get(digest, 0))
+            ends[digest] = max(end, ends.get(digest, end))
     return _header(_secret_in(content)) + b"".join(_line(digest, end) for digest, end in ends.items())
 
 
