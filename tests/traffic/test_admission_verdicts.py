@@ -23,7 +23,7 @@ from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.dns_questions import DnsArrival
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.seen import Connect, DnsQuestion, Hello, HttpStart, Request, Seen, SocksConnect
+from tokgate.traffic.seen import Connect, DnsQuestion, Hello, HttpStart, ProxyConnect, Request, Seen, SocksConnect
 from tokgate.traffic.warning_state import Person, WarnedClients
 from tokgate.wire.client_hello import ClientHello
 from tokgate.wire.dns_message.query import read_query
@@ -169,6 +169,22 @@ def test_connect(host: str, ban: Any, openable: bool, kind: type, recorded: bool
     admission = decided(Connect(host, openable=openable), ban, Arrival(client=CLIENT))
     assert (type(admission.action), admission.recorded) == (kind, recorded)
     assert admission.action != Open(tls=True), "a CONNECT is answered in the clear"
+
+
+def test_the_answer_to_a_connect_is_in_the_log() -> None:
+    """Whoever reads the log sees the status that the client got, where a CONNECT was answered here."""
+    seen = Connect(BANNED, http=HttpSeen(method="CONNECT"))
+    assert decided(seen).observe(451).http == HttpSeen(method="CONNECT", status=451)
+
+
+@pytest.mark.parametrize(
+    ("host", "named", "refused"), [(ALLOWED, "", False), (ALLOWED, BANNED, True), (BANNED, ALLOWED, True)]
+)
+def test_a_connect_to_another_proxy(host: str, named: str, refused: bool) -> None:
+    """It is no way round a ban, whichever of the two hosts in it that proxy goes by."""
+    admission = decided(ProxyConnect(host, named=named))
+    assert admission.action == (Refuse(HttpAnswer()) if refused else Pass(watch=True))
+    assert all(sighting.value for sighting in admission.names)
 
 
 def test_a_second_hello_is_the_last() -> None:

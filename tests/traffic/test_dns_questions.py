@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import dns.edns
+import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rrset
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -343,6 +345,7 @@ def test_page(valid_record: Callable[[Any], Any], carried: bool, action: str) ->
     admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
 
     assert ruling.decision.verdict is (Verdict.ALLOW if carried else Verdict(action))
+    assert not dns_questions.judge(enforcer, ask(ALLOWED, carried=carried)).blocks
     logged = {"block": "dns-query-blocked", "warn": "connection-warned"}[action]
     assert [record["event"]["action"] for record in sink] == ([] if carried else [logged])
 
@@ -543,3 +546,13 @@ def test_ech(setting: str, at: Instant, client: str, hides_nothing: bool) -> Non
     enforcer, asked = an_enforcer(at, dns=settings), ask(ALLOWED, "HTTPS", client=client)
 
     assert dns_questions.terms(asked, dns_questions.judge(enforcer, asked)).hides_nothing is hides_nothing
+
+
+def test_answers_without_keys_are_not_touched() -> None:
+    """What a resolver proved by DNSSEC stays so for clients under a ban, unless keys have to be taken out of it."""
+    made = dns.message.make_response(dns.message.make_query(ALLOWED, "A"))
+    made.flags |= dns.flags.AD
+    made.answer = [dns.rrset.from_text(f"{ALLOWED}.", 300, "IN", "A", "203.0.113.7")]
+    whole = made.to_wire()
+
+    assert dns_questions.edited(Terms(None, hides_nothing=True), whole) == whole

@@ -55,7 +55,7 @@ class FirstBytesReader:
         """A request to be connected, by a proxy that isn't this one. It is parsed once its head is whole."""
         start = self._bytes.request_start
         if not _ends_head(self.received, looked_at):
-            self._looked_at = max(start, len(self.received) - 2)
+            self._looked_at = len(self.received) - 2
             return None if len(self.received) - start <= MAX_HEAD else Unreadable(http=True)
         try:
             asked = ConnectReader().feed(self.received[start:])

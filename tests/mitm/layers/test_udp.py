@@ -453,7 +453,9 @@ def test_deciding_raises(
     monkeypatch.setattr(*part, broken)
     snapshot = policy(on_error=on_error)
 
-    assert bool(flow(snapshot).sends(*QuicClient(BANNED).flight).to_server) is (on_error == "allow")
+    one = flow(snapshot).sends(*QuicClient(BANNED).flight)
+    assert bool(one.to_server) is (on_error == "allow")
+    assert one.counted() == {f"quic-sni {on_error}": 1}
     assert flow(snapshot).sends(*QuicClient(ALLOWED).flight).to_server
 
 

@@ -64,11 +64,14 @@ def test_a_killed_process_leaves_its_counts(shared: SharedCounters) -> None:
 
 def test_a_descriptor_is_shared_until_it_is_closed(shared: SharedCounters) -> None:
     """Afterwards asking for it is an error, and counting goes on."""
-    assert shared.share() >= 0
+    descriptor = shared.share()
+    os.fstat(descriptor)
     shared.keep()
     shared.keep()
     with pytest.raises(ValueError, match="closed"):
         shared.share()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
     shared.cells[shared.slot("key")] += 1
     assert shared.read() == {("key",): 1}
 
@@ -116,6 +119,21 @@ def test_the_sum_over_processes(shared: SharedCounters) -> None:
     processes.end(18)
 
 
+def test_what_was_reported_before_a_new_version(shared: SharedCounters) -> None:
+    """Gates go on counting while the supervisor becomes another program, and no connection is told of twice."""
+    processes = ProcessCounters()
+    slot = shared.slot("key")
+    shared.cells[slot] = 7
+    processes.begin(17, shared, {("key",): 5})
+    assert processes.total() == {("key",): 2}
+    assert processes.of(17) is shared
+    processes.keep()
+    with pytest.raises(ValueError, match="closed"):
+        shared.share()
+    processes.end(17)
+    assert processes.total() == {("key",): 2}
+
+
 def test_a_takeover_that_failed(shared: SharedCounters) -> None:
     """What was reported once for the program that was to take over stands still until then, and not for ever."""
     processes = ProcessCounters()
@@ -138,3 +156,4 @@ def test_memory_of_ended_processes_is_given_back() -> None:
         counters.share()
     with pytest.raises(ValueError, match="released"):
         counters.read()
+    assert counters._memory.closed

@@ -124,7 +124,6 @@ class _BySni(dict[str | None, int]):
     """Slots, found once for each network."""
 
     def __init__(self, counters: Counters, verdict: Verdict) -> None:
-        super().__init__()
         self._counters: Final = counters
         self._verdict: Final = verdict
 
@@ -137,7 +136,6 @@ class _Errors(dict[str, int]):
     """The errors that this process has counted, shared as well; what never failed has 0."""
 
     def __init__(self, shared: SharedCounters) -> None:
-        super().__init__()
         self._shared: Final = shared
 
     def __missing__(self, where: str) -> int:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-SIZE: Final = 16 << 20
+SIZE: Final = 16_777_216
 """Octets that the counters of a process may grow to; only what is used takes memory: some 60 octets a key."""
 OVERFULL: Final = ("overfull",)
 """Stands for all keys for which there was no room."""
@@ -84,7 +84,7 @@ class SharedCounters:
         said = json.dumps(key).encode()
         at: int = self.cells[0]
         end = at + 2 + _words(len(said))
-        room = len(self.cells) if key == OVERFULL else len(self.cells) - 2 - _words(64)
+        room = len(self.cells) if key == OVERFULL else len(self.cells) - 2 - _words(len(json.dumps(OVERFULL)))
         if end > room:
             return self.slot(*OVERFULL)
         start = (at + 2) * _WORD
@@ -110,7 +110,7 @@ class ProcessCounters:
         """Add the counters of a process, less `told`: what the program before has reported of them already."""
         self.end(pid)
         self._counters[pid] = shared
-        self._gone.subtract(told or {})
+        self._gone.subtract(told)
 
     def of(self, pid: int) -> SharedCounters:
         """The counters of a process that has not ended."""
