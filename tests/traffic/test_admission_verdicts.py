@@ -18,7 +18,7 @@ from tokgate.policy.decision import Response, Signal
 from tokgate.policy.observation import Endpoint, HttpSeen, Passed, Stage, Transport, Visibility
 from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.traffic import hidden_name
-from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, QuicClose, Refuse
+from tokgate.traffic.actions import AskCertificate, DnsAnswer, HttpAnswer, Open, Pass, QuicClose, Refuse
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.dns_questions import DnsArrival
@@ -251,6 +251,9 @@ def test_questions(name: str, refused: bool) -> None:
     query = read_query(dns.message.make_query(name, "A").to_wire())
     admission = decided(DnsQuestion(DnsArrival(client=CLIENT, query=query)))
     assert isinstance(admission.action, Refuse) is refused
+    if isinstance(admission.action, Refuse):
+        assert isinstance(admission.action.words, DnsAnswer)
+        assert not dns.message.from_wire(admission.action.words.message).answer
 
 
 @pytest.mark.parametrize(

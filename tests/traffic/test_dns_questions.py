@@ -439,6 +439,13 @@ def test_answers_end_when_an_alias_is_banned() -> None:
 
     assert isinstance(action, Pass)
     assert action.terms == Terms(30, hides_nothing=False)
+    services = builders.service("clips", "suffix:clips.example.org"), builders.service("news", "suffix:example.net")
+    later = ban(name="later", services=("news",), starts=builders.wall("2023-03-10T01:00"))
+    two = an_enforcer(START.subtract(seconds=30), bans=(ban(), later), services=services)
+    for asked, alias in (("www.example.net", BANNED), (BANNED, "www.example.net")):
+        action = answered(two, ask(asked), alias).action
+        assert isinstance(action, Pass)
+        assert action.terms == Terms(30, hides_nothing=False)
 
 
 def test_page_of_an_alias() -> None:
@@ -478,7 +485,10 @@ def test_deciding_about_an_answer_fails(monkeypatch: pytest.MonkeyPatch, on_erro
     monkeypatch.setattr(dns_questions, "judge_answer", broken)
     enforcer = an_enforcer(on_error=OnError(on_error))
 
-    assert isinstance(answered(enforcer, ask("cloaked.example.com"), BANNED).action, Pass) is passes
+    action = answered(enforcer, ask("cloaked.example.com"), BANNED).action
+    assert isinstance(action, Pass) is passes
+    if isinstance(action, Refuse) and isinstance(action.words, DnsAnswer):
+        assert dns.message.from_wire(action.words.message).rcode() == dns.rcode.NXDOMAIN
     assert isinstance(answered(enforcer, ask("cloaked.example.com"), ALLOWED).action, Pass)
 
 

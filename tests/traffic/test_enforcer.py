@@ -8,7 +8,7 @@ import pytest
 
 from labs import builders
 from labs.records import Holder, Monotonic
-from tokgate.blocklog.records.folding import Shares
+from tokgate.blocklog.records.folding import Folding, Shares
 from tokgate.blocklog.records.stamp import Observer
 from tokgate.policy import decide as core
 from tokgate.policy.decide import Sighting
@@ -96,6 +96,26 @@ def test_passing_now_counted_later(sink: Sink) -> None:
     enforcer.enter(enforcer.judge(CLIENT, ALLOWED), Visibility.SNI, seen, allowed=False)
 
     assert not enforcer.counters.decisions
+    enforcer.enter(enforcer.judge(CLIENT, BANNED), Visibility.SNI, seen, allowed=False)
+    assert sum(enforcer.counters.decisions.values()) == 1
+
+
+def test_the_gateways_own_canary_is_nobodys_traffic(sink: Sink) -> None:
+    """It asks each minute, and neither figures nor log are about it."""
+    enforcer = an_enforcer(sink)
+    ruling = enforcer.judge(CLIENT, BANNED)
+    judgement = replace(ruling.judgement, decision=replace(ruling.decision, reason=Reason.CANARY))
+
+    assert enforcer.enter(replace(ruling, judgement=judgement), Visibility.SNI, seen).id == ""
+    assert (sink, sum(enforcer.counters.decisions.values())) == ([], 0)
+
+
+def test_a_record_that_can_not_be_made(sink: Sink) -> None:
+    """The client is refused all the same, and its page has an id to ask about."""
+    enforcer = an_enforcer(sink)
+
+    assert enforcer.enter(enforcer.judge(CLIENT, BANNED), Visibility.SNI, broken).id
+    assert [record["event"]["action"] for record in sink] == ["internal-error"]
 
 
 @pytest.mark.parametrize(("on_error", "verdict"), [(OnError.BLOCK, Verdict.BLOCK), (OnError.ALLOW, Verdict.ALLOW)])
@@ -120,6 +140,7 @@ def test_what_passes_because_of_an_error_is_recorded(sink: Sink, monkeypatch: py
         enforcer.enter(enforcer.judge(CLIENT, names), Visibility.SNI, seen)
 
     assert [record["event"]["action"] for record in sink] == ["internal-error", "passed-on-error", "internal-error"]
+    assert not sink[1]["tokgate"]["mismatch"], "one name was shown"
 
 
 @pytest.mark.parametrize(("on_error", "verdict"), [(OnError.BLOCK, Verdict.BLOCK), (OnError.ALLOW, Verdict.ALLOW)])
@@ -189,6 +210,34 @@ def test_repeats_become_one_record(sink: Sink) -> None:
     )
     assert sum(enforcer.counters.decisions.values()) == 61
     assert not enforcer.counters.errors
+
+
+def test_a_minute_ends_on_a_machine_that_is_busy(sink: Sink) -> None:
+    """An event after more than a minute has a record of its own, also where `settle` comes late."""
+    clock = Monotonic(0.0)
+    enforcer = a_folding_enforcer(sink, clock)
+    for clock.now in (0.0, 60.0):
+        enforcer.enter(enforcer.judge(CLIENT, BANNED), Visibility.SNI, seen)
+    assert len(sink) == 2
+
+
+def test_more_events_than_are_told_apart_at_a_time(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repeats of the one that makes room are told of at once, and none is lost."""
+    enforcer = a_folding_enforcer(sink, Monotonic(0.0))
+    monkeypatch.setattr(enforcer, "_folding", Folding(limit=1))
+    for name in ("a.clips.example.org", "a.clips.example.org", "b.clips.example.org"):
+        names = (Sighting(Signal.SNI, name),)
+        enforcer.enter(enforcer.judge(CLIENT, names), Visibility.SNI, lambda names=names: replace(seen(), names=names))  # type: ignore[misc]
+    assert [record["tokgate"].get("repeats", {}).get("count") for record in sink] == [None, None, 1]
+
+
+def test_what_a_client_did_about_a_decision(sink: Sink) -> None:
+    """That somebody went on past a warning is in the log each time, and is no further connection."""
+    enforcer = an_enforcer(sink)
+    ruling = enforcer.judge(CLIENT, BANNED)
+    for _ in range(2):
+        enforcer.tell(ruling, seen())
+    assert (len(sink), sum(enforcer.counters.decisions.values())) == (2, 0)
 
 
 def test_an_end_tells_what_is_open(sink: Sink) -> None:

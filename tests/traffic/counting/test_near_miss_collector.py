@@ -64,6 +64,8 @@ def test_an_hour_is_one_record_without_clients(sink: Records, clock: Clock) -> N
     for name in names:
         ask(enforcing, name)
     enforcing.settle()
+    assert enforcing.near is not None
+    assert "www.example.org" in enforcing.near.ordinary, "it is not asked about again"
     ask(enforcing, "www.mycliptok.org", "192.0.2.8")
     ask(enforcing, "clipttok.com", signal=Signal.HTTP_HOST)
     assert sink.all == []
@@ -115,10 +117,12 @@ def test_each_hour_begins_where_the_last_one_ended(sink: Records, clock: Clock) 
 
 
 def test_only_names_that_clients_ask_for(sink: Records, clock: Clock) -> None:
-    """A page's address in a request is none: its host was counted already."""
+    """A page's address in a request is none: its host was counted already. What a tunnel is for is counted in it."""
     enforcing = enforcer(sink, clock)
     ask(enforcing, "http://mycliptok.org/", signal=Signal.URL)
     ask(enforcing, "mycliptok.org", signal=Signal.CERTIFICATE)
+    connect = enforcing.judge(CLIENT, (Sighting(Signal.HTTP_HOST, "mycliptok.org"),))
+    enforcing.enter(connect, Visibility.ADDRESS, lambda: pytest.fail("nothing is recorded"), allowed=False)
     clock.at = NOON.add(hours=1)
     enforcing.settle()
     assert sink.all == []

@@ -95,6 +95,10 @@ def test_counters_in_words() -> None:
     counters.timeouts += 1
     counters.timeouts += 1
     counters.count(None, Visibility.NONE, Verdict.ALLOW)
+    counters.add("connect-error", "refused")
+    assert counters.shared.read()["connect-error", "refused"] == 1
+    with pytest.raises(ValueError, match="closed"):
+        counters.shared.share()
     assert counters.errors == {"decide": 2}
     assert repr(counters.errors) == "{'decide': 2}"
     assert (counters.loops, counters.timeouts) == (1, 2)

@@ -37,7 +37,7 @@ class ConnectError(StrEnum):
 
 OWN: Final = frozenset({ConnectError.NO_PORT, ConnectError.NO_DESCRIPTOR})
 """Errors of which this machine is the cause: it lacks what connections take."""
-_KINDS: Final[Mapping[int, ConnectError]] = {
+_KINDS: Final[Mapping[int | None, ConnectError]] = {
     errno.ECONNREFUSED: ConnectError.REFUSED,
     errno.EHOSTUNREACH: ConnectError.UNREACHABLE,
     errno.ENETUNREACH: ConnectError.UNREACHABLE,
@@ -56,7 +56,7 @@ _KINDS: Final[Mapping[int, ConnectError]] = {
 
 def kind_of(number: int | None) -> ConnectError:
     """The kind of an error of connect(2), by its errno."""
-    return _KINDS.get(number or 0, ConnectError.OTHER)
+    return _KINDS.get(number, ConnectError.OTHER)
 
 
 class DnsError(StrEnum):
