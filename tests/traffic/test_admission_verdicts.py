@@ -11,15 +11,15 @@ from labs import hello_builder as build
 from labs.builders import at, wall
 from labs.gate_lab import Sink
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.stamp import Observer, new_stamp
 from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
-from tokgate.policy.decision import Response, Signal
+from tokgate.policy.decision import Reason, Response, Signal
 from tokgate.policy.observation import Endpoint, HttpSeen, Passed, Stage, Transport, Visibility
 from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.traffic import hidden_name
 from tokgate.traffic.actions import AskCertificate, DnsAnswer, HttpAnswer, Open, Pass, QuicClose, Refuse
-from tokgate.traffic.admission import Admission, admit
+from tokgate.traffic.admission import Admission, admit, words_of
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.dns_questions import DnsArrival
 from tokgate.traffic.enforcer import Enforcer
@@ -28,6 +28,7 @@ from tokgate.traffic.warning_state import Person, WarnedClients
 from tokgate.wire.client_hello import ClientHello
 from tokgate.wire.dns_message.query import read_query
 from tokgate.wire.hello_reader import read_client_hello
+from tokgate.wire.tls_alert import Alert
 
 BANNED, ALLOWED = "www.clips.example.org", "www.example.net"
 CLIENT = Endpoint("192.0.2.7", 40000)
@@ -175,6 +176,7 @@ def test_the_answer_to_a_connect_is_in_the_log() -> None:
     """Whoever reads the log sees the status that the client got, where a CONNECT was answered here."""
     seen = Connect(BANNED, http=HttpSeen(method="CONNECT"))
     assert decided(seen).observe(451).http == HttpSeen(method="CONNECT", status=451)
+    assert decided(Connect(BANNED)).observe(451).http is None
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,24 @@ def test_a_second_hello_is_the_last() -> None:
     again = decided(Hello(named(ALLOWED), retry_of=ALLOWED)).action
     assert isinstance(again, Pass)
     assert not again.watch
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (ALLOWED, named(f"{ALLOWED.upper()}."), None),
+        (f"{ALLOWED}.", named(ALLOWED), None),
+        (ALLOWED, named("www.example.com"), Reason.NAME_CHANGED),
+        (ALLOWED, hello(), Reason.NAME_CHANGED),
+        ("", named(ALLOWED), Reason.NAME_CHANGED),
+        ("", hello(), None),
+    ],
+)
+def test_the_name_in_a_second_hello(first: str, second: ClientHello, reason: Reason | None) -> None:
+    """A name that the first hello kept back or told otherwise is what a client under a ban may want to hide."""
+    admission = decided(Hello(second, retry_of=first))
+    assert isinstance(admission.action, Refuse if reason else Pass)
+    assert admission.ruling.decision.reason is (reason or Reason.NO_SERVICE)
 
 
 def test_socks() -> None:
@@ -226,10 +246,31 @@ def test_a_ban_changes_while_a_page_is_open() -> None:
     assert decided(Hello(named(BANNED)), builders.ban()).until is None
 
 
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (Hello(named(BANNED), openable=False), Alert.UNRECOGNIZED_NAME.record),
+        (ProxyConnect(BANNED), b"HTTP/1.1 403 Forbidden\r\n"),
+        (HttpStart(openable=False), b""),
+        (Hello(named(ALLOWED)), b""),
+    ],
+    ids=["hello", "proxy", "nothing_to_say", "nothing_refused"],
+)
+def test_how_a_refused_connection_ends(seen: Seen, words: bytes) -> None:
+    """The client reads in its own protocol that it was refused, as far as that has words for it."""
+    observer = Observer(hostname="gate.example.org", version="test")
+    said = words_of(decided(seen), new_stamp(NOW, observer))
+    assert said.startswith(words)
+    assert bool(said) is bool(words)
+
+
 def test_plain_http_is_read_request_by_request() -> None:
     """Nothing of it is recorded before its requests are; where nobody can read them it doesn't pass."""
     first = decided(HttpStart())
     assert (first.action, first.recorded) == (Open(tls=False), False)
+    observer = Observer(hostname="gate.example.org", version="test")
+    enforcer = Enforcer(Holder(builders.snapshot(PAGE)), Sink(), observer, now=lambda: NOW)
+    assert first.enter(enforcer).id == "", "no record can be asked about"
     nobody_can = decided(HttpStart(openable=False))
     assert (nobody_can.action, nobody_can.recorded) == (Refuse(None), False)
 

@@ -186,6 +186,14 @@ def test_structured_error(stated: dict[str, Any], said: dict[str, Any]) -> None:
     assert json.loads(error.text or "") == said
 
 
+def test_structured_error_in_other_letters() -> None:
+    """A title takes no more room than its own letters: escaped it might not fit, and would be left out."""
+    (error,) = refused(an_enforcer(bans=(ban(title="Vidéos"),)), ask(options=ASKS)).options
+
+    assert isinstance(error, dns.edns.EDEOption)
+    assert "Vidéos" in (error.text or "")
+
+
 def test_structured_error_without_a_ban() -> None:
     """A client that is in no network is told so much in JSON, too."""
     (error,) = refused(

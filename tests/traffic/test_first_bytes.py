@@ -7,6 +7,7 @@ import pytest
 from labs import hello_builder as build
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
+from tokgate.wire.connect_request import MAX_HEAD
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n"
 
@@ -38,6 +39,15 @@ def test_a_hello_says_whether_it_can_be_opened() -> None:
         seen = FirstBytesReader(openable=openable).feed(build.hello_for("www.example.org"))
         assert isinstance(seen, Hello)
         assert seen.openable is openable
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n"])
+def test_the_longest_head_of_a_connect(before: bytes) -> None:
+    """As long as a proxy takes it is waited for; beyond that it can't be read, and is not waited for in vain."""
+    begun = (b"CONNECT www.example.org:443 HTTP/1.1\r\nX: ").ljust(MAX_HEAD, b"x")
+    reader = FirstBytesReader()
+    assert reader.feed(before + begun) is None
+    assert reader.feed(b"x") == Unreadable(http=True)
 
 
 @pytest.mark.parametrize(

@@ -19,4 +19,7 @@ def test_the_status_of_a_refusal(mandate: dict[str, str], status: bytes) -> None
     judgement = judged(seen(Stage.CONNECT), policy=policy)
     ruling = Ruling(judgement, policy, at("2023-03-10T11:00:00Z"))
     assert ruling.ban is not None
-    assert refusal(ruling, "clips.example.org", stamp()).startswith(b"HTTP/1.1 " + status)
+    said = refusal(ruling, "clips.example.org", stamp())
+    assert said.startswith(b"HTTP/1.1 " + status)
+    assert b"\r\nTokgate-Ban: ban\r\n" in said
+    assert b"clips.example.org is blocked: " + ", ".join(["The ban", *mandate.values()]).encode() in said
