@@ -23,11 +23,22 @@ from tokgate.traffic.admission import Admission, admit, words_of
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.dns_questions import DnsArrival
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.seen import Connect, DnsQuestion, Hello, HttpStart, ProxyConnect, Request, Seen, SocksConnect
+from tokgate.traffic.seen import (
+    Connect,
+    DnsQuestion,
+    Hello,
+    HttpStart,
+    OtherBytes,
+    ProxyConnect,
+    Request,
+    Seen,
+    SocksConnect,
+)
 from tokgate.traffic.warning_state import Person, WarnedClients
 from tokgate.wire.client_hello import ClientHello
 from tokgate.wire.dns_message.query import read_query
 from tokgate.wire.hello_reader import read_client_hello
+from tokgate.wire.http_detection import LinePart, UnreadLine
 from tokgate.wire.tls_alert import Alert
 
 BANNED, ALLOWED = "www.clips.example.org", "www.example.net"
@@ -262,6 +273,29 @@ def test_how_a_refused_connection_ends(seen: Seen, words: bytes) -> None:
     said = words_of(decided(seen), new_stamp(NOW, observer))
     assert said.startswith(words)
     assert bool(said) is bool(words)
+
+
+@pytest.mark.parametrize(
+    ("seen", "watch", "recorded"),
+    [
+        (OtherBytes(), False, True),
+        (OtherBytes(UnreadLine(LinePart.OTHER, b"")), True, True),
+        (OtherBytes(UnreadLine(LinePart.OTHER, b""), more=True), True, False),
+        (OtherBytes(more=True), False, False),
+    ],
+)
+def test_other_protocols(seen: OtherBytes, watch: bool, recorded: bool) -> None:
+    """A line that may yet become a request is read on, and counted with its beginning alone."""
+    admission = decided(seen)
+    assert (admission.action, admission.recorded, admission.passed) == (Pass(watch=watch), recorded, None)
+    banned = decided(seen, arrival=replace(ARRIVAL, destination=Endpoint("203.0.113.7", 22)))
+    assert (banned.action, banned.recorded) == (Refuse(None), True)
+
+
+def test_a_warning_where_no_page_can_be_shown() -> None:
+    """Another protocol than the web's passes, and the log says that nobody saw the page."""
+    admission = decided(OtherBytes(), WARNING, replace(ARRIVAL, destination=Endpoint("203.0.113.7", 22)))
+    assert (admission.action, admission.passed) == (Pass(), Passed.NO_PAGE)
 
 
 def test_plain_http_is_read_request_by_request() -> None:
