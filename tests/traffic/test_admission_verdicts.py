@@ -1,6 +1,7 @@
 """The one decision, by kind of traffic: what a carrier does, what is recorded, and what later stages are left."""
 
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import dns.message
@@ -91,6 +92,9 @@ def test_an_app_store_is_opened_and_only_then_recorded() -> None:
     over_quic = decided(Hello(named(store), quic=True), ban)
     assert isinstance(over_quic.action, Refuse)
     assert not over_quic.recorded
+    nobody_can = decided(Hello(named(store), openable=False), ban)
+    assert isinstance(nobody_can.action, Refuse)
+    assert nobody_can.recorded, "it does not come again"
 
 
 def test_a_warning_is_shown_until_it_was_seen() -> None:
@@ -181,6 +185,14 @@ def test_connect(host: str, ban: Any, openable: bool, kind: type, recorded: bool
     admission = decided(Connect(host, openable=openable), ban, Arrival(client=CLIENT))
     assert (type(admission.action), admission.recorded) == (kind, recorded)
     assert admission.action != Open(tls=True), "a CONNECT is answered in the clear"
+
+
+@pytest.mark.parametrize(("openable", "kind", "recorded"), [(True, Open, False), (False, Pass, True)])
+def test_the_connect_of_an_exempt_client(openable: bool, kind: type, recorded: bool) -> None:
+    """It is in the log, with what it asks for in the tunnel: whoever sees that records it."""
+    exempt = builders.exemption(clients=(ip_network(f"{CLIENT.ip}/32"),), until=wall("2023-05-01T00:00"))
+    admission = decided(Connect(BANNED, openable=openable), PAGE, Arrival(client=CLIENT), exemptions=(exempt,))
+    assert (type(admission.action), admission.recorded) == (kind, recorded)
 
 
 def test_the_answer_to_a_connect_is_in_the_log() -> None:

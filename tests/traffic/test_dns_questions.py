@@ -356,6 +356,8 @@ def test_page(valid_record: Callable[[Any], Any], carried: bool, action: str) ->
     assert not dns_questions.judge(enforcer, ask(ALLOWED, carried=carried)).blocks
     logged = {"block": "dns-query-blocked", "warn": "connection-warned"}[action]
     assert [record["event"]["action"] for record in sink] == ([] if carried else [logged])
+    passed = {"block": None, "warn": "no-page"}[action]
+    assert [record["tokgate"].get("passed") for record in sink] == ([] if carried else [passed])
 
 
 def test_who_asks() -> None:
@@ -479,6 +481,7 @@ def test_answers_that_can_t_be_read(at: Instant, client: str, passes: bool) -> N
     action = admit(enforcer, asked, DnsResponse(asked, dns_questions.members(asked, b"no answer"))).action
 
     assert isinstance(action, Pass) is passes
+    assert enforcer.counters.errors == {}
     if isinstance(action, Refuse) and isinstance(action.words, DnsAnswer):
         assert dns.message.from_wire(action.words.message).rcode() == dns.rcode.SERVFAIL
 
