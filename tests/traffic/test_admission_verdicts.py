@@ -198,18 +198,29 @@ def test_the_connect_of_an_exempt_client(openable: bool, kind: type, recorded: b
 def test_the_answer_to_a_connect_is_in_the_log() -> None:
     """Whoever reads the log sees the status that the client got, where a CONNECT was answered here."""
     seen = Connect(BANNED, http=HttpSeen(method="CONNECT"))
-    assert decided(seen).observe(451).http == HttpSeen(method="CONNECT", status=451)
-    assert decided(Connect(BANNED)).observe(451).http is None
+    read, unread = decided(seen), decided(Connect(BANNED))
+    assert (read.observe(451).http, read.shown.visibility) == (
+        HttpSeen(method="CONNECT", status=451),
+        Visibility.DECRYPTED,
+    )
+    assert (unread.observe(451).http, unread.shown.visibility) == (None, Visibility.ADDRESS)
 
 
 @pytest.mark.parametrize(
-    ("host", "named", "refused"), [(ALLOWED, "", False), (ALLOWED, BANNED, True), (BANNED, ALLOWED, True)]
+    ("host", "named", "refused"),
+    [
+        *((ALLOWED, "", False), (ALLOWED, BANNED, True), (BANNED, ALLOWED, True)),
+        *(("198.51.100.80", "", False), ("203.0.113.7", "", True)),
+    ],
 )
 def test_a_connect_to_another_proxy(host: str, named: str, refused: bool) -> None:
     """It is no way round a ban, whichever of the two hosts in it that proxy goes by."""
     admission = decided(ProxyConnect(host, named=named))
     assert admission.action == (Refuse(HttpAnswer()) if refused else Pass(watch=True))
-    assert all(sighting.value for sighting in admission.names)
+    literals = [host] if host[0].isdigit() else []
+    shown = {signal: [s.value for s in admission.names if s.signal is signal] for signal in Signal}
+    assert shown[Signal.HTTP_HOST] == [host, named] if named else [host]
+    assert shown[Signal.ADDRESS] == [*literals, "198.51.100.9"]
 
 
 def test_a_second_hello_is_the_last() -> None:
@@ -238,6 +249,21 @@ def test_the_name_in_a_second_hello(first: str, second: ClientHello, reason: Rea
     assert admission.ruling.decision.reason is (reason or Reason.NO_SERVICE)
 
 
+@pytest.mark.parametrize(
+    ("shown", "reason"),
+    [
+        ((ALLOWED, BANNED), Reason.BAN_BLOCK),
+        ((f"{BANNED}\0x",), Reason.BAN_BLOCK),
+        ((ALLOWED, ALLOWED), Reason.INVALID_HOST),
+    ],
+)
+def test_a_name_that_is_none(shown: tuple[str, ...], reason: Reason) -> None:
+    """A server may read a banned name out of it: then that ban stands in the log, and not a malformed name."""
+    admission = decided(Hello(hello(build.server_name(*(name.encode() for name in shown)))))
+    assert isinstance(admission.action, Refuse | Open)
+    assert admission.ruling.decision.reason is reason
+
+
 def test_socks() -> None:
     """A SOCKS proxy is no way round a ban on a name or an address."""
     assert isinstance(decided(SocksConnect(BANNED)).action, Refuse)
@@ -258,7 +284,7 @@ def test_socks() -> None:
 def test_requests(ban: Any, ambiguous: bool, action: Any) -> None:
     """Whoever sends what can be read in two ways gets no button that would lead on to it."""
     names = (Sighting(Signal.HTTP_HOST, BANNED),)
-    admission = decided(Request(names, HttpSeen(method="GET"), ambiguous=ambiguous), ban)
+    admission = decided(Request(names, HttpSeen(method="GET"), opened=False, ambiguous=ambiguous), ban)
     assert admission.action == action
 
 

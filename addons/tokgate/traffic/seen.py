@@ -94,7 +94,7 @@ class Request:
 
     names: tuple[Sighting, ...]
     http: HttpSeen
-    opened: bool = False
+    opened: bool
     """TLS ends here: it was read inside a connection that was opened."""
     ambiguous: bool = False
     """A server might read another request than was read here, or one more."""
