@@ -129,6 +129,19 @@ def test_who_is_asked_for_a_certificate(seen: Hello, asks: bool) -> None:
         assert (admission.action, admission.recorded) == (AskCertificate("198.51.100.9", 443), False)
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [((ALLOWED, BANNED), Reason.BAN_BLOCK), ((ALLOWED,), Reason.NO_SERVICE), ((), Reason.MISSING_SNI)],
+    ids=["banned", "allowed", "none"],
+)
+def test_the_names_on_a_certificate(names: tuple[str, ...], reason: Reason) -> None:
+    """A connection that names nobody is decided by whom the destination says it is, new and while it lasts."""
+    admission = decided(Hello(hello(), certificate=names), missing_sni=MissingSni.CHECK_CERTIFICATE)
+    again = decided(admission.shown, missing_sni=MissingSni.CHECK_CERTIFICATE)
+    for each in (admission, again):
+        assert each.ruling.decision.reason is reason
+
+
 def test_the_port_of_a_destination_that_is_not_known() -> None:
     """Its certificate is asked for where TLS usually is."""
     arrival = replace(ARRIVAL, destination=Endpoint("198.51.100.9"))
