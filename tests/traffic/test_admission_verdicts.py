@@ -164,14 +164,16 @@ def test_a_tunnel_to_a_name_needs_no_certificate() -> None:
         (EchOuter.BLOCK, CLIENT, Refuse),
         (EchOuter.INSPECT, CLIENT, Open),
         (EchOuter.BLOCK, Endpoint("198.51.100.7", 40000), Pass),
+        (EchOuter.INSPECT, Endpoint("198.51.100.7", 40000), Pass),
     ],
-    ids=["allow", "block", "inspect", "no_ban"],
+    ids=["allow", "block", "inspect", "block_no_ban", "inspect_no_ban"],
 )
 def test_encrypted_client_hello(setting: EchOuter, client: Endpoint, kind: type) -> None:
     """A provider's public name hides the one that is asked for: what that means is the policy's to say."""
     outer = hello(build.server_name(b"cloudflare-ech.com"), build.ech())
     admission = decided(Hello(outer), arrival=replace(ARRIVAL, client=client), ech_outer=setting)
     assert isinstance(admission.action, kind)
+    assert isinstance(decided(Hello(named(ALLOWED)), ech_outer=setting).action, Pass), "nothing is hidden there"
 
 
 def test_the_log_says_that_a_name_was_hidden() -> None:
