@@ -33,7 +33,9 @@ from tokgate.traffic.seen import (
     ProxyConnect,
     Request,
     Seen,
+    Shown,
     SocksConnect,
+    Unreadable,
 )
 from tokgate.traffic.warning_state import Person, WarnedClients
 from tokgate.wire.client_hello import ClientHello
@@ -74,7 +76,7 @@ def decided(
 def test_a_page_is_shown_where_somebody_can() -> None:
     """Over TCP the name is opened; over QUIC, or where nobody can open it, it is refused, so that nothing passes."""
     over_tcp = decided(Hello(named(BANNED)))
-    assert (over_tcp.action, over_tcp.recorded) == (Open(), True)
+    assert (over_tcp.action, over_tcp.recorded) == (Open(tls=True), True)
     over_quic = decided(Hello(named(BANNED), quic=True))
     assert isinstance(over_quic.action, Refuse)
     assert isinstance(over_quic.action.words, QuicClose)
@@ -219,6 +221,7 @@ def test_the_answer_to_a_connect_is_in_the_log() -> None:
         Visibility.DECRYPTED,
     )
     assert (unread.observe(451).http, unread.shown.visibility) == (None, Visibility.ADDRESS)
+    assert read.action == unread.action == Open(tls=False)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +294,7 @@ def test_socks() -> None:
     [
         (WARNING, False, Refuse(HttpAnswer(warning=True))),
         (WARNING, True, Pass()),
-        (PAGE, False, Refuse(HttpAnswer())),
+        (PAGE, False, Refuse(HttpAnswer(warning=False))),
         (PAGE, True, Refuse(HttpAnswer())),
     ],
     ids=["warned", "warned_ambiguous", "refused", "refused_ambiguous"],
@@ -314,11 +317,12 @@ def test_a_ban_changes_while_a_page_is_open() -> None:
     ("seen", "words"),
     [
         (Hello(named(BANNED), openable=False), Alert.UNRECOGNIZED_NAME.record),
+        (Unreadable(), Alert.UNRECOGNIZED_NAME.record),
         (ProxyConnect(BANNED), b"HTTP/1.1 403 Forbidden\r\n"),
         (HttpStart(openable=False), b""),
         (Hello(named(ALLOWED)), b""),
     ],
-    ids=["hello", "proxy", "nothing_to_say", "nothing_refused"],
+    ids=["hello", "unreadable", "proxy", "nothing_to_say", "nothing_refused"],
 )
 def test_how_a_refused_connection_ends(seen: Seen, words: bytes) -> None:
     """The client reads in its own protocol that it was refused, as far as that has words for it."""
@@ -399,6 +403,12 @@ def test_where_deciding_failed(monkeypatch: pytest.MonkeyPatch, transport: Trans
     admission = admit(enforcer, replace(ARRIVAL, transport=transport), Hello(named(BANNED), quic=True))
     assert isinstance(admission.action, Refuse)
     assert enforcer.counters.errors == {where: 1}
+
+
+def test_what_lasts_over_tcp_is_judged_by_its_sni() -> None:
+    """The record of a connection that is cut says by which signal, as that of its beginning would."""
+    sighting = decided(Shown(visibility=Visibility.SNI, name=BANNED)).ruling.judgement.sighting
+    assert sighting == Sighting(Signal.SNI, BANNED)
 
 
 def test_a_cut_connection_is_counted_once() -> None:

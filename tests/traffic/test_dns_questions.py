@@ -173,8 +173,9 @@ ALWAYS = DnsSettings(structured_errors=StructuredErrors.ALWAYS)
             {"authority": None, "basis": None, "contact": "Room 7"},
             {"s": 5, "j": "The ban [ban]; contact: Room 7", "l": "en"},
         ),
+        ({"authority": None, "basis": None, "contact": None}, {"s": 5, "j": "The ban [ban]", "l": "en"}),
     ],
-    ids=["imposed", "own", "no-uri"],
+    ids=["imposed", "own", "no-uri", "no-contact"],
 )
 def test_structured_error(stated: dict[str, Any], said: dict[str, Any]) -> None:
     """A client that reads JSON gets ban, authority and contact in it; a sub-error only with the operator's own bans."""

@@ -1,12 +1,14 @@
 """Refusals that a gate writes itself: the status says whether there is a mandate."""
 
+from http import HTTPStatus
+
 import pytest
 
 from labs.builders import CLIPS, OFFICE, at, ban, snapshot
 from labs.samples import judged, seen, stamp
 from tokgate.policy.observation import Stage
 from tokgate.traffic.enforcer import Ruling
-from tokgate.traffic.refusal_texts import refusal
+from tokgate.traffic.refusal_texts import BAD_REQUEST, refusal, status_of
 
 
 @pytest.mark.parametrize(
@@ -22,4 +24,7 @@ def test_the_status_of_a_refusal(mandate: dict[str, str], status: bytes) -> None
     said = refusal(ruling, "clips.example.org", stamp())
     assert said.startswith(b"HTTP/1.1 " + status)
     assert b"\r\nTokgate-Ban: ban\r\n" in said
+    assert b"\r\nContent-Type: text/plain; charset=utf-8\r\n" in said
+    assert b"Content-Type" not in BAD_REQUEST
+    assert status_of(ruling.ban, warns=True) == HTTPStatus.FORBIDDEN, "a warning is no 451"
     assert b"clips.example.org is blocked: " + ", ".join(["The ban", *mandate.values()]).encode() in said

@@ -32,6 +32,9 @@ def test_the_later_end_holds(tmp_path: Path, beside_a_log: bool) -> None:
     warned.continues(Person(CLIENT), "ban", NOW.add(hours=8))
     warned.continues(Person(CLIENT), "ban", NOW.add(hours=1))
     assert warned.passed(Person(CLIENT), "ban", NOW.add(hours=7)) is Passed.CONTINUED
+    if beside_a_log:
+        again = open_beside(tmp_path / "block.ndjson", NOW)
+        assert again.passed(Person(CLIENT), "ban", NOW.add(hours=7)) is Passed.CONTINUED
 
 
 def test_a_disk_that_takes_half_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
