@@ -19,6 +19,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n"
         (REQUEST, True, HttpStart(http2=False)),
         (REQUEST, False, Unreadable(http=True)),
         (b"GET\t/ HTTP/1.1\r\n\r\n", True, Unreadable(http=True)),
+        (b"CONNECT a:443 HTTP/1.10\r\n", True, Unreadable(http=True)),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", True, HttpStart(http2=True)),
         (b"SSH-2.0-client\r\n", True, OtherBytes()),
         (b"SSH-2.0-client\r\n", False, OtherBytes()),
@@ -28,7 +29,16 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n"
             ProxyConnect("a.example.org", b"rest"),
         ),
     ],
-    ids=["request", "request_in_a_proxys_tunnel", "lenient_request", "http2", "ssh", "ssh_in_a_tunnel", "connect"],
+    ids=[
+        "request",
+        "request_in_a_proxys_tunnel",
+        "lenient_request",
+        "lenient_connect",
+        "http2",
+        "ssh",
+        "ssh_in_a_tunnel",
+        "connect",
+    ],
 )
 def test_what_they_are(data: bytes, openable: bool, seen: FirstBytes) -> None:
     """A request that nobody can answer with a page is refused to clients under a ban, and not carried unread."""
