@@ -13,7 +13,7 @@ from tokgate.blocklog.records.stamp import Observer
 from tokgate.policy.bans import Action
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.explicit_targets import TargetAddresses, decide_targets, matters
+from tokgate.traffic.explicit_targets import TargetAddresses, decide_targets, is_closed, matters
 
 StartGate = Callable[..., RunningGate]
 
@@ -75,6 +75,15 @@ def test_closed_ways(address: str) -> None:
     assert ways_of("192.0.2.1", address).closed
     assert ways_of("2001:db8::1", address).closed
     assert not ways_of("127.0.0.1", address).closed
+
+
+@pytest.mark.parametrize(
+    ("client", "destination", "closed"),
+    [("192.0.2.1", "localhost.example.org", False), ("no address", "127.0.0.1", True), ("127.0.0.1", "::1", False)],
+)
+def test_what_is_no_address(client: str, destination: str, closed: bool) -> None:
+    """A name is closed by its addresses alone; and whoever can't be told to be this machine's own is none of it."""
+    assert is_closed(client, destination, ()) is closed
 
 
 def test_banned_ways() -> None:
