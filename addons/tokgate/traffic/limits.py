@@ -41,13 +41,13 @@ class OpenerLimits:
     connections: int = 8_192
     """Open connections that were handed over to it."""
     per_client: int = 512
-    head: int = 65_536
+    head: int = 64 * 1024
     """Octets of a request that wait for the end of its head, or of requests sent ahead of their turn."""
-    response_head: int = 262_144
+    response_head: int = 256 * 1024
     """The same of responses: browsers accept as much."""
-    unread_per_client: int = 4_194_304
+    unread_per_client: int = 4 << 20
     """Octets that wait so in all connections of a client."""
-    unread: int = 67_108_864
+    unread: int = 64 << 20
     """Octets that wait so in all clients' connections."""
 
 

@@ -35,7 +35,7 @@ SLOTS: Final = 64
 
 _HEADER: Final = re.compile(rb"^tokgate-warned 1 ([0-9a-f]{64})$", re.MULTILINE)
 _LINE: Final = re.compile(rb"([0-9a-f]{32}) ([0-9]{1,12})")
-_AT_ONCE: Final = 1_048_576
+_AT_ONCE: Final = 1 << 20
 _LONGEST_LINE: Final = 128
 _PASSING: Final = frozenset({21, 41, 42, 44})
 """Extensions that come and go with the same software: padding, pre_shared_key, early_data, cookie."""

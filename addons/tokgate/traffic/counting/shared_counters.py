@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-SIZE: Final = 16_777_216
+SIZE: Final = 16 << 20
 """Octets that the counters of a process may grow to; only what is used takes memory: some 60 octets a key."""
 OVERFULL: Final = ("overfull",)
 """Stands for all keys for which there was no room."""
