@@ -86,13 +86,17 @@ def _mutants_of(module: str) -> Iterator[Mutant]:
 
 
 def _sampled(mutants_: list[Mutant], options: argparse.Namespace, found: Mapping[str, list[Mutant]]) -> list[Mutant]:
-    """A package's share of the sample, the same for the same seed."""
+    """A package's share of the sample."""
     if options.sample is None:
         return mutants_
     share = round(options.sample * len(mutants_) / max(1, sum(map(len, found.values()))))
-    number = min(len(mutants_), max(share, min(_LEAST, options.sample)))
-    chosen = random.Random(options.seed).sample(range(len(mutants_)), number)
-    return [mutants_[index] for index in sorted(chosen)]
+    return drawn(mutants_, max(share, min(_LEAST, options.sample)), options.seed)
+
+
+def drawn(mutants_: list[Mutant], number: int, seed: int) -> list[Mutant]:
+    """That many, by a hash of each: a change of the code redraws hardly any but those of what changed."""
+    chosen = sorted(mutants_, key=lambda mutant: _digest(str(seed), *mutant.place))[:number]
+    return sorted(chosen, key=mutants_.index)
 
 
 def kept_survivors() -> dict[_Place, str]:
