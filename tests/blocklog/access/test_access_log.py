@@ -1,5 +1,6 @@
 """Looks are appended and rotated by several processes at once: none is lost, and the file keeps its rights."""
 
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -77,6 +78,17 @@ def test_somebody_holds_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(BlockingIOError):
             append(path, b"two\n")
     assert path.read_bytes() == b"one\n"
+
+
+def test_a_file_system_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who can't write is told why: nothing else says what to repair."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        append(path, b"one\n")
 
 
 def test_no_room_for_the_compressed_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
