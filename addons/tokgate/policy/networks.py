@@ -143,7 +143,7 @@ def _parts_first(networks: Iterable[Network], known: Mapping[str, Network]) -> I
             top = stack[-1]
             named = (*top.networks, *top.except_networks)
             waiting = [known[name] for name in named if name not in done]
-            if waiting and top.name not in done:
+            if waiting:
                 stack += waiting
                 continue
             stack.pop()

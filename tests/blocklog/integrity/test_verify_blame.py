@@ -111,6 +111,22 @@ def test_two_changes_under_one_checkpoint(tmp_path: Path) -> None:
     assert all(message.endswith("or the record before it was written anew") for message in said.values())
 
 
+def test_a_change_and_a_gap_under_one_checkpoint(tmp_path: Path) -> None:
+    """Without all that the checkpoint signs, the record after the one that was written anew is not accused."""
+    log = Log(tmp_path)
+    log.options = LogOptions(records=100)
+    log.rotation = Rotation(daily=False)
+    log.run(12)
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    gone, forged = (number for number, line in enumerate(lines, 1) if b"number 4" in line or b"number 8" in line)
+    log.forge(log.path, forged, forged)
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    log.path.write_bytes(b"".join([*lines[: gone - 1], *lines[gone:]]))
+    said = {each.line: each.message for each in Verifier([log.trusted]).run(log.files) if each.code == "changed"}
+    assert [*said] == [forged]
+    assert said[forged].endswith("or the record before it was written anew")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """By the file that continued it."""
     log = Log(tmp_path)

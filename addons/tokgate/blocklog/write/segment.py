@@ -267,7 +267,7 @@ class Segment:
     def _digest(self, start: int, end: int) -> tuple[int, str]:
         """How many newlines are between two offsets, and SHA-256 over what is."""
         digest, offset, lines = hashlib.sha256(), start, 0
-        while offset < end and (chunk := os.pread(self._fd, min(_CHUNK, end - offset), offset)):
+        while chunk := os.pread(self._fd, min(_CHUNK, end - offset), offset):
             digest.update(chunk)
             lines += chunk.count(b"\n")
             offset += len(chunk)
