@@ -100,11 +100,12 @@ def test_others_need_the_processor(polling: Callable[[Kernel], BusyPolling]) -> 
     assert kernel.sleeps == CREDIT
 
 
-def test_enough_to_do(polling: Callable[[Kernel], BusyPolling]) -> None:
-    """Behind a batch of many the next one is slept for, so that it is as large."""
-    kernel = Kernel(LONGEST / 2, EVENT * (FEW + 1))
+@pytest.mark.parametrize(("events", "sleeps"), [(FEW, 0), (FEW + 1, 9)])
+def test_enough_to_do(polling: Callable[[Kernel], BusyPolling], events: int, sleeps: int) -> None:
+    """Behind a batch of many the next one is slept for, so that it is as large; behind one of few it is not."""
+    kernel = Kernel(LONGEST / 2, EVENT * events)
     _served(polling(kernel), 10)
-    assert kernel.sleeps == 9
+    assert kernel.sleeps == sleeps
 
 
 def test_not_to_look(polling: Callable[[Kernel], BusyPolling]) -> None:

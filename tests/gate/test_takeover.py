@@ -37,11 +37,14 @@ def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield write, read
 
 
-def succeed(old: RunningGate, new: RunningGate, channel: tuple[socket.socket, socket.socket]) -> None:
-    """Have one gate pass everything on to the other."""
-    new.transfer = ConnectionTransfer(new.gate, new.listeners, *channel)
-    old.transfer = ConnectionTransfer(old.gate, old.listeners, *channel)
+def succeed(
+    old: RunningGate, new: RunningGate, channel: tuple[socket.socket, socket.socket]
+) -> tuple[ConnectionTransfer, ConnectionTransfer]:
+    """Have one gate pass everything on to the other, each by its end of the way."""
+    there = new.transfer = ConnectionTransfer(new.gate, new.listeners, *channel)
+    here = old.transfer = ConnectionTransfer(old.gate, old.listeners, *channel)
     new.retired, old.retired = False, True
+    return here, there
 
 
 def moved(old: RunningGate, new: RunningGate, number: int = 1) -> bool:
@@ -56,7 +59,7 @@ def test_an_open_connection_moves_and_goes_on(
     old, new = start_gate(start_origin()), start_gate()
     with dial(old.redirected, ALLOWED) as client:
         assert client.recv(65536) == ALLOWED
-        succeed(old, new, channel)
+        here, there = succeed(old, new, channel)
         assert moved(old, new)
         assert not old.gate.connections
         assert old.gate.clients == {}
@@ -66,6 +69,7 @@ def test_an_open_connection_moves_and_goes_on(
         client.shutdown(socket.SHUT_WR)
         assert client.recv(65536) == b""
     assert new.settled()
+    assert (here.passed_on, there.taken_over) == (1, 1)
 
 
 def test_the_gate_before_is_slow_to_let_go(start_gate: StartGate, start_origin: StartOrigin) -> None:
