@@ -1,6 +1,7 @@
 """Following a log through everything that happens to it while it is read."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -214,14 +215,22 @@ def test_an_overlong_line_is_one_piece_of_junk(path: Path) -> None:
     follower.close()
 
 
-def test_a_torn_line_that_is_too_long(path: Path) -> None:
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda path: path.rename(path.with_name("block-20230310T000000.000000Z.ndjson")),
+        lambda path: os.truncate(path, 0),
+    ],
+    ids=["rotated", "emptied"],
+)
+def test_a_torn_line_that_is_too_long(path: Path, end: Callable[[Path], object]) -> None:
     """What is told of the rest of a file adds up to its octets, also where no line could be that long."""
     follower = Follower(path)
     put(path, 0)
     with path.open("ab") as stream:
         stream.write(b"x" * (2 * MAX_LINE))
     assert poll(follower) == [0]
-    path.rename(path.with_name("block-20230310T000000.000000Z.ndjson"))
+    end(path)
     put(path, 1)
     junk, line = follower.poll()
     assert isinstance(junk, Junk)

@@ -190,3 +190,13 @@ def test_a_pipe_has_no_place_for_a_secret(tmp_path: Path) -> None:
         os.close(reader)
     assert [record["source"] for record in written if "source" in record] == [{"address": WITHHELD}]
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_link_has_no_place_for_a_secret(tmp_path: Path) -> None:
+    """Such as /dev/stdout, wherever it leads: what is beside it is not the log's."""
+    whole, link = tmp_path / "whole.ndjson", tmp_path / "stdout"
+    whole.touch()
+    link.symlink_to(whole)
+    alias = client_alias(link, LogOptions(clients=ClientsShown.PSEUDONYM), lambda: NOON, list[Exception]().append)
+    assert alias(record_of("192.0.2.7"))["source"] == {"address": WITHHELD}
+    assert sorted(tmp_path.iterdir()) == [link, whole]

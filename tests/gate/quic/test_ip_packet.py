@@ -46,8 +46,9 @@ def test_udp(client: tuple[bytes, int], server: tuple[bytes, int], payload: byte
 
 
 def test_packets_of_our_own_reach_far() -> None:
-    """A refusal crosses as many hops as any host's packets (RFC 1700: 64)."""
+    """A refusal crosses as many hops as any host's packets (RFC 1700: 64), and no router takes it for special."""
     assert (udp_packet(CLIENT4, SERVER4, b"")[8], port_unreachable(CLIENT6, SERVER6, b"")[7]) == (64, 64)
+    assert udp_packet(CLIENT4, SERVER4, b"")[1] == 0
 
 
 def test_a_checksum_of_zero_is_sent_as_its_complement() -> None:

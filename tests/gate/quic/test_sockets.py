@@ -232,9 +232,10 @@ def test_what_is_asked_of_the_kernel(asked: list[Asked]) -> None:
     assert [[front.port for front in each] for each in made.fronts] == [[8443, 8443]] * 2
     fronts, raw = asked[:4], asked[4:]
     assert [one.place for one in fronts] == [*PLACES, *PLACES]
-    wait = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    wait, room = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, (socket.SOL_SOCKET, 33)  # SO_RCVBUFFORCE
     for one in fronts:
         assert (one.kind, one.options[socket.SOL_SOCKET, socket.SO_REUSEPORT]) == (socket.SOCK_DGRAM | wait, 1)
+        assert one.options[room] > 1 << 20, "as much as waits while a gate is busy, whatever rmem_max allows"
         v4 = one.family == socket.AF_INET
         options = {(IP, n) for n in (20, 8, 12, 13)} if v4 else {(IPV6, n) for n in (26, 74, 66, 51, 49)}
         assert {key for key, on in one.options.items() if key[0] != socket.SOL_SOCKET and on == 1} == options | {
