@@ -1,5 +1,6 @@
 """HTTP that can be read, plain and opened: each request is decided for itself, by every name that it shows."""
 
+import contextlib
 import json
 import socket
 import ssl
@@ -292,6 +293,28 @@ def test_an_endless_head(lab: Lab, before: str) -> None:
         filler = (b"X-Filler: " + b"x" * 4000 + b"\r\n") * 1000
         with pytest.raises(OSError):  # noqa: PT011 - a reset, or a broken pipe
             client.send(*[filler] * 100)
+    assert lab.settled()
+
+
+@pytest.mark.parametrize(("cookies", "comes"), [(60, True), (1000, False)], ids=["long", "endless"])
+def test_the_head_of_a_response(lab: Lab, cookies: int, comes: bool) -> None:
+    """A head as long as browsers accept arrives whole, from a server with many cookies; an endless one is cut off."""
+
+    def serve(client: socket.socket) -> None:
+        client.recv(65536)
+        with contextlib.suppress(OSError):  # cut off
+            client.sendall(b"HTTP/1.1 200 OK\r\n" + b"Set-Cookie: a=%s\r\n" % (b"x" * 4000) * cookies)
+            client.sendall(b"Content-Length: 4\r\n\r\nbody")
+
+    origin = lab.origin(serve)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, origin.port) as client:
+        client.send(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\nConnection: close\r\n\r\n".encode())
+        got = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := client.sock.recv(65536):
+                got += piece
+    assert (got.count(b"Set-Cookie:") == cookies and got.endswith(b"body")) == comes
     assert lab.settled()
 
 
