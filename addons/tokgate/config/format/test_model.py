@@ -3,8 +3,6 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-import dns.exception
-import dns.message
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from tokgate.config.diagnostics import Code
@@ -165,6 +163,9 @@ def sent_name(host: str) -> str:
 
 def dns_query(host: str) -> bytes:
     """A client's DNS question about a test's host. Raises ValueError for a name that no question can hold."""
+    import dns.exception  # only a policy with such tests needs it
+    import dns.message
+
     try:
         return dns.message.make_query(sent_name(host), "A").to_wire()
     except dns.exception.DNSException as error:
