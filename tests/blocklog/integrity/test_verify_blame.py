@@ -96,14 +96,21 @@ def test_a_tail_written_anew_before_a_rotation(tmp_path: Path) -> None:
     assert {code for name, _, code in log.found() if name != file.name} <= {"signature"}
 
 
-def test_two_changes_under_one_checkpoint(tmp_path: Path) -> None:
-    """What can't be told apart is said to be one or the other."""
-    log = Log(tmp_path)
+def _under_one_checkpoint(folder: Path) -> tuple[Log, int, int]:
+    """A log of one file and one checkpoint, and the lines, from 1, of two of its records."""
+    log = Log(folder)
     log.options = LogOptions(records=100)
     log.rotation = Rotation(daily=False)
     log.run(12)
+    lines = enumerate(log.path.read_bytes().splitlines(), 1)
+    first, second = (number for number, line in lines if b"number 4" in line or b"number 8" in line)
+    return log, first, second
+
+
+def test_two_changes_under_one_checkpoint(tmp_path: Path) -> None:
+    """What can't be told apart is said to be one or the other."""
+    log, forged, edited = _under_one_checkpoint(tmp_path)
     lines = log.path.read_bytes().splitlines(keepends=True)
-    forged, edited = (number for number, line in enumerate(lines, 1) if b"number 4" in line or b"number 8" in line)
     log.path.write_bytes(b"".join([*lines[: edited - 1], _changed(lines[edited - 1]), *lines[edited:]]))
     log.forge(log.path, forged, forged)
     said = {each.line: each.message for each in Verifier([log.trusted]).run(log.files) if each.code == "changed"}
@@ -113,12 +120,7 @@ def test_two_changes_under_one_checkpoint(tmp_path: Path) -> None:
 
 def test_a_change_and_a_gap_under_one_checkpoint(tmp_path: Path) -> None:
     """Without all that the checkpoint signs, the record after the one that was written anew is not accused."""
-    log = Log(tmp_path)
-    log.options = LogOptions(records=100)
-    log.rotation = Rotation(daily=False)
-    log.run(12)
-    lines = log.path.read_bytes().splitlines(keepends=True)
-    gone, forged = (number for number, line in enumerate(lines, 1) if b"number 4" in line or b"number 8" in line)
+    log, gone, forged = _under_one_checkpoint(tmp_path)
     log.forge(log.path, forged, forged)
     lines = log.path.read_bytes().splitlines(keepends=True)
     log.path.write_bytes(b"".join([*lines[: gone - 1], *lines[gone:]]))

@@ -27,6 +27,8 @@ _IDLE: Final = 15
 """Seconds."""
 _BEAT: Final = 1.0
 """Seconds between two reports that the server's event loop runs."""
+_LAST_REQUESTS: Final = 1.0
+"""Seconds in which whoever has connected before the server stopped accepting sends a request."""
 _HEADERS: Final = [
     (b"server", b"tokgate"),
     (b"cache-control", b"no-store"),
@@ -137,7 +139,7 @@ def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, r
         await leaving.wait()
         for each in server.servers:
             each.close()
-        await asyncio.sleep(_BEAT)  # uvicorn closes connections without a request: who has just come is to send one
+        await asyncio.sleep(_LAST_REQUESTS)  # uvicorn then closes connections without one
         server.should_exit = True
 
     async def whole() -> None:
