@@ -1,8 +1,18 @@
 """The table's part for QUIC: what it matches, and in which order."""
 
-from tokgate.gate.quic.flow_table import QuicLimits
-from tokgate.gateway import quic_rules
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
+
+from labs.ruleset_lab import ANY, CLIENT, FAMILY, ORIGIN, POLICY, PORT, Lab, Namespace
+from tokgate.gate.quic.flow_table import QuicLimits
+from tokgate.gateway import libnftables, quic_rules
+
+SHORT = b"\x40" + bytes(40)
+"""A packet with a short header."""
 CLIENTS = ("ip saddr @clients4", "ip6 saddr @clients6")
 
 
@@ -47,3 +57,81 @@ def test_gates_remember_flows_for_longer_than_the_kernel() -> None:
 
     assert QuicLimits().idle > 2 * int(stated["timeout"].removesuffix("s"))
     assert QuicLimits().flows <= int(stated["size"])
+
+
+@pytest.fixture
+def lab(namespace: Namespace, tmp_path: Path) -> Iterator[Lab]:
+    """The namespaces, with a ban in force."""
+    built = Lab()
+    try:
+        built.load_policy(tmp_path, POLICY)
+        yield built
+    finally:
+        built.down()
+
+
+def at_gate(lab: Lab, version: int) -> socket.socket:
+    """A socket to which `tproxy` brings datagrams; nobody reads it."""
+
+    def make() -> socket.socket:
+        made = socket.socket(FAMILY[version], socket.SOCK_DGRAM)
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+        made.bind((ANY[version], PORT))
+        return made
+
+    return lab.gateway.inside(make)
+
+
+def passing(version: int, near: socket.socket) -> str:
+    """The element of the set by which the flow of a client's socket passes."""
+    flow = f"{CLIENT[version]} . {near.getsockname()[1]} . {ORIGIN[version]} . 443"
+    return f"element inet tokgate quic{version} {{ {flow} }}"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_flow_that_leaves_its_set_is_not_refused(lab: Lab, version: int) -> None:
+    """Also packets that are between the two chains just then: an ICMP error would end the client's connection."""
+    with (
+        at_gate(lab, version),
+        lab.origin.datagrams(version, bound=443) as far,
+        lab.client.datagrams(version, to=(ORIGIN[version], 443)) as near,
+    ):
+        element = passing(version, near)
+
+        def come_and_go() -> None:
+            for _ in range(100):
+                libnftables.run(f"delete {element}")
+                libnftables.run(f"add {element}")
+
+        lab.gateway.inside(lambda: libnftables.run(f"add {element}"))
+        near.send(SHORT)
+        far.sendto(SHORT, far.recvfrom(64)[1])
+        assert near.recv(64) == SHORT
+        changes = threading.Thread(target=lambda: lab.gateway.inside(come_and_go))
+        changes.start()
+        refused = 0
+        while changes.is_alive():
+            try:
+                near.send(SHORT)
+            except ConnectionRefusedError:
+                refused += 1
+        assert refused == 0
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_without_a_gate_all_is_refused(lab: Lab, version: int) -> None:
+    """At once, so that clients come over TCP: what begins, and a flow that the kernel forwarded."""
+    with (
+        lab.origin.datagrams(version, bound=443) as far,
+        lab.client.datagrams(version, to=(ORIGIN[version], 443)) as near,
+    ):
+        element = passing(version, near)
+        lab.gateway.inside(lambda: libnftables.run(f"add {element}"))
+        near.send(SHORT)
+        far.sendto(SHORT, far.recvfrom(64)[1])
+        assert near.recv(64) == SHORT
+        lab.gateway.inside(lambda: libnftables.run(f"delete {element}"))
+        for datagram in (SHORT, b"\xc3\x00\x00\x00\x01".ljust(1200, b"\0")):
+            near.send(datagram)
+            with pytest.raises(ConnectionRefusedError):
+                near.recv(1)

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import ssl
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -73,12 +74,13 @@ def curl(namespace: Namespace, name: str, family: int, http2: bool, authority: P
 def http3(
     namespace: Namespace, origin: Origin, name: str, family: int, *options: str, path: str = "/"
 ) -> tuple[int, str]:
-    """curl's exit code and output for a page over HTTP/3 and nothing else."""
+    """curl's exit code and output for a page over HTTP/3 and nothing else; a failed test shows its errors."""
     done = namespace.run(
         *("curl", "-sS", "--max-time", "60", "--http3-only", "--cacert", str(origin.authority), *options),
         *("--resolve", f"{name}:443:{ADDRESSES[name][family]}", f"https://{name}{path}"),
         check=False,
     )
+    sys.stderr.write(done.stderr)
     return done.returncode, done.stdout
 
 

@@ -67,8 +67,11 @@ def chains(port: int, mark: int, clients: Iterable[str], refuse: str) -> Iterato
     )
     yield (
         f"chain {FORWARDED} {{",
-        "\t# Only where no gate listens anything else gets here.",
         *(f"\t{_SHORT} {flow} @quic{version} return" for version, flow in _flows()),
+        "\t# Its flow left the set since this packet passed `quic_prerouting`. The next one comes to the gate, which",
+        "\t# knows the flow; a refusal would end the connection.",
+        f"\t{_SHORT} ct state established counter drop",
+        "\t# Else no gate listens: what `quic_to_gate` meant for one is not tracked.",
         f"\t{refuse}",
         "}",
     )

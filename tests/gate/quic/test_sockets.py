@@ -1,6 +1,8 @@
 """What the kernel tells of a datagram, and what raw sockets are asked to send; with sockets that need no privileges."""
 
 import contextlib
+import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -85,15 +87,15 @@ def test_a_datagram_without_a_destination() -> None:
 class Raw:
     """Stands for a raw socket, which takes privileges to open."""
 
-    def __init__(self, family: int, *, full: bool = False) -> None:
+    def __init__(self, family: int, error: int = 0) -> None:
         self.family = family
-        self.full = full
+        self.error = error
         self.sent: list[tuple[bytes, str, str]] = []
 
     def sendmsg(self, data: Any, control: Any, flags: int, to: tuple[str, int]) -> None:
         """Keep what is sent, and from which address: as `in_pktinfo` and `in6_pktinfo` say it, by any interface."""
-        if self.full:
-            raise OSError("not permitted")
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
         (packet,), ((level, kind, beside),) = data, control
         if self.family == socket.AF_INET:
             assert (level, kind) == (socket.IPPROTO_IP, 8)
@@ -106,10 +108,10 @@ class Raw:
         self.sent.append((packet, socket.inet_ntop(self.family, source), to[0]))
 
 
-def raw_sockets(key: Key, **full: bool) -> tuple[Outlets, dict[str, Raw]]:
-    """Outlets of the family of a flow."""
+def raw_sockets(key: Key, **errors: int) -> tuple[Outlets, dict[str, Raw]]:
+    """Outlets of the family of a flow; the errors with which sending fails."""
     family = socket.AF_INET6 if key is KEY6 else socket.AF_INET
-    each = {name: Raw(family, full=name in full) for name in ("carries", "opens", "ends", "answers")}
+    each = {name: Raw(family, errors.get(name, 0)) for name in ("carries", "opens", "ends", "answers")}
     return Outlets({family: RawSockets(**each)}), each  # type: ignore[arg-type]
 
 
@@ -121,21 +123,33 @@ def ends(key: Key) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
 
 @pytest.mark.parametrize("key", [KEY, KEY6])
 @pytest.mark.parametrize(
-    ("opens", "full", "by"), [(True, {}, "opens"), (True, {"opens": True}, "carries"), (False, {}, "carries")]
+    ("opens", "errors", "by"),
+    [(True, {}, "opens"), (True, {"opens": errno.EPERM}, "carries"), (False, {}, "carries")],
 )
-def test_what_passes(key: Key, opens: bool, full: dict[str, bool], by: str) -> None:
+def test_what_passes(key: Key, opens: bool, errors: dict[str, int], by: str) -> None:
     """From the client's own address, a hop later; by the socket whose mark opens the flow, if the kernel has room."""
-    outlets, raw = raw_sockets(key, **full)
+    outlets, raw = raw_sockets(key, **errors)
     assert outlets.carries(Datagram(key, SHORT, 0x20, 2, 1), b"payload", opens=opens)
     packet = udp_packet(*ends(key), b"payload", traffic_class=0x20, hops=1)
     assert {name: each.sent for name, each in raw.items() if each.sent} == {by: [(packet, key[0], key[2])]}
 
 
-@pytest.mark.parametrize(("hops", "full"), [(1, {}), (64, {"carries": True})])
-def test_what_can_not_pass(hops: int, full: dict[str, bool]) -> None:
-    """What is routed in a circle ends, and what the firewall drops is told as lost."""
-    outlets, raw = raw_sockets(KEY, **full)
+@pytest.mark.parametrize(
+    ("hops", "errors"), [(1, {}), (64, {"carries": errno.EPERM}), (64, {"carries": errno.ENETUNREACH})]
+)
+def test_what_can_not_pass(hops: int, errors: dict[str, int]) -> None:
+    """What is routed in a circle ends; what the firewall drops or no route leads to is told to the client."""
+    outlets, raw = raw_sockets(KEY, **errors)
     assert not outlets.carries(Datagram(KEY, SHORT, 0, hops, 1), SHORT, opens=False)
+    assert [each.sent for each in raw.values()] == [[]] * 4
+
+
+@pytest.mark.parametrize("opens", [True, False])
+@pytest.mark.parametrize("error", [errno.EAGAIN, errno.ENOBUFS])
+def test_a_full_queue_loses(opens: bool, error: int) -> None:
+    """No error reaches a client for a datagram that a queue had no room for: its connection goes on."""
+    outlets, raw = raw_sockets(KEY, opens=error, carries=error)
+    assert outlets.carries(Datagram(KEY, SHORT, 0, 64, 1), SHORT, opens=opens)
     assert [each.sent for each in raw.values()] == [[]] * 4
 
 

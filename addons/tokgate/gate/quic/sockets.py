@@ -6,6 +6,7 @@ without netlink, and in the same step in which the datagram leaves.
 """
 
 import contextlib
+import errno
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ _IP_RECVTOS: Final = 13
 _IP_TOS: Final = 1
 _IP_TTL: Final = 2
 
+_QUEUE_FULL: Final = (errno.EAGAIN, errno.ENOBUFS)
 _ROOM: Final = 256
 """Octets for what the kernel tells beside a datagram."""
 _RECEIVE_BUFFER: Final = 4 << 20
@@ -195,7 +197,7 @@ def _beside6(told: dict[tuple[int, int], bytes]) -> tuple[str, int, int, int, in
 
 
 class Outlets:
-    """The raw sockets. What can't be sent is lost, as on any network."""
+    """The raw sockets."""
 
     def __init__(self, raw: Mapping[int, RawSockets]) -> None:
         self._raw: Final = raw
@@ -240,15 +242,18 @@ class Outlets:
 
 
 def _send(raw: socket.socket, packet: bytes, source: bytes, to: str) -> bool:
-    """Routed as what `source` sends. The firewall drops what it was only told by, which looks like an error."""
+    """Send a packet, routed as what `source` sends; False if the kernel refuses it.
+
+    That is also how a firewall's drop looks. What a queue has no room for is lost, as on any network, and not refused.
+    """
     if raw.family == socket.AF_INET:
         control = (socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i4s4x", 0, source))
     else:
         control = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, source + bytes(4))
     try:
         raw.sendmsg((packet,), (control,), 0, (to, 0))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in _QUEUE_FULL
     return True
 
 
