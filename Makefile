@@ -54,10 +54,12 @@ test: $(VENV)/.ready ## Run all tests (end-to-end ones skip, with a reason, wher
 ifdef PYTEST_ARGS
 	$(PYTEST) $(PYTEST_ARGS)
 else
-	$(PYTEST) -n 2 $(addprefix --ignore ,$(ALONE))
+	$(PYTEST) $(SIDE_BY_SIDE) $(addprefix --ignore ,$(ALONE))
 	$(PYTEST) $(ALONE)
 endif
 
+# Four processes on two cores: half of the time of tests is waiting.
+SIDE_BY_SIDE := -n 4 --dist worksteal
 # End-to-end tests and drills run one by one: they watch the clock. The attempts to get round a ban are all made at once.
 ALONE := tests/evasion tests/e2e tests/drills
 
@@ -73,7 +75,7 @@ COVERAGE_FLOORS := policy:98.9 wire:99.4 config:98.2 blocklog:98.4 accounts:98.9
 
 .PHONY: coverage
 coverage: $(VENV)/.ready ## Run all but the end-to-end tests; fail where a package is covered less than it was
-	$(PYTEST) -n 2 $(addprefix --ignore ,$(ALONE)) --cov --cov-report=
+	$(PYTEST) $(SIDE_BY_SIDE) $(addprefix --ignore ,$(ALONE)) --cov --cov-report=
 	@low=0; for floor in $(COVERAGE_FLOORS); do \
 	  total=$$($(BIN)/coverage report --include "addons/tokgate/$${floor%:*}/*" --format total) || exit 1; \
 	  printf '%-12s %6s %%, floor %s\n' "$${floor%:*}" "$$total" "$${floor#*:}"; \

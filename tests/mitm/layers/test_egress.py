@@ -178,12 +178,12 @@ async def test_parents_and_certificates(lab: Lab, peers: Peers) -> None:
 
 async def test_a_mark(lab: Lab, peers: Peers, chosen: Any) -> None:
     """The proxy's own connections bear it: a firewall that redirects all others would lead them back."""
-    origin = await lab.raw_origin(peers.serve)
+    plain, secure = await lab.raw_origin(peers.serve), await lab.raw_origin(peers.serve, lab.authority.server(ALLOWED))
     running = await lab.proxy(pooled())
     running.traffic.sources = PolicySources(MARK)
-    assert await _get(running.port, f"http://127.0.0.1:{origin.port}/") == (200, b"origin")
-    assert await running.traffic.certificates.names("127.0.0.1", origin.port, client="192.0.2.1") == ()
-    assert chosen == [(("127.0.0.1", origin.port), MARK, None)] * 2
+    assert await _get(running.port, f"http://127.0.0.1:{plain.port}/") == (200, b"origin")
+    assert await running.traffic.certificates.names("127.0.0.1", secure.port, client="192.0.2.1") == (ALLOWED,)
+    assert chosen == [(("127.0.0.1", origin.port), MARK, None) for origin in (plain, secure)]
 
 
 class Hooks:
