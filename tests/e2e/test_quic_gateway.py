@@ -12,7 +12,7 @@ from whenever import Instant
 from labs.clients import Download, browser, forced_to_quic, http3
 from labs.devtools import tab
 from labs.gateway import Gateway, office_policy, refused_over_http3
-from labs.netns import Lab, wait_until
+from labs.netns import Lab, run, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin, fingerprint
 from labs.quic_client import QuicClient
 from labs.quic_origin import RetryingOrigin, fetch
@@ -29,6 +29,17 @@ def gateway(
         folder, policy=office_policy(), mode="gate:tproxy", single=request.param, options=workers
     ) as running:
         yield running
+
+
+@contextlib.contextmanager
+def narrow(lab: Lab) -> Iterator[None]:
+    """The gateway's link towards the origin takes less than the client's."""
+    link = ("ip", "-n", lab.gateway.name, "link", "set", "origin0", "mtu")
+    run(*link, "1400")
+    try:
+        yield
+    finally:
+        run(*link, "1500")
 
 
 def at_gates(lab: Lab) -> int:
@@ -80,6 +91,20 @@ def test_second_connection_in_a_flow(lab: Lab, origin: Origin, gateway: Gateway)
             return end is not None and end.error_code == 0x0170 and end
 
         wait_until("the banned one is refused", refusal)
+
+
+def test_a_packet_too_large_for_the_way(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """A client that finds out how large packets may be loses those that are too large, and its connection goes on."""
+    allowed, banned = QuicClient(ALLOWED), QuicClient(BANNED)
+    with lab.client.datagrams(Lab.ALLOWED[family], 443) as sock:
+        for datagram in allowed.flight:
+            sock.send(datagram)
+        wait_until("the server greets", lambda: allowed.greeted(sock.recv(65536)))
+        with narrow(lab):
+            sock.send(b"\x40" + bytes(1400))
+            for datagram in banned.flight:
+                sock.send(datagram)
+            wait_until("what comes after it is answered", lambda: banned.told(sock.recv(65536)))  # or raises
 
 
 def test_retry(lab: Lab, origin: Origin, gateway: Gateway) -> None:

@@ -70,7 +70,7 @@ def chains(port: int, mark: int, clients: Iterable[str], refuse: str) -> Iterato
         *(f"\t{_SHORT} {flow} @quic{version} return" for version, flow in _flows()),
         "\t# Its flow left the set since this packet passed `quic_prerouting`. The next one comes to the gate, which",
         "\t# knows the flow; a refusal would end the connection.",
-        f"\t{_SHORT} ct state established counter drop",
+        f"\t{_SHORT} ct state != untracked counter drop",
         "\t# Else no gate listens: what `quic_to_gate` meant for one is not tracked.",
         f"\t{refuse}",
         "}",

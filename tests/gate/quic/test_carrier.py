@@ -241,6 +241,15 @@ def test_no_way_to_the_server(gate: Callable[..., QuicGate]) -> None:
     assert one.sent.unreachable == [KEY]
 
 
+def test_what_can_not_go_on_is_lost(gate: Callable[..., QuicGate]) -> None:
+    """A packet too large for the way, as clients send to find out its size, or a moment without a way, ends nothing."""
+    one = gate().comes(*QuicClient(ALLOWED).flight)
+    one.carrier.take([Datagram(KEY, SHORT, 0, 1, 1)])
+
+    assert one.sent.unreachable == []
+    assert one.comes(SHORT).sent.to_server[-1] == SHORT
+
+
 def test_one_client_s_flood(gate: Callable[..., QuicGate]) -> None:
     """A client that begins connections without end takes no others' share; what isn't read is counted."""
     limits = QuicLimits(firsts_per_second=10)

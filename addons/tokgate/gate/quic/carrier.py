@@ -195,8 +195,9 @@ class QuicCarrier:
     def _pass(self, flow: GateFlow, came: Datagram, datagrams: Sequence[bytes], *, opens: bool = False) -> None:
         self._lasts(flow)
         for datagram in datagrams:
-            if not self._outlets.carries(came, datagram, opens=opens):  # there is no way
-                self._refuse(flow.key, came.payload)
+            if not self._outlets.carries(came, datagram, opens=opens):
+                if not opens:  # else it is lost, as on any network: an error would end a connection under way
+                    self._refuse(flow.key, came.payload)
                 return
 
     def _lasts(self, flow: GateFlow) -> None:
