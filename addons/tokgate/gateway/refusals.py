@@ -27,6 +27,10 @@ _QUIC: Final = "udp length >= 1208 @th,64,1 1 @th,72,32 {{ {} }}".format(
 to be (RFC 9000 §14.1: 1200 octets, behind 8 of UDP). The bits beside the header's form may be anything (RFC 9287)."""
 _DIALLED: Final = counting(KernelRefusal.DIALLED_DIRECTLY)
 _PAST: Final = counting(KernelRefusal.TCP_PAST_GATES)
+_PUBLISHED: Final = (
+    "\t# Services behind an address of this gateway's, which `prerouting` let pass: they are no egress either.",
+    "\tct status dnat return",
+)
 _FAR: Final = 9_000_000_000
 """Unix time in the year 2255."""
 
@@ -99,6 +103,7 @@ def _under_ban_tcp(rules: Ruleset) -> Iterator[str]:
     yield "# Stray packets of ended connections must not reach the origin. What began before these rules, or finds no"
     yield "# gate, is reset, and comes again. The answers of the clients' own servers pass."
     yield "chain under_ban_tcp {"
+    yield from _PUBLISHED
     for each in taken(rules):
         yield f"\t{each} ct state invalid counter drop"
         yield f"\t{each} ct direction original {_PAST} {_RESET}"
@@ -109,6 +114,7 @@ def _clients_udp(rules: Ruleset) -> Iterator[str]:
     to_gates = isinstance(rules.options.forwarded, Tproxy)
     quic = f"jump {quic_rules.FORWARDED}" if to_gates else refuse(KernelRefusal.QUIC)
     yield "chain clients_udp {"
+    yield from _PUBLISHED
     yield "\t# QUIC (HTTP/3) that would pass the gates by. On other ports it is known by how it begins."
     yield f"\tudp dport 443 {quic}"
     yield f"\t{_QUIC} ct direction original {refuse(KernelRefusal.QUIC_OTHER_PORTS)}"
