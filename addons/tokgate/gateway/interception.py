@@ -12,6 +12,15 @@ LABEL: Final = 116
 GATED: Final = f"meta l4proto tcp ct label {LABEL}"
 """Matches packets of connections that a gate has, or had."""
 _NOT_NEW: Final = "meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn"
+_ICMP_REDIRECTS: Final = (
+    "# Where the next router is on the clients' own link Linux tells clients to go there themselves: past the gates.",
+    "chain icmp_redirects {",
+    "\ttype filter hook output priority filter; policy accept;",
+    "",
+    "\ticmp type redirect counter drop",
+    "\ticmpv6 type nd-redirect counter drop",
+    "}",
+)
 
 
 def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
@@ -25,6 +34,7 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
         yield _under_way(rules, forwarded)
     yield _prerouting(rules)
     yield _taken("clients", "to_gate", rules)
+    yield _ICMP_REDIRECTS
     if rules.strangers:
         yield _strangers(rules)
     if isinstance(forwarded, Tproxy):
