@@ -59,6 +59,9 @@ def _prerouting(rules: Ruleset) -> Iterator[str]:
         yield "\t# What a gate has stays with it until it ends, whatever the policy says of the client by then."
         yield f"\t{GATED} tproxy to :{forwarded.port} meta mark set {forwarded.mark:#x} accept"
         yield ""
+        yield "\t# What routers say of it, such as what size they take, goes to the address of its socket."
+        yield f"\tmeta l4proto {{ icmp, icmpv6 }} socket transparent 1 meta mark set {forwarded.mark:#x} accept"
+        yield ""
         yield "\t# Only the first packet of a connection is of interest from here on."
         yield f"\t{_NOT_NEW} goto under_way"
     else:
