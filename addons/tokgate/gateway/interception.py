@@ -17,6 +17,7 @@ _ICMP_REDIRECTS: Final = (
     "chain icmp_redirects {",
     "\ttype filter hook output priority filter; policy accept;",
     "",
+    "\tmeta l4proto != { icmp, icmpv6 } accept",
     "\ticmp type redirect counter drop",
     "\ticmpv6 type nd-redirect counter drop",
     "}",
@@ -59,11 +60,11 @@ def _prerouting(rules: Ruleset) -> Iterator[str]:
         yield "\t# What a gate has stays with it until it ends, whatever the policy says of the client by then."
         yield f"\t{GATED} tproxy to :{forwarded.port} meta mark set {forwarded.mark:#x} accept"
         yield ""
-        yield "\t# What routers say of it, such as what size they take, goes to the address of its socket."
-        yield f"\tmeta l4proto {{ icmp, icmpv6 }} socket transparent 1 meta mark set {forwarded.mark:#x} accept"
-        yield ""
         yield "\t# Only the first packet of a connection is of interest from here on."
         yield f"\t{_NOT_NEW} goto under_way"
+        yield ""
+        yield "\t# What routers say of it, such as what size they take, goes to the address of the gate's socket."
+        yield f"\tmeta l4proto {{ icmp, icmpv6 }} socket transparent 1 meta mark set {forwarded.mark:#x} accept"
     else:
         yield "\ttype nat hook prerouting priority dstnat; policy accept;"
     yield ""
