@@ -9,7 +9,9 @@ from labs.builders import ban, network
 from labs.gate_lab import DEADLINE, NOBODY, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
 from labs.hello_builder import hello_for
 from labs.records import Monotonic
+from tokgate.gate import handoff
 from tokgate.gate.connection import Greeting
+from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import UnknownClients
@@ -59,6 +61,23 @@ def test_a_client_that_only_listens(start_gate: StartGate, start_origin: StartOr
         assert read_all(client) == b""
     assert gate.settled()
     assert gate.gate.enforcer.counters.decisions == {BY_ADDRESS: 1}
+
+
+def test_one_that_moves_is_counted_once(start_gate: StartGate, banner_origin: Origin) -> None:
+    """A connection that the next gate takes over has not ended: that gate counts it."""
+    old, new = start_gate(banner_origin), start_gate()
+    write, read = handoff.channel()
+    with write, read, dial(old.redirected) as client:
+        assert exactly(client, len(BANNER)) == BANNER
+        new.transfer = ConnectionTransfer(new.gate, new.listeners, write, read)
+        old.transfer = ConnectionTransfer(old.gate, old.listeners, write, read)
+        old.retired = True
+        assert until(lambda: old.gate.open_connections == 0 and new.gate.open_connections == 1)
+        client.close()
+        assert new.settled()
+        new.pause()
+    assert old.gate.enforcer.counters.decisions == {}
+    assert new.gate.enforcer.counters.decisions == {BY_ADDRESS: 1}
 
 
 def test_a_client_of_no_network_is_refused_in_silence(start_gate: StartGate, start_origin: StartOrigin) -> None:

@@ -275,7 +275,8 @@ class Poller(ABC):
         self.closed(connection)
 
     def let_go(self, connection: Connection) -> None:
-        """Close this process's descriptors of a connection that another process serves from now on."""
+        """Close this process's descriptors of a connection that another process serves, and counts, from now on."""
+        connection.silent = False
         self._unwatch(connection)
         self.close(connection)
 
