@@ -2,12 +2,13 @@
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labs.running_lab import POLICY, WITHOUT_BAN, Running, python_for, until
+from labs.running_lab import DEADLINE, POLICY, WITHOUT_BAN, Running, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 
@@ -76,6 +77,42 @@ def test_a_reading_that_came_to_nothing_is_done_again(tmp_path: Path) -> None:
         until("the new policy is in force", lambda: "is in force, it replaces" in running.narrated())
     finally:
         running.close()
+
+
+def test_a_stop_after_a_reload_waits_for_a_tunnel_that_was_not_ready_to_move(tmp_path: Path) -> None:
+    """Its gate keeps it: the one that would take it over has ended, since it had nothing to wait for."""
+    parent = socket.create_server(("127.0.0.1", 0))
+    policy = POLICY | {"settings": {"upstream": [{"proxy": f"http://127.0.0.1:{parent.getsockname()[1]}"}]}}
+    running = Running(tmp_path, workers=1, policy=policy, drain=DEADLINE)
+    try:
+        with parent, socket.create_connection(("127.0.0.1", running.port), DEADLINE) as client:
+            client.sendall(b"CONNECT www.example.net:443 HTTP/1.1\r\nHost: www.example.net\r\n\r\n")
+            asked, _ = parent.accept()
+            with asked:
+                assert asked.recv(4096).startswith(b"CONNECT ")
+                running.write(policy | {"bans": {}, "lifted": WITHOUT_BAN["lifted"]})
+                answer = ask(running.confdir, ControlRequest.RELOAD)
+                assert answer is not None
+                assert answer["ok"], answer
+                (new,) = _gates(running)
+                running.process.terminate()
+                until("the new gate has ended", lambda: not Path(f"/proc/{new}").exists())
+                asked.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+                for _ in range(1000):  # a gate looks for what it may pass on each five milliseconds
+                    client.sendall(b"\0")
+                    assert asked.recv(1) == b"\0"
+                    asked.sendall(b"\1")
+                    assert client.recv(1) == b"\1"
+    finally:
+        running.close()
+
+
+def _gates(running: Running) -> list[int]:
+    """The gates of the latest generation."""
+    answer = ask(running.confdir, ControlRequest.STATUS)
+    assert answer is not None
+    return [each["pid"] for each in answer["workers"] if each["name"].startswith("gate-") and not each["retired"]]
 
 
 HURRIED = """

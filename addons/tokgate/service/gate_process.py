@@ -160,7 +160,8 @@ class GateProcess:
         if self._quic is not None:
             pause = min(pause, self._quic.look())
         if self._retired:
-            pause = min(pause, self._transfer.pass_on())
+            if self._give_up_at == float("inf"):  # else it drains, as may all who would take any over
+                pause = min(pause, self._transfer.pass_on())
         elif self._transfer.has_room:
             self._welcome(True)
         if gate.now >= self._next_housekeeping:
