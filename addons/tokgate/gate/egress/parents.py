@@ -23,6 +23,7 @@ from tokgate.gate.splice import PEEK
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.upstream import Upstream, UpstreamKind, upstream_for
 from tokgate.policy.values.hostname import parse_address
+from tokgate.traffic.counting.upstream import DnsError
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.wire.basic_auth import Credentials
 
@@ -90,9 +91,9 @@ class Parents:
             raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH), host)
         return self._known[host][0], upstream.port
 
-    def _found(self, host: str, addresses: Addresses) -> None:
-        if addresses:
-            self._known[host] = addresses
+    def _found(self, host: str, found: Addresses | DnsError) -> None:
+        if not isinstance(found, DnsError):
+            self._known[host] = found
 
 
 def _go_on(parent: ParentHandshake, sock: Socket) -> bool:
