@@ -126,10 +126,53 @@ def test_sets_of_traffic_keep_their_elements(namespace: Namespace, kernel: Kerne
     namespace.run("nft", "add element inet tokgate flows { 203.0.113.9 }")
     loaded = namespace.inside(kernel.loaded)
     assert loaded is not None
-    namespace.run(
-        "nft", "-f", "-", given=changing("tokgate", text.replace("type", "flags timeout,dynamic; type"), loaded)
-    )
+    transactions = changing("tokgate", text.replace("type", "flags timeout,dynamic; type"), loaded)
+    namespace.run("nft", "-f", "-", given="\n".join(transactions))
     assert "203.0.113.9" in everything(namespace)[0]
+
+
+def test_rules_ask_no_empty_sets(namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux fills a new set after its transaction's rules act, and so all known clients would be strangers at first."""
+    plain = rules(kernel.options, "192.0.2.0/24", "2001:db8:1::/48")
+    strict = dataclasses.replace(plain, strangers=True)
+    run, seen = libnftables.run, list[set[str]]()
+
+    def watched(commands: str, *, dry: bool = False) -> None:
+        if not dry and "hook prerouting" in commands:
+            assert "delete set" not in commands
+            loaded = kernel.loaded()
+            seen.append(set() if loaded is None else {name for name, held in loaded.elements.items() if held})
+        run(commands, dry=dry)
+
+    def filled(wanted: Ruleset) -> set[str]:
+        return {name for name, held in kernel.wanted(wanted).elements.items() if held}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(libnftables, "run", watched)
+        namespace.inside(lambda: kernel.up(plain))
+        namespace.inside(lambda: kernel.load(strict))
+        namespace.inside(lambda: kernel.load(plain))
+    assert "known4" not in everything(namespace)[0]
+    wanted = [namespace.inside(lambda each=each: filled(each)) for each in (plain, strict)]  # type: ignore[misc]
+    assert seen == [*wanted, wanted[1]]
+    assert "known4" in wanted[1] - wanted[0]
+
+
+def test_a_first_table_that_the_kernel_refuses(
+    namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it stays, not even its sets."""
+    run = libnftables.run
+
+    def without(commands: str, *, dry: bool = False) -> None:
+        if "tproxy to" in commands:
+            raise libnftables.NftError("refused")
+        run(commands, dry=dry)
+
+    monkeypatch.setattr(libnftables, "run", without)
+    with pytest.raises(libnftables.NftError, match="refused"):
+        namespace.inside(lambda: kernel.load(rules(kernel.options)))
+    assert namespace.inside(kernel.loaded) is None
 
 
 DAMAGE = {

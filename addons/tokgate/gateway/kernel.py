@@ -91,19 +91,22 @@ class Kernel:
         self.load(rules)
 
     def load(self, rules: Ruleset) -> None:
-        """Make the table what it should be, in one transaction. Sets to which traffic adds keep their elements."""
-        wanted, loaded = table(rules), self.loaded()
-        if loaded is None:
-            libnftables.run(wanted)
-            return
-        if not loaded.ours:
-            theirs = f"table inet {self.options.table}"
+        """Make the table what it should be, at once. Sets to which traffic adds keep their elements."""
+        wanted, loaded, name = table(rules), self.loaded(), self.options.table
+        if loaded is not None and not loaded.ours:
+            theirs = f"table inet {name}"
             raise GatewayError(f"{theirs} is somebody else's: nft delete {theirs}, or choose another name with --table")
-        name = self.options.table
-        try:
-            libnftables.run(changing(name, wanted, loaded))
-        except libnftables.NftError:  # older kernels take what leaves a set and comes back at once for twice the same
-            libnftables.run(f"delete table inet {name}\n{wanted}")
+        before, nothing = loaded or TableState(), f"table inet {name}\ndelete table inet {name}\n"
+        with contextlib.ExitStack() as undo:
+            if loaded is None:
+                undo.callback(libnftables.run, nothing)
+            try:
+                for transaction in changing(name, wanted, before):
+                    libnftables.run(transaction)
+            except libnftables.NftError:
+                # Older kernels take what leaves a set and comes back at once for twice the same.
+                libnftables.run(nothing + wanted)
+            undo.pop_all()
 
     def down(self) -> Mapping[str, str]:
         """Take everything out; the settings that were put back. What is not there is no error."""

@@ -50,7 +50,7 @@ def _file(rules: Ruleset) -> Iterator[str]:
     if rules.strangers:
         yield "#   whoever is in no network of the policy (unknown_clients: block): refused"
     yield ""
-    yield "# Declared, so that deleting cannot fail, then deleted: one transaction, never a moment without rules."
+    yield "# Declared, so that deleting cannot fail, then deleted: one transaction, though sets are empty for a moment."
     yield f"table inet {name}"
     yield f"delete table inet {name}"
     yield ""

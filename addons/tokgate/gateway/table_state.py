@@ -93,21 +93,38 @@ def _rules(chain: str, wanted: tuple[str, ...], loaded: tuple[str, ...]) -> Iter
         yield f"the rules of chain {chain} are in another order, or repeated"
 
 
-def changing(table: str, wanted: str, loaded: TableState) -> str:
-    """The commands that turn a loaded table of tokgate's into one whose text is `wanted`, as one transaction.
+def changing(table: str, wanted: str, loaded: TableState) -> tuple[str, str, str]:
+    """The transactions that turn a loaded table of tokgate's, or one that isn't there, into one whose text is `wanted`.
 
-    Sets to which traffic adds keep their elements.
+    Sets to which traffic adds keep their elements. Sets come before the rules that ask them, and go after these: Linux
+    has a set that is made or deleted with its rules empty for up to some milliseconds in which they act.
     """
     declared = set(_declared(wanted))
     lines = [f"flush table inet {table}"]  # all rules, so that nothing refers to what goes
     lines += [f"delete chain inet {table} {name}" for name in loaded.chains if name not in declared]
+    gone = []
     for name in loaded.sets:
         kind = "map" if name in loaded.maps else "set"
         if name not in declared:
-            lines.append(f"delete {kind} inet {table} {name}")
+            gone.append(f"delete {kind} inet {table} {name}")
         elif name in loaded.elements:
             lines.append(f"flush {kind} inet {table} {name}")
-    return "\n".join((*lines, wanted))
+    first = (f"table inet {table} {{", *_new_sets(wanted, loaded), "}")
+    return "\n".join(first), "\n".join((*lines, wanted)), "\n".join(gone)
+
+
+def _new_sets(wanted: str, loaded: TableState) -> Iterator[str]:
+    """The lines of sets that are not loaded; where there is no table, also of the chain that says whose it is."""
+    inside = False
+    for line in wanted.splitlines():
+        match line.split():
+            case ["set", name, "{"]:
+                inside = name not in loaded.sets
+            case ["chain", name, "{"]:
+                inside = name == OWNER and name not in loaded.chains
+        if inside:
+            yield line
+        inside &= line != "\t}"
 
 
 def _declared(wanted: str) -> Iterator[str]:
