@@ -31,17 +31,29 @@ class _Part:
         excepted_links = self.not_interfaces or self.not_hardware
         return not excepted_links and not (self.excepted and (self.interfaces or self.hardware))
 
-    def conditions(self, *, local: bool) -> Iterator[str]:
-        """Those of a part that no set holds."""
+    def sets(self) -> Iterator[tuple[str, str, Sequence[IPNetwork]]]:
+        """The sets that its conditions ask: the end of the name, type, prefixes.
+
+        They are named ones: Linux fills a set that came with its rule a moment after the rule is in force.
+        """
+        for _, version, kind in FAMILIES:
+            excepted = self.excepted if self.interfaces or self.hardware else ()
+            for suffix, prefixes in (("from", self.prefixes), ("except", excepted)):
+                if held := _of(version, disjoint(prefixes)):
+                    yield f"{suffix}{version}", kind, held
+
+    def conditions(self, name: str, *, local: bool) -> Iterator[str]:
+        """Those of a part; `name` is how the names of its sets begin."""
         without = [f"iifname != {_quoted(self.not_interfaces)}"] if self.not_interfaces and not local else []
         without += [f"ether saddr != {_listed(self.not_hardware)}"] if self.not_hardware and not local else []
         links = [f"iifname {_quoted(self.interfaces)}"] if self.interfaces and not local else []
         links += [f"ether saddr {_listed(self.hardware)}"] if self.hardware and not local else []
+        sets = {suffix for suffix, _, _ in self.sets()}
         for family, version, _ in FAMILIES:
-            theirs, out = _of(version, self.prefixes), _of(version, self.excepted)
-            if theirs:
-                yield " ".join((f"{family} saddr {_listed(theirs)}", *without))
-            known = f"{family} saddr != {_listed(out)}" if out else f"meta nfproto ipv{version}"
+            if f"from{version}" in sets:
+                yield " ".join((f"{family} saddr @{name}_from{version}", *without))
+            out = f"except{version}"
+            known = f"{family} saddr != @{name}_{out}" if out in sets else f"meta nfproto ipv{version}"
             yield from (" ".join((link, known, *without)) for link in links)
 
 
@@ -70,15 +82,18 @@ class ClientSets:
             yield f"\ttype {kind}"
             yield from _elements(elements)
             yield "}"
+        for name, part in self._mixed():
+            for suffix, kind, held in part.sets():
+                yield ""
+                yield from interval_set(f"{name}_{suffix}", kind, self.purpose, held)
 
     def conditions(self, *, local: bool = False) -> Iterator[str]:
         """Under which a packet is of one of these networks; `local`: a packet that came by no interface."""
         yield from (f"{family} saddr @{self.name}{version}" for family, version, _ in FAMILIES)
         if not local:
             yield from (f"{_BY_LINK[suffix]} @{self.name}_{suffix}" for _, suffix, _ in self._links())
-        for part in self._parts():
-            if not part.simple:
-                yield from part.conditions(local=local)
+        for name, part in self._mixed():
+            yield from part.conditions(name, local=local)
 
     def prefixes(self, version: int) -> Sequence[IPNetwork]:
         """The prefixes of the networks in one version of IP, disjoint and in order, as nftables wants sets."""
@@ -87,6 +102,11 @@ class ClientSets:
 
     def _parts(self) -> Iterable[_Part]:
         return dict.fromkeys(part for network in self.networks for part in _parts(network))
+
+    def _mixed(self) -> Iterator[tuple[str, _Part]]:
+        """The parts that are not simple, and how the names of their sets begin."""
+        mixed = (part for part in self._parts() if not part.simple)
+        return ((f"{self.name}_part{number}", part) for number, part in enumerate(mixed, 1))
 
     def _links(self) -> Iterator[tuple[str, str, list[str]]]:
         """What networks name beside prefixes, where there is any: type, name, elements."""
