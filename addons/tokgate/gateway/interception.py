@@ -11,6 +11,7 @@ LABEL: Final = 116
 """The conntrack label of connections that a gate has; any of 128 that no one else uses."""
 GATED: Final = f"meta l4proto tcp ct label {LABEL}"
 """Matches packets of connections that a gate has, or had."""
+_SEED: Final = 0x746B6761
 _NOT_NEW: Final = "meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn"
 _ICMP_REDIRECTS: Final = (
     "# Where the next router is on the clients' own link Linux tells clients to go there themselves: past the gates.",
@@ -33,6 +34,7 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
             yield _redirect_ports(each)
     if isinstance(forwarded, Tproxy):
         yield _under_way(rules, forwarded)
+        yield _forgotten()
     yield _prerouting(rules)
     yield _taken("clients", "to_gate", rules)
     yield _ICMP_REDIRECTS
@@ -87,8 +89,21 @@ def _under_way(rules: Ruleset, to: Tproxy) -> Iterator[str]:
     yield "# conntrack has no room for the label in what it knew before this table was loaded, and keeps that for up to"
     yield "# two minutes after its end. A connection between the same ports is known by the gate's socket."
     yield "chain under_way {"
+    yield "\t# So is what conntrack has forgotten, or doesn't follow, whatever the policy says of the client by then."
+    found = f"socket transparent 1 ct label set {LABEL} meta mark set {to.mark:#x} accept"
+    yield f"\tct state new,invalid {found}"
+    yield ""
     conditions = ["meta l4proto tcp"] if rules.strangers else rules.client_sets.conditions()
     yield from (f"\t{each} socket transparent 1 meta mark set {to.mark:#x} accept" for each in conditions)
+    yield "}"
+
+
+def _forgotten() -> Iterator[str]:
+    yield "# What conntrack has forgotten is labelled anew as well where the gate speaks first, from another's address."
+    yield "chain under_way_output {"
+    yield "\ttype filter hook output priority mangle; policy accept;"
+    yield ""
+    yield f"\t{_NOT_NEW} ct state new fib saddr type != local ct label set {LABEL}"
     yield "}"
 
 
@@ -147,7 +162,8 @@ def _redirect(to: Redirect, name: str) -> Iterator[str]:
         yield f"\tmeta l4proto tcp counter redirect to :{to.to.first}"
     else:
         for family, _, _ in FAMILIES:
-            spread = f"jhash {family} daddr . tcp dport mod {_count(to)} map @redirect_ports"
+            # Linux would choose another seed with each load, and conntrack may have forgotten which port it was.
+            spread = f"jhash {family} daddr . tcp dport mod {_count(to)} seed {_SEED:#x} map @redirect_ports"
             yield f"\tmeta l4proto tcp counter redirect to :{spread}"
     yield "}"
 

@@ -171,7 +171,7 @@ def test_output_is_deterministic(policies: Path, tokgate: Command) -> None:
         (("--port", "9000"), "tproxy to :9000 ct label set 116 meta mark set 0x746b accept"),
         (("--http-port", "9001"), "tcp dport 80 counter tproxy to :9001"),
         (("--redirect", "8080"), "meta l4proto tcp counter redirect to :8080"),
-        (("--redirect",), "redirect to :jhash ip6 daddr . tcp dport mod 64 map @redirect_ports"),
+        (("--redirect",), "redirect to :jhash ip6 daddr . tcp dport mod 64 seed 0x746b6761 map @redirect_ports"),
         (("--redirect", "--http-port", "9001"), "tcp dport 80 counter redirect to :9001"),
         (("--route-mark", "77"), "#   ip -6 route replace local ::/0 dev lo table 77"),
         (("--table", "egress"), "delete table inet egress"),
