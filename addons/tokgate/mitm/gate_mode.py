@@ -96,6 +96,11 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         """No addresses: the gates listen in its place."""
         return ()
 
+    @property
+    def waiting(self) -> int:
+        """The number of connections that were handed over and are not served yet: their turn has not come."""
+        return self.clients.total() - len(self.handed)
+
     async def _start(self) -> None:
         GateInstance.running = self
         if self.handovers is not None:

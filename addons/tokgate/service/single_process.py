@@ -31,6 +31,7 @@ from tokgate.gate.egress.sources import PolicySources
 from tokgate.mitm.addon import LogFor, PolicyFor, PolicyRefused, Tokgate, WarnedFor
 from tokgate.mitm.announcement import announcement
 from tokgate.mitm.certificates import NarrowCertificates
+from tokgate.mitm.gate_mode import GateInstance
 from tokgate.runtime.banner import say
 from tokgate.service.control_addon import ControlAddon, ManagerAddon
 from tokgate.service.embedded_gate import LocalGate
@@ -123,6 +124,7 @@ class Drain:
         self._tokgate: Final = tokgate
         self._deadline: Final = deadline
         self._gate: Final = gate
+        self._adopter: GateInstance | None = None
         self._task: asyncio.Task[None] | None = None
         self._give_up = math.inf
 
@@ -141,6 +143,7 @@ class Drain:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
+        self._adopter = GateInstance.running
         try:
             if self._gate is not None:
                 self._gate.stop_accepting()
@@ -156,6 +159,7 @@ class Drain:
     def _open(self) -> int:
         """The number of connections that are still served."""
         served = sum(not _is_resolved(handler.client) for handler in list(self._servers.connections.values()))
+        served += self._adopter.waiting if self._adopter is not None else 0
         return served + (self._gate.open_connections if self._gate is not None else 0)
 
 
