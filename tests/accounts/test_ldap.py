@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tokgate.accounts.accounts import AccountsError
+from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
 from tokgate.policy.settings import Directory
 from tokgate.wire.basic_auth import Credentials
 
@@ -26,8 +26,6 @@ DEADLINE = 60.0
 PEOPLE = "ou=people,dc=example,dc=org"
 ALICE = Credentials("alice", "secret")
 STARTTLS = b"1.3.6.1.4.1.1466.20037"
-
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # ldap3 leaves sockets to the collector
 
 
 @pytest.mark.parametrize("user", ["alic*", "alice)(sn=*", "*)(uid=alice", "alic\\65", "alice\0"])
@@ -149,6 +147,107 @@ def test_a_lost_password_of_the_proxy(tmp_path: Path) -> None:
 def test_a_directory_sends_nobody_elsewhere() -> None:
     """A directory's referral must not carry the proxy's or a user's password to a server of its choice."""
     accounts = LdapAccounts(Directory(url="ldap://127.0.0.1", base=PEOPLE), "MOCK_SYNC")
-    connection = accounts._connection(None, None)
-    assert not connection.auto_referrals
-    assert connection.read_only
+    with accounts._connection(None, None) as connection:
+        assert not connection.auto_referrals
+        assert connection.read_only
+
+
+def ber(tag: int, *content: bytes) -> bytes:
+    """One element of BER (X.690), of less than 128 octets."""
+    held = b"".join(content)
+    assert len(held) < 128
+    return bytes((tag, len(held))) + held
+
+
+def result(tag: int, code: int) -> bytes:
+    """An LDAPResult (RFC 4511 §4.1.9)."""
+    return ber(tag, ber(0x0A, bytes((code,))), ber(0x04), ber(0x04))
+
+
+class Alice:
+    """A directory in which every search finds Alice. A bind as her ends with a code of choice."""
+
+    DN = b"uid=alice"
+
+    def __init__(self, *, group: bytes = b"", code: int = 0) -> None:
+        named = ber(0x30, ber(0x04, b"memberOf"), ber(0x31, ber(0x04, group)))
+        self._entry = ber(0x64, ber(0x04, self.DN), ber(0x30, named))
+        self._code = code
+        self.heard: list[bytes] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"ldap://127.0.0.1:{self._socket.getsockname()[1]}"
+        # The proxy's connection, and the one that tries Alice's password.
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(2)]
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self) -> None:
+        client, _ = self._socket.accept()
+        with client:
+            client.settimeout(DEADLINE)
+            while said := client.recv(65536):
+                self.heard.append(said)
+                number, operation = said[2 : 4 + said[3]], said[4 + said[3]]
+                if operation == 0x60:
+                    answers = [result(0x61, self._code if self.DN in said else 0)]
+                elif operation == 0x63:
+                    answers = [self._entry, result(0x65, 0)]
+                else:  # unbind: what is left is the end
+                    continue
+                client.sendall(b"".join(ber(0x30, number, each) for each in answers))
+
+    def __enter__(self) -> "Alice":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait until both connections have ended, while nothing collects what is left behind."""
+        for thread in self._threads:
+            thread.join(DEADLINE)
+        ended = not any(thread.is_alive() for thread in self._threads)
+        self._socket.close()
+        assert ended
+
+
+@pytest.mark.parametrize(
+    "password", ["caf\u00e9\u00b2", "caf\u0065\u0301", "\u05e9lom", "soft\u00adhyphen", "a\tb", "a:b"]
+)
+def test_a_password_is_sent_as_it_was_given(tmp_path: Path, password: str) -> None:
+    """A directory compares with what was set in it; and no text makes the directory look as if it were away."""
+    with Alice() as alice:
+        identity = directory(alice.url, tmp_path).identify(Credentials("alice", password))
+    assert identity is not None
+    assert any(password.encode() in said for said in alice.heard)
+
+
+@pytest.mark.parametrize("code", [19, 48, 50, 53])
+def test_a_locked_user_is_no_failure_of_the_directory(tmp_path: Path, code: int) -> None:
+    """Whose account is locked can't sign in; nobody else may be kept out for that."""
+    with Alice(code=code) as alice, pytest.raises(UnusablePasswordError, match="uid=alice"):
+        directory(alice.url, tmp_path).identify(ALICE)
+
+
+@pytest.mark.parametrize("code", [1, 10, 51, 52])
+def test_a_directory_that_cannot_check_passwords(tmp_path: Path, code: int) -> None:
+    """Busy or unavailable it is for all; and a referral proves nothing."""
+    with Alice(code=code) as alice, pytest.raises(AccountsError) as raised:
+        directory(alice.url, tmp_path).identify(ALICE)
+    assert not isinstance(raised.value, UnusablePasswordError)
+
+
+@pytest.mark.parametrize(
+    ("dn", "name"),
+    [
+        ("cn=Sales\\, EMEA,ou=groups", "Sales, EMEA"),
+        ("cn=Sales\\2C EMEA,ou=groups", "Sales, EMEA"),
+        ("cn=\\C3\\89quipe \\2B 1,ou=groups", "\u00c9quipe + 1"),
+        ("cn=a\\\\b,ou=groups", "a\\b"),
+        ("cn=press-office,ou=groups", "press-office"),
+        ("no name at all", "no name at all"),
+    ],
+)
+def test_groups_are_named_as_people_write_them(tmp_path: Path, dn: str, name: str) -> None:
+    """A network names a group `Sales, EMEA`, however the directory escapes the comma in its DN."""
+    with Alice(group=dn.encode()) as alice:
+        identity = directory(alice.url, tmp_path).identify(ALICE)
+    assert identity is not None
+    assert identity.groups == {name, dn}

@@ -12,7 +12,7 @@ class AccountsError(Exception):
 
 
 class UnusablePasswordError(AccountsError):
-    """One user's password can't be checked until it is set anew: its hash is not supported."""
+    """One user can't sign in with any password: the hash is not supported, or the directory has locked the account."""
 
 
 class Accounts(Protocol):

@@ -3,17 +3,18 @@
 import re
 import ssl
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import ldap3
-from ldap3.core.exceptions import LDAPException, LDAPInvalidCredentialsResult
+from ldap3.core.exceptions import LDAPBindError, LDAPException, LDAPInvalidCredentialsResult, LDAPOperationResult
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import parse_dn
 
-from tokgate.accounts.accounts import AccountsError
+from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
 from tokgate.policy.identity import Identity
 from tokgate.policy.settings import Directory
 from tokgate.wire.basic_auth import Credentials
@@ -22,6 +23,10 @@ PATIENCE: Final = 5
 """Seconds for a directory to connect and to answer."""
 MOST_SAID: Final = 400
 """Maximum characters of an error message: ldap3 quotes whole certificates."""
+_ABOUT_USER: Final = (19, 48, 50, 53)
+"""Results of a bind that other users don't get (RFC 4511 §A.1): 389 Directory Server says 53, unwillingToPerform, of
+an inactivated account, and 19, constraintViolation, after too many wrong passwords."""
+_ESCAPED: Final = re.compile(rb"\\(?:([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 
 
 class LdapAccounts:
@@ -69,32 +74,53 @@ class LdapAccounts:
             return None
         entry = found[0]
         try:
-            with self._connection(entry["dn"], credentials.password):
+            with self._connection(entry["dn"], credentials.password.encode()):
                 pass
         except LDAPInvalidCredentialsResult:
             return None
+        except LDAPOperationResult as error:
+            if error.result not in _ABOUT_USER:
+                raise
+            said = f"{directory.url} refuses `{entry['dn']}`: {error.description}: {error.message}"
+            raise UnusablePasswordError(said[:MOST_SAID]) from None
         names = _texts(entry["attributes"].get(attribute))
         named = {name for dn in _texts(entry["attributes"].get(groups)) for name in _names_of(dn)}
         return Identity(user=names[0] if names else credentials.user, groups=frozenset(named))
 
-    def _connection(self, user: str | None, password: str | None) -> ldap3.Connection:
-        """Connected, encrypted and bound. As a context it is unbound at its end."""
-        bind = ldap3.AUTO_BIND_NO_TLS if self._server.ssl or self._plain else ldap3.AUTO_BIND_TLS_BEFORE_BIND
-        return ldap3.Connection(
+    @contextmanager
+    def _connection(self, user: str | None, password: bytes | None) -> Iterator[ldap3.Connection]:
+        """Connected, encrypted and bound; closed at its end, also where one of these fails.
+
+        As octets a password is sent as it is. Of a text ldap3 makes another one (SASLprep), which directories don't do
+        to what they keep, or raises.
+        """
+        connection = ldap3.Connection(
             self._server,
             user,
-            password,
-            auto_bind=bind,
+            password,  # type: ignore[arg-type]  # octets as well (ldap3.operation.bind)
+            auto_bind=ldap3.AUTO_BIND_NONE,
             client_strategy=self._strategy,
             read_only=True,
             auto_referrals=False,
             receive_timeout=PATIENCE,
             raise_exceptions=True,
         )
+        try:
+            connection.open(read_server_info=False)
+            if not (self._server.ssl or self._plain):
+                connection.start_tls(read_server_info=False)
+            if not connection.bind(read_server_info=False):
+                raise LDAPBindError(str(connection.last_error))
+            yield connection
+        finally:
+            with suppress(LDAPException):
+                connection.unbind()
+            if connection.socket is not None:
+                connection.socket.close()
 
-    def _password(self) -> str | None:
+    def _password(self) -> bytes | None:
         path = self._directory.password
-        return None if path is None else Path(path).read_text("utf-8").removesuffix("\n")
+        return None if path is None else Path(path).read_bytes().removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _server(directory: Directory) -> ldap3.Server:
@@ -123,7 +149,11 @@ def _texts(value: Any) -> list[str]:
 def _names_of(dn: str) -> tuple[str, ...]:
     """A group's name, and its whole DN; what is no DN is a name."""
     try:
-        first = parse_dn(dn)[0][1]
+        first = parse_dn(dn)[0][1].encode()
     except LDAPException:
         return (dn,)
-    return (first, dn)
+    # RFC 4514 §2.4: what is escaped is itself, or an octet in two hexadecimal digits.
+    return (
+        _ESCAPED.sub(lambda found: found[2] or bytes.fromhex(found[1].decode()), first).decode(errors="replace"),
+        dn,
+    )
