@@ -219,6 +219,13 @@ def test_a_password_is_sent_as_it_was_given(tmp_path: Path, password: str) -> No
     assert any(password.encode() in said for said in alice.heard)
 
 
+@pytest.mark.parametrize("password", ["", "\0", "\0secret", "secret\0"])
+def test_a_password_that_may_be_taken_for_none(tmp_path: Path, password: str) -> None:
+    """A bind without a password succeeds as nobody, and so may one with a NUL: the directory is not asked."""
+    nowhere = directory("ldap://127.0.0.1:1", tmp_path)
+    assert nowhere.identify(Credentials("alice", password)) is None
+
+
 @pytest.mark.parametrize("code", [19, 48, 50, 53])
 def test_a_locked_user_is_no_failure_of_the_directory(tmp_path: Path, code: int) -> None:
     """Whose account is locked can't sign in; nobody else may be kept out for that."""

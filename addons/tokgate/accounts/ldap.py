@@ -51,8 +51,11 @@ class LdapAccounts:
         return iter(())
 
     def identify(self, credentials: Credentials) -> Identity | None:
-        """Check a password with the directory. An empty one would prove nothing (RFC 4513 §5.1.2)."""
-        if not credentials.user or not credentials.password:
+        """Check a password with the directory.
+
+        An empty one would prove nothing (RFC 4513 §5.1.2), nor one that is empty to who reads it up to a NUL.
+        """
+        if not credentials.user or not credentials.password or "\0" in credentials.password:
             return None
         try:
             return self._identify(credentials)
