@@ -18,7 +18,7 @@ _ICMP_REDIRECTS: Final = (
     "chain icmp_redirects {",
     "\ttype filter hook output priority filter; policy accept;",
     "",
-    "\tmeta l4proto != { icmp, icmpv6 } accept",
+    "\tmeta l4proto tcp accept",
     "\ticmp type redirect counter drop",
     "\ticmpv6 type nd-redirect counter drop",
     "}",
@@ -103,7 +103,7 @@ def _forgotten() -> Iterator[str]:
     yield "chain under_way_output {"
     yield "\ttype filter hook output priority mangle; policy accept;"
     yield ""
-    yield f"\t{_NOT_NEW} ct state new fib saddr type != local ct label set {LABEL}"
+    yield f"\tct state new {_NOT_NEW} fib saddr type != local ct label set {LABEL}"
     yield "}"
 
 
