@@ -1,5 +1,6 @@
 """Runs that follow each other: a writer knows its own last lines, and takes nobody else's for them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -511,3 +512,77 @@ def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.Mon
     runs.run()
     assert runs.findings() == []
     assert [type(trouble) for trouble in runs.troubles] == [OSError]
+
+
+def test_a_journal_is_whole_once_the_log_is_on_the_disk(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line for the last batch was refused, and no batch came after it: a kill accuses nobody."""
+    run = runs.begin()
+    runs.write(run, attest=True)
+    write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        if b'"boot"' in data:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", full)
+    runs.write(run)
+    monkeypatch.undo()
+    assert [type(trouble) for trouble in runs.troubles] == [OSError]
+    run.sync()
+    kill(run)
+    runs.run()
+    assert runs.findings() == []
+
+
+def test_a_journal_in_a_folder_that_can_not_be_synced(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was replaced all the same: the next records are announced in the file at the path, not in the one before."""
+    run = runs.begin()
+    runs.write(run)
+    run.sync()  # the log's own entry in the folder is on the disk
+    fsync = os.fsync
+
+    def broken(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").readlink() == runs.path.parent:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    runs.write(run, attest=True)
+    monkeypatch.undo()
+    assert [type(trouble) for trouble in runs.troubles] == [OSError]
+    runs.write(run)
+    kill(run)
+    runs.run()
+    assert runs.findings() == []
+
+
+def test_a_journal_on_a_disk_that_takes_no_new_file(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier run left would disown all records of this one: it is emptied, and signatures are believed."""
+    runs.run()
+
+    def no_inode(path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "touch", no_inode)
+    runs.run()
+    monkeypatch.undo()
+    runs.run()
+    assert runs.findings() == []
+    assert {type(trouble) for trouble in runs.troubles} == {OSError}
+
+
+def test_a_link_in_the_place_of_a_journal(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that is given up is emptied, and never the file that somebody else's link leads to."""
+    other = tmp_path / "other"
+    other.write_text("kept")
+    heads = runs.path.with_suffix(".heads")
+    heads.unlink()
+    heads.symlink_to(other)
+
+    def no_inode(path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "touch", no_inode)
+    runs.run()
+    assert other.read_text() == "kept"

@@ -167,14 +167,14 @@ class Checkpointer:
     def announce(self, hashes: Sequence[str]) -> None:
         """Note the hashes of the records that are written next."""
         try:
-            if self._journal is None and (journal := self._open_journal()) is not None:
-                journal.restart(self._base, self._since, self.head)
-                self._journal = journal
+            if self._journal is None or not self._journal.is_open:
+                self._restart_journal()
             if self._journal is not None:
                 self._journal.announce(self.head, hashes)
         except OSError as error:
             self._trouble(error)
-            self.close()  # the next batch begins the file anew
+            if self._journal is not None:  # it is begun anew once these records are on the disk
+                self._attempt(lambda journal: journal.void(), self._journal)
 
     def wrote(self, head: Head, checkpoint: Checkpoint | None) -> None:
         """Note that a record was written completely, and with it a checkpoint, if it holds one."""
@@ -195,15 +195,15 @@ class Checkpointer:
 
     def synced(self) -> None:
         """Note that all that was written is on the disk: send its checkpoints, and replace keys that evolve."""
-        signed = bool(self._written)
+        due = bool(self._written) or (self._journal is not None and not self._journal.is_open)
         while self._written:
             checkpoint = self._written.pop(0)
             if self._signer is not None:
                 self._attempt(self._signer.used, checkpoint)
             for send in self.options.outlets:
                 self._attempt(send, checkpoint.message())
-        if signed and self._journal is not None:
-            self._attempt(lambda journal: journal.restart(self._base, self._since, self.head), self._journal)
+        if due:
+            self._attempt(Checkpointer._restart_journal, self)
 
     def close(self) -> None:
         """Close the journal; the next record opens it again."""
@@ -224,6 +224,12 @@ class Checkpointer:
             return HeadJournal(self._heads, self._open_signer(self._key).secret)
         except OSError:
             return None
+
+    def _restart_journal(self) -> None:
+        if self._journal is None:
+            self._journal = self._open_journal()
+        if self._journal is not None:
+            self._journal.restart(self._base, self._since, self.head)
 
     def _attempt[T](self, act: Callable[[T], None], what: T) -> None:
         try:

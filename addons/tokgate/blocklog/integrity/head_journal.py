@@ -80,11 +80,30 @@ class HeadJournal:
             known.written = after if said["boot"] == self._boot else durable
         return known if known.before else None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether what is announced is appended to the file at the path."""
+        return self._fd is not None
+
     def restart(self, base: Head, since: Sequence[str], head: Head) -> None:
-        """Begin anew: `since` are the records after `base`, up to `head`, all of which are on the disk."""
-        replace_file(self.path, self._line(base, since) + self._line(head, ()), _MODE)
+        """Begin anew: `since` are the records after `base`, up to `head`, all of which are on the disk.
+
+        After an OSError it is closed, unless the file at the path is the one that it had open.
+        """
+        try:
+            replace_file(self.path, self._line(base, since) + self._line(head, ()), _MODE)
+        except OSError:
+            if not self._is_at_its_path():
+                self.close()
+            raise
         self.close()
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+
+    def void(self) -> None:
+        """Empty the file, also in a folder that takes no new one: it lacks records, which are not to be disowned."""
+        self.close()
+        with suppress(FileNotFoundError):
+            os.close(os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK))
 
     def announce(self, after: Head, hashes: Sequence[str]) -> None:
         """Write which records come next, before they are written."""
@@ -102,6 +121,12 @@ class HeadJournal:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def _is_at_its_path(self) -> bool:
+        try:
+            return self._fd is not None and os.path.samestat(os.fstat(self._fd), self.path.lstat())
+        except OSError:
+            return False
 
     def _line(self, after: Head, hashes: Sequence[str]) -> bytes:
         said = {"chain": after.chain, "sequence": after.sequence, "hash": after.hash, "boot": self._boot}
