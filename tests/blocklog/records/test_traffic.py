@@ -20,6 +20,7 @@ from tokgate.policy.identity import Identity
 from tokgate.policy.observation import Endpoint, HttpSeen, Observation, Passed, Stage, Visibility
 from tokgate.policy.settings import OnError, UnknownClients
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.source_position import Origin
 
 Valid = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -333,3 +334,9 @@ def test_the_interface_by_which_a_client_came(valid_record: Valid, interface: st
     """Where a policy tells clients apart by their interface, an analyst sees by which one this client came."""
     record = valid_record(record_of(seen(identity=Identity(user="alice", interface=interface))))
     assert record["observer"].get("ingress") == (None if interface is None else {"interface": {"name": interface}})
+
+
+def test_a_policy_file_whose_name_is_not_utf_8(valid_record: Valid) -> None:
+    """Its octets are escaped: JSON readers take a line with half a surrogate pair for no record at all."""
+    record = valid_record(record_of(seen(), snapshot(ban(origin=Origin("r\udce8gles.yaml", 1, 1)))))
+    assert record["rule"]["ruleset"] == r"r\udce8gles.yaml"

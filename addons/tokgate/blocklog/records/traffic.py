@@ -217,7 +217,7 @@ def _rule(ban: Ban | None, decision: Decision, snapshot: Snapshot) -> Record:
         "id": ban.name,
         "name": ban.title,
         "category": decision.service,
-        "ruleset": ban.origin.file if ban.origin is not None else None,
+        "ruleset": clean(ban.origin.file) if ban.origin is not None else None,
         "version": snapshot.version,
         "description": ban.description or ban.basis,
         "reference": ban.reference,
