@@ -34,8 +34,10 @@ INITIAL = {
     "version 1": b"\xc3\x00\x00\x00\x01",
     "version 2": b"\xd3\x6b\x33\x43\xcf",
     "fixed bit greased": b"\x83\x00\x00\x00\x01",
+    "a draft": b"\xc3\xff\x00\x00\x1d",
+    "of Google's": b"\xc3Q050",
 }
-"""How datagrams with an Initial packet begin (RFC 9000 §17.2.2, RFC 9369 §3.2, RFC 9287)."""
+"""How datagrams with an Initial packet begin (RFC 9000 §17.2.2, RFC 9369 §3.2, RFC 9287), and of versions before."""
 OTHER = {
     "DTLS": b"\x16\xfe\xfd\x00\x00\x00\x01",
     "WireGuard": b"\x01\x00\x00\x00\x01",

@@ -1,11 +1,12 @@
 """The chains that refuse what would pass the gates by, in a kernel: what they leave alone."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from labs.ruleset_lab import EGRESS, ORIGIN, POLICY, WAYS, Lab, Namespace
+from labs.ruleset_lab import EGRESS, ORIGIN, POLICY, WAYS, Lab, Namespace, printed
 
 PUBLISHED = "\n".join(
     f"add rule inet published prerouting {family} daddr {EGRESS[each]} {protocol} dport {port} dnat to {ORIGIN[each]}"
@@ -44,3 +45,9 @@ def test_clients_reach_what_the_gateway_publishes(lab: Lab, version: int) -> Non
             near.send(INITIAL)
             far.sendto(*far.recvfrom(2048))
             assert near.recv(2048) == INITIAL
+
+
+def test_rules_ask_no_ranges_of_their_own(tmp_path: Path) -> None:
+    """Linux fills a set of ranges that came with its rule a moment after that: what begins just then would pass."""
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    assert re.findall(r"\{[^}\n]*-[^}\n]*\}.*", printed(tmp_path)) == []

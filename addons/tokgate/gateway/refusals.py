@@ -20,11 +20,13 @@ from tokgate.wire.quic.versions import DRAFTS, VERSIONS
 _REFUSE: Final = "reject with icmpx port-unreachable"
 """Browsers use TCP at once, while dropping in silence would cost them seconds."""
 _RESET: Final = "reject with tcp reset"
-_QUIC: Final = "udp length >= 1208 @th,64,1 1 @th,72,32 {{ {} }}".format(
-    ", ".join((*map("{:#010x}".format, VERSIONS), *(f"{each:#x}00-{each:#x}ff" for each in DRAFTS)))
+_QUIC: Final = tuple(
+    f"udp length >= 1208 @th,64,1 1 @th,72,{bits} {{ {', '.join(f'{each:#x}' for each in versions)} }}"
+    for bits, versions in ((32, VERSIONS), (24, DRAFTS))
 )
 """A long header of QUIC 1 or 2 (RFC 9000 §17.2, RFC 9369 §3.1) in a datagram as large as one with an Initial packet has
-to be (RFC 9000 §14.1: 1200 octets, behind 8 of UDP). The bits beside the header's form may be anything (RFC 9287)."""
+to be (RFC 9000 §14.1: 1200 octets, behind 8 of UDP). The bits beside the header's form may be anything (RFC 9287).
+No set has ranges, which Linux would fill a moment after the rules are in force."""
 _DIALLED: Final = counting(KernelRefusal.DIALLED_DIRECTLY)
 _PAST: Final = counting(KernelRefusal.TCP_PAST_GATES)
 _PUBLISHED: Final = (
@@ -117,7 +119,7 @@ def _clients_udp(rules: Ruleset) -> Iterator[str]:
     yield from _PUBLISHED
     yield "\t# QUIC (HTTP/3) that would pass the gates by. On other ports it is known by how it begins."
     yield f"\tudp dport 443 {quic}"
-    yield f"\t{_QUIC} ct direction original {refuse(KernelRefusal.QUIC_OTHER_PORTS)}"
+    yield from (f"\t{begins} ct direction original {refuse(KernelRefusal.QUIC_OTHER_PORTS)}" for begins in _QUIC)
     if rules.address_bans:
         yield ""
         yield "\t# Nothing else of UDP can be told apart: while a ban blocks, all of it to its addresses is refused."
