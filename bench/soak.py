@@ -49,7 +49,11 @@ WHOLE, BULK = 1200, 1 << 20
 class Kind(Enum):
     """What a client does; the value is how often, in a hundred."""
 
-    READS = 70
+    READS = 60
+    HALF_CLOSES = 4
+    """Ends its side before it reads."""
+    BY_SOCKS = 6
+    """Reads through SOCKS 5."""
     BANNED = 14
     CUT_SHORT = 10
     RESETS = 5
@@ -83,6 +87,15 @@ def origin(server: socket.socket) -> None:
         client.close()
 
 
+def tunnels(sock: socket.socket, target: int, *, socks: bool) -> bool:
+    """Whether the proxy builds a tunnel. Raises OSError."""
+    if socks:
+        sock.sendall(b"\5\1\0\5\1\0\1\x7f\0\0\1" + target.to_bytes(2))
+        return b"".join(sock.recv(1) for _ in range(12)).startswith(b"\5\0\5\0")
+    sock.sendall(f"CONNECT 127.0.0.1:{target} HTTP/1.1\r\nHost: 127.0.0.1:{target}\r\n\r\n".encode())
+    return sock.recv(4096).startswith(b"HTTP/1.1 200")
+
+
 def visit(proxy: tuple[str, int], target: int, kind: Kind) -> str:
     """One connection; how it ended."""
     try:
@@ -91,8 +104,7 @@ def visit(proxy: tuple[str, int], target: int, kind: Kind) -> str:
             if kind is Kind.OPENED:
                 sock.sendall(b"CONNECT www.clips.example.org:443 HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
                 return "refused by an opener" if sock.recv(4096).startswith(b"HTTP/1.1 403") else "ended early"
-            sock.sendall(f"CONNECT 127.0.0.1:{target} HTTP/1.1\r\nHost: 127.0.0.1:{target}\r\n\r\n".encode())
-            if not sock.recv(4096).startswith(b"HTTP/1.1 200"):
+            if not tunnels(sock, target, socks=kind is Kind.BY_SOCKS):
                 return "no tunnel"
             if kind is Kind.BANNED:
                 sock.sendall(BANNED)
@@ -106,6 +118,8 @@ def visit(proxy: tuple[str, int], target: int, kind: Kind) -> str:
             if kind is Kind.RESETS:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 return "reset"
+            if kind is Kind.HALF_CLOSES:
+                sock.shutdown(socket.SHUT_WR)
             size = 0
             while piece := sock.recv(65536):
                 size += len(piece)
