@@ -1,5 +1,6 @@
 """What SIGHUP brings about in a running tokgate, and a reading of the policy that came to nothing."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -106,6 +107,21 @@ def test_a_stop_after_a_reload_waits_for_a_tunnel_that_was_not_ready_to_move(tmp
                     assert client.recv(1) == b"\1"
     finally:
         running.close()
+
+
+def test_a_stop_leaves_openers_to_clients_that_gates_still_have(tmp_path: Path) -> None:
+    """Connected before, who asks for what is banned is answered, and does not wait until the end."""
+    running = Running(tmp_path, workers=1, drain=DEADLINE)
+    with contextlib.ExitStack() as stack:
+        stack.callback(running.close)
+        place = running.origin.getsockname()
+        tunnels = [stack.enter_context(running.connect(*place)[1]) for _ in range(50)]
+        running.process.terminate()
+        until("it drains", lambda: "draining" in running.narrated())
+        for tunnel in tunnels:
+            tunnel.sendall(b"GET / HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
+            assert tunnel.recv(4096).startswith(b"HTTP/1.1 403 ")
+            tunnel.close()
 
 
 def _gates(running: Running) -> list[int]:

@@ -134,9 +134,8 @@ class ChildProcesses(InheritedProcesses):
 
     def tell(self, number: signal.Signals, *roles: Role) -> None:
         """Send a signal to all processes of these roles."""
-        for child in self._children.values():
-            if child.role in roles:
-                child.signal(number)
+        for child in self._of(*roles):
+            child.signal(number)
 
     def reap(self) -> None:
         """Wait for children that have exited, without blocking; schedule the restart of those that died."""
@@ -209,7 +208,7 @@ class ChildProcesses(InheritedProcesses):
         """Start the processes that are missing, unless their delay has not passed."""
         running = {(child.role, child.slot) for child in self._children.values() if not child.retired}
         # Only one process can write the log; a collector that finishes is soon gone.
-        running |= {(child.role, child.slot) for child in self._collectors()}
+        running |= {(child.role, child.slot) for child in self._of(Role.COLLECTOR)}
         for role, slot in self._wanted():
             if (role, slot) not in running and self._restarts.due(role, slot, time.monotonic()):
                 self._start(role, slot)
@@ -271,25 +270,26 @@ class ChildProcesses(InheritedProcesses):
         """Have gates, openers and metrics drain for `seconds`, or until `hurried` returns True; then end them."""
         self.ending = True
         self.close_listeners()
-        for child in self._children.values():
-            if child.role is not Role.COLLECTOR:
+        give_up, carriers = time.monotonic() + seconds, (Role.GATE, Role.OPENER)
+        for roles in ((Role.GATE, Role.METRICS), (Role.OPENER,)):  # openers last: gates may have clients for them
+            for child in self._of(*roles):
                 child.drain()
-        self._await(seconds, lambda: hurried() or not self._carriers())
-        self.tell(signal.SIGTERM, Role.GATE, Role.OPENER)  # the second time they end at once
-        self._await(ENDED, lambda: not self._carriers())
-        for child in self._carriers():
-            child.signal(signal.SIGKILL)
-        self._await(KILLED, lambda: not self._carriers())  # what they left is sent before the collector ends
+            self._await(give_up - time.monotonic(), lambda: hurried() or not self._of(roles[0]))  # noqa: B023
+        self.tell(signal.SIGTERM, Role.GATE)  # the second signal ends them at once
+        self.tell(signal.SIGINT, Role.OPENER)  # SIGTERM may have been sent just now, and two of a kind become one
+        self._await(ENDED, lambda: not self._of(*carriers))
+        self.tell(signal.SIGKILL, *carriers)
+        self._await(KILLED, lambda: not self._of(*carriers))  # what they left is sent before the collector ends
 
     def need_collector(self) -> None:
         """Start the collector, if none is there for what is still to be logged. One that finishes is waited for."""
         self.reap()
-        self._await(ENDED + DEADLINE, lambda: not any(child.retired for child in self._collectors()))
-        if not self._collectors():
+        self._await(ENDED + DEADLINE, lambda: not any(child.retired for child in self._of(Role.COLLECTOR)))
+        if not self._of(Role.COLLECTOR):
             self._start(Role.COLLECTOR, 0)
 
-    def _collectors(self) -> Sequence[Child]:
-        return [child for child in self._children.values() if child.role is Role.COLLECTOR]
+    def _of(self, *roles: Role) -> Sequence[Child]:
+        return [child for child in self._children.values() if child.role in roles]
 
     def end(self) -> None:
         """Have the remaining processes exit, the collector last: then no process sends records any more."""
@@ -303,9 +303,6 @@ class ChildProcesses(InheritedProcesses):
         while not done() and time.monotonic() < give_up:
             time.sleep(0.02)
             self.reap()
-
-    def _carriers(self) -> Sequence[Child]:
-        return [child for child in self._children.values() if child.role in (Role.GATE, Role.OPENER)]
 
     # -- beginning
 
