@@ -206,7 +206,8 @@ class ChildProcesses(InheritedProcesses):
 
     def restart_missing(self) -> None:
         """Start the processes that are missing, unless their delay has not passed."""
-        running = {(child.role, child.slot) for child in self._children.values() if not child.retired}
+        serving = [child for child in self._children.values() if not child.retired]
+        running = {(child.role, child.slot) for child in serving if child not in self._replaced_openers}
         # Only one process can write the log; a collector that finishes is soon gone.
         running |= {(child.role, child.slot) for child in self._of(Role.COLLECTOR)}
         for role, slot in self._wanted():

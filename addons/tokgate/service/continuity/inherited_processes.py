@@ -99,8 +99,9 @@ class InheritedProcesses(ChildPrograms):
     def retire_replaced(self) -> None:
         """Retire the openers of the program before, once those of this one serve."""
         if self._replaced_openers:
-            new = [c for c in self._children.values() if c.role is Role.OPENER and c not in self._replaced_openers]
-            if all(child.report for child in new if not child.retired):
+            serving = [c for c in self._children.values() if c.role is Role.OPENER and not c.retired]
+            new = [child for child in serving if child not in self._replaced_openers]
+            if new and all(child.report for child in new):  # else those that began have died, and begin again
                 for child in self._replaced_openers:
                     self.retire_opener(child)
                 self._replaced_openers.clear()
