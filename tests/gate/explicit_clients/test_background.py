@@ -137,7 +137,7 @@ def test_many_clients_with_slow_names_leave_lookups_for_others(resolver: Resolve
 def test_a_share_of_what_is_left(answers: threading.Event, lookups: int, shares: tuple[int, int]) -> None:
     """It is an eighth, and one at least; there are no more lookups than threads to make them."""
     resolver = Resolver(ResolverLimits(lookups=lookups))
-    resolver.run = lambda work, answer: None  # type: ignore[method-assign]
+    resolver.run = lambda *_: None  # type: ignore[method-assign]
     for client in ("192.0.2.1", "192.0.2.2"):
         for number in range(3):
             resolver.ask(client, f"{number}.{client}.example", lambda found: None)
@@ -281,7 +281,7 @@ def test_what_is_closed_leaves_nothing_behind() -> None:
     weakref.finalize(waiting[0], dropped.set)
     works: list[Callable[[], None]] = [first, *waiting]
     for work in works:
-        calls.run(work, lambda _: None)
+        calls.run(work, lambda _: None, None)
     del work, works, waiting
     assert begun.wait(DEADLINE)
     calls.close()
@@ -297,3 +297,40 @@ def test_what_never_began_is_closed_as_well() -> None:
     calls.close()
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(calls.descriptor)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_where_no_more_threads_can_be_started(
+    resolver: Resolver, answers: threading.Event, clock: list[float], monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Names are resolved by the threads there are; without any they are not found, and asked for again later."""
+    heard: dict[str, Addresses] = {}
+
+    def ask(number: int) -> None:
+        host = f"{number}.example"
+        resolver.ask("192.0.2.1", host, lambda found: heard.update({host: found}))
+
+    def heard_all(count: int) -> dict[str, Addresses]:
+        while len(heard) < count:
+            assert readable(resolver.descriptor, DEADLINE)
+            resolver.deliver()
+        return heard
+
+    with monkeypatch.context() as limited:
+        for number in range(threads):
+            ask(number)
+        limited.setattr(threading.Thread, "start", start_none)
+        for number in range(threads, 3):
+            ask(number)
+        answers.set()
+        assert heard_all(3) == {f"{n}.example": (f"{n}.example",) if threads else () for n in range(3)}
+    heard.clear()
+    clock[0] += LIMITS.failure_kept
+    ask(2)
+    assert heard_all(1) == {"2.example": ("2.example",)}
+    assert (resolver.waiting, resolver._free) == (0, LIMITS.lookups)
+
+
+def start_none(thread: threading.Thread) -> None:
+    """What the standard library does where the system allows no more threads."""
+    raise RuntimeError("can't start new thread")

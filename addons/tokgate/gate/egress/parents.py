@@ -86,7 +86,7 @@ class Parents:
         now = self._monotonic()
         if now >= self._due.get(host, 0.0):
             self._due[host] = now + _RETRY if host not in self._known else now + FRESH
-            self._lookups.run(partial(addresses_of, host), partial(self._found, host))
+            self._lookups.run(partial(addresses_of, host), partial(self._found, host), DnsError.OTHER)
         if host not in self._known:
             raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH), host)
         return self._known[host][0], upstream.port

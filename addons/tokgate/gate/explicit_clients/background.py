@@ -5,7 +5,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
@@ -41,18 +41,25 @@ class BackgroundCalls:
         self._pool: ThreadPoolExecutor | None = None
         self._answered: Final[deque[Callable[[], None]]] = deque()
 
-    def run[T](self, work: Callable[[], T], answer: Callable[[T], None]) -> None:
-        """Call `work` in a thread; `deliver` passes its result to `answer`. `work` must not raise."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=type(self).__name__.lower())
+    def run[T, O](self, work: Callable[[], T], answer: Callable[[T | O], None], otherwise: O) -> None:
+        """Call `work` in a thread; `deliver` passes its result to `answer`. `work` must not raise.
 
-        def done(future: Future[T]) -> None:
-            if not future.cancelled():
-                self._answered.append(partial(answer, future.result()))
-                os.eventfd_write(self.descriptor, 1)
+        The result is `otherwise` if the system allows no thread at this time. Where there are some, one of them does it.
+        """
+        pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix=type(self).__name__.lower())
+
+        def done(result: T | O) -> None:
+            self._answered.append(partial(answer, result))
+            os.eventfd_write(self.descriptor, 1)
 
         self.waiting += 1
-        self._pool.submit(work).add_done_callback(done)
+        try:
+            pool.submit(lambda: done(work()))
+        except RuntimeError:  # EAGAIN of pthread_create(3)
+            if self._pool is None:  # with what is queued in it
+                done(otherwise)
+            return
+        self._pool = pool
 
     def deliver(self) -> None:
         """Pass the results that have come to their `answer`."""
@@ -128,7 +135,7 @@ class Resolver(BackgroundCalls):
         self._asked[host] = [answer]
         self._asking[who] += 1
         self._free -= 1
-        self.run(partial(addresses_of, host), partial(self._found, who, host))
+        self.run(partial(addresses_of, host), partial(self._found, who, host), DnsError.OTHER)
 
     def _found(self, who: str, host: str, found: Addresses | DnsError) -> None:
         addresses = () if isinstance(found, DnsError) else found

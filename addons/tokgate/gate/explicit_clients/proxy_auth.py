@@ -135,4 +135,4 @@ class ClientAuthentication:
                 take(answer)
 
         self._loop.suspend(connection, self._patience)
-        self._checks.run(verify, answered)
+        self._checks.run(verify, answered, AuthResult(None, unavailable=True))
