@@ -15,6 +15,7 @@ from whenever import Instant
 from tokgate.blocklog.records.stamp import new_event_id
 from tokgate.gate.acceptor import Acceptor
 from tokgate.gate.connection import (
+    CLOSED,
     CONNECTING,
     PARTING,
     WAITING,
@@ -27,7 +28,7 @@ from tokgate.gate.connection import (
 )
 from tokgate.gate.egress.dialler import Dialler
 from tokgate.gate.egress.parents import parent_for
-from tokgate.gate.event_loop import CLIENT_WAITING
+from tokgate.gate.event_loop import CLIENT_WAITING, CLIENT_WRITING
 from tokgate.gate.explicit_clients.front import ExplicitFront
 from tokgate.gate.sockets import (
     DONT_WAIT,
@@ -155,18 +156,26 @@ class Connector(Acceptor):
 
     def refuse(self, connection: Connection, last_words: bytes) -> None:
         """Send `last_words` and half-close; closing with unread data would send a reset, which may overtake them."""
-        try:
-            if last_words:
-                connection.client.send(last_words, LAST_WORDS)
-            connection.client.shutdown(SHUT_WR)
-        except OSError:
-            self.close(connection)
+        connection.held = last_words
+        self.part(connection)
+        if connection.state is CLOSED:
             return
         self.drop_server(connection)
         connection.state = PARTING
-        connection.deadline = self.now + self.limits.parting
         self.watch_greeting(connection)
-        self.epoll.modify(connection.client_fd, CLIENT_WAITING)  # an edge anew
+        self.epoll.modify(connection.client_fd, CLIENT_WRITING if connection.held else CLIENT_WAITING)  # an edge anew
+
+    def part(self, connection: Connection) -> None:
+        held, sent = connection.held, 0
+        try:
+            with contextlib.suppress(BlockingIOError):
+                sent = connection.client.send(held, LAST_WORDS) if held else 0
+            connection.held = held[sent:]
+            if not connection.held:
+                connection.client.shutdown(SHUT_WR)
+        except OSError:
+            self.close(connection)
+        connection.deadline = self.now + self.limits.parting
 
     def _refuse_at_once(self, connection: Connection, hello: ClientHello) -> None:
         """Refuse and close at once if nothing follows the hello: without unread data closing sends no reset."""

@@ -88,6 +88,10 @@ class Poller(ABC):
         """The client of a watched connection says something before the destination does."""
 
     @abstractmethod
+    def part(self, connection: Connection) -> None:
+        """Send a refused client what is left of the last words to it, and end our side when all is sent."""
+
+    @abstractmethod
     def accept(self, listener: Listener) -> None:
         """Called when a listener has connections to accept."""
 
@@ -181,6 +185,8 @@ class Poller(ABC):
                 else:
                     self.goes_on(connection, answering, event)
             case SimpleState.PARTING:
+                if event & EPOLLOUT and connection.held:
+                    self.part(connection)
                 self._throw_away(connection)
             case SimpleState.WAITING:
                 if event & EPOLLERR:
@@ -195,6 +201,8 @@ class Poller(ABC):
         try:
             for _ in range(_THROWS):
                 if not connection.client.recv(_THROWN_AWAY, DONT_WAIT):
+                    if connection.held:  # it still has to receive some of it
+                        return
                     break
         except BlockingIOError:
             return

@@ -7,13 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
-from labs.gate_lab import NOBODY, Origin, RunningGate, dial, exactly, pass_time, read_all, until
+from labs.builders import ban, network
+from labs.gate_lab import NOBODY, Origin, RunningGate, dial, exactly, pass_time, policy, read_all, until
 from labs.hello_builder import hello_for
 from labs.records import Monotonic
 from labs.waiting import DEADLINE
-from tokgate.gate.connection import CONNECTING, WAITING
+from tokgate.gate.connection import CONNECTING, PARTING, WAITING
 from tokgate.gate.explicit_clients.front import PATIENCE
+from tokgate.gate.explicit_clients.pac import pac_file
 from tokgate.gate.sockets import connect, leads_to
+from tokgate.traffic.refusal_texts import pac_answer
 from tokgate.wire.tls_alert import Alert
 
 StartGate = Callable[..., RunningGate]
@@ -201,3 +204,22 @@ def test_what_leads_to_a_listener(destination: str, place: str, leads: bool) -> 
     with contextlib.closing(sock):
         assert leads_to(sock, (destination, 9), [(place, 9)]) is leads
         assert not leads_to(sock, (destination, 9), [(place, 10)])
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_long_pac_file(start_gate: StartGate, ended: bool) -> None:
+    """It comes whole to a client that takes little at a time, also to one that has ended its side already."""
+    networks = tuple(f"10.{number // 256}.{number % 256}.0/24" for number in range(10_000))
+    gate = start_gate(snapshot=policy(ban(networks=("loop",)), networks=(network("loop", "127.0.0.0/8", *networks),)))
+    gate.listeners[1].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # inherited by who is accepted
+    with socket.socket() as client:
+        client.settimeout(DEADLINE)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(gate.explicit)
+        client.sendall(b"GET /proxy.pac HTTP/1.1\r\nHost: gw1.example.org:8080\r\n\r\n")
+        if ended:
+            client.shutdown(socket.SHUT_WR)
+        assert until(lambda: any(c.state is PARTING and c.held for c in list(gate.gate.connections.values())))
+        received = read_all(client)
+    assert received == pac_answer(pac_file(gate.holder.snapshot.policy, "gw1.example.org:8080"))
+    assert ended or gate.settled()

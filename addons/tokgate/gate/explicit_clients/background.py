@@ -44,7 +44,7 @@ class BackgroundCalls:
     def run[T, O](self, work: Callable[[], T], answer: Callable[[T | O], None], otherwise: O) -> None:
         """Call `work` in a thread; `deliver` passes its result to `answer`. `work` must not raise.
 
-        The result is `otherwise` if the system allows no thread at this time. Where there are some, one of them does it.
+        The result is `otherwise` if the system allows no thread at this time. If there are some, one of them does it.
         """
         pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix=type(self).__name__.lower())
 
