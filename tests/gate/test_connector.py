@@ -217,3 +217,20 @@ def test_what_a_client_asked_for(steps: Steps, tunnel: Tunnel | None, asked: str
     """A CONNECT names its host, be it an address; SOCKS names only names, and an address is a destination as any."""
     steps.connection.tunnel = tunnel
     assert steps.gate.arrival(steps.connection).connect == asked
+
+
+@pytest.mark.parametrize(
+    ("heard", "seconds", "closed"), [(True, 299.0, False), (True, 300.0, True), (False, 1.0, True)]
+)
+def test_who_has_yet_to_hear_what_came_before_a_reset(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, heard: bool, seconds: float, closed: bool
+) -> None:
+    """It is waited for, as long as for any side whose other has ended: it may be gone without a word."""
+    monkeypatch.setattr(steps.gate, "still_receives", lambda _: heard)
+    steps.connects()
+    steps.connection.state, steps.connection.seen = OPEN, steps.gate.now - seconds
+    steps.gate.reset(steps.connection, steps.connection.client)
+    if heard:
+        assert (steps.connection.deadline, steps.connection.up_done, steps.connection.down_done) == (1000.0, True, True)
+        steps.gate.overdue(steps.connection)
+    assert (steps.connection.state is CLOSED) is closed

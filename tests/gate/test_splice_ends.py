@@ -24,7 +24,7 @@ def test_the_end_of_both_directions(ends: Ends, is_up: bool) -> None:
 
 
 def test_an_end_that_nobody_can_be_told(ends: Ends) -> None:
-    """Nor does one whose other side has gone already."""
+    """The other side has gone already: what it said last is looked for, and there is none."""
     ends.connection.server.close()
     ends.relay._end(ends.connection, True)
-    assert ends.relay.done == ["close"]
+    assert ends.relay.done == ["reset client"]

@@ -6,7 +6,8 @@ from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 import pytest
 
 from labs.relay_ends import Ends, Noting, Way
-from tokgate.gate.connection import CLOSED
+from tokgate.gate.connection import CLOSED, OPEN, Connection
+from tokgate.gate.sockets import Entry, Listener
 from tokgate.gate.splice import BUFFER, Relay
 
 
@@ -48,10 +49,26 @@ def test_an_end_behind_more_than_is_read_at_once(way: Way) -> None:
 
 @pytest.mark.parametrize("event", [EPOLLERR, EPOLLIN | EPOLLERR])
 def test_one_side_breaks_off(way: Way, event: int) -> None:
-    """The other is told; what came last is not passed on as if it were all."""
+    """What it had said is passed on; nothing goes to it any more, and the other is told if that is all."""
+    told = ["reset server" if way.is_up else "reset client"]
+    way.receiver.sendall(b"to nobody")
     way.sender.sendall(b"half")
-    assert way.event(event) == ["reset server" if way.is_up else "reset client"]
-    assert way.heard is None
+    for _ in range(2):
+        assert way.event(event) == []
+        assert list(way.relay.bulk) == [way.direction]
+        way.takes(EPOLLIN)
+    way.relay.serve_bulk()
+    assert (way.heard, way.relay.done) == (b"half", [])
+    way.connection.up = way.connection.down = None
+    assert way.event(event) == told
+
+
+def test_one_side_that_had_ended_breaks_off(way: Way) -> None:
+    """The other has all, or will have it."""
+    way.sender.shutdown(socket.SHUT_WR)
+    way.event(EPOLLIN | EPOLLRDHUP)
+    assert way.ended
+    assert way.event(EPOLLERR) == ["reset server" if way.is_up else "reset client"]
 
 
 def test_one_side_can_not_be_read_from(way: Way) -> None:
@@ -103,7 +120,8 @@ def test_breaking_off_is_passed_on(closed: bool) -> None:
     relay, told = Noting(), []  # type: ignore[abstract]
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as other:
         accepted, _ = server.accept()
-        connection = type("Over", (), {"state": CLOSED if closed else None})()
+        listener = Listener(None, Entry.REDIRECT, 8080, 0)
+        connection = Connection(None, -1, "192.0.2.7", 40000, listener, 0.0, CLOSED if closed else OPEN, other)
         Relay.reset(relay, connection, other)
         Relay.reset(relay, connection, None)
         other.close()

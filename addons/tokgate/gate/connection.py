@@ -129,6 +129,9 @@ class Connection:
     """Since when the destination owes an answer: to connect, or its first octet; 0.0: it owes none."""
     client_fin: bool = False
     server_fin: bool = False
+    client_error: int = 0
+    """The error with which the client's side was broken off; 0: it was not."""
+    server_error: int = 0
     up_done: bool = False
     down_done: bool = False
     up: "Direction | None" = None

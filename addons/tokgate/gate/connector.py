@@ -317,6 +317,10 @@ class Connector(Acceptor):
                 self._unreachable(connection, ConnectError.TIMEOUT)
             case SimpleState.WAITING if tunnel is not None:
                 self.explicit.try_next(connection, tunnel)  # no address has come
+            case SimpleState.OPEN if self.now - connection.seen < self.limits.half_closed and self.still_receives(
+                connection
+            ):
+                pass  # looked at again with the next sweep
             case _:
                 self.close(connection)
 

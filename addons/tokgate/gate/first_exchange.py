@@ -49,8 +49,10 @@ class FirstExchange(Relay):
     def answered(self, connection: Connection, answering: Answering, event: int) -> None:
         """The destination of a watched connection has answered, ended, or takes more."""
         connection.seen = self.now
-        if event & EPOLLERR:
-            self.reset(connection, connection.client)
+        if event & EPOLLERR:  # no second message of the client can reach it
+            if answering.said:
+                self._direction(connection, False, answering.said)
+            self.broke_off(connection, False)
             return
         if event & EPOLLOUT and connection.held and not self._send_held(connection):
             return

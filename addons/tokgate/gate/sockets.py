@@ -6,9 +6,12 @@ kernel's headers, named beside them.
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -219,6 +222,14 @@ def reset_on_close(sock: Socket) -> None:
     """Make closing pass on a reset that came from the other side."""
     with contextlib.suppress(OSError):  # the peer is gone: nobody is left to be told
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
+
+
+def unacknowledged(sock: Socket) -> int:
+    """How many octets were sent and not acknowledged, an end included (SIOCOUTQ, tcp(7)); 0 if the socket is closed."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def octets(sock: Socket) -> Carried | None:

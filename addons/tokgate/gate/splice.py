@@ -9,13 +9,14 @@ import fcntl
 import os
 from abc import abstractmethod
 from collections import deque
+from errno import ECONNRESET, EPIPE
 from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import MSG_PEEK, SHUT_WR
 from typing import Final
 
-from tokgate.gate.connection import CLOSED, Connection, Direction
+from tokgate.gate.connection import CLOSED, OPEN, Connection, Direction
 from tokgate.gate.event_loop import Poller
-from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, Socket, reset_on_close
+from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, Socket, reset_on_close, unacknowledged
 
 PEEK: Final = DONT_WAIT | int(MSG_PEEK)
 BUFFER: Final = 65536
@@ -51,7 +52,7 @@ class Relay(Poller):
         """The client's socket of an open connection is readable, writable or ended."""
         connection.seen = self.now
         if event & EPOLLERR:
-            self.reset(connection, connection.server)
+            self.broke_off(connection, True)
             return
         if event & EPOLLRDHUP:
             connection.client_fin = True
@@ -72,7 +73,7 @@ class Relay(Poller):
         """The destination's socket of an open connection is readable, writable or ended."""
         connection.seen = self.now
         if event & EPOLLERR:
-            self.reset(connection, connection.client)
+            self.broke_off(connection, False)
             return
         if connection.owing and event & EPOLLIN:
             self.first_octet(connection)
@@ -132,8 +133,8 @@ class Relay(Poller):
             sent: int = sink.send(self._view[:received], LAST_WORDS if fin else DONT_WAIT)
         except BlockingIOError:
             sent = 0
-        except OSError:
-            self.reset(connection, sink)
+        except OSError as error:
+            self.broke_off(connection, not is_up, error.errno or 0)
             return
         if sent == received and received < BUFFER:
             if fin:  # the end was announced and the socket is empty
@@ -145,16 +146,21 @@ class Relay(Poller):
     def _end(self, connection: Connection, is_up: bool) -> None:
         """One direction has ended: pass that on, and close when both have."""
         if is_up:
-            connection.up_done = True
+            connection.up_done, sink, error = True, connection.server, connection.client_error
         else:
-            connection.down_done = True
-        if connection.up_done and connection.down_done:
+            connection.down_done, sink, error = True, connection.client, connection.server_error
+        over = connection.up_done and connection.down_done
+        if over and not error:
             self.close(connection)
             return
-        try:
-            (connection.server if is_up else connection.client).shutdown(SHUT_WR)
-        except OSError:  # that side is gone already
-            self.close(connection)
+        if error in (0, EPIPE):
+            try:
+                sink.shutdown(SHUT_WR)
+            except OSError:
+                self.broke_off(connection, not is_up)
+                return
+        if over:
+            self.reset(connection, sink)
 
     # -- bulk
 
@@ -185,8 +191,11 @@ class Relay(Poller):
             if not direction.in_pipe:
                 self._release(direction)
             return
-        except OSError:
-            self.reset(connection, direction.sink)
+        except OSError as error:
+            if direction.blocked:  # it was sending
+                self.broke_off(connection, not direction.is_up, error.errno or 0)
+            else:
+                self.reset(connection, direction.sink)
             return
         except Exception as error:
             self.broken(connection, error)
@@ -244,19 +253,73 @@ class Relay(Poller):
 
     # -- ends
 
+    def broke_off(self, connection: Connection, is_client: bool, error: int = EPIPE) -> None:
+        """One side has reset the connection: pass on what it said before, which may be all, and then the reset.
+
+        `error` is what sending to it has said, since reading no longer does. EPIPE: as reading ends, so did that side.
+        """
+        client, server = connection.client, connection.server
+        source, other = (client, server) if is_client else (server, client)
+        direction, ended = (connection.up, connection.up_done) if is_client else (connection.down, connection.down_done)
+        reset_on_close(source)
+        undecided = is_client and connection.state is not OPEN
+        if ended or undecided or error not in (EPIPE, ECONNRESET):
+            self.reset(connection, other)
+            return
+        connection.state, connection.deadline = OPEN, 0.0
+        if is_client:
+            connection.client_error, connection.down_done = connection.client_error or error, True
+        else:
+            connection.server_error, connection.up_done = connection.server_error or error, True
+        self._give_up(connection, not is_client)
+        try:
+            if direction is None and not source.recv(1, PEEK):
+                self._end(connection, is_client)
+                return
+        except OSError:
+            self.reset(connection, other)
+            return
+        direction = direction or self._direction(connection, is_client, b"")
+        if not direction.queued and not direction.blocked:
+            self._queue(direction)
+
     def reset(self, connection: Connection, other: Socket) -> None:
-        """One side has reset the connection: reset the other side as well."""
-        if connection.state is not CLOSED and other is not None:
-            reset_on_close(other)
-        self.close(connection)
+        """One side has reset the connection: reset the other as well, once it has acknowledged what it was sent."""
+        if connection.state is CLOSED or other is None:
+            self.close(connection)
+            return
+        reset_on_close(other)
+        if other is connection.client:
+            connection.server_error = connection.server_error or ECONNRESET
+        else:
+            connection.client_error = connection.client_error or ECONNRESET
+        if not self.still_receives(connection):
+            self.close(connection)
+            return
+        self.forget(connection)
+        connection.state, connection.up_done, connection.down_done = OPEN, True, True
+        connection.deadline = self.now  # it is looked at with each sweep
+
+    @staticmethod
+    def still_receives(connection: Connection) -> bool:
+        """Whether the other side of a connection that was broken off has yet to acknowledge what came before."""
+        if connection.client_error and connection.server_error:
+            return False
+        return unacknowledged(connection.server if connection.client_error else connection.client) > 0
 
     def forget(self, connection: Connection) -> None:
         """Give back the pipes of a connection, which relays no more."""
-        if connection.up is not None:
-            self._release(connection.up)
+        self._give_up(connection, True)
+        self._give_up(connection, False)
+
+    def _give_up(self, connection: Connection, is_up: bool) -> None:
+        """Have nothing more pass in one direction."""
+        direction = connection.up if is_up else connection.down
+        if direction is not None:
+            self._release(direction)
+        if is_up:
             connection.up = None
-        if connection.down is not None:
-            self._release(connection.down)
+        else:
             connection.down = None
 
     def close_pipes(self) -> None:
