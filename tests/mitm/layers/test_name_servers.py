@@ -9,6 +9,7 @@ import dns.asyncquery
 import dns.message
 import dns.rcode
 import pytest
+from mitmproxy.connection import Address
 
 from labs.dns_lab import (
     TRANSPORTS,
@@ -16,6 +17,7 @@ from labs.dns_lab import (
     Start,
     Transport,
     Upstream,
+    answer,
     explained,
     framed,
     name_server,
@@ -111,6 +113,126 @@ async def test_a_late_answer_counts(start: Start, upstream: Upstream, second: Up
 
     assert (await running.ask(ALLOWED)).answer[0][0].to_text() == "192.0.2.80"
     assert len(second.asked) == 1
+
+
+@pytest.mark.parametrize("other", [SECOND, THIRD])
+async def test_a_late_answer_counts_after_the_last_one_s_error(
+    start: Start,
+    upstream: Upstream,
+    second: Upstream,
+    patience: SetPatience,
+    monkeypatch: pytest.MonkeyPatch,
+    other: str,
+) -> None:
+    """The first one is slow, the second one refuses or is closed: the first one's answer is waited for."""
+    running = await start()
+    name(running, FIRST, other)
+    patience(0.05, DEADLINE)
+    upstream.reply = lambda _: []
+    second.reply = failing(dns.rcode.REFUSED)
+
+    async def late() -> None:
+        await eventually("the first one is asked", lambda: upstream.received)
+        upstream.send(usual(dns.message.from_wire(upstream.received[0]))[0])
+
+    def then_the_first_answers(method: Callable[..., None]) -> Callable[..., None]:
+        def known(servers: NameServers, address: Address) -> None:
+            method(servers, address)
+            if address[0] == other:
+                asyncio.get_running_loop().create_task(late())
+
+        return known
+
+    for method in ("answered", "failed"):
+        monkeypatch.setattr(NameServers, method, then_the_first_answers(getattr(NameServers, method)))
+
+    assert (await running.ask(ALLOWED)).answer
+
+
+async def test_the_last_error_is_the_answer_where_the_other_hangs_up(
+    start: Start, second: Upstream, patience: SetPatience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is left to wait for: the client is told what was said, and not that none answered."""
+    running, refused = await start(), asyncio.Event()
+    second.reply = failing(dns.rcode.REFUSED)
+    patience(0.05, DEADLINE)
+    monkeypatch.setattr(NameServers, "answered", lambda *_: refused.set())
+
+    async def hang_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        await refused.wait()
+
+    async with serving(hang_up, THIRD, port=second.port):
+        name(running, THIRD, SECOND)
+        running.resolver.host = THIRD
+        assert (await running.ask(ALLOWED, "A", dns.asyncquery.tcp)).rcode() == dns.rcode.REFUSED
+
+
+async def test_a_client_asks_again_meanwhile(
+    start: Start, upstream: Upstream, second: Upstream, patience: SetPatience
+) -> None:
+    """Its repeated question is passed on, and gives a silent name server no more time."""
+    running = await start()
+    name(running, FIRST, SECOND)
+    patience(0.5, DEADLINE)
+    query = dns.message.make_query(ALLOWED, "A").to_wire()
+    loop, answered = asyncio.get_running_loop(), asyncio.Event()
+
+    class Client(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            answered.set()
+
+    client, _ = await loop.create_datagram_endpoint(Client, remote_addr=("127.0.0.1", running.proxy.port))
+
+    def reply(_: dns.message.Message) -> list[bytes]:
+        loop.call_soon(client.sendto, query)
+        return []
+
+    upstream.reply = reply
+    with contextlib.closing(client):
+        client.sendto(query)
+        async with asyncio.timeout(DEADLINE):
+            await answered.wait()
+        upstream.reply = lambda _: []
+    assert len(upstream.asked) > 1
+    assert len(second.asked) > 0
+
+
+async def test_a_server_ends_its_connection_between_two_answers(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """What it has left unanswered it is asked again on a new connection, and it isn't said to have failed."""
+    running = await start()
+    asked: list[int] = []
+
+    async def one_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        queries = [dns.message.from_wire(await read_message(reader)) for _ in range(3 - len(asked))]
+        asked.append(queries[0].id)
+        writer.write(framed(answer(queries[0], "60 A 192.0.2.80")))
+
+    async with serving(one_each) as running.resolver.port, stream(running.proxy.port) as client:
+        client.writer.write(framed(*(dns.message.make_query(ALLOWED, "A", id=number) for number in (1, 2, 3))))
+        got = [await client.message() for _ in range(3)]
+        assert await read_message(client.reader) == b""
+
+    assert [(each.id, each.rcode()) for each in got] == [(number, dns.rcode.NOERROR) for number in asked]
+    assert sorted(asked) == [1, 2, 3]
+    assert "gives no answer" not in caplog.text
+
+
+async def test_a_server_closes_after_a_zone(start: Start, second: Upstream) -> None:
+    """A zone has its own end: nothing follows it, and no other server is asked for it."""
+    running = await start()
+
+    async def transfer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        query = dns.message.from_wire(await read_message(reader))
+        writer.write(framed(*[answer(query, "60 SOA ns. x. 1 2 3 4 5")] * 2))
+
+    async with serving(transfer, THIRD, port=second.port), stream(running.proxy.port) as client:
+        name(running, THIRD, SECOND)
+        running.resolver.host = THIRD
+        client.writer.write(framed(dns.message.make_query(ALLOWED, "AXFR", id=9)))
+        assert [(await client.message()).id for _ in range(2)] == [9, 9]
+        assert await read_message(client.reader) == b""
+    assert second.asked == []
 
 
 async def test_the_first_hangs_up(start: Start, second: Upstream) -> None:

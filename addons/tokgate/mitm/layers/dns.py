@@ -5,14 +5,11 @@ message anew from what it understood of it.
 """
 # mypy: disallow-untyped-calls=False
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from mitmproxy import dns
 from mitmproxy.connection import Address, ConnectionState, Server
-from mitmproxy.net.dns import types
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.dns import DnsRequestHook
@@ -21,7 +18,7 @@ from mitmproxy.proxy.mode_specs import DnsMode
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.layers import hosts_file
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
-from tokgate.mitm.layers.name_servers import LAST_PATIENCE, PATIENCE, NameServers
+from tokgate.mitm.layers.name_servers import LAST_PATIENCE, PATIENCE, NameServers, Waiting, resolver_request
 from tokgate.mitm.options import name_servers
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.policy.values.hostname import parse_address
@@ -49,23 +46,6 @@ class _Connect(commands.OpenConnection):
     blocking = False
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A question that waits for an answer: what was sent, to whom, and who is to be asked next."""
-
-    asked: DnsArrival
-    message: bytes
-    left: list[Address]
-    servers: list[Server] = field(default_factory=list)
-    alarm: commands.RequestWakeup | None = None
-    """When the last of `servers` has had its time; None: it has what it needs."""
-
-    @property
-    def server(self) -> Server | None:
-        """The server that was asked last."""
-        return self.servers[-1] if self.servers else None
-
-
 class DnsLayer(layer.Layer):
     """Speaks DNS with one client, over UDP or TCP, and with the resolver that it asked or that we know."""
 
@@ -79,7 +59,9 @@ class DnsLayer(layer.Layer):
         self._from_client = bytearray()
         self._servers: Final[dict[Server, bytearray]] = {}
         """Those that are asked, and what has come from each of a message that isn't whole."""
-        self._open: Final[dict[int, _Waiting]] = {}
+        self._answered: Final[set[Server]] = set()
+        """Those of them that have answered something."""
+        self._open: Final[dict[int, Waiting]] = {}
         self._spoke = False
         self._asked_all = False
         """The client has ended its side."""
@@ -161,13 +143,19 @@ class DnsLayer(layer.Layer):
 
     def _ask(self, asked: DnsArrival, message: bytes) -> layer.CommandGenerator[None]:
         """Have the hosts file answer, if it is here that was asked, or pass the question on as it came."""
+        known = self._open.get(asked.query.id)
+        if known is not None and known.message == message:  # again: its servers have no more time for that
+            for each in known.servers:
+                if each.connected:
+                    yield commands.SendData(each, self._framed(message))
+            return
         options = self.context.options
         uses_file = "dns_use_hosts_file" not in options or options.dns_use_hosts_file
         in_hosts_file = uses_file and hosts_file.names_host(asked.query.name)
         server = self.context.server
         resolver = Server(address=server.address, transport_protocol=server.transport_protocol)
         flow = dns.DNSFlow(self.context.client, resolver, live=True)
-        flow.request = _request(asked.query, by_itself=in_hosts_file)
+        flow.request = resolver_request(asked.query, by_itself=in_hosts_file)
         yield DnsRequestHook(flow)
         flow.live = False
         if flow.response is not None:
@@ -179,16 +167,17 @@ class DnsLayer(layer.Layer):
             return
         others = [] if first == server.address else [(host, first[1]) for host in name_servers(options)]
         self._open.pop(asked.query.id, None)
-        self._open[asked.query.id] = waiting = _Waiting(asked, message, self._known.in_order([first, *others]))
+        self._open[asked.query.id] = waiting = Waiting(asked, message, self._known.in_order([first, *others]))
         if len(self._open) > OPEN_QUESTIONS:
             del self._open[next(iter(self._open))]
         yield from self._ask_next(waiting)
 
-    def _ask_next(self, waiting: _Waiting) -> layer.CommandGenerator[None]:
-        """Ask the next name server, if any is left; else tell the client that there is no answer."""
+    def _ask_next(self, waiting: Waiting) -> layer.CommandGenerator[None]:
+        """Ask the next name server, if any is left; else give the client the last error, or say that none answered."""
         if not waiting.left:
             del self._open[waiting.asked.query.id]
-            yield from self._send(dns_questions.unanswered(waiting.asked))
+            said = waiting.error and self._kept_to_terms(waiting.asked, waiting.error)
+            yield from self._send(said or dns_questions.unanswered(waiting.asked))
             return
         address = waiting.left.pop(0)
         server = next((each for each in self._servers if each.address == address), None)
@@ -216,19 +205,36 @@ class DnsLayer(layer.Layer):
                 yield commands.SendData(server, self._framed(waiting.message))
 
     def _lost(self, server: Server) -> layer.CommandGenerator[None]:
-        """A server can't be reached, or has closed. Whoever waits for it has the next one asked."""
+        """A server can't be reached, or has closed. Whoever waits for it has the next one asked.
+
+        One that has answered may end a connection at any time (RFC 7766 §6.2.4): it is asked again on a new one.
+        """
         del self._servers[server]
         if server.state is not ConnectionState.CLOSED:
             yield commands.CloseConnection(server)
-        waiting = [each for each in self._open.values() if each.server is server]
-        if waiting:
+        waiting = [each for each in self._open.values() if server in each.servers]
+        again = server.address if server in self._answered else None
+        self._answered.discard(server)
+        if again is None and any(each.server is server for each in waiting):
             self._failed(server)
         for each in waiting:
-            yield from self._ask_next(each)
+            if again is not None and each.asked.query.transfers:  # of a zone something may have come
+                del self._open[each.asked.query.id]
+                continue
+            if again is not None:
+                each.left.insert(0, again)
+            yield from self._do_without(each, server)
         if not self._servers and self._stream:
             yield from self._close()
 
-    def _not_in_time(self, waiting: _Waiting) -> layer.CommandGenerator[None]:
+    def _do_without(self, waiting: Waiting, server: Server) -> layer.CommandGenerator[None]:
+        """A server has failed. Unless others that were asked may still answer, the next one is asked."""
+        last = server is waiting.server
+        waiting.servers.remove(server)
+        if not waiting.servers or (last and waiting.left):
+            yield from self._ask_next(waiting)
+
+    def _not_in_time(self, waiting: Waiting) -> layer.CommandGenerator[None]:
         if waiting.server is not None:
             self._failed(waiting.server)
         yield from self._ask_next(waiting)
@@ -251,9 +257,10 @@ class DnsLayer(layer.Layer):
         if waiting is None or server not in waiting.servers or not answers(waiting.asked.query, message):
             return
         self._known.answered(server.address)
-        if message[3] & 0xF in _ASK_ANOTHER and (waiting.left or server is not waiting.server):
-            if server is waiting.server:
-                yield from self._ask_next(waiting)
+        self._answered.add(server)
+        if message[3] & 0xF in _ASK_ANOTHER and (waiting.left or len(waiting.servers) > 1):
+            waiting.error = message
+            yield from self._do_without(waiting, server)
             return
         asked, waiting.alarm = waiting.asked, None
         if not (asked.query.transfers and self._stream):
@@ -264,6 +271,7 @@ class DnsLayer(layer.Layer):
 
     def _leave_servers(self) -> layer.CommandGenerator[None]:
         """Keep no socket for a client that has its answers: most ask once from each port, which is theirs for 20 s."""
+        self._answered.clear()
         while self._servers:
             yield commands.CloseConnection(self._servers.popitem()[0])
 
@@ -322,28 +330,3 @@ class DnsLayer(layer.Layer):
         self._handle_event = guard.handle_event  # type: ignore[method-assign]
         yield from guard.handle_event(events.Start())
         yield from guard.handle_event(events.DataReceived(self.context.client, received))
-
-
-def _request(query: Query, *, by_itself: bool) -> dns.DNSMessage:
-    """The question for mitmproxy's resolver; not read by mitmproxy, which does not know all names.
-
-    Asked for addresses the resolver answers by itself, and leaves out the aliases by which it found them. Asked for
-    anything else it says who is to be asked.
-    """
-    kind = query.type if by_itself else types.TXT
-    return dns.DNSMessage(
-        id=query.id,
-        query=True,
-        op_code=query.opcode,
-        authoritative_answer=False,
-        truncation=False,
-        recursion_desired=True,
-        recursion_available=False,
-        reserved=0,
-        response_code=0,
-        questions=[dns.Question(query.name, kind, query.class_)],
-        answers=[],
-        authorities=[],
-        additionals=[],
-        timestamp=time.time(),
-    )

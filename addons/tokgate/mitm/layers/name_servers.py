@@ -1,11 +1,18 @@
-"""Which name servers are asked one after another: one that has just failed comes last. Nothing is sent here."""
+"""Which name servers a question goes to, one after another: one that just failed comes last. Nothing is sent here."""
 
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
-from mitmproxy.connection import Address
+from mitmproxy import dns
+from mitmproxy.connection import Address, Server
+from mitmproxy.net.dns import types
+from mitmproxy.proxy import commands
+
+from tokgate.traffic.dns_questions import DnsArrival
+from tokgate.wire.dns_message.query import Query
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +24,25 @@ MOST_ASKED: Final = 3
 """Most name servers that one question is sent to, as by the C library (resolv.h: MAXNS)."""
 FAILED_FOR: Final = 30.0
 """Seconds for which one that gave no answer is asked last."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A question that waits for an answer: what was sent, who may still answer, and who is to be asked next."""
+
+    asked: DnsArrival
+    message: bytes
+    left: list[Address]
+    servers: list[Server] = field(default_factory=list)
+    alarm: commands.RequestWakeup | None = None
+    """When the last of `servers` has had its time; None: it has what it needs."""
+    error: bytes | None = None
+    """The last error that a server has answered with."""
+
+    @property
+    def server(self) -> Server | None:
+        """The server that was asked last."""
+        return self.servers[-1] if self.servers else None
 
 
 class NameServers:
@@ -45,3 +71,28 @@ class NameServers:
         """It gave an answer, whatever it says."""
         if address is not None and self._failed.pop(address, None) is not None:
             logger.warning("name server %s answers again", address[0])
+
+
+def resolver_request(query: Query, *, by_itself: bool) -> dns.DNSMessage:
+    """The question for mitmproxy's resolver; not read by mitmproxy, which does not know all names.
+
+    Asked for addresses the resolver answers by itself, and leaves out the aliases by which it found them. Asked for
+    anything else it says who is to be asked.
+    """
+    kind = query.type if by_itself else types.TXT
+    return dns.DNSMessage(
+        id=query.id,
+        query=True,
+        op_code=query.opcode,
+        authoritative_answer=False,
+        truncation=False,
+        recursion_desired=True,
+        recursion_available=False,
+        reserved=0,
+        response_code=0,
+        questions=[dns.Question(query.name, kind, query.class_)],
+        answers=[],
+        authorities=[],
+        additionals=[],
+        timestamp=time.time(),
+    )
