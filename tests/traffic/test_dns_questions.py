@@ -519,6 +519,15 @@ def test_zones_lead_nowhere() -> None:
     assert dns_questions.members(ask("example.org", "AXFR"), b"no answer") == ()
 
 
+@pytest.mark.parametrize("kind", ["AXFR", "IXFR"])
+def test_zones_pass_as_they_are(kind: str) -> None:
+    """A copy of a zone keeps its TTLs and ECH keys: with another octet its signature is wrong."""
+    asked = ask("example.org", kind)
+    assert dns_questions.terms(asked, dns_questions.judge(an_enforcer(DURING), asked)) == Terms(
+        None, hides_nothing=False
+    )
+
+
 def test_refusals_don_t_wait_for_a_connection() -> None:
     """Without a page there is nothing to be shown later."""
     assert dns_questions.judge(an_enforcer(), ask(carried=True)).blocks

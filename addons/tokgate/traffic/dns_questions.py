@@ -148,8 +148,11 @@ def discouraged(enforcer: Enforcer, asked: DnsArrival) -> Rcode | None:
 def terms(asked: DnsArrival, ruling: Ruling, members: tuple[Sighting, ...] = ()) -> Terms:
     """What an answer must keep to, as of the ruling's instant: the first change about any of its names ends it.
 
+    A zone that is transferred is a copy for another server, signed as a whole (RFC 8945 §5.3.1): it keeps to nothing.
     May raise what deciding raises.
     """
+    if asked.query.transfers:
+        return Terms(None, hides_nothing=False)
     snapshot, at = ruling.snapshot, ruling.at
     each = (decide(snapshot, asked.client.ip, name.value, at, name.signal, asked.identity) for name in members)
     changes = [decision.next_change for decision in (ruling.decision, *each) if decision.next_change is not None]
