@@ -586,3 +586,21 @@ def test_a_link_in_the_place_of_a_journal(runs: Runs, tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "touch", no_inode)
     runs.run()
     assert other.read_text() == "kept"
+
+
+def test_a_disk_that_takes_neither_records_nor_their_hashes(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal still has all that is in the log: it is not emptied, and a kill accuses nobody."""
+    run = runs.begin()
+    runs.write(run, 3)
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        runs.write(run)
+    monkeypatch.undo()
+    assert [type(trouble) for trouble in runs.troubles] == [OSError]
+    kill(run)
+    runs.run()
+    assert runs.findings() == []

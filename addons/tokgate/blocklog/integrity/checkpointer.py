@@ -74,6 +74,8 @@ class Checkpointer:
         self._journal: HeadJournal | None = None
         self._base = self.head
         self._since: list[str] = []  # hashes of all records after `_base`: from the last checkpoint's own record on
+        self._unannounced = False
+        """Whether the journal lacks records that are about to be written."""
         self._written: Final[list[Checkpoint]] = []
 
     @property
@@ -173,11 +175,15 @@ class Checkpointer:
                 self._journal.announce(self.head, hashes)
         except OSError as error:
             self._trouble(error)
-            if self._journal is not None:  # it is begun anew once these records are on the disk
-                self._attempt(lambda journal: journal.void(), self._journal)
+            if self._journal is not None:  # it is begun anew with the next batch, or once these records are on the disk
+                self._journal.close()
+                self._unannounced = True
 
     def wrote(self, head: Head, checkpoint: Checkpoint | None) -> None:
         """Note that a record was written completely, and with it a checkpoint, if it holds one."""
+        if self._unannounced and self._journal is not None:
+            self._unannounced = False
+            self._attempt(lambda journal: journal.void(), self._journal)
         before, self.head = self.head, head
         if self._key is None:
             self._base = head
@@ -230,6 +236,7 @@ class Checkpointer:
             self._journal = self._open_journal()
         if self._journal is not None:
             self._journal.restart(self._base, self._since, self.head)
+            self._unannounced = False
 
     def _attempt[T](self, act: Callable[[T], None], what: T) -> None:
         try:

@@ -100,8 +100,7 @@ class HeadJournal:
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
 
     def void(self) -> None:
-        """Empty the file, also in a folder that takes no new one: it lacks records, which are not to be disowned."""
-        self.close()
+        """Empty the closed file, on any disk: it lacks records that are in the log, which are not to be disowned."""
         with suppress(FileNotFoundError):
             os.close(os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK))
 
