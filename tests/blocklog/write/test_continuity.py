@@ -604,3 +604,32 @@ def test_a_disk_that_takes_neither_records_nor_their_hashes(runs: Runs, monkeypa
     kill(run)
     runs.run()
     assert runs.findings() == []
+
+
+def test_a_checkpoint_that_reached_the_disk_before_its_hash(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power failure the records that it signs are tokgate's own, although the journal lacks them."""
+    heads = runs.path.with_suffix(".heads")
+    before = heads.read_bytes()
+    run = runs.begin()
+    runs.write(run, 2, attest=True)
+    kill(run)
+    heads.write_bytes(before)
+    monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: "another boot")
+    runs.run()
+    assert runs.findings() == []
+    assert not runs.troubles
+
+
+def test_a_checkpoint_of_before_is_no_end_of_the_log(runs: Runs) -> None:
+    """A genuine one that somebody appends again says nothing of what tokgate wrote last."""
+    run = runs.begin()
+    runs.write(run, attest=True)
+    runs.write(run)
+    kill(run)
+    lines = runs.path.read_bytes().splitlines(keepends=True)
+    with runs.path.open("ab") as file:
+        file.write(next(line for line in lines if b'"log-checkpoint"' in line))
+    runs.run()
+    (said,) = (each["foreign"] for each in runs.told("log-foreign"))
+    assert (said["line"], said["lines"]) == (len(lines) + 1, 1)
+    assert runs.told("log-cut") == []

@@ -75,7 +75,7 @@ def _after(segment: Segment, last: Record, checkpointer: Checkpointer, known: Kn
         cut = _cut(head, known)
         _resume_at(checkpointer, cut or head, known, last if cut is None else None)
         return Continuity(cut=cut)
-    own = segment.own_end(known.owns)
+    own = segment.own_end(lambda line: known.owns(line) or _signed_later(line, checkpointer, known))
     if own is None:
         if known.written is not None:
             _resume_at(checkpointer, known.written, known, None)
@@ -84,6 +84,14 @@ def _after(segment: Segment, last: Record, checkpointer: Checkpointer, known: Kn
     cut = _cut(head, known)
     _resume_at(checkpointer, cut or head, known, None)
     return Continuity(_rest(segment, end, running=False), cut)
+
+
+def _signed_later(line: bytes, checkpointer: Checkpointer, known: KnownRecords) -> Head | None:
+    """A checkpoint that reached the disk before its hash did: it shows whose the records before it are."""
+    head, written = checkpointer.signed(line), known.written
+    if head is None or written is None or head.chain != written.chain:
+        return None
+    return head if head.sequence > written.sequence else None
 
 
 def _after_unread(before: Path | None, checkpointer: Checkpointer, known: KnownRecords) -> Continuity:
