@@ -1,8 +1,11 @@
 """mitmproxy's HTTP with what a filter at the front has to add: bounded buffers, and tunnels that are not HTTP any more.
 
-mitmproxy keeps a tunnel inside the HTTP stream that asked for it, where the end of one direction closes both; and it
-buffers heads and pipelined requests without limit.
+mitmproxy keeps a tunnel inside the HTTP stream that asked for it, where the end of one direction closes both; it
+buffers heads and pipelined requests without limit; it takes a 1xx for the answer, and tells a client of the end of an
+answer only once its request has ended: one that is refused an upload (413) would wait. Importing this module puts
+`HttpStream` in the place of mitmproxy's own, which it finds by its name.
 """
+# mypy: disallow-untyped-calls=False
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,12 +13,14 @@ from typing import Final
 from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import HttpClient, HttpLayer, HTTPMode
+from mitmproxy.proxy.layers.http._events import ResponseEndOfMessage, ResponseHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
-from mitmproxy.proxy.layers.http._http2 import Http2Server
 
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.layers.http1 import Http1Server
+from tokgate.mitm.layers.http1 import Http1Server, is_interim
+from tokgate.mitm.layers.http2 import Http2Server
 from tokgate.mitm.layers.passthrough import RefusalLayer
 
 _BAD_REQUEST: Final = (
@@ -34,6 +39,24 @@ class TakeOver(commands.Command):
 
     layer: layer.Layer
     replay: list[events.Event]
+
+
+class HttpStream(http.HttpStream):
+    """mitmproxy's, with interim answers passed on, and the end of an answer where it comes early."""
+
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; a 1xx goes to the client, and the answer is still waited for."""
+        if is_interim(event.response):
+            yield http.SendHttp(event, self.context.client)
+        else:
+            yield from super().state_wait_for_response_headers(event)
+
+    def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; the end comes again with that of the request, and then changes nothing."""
+        yield from super().send_response(already_streamed)
+        early = (self.state_consume_request_body, self.state_stream_request_body)
+        if self.server_state == self.state_done and self.client_state in early:
+            yield http.SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
 
 class HttpConnectionLayer(layer.Layer):
@@ -95,12 +118,12 @@ class HttpConnectionLayer(layer.Layer):
             self._asked_to_leave = True
             yield commands.SendData(self.context.client, _GOAWAY)
 
-    def _cut_off(self, http: HttpLayer) -> layer.CommandGenerator[None]:
+    def _cut_off(self, talk: HttpLayer) -> layer.CommandGenerator[None]:
         """Nothing of the request that hid in a body has gone on, and nothing more will."""
         client = self.context.client
-        talker = http.connections.get(client)
+        talker = talk.connections.get(client)
         answerable = isinstance(talker, Http1Server) and talker.response is None
-        for end in http.connections:
+        for end in talk.connections:
             if end is not client and end.state is not ConnectionState.CLOSED:
                 yield commands.CloseConnection(end)
         self._inner, self._http = RefusalLayer(self.context, _BAD_REQUEST if answerable else b""), None
@@ -112,3 +135,6 @@ class HttpConnectionLayer(layer.Layer):
         if isinstance(talker, HttpClient):
             talker = getattr(talker, "child_layer", None)
         return len(talker.buf) if isinstance(talker, Http1Connection) else 0
+
+
+http.HttpStream = HttpStream  # type: ignore[misc]

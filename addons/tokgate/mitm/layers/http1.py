@@ -1,9 +1,9 @@
-"""mitmproxy's HTTP/1 with what it leaves out: trailers, the framing of what came over HTTP/2, and heads without sense.
+"""mitmproxy's HTTP/1 with what it leaves out: trailers, 1xx, the framing of what came over HTTP/2, heads without sense.
 
-mitmproxy raises NotImplementedError at trailers, sends a body of unknown length from HTTP/2 without any framing, so
-that it could be read as further requests, tells nobody of a head that it can't read, and decodes A-labels by IDNA 2003,
-which refuses names that are registered. Importing this module puts these classes and functions in the place of
-mitmproxy's own, which it finds by their names.
+mitmproxy raises NotImplementedError at trailers, takes a 1xx for the answer, sends a body of unknown length from HTTP/2
+without any framing, so that it could be read as further requests, tells nobody of a head that it can't read, refuses
+answers that every client reads alike, and decodes A-labels by IDNA 2003, which refuses names that are registered.
+Importing this module puts these classes and functions in the place of mitmproxy's own, which it finds by their names.
 """
 # mypy: disallow-untyped-calls=False
 
@@ -14,24 +14,30 @@ import h11
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Client
-from mitmproxy.http import Headers
+from mitmproxy.http import Headers, Response
 from mitmproxy.net import check
-from mitmproxy.net.http import url
+from mitmproxy.net.http import http1, url
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1 as original
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
     RequestEndOfMessage,
     RequestHeaders,
     RequestTrailers,
     ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
     ResponseTrailers,
 )
 
 from tokgate.wire.hostname_syntax import is_host_name
 
+_INTERIM: Final = range(100, 200)
+_SWITCHING: Final = 101
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+_WITHOUT_BODY: Final = (204, 304)
 _NO_TRAILERS: Final = frozenset(
     {
         *(b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te", b"trailer"),
@@ -111,16 +117,41 @@ class _Trailers(original.Http1Connection):
 class Http1Server(_Trailers, original.Http1Server):
     """mitmproxy's HTTP/1 server side; reports heads that can't be read."""
 
+    def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; a 1xx is not yet the answer, what has no body has no last chunk, and an end comes once."""
+        if isinstance(event, ResponseHeaders) and is_interim(event.response):
+            if self.request is not None and self.request.http_version != "HTTP/1.0":  # RFC 9110 §15.2
+                yield from super().send(event)
+            self.response = None
+            return
+        is_end = isinstance(event, ResponseEndOfMessage)
+        if is_end and (self.response_done or event.stream_id != self.stream_id):
+            return  # it was early, and the next request may have come
+        has_no_body = self.response is not None and self.response.status_code in _WITHOUT_BODY
+        for command in super().send(event):
+            if not (is_end and has_no_body and isinstance(command, commands.SendData)):
+                yield command
+
     def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
-        """As mitmproxy's; a head that can't be read also triggers UnreadableRequestHook."""
-        for command in super().read_headers(event):
-            if self.request is None and isinstance(command, commands.SendData):
-                yield UnreadableRequestHook(UnreadableRequest(self.context.client, self.context.server.address))
-            yield command
+        """As mitmproxy's; a head that can't be read also triggers UnreadableRequestHook.
+
+        Empty lines before a request are ignored (RFC 9112 §2.2): mitmproxy would wait for more behind each.
+        """
+        while True:
+            unread = len(self.buf)
+            for command in super().read_headers(event):
+                if self.request is None and isinstance(command, commands.SendData):
+                    yield UnreadableRequestHook(UnreadableRequest(self.context.client, self.context.server.address))
+                yield command
+            if self.state != self.read_headers or len(self.buf) in (0, unread):
+                return
 
 
 class Http1Client(_Trailers, original.Http1Client):
     """mitmproxy's HTTP/1 client side; uses chunks for bodies without a length."""
+
+    _has_answered = False
+    """The connection has served a request before."""
 
     def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """As mitmproxy's; an HTTP/2 body without a length is sent in chunks (RFC 9112 §6.3)."""
@@ -129,6 +160,53 @@ class Http1Client(_Trailers, original.Http1Client):
             if (request.is_http2 or request.is_http3) and "content-length" not in request.headers:
                 request.headers["transfer-encoding"] = "chunked"
         yield from super().send(event)
+
+    def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; after a 1xx goes on to the answer (RFC 9110 §15.2).
+
+        A server may close a connection that it has kept at the moment of a request. Clients know that and ask again
+        (RFC 9112 §9.3.1), but not after a 502: then theirs is closed, too.
+        """
+        while True:
+            for command in super().read_headers(event):
+                match command:
+                    case ReceiveHttp(event=ResponseHeaders(response=response)) if is_interim(response):
+                        yield command
+                        self.response = None
+                        break
+                    case ReceiveHttp(event=ResponseHeaders()):
+                        self._has_answered = True
+                    case ReceiveHttp(event=ResponseProtocolError() as error) if self._closes_when_asked(event):
+                        error.code = ErrorCode.PASSTHROUGH_CLOSE
+                yield command
+            else:
+                return
+
+    def _closes_when_asked(self, event: events.ConnectionEvent) -> bool:
+        return isinstance(event, events.ConnectionClosed) and self._has_answered and not self.buf
+
+
+def is_interim(response: Response) -> bool:
+    """Whether another answer to the same request follows."""
+    return response.status_code in _INTERIM and response.status_code != _SWITCHING
+
+
+_read_response_head: Final[Any] = http1.read_response_head
+
+
+def read_response_head(lines: list[bytes]) -> Response:
+    """As mitmproxy does, and makes unambiguous what every client reads alike; mitmproxy would refuse it."""
+    response: Response = _read_response_head(lines)
+    fields = [(name.rstrip(b" \t"), value) for name, value in response.headers.fields]  # RFC 9112 §5.1
+    headers = response.headers = Headers(fields)
+    if headers.get("transfer-encoding", "").strip().lower() == "identity":  # RFC 2616 §3.6
+        del headers["transfer-encoding"]
+    lengths = {each.strip() for each in headers.get("content-length", "").split(",")}
+    if "transfer-encoding" in headers:  # RFC 9112 §6.3
+        headers.pop("content-length", None)
+    elif len(headers.get_all("content-length")) and len(lengths) == 1:  # RFC 9110 §8.6
+        headers["content-length"] = lengths.pop()
+    return response
 
 
 _parse_authority: Final[Any] = url.parse_authority
@@ -149,6 +227,7 @@ def is_valid_host(host: bytes | str) -> bool:
     return is_host_name(name) or bool(_is_valid_host(host))
 
 
+http1.read_response_head = read_response_head
 url.parse_authority = parse_authority
 url.is_valid_host = check.is_valid_host = is_valid_host  # type: ignore[attr-defined]
 http.Http1Server = Http1Server  # type: ignore[attr-defined]

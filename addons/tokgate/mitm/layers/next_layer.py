@@ -5,12 +5,12 @@ from typing import Final
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import ClientTLSLayer, modes
-from mitmproxy.proxy.layers.http import HTTPMode, HttpStream
+from mitmproxy.proxy.layers.http import HTTPMode
 
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.layers.dns import DnsLayer
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
-from tokgate.mitm.layers.http import HttpConnectionLayer
+from tokgate.mitm.layers.http import HttpConnectionLayer, HttpStream
 from tokgate.mitm.layers.name_servers import NameServers
 from tokgate.mitm.layers.udp import UdpLayer
 from tokgate.traffic.enforcer import Enforcer

@@ -1,0 +1,367 @@
+"""Answers of origins arrive as they would without a carrier: in HTTP/1, with its odds, and in HTTP/2."""
+
+import socket
+from collections.abc import Callable, Iterator
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+from h2.errors import ErrorCodes
+from hyperframe.frame import GoAwayFrame
+
+from labs.carriers import OPENING, Lab, Way
+from labs.gate_lab import NOBODY, exactly
+from labs.proxy_lab import ALLOWED
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+GET = f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode()
+
+
+@pytest.fixture(autouse=True)
+def no_crash(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """mitmproxy goes on when a layer raises: only its log says so."""
+    yield
+    assert not [record for record in caplog.get_records("call") if "crashed" in record.getMessage()]
+
+
+def origin(lab: Lab, *answers: bytes) -> int:
+    """Where each head of a request gets the next of these answers; after the last, the end."""
+
+    def serve(sock: socket.socket) -> None:
+        for answer in answers:
+            got = b""
+            while not got.endswith(b"\r\n\r\n"):
+                got += exactly(sock, 1)
+            sock.sendall(answer)
+        sock.recv(1 << 16)
+
+    port: int = lab.origin(serve).port
+    return port
+
+
+@OPENING
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n" + OK,
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + OK,
+        b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+    ],
+    ids=["early-hints", "two-interim", "chunked-304", "304"],
+)
+def test_answers_of_several_parts_or_of_none(lab: Lab, answer: bytes) -> None:
+    """1xx responses come before the answer, and the next answer begins where the one before ends."""
+    port = origin(lab, answer, OK)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        for expected in (answer, OK):
+            client.send(GET)
+            assert client.exactly(len(expected)) == expected
+
+
+@OPENING
+def test_no_server_behind_an_interim_answer(lab: Lab) -> None:
+    """A client that was told to continue hears as well that there is nobody to continue with."""
+    lab.start()
+    with lab.reach(Way.REDIRECTED, NOBODY[1]) as client:
+        client.send(
+            f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok".encode()
+        )
+        interim, _, answer = client.to_end().partition(b"\r\n\r\n")
+    assert interim.startswith(b"HTTP/1.1 100 ")
+    assert answer.startswith(b"HTTP/1.1 502 ")
+
+
+@OPENING
+def test_no_interim_answers_in_http_1_0(lab: Lab) -> None:
+    """A client of HTTP/1.0 would take them for the answer (RFC 9110 §15.2)."""
+    port = origin(lab, b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(f"GET / HTTP/1.0\r\nHost: {ALLOWED}\r\n\r\n".encode())
+        assert client.to_end() == OK
+
+
+@OPENING
+@pytest.mark.parametrize(
+    ("fields", "body", "passed"),
+    [
+        (b"Content-Length: 2\r\nContent-Length: 2", b"ok", b"content-length: 2"),
+        (b"Content-Length: 2, 2", b"ok", b"content-length: 2"),
+        (b"Content-Length: 9\r\nTransfer-Encoding: chunked", b"2\r\nok\r\n0\r\n\r\n", b"transfer-encoding: chunked"),
+        (b"Transfer-Encoding: identity\r\nContent-Length: 2", b"ok", b"content-length: 2"),
+        (b"Content-Length : 2", b"ok", b"content-length: 2"),
+    ],
+    ids=["twice", "list", "chunked", "identity", "space"],
+)
+def test_heads_that_clients_read_alike(lab: Lab, fields: bytes, body: bytes, passed: bytes) -> None:
+    """What browsers and other proxies accept is passed on in its one reading."""
+    port = origin(lab, b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n\r\n" + body, OK)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(GET)
+        expected = b"http/1.1 200 ok\r\n" + passed + b"\r\n\r\n" + body
+        assert client.exactly(len(expected)).lower() == expected
+        client.send(GET)
+        assert client.exactly(len(OK)) == OK
+
+
+@OPENING
+def test_two_lengths(lab: Lab) -> None:
+    """An answer with lengths that differ has no one reading (RFC 9110 §8.6)."""
+    port = origin(lab, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!")
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(GET)
+        assert client.to_end().startswith(b"HTTP/1.1 502 ")
+
+
+@OPENING
+def test_an_answer_before_the_end_of_the_request(lab: Lab) -> None:
+    """A client that is refused an upload hears the whole refusal; where it goes on, so does the connection."""
+    refusal = b"HTTP/1.1 413 Too Large\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbig\r\n0\r\n\r\n"
+    upload = b"a" * 5000
+
+    def serve(sock: socket.socket) -> None:
+        got = b""
+        while not got.endswith(b"\r\n\r\n"):
+            got += exactly(sock, 1)
+        sock.sendall(refusal)
+        assert exactly(sock, len(upload)) == upload
+        exactly(sock, len(GET))
+        sock.sendall(OK)
+        sock.recv(1)
+
+    port = lab.origin(serve).port
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nContent-Length: {len(upload)}\r\n\r\n".encode(), b"aa")
+        assert client.exactly(len(refusal)) == refusal
+        client.send(upload[2:], GET)
+        assert client.exactly(len(OK)) == OK
+
+
+@OPENING
+def test_a_kept_connection_that_ends(lab: Lab) -> None:
+    """A server that closes at a second request leaves the client one that it can ask again, and no 502."""
+
+    def serve(sock: socket.socket) -> None:
+        exactly(sock, len(GET))
+        sock.sendall(OK)
+        exactly(sock, len(GET))
+
+    port = lab.origin(serve).port
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(GET)
+        assert client.exactly(len(OK)) == OK
+        client.send(GET)
+        assert client.to_end() == b""
+
+
+@OPENING
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n\n"])
+def test_empty_lines_before_a_request(lab: Lab, empty: bytes) -> None:
+    """Old clients end a body with a line of their own: it belongs to nothing (RFC 9112 §2.2)."""
+    port = origin(lab, OK, OK, OK)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(GET)
+        assert client.exactly(len(OK)) == OK
+        client.send(empty + GET + empty + GET)
+        assert client.exactly(2 * len(OK)) == 2 * OK
+
+
+def talk_at(*, client_side: bool) -> h2.connection.H2Connection:
+    """One end of HTTP/2."""
+    return h2.connection.H2Connection(h2.config.H2Configuration(client_side=client_side, header_encoding="utf-8"))
+
+
+type Serve = Callable[[socket.socket, h2.connection.H2Connection, int], object]
+
+
+def http2_origin(lab: Lab, serve: Serve, at_a_time: int = 100) -> tuple[int, list[int]]:
+    """A server that calls `serve` with the stream of each request, and how many came on each of its connections."""
+    came: list[int] = []
+
+    def connection(sock: socket.socket) -> None:
+        talk, which = talk_at(client_side=False), len(came)
+        came.append(0)
+        talk.local_settings.max_concurrent_streams = at_a_time
+        talk.local_settings.acknowledge()  # or hyper-h2 doesn't send it
+        talk.initiate_connection()
+        sock.sendall(talk.data_to_send())
+        while piece := sock.recv(1 << 16):
+            for event in talk.receive_data(piece):
+                if isinstance(event, h2.events.RequestReceived):
+                    came[which] += 1
+                    serve(sock, talk, event.stream_id)
+            sock.sendall(talk.data_to_send())
+
+    return lab.origin(connection).port, came
+
+
+def leave(sock: socket.socket, talk: h2.connection.H2Connection, last: int) -> None:
+    """GOAWAY without an error, after which hyper-h2 would say no more."""
+    sock.sendall(talk.data_to_send() + GoAwayFrame(0, last_stream_id=last).serialize())
+
+
+class Http2Client:
+    """A client of HTTP/2 without TLS."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock, self.talk = sock, talk_at(client_side=True)
+        self.got: dict[int, list[str]] = {}
+        """What came on each stream: statuses, bodies, `end`, or the name of an error."""
+        self.talk.initiate_connection()
+
+    def ask(self, *streams: int, body: bool = False) -> None:
+        """Ask on streams; with `body` the request doesn't end."""
+        method = "POST" if body else "GET"
+        for stream in streams:
+            head = [(":method", method), (":scheme", "http"), (":authority", ALLOWED), (":path", "/")]
+            self.talk.send_headers(stream, head, end_stream=not body)
+        self.sock.sendall(self.talk.data_to_send())
+
+    def until_over(self, *streams: int) -> list[list[str]]:
+        """What has come on each of these streams by the end of the last."""
+        while not all(self.got.get(stream, [""])[-1] in ("end", *ErrorCodes.__members__) for stream in streams):
+            piece = self.sock.recv(1 << 16)
+            assert piece, self.got
+            for event in self.talk.receive_data(piece):
+                self._note(event)
+            self.sock.sendall(self.talk.data_to_send())
+        return [self.got[stream] for stream in streams]
+
+    def _note(self, event: h2.events.Event) -> None:
+        match event:
+            case (
+                h2.events.ResponseReceived(stream_id=stream) | h2.events.InformationalResponseReceived(stream_id=stream)
+            ):
+                said = next(str(value) for name, value in event.headers if str(name) == ":status")
+            case h2.events.DataReceived(stream_id=stream, data=data) if data:
+                said = data.decode()
+            case h2.events.StreamEnded(stream_id=stream):
+                said = "end"
+            case h2.events.StreamReset(stream_id=stream, error_code=code):
+                said = ErrorCodes(code).name
+            case _:
+                return
+        self.got.setdefault(stream, []).append(said)
+
+
+def answered(talk: h2.connection.H2Connection, stream: int, status: str = "200") -> None:
+    talk.send_headers(stream, [(":status", status)])
+    talk.send_data(stream, b"ok", end_stream=True)
+
+
+WHOLE = ["200", "ok", "end"]
+
+
+@OPENING
+def test_http2_interim_answers(lab: Lab) -> None:
+    """Early hints come before the answer."""
+
+    def serve(_: socket.socket, talk: h2.connection.H2Connection, stream: int) -> None:
+        talk.send_headers(stream, [(":status", "103"), ("link", "</a>; rel=preload")])
+        answered(talk, stream)
+
+    port, _ = http2_origin(lab, serve)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as raw:
+        client = Http2Client(raw.sock)
+        client.ask(1)
+        assert client.until_over(1) == [["103", *WHOLE]]
+
+
+@OPENING
+def test_http2_answer_before_the_end_of_the_request(lab: Lab) -> None:
+    """nginx refuses an upload so: the answer, and NO_ERROR for the rest of the request (RFC 9113 §8.1)."""
+
+    def serve(sock: socket.socket, talk: h2.connection.H2Connection, stream: int) -> None:
+        if stream == 1:
+            answered(talk, stream, "413")
+        else:
+            talk.reset_stream(1, ErrorCodes.NO_ERROR)
+            answered(talk, stream)
+
+    port, _ = http2_origin(lab, serve)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as raw:
+        client = Http2Client(raw.sock)
+        client.ask(1, body=True)
+        assert client.until_over(1) == [["413", "ok", "end"]]
+        client.ask(3)
+        assert client.until_over(3) == [WHOLE]
+        assert client.got[1] == ["413", "ok", "end"]
+
+
+@OPENING
+def test_http2_server_that_leaves(lab: Lab) -> None:
+    """What it has taken up ends as usual, what it hasn't can be asked again, and further requests go to a new one."""
+    waiting: list[int] = []
+
+    def serve(sock: socket.socket, talk: h2.connection.H2Connection, stream: int) -> None:
+        if len(came) > 1:
+            answered(talk, stream)
+            return
+        waiting.append(stream)
+        if len(waiting) == 3:
+            talk.send_headers(1, [(":status", "200")])
+            leave(sock, talk, 1)
+            talk.send_data(1, b"ok", end_stream=True)
+
+    port, came = http2_origin(lab, serve)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as raw:
+        client = Http2Client(raw.sock)
+        client.ask(1, 3, 5)
+        assert client.until_over(1, 3, 5) == [WHOLE, ["REFUSED_STREAM"], ["REFUSED_STREAM"]]
+        client.ask(7)
+        client.ask(9)
+        assert client.until_over(7, 9) == [WHOLE, WHOLE]
+    assert came == [3, 2]
+
+
+@OPENING
+def test_http2_requests_that_wait_for_a_server_that_leaves(lab: Lab) -> None:
+    """What is more than a server takes at a time is not left waiting for it."""
+
+    def serve(sock: socket.socket, talk: h2.connection.H2Connection, stream: int) -> None:
+        if len(came) == 1 and stream == 3:
+            leave(sock, talk, stream)
+        if len(came) > 1 or stream <= 3:
+            answered(talk, stream)
+
+    port, came = http2_origin(lab, serve, at_a_time=1)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as raw:
+        client = Http2Client(raw.sock)
+        client.ask(1)
+        assert client.until_over(1) == [WHOLE]
+        client.ask(3, 5, 7)
+        first, *others = client.until_over(3, 5, 7)
+    assert first == WHOLE
+    assert all(other in (["REFUSED_STREAM"], WHOLE) for other in others)  # WHOLE: it came when the server had left
+
+
+@OPENING
+def test_http2_stream_that_is_refused(lab: Lab) -> None:
+    """A client hears that its request was not taken up, and may ask again (RFC 9113 §8.7)."""
+
+    def serve(sock: socket.socket, talk: h2.connection.H2Connection, stream: int) -> None:
+        if stream == 1:
+            talk.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+        else:
+            answered(talk, stream)
+
+    port, _ = http2_origin(lab, serve)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as raw:
+        client = Http2Client(raw.sock)
+        client.ask(1)
+        assert client.until_over(1) == [["REFUSED_STREAM"]]
+        client.ask(3)
+        assert client.until_over(3) == [WHOLE]
