@@ -3,14 +3,13 @@
 import socket
 from collections.abc import Callable, Iterator
 
-import h2.config
 import h2.connection
 import h2.events
 import pytest
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 
-from labs.carriers import OPENING, Lab, Way
+from labs.carriers import OPENING, Lab, Way, talk_at
 from labs.gate_lab import NOBODY, exactly
 from labs.proxy_lab import ALLOWED
 
@@ -172,11 +171,6 @@ def test_empty_lines_before_a_request(lab: Lab, empty: bytes) -> None:
         assert client.exactly(len(OK)) == OK
         client.send(empty + GET + empty + GET)
         assert client.exactly(2 * len(OK)) == 2 * OK
-
-
-def talk_at(*, client_side: bool) -> h2.connection.H2Connection:
-    """One end of HTTP/2."""
-    return h2.connection.H2Connection(h2.config.H2Configuration(client_side=client_side, header_encoding="utf-8"))
 
 
 type Serve = Callable[[socket.socket, h2.connection.H2Connection, int], object]

@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+import h2.config
+import h2.connection
 import pytest
 
 from labs.gate_lab import DEADLINE, Origin, RunningGate, echo, pass_time, stop_time, until
@@ -337,3 +339,8 @@ class WebOrigin(Origin):
                     self.heads.append(head)
                     head = b""
                     sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\norigin")
+
+
+def talk_at(*, client_side: bool) -> h2.connection.H2Connection:
+    """One end of HTTP/2."""
+    return h2.connection.H2Connection(h2.config.H2Configuration(client_side=client_side, header_encoding="utf-8"))

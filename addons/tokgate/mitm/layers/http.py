@@ -14,13 +14,13 @@ from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
-from mitmproxy.proxy.layers.http import HttpClient, HttpLayer, HTTPMode
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 from mitmproxy.proxy.layers.http._events import ResponseEndOfMessage, ResponseHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.layers.http1 import Http1Server, is_interim
-from tokgate.mitm.layers.http2 import Http2Server
+from tokgate.mitm.layers.http2 import Http2Client, Http2Server, MayGoOn
 from tokgate.mitm.layers.passthrough import RefusalLayer
 
 _BAD_REQUEST: Final = (
@@ -87,6 +87,8 @@ class HttpConnectionLayer(layer.Layer):
                 successor = command
             else:
                 yield command
+        if self._http is not None:
+            yield from self._open_windows(self._http)
         if self._connection.leaving:
             yield from self._ask_to_leave()
         if self._connection.smuggles and self._http is not None:
@@ -101,6 +103,23 @@ class HttpConnectionLayer(layer.Layer):
             # A command would cancel mitmproxy's task, which then may leave the socket open.
             if not self._connection.sockets.reset(event.connection):
                 yield commands.CloseConnection(event.connection)
+
+    def _open_windows(self, talk: HttpLayer) -> layer.CommandGenerator[None]:
+        """Let senders of HTTP/2 go on where the other side has taken what they sent."""
+        client = _talker(talk, self.context.client)
+
+        def client_has_room(stream: int) -> bool:
+            return not isinstance(client, Http2Server) or client.h2_conn.has_room(stream)
+
+        def server_has_room(stream: int) -> bool:
+            server = _talker(talk, talk.streams[stream].context.server) if stream in talk.streams else None
+            return not isinstance(server, Http2Client) or server.has_room(stream)
+
+        for end, its_layer in list(talk.connections.items()):
+            talker = _talker(talk, end)
+            if isinstance(talker, Http2Server | Http2Client) and talker.h2_conn.waits:
+                has_room = server_has_room if isinstance(talker, Http2Server) else client_has_room
+                yield from talk.event_to_child(its_layer, MayGoOn(has_room))
 
     def _may_wait(self, end: Connection) -> bool:
         """Whether what one side has sent may wait for what makes sense of it."""
@@ -131,10 +150,16 @@ class HttpConnectionLayer(layer.Layer):
 
     def _unread(self, end: Connection) -> int:
         """What one side has sent and mitmproxy's HTTP/1 has not yet made sense of; HTTP/2 has limits of its own."""
-        talker = self._http.connections.get(end) if self._http is not None else None
-        if isinstance(talker, HttpClient):
-            talker = getattr(talker, "child_layer", None)
+        talker = _talker(self._http, end) if self._http is not None else None
         return len(talker.buf) if isinstance(talker, Http1Connection) else 0
+
+
+def _talker(talk: HttpLayer, end: Connection) -> layer.Layer | None:
+    """The layer that speaks HTTP with one side: within one that encrypts, where it has one."""
+    found: layer.Layer | None = talk.connections.get(end)
+    while (inner := getattr(found, "child_layer", None)) is not None:
+        found = inner
+    return found
 
 
 http.HttpStream = HttpStream  # type: ignore[misc]

@@ -1,15 +1,19 @@
-"""mitmproxy's HTTP/2 with what it leaves out: 1xx, servers that leave, and streams that a server didn't take up.
+"""mitmproxy's HTTP/2 with what it leaves out: flow control, 1xx, servers that leave, and streams they don't take up.
 
-mitmproxy ends all that is under way at GOAWAY, which servers send after so many requests, and answers with 502 what
-clients would ask again. Importing this module puts these classes in the place of mitmproxy's own, which it finds by
-their names.
+mitmproxy takes two gigabytes from a side whatever the other side takes, ends all that is under way at GOAWAY, which
+servers send after so many requests, and answers with 502 what clients would ask again. Importing this module puts
+these classes in the place of mitmproxy's own, which it finds by their names.
 """
 # mypy: disallow-untyped-calls=False
 
 import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakSet
 
+import h2.config
+import h2.connection
 import h2.events
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
@@ -19,9 +23,16 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http2 as original
-from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
+STREAM_WINDOW: Final = 1 << 20
+"""Octets of a stream that one side may send before the other side takes them (RFC 9113 §5.2)."""
+CONNECTION_WINDOW: Final = 16 << 20
+"""The same of all streams of a connection."""
+_WAITING: Final = STREAM_WINDOW // 4
+"""Octets of a stream that wait for the other side, from which on its sender's window stays as it is."""
 _LEAVING: Final[WeakSet[Connection]] = WeakSet()
 """Connections to servers that take no more requests on them."""
 
@@ -47,14 +58,61 @@ class _ServerLeaves(h2.events.Event):
         self.last_stream_id: Final = last_stream_id
 
 
+class FlowControl(BufferedH2Connection):
+    """mitmproxy's state of a connection, with windows that open as the other side takes what came."""
+
+    def __init__(self, config: h2.config.H2Configuration) -> None:
+        super().__init__(config)
+        self.local_settings.initial_window_size = STREAM_WINDOW
+        self.local_settings.acknowledge()
+        self._owed: Final[Counter[int]] = Counter()
+        """Octets by stream that came and were not acknowledged yet."""
+
+    def initiate_connection(self) -> None:
+        h2.connection.H2Connection.initiate_connection(self)
+        self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
+        """Only note it: `acknowledge` does it."""
+        self._owed[stream_id] += acknowledged_size
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to acknowledge."""
+        return bool(self._owed)
+
+    def acknowledge(self, has_room: Callable[[int], bool]) -> bytes:
+        """Open the windows of streams for which the other side has room; the frames that say so, if any."""
+        for stream in [each for each in self._owed if has_room(each)]:
+            super().acknowledge_received_data(self._owed.pop(stream), stream)
+        return bytes(self.data_to_send())
+
+    def has_room(self, stream_id: int) -> bool:
+        """Whether little of a stream waits for the peer to take it."""
+        return sum(len(each.data) for each in self.stream_buffers.get(stream_id, ())) < _WAITING
+
+
+class MayGoOn(HttpEvent):
+    """The peer of a connection may send more on streams for which the other side has room, by the client's numbers."""
+
+    def __init__(self, has_room: Callable[[int], bool]) -> None:
+        super().__init__(0)
+        self.has_room: Final = has_room
+
+
 class Http2Server(original.Http2Server):
     """mitmproxy's HTTP/2 server side; tells clients what was not taken up."""
+
+    h2_conn: FlowControl
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, NotTakenUp):
             if not self.is_closed(event.stream_id):
                 self.h2_conn.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
                 yield commands.SendData(self.conn, self.h2_conn.data_to_send())
+        elif isinstance(event, MayGoOn):
+            if opened := self.h2_conn.acknowledge(event.has_room):
+                yield commands.SendData(self.conn, opened)
         else:
             yield from super()._handle_event(event)
 
@@ -62,13 +120,25 @@ class Http2Server(original.Http2Server):
 class Http2Client(original.Http2Client):
     """mitmproxy's HTTP/2 client side; finishes what a server that leaves has taken up (RFC 9113 §6.8)."""
 
+    h2_conn: FlowControl
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._not_taken_up: list[int] = []
         dispatch: dict[Any, Any] = self.h2_conn._frame_dispatch_table  # noqa: SLF001
         dispatch[GoAwayFrame] = lambda frame: ([], [_ServerLeaves(frame.last_stream_id)])
 
+    def has_room(self, stream_id: int) -> bool:
+        """Whether little of a request waits for the server; `stream_id` is the client's."""
+        ours = self.our_stream_id.get(stream_id)
+        return stream_id not in self.stream_queue if ours is None else self.h2_conn.has_room(ours)
+
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, MayGoOn):
+            opened = self.h2_conn.acknowledge(lambda ours: event.has_room(self.their_stream_id[ours]))
+            if opened:
+                yield commands.SendData(self.conn, opened)
+            return
         yield from super()._handle_event(event)
         while self._not_taken_up:
             yield ReceiveHttp(NotTakenUp(self._not_taken_up.pop()))
@@ -99,6 +169,7 @@ class Http2Client(original.Http2Client):
         return is_over
 
 
+original.BufferedH2Connection = FlowControl  # type: ignore[attr-defined]
 http.GetHttpConnection = GetHttpConnection  # type: ignore[misc]
 http.Http2Server = Http2Server  # type: ignore[attr-defined]
 http.Http2Client = Http2Client  # type: ignore[attr-defined]
