@@ -24,6 +24,9 @@ from labs.clients import http3
 from labs.netns import DEADLINE, Lab, Namespace, wait_until
 from labs.origin import ALLOWED, BANNED, Origin, to_banned
 from labs.running_lab import AS_WE_ARE
+from tokgate.gateway.kernel import Kernel
+from tokgate.gateway.ruleset import TableOptions
+from tokgate.gateway.table_state import TableState, changing
 
 ROOT = Path(__file__).parents[2]
 CARRIERS: dict[str, dict[str, Any]] = {
@@ -234,9 +237,15 @@ class Gateway:
         return printed.stdout
 
     def load_ruleset(self) -> None:
-        """`tokgate ruleset | nft -f -`, and the routes in its comments."""
-        printed = self.ruleset()
-        self.namespace.run("nft", "-f", "-", given=printed)
+        """Load what `tokgate ruleset` prints, in place as `tokgate gateway up` does it, and the routes in its comments.
+
+        With `nft -f` all sets are new, and empty for a moment: what begins just then is reset (docs/gateway.md).
+        """
+        printed, kernel = self.ruleset(), Kernel(TableOptions(), self.folder / "gateway.json")
+        name, loaded = kernel.options.table, self.namespace.inside(kernel.loaded) or TableState()
+        _, _, wanted = printed.partition(f"delete table inet {name}\n")
+        for transaction in changing(name, wanted, loaded):
+            self.namespace.run("nft", "-f", "-", given=transaction)
         for line in printed.splitlines():
             if line.startswith("#   ip "):
                 self.namespace.run(*line[1:].split(), check=False)  # a rule may be there already
