@@ -102,11 +102,11 @@ def test_near_misses(lab: Lab, origin: Origin, gateway_factory: Callable[..., Ga
         wait_until("the ban refuses", lambda: python(lab.client, BANNED, 4, False, origin.authority).error)
         for name in ("www.user7.mytiktok-shop.com", "tiktok.co.uk", "api.mytiktok-shop.com", "www.innocent.org"):
             greet(lab.client, name)
-    (record,) = [each for each in gateway.records() if each["event"]["action"] == "near-misses"]
-    assert [(each["name"], each["count"]) for each in record["tokgate"]["near_misses"]["names"]] == [
-        ("mytiktok-shop.com", 2),
-        ("tiktok.co.uk", 1),
-    ]
+    counts = Counter[str]()
+    for record in gateway.records():  # one of each gate that met any
+        if record["event"]["action"] == "near-misses":
+            counts.update({each["name"]: each["count"] for each in record["tokgate"]["near_misses"]["names"]})
+    assert counts == {"mytiktok-shop.com": 2, "tiktok.co.uk": 1}
     text = gateway.log.read_text()
     assert "innocent" not in text
     assert "user7" not in text
