@@ -31,3 +31,10 @@ def way(request: pytest.FixtureRequest) -> Way:
     """How clients come in."""
     found: Way = request.param
     return found
+
+
+@pytest.fixture
+def no_crash(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """mitmproxy goes on when a layer raises: only its log says so."""
+    yield
+    assert not [record for record in caplog.get_records("call") if "crashed" in record.getMessage()]
