@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tokgate.gate.sockets import Entry
-from tokgate.service import capabilities, privileges
-from tokgate.service.capabilities import Capability
+from tokgate.gateway.host import capabilities
+from tokgate.gateway.host.capabilities import Capability
+from tokgate.service import privileges
 from tokgate.service.endpoints import ListenEndpoint
 from tokgate.service.privileges import Account, Listening, PrivilegeError, account_to_become, needed_to_listen
 

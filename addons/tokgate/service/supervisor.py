@@ -28,12 +28,12 @@ from tokgate.config.reload.holder import PolicyHolder
 from tokgate.config.reload.quiescence import LOOK_AGAIN, StabilityCheck
 from tokgate.gate.takeover import FORMAT
 from tokgate.gateway.errors import GatewayError
+from tokgate.gateway.host.capabilities import limit_to
 from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import Call, Caller, Control, ControlRequest
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.reload_report import Waiting
 from tokgate.service import listeners
-from tokgate.service.capabilities import limit_to
 from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.children import Role, readable
 from tokgate.service.continuity import fd_store

@@ -6,6 +6,7 @@ It speaks with the supervisor over a socket of packets, in JSON: a namespace tha
 each probe. It ends with that socket's other end, or with the supervisor.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tokgate.gateway.canary import links, probe
+from tokgate.gateway.host import capabilities
 from tokgate.policy.canary import CanarySettings
 
 SOCKET: Final = 3
@@ -71,8 +73,10 @@ def run_apart(supervisor: Supervisor, settings: CanarySettings) -> None:
 def run(supervisor: Supervisor, settings: CanarySettings, listeners: Sequence[socket.socket]) -> None:
     """Serve, and ask until the supervisor is gone. Raises OSError and EOFError.
 
-    After two probes in a row that failed the supervisor makes another canary.
+    It takes no capability. After two probes in a row that failed the supervisor makes another canary.
     """
+    with contextlib.suppress(OSError):  # a system that forbids capset
+        capabilities.limit_to(())
     probe.serve(listeners)
     sources = {socket.AF_INET: str(settings.client(4).far), socket.AF_INET6: str(settings.client(6).far)}
     paths = [(sources[each.family], each.getsockname()[:2]) for each in listeners]

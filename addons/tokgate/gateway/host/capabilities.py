@@ -51,6 +51,7 @@ def limit_to(kept: Collection[Capability]) -> None:
     Raises:
         OSError: capset is forbidden, as by a systemd unit's SystemCallFilter, and there is something to drop.
     """
+    _bound_to(_mask(kept))
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     permitted, inheritable = _permitted_and_inheritable()
     mask = permitted & _mask(kept)
@@ -75,15 +76,20 @@ def become(uid: int, gid: int, groups: Collection[int], kept: Collection[Capabil
         OSError: the system refuses; the process should exit.
     """
     mask = _mask(kept)
-    for number in range(_BITS) if held() >> Capability.SETPCAP & 1 else ():
-        if not mask >> number & 1 and _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
-            _prctl(_PR_CAPBSET_DROP, number)
+    _bound_to(mask)
     os.setgroups(list(groups))
     _prctl(_PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     _hold(mask, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _bound_to(mask: int) -> None:
+    """Have no program that this process executes get others, be it root's; nothing without the right to."""
+    for number in range(_BITS) if held() >> Capability.SETPCAP & 1 else ():
+        if not mask >> number & 1 and _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
+            _prctl(_PR_CAPBSET_DROP, number)
 
 
 def _permitted_and_inheritable() -> tuple[int, int]:

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-from tokgate.service import capabilities
-from tokgate.service.capabilities import Capability
+from tokgate.gateway.host import capabilities
+from tokgate.gateway.host.capabilities import Capability
 
 HEAD = """if True:
     import os, subprocess, sys
-    from tokgate.service import capabilities
-    from tokgate.service.capabilities import Capability
+    from tokgate.gateway.host import capabilities
+    from tokgate.gateway.host.capabilities import Capability
 
     def told(process="self"):
         lines = [line.split() for line in open(f"/proc/{process}/status") if line.startswith("Cap")]
