@@ -9,7 +9,7 @@ import pytest
 from labs.clients import browser, forced_to_quic
 from labs.gateway import Gateway, refuses
 from labs.netns import Lab, Namespace
-from labs.origin import ALLOWED, BANNED, Origin, to_banned
+from labs.origin import ADDRESSES, ALLOWED, BANNED, Origin, to_banned
 
 
 def test_ruleset_is_accepted_and_loads_twice(gateway: Gateway) -> None:
@@ -105,7 +105,7 @@ def test_direct_dialling_ends_without_the_firewall_too(lab: Lab, origin: Origin,
     """Where the rules let a direct connection in, tokgate ends it, connects to nobody, and goes on serving."""
     gateway.namespace.run("nft", "flush", "chain", "inet", "tokgate", "input")
     try:
-        with origin.watch() as seen, lab.client.connect(Lab.GATEWAY[family], gateway.ports[0]) as socket:
+        with origin.watch(*ADDRESSES) as seen, lab.client.connect(Lab.GATEWAY[family], gateway.ports[0]) as socket:
             socket.sendall(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode())
             with contextlib.suppress(ConnectionResetError):
                 assert socket.recv(65536) == b""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from labs import clients as lab_clients
 from labs.netns import NETNS, Lab, Namespace, sweep, wait_until
-from labs.origin import BANNED, Origin
+from labs.origin import BANNED, Origin, to_banned
 
 
 def test_sweep_removes_what_a_dead_run_left(requirements: None) -> None:
@@ -35,3 +39,21 @@ def test_counters_count(lab: Lab, origin: Origin) -> None:
     assert answer.certificate == origin.fingerprints[BANNED]
     assert seen["banned-tcp443"] > 3
     assert seen["banned-other"] == 0
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_ends_is_not_counted(lab: Lab, origin: Origin, monkeypatch: pytest.MonkeyPatch, family: int) -> None:
+    """A connection from before ends first, however long that takes: its last packets are no arrivals."""
+    before = lab.guest.connect(Lab.BANNED[family], 80)
+    run = origin.namespace.run
+
+    def slowly(*command: str | Path, **more: Any) -> Any:
+        """It ends once somebody has seen that it is there, or has begun to count."""
+        done = run(*command, **more)
+        before.close()
+        return done
+
+    monkeypatch.setattr(origin.namespace, "run", slowly)
+    with origin.watch() as seen:
+        wait_until("it has ended", lambda: not origin.connected(BANNED))
+    assert to_banned(seen) == 0

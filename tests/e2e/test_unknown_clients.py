@@ -9,7 +9,7 @@ import pytest
 
 from labs.gateway import CARRIERS, Gateway, office_policy, refuses
 from labs.netns import Lab
-from labs.origin import ALLOWED, Origin
+from labs.origin import ADDRESSES, ALLOWED, Origin
 from labs.other_ports import REFUSED_BY_ALERT, curl, greeted
 
 
@@ -20,7 +20,7 @@ def test_clients_of_no_network(
     policy = office_policy() | {"settings": {"unknown_clients": "block"}}
     del policy["networks"]["visitors"]
     with any_gateway(tmp_path, policy=policy, **CARRIERS["gates"]) as gateway:
-        with origin.watch() as seen:
+        with origin.watch(*ADDRESSES) as seen:
             refused, _ = curl(lab.guest, origin, f"https://{ALLOWED}:8443/", family)
             with lab.guest.connect(Lab.ALLOWED[family], 22, 20) as silent:
                 assert silent.recv(64) == b""

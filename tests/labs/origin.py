@@ -173,9 +173,21 @@ class Origin:
             {entry["counter"]["name"]: entry["counter"]["packets"] for entry in listed if "counter" in entry}
         )
 
+    def connected(self, *names: str) -> str:
+        """The connections to these names over TCP that have not ended yet, as `ss` lists them."""
+        addresses = [address for name in names for address in ADDRESSES[name].values()]
+        at = " or ".join(f"src [{address}]" if ":" in address else f"src {address}" for address in addresses)
+        return self.namespace.run("ss", "-Htn", at).stdout
+
     @contextmanager
-    def watch(self) -> Iterator[Counter[str]]:
-        """Count what arrives during the block; the counter is filled when the block ends."""
+    def watch(self, *names: str) -> Iterator[Counter[str]]:
+        """Count what arrives during the block; the counter is filled when the block ends.
+
+        The block begins when nobody is connected to these names, by default the banned one: the end of a connection
+        that was there before is no arrival.
+        """
+        names = names or (BANNED,)
+        wait_until(f"nobody is connected to {', '.join(names)}", lambda: not self.connected(*names))
         seen: Counter[str] = Counter()
         before = self.arrived()
         yield seen
