@@ -148,6 +148,7 @@ TCP_REPAIR = 19
 
 
 def _from_port(port: int, family: int, to: int = 443) -> socket.socket:
+    """Connect from a port below those that Linux chooses, which no other connection may have had just before."""
     made = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.settimeout(20)
@@ -163,7 +164,7 @@ def _from_port(port: int, family: int, to: int = 443) -> socket.socket:
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_port_that_was_refused(lab: Lab, origin: Origin, make: Make, unchanged: None, family: int) -> None:
     """Once its network is under no ban a client reaches the server from the same port, at once (tcp_early_demux)."""
-    hello, connected = client_hello(BANNED), partial(_from_port, 40123, family)
+    hello, connected = client_hello(BANNED), partial(_from_port, 20123, family)
     with make(office_policy()) as gateway:
         with lab.client.inside(connected) as refused_one:
             refused_one.sendall(hello)
@@ -181,7 +182,7 @@ def test_a_port_from_before(lab: Lab, origin: Origin, make: Make, unchanged: Non
     """A client that had a connection before tokgate was started is refused on the same port as on any other."""
     port, hello = 8888, client_hello(BANNED)
     kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
-    connected = partial(_from_port, 40124, family, port)
+    connected = partial(_from_port, 20124, family, port)
     lab.gateway.run("nft", "-f", "-", given=TRACKED)
     try:
         with (
