@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labs import clients as lab_clients
+from labs.gateway import CARRIERS, Gateway, office_policy
 from labs.netns import NETNS, Lab, Namespace, sweep, wait_until
 from labs.origin import BANNED, Origin, to_banned
 
@@ -57,3 +59,14 @@ def test_what_ends_is_not_counted(lab: Lab, origin: Origin, monkeypatch: pytest.
     with origin.watch() as seen:
         wait_until("it has ended", lambda: not origin.connected(BANNED))
     assert to_banned(seen) == 0
+
+
+def test_a_gateway_leaves_no_connections(
+    lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """Behind the next gateway a client may use a port again: the kernel knows nothing of how it was used before."""
+    with any_gateway(tmp_path, policy=office_policy(), **CARRIERS["mitmproxy"]):
+        assert lab_clients.python(lab.client, BANNED, 4, False, origin.authority).error
+
+    assert lab.gateway.run("sysctl", "-n", "net.netfilter.nf_conntrack_count").stdout == "0\n"
+    assert lab.gateway.run("ss", "-Htn", "state", "time-wait").stdout == ""

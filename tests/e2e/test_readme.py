@@ -70,6 +70,7 @@ def typing(lab: Lab, origin: Origin, tmp_path: Path) -> Iterator[Typing]:
     finally:
         process.terminate()
         process.wait(60)
+        lab.gateway.forget()
     assert process.returncode == 0, made.narration.read_text()
     assert lab.gateway.run("nft", "list", "ruleset").stdout == ""
 

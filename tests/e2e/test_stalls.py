@@ -8,10 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pyroute2 import NFCTSocket
-
 from labs.gateway import KERNEL_TOO, Gateway, office_policy
-from labs.netns import Lab
+from labs.netns import Lab, flush_conntrack
 from labs.origin import Origin
 
 PORTS = range(20000, 20032)
@@ -30,7 +28,7 @@ def test_no_connection_stalls(lab: Lab, origin: Origin, any_gateway: Callable[..
         for address in (*SERVERS, *SERVERS):
             with lab.origin.inside(partial(_server, address)) as server:
                 slow += [(port, address) for port in PORTS if _exchange(lab, server, port, address)]
-            lab.gateway.inside(_forget_connections)  # as a busy gateway does, long before the sockets do
+            lab.gateway.inside(flush_conntrack)  # as a busy gateway does, long before the sockets do
         assert slow == []
         assert _dropped(lab) == before
 
@@ -52,11 +50,6 @@ def _exchange(lab: Lab, server: socket.socket, port: int, address: str) -> int:
 def _dropped(lab: Lab) -> int:
     """The SYNs that the gateway has dropped because they look older than a connection that has ended."""
     return int(lab.gateway.run("nstat", "-asz", "TcpExtPAWSTimewait").stdout.split()[-2])
-
-
-def _forget_connections() -> None:
-    with NFCTSocket() as conntrack:
-        conntrack.flush()
 
 
 def _server(address: str) -> socket.socket:

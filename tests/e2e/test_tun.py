@@ -14,7 +14,6 @@ from labs.gateway import Gateway, office_policy, refused_over_http3
 from labs.netns import Lab, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin, fingerprint
 from labs.resolver import ADDRESS, TTL, Resolver, ask
-from tokgate.gateway.host.sysctls import EARLY_DEMUX
 
 DEVICE = "tgtun0"
 ROUTES = (
@@ -43,16 +42,12 @@ def gateway(
 ) -> Iterator[Gateway]:
     """A gateway that sends the office through the device."""
     folder = tmp_path_factory.mktemp("tun")
-    # What other tests' gates have ended keeps a client's port from being forwarded for a minute (docs/gateway.md).
-    before = lab.gateway.run("sysctl", "-n", EARLY_DEMUX).stdout.strip()
-    lab.gateway.run("sysctl", "-qw", f"{EARLY_DEMUX}=0")
     with TunGateway(lab.gateway, folder, policy=office_policy(), mode=f"tun:{DEVICE}", check=check_lines) as running:
         for command in ROUTES:
             lab.gateway.run(*(word.format("add") for word in command))
         yield running
         for command in ROUTES[:2]:
             lab.gateway.run(*(word.format("del") for word in command))
-    lab.gateway.run("sysctl", "-qw", f"{EARLY_DEMUX}={before}")
 
 
 def test_allowed_quic_passes_undecrypted(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:

@@ -183,6 +183,7 @@ class Gateway:
         for option in ("-4", "-6"):
             self.namespace.run("ip", option, "rule", "del", "priority", "746", check=False)
             self.namespace.run("ip", option, "route", "flush", "table", "29803", check=False)
+        self.namespace.forget()
 
     def _run(self) -> list[str]:
         files = ("--policies", self.policies, "--log", self.log)

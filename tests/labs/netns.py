@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from pyroute2 import NFCTSocket
+
 from labs.waiting import DEADLINE as DEADLINE
 from labs.waiting import until
 
@@ -60,6 +62,12 @@ def inside[T](name: str, work: Callable[[], T]) -> T:
     if failure:
         raise failure[0]
     return result[0]
+
+
+def flush_conntrack() -> None:
+    """Have conntrack forget all that it knows, in the namespace of the calling thread."""
+    with NFCTSocket() as conntrack:
+        conntrack.flush()
 
 
 class Namespace:
@@ -124,6 +132,11 @@ class Namespace:
         """Start a command here; what it prints goes to a file."""
         with output.open("ab") as sink:
             return subprocess.Popen(self.command(*command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=env)
+
+    def forget(self) -> None:
+        """Have the kernel forget the connections that ended here: who uses their ports again would meet them."""
+        self.inside(flush_conntrack)
+        self.run("ss", "-K", "state", "time-wait")
 
     def inside[T](self, work: Callable[[], T]) -> T:
         """Call something in a thread that is inside: the sockets it makes stay there, wherever they are used later."""
