@@ -42,20 +42,18 @@ def endpoints(specs: Sequence[str], host: str | None = None, port: int | None = 
     Raises:
         ValueError: a mode is malformed, or two want the same port of one address.
     """
-    found: list[ListenEndpoint] = []
+    wanted = [(spec, endpoint) for spec in specs for endpoint in _endpoints(spec, host, port)]
     claims: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
-    for spec in specs:
-        for endpoint in _endpoints(spec, host, port):
-            found.append(endpoint)
-            claimed = claims[endpoint.port] if endpoint.port else []
-            for other, its_host in claimed:
-                if _collide(its_host, endpoint.host):
-                    raise ValueError(
-                        f"{other} and {spec} both want port {endpoint.port}: give each its own, as in gate@8443 "
-                        "gate:explicit@8080"
-                    )
-            claimed.append((spec, endpoint.host))
-    return tuple(found)
+    for spec, endpoint in wanted:
+        claimed = claims[endpoint.port]
+        other = next((its_spec for its_spec, its_host in claimed if _collide(its_host, endpoint.host)), None)
+        if endpoint.port and other is not None:
+            raise ValueError(
+                f"{other} and {spec} both want port {endpoint.port}: give each its own, as in gate@8443 "
+                "gate:explicit@8080"
+            )
+        claimed.append((spec, endpoint.host))
+    return tuple(endpoint for _, endpoint in wanted)
 
 
 def free_port(taken: Container[int], port: int | None = None) -> int:
