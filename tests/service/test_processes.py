@@ -18,9 +18,10 @@ def test_an_old_gate_is_told_once_to_drain(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "kill", lambda pid, number: told.update([(pid, number)]))
     children: dict[int, Child] = {}
 
-    def start(role: Role, slot: int, **_: bool) -> None:
+    def start(role: Role, slot: int, **_: bool) -> bool:
         pid = len(children) + 1
         children[pid] = Child(role, slot, pid, float(pid), "version")
+        return True
 
     processes: Any = SimpleNamespace(
         _children=children,

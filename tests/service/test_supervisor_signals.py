@@ -54,17 +54,17 @@ import sys
 from tokgate.cli.main import main
 from tokgate.config.reload.holder import PolicyHolder
 
-real, readings = PolicyHolder.read_stable, []
+real, readings = PolicyHolder.read, []
 
-async def read_stable(holder, seen):
+def read(holder, seen):
     readings.append(seen)
     if len(readings) == 1:  # a file came while the others were read, and is gone again
         holder._seen = seen
         print("a reading came to nothing", file=sys.stderr)
         return None
-    return await real(holder, seen)
+    return real(holder, seen)
 
-PolicyHolder.read_stable = read_stable
+PolicyHolder.read = read
 sys.exit(main(sys.argv[1:]))
 """
 

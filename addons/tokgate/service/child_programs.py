@@ -8,10 +8,11 @@ import pickle
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from tokgate.blocklog.integrity.checkpointer import log_options_of
 from tokgate.blocklog.records.stamp import Observer, this_observer
@@ -93,8 +94,18 @@ class ChildPrograms:
         self.quic_channels = [quic_takeover.channel() for _ in range(options.workers)]
         self._let_go: Final = let_go
 
-    def become(self, role: Role, slot: int, shared: SharedCounters, backlog: int, waits: bool) -> int:
-        """In a child that was just forked: run the program of its role. Returns its exit code, unless it calls exec."""
+    def become(self, role: Role, slot: int, shared: SharedCounters, backlog: int, waits: bool) -> NoReturn:
+        """In a child that was just forked: run the program of its role, and exit with its code; 3 after an error."""
+        code = 3
+        try:
+            code = self._run(role, slot, shared, backlog, waits)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _run(self, role: Role, slot: int, shared: SharedCounters, backlog: int, waits: bool) -> int:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)

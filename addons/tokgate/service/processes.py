@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -80,6 +79,8 @@ class ChildProcesses(InheritedProcesses):
         self.ending = False
         """Whether processes that exit are not to be started again."""
         self._left: Final = left
+        self._generation_due = False
+        """Whether gates serve by the policy before, since none could be started with the new one."""
         self._heartbeat: Final = heartbeat.Heartbeat(time.monotonic())
         self._openers: Final = OpenerCount(options.openers)
 
@@ -182,7 +183,10 @@ class ChildProcesses(InheritedProcesses):
     def faults(self) -> list[str]:
         """What is wrong with the processes, in words."""
         children = list(self._children.values())
-        return [*heartbeat.faults(children, self._wanted(), self._restarts.states, time.monotonic())]
+        waits = (
+            ["the newest policy is not in force in gates: none can be started with it"] if self._generation_due else []
+        )
+        return [*waits, *heartbeat.faults(children, self._wanted(), self._restarts.states, time.monotonic())]
 
     def deaths(self) -> Deaths:
         states = {f"{role.value}-{slot}": state for (role, slot), state in self._restarts.states.items()}
@@ -213,6 +217,8 @@ class ChildProcesses(InheritedProcesses):
         for role, slot in self._wanted():
             if (role, slot) not in running and self._restarts.due(role, slot, time.monotonic()):
                 self._start(role, slot)
+        if self._generation_due and self._restarts.due(Role.GATE, 0, time.monotonic()):
+            self.next_generation()
 
     def fit_openers(self) -> None:
         """Have as many openers as their work takes. `restart_missing` starts those that are missing."""
@@ -239,12 +245,15 @@ class ChildProcesses(InheritedProcesses):
 
         The new gates are made ready. Then the old ones stop accepting and hand open connections over, and only then the
         new ones start accepting. Meanwhile connections wait in the queues of the listeners, which are shared.
+        Where no new gate can be started, the old ones serve on, and `restart_missing` tries again.
         """
         old = self._newest_gates()
+        started = [self._start(Role.GATE, slot, waits=True) for slot in range(self._options.workers)]
+        self._generation_due = bool(old) and not any(started)
+        if self._generation_due:
+            return
         for child in old:
             child.retired = True
-        for slot in range(self._options.workers):
-            self._start(Role.GATE, slot, waits=True)
         self._wait(READY, lambda: self.gates_report)
         for child in old:
             child.signal(RETIRE)
@@ -314,8 +323,8 @@ class ChildProcesses(InheritedProcesses):
         wanted += [(Role.OPENER, slot) for slot in range(self._openers.wanted)]
         return [*wanted, *((Role.GATE, slot) for slot in range(self._options.workers))]
 
-    def _start(self, role: Role, slot: int, *, waits: bool = False) -> None:
-        """Fork a child, in which this never returns. If the system lacks resources, the start is retried."""
+    def _start(self, role: Role, slot: int, *, waits: bool = False) -> bool:
+        """Fork a child, in which this never returns. If the system lacks resources: False, and `_restarts` knows."""
         sys.stderr.flush()
         self.warned.catch_up()  # a new gate inherits these entries
         shared = backlog = None
@@ -328,20 +337,12 @@ class ChildProcesses(InheritedProcesses):
             if backlog is not None:
                 os.close(backlog)
             self._postpone(role, slot, f"can't be started: {error.strerror}")
-            return
-        if pid:
-            version = self._holder.snapshot.version
-            if role is Role.COLLECTOR:
-                self.log_kept = self._holder.snapshot.settings.log
-            self._children[pid] = Child(role, slot, pid, time.monotonic(), version, backlog)
-            self.counters.begin(pid, shared)
-            return
-        code = 3
-        self.counters.keep()
-        try:
-            code = self.become(role, slot, shared, backlog, waits)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+            return False
+        if not pid:
+            self.counters.keep()
+            self.become(role, slot, shared, backlog, waits)
+        if role is Role.COLLECTOR:
+            self.log_kept = self._holder.snapshot.settings.log
+        self._children[pid] = Child(role, slot, pid, time.monotonic(), self._holder.snapshot.version, backlog)
+        self.counters.begin(pid, shared)
+        return True

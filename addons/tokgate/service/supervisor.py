@@ -4,14 +4,11 @@ It carries no traffic and has one thread, so that it may fork. A gate is a fork 
 listeners open. The supervisor reads changed policies, restarts processes that died, and stops them in order.
 """
 
-import asyncio
-import contextlib
 import logging
-import math
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,7 +22,6 @@ from tokgate.blocklog.write import channel
 from tokgate.blocklog.write.collector import DEADLINE
 from tokgate.blocklog.write.segment import LogLocked, wait_for_lock
 from tokgate.config.reload.holder import PolicyHolder
-from tokgate.config.reload.quiescence import LOOK_AGAIN, StabilityCheck
 from tokgate.gate.takeover import FORMAT
 from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.host.capabilities import limit_to
@@ -37,7 +33,7 @@ from tokgate.service import listeners
 from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.children import Role, readable
 from tokgate.service.continuity import fd_store
-from tokgate.service.continuity.background_reload import behind_traffic
+from tokgate.service.continuity.background_reload import BackgroundReload
 from tokgate.service.continuity.replacement import ENDS, Bequest, execute, written
 from tokgate.service.continuity.service_manager import ServiceManager, name_of
 from tokgate.service.continuity.trial import ProgramChange
@@ -45,6 +41,7 @@ from tokgate.service.gateway.gateway_keeper import keeper_of
 from tokgate.service.metrics.sample import Vitals, vitals_of
 from tokgate.service.privileges import needed_to_run
 from tokgate.service.processes import ChildProcesses
+from tokgate.service.signal_queue import SignalQueue
 from tokgate.traffic.counting.shared_counters import Key
 
 logger = logging.getLogger(__name__)
@@ -103,11 +100,10 @@ class Supervisor:
         )
         self._instance.gateway = self._keeper.state
         self._waiting: Final = Waiting(self._instance.answer)
-        self._signals: Final[list[int]] = []
+        self._signals: Final = SignalQueue()
         self._ending: str | None = None
         self._ready = False
-        self._reload_wanted = False
-        self._stability_check: StabilityCheck | None = None
+        self._reload: Final = BackgroundReload(holder, self._meanwhile)
         self._answers: dict[Any, Callable[[], None]] = {}
         """Handlers by descriptor, also called while a policy is read."""
 
@@ -118,7 +114,8 @@ class Supervisor:
         except UnfitEnvironment as error:
             self._say(str(error))
             return 3
-        wake, processes = self._listen_to_signals(), self._processes
+        processes = self._processes
+        self._signals.listen()
         bequeathed = None if self._bequest is None else self._bequest.control
         control = self._control.open() if bequeathed is None else self._control.adopt(bequeathed)
         self._answers = {
@@ -136,19 +133,17 @@ class Supervisor:
         while self._ending is None:
             if self._program.tried is not None:
                 self._change_program(self._program.tried)
-            longest = LOOK_AGAIN if self._stability_check is not None else math.inf
-            pause = min(self._instance.due(), self._keeper.due(), longest)
-            ready = readable([wake, *self._answers], pause)
-            self._take_signals(wake)
-            for watched, answer in self._answers.items():
-                if (watched if isinstance(watched, int) else watched.fileno()) in ready:
-                    answer()
+            pause = min(self._instance.due(), self._keeper.due(), self._reload.due())
+            ready = readable([self._signals, *self._answers], pause)
+            for number in self._signals.take():
+                self._heed(number)
+            self._answer(ready)
             processes.kill_hanging()
             processes.reap()
             processes.fit_openers()
             processes.restart_missing()
             processes.retire_replaced()
-            self._follow_files()
+            self._follow_policy()
             self._keeper.look()
             self._waiting.look(processes.workers())
             if self._instance.tick():
@@ -156,6 +151,16 @@ class Supervisor:
             self._sender.flush()
             self._tell_manager()
         return self._end(self._ending)
+
+    def _answer(self, ready: Collection[int]) -> None:
+        for watched, answer in self._answers.items():
+            if (watched if isinstance(watched, int) else watched.fileno()) in ready:
+                answer()
+
+    def _meanwhile(self) -> None:
+        """Answer requests while the policy is read, for which a thread runs: nothing here may fork."""
+        self._answer(readable(self._answers, 0.0))
+        self._manager.keep_alive(self._state)
 
     def _tell_manager(self) -> None:
         """Tell systemd that this process lives, and once that gates accept; from then on it keeps the listeners."""
@@ -208,26 +213,13 @@ class Supervisor:
         processes = self._processes
         listeners.announce(processes.listeners, self._holder.snapshot, self._say, processes.quic)
 
-    # -- signals
-
-    def _listen_to_signals(self) -> int:
-        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, lambda number, _: self._signals.append(number))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-        return read
-
-    def _take_signals(self, wake: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(wake, 4096)
-        while self._signals:
-            number = self._signals.pop(0)
-            if number in ENDS:
-                self._ending, self._processes.ending = signal.Signals(number).name, True
-            elif number == signal.SIGHUP:
-                self._reload_wanted = True
-                self._processes.tell(signal.SIGHUP, Role.COLLECTOR, Role.OPENER)
+    def _heed(self, number: int) -> None:
+        """Do what a signal asks for."""
+        if number in ENDS:
+            self._ending, self._processes.ending = signal.Signals(number).name, True
+        elif number == signal.SIGHUP:
+            self._reload.wanted = True
+            self._processes.tell(signal.SIGHUP, Role.COLLECTOR, Role.OPENER)
 
     # -- the control socket
 
@@ -238,7 +230,7 @@ class Supervisor:
                     caller.answer(self._state())
                 case Call(ControlRequest.RELOAD, lift, by):
                     self._waiting.add(caller, self._holder.lift(lift, by))
-                    self._reload_wanted = True
+                    self._reload.wanted = True
                     self._processes.tell(signal.SIGHUP, Role.OPENER)
                 case Call(ControlRequest.RESTART):
                     self._program.ask(caller)
@@ -260,7 +252,7 @@ class Supervisor:
             caller.answer({"ok": False, "problems": f"the program can't be started: {error.strerror}"})
             return
         self._stopped("a new program takes over")
-        execute(bequest, memory, self._signals)
+        execute(bequest, memory, self._signals.came)
 
     def _leave_to_next(self, reason: str) -> bool:
         """While systemd restarts it: leave all to the program that it starts next; whether that can take it over."""
@@ -308,31 +300,21 @@ class Supervisor:
         return self._instance.state(self._processes.workers(), self._processes.faults()) | {"listening": listening}
 
     def _vitals(self) -> Vitals:
-        processes = self._processes
         return vitals_of(
             self._instance,
             self._state(),
-            log=processes.log_report(),
+            log=self._processes.log_report(),
             confdir=self._options.confdir,
-            deaths=processes.deaths(),
+            deaths=self._processes.deaths(),
         )
 
     # -- the policy
 
-    def _follow_files(self) -> None:
-        """Reload the policy once its files are stable; until then return at once, since edits may take long."""
-        if self._stability_check is None and (self._reload_wanted or self._holder.changed()):
-            self._stability_check = self._holder.stability_check()
-        stable_state = None if self._stability_check is None else self._stability_check.stable_state()
-        if stable_state is None:
-            return
-        self._reload_wanted, self._stability_check = False, None
-        alive = partial(self._manager.keep_alive, self._state)
-        reloaded = asyncio.run(behind_traffic(self._holder, stable_state, self._answers, alive))
+    def _follow_policy(self) -> None:
+        reloaded = self._reload.look()
         if reloaded is None:
-            self._reload_wanted = True
             return
-        if not self._reload_wanted:  # else a caller came meanwhile, who waits for the next reload
+        if not self._reload.wanted:  # else a caller came meanwhile, who waits for the next reload
             self._waiting.read(reloaded)
         if reloaded.snapshot.version != reloaded.before:
             self._processes.next_generation()
@@ -357,7 +339,7 @@ class Supervisor:
         self._keeper.drain(restarts=restarts)
         for each in () if restarts else self._processes.listeners:
             self._manager.forget(name_of(each.socket))  # who comes now is refused at once, and turns elsewhere
-        self._processes.drain(drain, self._hurried)
+        self._processes.drain(drain, lambda: self._signals.ends)  # SIGTERM or SIGINT came again
         self._processes.need_collector()
         self._instance.stop(reason)
         self._sender.close(DEADLINE)  # what killed processes left
@@ -366,8 +348,3 @@ class Supervisor:
         self._processes.end()
         self._keeper.down()
         return 0
-
-    def _hurried(self) -> bool:
-        """Whether SIGTERM or SIGINT came again."""
-        self._signals[:] = [number for number in self._signals if number in ENDS]
-        return bool(self._signals)

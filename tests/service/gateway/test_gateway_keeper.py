@@ -1,6 +1,5 @@
 """The kernel follows the policy and the clock; what somebody else changes is put back, recorded and shown."""
 
-import asyncio
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -406,21 +405,6 @@ def test_a_canary_that_fails(begin: Callable[..., Setting]) -> None:
     assert setting.keeper.state()["ok"]
     assert setting.actions == ["canary-failed", "canary-recovered"]
     assert [record["event"]["outcome"] for record in setting.records] == ["failure", "success"]
-
-
-def test_nothing_while_a_policy_is_read(begin: Callable[..., Setting]) -> None:
-    """A status that is asked for meanwhile is answered, and the kernel is looked at after it."""
-    setting = begin()
-    setting.kernel.differs = FLUSHED
-
-    async def asked() -> dict[str, Any]:
-        setting.passes(LOOK)
-        return setting.keeper.state() or {}
-
-    assert asyncio.run(asked())["ok"]
-    assert setting.kernel.told == ["up"]
-    setting.keeper.look()
-    assert setting.kernel.told == ["up", "repair"]
 
 
 def test_the_canary_ends_with_its_gateway(begin: Callable[..., Setting]) -> None:

@@ -49,14 +49,18 @@ class PolicyError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """What was read: `snapshot` is None if it is invalid, and the one in force if nothing changes."""
+class PolicyRead:
+    """What was read: `snapshot` is None if it is invalid, and the one in force if nothing changes.
+
+    `looked` is the monotonic time at which the files still were as it was read from them.
+    """
 
     loaded: Loaded
     snapshot: Snapshot | None
     changes: tuple[DefinitionChange, ...] = ()
     effects: BanEffects = NO_EFFECTS
     revision: Revision | None = None
+    looked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class PolicyHolder:
         self._replaced: list[Snapshot] = []
 
     def subscribe(self, callback: Callable[[Reloaded], None]) -> None:
-        """Call `callback` in the event loop after each reload, also a failed one."""
+        """Call `callback` after each reload, also a failed one, in the thread that calls `exchange`."""
         self._subscribers.append(callback)
 
     def changed(self) -> bool:
@@ -163,30 +167,32 @@ class PolicyHolder:
         async with self._lock:
             if self._latest is not None and asked < self._latest[0]:
                 return self._latest[1]
-            while True:
-                result = await self.read_stable(await self._until_stable())
-                if result is not None:
-                    return result
+            while (read := await asyncio.to_thread(self.read, await self._until_stable())) is None:
+                pass
+            result = self.exchange(read)
+            if result.ok:
+                await asyncio.to_thread(self.keep, Instant.now())
+            return result
 
-    async def read_stable(self, seen: Fingerprint) -> Reloaded | None:
-        """Read files again that are stable in the state `seen`; None if they have to become stable once more.
+    def read(self, seen: Fingerprint) -> PolicyRead | None:
+        """Read files that are stable in the state `seen`, in any thread; None if they have to become stable once more.
 
         That is so if they changed while they were read, or name other files than before.
         """
-        read = await asyncio.to_thread(self._read)
+        read = self._read()
         self._seen, self._others = seen, read.loaded.named_files
         looked = time.monotonic()
-        if await asyncio.to_thread(self._look) != seen:
-            return None
-        result = self._exchange(read)
-        self._latest = looked, result
+        return replace(read, looked=looked) if self._look() == seen else None
+
+    def exchange(self, read: PolicyRead) -> Reloaded:
+        """Put a policy that was read in force, if it is valid, and tell the subscribers."""
+        result = self._exchanged(read)
+        self._latest = read.looked, result
         for callback in self._subscribers:
             try:
                 callback(result)
             except Exception:
                 _log.exception("a subscriber to policy changes failed")
-        if result.ok:
-            await asyncio.to_thread(self.keep, Instant.now())
         return result
 
     async def watch(self) -> None:
@@ -209,14 +215,14 @@ class PolicyHolder:
             else:
                 free_in_slices(held)
 
-    def _read(self) -> _Read:
+    def _read(self) -> PolicyRead:
         """Load, compile and compare, in a worker thread; an internal error is reported as a diagnostic."""
         now = Instant.now()
         try:
             with without_collections():
                 loaded = load(self.path, now)
                 if loaded.policy is None:
-                    return _Read(loaded, None)
+                    return PolicyRead(loaded, None)
                 policy = held_back(loaded.policy, self.snapshot, self._held.read().lifted, now)
                 loaded = replace(loaded, policy=policy)
                 if not _says_the_same(self.snapshot.policy, policy):
@@ -224,21 +230,21 @@ class PolicyHolder:
                 loaded, unneeded = replace(loaded, policy=self.snapshot.policy), [policy]
                 del policy
                 free_in_slices(unneeded)
-                return _Read(loaded, self.snapshot)
+                return PolicyRead(loaded, self.snapshot)
         except Exception as error:
             _log.exception("loading the policy failed")
             message = f"loading failed unexpectedly: {type(error).__name__}: {error}"
             diagnostic = Diagnostic(Level.ERROR, Origin(str(self.path), 1, 1), message, Code.INTERNAL)
-            return _Read(Loaded(None, (diagnostic,), (), ()), None)
+            return PolicyRead(Loaded(None, (diagnostic,), (), ()), None)
 
-    def _compared(self, loaded: Loaded, snapshot: Snapshot, now: Instant) -> _Read:
+    def _compared(self, loaded: Loaded, snapshot: Snapshot, now: Instant) -> PolicyRead:
         """A new policy with its differences from the one in force."""
         old = self.snapshot
         if snapshot.version == old.version:
-            return _Read(loaded, snapshot)
+            return PolicyRead(loaded, snapshot)
         revision = None if self._follows else revision_of(self.path)
         changed = tuple(changes(old.policy, snapshot.policy))
-        return _Read(loaded, snapshot, changed, effects(old, snapshot, now), revision)
+        return PolicyRead(loaded, snapshot, changed, effects(old, snapshot, now), revision)
 
     def keep(self, now: Instant) -> None:
         """Keep for the next start which bans are held, and which are in force at `now`; to be called when that changes.
@@ -255,8 +261,7 @@ class PolicyHolder:
                 self._held.write(replace(restricted(policy, policy.held), lifted=lifted))
             self._held.write_enforced(policy, tuple(in_force(self.snapshot.tracks, now)))
 
-    def _exchange(self, read: _Read) -> Reloaded:
-        """Put the new policy in force, if there is one."""
+    def _exchanged(self, read: PolicyRead) -> Reloaded:
         loaded, snapshot = read.loaded, read.snapshot
         before, now, recovered = self.snapshot.version, Instant.now(), self.last_error is not None
         if snapshot is None:
@@ -275,7 +280,7 @@ class PolicyHolder:
         return result
 
     def stability_check(self) -> StabilityCheck:
-        """For callers that can't await `reload`: says when the files are stable, to be read by `read_stable`."""
+        """For callers that can't await `reload`: says when the files are stable, for `read`."""
         return StabilityCheck(self._look, self._seen, self._report_unstable)
 
     async def _until_stable(self) -> Fingerprint:

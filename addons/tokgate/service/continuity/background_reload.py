@@ -1,48 +1,75 @@
 """Reads a changed policy in a thread of lower priority than the gates, while the supervisor answers requests."""
 
-import asyncio
+import math
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Final
+
+from whenever import Instant
 
 from tokgate.config.reload.gc_tuning import freeze_objects
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
-from tokgate.config.reload.quiescence import Fingerprint
+from tokgate.config.reload.quiescence import LOOK_AGAIN, StabilityCheck
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.child_programs import BEHIND_TRAFFIC
 
-
-async def behind_traffic(
-    holder: PolicyHolder,
-    stable_state: Fingerprint,
-    answers: Mapping[Any, Callable[[], None]],
-    keep_alive: Callable[[], None],
-) -> Reloaded | None:
-    """Reload, and prepare memory for later forks, at a lower priority than the gates.
-
-    Requests on the sockets are answered meanwhile, and `keep_alive` is called each second. No process is forked, since
-    there are two threads.
-    """
-
-    async def live() -> None:
-        while True:
-            keep_alive()
-            await asyncio.sleep(1.0)
-
-    executor = ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, BEHIND_TRAFFIC))
-    asyncio.get_running_loop().set_default_executor(executor)  # on Linux a priority is a thread's, and ends with it
-    for descriptor, answer in answers.items():
-        asyncio.get_running_loop().add_reader(descriptor, answer)
-    living = asyncio.create_task(live())
-    replaced = [holder.snapshot]
-    reloaded = await holder.read_stable(stable_state)
-    await asyncio.to_thread(_tidy, replaced)
-    living.cancel()
-    return reloaded
+_ANSWERS_EVERY: Final = 0.01
+"""Seconds between two looks at requests, while a policy is read."""
 
 
-def _tidy(replaced: list[Snapshot]) -> None:
-    """Free the replaced policy, in the low-priority thread: a million objects take a while."""
-    replaced.clear()
-    freeze_objects()
+class BackgroundReload:
+    """Reads the policy again when its files have changed or somebody asks, once they are stable."""
+
+    def __init__(self, holder: PolicyHolder, meanwhile: Callable[[], None]) -> None:
+        """`meanwhile` answers requests that have come, and is called often while the policy is read."""
+        self.wanted = False
+        """Whether somebody asks; to be set."""
+        self._holder: Final = holder
+        self._meanwhile: Final = meanwhile
+        self._check: StabilityCheck | None = None
+
+    def due(self) -> float:
+        """Seconds until the next call of `look`."""
+        return math.inf if self._check is None else LOOK_AGAIN
+
+    def look(self) -> Reloaded | None:
+        """The result, if the policy was read. Until its files are stable this returns at once: edits may take long.
+
+        It is `wanted` again if a request came meanwhile, or if the files changed.
+        """
+        if self._check is None and (self.wanted or self._holder.changed()):
+            self._check = self._holder.stability_check()
+        stable_state = None if self._check is None else self._check.stable_state()
+        if stable_state is None:
+            return None
+        self.wanted, self._check = False, None
+        read = self._behind_traffic(lambda: self._holder.read(stable_state))
+        if read is None:
+            self.wanted = True
+            return None
+        replaced = [self._holder.snapshot]
+        reloaded = self._holder.exchange(read)
+        self._behind_traffic(lambda: self._tidy(reloaded, replaced))
+        return reloaded
+
+    def _behind_traffic[T](self, work: Callable[[], T]) -> T:
+        """Do work in a thread of lower priority; here, where none can be started. No thread is left: processes fork.
+
+        On Linux a priority is a thread's, and ends with it.
+        """
+        with ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, BEHIND_TRAFFIC)) as executor:
+            try:
+                done = executor.submit(work)
+            except RuntimeError:  # EAGAIN of pthread_create(3)
+                return work()
+            while not wait((done,), _ANSWERS_EVERY).done:
+                self._meanwhile()
+        return done.result()
+
+    def _tidy(self, reloaded: Reloaded, replaced: list[Snapshot]) -> None:
+        """Keep the policy for the next start, free the replaced one, and prepare memory for later forks."""
+        if reloaded.ok:
+            self._holder.keep(Instant.now())
+        replaced.clear()  # a million objects take a while
+        freeze_objects()

@@ -4,7 +4,6 @@ The table follows the policy and the clock. Whatever somebody else changes is fo
 by looking at all of it now and then; it is put back, recorded, and shown for a while after that.
 """
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -152,11 +151,8 @@ class GatewayKeeper:
         return pause if until is None else min(pause, max(0.0, (until - self._now()).total("seconds")))
 
     def look(self) -> None:
-        """Load what is due, compare what is there, and put back what differs. Never raises.
-
-        Nothing while a policy is read, which runs an event loop: pyroute2 runs one of its own. Nothing in the end.
-        """
-        if self._rules is None or self._ending or _in_event_loop():
+        """Load what is due, compare what is there, and put back what differs. Never raises. Nothing in the end."""
+        if self._rules is None or self._ending:
             return
         self._ask_canary()
         if time.monotonic() < self._retry_at:
@@ -328,14 +324,6 @@ class GatewayKeeper:
     def _record(self, build: Callable[[Stamp, Sequence[str], str], Record], found: tuple[str, ...]) -> None:
         version = "" if self._rules is None else self._rules.version
         self._write(lambda stamp: build(stamp, found, version))
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def keeper_of(

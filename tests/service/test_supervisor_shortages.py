@@ -1,0 +1,86 @@
+"""A supervisor on a machine that gives nothing more: no thread, no process, no descriptor. What runs runs on."""
+
+import errno
+import os
+import resource
+from pathlib import Path
+
+from labs.running_lab import POLICY, Running, python_for, until
+from tokgate.runtime.control_socket import ControlRequest, ask
+
+NEXT = POLICY | {"settings": {"unknown_clients": "block"}}
+"""The policy with another setting."""
+DRIVER = """
+import errno, os, sys, threading
+from pathlib import Path
+from tokgate.cli.main import main
+
+fork, start = os.fork, threading.Thread.start
+
+def fork_if_allowed():
+    if Path("full").exists():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+def start_if_allowed(thread):
+    if Path("full").exists():
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+os.fork, threading.Thread.start = fork_if_allowed, start_if_allowed
+sys.exit(main(sys.argv[1:]))
+"""
+"""A tokgate that can start neither threads nor processes while there is a file, as at the limit of a control group."""
+NOT_IN_FORCE = "the newest policy is not in force in gates: none can be started with it"
+
+
+def _gates(running: Running) -> dict[int, str]:
+    """The versions of the policy of gates that serve, by process id."""
+    answer = ask(running.confdir, ControlRequest.STATUS)
+    assert answer is not None
+    workers = [each for each in answer["workers"] if each["name"].startswith("gate-") and not each["retired"]]
+    return {each["pid"]: each["version"] for each in workers}
+
+
+def test_a_policy_for_which_no_gate_can_be_started(tmp_path: Path) -> None:
+    """The gates serve on by the one before, status says so, and the new one is in force once processes can start."""
+    running = Running(tmp_path, python=python_for(tmp_path, DRIVER))
+    try:
+        until("an opener answers", running.refuses)
+        before = _gates(running)
+        (tmp_path / "full").touch()
+        running.write(NEXT)
+        until("it is told", lambda: NOT_IN_FORCE in running.problems_told())
+        assert running.passes()
+        assert running.refuses()
+        assert _gates(running) == before
+        (tmp_path / "full").unlink()
+        until("the new policy is in force", lambda: not before.items() & _gates(running).items() and _gates(running))
+        assert NOT_IN_FORCE not in running.problems_told()
+        assert running.passes()
+        assert running.refuses()
+    finally:
+        (tmp_path / "full").unlink(missing_ok=True)
+        running.close()
+
+
+def test_a_policy_for_which_there_is_no_descriptor(tmp_path: Path) -> None:
+    """It is an error in the policy as any other: the last good one stays, and the new one comes into force later."""
+    running = Running(tmp_path)
+    try:
+        until("an opener answers", running.refuses)
+        pid = running.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        held = len([*Path(f"/proc/{pid}/fd").iterdir()])
+        # All numbers below are taken for good; and it waits for fewer than so many, or poll(2) would refuse.
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (held // 2, limits[1]))
+        running.write(NEXT)
+        until("it is told", lambda: os.strerror(errno.EMFILE).lower() in running.narrated())
+        assert running.passes()
+        assert running.refuses()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        until("the new policy is in force", lambda: "is in force, it replaces" in running.narrated())
+        assert running.passes()
+        assert running.refuses()
+    finally:
+        running.close()
