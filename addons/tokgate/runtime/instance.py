@@ -101,9 +101,9 @@ class Instance:
         while True:
             if not self._history.knows(self._holder.snapshot):  # tens of milliseconds for a thousand bans
                 with suppress(Exception):  # what fails here fails again in `tick`, which reports it
-                    await asyncio.to_thread(self._history.plan_for, self._holder.snapshot)
+                    await self._holder.worker.run(partial(self._history.plan_for, self._holder.snapshot))
             if self.tick():
-                await asyncio.to_thread(self.save)
+                await self._holder.worker.run(self.save)
             await asyncio.sleep(self.due())
 
     def _attempt[T](self, what: str, work: Callable[[], T]) -> T | None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -122,6 +123,19 @@ async def test_a_fault_of_ours_keeps_the_last_good(path: Path, monkeypatch: pyte
     assert [each.code for each in result.diagnostics] == [Code.INTERNAL]
     assert title(holder) == "first"
     assert "boom" in (holder.last_error or "")
+
+
+async def test_where_no_thread_can_be_started(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new policy comes into force all the same."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    holder = open_policy(path, NOW)
+    (path / "a.yaml").write_text(policy("second"))
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert (await holder.reload()).ok
+    assert title(holder) == "second"
 
 
 async def test_a_subscriber_that_fails_stops_nothing(path: Path) -> None:

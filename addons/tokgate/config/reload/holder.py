@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from tokgate.config.reload.gc_tuning import free_in_slices, without_collections
 from tokgate.config.reload.held_store import HeldInMemory, HeldStore, held_at_start, held_back
 from tokgate.config.reload.quiescence import LOOK_AGAIN, Fingerprint, StabilityCheck, statuses
 from tokgate.config.reload.revision import Revision, revision_of
+from tokgate.config.reload.worker_thread import WorkerThread
 from tokgate.config.yaml.files import policy_files
 from tokgate.config.yaml.source import Report
 from tokgate.policy.analysis.definitions import DefinitionChange, changes
@@ -126,6 +128,8 @@ class PolicyHolder:
         self.last_change: Reloaded | None = None
         """The reload that put the policy in force; None if it is the one read at start."""
         self._held: Final = HeldInMemory() if held is None else held
+        self.worker: Final = WorkerThread()
+        """For blocking work of an event loop that uses this holder."""
         self._held_lock: Final = threading.Lock()
         """Between reading what is kept and replacing it: `keep` runs in a thread beside `lift`."""
         self._follows: Final = follows
@@ -167,11 +171,11 @@ class PolicyHolder:
         async with self._lock:
             if self._latest is not None and asked < self._latest[0]:
                 return self._latest[1]
-            while (read := await asyncio.to_thread(self.read, await self._until_stable())) is None:
+            while (read := await self.worker.run(partial(self.read, await self._until_stable()))) is None:
                 pass
             result = self.exchange(read)
             if result.ok:
-                await asyncio.to_thread(self.keep, Instant.now())
+                await self.worker.run(partial(self.keep, Instant.now()))
             return result
 
     def read(self, seen: Fingerprint) -> PolicyRead | None:
@@ -199,10 +203,10 @@ class PolicyHolder:
         """Reload whenever the files change, and free policies that are no longer used, until cancelled."""
         self._watching = True
         while True:
-            if await asyncio.to_thread(self.changed):
+            if await self.worker.run(self.changed):
                 await self.reload()
             if self._replaced:
-                await asyncio.to_thread(self._free_replaced)
+                await self.worker.run(self._free_replaced)
             await asyncio.sleep(LOOK_EVERY)
 
     def _free_replaced(self) -> None:
@@ -285,8 +289,8 @@ class PolicyHolder:
 
     async def _until_stable(self) -> Fingerprint:
         """Wait until the files are stable; longer if one was removed or emptied."""
-        check = await asyncio.to_thread(self.stability_check)
-        while (state := await asyncio.to_thread(check.stable_state)) is None:  # noqa: ASYNC110  (files tell nothing)
+        check = await self.worker.run(self.stability_check)
+        while (state := await self.worker.run(check.stable_state)) is None:  # noqa: ASYNC110  (files tell nothing)
             await asyncio.sleep(LOOK_AGAIN)
         return state
 
