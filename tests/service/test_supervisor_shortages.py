@@ -5,7 +5,7 @@ import os
 import resource
 from pathlib import Path
 
-from labs.running_lab import POLICY, Running, python_for, until
+from labs.running_lab import POLICY, Running, Scraped, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 NEXT = POLICY | {"settings": {"unknown_clients": "block"}}
@@ -84,3 +84,23 @@ def test_a_policy_for_which_there_is_no_descriptor(tmp_path: Path) -> None:
         assert running.refuses()
     finally:
         running.close()
+
+
+def test_metrics_where_no_thread_can_be_started(tmp_path: Path) -> None:
+    """Whoever looks after the machine sees how it is just then."""
+    mode = ("--mode", "gate:explicit@127.0.0.1:0")
+    running = Scraped(tmp_path, mode, python=python_for(tmp_path, DRIVER))
+    try:
+        until("their process serves", lambda: _reports(running, "metrics-0"))
+        (tmp_path / "full").touch()
+        until("metrics are told", lambda: running.get("/metrics")[0] == 200)
+        until("health is told", lambda: running.problems() == [])
+    finally:
+        (tmp_path / "full").unlink(missing_ok=True)
+        running.close()
+
+
+def _reports(running: Running, name: str) -> bool:
+    answer = ask(running.confdir, ControlRequest.STATUS)
+    assert answer is not None
+    return any(each["report"] for each in answer["workers"] if each["name"] == name)

@@ -1,5 +1,7 @@
 """Counts in shared memory: what they hold, who may read them, and that they outlive whoever counts."""
 
+import errno
+import mmap
 import os
 import signal
 from collections import Counter
@@ -161,3 +163,23 @@ def test_memory_of_ended_processes_is_given_back() -> None:
     with pytest.raises(ValueError, match="released"):
         counters.read()
     assert counters._memory.closed
+
+
+def test_memory_that_the_system_does_not_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who lacks memory for a process tries again and again, and must not run out of descriptors by that."""
+    made, opened = os.memfd_create, list[int]()
+
+    def refused(*_: int) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    def memory(name: str) -> int:
+        opened.append(made(name))
+        return opened[-1]
+
+    monkeypatch.setattr(os, "memfd_create", memory)
+    monkeypatch.setattr(mmap, "mmap", refused)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        SharedCounters()
+    (left,) = opened
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(left)

@@ -125,10 +125,18 @@ def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, r
     """Serve until `lifeline` reaches end of file, with the supervisor's exit; exit code 1 if serving fails.
 
     On SIGTERM the requests that have come are answered; those that come then are for whoever else listens on `sock`.
-    `ask` blocks, and runs in threads. `report` is called each second, by the event loop that serves.
+    `ask` blocks, and runs in threads; while none can be started, in the event loop. `report` is called each second, by
+    the event loop that serves.
     """
     loop, leaving = asyncio.new_event_loop(), asyncio.Event()
-    server = uvicorn.Server(_configured(lambda: asyncio.to_thread(ask)))
+
+    async def answer() -> Vitals:
+        try:
+            return await asyncio.to_thread(ask)
+        except RuntimeError:  # EAGAIN of pthread_create(3)
+            return ask()
+
+    server = uvicorn.Server(_configured(answer))
 
     async def beat() -> None:
         while True:

@@ -29,12 +29,19 @@ class SharedCounters:
     """
 
     def __init__(self, descriptor: int | None = None, size: int = SIZE) -> None:
-        """Share the memory behind a descriptor, or make some. Children that are forked share it; see `share`."""
+        """Share the memory behind a descriptor, or make some. Children that are forked share it; see `share`.
+
+        Raises OSError, and the descriptor is closed.
+        """
         if descriptor is None:
             descriptor = os.memfd_create("tokgate-counters")
             os.ftruncate(descriptor, size)
         self._descriptor: int | None = descriptor
-        self._memory: Final = mmap.mmap(descriptor, 0)
+        try:
+            self._memory: Final = mmap.mmap(descriptor, 0)
+        except OSError:
+            self.keep()
+            raise
         self.cells: Final = memoryview(self._memory).cast("Q")
         """`cells[slot] += 1` counts; it is as quick as in a dict."""
         self._slots: Final[dict[Key, int]] = {}
