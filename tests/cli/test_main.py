@@ -1,5 +1,6 @@
 """The program around the commands: help, usage errors, exit codes, and what happens when something goes wrong."""
 
+import argparse
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from tokgate.cli.commands import COMMANDS
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.main import build_parser, main
 from tokgate.cli.policy import explain
+from tokgate.cli.setup.completion import _parsers
 
 ADDONS = Path(__file__).parents[2] / "addons"
 ASKED = ("explain", "--client", "192.0.2.7", "--host", "www.example.org")
@@ -61,6 +63,14 @@ def test_each_command_teaches(tokgate: Command, command: str) -> None:
     outcome = tokgate(command, "--help")
     assert outcome.code == 0
     assert f"tokgate {command}" in outcome.out.partition("examples:")[2]
+
+
+@pytest.mark.parametrize("parser", list(_parsers(build_parser(COMMANDS))), ids=lambda parser: parser.prog)
+def test_each_subcommand_teaches(parser: argparse.ArgumentParser) -> None:
+    """So do the commands below a command; an example on two lines says so to the shell."""
+    examples = parser.format_help().partition("\nexample")[2]
+    assert f"  {parser.prog}" in examples
+    assert not any(line.startswith("  tokgate") and "   --" in line for line in examples.splitlines())
 
 
 def test_version(tokgate: Command) -> None:

@@ -30,7 +30,7 @@ Give each half to another person, and leave none here. Before tokgate first runs
 this command it makes a secret of its own, and nobody can ever tell who was meant in periods that are over."""
 _REIDENTIFY_EPILOG: Final = """\
 example:
-  tokgate log reidentify --why "complaint of 3 April" --ticket HR-17 \
+  tokgate log reidentify --why "complaint of 3 April" --ticket HR-17 \\
       --half officer.half --half council.half --among 10.32.0.0/14 p689-abcdefghijklmnop
 
 --among is a CIDR, or a file with one address or user a line (for IPv6, whose networks are too large to try).

@@ -21,6 +21,14 @@ examples:
   tokgate service update deepseek newer/deepseek    what a newer list changes
 
 Nothing is fetched: lists are files. docs/services.md says how the catalogue's services are kept."""
+_LIST_EPILOG: Final = """\
+examples:
+  tokgate service list                              the policy's services and the catalogue's
+  tokgate service list --json                       one JSON object"""
+_SHOW_EPILOG: Final = """\
+examples:
+  tokgate service show tiktok                       its names, addresses and apps, and the bans that name it
+  tokgate service show tiktok --json                one JSON object"""
 _IMPORT_EPILOG: Final = """\
 examples:
   tokgate service import domain-list-community/data/telegram --name telegram
@@ -49,7 +57,7 @@ lines could not be read; with --exit-code also when anything differs."""
 _TEST_EPILOG: Final = """\
 examples:
   tokgate service test tiktok p16-sign-va.tiktokcdn.com
-  tokgate service test tiktok https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically
+  tokgate service test tiktok 'https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically'
 
 Exit code 0: all belong to the service; 1: one doesn't."""
 
@@ -57,10 +65,14 @@ Exit code 0: all belong to the service; 1: one doesn't."""
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "service", _EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="service_command", required=True)
-    listing = commands.add_parser("list", help="all services", description="List all services, one a line.")
+    listing = commands.add_parser(
+        "list", help="all services", description="List all services, one a line.", epilog=_LIST_EPILOG
+    )
     listing.add_argument("--json", action="store_true", help="one JSON object")
     _finish(listing, "listing:show_all")
-    showing = commands.add_parser("show", help="one service", description="Show what belongs to a service.")
+    showing = commands.add_parser(
+        "show", help="one service", description="Show what belongs to a service.", epilog=_SHOW_EPILOG
+    )
     showing.add_argument("name", metavar="NAME")
     showing.add_argument("--json", action="store_true", help="one JSON object")
     _finish(showing, "listing:show_one")

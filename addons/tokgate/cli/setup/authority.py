@@ -40,6 +40,24 @@ examples:
 
 A refusal by `response: refuse`, the default, needs no authority. certs/README.md has the rest: where the files go, how
 devices get the root, what to do when a key leaks."""
+_INIT_EPILOG: Final = """\
+examples:
+  tokgate authority init --confdir ~/.tokgate       for the names of bans with `response: page`; used by this machine
+  tokgate authority init --name tiktok.com tiktokv.com --organisation 'Example Council'"""
+_ROTATE_EPILOG: Final = """\
+examples:
+  tokgate authority rotate                          a new issuing key, below the same root: devices notice nothing
+  tokgate authority rotate --root                   a new root, when names must grow or it ends"""
+_SHOW_EPILOG: Final = """\
+examples:
+  tokgate authority show                            what ~/.tokgate has
+  tokgate authority show authority/root.pem         what devices get
+
+Exit code 1: an authority that has ended, or is believed for any name."""
+_EXPORT_EPILOG: Final = """\
+examples:
+  tokgate authority export > root.pem
+  tokgate authority export --format der > root.cer  as Windows, iOS and Android like it"""
 _FOLDER: Final = Path("authority")
 ROOT_DAYS: Final = 730
 ISSUING_DAYS: Final = 365
@@ -48,11 +66,15 @@ ISSUING_DAYS: Final = 365
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "authority", EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="authority_command", required=True)
-    making = commands.add_parser("init", help="make one", description="Make a root and an issuing authority.")
+    making = commands.add_parser(
+        "init", help="make one", description="Make a root and an issuing authority.", epilog=_INIT_EPILOG
+    )
     making.add_argument("--organisation", metavar="TEXT", default="tokgate", help="whose it is, as devices show it")
     making.add_argument("--addresses", action="store_true", help="believed for addresses too, as plain mitmdump needs")
     making.set_defaults(run=_init)
-    rotating = commands.add_parser("rotate", help="replace its key", description="Replace the issuing key, or all.")
+    rotating = commands.add_parser(
+        "rotate", help="replace its key", description="Replace the issuing key, or all.", epilog=_ROTATE_EPILOG
+    )
     rotating.add_argument("--root", action="store_true", help="also the root, which devices must then get")
     rotating.add_argument("--passphrase", metavar="FILE", type=Path, help="of the root's key, where it is elsewhere")
     rotating.set_defaults(run=_rotate)
@@ -65,10 +87,14 @@ def add_parser(subparsers: Subparsers) -> None:
             "--name", nargs="+", metavar="NAME", help="believed for these (default: as the policies need)"
         )
         each.add_argument("--confdir", metavar="DIR", type=Path, help="also put the gateway's file there")
-    showing = commands.add_parser("show", help="what it is", description="Show fingerprints, validity and names.")
+    showing = commands.add_parser(
+        "show", help="what it is", description="Show fingerprints, validity and names.", epilog=_SHOW_EPILOG
+    )
     showing.add_argument("--json", action="store_true", help="one JSON object")
     showing.set_defaults(run=_show)
-    exporting = commands.add_parser("export", help="print its root", description="Print what devices must trust.")
+    exporting = commands.add_parser(
+        "export", help="print its root", description="Print what devices must trust.", epilog=_EXPORT_EPILOG
+    )
     exporting.add_argument("--format", choices=("pem", "der"), default="pem", help="default: pem")
     exporting.set_defaults(run=_export)
     for each in (showing, exporting):
