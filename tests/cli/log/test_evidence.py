@@ -45,6 +45,16 @@ def test_a_proof_in_a_file(log: Path, tokgate: Command) -> None:
     assert json.loads(tokgate("log", "prove", event, "--log", str(log)).out) == proof
 
 
+def test_a_record_in_a_rotated_file(log: Path, tokgate: Command) -> None:
+    """`--log` names a log with the files rotated away from it, as without it; so does the log of an anchor."""
+    event = json.loads(log.read_bytes().splitlines()[0])["event"]["id"]
+    log.rename("block-20230310T230000.000000Z.ndjson")
+    log.write_text("")
+    assert json.loads(tokgate("log", "prove", event, "--log", str(log)).out)["record"]["event"]["id"] == event
+    assert tokgate("log", "anchor", "--log", str(log), "-o", "anchor.txt").code == 0
+    assert tokgate("log", "prove", event, "--log", "no-such-log.ndjson").code == 3
+
+
 def test_no_proof(log: Path, tokgate: Command) -> None:
     """An unknown reference is exit code 1; no log at all is 3."""
     outcome = tokgate("log", "prove", "01862000-0000-7000-8000-00000000000f")
@@ -73,6 +83,8 @@ def test_an_anchor_for_opentimestamps(log: Path, tokgate: Command) -> None:
     assert tokgate("log", "anchor", "-o", "anchor.txt").code == 0
     assert Path("anchor.txt").read_text().startswith("tokgate-checkpoint {")
     assert not Path("anchor.txt.tsr").exists()
+    outcome = tokgate("log", "anchor", "--check", "anchor.txt", "--tsa-ca", "ca.pem")
+    assert (outcome.code, outcome.err) == (1, "tokgate: anchor.txt.tsr: No such file or directory\n")
     outcome = tokgate("log", "anchor", "-o", "other.txt", "--tsa", "http://127.0.0.1:1/")
     assert outcome.code == 3
     assert not Path("other.txt").exists()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tokgate.analytics.sources import LogError
+from tokgate.analytics.sources import LogError, every_file
 from tokgate.blocklog.evidence.record_proof import NoProof, prove
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, parse_checkpoints
 from tokgate.blocklog.paths import DEFAULT_LOG
@@ -46,7 +46,7 @@ def add_parsers(commands: Subparsers) -> None:
         epilog=_PROVE_EPILOG,
     )
     proof.add_argument("event", metavar="EVENT-ID", help="event.id: the reference on the block page")
-    add_log_option(proof, f"files, also .gz, .zst and .parquet (default: {DEFAULT_LOG})")
+    add_log_option(proof, f"logs, those rotated away included (default: ./{DEFAULT_LOG})")
     proof.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it (default: stdout)")
     add_purpose(proof)
     proof.set_defaults(run=_prove)
@@ -56,7 +56,7 @@ def add_parsers(commands: Subparsers) -> None:
         description="Have a third party date the last checkpoint.",
         epilog=_ANCHOR_EPILOG,
     )
-    add_files(anchor, "files to read, also .gz, .zst and .parquet")
+    add_files(anchor, "logs, those rotated away included")
     what = anchor.add_mutually_exclusive_group(required=True)
     what.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write the checkpoint")
     what.add_argument("--check", type=Path, metavar="FILE", help="verify the timestamp FILE.tsr of a checkpoint")
@@ -120,7 +120,8 @@ def _check(path: Path, roots: Path | None) -> Exit:
         content = path.read_bytes()
         found = verify_stamp(content, _answer_of(path).read_bytes(), certificates_in(roots))
     except OSError as error:
-        raise CommandError(str(error), Exit.FINDINGS) from error
+        said = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+        raise CommandError(said, Exit.FINDINGS) from error
     checkpoint = next(parse_checkpoints([content.decode("utf-8", "replace")]), None)
     if checkpoint is None or not checkpoint.genuine:
         raise CommandError(f"{path} holds no genuine checkpoint", Exit.FINDINGS)
@@ -138,11 +139,12 @@ def _answer_of(path: Path) -> Path:
 
 @contextmanager
 def _files(given: list[Path] | None) -> Iterator[tuple[list[Path], OpenLog]]:
-    """The files of a log, and how to open them. Errors end the command."""
-    with HeldLog(DEFAULT_LOG) as held:
-        files = given or held.files() or [DEFAULT_LOG]
-        require(files)
+    """The files of a log, those rotated away included, and how to open them. Errors end the command."""
+    first, *others = given or [Path(DEFAULT_LOG)]
+    with HeldLog(first) as held:
+        require([first, *others], rotated=True)
+        files = list(dict.fromkeys([*held.files(), *(file for path in others for file in every_file(path))]))
         try:
-            yield files, opener_of(files, None if given else held)
+            yield files, opener_of(files, held)
         except (*UNREADABLE, LogError) as error:
             raise CommandError(f"the log can't be read: {error}") from error
