@@ -108,7 +108,7 @@ class Recollection:
         if self.agrees:
             yield "decided the same again:" if self.same_policy else "it decides the same:"
         else:
-            changes = (f"{key} {logged[key]} -> {outcome(self.decision)[key]}" for key in self._differences)
+            changes = (f"{key} {before or 'none'} -> {now or 'none'}" for key, before, now in self.differences)
             yield f"DECIDED OTHERWISE: {', '.join(shown(change) for change in changes)}"
             if any(sighting.signal.is_url for sighting in event.sightings):
                 yield "(the log keeps no query of a URL: a rule for a store listing may depend on it)"

@@ -291,7 +291,8 @@ def test_the_chain_is_verified_if_asked(tmp_path: Path, tokgate: Command) -> Non
     assert "run it without --no-verify" in Path(target).read_text(encoding="utf-8")
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:1], *lines[2:]]))
-    assert tokgate(*arguments).code == 1
+    outcome = tokgate(*arguments)
+    assert (outcome.code, "the log is not what was written" in outcome.err) == (1, True)
     assert "BROKEN" in Path(target).read_text(encoding="utf-8")
     path.write_bytes(encode(refusal()))
     assert tokgate(*arguments).code == 0

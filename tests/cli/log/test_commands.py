@@ -109,6 +109,7 @@ def test_the_user_is_a_filter(log: Path, tokgate: Command) -> None:
         ["--client", "office"],
         ["--name", "a..b"],
         ["--since", "yesterday"],
+        ["--since", "2023-03-11", "--until", "2023-03-10"],
         ["--verdict", "no"],
         ["-n", "-1"],
         ["--acti", "started"],
@@ -244,6 +245,12 @@ def test_follow_shows_what_comes_and_ends_on_interrupt(log: Path) -> None:
         out, err = process.communicate()
         watchdog.cancel()
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_examples_count_clients_alone(tokgate: Command) -> None:
+    """What tokgate says about itself has no client, and is no event of anybody."""
+    examples = [line for line in tokgate("log", "query", "--help").out.splitlines() if "sum(events)" in line]
+    assert len(examples) == sum("WHERE traffic" in line for line in examples) == 2
 
 
 def test_help_has_examples(tokgate: Command) -> None:

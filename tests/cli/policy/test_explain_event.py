@@ -97,6 +97,13 @@ def test_another_policy_that_decides_otherwise(log: Log, policies: Path, tokgate
     assert found["event"]["policy"] == version
 
 
+def test_what_a_decision_lacks_is_none(log: Log, policies: Path, tokgate: Command) -> None:
+    """A policy without the service names no ban, service or rule."""
+    log("192.0.2.7", (Signal.SNI, "www.clips.example.org"))
+    (policies / "policy.yaml").write_text("version: 1\n")
+    assert "ban spring-ban -> none, response refuse -> none\n" in tokgate("explain", "--event", EVENT).out
+
+
 def test_another_policy_that_decides_the_same(log: Log, policies: Path, tokgate: Command) -> None:
     """Still not the policy that the log names: exit code 1."""
     log("192.0.2.7", (Signal.SNI, "www.clips.example.org"))

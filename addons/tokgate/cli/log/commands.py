@@ -9,7 +9,7 @@ from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.read.reader import Filter, client_filter
 from tokgate.blocklog.records.record import EventAction
 from tokgate.cli.commands import COMMANDS, Subparsers
-from tokgate.cli.exits import Exit
+from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log import candidates, evidence, export, privacy, query, verify
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.engine import add_server, server_of
@@ -132,6 +132,8 @@ def _add_files(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
 
 def _period(args: argparse.Namespace) -> Filter:
     since, until = (None if moment is None else settle(moment, "UTC") for moment in (args.since, args.until))
+    if since is not None and until is not None and since >= until:
+        raise CommandError("the period has to begin before it ends", Exit.USAGE)
     return Filter(since=since, until=until)
 
 

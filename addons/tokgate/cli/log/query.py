@@ -25,9 +25,9 @@ ROWS_SHOWN: Final = 100
 _EPILOG: Final = """\
 examples:
   tokgate log query --client 10.32.1.7 --since 2023-03-10
-  tokgate log query --sql "SELECT client, sum(events) AS n FROM events GROUP BY 1 ORDER BY n DESC LIMIT 10"
+  tokgate log query --sql "SELECT client, sum(events) AS n FROM events WHERE traffic GROUP BY 1 ORDER BY n DESC LIMIT 5"
   tokgate log query --name tiktok.com --csv > tiktok.csv
-  tokgate log query --json --sql "SELECT date_trunc('day', time) AS day, sum(events) AS n FROM events GROUP BY 1"
+  tokgate log query --json --sql "SELECT time::DATE AS day, sum(events) AS n FROM events WHERE traffic GROUP BY 1"
 
 SQL is DuckDB's (https://duckdb.org/docs/sql/introduction), one SELECT; it sees the view `events` and nothing else: no
 other file, no network. With --clickhouse it is ClickHouse's SQL. The filters narrow what the view holds.
