@@ -45,3 +45,18 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
         "# One: two\n[a](#one-two) [b](page.md#one) [c](none.md) `[d](none.md)` [e](https://example.org/#x)\n"
     )
     assert list(broken(page)) == ["page.md#one", "none.md"]
+
+
+def headless(page: Path) -> Iterator[str]:
+    """The rows with which tables begin that have no row of dashes below: a page shows them as text."""
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        first, *rest = table.splitlines()
+        if not rest or not re.fullmatch(r"[-:| ]+", rest[0]):
+            yield first
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_have_headings(page: Path) -> None:
+    """An empty line in a table makes text of all rows below it."""
+    assert list(headless(page)) == []

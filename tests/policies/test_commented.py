@@ -46,3 +46,23 @@ def test_every_key_is_in_it(model: type[BaseModel]) -> None:
     keys = [field.alias or name for name, field in model.model_fields.items()]
     assert keys
     assert [key for key in keys if not re.search(rf"[\s{{]{re.escape(key)}:", text)] == []
+
+
+def test_what_it_offers_instead_is_allowed(tmp_path: Path) -> None:
+    """Of a line as ``clients: plain  # or `pseudonym` ``, each word after `or` may stand in place of the value."""
+    offer = re.compile(
+        r"^ +(?P<key>\w+): (?P<value>[\w-]+) +#[^\n]*\bor (?P<words>`[\w-]+`(?:, `[\w-]+`)*)", re.MULTILINE
+    )
+    text = (
+        EXAMPLE.read_text()
+        .replace("{file: commented-names.txt}", "x.example")
+        .replace("federal-devices/", f"{EXAMPLE.parent}/federal-devices/")
+    )
+    offers = list(offer.finditer(text))
+    assert offers
+    for found in offers:
+        for word in re.findall(r"[\w-]+", found["words"]):
+            start, end = found.span("value")
+            copy = tmp_path / "policy.yaml"
+            copy.write_text(text[:start] + word + text[end:])
+            assert load(copy, Instant.from_utc(2027, 1, 1)).policy is not None, f"{found['key']}: {word}"
