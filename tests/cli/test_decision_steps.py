@@ -39,3 +39,11 @@ def test_why_one_goes_before_another(
     last = list(steps(policy, query))[-1]
     assert last.title == "5. Strictest"
     assert last.lines[1:] == (f"a goes before b: {because}",)
+
+
+def test_one_ban_in_two_networks() -> None:
+    """Of a ban that holds twice it is said where."""
+    policy = snapshot(ban("a", networks=("office", "lab")), networks=(OFFICE, LAB))
+    last = list(steps(policy, DecisionQuery("192.0.2.70", "clips.example.org", at("2023-05-01T00:00Z"))))[-1]
+    because = "its network is narrower, /28 against /24"
+    assert last.lines[1:] == (f"a (clips in lab) goes before a (clips in office): {because}",)

@@ -231,7 +231,7 @@ def _strictest(decision: Decision, found: Sequence[BanResult]) -> Iterator[str]:
         return
     for other in found:
         if other is not winner:
-            yield f"{winner.track.ban.name} goes before {_label(other, winner)}: {_advantage(winner, other)}"
+            yield f"{_label(winner, other)} goes before {_label(other, winner)}: {_advantage(winner, other)}"
 
 
 def _is_winner(result: BanResult, decision: Decision) -> bool:
@@ -239,10 +239,10 @@ def _is_winner(result: BanResult, decision: Decision) -> bool:
     return said == (decision.ban, decision.service, decision.network)
 
 
-def _label(other: BanResult, winner: BanResult) -> str:
-    if other.track.ban.name != winner.track.ban.name:
-        return other.track.ban.name
-    return f"itself ({other.hit.service} in {other.network})"
+def _label(result: BanResult, beside: BanResult) -> str:
+    """The ban of a result; of two results of one ban also the service and the network."""
+    name = result.track.ban.name
+    return name if name != beside.track.ban.name else f"{name} ({result.hit.service} in {result.network})"
 
 
 def _advantage(winner: BanResult, other: BanResult) -> str:

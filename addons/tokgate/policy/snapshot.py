@@ -4,7 +4,7 @@ A compiled ban is one track for each time zone among its networks.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
@@ -20,6 +20,7 @@ from tokgate.policy.schedule import Edge, PhaseChange, Schedule, Span, Weekly, a
 from tokgate.policy.services import Catalogue, Match, Service, ServiceIndex
 from tokgate.policy.settings import Settings
 from tokgate.policy.values import gc_pause
+from tokgate.policy.values.prefix_cover import Cover
 
 if TYPE_CHECKING:
     from tokgate.policy.analysis.near_miss import Resemblance
@@ -78,6 +79,22 @@ def schedule_of(ban: Ban, zone: str) -> Schedule:
         held = ban.on_expiry is OnExpiry.HOLD
         changes.append(PhaseChange(ends, active if held else Phase.EXPIRED, overdue=held))
     return Schedule(tuple(changes), Weekly(ban.windows, zone), starts, ends)
+
+
+def _exempting_in(
+    zones: Mapping[str, Sequence[Network]], exemptions: Sequence[Exemption]
+) -> Mapping[str, Sequence[Exemption]]:
+    """The exemptions that may hold in each zone, as far as addresses tell; one that meets no zone stays in all."""
+    if len(zones) == 1 or not exemptions:
+        return dict.fromkeys(zones, exemptions)
+    covers = {zone: Cover(p for network in networks for p in network.prefixes) for zone, networks in zones.items()}
+    open_to_all = {zone for zone, networks in zones.items() if not all(network.by_address for network in networks)}
+    found: dict[str, list[Exemption]] = {zone: [] for zone in zones}
+    for each in exemptions:
+        near = [z for z in zones if each.identified or z in open_to_all or any(map(covers[z].meets, each.clients))]
+        for zone in near or zones:
+            found[zone].append(each)
+    return found
 
 
 def _exemption_span(exemption: Exemption, zone: str) -> Span:
@@ -208,12 +225,14 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
         if ban.extends is not None:
             extended.setdefault(ban.extends, []).append(ban.name)
     for done, ban in enumerate(policy.bans.values(), 1):
-        zones: dict[str, list[str]] = {}
-        for network in ban.networks:
-            zones.setdefault(policy.networks[network].timezone, []).append(network)
+        zones: dict[str, list[Network]] = {}
+        for network in map(policy.networks.__getitem__, ban.networks):
+            zones.setdefault(network.timezone, []).append(network)
+        exempting = _exempting_in(zones, exemptions.get(ban.name, ()))
         for zone, networks in zones.items():
-            spans = {e.name: _exemption_span(e, zone) for e in exemptions.get(ban.name, ())}
+            spans = {e.name: _exemption_span(e, zone) for e in exempting[zone]}
             extensions = tuple(extended.get(ban.name, ()))
-            yield Track(ban, zone, tuple(networks), schedule_of(ban, zone), spans, extensions)
+            names = tuple(network.name for network in networks)
+            yield Track(ban, zone, names, schedule_of(ban, zone), spans, extensions)
         if progress is not None:
             progress(done, len(policy.bans))

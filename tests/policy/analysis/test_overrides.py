@@ -1,5 +1,7 @@
 """Overrides among the exemptions: which there are, when they hold, and how long they may last."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from labs.builders import at, ban, exemption, network, snapshot, wall
@@ -29,16 +31,24 @@ def test_edges(moment: object, holds: bool) -> None:
 
 
 def test_wall_times_in_several_zones() -> None:
-    """It is under way as long as it is anywhere."""
+    """It is under way as long as it is anywhere that has clients of it; or, where it has none, as it is written."""
     policy = snapshot(
         ban(networks=("office", "abroad")),
         networks=(network("office", "192.0.2.0/24"), network("abroad", "198.51.100.0/24", zone="America/New_York")),
-        exemptions=(
-            exemption("quick", starts=wall("2023-03-15T09:00"), until=wall("2023-03-15T10:00"), override=True),
+        exemptions=tuple(
+            exemption(
+                name, clients=tuple(map(ip_network, clients)),
+                starts=wall("2023-03-15T09:00"), until=wall("2023-03-15T10:00"), override=True,
+            )
+            for name, clients in {
+                "both": ("192.0.2.9/32", "198.51.100.9/32"), "here": ("192.0.2.9/32",), "nowhere": ("203.0.113.9/32",),
+            }.items()
         ),
-    )
-    (found,) = overrides(policy).values()
-    assert (found.span.start, found.span.end) == (at("2023-03-15T08:00:00Z"), at("2023-03-15T14:00:00Z"))
+    )  # fmt: skip
+    spans = {name: (found.span.start, found.span.end) for name, found in overrides(policy).items()}
+    everywhere = (at("2023-03-15T08:00:00Z"), at("2023-03-15T14:00:00Z"))
+    here = (at("2023-03-15T08:00:00Z"), at("2023-03-15T09:00:00Z"))
+    assert spans == {"both": everywhere, "here": here, "nowhere": everywhere}
 
 
 def test_longest() -> None:

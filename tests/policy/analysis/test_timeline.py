@@ -63,6 +63,17 @@ def test_each_zone_has_its_own() -> None:
     assert seen == [("Asia/Kolkata", ("far",)), ("Europe/Brussels", ("office",))]
 
 
+def test_an_exemption_ends_where_it_holds() -> None:
+    """One for addresses of a network ends in that network's zone alone; one for users may hold in each."""
+    networks = (network("office", "192.0.2.0/24"), network("far", "198.51.100.0/24", zone="Asia/Kolkata"))
+    both = ban(networks=("office", "far"))
+    policy = snapshot(both, networks=networks, exemptions=(exemption(), exemption("staff", users=("alice",))))
+    ends = list(transitions(policy, at("2023-03-31T00:00Z"), at("2023-04-01T00:00Z")))
+    assert [(t.exemption, t.zone) for t in ends] == [
+        ("staff", "Asia/Kolkata"), ("press", "Europe/Brussels"), ("staff", "Europe/Brussels"),
+    ]  # fmt: skip
+
+
 def test_next_transition() -> None:
     """The first instant after the one given; None when nothing changes any more."""
     policy = snapshot(ban(expires=wall("2023-04-01T00:00")), exemptions=(exemption(),))

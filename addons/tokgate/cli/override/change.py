@@ -15,7 +15,6 @@ from tokgate.cli.override.file import Change, Text, remove, write
 from tokgate.cli.policy_source import open_policy
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.cli.time_arguments import common_zone
-from tokgate.config.checks.prefix_cover import Cover
 from tokgate.config.diagnostics import Code, Diagnostic, render
 from tokgate.config.loader import load
 from tokgate.config.yaml.did_you_mean import did_you_mean, listed
@@ -23,6 +22,7 @@ from tokgate.policy.analysis.overrides import outlasts
 from tokgate.policy.bans import Ban, Exemption, Overrides
 from tokgate.policy.schedule import Duration, Edge, Moment, add_duration, resolve
 from tokgate.policy.snapshot import Policy
+from tokgate.policy.values.prefix_cover import Cover
 from tokgate.policy.values.prefix_table import IPNetwork
 from tokgate.policy.values.time_text import both
 

@@ -8,12 +8,12 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.policy.outlook import warning
-from tokgate.config.checks.prefix_cover import Cover
 from tokgate.config.diagnostics import Code, Diagnostic
 from tokgate.gateway.bans_in_sight import current
 from tokgate.policy.networks import Network
 from tokgate.policy.settings import UnknownClients
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.prefix_cover import Cover
 from tokgate.policy.values.prefix_table import IPNetwork
 
 _IPV6_LINK: Final = 64

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from tokgate.config import build
-from tokgate.config.checks.prefix_cover import Cover
 from tokgate.config.checks.sections import PolicyEntry, Sections
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.networks import NetworkModel
 from tokgate.config.yaml.did_you_mean import did_you_mean, listed
 from tokgate.config.yaml.source import Report, TextSpan
 from tokgate.policy.networks import Network
+from tokgate.policy.values.prefix_cover import Cover
 
 _Entry = PolicyEntry[NetworkModel]
 

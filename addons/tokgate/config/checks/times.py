@@ -8,7 +8,6 @@ from whenever import Instant
 
 from tokgate.config import build
 from tokgate.config.checks import extensions
-from tokgate.config.checks.prefix_cover import Cover
 from tokgate.config.checks.sections import PolicyEntry, Sections, zones_of
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.bans import BanModel, ExemptionModel
@@ -21,6 +20,7 @@ from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration, Edge, Schedule, Span, resolve
 from tokgate.policy.settings import LONGEST_OVERRIDE
 from tokgate.policy.snapshot import schedule_of
+from tokgate.policy.values.prefix_cover import Cover
 from tokgate.policy.values.prefix_table import IPNetwork
 from tokgate.policy.values.time_text import both
 

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.config.checks.prefix_cover import Cover
+from tokgate.policy.values.prefix_cover import Cover
 
 
 def prefix(address: int, length: int) -> IPv4Network:
