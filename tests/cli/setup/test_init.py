@@ -141,6 +141,13 @@ def test_a_file_in_place_of_the_folder(tokgate: Command) -> None:
     assert Path("policies").read_text() == "mine"
 
 
+def test_the_name_of_a_file(tokgate: Command) -> None:
+    """Whoever names the file that should be written is told to name its folder; none of that name is made."""
+    outcome = tokgate("init", "--yes", "bans/offices.yaml")
+    assert (outcome.code, "name the folder in which policy.yaml is to be" in outcome.err) == (2, True)
+    assert not Path("bans").exists()
+
+
 def test_without_a_policy_the_command_is_named(tokgate: Command) -> None:
     """Who starts in an empty folder learns what to do."""
     assert "`tokgate init` writes a first policy" in tokgate("check").out

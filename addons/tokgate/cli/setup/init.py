@@ -78,6 +78,9 @@ def run(options: argparse.Namespace) -> int:
 def _refuse_to_overwrite(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"{shown(str(folder))} is a file", Exit.USAGE)
+    if folder.name.endswith(SUFFIXES):
+        message = f"{shown(str(folder))} looks like a file: name the folder in which {_FILE} is to be"
+        raise CommandError(message, Exit.USAGE)
     there = sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES)) if folder.exists() else []
     if there:
         message = f"{shown(str(there[0]))} is there already: nothing is overwritten; name another folder"
