@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tokgate.runtime.control_socket import NAME, Caller, Control, ControlRequest, ask
+from tokgate.runtime.control_socket import NAME, Call, Caller, Control, ControlRequest, ask
 
 
 def serve(control: Control) -> Callable[[], None]:
@@ -37,6 +37,15 @@ def test_ask(tmp_path: Path, request_: ControlRequest) -> None:
     assert said == ["thinking"]
     control.close(remove=True)
     assert ask(tmp_path, request_) is None
+
+
+def test_a_long_request() -> None:
+    """A reload that lifts many bans arrives whole."""
+    call = Call(ControlRequest.RELOAD, tuple(f"order-{number:04}" for number in range(2_000)), "alice")
+    client, server = socket.socketpair()
+    with client, server:
+        client.sendall(call.line)
+        assert Caller(server).call == call
 
 
 def test_a_folder_with_a_long_path(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ logger = logging.getLogger(__name__)
 NAME: Final = "control.sock"
 _LONGEST_ADDRESS: Final = 107
 """Octets of a path in a socket address (unix(7)), without the final NUL."""
-_LONGEST_LINE: Final = 1 << 14
+_LONGEST_LINE: Final = 1 << 16
+"""Octets of a request, as asyncio takes them by default: a reload may lift many bans."""
 PATIENCE: Final = 1.0
-"""Seconds for a client to send its request, and to receive each line of the response."""
+"""Seconds for a client to send each piece of its request, and to receive each line of the response."""
 LONGEST: Final = 600.0
 """Seconds that a client waits for a line: a supervisor answers after reading a policy, which may be large."""
 
@@ -74,13 +75,13 @@ class Caller:
     """A connection to the control socket. Errors are suppressed: a client may have disconnected."""
 
     def __init__(self, sock: socket.socket, request: ControlRequest | None = None) -> None:
-        """Read the request from an accepted socket, unless it is known; blocks for at most PATIENCE seconds."""
+        """Read the request from an accepted socket, unless it is known; waits PATIENCE seconds for each piece."""
         self._socket: Final = sock
         sock.settimeout(PATIENCE)
         call = None if request is None else Call(request)
         if call is None:
-            with contextlib.suppress(OSError):
-                call = Call.read(sock.recv(_LONGEST_LINE))
+            with contextlib.suppress(OSError), sock.makefile("rb") as lines:
+                call = Call.read(lines.readline(_LONGEST_LINE))
         self.call: Final = call
         self.request: Final = None if call is None else call.request
 
