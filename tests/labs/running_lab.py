@@ -34,6 +34,17 @@ POLICY: dict[str, Any] = {
 
 WITHOUT_BAN: dict[str, Any] = POLICY | {"bans": {}, "lifted": {"ban": "ban", "reason": "Repealed"}}
 """The policy without its ban, which has been lifted."""
+PATIENT = """
+import sys
+from dataclasses import replace
+from tokgate.cli.main import main
+from tokgate.service import gate_process
+
+made = gate_process.gate_for
+gate_process.gate_for = lambda *given: made(*given[:3], replace(given[3], greeting=3600.0, connecting=3600.0), given[4])
+sys.exit(main(sys.argv[1:]))
+"""
+"""A driver for `python_for`: gates wait for clients and destinations longer than a test on a busy machine takes."""
 
 
 def children(pid: int) -> list[int]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labs.running_lab import DEADLINE, POLICY, WITHOUT_BAN, Running, python_for, until
+from labs.running_lab import DEADLINE, PATIENT, POLICY, WITHOUT_BAN, Running, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 
@@ -84,7 +84,7 @@ def test_a_stop_after_a_reload_waits_for_a_tunnel_that_was_not_ready_to_move(tmp
     """Its gate keeps it: the one that would take it over has ended, since it had nothing to wait for."""
     parent = socket.create_server(("127.0.0.1", 0))
     policy = POLICY | {"settings": {"upstream": [{"proxy": f"http://127.0.0.1:{parent.getsockname()[1]}"}]}}
-    running = Running(tmp_path, workers=1, policy=policy, drain=DEADLINE)
+    running = Running(tmp_path, workers=1, policy=policy, drain=DEADLINE, python=python_for(tmp_path, PATIENT))
     try:
         with parent, socket.create_connection(("127.0.0.1", running.port), DEADLINE) as client:
             client.sendall(b"CONNECT www.example.net:443 HTTP/1.1\r\nHost: www.example.net\r\n\r\n")

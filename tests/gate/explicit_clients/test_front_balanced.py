@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from labs.running_lab import POLICY, Running, until
+from labs.running_lab import PATIENT, POLICY, Running, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 BEHIND = POLICY | {
@@ -23,7 +23,7 @@ HEADER = b"PROXY TCP4 198.51.100.%d 192.0.2.1 40000 8080\r\n"
 @pytest.fixture
 def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> Iterator[Running]:
     """One whose load balancer is 127.0.0.1."""
-    started = Running(tmp_path, workers=1)
+    started = Running(tmp_path, workers=1, python=python_for(tmp_path, PATIENT))
     until("an opener answers", started.refuses)
     started.write(BEHIND)
     assert (ask(started.confdir, ControlRequest.RELOAD) or {})["ok"]

@@ -50,9 +50,11 @@ def _checking(running: Scraped) -> Iterator[list[int]]:
 
     thread = threading.Thread(target=check)
     thread.start()
-    yield statuses
-    over.set()
-    thread.join()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_ten_restarts_under_load(running: Scraped) -> None:
