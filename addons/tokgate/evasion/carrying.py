@@ -104,23 +104,36 @@ def _tunnel(stream: SocketStream, route: AttemptRoute, target: Target) -> Server
     if route.carriage is Carriage.CONNECT:
         authority = f"[{host}]:{target.port}" if ":" in host else f"{host}:{target.port}"
         stream.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
-        head = b""
-        while b"\r\n\r\n" not in head:
-            data = stream.receive()
-            if not data:
-                return ServerReply(Result.CLOSED, "no tunnel", head)
-            head += data
+        head = _reply(stream, route, lambda said: b"\r\n\r\n" in said)
+        if b"\r\n\r\n" not in head:
+            return ServerReply(Result.CLOSED, "no tunnel", head)
         if head.split(b" ", 2)[1:2] != [b"200"]:
             return ServerReply(Result.REFUSED, f"no tunnel: {head.partition(b'\r\n')[0].decode('latin-1')}", head)
     elif route.carriage is Carriage.SOCKS:
         stream.send(b"\5\1\0")
-        if stream.receive() != b"\5\0":
+        if _reply(stream, route, lambda said: len(said) >= 2) != b"\5\0":
             return ServerReply(Result.REFUSED, "no tunnel: no method")
         stream.send(b"\5\1\0" + _socks_address(host) + target.port.to_bytes(2))
-        reply = stream.receive()
-        if len(reply) < 10 or reply[1]:
+        reply = _reply(stream, route, _is_whole)
+        if not _is_whole(reply) or reply[1]:
             return ServerReply(Result.REFUSED, f"no tunnel: reply {reply[1:2].hex()}", reply)
     return None
+
+
+def _reply(stream: SocketStream, route: AttemptRoute, is_whole: Callable[[bytes], bool]) -> bytes:
+    """What a proxy replies, until it is whole or the proxy ends: it may take its time before each piece."""
+    said = b""
+    while not is_whole(said):
+        stream.patient(route.patience)
+        if not (piece := stream.receive()):
+            break
+        said += piece
+    return said
+
+
+def _is_whole(reply: bytes) -> bool:
+    """Whether all of a SOCKS 5 reply is there (RFC 1928 §6)."""
+    return len(reply) > 4 and len(reply) >= 6 + ({1: 4, 4: 16}.get(reply[3]) or 1 + reply[4])
 
 
 def _socks_address(host: str) -> bytes:
