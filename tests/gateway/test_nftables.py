@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyroute2 import NFCTSocket
 
 from labs.ruleset_lab import BANNED, CLIENT, ORIGIN, POLICY, PORT, WAYS, Lab, Namespace, printed
 
@@ -66,6 +67,12 @@ def load(lab: Lab, folder: Path, policy: str) -> Lab:
     """Load the ruleset of another policy."""
     lab.load_policy(folder, policy)
     return lab
+
+
+def forget() -> None:
+    """Have conntrack forget what it knows of connections, so that it is as it would be without rules before."""
+    with NFCTSocket() as conntrack:
+        conntrack.flush()
 
 
 def redirected(lab: Lab, version: int, address: str, port: int, client: Namespace | None = None) -> None:
@@ -166,6 +173,31 @@ def test_older_connections_to_banned_addresses_are_reset(built: Lab, tmp_path: P
             client.sendall(b"more")
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
+
+
+SPOKEN_FIRST = {"web": (ORIGIN, 443), "banned address": (BANNED, 5228), "neither": (ORIGIN, 22)}
+"""Servers that are heard before their clients, by what they are."""
+
+
+@pytest.mark.parametrize("server", SPOKEN_FIRST)
+def test_older_connections_in_which_servers_speak_are_reset(
+    built: Lab, tmp_path: Path, version: int, server: str
+) -> None:
+    """A gateway without conntrack gets it with the rules. It takes whom it hears first for who began: servers, too."""
+    addresses, port = SPOKEN_FIRST[server]
+    built.gateway.run("nft", "flush", "ruleset")
+    with built.origin.listen(version, port) as origin, built.client.connect(addresses[version], port) as client:
+        accepted, _ = origin.accept()
+        with accepted:
+            load(built, tmp_path, POLICY)
+            built.gateway.inside(forget)
+            accepted.sendall(b"more")
+            if server == "neither":
+                client.sendall(client.recv(64))
+                assert accepted.recv(64) == b"more"
+            else:
+                with pytest.raises(ConnectionResetError):
+                    client.makefile("rb").read()
 
 
 def test_clients_answer_banned_addresses(lab: Lab, version: int) -> None:

@@ -11,8 +11,10 @@ LABEL: Final = 116
 """The conntrack label of connections that a gate has; any of 128 that no one else uses."""
 GATED: Final = f"meta l4proto tcp ct label {LABEL}"
 """Matches packets of connections that a gate has, or had."""
+FOUND_UNDER_WAY: Final = 117
+"""The label of connections whose beginning conntrack has not seen: it doesn't know who began them."""
+NOT_NEW: Final = "meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn"
 _SEED: Final = 0x746B6761
-_NOT_NEW: Final = "meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn"
 _ICMP_REDIRECTS: Final = (
     "# Where the next router is on the clients' own link Linux tells clients to go there themselves: past the gates.",
     "chain icmp_redirects {",
@@ -63,7 +65,7 @@ def _prerouting(rules: Ruleset) -> Iterator[str]:
         yield f"\t{GATED} tproxy to :{forwarded.port} meta mark set {forwarded.mark:#x} accept"
         yield ""
         yield "\t# Only the first packet of a connection is of interest from here on."
-        yield f"\t{_NOT_NEW} goto under_way"
+        yield f"\t{NOT_NEW} goto under_way"
         yield ""
         yield "\t# What routers say of it, such as what size they take, goes to the address of the gate's socket."
         yield f"\tmeta l4proto {{ icmp, icmpv6 }} socket transparent 1 meta mark set {forwarded.mark:#x} accept"
@@ -103,7 +105,7 @@ def _forgotten() -> Iterator[str]:
     yield "chain under_way_output {"
     yield "\ttype filter hook output priority mangle; policy accept;"
     yield ""
-    yield f"\tct state new {_NOT_NEW} fib saddr type != local ct label set {LABEL}"
+    yield f"\tct state new {NOT_NEW} fib saddr type != local ct label set {LABEL}"
     yield "}"
 
 

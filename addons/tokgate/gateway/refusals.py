@@ -8,7 +8,7 @@ from whenever import Instant
 
 from tokgate.gateway import quic_rules
 from tokgate.gateway.address_bans import AddressBan
-from tokgate.gateway.interception import GATED, known_return, taken
+from tokgate.gateway.interception import FOUND_UNDER_WAY, GATED, NOT_NEW, known_return, taken
 from tokgate.gateway.nft_sets import FAMILIES, ClientSets
 from tokgate.gateway.refusal_counters import counting
 from tokgate.gateway.ruleset import Redirect, Ruleset, Tproxy
@@ -93,6 +93,9 @@ def _forward(rules: Ruleset) -> Iterator[str]:
     yield from (f"\tmeta l4proto udp {client} jump clients_udp" for client in rules.client_sets.conditions())
     if rules.on_crash is Passage.CLOSED or isinstance(rules.options.forwarded, Redirect):
         yield ""
+        yield "\t# conntrack may begin with these rules. It takes whom it hears first for who began: a server, too."
+        yield f"\tct state new {NOT_NEW} ct label set {FOUND_UNDER_WAY}"
+        yield ""
         yield "\t# What is still forwarded reached no gate: none listens, or the connection is older than these rules."
         yield from (f"\tmeta l4proto tcp {client} jump under_ban_tcp" for client in rules.ban_sets.conditions())
     if rules.strangers:
@@ -109,6 +112,7 @@ def _under_ban_tcp(rules: Ruleset) -> Iterator[str]:
     for each in taken(rules):
         yield f"\t{each} ct state invalid counter drop"
         yield f"\t{each} ct direction original {_PAST} {_RESET}"
+        yield f"\t{each} ct label {FOUND_UNDER_WAY} {_PAST} {_RESET}"
     yield "}"
 
 
