@@ -28,7 +28,7 @@ examples:
   tokgate explain --client 192.0.2.7 --host www.example.org
                                                     what would happen now, and every step that led to it
   tokgate run                                       explicit proxy on 127.0.0.1:8080
-  tokgate ruleset | nft -f -                        make a Linux gateway send its clients through the proxy
+  tokgate gateway up                                make a Linux gateway send its clients through the proxy
 
 exit codes:
   0 done, nothing found   1 findings (policy errors, failed tests)   2 usage   3 internal error or environment

@@ -31,8 +31,9 @@ def table(rules: Ruleset) -> str:
 def _file(rules: Ruleset) -> Iterator[str]:
     name = rules.options.table
     yield f"# nftables for tokgate, policy {rules.version}. Load with: tokgate ruleset | nft -f -"
-    yield "# Print and load it again when networks, bans, exemptions or a banned service's addresses change; loading"
-    yield "# replaces the whole table at once. `tokgate run --gateway` does all of it by itself."
+    yield "# When networks, bans, exemptions or a banned service's addresses change, `tokgate gateway up` with the"
+    yield "# same options changes it in place; with `nft -f` all sets are new, and empty for a moment: clients pass."
+    yield "# `tokgate run --gateway` does all of it by itself."
     if rules.until is not None:
         yield f"# By then at the latest, since a ban comes into sight, begins or ends: {rules.until}"
     if isinstance(rules.options.forwarded, Tproxy):

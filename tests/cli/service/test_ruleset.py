@@ -157,6 +157,12 @@ def elements(text: str) -> list[str]:
     return [line.strip(" \t,") for line in inside.splitlines() if line.strip(" \t,}")]
 
 
+def test_what_loads_edits_is_said(policies: Path, tokgate: Command) -> None:
+    """`nft -f` makes all sets anew, which Linux has empty for a moment; who prints the table reads what does not."""
+    first, _, _ = tokgate("ruleset").out.partition("\ntable inet")
+    assert "`tokgate gateway up`" in first
+
+
 def test_output_is_deterministic(policies: Path, tokgate: Command) -> None:
     """The same policy prints the same ruleset."""
     assert tokgate("ruleset").out == tokgate("ruleset").out

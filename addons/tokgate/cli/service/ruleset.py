@@ -15,7 +15,7 @@ from tokgate.gateway.ruleset import Ruleset, ruleset_of
 
 EPILOG = """\
 examples:
-  tokgate ruleset | nft -f -                     load it anew; `tokgate gateway up` changes it in place
+  tokgate ruleset | nft -f -                     load it; after an edit, `tokgate gateway up` changes it in place
   tokgate ruleset | sed -n 's/^#   ip /ip /p' | sh
                                                  the routes that it needs, which are printed as comments
   tokgate ruleset | nft -c -f -                  only check it
