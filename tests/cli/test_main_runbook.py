@@ -49,7 +49,7 @@ _VARIES = (
     (r"\b[0-9a-f]{12}\b", "VERSION"),
     (r"[A-Za-z0-9+/]{43}=", "KEY"),
     (r"\([0-9a-f]{7}\)", "COMMIT"),
-    (r"pid \d+, up \d+ s|\b\d+K?(?= (connection|client|records?|later|lines)|\t)|(?<=to )\d+", "N"),
+    (r"pid \d+, up \d+ (s|min)|\b\d+K?(?= (connection|client|records?|later|lines)|\t)|(?<=to )\d+", "N"),
     (r"\[Errno \d+\] (File too large|No space left on device)", "FULL"),
     (r"connections", "connection"),
     (r" +", " "),
