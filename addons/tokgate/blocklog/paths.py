@@ -17,7 +17,7 @@ PACKED: Final = {".gz": "gzip", ".zst": "zstd"}
 """Suffixes of compressed files, with DuckDB's names for the compression."""
 _PACKED: Final = r"(?:\.gz|\.zst)?"
 _INSTANT: Final = r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2}\.[0-9]{6})Z"
-_ARCHIVED: Final = re.compile(rf".+-{_INSTANT}(?:\..+)?")
+_ARCHIVED: Final = re.compile(rf"(.+)-{_INSTANT}(?:\..+)?")
 _NUMBERED: Final = re.compile(r".+\.[0-9]+")
 
 
@@ -52,6 +52,12 @@ def notified_path_for(log: Path) -> Path | None:
 def heads_path_for(log: Path) -> Path | None:
     """The file of hashes of the latest records: `block.heads`; None for a log that is no regular file."""
     return _beside(log, ".heads")
+
+
+def successions_path_for(log: Path) -> Path:
+    """The file of checkpoints that announced the next key: `block.successions`; the same for files rotated away."""
+    named = _ARCHIVED.fullmatch(log.name)
+    return log.with_name(f"{log.stem if named is None else named[1]}.successions")
 
 
 def access_path_for(log: Path) -> Path:
@@ -97,7 +103,7 @@ def archived(path: Path) -> Iterator[tuple[Path, Instant]]:
 
 
 def _instant(named: re.Match[str]) -> Instant | None:
-    year, month, day, hour, minute, second = named.groups()
+    year, month, day, hour, minute, second = named.groups()[-6:]
     try:
         return Instant.parse_iso(f"{year}-{month}-{day}T{hour}:{minute}:{second}Z")
     except ValueError:

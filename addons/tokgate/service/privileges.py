@@ -187,7 +187,7 @@ def _hindrances(places: Places, confdir: Path) -> Iterator[str]:
     for folder in dict.fromkeys((log.parent, confdir.absolute()) if regular else (confdir.absolute(),)):
         if not _usable(folder, os.R_OK | os.W_OK | os.X_OK):
             yield f"{folder} can't be written to: `chown {name}: {folder}`, or name another folder"
-    kept: list[Path | None] = [paths.key_path_for(log), paths.secret_path_for(log)]
+    kept: list[Path | None] = [paths.key_path_for(log), paths.secret_path_for(log), paths.successions_path_for(log)]
     kept += [beside(log) for beside in (paths.warned_path_for, paths.notified_path_for, paths.heads_path_for)]
     for each in (*kept, confdir / AUTHORITY) if regular else (confdir / AUTHORITY,):
         if each is not None and not _usable(each, os.R_OK):

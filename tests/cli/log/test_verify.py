@@ -8,12 +8,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from labs.appending import AppenderRuns
 from labs.command_line import Command
 from labs.samples import OBSERVER, stamp
 from tokgate.analytics.sources import every_file
 from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.cli.log import verify_files
 
@@ -50,6 +52,22 @@ def test_a_log_in_order(log: Path, tokgate: Command, kept: list[str]) -> None:
     assert "records 1 to 7, signed up to 6 by" in outcome.err
     assert outcome.err.endswith("tokgate: 7 lines, no findings\n")
     assert "not compared" in tokgate("log", "verify").err
+
+
+def test_what_retention_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokgate: Command) -> None:
+    """Where each key signs once, the first one verifies it all the same; stderr says after how many days files went."""
+    monkeypatch.chdir(tmp_path)
+    options = LogOptions(forward_secure=True, retention_days=3)
+    runs = AppenderRuns(tmp_path / "block.ndjson", Rotation(), options, "2023-03-01T12:00Z")
+    for _ in range(7):
+        runs.run_for_a_day()
+    outcome = tokgate("log", "verify", "--key", "block.pub")
+    assert (outcome.code, outcome.out) == (0, "")
+    gone = "not here, the last of them in block-20230303T120000.000000Z.ndjson: deleted by retention after 3 days"
+    assert f"{gone}, says record 21)" in outcome.err
+    assert tokgate("log", "verify", "--key", "block.pub", *map(str, every_file(runs.path))).code == 0
+    Path("block.successions").unlink()
+    assert "key that is not trusted here" in tokgate("log", "verify", "--key", "block.pub").out
 
 
 def test_a_changed_line(log: Path, tokgate: Command) -> None:

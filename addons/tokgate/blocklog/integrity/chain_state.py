@@ -7,6 +7,7 @@ from whenever import Instant
 
 from tokgate.blocklog.integrity.branches import Branches
 from tokgate.blocklog.integrity.chain import Head
+from tokgate.blocklog.integrity.deletions import Deletion
 from tokgate.blocklog.integrity.external_checkpoints import LinePosition
 from tokgate.blocklog.integrity.trusted_keys import SigningState
 
@@ -49,8 +50,8 @@ class Misfit:
 class Chain:
     """The state of one chain while it is verified.
 
-    `begins` is the position of its first record here, `follows` the file that this one continues; `deleted`: signed
-    `log-deleted` records name that file.
+    `begins` is the position of its first record here, `follows` the file that this one continues; `deleted`: the signed
+    `log-deleted` record that names that file.
     """
 
     first: int
@@ -60,7 +61,7 @@ class Chain:
     begins: LinePosition
     seal: SigningState
     follows: str | None = None
-    deleted: bool = False
+    deleted: Deletion | None = None
     records: int = 0
     unsigned_since: str | None = None
     latest: str | None = None

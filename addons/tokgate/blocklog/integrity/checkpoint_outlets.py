@@ -1,9 +1,10 @@
 """Sends checkpoints to journald or syslog, so that whoever can change the log can't change them too.
 
-Sends datagrams, which never wait.
+Sends datagrams, which never wait. Those that announced a key are also appended to a file beside the log.
 """
 
 import logging
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 JOURNAL: Final = Path("/run/systemd/journal/socket")
 DEV_LOG: Final = Path("/dev/log")
 _NOTICE: Final = 5
+_MODE: Final = 0o640
 _SYSLOG: Final = re.compile(r"syslog(://.+)?")
 
 type Outlet = Callable[[str], None]
@@ -64,3 +66,13 @@ def _to_syslog(text: str, address: str | tuple[str, int]) -> None:
         handler.emit(logging.LogRecord("tokgate", logging.INFO, "", 0, text, (), None))
     finally:
         handler.close()
+
+
+def append_succession(path: Path, text: str) -> None:
+    """Append a checkpoint that announced the next key as a line of its own, and sync it to the disk. Raises OSError."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(os.open(path, flags, _MODE), "r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"  # a full disk or a crash left part of a line
+        file.write(b"\n" * torn + text.encode() + b"\n")
+        os.fsync(file.fileno())

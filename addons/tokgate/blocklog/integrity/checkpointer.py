@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from tokgate.blocklog.integrity.chain import Head, proper_hash, stated_head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, Tree, checkpoint_of
-from tokgate.blocklog.integrity.checkpoint_outlets import Outlet, outlet
+from tokgate.blocklog.integrity.checkpoint_outlets import Outlet, append_succession, outlet
 from tokgate.blocklog.integrity.head_journal import HeadJournal, KnownRecords
 from tokgate.blocklog.integrity.merkle import tree_root
 from tokgate.blocklog.integrity.signing_key import Signer
@@ -57,11 +57,17 @@ class Checkpointer:
     """The head of the chain that is being written, and its checkpoints."""
 
     def __init__(
-        self, options: LogOptions, key: Path | None, trouble: Callable[[Exception], None], heads: Path | None = None
+        self,
+        options: LogOptions,
+        key: Path | None,
+        trouble: Callable[[Exception], None],
+        heads: Path | None = None,
+        successions: Path | None = None,
     ) -> None:
         """`key` is the private key's file, None: nothing is signed. `trouble` is called with each OSError.
 
         `heads` is the journal of hashes. Without one nothing shows after a crash whose the last records are.
+        `successions` is the file of checkpoints that announced the next key, None: they are only in the log.
         """
         self.head = Head(str(uuid4()))
         self.options: Final = options
@@ -69,6 +75,7 @@ class Checkpointer:
         """The sequence up to which no further checkpoint is needed."""
         self._key: Final = key
         self._heads: Final = heads
+        self._successions: Final = successions
         self._trouble: Final = trouble
         self._signer: Signer | None = None
         self._journal: HeadJournal | None = None
@@ -204,12 +211,19 @@ class Checkpointer:
         due = bool(self._written) or (self._journal is not None and not self._journal.is_open)
         while self._written:
             checkpoint = self._written.pop(0)
-            if self._signer is not None:
-                self._attempt(self._signer.used, checkpoint)
+            if checkpoint.next_key is not None:
+                self._attempt(self._succeed, checkpoint)
             for send in self.options.outlets:
                 self._attempt(send, checkpoint.message())
         if due:
             self._attempt(Checkpointer._restart_journal, self)
+
+    def _succeed(self, checkpoint: Checkpoint) -> None:
+        """Replace the key, once the checkpoint that announces the next one is kept as well; else it signs again."""
+        if self._successions is not None:
+            append_succession(self._successions, checkpoint.message())
+        if self._signer is not None:
+            self._signer.used(checkpoint)
 
     def close(self) -> None:
         """Close the journal; the next record opens it again."""

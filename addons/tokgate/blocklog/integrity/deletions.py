@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from whenever import Instant
+
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.paths import bare_name, end_of_archive
 from tokgate.blocklog.read.reader import instant_of, text_at, value_at
@@ -12,20 +14,29 @@ from tokgate.blocklog.records.record import Record
 _MOST_DAYS: Final = 36_500
 
 
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A `log-deleted` record: its position in the chain, after how many days, and which instant was as long ago."""
+
+    head: Head
+    days: int
+    over: Instant
+
+
 @dataclass(slots=True)
 class Deletions:
-    """The files that records name, with the heads of those records."""
+    """The files that records name, with those records."""
 
-    named: dict[str, Head] = field(default_factory=dict)
+    named: dict[str, Deletion] = field(default_factory=dict)
     begun: bool = False
 
     def add(self, record: Record, head: Head) -> Iterator[str]:
         """Note a record; yields what is wrong with it, in words. A file younger than it says isn't noted."""
         said, at = value_at(record, "tokgate", "deleted"), instant_of(record)
         days = value_at(said, "days")
-        over = None
+        deletion = None
         if at is not None and isinstance(days, int) and 1 <= days <= _MOST_DAYS:
-            over = at.subtract(hours=24 * days)
+            deletion = Deletion(head, days, at.subtract(hours=24 * days))
         follows = text_at(said, "follows")
         if self.begun and follows is not None and bare_name(follows) not in self.named:
             yield f"the files that this record names continue {follows}, and no record tells that tokgate deleted that"
@@ -34,12 +45,12 @@ class Deletions:
             yield f"tokgate would have deleted {name} now, and it was gone already: somebody else deleted it"
         for name in _names(said, "files"):
             ended = end_of_archive(name)
-            if over is None or ended is None or ended > over:
+            if deletion is None or ended is None or ended > deletion.over:
                 yield f"this record says that tokgate deleted {name} before its time was over (days: {days})"
             else:
-                self.named[bare_name(name)] = head
+                self.named[bare_name(name)] = deletion
 
-    def of(self, name: str) -> Head | None:
+    def of(self, name: str) -> Deletion | None:
         """The record that says that tokgate deleted a file."""
         return self.named.get(bare_name(name))
 

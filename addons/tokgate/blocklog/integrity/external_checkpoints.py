@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from whenever import Instant
+
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, parse_checkpoints
+from tokgate.blocklog.read.reader import instant_in
 
 type LinePosition = tuple[str, int]
 """A file and a line in it, from 1."""
@@ -27,6 +30,15 @@ def checkpoints_in(lines: Iterable[str], file: str) -> Iterator[ExternalCheckpoi
     for number, line in enumerate(lines, 1):
         for checkpoint in parse_checkpoints([line]):
             yield ExternalCheckpoint(checkpoint, (file, number))
+
+
+@dataclass(slots=True)
+class Attested:
+    """What checkpoints attest of a chain: up to which record, and the latest of their instants."""
+
+    place: LinePosition
+    sequence: int
+    latest: Instant
 
 
 class Attestations:
@@ -52,6 +64,14 @@ class Attestations:
         """Whether this very checkpoint was kept, and its key is accepted."""
         kept = self._chains.get(checkpoint.head.chain, {}).get(checkpoint.head.sequence, {}).get(checkpoint.head.hash)
         return kept is not None and kept.checkpoint == checkpoint
+
+    def last_before(self, name: str, first: int) -> Attested | None:
+        """The last checkpoint of a chain whose own record is before a number."""
+        numbers = self._chains.get(name, {})
+        last = max((number for number in numbers if number + 1 < first), default=None)
+        kept = None if last is None else next(iter(numbers[last].values()))
+        at = None if kept is None else instant_in(kept.checkpoint.at)
+        return None if kept is None or at is None else Attested(kept.place, kept.checkpoint.head.sequence, at)
 
     def last(self) -> Iterator[ExternalCheckpoint]:
         """The checkpoint with the highest record number of each chain."""

@@ -1,10 +1,15 @@
 """Which keys may sign a chain's checkpoints, and how far a chain is signed. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
+from whenever import Instant
+
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
+from tokgate.blocklog.integrity.external_checkpoints import Attested, ExternalCheckpoint
+from tokgate.blocklog.read.reader import instant_in
 
 
 @dataclass(slots=True)
@@ -49,13 +54,23 @@ class TrustedKeys:
         """Whether any key was given to the constructor."""
         return bool(self._given)
 
+    def gave(self, checkpoint: Checkpoint) -> bool:
+        """Whether a key that was given to the constructor signed this."""
+        return checkpoint.key in self._given
+
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Accept the key that signed this."""
+        self._known.add(checkpoint.key)
+
+    def knows(self, checkpoint: Checkpoint) -> bool:
+        """Whether `accepts` would accept this."""
+        return not self._given or checkpoint.key in self._known
+
     def accepts(self, checkpoint: Checkpoint) -> bool:
         """Whether a given key signed this, or one that it announced. The key that it announces is then accepted too."""
-        if not self._given:
-            return True
-        if checkpoint.key not in self._known:
+        if not self.knows(checkpoint):
             return False
-        if checkpoint.next_key is not None:
+        if self._given and checkpoint.next_key is not None:
             self._known.add(checkpoint.next_key)
         return True
 
@@ -71,3 +86,46 @@ class TrustedKeys:
             signed.turn = self._given.index(checkpoint.key)
             return True
         return signed.key is None
+
+
+class KeySuccessions:
+    """Leads from a log's first key to the one in force where the log begins, after retention deleted what came before.
+
+    With forward security each key signs one checkpoint, which announces the next. Those are kept beside the log.
+    Reads in one pass and in constant memory.
+    """
+
+    def __init__(self, kept: Iterable[ExternalCheckpoint], trust: TrustedKeys) -> None:
+        """`kept` are in the order in which they were made. The first that counts is signed by a given key."""
+        self._kept = iter(kept)
+        self._trust: Final = trust
+        self._seal: Final = SigningState(0)
+        self.followed: Final[dict[str, Attested]] = {}
+
+    def lead_to(self, checkpoint: Checkpoint, first: int) -> Instant | None:
+        """Whether the keys lead to the one that signed the first checkpoint of a chain, which begins with `first` here.
+
+        If so, the instant before which it can't have signed. Only keys of checkpoints before that record are followed:
+        those after it are in the log, and who has a later key can't sign in their place.
+        """
+        for one, at in self._before(checkpoint.head.chain, first):
+            self._seal.announce(one.checkpoint)
+            head = one.checkpoint.head
+            known = self.followed.setdefault(head.chain, Attested(one.place, head.sequence, at))
+            known.sequence, known.latest = max(known.sequence, head.sequence), max(known.latest, at)
+            known.place = one.place
+        leads = self._seal.key is not None and self._trust.in_turn(self._seal, checkpoint)
+        return max(each.latest for each in self.followed.values()) if leads else None
+
+    def _before(self, name: str, first: int) -> Iterator[tuple[ExternalCheckpoint, Instant]]:
+        for one in self._kept:
+            head, at = one.checkpoint.head, instant_in(one.checkpoint.at)
+            begun = self._seal.key is not None or self._trust.gave(one.checkpoint)
+            if at is None or not begun or not one.checkpoint.genuine:
+                continue
+            if not self._trust.in_turn(self._seal, one.checkpoint):
+                continue
+            if head.chain == name and head.sequence + 1 >= first:  # its own record is in the log
+                self._kept = chain((one,), self._kept)
+                return
+            yield one, at

@@ -19,13 +19,13 @@ from tokgate.blocklog.integrity.chain_links import (
     signs_another,
     signs_these,
 )
-from tokgate.blocklog.integrity.chain_state import Chain
+from tokgate.blocklog.integrity.chain_state import CLOCK_TOLERANCE, Chain
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, checkpoint_of
-from tokgate.blocklog.integrity.deletions import Deletions
+from tokgate.blocklog.integrity.deletions import Deletion, Deletions
 from tokgate.blocklog.integrity.external_checkpoints import Attestations, ExternalCheckpoint, LinePosition
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.integrity.torn_lines import TornLines
-from tokgate.blocklog.integrity.trusted_keys import TrustedKeys
+from tokgate.blocklog.integrity.trusted_keys import KeySuccessions, TrustedKeys
 from tokgate.blocklog.read.file_order import LONGEST_LINE, OpenLog, decode_strictly, in_order
 from tokgate.blocklog.read.reader import UNREADABLE, instant_in, open_log, text_at, value_at
 from tokgate.blocklog.records.record import EventAction, Record
@@ -52,8 +52,12 @@ class Verifier:
         opener: OpenLog = open_log,
         *,
         whole: bool = False,
+        successions: Iterable[ExternalCheckpoint] = (),
     ) -> None:
-        """`elsewhere` are checkpoints from outside the log, `opener` opens its files."""
+        """`elsewhere` are checkpoints from outside the log, `opener` opens its files.
+
+        `successions` are those kept beside the log, which lead from the first key to the one in force where it begins.
+        """
         self._opener: Final = opener
         self._whole: Final = whole
         self.chains: Final[dict[str, Chain]] = {}
@@ -62,6 +66,7 @@ class Verifier:
         """The last file's last line, if it has no newline: its writer crashed, or is writing it now."""
         self._trust: Final = TrustedKeys(trusted)
         self.elsewhere: Final = Attestations(elsewhere, self._trust.accepts)
+        self._successions: Final = KeySuccessions(successions, self._trust)
         self._torn_lines = TornLines()
         self._deletions: Final = Deletions()
         self._access_files: Final = AccessFiles()
@@ -92,12 +97,13 @@ class Verifier:
             self._torn_lines = TornLines()
         yield from self._unreported()
         for chain in self.chains.values():
-            chain.deleted = chain.follows is not None and self._deleted(chain.follows)
+            chain.deleted = None if chain.follows is None else self._deletion(chain.follows)
             yield from changed(chain, signed=None)
             yield from foreign(chain)
             yield from self._before(chain)
             yield from self._unsigned(chain, chain.place, ended=True)
-        yield from self._access_files.findings(self._deleted, whole=self._whole)
+        yield from self._access_files.findings(lambda name: self._deletion(name) is not None, whole=self._whole)
+        yield from self._taken_away()
         yield from self._cut()
 
     @property
@@ -240,15 +246,40 @@ class Verifier:
 
     def _trusted(self, chain: Chain, checkpoint: Checkpoint) -> bool:
         """Whether the key may sign here. Where the checkpoint that announced it is gone, a kept copy shows that."""
+        if chain.key is None and not self._trust.knows(checkpoint):
+            earliest = self._successions.lead_to(checkpoint, chain.first)
+            if earliest is None:
+                return False
+            self._trust.add(checkpoint)
+            chain.clock.latest, chain.clock.told = earliest, False
         if not self._trust.accepts(checkpoint):
             return False
         later = bool(self._trust) and checkpoint.epoch > chain.seal.epoch
         return self._trust.in_turn(chain.seal, checkpoint) or (later and self.elsewhere.holds(checkpoint))
 
-    def _deleted(self, name: str) -> bool:
-        """Whether a record that a checkpoint covers says that tokgate deleted a file."""
+    def _deletion(self, name: str) -> Deletion | None:
+        """The record that says that tokgate deleted a file, if a checkpoint covers it."""
         said = self._deletions.of(name)
-        return said is not None and said.sequence <= self.chains[said.chain].signed
+        return said if said is not None and self._is_signed(said.head) else None
+
+    def _is_signed(self, head: Head) -> bool:
+        return head.sequence <= self.chains[head.chain].signed
+
+    def _taken_away(self) -> Iterator[Finding]:
+        """Findings for records that checkpoints elsewhere attest, and that were too late for retention to delete."""
+        signed = [said.over for said in self._deletions.named.values() if self._is_signed(said.head)]
+        over = max(signed).add(seconds=CLOCK_TOLERANCE) if signed else None
+        attested = [*self._successions.followed.items()]
+        for name, chain in self.chains.items():
+            if chain.deleted is not None and (known := self.elsewhere.last_before(name, chain.first)) is not None:
+                attested.append((name, known))
+        for name, each in attested if self._whole else ():
+            there = self.chains.get(name)
+            here = there is not None and there.first <= each.sequence <= there.head.sequence
+            if not here and (over is None or each.latest > over):
+                what = f"records of chain {name} up to {each.sequence}, signed at {each.latest}, are not here"
+                what = f"{what}, and no signed record tells that tokgate deleted what is so late"
+                yield Finding(*each.place, FindingCode.MISSING, what)
 
     def _before(self, chain: Chain) -> Iterator[Finding]:
         """A finding if earlier files are missing from a whole log."""

@@ -16,7 +16,7 @@ from whenever import Date, Instant
 from tokgate.blocklog.access import access_log
 from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
-from tokgate.blocklog.paths import access_path_for, heads_path_for, key_path_for
+from tokgate.blocklog.paths import access_path_for, heads_path_for, key_path_for, successions_path_for
 from tokgate.blocklog.read.reader import instant_of, text_at
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import EventAction, Record
@@ -257,7 +257,8 @@ class Appender:
                 self._trouble(ForeignLines(f"a file of {counted(segment.lines, 'line')} was put in the log's place"))
             return Continuity(reopened(segment, checkpointer))
         key = options.key or (key_path_for(self.path) if segment.regular else None)
-        checkpointer = Checkpointer(options, key, self._trouble, heads_path_for(self.path))
+        successions = successions_path_for(self.path) if segment.regular else None
+        checkpointer = Checkpointer(options, key, self._trouble, heads_path_for(self.path), successions)
         self._lines.checkpointer = checkpointer
         if segment.last is not None:
             signed = text_at(segment.last, "event", "action") == EventAction.LOG_CHECKPOINT

@@ -16,6 +16,7 @@ from tokgate.blocklog.integrity.signing_key import public_pem, read_key, read_pu
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import DEFAULT_LOG, key_path_for, public_path_for
 from tokgate.blocklog.read.reader import open_log
+from tokgate.blocklog.records.sentence import counted
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.files import add_files, add_one_file
@@ -157,7 +158,9 @@ def absent_of(chain: Chain) -> str:
     """Which records before a chain's first are missing, and why, in words; empty if none is."""
     if chain.follows is None:
         return ""
-    why = "a record tells that their time was over" if chain.deleted else "no signed record tells of their deletion"
+    why, said = "no signed record tells of their deletion", chain.deleted
+    if said is not None:
+        why = f"deleted by retention after {counted(said.days, 'day')}, says record {said.head.sequence}"
     return f"records 1 to {chain.first - 1} are not here, the last of them in {chain.follows}: {why}"
 
 
@@ -176,7 +179,7 @@ def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> dict[st
                 "records": chain.records,
                 "signed": chain.signed,
                 "follows": chain.follows,
-                "deleted": chain.deleted,
+                "deleted": chain.deleted is not None,
                 "key": chain.key,
             }
             for name, chain in verifier.chains.items()

@@ -8,14 +8,17 @@ from typing import BinaryIO, Final, Self
 
 from tokgate.analytics.log_lines import open_lines_of
 from tokgate.analytics.sources import LogError, every_file
-from tokgate.blocklog.integrity.external_checkpoints import ExternalCheckpoint
+from tokgate.blocklog.integrity.external_checkpoints import ExternalCheckpoint, checkpoints_in
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.integrity.verify import Verifier
-from tokgate.blocklog.paths import PARQUET, compacted
+from tokgate.blocklog.paths import PARQUET, compacted, successions_path_for
 from tokgate.blocklog.read.file_order import OpenLog
 from tokgate.blocklog.read.reader import UNREADABLE, open_log
 from tokgate.cli.exits import need
 from tokgate.config.extras import Extra
+
+_TICK: Final = 1000
+"""Checkpoints after which progress is told: a tenth of a second."""
 
 
 class HeldLog:
@@ -81,13 +84,26 @@ class Examination:
         self._made_of: Final = {made: path for path in files if path.suffix != PARQUET and (made := compacted(path))}
         self._compact: Final = [path for path in files if path.suffix == PARQUET]
         self._written: Final = [path for path in files if path not in self._made_of]
-        self.verifier: Final = Verifier(trusted, kept, with_parquet(files, opener), whole=whole)
+        self._tick: Callable[[int], None] = lambda _: None
+        beside = self._successions(dict.fromkeys(map(successions_path_for, files)))
+        self.verifier: Final = Verifier(trusted, kept, with_parquet(files, opener), whole=whole, successions=beside)
 
     def findings(self, tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
         """All findings. `tick` is called now and then with the number of lines read. Raises OSError."""
+        self._tick = tick
         yield from self.verifier.run(self._written, tick)
         for parquet in self._compact:
             yield from _of_parquet(parquet, self._made_of.get(parquet))
+
+    def _successions(self, paths: Iterable[Path]) -> Iterator[ExternalCheckpoint]:
+        """The checkpoints in files of them, which count as lines for progress only."""
+        for path in paths:
+            if path.is_file():
+                with path.open(encoding="utf-8", errors="replace") as lines:
+                    for number, one in enumerate(checkpoints_in(lines, str(path)), 1):
+                        if number % _TICK == 0:
+                            self._tick(self.verifier.lines + number)
+                        yield one
 
 
 def _of_parquet(parquet: Path, source: Path | None) -> Iterator[Finding]:
