@@ -2,10 +2,11 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,7 +16,8 @@ from tokgate.analytics.columns import COLUMNS, READABLE, Column, expression, ndj
 from tokgate.analytics.filter_sql import MACROS, conditions
 from tokgate.analytics.sources import LogError, LogSource
 from tokgate.analytics.sql import Progress, QueryResult, Row, literal, quoted
-from tokgate.blocklog.paths import PARQUET
+from tokgate.blocklog.compression import zstd
+from tokgate.blocklog.paths import PACKED, PARQUET
 from tokgate.blocklog.read.reader import Filter, Junk, Line, read
 
 MEMORY: Final = "1GB"
@@ -35,6 +37,9 @@ CLOSED: Final = (
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
+
+type Begun = tuple[duckdb.DuckDBPyConnection, list[Row]]
+"""A query that runs, and its first rows."""
 
 
 class LogDatabase:
@@ -61,6 +66,7 @@ class LogDatabase:
         """Files whose rest could not be unpacked, found while querying."""
         try:
             self._sources = [self._source(path) for path in files]
+            self._replace_damaged(lambda source: cut_short(source.path))
             self._connection = self._connect()
         except BaseException:
             self._remove()
@@ -85,9 +91,9 @@ class LogDatabase:
 
     def answer(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> QueryResult:
         """Run tokgate's own SQL with bound parameters. Raises LogError."""
-        cursor = self._run(sql, parameters, progress)
+        cursor, first = self._run(sql, parameters, progress)
         described = cursor.description or []
-        rows = self._rows(cursor)
+        rows = self._rows(cursor, first)
         return QueryResult(tuple(entry[0] for entry in described), tuple(str(entry[1]) for entry in described), rows)
 
     def answer_query(self, sql: str, *, progress: Progress | None = None) -> QueryResult:
@@ -160,7 +166,7 @@ class LogDatabase:
             raise LogError(error_text(error)) from error
         return connection
 
-    def _run(self, sql: str, parameters: object, progress: Progress | None) -> duckdb.DuckDBPyConnection:
+    def _run(self, sql: str, parameters: object, progress: Progress | None) -> Begun:
         try:
             return self._wait(sql, parameters, progress)
         except duckdb.IOException as error:
@@ -170,10 +176,12 @@ class LogDatabase:
             raise LogError(error_text(error)) from error
         return self._run(sql, parameters, progress)
 
-    def _wait(self, sql: str, parameters: object, progress: Progress | None) -> duckdb.DuckDBPyConnection:
-        """Execute in the worker thread, so that this one can report progress and receive Ctrl-C."""
-        running: Future[duckdb.DuckDBPyConnection]
-        running = self._worker.submit(self._connection.execute, sql, parameters)
+    def _wait(self, sql: str, parameters: object, progress: Progress | None) -> Begun:
+        """Execute in the worker thread, so that this one can report progress and receive Ctrl-C.
+
+        Up to the first rows: DuckDB meets a damaged file only while it makes them, mostly before the first one.
+        """
+        running: Future[Begun] = self._worker.submit(self._begin, sql, parameters)
         try:
             while True:
                 try:
@@ -186,18 +194,30 @@ class LogDatabase:
             running.exception()  # a connection can't be closed while it works
             raise
 
-    def _rows(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[Row]:
+    def _begin(self, sql: str, parameters: object) -> Begun:
+        cursor = self._connection.execute(sql, parameters)
+        return cursor, cursor.fetchmany(BATCH) if cursor.description else []
+
+    def _rows(self, cursor: duckdb.DuckDBPyConnection, batch: list[Row]) -> Iterator[Row]:
         try:
-            while batch := _fetched(cursor):
+            while batch:
                 yield from batch
+                batch = _fetched(cursor)
         except duckdb.Error as error:
             raise LogError(error_text(error)) from error
 
     def _salvage(self) -> bool:
         """Replace damaged compressed files by what can be decompressed of them. False if none is damaged."""
+        if not self._replace_damaged(lambda source: not source.is_parquet and source.compression != "none"):
+            return False
+        self._connection.close()
+        self._connection = self._connect()
+        return True
+
+    def _replace_damaged(self, is_suspect: Callable[[LogSource], bool]) -> bool:
         damaged = False
         for number, source in enumerate(self._sources):
-            if source.is_parquet or source.compression == "none":
+            if not is_suspect(source):
                 continue
             rescued = self._folder / f"rescued-{number}.ndjson"
             junk = rescue(source, rescued)
@@ -207,9 +227,6 @@ class LogDatabase:
             damaged = True
             self.damage.append(junk)
             self._sources[number] = LogSource(rescued, source.shown)
-        if damaged:
-            self._connection.close()
-            self._connection = self._connect()
         return damaged
 
     def _remove(self) -> None:
@@ -241,6 +258,22 @@ def interruptible() -> Iterator[None]:
 def _fetched(cursor: duckdb.DuckDBPyConnection) -> list[Row]:
     with interruptible():
         return cursor.fetchmany(BATCH)
+
+
+def cut_short(path: Path) -> bool:
+    """Whether a compressed file is empty, or a `.zst` ends within a frame: DuckDB reads what there is and says nothing.
+
+    Only the sizes of a frame's blocks are read. False for a file that can't be opened, which reading it tells.
+    """
+    at, size = 0, -1
+    with suppress(OSError, zstd.ZstdError):
+        size = path.stat().st_size if path.suffix in PACKED else -1
+        if size > 0 and path.suffix == ".zst":
+            with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+                while at < size:
+                    with memoryview(content) as whole, whole[at:] as frame:
+                        at += zstd.get_frame_size(frame)
+    return size == 0 or (path.suffix == ".zst" and at < size)
 
 
 def rescue(source: LogSource, target: Path) -> Junk | None:

@@ -89,6 +89,23 @@ def test_what_was_written_while_nothing_ran_is_declared(runs: Runs, check_lines:
     assert not forged & {one["hash"] for one in (each["checkpoint"] for each in runs.told("log-checkpoint"))}
 
 
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize("copied", [(5,), (4,), (3,), (4, 5), (5, 5), (0,), (3, 4, 5, 5)])
+def test_copies_of_its_own_lines(runs: Runs, copied: tuple[int, ...], rotated: bool) -> None:
+    """Whichever they are, they are lines of others: nothing is said to be gone, and no record is disowned."""
+    lines = runs.path.read_bytes().splitlines(keepends=True)
+    runs.path.write_bytes(b"".join([*lines, *(lines[each] for each in copied)]))
+    if rotated:
+        runs.path.rename(runs.path.with_name("block.ndjson.1"))
+    runs.run()
+    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
+    assert (said["line"], said["lines"]) == (7, len(copied))
+    assert runs.told("log-cut") == []
+    found = [(one.line, one.code.value) for one in runs.findings()]
+    ordered = [(7 + number, "order") for number in range(len(copied))]
+    assert found == [*ordered, (2 if rotated else 7 + len(copied), "foreign")]
+
+
 @pytest.mark.parametrize("journal", [True, False])
 def test_a_log_that_is_longer_than_what_is_read_at_once(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, journal: bool

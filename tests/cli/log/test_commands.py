@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from labs.command_line import Command
-from labs.logs import refusal
+from labs.logs import refusal, write
 from labs.samples import stamp
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.json_line import encode
@@ -46,6 +46,35 @@ def test_tail_is_a_line_an_event(log: Path, tokgate: Command) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     assert len(tokgate("log", "tail").out.splitlines()) == 3
     assert tokgate("log", "tail", "-n", "0").out == ""
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("current", [0, 1])
+def test_tail_goes_back_into_rotated_files(log: Path, tokgate: Command, ending: str, current: int) -> None:
+    """As far as it takes, in order, each record once; also where a filter accepts few, and not before `--since`."""
+    log.unlink()
+    for number, event in enumerate(EVENTS):
+        write(log.with_name(f"block-2023031{number + 2}T000000.000000Z.ndjson{ending}"), [event])
+    later = [refusal("192.0.2.9", "2023-03-16T11:00:00Z")] * current
+    write(log, later)
+    expected = [*EVENTS, *later]
+    for count in (1, 2, 3, 4, 20):
+        lines = tokgate("log", "tail", "--json", "-n", str(count)).out.splitlines()
+        assert [json.loads(line) for line in lines] == expected[-count:]
+    lines = tokgate("log", "tail", "--json", "--client", "192.0.2.7").out.splitlines()
+    assert [json.loads(line) for line in lines] == EVENTS[::2]
+    log.with_name(f"block-20230312T000000.000000Z.ndjson{ending}").write_bytes(b"not opened")
+    outcome = tokgate("log", "tail", "--json", "--since", "2023-03-12T00:00Z")
+    assert (len(outcome.out.splitlines()), outcome.err) == (current, "")
+
+
+def test_tail_of_files_that_are_named(log: Path, tokgate: Command) -> None:
+    """A rotated file that is named beside the log is read once, and one alone is not followed by others."""
+    for number in (2, 3):
+        write(log.with_name(f"block-2023031{number}T000000.000000Z.ndjson.zst"), [EVENTS[0]])
+    named = "block-20230313T000000.000000Z.ndjson.zst"
+    assert len(tokgate("log", "tail", "block.ndjson", named).out.splitlines()) == len(EVENTS) + 2
+    assert len(tokgate("log", "tail", named).out.splitlines()) == 1
 
 
 def test_tail_as_json_gives_the_lines_themselves(log: Path, tokgate: Command) -> None:
@@ -211,6 +240,20 @@ def test_unreadable_lines_are_told_and_passed_over(log: Path, tokgate: Command) 
     assert "9 lines could not be read" in tokgate("log", "summary").out
 
 
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+@pytest.mark.parametrize("left", [0, 100, -1])
+def test_a_compressed_file_that_was_cut_short(log: Path, tokgate: Command, ending: str, left: int) -> None:
+    """Empty, in its first block or its end: told on stderr by every command, what is in the others is shown."""
+    cut = log.with_name(f"block-20230310T000000.000000Z.ndjson{ending}")
+    write(cut, [stopped(stamp(), 1, "SIGTERM")] * 10)
+    cut.write_bytes(cut.read_bytes()[:left])
+    for command in (["query", "--csv"], ["summary"], ["tail"]):
+        outcome = tokgate("log", *command)
+        assert (outcome.code, outcome.out.count("192.0.2.8") > 0) == (0, True)
+        assert f"{cut.name}:" in outcome.err
+        assert "the rest can't be read" in outcome.err
+
+
 def test_a_hostile_line_has_no_power_over_the_terminal(log: Path, tokgate: Command) -> None:
     """Even a line that somebody else wrote can't move the cursor or forge markup."""
     bent = json.loads(encode(stopped(stamp(), 1, "x")))
@@ -223,9 +266,13 @@ def test_a_hostile_line_has_no_power_over_the_terminal(log: Path, tokgate: Comma
 
 
 def test_follow_shows_what_comes_and_ends_on_interrupt(log: Path) -> None:
-    """`tail -f` prints new records as they are written, also after rotation, and Ctrl-C is a normal end."""
+    """`tail -f` prints the latest records, then new ones, also after rotation, and Ctrl-C is a normal end.
+
+    What is rotated away meanwhile is not printed again.
+    """
+    write(log.with_name("block-20230310T000000.000000Z.ndjson.gz"), [refusal("192.0.2.49", "2023-03-10T10:00:00Z")])
     with subprocess.Popen(
-        [sys.executable, "-m", "tokgate", "log", "tail", "-f", "-n", "1", "--json"],
+        [sys.executable, "-m", "tokgate", "log", "tail", "-f", "-n", "4", "--json"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -234,7 +281,8 @@ def test_follow_shows_what_comes_and_ends_on_interrupt(log: Path) -> None:
         watchdog = threading.Timer(60, process.kill)
         watchdog.start()
         assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["@timestamp"].startswith("2023-03-11")
+        days = [json.loads(process.stdout.readline())["@timestamp"][:13] for _ in range(4)]
+        assert days == ["2023-03-10T10", "2023-03-10T11", "2023-03-10T12", "2023-03-11T11"]
         with log.open("ab") as stream:
             stream.write(encode(refusal("192.0.2.50", "2023-03-12T11:00:00Z")))
         assert json.loads(process.stdout.readline())["source"]["ip"] == "192.0.2.50"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import duckdb
 
-from tokgate.analytics.engine import CLOSED, MEMORY, error_text, literal_path, rescue
+from tokgate.analytics.engine import CLOSED, MEMORY, cut_short, error_text, literal_path, rescue
 from tokgate.analytics.filter_sql import MACROS
 from tokgate.analytics.index.file_tracking import FileId, IndexedFile, LogFile, next_batch
 from tokgate.analytics.index.ingest import Numbered, rows_of, table
@@ -273,6 +273,8 @@ class Index:
 
     def _insert(self, files: list[Numbered], *, came: bool = False) -> None:
         """Read files in one transaction; `came`: their lines get numbers in `n`. Raises duckdb.Error."""
+        if any(cut_short(path) for path, _ in files):  # DuckDB would read it as whole
+            raise duckdb.IOException("the file was cut short")
         # Numbering rows makes DuckDB single-threaded, so only appended lines, which the live view shows, get a number.
         number = f"{self._lines} + row_number() OVER ()" if came else "0"
         lines = 0

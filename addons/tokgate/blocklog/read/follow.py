@@ -41,6 +41,14 @@ class Follower:
                 return
             yield from self._read()
 
+    def reads(self, path: Path) -> bool:
+        """Whether this is the file that is open, under whatever name."""
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return self._stream is not None and (found.st_dev, found.st_ino) == self._identity
+
     def close(self) -> None:
         """Close the file; a later poll begins at the start of the path's file."""
         if self._stream is not None:

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, Final, cast
 from whenever import Instant
 
 from tokgate.blocklog.compression import zstd
+from tokgate.blocklog.integrity.chain import Head
+from tokgate.blocklog.paths import PACKED
 from tokgate.blocklog.records.aliases import is_alias
 from tokgate.blocklog.records.json_line import decode
 from tokgate.blocklog.records.record import Record
@@ -152,6 +154,9 @@ def client_filter(text: str) -> IPNetwork | str:
 def read(paths: Iterable[Path], opener: Callable[[Path], BinaryIO] | None = None) -> Iterator[Line | Junk]:
     """All lines of files in the order given, opened by `open_log`. Raises OSError if one can't be opened."""
     for path in paths:
+        if path.suffix in PACKED and not path.stat().st_size:  # Python reads an empty .gz as one of nothing
+            yield Junk(str(path), 1, 0, "the rest can't be read: the file is empty")
+            continue
         with (opener or open_log)(path) as stream:
             yield from _lines(stream, str(path))
 
@@ -178,18 +183,18 @@ class Rotated:
     foreign: Foreign | None = None
 
 
-def as_rotated(path: Path, owns: Callable[[bytes], object] | None = None) -> Rotated | None:
+def as_rotated(path: Path, owns: Callable[[bytes], Head | None] | None = None) -> Rotated | None:
     """Read a rotated file; None if its last complete line is no record. Raises UNREADABLE.
 
-    With `owns`, its last record is the last line for which that isn't None, if there is one.
+    With `owns`, its last record is the one with the highest number of those that it knows, if there is one.
     """
-    lines, size, latest, rest, owned = 0, 0, b"", _Rest(), False
+    lines, size, latest, rest, owned = 0, 0, b"", _Rest(), 0
     with open_log(path) as stream:
         for raw in stream:
             lines, size = lines + 1, size + len(raw)
-            own = owns is not None and owns(raw) is not None
-            if own or (not owned and raw.endswith(b"\n")):
-                latest, rest, owned = raw, _Rest(lines), own
+            head = None if owns is None else owns(raw)
+            if (head is not None and head.sequence > owned) or (not owned and raw.endswith(b"\n")):
+                latest, rest, owned = raw, _Rest(lines), 0 if head is None else head.sequence
             else:
                 rest.add(raw)
     try:

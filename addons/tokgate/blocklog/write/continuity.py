@@ -65,17 +65,18 @@ def reopened(segment: Segment, checkpointer: Checkpointer) -> Foreign | None:
     known = checkpointer.known()
     if segment.last is None:
         return None
-    own = segment.own_end(known.owns)
+    own = segment.highest_own(known.owns)
     return None if own is None else _rest(segment, own[1], running=True)
 
 
 def _after(segment: Segment, last: Record, checkpointer: Checkpointer, known: KnownRecords) -> Continuity:
     """Continue after the last line of a file that is known; `last` is its last record, whoever wrote that."""
-    if (head := known.head_of(last)) is not None:
+    head = known.head_of(last)
+    if head is not None and segment.holds_once(head.hash.encode()):  # else somebody copied it
         cut = _cut(head, known)
         _resume_at(checkpointer, cut or head, known, last if cut is None else None)
         return Continuity(cut=cut)
-    own = segment.own_end(lambda line: known.owns(line) or _signed_later(line, checkpointer, known))
+    own = segment.highest_own(lambda line: known.owns(line) or _signed_later(line, checkpointer, known))
     if own is None:
         if known.written is not None:
             _resume_at(checkpointer, known.written, known, None)

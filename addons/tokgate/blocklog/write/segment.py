@@ -163,6 +163,28 @@ class Segment:
             end = start
         return None
 
+    def highest_own(self, owns: Callable[[bytes], Head | None]) -> tuple[Head, int] | None:
+        """The record with the highest number of those that `owns` knows, and the offset at which its line ends.
+
+        The first of equal lines: somebody can append copies of them. None if there is none.
+        """
+        highest, offset = None, 0
+        with os.fdopen(os.dup(self._fd), "rb") as lines:
+            lines.seek(0)
+            while line := lines.readline(_CHUNK):
+                offset += len(line)
+                head = owns(line)
+                if head is not None and (highest is None or head.sequence > highest[0].sequence):
+                    highest = head, offset
+        return highest
+
+    def holds_once(self, text: bytes) -> bool:
+        """Whether the file has this text in one place only."""
+        found = offset = 0
+        while chunk := os.pread(self._fd, _CHUNK + len(text) - 1, offset):
+            found, offset = found + chunk.count(text), offset + _CHUNK
+        return found == 1
+
     def line_of(self, offset: int) -> int:
         """How many lines end before an offset."""
         return self._digest(0, offset)[0]

@@ -7,29 +7,50 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from whenever import Instant
+
+from tokgate.blocklog.paths import PACKED, PARQUET, end_of_archive, with_rotated
 from tokgate.blocklog.read.follow import Follower
-from tokgate.blocklog.read.reader import Filter, Junk, Line, instant_of, read, text_at
+from tokgate.blocklog.read.reader import Filter, Junk, Line, instant_of, open_log, read, text_at
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.output import UnreadableLineReporter, console_on_stdout, require
-from tokgate.cli.terminal import shown
+from tokgate.cli.log.verify_files import HeldLog
+from tokgate.cli.terminal import Patience, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 POLL_SECONDS: Final = 0.25
+_TICK: Final = 10_000
 _STYLES: Final = {"block": "bold red", "warn": "yellow", "monitor": "cyan", "allow": "green"}
+
+type Source = Iterable[Line | Junk]
+type Part = tuple[Instant | None, Source]
+"""The lines of a file, and when it ended, where its name tells."""
 
 
 def tail(files: list[Path], wanted: Filter, *, lines: int, follow: bool, as_json: bool) -> Exit:
-    """Print the last `lines` records; with `follow`, continue until interrupted. Files may then be missing at first."""
+    """Print the last `lines` records, also of rotated files; with `follow`, continue until interrupted.
+
+    With `follow` files may be missing at first; and with filters as well it begins with the current files, since the
+    latest that they accept may be anywhere.
+    """
     if not follow:
         require(files)
     junk = UnreadableLineReporter()
-    latest: deque[Line] = deque()
+    latest: list[Line] = []
     followers = [Follower(path) for path in files] if follow else []
-    sources = [follower.poll() for follower in followers] if follow else [read([path]) for path in files]
-    for source in sources:
-        latest.extend(deque(_wanted(source, wanted, junk), maxlen=lines))
+    with Patience("reading") as patience:
+        for number, path in enumerate(files):
+            found: list[Line] = []
+            sources = _followed(followers[number], path, back=wanted == Filter()) if follow else _backwards(path, files)
+            for ended, source in sources:
+                if ended is not None and wanted.since is not None and ended <= wanted.since:
+                    break
+                found[:0] = deque(_wanted(_counted(source, patience), wanted, junk), maxlen=lines)
+                if len(found) >= lines:
+                    break
+            latest += found
     in_time = sorted(latest, key=lambda line: text_at(line.record, "@timestamp") or "")
     printer = _Printer(as_json=as_json)
     printer.print(in_time[-lines:] if lines else ())
@@ -42,6 +63,29 @@ def tail(files: list[Path], wanted: Filter, *, lines: int, follow: bool, as_json
         pass
     junk.close()
     return Exit.DONE
+
+
+def _backwards(path: Path, named: list[Path]) -> Iterator[Part]:
+    """A file, then those rotated away from it, the latest first, without any that is `named` itself."""
+    with HeldLog(path) as held:  # it may be rotated meanwhile
+        for file in reversed(held.files() or [path]):
+            if file == path or (file.suffix != PARQUET and file not in named):
+                yield end_of_archive(file.name), read([file], open_log if file.suffix in PACKED else held.open)
+
+
+def _followed(follower: Follower, path: Path, *, back: bool) -> Iterator[Part]:
+    """What the follower reads first, then the files rotated away before that, the latest first."""
+    yield None, follower.poll()
+    for file in reversed(with_rotated(path)) if back else ():
+        if file != path and not follower.reads(file):
+            yield end_of_archive(file.name), read([file])
+
+
+def _counted(source: Source, patience: Patience) -> Source:
+    for number, line in enumerate(source, 1):
+        if number % _TICK == 0:
+            patience(number, None)
+        yield line
 
 
 def _wanted(source: Iterable[Line | Junk], wanted: Filter, junk: "UnreadableLineReporter") -> Iterator[Line]:
