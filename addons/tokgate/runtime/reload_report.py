@@ -46,6 +46,8 @@ class Reloads:
 def announce(reloaded: Reloaded, restart: tuple[str, ...], write: Callable[[Callable[[Stamp], Record]], None]) -> None:
     """Report a reload in the log and on standard error. `restart`: settings that take effect at a restart only."""
     policy, warnings = reloaded.snapshot.policy, len(reloaded.diagnostics)
+    if reloaded.repeated:  # `tokgate reload` right after an edit that was read already: its answer tells the caller
+        return
     if not reloaded.ok:
         problems = [render(d).splitlines()[0] for d in reloaded.diagnostics if d.level is Level.ERROR]
         logger.error("the new policy has errors, %s stays in force:\n%s", policy.version, "\n".join(problems))

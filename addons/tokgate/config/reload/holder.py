@@ -70,7 +70,7 @@ class Reloaded:
     """The result of a reload; `snapshot` is the one in force now, which is the old one unless `ok`.
 
     `before` is the version that was in force, `changes` its differences from the new one. `recovered`: the previous
-    reload had failed.
+    reload had failed. `repeated`: it had failed with the same errors, and the files are the same.
     """
 
     ok: bool
@@ -80,6 +80,7 @@ class Reloaded:
     before: str
     changes: tuple[DefinitionChange, ...] = ()
     recovered: bool = False
+    repeated: bool = False
     effects: BanEffects = NO_EFFECTS
     revision: Revision | None = None
 
@@ -139,6 +140,8 @@ class PolicyHolder:
         self._lock: Final = asyncio.Lock()
         self._latest: tuple[float, Reloaded] | None = None
         """The last reload, and the monotonic time at which the files still were as it had read them."""
+        self._failed: tuple[Fingerprint, tuple[Diagnostic, ...]] | None = None
+        """The files and errors of the last reload, if it failed."""
         self._subscribers: list[Callable[[Reloaded], None]] = []
         self._watching = False
         self._replaced: list[Snapshot] = []
@@ -272,12 +275,23 @@ class PolicyHolder:
             errors = loaded.errors
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             self.last_error = render(errors[0]).splitlines()[0] + more
-            return Reloaded(False, self.snapshot, loaded.diagnostics, now, before)
+            before_this, self._failed = self._failed, (self._seen, errors)
+            repeated = before_this == self._failed
+            return Reloaded(False, self.snapshot, loaded.diagnostics, now, before, repeated=repeated)
         if self._watching and snapshot is not self.snapshot:
             self._replaced.append(self.snapshot)
         self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
+        self._failed = None
         result = Reloaded(
-            True, snapshot, loaded.diagnostics, now, before, read.changes, recovered, read.effects, read.revision
+            True,
+            snapshot,
+            loaded.diagnostics,
+            now,
+            before,
+            read.changes,
+            recovered,
+            effects=read.effects,
+            revision=read.revision,
         )
         if snapshot.version != before:
             self.last_change, self.in_force_since = result, now
