@@ -17,6 +17,7 @@ from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_gap
+from tokgate.cli.log.verify_files import HeldLog
 from tokgate.policy.observation import Stage
 
 EVENTS = [
@@ -66,6 +67,16 @@ def test_tail_goes_back_into_rotated_files(log: Path, tokgate: Command, ending: 
     log.with_name(f"block-20230312T000000.000000Z.ndjson{ending}").write_bytes(b"not opened")
     outcome = tokgate("log", "tail", "--json", "--since", "2023-03-12T00:00Z")
     assert (len(outcome.out.splitlines()), outcome.err) == (current, "")
+
+
+def test_tail_where_a_rotated_file_is_deleted_meanwhile(
+    log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time was over, or it got another name just now: the others are shown."""
+    gone = log.with_name("block-20230312T000000.000000Z.ndjson.gz")
+    monkeypatch.setattr(HeldLog, "files", lambda _: [gone, log])
+    outcome = tokgate("log", "tail")
+    assert (outcome.code, len(outcome.out.splitlines()), outcome.err) == (0, len(EVENTS), "")
 
 
 def test_tail_of_files_that_are_named(log: Path, tokgate: Command) -> None:

@@ -66,6 +66,10 @@ def test_what_retention_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to
     gone = "not here, the last of them in block-20230303T120000.000000Z.ndjson: deleted by retention after 3 days"
     assert f"{gone}, says record 21)" in outcome.err
     assert tokgate("log", "verify", "--key", "block.pub", *map(str, every_file(runs.path))).code == 0
+    whole = Path("block.successions").read_text()
+    monkeypatch.setattr(verify_files, "MAX_LINE", 1000)
+    Path("block.successions").write_text("x" * 4500 + "\n" + whole)
+    assert tokgate("log", "verify", "--key", "block.pub").code == 0
     Path("block.successions").unlink()
     assert "key that is not trusted here" in tokgate("log", "verify", "--key", "block.pub").out
 

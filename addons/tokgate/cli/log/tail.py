@@ -4,6 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +48,8 @@ def tail(files: list[Path], wanted: Filter, *, lines: int, follow: bool, as_json
             for ended, source in sources:
                 if ended is not None and wanted.since is not None and ended <= wanted.since:
                     break
-                found[:0] = deque(_wanted(_counted(source, patience), wanted, junk), maxlen=lines)
+                with suppress(FileNotFoundError):  # deleted or renamed just now
+                    found[:0] = deque(_wanted(_counted(source, patience), wanted, junk), maxlen=lines)
                 if len(found) >= lines:
                     break
             latest += found

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -13,7 +14,7 @@ from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import PARQUET, compacted, successions_path_for
 from tokgate.blocklog.read.file_order import OpenLog
-from tokgate.blocklog.read.reader import UNREADABLE, open_log
+from tokgate.blocklog.read.reader import MAX_LINE, UNREADABLE, open_log
 from tokgate.cli.exits import need
 from tokgate.config.extras import Extra
 
@@ -99,7 +100,8 @@ class Examination:
         """The checkpoints in files of them, which count as lines for progress only."""
         for path in paths:
             if path.is_file():
-                with path.open(encoding="utf-8", errors="replace") as lines:
+                with path.open(encoding="utf-8", errors="replace") as text:
+                    lines = iter(partial(text.readline, MAX_LINE), "")  # who can write there can write without an end
                     for number, one in enumerate(checkpoints_in(lines, str(path)), 1):
                         if number % _TICK == 0:
                             self._tick(self.verifier.lines + number)
