@@ -209,6 +209,39 @@ def test_odd_requests_are_refused_and_recorded(lab: Lab, said: bytes) -> None:
     assert lab.records.all[0]["http"]["response"]["status_code"] == 400
 
 
+TARGETS = {
+    b"http://HOST?q=1": b"http://HOST/?q=1",
+    b"http://HOST?@www.clips.example.org/": b"http://HOST/?@www.clips.example.org/",
+    b"http://HOST/caf\xe9?\xff": b"http://HOST/caf\xe9?\xff",
+    b"/caf\xe9": b"/caf\xe9",
+}
+
+
+@OPENING
+@pytest.mark.parametrize(("said", "passed"), TARGETS.items())
+def test_targets_of_which_the_host_is_certain(lab: Lab, said: bytes, passed: bytes) -> None:
+    """A URL without a path, and octets behind the host that should have been escaped: servers read both alike."""
+    port, got = keeps(lab)
+    lab.start()
+    said, passed = (each.replace(b"HOST", ALLOWED.encode()) for each in (said, passed))
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(b"GET " + said + f" HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode())
+        assert client.reply().body == b"origin"
+    assert got.startswith(b"GET " + passed + b" HTTP/1.1\r\n")
+
+
+@OPENING
+@pytest.mark.parametrize("target", [f"http://{BANNED}?q=1", f"http://{BANNED}?@{ALLOWED}/", f"http://{BANNED}/caf\xe9"])
+def test_such_targets_of_a_banned_host(lab: Lab, target: str) -> None:
+    """The same reading refuses them."""
+    port, got = keeps(lab)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(f"GET {target} HTTP/1.1\r\nHost: {BANNED}\r\n\r\n".encode("latin-1"))
+        assert client.reply().status == 451
+    assert not got
+
+
 @OPENING
 @pytest.mark.parametrize("upgrade", ["h2c", "H2C", "websocket, h2c", "TLS/1.2", "HTTP/2.0"])
 @pytest.mark.parametrize("body", [b"", b"hello"])

@@ -7,6 +7,7 @@ Importing this module puts these classes and functions in the place of mitmproxy
 """
 # mypy: disallow-untyped-calls=False
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from mitmproxy.connection import Client
 from mitmproxy.http import Headers, Response
 from mitmproxy.net import check
 from mitmproxy.net.http import http1, url
+from mitmproxy.net.http.http1 import read
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http1 as original
@@ -191,6 +193,20 @@ def is_interim(response: Response) -> bool:
     return response.status_code in _INTERIM and response.status_code != _SWITCHING
 
 
+_read_request_line: Final[Any] = read._read_request_line  # noqa: SLF001
+_URL_LINE: Final = re.compile(rb"(\S+\s+(?i:https?)://[^\s/?#]+)([/?]\S*)(\s+\S+)")
+
+
+def read_request_line(line: bytes) -> tuple[object, ...]:
+    """As mitmproxy does; the host in a URL ends at `?` as well (RFC 3986 §3.2), and what follows may be any octets."""
+    url_line = _URL_LINE.fullmatch(line)
+    if url_line is None:
+        return tuple(_read_request_line(line))
+    before, path, after = url_line.groups()
+    *first, _, version = _read_request_line(before + b"/" + after)
+    return (*first, path if path.startswith(b"/") else b"/" + path, version)
+
+
 _read_response_head: Final[Any] = http1.read_response_head
 
 
@@ -227,6 +243,7 @@ def is_valid_host(host: bytes | str) -> bool:
     return is_host_name(name) or bool(_is_valid_host(host))
 
 
+read._read_request_line = read_request_line  # type: ignore[assignment] # noqa: SLF001
 http1.read_response_head = read_response_head
 url.parse_authority = parse_authority
 url.is_valid_host = check.is_valid_host = is_valid_host  # type: ignore[attr-defined]
