@@ -206,6 +206,7 @@ async def test_a_client_that_goes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
         await asyncio.Event().wait()
 
     monkeypatch.setattr(parent_proxy, "connect", never)
+    monkeypatch.setattr("tokgate.mitm.layers.http.HALF_CLOSED", 0)
     running = await lab.proxy(pooled(*POOL), before=(hooks,))
     async with client(running.port) as asking:
         await asking.send(b"GET http://127.0.0.1:9/ HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n")

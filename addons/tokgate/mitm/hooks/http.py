@@ -126,6 +126,8 @@ class HttpHooks(Hooks):
         """A request has its whole answer. What it was upgraded to goes on, and is under its names still."""
         if flow.response is None or flow.response.status_code != _SWITCHING:
             self._traffic.connections.of(flow.client_conn).requests.pop(flow.id, None)
+        elif not self._traffic.context.keeps_bodies:  # mitmproxy would hold each message back until it is whole
+            flow.websocket = None
 
     @ends_in(nothing)
     def error(self, flow: HTTPFlow) -> None:

@@ -19,13 +19,17 @@ from mitmproxy.proxy.layers.http._events import ResponseEndOfMessage, ResponseHe
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.layers.http1 import Http1Server, is_interim
+from tokgate.mitm.layers.closing import is_orderly
+from tokgate.mitm.layers.http1 import EndOfDirection, Http1Client, Http1Server, is_interim
 from tokgate.mitm.layers.http2 import Http2Client, Http2Server, MayGoOn
 from tokgate.mitm.layers.passthrough import RefusalLayer
+from tokgate.traffic.limits import Limits
 
 _BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
 )
+HALF_CLOSED: Final = Limits().half_closed
+"""Seconds without an octet after which a client that has said all is taken for gone."""
 _GOAWAY: Final = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
 """The frame that lets no stream begin and ends none: NO_ERROR, last stream 2^31-1 (RFC 9113 §6.8)."""
 
@@ -81,14 +85,14 @@ class HttpConnectionLayer(layer.Layer):
         of_server = isinstance(event, events.ConnectionEvent) and event.connection != self.context.client
         if self._connection.smuggles and of_server:
             return  # the client may read on
+        self._note_end(event)
         successor: TakeOver | None = None
         for command in self._inner.handle_event(event):
             if isinstance(command, TakeOver):
                 successor = command
-            else:
+            elif not self._breaks_off(command):
                 yield command
-        if self._http is not None:
-            yield from self._open_windows(self._http)
+        yield from self._keep_pace()
         if self._connection.leaving:
             yield from self._ask_to_leave()
         if self._connection.smuggles and self._http is not None:
@@ -103,6 +107,45 @@ class HttpConnectionLayer(layer.Layer):
             # A command would cancel mitmproxy's task, which then may leave the socket open.
             if not self._connection.sockets.reset(event.connection):
                 yield commands.CloseConnection(event.connection)
+
+    def _note_end(self, event: events.Event) -> None:
+        """Tell who speaks HTTP/1 how a side has ended."""
+        talk = self._http
+        if not isinstance(event, events.ConnectionClosed) or talk is None:
+            return
+        talker = _talker(talk, event.connection)
+        if not isinstance(talker, Http1Server | Http1Client):
+            return
+        layers = (*self.context.layers, *_layers(talk, event.connection))
+        talker.broke_off = not is_orderly(event.connection, layers, self._connection.sockets)
+        if isinstance(talker, Http1Server):
+            self._connection.sockets.end_when_quiet(HALF_CLOSED)
+        for other in (_talker(talk, end) for end in talk.connections if end is not event.connection):
+            if isinstance(other, Http1Server | Http1Client) and talker.request is not None:
+                other.cut_short = talker.broke_off
+
+    def _breaks_off(self, command: commands.Command) -> bool:
+        """Break the client's connection off in the place of an end that would mean, over TCP, that this is all."""
+        end, talk = self.context.client, self._http
+        if type(command) is not commands.CloseConnection or command.connection != end or end.tls or talk is None:
+            return False
+        client = _talker(talk, end)
+        if not isinstance(client, Http1Server) or client.response is None or client.response_done:
+            return False
+        return client.cut_short and self._connection.sockets.reset(end)
+
+    def _keep_pace(self) -> layer.CommandGenerator[None]:
+        """Have each side send only what the other takes, and end where the other has ended."""
+        talk = self._http
+        if talk is not None:
+            yield from self._open_windows(talk)
+        client = None if talk is None else _talker(talk, self.context.client)
+        if talk is None or not isinstance(client, Http1Server) or not client.ended or client.buf:
+            return
+        for end, its_layer in list(talk.connections.items()):  # the server says whether it answers all the same
+            talker = _talker(talk, end)
+            if isinstance(talker, Http1Client) and talker.request_done and end.state is ConnectionState.OPEN:
+                yield from talk.event_to_child(its_layer, EndOfDirection(client.stream_id))
 
     def _open_windows(self, talk: HttpLayer) -> layer.CommandGenerator[None]:
         """Let senders of HTTP/2 go on where the other side has taken what they sent."""
@@ -156,9 +199,15 @@ class HttpConnectionLayer(layer.Layer):
 
 def _talker(talk: HttpLayer, end: Connection) -> layer.Layer | None:
     """The layer that speaks HTTP with one side: within one that encrypts, where it has one."""
-    found: layer.Layer | None = talk.connections.get(end)
-    while (inner := getattr(found, "child_layer", None)) is not None:
-        found = inner
+    return next(reversed(_layers(talk, end)), None)
+
+
+def _layers(talk: HttpLayer, end: Connection) -> list[layer.Layer]:
+    found: list[layer.Layer] = []
+    inner: layer.Layer | None = talk.connections.get(end)
+    while inner is not None:
+        found.append(inner)
+        inner = getattr(inner, "child_layer", None)
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import h11
-from h11._readers import ChunkedReader
+from h11._readers import ChunkedReader, Http10Reader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Client
 from mitmproxy.http import Headers, Response
@@ -27,6 +27,7 @@ from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestEndOfMessage,
     RequestHeaders,
+    RequestProtocolError,
     RequestTrailers,
     ResponseEndOfMessage,
     ResponseHeaders,
@@ -34,6 +35,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
+from tokgate.mitm.layers.closing import EndOfData
 from tokgate.wire.hostname_syntax import is_host_name
 
 _INTERIM: Final = range(100, 200)
@@ -48,6 +50,10 @@ _NO_TRAILERS: Final = frozenset(
     }
 )
 """What no trailer may say (RFC 9110 §6.5.1): some servers merge them into the fields that they have decided by."""
+
+
+class EndOfDirection(HttpEvent):
+    """The other side has said all, and may still be told something."""
 
 
 @dataclass
@@ -82,9 +88,13 @@ class _TrailersKept(ChunkedReader):
         return event
 
 
-class _Trailers(original.Http1Connection):
-    """Takes trailers in, and sends what came from the other side's."""
+class _Http1(original.Http1Connection):
+    """Takes trailers in, and sends what came from the other side's; ends one direction where the other goes on."""
 
+    broke_off = False
+    """The peer has ended the connection before it had said all."""
+    cut_short = False
+    """The other side has, and what came of it is not all that there was to be sent."""
     _to_send = Headers()
 
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -103,6 +113,9 @@ class _Trailers(original.Http1Connection):
 
     def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """As mitmproxy does; trailers go with the last chunk, and nowhere if there are no chunks."""
+        if isinstance(event, EndOfDirection) or self._ends_upgraded(event):
+            yield EndOfData(self.conn, half_close=True)
+            return
         if isinstance(event, RequestTrailers | ResponseTrailers):
             self._to_send = Headers([field for field in event.trailers.fields if field[0].lower() not in _NO_TRAILERS])
             return
@@ -115,9 +128,19 @@ class _Trailers(original.Http1Connection):
         if isinstance(event, RequestEndOfMessage | ResponseEndOfMessage):
             self._to_send = Headers()
 
+    def _ends_upgraded(self, event: HttpEvent) -> bool:
+        """Whether the other side of a protocol that was switched to has said all: mitmproxy would end both."""
+        if not isinstance(event, RequestProtocolError | ResponseProtocolError) or self.cut_short:
+            return False
+        upgraded = self.response is not None and self.response.status_code == _SWITCHING
+        return upgraded and event.code is ErrorCode.PASSTHROUGH_CLOSE
 
-class Http1Server(_Trailers, original.Http1Server):
-    """mitmproxy's HTTP/1 server side; reports heads that can't be read."""
+
+class Http1Server(_Http1, original.Http1Server):
+    """mitmproxy's HTTP/1 server side; reports heads that can't be read, and answers who says no more."""
+
+    ended = False
+    """The client has said all, and waits for the answer."""
 
     def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """As mitmproxy's; a 1xx is not yet the answer, what has no body has no last chunk, and an end comes once."""
@@ -148,8 +171,23 @@ class Http1Server(_Trailers, original.Http1Server):
             if self.state != self.read_headers or len(self.buf) in (0, unread):
                 return
 
+    def wait(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, which takes the end of what a client says for the end of its interest."""
+        if isinstance(event, events.ConnectionClosed) and not self.broke_off:
+            self.ended = True
+        else:
+            yield from super().wait(event)
 
-class Http1Client(_Trailers, original.Http1Client):
+    def mark_done(self, *, request: bool = False, response: bool = False) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; the client learns from the end of the connection that the answer was whole."""
+        for command in super().mark_done(request=request, response=response):
+            yield EndOfData(self.conn) if isinstance(command, commands.CloseConnection) else command
+        if self.ended and self.state == self.read_headers:
+            self.state = self.done
+            yield EndOfData(self.conn)
+
+
+class Http1Client(_Http1, original.Http1Client):
     """mitmproxy's HTTP/1 client side; uses chunks for bodies without a length."""
 
     _has_answered = False
@@ -183,6 +221,14 @@ class Http1Client(_Trailers, original.Http1Client):
                 yield command
             else:
                 return
+
+    def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; a body that lasts until the end is not whole if the server broke off (RFC 9112 §8)."""
+        if self.broke_off and isinstance(self.body_reader, Http10Reader) and self.stream_id is not None:
+            problem = "the server broke the connection off"
+            yield ReceiveHttp(ResponseProtocolError(self.stream_id, problem, ErrorCode.PASSTHROUGH_CLOSE))
+        else:
+            yield from super().read_body(event)
 
     def _closes_when_asked(self, event: events.ConnectionEvent) -> bool:
         return isinstance(event, events.ConnectionClosed) and self._has_answered and not self.buf

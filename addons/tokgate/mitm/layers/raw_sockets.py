@@ -31,6 +31,13 @@ class ClientSockets:
         if self._handler is not None:
             self._handler.timeout_watchdog.timeout = int(seconds)
 
+    def end_when_quiet(self, seconds: float) -> None:
+        """End the connection once nothing has moved for that long; mitmproxy looks again when its own time is over."""
+        if self._handler is not None:
+            self.stay(seconds)
+            watch = self._handler.timeout_watchdog.watch()
+            self._handler.wakeup_timer.add(asyncio.get_running_loop().create_task(watch))  # cancelled with the rest
+
     def was_reset(self, end: Connection) -> bool:
         """Whether a connection that has ended was broken off."""
         io = self._io(end)
