@@ -1,4 +1,4 @@
-"""HTTP/2 that is opened holds little of a side that sends more than the other takes, and loses none of it."""
+"""What is opened holds little of a side that sends more than the other takes over HTTP/2, and loses none of it."""
 
 import socket
 from collections import Counter
@@ -6,8 +6,10 @@ from collections import Counter
 import h2.events
 import pytest
 
-from labs.carriers import OPENING, Lab, Way, talk_at
-from labs.proxy_lab import ALLOWED
+from labs.carriers import OPENING, Lab, Mitmproxy, Way, talk_at
+from labs.gate_lab import until
+from labs.proxy_lab import ALLOWED, STORE, ban, policy
+from tokgate.mitm.layers.http import HttpConnectionLayer
 from tokgate.mitm.layers.http2 import STREAM_WINDOW
 
 BODY = 8 << 20
@@ -34,9 +36,10 @@ class End:
         self.talk.initiate_connection()
         self.talk.increment_flow_control_window(1 << 24)  # of the connection; a stream keeps the default of 65,535
 
-    def ask(self, stream: int, method: str) -> None:
+    def ask(self, stream: int, method: str, host: str = ALLOWED) -> None:
         """Send the head of a request. One that posts goes on."""
-        head = [(":method", method), (":scheme", "http"), (":authority", ALLOWED), (":path", "/")]
+        scheme = "http" if host == ALLOWED else "https"
+        head = [(":method", method), (":scheme", scheme), (":authority", host), (":path", "/")]
         self.talk.send_headers(stream, head, end_stream=method == "GET")
 
     def send(self, stream: int, left: int) -> int:
@@ -133,3 +136,74 @@ def test_an_origin_that_does_not_read(lab: Lab) -> None:
             left = end.send(STALLED, left) if left else 0
     assert [origin.came[STALLED] for origin in origins] == [BODY]
     assert sent < MOST
+
+
+def holds(lab: Lab) -> bool:
+    """Whether the carrier has stopped to read what somebody sends over HTTP/1."""
+    assert isinstance(lab.carrier, Mitmproxy)
+    return any(each.sockets.held for each in lab.carrier.proxy.traffic.connections.all())
+
+
+@OPENING
+def test_a_client_that_does_not_read_from_http1(lab: Lab) -> None:
+    """An origin of HTTP/1 waits for the client's window, and once the client reads all of it comes."""
+    context = lab.authority.server(STORE)
+
+    def serve(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            while tls.recv(1 << 16)[-4:] != b"\r\n\r\n":
+                pass
+            tls.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n".encode() + bytes(BODY))
+            tls.recv(1)
+
+    port = lab.origin(serve).port
+    lab.start(policy(ban(inspect_stores=True)))
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.tls(lab.trusting("h2"), STORE)
+        end = End(client.sock, client_side=True)
+        end.ask(STALLED, "GET", STORE)
+        while end.came[STALLED] < 65_535:
+            assert end.hear()
+        assert until(lambda: holds(lab))
+        end.reads = True
+        while STALLED not in end.ended:
+            assert end.hear()
+    assert end.came == {STALLED: BODY}
+
+
+@OPENING
+def test_an_origin_of_http2_that_does_not_read_from_http1(lab: Lab) -> None:
+    """A client of HTTP/1, which it prefers, waits for the origin's window, and then all of it arrives."""
+    context = lab.authority.server(STORE, alpn=("h2",))
+    origins: list[End] = []
+
+    def serve(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            end = End(tls, client_side=False)
+            origins.append(end)
+            while end.came[STALLED] < 65_535:
+                assert end.hear()
+            end.reads = until(lambda: holds(lab))
+            while STALLED not in end.ended:
+                assert end.hear()
+            end.talk.send_headers(STALLED, [(":status", "204")], end_stream=True)
+            while end.hear():
+                pass
+
+    port = lab.origin(serve).port
+    lab.start(policy(ban(inspect_stores=True)))
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.tls(lab.trusting("http/1.1", "h2"), STORE)
+        client.send(f"POST / HTTP/1.1\r\nHost: {STORE}\r\nContent-Length: {BODY}\r\n\r\n".encode(), bytes(BODY))
+        assert client.reply().status == 204
+    assert [end.came[STALLED] for end in origins] == [BODY]
+
+
+@OPENING
+def test_http1_on_both_sides_needs_none_of_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There TCP sees to it, and nobody looks for windows."""
+    monkeypatch.setattr(HttpConnectionLayer, "_open_windows", None)
+    port = lab.web(tls=False).port
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        assert client.get(ALLOWED).body == b"origin"

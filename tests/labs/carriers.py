@@ -116,7 +116,7 @@ class Mitmproxy:
 
     def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits, *, gate: bool) -> None:
         self._lab, self._limits, self._gated = lab, limits, gate
-        self._proxy: Proxy
+        self.proxy: Proxy
         self._local: LocalGate | None = None
         self._passed, self._rounds = 0.0, 0
         self._error: BaseException | None = None
@@ -126,7 +126,7 @@ class Mitmproxy:
         assert self._ready.wait(DEADLINE)
         if self._error is not None:
             raise self._error
-        self.holder, self.counters, self.ca = self._proxy.holder, self._proxy.counters, self._proxy.ca
+        self.holder, self.counters, self.ca = self.proxy.holder, self.proxy.counters, self.proxy.ca
 
     def _run(self, snapshot: Snapshot) -> None:
         try:
@@ -146,8 +146,8 @@ class Mitmproxy:
             now=lab.clock,
             behind=self._behind,
         )
-        async with running as self._proxy:
-            ask_in_socks(self._proxy.master.options, wanted=snapshot.settings.proxy_auth is not None)
+        async with running as self.proxy:
+            ask_in_socks(self.proxy.master.options, wanted=snapshot.settings.proxy_auth is not None)
             besides = asyncio.create_task(self._besides())
             while self._gated and not (self._gate is not None and len(self._gate.listeners) == 2):
                 await asyncio.sleep(LOOK)
@@ -165,7 +165,7 @@ class Mitmproxy:
 
     async def _besides(self) -> None:
         """What the addon does besides traffic."""
-        traffic = self._proxy.traffic
+        traffic = self.proxy.traffic
         review = LiveReview(traffic.enforcer, MitmConnections(traffic.connections, traffic.enforcer))
         while True:
             review.look()
@@ -186,10 +186,10 @@ class Mitmproxy:
             (port,) = (each.port for each in self._gate.listeners.values() if each.entry is entry)
             return ("127.0.0.1", port)
         names = {Way.REDIRECTED: "transparent", Way.CONNECT: "regular", Way.SOCKS: "socks5"}
-        return self._proxy.places[names[way]]
+        return self.proxy.places[names[way]]
 
     def idle(self) -> bool:
-        return not self._proxy.connections and not (self._local is not None and self._local.open_connections)
+        return not self.proxy.connections and not (self._local is not None and self._local.open_connections)
 
     def wait(self, seconds: float) -> None:
         if self._gate is not None:

@@ -137,7 +137,7 @@ class HttpConnectionLayer(layer.Layer):
     def _keep_pace(self) -> layer.CommandGenerator[None]:
         """Have each side send only what the other takes, and end where the other has ended."""
         talk = self._http
-        if talk is not None:
+        if talk is not None and any(end.alpn == b"h2" for end in talk.connections):  # else TCP sees to it
             yield from self._open_windows(talk)
         client = None if talk is None else _talker(talk, self.context.client)
         if talk is None or not isinstance(client, Http1Server) or not client.ended or client.buf:
@@ -148,7 +148,7 @@ class HttpConnectionLayer(layer.Layer):
                 yield from talk.event_to_child(its_layer, EndOfDirection(client.stream_id))
 
     def _open_windows(self, talk: HttpLayer) -> layer.CommandGenerator[None]:
-        """Let senders of HTTP/2 go on where the other side has taken what they sent."""
+        """Let senders go on where the other side has taken what they sent: over HTTP/1 they are read on from."""
         client = _talker(talk, self.context.client)
 
         def client_has_room(stream: int) -> bool:
@@ -158,11 +158,15 @@ class HttpConnectionLayer(layer.Layer):
             server = _talker(talk, talk.streams[stream].context.server) if stream in talk.streams else None
             return not isinstance(server, Http2Client) or server.has_room(stream)
 
+        held = set()
         for end, its_layer in list(talk.connections.items()):
             talker = _talker(talk, end)
-            if isinstance(talker, Http2Server | Http2Client) and talker.h2_conn.waits:
-                has_room = server_has_room if isinstance(talker, Http2Server) else client_has_room
+            has_room = server_has_room if end is self.context.client else client_has_room
+            if isinstance(talker, Http1Connection) and talker.stream_id is not None and not has_room(talker.stream_id):
+                held.add(end)
+            elif isinstance(talker, Http2Server | Http2Client) and talker.h2_conn.waits:
                 yield from talk.event_to_child(its_layer, MayGoOn(has_room))
+        self._connection.sockets.hold(held)
 
     def _may_wait(self, end: Connection) -> bool:
         """Whether what one side has sent may wait for what makes sense of it."""

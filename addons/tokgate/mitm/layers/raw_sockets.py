@@ -6,6 +6,8 @@ everything sent to *both* sides is on its way, so that a client that sends all b
 
 import asyncio
 import socket
+from collections.abc import Set
+from functools import partial
 from typing import Final
 
 from mitmproxy.connection import Connection
@@ -20,11 +22,22 @@ class ClientSockets:
 
     def __init__(self, handler: ConnectionHandler | None) -> None:
         self._handler: Final = handler
+        self.held: frozenset[Connection] = frozenset()
+        """Sides that are not read on from: what they have sent waits for the other side already."""
+        self._let_go = asyncio.Event()
 
     def separate(self) -> None:
         """From now on each direction waits for its own receiver only."""
         if self._handler is not None:
             self._handler.drain_writers = self._drain_opposite  # type: ignore[method-assign]
+
+    def hold(self, ends: Set[Connection]) -> None:
+        """Read on from all sides but these, once what comes now has been dealt with; until it is said otherwise."""
+        if self._handler is None or ends == self.held:
+            return
+        self._handler.drain_writers = partial(self._drain_and_wait, self._handler)  # type: ignore[method-assign]
+        self.held, let_go, self._let_go = frozenset(ends), self._let_go, asyncio.Event()
+        let_go.set()
 
     def stay(self, seconds: float) -> None:
         """Keep the connection that long when nothing moves."""
@@ -78,6 +91,13 @@ class ClientSockets:
 
     def _io(self, end: Connection) -> ConnectionIO | None:
         return None if self._handler is None else self._handler.transports.get(end)
+
+    async def _drain_and_wait(self, handler: ConnectionHandler) -> None:
+        """Called in the place of mitmproxy's by the task that has read from one side, before it reads on."""
+        await type(handler).drain_writers(handler)
+        reading = asyncio.current_task()
+        while any(io.handler is reading for io in map(self._io, self.held) if io is not None):
+            await self._let_go.wait()
 
     async def _drain_opposite(self) -> None:
         """Called by the task that has read from one side, before it reads on."""
