@@ -3,6 +3,8 @@
 import errno
 import os
 import resource
+import signal
+from functools import partial
 from pathlib import Path
 
 from labs.running_lab import POLICY, Running, Scraped, python_for, until
@@ -31,6 +33,21 @@ os.fork, threading.Thread.start = fork_if_allowed, start_if_allowed
 sys.exit(main(sys.argv[1:]))
 """
 """A tokgate that can start neither threads nor processes while there is a file, as at the limit of a control group."""
+LOSES_ITS_ERRORS = """
+import os, sys
+from tokgate.cli.main import main
+from tokgate.config.reload.holder import PolicyHolder
+
+read = PolicyHolder.read
+
+def read_with_a_full_disk(holder, seen):
+    os.dup2(os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC), 2)
+    return read(holder, seen)
+
+PolicyHolder.read = read_with_a_full_disk
+sys.exit(main(sys.argv[1:]))
+"""
+"""A tokgate whose standard error is a file on a disk that is full by the first reload."""
 NOT_IN_FORCE = "the newest policy is not in force in gates: none can be started with it"
 
 
@@ -98,6 +115,29 @@ def test_metrics_where_no_thread_can_be_started(tmp_path: Path) -> None:
     finally:
         (tmp_path / "full").unlink(missing_ok=True)
         running.close()
+
+
+def test_nothing_can_be_written_to_standard_error(tmp_path: Path) -> None:
+    """Policies are followed, whoever dies is replaced, and the end is a good one."""
+    buffered = {"PYTHONUNBUFFERED": ""}
+    running = Running(tmp_path, 1, python=python_for(tmp_path, LOSES_ITS_ERRORS), environment=buffered)
+    try:
+        until("an opener answers", running.refuses)
+        for policy in (NEXT, POLICY):
+            before = _gates(running)
+            running.write(policy)
+            until("the policy is in force", partial(_replaced, running, before))
+            before = _gates(running)
+            os.kill(min(before), signal.SIGKILL)
+            until("the gate is replaced", partial(_replaced, running, before))
+        assert running.refuses()
+    finally:
+        running.close()
+
+
+def _replaced(running: Running, before: dict[int, str]) -> bool:
+    now = _gates(running)
+    return bool(now) and not now.keys() & before.keys()
 
 
 def _reports(running: Running, name: str) -> bool:

@@ -20,6 +20,7 @@ from tokgate.config.yaml.did_you_mean import did_you_mean, listed, near
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.runtime.banner import say
+from tokgate.runtime.standard_error import drop_what_cannot_be_written
 from tokgate.service import privileges
 from tokgate.service.endpoints import (
     EVERYWHERE,
@@ -144,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the proxy until a signal ends it."""
     if args.metrics is not None:
         need(Extra.METRICS)
+    drop_what_cannot_be_written()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="tokgate: %(levelname)s: %(message)s")
     if args.gateway:
         need(Extra.GATEWAY)
