@@ -24,6 +24,7 @@ def test_openers_serve_until_those_of_the_next_program_do(monkeypatch: pytest.Mo
         _children={1: before, 2: old},
         _replaced_openers=[old],
         _of=lambda *_: [],
+        _generation_due=False,
         _restarts=Restarts(lambda what: None),
         _start=lambda role, slot: started.append((role, slot)),
         _wanted=lambda: [(Role.OPENER, 0)],
