@@ -1,11 +1,11 @@
-"""Attempts through explicit proxies: the proxy's replies are read whole, and waited for as long as anything else."""
+"""The streams of attempts: an answer to what was sent is waited for, and a proxy's replies are read whole."""
 
 import socket
 
 import pytest
 
 from tokgate.evasion.attempt import Attempt, Family, Opens
-from tokgate.evasion.carrying import AttemptRoute, Carriage, make
+from tokgate.evasion.carrying import PAUSE, AttemptRoute, Carriage, make
 from tokgate.evasion.stream import Result, ServerReply, Stream, Target
 
 PATIENCE = 7.0
@@ -24,16 +24,20 @@ class Octets(socket.socket):
         return super().recv(1, flags)
 
 
-def first_octet(stream: Stream, _: Target) -> ServerReply:
-    """An attempt that says nothing."""
-    return ServerReply(Result.SERVED, body=stream.receive())
+def twice(stream: Stream, _target: Target) -> ServerReply:
+    """An attempt that asks, and asks again."""
+    heard = b""
+    for _ in range(2):
+        stream.send(b"hello")
+        heard += stream.receive()
+    return ServerReply(Result.SERVED, body=heard)
 
 
-ATTEMPT = Attempt("listens", "says nothing", first_octet, family=Family.SEGMENTS, opens=Opens.TLS)
+ATTEMPT = Attempt("twice", "asks twice", twice, family=Family.SEGMENTS, opens=Opens.TLS)
 
 
 def made(carriage: Carriage, said: bytes) -> tuple[ServerReply, list[float | None]]:
-    """Make the attempt through a proxy that says this and no more; its result, and how long each octet was awaited."""
+    """Make the attempt through a proxy that says just this; what came of it, and how long each octet was awaited."""
     with socket.create_server(("127.0.0.1", 0)) as server, Octets() as client:
         client.waited = []
         client.connect(server.getsockname())
@@ -45,21 +49,27 @@ def made(carriage: Carriage, said: bytes) -> tuple[ServerReply, list[float | Non
             return make(ATTEMPT, route, TARGET), client.waited
 
 
+def answers(*octets: int) -> list[float | None]:
+    """How long the octets of answers are waited for, which are so long."""
+    return [wait for number in octets for wait in (PATIENCE, *[PAUSE] * (number - 1))]
+
+
 @pytest.mark.parametrize(
-    ("carriage", "granted"),
+    ("carriage", "granted", "waits"),
     [
-        (Carriage.CONNECT, ESTABLISHED),
-        (Carriage.SOCKS, METHOD + b"\5\0\0\1" + bytes(6)),
-        (Carriage.SOCKS, METHOD + b"\5\0\0\4" + bytes(18)),
-        (Carriage.SOCKS, METHOD + b"\5\0\0\3\5proxy\0\0"),
+        (Carriage.ROUTE, b"", []),
+        (Carriage.CONNECT, ESTABLISHED, answers(len(ESTABLISHED))),
+        (Carriage.SOCKS, METHOD + b"\5\0\0\1" + bytes(6), answers(2, 10)),
+        (Carriage.SOCKS, METHOD + b"\5\0\0\4" + bytes(18), answers(2, 22)),
+        (Carriage.SOCKS, METHOD + b"\5\0\0\3\5proxy\0\0", answers(2, 12)),
     ],
-    ids=["connect", "ipv4", "ipv6", "name"],
+    ids=["route", "connect", "ipv4", "ipv6", "name"],
 )
-def test_a_proxy_that_replies_bit_by_bit(carriage: Carriage, granted: bytes) -> None:
-    """It may resolve and connect before any octet; what follows its reply is the server's."""
-    reply, waited = made(carriage, granted + b"S")
-    assert (reply.result, reply.body) == (Result.SERVED, b"S")
-    assert waited == [PATIENCE] * (len(granted) + 1)
+def test_answers_may_take_their_time(carriage: Carriage, granted: bytes, waits: list[float | None]) -> None:
+    """Whoever is asked may have to resolve and connect first; what follows a proxy's reply is the server's."""
+    reply, waited = made(carriage, granted + b"AB")
+    assert (reply.result, reply.body) == (Result.SERVED, b"AB")
+    assert waited == waits + answers(1, 1)
 
 
 @pytest.mark.parametrize(

@@ -30,14 +30,15 @@ class SocketStream:
     """A TCP socket with the interface of `Stream`. Times in seconds."""
 
     def __init__(self, sock: socket.socket, patience: float, more: float = PAUSE) -> None:
-        """`patience` is for the first octets to come, `more` for each further piece."""
+        """`patience` is for the first octets that answer what was sent, `more` for each further piece."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(patience)
         self._socket: Final = sock
+        self._patience: Final = patience
         self._more: Final = more
 
     def send(self, data: bytes) -> None:
         """Send all of `data`. Raises OSError, TimeoutError among them."""
+        self._socket.settimeout(self._patience)
         self._socket.sendall(data)
 
     def end(self) -> None:
@@ -49,10 +50,6 @@ class SocketStream:
         data = self._socket.recv(1 << 16)
         self._socket.settimeout(self._more)
         return data
-
-    def patient(self, seconds: float) -> None:
-        """Wait up to `seconds` for the next octets; for those after them again `more`, as set at the beginning."""
-        self._socket.settimeout(seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +86,6 @@ def make(attempt: Attempt, route: AttemptRoute, target: Target) -> ServerReply:
         try:
             if attempt.opens in (Opens.TLS, Opens.HTTP) and (refused := _tunnel(stream, route, target)) is not None:
                 return refused
-            stream.patient(route.patience)
             return attempt.play(stream, target)
         except OSError as error:
             return broken(error)
@@ -104,29 +100,26 @@ def _tunnel(stream: SocketStream, route: AttemptRoute, target: Target) -> Server
     if route.carriage is Carriage.CONNECT:
         authority = f"[{host}]:{target.port}" if ":" in host else f"{host}:{target.port}"
         stream.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
-        head = _reply(stream, route, lambda said: b"\r\n\r\n" in said)
+        head = _reply(stream, lambda said: b"\r\n\r\n" in said)
         if b"\r\n\r\n" not in head:
             return ServerReply(Result.CLOSED, "no tunnel", head)
         if head.split(b" ", 2)[1:2] != [b"200"]:
             return ServerReply(Result.REFUSED, f"no tunnel: {head.partition(b'\r\n')[0].decode('latin-1')}", head)
     elif route.carriage is Carriage.SOCKS:
         stream.send(b"\5\1\0")
-        if _reply(stream, route, lambda said: len(said) >= 2) != b"\5\0":
+        if _reply(stream, lambda said: len(said) >= 2) != b"\5\0":
             return ServerReply(Result.REFUSED, "no tunnel: no method")
         stream.send(b"\5\1\0" + _socks_address(host) + target.port.to_bytes(2))
-        reply = _reply(stream, route, _is_whole)
+        reply = _reply(stream, _is_whole)
         if not _is_whole(reply) or reply[1]:
             return ServerReply(Result.REFUSED, f"no tunnel: reply {reply[1:2].hex()}", reply)
     return None
 
 
-def _reply(stream: SocketStream, route: AttemptRoute, is_whole: Callable[[bytes], bool]) -> bytes:
-    """What a proxy replies, until it is whole or the proxy ends: it may take its time before each piece."""
+def _reply(stream: SocketStream, is_whole: Callable[[bytes], bool]) -> bytes:
+    """What a proxy replies, until it is whole or the proxy ends."""
     said = b""
-    while not is_whole(said):
-        stream.patient(route.patience)
-        if not (piece := stream.receive()):
-            break
+    while not is_whole(said) and (piece := stream.receive()):
         said += piece
     return said
 
