@@ -10,7 +10,7 @@ from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 
 from labs.carriers import OPENING, Lab, Way, talk_at
-from labs.gate_lab import NOBODY, exactly
+from labs.gate_lab import exactly
 from labs.proxy_lab import ALLOWED
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -56,17 +56,43 @@ def test_answers_of_several_parts_or_of_none(lab: Lab, answer: bytes) -> None:
             assert client.exactly(len(expected)) == expected
 
 
+EXPECTING = f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n".encode()
+
+
 @OPENING
 def test_no_server_behind_an_interim_answer(lab: Lab) -> None:
     """A client that was told to continue hears as well that there is nobody to continue with."""
+    port = origin(lab, b"HTTP/1.1 100 Continue\r\n\r\n")
     lab.start()
-    with lab.reach(Way.REDIRECTED, NOBODY[1]) as client:
-        client.send(
-            f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok".encode()
-        )
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(EXPECTING + b"ok")
         interim, _, answer = client.to_end().partition(b"\r\n\r\n")
     assert interim.startswith(b"HTTP/1.1 100 ")
     assert answer.startswith(b"HTTP/1.1 502 ")
+
+
+@OPENING
+@pytest.mark.parametrize("first", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n"])
+def test_servers_say_whether_they_want_a_body(lab: Lab, first: bytes) -> None:
+    """An expectation arrives as it was sent, and nobody but the server says 100."""
+    got = bytearray()
+
+    def serve(sock: socket.socket) -> None:
+        while not got.endswith(b"\r\n\r\n"):
+            got.extend(exactly(sock, 1))
+        sock.sendall(first)
+        if exactly(sock, 2) == b"ok":
+            sock.sendall(OK)
+
+    port = lab.origin(serve).port
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(EXPECTING)
+        assert client.exactly(len(first)) == first
+        if b" 100 " in first:
+            client.send(b"ok")
+            assert client.exactly(len(OK)) == OK
+    assert got == EXPECTING
 
 
 @OPENING

@@ -1,12 +1,13 @@
 """mitmproxy's HTTP with what a filter at the front has to add: bounded buffers, and tunnels that are not HTTP any more.
 
 mitmproxy keeps a tunnel inside the HTTP stream that asked for it, where the end of one direction closes both; it
-buffers heads and pipelined requests without limit; it takes a 1xx for the answer, and tells a client of the end of an
-answer only once its request has ended: one that is refused an upload (413) would wait. Importing this module puts
-`HttpStream` in the place of mitmproxy's own, which it finds by its name.
+buffers heads and pipelined requests without limit; it takes a 1xx for the answer, and says 100 in a server's place; it
+tells a client of the end of an answer only once its request has ended: one that is refused an upload (413) would wait.
+Importing this module puts `HttpStream` in the place of mitmproxy's own, which it finds by its name.
 """
 # mypy: disallow-untyped-calls=False
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
-from mitmproxy.proxy.layers.http._events import ResponseEndOfMessage, ResponseHeaders
+from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseEndOfMessage, ResponseHeaders
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from tokgate.mitm.client_connection import ClientConnection
@@ -47,6 +48,27 @@ class TakeOver(commands.Command):
 
 class HttpStream(http.HttpStream):
     """mitmproxy's, with interim answers passed on, and the end of an answer where it comes early."""
+
+    _expecting: tuple[tuple[bytes, bytes], ...] | None = None
+    """The fields of a request that expects a 100, if its server is to say whether it wants the body."""
+
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, which says 100 itself: not where the body passes as it comes (RFC 9110 §10.1.1)."""
+        going_on, reply = super().state_wait_for_request_headers(event), None
+        with contextlib.suppress(StopIteration):
+            while True:
+                command = going_on.send(reply)
+                interim = isinstance(command, http.SendHttp) and isinstance(command.event, ResponseHeaders)
+                if interim and is_interim(command.event.response) and self.flow.request.stream and not event.end_stream:
+                    self._expecting, reply = self.flow.request.headers.fields, None
+                else:
+                    reply = yield command
+
+    def start_request_stream(self) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, with the expectation that it has removed."""
+        if self._expecting is not None:
+            self.flow.request.headers.fields = self._expecting
+        yield from super().start_request_stream()
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
         """As mitmproxy's; a 1xx goes to the client, and the answer is still waited for."""
