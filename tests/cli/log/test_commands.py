@@ -6,18 +6,21 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from labs.command_line import Command
 from labs.logs import refusal, write
 from labs.samples import stamp
+from tokgate.blocklog.read.reader import Junk, Line, read
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_gap
-from tokgate.cli.log.verify_files import HeldLog
+from tokgate.cli.log import tail
 from tokgate.policy.observation import Stage
 
 EVENTS = [
@@ -69,14 +72,22 @@ def test_tail_goes_back_into_rotated_files(log: Path, tokgate: Command, ending: 
     assert (len(outcome.out.splitlines()), outcome.err) == (current, "")
 
 
-def test_tail_where_a_rotated_file_is_deleted_meanwhile(
-    log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_tail_where_a_rotated_file_can_not_be_read(
+    log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
-    """Its time was over, or it got another name just now: the others are shown."""
-    gone = log.with_name("block-20230312T000000.000000Z.ndjson.gz")
-    monkeypatch.setattr(HeldLog, "files", lambda _: [gone, log])
+    """Deleted or renamed just now, it is passed over; where it may not be read, that is told. The others are shown."""
+    write(log.with_name("block-20230312T000000.000000Z.ndjson.gz"), EVENTS)
+
+    def guarded(paths: list[Path], *opener: Any) -> Iterator[Line | Junk]:
+        if paths[0].suffix == ".gz":
+            raise error(13, "Permission denied", str(paths[0]))
+        yield from read(paths, *opener)
+
+    monkeypatch.setattr(tail, "read", guarded)
     outcome = tokgate("log", "tail")
-    assert (outcome.code, len(outcome.out.splitlines()), outcome.err) == (0, len(EVENTS), "")
+    assert (outcome.code, len(outcome.out.splitlines())) == (0, len(EVENTS))
+    assert ("Permission denied" in outcome.err) == (error is PermissionError)
 
 
 def test_tail_of_files_that_are_named(log: Path, tokgate: Command) -> None:

@@ -48,8 +48,7 @@ def tail(files: list[Path], wanted: Filter, *, lines: int, follow: bool, as_json
             for ended, source in sources:
                 if ended is not None and wanted.since is not None and ended <= wanted.since:
                     break
-                with suppress(FileNotFoundError):  # deleted or renamed just now
-                    found[:0] = deque(_wanted(_counted(source, patience), wanted, junk), maxlen=lines)
+                found[:0] = deque(_wanted(_counted(source, patience), wanted, junk), maxlen=lines)
                 if len(found) >= lines:
                     break
             latest += found
@@ -70,17 +69,29 @@ def tail(files: list[Path], wanted: Filter, *, lines: int, follow: bool, as_json
 def _backwards(path: Path, named: list[Path]) -> Iterator[Part]:
     """A file, then those rotated away from it, the latest first, without any that is `named` itself."""
     with HeldLog(path) as held:  # it may be rotated meanwhile
-        for file in reversed(held.files() or [path]):
-            if file == path or (file.suffix != PARQUET and file not in named):
-                yield end_of_archive(file.name), read([file], open_log if file.suffix in PACKED else held.open)
+        yield None, read([path], open_log if path.suffix in PACKED else held.open)
+        with suppress(PermissionError):  # the folder can't be listed
+            for file in reversed(held.files()):
+                if file not in named and file.suffix != PARQUET:
+                    yield end_of_archive(file.name), _of_rotated(file)
 
 
 def _followed(follower: Follower, path: Path, *, back: bool) -> Iterator[Part]:
     """What the follower reads first, then the files rotated away before that, the latest first."""
     yield None, follower.poll()
-    for file in reversed(with_rotated(path)) if back else ():
-        if file != path and not follower.reads(file):
-            yield end_of_archive(file.name), read([file])
+    with suppress(PermissionError):
+        for file in reversed(with_rotated(path)) if back else ():
+            if file != path and not follower.reads(file):
+                yield end_of_archive(file.name), _of_rotated(file)
+
+
+def _of_rotated(file: Path) -> Source:
+    try:
+        yield from read([file])
+    except FileNotFoundError:  # deleted or renamed just now
+        return
+    except PermissionError as error:
+        yield Junk(str(file), 1, 0, f"the rest can't be read: {error.strerror}")
 
 
 def _counted(source: Source, patience: Patience) -> Source:

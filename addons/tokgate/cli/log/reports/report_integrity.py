@@ -9,17 +9,21 @@ from tokgate.blocklog.evidence.record_proof import fingerprint
 from tokgate.blocklog.integrity.chain_state import Chain
 from tokgate.cli.log.verify import trusted_key
 from tokgate.cli.log.verify_files import Examination
+from tokgate.cli.terminal import Patience
 
 
 def verified(files: Sequence[Path], key: Path | None) -> ChainStatus:
     """Verify the files of a log, and say what was found. Raises OSError."""
     examination = Examination(files, [] if key is None else [trusted_key(key)])
-    findings, verifier = list(examination.findings()), examination.verifier
+    first, count, verifier = None, 0, examination.verifier
+    with Patience("verifying") as patience:
+        for finding in examination.findings(lambda lines: patience(lines, None)):
+            first, count = first or finding, count + 1
     chains = tuple(_facts(name, chain) for name, chain in verifier.chains.items())
     if not chains and key is None:
         return ChainStatus(None, (Sentence("Not verified: the log has no chain."),))
-    if findings:
-        values = {"count": len(findings), "first": findings[0]}
+    if first is not None:
+        values = {"count": count, "first": first}
         what = Sentence("BROKEN, findings: {count}. The first: {first}.", values)
         return ChainStatus(False, (what,), chains)
     return ChainStatus(True, tuple(_sound(verifier.chains, given=key is not None)), chains)
