@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseEndOfMes
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.layers.closing import is_orderly
+from tokgate.mitm.closing import is_orderly
 from tokgate.mitm.layers.http1 import EndOfDirection, Http1Client, Http1Server, is_interim
 from tokgate.mitm.layers.http2 import Http2Client, Http2Server, MayGoOn
 from tokgate.mitm.layers.passthrough import RefusalLayer

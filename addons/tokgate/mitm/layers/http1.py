@@ -35,7 +35,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
-from tokgate.mitm.layers.closing import EndOfData
+from tokgate.mitm.closing import EndOfData
 from tokgate.wire.hostname_syntax import is_host_name
 
 _INTERIM: Final = range(100, 200)
