@@ -23,14 +23,7 @@ from tokgate.blocklog.records.record import EventAction, Record
 from tokgate.blocklog.records.sentence import counted
 from tokgate.blocklog.records.stamp import Stamp
 from tokgate.blocklog.write.continuity import Continuity, reopened, resume
-from tokgate.blocklog.write.entries import (
-    CheckpointDue,
-    Continuation,
-    Deletion,
-    LineQueue,
-    PreviousFile,
-    QueueEntry,
-)
+from tokgate.blocklog.write.entries import CheckpointDue, Continuation, Deletion, LineQueue, PreviousFile, QueueEntry
 from tokgate.blocklog.write.line_maker import LineMaker
 from tokgate.blocklog.write.log_clock import LogClock
 from tokgate.blocklog.write.retention import Retention
