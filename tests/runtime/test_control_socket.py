@@ -48,6 +48,27 @@ def test_a_long_request() -> None:
         assert Caller(server).call == call
 
 
+def test_a_request_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends an octet now and then holds up nobody: a supervisor has other work."""
+    monkeypatch.setattr("tokgate.runtime.control_socket.PATIENCE", 0.1)
+    client, server = socket.socketpair()
+    read = threading.Event()
+
+    def dribble() -> None:
+        for _ in range(1_000):
+            client.sendall(b"s")
+            if read.wait(0.05):
+                return
+
+    with client, server:
+        dribbling = threading.Thread(target=dribble)
+        dribbling.start()
+        assert Caller(server).call is None
+        assert dribbling.is_alive()
+        read.set()
+        dribbling.join()
+
+
 def test_a_folder_with_a_long_path(tmp_path: Path) -> None:
     """An address of a socket holds 107 octets; deeper folders can be asked too, and the working directory stays."""
     folder, here = tmp_path / ("deep" * 40), Path.cwd()

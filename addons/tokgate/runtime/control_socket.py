@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,7 +24,7 @@ _LONGEST_ADDRESS: Final = 107
 _LONGEST_LINE: Final = 1 << 16
 """Octets of a request, as asyncio takes them by default: a reload may lift many bans."""
 PATIENCE: Final = 1.0
-"""Seconds for a client to send each piece of its request, and to receive each line of the response."""
+"""Seconds for a client to send its request, and to receive each line of the response."""
 LONGEST: Final = 600.0
 """Seconds that a client waits for a line: a supervisor answers after reading a policy, which may be large."""
 
@@ -75,13 +76,10 @@ class Caller:
     """A connection to the control socket. Errors are suppressed: a client may have disconnected."""
 
     def __init__(self, sock: socket.socket, request: ControlRequest | None = None) -> None:
-        """Read the request from an accepted socket, unless it is known; waits PATIENCE seconds for each piece."""
+        """Read the request from an accepted socket, unless it is known; blocks for at most PATIENCE seconds."""
         self._socket: Final = sock
+        call = Call.read(_line(sock)) if request is None else Call(request)
         sock.settimeout(PATIENCE)
-        call = None if request is None else Call(request)
-        if call is None:
-            with contextlib.suppress(OSError), sock.makefile("rb") as lines:
-                call = Call.read(lines.readline(_LONGEST_LINE))
         self.call: Final = call
         self.request: Final = None if call is None else call.request
 
@@ -102,6 +100,18 @@ class Caller:
     def close(self) -> None:
         """Close the connection without an answer."""
         self._socket.close()
+
+
+def _line(sock: socket.socket) -> bytes:
+    """What is sent until the end of a line, or of the time for it."""
+    line, give_up = b"", time.monotonic() + PATIENCE
+    with contextlib.suppress(OSError):
+        while not line.endswith(b"\n") and len(line) < _LONGEST_LINE and (left := give_up - time.monotonic()) > 0:
+            sock.settimeout(left)
+            if not (piece := sock.recv(_LONGEST_LINE)):
+                break
+            line += piece
+    return line
 
 
 class Control:
