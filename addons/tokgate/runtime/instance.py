@@ -17,6 +17,7 @@ from whenever import Instant
 
 from tokgate.blocklog.records import lifecycle
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
+from tokgate.config.reload.worker_thread import WorkerThread
 from tokgate.policy.settings import LogSettings
 from tokgate.runtime import phase_watch
 from tokgate.runtime.coverage_report import CoverageReporter
@@ -97,13 +98,14 @@ class Instance:
         self._history.save()
 
     async def follow(self) -> None:
-        """Call `tick` until cancelled; slow work runs in threads, since the event loop carries traffic."""
+        """Call `tick` until cancelled; slow work runs in a thread, since the event loop carries traffic."""
+        worker = WorkerThread()  # not the holder's: a large policy takes that one long to read
         while True:
             if not self._history.knows(self._holder.snapshot):  # tens of milliseconds for a thousand bans
                 with suppress(Exception):  # what fails here fails again in `tick`, which reports it
-                    await self._holder.worker.run(partial(self._history.plan_for, self._holder.snapshot))
+                    await worker.run(partial(self._history.plan_for, self._holder.snapshot))
             if self.tick():
-                await self._holder.worker.run(self.save)
+                await worker.run(self.save)
             await asyncio.sleep(self.due())
 
     def _attempt[T](self, what: str, work: Callable[[], T]) -> T | None:

@@ -129,8 +129,7 @@ class PolicyHolder:
         self.last_change: Reloaded | None = None
         """The reload that put the policy in force; None if it is the one read at start."""
         self._held: Final = HeldInMemory() if held is None else held
-        self.worker: Final = WorkerThread()
-        """For blocking work of an event loop that uses this holder."""
+        self._worker: Final = WorkerThread()
         self._held_lock: Final = threading.Lock()
         """Between reading what is kept and replacing it: `keep` runs in a thread beside `lift`."""
         self._follows: Final = follows
@@ -174,11 +173,11 @@ class PolicyHolder:
         async with self._lock:
             if self._latest is not None and asked < self._latest[0]:
                 return self._latest[1]
-            while (read := await self.worker.run(partial(self.read, await self._until_stable()))) is None:
+            while (read := await self._worker.run(partial(self.read, await self._until_stable()))) is None:
                 pass
             result = self.exchange(read)
             if result.ok:
-                await self.worker.run(partial(self.keep, Instant.now()))
+                await self._worker.run(partial(self.keep, Instant.now()))
             return result
 
     def read(self, seen: Fingerprint) -> PolicyRead | None:
@@ -206,10 +205,10 @@ class PolicyHolder:
         """Reload whenever the files change, and free policies that are no longer used, until cancelled."""
         self._watching = True
         while True:
-            if await self.worker.run(self.changed):
+            if await self._worker.run(self.changed):
                 await self.reload()
             if self._replaced:
-                await self.worker.run(self._free_replaced)
+                await self._worker.run(self._free_replaced)
             await asyncio.sleep(LOOK_EVERY)
 
     def _free_replaced(self) -> None:
@@ -303,8 +302,8 @@ class PolicyHolder:
 
     async def _until_stable(self) -> Fingerprint:
         """Wait until the files are stable; longer if one was removed or emptied."""
-        check = await self.worker.run(self.stability_check)
-        while (state := await self.worker.run(check.stable_state)) is None:  # noqa: ASYNC110  (files tell nothing)
+        check = await self._worker.run(self.stability_check)
+        while (state := await self._worker.run(check.stable_state)) is None:  # noqa: ASYNC110  (files tell nothing)
             await asyncio.sleep(LOOK_AGAIN)
         return state
 
