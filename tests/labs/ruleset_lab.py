@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from labs.netns import inside
+from labs.netns import NETNS, inside
 from tokgate.cli.main import main
 
 POLICY = """\
@@ -118,8 +118,10 @@ class Namespace:
             connection.settimeout(SECONDS)
             try:
                 connection.connect((address, port))
-            except BaseException:
+            except BaseException as error:
                 connection.close()
+                if isinstance(error, TimeoutError):
+                    error.add_note(_state(self.name.rpartition("-")[0]))
                 raise
             return connection
 
@@ -135,6 +137,18 @@ class Namespace:
             return made
 
         return self.inside(make)
+
+
+def _state(laboratory: str) -> str:
+    """What the namespaces of a laboratory tell of a packet that was lost."""
+    shown = ("ip -s neigh", "ip -s link", "ip -6 addr", "nstat -sz", "nft list ruleset")
+    asked = [
+        ("ip", "netns", "exec", each.name, *command.split())
+        for each in NETNS.glob(f"{laboratory}-*")
+        for command in shown
+    ]
+    done = (subprocess.run(each, capture_output=True, text=True, check=False) for each in asked)
+    return "\n".join(f"{' '.join(each.args)}\n{each.stdout}{each.stderr}" for each in done)
 
 
 def original_destination(connection: socket.socket) -> tuple[str, int]:
