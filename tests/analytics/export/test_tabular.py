@@ -21,7 +21,6 @@ from labs.logs import WriteLog, refusal, repeats
 from labs.samples import SNAPSHOT, stamp
 from labs.waiting import DEADLINE
 from tokgate.analytics.columns import COLUMNS
-from tokgate.analytics.export.cef import cef_line
 from tokgate.analytics.export.ocsf import ocsf_event
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.policy.observation import Stage
@@ -105,7 +104,7 @@ def test_an_export_takes_no_device_away(tokgate: Command, log: Path, tmp_path: P
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-@pytest.mark.parametrize("form", ["csv", "cef", "ocsf", "parquet"])
+@pytest.mark.parametrize("form", ["csv", "ocsf", "parquet"])
 def test_an_export_says_what_is_not_in_it(tokgate: Command, log: Path, tmp_path: Path, form: str) -> None:
     """Lines that hold no record, with their places."""
     with log.open("ab") as stream:
@@ -113,38 +112,6 @@ def test_an_export_says_what_is_not_in_it(tokgate: Command, log: Path, tmp_path:
     outcome = tokgate("log", "export", "--log", str(log), "--format", form, "-o", str(tmp_path / "out"))
     assert outcome.code == 0
     assert f"tokgate: {log}:6: not a record" in outcome.err
-
-
-def test_cef_lines(tokgate: Command, log: Path) -> None:
-    """Header, time in milliseconds, count, both ends, the name and the ban."""
-    lines = exported(tokgate, log, "cef")
-    assert len(lines) == 5
-    head, extension = lines[0].rsplit("|", 1)
-    assert head == "CEF:0|tokgate|tokgate|0.1.0|tls-handshake-refused|The ban|6"
-    for part in (
-        "rt=1678446000000", "src=192.0.2.7", "dst=203.0.113.5", "dpt=443", "dhost=www.clips.example.org",
-        "act=block", "cnt=1", "cs1=ban", "cs1Label=ban", "cs2=office", "cs2Label=network",
-    ):  # fmt: skip
-        assert part in extension.split(" ")
-    assert " cnt=41 " in lines[3]
-    assert lines[4].startswith("CEF:0|tokgate|tokgate|0.1.0|started|started|1|cat=tokgate ")
-
-
-def test_cef_escapes_what_would_end_a_field() -> None:
-    """Pipes and backslashes in the header, equals signs and line breaks in the extension."""
-    line = cef_line(
-        {
-            "action": "x|y\\z",
-            "rule_title": "a\nb|c",
-            "message": "k=v\\w\r\nsrc=203.0.113.9\x1b[2J",
-            "client": "2001:db8::1",
-        }
-    )
-    assert line.count("\n") == 1
-    assert line.startswith("CEF:0|tokgate|tokgate|unknown|x\\|y\\\\z|a b\\|c|1|")
-    assert r"msg=k\=v\\w\r\nsrc\=203.0.113.9 [2J" in line
-    assert "c6a2=2001:db8::1 c6a2Label=Source IPv6 Address" in line
-    assert " src=" not in line
 
 
 def test_ocsf_events(tokgate: Command, log: Path) -> None:
@@ -163,6 +130,11 @@ def test_ocsf_events(tokgate: Command, log: Path) -> None:
     assert http["http_request"]["url"]["url_string"] == "https://www.clips.example.org/watch"
     assert http["http_response"] == {"code": 451}
     assert (dns["query"]["hostname"], dns["rcode_id"], dns["rcode"]) == ("www.clips.example.org", 3, "NXDomain")
+    assert {event["connection_info"]["direction_id"] for event in (tls, http, dns, again)} == {2}  # outbound
+    carried = [
+        (event["connection_info"]["protocol_name"], event["connection_info"]["protocol_num"]) for event in (tls, dns)
+    ]
+    assert carried == [("tcp", 6), ("udp", 17)]
     assert (again["count"], again["end_time"] - again["start_time"]) == (41, 59_000)
 
 

@@ -4,9 +4,9 @@ https://schema.ocsf.io/1.8.0/classes/network_activity, …/http_activity, …/dn
 """
 
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any, Final
 
-from tokgate.analytics.export.cef import milliseconds
 from tokgate.blocklog.records.record import EventAction
 
 VERSION: Final = "1.8.0"
@@ -187,8 +187,9 @@ def _url(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ms(record: Mapping[str, Any], column: str) -> int | None:
+    """Milliseconds since the epoch of an instant that DuckDB returned: UTC, without `tzinfo`."""
     at = record.get(column)
-    return None if at is None else milliseconds(at)
+    return None if at is None else int(at.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def _present(fields: dict[str, Any]) -> dict[str, Any]:

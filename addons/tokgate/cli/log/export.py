@@ -4,14 +4,13 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
-from tokgate.analytics.export.cef import cef_line
 from tokgate.analytics.export.ocsf import ocsf_event
 from tokgate.analytics.export.tabular import rows_as_records, write_csv
 from tokgate.analytics.listing import EVERY_COLUMN, listing
@@ -38,7 +37,7 @@ from tokgate.config.extras import Extra
 
 _TOLD_EVERY: Final = 1000
 """Records between two displays of progress."""
-FORMATS: Final = ("csv", "parquet", "cef", "ocsf", "ndjson")
+FORMATS: Final = ("csv", "parquet", "ocsf", "ndjson")
 _OF_FILES: Final = ("parquet", "ndjson")
 """Formats that are made of files: ClickHouse writes Parquet itself, and keeps no line as it was."""
 
@@ -46,13 +45,12 @@ _EPILOG: Final = """\
 examples:
   tokgate log export --format csv -o march.csv --since 2023-03-01 --until 2023-04-01
   tokgate log export --format parquet -o march.parquet
-  tokgate log export --format cef --ban belgium-federal-2023 | logger -n siem.example.org
-  tokgate log export --format ocsf | gzip > march.ocsf.ndjson.gz
+  tokgate log export --format ocsf --ban belgium-federal-2023 | gzip > march.ocsf.ndjson.gz
 
-csv and parquet have the columns of docs/log-queries.md; cef is ArcSight's CEF:0; ocsf is OCSF 1.8, one JSON object a
-line, without records about tokgate itself, for which its classes have no words; ndjson is the lines themselves, as
-`compact` kept them, without filters. A file is complete or isn't there. Parquet and ndjson are made of files alone:
-ClickHouse writes Parquet itself (FORMAT Parquet), and keeps no line as it was."""
+csv and parquet have the columns of docs/log-queries.md; ocsf is OCSF 1.8, one JSON object a line, without records about
+tokgate itself, for which its classes have no words; ndjson is the lines themselves, as `compact` kept them, without
+filters. A file is complete or isn't there. Parquet and ndjson are made of files alone: ClickHouse writes Parquet itself
+(FORMAT Parquet), and keeps no line as it was."""
 _COMPACT_EPILOG: Final = """\
 examples:
   tokgate log compact                               make Parquet of what was rotated away from ./block.ndjson
@@ -66,7 +64,7 @@ file."""
 
 def add_parsers(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
     parser = commands.add_parser(
-        "export", help="CSV, Parquet, CEF, OCSF, NDJSON", description="Write the log for other systems.", epilog=_EPILOG
+        "export", help="CSV, Parquet, OCSF, NDJSON", description="Write the log for other systems.", epilog=_EPILOG
     )
     add_source(parser)
     parser.add_argument("--format", choices=FORMATS, required=True)
@@ -148,20 +146,14 @@ def _write(answer: QueryResult, form: str, stream: TextIO) -> int:
     if form == "csv":
         write_csv(answer, stream)
         return 0
-    line_of: Callable[[dict[str, Any]], str | None] = cef_line if form == "cef" else _ocsf_line
     left_out = 0
     for record in rows_as_records(answer.columns, answer.rows):
-        line = line_of(record)
-        if line is None:
+        event = ocsf_event(record)
+        if event is None:
             left_out += 1
         else:
-            stream.write(line)
+            stream.write(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")
     return left_out
-
-
-def _ocsf_line(record: dict[str, Any]) -> str | None:
-    event = ocsf_event(record)
-    return None if event is None else json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 @contextmanager
