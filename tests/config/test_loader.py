@@ -25,7 +25,6 @@ from tokgate.policy.settings import (
     EchOuter,
     EncryptedDns,
     MissingSni,
-    Notify,
     Settings,
     StructuredErrors,
 )
@@ -115,20 +114,12 @@ def test_overrides_and_reminders(every_key: Policy) -> None:
     stated = every_key.settings
     assert stated.overrides.longest.strict_eq(ItemizedDelta(hours=8))
     assert [each.format_iso() for each in stated.reminders] == ["P14D", "P2D"]
-    assert stated.notify == Notify(
-        webhook="https://chat.example.org/hooks/tokgate",
-        command=("/usr/local/bin/mail-reminder", "servicedesk@example.org"),
-    )
 
 
 def test_settings_that_are_not_given(say: Say, minimal: str) -> None:
     """Saying nothing is the same as the core's defaults."""
     settled = valid(say(minimal)).settings
-    assert (settled.overrides, settled.reminders, settled.notify) == (
-        Settings().overrides,
-        Settings().reminders,
-        Settings().notify,
-    )
+    assert (settled.overrides, settled.reminders) == (Settings().overrides, Settings().reminders)
 
 
 def test_files_as_they_would_be(folder: Path, minimal: str, now: Instant) -> None:

@@ -280,10 +280,3 @@ def test_damaged_files_of_the_last_run(
     enforced.write_bytes(octets)
     assert restarted(policies, tmp_path).snapshot.policy.held == ()
     assert "gone" in caplog.text
-
-
-def test_secrets_are_not_kept(policies: Path, tmp_path: Path) -> None:
-    """What a webhook allows is in no file of tokgate's own."""
-    (policies / "settings.yaml").write_text("settings: {notify: {webhook: 'https://chat.example.org/SECRET'}}\n")
-    restarted(policies, tmp_path)
-    assert not [each for each in tmp_path.iterdir() if each.is_file() and b"SECRET" in each.read_bytes()]

@@ -54,7 +54,6 @@ class Running:
             self._write,
             lambda: self.counts,
             version="0",
-            reaps=True,
             log_kept=LogSettings,
             now=lambda: self.now,
         )

@@ -50,20 +50,6 @@ def test_nothing_in_the_working_directory_is_run(trap: Path, mode: str) -> None:
     assert "hostile" not in running.narrated()
 
 
-def test_a_reminder_is_delivered_by_our_own_code(trap: Path) -> None:
-    """The process that delivers reminders starts days after tokgate, in whatever the folder holds by then."""
-    code = """if True:
-        import os, sys
-        from tokgate.runtime.reminder_dispatch import _start
-        letter = b'{"ban": "ban", "text": "it ends"}'
-        pid = _start(b'{"webhook": null, "command": ["touch", "delivered"], "letter": %b}' % letter)
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    """
-    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=trap, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (trap / "delivered").exists()
-
-
 def test_a_path_that_means_the_working_directory_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """`PYTHONPATH=/opt/lib:` has an empty entry, which Python reads as “here”."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("/opt/lib", "", ".", "lib")))

@@ -15,27 +15,14 @@ from tokgate.blocklog.paths import notified_path_for
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
-from tokgate.policy.settings import ClientsShown, LogSettings, Notify
+from tokgate.policy.settings import ClientsShown, LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.notified import NotificationHistory
-from tokgate.runtime.reminder_dispatch import ReminderSender
 
 OBSERVER = Observer(hostname="gateway.example.org", version="0")
 NOW = at("2023-03-15T09:00:00Z")
 START, END = at("2023-03-15T10:00:00Z"), at("2023-03-15T12:00:00Z")
 WEEK_BEFORE = at("2023-09-02T22:00:00Z")
-NOTIFY = Notify(command=("/bin/true",))
-
-
-class Post(ReminderSender):
-    """Keeps what would be sent."""
-
-    def __init__(self) -> None:
-        super().__init__(reaps=True)
-        self.sent: list[tuple[Notify, dict[str, Any]]] = []
-
-    def send(self, notify: Notify, said: dict[str, Any]) -> None:
-        self.sent.append((notify, said))
 
 
 class Desk:
@@ -43,8 +30,7 @@ class Desk:
 
     def __init__(self, log: Path, records: Records) -> None:
         self.records = records
-        self.post = Post()
-        self.history = NotificationHistory(log, self._write, self.post)
+        self.history = NotificationHistory(log, self._write)
 
     def _write(self, build: Callable[[Stamp], Record]) -> None:
         self.records.put(build(new_stamp(NOW, OBSERVER)))
@@ -65,7 +51,7 @@ def log(tmp_path: Path) -> Path:
 
 def ending(**settings: Any) -> Snapshot:
     """A policy with a ban until September."""
-    return snapshot(ban(expires=wall("2023-09-10T00:00")), notify=NOTIFY, **settings)
+    return snapshot(ban(expires=wall("2023-09-10T00:00")), **settings)
 
 
 def overridden(settings: dict[str, Any] | None = None, **stated: Any) -> Snapshot:
@@ -75,7 +61,7 @@ def overridden(settings: dict[str, Any] | None = None, **stated: Any) -> Snapsho
 
 
 def test_a_reminder_is_told_once(log: Path, records: Records) -> None:
-    """In the log and outside it, and not again however often it is looked, nor after a restart."""
+    """In the log, and not again however often it is looked, nor after a restart."""
     desk = Desk(log, records)
     assert desk.tell(ending(), WEEK_BEFORE.subtract(nanoseconds=1)) == [
         ("ban-near-expiry", "Ban The ban [ban] ends at 2023-09-10 00:00 Europe/Brussels, for office; then: lapse.")
@@ -83,31 +69,8 @@ def test_a_reminder_is_told_once(log: Path, records: Records) -> None:
     ((action, _),) = desk.tell(ending(), WEEK_BEFORE)
     assert action == "ban-near-expiry"
     assert desk.tell(ending(), WEEK_BEFORE.add(hours=1)) == []
-    assert [said["before"] for _, said in desk.post.sent] == ["P30D", "P7D"]
     assert Desk(log, records).tell(ending(), WEEK_BEFORE.add(hours=2)) == []
     assert len(Desk(log, records).tell(ending(), at("2023-09-08T22:00:00Z"))) == 1
-
-
-def test_what_is_sent(log: Path, records: Records) -> None:
-    """The letter names the record in the log and says all that matters; `text` alone would do."""
-    desk = Desk(log, records)
-    desk.tell(ending(), WEEK_BEFORE)
-    ((notify, said),) = desk.post.sent
-    assert notify == NOTIFY
-    assert said["id"] == records.all[0]["event"]["id"]
-    assert said["text"] == records.all[0]["message"]
-    assert (said["ban"], said["ends"], said["local"]) == (
-        "ban",
-        "2023-09-09T22:00:00.000000Z",
-        "2023-09-10 00:00 Europe/Brussels",
-    )
-    assert (said["before"], said["networks"], said["on_expiry"], said["gateway"]) == (
-        "P7D",
-        ["office"],
-        "lapse",
-        "gateway.example.org",
-    )
-    json.dumps(said)
 
 
 def test_an_override_starts_and_ends(log: Path, records: Records) -> None:

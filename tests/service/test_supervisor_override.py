@@ -23,7 +23,6 @@ networks: {{here: {{cidrs: [127.0.0.0/8], timezone: Europe/Brussels}}}}
 bans:
   clips: {{title: Clips, services: [clips], networks: [here], starts: 2023-03-10}}
   brief: {{title: Brief, services: [clips], networks: [here], starts: "{start}", expires: "{end}"}}
-settings: {{notify: {{command: [{program}]}}}}
 """
 MODES = {"one process": ("regular@127.0.0.1:0",), "gates": ("gate:explicit@127.0.0.1:0", "--workers", "1")}
 
@@ -31,20 +30,15 @@ CheckLines = Callable[..., list[dict[str, Any]]]
 
 
 class Site:
-    """A folder with a policy, a log, and a program that gathers reminders."""
+    """A folder with a policy and a log."""
 
     def __init__(self, folder: Path, check_lines: CheckLines) -> None:
         self._folder = folder
         self._check = check_lines
-        self.letters = folder / "letters"
-        self.letters.mkdir()
-        program = folder / "program"
-        program.write_text(f"#!/bin/sh\ncat > {self.letters}/$$.new && mv {self.letters}/$$.new {self.letters}/$$\n")
-        program.chmod(0o755)
         now = Instant.now()
         (folder / "policies").mkdir()
         (folder / "policies" / "policy.yaml").write_text(
-            POLICY.format(start=_stamp(now.subtract(hours=48)), end=_stamp(now.add(hours=12)), program=program)
+            POLICY.format(start=_stamp(now.subtract(hours=48)), end=_stamp(now.add(hours=12)))
         )
 
     def command(self, *arguments: str) -> list[str]:
@@ -80,10 +74,6 @@ class Site:
             return told if len(told) >= number else []
 
         return until(f"{action} is told", found)
-
-    def wait_for_letter(self) -> None:
-        """Its process may outlive the one that started it."""
-        until("a letter is written", lambda: any(not each.suffix for each in self.letters.iterdir()))
 
     def _records(self, log: Path) -> list[dict[str, Any]]:
         return self._check(log) if log.exists() else []
@@ -123,5 +113,3 @@ def test_override_and_reminder(mode: str, tmp_path: Path, check_lines: CheckLine
         assert (ended["user"]["name"], ended["event"]["reason"]) == ("bob", "ended early")
         assert len(site.wait_for("override-started")) == 1
         assert len(site.wait_for("ban-near-expiry")) == 1
-    site.wait_for_letter()
-    assert len(list(site.letters.iterdir())) == 1

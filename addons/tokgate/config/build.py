@@ -26,7 +26,6 @@ from tokgate.policy.settings import (
     GatewaySettings,
     LimitSettings,
     LogSettings,
-    Notify,
     OverrideLimits,
     PacSettings,
     ProxyAuth,
@@ -123,7 +122,6 @@ _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "overrides": lambda model: OverrideLimits(longest=model.longest),
     "reminders": _unique,
     "nat64_prefixes": _unique,
-    "notify": lambda model: Notify(webhook=model.webhook, command=tuple(model.command)),
     "log": lambda model: LogSettings(**dict(model) | {"checkpoint_to": _unique(model.checkpoint_to)}),
     "gateway": lambda model: GatewaySettings(
         **dict(model) | {"ports": _unique(model.ports), "canary": CanarySettings(**dict(model.canary))}

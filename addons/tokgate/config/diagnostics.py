@@ -1,6 +1,5 @@
 """Diagnostics of policy files, and how they are printed. The checks themselves are elsewhere."""
 
-import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +8,6 @@ from typing import Any, Final
 from tokgate.policy.values.source_position import Origin
 from tokgate.policy.values.visible_text import escaped, readable, readable_characters
 
-_WEBHOOK: Final = re.compile(r"""(?<=://)(?P<userinfo>[^\s/?#"']*@)?(?P<host>[^\s/?#"'@]*)(?P<path>[^\s"']*)""")
 _SHOWN: Final = 140
 """Most characters of a source line that are shown; a policy may be one line of megabytes."""
 
@@ -163,22 +161,11 @@ def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
 def _excerpt(line: str, column: int, length: int) -> tuple[str, str, int]:
     """The part of a line to show, the part of that before the caret, and how many characters to underline."""
     start = 0 if len(line) <= _SHOWN else max(0, min(column - _SHOWN // 2, len(line) - _SHOWN))
-    cut = _without_secrets(line)[start : start + _SHOWN]
+    cut = line[start : start + _SHOWN]
     shown = ["\t" if character == "\t" else safe for character, safe in zip(cut, readable_characters(cut), strict=True)]
     lead, trail = "…" if start else "", "…" if start + _SHOWN < len(line) else ""
     before, marked = "".join(shown[: column - start]), "".join(shown[column - start :][: max(1, length)])
     return lead + "".join(shown) + trail, lead + before, max(1, len(marked))
-
-
-def _without_secrets(line: str) -> str:
-    """Asterisks in place of what allows to post to a webhook: its userinfo, path and query. As long as before."""
-    if "webhook" not in line:
-        return line
-    return _WEBHOOK.sub(lambda url: _masked(url["userinfo"]) + url["host"] + _masked(url["path"]), line)
-
-
-def _masked(secret: str | None) -> str:
-    return "*" * len(secret or "")
 
 
 def _width(text: str) -> int:

@@ -253,7 +253,6 @@ class Tokgate:
             enforcer.write,
             self.counters.shared.read,
             version=observer.version,
-            reaps=True,
             log_kept=lambda: log_kept,
             now=self._now,
         )

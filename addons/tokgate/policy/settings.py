@@ -84,14 +84,6 @@ class DnsSettings:
     structured_errors: StructuredErrors = StructuredErrors.ON_REQUEST
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notify:
-    """Where reminders go besides the log: a URL that takes a JSON POST, a command that reads JSON from stdin."""
-
-    webhook: str | None = None
-    command: tuple[str, ...] = ()
-
-
 class ClientsShown(StrEnum):
     """How the log names clients: by address, by a pseudonym for it, or by the prefix around it."""
 
@@ -215,7 +207,6 @@ class Settings:
     nat64_prefixes: tuple[IPv6Network, ...] = ()
     overrides: OverrideLimits = OverrideLimits()
     reminders: tuple[Duration, ...] = REMINDERS
-    notify: Notify = Notify()
     log: LogSettings = LogSettings()
     gateway: GatewaySettings = GatewaySettings()
     egress: EgressSettings = EgressSettings()

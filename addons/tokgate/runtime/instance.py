@@ -23,7 +23,6 @@ from tokgate.runtime import phase_watch
 from tokgate.runtime.coverage_report import CoverageReporter
 from tokgate.runtime.notified import NotificationHistory, Write
 from tokgate.runtime.reload_report import Reloads, announce, answer_of
-from tokgate.runtime.reminder_dispatch import ReminderSender
 from tokgate.runtime.status import Worker, restart_needed, state_of
 from tokgate.traffic.counting.counters import DecisionKey, decisions_in
 from tokgate.traffic.counting.shared_counters import Key
@@ -42,14 +41,12 @@ class Instance:
         counts: Callable[[], Mapping[Key, int]],
         *,
         version: str,
-        reaps: bool,
         log_kept: Callable[[], LogSettings],
         now: Callable[[], Instant] = Instant.now,
     ) -> None:
         """`write` writes records; `counts` returns the counts of all processes since the start, which only grow.
 
-        `version` is tokgate's. `reaps`: this object waits for the child processes that it starts. `log_kept` returns
-        the settings with which the log was opened.
+        `version` is tokgate's. `log_kept` returns the settings with which the log was opened.
         """
         self._holder: Final = holder
         self._write: Final = write
@@ -62,7 +59,7 @@ class Instance:
         self.started: Final = now()
         self._since = self.started
         self._coverage: Final = CoverageReporter(self.started)
-        self._history: Final = NotificationHistory(log, write, ReminderSender(reaps=reaps))
+        self._history: Final = NotificationHistory(log, write)
         self.reloads: Final = Reloads()
         self._failures: Final[dict[str, str]] = {}
 

@@ -26,7 +26,6 @@ from tokgate.policy.analysis import overrides, reminders
 from tokgate.policy.bans import Exemption
 from tokgate.policy.settings import ClientsShown
 from tokgate.policy.snapshot import Snapshot
-from tokgate.runtime.reminder_dispatch import ReminderSender, letter
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +58,10 @@ class Running:
 class NotificationHistory:
     """Writes due reminder and override records, and keeps which were written."""
 
-    def __init__(self, log: Path, write: Write, sender: ReminderSender) -> None:
+    def __init__(self, log: Path, write: Write) -> None:
         """Reads the file beside `log`. A log that is a pipe or a device has none: restarts repeat records."""
         self._path: Final = notified_path_for(log)
         self._write: Final = write
-        self._sender: Final = sender
         self._told: set[reminders.ReminderKey] = set()
         self._running: dict[_Identity, Running] = {}
         self._read_disguised = False
@@ -77,7 +75,6 @@ class NotificationHistory:
         """Write the records that are due; whether there were any. Call `save` then."""
         if not self.knows(snapshot):
             self.plan_for(snapshot)
-        self._sender.reap()
         reminded = self._remind(snapshot, now)
         return self._follow_overrides(snapshot, now) or reminded
 
@@ -96,23 +93,8 @@ class NotificationHistory:
             self._told |= {notice for notice in reminders.missed(self._plan, now) if notice.ends > now}
             self._told = {notice for notice in self._told if notice.ends.add(hours=REMEMBERED) > now}
         for reminder in found:
-            record = self._written(
-                partial(lifecycle.ban_near_expiry, track=reminder.track, policy_version=snapshot.version)
-            )
-            if record is not None:
-                self._sender.send(snapshot.settings.notify, letter(record, reminder))
+            self._write(partial(lifecycle.ban_near_expiry, track=reminder.track, policy_version=snapshot.version))
         return bool(found)
-
-    def _written(self, build: Callable[[Stamp], Record]) -> Record | None:
-        """Write a record and return it; None if it could not be made."""
-        made: list[Record] = []
-
-        def remember(stamp: Stamp) -> Record:
-            made.append(build(stamp))
-            return made[0]
-
-        self._write(remember)
-        return made[0] if made else None
 
     def _follow_overrides(self, snapshot: Snapshot, now: Instant) -> bool:
         version = snapshot.version

@@ -95,7 +95,6 @@ class Supervisor:
             self._write,
             self._processes.counters.total,
             version=self._observer.version,
-            reaps=False,
             log_kept=lambda: self._processes.log_kept,
         )
         self._instance.gateway = self._keeper.state

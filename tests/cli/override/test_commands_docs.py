@@ -1,20 +1,14 @@
 """docs/overrides.md: its examples load, and it names every option, reason and key that there is."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 from whenever import Instant
 
-from labs.builders import at, ban, snapshot, wall
 from labs.command_line import Command
-from tokgate.blocklog.records import lifecycle
-from tokgate.blocklog.records.stamp import Observer, new_stamp
 from tokgate.config.diagnostics import render
 from tokgate.config.loader import load
-from tokgate.policy.analysis.reminders import plan
-from tokgate.runtime.reminder_dispatch import letter
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "overrides.md").read_text()
@@ -39,15 +33,6 @@ def test_every_option(tokgate: Command) -> None:
     """Each option of `add` is explained, and no other."""
     offered = set(re.findall(r"^  (--[a-z]+)", tokgate("override", "add", "--help").out, re.MULTILINE))
     assert set(re.findall(r"^\| `(--[a-z]+)", DOCS, re.MULTILINE)) == offered - {"--debug"}
-
-
-def test_what_is_sent() -> None:
-    """The example has the keys that are sent, in their order."""
-    (example,) = re.findall(r"```json\n(.*?)```", DOCS, re.DOTALL)
-    reminder = plan(snapshot(ban(expires=wall("2023-09-10T00:00"))))[0]
-    stamp = new_stamp(at("2023-09-01T00:00:00Z"), Observer(hostname="gw1", version="0"))
-    record = lifecycle.ban_near_expiry(stamp, reminder.track, "test")
-    assert list(json.loads(example)) == list(letter(record, reminder))
 
 
 def test_reasons_of_an_end() -> None:

@@ -131,8 +131,6 @@ NEW: Final[Mapping[str, Any]] = {
     "settings.nat64_prefixes": ["2001:db8:64::/96"],
     "settings.overrides.longest": "PT8H",
     "settings.reminders": ["P3D"],
-    "settings.notify.webhook": "https://chat.example.org/hooks/SECRET",
-    "settings.notify.command": ["/usr/local/bin/remind", "SECRET"],
     "settings.log.clients": "prefix",
     "settings.log.pseudonym_days": 7,
     "settings.log.retention_days": 90,

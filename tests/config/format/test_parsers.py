@@ -1,4 +1,4 @@
-"""Text, paths and programs; and of all parsers, that whatever is written is a value or an error of ours."""
+"""Text and paths; and of all parsers, that whatever is written is a value or an error of ours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from tokgate.config.format import address_parsers, name_patterns, parsers, time_
 from tokgate.policy.stores import STORES
 
 _VALIDATORS: list[Callable[[Any], Any]] = [
-    *(parsers.text, parsers.one_line, parsers.link, parsers.webhook, parsers.flag, parsers.outlet),
+    *(parsers.text, parsers.one_line, parsers.link, parsers.flag, parsers.outlet),
     *(parsers.directory_url, parsers.inventory, parsers.whole_path, parsers.near_misses),
     *(time_parsers.date, time_parsers.moment, time_parsers.expiry, time_parsers.until, time_parsers.duration),
     *(time_parsers.lasting, time_parsers.continuing, time_parsers.clock, time_parsers.closing),
@@ -23,14 +23,6 @@ _VALIDATORS: list[Callable[[Any], Any]] = [
     *(name_patterns.suffix, name_patterns.exact, name_patterns.label, name_patterns.regex),
     *(name_patterns.store_id(store) for store in STORES),
 ]
-
-
-def test_programs() -> None:
-    """By their whole path, or none at all."""
-    assert parsers.program([]) == []
-    assert parsers.program(["/bin/mail", "desk"]) == ["/bin/mail", "desk"]
-    with pytest.raises(PydanticCustomError, match="whole path"):
-        parsers.program(["mail"])
 
 
 @pytest.mark.parametrize("validate", _VALIDATORS)

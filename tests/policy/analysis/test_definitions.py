@@ -1,6 +1,5 @@
-"""Definitions: what two policies state otherwise, and what of it may not be shown."""
+"""Definitions: what two policies state otherwise."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from tokgate.policy.analysis.definitions import (
     redefinitions,
 )
 from tokgate.policy.bans import Action
-from tokgate.policy.settings import MissingSni, Notify
+from tokgate.policy.settings import MissingSni
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.upstream import Upstream, UpstreamKind
 
@@ -80,65 +79,6 @@ def test_changes_by_name() -> None:
         DefinitionChange("settings", "missing_sni", ChangeKind.CHANGED, ("+block", "-check-address")),
     ]
     assert list(changes(new.policy, new.policy)) == []
-
-
-WEBHOOK = "https://bot:hunter2@chat.example.org:8443/hooks/T0KEN?key=s3cret#frag"
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (None, WEBHOOK),
-        (WEBHOOK, None),
-        (WEBHOOK, "https://chat.example.org:8443/hooks/0THER"),
-        (WEBHOOK, WEBHOOK.replace("hunter2", "hunter3")),
-        (WEBHOOK, "https://other.example.org/T0KEN"),
-    ],
-)
-def test_a_webhook_keeps_its_secrets(before: str | None, after: str | None) -> None:
-    """Whoever reads a job summary or a log learns that the webhook changed, and can't post to it."""
-    old, new = (
-        replace(UNREMINDED, settings=replace(UNREMINDED.settings, notify=Notify(webhook=url)))
-        for url in (before, after)
-    )
-    (told_change,) = changes(old, new)
-    (redefined,) = redefinitions(old, new)
-    words = " ".join((*told_change.what, *redefined.added, *redefined.removed))
-    assert told_change.name == redefined.name == "notify.webhook"
-    assert "example.org" in words
-    assert not any(secret in words for secret in ("bot", "hunter", "hooks", "T0KEN", "0THER", "s3cret", "frag"))
-
-
-def test_the_same_webhook_is_no_change() -> None:
-    """A reload of an unchanged policy doesn't report its webhook."""
-    held = replace(UNREMINDED, settings=replace(UNREMINDED.settings, notify=Notify(webhook=WEBHOOK)))
-    assert not list(changes(held, held))
-    assert not list(redefinitions(held, held))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "shown"),
-    [
-        ((), ("/usr/bin/mail", "T0KEN"), {"/usr/bin/mail …"}),
-        (("/usr/bin/mail",), ("/usr/bin/mail", "T0KEN"), {"/usr/bin/mail", "/usr/bin/mail …"}),
-        (("/usr/bin/mail", "T0KEN", "1"), ("/usr/bin/mail", "1", "T0KEN"), {"/usr/bin/mail …"}),
-        (("/opt/my mail", "T0KEN"), (), {"/opt/my mail …"}),
-    ],
-)
-def test_a_command_keeps_its_arguments(before: tuple[str, ...], after: tuple[str, ...], shown: set[str]) -> None:
-    """A token among the arguments of a program gets into no job summary; that they changed, in order too, does."""
-    old, new = (
-        replace(UNREMINDED, settings=replace(UNREMINDED.settings, notify=Notify(command=words)))
-        for words in (before, after)
-    )
-    (found,) = redefinitions(old, new)
-    (change,) = changes(old, new)
-    assert {word.removesuffix(" (changed where it is not shown)") for word in (*found.added, *found.removed)} == shown
-    assert "T0KEN" not in " ".join((*change.what, *found.added, *found.removed))
-    assert not list(redefinitions(new, new))
-
-
-UNREMINDED = policy(ban()).policy
 
 
 def test_parents_in_another_order() -> None:

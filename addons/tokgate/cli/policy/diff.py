@@ -45,10 +45,9 @@ examples:
 OLD and NEW are folders or files, or REV:DIR for a folder in a git revision (DIR relative to where you are).
 Without --log and --flows the policies are compared by themselves: which service changes its verdict in which network,
 from when until when (a client in several networks gets the strictest of them); who becomes or ceases to be exempt; what
-each definition says more (+) or less (-). Of `settings.notify` only server and program are shown: the rest may be
-secret. With --log and --flows traffic is decided by both policies as well. Flows are lines with `client` and `host`,
-and where wanted `at` and `url`, as `tokgate simulate` takes them. The block log names no allowed traffic, so it can
-show what becomes allowed, not what becomes blocked: that takes flows.
+each definition says more (+) or less (-). With --log and --flows traffic is decided by both policies as well. Flows
+are lines with `client` and `host`, and where wanted `at` and `url`, as `tokgate simulate` takes them. The block log
+names no allowed traffic, so it can show what becomes allowed, not what becomes blocked: that takes flows.
 
 The exit code is 0 whether or not anything differs, unless --exit-code is given."""
 

@@ -3,7 +3,7 @@
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Final, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from whenever import Date, Time, Weekday
 
 from tokgate.config.format import address_parsers, name_patterns, parsers, time_parsers
@@ -44,15 +44,6 @@ Link = Annotated[
     str,
     PlainValidator(parsers.link),
     _string(patternErrorMessage="A web address: `https://…`", pattern="^https?://", format="uri"),
-]
-Webhook = Annotated[
-    str,
-    PlainValidator(parsers.webhook),
-    _string(
-        patternErrorMessage="`https://…`, or `http://…` on loopback.",
-        pattern=r"^(https://|http://(localhost|127\.[0-9.]+|\[::1\])([:/?#]|$))",
-        format="uri",
-    ),
 ]
 Flag = Annotated[bool, PlainValidator(parsers.flag), WithJsonSchema({"type": "boolean"})]
 NearMisses = Annotated[bool, PlainValidator(parsers.near_misses), WithJsonSchema({"type": "boolean"})]
@@ -161,7 +152,7 @@ Outlet = Annotated[
         patternErrorMessage="`journald`, `syslog` or `syslog://host:port`.", pattern=r"^(journald|syslog(://[^/]+)?)$"
     ),
 ]
-Program = Annotated[list[Line], AfterValidator(parsers.program)]
+
 Days = Annotated[
     list[Annotated[frozenset[Weekday], PlainValidator(time_parsers.day_range)]],
     Field(min_length=1),

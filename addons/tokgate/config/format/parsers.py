@@ -12,7 +12,6 @@ from pydantic_core import PydanticCustomError
 
 from tokgate.config.diagnostics import Code
 from tokgate.config.extras import Extra, missing_extra
-from tokgate.policy.values.hostname import parse_address
 
 _SHOWN: Final = 60
 """Letters of a value that a message repeats."""
@@ -61,20 +60,6 @@ def link(value: Any) -> str:
         has_host = False
     if not has_host or not re.match(r"https?://[^\s/]", line) or " " in line:
         raise wrong(Code.BAD_VALUE, f"`{line}` is no web address: `https://…`")
-    return line
-
-
-def webhook(value: Any) -> str:
-    """An https URL, or an http one to this machine: what is posted names bans, and the URL is often a secret."""
-    line = one_line(value)
-    try:
-        url = urlsplit(link(line))
-    except PydanticCustomError:  # whose message repeats the URL
-        raise wrong(Code.BAD_VALUE, "must be a web address: `https://…`") from None
-    address = parse_address(url.hostname or "")
-    here = url.hostname == "localhost" or (address is not None and address.is_loopback)
-    if url.scheme.lower() != "https" and not here:
-        raise wrong(Code.BAD_VALUE, "must be `https://…`: over `http://` only this machine can be reached (loopback)")
     return line
 
 
@@ -158,13 +143,6 @@ def outlet(value: Any) -> str:
     if written not in ("journald", "syslog") and not (remote and port):
         raise wrong(Code.BAD_VALUE, f"`{written}` is none of `journald`, `syslog`, `syslog://host:port`")
     return written
-
-
-def program(words: list[str]) -> list[str]:
-    """A program, by its absolute path so that PATH makes no difference, and its arguments."""
-    if words and not words[0].startswith("/"):
-        raise wrong(Code.BAD_VALUE, f"`{words[0]}` must be the whole path of a program: `/usr/local/bin/…`")
-    return words
 
 
 def shown(value: Any) -> str:

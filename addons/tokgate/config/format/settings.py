@@ -31,8 +31,6 @@ from tokgate.config.format.field_types import (
     Nat64Prefix,
     NearMisses,
     Outlet,
-    Program,
-    Webhook,
     WholePath,
 )
 from tokgate.policy.settings import (
@@ -71,22 +69,6 @@ class DnsModel(Model):
         default=StructuredErrors.ON_REQUEST,
         description="Who is told in JSON instead of words by which ban, on whose authority and whom to ask "
         "(draft-ietf-dnsop-structured-dns-error).",
-    )
-
-
-class NotifyModel(Model):
-    """Where reminders of bans that end soon are sent besides the log. Enforcement doesn't wait for them."""
-
-    webhook: Webhook | None = Field(
-        default=None,
-        description="Where reminders are posted as JSON: `https://…`, or `http://…` on loopback.",
-        examples=["https://chat.example.org/hooks/tokgate"],
-    )
-    command: Program = Field(
-        default=[],
-        description="A program that gets each reminder as JSON on its standard input: its path and arguments. It runs "
-        "as the user that tokgate runs as.",
-        examples=[["/usr/local/bin/mail-reminder", "servicedesk@example.org"]],
     )
 
 
@@ -182,11 +164,6 @@ class SettingsModel(Model):
         description="How long before a ban ends there are reminders, one for each entry. "
         "Default: `[P30D, P7D, P1D]`; `[]`: none. `tokgate check` looks as far ahead as the longest.",
         examples=[["P30D", "P7D", "P1D"]],
-    )
-    notify: NotifyModel = Field(
-        default_factory=NotifyModel,
-        description="Where reminders go besides the log.",
-        examples=[{"webhook": "https://chat.example.org/hooks/tokgate"}],
     )
     log: LogModel = Field(
         default_factory=LogModel,

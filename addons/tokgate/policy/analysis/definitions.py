@@ -1,21 +1,17 @@
-"""The differences of two policies in what they state: every key that changes what somebody gets or reads.
-
-What may hold a secret (`settings.notify`) is in no difference; that it changed is.
-"""
+"""The differences of two policies in what they state: every key that changes what somebody gets or reads."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from itertools import chain
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from whenever import Instant, PlainDateTime
 
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration
 from tokgate.policy.services import Service
-from tokgate.policy.settings import Notify, Settings
+from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy
 
 MAX_WORDS: Final = 5
@@ -72,7 +68,7 @@ def changes(old: Policy, new: Policy) -> Iterator[DefinitionChange]:
     yield from _changed("exemptions", old.exemptions, new.exemptions, _keys)
     yield from _changed("networks", old.networks, new.networks, _by_meaning(_network))
     yield from _changed("services", old.services, new.services, _by_meaning(_service))
-    before, after = _both_settings(old, new)
+    before, after = _settings(old.settings), _settings(new.settings)
     yield from (
         DefinitionChange("settings", name, ChangeKind.CHANGED, _words(before.get(name, _NONE), after.get(name, _NONE)))
         for name in dict.fromkeys((*before, *after))
@@ -116,7 +112,7 @@ def redefinitions(old: Policy, new: Policy) -> Iterator[Redefinition]:
     yield from _restated("exemptions", old.exemptions, new.exemptions)
     yield from _redefined("networks", _meanings(old.networks, _network), _meanings(new.networks, _network))
     yield from _redefined("services", _meanings(old.services, _service), _meanings(new.services, _service))
-    yield from _redefined("settings", *_both_settings(old, new))
+    yield from _redefined("settings", _settings(old.settings), _settings(new.settings))
 
 
 def _restated(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Redefinition]:
@@ -195,36 +191,6 @@ def _service(service: Service) -> frozenset[str]:
     return frozenset(said | {f"store:{each.store}/{each.identifier}" for each in service.stores})
 
 
-def _both_settings(old: Policy, new: Policy) -> tuple[_Statements, _Statements]:
-    """The settings of two policies. What may be secret is in neither, but that it changed is told."""
-    before, after = _settings(old.settings), _settings(new.settings)
-    for key, shown in _HIDDEN.items():
-        was, becomes = before[key], after[key]
-        before[key], after[key] = frozenset(map(shown, was)), frozenset(map(shown, becomes))
-        if was != becomes and before[key] == after[key]:
-            after[key] = frozenset(f"{each} (changed where it is not shown)" for each in after[key])
-    return before, after
-
-
-def _without_secrets(webhook: str) -> str:
-    """Scheme, host and port: userinfo, path and query of a webhook are what allows to post to it."""
-    parts = urlsplit(webhook)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
-
-
-def _program(command: str) -> str:
-    """The path of a program: its arguments may be passwords and tokens."""
-    path, line, _ = command.partition("\n")
-    return f"{path} …" if line else path
-
-
-_HIDDEN: Final[Mapping[str, Callable[[str], str]]] = {
-    "notify.webhook": _without_secrets,
-    "notify.command": _program,
-}
-"""Settings that may hold a secret: what is shown of their values."""
-
-
 def _settings(settings: Any, above: str = "") -> dict[str, frozenset[str]]:
     """Keys as they stand in YAML, with a dot for each level."""
     found: dict[str, frozenset[str]] = {}
@@ -236,6 +202,4 @@ def _settings(settings: Any, above: str = "") -> dict[str, frozenset[str]]:
             found[f"{above}{each.name}"] = frozenset(_values(value))
     if isinstance(settings, Settings) and len(settings.upstream) > 1:  # the first that is for a destination reaches it
         found["upstream"] = frozenset(f"{place}. {parent}" for place, parent in enumerate(settings.upstream, 1))
-    if isinstance(settings, Notify) and settings.command:  # one value, since the order of its words counts
-        found[f"{above}command"] = frozenset(("\n".join(settings.command),))
     return found
