@@ -10,7 +10,7 @@ from tokgate.config.service_lists.selection import Options, select
 
 _PARTS = (
     *("||", "|", "@@", "^", "$", "*", "/", ".", "!", "#", "##", "include:", "full:", "regexp:", "keyword:", "@cn"),
-    *("$ORIGIN", "$TTL", "$INCLUDE", "$GENERATE 1-9 a$", "CNAME", "SOA", "IN", "A", "(", ")", ";", '"', "rpz-ip"),
+    *("IN", "CNAME", "(", ")", ";", '"'),
     *("0.0.0.0", "::1", "192.0.2.1", "clips.example", "co.uk", "bücher.example", "a" * 70, "[", "]", "{", "\\065"),
     *("denyallow=a|b", "badfilter", "\n", "\n", "\n", " ", "\t", "\x00", "\u2028", "(?=a)", "id:", "rules:"),
 )
@@ -26,8 +26,7 @@ _PARTS = (
         ("*.clips.example\n*.b.example\n", ListFormat.HOSTS),
         ("! Title: x\n||clips.example^\n@@||a.clips.example^\n", ListFormat.ADBLOCK),
         ("||clips.example^$important\nplain.example\n||b.example^\n", ListFormat.ADBLOCK),
-        ("$TTL 60\n@ SOA a. b. 1 2 3 4 5\nclips.example CNAME .\n", ListFormat.RPZ),
-        ("clips.example.rpz. 60 IN CNAME .\n", ListFormat.RPZ),
+        ("$TTL 60\n@ SOA a. b. 1 2 3 4 5\nclips.example CNAME .\n", None),
         ('{"blocked_services": []}', ListFormat.ADGUARD),
         ("id: clips\nname: Clips\nrules:\n  - '||clips.example^'\n", ListFormat.ADGUARD),
         ("# nothing\n\n", None),

@@ -33,14 +33,13 @@ _IMPORT_EPILOG: Final = """\
 examples:
   tokgate service import domain-list-community/data/telegram --name telegram
   tokgate service import services.json --name shein          one of AdGuard's blocked services
-  tokgate service import blocklist.rpz --name phishing -o -  print it instead
+  tokgate service import blocklist.txt --name phishing -o -  print it instead
   tokgate diff HEAD:policies policies                        review what it changes
 
 formats:
   domain-list-community   include:, full:, domain:, keyword:, regexp:, @attributes; included lists in the same folder
   hosts                   hosts(5), or names one a line
   adblock                 ||name^, |name^, /regex/, exceptions @@, options
-  rpz                     response policy zones
   adguard                 AdGuard's blocked services, JSON, or YAML with one service
 
 Public suffixes and shared hosts (CDNs, clouds) are dropped, and reported with their lines; so is what can't be read.

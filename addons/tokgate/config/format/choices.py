@@ -198,7 +198,6 @@ ListFormatChoice = Annotated[
             ListFormat.DOMAIN_LIST: "Lists of v2fly/domain-list-community.",
             ListFormat.HOSTS: "hosts(5), or names one a line.",
             ListFormat.ADBLOCK: "Rules of ad blockers and of AdGuard's DNS filter.",
-            ListFormat.RPZ: "A response policy zone.",
             ListFormat.ADGUARD: "AdGuard's blocked services.",
         }
     ),

@@ -24,12 +24,10 @@ def detect(text: str) -> ListFormat | None:
 
 def _vote(line: str) -> ListFormat | None:
     words = line.split()
-    if not line or line.startswith(("#", ";")):
+    if not line or line.startswith("#"):
         return None
     if line.startswith(("||", "@@", "!", "[Adblock", "[AdGuard", "|", "/")) or re.search(r"\^(\$|\Z)", line):
         return ListFormat.ADBLOCK
-    if line.startswith(("$TTL", "$ORIGIN", "@")) or re.search(r"\s(IN\s+)?(CNAME|SOA|NS)\s", line):
-        return ListFormat.RPZ
     if len(words) > 1 and parse_address(words[0].partition("%")[0]) is not None:
         return ListFormat.HOSTS
     if line.startswith(("*.", ".")):
@@ -47,9 +45,5 @@ def read_list(chosen: ListFormat, file: str, text: str, part: str, included: Inc
             return hosts.read_hosts(file, text)
         case ListFormat.ADBLOCK:
             return adblock.read_adblock(file, text)
-        case ListFormat.RPZ:
-            from tokgate.config.service_lists.rpz import read_rpz
-
-            return read_rpz(file, text)
         case ListFormat.ADGUARD:
             return adguard.read_adguard(file, text, part)

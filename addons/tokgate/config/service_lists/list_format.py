@@ -9,5 +9,4 @@ class ListFormat(StrEnum):
     DOMAIN_LIST = "domain-list-community"
     HOSTS = "hosts"
     ADBLOCK = "adblock"
-    RPZ = "rpz"
     ADGUARD = "adguard"
