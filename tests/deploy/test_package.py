@@ -141,7 +141,7 @@ def _installed(debian: Debian) -> None:
     debian.run("tokgate", "init", "--yes", "--network", "127.0.0.0/8", "--timezone", "UTC", "/etc/tokgate/policies")
     debian.run("tokgate", "check", "/etc/tokgate/policies")
     # All that is optional is there: none of it asks for another installation.
-    debian.run("/opt/tokgate/bin/python", "-c", "import duckdb, rapidfuzz, pyroute2, uvicorn, holidays, re2")
+    debian.run("/opt/tokgate/bin/python", "-c", "import duckdb, pyroute2, uvicorn, holidays, re2")
 
 
 def _upgraded_while_it_runs(debian: Debian, newer: Path) -> None:

@@ -24,7 +24,7 @@ from tokgate.policy.decision import Response
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Visibility
-from tokgate.policy.settings import EchOuter, LogSettings, MissingSni, UnknownClients
+from tokgate.policy.settings import EchOuter, MissingSni, UnknownClients
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import Shown
@@ -84,7 +84,6 @@ def policies(draw: Callable[..., Any]) -> Snapshot:
         missing_sni=draw(st.sampled_from(MissingSni)),
         ech_outer=draw(st.sampled_from(EchOuter)),
         unknown_clients=draw(st.sampled_from(UnknownClients)),
-        log=LogSettings(near_misses=draw(st.booleans())),
     )
 
 
@@ -215,9 +214,8 @@ def outcome(policy: Snapshot, visits: list[Visit], *, short: bool) -> tuple[obje
             assert hello is not None
             gate._decide(connection, hello)
         counted = gate.enforcer.counters.decisions
-        near = None if gate.enforcer.near is None else gate.enforcer.near.take()
         assert not gate.enforcer.counters.errors
-    return (gate.done, counted, near, [said(record) for record in run.sink.records]), gate.taken
+    return (gate.done, counted, [said(record) for record in run.sink.records]), gate.taken
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -29,7 +29,7 @@ WARM: Final = (
     "_pytest.assertion.rewrite", "aioquic.quic.connection", "asyncio", "bcrypt", "cryptography.x509", "dns.message",
     "dns.rdtypes.svcbbase", "duckdb", "h11", "hypothesis.strategies", "idna", "jinja2", "jsonschema", "ldap3",
     "mitmproxy.proxy.layers", "mitmproxy.test.tflow", "mitmproxy.test.taddons", "pydantic", "pytest_asyncio",
-    "pytest_timeout", "rapidfuzz.process", "re2", "rich.live", "starlette.testclient", "tldextract", "trustme",
+    "pytest_timeout", "re2", "rich.live", "starlette.testclient", "tldextract", "trustme",
     "uvicorn", "whenever", "xdist", "yaml",
 )  # fmt: skip
 _GRACE: Final = 20.0

@@ -16,10 +16,8 @@ from tokgate.policy.settings import PortRange
 
 
 def test_signals() -> None:
-    """A URL is matched by its path as well, and a client is told the names only that it has asked for itself."""
+    """A URL is matched by its path as well."""
     assert {signal for signal in Signal if signal.is_url} == {Signal.URL}
-    asked_for = {Signal.SNI, Signal.QUIC_SNI, Signal.HTTP_HOST, Signal.DNS_NAME}
-    assert {signal for signal in Signal if signal.is_asked_for} == asked_for
 
 
 def test_responses() -> None:

@@ -151,7 +151,6 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _text("error", "what an internal error said", "error", "message"),
     Column("coverage", "JSON", "counts of traffic by network and visibility", ("tokgate", "coverage")),
     _time("since", "from when on the record counts", "tokgate", "since"),
-    Column("near_misses", "JSON", "names that resemble a banned service", ("tokgate", "near_misses")),
     _number("sequence", "the record's number in its chain", "event", "sequence"),
     _text("hash", "the record's hash in its chain", "event", "hash"),
     _text("chain", "the chain the record belongs to", "tokgate", "chain"),

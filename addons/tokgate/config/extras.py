@@ -14,7 +14,6 @@ class Extra(StrEnum):
     REPORT = "report"
     CALENDAR = "calendar"
     METRICS = "metrics"
-    CANDIDATES = "candidates"
     GATEWAY = "gateway"
     PHONES = "phones"
     ANCHOR = "anchor"
@@ -27,7 +26,6 @@ MODULES: Final[Mapping[Extra, tuple[str, ...]]] = MappingProxyType(
         Extra.REPORT: ("duckdb", "drawsvg"),
         Extra.CALENDAR: ("icalendar", "holidays"),
         Extra.METRICS: ("prometheus_client", "uvicorn"),
-        Extra.CANDIDATES: ("rapidfuzz", "duckdb"),
         Extra.GATEWAY: ("pyroute2",),
         Extra.PHONES: ("pyroute2", "segno"),
         Extra.ANCHOR: ("rfc3161_client",),

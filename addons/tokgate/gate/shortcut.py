@@ -49,9 +49,6 @@ class Shortcut(Connector):
             if blocked_at_all(snapshot, peer, at).verdict is Verdict.BLOCK:
                 self._watch(connection, after_hello(hello, connection.held))
             self._cells[self._passed[decision.network]] += 1
-            near = self.enforcer.near
-            if near is not None and name not in near.ordinary and decision.reason is Reason.NO_SERVICE:
-                near.meet(name)
             connection.shown = sys.intern(name)  # many connections are for few names: they hold one string
             self.connect(connection, destination)
             return True

@@ -58,17 +58,6 @@ class Signal(StrEnum):
             case _:
                 assert_never(self)
 
-    @property
-    def is_asked_for(self) -> bool:
-        """Whether the client sent the name to ask for a host."""
-        match self:
-            case Signal.SNI | Signal.QUIC_SNI | Signal.HTTP_HOST | Signal.DNS_NAME:
-                return True
-            case Signal.URL | Signal.ADDRESS | Signal.CERTIFICATE:
-                return False
-            case _:
-                assert_never(self)
-
 
 class Response(StrEnum):
     """How a verdict is delivered to the client."""

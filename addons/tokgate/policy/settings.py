@@ -102,7 +102,6 @@ class LogSettings:
     checkpoint_to: tuple[str, ...] = ()
     key: str | None = None
     forward_security: bool = False
-    near_misses: bool = False
     small_groups: int = 5
     keep_free: int = 256
 

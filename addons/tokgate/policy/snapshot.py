@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from whenever import Instant
 
@@ -21,9 +21,6 @@ from tokgate.policy.services import Catalogue, Match, Service, ServiceIndex
 from tokgate.policy.settings import Settings
 from tokgate.policy.values import gc_pause
 from tokgate.policy.values.prefix_cover import Cover
-
-if TYPE_CHECKING:
-    from tokgate.policy.analysis.near_miss import Resemblance
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while compiling."""
@@ -165,7 +162,6 @@ class Snapshot:
         self.services: Final = ServiceIndex(policy.services.values(), policy.settings.nat64_prefixes)
         self.tracks: Final = tuple(_tracks(policy, progress))
         self.banned_services: Final = frozenset(name for ban in policy.bans.values() for name in ban.services)
-        self.resemblance: Final = _resemblance(policy, self.banned_services)
         by_pair: dict[tuple[str, str], list[Track]] = {}
         for track in self.tracks:
             for service in track.ban.services:
@@ -181,12 +177,6 @@ class Snapshot:
     def tracks_for(self, service: str, network: str) -> tuple[Track, ...]:
         """The tracks of all bans on this service in this network, whatever their times."""
         return self._by_pair.get((service, network), ())
-
-    def services_banned_at(self, at: Instant) -> frozenset[str]:
-        """The services with a ban that is announced or in force."""
-        over = (None, Phase.EXPIRED)
-        tracks = (track for track in self.tracks if track.schedule.state_at(at).phase not in over)
-        return frozenset(service for track in tracks for service in track.ban.services)
 
     def decision_cache(self, membership: Membership, match: Match, signal: Signal) -> DecisionCache:
         """The cache for a kind of query; made if it doesn't exist."""
@@ -205,15 +195,6 @@ def compile_policy(policy: Policy, progress: Progress | None = None) -> Snapshot
     """Compile a valid policy: seconds for 10,000 networks, 1,000 bans, 100,000 names and 100,000 devices."""
     with gc_pause.paused():
         return Snapshot(policy, progress)
-
-
-def _resemblance(policy: Policy, banned: frozenset[str]) -> "Resemblance | None":
-    """The finder of near misses, if the policy asks for them."""
-    if not policy.settings.log.near_misses:
-        return None
-    from tokgate.policy.analysis.near_miss import Resemblance  # slow to import
-
-    return Resemblance(service for name, service in policy.services.items() if name in banned)
 
 
 def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:

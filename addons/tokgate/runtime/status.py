@@ -108,12 +108,8 @@ def state_of(
 
 def restart_needed(running: LogSettings, wanted: LogSettings) -> tuple[str, ...]:
     """The keys of the log's settings that differ from those the log was opened with, at the start."""
-    keys = (each.name for each in fields(LogSettings) if each.compare and each.name not in _AT_ONCE)
+    keys = (each.name for each in fields(LogSettings) if each.compare and each.name != "small_groups")
     return tuple(f"settings.log.{key}" for key in keys if getattr(running, key) != getattr(wanted, key))
-
-
-_AT_ONCE: Final = ("near_misses", "small_groups")
-"""Settings of the log that take effect with the policy, without a restart."""
 
 
 def _catalogue(policy: Policy) -> dict[str, Any] | None:

@@ -14,7 +14,6 @@ from whenever import Instant
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.ecs_fields import folded_name
 from tokgate.blocklog.records.folding import Fold, Folding, Repeats, Shares, key_of
-from tokgate.blocklog.records.near_miss_record import near_misses
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
 from tokgate.blocklog.records.traffic import is_notable, repeats_record, traffic_record
@@ -28,7 +27,6 @@ from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.public_suffix import load_suffix_list
 from tokgate.traffic.counting.counters import Counters
-from tokgate.traffic.counting.near_miss_collector import NearMisses
 from tokgate.traffic.limits import RECORDS_A_MINUTE, client_key
 from tokgate.traffic.warning_state import WarnedClients
 
@@ -109,10 +107,6 @@ class Enforcer:
         self._folding: Final[Folding[_First]] = Folding()
         self._shares: Final = Shares(RECORDS_A_MINUTE)
         load_suffix_list()  # not at the first record
-        self.near: NearMisses | None = None
-        """Collects names that resemble a banned service, where the policy wants to hear of them."""
-        self._near_since = now()
-        self._look_for_near_misses(source.snapshot)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -164,9 +158,6 @@ class Enforcer:
         if ruling.blocks or allowed:
             self.counters.count(decision.network, visibility, decision.verdict)
         if not is_notable(decision):
-            near, sighting = self.near, ruling.judgement.sighting
-            if near is not None and allowed and decision.reason is Reason.NO_SERVICE and sighting.signal.is_asked_for:
-                near.meet(sighting.value)
             return Stamp("", ruling.at, self.observer)
         stamp = new_stamp(ruling.at, self.observer)
         try:
@@ -184,14 +175,12 @@ class Enforcer:
         self._put(lambda: traffic_record(new_stamp(ruling.at, self.observer), seen, ruling.judgement, ruling.snapshot))
 
     def settle(self) -> None:
-        """Write the records of repeats whose minute is over, and of near misses whose hour is over."""
+        """Write the records of repeats whose minute is over."""
         self._tell(self._folding.due(self._monotonic()))
-        self._settle_near_misses()
 
     def close(self) -> None:
-        """Write the records of all repeats and near misses. To be called before the sink is closed."""
+        """Write the records of all repeats. To be called before the sink is closed."""
         self._tell(self._folding.close())
-        self._tell_near_misses(self.now())
 
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log an internal error; never raises."""
@@ -254,32 +243,6 @@ class Enforcer:
                 self._tell(iter((closed,)))
         return event.stamp
 
-    def _settle_near_misses(self) -> None:
-        now, snapshot = self.now(), self._source.snapshot
-        if snapshot is not self._near_for:
-            self._tell_near_misses(now)
-            self._look_for_near_misses(snapshot)
-        elif self.near is not None:
-            self.near.look()
-            if now.timestamp() // _HOUR != self._near_since.timestamp() // _HOUR:
-                self._tell_near_misses(now)
-
-    def _look_for_near_misses(self, snapshot: Snapshot) -> None:
-        self._near_for = snapshot
-        self.near = None if snapshot.resemblance is None else NearMisses(snapshot.resemblance)
-
-    def _tell_near_misses(self, now: Instant) -> None:
-        """Write the record of near misses, of services whose bans aren't over."""
-        near, snapshot, since = self.near, self._near_for, self._near_since
-        self._near_since = now
-        if near is None:
-            return
-        found, more = near.take()
-        banned = snapshot.services_banned_at(now)
-        told = [(each.likeness, each.count) for each in found if each.likeness.service in banned]
-        if told:
-            self.write(partial(near_misses, found=told, since=min(since, now), more=more))
-
     def _tell(self, folds: Iterator[Fold[_First]]) -> None:
         """Write the records of closed folds."""
         for fold in folds:
@@ -290,9 +253,6 @@ class Enforcer:
     def _repeats_record(self, event: _First, repeats: Repeats) -> Record | None:
         stamp, ruling = new_stamp(repeats.last, self.observer), event.ruling
         return repeats_record(stamp, event.seen, ruling.judgement, ruling.snapshot, repeats)
-
-
-_HOUR: Final = 3600
 
 
 def _fallback(snapshot: Snapshot, sighting: Sighting) -> Decision:

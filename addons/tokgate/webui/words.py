@@ -32,7 +32,6 @@ ACTIONS: Final = {
     EventAction.OVERRIDE_STARTED: "override began",
     EventAction.OVERRIDE_ENDED: "override ended",
     EventAction.COVERAGE_COUNTED: "coverage counted",
-    EventAction.NEAR_MISSES: "near misses",
     EventAction.GATEWAY_DIFFERS: "the kernel's rules differ",
     EventAction.GATEWAY_RESTORED: "the kernel's rules restored",
     EventAction.CANARY_FAILED: "enforcement stopped",

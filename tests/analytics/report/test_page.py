@@ -26,10 +26,8 @@ from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import phase_changed, started
 from tokgate.blocklog.records.log_state import log_gap
-from tokgate.blocklog.records.near_miss_record import near_misses
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.config.loader import load
-from tokgate.policy.analysis.likeness import How, Likeness
 from tokgate.policy.analysis.timeline import transitions
 
 MARCH = (at("2023-03-01T00:00:00Z"), at("2023-04-01T00:00:00Z"))
@@ -308,16 +306,6 @@ def test_coverage_is_added_up_where_the_log_has_it(write_log: WriteLog) -> None:
         found = collect(database, *MARCH, NOON)
     assert found.coverage == {"office": {"none": 20, "sni": 180}}
     assert (found.share.percent, found.shares["office"].total) == ("90 %", 200)
-
-
-def test_near_misses_are_pointed_to(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
-    """By name and number, and to whoever keeps the service files."""
-    likeness = Likeness("mycliptok.org", "clips", "cliptok", How.CONTAINS)
-    record = near_misses(stamp("2023-03-10T11:00:00Z"), [(likeness, 12)], stamp().at)
-    target = tmp_path / "r.html"
-    assert tokgate("log", "report", "--log", str(write_log([record, refusal()])), "-o", str(target)).code == 0
-    page = target.read_text(encoding="utf-8")
-    assert "without matching a rule of it: mycliptok.org (12). Nothing" in page
 
 
 def test_coverage_is_said_plainly(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:

@@ -137,7 +137,6 @@ NEW: Final[Mapping[str, Any]] = {
     "settings.log.checkpoint_to": ["journald"],
     "settings.log.key": "/etc/tokgate/log.key",
     "settings.log.forward_security": True,
-    "settings.log.near_misses": True,
     "settings.log.small_groups": 9,
     "settings.log.keep_free": 512,
     "settings.egress.addresses": ["192.0.2.1"],

@@ -14,7 +14,7 @@ from tokgate.policy.stores import STORES
 
 _VALIDATORS: list[Callable[[Any], Any]] = [
     *(parsers.text, parsers.one_line, parsers.link, parsers.flag, parsers.outlet),
-    *(parsers.directory_url, parsers.inventory, parsers.whole_path, parsers.near_misses),
+    *(parsers.directory_url, parsers.inventory, parsers.whole_path),
     *(time_parsers.date, time_parsers.moment, time_parsers.expiry, time_parsers.until, time_parsers.duration),
     *(time_parsers.lasting, time_parsers.continuing, time_parsers.clock, time_parsers.closing),
     *(time_parsers.day_range, parsers.number_of("days", 1, 36_500), time_parsers.holiday_code, time_parsers.timezone),

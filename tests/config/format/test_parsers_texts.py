@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from tokgate.config import extras
 from tokgate.config.diagnostics import Code
 from tokgate.config.extras import Extra
-from tokgate.config.format import parsers
+from tokgate.config.format import parsers, time_parsers
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,9 @@ def test_values(parse: Callable[[Any], Any], value: str) -> None:
 
 
 def test_what_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key whose library isn't installed is an error that says what to install, and false needs nothing."""
+    """A key whose library isn't installed is an error that says what to install."""
     monkeypatch.setattr(extras, "find_spec", lambda module: None)
-    with pytest.raises(PydanticCustomError, match=r"tokgate\[candidates\]") as raised:
-        parsers.near_misses("true")
+    with pytest.raises(PydanticCustomError, match=r"tokgate\[calendar\]") as raised:
+        time_parsers.holiday_code("BE")
     assert raised.value.type == Code.MISSING_EXTRA
-    assert parsers.near_misses("false") is False
-    assert "are missing" in str(extras.missing_extra(Extra.CANDIDATES, "one", "two"))
+    assert "are missing" in str(extras.missing_extra(Extra.CALENDAR, "one", "two"))

@@ -30,7 +30,6 @@ _OWN: Final[dict[str, Mapped]] = {
     # Prefixes: `tokgate.clients.range: 10.32.9.7` finds the overrides that an address was under.
     "tokgate.clients": _KEYWORD | {"fields": {"range": {"type": "ip_range"}}},
     "tokgate.policy.problems": _SEARCHED,
-    "tokgate.near_misses.names": {"type": "flattened"},  # what belongs together stays together
 }
 
 

@@ -8,7 +8,6 @@ from whenever import Instant
 
 from tokgate.analytics.coverage import sum_coverage
 from tokgate.analytics.filter_sql import utc_text
-from tokgate.analytics.near_miss_report import Candidate, merged
 from tokgate.analytics.report.time_buckets import Buckets, buckets
 from tokgate.analytics.sql import Engine, Progress
 from tokgate.analytics.summary import ABSENT
@@ -60,7 +59,6 @@ class ReportData:
     phase_changes: tuple[Record, ...]
     incidents: tuple[Record, ...]
     coverage: dict[str, dict[str, int]]
-    near_misses: tuple[Candidate, ...]
     gateways: tuple[str, ...]
     bans: frozenset[str]
     ban_rows: tuple[Record, ...] = ()
@@ -130,7 +128,6 @@ def collect(
         new_clients=new[:TOP], new_count=len(new),
         exemptions=_records(log, _EXEMPTIONS), policies=_records(log, _POLICIES, bounds),
         phase_changes=_records(log, _PHASES, bounds), incidents=_records(log, _INCIDENTS, bounds),
-        near_misses=merged(_rows(log, _NEAR_MISSES, bounds)),
         coverage=sum_coverage(_rows(log, _COVERAGE, bounds)),
         gateways=tuple(row[0] for row in _rows(log, _GATEWAYS)),
         bans=frozenset(row[0] for row in _rows(log, _BANS)),
@@ -208,8 +205,6 @@ _INCIDENTS: Final = """SELECT action, count(*) AS records, min(time) AS first, m
          'gateway-differs', 'canary-failed', 'internal-error') GROUP BY 1 ORDER BY 1"""
 _COVERAGE: Final = """SELECT coverage, count(*) FROM state WHERE coverage IS NOT NULL AND time >= ? AND time < ?
     GROUP BY 1"""
-_NEAR_MISSES: Final = """SELECT near_misses, since, time FROM state
-    WHERE near_misses IS NOT NULL AND time >= ? AND time < ?"""
 _GATEWAYS: Final = "SELECT DISTINCT gateway FROM attempts WHERE gateway IS NOT NULL ORDER BY 1"
 
 _BANS: Final = "SELECT DISTINCT ban FROM attempts WHERE ban IS NOT NULL"

@@ -5,7 +5,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 from tokgate.blocklog.records.record import ECS_VERSION, EventAction
-from tokgate.policy.analysis.likeness import How
 from tokgate.policy.analysis.timeline import TransitionKind
 from tokgate.policy.bans import OnExpiry
 from tokgate.policy.decision import Phase, Reason, Response, Signal, Verdict
@@ -176,20 +175,6 @@ _TOKGATE: Final = closed(
             *("total", "named"),
         ),
         "since": TIME,
-        "near_misses": closed(
-            {
-                "names": {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": closed(
-                        {"name": TEXT, "service": TEXT, "word": TEXT, "how": enum_of(How), "count": POSITIVE},
-                        *("name", "service", "word", "how", "count"),
-                    ),
-                },
-                "more": POSITIVE,
-            },
-            "names",
-        ),
         "gateway": closed({"differences": TEXTS, "refused": closed({kind.value: POSITIVE for kind in KernelRefusal})}),
         "gap": closed({"dropped": {"type": "integer", "minimum": 1}, "since": TIME, "until": TIME}, "dropped", "since"),
         "continues": closed(

@@ -91,7 +91,6 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ),
     ((_A.OVERRIDE_ENDED,), {"event": {"reason": ...}}),
     ((_A.COVERAGE_COUNTED,), {"tokgate": {"coverage": ..., "judged": ..., "since": ...}}),
-    ((_A.NEAR_MISSES,), {"tokgate": {"near_misses": ..., "since": ...}}),
     (
         (_A.GATEWAY_DIFFERS, _A.GATEWAY_RESTORED, _A.CANARY_FAILED, _A.CANARY_RECOVERED),
         {"tokgate": {"gateway": {"differences": ...}}},

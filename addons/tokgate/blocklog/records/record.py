@@ -43,7 +43,6 @@ class EventAction(StrEnum):
     OVERRIDE_STARTED = "override-started"
     OVERRIDE_ENDED = "override-ended"
     COVERAGE_COUNTED = "coverage-counted"
-    NEAR_MISSES = "near-misses"
     GATEWAY_DIFFERS = "gateway-differs"
     GATEWAY_RESTORED = "gateway-restored"
     CANARY_FAILED = "canary-failed"

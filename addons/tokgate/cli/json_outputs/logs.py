@@ -69,18 +69,6 @@ class Summarised(TypedDict):
     tables: dict[str, TableOutput]
 
 
-class CandidateOutput(TypedDict):
-    """A line of `tokgate log candidates --json`: a name that resembles a banned service."""
-
-    name: str
-    service: str
-    how: str
-    word: str
-    count: int
-    first: str
-    last: str
-
-
 _COLUMN_TYPES: Final[Mapping[str, Any]] = {
     "VARCHAR": str,
     "TIMESTAMP": str,

@@ -52,7 +52,6 @@ OUTPUTS: Final[Mapping[str, JsonOutput]] = MappingProxyType(
         "log-verify": JsonOutput("log verify --json", logs.Verified),
         "log-summary": JsonOutput("log summary --json", logs.Summarised),
         "log-query": JsonOutput("log query --json", logs.QUERY_ROW, lines=True),
-        "log-candidates": JsonOutput("log candidates --json", logs.CandidateOutput, lines=True),
     }
 )
 

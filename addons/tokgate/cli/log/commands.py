@@ -10,7 +10,7 @@ from tokgate.blocklog.read.reader import Filter, client_filter
 from tokgate.blocklog.records.record import EventAction
 from tokgate.cli.commands import COMMANDS, Subparsers
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log import candidates, evidence, export, privacy, query, verify
+from tokgate.cli.log import evidence, export, privacy, query, verify
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.engine import add_server, server_of
 from tokgate.cli.log.files import add_files, add_no_rotated
@@ -81,7 +81,6 @@ def add_parser(subparsers: Subparsers) -> None:
     export.add_parsers(commands, _add_whole_log, _filter)
     report.add_parser(commands, _add_whole_log, _filter)
     case.add_parser(commands, _add_whole_log, _filter)
-    candidates.add_parser(commands, _add_files, _period)
     for command in commands.choices.values():
         command.set_defaults(run=run)
     verify.add_parsers(commands)

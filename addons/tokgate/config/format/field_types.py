@@ -46,7 +46,6 @@ Link = Annotated[
     _string(patternErrorMessage="A web address: `https://…`", pattern="^https?://", format="uri"),
 ]
 Flag = Annotated[bool, PlainValidator(parsers.flag), WithJsonSchema({"type": "boolean"})]
-NearMisses = Annotated[bool, PlainValidator(parsers.near_misses), WithJsonSchema({"type": "boolean"})]
 Identifier = Annotated[
     str,
     PlainValidator(parsers.text),

@@ -72,14 +72,6 @@ def flag(value: Any) -> bool:
     raise wrong(Code.BAD_VALUE, f"must be `true` or `false`, not {shown(value)}")
 
 
-def near_misses(value: Any) -> bool:
-    """As `flag`; `true` needs the library that compares names."""
-    wanted = flag(value)
-    if wanted:
-        need_extra(Extra.CANDIDATES, "rapidfuzz", "names that resemble a banned service")
-    return wanted
-
-
 def file_as_list(value: Any) -> Any:
     """A mapping, which names one file, as a list of it."""
     return [value] if isinstance(value, dict) else value

@@ -29,7 +29,6 @@ from tokgate.config.format.field_types import (
     Lasting,
     Mebibytes,
     Nat64Prefix,
-    NearMisses,
     Outlet,
     WholePath,
 )
@@ -100,11 +99,6 @@ class LogModel(Model):
         default=False,
         description="Each key signs one checkpoint, then the next key overwrites it: a key that is stolen can't "
         "sign what came before.",
-    )
-    near_misses: NearMisses = Field(
-        default=False,
-        description="`true`: names that resemble a banned service and match none of its rules are written to the log "
-        "once an hour, without clients, as candidates for its file. This names allowed traffic: see docs/privacy.md.",
     )
     small_groups: GroupSize = Field(
         default=5,

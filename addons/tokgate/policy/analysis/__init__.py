@@ -1,1 +1,1 @@
-"""Analyses of a policy beside decisions: timeline, differences, reminders, near misses."""
+"""Analyses of a policy beside decisions: timeline, differences, reminders."""
