@@ -12,11 +12,11 @@ from jsonschema import Draft202012Validator
 
 from labs.command_line import Command, Outcome
 from labs.json_outputs import check_output
-from labs.lab_fixtures import any_gateway, lab, origin, requirements, resolver
+from labs.lab_fixtures import any_gateway, lab, namespace, origin, requirements, resolver
 from tokgate.blocklog.records.log_schema import log_schema
 from tokgate.cli.main import main
 
-__all__ = ["any_gateway", "lab", "origin", "requirements", "resolver"]
+__all__ = ["any_gateway", "lab", "namespace", "origin", "requirements", "resolver"]
 
 Record = dict[str, Any]
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from whenever import Instant
 
 from labs.builders import at, ban, network, snapshot, wall
-from tokgate.gateway.bans_in_sight import acting, in_sight, next_change
+from tokgate.gateway.bans_in_sight import acting, in_sight, unchanged
 from tokgate.policy.bans import Action, OnExpiry
+from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 
 STARTS = "2023-03-09T23:00:00Z"
@@ -57,15 +59,16 @@ def test_acting(stated: dict[str, Any], instant: str, acts: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("instant", "due"),
+    ("instant", "since", "until"),
     [
-        ("2023-01-01T00:00:00Z", A_DAY_BEFORE),
-        (A_DAY_BEFORE, STARTS),
-        (STARTS, ENDED),
-        (ENDED, None),
+        ("2023-01-01T00:00:00Z", None, A_DAY_BEFORE),
+        (A_DAY_BEFORE, A_DAY_BEFORE, STARTS),
+        ("2023-03-09T22:59:59Z", A_DAY_BEFORE, STARTS),
+        (STARTS, STARTS, ENDED),
+        (ENDED, ENDED, None),
     ],
 )
-def test_next_change(instant: str, due: str | None) -> None:
-    """A table that isn't replaced at these instants says what is no longer so."""
-    found = next_change(held(**ENDS), at(instant))
-    assert found == (None if due is None else at(due))
+def test_unchanged(instant: str, since: str | None, until: str | None) -> None:
+    """A table that isn't replaced outside of this span, either way, says what is no longer so."""
+    found = unchanged(held(**ENDS), at(instant))
+    assert found == Span(Instant.MIN if since is None else at(since), Instant.MAX if until is None else at(until))

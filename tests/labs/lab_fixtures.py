@@ -15,6 +15,7 @@ from labs import netns as lab_netns
 from labs.gateway import Gateway
 from labs.origin import Origin
 from labs.resolver import Resolver
+from labs.ruleset_lab import Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,3 +78,17 @@ def any_gateway(lab: lab_netns.Lab, origin: Origin, check_lines: Callable[[Path]
         return Gateway(lab.gateway, folder, check=check_lines, **options)
 
     return make
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """An empty network namespace, in which nothing is forwarded."""
+    if os.geteuid() != 0 or not (shutil.which("nft") and shutil.which("ip")):
+        if os.environ.get(REQUIRE) == "1":
+            pytest.fail("needs root, nft and ip", pytrace=False)
+        pytest.skip("needs root, nft and ip")
+    made = Namespace(f"kernel{os.getpid()}")
+    try:
+        yield made
+    finally:
+        made.remove()

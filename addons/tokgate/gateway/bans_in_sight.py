@@ -7,6 +7,7 @@ from whenever import Instant, TimeDelta
 
 from tokgate.policy.bans import OnExpiry
 from tokgate.policy.decision import Phase
+from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot, Track
 
 AHEAD: Final = TimeDelta(hours=24)
@@ -29,10 +30,11 @@ def acting(tracks: Iterable[Track], now: Instant) -> Iterator[Track]:
     return (track for track in tracks if track.schedule.state_at(now).phase in _ACTING)
 
 
-def next_change(snapshot: Snapshot, now: Instant) -> Instant | None:
-    """The first instant after `now` at which another table is due, although the policy stays."""
-    changes = (at for track in snapshot.tracks for at in _changes(track) if at > now)
-    return min(changes, default=None)
+def unchanged(snapshot: Snapshot, now: Instant) -> Span:
+    """The span around `now` in which the same table is due, as long as the policy stays."""
+    changes = [at for track in snapshot.tracks for at in _changes(track)]
+    start = max((at for at in changes if at <= now), default=Instant.MIN)
+    return Span(start, min((at for at in changes if at > now), default=Instant.MAX))
 
 
 def _over(track: Track, now: Instant) -> bool:

@@ -158,7 +158,8 @@ class Kernel:
         """The table as it would be loaded, in the kernel's own form: loaded asleep under another name, and removed."""
         scratch = f"{self.options.table}_{os.getpid()}"
         asleep = table(rules).replace("{\n", "{\n\tflags dormant\n", 1)
-        libnftables.run(asleep.replace(f"table inet {self.options.table} ", f"table inet {scratch} ", 1))
+        asleep = asleep.replace(f"table inet {self.options.table} ", f"table inet {scratch} ", 1)
+        libnftables.run(f"table inet {scratch}\ndelete table inet {scratch}\n{asleep}")
         try:
             return table_state(libnftables.ask(f"list table inet {scratch}"))
         finally:

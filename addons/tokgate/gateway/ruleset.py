@@ -8,10 +8,11 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.gateway.address_bans import AddressBan, address_bans, banned_addresses
-from tokgate.gateway.bans_in_sight import acting, in_sight, next_change
+from tokgate.gateway.bans_in_sight import acting, in_sight, unchanged
 from tokgate.gateway.nft_sets import ClientSets
 from tokgate.policy.canary import CanarySettings
 from tokgate.policy.networks import Network
+from tokgate.policy.schedule import Span
 from tokgate.policy.settings import Passage, PortRange, UnknownClients
 from tokgate.policy.snapshot import Snapshot, Track
 from tokgate.policy.values.prefix_table import IPNetwork
@@ -90,8 +91,8 @@ class Ruleset:
 
     options: TableOptions
     version: str
-    until: Instant | None
-    """When another table is due, although the policy stays."""
+    holds: Span
+    """When this is the table that is due, as long as the policy stays."""
     known: tuple[Network, ...]
     """All networks of the policy."""
     clients: tuple[Network, ...]
@@ -109,6 +110,11 @@ class Ruleset:
     address_bans: tuple[AddressBan, ...]
     strangers: bool
     on_crash: Passage
+
+    @property
+    def until(self) -> Instant | None:
+        """When another table is due, although the policy stays; None for never."""
+        return None if self.holds.end == Instant.MAX else self.holds.end
 
     @property
     def known_sets(self) -> ClientSets:
@@ -149,7 +155,7 @@ def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Rules
     return Ruleset(
         options=options,
         version=snapshot.version,
-        until=next_change(snapshot, now),
+        holds=unchanged(snapshot, now),
         known=tuple(networks.values()),
         clients=_networks(snapshot, tracks),
         under_ban=_networks(snapshot, acting(tracks, now)),

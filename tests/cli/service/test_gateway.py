@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,6 @@ services: {clips: {names: {suffix: [clips.example.org]}}}
 networks: {office: {cidrs: [192.0.2.0/24, "2001:db8:1::/48"]}}
 bans: {clips: {title: No clips, services: [clips], networks: [office], starts: 2023-03-10T00:00}}
 """
-pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="needs root and nft")
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """A network namespace in which nothing is loaded."""
-    made = Namespace(f"command{os.getpid()}")
-    try:
-        yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from whenever import Instant
 from labs.builders import at, ban, network, snapshot, wall
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.records.stamp import Stamp, new_stamp, this_observer
+from tokgate.gateway import boot_rules
 from tokgate.gateway.canary.canary import Change
 from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.kernel import Differences, HostProblems
@@ -68,12 +69,16 @@ class FakeKernel:
         return {"net.ipv4.ip_forward": "0"}
 
     @property
+    def loaded_rules(self) -> Ruleset:
+        assert self.rules is not None
+        return self.rules
+
+    @property
     def holds(self) -> tuple[list[str], list[str]]:
         """The networks whose clients come to the gates, and those under a ban that acts."""
-        assert self.rules is not None
-        return [each.name for each in self.rules.clients], [each.name for each in self.rules.under_ban]
+        return [each.name for each in self.loaded_rules.clients], [each.name for each in self.loaded_rules.under_ban]
 
-    def loaded(self) -> TableState:
+    def wanted(self, rules: Ruleset) -> TableState:
         return TableState(ours=True)
 
     def differences(self, wanted: TableState) -> Differences:
@@ -137,15 +142,14 @@ class FakeLock:
 class Setting:
     """A keeper, its kernel and its clocks."""
 
-    def __init__(self, *bans: Any, **settings: Any) -> None:
+    def __init__(self, folder: Path, *bans: Any, **settings: Any) -> None:
         self.kernel = FakeKernel()
         self.policy = self.made(*(bans or (ban(),)), **settings)
         self.now, self.monotonic = NOON, 1000.0
         self.records: list[Record] = []
         self.said: list[str] = []
         kernel: Any = self.kernel
-        self.kept: list[Ruleset] = []
-        self.full_disk = False
+        self.boot_file = folder / "tokgate" / "rules.nft"
         self.canary = FakeCanary()
         canary: Any = self.canary
         self.lock = FakeLock()
@@ -158,13 +162,8 @@ class Setting:
             canary=canary,
             lock=lock,
             now=lambda: self.now,
-            keep=self.keep,
+            boot_file=self.boot_file,
         )
-
-    def keep(self, rules: Ruleset) -> None:
-        if self.full_disk:
-            raise OSError(28, "No space left on device")
-        self.kept.append(rules)
 
     def made(self, *bans: Any, **settings: Any) -> Snapshot:
         return snapshot(*bans, networks=(network("office", "192.0.2.0/24"),), **settings)
@@ -177,20 +176,26 @@ class Setting:
         self.now = self.now.add(seconds=seconds)
         self.keeper.look()
 
+    def sets_clock(self, days: int) -> None:
+        """Somebody sets the wall clock; no time passes."""
+        self.now = self.now.add(hours=24 * days)
+        self.keeper.look()
+
     @property
     def actions(self) -> list[str]:
         return [record["event"]["action"] for record in self.records]
 
 
 @pytest.fixture
-def begin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Setting]:
+def begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Setting]:
     """A keeper that has loaded the kernel's part, without the kernel's notifications."""
     monkeypatch.setattr(
         gateway_keeper, "Notifications", lambda: SimpleNamespace(sockets=[], drain=lambda: True, close=lambda: None)
     )
 
-    def begun(*bans: Any, **settings: Any) -> Setting:
-        setting = Setting(*bans, **settings)
+    def begun(*bans: Any, clock: int = 0, **settings: Any) -> Setting:
+        setting = Setting(tmp_path, *bans, **settings)
+        setting.now = NOON.add(hours=24 * clock)
         monkeypatch.setattr(gateway_keeper, "time", SimpleNamespace(monotonic=lambda: setting.monotonic))
         setting.keeper.up()
         return setting
@@ -219,21 +224,25 @@ def test_a_changed_policy_is_loaded_at_once(begin: Callable[..., Setting]) -> No
 
 
 def test_rules_are_kept_for_the_next_start(begin: Callable[..., Setting]) -> None:
-    """Whatever was loaded last is kept; where that fails all goes on, and status says so until it works again."""
+    """Those of now are on the disk, whatever becomes of the file; while that fails all goes on, and status says so."""
     setting = begin()
-    setting.policy = setting.made(ban(), ban("more", services=("clips",)))
-    object.__setattr__(setting.policy, "version", "another")
-    setting.full_disk = True
-    setting.keeper.look()
-    assert [each.version for each in setting.kept] != ["another"]
+    kept = setting.boot_file.read_text()
+    assert kept == boot_rules.text(setting.kernel.loaded_rules)
+    assert setting.boot_file.stat().st_mode & 0o777 == 0o600
+    setting.boot_file.write_text("")
+    setting.passes(LOOK)
+    assert setting.boot_file.read_text() == kept
+    setting.boot_file.unlink()
+    setting.boot_file.mkdir()
+    setting.passes(LOOK)
     state = setting.keeper.state()
     assert (state["ok"], "can't be kept for the machine's next start" in state["problems"][0]) == (False, True)
-    setting.full_disk = False
-    object.__setattr__(setting.policy, "version", "third")
-    setting.keeper.look()
-    assert (setting.kept[-1].version, setting.keeper.state()["ok"]) == ("third", True)
+    setting.boot_file.rmdir()
+    setting.passes(LOOK)
+    assert (setting.boot_file.read_text(), setting.keeper.state()["ok"]) == (kept, True)
     setting.keeper.drain()
-    assert setting.kept[-1].version == "third"
+    assert setting.boot_file.read_text() == kept
+    assert setting.kernel.told == ["up", "load"]
 
 
 def test_the_clock_is_followed(begin: Callable[..., Setting]) -> None:
@@ -246,6 +255,22 @@ def test_the_clock_is_followed(begin: Callable[..., Setting]) -> None:
     assert setting.keeper.due() == LOOK
     setting.passes(86_400)
     assert setting.kernel.holds == (["office"], ["office"])
+
+
+@pytest.mark.parametrize("days", [2, -2])
+@pytest.mark.parametrize("at_start", [True, False], ids=["wrong at the start", "wrong later"])
+def test_a_clock_that_is_wrong_for_a_while(begin: Callable[..., Setting], days: int, at_start: bool) -> None:
+    """The ban began an hour ago and ends in one: as soon as the clock is right its clients come to the gates again."""
+    bans = ban(starts=wall("2023-06-01T13:00"), expires=wall("2023-06-01T15:00"))
+    setting = begin(bans, clock=days if at_start else 0)
+    if not at_start:
+        assert setting.kernel.holds == (["office"], ["office"])
+        setting.sets_clock(days)
+    assert setting.kernel.holds == ([], [])
+    setting.sets_clock(-days)
+    assert setting.kernel.holds == (["office"], ["office"])
+    assert setting.boot_file.read_text() == boot_rules.text(setting.kernel.loaded_rules)
+    assert setting.actions == []
 
 
 def test_what_somebody_changes_is_put_back(begin: Callable[..., Setting]) -> None:
@@ -295,9 +320,9 @@ def test_another_process_keeps_this_gateway(begin: Callable[..., Setting]) -> No
     assert setting.kernel.told == ["up", "repair"]
 
 
-def test_the_lock_comes_before_anything_is_loaded() -> None:
+def test_the_lock_comes_before_anything_is_loaded(tmp_path: Path) -> None:
     """A second gateway in the same network namespace ends before it changes anything, and lets children go on."""
-    setting = Setting()
+    setting = Setting(tmp_path)
     setting.lock.held_by = "process 7"
     with pytest.raises(GatewayError, match="process 7 keeps"):
         setting.keeper.up()
@@ -466,9 +491,9 @@ def test_without_a_gateway(tmp_path: Path) -> None:
     assert (nothing.state(), nothing.sockets) == (None, [])
 
 
-def test_before_anything_is_loaded() -> None:
+def test_before_anything_is_loaded(tmp_path: Path) -> None:
     """A supervisor that ends before its kernel is loaded takes nothing out."""
-    setting = Setting()
+    setting = Setting(tmp_path)
     setting.keeper.drain()
     setting.keeper.down()
     setting.keeper.look()

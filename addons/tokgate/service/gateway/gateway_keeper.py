@@ -1,7 +1,8 @@
 """Keeps the kernel's part of a gateway in step with the policy, in the supervisor's loop.
 
-The table follows the policy and the clock. Whatever somebody else changes is found by the kernel's notifications, and
-by looking at all of it now and then; it is put back, recorded, and shown for a while after that.
+The kernel, and the rules on disk for the machine's next start, are compared with what policy and clock call for now,
+not with what was loaded: a clock that was ahead for a while is no matter. Changes of others are found by the kernel's
+notifications, and by looking at all of it now and then; they are put back, recorded, and shown for a while after that.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from whenever import Instant
@@ -74,22 +76,24 @@ class GatewayKeeper:
         canary: Canary,
         lock: GatewayLock,
         now: Callable[[], Instant] = Instant.now,
-        keep: Callable[[Ruleset], None] = lambda rules: None,
+        boot_file: Path,
     ) -> None:
         """Nothing is loaded before `up`. `snapshot` returns the policy in force; `write` writes records.
 
-        `keep` keeps rules that were loaded for the machine's next start; it may raise OSError.
+        `boot_file` is for the rules with which the machine starts.
         """
         self._kernel: Final = kernel
         self._snapshot: Final = snapshot
         self._write: Final = write
         self._say: Final = say
         self._now: Final = now
-        self._keep: Final = keep
+        self._boot_file: Final = boot_file
         self._unkept: str | None = None
         self._notifications: Notifications | None = None
         self._rules: Ruleset | None = None
-        self._wanted = TableState()
+        self._wanted: TableState | None = None
+        """The table of these rules in the kernel's own form, and the text for the next start, once made."""
+        self._boot_text: bytes | None = None
         self._loaded_at = now()
         self._differences = Differences()
         self._failure: str | None = None
@@ -107,13 +111,14 @@ class GatewayKeeper:
     def up(self) -> None:
         """Load all of it. Raises GatewayError, and nothing is loaded; OSError without notifications."""
         self._lock.take()
+        if self._notifications is None:
+            self._notifications = Notifications()
         rules = self._due_rules()
         changed = self._kernel.up(rules)
         for name, value in changed.items():
             self._say(f"{name} was {value}: it is {self._kernel.settings[name]} while tokgate runs")
         for limit in self._kernel.limits:
             self._say(f"warning: {limit}")
-        self._notifications = Notifications()
         self._refused = RefusalTotals(self._kernel.refused())
         self._loaded(rules)
         self._say(f"gateway: table inet {self._kernel.options.table} and its routes are loaded")
@@ -123,7 +128,7 @@ class GatewayKeeper:
         try:
             self.up()
         except (GatewayError, OSError) as error:
-            self._rules = self._due_rules()  # of what is loaded nothing is known: it differs until it is loaded anew
+            self._rules = self._due_rules()
             self._fail(error)
 
     @property
@@ -160,7 +165,7 @@ class GatewayKeeper:
         try:
             self._lock.take()  # after a takeover another process may have been faster
             self._lock.answer()
-            if self._is_stale(self._rules):
+            if self._now() not in self._rules.holds or self._snapshot().version != self._rules.version:
                 rules = self._due_rules()
                 self._count()
                 self._kernel.load(rules)
@@ -174,7 +179,7 @@ class GatewayKeeper:
         """For `tokgate status`, as JSON. Looks at the kernel first, unless it just did."""
         if time.monotonic() >= self._earliest_look:
             self._look_at = 0.0
-            self.look()
+        self.look()
         self._count()
         restored, rules = self._restored, self._rules
         shown = restored.what if time.monotonic() < restored.until else ()
@@ -241,24 +246,28 @@ class GatewayKeeper:
     def _due_rules(self) -> Ruleset:
         return ruleset_of(self._snapshot(), self._now(), self._kernel.options)
 
-    def _is_stale(self, rules: Ruleset) -> bool:
-        due = rules.until is not None and self._now() >= rules.until
-        return due or self._snapshot().version != rules.version
-
     def _loaded(self, rules: Ruleset) -> None:
-        """Take what the kernel has now for what should be there."""
-        self._rules, self._loaded_at = rules, self._now()
-        self._wanted = self._kernel.loaded() or TableState()
+        """These rules are loaded now."""
+        self._rules, self._wanted, self._boot_text, self._loaded_at = rules, None, None, self._now()
         self._differences, self._failure = Differences(), None
         if self._notifications is not None:
             self._notifications.drain()  # of what was just loaded
         self._look_at = time.monotonic() + LOOK
+        self._keep(rules)
+
+    def _keep(self, rules: Ruleset) -> None:
+        """Write the rules for the machine's next start, unless they are there."""
+        if self._boot_text is None:
+            self._boot_text = boot_rules.text(rules).encode()
         try:
-            self._keep(rules)
+            if not self._boot_file.exists() or self._boot_file.read_bytes() != self._boot_text:
+                replace_file(self._boot_file, self._boot_text, _OWNERS)
             self._unkept = None
         except OSError as error:
-            self._unkept = f"the rules can't be kept for the machine's next start: {error}"
-            logger.error("%s", self._unkept)
+            unkept = f"the rules can't be kept for the machine's next start: {error}"
+            if self._unkept != unkept:
+                logger.error("%s", unkept)
+            self._unkept = unkept
 
     def _ask_canary(self) -> None:
         """Keep the canary running as the policy says, and record that it failed or recovered."""
@@ -278,6 +287,9 @@ class GatewayKeeper:
     def _compare(self, rules: Ruleset) -> None:
         self._count()
         started = time.monotonic()
+        self._keep(rules)
+        if self._wanted is None:
+            self._wanted = self._kernel.wanted(rules)
         if self._notifications is not None:
             self._notifications.drain()
         before, self._differences = self._differences, self._kernel.differences(self._wanted)
@@ -335,11 +347,15 @@ def keeper_of(
     """What keeps the kernel in step, where the options ask for that."""
     if options.gateway is None:
         return NoGateway()
-    kernel, path = Kernel(options.gateway, options.confdir / STATE_FILE), options.confdir / boot_rules.FILE
+    kernel = Kernel(options.gateway, options.confdir / STATE_FILE)
     command, tproxy = module_command("tokgate.gateway.canary.process"), kernel.routes is not None
     canary = Canary(command, module_environment(), tproxy=tproxy)
-
-    def keep(rules: Ruleset) -> None:
-        replace_file(path, boot_rules.text(rules).encode(), _OWNERS)
-
-    return GatewayKeeper(kernel, lambda: holder.snapshot, write, say, canary=canary, lock=GatewayLock(), keep=keep)
+    return GatewayKeeper(
+        kernel,
+        lambda: holder.snapshot,
+        write,
+        say,
+        canary=canary,
+        lock=GatewayLock(),
+        boot_file=options.confdir / boot_rules.FILE,
+    )
