@@ -11,11 +11,9 @@ import pytest
 from whenever import Instant
 
 from labs import builders
-from tokgate.block_page.locales import STRINGS
-from tokgate.block_page.negotiation import Format, choose_format, choose_language
+from tokgate.block_page.language import LANGUAGES, TEXTS
 from tokgate.block_page.notice import Notice, Warned
-from tokgate.block_page.render import compose, href_of, link_target, local_moment
-from tokgate.block_page.warning_locales import WARNING_STRINGS
+from tokgate.block_page.render import Format, choose_format, compose, href_of, link_target
 from tokgate.policy.analysis.extensions import Term
 from tokgate.policy.decision import Reason
 
@@ -54,31 +52,6 @@ HOSTILE = "</style><script>alert(1)</script>\"'&<b>\x00\r\nSet-Cookie: a=b"
 
 
 @pytest.mark.parametrize(
-    ("header", "language"),
-    [
-        (None, "en"),
-        ("", "en"),
-        ("fr", "fr"),
-        ("fr-BE,fr;q=0.9,en;q=0.8", "fr"),
-        ("nl;q=0.5, de;q=0.6", "de"),
-        ("de-AT", "de"),
-        ("es, nl;q=0.2", "nl"),
-        ("es", "en"),
-        ("*", "en"),
-        ("en;q=0, fr;q=0.1", "fr"),
-        ("EN;q=0.1,FR;q=0.4", "fr"),
-        ("en-US,en;q=0.9,de;q=0.95", "de"),
-        ("fr;q=abc", "en"),
-        (";;;,,=", "en"),
-        ("fr," * 100_000, "fr"),
-    ],
-)
-def test_language(header: str | None, language: str) -> None:
-    """The language with the highest quality that the page has; a region means its language; English otherwise."""
-    assert choose_language(header) == language
-
-
-@pytest.mark.parametrize(
     ("header", "kind"),
     [
         (None, Format.HTML),
@@ -95,21 +68,6 @@ def test_language(header: str | None, language: str) -> None:
 def test_format(header: str | None, kind: Format) -> None:
     """HTML unless something else is liked better."""
     assert choose_format(header) is kind
-
-
-@pytest.mark.parametrize(
-    ("language", "day", "text"),
-    [
-        ("en", "2023-03-09T23:00:00Z", "10 March 2023, 00:00 (Europe/Brussels)"),
-        ("fr", "2023-03-09T23:00:00Z", "10 mars 2023 à 00:00 (Europe/Brussels)"),
-        ("fr", "2023-08-01T07:30:00Z", "1er août 2023 à 09:30 (Europe/Brussels)"),
-        ("nl", "2023-03-09T23:00:00Z", "10 maart 2023 om 00:00 (Europe/Brussels)"),
-        ("de", "2023-03-09T23:00:00Z", "10. März 2023, 00:00 Uhr (Europe/Brussels)"),
-    ],
-)
-def test_moments(language: str, day: str, text: str) -> None:
-    """Dates are written as people of the language write them, in the network's zone."""
-    assert local_moment(STRINGS[language], builders.at(day), "Europe/Brussels") == text
 
 
 class Reading(HTMLParser):
@@ -130,7 +88,7 @@ class Reading(HTMLParser):
         self.text += data
 
 
-@pytest.mark.parametrize("language", STRINGS)
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
 def test_every_fact_is_told(language: str, accept: str) -> None:
     """What, by whose decision, on which basis, since and until when, whom to ask, and the event."""
@@ -145,7 +103,7 @@ def test_every_fact_is_told(language: str, accept: str) -> None:
     assert answer.headers["Content-Language"] == language
 
 
-@pytest.mark.parametrize("language", STRINGS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_html_needs_nothing_from_the_network(language: str) -> None:
     """No script, image, font or style sheet is loaded; the one style is allowed by its digest."""
     answer = compose(NOTICE, accept="text/html", accept_language=language)
@@ -187,7 +145,7 @@ def test_json_is_a_problem_document() -> None:
 
 
 @pytest.mark.parametrize("warns", [False, True])
-@pytest.mark.parametrize("language", STRINGS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_hostile_texts_stay_texts(language: str, warns: bool) -> None:
     """Markup in a name, a ban or a contact is shown, not obeyed; headers stay one line each."""
     ban = builders.ban(
@@ -253,7 +211,7 @@ def test_link_target_is_a_uri() -> None:
 def test_an_end_at_midnight_is_the_day_before(language: str, ends: str, told: str) -> None:
     """Nobody reads `1 January, 00:00` as New Year's Eve: the last whole day is told; programs get the instant."""
     notice = replace(NOTICE, until=builders.at(ends))
-    words = STRINGS[language]
+    words = TEXTS[language]
     text = compose(notice, accept="text/plain", accept_language=language).body.decode()
     assert f"{words.until}: {told}\n" in text
     page = compose(notice, accept="text/html", accept_language=language).body.decode()
@@ -281,7 +239,7 @@ def test_a_measure_with_windows(language: str, told: str) -> None:
     """Whoever may go there again this evening is not told that it takes until the measure is lifted."""
     notice = replace(NOTICE, pauses=builders.at("2023-05-10T16:00:00Z"), until=None)
     text = compose(notice, accept="text/plain", accept_language=language).body.decode()
-    words = STRINGS[language]
+    words = TEXTS[language]
     assert f"{words.pauses}: {told}\n{words.until}: {words.lifted}\n" in text
     page = compose(notice, accept="text/html", accept_language=language).body.decode()
     assert f'<time datetime="2023-05-10T16:00:00Z">{told}</time>' in page
@@ -290,7 +248,7 @@ def test_a_measure_with_windows(language: str, told: str) -> None:
 @pytest.mark.parametrize("accept", ["text/html", "text/plain"])
 def test_what_is_opened_is_said(accept: str) -> None:
     """That nothing else is opened is said with the exceptions that the policy makes, and only with these."""
-    words = STRINGS["en"]
+    words = TEXTS["en"]
     quiet = compose(NOTICE, accept=accept, accept_language="en").body.decode()
     told = compose(replace(NOTICE, inspected=True), accept=accept, accept_language="en").body.decode()
 
@@ -299,13 +257,6 @@ def test_what_is_opened_is_said(accept: str) -> None:
     assert (words.inspected in quiet, words.inspected in told) == (False, True)
     opened = compose(replace(NOTICE, opened=True), accept=accept, accept_language="en").body.decode()
     assert (words.opened in quiet, words.opened in opened) == (False, True)
-
-
-def test_languages_have_the_same_words() -> None:
-    """Every language has twelve months and every explanation."""
-    for words in STRINGS.values():
-        assert len(words.months) == 12
-        assert words.without_ban.keys() == STRINGS["en"].without_ban.keys()
 
 
 WARNED = {
@@ -332,7 +283,7 @@ WARNED = {
 }
 
 
-@pytest.mark.parametrize("language", STRINGS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_warning_says_what_continuing_means(language: str) -> None:
     """The reason, from when it blocks, for how long continuing holds, and one button that sends its token."""
     answer = compose(WARNING, accept="text/html", accept_language=language)
@@ -343,7 +294,6 @@ def test_a_warning_says_what_continuing_means(language: str) -> None:
         assert text in found.text
     assert "451" not in page
     assert [tag for tag in found.tags if tag in ("form", "input", "button")] == ["form", "input", "input", "button"]
-    assert set(WARNING_STRINGS[language].units) == set(WARNING_STRINGS["en"].units)
     for attribute in (
         ("method", "post"),
         ("action", "/.tokgate/continue"),
@@ -354,7 +304,7 @@ def test_a_warning_says_what_continuing_means(language: str) -> None:
         assert attribute in found.attributes
 
 
-@pytest.mark.parametrize("language", STRINGS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_warning_cut_short_names_its_end_only(language: str) -> None:
     """Where the ban blocks before continuing would end, no length is promised; a ban that only warns has no start."""
     assert WARNING.warning is not None
@@ -365,7 +315,7 @@ def test_a_warning_cut_short_names_its_end_only(language: str) -> None:
 
     only = replace(WARNING, warning=replace(WARNING.warning, blocks_from=None))
     assert (
-        WARNING_STRINGS[language].blocked_from not in compose(only, accept=None, accept_language=language).body.decode()
+        TEXTS[language].warning.blocked_from not in compose(only, accept=None, accept_language=language).body.decode()
     )
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs
 
-from mitmproxy.http import Request
 from whenever import Instant, TimeDelta
 
 from tokgate.traffic.warning_state import Person
@@ -59,14 +58,14 @@ class Form:
     target: str
 
 
-def presses_button(request: Request) -> bool:
+def presses_button(method: str, path: str) -> bool:
     """Whether a request submits the form, valid or not. Only a POST does: no prefetch, no link."""
-    return request.method == "POST" and request.path == PATH
+    return method == "POST" and path == PATH
 
 
-def target_of(request: Request) -> str:
-    """The path to continue to: that of the request, or `/` if it is the form's own."""
-    return _checked("/" if request.path.partition("?")[0] == PATH else request.path)
+def target_of(path: str) -> str:
+    """The path to continue to after a request for `path`, or `/` if it is the form's own."""
+    return _checked("/" if path.partition("?")[0] == PATH else path)
 
 
 def read_form(body: bytes | None) -> Form:

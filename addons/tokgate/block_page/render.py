@@ -6,18 +6,18 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from whenever import Date, Instant, Time
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
-from tokgate.block_page.locales import STRINGS, Strings
-from tokgate.block_page.negotiation import Format, choose_format, choose_language
+from tokgate.block_page.language import MAX_HEADER, TEXTS, Texts, choose_language
 from tokgate.block_page.notice import Notice
-from tokgate.block_page.warning_locales import WARNING_STRINGS
 from tokgate.blocklog.records.record import clean
 from tokgate.policy.analysis.extensions import Term
 from tokgate.policy.values.visible_text import readable, readable_lines
@@ -67,6 +67,15 @@ FORM_HEADERS: Final = {
 }
 
 
+class Format(StrEnum):
+    """The media types in which the block page can be written."""
+
+    HTML = "text/html"
+    PROBLEM = "application/problem+json"
+    JSON = "application/json"
+    TEXT = "text/plain"
+
+
 @dataclass(frozen=True, slots=True)
 class RenderedResponse:
     """A complete response; for HEAD its body is left out by the sender."""
@@ -89,10 +98,10 @@ class Fact:
 
 def compose(notice: Notice, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
     """The response in the language and format that the client likes best."""
-    language, kind = choose_language(accept_language), choose_format(accept)
+    texts, kind = TEXTS[choose_language(accept_language)], choose_format(accept)
     headers = {
         "Content-Type": f"{kind}; charset=utf-8",
-        "Content-Language": language,
+        "Content-Language": texts.language,
         "Cache-Control": "no-store",
         "Vary": "Accept, Accept-Language",
         "Tokgate-Event": notice.event,
@@ -105,37 +114,23 @@ def compose(notice: Notice, *, accept: str | None, accept_language: str | None) 
     if notice.ban is not None:
         headers["Tokgate-Ban"] = _token(notice.ban.name)
     if kind is Format.HTML:
-        body = _html(notice, language)
+        body = _html(notice, texts)
     elif kind is Format.TEXT:
-        body = _text(notice, language)
+        body = _text(notice, texts)
     else:
-        body = _json(notice, language)
+        body = _json(notice, texts)
     return RenderedResponse(notice.status, headers, body.encode())
+
+
+def choose_format(accept: str | None) -> Format:
+    """The preferred media type by q-values (RFC 9110 §12.5.1); HTML for `*/*`."""
+    accepted = parse_accept_header((accept or "")[:MAX_HEADER], MIMEAccept)
+    return Format(accepted.best_match(tuple(Format), Format.HTML))
 
 
 def link_target(uri: str) -> str:
     """A URI that can stand between angle brackets in a Link field (RFC 8288), whatever it was."""
     return uri if _URI.fullmatch(uri) else quote(uri, safe=":/?#[]@!$&'()*+,;=%~")
-
-
-def local_moment(words: Strings, at: Instant, zone: str) -> str:
-    """An instant as it is written in a language: `10 March 2023, 00:00 (Europe/Brussels)`."""
-    local = at.to_tz(zone)
-    time = f"{local.hour:02}:{local.minute:02}"
-    return words.moment.format(**_calendar(words, local.date()), time=time, zone=zone)
-
-
-def last_day(words: Strings, ends: Instant, zone: str) -> str | None:
-    """The last whole day before an end at midnight, which is how people think of it; None for other ends."""
-    local = ends.to_tz(zone)
-    if local.time() != Time.MIDNIGHT:
-        return None
-    return words.date.format(**_calendar(words, local.date().subtract(days=1)))
-
-
-def _calendar(words: Strings, date: Date) -> dict[str, str]:
-    day = words.first if date.day == 1 else "{day}"
-    return {"day": day.format(day=date.day), "month": words.months[date.month - 1], "year": str(date.year)}
 
 
 def href_of(text: str | None) -> str | None:
@@ -151,62 +146,62 @@ def href_of(text: str | None) -> str | None:
     return text if parts.scheme in ("http", "https") and parts.netloc else None
 
 
-def rows(notice: Notice, language: str) -> Iterator[Fact]:
+def _rows(notice: Notice, texts: Texts) -> Iterator[Fact]:
     """The facts in the order in which people ask for them."""
-    ban, words = notice.ban, STRINGS[language]
+    ban = notice.ban
     blocks_from = notice.warning.blocks_from if notice.warning is not None else None
-    yield Fact(words.asked, _asked(notice))
+    yield Fact(texts.asked, _asked(notice))
     if notice.service is not None:
-        yield Fact(words.service, notice.service)
+        yield Fact(texts.service, notice.service)
     if ban is not None:
-        yield Fact(words.ban, ban.title)
+        yield Fact(texts.ban, ban.title)
         if ban.authority is not None:
-            yield Fact(words.authority, ban.authority)
+            yield Fact(texts.authority, ban.authority)
         if ban.basis is not None:
-            yield Fact(words.basis, ban.basis)
+            yield Fact(texts.basis, ban.basis)
         if ban.reference is not None:
-            yield Fact(words.reference, ban.reference, href_of(ban.reference))
+            yield Fact(texts.reference, ban.reference, href_of(ban.reference))
         if blocks_from is not None:
-            moment = local_moment(words, blocks_from, notice.zone)
-            yield Fact(WARNING_STRINGS[language].blocked_from, moment, instant=blocks_from.format_iso())
+            moment = texts.local_moment(blocks_from, notice.zone)
+            yield Fact(texts.warning.blocked_from, moment, instant=blocks_from.format_iso())
         elif notice.since is not None:
-            since = local_moment(words, notice.since, notice.zone)
-            yield Fact(words.since, since, instant=notice.since.format_iso())
-        yield from (_earlier(term, notice.zone, words) for term in notice.earlier[:MAX_EARLIER])
+            since = texts.local_moment(notice.since, notice.zone)
+            yield Fact(texts.since, since, instant=notice.since.format_iso())
+        yield from (_earlier(term, notice.zone, texts) for term in notice.earlier[:MAX_EARLIER])
         if notice.pauses is not None:
-            window = words.window.format(moment=local_moment(words, notice.pauses, notice.zone))
-            yield Fact(words.pauses, window, instant=notice.pauses.format_iso())
-        yield _end(notice, words)
+            window = texts.window.format(moment=texts.local_moment(notice.pauses, notice.zone))
+            yield Fact(texts.pauses, window, instant=notice.pauses.format_iso())
+        yield _end(notice, texts)
         if ban.contact is not None:
-            yield Fact(words.contact, ban.contact, href_of(ban.contact))
-    label = words.event if notice.warning is None else WARNING_STRINGS[language].event
-    yield Fact(label, notice.event, note=words.event_note)
+            yield Fact(texts.contact, ban.contact, href_of(ban.contact))
+    label = texts.event if notice.warning is None else texts.warning.event
+    yield Fact(label, notice.event, note=texts.event_note)
 
 
-def _earlier(term: Term, zone: str, words: Strings) -> Fact:
+def _earlier(term: Term, zone: str, texts: Texts) -> Fact:
     """An earlier term of the measure, with its end, which is where the next one begins."""
     if term.ends is None:
-        return Fact(words.extends, term.ban.title)
-    day = last_day(words, term.ends, zone)
-    ended = local_moment(words, term.ends, zone) if day is None else words.through.format(date=day, zone=zone)
-    return Fact(words.extends, f"{term.ban.title}, {ended}", instant=term.ends.format_iso())
+        return Fact(texts.extends, term.ban.title)
+    day = texts.last_day(term.ends, zone)
+    ended = texts.local_moment(term.ends, zone) if day is None else texts.through.format(date=day, zone=zone)
+    return Fact(texts.extends, f"{term.ban.title}, {ended}", instant=term.ends.format_iso())
 
 
-def _end(notice: Notice, words: Strings) -> Fact:
+def _end(notice: Notice, texts: Texts) -> Fact:
     if notice.until is None:
-        return Fact(words.until, words.lifted)
-    moment, day = local_moment(words, notice.until, notice.zone), last_day(words, notice.until, notice.zone)
+        return Fact(texts.until, texts.lifted)
+    moment, day = texts.local_moment(notice.until, notice.zone), texts.last_day(notice.until, notice.zone)
     if notice.overdue:
-        return Fact(words.until, words.overdue.format(moment=moment if day is None else f"{day} ({notice.zone})"))
-    ends = moment if day is None else words.through.format(date=day, zone=notice.zone)
-    return Fact(words.until, ends, instant=notice.until.format_iso())
+        return Fact(texts.until, texts.overdue.format(moment=moment if day is None else f"{day} ({notice.zone})"))
+    ends = moment if day is None else texts.through.format(date=day, zone=notice.zone)
+    return Fact(texts.until, ends, instant=notice.until.format_iso())
 
 
-def _why(notice: Notice, words: Strings) -> str | None:
+def _why(notice: Notice, texts: Texts) -> str | None:
     """A sentence where no ban on the service itself explains the refusal."""
-    said = words.without_ban.get(notice.reason.value)
+    said = texts.without_ban.get(notice.reason.value)
     if said is None and notice.ban is None:
-        return words.without_ban[""]
+        return texts.without_ban["other"]
     return said
 
 
@@ -222,15 +217,18 @@ class _Beginning:
     button: str | None = None
 
 
-def _beginning(notice: Notice, language: str) -> _Beginning:
-    words = STRINGS[language]
+def _beginning(notice: Notice, texts: Texts) -> _Beginning:
     if notice.warning is None:
-        status = f"{words.refused} (HTTP {notice.status})"
-        return _Beginning(status, _title(notice, words), words.lead.format(what=_asked(notice)), words.nothing_else)
-    said, what = WARNING_STRINGS[language], notice.service or _asked(notice)
+        return _Beginning(
+            status=f"{texts.refused} (HTTP {notice.status})",
+            title=texts.title.format(what=notice.service or texts.this_address),
+            lead=texts.lead.format(what=_asked(notice)),
+            nothing_sent=texts.nothing_else,
+        )
+    said, what = texts.warning, notice.service or _asked(notice)
     holds = said.holds_less if notice.warning.shortened else said.holds
-    moment = local_moment(words, notice.warning.until, notice.zone)
-    holds = holds.format(lasting=said.lasting(notice.warning.lasting), moment=moment)
+    moment = texts.local_moment(notice.warning.until, notice.zone)
+    holds = holds.format(lasting=texts.lasting(notice.warning.lasting), moment=moment)
     return _Beginning(
         status=said.warned,
         title=said.title.format(what=what),
@@ -241,43 +239,38 @@ def _beginning(notice: Notice, language: str) -> _Beginning:
     )
 
 
-def _html(notice: Notice, language: str) -> str:
+def _html(notice: Notice, texts: Texts) -> str:
     return _page.render(
-        language=language,
-        words=STRINGS[language],
-        begin=_beginning(notice, language),
+        texts=texts,
+        notice=notice,
+        begin=_beginning(notice, texts),
         style=_style,
-        why=_why(notice, STRINGS[language]),
-        description=notice.ban.description if notice.ban is not None else None,
-        rows=list(rows(notice, language)),
-        warning=notice.warning,
-        choice=WARNING_STRINGS[language].choice,
-        opened=notice.opened,
-        inspected=notice.inspected,
+        why=_why(notice, texts),
+        rows=list(_rows(notice, texts)),
     )
 
 
-def _text(notice: Notice, language: str) -> str:
-    words, begin = STRINGS[language], _beginning(notice, language)
+def _text(notice: Notice, texts: Texts) -> str:
+    begin = _beginning(notice, texts)
     lines = [begin.title, "", begin.lead, ""]
-    if (why := _why(notice, words)) is not None:
+    if (why := _why(notice, texts)) is not None:
         lines += [why, ""]
-    lines += [f"{row.label}: {readable(row.value)}" for row in rows(notice, language)]
-    said = (words.inspected,) * notice.inspected + (words.opened,) * notice.opened
+    lines += [f"{row.label}: {readable(row.value)}" for row in _rows(notice, texts)]
+    said = (texts.inspected,) * notice.inspected + (texts.opened,) * notice.opened
     return "\n".join([*lines, "", begin.nothing_sent, *said, ""])
 
 
-def _json(notice: Notice, language: str) -> str:
+def _json(notice: Notice, texts: Texts) -> str:
     """A problem document (RFC 9457) with the facts as members of their own."""
-    ban, warning, words = notice.ban, notice.warning, STRINGS[language]
-    begin = _beginning(notice, language)
+    ban, warning = notice.ban, notice.warning
+    begin = _beginning(notice, texts)
     facts = {
         "type": TYPE if notice.status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS else "about:blank",
         "title": begin.title,
         "status": notice.status,
-        "detail": _why(notice, words) or begin.lead,
+        "detail": _why(notice, texts) or begin.lead,
         "instance": f"urn:uuid:{notice.event}",
-        "language": language,
+        "language": texts.language,
         "asked": _asked(notice),
         "service": notice.service,
         "ban": ban and ban.name,
@@ -309,10 +302,6 @@ def _json(notice: Notice, language: str) -> str:
         "blocked_by": None if warning is not None else notice.implementer,
     }
     return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
-
-
-def _title(notice: Notice, words: Strings) -> str:
-    return words.title.format(what=notice.service or words.this_address)
 
 
 def _asked(notice: Notice) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tokgate.block_page.ca_folder import AUTHORITY, DEFAULT_CONFDIR
+from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR
 from tokgate.blocklog import paths
 from tokgate.config.yaml.files import SUFFIXES
 from tokgate.gate.sockets import Entry

@@ -21,8 +21,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs
 from whenever import Instant
 
-from tokgate.block_page import ca_coverage
-from tokgate.block_page.ca_folder import AUTHORITY, DEFAULT_CONFDIR, establish_authority, secure_folder
+from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR, establish_authority, secure_folder, uncovered
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.sentence import counted
 from tokgate.blocklog.write.writer import LogWriter
@@ -242,7 +241,7 @@ def _tell_untrusted(path: Path, tokgate: Tokgate) -> None:
     if tokgate.holder is None:
         return
     try:
-        found = ca_coverage.uncovered(tokgate.holder.snapshot.policy, ca_coverage.reach_of(path))
+        found = uncovered(tokgate.holder.snapshot.policy, path)
     except (OSError, ValueError) as error:
         logger.warning("the page's authority %s can't be read: %s", path, error)
         return

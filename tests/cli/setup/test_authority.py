@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from whenever import Instant
 
 from labs.command_line import POLICY, Command
-from tokgate.block_page.ca_folder import AUTHORITY, establish_authority
+from tokgate.block_page.authority import AUTHORITY, establish_authority
 from tokgate.cli.setup import authority
 
 NAMES = ("--name", "clips.example.org", "static.example.net")

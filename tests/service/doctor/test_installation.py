@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from labs import builders
-from tokgate.block_page.ca_folder import AUTHORITY
+from tokgate.block_page.authority import AUTHORITY
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot

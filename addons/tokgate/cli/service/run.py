@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from tokgate.block_page.ca_folder import DEFAULT_CONFDIR
+from tokgate.block_page.authority import DEFAULT_CONFDIR
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit, need

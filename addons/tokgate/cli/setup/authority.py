@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from whenever import Instant
 
-from tokgate.block_page.ca_folder import DEFAULT_CONFDIR
-from tokgate.block_page.constrained_authority import (
+from tokgate.block_page.authority import (
+    DEFAULT_CONFDIR,
     believes_addresses,
     make_issuing,
     make_root,

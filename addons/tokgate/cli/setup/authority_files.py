@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from whenever import Instant
 
-from tokgate.block_page.ca_folder import AUTHORITY, secure_folder
-from tokgate.block_page.constrained_authority import CertifiedKey, pem
+from tokgate.block_page.authority import AUTHORITY, CertifiedKey, pem, secure_folder
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.integrity.signing_key import KEY_MODE, PUBLIC_MODE
 

@@ -33,7 +33,7 @@ class Warnings:
         """Why a request passes; None if it is to be answered here: with the page, or because the button was pressed."""
         self._rejections.spoke(connection)
         request = flow.request
-        if presses_button(request):
+        if presses_button(request.method, request.path):
             return None
         if _has_continued(enforcer, connection, ruling):
             connection.leaving = connection.opened and from_a_browser(request)
@@ -51,12 +51,12 @@ class Warnings:
     ) -> Response | None:
         """The page; None where the form of the button has to be awaited, for `pressed`."""
         request = flow.request
-        if presses_button(request) and http_request.answerable(request):
+        if presses_button(request.method, request.path) and http_request.answerable(request):
             flow.metadata[_PRESSED] = admission
             return None
         if _has_continued(enforcer, connection, admission.ruling) and _may_come_again(connection, request):
             return _redirection(307, flow, request.path)
-        return self._page(enforcer, flow, connection, admission, target_of(request))
+        return self._page(enforcer, flow, connection, admission, target_of(request.path))
 
     def pressed(self, enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection) -> Response | None:
         """The answer to a button whose form has come whole; None to everything else."""
@@ -135,7 +135,7 @@ def _may_come_again(connection: ClientConnection, request: Request) -> bool:
 
     Browsers keep some. Sent to the same address again, they come by a new connection, which is not opened.
     """
-    return connection.opened and is_navigation(request) and target_of(request) == request.path
+    return connection.opened and is_navigation(request) and target_of(request.path) == request.path
 
 
 def _redirection(status: int, flow: HTTPFlow, target: str) -> Response:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from whenever import Instant
 
-from tokgate.block_page.ca_folder import establish_authority, secure_folder
+from tokgate.block_page.authority import establish_authority, secure_folder
 from tokgate.blocklog.records.stamp import this_observer
 from tokgate.blocklog.write.channel import RecordSender
 from tokgate.blocklog.write.collector import DEADLINE

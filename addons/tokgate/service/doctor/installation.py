@@ -9,8 +9,7 @@ from typing import Any, Final
 from cryptography import x509
 from whenever import Instant
 
-from tokgate.block_page import ca_coverage
-from tokgate.block_page.ca_folder import AUTHORITY
+from tokgate.block_page.authority import AUTHORITY, uncovered
 from tokgate.blocklog.paths import archived
 from tokgate.blocklog.records.sentence import counted
 from tokgate.config.diagnostics import Code, Diagnostic, render
@@ -97,8 +96,7 @@ def authority(confdir: Path, snapshot: Snapshot, now: Instant) -> Iterator[Resul
     path = confdir / AUTHORITY
     try:
         ends = min(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(path.read_bytes()))
-        outside = ca_coverage.uncovered(snapshot.policy, ca_coverage.reach_of(path))
-        uncovered = len({each.rule for each in outside})
+        outside = len({each.rule for each in uncovered(snapshot.policy, path)})
     except FileNotFoundError:
         yield Result("authority", f"none in {confdir} yet", "tokgate run makes one; or see certs/README.md")
         return
@@ -115,10 +113,10 @@ def authority(confdir: Path, snapshot: Snapshot, now: Instant) -> Iterator[Resul
     days = int((Instant(ends) - now).total("hours") // 24)
     if days < _SOON:
         yield Result("authority", f"ends in {counted(days, 'day')}", "make the next one: certs/README.md")
-    elif uncovered:
+    elif outside:
         yield Result(
             "authority",
-            f"can't sign pages for {counted(uncovered, 'rule')}",
+            f"can't sign pages for {counted(outside, 'rule')}",
             f"tokgate check --authority {path} lists them",
         )
     else:

@@ -17,7 +17,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from whenever import Instant
 
-from tokgate.block_page.ca_folder import AUTHORITY
+from tokgate.block_page.authority import AUTHORITY
 from tokgate.runtime.http_server import Message, configured
 from tokgate.service.metrics.families import families
 from tokgate.service.metrics.sample import Vitals, problems

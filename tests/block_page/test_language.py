@@ -1,0 +1,82 @@
+"""The page's languages: which one a client gets, dates as they are written, and files that don't agree."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.builders import at
+from tokgate.block_page import language as module
+from tokgate.block_page.language import LANGUAGES, TEXTS, choose_language, load_texts
+
+FOLDER = Path(module.__file__).with_name("locales")
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        (None, "en"),
+        ("", "en"),
+        ("fr", "fr"),
+        ("fr-BE,fr;q=0.9,en;q=0.8", "fr"),
+        ("nl;q=0.5, de;q=0.6", "de"),
+        ("de-AT", "de"),
+        ("es, nl;q=0.2", "nl"),
+        ("es", "en"),
+        ("*", "en"),
+        ("en;q=0, fr;q=0.1", "fr"),
+        ("EN;q=0.1,FR;q=0.4", "fr"),
+        ("en-US,en;q=0.9,de;q=0.95", "de"),
+        ("fr;q=abc", "en"),
+        (";;;,,=", "en"),
+        ("fr," * 100_000, "fr"),
+    ],
+)
+def test_language(header: str | None, language: str) -> None:
+    """The language with the highest quality that the page has; a region means its language; English otherwise."""
+    assert choose_language(header) == language
+
+
+@pytest.mark.parametrize(
+    ("language", "day", "text"),
+    [
+        ("en", "2023-03-09T23:00:00Z", "10 March 2023, 00:00 (Europe/Brussels)"),
+        ("fr", "2023-03-09T23:00:00Z", "10 mars 2023 à 00:00 (Europe/Brussels)"),
+        ("fr", "2023-08-01T07:30:00Z", "1er août 2023 à 09:30 (Europe/Brussels)"),
+        ("nl", "2023-03-09T23:00:00Z", "10 maart 2023 om 00:00 (Europe/Brussels)"),
+        ("de", "2023-03-09T23:00:00Z", "10. März 2023, 00:00 Uhr (Europe/Brussels)"),
+    ],
+)
+def test_moments(language: str, day: str, text: str) -> None:
+    """Dates are written as people of the language write them, in the network's zone."""
+    assert TEXTS[language].local_moment(at(day), "Europe/Brussels") == text
+
+
+@pytest.mark.parametrize(
+    ("fault", "key"),
+    [
+        (lambda texts: texts.pop("lead"), "lead"),
+        (lambda texts: texts.update(more="…"), "more"),
+        (lambda texts: texts.update(lead="Refusé."), "lead"),
+        (lambda texts: texts["warning"].update(title="{who}"), "warning.title"),
+        (lambda texts: texts["without_ban"].pop("ech-outer"), "without_ban.ech-outer"),
+        (lambda texts: texts["months"].pop(), "months.11"),
+        (lambda texts: texts["units"].update(days=["jour"]), "units.days.1"),
+    ],
+)
+def test_languages_that_differ(fault: Callable[[dict[str, Any]], object], key: str, tmp_path: Path) -> None:
+    """A translation without a text, or with other placeholders, is refused at start and not at the page."""
+    for language in LANGUAGES:
+        texts = json.loads((FOLDER / f"{language}.json").read_text())
+        if language == "fr":
+            fault(texts)
+        (tmp_path / f"{language}.json").write_text(json.dumps(texts))
+    with pytest.raises(ValueError, match=rf"^fr\.json differs from en\.json: {key}$"):
+        load_texts(tmp_path)
+
+
+def test_every_file_is_a_language() -> None:
+    """A translation that is not among the languages would never be shown."""
+    assert {path.stem for path in FOLDER.iterdir()} == set(LANGUAGES)
