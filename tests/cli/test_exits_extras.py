@@ -68,7 +68,6 @@ def test_each_extra_names_its_modules() -> None:
         (Extra.REVIEW, ("log", "verify", "march.parquet")),
         (Extra.REPORT, ("log", "report", "-o", "march.html")),
         (Extra.REPORT, ("timeline", "--plot", "bans.svg")),
-        (Extra.CALENDAR, ("timeline", "--ics")),
         (Extra.METRICS, ("run", "--metrics", "9300")),
         (Extra.METRICS, ("run", "--mode", "regular", "--metrics", "9300")),
         (Extra.GATEWAY, ("gateway", "check")),

@@ -24,7 +24,7 @@ MODULES: Final[Mapping[Extra, tuple[str, ...]]] = MappingProxyType(
     {
         Extra.REVIEW: ("duckdb", "drawsvg", "starlette", "uvicorn", "anyio"),
         Extra.REPORT: ("duckdb", "drawsvg"),
-        Extra.CALENDAR: ("icalendar", "holidays"),
+        Extra.CALENDAR: ("holidays",),
         Extra.METRICS: ("prometheus_client", "uvicorn"),
         Extra.GATEWAY: ("pyroute2",),
         Extra.PHONES: ("pyroute2", "segno"),

@@ -117,3 +117,4 @@ def test_written_to_a_file(policies: Path, tokgate: Command) -> None:
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "tokgate: wrote out.svg\n")
     assert "nothing in this time" in texts(Path("out.svg").read_text())
     assert tokgate("timeline", "--plot", "no/such/folder.svg").code == 3
+    assert tokgate("timeline", "--plot", "-", "--json").code == 2

@@ -49,7 +49,7 @@ def test_the_shell_can_read_it(tokgate: Command, tmp_path: Path, shell: str) -> 
     [
         ("che", "check"),
         ("check --form", "--format"),
-        ("check --format sa", "sarif"),
+        ("check --format gi", "github"),
         ("log su", "summary"),
         ("completion fi", "fish"),
     ],

@@ -15,7 +15,6 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.policy.findings import CheckResult, examine
 from tokgate.cli.render.annotations import annotations
 from tokgate.cli.render.check_json import document
-from tokgate.cli.render.sarif import sarif
 from tokgate.cli.terminal import narrate, wants_color
 from tokgate.cli.time_arguments import settle, time_argument
 from tokgate.config.diagnostics import render
@@ -26,7 +25,6 @@ examples:
   tokgate check policy.yaml           one file that is a whole policy
   tokgate check --strict --json       for CI: warnings count as findings
   tokgate check --format github       annotations on a pull request
-  tokgate check --format sarif > tokgate.sarif
   tokgate check --at 2023-09-01T00:00Z  as of another day
   tokgate check --authority ~/.tokgate/mitmproxy-ca.pem
                                       also which names the block page can't be shown for (certs/README.md)
@@ -45,7 +43,6 @@ class OutputFormat(StrEnum):
 
     TEXT = "text"
     JSON = "json"
-    SARIF = "sarif"
     GITHUB = "github"
 
 
@@ -112,11 +109,6 @@ def _write_json(report: CheckResult, _: bool) -> None:
     sys.stdout.write(json.dumps(document(report), indent=2) + "\n")
 
 
-def _write_sarif(report: CheckResult, quiet: bool) -> None:
-    sys.stdout.write(json.dumps(sarif(report, warnings=not quiet), indent=2) + "\n")
-    narrate(report.summary)
-
-
 def _write_github(report: CheckResult, quiet: bool) -> None:
     sys.stdout.writelines(f"{line}\n" for line in annotations(report, warnings=not quiet))
 
@@ -124,6 +116,5 @@ def _write_github(report: CheckResult, quiet: bool) -> None:
 _WRITERS: Final[dict[OutputFormat, Callable[[CheckResult, bool], None]]] = {
     OutputFormat.TEXT: _write_text,
     OutputFormat.JSON: _write_json,
-    OutputFormat.SARIF: _write_sarif,
     OutputFormat.GITHUB: _write_github,
 }

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -29,16 +29,13 @@ examples:
   tokgate timeline                                  the year to come
   tokgate timeline --from 2023-03-01 --to 2023-10-01
   tokgate timeline --json --limit 1                 the next change, for a program
-  tokgate timeline --ics > bans.ics                 for a web server: calendars subscribe to it
   tokgate timeline --plot bans.svg                  a chart of all bans, their phases and exemptions
 
 --policies takes a folder or file, or REV:DIR for a folder in a git revision.
 Times without offset are wall time in the zone of the policy's networks, or UTC when these live in several.
-`--from` is included, `--to` is not. A chart shows all that the policy says unless it is given --from or --to. Events of
-a calendar keep their identity when a time is changed in the policy, so that subscribers see them move."""
+`--from` is included, `--to` is not. A chart shows all that the policy says unless it is given --from or --to."""
 
 _LIMIT: Final = 200
-_LIMIT_ICS: Final = 10_000
 _MOST: Final = 1_000_000
 _HEADINGS: Final = ("local time", "UTC", "ban", "what changes", "for whom")
 _WHOLE: Final = (True, True, False, False, False)
@@ -48,27 +45,23 @@ _WHOLE: Final = (True, True, False, False, False)
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "timeline", EPILOG)
     add_source_option(parser)
-    parser.add_argument(
-        "--from", dest="start", type=time_argument, metavar="TIME", help="default: now; of a calendar: all that is past"
-    )
+    parser.add_argument("--from", dest="start", type=time_argument, metavar="TIME", help="default: now")
     parser.add_argument("--to", dest="end", type=time_argument, metavar="TIME", help="default: a year after --from")
     parser.add_argument(
         "--limit",
         type=whole_number("limit", 1, _MOST),
+        default=_LIMIT,
         metavar="N",
-        help="show at most N (default: 200; calendar: 10000)",
+        help=f"show at most N (default: {_LIMIT})",
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="one JSON object")
-    output.add_argument("--ics", action="store_true", help="an iCalendar feed (RFC 5545)")
     output.add_argument("--plot", metavar="FILE", help="write a chart as SVG; - for standard output")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the transitions in a span of time."""
-    if options.ics:
-        need(Extra.CALENDAR)
     if options.plot is not None:
         need(Extra.REPORT)
     now = Instant.now()
@@ -76,34 +69,22 @@ def run(options: argparse.Namespace) -> int:
     zone = common_zone(snapshot.policy.networks.values())
     start = now if options.start is None else settle(options.start, zone)
     end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
-    if options.ics and options.start is None:  # a subscribed calendar forgets what is no longer in it
-        start = min(now, end.subtract(nanoseconds=1), *(each.at for each in _first(snapshot)))
     if end <= start:
         options.usage_error(f"--to ({utc(end)}) is not after --from ({utc(start)})")
     if options.plot is not None:
         whole = options.start is None and options.end is None
         return _plot(options.plot, snapshot, None if whole else Span(start, end), now)
-    limit = options.limit or (_LIMIT_ICS if options.ics else _LIMIT)
-    found = list(islice(transitions(snapshot, start, end, windows=not options.ics), limit + 1))
-    shown_ones, more = found[:limit], len(found) > limit
-    if options.ics:
-        from tokgate.cli.render.ics import calendar
-
-        sys.stdout.write(calendar(snapshot, ((each, effect(each)) for each in shown_ones), Span(start, end), now))
-    elif options.json:
+    found = list(islice(transitions(snapshot, start, end), options.limit + 1))
+    shown_ones, more = found[: options.limit], len(found) > options.limit
+    if options.json:
         sys.stdout.write(json.dumps(_document(start, end, shown_ones, more), indent=2) + "\n")
     elif shown_ones:
         _show([_row(transition) for transition in shown_ones])
     else:
         narrate(f"nothing changes from {both(start, zone)} to {both(end, zone)}")
     if more:
-        narrate(f"tokgate: only the first {limit} transitions are shown: see --limit, --from and --to")
+        narrate(f"tokgate: only the first {options.limit} transitions are shown: see --limit, --from and --to")
     return Exit.DONE
-
-
-def _first(snapshot: Snapshot) -> Iterator[Transition]:
-    """The first transition of the policy, windows aside."""
-    return islice(transitions(snapshot, Instant.MIN, Instant.MAX, windows=False), 1)
 
 
 def _plot(file: str, snapshot: Snapshot, within: Span | None, now: Instant) -> Exit:

@@ -40,14 +40,10 @@ class Transition:
     """At the end of a ban: the bans that begin there, which extend it."""
 
 
-def transitions(snapshot: Snapshot, start: Instant, end: Instant, *, windows: bool = True) -> Iterator[Transition]:
-    """All transitions in `[start, end)`, lazily and in order of time; of equal times, in the order of the policy.
-
-    Without `windows` those of windows are left out, which may be many.
-    """
-    phases = _phases if windows else _phases_alone
+def transitions(snapshot: Snapshot, start: Instant, end: Instant) -> Iterator[Transition]:
+    """All transitions in `[start, end)`, lazily and in order of time; of equal times, in the order of the policy."""
     streams = [
-        stream for track in snapshot.tracks for stream in (phases(track, start, end), _exemptions(track, start, end))
+        stream for track in snapshot.tracks for stream in (_phases(track, start, end), _exemptions(track, start, end))
     ]
     return merge(*streams, key=lambda transition: transition.at)
 
@@ -70,13 +66,6 @@ def _phases(track: Track, start: Instant, end: Instant) -> Iterator[Transition]:
         after = schedule.state_at(at)
         yield from _between(track, at, before, after)
         before, at = after, after.span.end
-
-
-def _phases_alone(track: Track, start: Instant, end: Instant) -> Iterator[Transition]:
-    """Phase changes."""
-    schedule = track.schedule
-    for at in (change.at for change in schedule.changes if start <= change.at < end and change.at > Instant.MIN):
-        yield from _between(track, at, schedule.state_at(at.subtract(nanoseconds=1)), schedule.state_at(at))
 
 
 def _between(track: Track, at: Instant, before: ScheduleState, after: ScheduleState) -> Iterator[Transition]:
