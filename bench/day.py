@@ -18,8 +18,7 @@ from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.ecs_fields import folded_name
 from tokgate.blocklog.records.folding import Fold, Folding, key_of
 from tokgate.blocklog.records.lifecycle import phase_changed, started
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.blocklog.records.record import Observer, Record, Stamp, new_stamp
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.config.loader import load

@@ -30,9 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "addons"))
 from whenever import Instant
 
 from tokgate.analytics.index.index import Index
-from tokgate.blocklog.integrity.chain import Head, link
-from tokgate.blocklog.records.json_line import encode
-from tokgate.blocklog.records.stamp import Stamp, this_observer
+from tokgate.blocklog.records.chain import Head, link
+from tokgate.blocklog.records.record import Stamp, encode, this_observer
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.config.loader import load
 from tokgate.policy.decide import Sighting, decide_signals

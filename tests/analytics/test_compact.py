@@ -11,7 +11,7 @@ from tokgate.analytics import compact as compacting
 from tokgate.analytics.compact import compact, lines_of
 from tokgate.analytics.sources import LogError
 from tokgate.blocklog.paths import compacted
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.write.retention import expired
 
 OLD = "block-20230310T230000.000000Z.ndjson"

@@ -14,9 +14,10 @@ from labs.samples import SNAPSHOT, stamp
 from tokgate.analytics.compact import compact
 from tokgate.analytics.engine import LogDatabase
 from tokgate.analytics.summary import By, Summary, summarise
-from tokgate.blocklog.read.reader import Filter, client_filter, client_network, value_at
+from tokgate.blocklog.read.reader import Filter, client_filter, client_network
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.blocklog.records.log_state import log_gap
+from tokgate.blocklog.records.record import value_at
 from tokgate.policy.observation import Stage
 
 

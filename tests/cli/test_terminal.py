@@ -16,7 +16,7 @@ import pytest
 from labs.logs import refusal
 from labs.samples import stamp
 from tokgate.blocklog.records.coverage import coverage_counted
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.record import encode
 
 ADDONS = Path(__file__).parents[2] / "addons"
 ESCAPE = "\x1b["

@@ -20,7 +20,7 @@ from labs.builders import ban
 from labs.gate_lab import DEADLINE, Origin, RunningGate, dial, policy, read_all
 from labs.proxy_lab import NOW
 from labs.records import Holder, Records
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.evasion.attempt import Opens
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.hello import hello_12, record, records, server_name

@@ -5,7 +5,7 @@ import pytest
 from labs.gate_lab import Adopter, Sink
 from labs.gate_steps import POLICY
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.gate.client_link import Links
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.traffic.enforcer import Enforcer

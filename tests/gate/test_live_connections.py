@@ -14,7 +14,7 @@ from whenever import Instant, Time, Weekday
 from labs.builders import at, ban, exemption, snapshot, wall
 from labs.gate_lab import Clock, Sink
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.policy.analysis.timeline import transitions
 from tokgate.policy.decide import Sighting, decide
 from tokgate.policy.decision import Signal, Verdict

@@ -10,7 +10,7 @@ from labs.builders import ban, network, service, snapshot
 from labs.gate_lab import Sink, broken_off
 from labs.proxy_lab import NOW
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import CLOSED, CONNECTING, OPEN, PARTING, Connection, Greeting, Tunnel
 from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Entry, Listener

@@ -14,7 +14,7 @@ from labs.builders import at, ban, exemption, network, service, snapshot, wall
 from labs.gate_lab import Adopter, Sink
 from labs.hello_builder import ech, hello_for
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import Connection, Greeting, Tunnel
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.gate.sockets import Address, Entry, Listener

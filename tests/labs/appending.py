@@ -8,7 +8,7 @@ from labs.builders import at
 from labs.samples import OBSERVER
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.stamp import Stamp, new_stamp
+from tokgate.blocklog.records.record import Stamp, new_stamp
 from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.rotation import Rotation
 

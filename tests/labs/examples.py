@@ -9,13 +9,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from labs.builders import at, ban, exemption, network, service, snapshot, wall
 from labs.samples import NAME, NOON, SNAPSHOT, judged, seen, stamp
-from tokgate.blocklog.integrity.chain import Head, link
 from tokgate.blocklog.integrity.checkpoint import sign
 from tokgate.blocklog.records import lifecycle, log_state
+from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.coverage import coverage_counted
-from tokgate.blocklog.records.stamp import Observer, Stamp
+from tokgate.blocklog.records.log_state import Foreign, Torn
+from tokgate.blocklog.records.record import Observer, Stamp
 from tokgate.blocklog.records.traffic import traffic_record
-from tokgate.blocklog.write.segment import Foreign, Torn
 from tokgate.policy.analysis.timeline import TransitionKind, transitions
 from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals, fallback
 from tokgate.policy.decision import Signal
@@ -76,7 +76,7 @@ def override(*clients: str) -> Record:
 def checkpoint(private: Ed25519PrivateKey, second: int, *, announced: str | None = None) -> Record:
     """A checkpoint signed with a key."""
     signed = sign(private, Head(CHAIN, 7, "ab" * 32), "2023-03-10T11:00:00.000000Z", 0, announced)
-    return log_state.log_checkpoint(stamped(second), signed)
+    return log_state.log_checkpoint(stamped(second), signed.as_json())
 
 
 def changes(kind: TransitionKind) -> list[Record]:

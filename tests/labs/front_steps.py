@@ -10,7 +10,7 @@ from labs.gate_lab import Sink
 from labs.proxy_lab import NOW
 from labs.records import Holder
 from tokgate.accounts.auth_cache import AuthResult
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import WAITING, Connection, Greeting
 from tokgate.gate.explicit_clients.front import ExplicitFront
 from tokgate.gate.sockets import Entry, Listener

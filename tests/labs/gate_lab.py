@@ -17,7 +17,7 @@ from labs import waiting
 from labs.builders import network, service, snapshot
 from labs.records import Clock as Clock
 from labs.records import Holder, Monotonic, Records
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.gate.gate import Gate
 from tokgate.gate.identifying_gate import gate_for
 from tokgate.gate.live_connections import GateConnections

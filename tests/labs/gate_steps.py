@@ -9,7 +9,7 @@ from labs.builders import ban, network, service, snapshot
 from labs.gate_lab import Adopter, Sink
 from labs.proxy_lab import NOW
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import CONNECTING, Connection, Greeting
 from tokgate.gate.gate import Gate
 from tokgate.gate.sockets import Entry, Listener

@@ -9,7 +9,7 @@ from labs.builders import at
 from labs.samples import SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.records.folding import Repeats
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record
 from tokgate.policy.observation import Endpoint, Stage
 

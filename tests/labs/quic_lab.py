@@ -5,7 +5,7 @@ from typing import Any
 
 from labs.proxy_lab import NOW, policy
 from labs.records import Holder, Records
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.gate.quic.carrier import QuicCarrier
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Key, Outlets

@@ -3,7 +3,7 @@
 from typing import Any
 
 from labs.builders import at, ban, exemption, snapshot, wall
-from tokgate.blocklog.records.stamp import Observer, Stamp
+from tokgate.blocklog.records.record import Observer, Stamp
 from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import DnsSeen, Endpoint, HttpSeen, Observation, Stage, TlsSeen, Transport, Visibility

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from labs import builders
-from tokgate.blocklog.records.stamp import Observer, new_stamp
+from tokgate.blocklog.records.record import Observer, new_stamp
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
 from tokgate.runtime.coverage_report import CoverageReporter

@@ -16,8 +16,7 @@ from labs.builders import at
 from labs.proxy_lab import eventually
 from labs.records import Records
 from tokgate.blocklog.paths import notified_path_for
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.blocklog.records.record import Observer, Record, Stamp, new_stamp
 from tokgate.config.reload.holder import PolicyHolder, open_policy
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility

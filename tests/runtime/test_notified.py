@@ -13,8 +13,7 @@ from labs.builders import at, ban, exemption, snapshot, wall
 from labs.records import Records
 from tokgate.blocklog.paths import notified_path_for
 from tokgate.blocklog.records import lifecycle
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.blocklog.records.record import Observer, Record, Stamp, new_stamp
 from tokgate.policy.settings import ClientsShown, LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.notified import NotificationHistory

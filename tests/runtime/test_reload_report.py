@@ -7,8 +7,7 @@ import pytest
 from whenever import Instant
 
 from labs.samples import stamp
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.config.reload.holder import open_policy
 from tokgate.runtime.reload_report import announce
 

@@ -14,10 +14,9 @@ from labs.examples import chained, stamped
 from labs.logs import refusal, repeats
 from labs.samples import SNAPSHOT
 from siem.test_stores import leaves
-from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.blocklog.records.log_schema import log_schema
-from tokgate.blocklog.records.record import EventAction
+from tokgate.blocklog.records.record import EventAction, encode
 from tokgate.policy.observation import Stage
 
 SIEM = Path(__file__).parents[2] / "deploy" / "siem"

@@ -7,7 +7,7 @@ from labs import hello_builder as build
 from labs.builders import at
 from labs.gate_lab import Sink
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import MissingSni

@@ -10,7 +10,7 @@ from labs import builders
 from labs import hello_builder as build
 from labs.builders import at
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Endpoint, Visibility
 from tokgate.policy.settings import MissingSni

@@ -12,7 +12,7 @@ from labs import hello_builder as build
 from labs.builders import at, wall
 from labs.gate_lab import Sink
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer, new_stamp
+from tokgate.blocklog.records.record import Observer, new_stamp
 from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Response, Signal

@@ -17,7 +17,7 @@ from whenever import Instant
 
 from labs import builders
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Response, Signal, Verdict

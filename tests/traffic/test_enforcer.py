@@ -9,7 +9,7 @@ import pytest
 from labs import builders
 from labs.records import Holder, Monotonic
 from tokgate.blocklog.records.folding import Folding, Shares
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.policy import decide as core
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal, Verdict

@@ -9,7 +9,7 @@ from labs.builders import ban
 from labs.gate_lab import RunningGate, Sink, dial, policy, until
 from labs.hello_builder import hello_for
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.policy.bans import Action
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer

@@ -11,7 +11,7 @@ from labs import builders
 from labs.builders import at, wall
 from labs.gate_lab import Sink
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.live_review import LONGEST, TURN, Cut, LiveReview, StableSpan

@@ -17,7 +17,7 @@ from labs.review_page import COOKIE, NoPolicies, Page, numbered
 from labs.samples import NOON, OBSERVER
 from labs.waiting import DEADLINE
 from tokgate.analytics.index.index import Index
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.record import encode
 from tokgate.webui import live_view as module
 from tokgate.webui import queries
 from tokgate.webui.auth.audit_log import AuditLog

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tokgate.analytics.sources import each_line_once
-from tokgate.blocklog.read.reader import text_at
 from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, recorded
+from tokgate.blocklog.records.record import text_at
 from tokgate.cli.decision_query import identified, outcome
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.output import require

@@ -67,7 +67,7 @@ class _Version(argparse.Action):
     """Print the version, which is looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from tokgate.blocklog.records.stamp import installed_version
+        from tokgate.blocklog.records.record import installed_version
 
         sys.stdout.write(f"tokgate {installed_version() or '(source folder, not installed)'}\n")
         parser.exit()

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from whenever import Instant
 
-from tokgate.blocklog.records.stamp import new_event_id
+from tokgate.blocklog.records.record import new_event_id
 from tokgate.gate.acceptor import Acceptor
 from tokgate.gate.connection import (
     CLOSED,

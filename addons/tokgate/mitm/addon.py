@@ -18,7 +18,7 @@ from whenever import Instant
 
 from tokgate.blocklog.integrity.checkpointer import LogOptions, log_options_of
 from tokgate.blocklog.paths import DEFAULT_LOG
-from tokgate.blocklog.records.stamp import Observer, this_observer
+from tokgate.blocklog.records.record import Observer, this_observer
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.blocklog.write.writer_health import WriterHealth
 from tokgate.config.reload.gc_tuning import freeze_objects

@@ -8,7 +8,7 @@ from whenever import Instant
 
 from tokgate.accounts.accounts import AccountsError
 from tokgate.accounts.auth_cache import accounts_of
-from tokgate.blocklog.records.sentence import counted
+from tokgate.blocklog.records.record import counted
 from tokgate.policy.decision import Phase
 from tokgate.policy.services import PatternKind
 from tokgate.policy.snapshot import Policy, Snapshot, Track

@@ -9,8 +9,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.records.coverage import coverage_counted
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.traffic.counting.counters import DecisionKey
 
 _HOUR: Final = 3600

@@ -19,8 +19,7 @@ from whenever import Instant
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.paths import notified_path_for
 from tokgate.blocklog.records import lifecycle
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.blocklog.write.client_aliases import prefix_around
 from tokgate.policy.analysis import overrides, reminders
 from tokgate.policy.bans import Exemption

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tokgate.blocklog.records import lifecycle
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.config.diagnostics import Diagnostic, Level, as_json, render
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
 from tokgate.policy.analysis.definitions import MAX_WORDS, DefinitionChange

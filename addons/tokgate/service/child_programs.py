@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from tokgate.blocklog.integrity.checkpointer import log_options_of
-from tokgate.blocklog.records.stamp import Observer, this_observer
+from tokgate.blocklog.records.record import Observer, this_observer
 from tokgate.blocklog.write import writer_health
 from tokgate.blocklog.write.collector import collect
 from tokgate.config.reload.holder import PolicyHolder

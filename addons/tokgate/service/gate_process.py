@@ -16,7 +16,7 @@ from functools import partial
 from select import EPOLLEXCLUSIVE, EPOLLIN
 from typing import Final
 
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.blocklog.write.channel import RecordSender
 from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.identifying_gate import gate_for

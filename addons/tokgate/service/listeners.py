@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from whenever import Instant
 
-from tokgate.blocklog.records.sentence import counted
+from tokgate.blocklog.records.record import counted
 from tokgate.gate.egress.sources import elsewhere
 from tokgate.gate.quic.sockets import Marks, QuicSockets, open_sockets
 from tokgate.gate.sockets import STREAM, Entry, Listener, listen

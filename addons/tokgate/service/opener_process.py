@@ -18,8 +18,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer, Record
 from tokgate.blocklog.write.channel import RecordSender
 from tokgate.blocklog.write.writer_health import WriterHealth
 from tokgate.config.loader import Loaded

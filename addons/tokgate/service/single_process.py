@@ -23,7 +23,7 @@ from whenever import Instant
 
 from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR, establish_authority, secure_folder, uncovered
 from tokgate.blocklog.paths import DEFAULT_LOG
-from tokgate.blocklog.records.sentence import counted
+from tokgate.blocklog.records.record import counted
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.config.reload.holder import open_policy
 from tokgate.gate.egress.sources import PolicySources

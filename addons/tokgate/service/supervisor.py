@@ -16,8 +16,7 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.blocklog.records import lifecycle
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Stamp, new_stamp, this_observer
+from tokgate.blocklog.records.record import Record, Stamp, new_stamp, this_observer
 from tokgate.blocklog.write import channel
 from tokgate.blocklog.write.collector import DEADLINE
 from tokgate.blocklog.write.segment import LogLocked, wait_for_lock

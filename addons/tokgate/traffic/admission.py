@@ -10,7 +10,7 @@ from typing import Final, assert_never
 
 from whenever import Instant
 
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import Stamp
 from tokgate.policy.analysis.warning_period import warns_with_a_page
 from tokgate.policy.decide import Sighting, blocked_at_all
 from tokgate.policy.decision import Decision, Signal, Verdict

@@ -14,8 +14,7 @@ from whenever import Instant
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.ecs_fields import folded_name
 from tokgate.blocklog.records.folding import Fold, Folding, Repeats, Shares, key_of
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.blocklog.records.record import Observer, Record, Stamp, new_stamp
 from tokgate.blocklog.records.traffic import is_notable, repeats_record, traffic_record
 from tokgate.policy import decide as core
 from tokgate.policy.bans import Ban

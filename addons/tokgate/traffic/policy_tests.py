@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 from whenever import Instant
 
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer, Record
 from tokgate.config.format.test_model import TestTransport, dns_query, sent_name
 from tokgate.config.policy_tests import PolicyTest
 from tokgate.policy.decide import Sighting

@@ -5,8 +5,7 @@ import re
 from http import HTTPStatus
 from typing import Final
 
-from tokgate.blocklog.records.sentence import by_whom
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import Stamp, by_whom
 from tokgate.policy.bans import Ban
 from tokgate.traffic.enforcer import Ruling
 

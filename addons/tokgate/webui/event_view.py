@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tokgate.blocklog.evidence.record_proof import NoProof
-from tokgate.blocklog.integrity.chain import stated_head
+from tokgate.blocklog.records.chain import stated_head
 from tokgate.webui import queries
 from tokgate.webui.context import Site, query_of
 from tokgate.webui.event_summary import client_of, facts, sentence

@@ -21,8 +21,8 @@ from tokgate.analytics.index.index import Index, QueryTimeout
 from tokgate.analytics.index.ingest import KEPT, rows_of
 from tokgate.analytics.sources import LogError, whole_log
 from tokgate.blocklog.read.reader import Filter, client_filter
-from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.record import encode
 from tokgate.webui.log_query import LogQuery
 
 

@@ -14,15 +14,15 @@ import pytest
 from labs.appending import AppenderRuns, append, kill
 from labs.logs import refusal
 from tokgate.blocklog.evidence.record_proof import NoProof, fingerprint, prove
-from tokgate.blocklog.integrity.chain import link, stated_head
 from tokgate.blocklog.integrity.checkpoint import Tree, sign
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.signing_key import read_key, read_public_key
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import key_path_for, with_rotated
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.chain import link, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint
+from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.write.rotation import Rotation
 
 DOCS = Path(__file__).parents[3] / "docs" / "proof.md"
@@ -105,7 +105,7 @@ def _client(proof: dict[str, Any]) -> None:
 
 
 def _rehashed(proof: dict[str, Any]) -> None:
-    from tokgate.blocklog.integrity.chain import proper_hash
+    from tokgate.blocklog.records.chain import proper_hash
 
     _client(proof)
     proof["record"]["event"]["hash"] = proper_hash(proof["previous"], proof["record"])
@@ -260,7 +260,7 @@ def test_a_forged_record_has_no_proof(tmp_path: Path) -> None:
     last = stated_head(json.loads(lines[-2]))
     assert last is not None
     false = sign(private, last, "2023-03-10T11:00:00.000000Z", 0, tree=Tree(1, "ab" * 32))
-    log.path.write_bytes(b"".join([*lines[:-1], encode(link(last, log_checkpoint(log.stamp(), false))[0])]))
+    log.path.write_bytes(b"".join([*lines[:-1], encode(link(last, log_checkpoint(log.stamp(), false.as_json()))[0])]))
     with pytest.raises(NoProof, match="signs other records"):
         prove(log.ids[1], log.files)
 

@@ -4,7 +4,7 @@ import pytest
 
 from tokgate.blocklog.integrity import branches
 from tokgate.blocklog.integrity.branches import Branches, Node
-from tokgate.blocklog.integrity.chain import Head, link
+from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.record import Record
 
 MOST = 10

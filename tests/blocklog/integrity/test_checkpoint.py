@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpoint import Tree, checkpoint_of, parse_checkpoints, sign
+from tokgate.blocklog.records.chain import Head
 
 AT = "2023-03-10T11:00:00.000000Z"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -7,13 +7,11 @@ import pytest
 from whenever import Instant
 
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.chain import Head, link
 from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
 from tokgate.blocklog.integrity.signing_key import Signer, read_key
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.log_state import log_checkpoint
-from tokgate.blocklog.records.record import Record, timestamp
-from tokgate.blocklog.records.stamp import new_stamp
+from tokgate.blocklog.records.record import Record, encode, new_stamp, timestamp
 
 NOW = Instant.from_utc(2023, 3, 10)
 AT = timestamp(NOW)
@@ -41,7 +39,7 @@ def test_a_restart_signs_what_the_last_run_left_unsigned(checkpointer: Checkpoin
 def test_a_restart_after_a_checkpoint_has_nothing_to_sign(checkpointer: Checkpointer, tmp_path: Path) -> None:
     """What a checkpoint attests is not signed again with every start: the log would grow without an event."""
     checkpoint = Signer(tmp_path / "block.key").sign(HEAD, AT)
-    last, head = link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), checkpoint))
+    last, head = link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), checkpoint.as_json()))
     assert checkpointer.resume(last)
     assert (checkpointer.head, checkpointer.unattested) == (head, 0)
 
@@ -84,15 +82,15 @@ def test_whose_checkpoint_a_line_is(
     """Where no journal is left, a run goes on after the last checkpoint that its key signed, and after no other's."""
     mine = checkpointer.checkpoint(HEAD, AT)
     assert mine is not None
-    record, head = link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), mine))
+    record, head = link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), mine.as_json()))
     if forge is not None:
         forge(record)
     assert checkpointer.signed(encode(record)) == (head if forge is None else None)
     assert checkpointer.signed(encode(record)[:-9]) is None
     other = Signer(tmp_path / "other.key").sign(HEAD, AT)
-    assert checkpointer.signed(encode(link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), other))[0])) is None
+    assert checkpointer.signed(encode(link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), other.as_json()))[0])) is None
     after = Head(HEAD.chain, HEAD.sequence + 1, HEAD.hash)
-    assert checkpointer.signed(encode(link(after, log_checkpoint(new_stamp(NOW, OBSERVER), mine))[0])) is None
+    assert checkpointer.signed(encode(link(after, log_checkpoint(new_stamp(NOW, OBSERVER), mine.as_json()))[0])) is None
 
 
 def test_a_pipe_has_no_journal(checkpointer: Checkpointer, tmp_path: Path) -> None:

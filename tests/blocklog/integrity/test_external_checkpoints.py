@@ -2,9 +2,9 @@
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, sign
 from tokgate.blocklog.integrity.external_checkpoints import Attestations, ExternalCheckpoint
+from tokgate.blocklog.records.chain import Head
 
 AT = "2023-03-10T11:00:00.000000Z"
 MINE, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in (1, 2))

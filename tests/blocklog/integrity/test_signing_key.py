@@ -8,7 +8,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.signing_key import (
     KeyUnusable,
     Signer,
@@ -17,6 +16,7 @@ from tokgate.blocklog.integrity.signing_key import (
     read_public_key,
     replace_secret,
 )
+from tokgate.blocklog.records.chain import Head
 
 AT = "2023-03-10T11:00:00.000000Z"
 

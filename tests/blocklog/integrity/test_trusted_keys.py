@@ -2,9 +2,9 @@
 
 import pytest
 
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
 from tokgate.blocklog.integrity.trusted_keys import SigningState, TrustedKeys
+from tokgate.blocklog.records.chain import Head
 
 
 def signed(key: str, epoch: int = 0, announces: str | None = None, number: int = 9) -> Checkpoint:

@@ -13,7 +13,6 @@ from whenever import Instant
 from labs.appending import AppenderRuns
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.chain import Head, link
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, key_text, parse_checkpoints, sign
 from tokgate.blocklog.integrity.checkpoint_outlets import append_succession
 from tokgate.blocklog.integrity.checkpointer import LogOptions
@@ -22,11 +21,10 @@ from tokgate.blocklog.integrity.findings import Finding
 from tokgate.blocklog.integrity.signing_key import read_key, read_public_key
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import key_path_for, public_path_for, successions_path_for, with_rotated
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint, log_continued, log_deleted
-from tokgate.blocklog.records.record import timestamp
-from tokgate.blocklog.records.stamp import new_stamp
+from tokgate.blocklog.records.record import encode, new_stamp, timestamp
 from tokgate.blocklog.write.rotation import Rotation
 
 NAMED = "block-20230101T000000.000000Z.ndjson"
@@ -126,7 +124,7 @@ class Forger:
         records = [*(begins if self.number > 1 else ()), stopped(stamp, 1, "SIGTERM")]
         lines = []
         for record in [*records, log_deleted(stamp, [NAMED], 1), None]:
-            linked, head = link(head, log_checkpoint(stamp, self.signed(head)) if record is None else record)
+            linked, head = link(head, log_checkpoint(stamp, self.signed(head).as_json()) if record is None else record)
             lines.append(encode(linked))
         self.log.path.write_bytes(b"".join(lines))
 

@@ -23,7 +23,6 @@ from labs.appending import AppenderRuns
 from labs.samples import OBSERVER, stamp
 from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.integrity import verify
-from tokgate.blocklog.integrity.chain import Head, link, proper_hash, stated_head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, Tree, parse_checkpoints, sign
 from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
 from tokgate.blocklog.integrity.external_checkpoints import ExternalCheckpoint, checkpoints_in
@@ -33,12 +32,12 @@ from tokgate.blocklog.integrity.torn_lines import TornLines
 from tokgate.blocklog.integrity.trusted_keys import SigningState, TrustedKeys
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import end_of_archive, key_path_for, public_path_for, with_rotated
+from tokgate.blocklog.records.chain import Head, link, proper_hash, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.log_state import log_checkpoint, log_deleted, log_foreign
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.log_state import Foreign, log_checkpoint, log_deleted, log_foreign
+from tokgate.blocklog.records.record import Stamp
 from tokgate.blocklog.write.appender import ForeignLines
 from tokgate.blocklog.write.rotation import Rotation
-from tokgate.blocklog.write.segment import Foreign
 
 Lines = Callable[..., list[dict[str, Any]]]
 SMALL = Rotation(max_bytes=2000, daily=False)
@@ -503,7 +502,7 @@ def test_evolving_keys(tmp_path: Path, check_lines: Lines) -> None:
     stolen, _ = read_key(key_path_for(log.path))
     head = stated_head(records[4])
     assert head is not None
-    forged, _ = link(head, log_checkpoint(stamp(), sign(stolen, head, "2023-03-10T11:00:00.000000Z", 1)))
+    forged, _ = link(head, log_checkpoint(stamp(), sign(stolen, head, "2023-03-10T11:00:00.000000Z", 1).as_json()))
 
     def forge(lines: list[bytes]) -> None:
         lines[5:] = [json.dumps(forged).encode() + b"\n"]
@@ -860,7 +859,7 @@ def test_time_that_runs_backwards(log: Log) -> None:
     def earlier(lines: list[bytes]) -> None:
         head = stated_head(json.loads(lines[10]))
         assert head is not None
-        said = log_checkpoint(stamp(), sign(private, head, "2023-03-10T10:59:57.000000Z", 0))
+        said = log_checkpoint(stamp(), sign(private, head, "2023-03-10T10:59:57.000000Z", 0).as_json())
         lines[11] = json.dumps(link(head, said)[0]).encode() + b"\n"
 
     log.edit(earlier)
@@ -877,7 +876,7 @@ def test_a_tree_of_other_records(log: Log) -> None:
         head = stated_head(json.loads(lines[10]))
         assert head is not None
         signed = sign(private, head, "2023-03-10T11:00:00.000000Z", 0, tree=Tree(9, "ab" * 32))
-        lines[11] = json.dumps(link(head, log_checkpoint(stamp(), signed))[0]).encode() + b"\n"
+        lines[11] = json.dumps(link(head, log_checkpoint(stamp(), signed.as_json()))[0]).encode() + b"\n"
 
     log.edit(other)
     assert codes(log.findings()) == [(12, "signature")]
@@ -902,7 +901,7 @@ def test_a_checkpoint_of_another_record(log: Log, number: int, digest: str | Non
         head = stated_head(json.loads(lines[10]))
         assert head is not None
         other = replace(head, sequence=number, hash=digest or head.hash)
-        said = log_checkpoint(stamp(), sign(private, other, "2023-03-10T11:00:00.000000Z", 0))
+        said = log_checkpoint(stamp(), sign(private, other, "2023-03-10T11:00:00.000000Z", 0).as_json())
         lines[11] = json.dumps(link(head, said)[0]).encode() + b"\n"
 
     log.edit(sign_another)
@@ -917,7 +916,7 @@ def test_a_change_under_a_checkpoint_without_a_tree(log: Log) -> None:
         head = stated_head(json.loads(lines[10]))
         assert head is not None
         signed = sign(private, head, "2023-03-10T11:00:00.000000Z", 0)
-        lines[11] = json.dumps(link(head, log_checkpoint(stamp(), signed))[0]).encode() + b"\n"
+        lines[11] = json.dumps(link(head, log_checkpoint(stamp(), signed.as_json()))[0]).encode() + b"\n"
         lines[9] = lines[9].replace(b"number 1", b"number 7")
 
     log.edit(sign_anew)

@@ -17,7 +17,7 @@ from tokgate.blocklog.integrity.signing_key import read_public_key
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import Stamp
 from tokgate.blocklog.write.rotation import Rotation
 
 GZ, ZST, PLAIN, CURRENT = 0, 1, 3, -1

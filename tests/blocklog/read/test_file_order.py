@@ -6,12 +6,11 @@ import pytest
 
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.chain import Head, link
 from tokgate.blocklog.read.file_order import decode_strictly, first_record, in_order, written_last
 from tokgate.blocklog.read.reader import open_log
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.stamp import new_stamp
+from tokgate.blocklog.records.record import encode, new_stamp
 
 
 def put(path: Path, number: int, chain: str = "chain", moment: str = "2023-03-10T12:00Z", before: bytes = b"") -> Path:

@@ -10,7 +10,7 @@ import pytest
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.follow import Follower
 from tokgate.blocklog.read.reader import MAX_LINE, Junk, Line
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.record import encode
 
 
 def put(path: Path, *numbers: int) -> None:

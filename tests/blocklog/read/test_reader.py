@@ -16,8 +16,7 @@ from labs.samples import SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.compression import zstd
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import MAX_LINE, Filter, Junk, Line, client_filter, client_network, parse_line, read
-from tokgate.blocklog.records.aliases import WITHHELD
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.record import WITHHELD, encode
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write.pseudonyms import Secret
 from tokgate.policy.identity import Identity

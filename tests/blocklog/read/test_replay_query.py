@@ -10,7 +10,7 @@ from labs.logs import refusal, repeats, write
 from labs.samples import NAME
 from tokgate.blocklog.read.reader import Line
 from tokgate.blocklog.read.replay_query import alias_of, find, recorded
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.record import encode
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 

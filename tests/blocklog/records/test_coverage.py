@@ -7,7 +7,7 @@ import pytest
 
 from labs.builders import at
 from tokgate.blocklog.records.coverage import NOT_COUNTED, Share, coverage_counted, share_of
-from tokgate.blocklog.records.stamp import Observer, new_stamp
+from tokgate.blocklog.records.record import Observer, new_stamp
 from tokgate.policy.observation import KernelRefusal
 
 SEEN = {

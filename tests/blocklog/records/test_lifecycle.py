@@ -9,10 +9,10 @@ import pytest
 
 from labs.builders import at, ban, exemption, snapshot, wall
 from labs.samples import NOON, SNAPSHOT, stamp
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.records import lifecycle, log_state
-from tokgate.blocklog.records.json_line import decode, encode
-from tokgate.blocklog.write.segment import Foreign, Torn
+from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.log_state import Foreign, Torn
+from tokgate.blocklog.records.record import decode, encode
 from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange
 from tokgate.policy.analysis.held_bans import BanEffects
 from tokgate.policy.analysis.timeline import TransitionKind, transitions

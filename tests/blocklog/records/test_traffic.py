@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from labs.builders import at, ban, snapshot, wall
 from labs.samples import NAME, SNAPSHOT, judged, seen, stamp
-from tokgate.blocklog.records.json_line import decode, encode
+from tokgate.blocklog.records.record import decode, encode
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.decide import Judgement, Sighting, fallback

@@ -12,7 +12,7 @@ import pytest
 
 from labs.appending import AppenderRuns, append
 from labs.builders import at
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.write.rotation import Rotation
 
 Lines = Callable[..., list[dict[str, Any]]]

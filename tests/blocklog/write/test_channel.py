@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from whenever import Instant
 
-from tokgate.blocklog.records.json_line import encode
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer, encode
 from tokgate.blocklog.write.backlog import Backlog
 from tokgate.blocklog.write.channel import KEPT, MAX_RECORD, RecordSender, channel, receive
 

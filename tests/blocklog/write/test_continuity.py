@@ -13,14 +13,14 @@ import pytest
 
 from labs.appending import AppenderRuns, append, kill
 from tokgate.blocklog.compression import zstd
-from tokgate.blocklog.integrity.chain import link, stated_head
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.integrity.head_journal import HeadJournal
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
-from tokgate.blocklog.read.reader import text_at
+from tokgate.blocklog.records.chain import link, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.record import text_at
 from tokgate.blocklog.write.appender import ForeignLines
 from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.write.segment import Segment

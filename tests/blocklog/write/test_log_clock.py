@@ -7,7 +7,7 @@ from whenever import Instant
 
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.records.stamp import new_stamp
+from tokgate.blocklog.records.record import new_stamp
 from tokgate.blocklog.write.log_clock import SETTLED, LogClock, since_start
 
 NOON = at("2023-03-10T12:00:00Z")

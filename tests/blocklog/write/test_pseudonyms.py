@@ -9,7 +9,7 @@ from whenever import Instant
 
 from labs.samples import NOON
 from tokgate.blocklog.integrity.signing_key import KeyUnusable
-from tokgate.blocklog.records.aliases import WITHHELD
+from tokgate.blocklog.records.record import WITHHELD
 from tokgate.blocklog.write.pseudonyms import (
     NotAHalf,
     Pseudonyms,

@@ -9,13 +9,12 @@ import pytest
 from labs.appending import AppenderRuns
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.chain import Head, link
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.stamp import new_stamp
+from tokgate.blocklog.records.record import encode, new_stamp
 from tokgate.blocklog.write import retention
 from tokgate.blocklog.write.entries import Deletion
 from tokgate.blocklog.write.log_clock import SETTLED

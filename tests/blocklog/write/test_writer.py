@@ -23,7 +23,7 @@ from tokgate.blocklog.integrity.signing_key import read_public_key
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import key_path_for, public_path_for, with_rotated
 from tokgate.blocklog.read.reader import Line, read
-from tokgate.blocklog.records.stamp import new_stamp
+from tokgate.blocklog.records.record import new_stamp
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write import writer as writer_module
 from tokgate.blocklog.write.appender import Appender
@@ -437,7 +437,7 @@ from tokgate.blocklog.write.rotation import Rotation
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.write.writer_health import WriterLimits
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.stamp import Observer, new_stamp
+from tokgate.blocklog.records.record import Observer, new_stamp
 from tokgate.blocklog.write.writer import LogWriter
 
 path, rounds, evolving = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "evolving"

@@ -17,9 +17,9 @@ from labs.logs import refusal, write
 from labs.samples import stamp
 from tokgate.blocklog.read.reader import Junk, Line, read
 from tokgate.blocklog.records.coverage import coverage_counted
-from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_gap
+from tokgate.blocklog.records.record import encode
 from tokgate.cli.log import tail
 from tokgate.policy.observation import Stage
 

@@ -10,7 +10,7 @@ import pytest
 from labs.builders import at
 from labs.command_line import POLICY, Command
 from labs.samples import stamp
-from tokgate.blocklog.records.json_line import encode
+from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.config.loader import load
 from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals

@@ -20,8 +20,8 @@ from labs.command_line import POLICY, Command
 from labs.samples import stamp
 from labs.waiting import DEADLINE
 from tokgate.blocklog.read.reader import Line, parse_line
-from tokgate.blocklog.records.json_line import encode
 from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.cli.exits import CommandError
 from tokgate.cli.main import build_parser

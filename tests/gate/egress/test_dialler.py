@@ -9,7 +9,7 @@ import pytest
 from labs.builders import snapshot
 from labs.gate_lab import Sink
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.gate.egress import sources
 from tokgate.gate.egress.dialler import Dialler
 from tokgate.policy.settings import EgressSettings

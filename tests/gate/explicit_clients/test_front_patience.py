@@ -8,7 +8,7 @@ import pytest
 
 from labs.gate_lab import Sink, policy
 from labs.records import Holder
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import Connection, Greeting, Tunnel
 from tokgate.gate.explicit_clients.front import ExplicitFront
 from tokgate.gate.explicit_clients.loop import Loop

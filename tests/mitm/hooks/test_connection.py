@@ -13,7 +13,7 @@ from labs import builders
 from labs.addon_context import addon_context
 from labs.proxy_lab import BANNED, Lab, ban, client, policy
 from labs.records import Holder, Records
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.mitm.hooks.connection import ConnectionHooks
 from tokgate.mitm.hooks.http import HttpHooks
 from tokgate.mitm.hooks.server import ServerHooks

@@ -13,7 +13,7 @@ from labs.addon_context import addon_context
 from labs.proxy_lab import ALLOWED, BANNED, NOW, ban, policy
 from labs.quic_client import QuicClient, initial
 from labs.records import Holder, Records
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer
 from tokgate.mitm.client_connection import ClientConnections
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.mitm.layers.udp import UdpLayer

@@ -12,8 +12,7 @@ import pytest
 from whenever import Instant
 
 from labs.builders import at, ban, network, snapshot, wall
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Stamp, new_stamp, this_observer
+from tokgate.blocklog.records.record import Record, Stamp, new_stamp, this_observer
 from tokgate.gateway import boot_rules
 from tokgate.gateway.canary.canary import Change
 from tokgate.gateway.errors import GatewayError

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tokgate.blocklog.records.log_fields import IP, TIME
-from tokgate.blocklog.records.log_schema import log_schema
+from tokgate.blocklog.records.log_schema import IP, TIME, log_schema
 from tokgate.blocklog.records.record import ECS_VERSION, MAX_TEXT
 
 type Mapped = dict[str, Any]

@@ -10,7 +10,8 @@ from tokgate.analytics.compact import clear_path, one_pass
 from tokgate.analytics.sources import LogError
 from tokgate.analytics.sql import literal
 from tokgate.blocklog.paths import PARQUET
-from tokgate.blocklog.read.reader import MAX_LINE, Line, open_log, parse_line, text_at
+from tokgate.blocklog.read.reader import MAX_LINE, Line, open_log, parse_line
+from tokgate.blocklog.records.record import text_at
 
 MAX_RELATED: Final = 50
 """Most lines that belong to one."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from tokgate.blocklog.integrity.external_checkpoints import LinePosition
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.paths import PACKED
-from tokgate.blocklog.read.reader import UNREADABLE, open_log, text_at
-from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.read.reader import UNREADABLE, open_log
+from tokgate.blocklog.records.record import Record, text_at
 
 
 @dataclass(slots=True)

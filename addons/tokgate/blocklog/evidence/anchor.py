@@ -16,8 +16,8 @@ from whenever import Instant
 
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, checkpoint_of
 from tokgate.blocklog.read.file_order import LONGEST_LINE, OpenLog, decode_strictly, in_order
-from tokgate.blocklog.read.reader import open_log, text_at, value_at
-from tokgate.blocklog.records.record import EventAction
+from tokgate.blocklog.read.reader import open_log
+from tokgate.blocklog.records.record import EventAction, text_at, value_at
 
 if TYPE_CHECKING:
     from rfc3161_client.tsp import TimeStampResponse

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.integrity.branches import Branches, Node
-from tokgate.blocklog.integrity.chain import NO_HASH, Head, proper_hash, stated_head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, checkpoint_of
 from tokgate.blocklog.integrity.merkle import audit_path, tree_root
 from tokgate.blocklog.read.file_order import LONGEST_LINE, OpenLog, decode_strictly, in_order
-from tokgate.blocklog.read.reader import open_log, text_at, value_at
-from tokgate.blocklog.records.record import EventAction, Record
+from tokgate.blocklog.read.reader import open_log
+from tokgate.blocklog.records.chain import NO_HASH, Head, proper_hash, stated_head
+from tokgate.blocklog.records.record import EventAction, Record, text_at, value_at
 
 FORMAT: Final = "tokgate record proof, version 1"
 _CHUNK: Final = 1 << 20

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tokgate.blocklog.integrity.chain import Head, proper_hash
 from tokgate.blocklog.integrity.external_checkpoints import LinePosition
+from tokgate.blocklog.records.chain import Head, proper_hash
 from tokgate.blocklog.records.record import Record
 
 _MOST: Final = 20_000

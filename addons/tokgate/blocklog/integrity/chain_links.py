@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 
 from tokgate.blocklog.integrity.branches import Branches, Node
-from tokgate.blocklog.integrity.chain import Head, is_hash, proper_hash
 from tokgate.blocklog.integrity.chain_state import Chain, Misfit
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
 from tokgate.blocklog.integrity.external_checkpoints import LinePosition
 from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.integrity.merkle import tree_root
 from tokgate.blocklog.integrity.trusted_keys import SigningState
-from tokgate.blocklog.read.reader import text_at, value_at
-from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.chain import Head, is_hash, proper_hash
+from tokgate.blocklog.records.record import Record, text_at, value_at
 
 
 def new_chain(place: LinePosition, record: Record, head: Head) -> Chain:

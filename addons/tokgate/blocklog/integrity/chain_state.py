@@ -6,10 +6,10 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.integrity.branches import Branches
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.deletions import Deletion
 from tokgate.blocklog.integrity.external_checkpoints import LinePosition
 from tokgate.blocklog.integrity.trusted_keys import SigningState
+from tokgate.blocklog.records.chain import Head
 
 CLOCK_TOLERANCE: Final = 2.0
 """Seconds that a clock may be set back without a record."""

@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tokgate.blocklog.integrity.chain import Head, canonical, is_hash
+from tokgate.blocklog.records.chain import Head, canonical, is_hash
 
 MARK: Final = "tokgate-checkpoint "
 """Precedes a checkpoint in texts that hold other messages."""

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from tokgate.blocklog.integrity.chain import Head, proper_hash, stated_head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, Tree, checkpoint_of
 from tokgate.blocklog.integrity.checkpoint_outlets import Outlet, append_succession, outlet
 from tokgate.blocklog.integrity.head_journal import HeadJournal, KnownRecords
 from tokgate.blocklog.integrity.merkle import tree_root
 from tokgate.blocklog.integrity.signing_key import Signer
-from tokgate.blocklog.read.reader import value_at
-from tokgate.blocklog.records.json_line import decode
-from tokgate.blocklog.records.record import EventAction, Record
+from tokgate.blocklog.records.chain import Head, proper_hash, stated_head
+from tokgate.blocklog.records.record import EventAction, Record, decode, value_at
 from tokgate.policy.settings import ClientsShown, LogSettings
 
 

@@ -6,10 +6,9 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.paths import bare_name, end_of_archive
-from tokgate.blocklog.read.reader import instant_of, text_at, value_at
-from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.record import Record, instant_of, text_at, value_at
 
 _MOST_DAYS: Final = 36_500
 

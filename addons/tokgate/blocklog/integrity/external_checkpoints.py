@@ -9,9 +9,9 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, parse_checkpoints
-from tokgate.blocklog.read.reader import instant_in
+from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.record import instant_in
 
 type LinePosition = tuple[str, int]
 """A file and a line in it, from 1."""

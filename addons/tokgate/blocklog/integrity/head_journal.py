@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.atomic_file import replace_file
-from tokgate.blocklog.integrity.chain import Head, is_hash, proper_hash, stated_head
-from tokgate.blocklog.records.json_line import decode
-from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.chain import Head, is_hash, proper_hash, stated_head
+from tokgate.blocklog.records.record import Record, decode
 
 _MODE: Final = 0o600
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")

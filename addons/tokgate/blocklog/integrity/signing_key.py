@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tokgate.blocklog.atomic_file import replace_file
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, Tree, key_text, sign
 from tokgate.blocklog.paths import public_path_for
+from tokgate.blocklog.records.chain import Head
 from tokgate.blocklog.warnings import warn
 
 KEY_MODE: Final = 0o600

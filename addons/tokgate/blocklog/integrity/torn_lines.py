@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokgate.blocklog.integrity.external_checkpoints import LinePosition
-from tokgate.blocklog.read.reader import value_at
-from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.record import Record, value_at
 
 
 @dataclass(slots=True)

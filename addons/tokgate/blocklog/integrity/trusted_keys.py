@@ -9,7 +9,7 @@ from whenever import Instant
 
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
 from tokgate.blocklog.integrity.external_checkpoints import Attested, ExternalCheckpoint
-from tokgate.blocklog.read.reader import instant_in
+from tokgate.blocklog.records.record import instant_in
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.blocklog.access.attested_files import AccessFiles
-from tokgate.blocklog.integrity.chain import NO_HASH, Head, proper_hash, stated_head
 from tokgate.blocklog.integrity.chain_links import (
     changed,
     continues,
@@ -27,8 +26,9 @@ from tokgate.blocklog.integrity.findings import Finding, FindingCode
 from tokgate.blocklog.integrity.torn_lines import TornLines
 from tokgate.blocklog.integrity.trusted_keys import KeySuccessions, TrustedKeys
 from tokgate.blocklog.read.file_order import LONGEST_LINE, OpenLog, decode_strictly, in_order
-from tokgate.blocklog.read.reader import UNREADABLE, instant_in, open_log, text_at, value_at
-from tokgate.blocklog.records.record import EventAction, Record
+from tokgate.blocklog.read.reader import UNREADABLE, open_log
+from tokgate.blocklog.records.chain import NO_HASH, Head, proper_hash, stated_head
+from tokgate.blocklog.records.record import EventAction, Record, instant_in, text_at, value_at
 
 _TICK: Final = 10_000
 MOST_UNSIGNED: Final = 1_500

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from tokgate.blocklog.integrity.chain import Head, stated_head
 from tokgate.blocklog.paths import with_rotated
-from tokgate.blocklog.read.reader import MAX_LINE, UNREADABLE, open_log, text_at
-from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.read.reader import MAX_LINE, UNREADABLE, open_log
+from tokgate.blocklog.records.chain import Head, stated_head
+from tokgate.blocklog.records.record import Record, text_at
 
 LONGEST_LINE: Final = 64 << 20
 """Longest line that is read whole, in octets."""

@@ -16,12 +16,10 @@ from typing import Any, BinaryIO, Final, cast
 from whenever import Instant
 
 from tokgate.blocklog.compression import zstd
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.paths import PACKED
-from tokgate.blocklog.records.aliases import is_alias
-from tokgate.blocklog.records.json_line import decode
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.write.segment import Foreign, Torn
+from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.log_state import Foreign, Torn
+from tokgate.blocklog.records.record import Record, decode, instant_of, is_alias, text_at, value_at
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefix_table import IPNetwork, within
 
@@ -110,34 +108,6 @@ class Filter:
             return True
         name = value_at(record, "destination", "domain")
         return isinstance(name, str) and (name == self.name or name.endswith("." + self.name))
-
-
-def value_at(record: object, *path: str) -> object:
-    """The value at `path`, or None. Records of other versions or programs may lack any field or have other types."""
-    for key in path:
-        if not isinstance(record, dict):
-            return None
-        record = record.get(key)
-    return record
-
-
-def text_at(record: object, *path: str) -> str | None:
-    """The text at `path`; None if it is absent or no text."""
-    value = value_at(record, *path)
-    return value if isinstance(value, str) else None
-
-
-def instant_of(record: Record) -> Instant | None:
-    """A record's `@timestamp`; None if it is absent or malformed."""
-    return instant_in(text_at(record, "@timestamp"))
-
-
-def instant_in(text: str | None) -> Instant | None:
-    """An instant from RFC 3339 text; None for anything else."""
-    try:
-        return None if text is None else Instant.parse_iso(text)
-    except ValueError:
-        return None
 
 
 def client_network(text: str) -> IPNetwork:

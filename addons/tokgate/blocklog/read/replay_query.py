@@ -8,8 +8,8 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.read.file_order import OpenLog
-from tokgate.blocklog.read.reader import Junk, Line, instant_in, instant_of, open_log, read, text_at, value_at
-from tokgate.blocklog.records.record import TRAFFIC, Record
+from tokgate.blocklog.read.reader import Junk, Line, open_log, read
+from tokgate.blocklog.records.record import TRAFFIC, Record, instant_in, instant_of, text_at, value_at
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal
 from tokgate.policy.identity import Identity

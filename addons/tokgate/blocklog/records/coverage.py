@@ -8,8 +8,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.records.record import EventAction, Record, frame, timestamp
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import EventAction, Record, Stamp, frame, timestamp
 from tokgate.policy.observation import KernelRefusal, Visibility
 
 type Coverage = Mapping[str, Mapping[str, int]]

@@ -1,5 +1,6 @@
 """Records about tokgate itself: start and stop, policies, phases, overrides, errors. No clock, no I/O."""
 
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -7,16 +8,26 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.records.record import EventAction, Record, clean, frame, pruned, timestamp
-from tokgate.blocklog.records.redaction import impersonal, impersonal_trace
-from tokgate.blocklog.records.sentence import by_whom, counted, wall_time
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import (
+    EventAction,
+    Record,
+    Stamp,
+    by_whom,
+    clean,
+    counted,
+    frame,
+    pruned,
+    timestamp,
+    wall_time,
+)
 from tokgate.policy.analysis.definitions import DefinitionChange
 from tokgate.policy.analysis.held_bans import NO_EFFECTS, BanEffects
 from tokgate.policy.analysis.timeline import Transition, TransitionKind
 from tokgate.policy.analysis.weaker_settings import weaker_settings
 from tokgate.policy.bans import Exemption, Lifted
 from tokgate.policy.snapshot import Policy, Track
+from tokgate.policy.values.hostname import parse_address
+from tokgate.policy.values.registered_domain import domain_parts
 
 MAX_PROBLEMS: Final = 20
 """Most errors of one failed load in its record; the rest is counted. `tokgate check` shows all."""
@@ -317,3 +328,27 @@ def _policy(policy: Policy) -> Record:
 def _extent(policy: Policy) -> str:
     parts = ((policy.bans, "ban"), (policy.networks, "network"), (policy.services, "service"))
     return ", ".join(counted(len(held), noun) for held, noun in (*parts, (policy.exemptions, "exemption")))
+
+
+_WORD: Final = re.compile(r"(?<![\w./-])[\w:.-]*[\w:](?:%[\w.-]+)?(?![\w/-])")
+"""A word that could be an address or a host name, and no part of a path."""
+
+
+def impersonal(text: str) -> str:
+    """`[Errno 113] No route to host: ('192.0.2.7', 443)` becomes `… ('(address)', 443)`."""
+    return _WORD.sub(lambda found: _instead(found[0]), text)
+
+
+def impersonal_trace(trace: str) -> str:
+    """`impersonal` for the unindented lines of a traceback: the exceptions' messages, not the source lines."""
+    return "\n".join(line if line[:1].isspace() else impersonal(line) for line in trace.split("\n"))
+
+
+def _instead(word: str) -> str:
+    host, colon, port = word.rpartition(":")
+    for bare, rest in ((word, ""), (host, colon + port) if port.isdigit() else (word, "")):
+        if parse_address(bare.partition("%")[0]) is not None:
+            return "(address)" + rest
+        if "." in bare and ":" not in bare and domain_parts(bare.lower()).registered_domain is not None:
+            return "(name)" + rest
+    return word

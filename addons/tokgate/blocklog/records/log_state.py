@@ -1,15 +1,36 @@
 """Records about the log itself: gaps, files, what was torn, deleted or put in, signatures. No clock, no I/O."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from whenever import Instant
 
-from tokgate.blocklog.integrity.chain import Head
-from tokgate.blocklog.integrity.checkpoint import Checkpoint
-from tokgate.blocklog.records.record import EventAction, Record, frame, pruned, timestamp
-from tokgate.blocklog.records.sentence import counted
-from tokgate.blocklog.records.stamp import Stamp
-from tokgate.blocklog.write.segment import Foreign, Torn
+from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.record import EventAction, Record, Stamp, counted, frame, pruned, timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Torn:
+    """Incomplete lines at a file's end, mostly one: `size` in octets, and SHA-256 over all but the last newline."""
+
+    size: int
+    sha256: str
+    lines: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What another program wrote to a log: `size` octets from `line` of `file` on, SHA-256 over all but a last newline.
+
+    `running`: while the writer had the file open.
+    """
+
+    file: str
+    line: int
+    lines: int
+    size: int
+    sha256: str
+    running: bool
 
 
 def log_gap(stamp: Stamp, dropped: int, since: Instant, until: Instant) -> Record:
@@ -74,11 +95,11 @@ def access_log_rotated(stamp: Stamp, file: str, lines: int, sha256: str) -> Reco
     return record | {"tokgate": {"access_log": {"file": file, "lines": lines, "sha256": sha256}}}
 
 
-def log_checkpoint(stamp: Stamp, checkpoint: Checkpoint) -> Record:
-    """A signature over the previous record's hash, and so over all records before it."""
-    message = f"Checkpoint: all up to record {checkpoint.head.sequence} of this chain is signed."
+def log_checkpoint(stamp: Stamp, checkpoint: Record) -> Record:
+    """A signature over the previous record's hash, and so over all records before it; `checkpoint` is its JSON."""
+    message = f"Checkpoint: all up to record {checkpoint['sequence']} of this chain is signed."
     record = frame(stamp, EventAction.LOG_CHECKPOINT, message, category=("process",), kinds=("info",))
-    return record | {"tokgate": {"checkpoint": checkpoint.as_json()}}
+    return record | {"tokgate": {"checkpoint": checkpoint}}
 
 
 def log_foreign(stamp: Stamp, foreign: Foreign) -> Record:

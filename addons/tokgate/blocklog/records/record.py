@@ -1,11 +1,18 @@
-"""Building blocks of records: the fields that all have, omitting absent values, and escaping untrusted text."""
+"""A record: the fields that all have, its line of JSON, reading fields of any record, and phrases for messages."""
 
+import json
+import os
+import re
+import socket
+import uuid
+from dataclasses import dataclass
 from enum import StrEnum
+from importlib import metadata
 from typing import Any, Final
 
 from whenever import Instant
 
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.policy.bans import Ban
 from tokgate.policy.values.visible_text import escaped
 
 Record = dict[str, Any]
@@ -80,6 +87,53 @@ TRAFFIC: Final = frozenset(
 """Actions of records about a client's traffic; all others are about tokgate itself."""
 
 
+_RAND_A: Final = (1 << 12) - 1
+_RAND_B: Final = (1 << 62) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observer:
+    """The machine, the version of tokgate, and the worker process (`name`), if there are several."""
+
+    hostname: str
+    version: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """`event.id`, `@timestamp` and observer of a record. The block page shows the id, so it is made beforehand."""
+
+    id: str
+    at: Instant
+    observer: Observer
+
+
+def new_event_id(at: Instant) -> str:
+    """A UUIDv7 (RFC 9562 §5.7), which sorts by time."""
+    random = int.from_bytes(os.urandom(10))
+    millis = at.timestamp(unit="millisecond") & ((1 << 48) - 1)
+    value = millis << 80 | 0x7 << 76 | (random & _RAND_A) << 64 | 0b10 << 62 | (random >> 12 & _RAND_B)
+    return str(uuid.UUID(int=value))
+
+
+def new_stamp(at: Instant, observer: Observer) -> Stamp:
+    return Stamp(new_event_id(at), at, observer)
+
+
+def this_observer(name: str | None = None) -> Observer:
+    """This machine and the installed version; `unknown` if tokgate runs from source without being installed."""
+    return Observer(hostname=socket.gethostname(), version=installed_version() or "unknown", name=name)
+
+
+def installed_version() -> str | None:
+    """The version of the installed package; None where tokgate runs from its source folder."""
+    try:
+        return metadata.version("tokgate")
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def timestamp(at: Instant) -> str:
     """RFC 3339 in UTC with microseconds: always 27 characters, so that texts sort by time."""
     return at.format_iso(unit="microsecond")
@@ -143,3 +197,93 @@ def pruned(fields: dict[str, Any]) -> dict[str, Any]:
         if inner is not None and inner not in ("", [], {}):
             kept[key] = inner
     return kept
+
+
+def value_at(record: object, *path: str) -> object:
+    """The value at `path`, or None. Records of other versions or programs may lack any field or have other types."""
+    for key in path:
+        if not isinstance(record, dict):
+            return None
+        record = record.get(key)
+    return record
+
+
+def text_at(record: object, *path: str) -> str | None:
+    """The text at `path`; None if it is absent or no text."""
+    value = value_at(record, *path)
+    return value if isinstance(value, str) else None
+
+
+def instant_of(record: Record) -> Instant | None:
+    """A record's `@timestamp`; None if it is absent or malformed."""
+    return instant_in(text_at(record, "@timestamp"))
+
+
+def instant_in(text: str | None) -> Instant | None:
+    """An instant from RFC 3339 text; None for anything else."""
+    try:
+        return None if text is None else Instant.parse_iso(text)
+    except ValueError:
+        return None
+
+
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def encode(record: Record) -> bytes:
+    """One line of UTF-8 with its newline. Raises TypeError or ValueError for what JSON can't represent."""
+    # A lone surrogate becomes a JSON escape, which is valid in strings, the only place where one can be.
+    return _encoder.encode(record).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def decode(line: bytes) -> Record:
+    """The record of a line. Raises ValueError for anything else than a JSON object in UTF-8."""
+    try:
+        value = json.loads(line.decode("utf-8"))  # of bytes, json would also take UTF-16 and UTF-32
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+WITHHELD: Final = "withheld"
+"""The alias of every client while no key for pseudonyms is available."""
+PSEUDONYM: Final = re.compile(r"p([0-9]+)-([a-z2-7]{16})")
+"""The number of the period, and 80 bits of an HMAC in base32."""
+
+
+def is_alias(text: str) -> bool:
+    """Whether a text is `withheld` or a pseudonym. A prefix is no alias, but a network."""
+    return text == WITHHELD or PSEUDONYM.fullmatch(text) is not None
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 ban`, `2 bans`: for nouns whose plural ends in s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def wall_time(at: Instant, zone: str) -> str:
+    """`2023-09-10 00:00 Europe/Brussels`: local time and zone, with seconds if there are any."""
+    local = at.to_tz(zone)
+    clock = local.time().format_iso(unit="minute" if local.second == 0 and local.nanosecond == 0 else "second")
+    return f"{local.date()} {clock} {zone}"
+
+
+def term(ends: Instant | None, zone: str, *, overdue: bool) -> str:
+    """Until when a ban holds, as a phrase."""
+    if ends is None:
+        return "until lifted"
+    if overdue:
+        return f"held since its end on {wall_time(ends, zone)}"
+    return f"until {wall_time(ends, zone)}"
+
+
+def by_whom(ban: Ban) -> str:
+    """The ban's title and name, its authority and its legal basis, as a phrase."""
+    said = f"{ban.title} [{ban.name}]"
+    if ban.authority is not None:
+        said += f", decided by {ban.authority}"
+    if ban.basis is not None:
+        said += f" ({ban.basis})"
+    return said

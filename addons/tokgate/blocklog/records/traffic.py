@@ -12,9 +12,19 @@ from whenever import Instant
 
 from tokgate.blocklog.records.ecs_fields import common, described, observed
 from tokgate.blocklog.records.folding import Repeats
-from tokgate.blocklog.records.record import EventAction, Record, clean, frame, pruned, timestamp
-from tokgate.blocklog.records.sentence import by_whom, counted, sentence, term, wall_time
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import (
+    EventAction,
+    Record,
+    Stamp,
+    by_whom,
+    clean,
+    counted,
+    frame,
+    pruned,
+    term,
+    timestamp,
+    wall_time,
+)
 from tokgate.policy.bans import Ban
 from tokgate.policy.decide import Judgement
 from tokgate.policy.decision import Decision, Reason, Verdict
@@ -42,6 +52,33 @@ _ENDING: Final = {
     EventAction.PASSED_ON_ERROR: ("allowed",),
 }
 _MODE: Final = {Verdict.BLOCK: "enforce", Verdict.WARN: "warn", Verdict.MONITOR: "monitor"}
+_DID: Final = {
+    EventAction.TLS_HANDSHAKE_REFUSED: "was refused {what}",
+    EventAction.TLS_OPENED: "had its connection to {what} opened to show the page",
+    EventAction.QUIC_REFUSED: "was refused {what} over QUIC",
+    EventAction.CONNECT_REFUSED: "was refused a tunnel to {what}",
+    EventAction.HTTP_REQUEST_BLOCKED: "was refused {what} over HTTP",
+    EventAction.HTTP_REQUEST_WARNED: "was warned before {what}",
+    EventAction.WARNING_CONTINUED: "continues to {what} past the warning",
+    EventAction.DNS_QUERY_BLOCKED: "was refused the address of {what}",
+    EventAction.CONNECTION_REFUSED: "was refused a connection to {what}",
+    EventAction.CONNECTION_WARNED: "reached {what} with a warning",
+    EventAction.CONNECTION_CUT: "was cut off from {what}",
+    EventAction.WOULD_BLOCK: "reached {what} and would have been refused",
+    EventAction.EXEMPTION_USED: "reached {what}",
+    EventAction.PASSED_ON_ERROR: "reached {what} unjudged",
+}
+
+_WITHOUT_BAN: Final = {
+    Reason.UNKNOWN_CLIENT: "the client belongs to no network of the policy",
+    Reason.INVALID_CLIENT: "the client's address makes no sense",
+    Reason.INVALID_HOST: "the name makes no sense",
+    Reason.MISSING_SNI: "the connection names no host",
+    Reason.NAME_CHANGED: "the connection named another host after its server had asked again",
+    Reason.UNREADABLE: "the connection can't be read, and some server might read it",
+    Reason.ECH_OUTER: "the connection shows only the public name of an ECH provider",
+    Reason.INTERNAL_ERROR: "deciding failed, and the policy says what holds then",
+}
 MAX_GROUPS: Final = 64
 """Most groups in a record."""
 _RULES: Final = uuid.UUID("6e2c7f0a-4f0f-5d57-9c50-6f1f9d1c2b7e")
@@ -83,7 +120,7 @@ def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapsh
         return None
     terms = policy_terms(decision, snapshot)
     exemption = terms.exemption_words if action is EventAction.EXEMPTION_USED else None
-    message = sentence(
+    message = _sentence(
         action, clean(seen.client.ip), described(seen, judgement), decision, ban=terms.words, exemption=exemption
     )
     if seen.continued_until is not None:
@@ -103,6 +140,18 @@ def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapsh
     if seen.identity is not None:
         _identified(record, seen.identity, snapshot)
     return record
+
+
+def _sentence(
+    action: EventAction, who: str, what: str, decision: Decision, *, ban: str | None, exemption: str | None
+) -> str:
+    """The message of a traffic record. `ban` and `exemption` are phrases; `what` is a name or an address."""
+    where = f" ({decision.network})" if decision.network is not None else ""
+    did = _DID[action].replace("{what}", what)
+    why = ban if ban is not None else _WITHOUT_BAN.get(decision.reason, f"reason {decision.reason}")
+    if exemption is not None:
+        return f"{who}{where} {did} under exemption {exemption}; otherwise refused: {why}."
+    return f"{who}{where} {did}: {why}."
 
 
 def _identified(record: Record, identity: Identity, snapshot: Snapshot) -> None:

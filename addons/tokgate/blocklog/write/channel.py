@@ -15,9 +15,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.records import log_state
-from tokgate.blocklog.records.json_line import decode, encode
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Observer, new_stamp
+from tokgate.blocklog.records.record import Observer, Record, decode, encode, new_stamp
 from tokgate.blocklog.write.backlog import Backlog
 
 MAX_RECORD: Final = 128 * 1024

@@ -10,8 +10,7 @@ from whenever import Instant
 
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.paths import secret_path_for
-from tokgate.blocklog.records.aliases import WITHHELD
-from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.record import WITHHELD, Record
 from tokgate.blocklog.write.pseudonyms import Pseudonyms
 from tokgate.policy.settings import ClientsShown
 from tokgate.policy.values.hostname import parse_address

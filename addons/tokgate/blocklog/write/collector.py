@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.read.reader import text_at
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Observer
+from tokgate.blocklog.records.record import Observer, Record, text_at
 from tokgate.blocklog.write.channel import receive
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.blocklog.write.writer_health import WriterHealth

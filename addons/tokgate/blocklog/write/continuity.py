@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpointer import Checkpointer
 from tokgate.blocklog.integrity.head_journal import KnownRecords
 from tokgate.blocklog.paths import parquet_of, with_rotated
 from tokgate.blocklog.read.file_order import written_last
-from tokgate.blocklog.read.reader import UNREADABLE, Rotated, as_rotated, text_at
-from tokgate.blocklog.records.record import EventAction, Record
+from tokgate.blocklog.read.reader import UNREADABLE, Rotated, as_rotated
+from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.log_state import Foreign
+from tokgate.blocklog.records.record import EventAction, Record, text_at
 from tokgate.blocklog.write.entries import PreviousFile
-from tokgate.blocklog.write.segment import Foreign, Segment
+from tokgate.blocklog.write.segment import Segment
 
 _RESTART: Final = "a restart"
 

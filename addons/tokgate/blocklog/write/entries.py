@@ -8,12 +8,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
-from tokgate.blocklog.read.reader import text_at
-from tokgate.blocklog.records.record import EventAction, Record
-from tokgate.blocklog.records.stamp import Stamp
-from tokgate.blocklog.write.segment import Torn
+from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.log_state import Torn
+from tokgate.blocklog.records.record import EventAction, Record, Stamp, text_at
 
 _FIRST: Final = {
     EventAction.LOG_RECOVERED,

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from tokgate.blocklog.integrity.chain import Head, link
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
 from tokgate.blocklog.integrity.checkpointer import Checkpointer
 from tokgate.blocklog.records import log_state
-from tokgate.blocklog.records.json_line import encode
-from tokgate.blocklog.records.record import Record, timestamp
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.chain import Head, link
+from tokgate.blocklog.records.record import Record, Stamp, encode, timestamp
 from tokgate.blocklog.write.entries import CheckpointDue, Continuation, Deletion, PendingLine, QueueEntry
 
 
@@ -32,7 +30,7 @@ class LineMaker:
             checkpoint = self._checkpoint(head, stamp, inflight)
             if checkpoint is None:
                 return None
-            record = log_state.log_checkpoint(stamp, checkpoint)
+            record = log_state.log_checkpoint(stamp, checkpoint.as_json())
         elif isinstance(entry, Continuation):
             record = _continued(entry)
         elif isinstance(entry, Deletion):

@@ -9,8 +9,7 @@ from whenever import Instant, TimeDelta
 
 from tokgate.blocklog.integrity.chain_state import CLOCK_TOLERANCE
 from tokgate.blocklog.records import log_state
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import Record, Stamp
 
 SETTLED: Final = 3600.0
 """Seconds for which a checkpoint's time has to stand before files are deleted by it: whoever watches sees a jump."""

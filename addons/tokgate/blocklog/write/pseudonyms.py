@@ -18,7 +18,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.integrity.signing_key import KeyUnusable, replace_secret
-from tokgate.blocklog.records.aliases import PSEUDONYM, WITHHELD
+from tokgate.blocklog.records.record import PSEUDONYM, WITHHELD
 
 _SECONDS_A_DAY: Final = 86_400
 

@@ -15,8 +15,8 @@ from whenever import Instant
 
 from tokgate.blocklog.paths import access_path_for, archived, bare_name
 from tokgate.blocklog.read.file_order import first_record
-from tokgate.blocklog.read.reader import UNREADABLE, instant_of, open_log, text_at
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.read.reader import UNREADABLE, open_log
+from tokgate.blocklog.records.record import Stamp, instant_of, text_at
 from tokgate.blocklog.write.entries import Deletion
 
 STEP_EVERY: Final = 3600.0

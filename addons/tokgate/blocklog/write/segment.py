@@ -10,7 +10,6 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -18,10 +17,10 @@ from typing import Final
 from whenever import Date, Instant
 
 from tokgate.blocklog.atomic_file import sync
-from tokgate.blocklog.integrity.chain import Head
 from tokgate.blocklog.paths import archive_name
-from tokgate.blocklog.records.json_line import decode
-from tokgate.blocklog.records.record import Record
+from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.log_state import Foreign, Torn
+from tokgate.blocklog.records.record import Record, decode
 
 FILE_MODE: Final = 0o640
 FOLDER_MODE: Final = 0o750
@@ -36,30 +35,6 @@ _LOOK_EVERY: Final = 0.05
 
 class LogLocked(BlockingIOError):
     """Another process holds the lock of this log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Torn:
-    """Incomplete lines at a file's end, mostly one: `size` in octets, and SHA-256 over all but the last newline."""
-
-    size: int
-    sha256: str
-    lines: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """What another program wrote to a log: `size` octets from `line` of `file` on, SHA-256 over all but a last newline.
-
-    `running`: while the writer had the file open.
-    """
-
-    file: str
-    line: int
-    lines: int
-    size: int
-    sha256: str
-    running: bool
 
 
 class Segment:

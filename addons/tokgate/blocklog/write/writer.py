@@ -17,8 +17,7 @@ from whenever import Instant
 
 from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records import log_state
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Observer, Stamp, new_stamp
+from tokgate.blocklog.records.record import Observer, Record, Stamp, new_stamp
 from tokgate.blocklog.warnings import warn
 from tokgate.blocklog.write.appender import Appender, ForeignLines
 from tokgate.blocklog.write.client_aliases import client_alias

@@ -11,7 +11,7 @@ from whenever import Instant
 
 from tokgate.analytics.sources import every_file
 from tokgate.blocklog.paths import DEFAULT_LOG, access_path_for
-from tokgate.blocklog.records.stamp import this_observer
+from tokgate.blocklog.records.record import this_observer
 from tokgate.cli.exits import CommandError
 from tokgate.cli.terminal import narrate
 from tokgate.webui.auth.audit_log import AuditLog, NotRecorded

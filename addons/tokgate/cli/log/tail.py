@@ -12,7 +12,8 @@ from whenever import Instant
 
 from tokgate.blocklog.paths import PACKED, PARQUET, end_of_archive, with_rotated
 from tokgate.blocklog.read.follow import Follower
-from tokgate.blocklog.read.reader import Filter, Junk, Line, instant_of, open_log, read, text_at
+from tokgate.blocklog.read.reader import Filter, Junk, Line, open_log, read
+from tokgate.blocklog.records.record import instant_of, text_at
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.output import UnreadableLineReporter, console_on_stdout, require
 from tokgate.cli.log.verify_files import HeldLog

@@ -16,7 +16,7 @@ from tokgate.blocklog.integrity.signing_key import public_pem, read_key, read_pu
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import DEFAULT_LOG, key_path_for, public_path_for
 from tokgate.blocklog.read.reader import open_log
-from tokgate.blocklog.records.sentence import counted
+from tokgate.blocklog.records.record import counted
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.files import add_files, add_one_file

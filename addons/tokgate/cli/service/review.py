@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from whenever import Instant
 
 from tokgate.blocklog.paths import DEFAULT_LOG
-from tokgate.blocklog.records.stamp import this_observer
+from tokgate.blocklog.records.record import this_observer
 from tokgate.cli.commands import COMMANDS, Subparsers
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.git_revisions import SOURCE

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
-from tokgate.blocklog.records.sentence import counted
+from tokgate.blocklog.records.record import counted
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit
 from tokgate.cli.service.running import add_confdir_option, ask_running

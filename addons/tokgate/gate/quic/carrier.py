@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
-from tokgate.blocklog.records.stamp import new_event_id
+from tokgate.blocklog.records.record import new_event_id
 from tokgate.gate.quic.flow_table import FlowTable, GateFlow, QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, receive
 from tokgate.policy.identity import Identity

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from tokgate.blocklog.records.stamp import this_observer
+from tokgate.blocklog.records.record import this_observer
 from tokgate.blocklog.write.collector import FINISH
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gate import handoff

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tokgate.blocklog.records.sentence import counted
+from tokgate.blocklog.records.record import counted
 from tokgate.policy.values import visible_text
 from tokgate.service.children import readable
 

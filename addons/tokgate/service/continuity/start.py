@@ -9,7 +9,7 @@ from collections.abc import Callable
 from whenever import Instant
 
 from tokgate.block_page.authority import establish_authority, secure_folder
-from tokgate.blocklog.records.stamp import this_observer
+from tokgate.blocklog.records.record import this_observer
 from tokgate.blocklog.write.channel import RecordSender
 from tokgate.blocklog.write.collector import DEADLINE
 from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy

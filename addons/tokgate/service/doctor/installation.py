@@ -11,7 +11,7 @@ from whenever import Instant
 
 from tokgate.block_page.authority import AUTHORITY, uncovered
 from tokgate.blocklog.paths import archived
-from tokgate.blocklog.records.sentence import counted
+from tokgate.blocklog.records.record import counted
 from tokgate.config.diagnostics import Code, Diagnostic, render
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.doctor.result import Result

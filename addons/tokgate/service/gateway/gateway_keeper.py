@@ -17,8 +17,7 @@ from whenever import Instant
 
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.records import lifecycle
-from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.records.stamp import Stamp
+from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gateway import boot_rules
 from tokgate.gateway.canary.canary import Canary

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Final
 
 from tokgate.analytics.sources import LogError
-from tokgate.blocklog.read.reader import UNREADABLE, Filter, Line, client_filter, instant_of, text_at
+from tokgate.blocklog.read.reader import UNREADABLE, Filter, Line, client_filter
+from tokgate.blocklog.records.record import instant_of, text_at
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.engine import source_files

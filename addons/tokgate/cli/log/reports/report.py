@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from whenever import Instant
 
 from tokgate.blocklog.read.reader import Filter
-from tokgate.blocklog.records.stamp import installed_version
+from tokgate.blocklog.records.record import installed_version
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import user_name
