@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from comparison.settings import BULK, CLIENT, CLIENT_SIDE, HELD, ORIGIN_SIDE, SMALL, WEB
-from tokgate.gateway.host import sysctls
+from tokgate.gateway import sysctls
 
 NAMED: Final = re.compile(r"tgbench(\d+)-(?:client|gateway|origin)")
 _NAMESPACES: Final = Path("/run/netns")

@@ -8,8 +8,8 @@ from whenever import Instant
 
 from labs.ruleset_lab import Namespace
 from tokgate.config.reload.holder import open_policy
-from tokgate.gateway import boot_rules
-from tokgate.gateway.host.gateway_lock import GatewayLock
+from tokgate.gateway import nftables
+from tokgate.gateway.gateway_lock import GatewayLock
 from tokgate.gateway.kernel import Kernel
 from tokgate.gateway.ruleset import TableOptions, ruleset_of
 from tokgate.policy.snapshot import Snapshot
@@ -103,7 +103,7 @@ def test_the_clock_is_days_off(
         namespace.inside(keeper.look)
         rules = ruleset_of(snapshot, clock.now, kernel.options)
         assert namespace.inside(lambda: kernel.differences(kernel.wanted(rules))).repairable == ()  # noqa: B023
-        assert boot_file.read_text() == boot_rules.text(rules)
+        assert boot_file.read_text() == nftables.boot_rules(rules)
         seen.append(held(namespace, kernel))
     wrong, right = seen[:2]
     assert seen == [wrong, right] * 2

@@ -10,14 +10,12 @@ from whenever import Instant
 
 from labs.builders import ban, network, snapshot
 from labs.ruleset_lab import Namespace
-from tokgate.gateway import libnftables, policy_routes
+from tokgate.gateway import GatewayError, libnftables, policy_routes, sysctls
 from tokgate.gateway.canary import inside
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.host import sysctls
 from tokgate.gateway.kernel import HostProblems, Kernel
+from tokgate.gateway.libnftables import changing
 from tokgate.gateway.nftables import table
 from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy, ruleset_of
-from tokgate.gateway.table_state import changing
 from tokgate.policy.canary import CanarySettings
 from tokgate.policy.settings import PortRange
 

@@ -5,8 +5,7 @@ import ctypes
 import pytest
 
 from labs.ruleset_lab import Namespace
-from tokgate.gateway import libnftables
-from tokgate.gateway.errors import GatewayError
+from tokgate.gateway import GatewayError, libnftables
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

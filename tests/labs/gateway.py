@@ -25,8 +25,8 @@ from labs.netns import DEADLINE, Lab, Namespace, wait_until
 from labs.origin import ALLOWED, BANNED, Origin, to_banned
 from labs.running_lab import AS_WE_ARE
 from tokgate.gateway.kernel import Kernel
+from tokgate.gateway.libnftables import TableState, changing
 from tokgate.gateway.ruleset import TableOptions
-from tokgate.gateway.table_state import TableState, changing
 
 ROOT = Path(__file__).parents[2]
 CARRIERS: dict[str, dict[str, Any]] = {

@@ -161,7 +161,7 @@ def test_the_kernel_takes_the_same_clients(networks: dict[str, Network], address
             found[1]: [word.strip() for word in found[2].split(",") if word.strip()]
             for found in re.finditer(r"set (\w+) {[^}]*?elements = {([^}]*)}", text)
         }
-        taken = any(matches(sets, rule, address, seen) for rule in rules.conditions())
+        taken = any(matches(sets, rule, address, seen) for rule in rules.matches())
         assert taken == holds(networks, name, address, seen)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tokgate.gate.sockets import Entry
-from tokgate.gateway.host import capabilities
-from tokgate.gateway.host.capabilities import Capability
+from tokgate.gateway import capabilities
+from tokgate.gateway.capabilities import Capability
 from tokgate.service import privileges
 from tokgate.service.endpoints import ListenEndpoint
 from tokgate.service.privileges import Account, Listening, PrivilegeError, account_to_become, needed_to_listen

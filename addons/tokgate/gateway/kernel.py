@@ -2,25 +2,29 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from tokgate.gateway import libnftables
+from tokgate.gateway import GatewayError, checks, libnftables, sysctls
 from tokgate.gateway.canary import inside
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.host import checks, sysctls
-from tokgate.gateway.host.sysctls import Sysctls
-from tokgate.gateway.nftables import table
+from tokgate.gateway.libnftables import TableState, changing, differences, table_state
+from tokgate.gateway.nft_sets import COUNTED
+from tokgate.gateway.nftables import replacing, table
 from tokgate.gateway.policy_routes import PolicyRoutes, listening, versions
-from tokgate.gateway.refusal_counters import packets
 from tokgate.gateway.ruleset import Ruleset, TableOptions, Tproxy
-from tokgate.gateway.table_state import TableState, changing, differences, table_state
+from tokgate.gateway.sysctls import Sysctls
+from tokgate.policy.observation import KernelRefusal
 
 STATE_FILE: Final = "gateway.json"
-"""In tokgate's folder."""
+"""In tokgate's folder: what settings were before."""
+_NETFILTER: Final = 12  # NETLINK_NETFILTER, linux/netlink.h
+_NFTABLES: Final = 1 << 7 - 1  # NFNLGRP_NFTABLES, linux/netfilter/nfnetlink.h
+_ROUTING: Final = 1 << 7 - 1 | 1 << 8 - 1 | 1 << 11 - 1 | 1 << 19 - 1
+"""RTNLGRP_IPV4_ROUTE, IPV4_RULE, IPV6_ROUTE and IPV6_RULE, linux/rtnetlink.h."""
 
 
 class HostProblems(GatewayError):
@@ -96,7 +100,7 @@ class Kernel:
         if loaded is not None and not loaded.ours:
             theirs = f"table inet {name}"
             raise GatewayError(f"{theirs} is somebody else's: nft delete {theirs}, or choose another name with --table")
-        before, nothing = loaded or TableState(), f"table inet {name}\ndelete table inet {name}\n"
+        before, nothing = loaded or TableState(), replacing(name)
         with contextlib.ExitStack() as undo:
             if loaded is None:
                 undo.callback(libnftables.run, nothing)
@@ -150,16 +154,17 @@ class Kernel:
 
     def refused(self) -> dict[str, int]:
         """The packets that the table refused so far, by kind; none without a table."""
-        if self.options.table not in libnftables.tables():
-            return {}
-        return packets(libnftables.counters(self.options.table))
+        name = self.options.table
+        listed = libnftables.counters(name) if name in libnftables.tables() else []
+        found = [each["counter"] for each in listed if "counter" in each]
+        return {str(each["name"]).removeprefix(COUNTED): int(each["packets"]) for each in found}
 
     def wanted(self, rules: Ruleset) -> TableState:
         """The table as it would be loaded, in the kernel's own form: loaded asleep under another name, and removed."""
         scratch = f"{self.options.table}_{os.getpid()}"
         asleep = table(rules).replace("{\n", "{\n\tflags dormant\n", 1)
         asleep = asleep.replace(f"table inet {self.options.table} ", f"table inet {scratch} ", 1)
-        libnftables.run(f"table inet {scratch}\ndelete table inet {scratch}\n{asleep}")
+        libnftables.run(replacing(scratch) + asleep)
         try:
             return table_state(libnftables.ask(f"list table inet {scratch}"))
         finally:
@@ -190,3 +195,51 @@ class Kernel:
         for version in versions():
             for port in sorted(wanted - listening(version)):
                 yield f"IPv{version}: nothing listens at port {port}"
+
+
+class RefusalTotals:
+    """Sums that only grow, also where a counter begins anew because its table was lost."""
+
+    def __init__(self, now: Mapping[str, int]) -> None:
+        """Counting begins with the values that the kernel's counters have `now`."""
+        self._seen = dict(now)
+        self.totals: Final[dict[str, int]] = {kind.value: 0 for kind in KernelRefusal}
+
+    def take(self, now: Mapping[str, int]) -> None:
+        """Add what came since the last call."""
+        for kind in self.totals:
+            number, seen = now.get(kind, 0), self._seen.get(kind, 0)
+            self.totals[kind] += number - seen if number >= seen else number
+        self._seen = dict(now)
+
+
+class Notifications:
+    """Sockets that become readable when something was changed. What was is not read: the state itself is compared."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        groups = ((_NETFILTER, _NFTABLES), (socket.NETLINK_ROUTE, _ROUTING))
+        self.sockets: Final = [_subscribed(protocol, group) for protocol, group in groups]
+
+    def drain(self) -> bool:
+        """Discard what has come; whether anything has."""
+        found = False
+        for each in self.sockets:
+            try:
+                while each.recv(1 << 16):
+                    found = True
+            except BlockingIOError:
+                pass
+            except OSError:  # more than its buffer takes: that has come, too
+                found = True
+        return found
+
+    def close(self) -> None:
+        for each in self.sockets:
+            each.close()
+
+
+def _subscribed(protocol: int, groups: int) -> socket.socket:
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    made.bind((0, groups))
+    return made

@@ -1,4 +1,4 @@
-"""nftables sets of clients and addresses, and the conditions that match them."""
+"""The parts that all chains of the table share: sets of clients and addresses, what matches them, and counters."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,10 +6,13 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
 from tokgate.policy.networks import Network
+from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.values.prefix_difference import difference
 from tokgate.policy.values.prefix_table import IPNetwork
 
 FAMILIES: Final = (("ip", 4, "ipv4_addr"), ("ip6", 6, "ipv6_addr"))
+COUNTED: Final = "refused_"
+"""How the names of counters begin."""
 _BY_LINK: Final = {"interfaces": "iifname", "hardware": "ether saddr"}
 
 
@@ -32,7 +35,7 @@ class _Part:
         return not excepted_links and not (self.excepted and (self.interfaces or self.hardware))
 
     def sets(self) -> Iterator[tuple[str, str, Sequence[IPNetwork]]]:
-        """The sets that its conditions ask: the end of the name, type, prefixes.
+        """The sets that its rules ask: the end of the name, type, prefixes.
 
         They are named ones: Linux fills a set that came with its rule a moment after the rule is in force.
         """
@@ -42,8 +45,8 @@ class _Part:
                 if held := _of(version, disjoint(prefixes)):
                     yield f"{suffix}{version}", kind, held
 
-    def conditions(self, name: str, *, local: bool) -> Iterator[str]:
-        """Those of a part; `name` is how the names of its sets begin."""
+    def matches(self, name: str, *, local: bool) -> Iterator[str]:
+        """As those of `ClientSets`; `name` is how the names of its sets begin."""
         without = [f"iifname != {_quoted(self.not_interfaces)}"] if self.not_interfaces and not local else []
         without += [f"ether saddr != {_listed(self.not_hardware)}"] if self.not_hardware and not local else []
         links = [f"iifname {_quoted(self.interfaces)}"] if self.interfaces and not local else []
@@ -87,13 +90,16 @@ class ClientSets:
                 yield ""
                 yield from interval_set(f"{name}_{suffix}", kind, self.purpose, held)
 
-    def conditions(self, *, local: bool = False) -> Iterator[str]:
-        """Under which a packet is of one of these networks; `local`: a packet that came by no interface."""
+    def matches(self, *, local: bool = False) -> Iterator[str]:
+        """Expressions of nftables, each of which matches packets of these clients; together they match all of them.
+
+        `local`: for packets that start on this machine, which have neither an interface nor a hardware address.
+        """
         yield from (f"{family} saddr @{self.name}{version}" for family, version, _ in FAMILIES)
         if not local:
             yield from (f"{_BY_LINK[suffix]} @{self.name}_{suffix}" for _, suffix, _ in self._links())
         for name, part in self._mixed():
-            yield from part.conditions(name, local=local)
+            yield from part.matches(name, local=local)
 
     def prefixes(self, version: int) -> Sequence[IPNetwork]:
         """The prefixes of the networks in one version of IP, disjoint and in order, as nftables wants sets."""
@@ -117,6 +123,25 @@ class ClientSets:
             yield "ifname", "interfaces", interfaces
         if hardware:
             yield "ether_addr", "hardware", hardware
+
+
+def known_return(known: ClientSets, *, local: bool = False) -> Iterator[str]:
+    """The rules that leave clients of the policy alone, in a chain for all others."""
+    yield from (f"\t{client} return" for client in known.matches(local=local))
+    if not local:
+        yield "\t# What comes in for a client is no egress."
+        yield from (f"\t{family} daddr @{known.name}{version} return" for family, version, _ in FAMILIES)
+
+
+def counting(kind: KernelRefusal) -> str:
+    """The statement of a rule that counts in the named counter of a kind."""
+    return f"counter name {COUNTED}{kind}"
+
+
+def counters_declared() -> Iterator[Iterable[str]]:
+    """All counters, whatever the policy: so they keep their values when it changes."""
+    for kind in KernelRefusal:
+        yield (f"counter {COUNTED}{kind} {{", "}")
 
 
 def _parts(network: Network, above: tuple[Network, ...] = ()) -> Iterator[_Part]:

@@ -1,21 +1,27 @@
-"""The nftables table that brings a policy's clients to the gates: text from values, nothing is read or run here."""
+"""The nftables table that brings a policy's clients to the gates: text from values, nothing is read or run here.
+
+This module has the table from top to bottom; the chains for TCP are in `tcp_rules`, those for UDP in `udp_rules`, and
+the sets of clients in `nft_sets`.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from tokgate.gateway import interception, quic_rules, refusals
-from tokgate.gateway.nft_sets import FAMILIES, interval_set
+from tokgate.gateway import tcp_rules, udp_rules
+from tokgate.gateway.nft_sets import FAMILIES, counters_declared, counting, interval_set, known_return
 from tokgate.gateway.policy_routes import commands
-from tokgate.gateway.refusal_counters import declared
-from tokgate.gateway.ruleset import Ruleset, Tproxy
+from tokgate.gateway.ruleset import Redirect, Ruleset, Tproxy
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import KernelRefusal
+from tokgate.policy.settings import Passage
 from tokgate.policy.values.prefix_table import IPNetwork
 
 MARKER: Final = "made by tokgate"
 """The comment by which older versions know a table to be tokgate's."""
 OWNER: Final = "made_by_tokgate"
 """The chain by which a table is known to be tokgate's: `nft flush table` leaves it there."""
+BOOT_FILE: Final = "rules.nft"
+"""In tokgate's folder: the rules with which the machine starts."""
 
 
 def text(rules: Ruleset) -> str:
@@ -28,8 +34,39 @@ def table(rules: Ruleset) -> str:
     return "\n".join(_table(rules)) + "\n"
 
 
+def boot_rules(rules: Ruleset) -> str:
+    """What holds from the start of the machine until tokgate runs: clients under a ban find no gate, see `on_crash`."""
+    said = f"# The last rules that tokgate loaded, policy {rules.version}. Written again whenever it loads others."
+    return f"{said}\n{replacing(rules.options.table)}{table(rules)}"
+
+
+def closed_boot_rules(name: str) -> str:
+    """A table without a policy, which says for whom the web is closed: it is closed for all that is forwarded.
+
+    `tokgate run --gateway` takes it for its own, and replaces it.
+    """
+    return f"""\
+# There were no rules yet, and no valid policy to make them from: the web is closed for all that is forwarded.
+{replacing(name)}table inet {name} {{
+	chain {OWNER} {{
+		return comment "{MARKER}"
+	}}
+
+	chain forward {{
+		type filter hook forward priority filter; policy accept;
+		tcp dport {{ 80, 443 }} ct direction original counter {tcp_rules.RESET}
+		udp dport 443 ct direction original counter reject with icmpx port-unreachable
+	}}
+}}
+"""
+
+
+def replacing(name: str) -> str:
+    """Declared, so that deleting can't fail, then deleted: with what follows one transaction."""
+    return f"table inet {name}\ndelete table inet {name}\n"
+
+
 def _file(rules: Ruleset) -> Iterator[str]:
-    name = rules.options.table
     yield f"# nftables for tokgate, policy {rules.version}. Load with: tokgate ruleset | nft -f -"
     yield "# When networks, bans, exemptions or a banned service's addresses change, `tokgate gateway up` with the"
     yield "# same options changes it in place; with `nft -f` all sets are new, and empty for a moment: clients pass."
@@ -52,39 +89,8 @@ def _file(rules: Ruleset) -> Iterator[str]:
         yield "#   whoever is in no network of the policy (unknown_clients: block): refused"
     yield ""
     yield "# Declared, so that deleting cannot fail, then deleted: one transaction, though sets are empty for a moment."
-    yield f"table inet {name}"
-    yield f"delete table inet {name}"
-    yield ""
+    yield replacing(rules.options.table)
     yield from _table(rules)
-
-
-def _table(rules: Ruleset) -> Iterator[str]:
-    yield f"table inet {rules.options.table} {{"
-    for number, part in enumerate(_parts(rules)):
-        if number:
-            yield ""
-        yield from (f"\t{line}" if line else "" for line in part)
-    yield "}"
-
-
-def _parts(rules: Ruleset) -> Iterator[Iterable[str]]:
-    yield _marker()
-    yield from _sets(rules)
-    yield from declared()
-    yield from interception.chains(rules)
-    if isinstance(rules.options.forwarded, Tproxy):
-        to = rules.options.forwarded
-        yield from quic_rules.chains(
-            to.port, to.mark, rules.client_sets.conditions(), refusals.refuse(KernelRefusal.QUIC)
-        )
-    yield from refusals.chains(rules)
-
-
-def _marker() -> Iterator[str]:
-    yield "# Says whose table this is. Nothing comes by here."
-    yield f"chain {OWNER} {{"
-    yield f'\treturn comment "{MARKER}"'
-    yield "}"
 
 
 def _in_words(network: Network) -> str:
@@ -101,22 +107,82 @@ def _in_words(network: Network) -> str:
     return ", ".join(words)
 
 
+def _table(rules: Ruleset) -> Iterator[str]:
+    yield f"table inet {rules.options.table} {{"
+    for number, part in enumerate(_parts(rules)):
+        if number:
+            yield ""
+        yield from (f"\t{line}" if line else "" for line in part)
+    yield "}"
+
+
+def _parts(rules: Ruleset) -> Iterator[Iterable[str]]:
+    yield (
+        "# Says whose table this is. Nothing comes by here.",
+        f"chain {OWNER} {{",
+        f'\treturn comment "{MARKER}"',
+        "}",
+    )
+    yield from _sets(rules)
+    yield from counters_declared()
+    yield from tcp_rules.chains(rules)
+    yield from udp_rules.chains(rules)
+    yield _forward(rules)
+    if rules.strangers:
+        yield _strangers_forwarded(rules)
+
+
 def _sets(rules: Ruleset) -> Iterator[Iterable[str]]:
     if rules.strangers:
         yield rules.known_sets.declared()
     yield rules.client_sets.declared()
     yield rules.ban_sets.declared()
     if isinstance(rules.options.forwarded, Tproxy):
-        yield from quic_rules.sets()
+        yield from udp_rules.flow_sets()
     yield interval_set("ports", "inet_service", "80, 443 and settings.gateway.ports.", rules.ports)
     if rules.addresses:
         yield from _addresses("addresses", "Addresses of services under these bans.", rules.addresses)
-    for number, ban in enumerate(rules.address_bans, 1):
-        yield refusals.banned_clients(number, ban, rules).declared()
+    for number, (ban, clients) in enumerate(zip(rules.address_bans, rules.banned_sets, strict=True), 1):
+        yield clients.declared()
         yield from _addresses(f"banned{number}_addresses", "And which addresses these are.", ban.addresses)
 
 
-def _addresses(name: str, purpose: str, addresses: Iterable[IPNetwork]) -> Iterator[Iterable[str]]:
-    held = list(addresses)
+def _addresses(name: str, purpose: str, addresses: tuple[IPNetwork, ...]) -> Iterator[Iterable[str]]:
     for _, version, kind in FAMILIES:
-        yield interval_set(f"{name}{version}", kind, purpose, (each for each in held if each.version == version))
+        yield interval_set(f"{name}{version}", kind, purpose, (each for each in addresses if each.version == version))
+
+
+def _forward(rules: Ruleset) -> Iterator[str]:
+    bypass = rules.options.bypass
+    yield "chain forward {"
+    yield "\ttype filter hook forward priority filter; policy accept;"
+    yield ""
+    if bypass is not None and bypass.forwarded:
+        yield f"\t{bypass.condition} accept"
+        yield ""
+    if isinstance(rules.options.forwarded, Tproxy):
+        yield "\t# A gate had this connection, and is gone."
+        yield f"\t{tcp_rules.GATED} {tcp_rules.PAST_GATES}"
+        yield ""
+    yield from (f"\tmeta l4proto udp {client} jump clients_udp" for client in rules.client_sets.matches())
+    if rules.on_crash is Passage.CLOSED or isinstance(rules.options.forwarded, Redirect):
+        yield ""
+        yield "\t# conntrack may begin with these rules. It takes whom it hears first for who began: a server, too."
+        yield f"\tct state new {tcp_rules.NOT_NEW} ct label set {tcp_rules.FOUND_UNDER_WAY}"
+        yield ""
+        yield "\t# What is still forwarded reached no gate: none listens, or the connection is older than these rules."
+        yield from (f"\tmeta l4proto tcp {client} jump under_ban_tcp" for client in rules.ban_sets.matches())
+    if rules.strangers:
+        yield ""
+        yield "\tjump strangers_forwarded"
+    yield "}"
+
+
+def _strangers_forwarded(rules: Ruleset) -> Iterator[str]:
+    unknown = KernelRefusal.UNKNOWN_CLIENTS
+    yield "chain strangers_forwarded {"
+    yield from known_return(rules.known_sets)
+    yield "\tmeta l4proto tcp ct state invalid counter drop"
+    yield f"\tmeta l4proto tcp ct direction original {counting(unknown)} {tcp_rules.RESET}"
+    yield f"\tmeta l4proto udp ct direction original {udp_rules.refuse(unknown)}"
+    yield "}"

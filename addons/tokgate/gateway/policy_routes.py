@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tokgate.gateway.errors import GatewayError
+from tokgate.gateway import GatewayError
 
 PRIORITY: Final = 746
 """Before the main table (32766) and what VPNs put there, after the local one (0)."""

@@ -1,20 +1,21 @@
-"""What the nftables table is made of: values from a policy, for an instant."""
+"""What the nftables table is made of: values from a policy, for an instant. Nothing is read or run here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from typing import Final
 
-from whenever import Instant
+from whenever import Instant, TimeDelta
 
-from tokgate.gateway.address_bans import AddressBan, address_bans, banned_addresses
-from tokgate.gateway.bans_in_sight import acting, in_sight, unchanged
 from tokgate.gateway.nft_sets import ClientSets
+from tokgate.policy.bans import OnExpiry
 from tokgate.policy.canary import CanarySettings
+from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
-from tokgate.policy.schedule import Span
+from tokgate.policy.schedule import Schedule, Span
 from tokgate.policy.settings import Passage, PortRange, UnknownClients
 from tokgate.policy.snapshot import Snapshot, Track
+from tokgate.policy.values.embedded_ipv4 import WELL_KNOWN_NAT64
 from tokgate.policy.values.prefix_table import IPNetwork
 
 DEFAULT_TABLE: Final = "tokgate"
@@ -23,6 +24,11 @@ REDIRECT_PORTS: Final = PortRange(10443, 10506)
 """64 ports, below those that Linux gives to its own connections (ip-sysctl: ip_local_port_range)."""
 DEFAULT_MARK: Final = 0x746B
 """Of packets that are delivered here although they are addressed elsewhere; also the number of their routing table."""
+AHEAD: Final = TimeDelta(hours=24)
+"""How long before a ban begins its clients come to the gates: what is open when it starts is then known there."""
+_ACTING: Final = (Phase.WARN, Phase.BLOCK)
+_U_OCTET_AT: Final = 64
+"""The first bit of the octet that holds no part of an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,16 @@ class TableOptions:
     bypass: Bypass | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AddressBan:
+    """Addresses of services that clients of some networks must not reach during `blocks`, but for those exempt."""
+
+    addresses: tuple[IPNetwork, ...]
+    blocks: Span
+    exempt: tuple[tuple[IPNetwork, Span], ...]
+    networks: tuple[Network, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruleset:
     """`strangers`: clients of no network are refused."""
@@ -132,6 +148,15 @@ class Ruleset:
         """The networks with a ban that acts."""
         purpose = "Clients under a ban that warns or blocks now: what they have open past the gates is reset."
         return ClientSets("under_ban", purpose, (*self.under_ban, *self.canary), self._local)
+
+    @property
+    def banned_sets(self) -> tuple[ClientSets, ...]:
+        """Whom each of `address_bans` keeps from its addresses."""
+        purpose = "Whom a ban keeps from addresses."
+        return tuple(
+            ClientSets(f"banned{number}_clients", purpose, ban.networks, self._local)
+            for number, ban in enumerate(self.address_bans, 1)
+        )
 
     @property
     def ports(self) -> tuple[PortRange, ...]:
@@ -188,3 +213,94 @@ def merged(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
         else:
             found.append(each)
     return tuple(found)
+
+
+# -- which bans concern the kernel, and when
+
+
+def current(snapshot: Snapshot, now: Instant) -> tuple[Track, ...]:
+    """Bans, announced or in force, that are not over at `now`."""
+    return tuple(track for track in snapshot.tracks if not _over(track, now))
+
+
+def in_sight(snapshot: Snapshot, now: Instant) -> tuple[Track, ...]:
+    """Bans that are not over at `now`, and that monitor, warn or block within AHEAD from then."""
+    return tuple(track for track in current(snapshot, now) if _begins(track) - now <= AHEAD)
+
+
+def acting(tracks: Iterable[Track], now: Instant) -> Iterator[Track]:
+    """The bans that warn or block at `now`, whatever their windows."""
+    return (track for track in tracks if track.schedule.state_at(now).phase in _ACTING)
+
+
+def unchanged(snapshot: Snapshot, now: Instant) -> Span:
+    """The span around `now` in which the same table is due, as long as the policy stays."""
+    changes = [at for track in snapshot.tracks for at in _changes(track)]
+    start = max((at for at in changes if at <= now), default=Instant.MIN)
+    return Span(start, min((at for at in changes if at > now), default=Instant.MAX))
+
+
+def _over(track: Track, now: Instant) -> bool:
+    ends = track.schedule.ends
+    return ends is not None and ends <= now and track.ban.on_expiry is not OnExpiry.HOLD
+
+
+def _begins(track: Track) -> Instant:
+    """The first instant at which it does anything."""
+    return next(change.at for change in track.schedule.changes if change.phase is not Phase.ANNOUNCED)
+
+
+def _changes(track: Track) -> Iterator[Instant]:
+    begins = _begins(track)
+    yield begins - AHEAD
+    yield from (change.at for change in track.schedule.changes if change.at >= begins)
+
+
+# -- addresses of banned services
+
+
+def banned_addresses(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[IPNetwork, ...]:
+    """The addresses of the services of these bans, whatever the bans do: disjoint, in order, IPv4 first."""
+    services = {name for track in tracks for name in track.ban.services}
+    addresses = [address for name in services for address in snapshot.policy.services[name].addresses]
+    old = list(collapse_addresses(address for address in addresses if isinstance(address, IPv4Network)))
+    prefixes = (WELL_KNOWN_NAT64, *snapshot.settings.nat64_prefixes)
+    behind = [behind_nat64(prefix, address) for prefix in prefixes for address in old]
+    new = collapse_addresses([*(address for address in addresses if isinstance(address, IPv6Network)), *behind])
+    return (*old, *new)
+
+
+def address_bans(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[AddressBan, ...]:
+    """The bans that block at some time, and whose services have addresses; alike ones are one."""
+    found: dict[tuple[tuple[IPNetwork, ...], Span, tuple[tuple[IPNetwork, Span], ...]], dict[str, Network]] = {}
+    for track in tracks:
+        addresses, blocks = banned_addresses(snapshot, [track]), _blocks(track.schedule)
+        if addresses and blocks is not None:
+            networks = found.setdefault((addresses, blocks, _exempt(snapshot, track)), {})
+            networks.update((name, snapshot.policy.networks[name]) for name in track.networks)
+    return tuple(AddressBan(*said, tuple(networks.values())) for said, networks in found.items())
+
+
+def _blocks(schedule: Schedule) -> Span | None:
+    """From the first instant at which it refuses to its end. Windows are left out: the kernel has no calendar."""
+    start = next((change.at for change in schedule.changes if change.phase is Phase.BLOCK), None)
+    end = next((change.at for change in schedule.changes if change.phase is Phase.EXPIRED), Instant.MAX)
+    return None if start is None else Span(start, end)
+
+
+def _exempt(snapshot: Snapshot, track: Track) -> tuple[tuple[IPNetwork, Span], ...]:
+    exemptions = snapshot.policy.exemptions
+    return tuple((cidr, span) for name, span in track.exemptions.items() for cidr in exemptions[name].clients)
+
+
+def behind_nat64(prefix: IPv6Network, network: IPv4Network) -> IPv6Network:
+    """The addresses by which a NAT64 with that prefix reaches a network: octet 8 is skipped (RFC 6052 §2.2)."""
+    before = max(_U_OCTET_AT - prefix.prefixlen, 0)
+    shift = 128 - prefix.prefixlen - network.max_prefixlen
+    embedded = int(network.network_address) << shift
+    length = prefix.prefixlen + network.prefixlen
+    if prefix.prefixlen <= _U_OCTET_AT:
+        first = embedded >> _U_OCTET_AT << _U_OCTET_AT
+        embedded = first | (embedded - first) >> 8
+        length += 8 if network.prefixlen > before else 0
+    return IPv6Network((int(prefix.network_address) | embedded, length))

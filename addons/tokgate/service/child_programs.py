@@ -23,7 +23,7 @@ from tokgate.gate.quic import takeover as quic_takeover
 from tokgate.gate.quic.sockets import QuicSockets
 from tokgate.gate.room import Rooms
 from tokgate.gate.sockets import Listener
-from tokgate.gateway.host import capabilities
+from tokgate.gateway import capabilities
 from tokgate.gateway.ruleset import TableOptions
 from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service import listeners

@@ -10,7 +10,7 @@ from tokgate.blocklog.records.record import counted
 from tokgate.gate.egress.sources import elsewhere
 from tokgate.gate.quic.sockets import Marks, QuicSockets, open_sockets
 from tokgate.gate.sockets import STREAM, Entry, Listener, listen
-from tokgate.gateway import quic_rules
+from tokgate.gateway import udp_rules
 from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import dialled, overview
@@ -74,7 +74,7 @@ def open_quic(listeners: Sequence[Listener], gates: int) -> QuicSockets | None:
     None if there are no such, or if this process may not: the firewall then finds nobody who listens, and refuses QUIC.
     """
     places = [listener.socket.getsockname()[:2] for listener in listeners if listener.entry is Entry.TPROXY]
-    marks = Marks(carries=quic_rules.CARRIES, opens=quic_rules.OPENS, ends=quic_rules.ENDS, answers=quic_rules.ANSWERS)
+    marks = Marks(carries=udp_rules.CARRIES, opens=udp_rules.OPENS, ends=udp_rules.ENDS, answers=udp_rules.ANSWERS)
     try:
         return open_sockets(places, gates, marks) if places else None
     except OSError as error:

@@ -17,8 +17,8 @@ from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR
 from tokgate.blocklog import paths
 from tokgate.config.yaml.files import SUFFIXES
 from tokgate.gate.sockets import Entry
-from tokgate.gateway.host import capabilities
-from tokgate.gateway.host.capabilities import Capability
+from tokgate.gateway import capabilities
+from tokgate.gateway.capabilities import Capability
 from tokgate.service.endpoints import ListenEndpoint
 
 DEFAULT_USER: Final = "tokgate"

@@ -22,8 +22,8 @@ from tokgate.blocklog.write.collector import DEADLINE
 from tokgate.blocklog.write.segment import LogLocked, wait_for_lock
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gate.takeover import FORMAT
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.host.capabilities import limit_to
+from tokgate.gateway import GatewayError
+from tokgate.gateway.capabilities import limit_to
 from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import Call, Caller, Control, ControlRequest
 from tokgate.runtime.instance import Instance

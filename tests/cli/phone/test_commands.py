@@ -10,8 +10,7 @@ from whenever import Instant
 from labs.command_line import Command, Outcome
 from tokgate.config.loader import load
 from tokgate.gateway.phones.interface import Interface
-from tokgate.gateway.phones.keys import new_private_key, public_key
-from tokgate.gateway.phones.tunnel import Phone, Tunnel
+from tokgate.gateway.phones.tunnel import Phone, Tunnel, new_private_key, public_key
 
 UP = ("--endpoint", "vpn.example.org", "--dns", "192.0.2.53")
 

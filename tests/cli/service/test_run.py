@@ -9,7 +9,7 @@ import pytest
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.main import build_parser, main
 from tokgate.gate.sockets import Entry
-from tokgate.gateway.host.capabilities import Capability
+from tokgate.gateway.capabilities import Capability
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.policy.settings import PortRange
 from tokgate.service import privileges

@@ -1,14 +1,23 @@
 """A tunnel and its phones as values, and the texts that are made of them."""
 
+import plistlib
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 from whenever import Instant
 
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.phones.keys import new_private_key, public_key
-from tokgate.gateway.phones.tunnel import Phone, Tunnel, inventory, phones_in
+from tokgate.gateway import GatewayError
+from tokgate.gateway.phones.tunnel import (
+    Phone,
+    Tunnel,
+    inventory,
+    is_key,
+    mobileconfig,
+    new_private_key,
+    phones_in,
+    public_key,
+)
 
 TUNNEL = Tunnel(
     interface="wg-tokgate",
@@ -81,3 +90,40 @@ def test_configuration() -> None:
     assert "PrivateKey" not in text
     assert TUNNEL.private_key not in TUNNEL.configuration(one, new_private_key())
     assert replace(TUNNEL, host="2001:db8::1").endpoint == "[2001:db8::1]:51820"
+
+
+def test_a_known_pair() -> None:
+    """The public key is that of RFC 7748 §6.1, in Base64."""
+    alice = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo="
+    assert public_key(alice) == "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+
+
+def test_new_ones_differ() -> None:
+    """Each is a key, and no two are the same."""
+    first, second = new_private_key(), new_private_key()
+    assert is_key(first)
+    assert is_key(public_key(first))
+    assert first != second
+
+
+@pytest.mark.parametrize("text", ["", "x", "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo", "AAAA", "hSDwCYkw p1R0i33c="])
+def test_no_keys(text: str) -> None:
+    """What is no key is told without its text, which may be most of a secret."""
+    assert not is_key(text)
+    with pytest.raises(ValueError, match=r"\Ano key\Z"):
+        public_key(text)
+
+
+def test_profile() -> None:
+    """It holds the app's configuration, connects by itself, and a newer one of the same phone replaces it."""
+    one = phone(2)
+    configuration = TUNNEL.configuration(one, None)
+    profile = plistlib.loads(mobileconfig(TUNNEL, one, configuration))
+    (payload,) = profile["PayloadContent"]
+    assert payload["VendorConfig"]["WgQuickConfig"] == configuration
+    assert (payload["PayloadType"], payload["VPNSubType"]) == ("com.apple.vpn.managed", "com.wireguard.ios")
+    assert payload["VPN"] == payload["VPN"] | {"RemoteAddress": "vpn.example.org:51820", "OnDemandEnabled": 1}
+    again = plistlib.loads(mobileconfig(TUNNEL, one, "other"))
+    assert again["PayloadUUID"] == profile["PayloadUUID"]
+    other = plistlib.loads(mobileconfig(TUNNEL, phone(3, "two"), configuration))
+    assert other["PayloadUUID"] != profile["PayloadUUID"]

@@ -108,7 +108,7 @@ class FakeKernel:
 def _loaded(folder: Path, monkeypatch: pytest.MonkeyPatch, problems: list[str], differs: list[str]) -> list[Result]:
     monkeypatch.setattr(kernel, "Kernel", FakeKernel)
     monkeypatch.setattr(FakeKernel, "differs", differs)
-    monkeypatch.setattr("tokgate.gateway.host.checks.problems", lambda rules: problems)
+    monkeypatch.setattr("tokgate.gateway.checks.problems", lambda rules: problems)
     rules = ruleset_of(snapshot(ban()), at("2023-06-01T12:00:00Z"), TableOptions())
     return list(kernel.loaded(rules, folder))
 

@@ -13,12 +13,11 @@ from whenever import Instant
 
 from labs.builders import at, ban, network, snapshot, wall
 from tokgate.blocklog.records.record import Record, Stamp, new_stamp, this_observer
-from tokgate.gateway import boot_rules
+from tokgate.gateway import GatewayError, nftables
 from tokgate.gateway.canary.canary import Change
-from tokgate.gateway.errors import GatewayError
 from tokgate.gateway.kernel import Differences, HostProblems
+from tokgate.gateway.libnftables import TableState
 from tokgate.gateway.ruleset import Ruleset, TableOptions
-from tokgate.gateway.table_state import TableState
 from tokgate.policy.canary import CanarySettings
 from tokgate.policy.settings import GatewaySettings, Passage
 from tokgate.policy.snapshot import Snapshot
@@ -226,7 +225,7 @@ def test_rules_are_kept_for_the_next_start(begin: Callable[..., Setting]) -> Non
     """Those of now are on the disk, whatever becomes of the file; while that fails all goes on, and status says so."""
     setting = begin()
     kept = setting.boot_file.read_text()
-    assert kept == boot_rules.text(setting.kernel.loaded_rules)
+    assert kept == nftables.boot_rules(setting.kernel.loaded_rules)
     assert setting.boot_file.stat().st_mode & 0o777 == 0o600
     setting.boot_file.write_text("")
     setting.passes(LOOK)
@@ -268,7 +267,7 @@ def test_a_clock_that_is_wrong_for_a_while(begin: Callable[..., Setting], days: 
     assert setting.kernel.holds == ([], [])
     setting.sets_clock(-days)
     assert setting.kernel.holds == (["office"], ["office"])
-    assert setting.boot_file.read_text() == boot_rules.text(setting.kernel.loaded_rules)
+    assert setting.boot_file.read_text() == nftables.boot_rules(setting.kernel.loaded_rules)
     assert setting.actions == []
 
 

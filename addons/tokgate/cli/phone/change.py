@@ -13,9 +13,7 @@ from tokgate.cli.phone.files import NETWORK, PhoneFiles, write_secret
 from tokgate.cli.terminal import narrate, shown
 from tokgate.config.yaml.did_you_mean import did_you_mean
 from tokgate.gateway.phones.interface import Interface
-from tokgate.gateway.phones.keys import new_private_key, public_key
-from tokgate.gateway.phones.profile import mobileconfig
-from tokgate.gateway.phones.tunnel import Address, Phone, Tunnel
+from tokgate.gateway.phones.tunnel import Address, Phone, Tunnel, mobileconfig, new_private_key, public_key
 from tokgate.policy.values.prefix_table import IPNetwork
 
 _INTERFACE: Final = "wg-tokgate"

@@ -14,9 +14,8 @@ from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.value_arguments import argument_of
 from tokgate.config.extras import Extra
 from tokgate.config.format import parsers
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.phones.keys import is_key
-from tokgate.gateway.phones.tunnel import DEFAULT_PORT
+from tokgate.gateway import GatewayError
+from tokgate.gateway.phones.tunnel import DEFAULT_PORT, is_key
 from tokgate.policy.values.prefix_table import IPNetwork
 
 _EPILOG: Final = """\

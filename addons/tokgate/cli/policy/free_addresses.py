@@ -9,7 +9,7 @@ from whenever import Instant
 
 from tokgate.cli.policy.outlook import warning
 from tokgate.config.diagnostics import Code, Diagnostic
-from tokgate.gateway.bans_in_sight import current
+from tokgate.gateway.ruleset import current
 from tokgate.policy.networks import Network
 from tokgate.policy.settings import UnknownClients
 from tokgate.policy.snapshot import Snapshot

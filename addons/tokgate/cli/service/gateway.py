@@ -17,9 +17,8 @@ from tokgate.cli.service.ruleset import remark_on
 from tokgate.cli.service.table_options import add_table_options, table_options
 from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra
-from tokgate.gateway import boot_rules, libnftables
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.host.gateway_lock import holder
+from tokgate.gateway import GatewayError, libnftables, nftables
+from tokgate.gateway.gateway_lock import holder
 from tokgate.gateway.kernel import STATE_FILE, Differences, HostProblems, Kernel
 from tokgate.gateway.ruleset import Ruleset, ruleset_of
 from tokgate.service.privileges import confdir_of_running
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         if args.action == "down":
             return _down(kernel, args)
         if args.action == "boot":
-            return _boot(kernel, folder / boot_rules.FILE, args.policies)
+            return _boot(kernel, folder / nftables.BOOT_FILE, args.policies)
         now = Instant.now()
         rules = ruleset_of(open_snapshot(args.policies, now), now, kernel.options)
         return _up(kernel, rules, args) if args.action == "up" else _compare(kernel, rules, args)
@@ -125,9 +124,9 @@ def _boot(kernel: Kernel, path: Path, policies: Path) -> int:
         now = Instant.now()
         rules = ruleset_of(open_snapshot(policies, now), now, kernel.options)
     except CommandError as error:
-        libnftables.run(boot_rules.closed(kernel.options.table))
+        libnftables.run(nftables.closed_boot_rules(kernel.options.table))
         raise CommandError(f"{error}: the web is closed for all that is forwarded", error.code) from error
-    libnftables.run(boot_rules.text(rules))
+    libnftables.run(nftables.boot_rules(rules))
     narrate(f"tokgate: table inet {kernel.options.table} is loaded, policy {rules.version}")
     return Exit.DONE
 

@@ -19,7 +19,7 @@ from tokgate.cli.output_file import becoming
 from tokgate.cli.policy_source import add_policies_option, open_policy
 from tokgate.cli.services.held import find
 from tokgate.cli.terminal import narrate
-from tokgate.gateway.bans_in_sight import current
+from tokgate.gateway.ruleset import current
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import Policy, compile_policy
 

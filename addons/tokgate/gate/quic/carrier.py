@@ -1,7 +1,7 @@
 """Carries QUIC: reads the first packets of flows, has them decided, and has the kernel forward what passes.
 
 The firewall brings here all packets with a long header, with which connections begin, and others of flows that it does
-not know, or has not asked about for a minute (`gateway/quic_rules.py`). What decides is `traffic.admission`.
+not know, or has not asked about for a minute (`gateway/udp_rules.py`). What decides is `traffic.admission`.
 
 The kernel has a flow only from the first short header on, which follows the handshake. Earlier it would forward what
 the client says next before the gate has passed the end of the handshake on, and servers throw such packets away.

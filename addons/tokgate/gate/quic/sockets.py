@@ -1,7 +1,7 @@
 """Sockets for QUIC: where the firewall brings datagrams, and raw ones that speak from others' addresses.
 
 Raw sockets are opened while there are privileges; using them takes none. What a datagram means to the firewall is told
-by the mark of the socket that it is written to (`gateway/quic_rules.py`): so a gate changes the kernel's set of flows
+by the mark of the socket that it is written to (`gateway/udp_rules.py`): so a gate changes the kernel's set of flows
 without netlink, and in the same step in which the datagram leaves.
 """
 

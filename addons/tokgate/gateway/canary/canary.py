@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from whenever import Instant
 
+from tokgate.gateway import GatewayError
 from tokgate.gateway.canary import inside, links
 from tokgate.gateway.canary.probe import PATIENCE
 from tokgate.gateway.canary.process import AGAIN, SOCKET
-from tokgate.gateway.errors import GatewayError
 from tokgate.policy.canary import CanaryLink, CanarySettings
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ import socket
 from collections.abc import Iterable
 from typing import Any, Final
 
+from tokgate.gateway import GatewayError
 from tokgate.gateway.canary import links
 from tokgate.gateway.canary.probe import PORT
-from tokgate.gateway.errors import GatewayError
 from tokgate.policy.canary import CanarySettings
 
 PRIORITY: Final = 747

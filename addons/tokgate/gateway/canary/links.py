@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tokgate.gateway.errors import GatewayError
+from tokgate.gateway import GatewayError
 from tokgate.gateway.policy_routes import versions
 from tokgate.policy.canary import CanaryLink
 

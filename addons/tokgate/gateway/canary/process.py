@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tokgate.gateway import capabilities
 from tokgate.gateway.canary import links, probe
-from tokgate.gateway.host import capabilities
 from tokgate.policy.canary import CanarySettings
 
 SOCKET: Final = 3

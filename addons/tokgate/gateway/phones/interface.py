@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from whenever import Instant
 
-from tokgate.gateway import libnftables
-from tokgate.gateway.errors import GatewayError
+from tokgate.gateway import GatewayError, libnftables
 from tokgate.gateway.phones.tunnel import Phone, Tunnel
 
 _USERSPACE: Final = "wireguard-go"

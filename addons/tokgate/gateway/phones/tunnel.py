@@ -1,23 +1,33 @@
-"""A tunnel and its phones, as values; their files and texts are made from them and read into them. No I/O."""
+"""A tunnel and its phones, as values; their files and texts are made from them and read into them. No I/O.
 
+Keys are Curve25519 key pairs, each 32 octets in Base64 (wg(8)).
+"""
+
+import base64
+import binascii
 import csv
 import io
 import json
+import plistlib
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import Any, Final, Self
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from whenever import Instant
 
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.phones.keys import public_key
+from tokgate.gateway import GatewayError
 from tokgate.policy.values.prefix_table import IPNetwork
 
 DEFAULT_PORT: Final = 51820
 """As most configurations of WireGuard have it; IANA has assigned none."""
 COLUMNS: Final = ("name", "address", "owner", "public_key", "made_at")
 """Of the inventory; the first three are those of docs/policy.md, "Device inventories"."""
+_OCTETS: Final = 32
+_SPACE: Final = uuid.UUID("0a9f6b5e-6c3c-5f5e-9d0b-5a1f0c1d7a46")
+"""The namespace of our UUIDs (RFC 9562 §5.5): a new profile of the same phone replaces the older one."""
 
 type Address = IPv4Address | IPv6Address
 
@@ -162,4 +172,63 @@ def _phone(row: dict[str, str]) -> Phone:
         row["public_key"],
         Instant.parse_iso(row["made_at"]),
         None if revoked is None else Instant.parse_iso(revoked),
+    )
+
+
+def new_private_key() -> str:
+    """A private key from the system's random numbers."""
+    return base64.b64encode(X25519PrivateKey.generate().private_bytes_raw()).decode()
+
+
+def public_key(private_key: str) -> str:
+    """The public key that belongs to a private one. Raises ValueError if that is no key."""
+    if not is_key(private_key):
+        raise ValueError("no key")  # not the text: it may be a secret with a typing error
+    made = X25519PrivateKey.from_private_bytes(base64.b64decode(private_key)).public_key()
+    return base64.b64encode(made.public_bytes_raw()).decode()
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is a key, as WireGuard writes it."""
+    try:
+        octets = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return len(octets) == _OCTETS and base64.b64encode(octets).decode() == text
+
+
+def mobileconfig(tunnel: Tunnel, phone: Phone, configuration: str) -> bytes:
+    """A configuration profile with which Apple's devices take a tunnel, and use it always: an XML property list.
+
+    Holds what `configuration` holds, the phone's private key if it has one.
+    https://github.com/WireGuard/wireguard-apple/blob/master/MOBILECONFIG.md
+    """
+    name = f"tokgate {tunnel.host}"
+    identifier = f"org.tokgate.phone.{uuid.uuid5(_SPACE, f'{tunnel.endpoint} {phone.name}')}"
+    payload = {
+        "PayloadDisplayName": name,
+        "PayloadType": "com.apple.vpn.managed",
+        "PayloadVersion": 1,
+        "PayloadIdentifier": f"{identifier}.vpn",
+        "PayloadUUID": str(uuid.uuid5(_SPACE, f"{identifier}.vpn")).upper(),
+        "UserDefinedName": name,
+        "VPNType": "VPN",
+        "VPNSubType": "com.wireguard.ios",
+        "VendorConfig": {"WgQuickConfig": configuration},
+        "VPN": {
+            "RemoteAddress": tunnel.endpoint,
+            "AuthenticationMethod": "Password",
+            "OnDemandEnabled": 1,
+            "OnDemandRules": [{"Action": "Connect"}],
+        },
+    }
+    return plistlib.dumps(
+        {
+            "PayloadDisplayName": f"{name}: {phone.name}",
+            "PayloadType": "Configuration",
+            "PayloadVersion": 1,
+            "PayloadIdentifier": identifier,
+            "PayloadUUID": str(uuid.uuid5(_SPACE, identifier)).upper(),
+            "PayloadContent": [payload],
+        }
     )

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from tokgate.gateway.host import capabilities
+from tokgate.gateway import capabilities
 from tokgate.service.children import Child, Role
 
 VARIABLE: Final = "TOKGATE_REPLACES"

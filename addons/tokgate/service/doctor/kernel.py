@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tokgate.gateway import boot_rules
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.host import checks
+from tokgate.gateway import GatewayError, checks, nftables
 from tokgate.gateway.kernel import STATE_FILE, Kernel
 from tokgate.gateway.ruleset import Ruleset
 from tokgate.service.doctor.result import Result
@@ -120,11 +118,13 @@ def loaded(rules: Ruleset, confdir: Path) -> Iterator[Result]:
         yield Result("kernel", each, "tokgate run --gateway puts it right by itself; journalctl -u tokgate")
     if not found and not differences:
         yield Result("kernel", "table, routes, settings and listeners are as the policy needs them")
-    if (confdir / boot_rules.FILE).exists():
-        yield Result("next start", f"begins with the rules in {confdir / boot_rules.FILE}")
+    if (confdir / nftables.BOOT_FILE).exists():
+        yield Result("next start", f"begins with the rules in {confdir / nftables.BOOT_FILE}")
     else:
         remedy = "tokgate run --gateway writes them; systemctl enable tokgate-boot loads them"
-        yield Result("next start", f"{confdir / boot_rules.FILE} is not there: it is open until tokgate runs", remedy)
+        yield Result(
+            "next start", f"{confdir / nftables.BOOT_FILE} is not there: it is open until tokgate runs", remedy
+        )
 
 
 class _Timex(ctypes.Structure):

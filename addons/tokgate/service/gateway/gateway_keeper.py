@@ -19,15 +19,12 @@ from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.config.reload.holder import PolicyHolder
-from tokgate.gateway import boot_rules
+from tokgate.gateway import GatewayError, nftables
 from tokgate.gateway.canary.canary import Canary
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.host.gateway_lock import GatewayLock
-from tokgate.gateway.host.notifications import Notifications
-from tokgate.gateway.kernel import STATE_FILE, Differences, Kernel
-from tokgate.gateway.refusal_counters import RefusalTotals
+from tokgate.gateway.gateway_lock import GatewayLock
+from tokgate.gateway.kernel import STATE_FILE, Differences, Kernel, Notifications, RefusalTotals
+from tokgate.gateway.libnftables import TableState
 from tokgate.gateway.ruleset import Ruleset, ruleset_of
-from tokgate.gateway.table_state import TableState
 from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.interpreter import module_command, module_environment
@@ -257,7 +254,7 @@ class GatewayKeeper:
     def _keep(self, rules: Ruleset) -> None:
         """Write the rules for the machine's next start, unless they are there."""
         if self._boot_text is None:
-            self._boot_text = boot_rules.text(rules).encode()
+            self._boot_text = nftables.boot_rules(rules).encode()
         try:
             if not self._boot_file.exists() or self._boot_file.read_bytes() != self._boot_text:
                 replace_file(self._boot_file, self._boot_text, _OWNERS)
@@ -356,5 +353,5 @@ def keeper_of(
         say,
         canary=canary,
         lock=GatewayLock(),
-        boot_file=options.confdir / boot_rules.FILE,
+        boot_file=options.confdir / nftables.BOOT_FILE,
     )

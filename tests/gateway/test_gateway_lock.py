@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from labs.ruleset_lab import Namespace
-from tokgate.gateway.errors import GatewayError
-from tokgate.gateway.host import gateway_lock
-from tokgate.gateway.host.gateway_lock import GatewayLock, holder
+from tokgate.gateway import GatewayError, gateway_lock
+from tokgate.gateway.gateway_lock import GatewayLock, holder
 
 HOLDS = (
-    "from tokgate.gateway.host.gateway_lock import GatewayLock\n"
+    "from tokgate.gateway.gateway_lock import GatewayLock\n"
     "lock = GatewayLock()\nlock.take()\nprint(flush=True)\ninput()\n"
 )
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tokgate.gateway.host import capabilities
-from tokgate.gateway.host.capabilities import Capability
+from tokgate.gateway import capabilities
+from tokgate.gateway.capabilities import Capability
 
 NET_ADMIN = 1 << Capability.NET_ADMIN
 

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from labs.builders import at, ban, snapshot
 from labs.ruleset_lab import ANY, CLIENT, FAMILY, ORIGIN, POLICY, PORT, Lab, Namespace
 from tokgate.gate.quic.flow_table import QuicLimits
-from tokgate.gateway import libnftables, quic_rules
+from tokgate.gateway import libnftables, udp_rules
+from tokgate.gateway.ruleset import TableOptions, Tproxy, ruleset_of
 
 SHORT = b"\x40" + bytes(40)
 """A packet with a short header."""
 CLIENTS = ("ip saddr @clients4", "ip6 saddr @clients6")
+RULES = ruleset_of(snapshot(ban()), at("2023-06-01T12:00:00Z"), TableOptions(forwarded=Tproxy(8443)))
 
 
 def lines(name: str) -> list[str]:
     """The rules of a chain."""
-    chains = {chain[0]: chain for chain in map(list, quic_rules.chains(8443, 0x746B, CLIENTS, "reject"))}
+    chains = {chain[0]: chain for chain in map(list, udp_rules.chains(RULES))}
     return [line.strip() for line in chains[f"chain {name} {{"][1:-1] if line and "#" not in line]
 
 
@@ -28,7 +31,7 @@ def test_only_short_headers_pass_by_a_set() -> None:
 
     assert len(matched) == 4
     assert all(line.startswith("@th,64,1 0 ") for line in matched)
-    assert lines("quic_forwarded")[-1] == "reject"
+    assert lines("quic_forwarded")[-1] == "counter name refused_quic reject with icmpx port-unreachable"
 
 
 def test_only_clients_come_to_gates() -> None:
@@ -43,7 +46,7 @@ def test_only_clients_come_to_gates() -> None:
 def test_a_full_set_lets_nothing_by() -> None:
     """What would open a flow for the kernel is told back to the gate, which carries the flow itself then."""
     rules = lines("quic_output")
-    passes = [number for number, line in enumerate(rules) if f"{quic_rules.OPENS:#x}" in line]
+    passes = [number for number, line in enumerate(rules) if f"{udp_rules.OPENS:#x}" in line]
 
     assert [" update @quic4 " in rules[passes[0]], " update @quic6 " in rules[passes[1]]] == [True, True]
     assert rules[passes[-1]].endswith("drop")
@@ -52,7 +55,7 @@ def test_a_full_set_lets_nothing_by() -> None:
 
 def test_gates_remember_flows_for_longer_than_the_kernel() -> None:
     """A flow whose time in the set is over is still known to its gate, and a gate never has more than a set holds."""
-    (declared, _) = quic_rules.sets()
+    (declared, _) = udp_rules.flow_sets()
     stated = dict(line.strip().split(" ", 1) for line in declared if "timeout " in line or "size " in line)
 
     assert QuicLimits().idle > 2 * int(stated["timeout"].removesuffix("s"))

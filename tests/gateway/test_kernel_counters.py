@@ -12,9 +12,7 @@ from whenever import Instant
 
 from labs.builders import ban, network, snapshot
 from labs.ruleset_lab import BANNED, GATEWAY, ORIGIN, POLICY, PORT, WAYS, Lab, Namespace
-from tokgate.gateway import libnftables
-from tokgate.gateway.kernel import Kernel
-from tokgate.gateway.refusal_counters import RefusalTotals, packets
+from tokgate.gateway.kernel import Kernel, RefusalTotals
 from tokgate.gateway.ruleset import Ruleset, TableOptions, ruleset_of
 from tokgate.policy.observation import KernelRefusal
 
@@ -37,7 +35,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
 
 def counted(lab: Lab) -> Counter[str]:
     """The kernel's counters that are not zero."""
-    return +Counter(packets(lab.gateway.inside(lambda: libnftables.counters("tokgate"))))
+    return +Counter(lab.gateway.inside(Kernel(TableOptions(), Path("unused")).refused))
 
 
 def sends(namespace: Namespace, version: int, address: str, port: int, said: bytes) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tokgate.gateway.errors import GatewayError
+from tokgate.gateway import GatewayError
 
 _ROOT: Final = Path("/proc/sys")
 FORWARDING: Final = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}

@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from tokgate.gateway.errors import GatewayError
+from tokgate.gateway import GatewayError
 
 _NAME: Final = "\0tokgate-gateway"
 _ASKING: Final = 64

@@ -1,11 +1,12 @@
-"""The chains that bring TCP connections to the gates."""
+"""The chains for TCP: what brings connections to the gates, and what refuses those that no gate has."""
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from typing import Final
 
-from tokgate.gateway.nft_sets import FAMILIES, ClientSets
+from tokgate.gateway.nft_sets import FAMILIES, counting, known_return
 from tokgate.gateway.ruleset import Redirect, Ruleset, Tproxy
+from tokgate.policy.observation import KernelRefusal
 
 LABEL: Final = 116
 """The conntrack label of connections that a gate has; any of 128 that no one else uses."""
@@ -14,6 +15,9 @@ GATED: Final = f"meta l4proto tcp ct label {LABEL}"
 FOUND_UNDER_WAY: Final = 117
 """The label of connections whose beginning conntrack has not seen: it doesn't know who began them."""
 NOT_NEW: Final = "meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn"
+RESET: Final = "reject with tcp reset"
+PAST_GATES: Final = f"{counting(KernelRefusal.TCP_PAST_GATES)} {RESET}"
+_DIALLED: Final = f"{counting(KernelRefusal.DIALLED_DIRECTLY)} {RESET}"
 _SEED: Final = 0x746B6761
 _ICMP_REDIRECTS: Final = (
     "# Where the next router is on the clients' own link Linux tells clients to go there themselves: past the gates.",
@@ -28,7 +32,7 @@ _ICMP_REDIRECTS: Final = (
 
 
 def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
-    """The chains that bring connections to gates, each as lines of nftables' language."""
+    """Each as lines of nftables' language."""
     forwarded, local = rules.options.forwarded, rules.options.local
     redirects = dict.fromkeys(each for each in (forwarded, local) if isinstance(each, Redirect))
     for each in redirects:
@@ -36,9 +40,16 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
             yield _redirect_ports(each)
     if isinstance(forwarded, Tproxy):
         yield _under_way(rules, forwarded)
-        yield _forgotten()
+        yield (
+            "# What conntrack has forgotten is labelled anew where the gate speaks first, too, from another's address.",
+            "chain under_way_output {",
+            "\ttype filter hook output priority mangle; policy accept;",
+            "",
+            f"\tct state new {NOT_NEW} fib saddr type != local ct label set {LABEL}",
+            "}",
+        )
     yield _prerouting(rules)
-    yield _taken("clients", "to_gate", rules)
+    yield _clients("clients", "to_gate", rules)
     yield _ICMP_REDIRECTS
     if rules.strangers:
         yield _strangers(rules)
@@ -50,9 +61,14 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
         yield _output(rules, local)
         target = "to_gate" if local == forwarded else "to_gate_local"
         if target != "to_gate":
-            yield _taken("clients_local", target, rules)
+            yield _clients("clients_local", target, rules)
         if rules.strangers:
             yield _strangers_local(rules, target)
+    yield _input(rules)
+    yield _under_ban(rules)
+
+
+# -- to the gates
 
 
 def _prerouting(rules: Ruleset) -> Iterator[str]:
@@ -79,7 +95,7 @@ def _prerouting(rules: Ruleset) -> Iterator[str]:
     yield "\t# What this gateway itself serves is not egress; taking it could lock the admin out."
     yield "\tfib daddr type local accept"
     yield ""
-    yield from (f"\t{client} jump clients" for client in rules.client_sets.conditions())
+    yield from (f"\t{client} jump clients" for client in rules.client_sets.matches())
     if rules.strangers:
         yield ""
         yield "\t# Whoever is in no network of the policy."
@@ -95,22 +111,13 @@ def _under_way(rules: Ruleset, to: Tproxy) -> Iterator[str]:
     found = f"socket transparent 1 ct label set {LABEL} meta mark set {to.mark:#x} accept"
     yield f"\tct state new,invalid {found}"
     yield ""
-    conditions = ["meta l4proto tcp"] if rules.strangers else rules.client_sets.conditions()
-    yield from (f"\t{each} socket transparent 1 meta mark set {to.mark:#x} accept" for each in conditions)
+    clients = ["meta l4proto tcp"] if rules.strangers else rules.client_sets.matches()
+    yield from (f"\t{each} socket transparent 1 meta mark set {to.mark:#x} accept" for each in clients)
     yield "}"
 
 
-def _forgotten() -> Iterator[str]:
-    yield "# What conntrack has forgotten is labelled anew as well where the gate speaks first, from another's address."
-    yield "chain under_way_output {"
-    yield "\ttype filter hook output priority mangle; policy accept;"
-    yield ""
-    yield f"\tct state new {NOT_NEW} fib saddr type != local ct label set {LABEL}"
-    yield "}"
-
-
-def taken(rules: Ruleset) -> Iterator[str]:
-    """Matches what networks with a ban in sight may not send past the gates."""
+def _to_gates(rules: Ruleset) -> Iterator[str]:
+    """Match what networks with a ban in sight may not send past the gates."""
     yield "tcp dport @ports"
     if rules.addresses:
         yield from (f"{family} daddr @addresses{version} meta l4proto tcp" for family, version, _ in FAMILIES)
@@ -118,10 +125,10 @@ def taken(rules: Ruleset) -> Iterator[str]:
         yield f"{'ip' if isinstance(each, IPv4Address) else 'ip6'} daddr {each} meta l4proto tcp"
 
 
-def _taken(name: str, target: str, rules: Ruleset) -> Iterator[str]:
+def _clients(name: str, target: str, rules: Ruleset) -> Iterator[str]:
     yield "# The ports of the web, and all that goes to addresses of banned services or the canary's; the gates decide."
     yield f"chain {name} {{"
-    yield from (f"\t{each} jump {target}" for each in taken(rules))
+    yield from (f"\t{each} jump {target}" for each in _to_gates(rules))
     yield "}"
 
 
@@ -134,14 +141,6 @@ def _strangers(rules: Ruleset) -> Iterator[str]:
         yield '\tiif "lo" return'
     yield "\tmeta l4proto tcp jump to_gate"
     yield "}"
-
-
-def known_return(known: ClientSets, *, local: bool = False) -> Iterator[str]:
-    """The rules that leave clients of the policy alone, in a chain for all others."""
-    yield from (f"\t{client} return" for client in known.conditions(local=local))
-    if not local:
-        yield "\t# What comes in for a client is no egress."
-        yield from (f"\t{family} daddr @{known.name}{version} return" for family, version, _ in FAMILIES)
 
 
 def _tproxy(to: Tproxy) -> Iterator[str]:
@@ -196,7 +195,7 @@ def _output(rules: Ruleset, local: Redirect) -> Iterator[str]:
     yield "\t# The web traffic of this machine's own programs, where its address is one of the clients'."
     yield "\tfib daddr type local accept"
     chain = "clients" if local == rules.options.forwarded else "clients_local"
-    yield from (f"\t{client} jump {chain}" for client in rules.client_sets.conditions(local=True))
+    yield from (f"\t{client} jump {chain}" for client in rules.client_sets.matches(local=True))
     if rules.strangers:
         yield "\tjump strangers_local"
     yield "}"
@@ -206,5 +205,41 @@ def _strangers_local(rules: Ruleset, target: str) -> Iterator[str]:
     yield "# This machine's own programs, where its address is in no network: their web traffic, not all that they do."
     yield "chain strangers_local {"
     yield from known_return(rules.known_sets, local=True)
-    yield from (f"\t{each} jump {target}" for each in taken(rules))
+    yield from (f"\t{each} jump {target}" for each in _to_gates(rules))
+    yield "}"
+
+
+# -- refused
+
+
+def _input(rules: Ruleset) -> Iterator[str]:
+    yield "chain input {"
+    yield "\ttype filter hook input priority filter; policy accept;"
+    yield ""
+    yield "\t# One that dials a gate's port directly has no other destination than the gate itself, which would connect"
+    yield "\t# to itself for ever."
+    for way in dict.fromkeys((rules.options.forwarded, rules.options.local)):
+        if isinstance(way, Tproxy):
+            yield f"\ttcp dport {_listed(way)} fib daddr type local {_DIALLED}"
+        elif isinstance(way, Redirect):
+            yield f"\ttcp dport {_listed(way)} ct status dnat accept"
+            yield f"\ttcp dport {_listed(way)} {_DIALLED}"
+    yield "}"
+
+
+def _listed(way: Tproxy | Redirect) -> str:
+    ports = list(map(str, way.ports))
+    return ports[0] if len(ports) == 1 else f"{{ {', '.join(ports)} }}"
+
+
+def _under_ban(rules: Ruleset) -> Iterator[str]:
+    yield "# Stray packets of ended connections must not reach the origin. What began before these rules, or finds no"
+    yield "# gate, is reset, and comes again. The answers of the clients' own servers pass."
+    yield "chain under_ban_tcp {"
+    yield "\t# Services behind an address of this gateway's, which `prerouting` let pass: they are no egress either."
+    yield "\tct status dnat return"
+    for each in _to_gates(rules):
+        yield f"\t{each} ct state invalid counter drop"
+        yield f"\t{each} ct direction original {PAST_GATES}"
+        yield f"\t{each} ct label {FOUND_UNDER_WAY} {PAST_GATES}"
     yield "}"

@@ -1,4 +1,4 @@
-"""What the kernel is told of addresses: for whom they are banned, from when to when, and behind which translators."""
+"""What the kernel hears of a policy, and when: which bans, and which addresses of their services, for whom."""
 
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -7,8 +7,7 @@ import pytest
 from whenever import Instant
 
 from labs.builders import at, ban, exemption, network, service, snapshot, wall
-from tokgate.gateway.address_bans import address_bans, banned_addresses, behind_nat64
-from tokgate.gateway.bans_in_sight import in_sight
+from tokgate.gateway.ruleset import acting, address_bans, banned_addresses, behind_nat64, in_sight, unchanged
 from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
@@ -111,3 +110,66 @@ def test_prefixes_of_translators(prefix: str, expected: str) -> None:
 def test_networks_behind_translators(prefix: str, network: str, expected: str) -> None:
     """Whole networks, on both sides of the octet that is skipped."""
     assert behind_nat64(IPv6Network(prefix), IPv4Network(network)) == IPv6Network(expected)
+
+
+BEGINS = "2023-03-09T23:00:00Z"
+"""10 March 2023 in Brussels."""
+A_DAY_BEFORE = "2023-03-08T23:00:00Z"
+WITH_END = {"expires": wall("2023-05-01T00:00")}
+ENDED = "2023-04-30T22:00:00Z"
+
+
+def one_ban(**stated: Any) -> Snapshot:
+    """A policy with one ban."""
+    return snapshot(ban(**stated), networks=(network("office", "192.0.2.0/24"),))
+
+
+@pytest.mark.parametrize(
+    ("stated", "instant", "seen"),
+    [
+        ({}, "2023-03-08T22:59:59Z", False),
+        ({}, A_DAY_BEFORE, True),
+        ({"announced": wall("2023-01-01T00:00")}, "2023-02-01T00:00:00Z", False),
+        ({"monitor_from": wall("2023-02-01T00:00")}, "2023-01-30T23:00:00Z", True),
+        (WITH_END, "2023-04-30T21:59:59Z", True),
+        (WITH_END, ENDED, False),
+        (WITH_END | {"on_expiry": OnExpiry.HOLD}, "2024-01-01T00:00:00Z", True),
+    ],
+    ids=["over a day ahead", "a day ahead", "announced", "monitors", "last second", "over", "held"],
+)
+def test_in_sight(stated: dict[str, Any], instant: str, seen: bool) -> None:
+    """A network whose ban is over or far away would be slowed for nothing; one that comes in late would be missed."""
+    assert bool(in_sight(one_ban(**stated), at(instant))) is seen
+
+
+@pytest.mark.parametrize(
+    ("stated", "instant", "acts"),
+    [
+        ({}, "2023-03-09T22:59:59Z", False),
+        ({}, BEGINS, True),
+        ({"action": Action.MONITOR}, BEGINS, False),
+        ({"warn_from": wall("2023-02-01T00:00")}, "2023-02-01T00:00:00Z", True),
+        (WITH_END, ENDED, False),
+    ],
+    ids=["before", "blocks", "monitors", "warns", "over"],
+)
+def test_acting(stated: dict[str, Any], instant: str, acts: bool) -> None:
+    """Connections from before are reset only where a ban does something to people."""
+    policy = one_ban(**stated)
+    assert bool(list(acting(policy.tracks, at(instant)))) is acts
+
+
+@pytest.mark.parametrize(
+    ("instant", "since", "until"),
+    [
+        ("2023-01-01T00:00:00Z", None, A_DAY_BEFORE),
+        (A_DAY_BEFORE, A_DAY_BEFORE, BEGINS),
+        ("2023-03-09T22:59:59Z", A_DAY_BEFORE, BEGINS),
+        (BEGINS, BEGINS, ENDED),
+        (ENDED, ENDED, None),
+    ],
+)
+def test_unchanged(instant: str, since: str | None, until: str | None) -> None:
+    """A table that isn't replaced outside of this span, either way, says what is no longer so."""
+    found = unchanged(one_ban(**WITH_END), at(instant))
+    assert found == Span(Instant.MIN if since is None else at(since), Instant.MAX if until is None else at(until))

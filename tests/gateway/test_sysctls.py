@@ -12,10 +12,10 @@ from whenever import Instant
 from labs.builders import ban, network, snapshot
 from labs.ruleset_lab import CLIENT, FAMILY, ORIGIN, PORT, Lab, Namespace
 from labs.waiting import until
-from tokgate.gateway.host import checks, sysctls
-from tokgate.gateway.host.sysctls import EARLY_DEMUX
+from tokgate.gateway import checks, sysctls
 from tokgate.gateway.kernel import Kernel
 from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy, ruleset_of
+from tokgate.gateway.sysctls import EARLY_DEMUX
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="needs root and nft")
 SEEN_BY_ALL = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")

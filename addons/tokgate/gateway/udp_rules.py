@@ -1,0 +1,188 @@
+"""The chains for UDP: QUIC to port 443, which gates decide about and the kernel then forwards, and what is refused.
+
+Only packets with a short header are forwarded, in the flows of two sets. Whatever begins something, a connection or
+early data, has a long one and comes to the gate, also in a flow that passes: else an allowed connection would open the
+way for a banned one.
+
+A flow is in a set for a minute. Then its next packet comes to the gate, which knows it and sends it on: so the gate
+hears which flows last, and a set that was lost with its table is filled again. Gates change the sets by datagrams of
+their own, which bear marks.
+"""
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.gateway.nft_sets import FAMILIES, counting, known_return
+from tokgate.gateway.ruleset import AddressBan, Ruleset, Tproxy
+from tokgate.policy.observation import KernelRefusal
+from tokgate.policy.schedule import ALWAYS, Span
+from tokgate.wire.quic.versions import DRAFTS, VERSIONS
+
+CARRIES: Final = 0x746C
+"""The mark of a datagram that a gate sends on."""
+OPENS: Final = 0x746D
+"""The same, and the kernel forwards its flow from then on. Where the set is full, the gate goes on to carry it."""
+ENDS: Final = 0x746E
+"""The mark of a datagram that takes its flow out of the set, and goes no further."""
+ANSWERS: Final = 0x746F
+"""The mark of a refusal, which a gate sends from the address that the client wants to reach."""
+
+_SECONDS: Final = 60
+_MOST: Final = 65_536
+"""Flows of a family; a gate has one out of the set before it begins more (gate/quic/flow_table.py)."""
+_SHORT: Final = "@th,64,1 0"
+"""A short header: the first bit behind UDP's own eight octets (RFC 8999 §5)."""
+_INITIAL: Final = tuple(
+    f"udp length >= 1208 @th,64,1 1 @th,72,{bits} {{ {', '.join(f'{each:#x}' for each in versions)} }}"
+    for bits, versions in ((32, VERSIONS), (24, DRAFTS))
+)
+"""A long header of QUIC 1 or 2 (RFC 9000 §17.2, RFC 9369 §3.1) in a datagram as large as one with an Initial packet has
+to be (RFC 9000 §14.1: 1200 octets, behind 8 of UDP). The bits beside the header's form may be anything (RFC 9287).
+No set has ranges, which Linux would fill a moment after the rules are in force."""
+_FAR: Final = 9_000_000_000
+"""Unix time in the year 2255; the kernel's nanoseconds end in 2262."""
+
+
+def flow_sets() -> Iterator[Iterable[str]]:
+    """Flows: the client's address and port, the destination's."""
+    for _, version, kind in FAMILIES:
+        yield (
+            "# Flows of QUIC that a gate let through.",
+            f"set quic{version} {{",
+            f"\ttype {kind} . inet_service . {kind} . inet_service",
+            "\tflags dynamic,timeout",
+            f"\ttimeout {_SECONDS}s",
+            f"\tsize {_MOST}",
+            "}",
+        )
+
+
+def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
+    """Each as lines of nftables' language."""
+    if isinstance(rules.options.forwarded, Tproxy):
+        yield from _quic(rules, rules.options.forwarded)
+    yield _clients(rules)
+    for number, ban in enumerate(rules.address_bans, 1):
+        yield _banned(number, ban)
+    if rules.options.local is not None:
+        yield _output(rules)
+        if rules.strangers:
+            yield _strangers_local(rules)
+
+
+def refuse(kind: KernelRefusal) -> str:
+    """Statements: count and refuse. Browsers then use TCP at once, while dropping in silence would cost seconds."""
+    return f"{counting(kind)} reject with icmpx port-unreachable"
+
+
+def _quic(rules: Ruleset, to: Tproxy) -> Iterator[Iterable[str]]:
+    flows = [(version, f"{family} saddr . udp sport . {family} daddr . udp dport") for family, version, _ in FAMILIES]
+    yield (
+        "chain quic_prerouting {",
+        "\t# Before connection tracking: it must meet a flow where it leaves, so that it is translated there.",
+        "\ttype filter hook prerouting priority raw; policy accept;",
+        "",
+        "\tmeta l4proto != udp accept",
+        "\tudp dport != 443 accept",
+        *(f"\t{_SHORT} {flow} @quic{version} counter accept" for version, flow in flows),
+        "\tfib daddr type local accept",
+        *(f"\t{client} jump quic_to_gate" for client in rules.client_sets.matches()),
+        "}",
+    )
+    yield (
+        "chain quic_to_gate {",
+        f"\tmeta l4proto udp counter notrack tproxy to :{to.port} meta mark set {to.mark:#x} accept",
+        "}",
+    )
+    yield (
+        "chain quic_forwarded {",
+        *(f"\t{_SHORT} {flow} @quic{version} return" for version, flow in flows),
+        "\t# Its flow left the set since this packet passed `quic_prerouting`. The next one comes to the gate, which",
+        "\t# knows the flow; a refusal would end the connection.",
+        f"\t{_SHORT} ct state != untracked counter drop",
+        "\t# Else no gate listens: what `quic_to_gate` meant for one is not tracked.",
+        f"\t{refuse(KernelRefusal.QUIC)}",
+        "}",
+    )
+    yield (
+        "chain quic_output {",
+        "\t# Gates mark refusals to clients, and datagrams that put their flow into a set or take it out. What a full",
+        "\t# set does not take is dropped.",
+        "\ttype filter hook output priority raw; policy accept;",
+        "",
+        "\tmeta l4proto tcp accept",
+        f"\tmeta mark {ANSWERS:#x} counter notrack accept",
+        *(f"\tmeta mark {OPENS:#x} update @quic{version} {{ {flow} }} counter accept" for version, flow in flows),
+        *(f"\tmeta mark {ENDS:#x} delete @quic{version} {{ {flow} }} counter drop" for version, flow in flows),
+        f"\tmeta mark {{ {OPENS:#x}, {ENDS:#x} }} counter drop",
+        "}",
+    )
+
+
+def _clients(rules: Ruleset) -> Iterator[str]:
+    to_gates = isinstance(rules.options.forwarded, Tproxy)
+    yield "chain clients_udp {"
+    yield "\t# Services behind an address of this gateway's, which `prerouting` let pass: they are no egress either."
+    yield "\tct status dnat return"
+    yield "\t# QUIC (HTTP/3) that would pass the gates by. On other ports it is known by how it begins."
+    yield f"\tudp dport 443 {'jump quic_forwarded' if to_gates else refuse(KernelRefusal.QUIC)}"
+    yield from (f"\t{begins} ct direction original {refuse(KernelRefusal.QUIC_OTHER_PORTS)}" for begins in _INITIAL)
+    if rules.address_bans:
+        yield ""
+        yield "\t# Nothing else of UDP can be told apart: while a ban blocks, all of it to its addresses is refused."
+    for number, clients in enumerate(rules.banned_sets, 1):
+        yield from (f"\t{client} jump banned{number}_udp" for client in clients.matches())
+    yield "}"
+
+
+def _banned(number: int, ban: AddressBan) -> Iterator[str]:
+    yield f"chain banned{number}_udp {{"
+    yield "\tct direction reply return"
+    if ban.blocks.start > ALWAYS.start:
+        yield f"\t# The ban blocks from {ban.blocks.start}."
+        yield f"\tmeta time < {_seconds(ban.blocks.start)} return"
+    if ban.blocks.end < ALWAYS.end:
+        yield f"\t# The ban ends at {ban.blocks.end}."
+        yield f"\tmeta time >= {_seconds(ban.blocks.end)} return"
+    for prefix, span in ban.exempt:
+        yield f"\t# Exempt{_in_words(span)}."
+        holds = "" if span.start == ALWAYS.start else f" meta time >= {_seconds(span.start)}"
+        family = "ip" if isinstance(prefix, IPv4Network) else "ip6"
+        yield f"\t{family} saddr {prefix}{holds} meta time < {_seconds(span.end)} return"
+    refused = refuse(KernelRefusal.UDP_TO_ADDRESSES)
+    yield from (f"\t{family} daddr @banned{number}_addresses{version} {refused}" for family, version, _ in FAMILIES)
+    yield "}"
+
+
+def _in_words(span: Span) -> str:
+    return ("" if span.start == ALWAYS.start else f" from {span.start}") + f" until {span.end}"
+
+
+def _seconds(at: Instant) -> int:
+    """The instant as `meta time` is compared with."""
+    return min(max(at.timestamp(), 0), _FAR)
+
+
+def _output(rules: Ruleset) -> Iterator[str]:
+    yield "chain output_udp {"
+    yield "\ttype filter hook output priority filter; policy accept;"
+    yield ""
+    yield "\tmeta l4proto != udp accept"
+    if rules.options.bypass is not None:
+        yield f"\t{rules.options.bypass.condition} accept"
+    if isinstance(rules.options.forwarded, Tproxy):
+        yield f"\tmeta mark {{ {CARRIES:#x}, {OPENS:#x}, {ANSWERS:#x} }} accept"
+    yield from (f"\t{client} jump clients_udp" for client in rules.client_sets.matches(local=True))
+    if rules.strangers:
+        yield "\tjump strangers_local_udp"
+    yield "}"
+
+
+def _strangers_local(rules: Ruleset) -> Iterator[str]:
+    yield "chain strangers_local_udp {"
+    yield from known_return(rules.known_sets, local=True)
+    yield "\tjump clients_udp"
+    yield "}"
