@@ -107,7 +107,7 @@ def test_only_the_command_asked_for_is_imported() -> None:
     """`tokgate explain` starts without mitmproxy and without the other commands."""
     program = (
         "import sys; from tokgate.cli.main import main; main(['explain', '--help']); "
-        "sys.exit(' '.join(name for name in sys.modules if name.startswith(('mitmproxy', 'tokgate.proxy', 'rich'))))"
+        "sys.exit(' '.join(name for name in sys.modules if name.startswith(('mitmproxy', 'tokgate.proxy', 'duckdb'))))"
     )
     done = subprocess.run(
         (sys.executable, "-c", program),

@@ -124,7 +124,7 @@ def test_simulate_shows_progress(policies: Path) -> None:
     file = policies.parent / "queries.ndjson"
     file.write_text('{"client": "192.0.2.7", "host": "clips.example.org"}\n' * 1000)
     answers = policies.parent / "answers.ndjson"
-    assert "1,000 queries" in on_terminal("simulate", str(file), output=answers)
+    assert "queries: 1,000" in on_terminal("simulate", str(file), output=answers)
     hosts = [json.loads(line)["host"] for line in answers.read_text().splitlines()]
     assert hosts == ["clips.example.org"] * 1000
 

@@ -1,45 +1,43 @@
-"""Prints rows on a terminal: as a table if it fits, else as lines of name and value."""
+"""Rows of text: on a terminal as a table if it fits, else as lines of name and value; aligned, for pipes and files."""
 
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from textwrap import wrap
+from typing import Final
+from unicodedata import combining, east_asian_width
 
-from tokgate.cli.terminal import shown
-
-if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod, OverflowMethod
+from tokgate.cli.terminal import shown, styled
 
 _READABLE: Final = 12
 """Minimum width of a wrapped cell, in characters."""
+_GAP: Final = 2
+"""Spaces between columns."""
+_PIPE: Final = 400
+"""Characters of a line in a pipe or a file: what is not cut there."""
+_HEADING: Final = "1"
+_LABEL: Final = "2"
 
 
 def show_rows(
-    console: "Console",
     names: Sequence[str],
     rows: Sequence[Sequence[str]],
     whole: Sequence[bool],
     *,
     right: Sequence[bool] = (),
     readable: int = _READABLE,
-    overflow: "OverflowMethod" = "fold",
 ) -> None:
-    """Print rows of text. `whole`: columns that are not wrapped; `right`: columns aligned to the right, if any.
+    """Print rows of text on stdout.
 
-    `readable` as for `_fit`; `overflow`: what happens to words that are too long for a column that is wrapped.
+    `whole`: columns that are not wrapped; others may be, at `readable` characters. `right`: those aligned to the right.
     """
-    if not _fit(console.width, names, rows, whole, readable=readable):
-        _show_one_by_one(console, names, rows)
-        return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name, is_whole, is_right in zip(names, whole, right or [False] * len(names), strict=True):
-        justify: JustifyMethod = "right" if is_right else "left"
-        grid.add_column(Text(shown(name)), justify=justify, no_wrap=is_whole, overflow=overflow)
-    for row in rows:
-        grid.add_row(*map(Text, row))
-    console.print(grid)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE
+    headings = [shown(name) for name in names]
+    wanted = [max(map(_width, cells)) for cells in zip(headings, *rows, strict=True)]
+    least = [each if is_whole else min(each, readable) for each, is_whole in zip(wanted, whole, strict=True)]
+    spare = width - sum(least) - _GAP * len(least)
+    lines = _one_by_one(headings, rows) if spare < 0 else _table(headings, rows, _shared(wanted, least, spare), right)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -49,30 +47,57 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _fit(
-    width: int,
-    names: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    whole: Sequence[bool],
-    *,
-    readable: int,
-) -> bool:
-    """Whether a table fits: cells may be wrapped at `readable` characters, except in `whole` columns."""
-    columns = zip(zip(names, *rows, strict=True), whole, strict=True)
-    needed = sum(
-        2 + max(len(cell) if is_whole else min(len(cell), readable) for cell in cells) for cells, is_whole in columns
-    )
-    return needed <= width
+def _shared(wanted: Sequence[int], least: Sequence[int], spare: int) -> list[int]:
+    """The widths of columns: what is spare goes to those that are to be wrapped, in equal shares as far as wanted."""
+    widths = list(least)
+    waiting = sorted(range(len(widths)), key=lambda column: wanted[column] - least[column])
+    for number, column in enumerate(waiting):
+        share = min(wanted[column] - least[column], spare // (len(waiting) - number))
+        widths[column] += share
+        spare -= share
+    return widths
 
 
-def _show_one_by_one(console: "Console", names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print each row as lines of name and value, without empty values."""
-    from rich.text import Text
+def _table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int], right: Sequence[bool]
+) -> Iterator[str]:
+    yield from (styled(line, _HEADING) for line in _lines(headings, widths, right))
+    yield " " + "─" * (sum(widths) + _GAP * (len(widths) - 1))
+    for row in rows:
+        yield from _lines(row, widths, right)
 
-    widest = max(map(len, names))
+
+def _lines(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> Iterator[str]:
+    """A row, in as many lines as its longest cell takes."""
+    cells = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+    for number in range(max(map(len, cells))):
+        parts = []
+        for cell, width, is_right in zip(cells, widths, right or [False] * len(widths), strict=True):
+            part = cell[number] if number < len(cell) else ""
+            blank = " " * (width - _width(part))
+            parts.append(blank + part if is_right else part + blank)
+        yield f" {(' ' * _GAP).join(parts)}".rstrip()
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    if _width(text) <= width:
+        return [text]
+    return wrap(text, width if _width(text) == len(text) else max(1, width // 2))  # half as many where some are wide
+
+
+def _width(text: str) -> int:
+    """Columns that text takes on a terminal (UAX 11: wide characters take two)."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(each) else 1 + (east_asian_width(each) in "WF") for each in text)
+
+
+def _one_by_one(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Each row as lines of name and value, without empty values."""
+    widest = max(map(len, headings))
     for number, row in enumerate(rows):
         if number:
-            console.print()
-        for name, cell in zip(names, row, strict=True):
-            if cell:
-                console.print(Text.assemble((f"{shown(name):<{widest}}  ", "dim"), cell), soft_wrap=True)
+            yield ""
+        yield from (
+            f"{styled(f'{name:<{widest}}', _LABEL)}  {cell}" for name, cell in zip(headings, row, strict=True) if cell
+        )

@@ -1,19 +1,22 @@
-"""Terminal output: colours, messages on stderr, escaped text, and progress."""
+"""Output for people: colours, messages on stderr, escaped text, and progress."""
 
 import os
+import shutil
 import sys
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Self, TextIO
+from typing import Final, Self, TextIO
 
 from tokgate.policy.values.visible_text import escaped
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 
 def wants_color(stream: TextIO) -> bool:
     """Whether to use colours: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def styled(text: str, style: str) -> str:
+    """Text in a style of SGR (ECMA-48 §8.3.117), such as `1;31` for bold red, where stdout takes colours."""
+    return f"\x1b[{style}m{text}\x1b[0m" if style and wants_color(sys.stdout) else text
 
 
 def narrate(text: str) -> None:
@@ -26,60 +29,48 @@ def shown(text: str) -> str:
     return escaped(text) or '""'
 
 
-def progress_on_stderr(*, count: bool, size: bool = False) -> "Progress":
-    """A progress display that is erased at its end.
-
-    `count` if the total is unknown; `size` if bytes are counted.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
-    if not count:
-        columns.insert(2, DownloadColumn() if size else MofNCompleteColumn())
-    # Redirecting, rich's default, would send the answers on stdout to the terminal.
-    return Progress(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
-    )
-
-
 class Patience:
-    """A callback for (done, total) that shows progress on a terminal if the work takes long.
+    """A callback for (done, total) that shows progress on stderr, a terminal, if the work takes long.
 
-    Without a total it shows a count beside a moving bar.
+    It stands in one line, which is written again, and erased at the end.
     """
 
     _SECONDS: Final = 0.5
+    """Before which nothing is shown."""
+    _AGAIN: Final = 0.1
+    """Seconds between two displays."""
 
     def __init__(self, what: str, *, size: bool = False) -> None:
         """`what` names the work in a word or two; with `size` the counts are bytes."""
         self._what: Final = what
         self._size: Final = size
         self._started: Final = monotonic()
-        self._display: Progress | None = None
-        self._task: TaskID | None = None
+        self._next: float = self._started + self._SECONDS
+        self._visible = False
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Update the display."""
-        if self._display is None:
-            if monotonic() - self._started < self._SECONDS or not sys.stderr.isatty():
-                return
-            self._display = progress_on_stderr(count=total is None, size=self._size)
-            self._display.start()
-        if self._task is None:
-            self._task = self._display.add_task(self._what, total=total)
-        what = self._what if total is not None else f"{self._what}: {done:,}"
-        self._display.update(self._task, description=what, completed=done, total=total)
+        """Show how much is done, of how much where that is known."""
+        now = monotonic()
+        if now < self._next or not sys.stderr.isatty():
+            return
+        self._next, self._visible = now + self._AGAIN, True
+        counts = self._count(done) if total is None else f"{self._count(done)} of {self._count(total)}"
+        line = f"{self._what}: {counts}, {now - self._started:.0f} s"
+        sys.stderr.write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+        sys.stderr.flush()
+
+    def _count(self, number: int) -> str:
+        return f"{number / 1e6:,.1f} MB" if self._size else f"{number:,}"
 
     def __enter__(self) -> Self:
-        """Start the clock."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Erase the display."""
         self.close()
 
     def close(self) -> None:
-        """Erase the display before other output."""
-        if self._display is not None:
-            self._display.stop()
+        """Erase the line before other output."""
+        if self._visible:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._visible = False

@@ -1,17 +1,13 @@
-"""Output of the commands of `tokgate log`: records on stdout, messages about unreadable lines and missing logs."""
+"""What commands of `tokgate log` say on stderr of unreadable lines and missing logs."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import Junk
 from tokgate.cli.exits import CommandError
-from tokgate.cli.terminal import narrate, shown, wants_color
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from tokgate.cli.terminal import narrate, shown
 
 MAX_JUNK_SHOWN: Final = 5
 
@@ -46,20 +42,3 @@ def require(files: list[Path], *, rotated: bool = False) -> None:
     for path in files:
         if not path.exists() and not (rotated and with_rotated(path) != [path]):
             raise CommandError(f"there is no log at {path}: name it with --log, or let `tokgate run` write it")
-
-
-def console_on_stdout() -> "Console":
-    """A console on stdout. On a pipe or a file it is as wide as its content."""
-    from rich import console
-
-    class Console(console.Console):
-        """A rich console that raises BrokenPipeError to its caller, as `print` does."""
-
-        def on_broken_pipe(self) -> None:
-            raise  # the error that rich is handling
-
-    color = wants_color(sys.stdout)
-    width = None if sys.stdout.isatty() else 400
-    return Console(
-        file=sys.stdout, force_terminal=color, no_color=not color, highlight=False, markup=False, width=width
-    )

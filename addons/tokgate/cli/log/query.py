@@ -13,7 +13,6 @@ from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.engine import open_log, source_files, tell_of_lost
-from tokgate.cli.log.output import console_on_stdout
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import Patience, narrate, shown
 from tokgate.cli.value_arguments import whole_number
@@ -87,7 +86,7 @@ def _show(answer: QueryResult) -> None:
     cells = [[_cell(value) for value in row] for row in answer.rows]
     numbers = [_is_number(kind) for kind in answer.types]
     whole = [kind.startswith("TIMESTAMP") or is_number for kind, is_number in zip(answer.types, numbers, strict=True)]
-    show_rows(console_on_stdout(), answer.columns, cells, whole, right=numbers)
+    show_rows(answer.columns, cells, whole, right=numbers)
 
 
 def _is_number(kind: str) -> bool:

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tokgate.analytics import summary as counting
 from tokgate.analytics.summary import By, Summary, Table
@@ -11,13 +11,12 @@ from tokgate.blocklog.read.reader import Filter
 from tokgate.blocklog.records.coverage import Coverage, Share, share_of
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.engine import open_log, source_files
-from tokgate.cli.log.output import MAX_JUNK_SHOWN, console_on_stdout, tell_of
+from tokgate.cli.log.output import MAX_JUNK_SHOWN, tell_of
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import Patience, shown
+from tokgate.cli.terminal import Patience, shown, styled
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
+_BOLD: Final = "1"
+_RED: Final = "1;31"
 _TITLES: Final = {
     By.ATTEMPT: "Who tried what",
     By.CLIENT: "Clients",
@@ -84,48 +83,43 @@ def _table_as_json(by: By, table: Table) -> dict[str, Any]:
 
 
 def _show_summary(summary: Summary, tables: tuple[By, ...]) -> None:
-    from rich.text import Text
-
-    console = console_on_stdout()
     when = f" from {summary.first} to {summary.last}" if summary.first is not None else ""
-    console.print(Text(f"{summary.events} events{when}, in {summary.records} records", "bold"), soft_wrap=True)
+    _print(f"{summary.events} events{when}, in {summary.records} records", _BOLD)
     if summary.dropped:
-        console.print(Text(f"{summary.dropped} records were dropped (log-gap)", "bold red"))
+        _print(f"{summary.dropped} records were dropped (log-gap)", _RED)
     if summary.unreadable:
-        console.print(Text(f"{summary.unreadable} lines could not be read", "bold red"))
+        _print(f"{summary.unreadable} lines could not be read", _RED)
     for by in tables:
         if summary.tables[by].keys:
-            _show_table(console, by, summary.tables[by])
+            _show_table(by, summary.tables[by])
     if summary.coverage:
-        _show_coverage(console, summary.coverage)
+        _show_coverage(summary.coverage)
 
 
-def _show_coverage(console: "Console", coverage: Coverage) -> None:
-    from rich.text import Text
-
+def _show_coverage(coverage: Coverage) -> None:
     rows = []
     for network, seen in coverage.items():
         visible = ", ".join(f"{visibility} {number}" for visibility, number in seen.items())
         rows.append([shown(network), str(Share(seen).total), Share(seen).percent, shown(visible)])
-    console.print()
-    console.print(Text("Coverage", "bold"))
-    show_rows(console, _COVERAGE, rows, _WHOLE, right=_WHOLE)
-    console.print(Text(" ".join(share_of(coverage).sentences())), soft_wrap=True)
+    _print("\nCoverage", _BOLD)
+    show_rows(_COVERAGE, rows, _WHOLE, right=_WHOLE)
+    _print(" ".join(share_of(coverage).sentences()))
 
 
-def _show_table(console: "Console", by: By, table: Table) -> None:
-    from rich.text import Text
-
+def _show_table(by: By, table: Table) -> None:
     keys = _COLUMNS.get(by, (by.value,))
     names, whole = (*keys, "events", "first", "last"), (*(False for _ in keys), True, True, True)
     rows = [[*map(shown, row.key), str(row.count), _to_minute(row.first), _to_minute(row.last)] for row in table.rows]
     if table.other:
         blank = [""] * (len(keys) - 1)
         rows.append([f"({table.keys - len(table.rows)} others)", *blank, str(table.other), "", ""])
-    console.print()
-    console.print(Text(_TITLES[by], "bold"))
+    _print(f"\n{_TITLES[by]}", _BOLD)
     # On a narrow terminal names are folded; a number or a time that was cut short would be wrong.
-    show_rows(console, names, rows, whole, right=[name == "events" for name in names], readable=_FOLDED)
+    show_rows(names, rows, whole, right=[name == "events" for name in names], readable=_FOLDED)
+
+
+def _print(text: str, style: str = "") -> None:
+    sys.stdout.write(f"{styled(text, style)}\n")
 
 
 def _to_minute(timestamp: str) -> str:

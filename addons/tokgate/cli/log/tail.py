@@ -6,25 +6,24 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from whenever import Instant
 
 from tokgate.blocklog.paths import PACKED, PARQUET, end_of_archive, with_rotated
 from tokgate.blocklog.read.follow import Follower
 from tokgate.blocklog.read.reader import Filter, Junk, Line, open_log, read
-from tokgate.blocklog.records.record import instant_of, text_at
+from tokgate.blocklog.records.record import Record, instant_of, text_at
 from tokgate.cli.exits import Exit
-from tokgate.cli.log.output import UnreadableLineReporter, console_on_stdout, require
+from tokgate.cli.log.output import UnreadableLineReporter, require
 from tokgate.cli.log.verify_files import HeldLog
-from tokgate.cli.terminal import Patience, shown
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from tokgate.cli.terminal import Patience, shown, styled
 
 POLL_SECONDS: Final = 0.25
 _TICK: Final = 10_000
-_STYLES: Final = {"block": "bold red", "warn": "yellow", "monitor": "cyan", "allow": "green"}
+_STYLES: Final = {"block": "1;31", "warn": "33", "monitor": "36", "allow": "32"}
+_OTHER: Final = "35"
+_TIME: Final = "2"
 
 type Source = Iterable[Line | Junk]
 type Part = tuple[Instant | None, Source]
@@ -54,12 +53,11 @@ def tail(files: list[Path], wanted: Filter, *, lines: int, follow: bool, as_json
                     break
             latest += found
     in_time = sorted(latest, key=lambda line: text_at(line.record, "@timestamp") or "")
-    printer = _Printer(as_json=as_json)
-    printer.print(in_time[-lines:] if lines else ())
+    _print(in_time[-lines:] if lines else (), as_json=as_json)
     try:
         while followers:
             for follower in followers:
-                printer.print(_wanted(follower.poll(), wanted, junk))
+                _print(_wanted(follower.poll(), wanted, junk), as_json=as_json)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:  # the way to end --follow
         pass
@@ -110,30 +108,16 @@ def _wanted(source: Iterable[Line | Junk], wanted: Filter, junk: "UnreadableLine
             yield line
 
 
-class _Printer:
-    """Prints records: as JSON, or as `time  verdict  sentence`."""
+def _print(lines: Iterable[Line], *, as_json: bool) -> None:
+    """Print records: as JSON, or as `time  verdict  sentence`."""
+    for line in lines:
+        sys.stdout.write((line.raw.decode("utf-8", "backslashreplace") if as_json else _sentence(line.record)) + "\n")
+    sys.stdout.flush()
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._console = None if as_json else console_on_stdout()
 
-    def print(self, lines: Iterable[Line]) -> None:
-        for line in lines:
-            if self._console is None:
-                sys.stdout.write(line.raw.decode("utf-8", "backslashreplace") + "\n")
-            else:
-                self._show(self._console, line)
-        sys.stdout.flush()
-
-    def _show(self, console: "Console", line: Line) -> None:
-        from rich.text import Text
-
-        record = line.record
-        at = instant_of(record)
-        when = at.format_iso(unit="second", sep=" ") if at is not None else "(no time)"
-        verdict = text_at(record, "tokgate", "verdict")
-        label = verdict or text_at(record, "event", "action") or "?"
-        text = Text()
-        text.append(when, "dim")
-        text.append(f"  {shown(label):<9} ", _STYLES.get(label, "magenta"))
-        text.append(shown(text_at(record, "message") or "(no message)"))
-        console.print(text, soft_wrap=True)
+def _sentence(record: Record) -> str:
+    at = instant_of(record)
+    when = at.format_iso(unit="second", sep=" ") if at is not None else "(no time)"
+    label = text_at(record, "tokgate", "verdict") or text_at(record, "event", "action") or "?"
+    said = shown(text_at(record, "message") or "(no message)")
+    return f"{styled(when, _TIME)}  {styled(f'{shown(label):<9}', _STYLES.get(label, _OTHER))} {said}"

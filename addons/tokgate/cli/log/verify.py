@@ -23,7 +23,7 @@ from tokgate.cli.log.files import add_files, add_one_file
 from tokgate.cli.log.output import require
 from tokgate.cli.log.verify_files import Examination, HeldLog
 from tokgate.cli.log.verify_metrics import write_metrics
-from tokgate.cli.terminal import narrate, progress_on_stderr, shown
+from tokgate.cli.terminal import Patience, narrate, shown
 
 MAX_SHOWN: Final = 1000
 _VERIFY_EPILOG: Final = """\
@@ -112,12 +112,10 @@ def _tell_all(examination: Examination, *, as_json: bool, trusted: bool, kept: b
 
 def _with_progress(examination: Examination) -> Iterator[Finding]:
     """The findings, with the number of lines read on a terminal."""
-    if not sys.stderr.isatty():
-        yield from examination.findings()
-        return
-    with progress_on_stderr(count=True) as progress:
-        task = progress.add_task("verifying", total=None)
-        yield from examination.findings(lambda lines: progress.update(task, completed=lines))
+    with Patience("verifying") as patience:
+        for finding in examination.findings(lambda lines: patience(lines, None)):
+            patience.close()
+            yield finding
 
 
 def _tell(verifier: Verifier, count: int, *, trusted: bool, kept: bool) -> None:

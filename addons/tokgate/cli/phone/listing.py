@@ -29,10 +29,8 @@ def show(files: PhoneFiles, *, everything: bool, as_json: bool) -> Exit:
         document = {"interface": tunnel.interface, "up": is_up, "endpoint": tunnel.endpoint, "phones": listed}
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     elif phones:
-        from rich.console import Console
-
         rows = [_row(each, seen.get(each.public_key)) for each in phones]
-        show_rows(Console(highlight=False), _HEADINGS, rows, [True, False, False, True, True, True])
+        show_rows(_HEADINGS, rows, [True, False, False, True, True, True])
     else:
         narrate("no phones")
     if not is_up:

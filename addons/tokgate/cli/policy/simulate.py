@@ -16,7 +16,7 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import DecisionQuery, identified, judge, member, outcome, zone_of
 from tokgate.cli.exits import Exit
 from tokgate.cli.git_revisions import add_source_option, open_source
-from tokgate.cli.terminal import narrate, progress_on_stderr, shown
+from tokgate.cli.terminal import Patience, narrate, shown
 from tokgate.cli.time_arguments import moment_or_now, settle, time_argument
 from tokgate.policy.decide import decide, fallback
 from tokgate.policy.decision import Decision, Reason
@@ -88,14 +88,12 @@ def opened(file: str) -> AbstractContextManager[BufferedIOBase]:
 def _pump(simulation: "Simulation", source: BufferedIOBase) -> None:
     """Answer in batches; with progress, if stderr is the only terminal."""
     watched = sys.stderr.isatty() and not sys.stdout.isatty() and not sys.stdin.isatty()
-    display = progress_on_stderr(count=True) if watched else None
-    task = None if display is None else display.add_task("queries", total=None)
-    with display or nullcontext():
+    with Patience("queries") as patience:
         for lines in batches(source):
             sys.stdout.write("".join(map(simulation.answer, lines)))
             sys.stdout.flush()
-            if display is not None and task is not None:
-                display.update(task, description=f"{simulation.asked:,} queries")
+            if watched:
+                patience(simulation.asked, None)
 
 
 def batches(source: BufferedIOBase) -> Iterator[list[bytes | None]]:

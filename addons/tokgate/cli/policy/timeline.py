@@ -103,9 +103,7 @@ def _plot(file: str, snapshot: Snapshot, within: Span | None, now: Instant) -> E
 
 def _show(rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout.isatty():
-        from rich.console import Console
-
-        show_rows(Console(), _HEADINGS, rows, _WHOLE, overflow="ellipsis")
+        show_rows(_HEADINGS, rows, _WHOLE)
     else:
         sys.stdout.writelines(f"{line}\n" for line in aligned([_HEADINGS, *rows]))
 

@@ -127,11 +127,9 @@ def _try(args: argparse.Namespace, attempts: Sequence[Attempt]) -> list[Trial]:
 
 
 def _show(tried: Sequence[Trial]) -> None:
-    from rich.console import Console
-
     rows = [(each.verdict, each.carriage, each.attempt.id, each.attempt.what, shown(_answered(each))) for each in tried]
     if rows:
-        show_rows(Console(), _HEADINGS, rows, _WHOLE)
+        show_rows(_HEADINGS, rows, _WHOLE)
 
 
 def _answered(tried: Trial) -> str:
@@ -144,10 +142,7 @@ def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
         listed = [{"id": a.id, "family": a.family, "what": a.what, "limit": a.limit} for a in attempts]
         sys.stdout.write(json.dumps(listed) + "\n")
         return
-    from rich.console import Console
-
     show_rows(
-        Console(),
         ("attempt", "family", "what it does"),
         [(attempt.id, attempt.family, attempt.what) for attempt in attempts],
         (True, True, False),

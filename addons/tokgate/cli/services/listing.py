@@ -22,8 +22,6 @@ def show_all(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps({"services": [_summary(each) for each in held]}, ensure_ascii=False) + "\n")
         return Exit.DONE
-    from rich.console import Console
-
     rows = [
         (
             each.service.name,
@@ -37,7 +35,7 @@ def show_all(options: argparse.Namespace) -> int:
         for each in held
     ]
     whole, right = (True, False, True, True, True, False, True), (False, False, True, True, True, False, False)
-    show_rows(Console(highlight=False), _COLUMNS, rows, whole, right=right)
+    show_rows(_COLUMNS, rows, whole, right=right)
     return Exit.DONE
 
 
