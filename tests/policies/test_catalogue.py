@@ -17,7 +17,7 @@ import yaml
 from whenever import Instant
 
 from tokgate.config.loader import load
-from tokgate.config.service_lists.shared_hosts import SHARED_HOSTS, shared_host
+from tokgate.config.service_lists.selection import SHARED_HOSTS, shared_host
 from tokgate.policy.services import NamePattern, PatternKind, Service, ServiceIndex, compile_regex
 from tokgate.policy.stores import StoreListing
 from tokgate.policy.values.hostname import DomainName, normalise

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 from tokgate.cli.commands import COMMANDS, MODULES
 from tokgate.cli.exits import CommandError, Exit, need
-from tokgate.config.yaml.did_you_mean import did_you_mean
+from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.values.visible_text import readable_lines
 
 DESCRIPTION: Final = """\

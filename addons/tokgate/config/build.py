@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from whenever import Time
 
-from tokgate.config.checks.name_list import NameList
-from tokgate.config.checks.sections import PolicyEntry, Sections
+from tokgate.config.checks.sections import NameList, PolicyEntry, Sections
 from tokgate.config.format.bans import EXEMPT_BY, BanModel, ExemptionModel, WindowModel
 from tokgate.config.format.connection_settings import ProxyAuthModel, UpstreamModel
 from tokgate.config.format.networks import NetworkModel

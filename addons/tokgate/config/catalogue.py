@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.config.checks.sections import Sections
-from tokgate.config.yaml import files
 from tokgate.config.yaml.nodes import compose
-from tokgate.config.yaml.source import Report, Source
+from tokgate.config.yaml.source import Report, Source, read_file
 from tokgate.policy.services import Catalogue, Service
 from tokgate.policy.snapshot import Policy
 
@@ -44,7 +43,7 @@ def complete(sections: Sections, report: Report) -> Catalogue | None:
     shipped = catalogue_files() if named else {}
     taken = tuple(sorted(named & shipped.keys()))
     for name in taken:
-        data = files.read(shipped[name], report)
+        data = read_file(shipped[name], report)
         if data is not None:
             source = Source(f"catalogue/{name}.yaml", data.decode("utf-8", "replace"), shipped[name])
             root = compose(source, report)

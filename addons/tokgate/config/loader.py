@@ -9,14 +9,12 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.config import build, catalogue
-from tokgate.config.checks import inventory_lookup as inventories
-from tokgate.config.checks import name_files, network_parts, references, times
+from tokgate.config.checks import named_files, references, times
 from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.config.policy_tests import PolicyTest, build_tests
-from tokgate.config.yaml import files
 from tokgate.config.yaml.nodes import Scalar, compose
-from tokgate.config.yaml.source import Report, TextSpan, decode
+from tokgate.config.yaml.source import Report, TextSpan, decode, policy_files, read_file
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.values import gc_pause
 
@@ -62,7 +60,7 @@ def load(
     """
     report = Report(base)
     with gc_pause.paused():
-        paths = files.policy_files(path, report)
+        paths = policy_files(path, report)
         if proposed:
             paths = tuple(dict.fromkeys((*paths, *proposed)))
         sections = Sections(path if path.is_dir() else path.parent, whole=not report.failed)
@@ -71,10 +69,10 @@ def load(
             if progress is not None:
                 progress(done, len(paths))
         shipped = catalogue.complete(sections, report)
-        inventories.read(sections, report)
-        name_files.read(sections, report)
+        named_files.read_inventories(sections, report)
+        named_files.read_names(sections, report)
         references.check(sections, report)
-        networks = network_parts.check(sections, report)
+        networks = references.check_networks(sections, report)
         times.check(sections, networks, now, report)
         named = sections.named_files
         if report.failed:
@@ -85,7 +83,7 @@ def load(
 
 def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report) -> None:
     before = len(report.diagnostics)
-    data = files.read(path, report) if proposed is None else proposed
+    data = read_file(path, report) if proposed is None else proposed
     source = None if data is None else decode(path, data, report)
     root = None if source is None else compose(source, report)
     if len(report.diagnostics) > before and root is None:

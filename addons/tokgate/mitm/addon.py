@@ -22,8 +22,7 @@ from tokgate.blocklog.records.record import Observer, this_observer
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.blocklog.write.writer_health import WriterHealth
 from tokgate.config.reload.gc_tuning import freeze_objects
-from tokgate.config.reload.held_store import HeldStore
-from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
+from tokgate.config.reload.holder import HeldStore, PolicyError, PolicyHolder, open_policy
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.gate_mode import GateInstance, GateMode
 from tokgate.mitm.hooks.addons import hooks

@@ -14,13 +14,12 @@ from typing import Any, Final
 
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.config import build
-from tokgate.config.checks import inventory_lookup, network_parts
+from tokgate.config.checks import named_files, references
 from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Level, render
 from tokgate.config.format import writing
-from tokgate.config.yaml import files
 from tokgate.config.yaml.nodes import compose
-from tokgate.config.yaml.source import Report, decode
+from tokgate.config.yaml.source import Report, decode, read_file
 from tokgate.policy.analysis.held_bans import NOTHING, restricted
 from tokgate.policy.networks import Network
 from tokgate.policy.snapshot import Policy
@@ -125,13 +124,13 @@ class HeldFile:
 def _read(path: Path) -> Policy:
     """The policy in a file that `_write` wrote. Raises _DamagedError."""
     report, sections, networks = Report(), Sections(path.parent), dict[str, Network]()
-    data = files.read(path, report)
+    data = read_file(path, report)
     source = None if data is None else decode(path, data, report)
     root = None if source is None else compose(source, report)
     if source is not None and root is not None:
         sections.add(source, root, report)
-        inventory_lookup.read(sections, report)
-        networks = network_parts.check(sections, report)
+        named_files.read_inventories(sections, report)
+        networks = references.check_networks(sections, report)
     for each in report.diagnostics:
         if each.level is Level.ERROR:
             raise _DamagedError(render(each))

@@ -16,8 +16,7 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.blocklog.records import lifecycle
-from tokgate.config.reload.holder import PolicyHolder, Reloaded
-from tokgate.config.reload.worker_thread import WorkerThread
+from tokgate.config.reload.holder import PolicyHolder, Reloaded, WorkerThread
 from tokgate.policy.settings import LogSettings
 from tokgate.runtime import phase_watch
 from tokgate.runtime.coverage_report import CoverageReporter

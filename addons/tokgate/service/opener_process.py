@@ -22,8 +22,7 @@ from tokgate.blocklog.records.record import Observer, Record
 from tokgate.blocklog.write.channel import RecordSender
 from tokgate.blocklog.write.writer_health import WriterHealth
 from tokgate.config.loader import Loaded
-from tokgate.config.reload.held_store import HeldStore
-from tokgate.config.reload.holder import PolicyHolder
+from tokgate.config.reload.holder import HeldStore, PolicyHolder
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.service import single_process

@@ -15,7 +15,7 @@ from typing import Final
 
 from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR
 from tokgate.blocklog import paths
-from tokgate.config.yaml.files import SUFFIXES
+from tokgate.config.yaml.source import SUFFIXES
 from tokgate.gate.sockets import Entry
 from tokgate.gateway import capabilities
 from tokgate.gateway.capabilities import Capability

@@ -18,8 +18,7 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.loader import Loaded, load
 from tokgate.config.reload import holder as reload_module
 from tokgate.config.reload import quiescence
-from tokgate.config.reload.holder import PolicyError, PolicyHolder, Reloaded, open_policy
-from tokgate.config.reload.revision import Revision, revision_of
+from tokgate.config.reload.holder import PolicyError, PolicyHolder, Reloaded, Revision, open_policy, revision_of
 from tokgate.policy.decide import decide
 
 NOW = Instant.from_utc(2023, 5, 1)

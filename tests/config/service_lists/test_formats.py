@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokgate.config.service_lists.entries import ListFormat
 from tokgate.config.service_lists.formats import detect, read_list
-from tokgate.config.service_lists.list_format import ListFormat
 from tokgate.config.service_lists.selection import Options, select
 
 _PARTS = (

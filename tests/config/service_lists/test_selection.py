@@ -4,10 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokgate.config.service_lists.adblock import read_adblock
-from tokgate.config.service_lists.domain_list import read_domain_list
 from tokgate.config.service_lists.entries import EntryKind, Place, ServiceList
-from tokgate.config.service_lists.selection import Options, Selection, select
-from tokgate.config.service_lists.shared_hosts import SHARED_HOSTS
+from tokgate.config.service_lists.formats import read_domain_list
+from tokgate.config.service_lists.selection import SHARED_HOSTS, Options, Selection, select
 from tokgate.policy.services import is_public_suffix
 
 ATTRIBUTES = "a.example @cn\nb.example @ads\nc.example @cn @ads\nd.example\n"

@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from tokgate.config.service_lists.list_format import ListFormat
+from tokgate.config.service_lists.entries import ListFormat
 
 
 class ServiceListed(TypedDict):

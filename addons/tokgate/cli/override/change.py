@@ -17,7 +17,7 @@ from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.cli.time_arguments import common_zone
 from tokgate.config.diagnostics import Code, Diagnostic, render
 from tokgate.config.loader import load
-from tokgate.config.yaml.did_you_mean import did_you_mean, listed
+from tokgate.config.yaml.suggestions import did_you_mean, listed
 from tokgate.policy.analysis.overrides import outlasts
 from tokgate.policy.bans import Ban, Exemption, Overrides
 from tokgate.policy.schedule import Duration, Edge, Moment, add_duration, resolve

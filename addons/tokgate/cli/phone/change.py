@@ -11,7 +11,7 @@ from whenever import Instant
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.phone.files import NETWORK, PhoneFiles, write_secret
 from tokgate.cli.terminal import narrate, shown
-from tokgate.config.yaml.did_you_mean import did_you_mean
+from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.gateway.phones.interface import Interface
 from tokgate.gateway.phones.tunnel import Address, Phone, Tunnel, mobileconfig, new_private_key, public_key
 from tokgate.policy.values.prefix_table import IPNetwork

@@ -33,7 +33,7 @@ from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.cli.time_arguments import settle, time_argument
 from tokgate.config.diagnostics import render
 from tokgate.config.policy_tests import PolicyTest
-from tokgate.config.yaml.did_you_mean import did_you_mean
+from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.bans import Exemption
 from tokgate.policy.decision import Decision, Verdict
 from tokgate.policy.devices import hardware_address

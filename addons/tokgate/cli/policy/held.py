@@ -9,7 +9,7 @@ from whenever import Instant
 
 from tokgate.cli.policy.outlook import warning
 from tokgate.config.diagnostics import Code, Diagnostic
-from tokgate.config.reload.held_store import held_at_start
+from tokgate.config.reload.holder import held_at_start
 from tokgate.policy.snapshot import Policy
 from tokgate.runtime.control_socket import NAME
 from tokgate.runtime.held_file import HeldFile

@@ -16,7 +16,7 @@ from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.service.table_options import add_redirect_options
 from tokgate.config.extras import Extra
-from tokgate.config.yaml.did_you_mean import did_you_mean, listed, near
+from tokgate.config.yaml.suggestions import did_you_mean, listed, near
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.runtime.banner import say

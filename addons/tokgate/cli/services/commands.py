@@ -9,7 +9,7 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.value_arguments import argument_of
 from tokgate.config.format import parsers, time_parsers
-from tokgate.config.service_lists.list_format import ListFormat
+from tokgate.config.service_lists.entries import ListFormat
 
 _EPILOG: Final = """\
 examples:

@@ -10,7 +10,7 @@ from tokgate.cli.policy_source import open_policy
 from tokgate.cli.terminal import shown
 from tokgate.config.catalogue import catalogue_files
 from tokgate.config.loader import load
-from tokgate.config.yaml.did_you_mean import did_you_mean
+from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import Policy
 

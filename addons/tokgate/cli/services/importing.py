@@ -10,7 +10,7 @@ from tokgate.cli.services.held import opened
 from tokgate.cli.services.reading import Reading, as_json, read, tell
 from tokgate.cli.services.writing import write
 from tokgate.cli.terminal import narrate, shown
-from tokgate.config.service_lists.service_file import service_file
+from tokgate.config.service_lists.selection import service_file
 
 
 def run(options: argparse.Namespace) -> int:

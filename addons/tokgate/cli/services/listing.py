@@ -10,7 +10,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.services.held import Held, all_services, find, opened
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import shown
-from tokgate.config.service_lists.service_file import source_keys
+from tokgate.config.service_lists.selection import source_keys
 from tokgate.policy.services import Match, PatternKind, ServiceIndex
 
 _COLUMNS: Final = ("service", "title", "names", "addresses", "apps", "bans", "from")

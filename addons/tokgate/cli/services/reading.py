@@ -12,12 +12,10 @@ from whenever import Date, Instant
 
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import narrate, shown
-from tokgate.config.service_lists.adguard import NoSuchPart
-from tokgate.config.service_lists.entries import Problem
-from tokgate.config.service_lists.formats import detect, read_list
-from tokgate.config.service_lists.list_format import ListFormat
+from tokgate.config.service_lists.entries import ListFormat, Problem
+from tokgate.config.service_lists.formats import NoSuchPart, detect, read_list
 from tokgate.config.service_lists.selection import Options, Selection, select
-from tokgate.config.yaml.did_you_mean import listed
+from tokgate.config.yaml.suggestions import listed
 from tokgate.policy.services import ServiceSource
 from tokgate.policy.values.visible_text import escaped
 

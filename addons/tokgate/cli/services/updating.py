@@ -14,7 +14,7 @@ from tokgate.cli.services.reading import Reading, as_json, read, tell
 from tokgate.cli.services.writing import write
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.config.service_lists.entries import EntryKind
-from tokgate.config.service_lists.service_file import names_of, service_file
+from tokgate.config.service_lists.selection import names_of, service_file
 from tokgate.policy.services import Service
 
 _TINTS: Final = {"+": "32", "-": "31"}

@@ -22,8 +22,8 @@ from tokgate.config.catalogue import catalogue_files
 from tokgate.config.diagnostics import render
 from tokgate.config.format import address_parsers, parsers, time_parsers
 from tokgate.config.loader import load
-from tokgate.config.yaml.did_you_mean import did_you_mean
-from tokgate.config.yaml.files import SUFFIXES
+from tokgate.config.yaml.source import SUFFIXES
+from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import compile_policy
 from tokgate.policy.values.prefix_table import IPNetwork

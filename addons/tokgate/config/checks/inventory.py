@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.yaml import files
-from tokgate.config.yaml.did_you_mean import listed, near
-from tokgate.config.yaml.source import Report, Source, TextSpan, decode
+from tokgate.config.yaml.source import Report, Source, TextSpan, decode, read_named_file
+from tokgate.config.yaml.suggestions import listed, near
 from tokgate.policy.devices import Device, hardware_address
 from tokgate.policy.identity import folded
 from tokgate.policy.values.hostname import parse_address
@@ -60,7 +59,7 @@ class Inventory:
 def read_inventory(path: Path, needs: Iterable[str], report: Report) -> Inventory | None:
     """Read a file that must have the columns `needs`; None, and errors, if it is invalid."""
     before = len(report.diagnostics)
-    data = files.read_other(path, report)
+    data = read_named_file(path, report)
     source = None if data is None else decode(path, data, report)
     if source is None:
         return None

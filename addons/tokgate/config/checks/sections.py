@@ -3,6 +3,7 @@
 An invalid entry doesn't hide errors of others, and its name counts as defined.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from tokgate.config.checks.inventory import Inventory
-from tokgate.config.checks.name_list import NameList
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.bans import BanModel, ExemptionModel, LiftedModel
 from tokgate.config.format.field_types import IDENTIFIER
@@ -21,10 +21,10 @@ from tokgate.config.format.policy_file import PolicyFile
 from tokgate.config.format.services import ServiceModel
 from tokgate.config.format.settings import SettingsModel
 from tokgate.config.format.test_model import TestModel, TestTransport, dns_query
-from tokgate.config.yaml.did_you_mean import listed
 from tokgate.config.yaml.nodes import Mapping, Node, Scalar, Sequence, led_to
 from tokgate.config.yaml.shape import hint, place_of, shaped
 from tokgate.config.yaml.source import Report, Source, TextSpan
+from tokgate.config.yaml.suggestions import listed
 from tokgate.policy.devices import Device
 from tokgate.policy.services import PatternKind
 
@@ -36,6 +36,19 @@ _NAMED: Final[dict[str, type[BaseModel]]] = {
     "bans": BanModel,
     "exemptions": ExemptionModel,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class NameList:
+    """The patterns of one kind in a file, with their places in it."""
+
+    source: Source
+    patterns: tuple[tuple[str, TextSpan], ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the patterns, whatever their order and what else stands in the file."""
+        return hashlib.sha256("\n".join(sorted({value for value, _ in self.patterns})).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

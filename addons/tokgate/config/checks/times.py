@@ -1,13 +1,12 @@
 """Checks of the times of bans and exemptions, in each time zone that applies to them, and at a given instant."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import Final
 
 from whenever import Instant
 
 from tokgate.config import build
-from tokgate.config.checks import extensions
 from tokgate.config.checks.sections import PolicyEntry, Sections, zones_of
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.bans import BanModel, ExemptionModel
@@ -22,7 +21,7 @@ from tokgate.policy.settings import LONGEST_OVERRIDE
 from tokgate.policy.snapshot import schedule_of
 from tokgate.policy.values.prefix_cover import Cover
 from tokgate.policy.values.prefix_table import IPNetwork
-from tokgate.policy.values.time_text import both
+from tokgate.policy.values.time_text import both, local
 
 _FOR_EVER: Final = 24 * 365 * 50
 """Hours after which a ban without end is taken to end, when exemptions from it are checked."""
@@ -56,7 +55,7 @@ def check(sections: Sections, networks: Mapping[str, Network], now: Instant, rep
                     _over(entry, entry.model, schedules, now, report)
                 if entry.name in exemptions:
                     _remainder(entry, exemptions[entry.name], schedules, sections, networks, report)
-    extensions.check(sections, valid, report)
+    _extensions(sections, valid, report)
 
 
 def _ban(entry: PolicyEntry[BanModel], model: BanModel, sections: Sections, report: Report) -> _Schedules | None:
@@ -275,3 +274,60 @@ def _remainder(
 def _end(entry: PolicyEntry[BanModel], schedule: Schedule) -> Instant:
     held = entry.model is not None and entry.model.on_expiry is OnExpiry.HOLD
     return _first(schedule).add(hours=_FOR_EVER) if schedule.ends is None or held else schedule.ends
+
+
+def _extensions(sections: Sections, valid: Collection[str], report: Report) -> None:
+    """Check all extensions among the bans whose own times are valid."""
+    for entry in (sections.bans[name] for name in sections.bans if name in valid):
+        old = None if entry.model is None else sections.bans.get(entry.model.extends or "")
+        if old is entry:
+            message = f"the ban `{entry.name}` can't extend itself: name the one that ended"
+            report.error(entry.source, entry.at("extends"), Code.EXTENSION_OVERLAP, message)
+        elif old is not None and old.name in valid and old.model is not None and entry.model is not None:
+            _extension_times(entry, entry.model, old, old.model, sections, report)
+            _narrower(entry, old, report)
+
+
+def _extension_times(
+    entry: PolicyEntry[BanModel],
+    model: BanModel,
+    old: PolicyEntry[BanModel],
+    before: BanModel,
+    sections: Sections,
+    report: Report,
+) -> None:
+    where = old.source.origin(old.place)
+    if before.on_expiry is OnExpiry.HOLD:
+        message = (
+            f"`{old.name}` is held past its end, beside its extension: leave out `on_expiry: hold` there ({where})"
+        )
+        report.error(entry.source, entry.at("extends"), Code.EXTENSION_OVERLAP, message)
+        return
+    for zone in zones_of(model.networks, sections) or ("UTC",):
+        ends = schedule_of(build.ban(old, before), zone).ends
+        if ends is None:
+            message = f"`{old.name}` has no end, so that there is nothing to extend ({where})"
+            report.error(entry.source, entry.at("extends"), Code.EXTENSION_OVERLAP, message)
+            return
+        starts = resolve(model.starts, zone, Edge.START)
+        if starts == ends:
+            continue
+        write = local(ends, zone).replace(" ", "T", 1).replace(" ", "")
+        right = f"`{old.name}` ends {both(ends, zone)} ({where}): write `starts: {write}`"
+        if starts > ends:
+            message = f"until {both(starts, zone)} neither ban is in force: {right}"
+            report.error(entry.source, entry.at("starts"), Code.EXTENSION_GAP, message)
+        else:
+            message = f"both bans are in force from {both(starts, zone)} on: {right}"
+            report.error(entry.source, entry.at("starts"), Code.EXTENSION_OVERLAP, message)
+        return
+
+
+def _narrower(entry: PolicyEntry[BanModel], old: PolicyEntry[BanModel], report: Report) -> None:
+    """Warn of services and networks for which the measure ends where it is extended for others."""
+    for key, kind in (("services", "service"), ("networks", "network")):
+        kept = {word for word, _ in entry.items(key)}
+        for word in dict(old.items(key)):
+            if word not in kept:
+                message = f"the {kind} `{word}` of `{old.name}` is not in its extension: for it the measure ends there"
+                report.warning(entry.source, entry.at(key), Code.EXTENSION_NARROWER, message)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.parsers import one_line, shown, text, wrong
 from tokgate.config.yaml import suggestions
-from tokgate.config.yaml.did_you_mean import listed
+from tokgate.config.yaml.suggestions import listed
 from tokgate.policy.canary import CANARY_ADDRESSES
 from tokgate.policy.settings import PortRange
 from tokgate.policy.upstream import Destination, UpstreamKind

@@ -10,8 +10,8 @@ from pydantic_core import core_schema
 
 from tokgate.config.diagnostics import Code
 from tokgate.config.format import parsers
-from tokgate.config.service_lists.list_format import ListFormat
-from tokgate.config.yaml.did_you_mean import listed, near
+from tokgate.config.service_lists.entries import ListFormat
+from tokgate.config.yaml.suggestions import listed, near
 from tokgate.policy.bans import Action, OnExpiry, Overrides
 from tokgate.policy.decision import Response, Verdict
 from tokgate.policy.settings import (

@@ -15,7 +15,7 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.extras import Extra
 from tokgate.config.format.parsers import need_extra, shown, text, wrong
 from tokgate.config.yaml import suggestions
-from tokgate.config.yaml.did_you_mean import did_you_mean, listed
+from tokgate.config.yaml.suggestions import did_you_mean, listed
 from tokgate.policy.analysis.warning_period import LONGEST
 from tokgate.policy.schedule import Duration, Moment, add_duration, holiday_calendar
 

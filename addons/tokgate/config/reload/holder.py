@@ -6,28 +6,35 @@ status, without events: network file systems and the volumes of containers send 
 
 import asyncio
 import logging
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from whenever import Instant
 
 from tokgate.config.diagnostics import Code, Diagnostic, Level, render
 from tokgate.config.loader import Loaded, load
 from tokgate.config.reload.gc_tuning import free_in_slices, without_collections
-from tokgate.config.reload.held_store import HeldInMemory, HeldStore, held_at_start, held_back
 from tokgate.config.reload.quiescence import LOOK_AGAIN, Fingerprint, StabilityCheck, statuses
-from tokgate.config.reload.revision import Revision, revision_of
-from tokgate.config.reload.worker_thread import WorkerThread
-from tokgate.config.yaml.files import policy_files
-from tokgate.config.yaml.source import Report
+from tokgate.config.yaml.source import Report, policy_files
 from tokgate.policy.analysis.definitions import DefinitionChange, changes
-from tokgate.policy.analysis.held_bans import NO_EFFECTS, BanEffects, effects, in_force, restricted
+from tokgate.policy.analysis.held_bans import (
+    NO_EFFECTS,
+    NOTHING,
+    BanEffects,
+    effects,
+    in_force,
+    restricted,
+    vanished,
+    with_held,
+)
 from tokgate.policy.bans import Lifted
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 from tokgate.policy.values.source_position import Origin
@@ -48,6 +55,52 @@ class PolicyError(Exception):
         """The message is the rendered diagnostics."""
         super().__init__("\n".join(render(each) for each in diagnostics))
         self.diagnostics: Final = diagnostics
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """The last commit that changed the policy files. `uncommitted`: they were changed since, nobody knows by whom."""
+
+    commit: str
+    author: str
+    uncommitted: bool = False
+
+
+class HeldStore(Protocol):
+    """Keeps the bans that are held back: `runtime.held_file.HeldFile` where they have to outlive the process."""
+
+    def read(self) -> Policy:
+        """The bans that are held, and under `lifted` those lifted by command."""
+
+    def write(self, kept: Policy) -> None:
+        """Keep these bans in place of those that were read."""
+
+    def enforced(self, stated: Container[str]) -> Policy:
+        """The bans that were in force when tokgate last ran, with what they need, but those that are `stated` now."""
+
+    def write_enforced(self, policy: Policy, in_force: tuple[str, ...]) -> None:
+        """Keep a policy, for the next start, and which of its bans are in force."""
+
+
+class HeldInMemory:
+    """Keeps held bans as long as the process lives."""
+
+    def __init__(self) -> None:
+        """Nothing is held at the beginning."""
+        self._kept = NOTHING
+
+    def read(self) -> Policy:
+        return self._kept
+
+    def write(self, kept: Policy) -> None:
+        self._kept = kept
+
+    def enforced(self, stated: Container[str]) -> Policy:
+        """No bans: a run that keeps nothing follows none."""
+        return NOTHING
+
+    def write_enforced(self, policy: Policy, in_force: tuple[str, ...]) -> None:
+        """Keep nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,3 +380,62 @@ def _ban_files(policy: Policy) -> dict[str, str | None]:
 def fingerprint(path: Path) -> Fingerprint:
     """The state of the policy files, without reading them."""
     return statuses(policy_files(path, Report()))
+
+
+def revision_of(policies: Path) -> Revision | None:
+    """The revision of a folder or file of policies; None without git, outside a work tree, or without a commit."""
+    folder, inside = (policies, ".") if policies.is_dir() else (policies.parent, policies.name)
+    try:
+        last = _git(folder, "log", "-1", "--no-show-signature", "--format=%h%x00%an <%ae>", "--", inside)
+        commit, separator, author = last.strip().partition("\0")
+        if not separator:
+            return None
+        return Revision(commit, author, bool(_git(folder, "status", "--porcelain", "--", inside).strip()))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+PATIENCE: Final = 5.0
+"""Seconds for each call of git."""
+
+_QUIET: Final = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+"""Nothing that a repository configures is run, and no lock is taken: a pull at the same moment would fail for it."""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ("git", *_QUIET, "-C", str(folder), *arguments)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+    return done.stdout.decode("utf-8", "replace")
+
+
+def held_back(policy: Policy, old: Snapshot, lifted: tuple[Lifted, ...], now: Instant) -> Policy:
+    """A policy from files, with the bans of the old one that vanished from them; `lifted` by command."""
+    policy = replace(policy, lifted=(*policy.lifted, *lifted)) if lifted else policy
+    return with_held(policy, old.policy, vanished(old, policy, now))
+
+
+def held_at_start(policy: Policy, store: HeldStore, now: Instant) -> Policy:
+    """A policy from files, with the bans that are held, and those of the last run that vanished while none ran."""
+    kept, last = store.read(), store.enforced(policy.bans.keys())
+    return held_back(policy, compile_policy(with_held(kept, last, tuple(last.bans))), kept.lifted, now)
+
+
+class WorkerThread:
+    """One thread, which starts with the first work and stays.
+
+    While the system allows none, the event loop does the work itself: it waits, and no policy stays out of force.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is started before `run`."""
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def run[T](self, work: Callable[[], T]) -> T:
+        """The result of `work`, which runs after what was given before."""
+        pool = self._pool or ThreadPoolExecutor(1)
+        try:
+            done = asyncio.get_running_loop().run_in_executor(pool, work)
+        except RuntimeError:  # EAGAIN of pthread_create(3)
+            return work()
+        self._pool = pool
+        return await done

@@ -1,11 +1,13 @@
 """Detects when files are stable: when an editor, a transfer or a volume update has finished writing them."""
 
+import errno
+import fcntl
+import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
-
-from tokgate.config.reload.writers import being_written
 
 SETTLE: Final = 0.1
 """Seconds without a change after which files are stable."""
@@ -76,3 +78,25 @@ class StabilityCheck:
         """Whether a file that had content was removed or emptied."""
         state = self._state
         return any(status[2] and (path not in state or not state[path][2]) for path, status in self._seen.items())
+
+
+def being_written(path: Path) -> bool:
+    """Whether a file is open for writing on this machine; False where this is unknown.
+
+    The kernel grants a read lease (fcntl(2)) only on a file that isn't open for writing: to the file's owner and root,
+    on local file systems.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        # If the file is opened for writing now, the kernel signals this process: SIGURG is ignored by default.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(descriptor)
+    return False

@@ -8,8 +8,7 @@ paths, parts of pages or some requests only would ban more than they say, so the
 import re
 from typing import Final
 
-from tokgate.config.service_lists.domain_list import whole_name
-from tokgate.config.service_lists.entries import Entry, EntryKind, Place, ServiceList, numbered
+from tokgate.config.service_lists.entries import Entry, EntryKind, Place, ServiceList, numbered, whole_name
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.public_suffix import public_suffix
 

@@ -73,3 +73,19 @@ def numbered(file: str, text: str) -> Iterator[tuple[Place, str]]:
     """The lines of a list with their places, without line breaks and surrounding space."""
     for number, line in enumerate(text.splitlines(), 1):
         yield Place(file, number), line.strip()
+
+
+class ListFormat(StrEnum):
+    """The formats, by the words of `--format` and of `source.format`."""
+
+    DOMAIN_LIST = "domain-list-community"
+    HOSTS = "hosts"
+    ADBLOCK = "adblock"
+    ADGUARD = "adguard"
+
+
+def whole_name(pattern: str) -> str:
+    """A regular expression that matches somewhere in a name as one for the whole name."""
+    if pattern.startswith("^") and pattern.endswith("$") and not pattern.endswith("\\$") and "|" not in pattern:
+        return pattern
+    return f"^.*(?:{pattern}).*$"

@@ -1,16 +1,20 @@
-"""What of a list becomes patterns of a service, and what is dropped: never in silence, and never a stranger's names."""
+"""What of a list becomes patterns of a service, and the file made of it.
+
+Nothing is dropped in silence, and nothing is taken that is a stranger's.
+"""
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Final
 
+import yaml
 from pydantic_core import PydanticCustomError
 
 from tokgate.config.format import name_patterns
 from tokgate.config.service_lists.entries import Entry, EntryKind, Problem, ServiceList
-from tokgate.config.service_lists.shared_hosts import shared_host
-from tokgate.policy.services import is_public_suffix
+from tokgate.policy.services import PatternKind, Service, ServiceSource, is_public_suffix
 from tokgate.policy.values.hostname import DomainName, normalise
 from tokgate.policy.values.prefix_table import IPNetwork
 
@@ -144,3 +148,92 @@ def _above(value: str, suffixes: dict[str, Entry], *, itself: bool) -> str | Non
         return value
     parents = (value.split(".", depth)[-1] for depth in range(1, value.count(".") + 1))
     return next((parent for parent in parents if parent in suffixes), None)
+
+
+_KEPT: Final = """
+    akadns.net akamai.net akamaiedge.net akamaihd.net akamaitechnologies.com akamaized.net edgekey.net edgesuite.net
+    fastly.net fastlylb.net map.fastly.net global.ssl.fastly.net cloudfront.net amazonaws.com awsglobalaccelerator.com
+    elasticbeanstalk.com azure.com azureedge.net azurefd.net azurewebsites.net windows.net core.windows.net cloudapp.net
+    trafficmanager.net msedge.net l-msedge.net s-msedge.net a-msedge.net b-cdn.net bunnycdn.com cdn77.org cdn77.com
+    cdninstance.com cloudflare.com cloudflare.net cloudflarestorage.com cdn.cloudflare.net pages.dev workers.dev r2.dev
+    googleapis.com googleusercontent.com gstatic.com appspot.com web.app firebaseapp.com firebaseio.com run.app
+    1e100.net ggpht.com ghs.googlehosted.com withgoogle.com edgecastcdn.net epsiloncdn.net systemcdn.net llnwd.net
+    llnwi.net lldns.net footprint.net lumen.com stackpathdns.com stackpathcdn.com hwcdn.net kxcdn.com imgix.net
+    cloudinary.com jsdelivr.net unpkg.com cachefly.net incapdns.net impervadns.net sucuri.net cdnsun.net gcdn.co
+    gcorelabs.com edgecdn.ru cdnvideo.ru ngenix.net yandexcloud.net mycdn.me selcdn.ru selstorage.ru bizmrg.com
+    aliyuncs.com alicdn.com alikunlun.com kunlunar.com kunlunca.com kunlunsl.com kunlunle.com cdngslb.com
+    myqcloud.com qcloudcdn.com cdntip.com dnsv1.com tdnsv5.com qcloudcos.com bcebos.com bdydns.com jomodns.com
+    myhuaweicloud.com cdnhwc1.com cdnhwc2.com cdn20.com wsdvs.com wscdns.com wswebpic.com lxdns.com chinacache.net
+    ccgslb.com qiniucdn.com qbox.me clouddn.com upaiyun.com aicdn.com ksyuncdn.com ksyun.com volcdns.com
+    herokuapp.com herokudns.com netlify.app netlify.com vercel.app vercel-dns.com github.io githubusercontent.com
+    gitlab.io onrender.com fly.dev digitaloceanspaces.com ondigitalocean.app linodeobjects.com backblazeb2.com
+    wasabisys.com wpengine.com wordpress.com wixsite.com squarespace.com myshopify.com shopify.com blogspot.com
+    zendesk.com freshdesk.com statuspage.io atlassian.net salesforce.com force.com hubspot.com onelink.me app.link
+    sentry.io auth0.com okta.com statsigapi.net segment.io segment.com amplitude.com mixpanel.com appsflyer.com
+    adjust.com branch.io app-measurement.com arkoselabs.com omtrdc.net 2o7.net demdex.net livekit.cloud
+    datadoghq.com newrelic.com nr-data.net intercom.io intercomcdn.com stripe.com qualtrics.com azure-dns.com
+    awsdns.com nsone.net dnsmadeeasy.com domaincontrol.com translate.goog s3.amazonaws.com blob.core.windows.net
+"""
+SHARED_HOSTS: Final = tuple(_KEPT.split())
+"""Kept by hand: below each are names of many customers."""
+
+
+@cache
+def _shared() -> frozenset[str]:
+    return frozenset(SHARED_HOSTS)
+
+
+def shared_host(suffix: str) -> str | None:
+    """The shared host that a suffix would take in: itself, or one below it; None if there is none."""
+    if suffix in _shared():
+        return suffix
+    below = f".{suffix}"
+    return next((host for host in SHARED_HOSTS if host.endswith(below)), None)
+
+
+_HEAD: Final = """\
+# yaml-language-server: $schema=../../schema/policy.schema.json
+#
+# Made by `tokgate service import`. `tokgate service update {name} LIST` shows what a newer list changes; with
+# --write it writes this file again, without comments of yours.
+"""
+
+Names = Mapping[EntryKind, list[str]]
+"""Patterns and addresses by kind."""
+
+NAME_KINDS: Final = (EntryKind.SUFFIX, EntryKind.EXACT, EntryKind.REGEX)
+"""The kinds that stand under `names`, which are those of the same value in `PatternKind`."""
+
+
+def names_of(service: Service) -> dict[EntryKind, list[str]]:
+    """What a service has by now; labels, which no list has, are not among them."""
+    names = {
+        kind: [each.value for each in service.patterns if each.kind is PatternKind(kind.value)] for kind in NAME_KINDS
+    }
+    return {**names, EntryKind.ADDRESS: [str(prefix) for prefix in service.addresses]}
+
+
+def service_file(name: str, title: str, source: ServiceSource, names: Names, before: Service | None = None) -> str:
+    """The text of the file. Description, labels and store listings are those of `before`, since no list has any."""
+    said: dict[str, Any] = {"title": title}
+    if before is not None and before.description is not None:
+        said["description"] = before.description
+    said["source"] = {key: value for key, value in source_keys(source).items() if value}
+    by_kind: dict[str, list[str]] = {kind.value: list(names.get(kind, ())) for kind in NAME_KINDS}
+    stores: dict[str, list[str]] = {}
+    if before is not None:
+        by_kind["label"] = [each.value for each in before.patterns if each.kind is PatternKind.LABEL]
+        for listing in before.stores:
+            stores.setdefault(listing.store, []).append(listing.identifier)
+    said["names"] = {kind: values for kind, values in by_kind.items() if values}
+    said["addresses"] = list(names.get(EntryKind.ADDRESS, ()))
+    said["store"] = stores
+    said = {key: value for key, value in said.items() if value}
+    body = yaml.safe_dump({"version": 1, "services": {name: said}}, sort_keys=False, allow_unicode=True, width=1 << 20)
+    return _HEAD.format(name=name) + body
+
+
+def source_keys(source: ServiceSource) -> dict[str, Any]:
+    """The keys of `source` as they stand in YAML."""
+    values = {each.name: getattr(source, each.name) for each in fields(source)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

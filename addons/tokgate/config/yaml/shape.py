@@ -8,9 +8,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.yaml.did_you_mean import did_you_mean, listed
 from tokgate.config.yaml.nodes import Mapping, Node, Scalar, Sequence, led_to, plain
 from tokgate.config.yaml.source import Report, Source, TextSpan
+from tokgate.config.yaml.suggestions import did_you_mean, listed
 
 _Path = tuple[str | int, ...]
 

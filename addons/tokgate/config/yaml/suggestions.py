@@ -1,18 +1,49 @@
-"""Suggestions for malformed values: times, durations, days, zones, prefixes.
+"""Suggestions for wrong words, and for malformed times, durations, days, zones and prefixes.
 
 A suggestion is made only if the value is unambiguous (`10/03/2023` is not), and is only shown, never used.
 """
 
 import re
 from collections.abc import Collection, Iterator
+from difflib import get_close_matches
 from ipaddress import summarize_address_range
 from itertools import islice
 from typing import Final
 
 from whenever import Date
 
-from tokgate.config.yaml.did_you_mean import listed, near
 from tokgate.policy.values.hostname import parse_address
+
+_LISTED: Final = 20
+"""Most alternatives that a message lists."""
+_LONGER: Final = 4
+"""Most letters by which a suggestion is longer or shorter than the word."""
+_LONGEST: Final = 100
+_COMPARED: Final = 20_000
+"""Most words that are compared: difflib is slow, and a policy may define tens of thousands."""
+
+
+def near(word: str, allowed: Collection[str]) -> str | None:
+    """The allowed word that is most similar to `word`; None if none is, or if there are too many to compare."""
+    folded = {candidate.casefold(): candidate for candidate in allowed if abs(len(candidate) - len(word)) <= _LONGER}
+    if len(folded) > _COMPARED or len(word) > _LONGEST:
+        return folded.get(word.casefold())
+    found = get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def did_you_mean(word: str, allowed: Collection[str]) -> str:
+    """The end of a message: `; did you mean …?`, else `; allowed: …` if there are few words, else nothing."""
+    meant = near(word, allowed)
+    if meant is not None:
+        return f"; did you mean `{meant}`?"
+    return f"; allowed: {listed(allowed)}" if 0 < len(allowed) <= _LISTED else ""
+
+
+def listed(words: Collection[str]) -> str:
+    """The words in backquotes, separated by commas."""
+    return ", ".join(f"`{word}`" for word in words)
+
 
 _HOURS: Final = range(24)
 _MINUTES: Final = range(60)

@@ -8,8 +8,7 @@ from whenever import Instant
 
 from tokgate.config.diagnostics import Code
 from tokgate.config.loader import Loaded, load
-from tokgate.config.yaml import files
-from tokgate.config.yaml.source import Report
+from tokgate.config.yaml.source import Report, policy_files
 
 EMPTY = "version: 1\n"
 
@@ -33,7 +32,7 @@ def test_read_recursively_in_name_order(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(EMPTY)
-    found = files.policy_files(tmp_path, Report())
+    found = policy_files(tmp_path, Report())
     assert [str(path.relative_to(tmp_path)) for path in found] == ["a.yaml", "b/a/z.yaml", "b/x.yml"]
 
 

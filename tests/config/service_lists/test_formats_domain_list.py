@@ -1,7 +1,7 @@
 """Lists of domain-list-community: each kind of line, includes, attributes, and what is no line of one."""
 
-from tokgate.config.service_lists.domain_list import read_domain_list, whole_name
-from tokgate.config.service_lists.entries import ServiceList
+from tokgate.config.service_lists.entries import ServiceList, whole_name
+from tokgate.config.service_lists.formats import read_domain_list
 from tokgate.policy.services import compile_regex
 
 LISTS = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokgate.config.service_lists.shared_hosts import SHARED_HOSTS, shared_host
+from tokgate.config.service_lists.selection import SHARED_HOSTS, shared_host
 from tokgate.policy.values.hostname import DomainName, normalise
 
 

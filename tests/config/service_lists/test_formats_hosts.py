@@ -1,6 +1,6 @@
 """Hosts files: several names a line, comments, local names, bare names, and what a list says of itself."""
 
-from tokgate.config.service_lists.hosts import read_hosts
+from tokgate.config.service_lists.formats import read_hosts
 
 HOSTS = """\
 # Title: Clips

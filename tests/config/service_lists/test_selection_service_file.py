@@ -6,7 +6,7 @@ from whenever import Instant
 
 from tokgate.config.loader import load
 from tokgate.config.service_lists.entries import EntryKind
-from tokgate.config.service_lists.service_file import names_of, service_file
+from tokgate.config.service_lists.selection import names_of, service_file
 from tokgate.policy.services import NamePattern, PatternKind, Service, ServiceSource
 from tokgate.policy.stores import StoreListing
 

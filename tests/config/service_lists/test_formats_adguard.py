@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tokgate.config.service_lists.adguard import NoSuchPart, read_adguard
+from tokgate.config.service_lists.formats import NoSuchPart, read_adguard
 
 SERVICES = json.dumps(
     {

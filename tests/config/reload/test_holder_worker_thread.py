@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tokgate.config.reload.worker_thread import WorkerThread
+from tokgate.config.reload.holder import WorkerThread
 
 
 async def test_one_thread_does_all_work() -> None:

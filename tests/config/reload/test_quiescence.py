@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from tokgate.config.reload.writers import being_written
+from tokgate.config.reload.quiescence import being_written
 
 
 def test_open_for_writing(tmp_path: Path) -> None:
