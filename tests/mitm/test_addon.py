@@ -129,6 +129,10 @@ def test_announcement() -> None:
     [
         ({"mode": ["reverse:http://192.0.2.1:80"]}, "does not filter in mode reverse"),
         ({"mode": ["upstream:http://192.0.2.1:80"]}, "does not filter in mode upstream"),
+        *(
+            ({"mode": [mode]}, "the modes are regular, transparent, socks5, dns; phones come through the gateway")
+            for mode in ("wireguard", "tun:tg0", "local:curl")
+        ),
         ({"tokgate_policies": "/nowhere"}, "/nowhere:1:1: error: no such file or folder"),
     ],
 )

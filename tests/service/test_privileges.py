@@ -34,7 +34,6 @@ HERE = "127.0.0.1"
         (Listening(modes=["transparent@192.0.2.1:443"]), {BIND}),
         (Listening(modes=["dns"]), {BIND}),
         (Listening(modes=["dns@5300"]), set()),
-        (Listening(modes=["tun:tun0"]), {ADMIN}),
         (Listening(modes=["regular", "dns@53"]), {BIND}),
     ],
 )
@@ -94,12 +93,6 @@ def test_others_become_nobody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert account_to_become("tokgate") is None
     with pytest.raises(PrivilegeError, match="only root"):
         account_to_become("nobody")
-
-
-def test_local_mode_is_for_root() -> None:
-    """mitmproxy's redirector for it asks sudo for root, which a process without new privileges is not given."""
-    assert privileges.stays_root(["regular", "local:curl"])
-    assert not privileges.stays_root(["regular", "transparent"])
 
 
 def test_the_authority_that_devices_trust_is_not_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

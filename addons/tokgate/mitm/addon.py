@@ -50,9 +50,6 @@ _MODES: Final = (
     mode_specs.RegularMode,
     mode_specs.TransparentMode,
     mode_specs.Socks5Mode,
-    mode_specs.WireGuardMode,
-    mode_specs.LocalMode,
-    mode_specs.TunMode,
     mode_specs.DnsMode,
     GateMode,
 )
@@ -302,7 +299,7 @@ async def _judge_again(review: LiveReview[ClientConnection]) -> None:
 
 
 def _check_modes(specs: list[str]) -> None:
-    """Raises OptionsError for modes that are no filter's: they lead all clients to one destination."""
+    """Raises OptionsError for modes that tokgate does not filter in."""
     for spec in specs:
         try:
             mode = mode_specs.ProxyMode.parse(spec)
@@ -310,8 +307,12 @@ def _check_modes(specs: list[str]) -> None:
             raise exceptions.OptionsError(str(error)) from error
         if not isinstance(mode, _MODES):
             known = ", ".join(each.type_name for each in _MODES if each is not GateMode)
-            why = f"tokgate does not filter in mode {mode.type_name}, in which all clients go to one server"
-            raise exceptions.OptionsError(f"{why}; modes: {known}")
+            instead = (
+                "; phones come through the gateway, by `tokgate phone`" if mode.transport_protocol != "tcp" else ""
+            )
+            raise exceptions.OptionsError(
+                f"tokgate does not filter in mode {mode.type_name}; the modes are {known}{instead}"
+            )
 
 
 def _proxyserver() -> Proxyserver:

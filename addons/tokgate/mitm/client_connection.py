@@ -11,17 +11,11 @@ from mitmproxy.connection import Client
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.policy.identity import Identity, joined
-from tokgate.policy.observation import Endpoint, Transport
+from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.limits import OpenerLimits, client_key
 from tokgate.traffic.seen import Seen
-
-MOST_BESIDE: Final = 16
-MOST_CUT: Final = 8192
-"""Flows of datagrams remembered that were broken off; of one more the oldest is forgotten."""
-
-type Ends = tuple[Endpoint, Endpoint | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +45,6 @@ class ClientConnection:
     """TLS ends here, for a page or to read URLs."""
     passing: Passing | None = None
     """On what it was let through, once it was."""
-    beside: list[Passing] = field(default_factory=list)
-    """Further QUIC connections between the same ports, let through before."""
     requests: dict[str, Passing] = field(default_factory=dict)
     """The requests that were let through and last, tunnels among them, by mitmproxy's id of the flow."""
     software: bytes | None = None
@@ -64,8 +56,6 @@ class ClientConnection:
     unread: "UnreadOctets" = field(default_factory=lambda: UnreadOctets())
     smuggles: bool = False
     """The body of a request began like another request, and the client is under a ban: nothing more is carried."""
-    cut_flows: dict[Ends, None] = field(default_factory=dict)
-    """Between which ends UDP was broken off, of late; shared by all connections."""
     explicit: bool = False
     """The client knows that it speaks to a proxy, so that it can be asked who it is."""
     identity: Identity | None = None
@@ -95,13 +85,6 @@ class ClientConnection:
         if self.listens:
             self.listens, self.waiting_since = False, time.monotonic()
 
-    def let_pass(self, passing: Passing) -> None:
-        """One more connection was let through."""
-        if self.passing is not None and self.passing not in self.beside:
-            self.beside.append(self.passing)
-            del self.beside[:-MOST_BESIDE]
-        self.passing = passing
-
     def reached(self, host: str, address: str) -> None:
         """The host of what was let through turned out to be at an address, by which it is judged again as well."""
         passing = self.passing
@@ -111,19 +94,10 @@ class ClientConnection:
             self.passing = replace(passing, arrival=arrival)
 
     def cut(self) -> None:
-        """It is broken off: nothing passes any more. Datagrams would come again, as if nothing had happened."""
-        if self.passing is not None and self.passing.arrival.transport is Transport.UDP:
-            self.cut_flows[_ends(self.passing.arrival)] = None
-            if len(self.cut_flows) > MOST_CUT:
-                del self.cut_flows[next(iter(self.cut_flows))]
+        """Break it off: nothing passes any more."""
         self.passing = None
-        self.beside.clear()
         self.requests.clear()
         self.sockets.break_off()
-
-    def was_cut(self, arrival: Arrival) -> bool:
-        """Whether an earlier flow between the same ends was broken off."""
-        return _ends(arrival) in self.cut_flows
 
     def take_over(self, handed: Handover) -> None:
         """Take over the state of a connection that a gate hands over."""
@@ -146,10 +120,6 @@ class ClientConnection:
             connection=self.id,
             identity=self.identity,
         )
-
-
-def _ends(arrival: Arrival) -> Ends:
-    return arrival.client, arrival.destination
 
 
 class UnreadOctets:
@@ -186,14 +156,13 @@ class ClientConnections:
     """The client connections that are open, by mitmproxy's id."""
 
     def __init__(self) -> None:
-        self._cut_flows: dict[Ends, None] = {}
         self._unread: Final = UnreadOctets()
         self._open: dict[str, ClientConnection] = {}
 
     def begin(self, client: Client, sockets: ClientSockets) -> ClientConnection:
         """Make the state of a new client connection, and keep it until the connection ends."""
         peer = Endpoint(client.peername[0], client.peername[1])
-        connection = ClientConnection(peer, client.id, sockets, cut_flows=self._cut_flows, unread=self._unread)
+        connection = ClientConnection(peer, client.id, sockets, unread=self._unread)
         self._open[client.id] = connection
         return connection
 

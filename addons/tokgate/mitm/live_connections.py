@@ -28,8 +28,8 @@ class MitmConnections:
 
         One that was opened to show a page is let through on nothing, and so goes on.
         """
-        connections = () if one.passing is None else (one.passing, *one.beside)
-        for passing in (*connections, *one.requests.values()):
+        connection = () if one.passing is None else (one.passing,)
+        for passing in (*connection, *one.requests.values()):
             admission = admit(self._enforcer, passing.arrival, passing.seen)
             if admission.ruling.blocks:
                 seen = replace(admission.observe(), stage=Stage.LIVE, opened=one.opened, carried=one.sockets.octets())

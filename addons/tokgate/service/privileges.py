@@ -102,7 +102,7 @@ def needed_to_listen(listening: Listening) -> frozenset[Capability]:
     if any(0 < each < _LOWEST_FREE_PORT for each in ports):
         needed.add(Capability.NET_BIND_SERVICE)
     transparent = any(endpoint.entry is Entry.TPROXY for endpoint in listening.endpoints)
-    if transparent or any(_kind(mode) == "tun" for mode in listening.modes):
+    if transparent:
         needed.add(Capability.NET_ADMIN)
     if transparent:  # QUIC is passed on, and refused, by raw sockets (raw(7))
         needed.add(Capability.NET_RAW)
@@ -115,11 +115,6 @@ def needed_to_run(mark: int | None, *, gateway: bool = False) -> frozenset[Capab
     `gateway`: also by the supervisor, which keeps the kernel in step.
     """
     return frozenset({Capability.NET_ADMIN}) if gateway or mark is not None else frozenset()
-
-
-def stays_root(modes: Sequence[str]) -> bool:
-    """Whether a mode works for root alone: mitmproxy's `local` starts a redirector of its own by sudo."""
-    return any(_kind(mode) == "local" for mode in modes)
 
 
 def become(account: Account, kept: frozenset[Capability], places: Places) -> None:

@@ -267,15 +267,6 @@ def test_root_that_stays_is_warned_of(
     assert ("WARNING: running as root" in capsys.readouterr().err) is warns
 
 
-def test_local_mode_takes_no_user(became: list[tuple[object, ...]]) -> None:
-    """It would end at once, since its redirector needs root."""
-    args = build_parser(("run",)).parse_args(["run", "--mode", "local", "--user", "tokgate"])
-    with pytest.raises(CommandError, match="leave --user out") as refused:
-        args.run(args)
-    assert refused.value.code == Exit.USAGE
-    assert became == []
-
-
 def test_what_keeps_root_in_place_ends_it(became: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     """A user that can't do the work is no reason to do it as root."""
 
@@ -308,6 +299,10 @@ def test_an_unknown_mode(capsys: pytest.CaptureFixture[str]) -> None:
             "does not filter in mode `upstream`, in which all clients go to one server (p",
         ),
         ("reverse:http://192.0.2.1:80", "does not filter in mode `reverse`, in which all clients go to one server;"),
+        *(
+            (mode, "phones come through the gateway: `tokgate phone`")
+            for mode in ("wireguard", "tun:tg0", "local:curl")
+        ),
     ],
 )
 def test_modes_that_filter_nothing(mode: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

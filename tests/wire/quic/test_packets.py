@@ -14,7 +14,6 @@ from tokgate.wire.quic.packets import (
     follows_initial,
     hides_packets,
     initials,
-    is_certain,
     is_unreadable,
     varint,
 )
@@ -148,25 +147,6 @@ def test_no_initial(data: bytes) -> None:
 def test_unreadable(data: bytes, expected: bool) -> None:
     """QUIC of any version is known by its first octets; version 0 is what servers negotiate with."""
     assert is_unreadable(data) is expected
-
-
-@pytest.mark.parametrize(
-    ("version", "certain"),
-    [
-        (0xFF00001D, True),
-        (0x51303436, True),
-        (0x0A0A0A0A, True),
-        (0x1A2A3A4A, True),
-        (0xFACEB001, True),
-        (0x709A50C4, True),
-        (0x00000002, False),
-        (0x1A2A3A4B, False),
-        (0x16030100, False),
-    ],
-)
-def test_what_only_quic_begins_with(version: int, certain: bool) -> None:
-    """Other protocols on any port pass, though their first octets might be those of some version to come."""
-    assert is_certain(b"\xc0" + version.to_bytes(4) + bytes(20)) is certain
 
 
 def test_packets_of_established_connections() -> None:

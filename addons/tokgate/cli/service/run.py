@@ -35,9 +35,10 @@ from tokgate.service.opener_count import OpenerRange
 
 DEFAULT_MODE: Final = "gate:explicit"
 TPROXY_MODE: Final = "gate:tproxy"
-MITMPROXY_MODES: Final = ("regular", "transparent", "socks5", "wireguard", "tun", "local", "dns")
+MITMPROXY_MODES: Final = ("regular", "transparent", "socks5", "dns")
 """The first words of mitmproxy's own modes that tokgate can be started in."""
 _TO_ONE_SERVER: Final = ("upstream", "reverse")
+_WITH_UDP: Final = ("wireguard", "tun", "local")
 _USER_HINT: Final = "make a user `tokgate` (deploy/README.md), or name one with --user"
 _MOST_PROCESSES: Final = 1024
 _DAY: Final = 86_400
@@ -72,7 +73,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="MODE[@[HOST:]PORT]",
         action="append",
         help=f"{DEFAULT_MODE} (default), gate, gate:tproxy; or mitmproxy alone, without gates: regular, transparent, "
-        "socks5, wireguard, tun, local, dns; may be given several times",
+        "socks5, dns; may be given several times",
     )
     parser.add_argument(
         "--gateway",
@@ -135,7 +136,7 @@ def add_parser(subparsers: Subparsers) -> None:
         type=ip_address,
         action="append",
         default=[],
-        help="resolver that is asked in dns mode, and for wireguard's 10.0.0.53; may be given several times: the "
+        help="resolver that is asked in dns mode; may be given several times: the "
         "next is asked where one gives no answer (default: the system's)",
     )
     parser.set_defaults(run=run)
@@ -159,6 +160,8 @@ def run(args: argparse.Namespace) -> int:
             if word in _TO_ONE_SERVER:
                 why = f"tokgate does not filter in mode `{word}`, in which all clients go to one server"
                 why += " (parent proxies are `settings.upstream`)" if word == "upstream" else ""
+            elif word in _WITH_UDP:
+                why = f"tokgate does not filter in mode `{word}` (phones come through the gateway: `tokgate phone`)"
             raise CommandError(f"{why}; there are {listed(known)}", Exit.USAGE)
     if not any(gates):
         _leave_root(
@@ -241,19 +244,15 @@ def _bypass(args: argparse.Namespace) -> Bypass | None:
 
 def _leave_root(args: argparse.Namespace, listening: privileges.Listening) -> None:
     """Started as root, go on as a user of our own, before there are threads; or say aloud that it isn't so."""
-    local = privileges.stays_root(listening.modes)
-    if local and args.user is not None:
-        raise CommandError("the mode local works for root alone: leave --user out", Exit.USAGE)
     try:
-        account = None if local else privileges.account_to_become(args.user)
+        account = privileges.account_to_become(args.user)
         if account is not None:
             confdir = None if args.confdir is None else args.confdir.expanduser()
             places = privileges.Places(args.policies, args.log or DEFAULT_LOG, confdir)
             privileges.become(account, privileges.needed_to_listen(listening), places)
             say(f"running as {account.name}")
         elif os.geteuid() == 0 and args.user is None:
-            hint = "the mode local needs it" if local else _USER_HINT
-            say(f"WARNING: running as root, and so does all that reads what clients send: {hint}")
+            say(f"WARNING: running as root, and so does all that reads what clients send: {_USER_HINT}")
     except privileges.PrivilegeError as error:
         raise CommandError(str(error)) from error
 

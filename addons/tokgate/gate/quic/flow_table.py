@@ -16,7 +16,7 @@ from tokgate.policy.observation import Endpoint, Transport
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, QuicFlow
 from tokgate.traffic.limits import client_key
-from tokgate.traffic.seen import FirstBytes, Shown, Unreadable
+from tokgate.traffic.seen import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,6 @@ class GateFlow(QuicFlow):
     def let_pass(self, arrival: Arrival, shown: Shown) -> None:
         if shown not in self.shown:
             self.shown.append(shown)
-
-    def stray(self) -> FirstBytes | None:
-        return Unreadable(quic=True)
 
     @property
     def overfull(self) -> bool:

@@ -11,7 +11,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HttpStream
-from mitmproxy.proxy.mode_specs import Socks5Mode, WireGuardMode
+from mitmproxy.proxy.mode_specs import Socks5Mode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from tokgate.mitm import http_request
@@ -69,7 +69,7 @@ class ExplicitTargetHooks:
         next_layer.layer = RefusalLayer(context, b"")
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
-        """A connection of ours is about to be made, over UDP maybe."""
+        """A connection of ours is about to be made."""
         address = data.server.address
         if address is not None and not self._traffic.is_parent(address) and self._is_closed(data.client, address[0]):
             self._count()
@@ -147,9 +147,7 @@ class ExplicitTargetHooks:
 
         What was redirected may be from this machine's programs, whatever its address; its destination was routed here.
         """
-        asks = (
-            isinstance(client.proxy_mode, Socks5Mode | WireGuardMode) or self._traffic.connections.of(client).explicit
-        )
+        asks = isinstance(client.proxy_mode, Socks5Mode) or self._traffic.connections.of(client).explicit
         nat64 = self._traffic.enforcer.snapshot.settings.nat64_prefixes if self._traffic.is_configured else ()
         return asks and is_closed(client.peername[0], destination, nat64)
 

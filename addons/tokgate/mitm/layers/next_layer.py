@@ -12,7 +12,6 @@ from tokgate.mitm.layers.dns import DnsLayer
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
 from tokgate.mitm.layers.http import HttpConnectionLayer, HttpStream
 from tokgate.mitm.layers.name_servers import NameServers
-from tokgate.mitm.layers.udp import UdpLayer
 from tokgate.traffic.enforcer import Enforcer
 
 _DNS: Final = 53
@@ -27,8 +26,6 @@ def layer_for(
     tunnelled = isinstance(top, HttpStream | modes.HttpProxy)
     if address is not None and address[1] == _DNS and not tunnelled:
         return DnsLayer(context, enforcer, connection, known)
-    if context.client.transport_protocol == "udp":
-        return UdpLayer(context, enforcer, connection)
     if isinstance(top, modes.HttpProxy):
         # TLS between the client and the proxy itself, before any request.
         return (

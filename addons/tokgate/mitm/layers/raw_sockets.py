@@ -39,15 +39,10 @@ class ClientSockets:
         self.held, let_go, self._let_go = frozenset(ends), self._let_go, asyncio.Event()
         let_go.set()
 
-    def stay(self, seconds: float) -> None:
-        """Keep the connection that long when nothing moves."""
-        if self._handler is not None:
-            self._handler.timeout_watchdog.timeout = int(seconds)
-
     def end_when_quiet(self, seconds: float) -> None:
         """End the connection once nothing has moved for that long; mitmproxy looks again when its own time is over."""
         if self._handler is not None:
-            self.stay(seconds)
+            self._handler.timeout_watchdog.timeout = int(seconds)
             watch = self._handler.timeout_watchdog.watch()
             self._handler.wakeup_timer.add(asyncio.get_running_loop().create_task(watch))  # cancelled with the rest
 

@@ -19,7 +19,6 @@ from tokgate.wire.quic.packets import (
     close,
     hides_packets,
     initials,
-    is_certain,
     is_unreadable,
 )
 from tokgate.wire.tls_alert import Alert
@@ -30,7 +29,6 @@ MAX_CONNECTIONS: Final = 16
 """QUIC connections that are known of one flow; most have one."""
 _CLOSES: Final = 8
 """CONNECTION_CLOSE packets that are sent for a connection, one for each datagram that comes after the refusal."""
-_QUIC_PORTS: Final = (80, 443)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +107,6 @@ class QuicFlow(ABC):
     def let_pass(self, arrival: Arrival, shown: Shown) -> None:
         """Called for each connection, or what else is in the flow, that may pass."""
 
-    @abstractmethod
-    def stray(self) -> FirstBytes | None:
-        """What datagrams are that belong to no connection that was seen to begin; None: refused, and not recorded."""
-
     @property
     def began(self) -> bool:
         """Whether QUIC connections were seen to begin in it."""
@@ -174,15 +168,14 @@ class QuicFlow(ABC):
             except QuicError:  # under the keys of a connection that passes, as if it were that
                 return _NOTHING
             return _NOTHING if connection is None else self._advance(enforcer, connection, data)
-        if is_unreadable(data) and (self._on_quic_port or is_certain(data)):
+        if is_unreadable(data):
             return self._take_unreadable(enforcer, data)
         passing = self._others or any(one.passes for one in self._connections)
         waiting = next((one for one in reversed(self._connections) if one.passes is None), None)
         if waiting is not None and not passing:  # what follows the first flight, such as early data
             return self._advance(enforcer, waiting, data)
         if not self._connections and self._others is None:
-            stray = self.stray()
-            passing = self._others = stray is not None and self._admit(enforcer, stray) is None
+            passing = self._others = self._admit(enforcer, Unreadable(quic=True)) is None
         if passing:
             return DatagramVerdict((data,))
         return _NOTHING if self._connections else _REFUSED
@@ -192,11 +185,6 @@ class QuicFlow(ABC):
         if self._unreadable is None:
             self._unreadable = self._admit(enforcer, Unreadable(quic=True)) is None
         return DatagramVerdict((data,)) if self._unreadable else _REFUSED
-
-    @property
-    def _on_quic_port(self) -> bool:
-        destination = self.arrival().destination
-        return destination is not None and destination.port in _QUIC_PORTS
 
     def _belongs_to(self, found: tuple[Initial, ...]) -> _Connection | None:
         """The QUIC connection of these packets; None for packets that neither we nor the server can read."""

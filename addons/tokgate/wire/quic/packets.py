@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
-from tokgate.wire.quic.versions import DRAFTS, VERSIONS, Version
+from tokgate.wire.quic.versions import VERSIONS, Version
 
 CRYPTO_ERROR: Final = 0x0100
 """RFC 9000 §20.1: a TLS alert is this plus the alert."""
@@ -62,15 +62,6 @@ def is_unreadable(datagram: bytes) -> bool:
     """Whether a datagram begins as QUIC's first ones do (RFC 8999 §5.1), in a version that is not known here."""
     version = int.from_bytes(datagram[1:5])
     return len(datagram) >= 7 and datagram[0] & 0xC0 == 0xC0 and version != 0 and version not in VERSIONS
-
-
-def is_certain(datagram: bytes) -> bool:
-    """Whether what `is_unreadable` is of a version that nothing else would begin with.
-
-    A draft, or one that asks a server for its own versions (RFC 9000 §15).
-    """
-    version = int.from_bytes(datagram[1:5])
-    return version >> 8 in DRAFTS or version & 0x0F0F0F0F == 0x0A0A0A0A
 
 
 def follows_initial(datagram: bytes) -> bool:

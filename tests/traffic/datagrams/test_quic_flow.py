@@ -1,30 +1,23 @@
-"""UDP through mitmproxy's layers: QUIC by its name, the rest by its address, and nothing sent on undecided."""
+"""Flows of QUIC: each connection by its name, and nothing sent on undecided."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mitmproxy.connection import ConnectionState
-from mitmproxy.proxy import commands, context, events
-from mitmproxy.test import tflow
 
 from labs import builders, hello_builder
-from labs.addon_context import addon_context
 from labs.proxy_lab import ALLOWED, BANNED, NOW, ban, policy
 from labs.quic_client import QuicClient, initial
 from labs.records import Holder, Records
 from tokgate.blocklog.records.record import Observer
-from tokgate.mitm.client_connection import ClientConnections
-from tokgate.mitm.layers.raw_sockets import ClientSockets
-from tokgate.mitm.layers.udp import UdpLayer
-from tokgate.mitm.live_connections import MitmConnections
 from tokgate.policy import decide
-from tokgate.policy.decide import Sighting
-from tokgate.policy.decision import Signal
+from tokgate.policy.observation import Endpoint, Transport
 from tokgate.traffic import admission, hidden_name
+from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.counting.counters import Counters
-from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, MAX_HELD
+from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, MAX_HELD, QuicFlow
 from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.seen import Shown
 from tokgate.traffic.warning_state import Person
 from tokgate.wire.quic.packets import initials
 
@@ -35,78 +28,39 @@ EARLY = b"\xd0\x00\x00\x00\x01\x00\x00\x14" + bytes(20)
 """As early data that goes before the server's first word."""
 
 
-class Flow:
+class Flow(QuicFlow):
     """One flow of datagrams, from its first one on."""
 
-    def __init__(
-        self,
-        records: Records,
-        snapshot: Any = None,
-        *,
-        port: int = 443,
-        address: str = "203.0.113.9",
-        connections: ClientConnections | None = None,
-        opens: bool = True,
-    ) -> None:
-        """`opens`: whether the destination can be reached."""
-        client = tflow.tclient_conn()
-        client.peername, client.transport_protocol = CLIENT, "udp"
-        with addon_context() as made:
-            self.context = context.Context(client, made.options)
-        self.context.server.address, self.context.server.transport_protocol = (address, port), "udp"
+    def __init__(self, records: Records, snapshot: Any = None, *, address: str = "203.0.113.9") -> None:
+        super().__init__()
+        self._server = Endpoint(address, 443)
         self.counters = Counters()
         observer = Observer(hostname="gateway.example.org", version="0")
         self.enforcer = Enforcer(
             Holder(snapshot or policy()), records, observer, counters=self.counters, now=lambda: NOW
         )
-        self.connections = connections or ClientConnections()
-        self.connection = self.connections.begin(client, ClientSockets(None))
-        self.opened = 0
+        self.passed: list[str | None] = []
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []
-        self._opens = opens
-        self._layer = UdpLayer(self.context, self.enforcer, self.connection)
-        self._run(events.Start())
+
+    def arrival(self) -> Arrival:
+        return Arrival(client=Endpoint(*CLIENT), destination=self._server, connection="1", transport=Transport.UDP)
+
+    def let_pass(self, arrival: Arrival, shown: Shown) -> None:
+        self.passed.append(shown.name)
 
     def sends(self, *data: bytes) -> "Flow":
         """The client sends datagrams."""
         for datagram in data:
-            self._run(events.DataReceived(self.context.client, datagram))
+            verdict = self.take(self.enforcer, datagram)
+            self.to_server += verdict.forward
+            self.to_client += [verdict.answer] if verdict.answer else []
         return self
-
-    def answers(self, data: bytes) -> None:
-        """The server sends one."""
-        self._run(events.DataReceived(self.context.server, data))
-
-    def ends(self) -> None:
-        """The client's side has timed out."""
-        self.context.client.state = ConnectionState.CLOSED
-        self._run(events.ConnectionClosed(self.context.client))
 
     def counted(self) -> dict[str, int]:
         """Decisions by visibility and verdict."""
         kinds = self.counters.decisions.items()
         return {f"{kind.visibility} {kind.verdict}": number for kind, number in kinds}
-
-    def _run(self, event: events.Event) -> None:
-        self._do(self._layer.handle_event(event))
-
-    def _do(self, todo: Iterable[commands.Command]) -> None:
-        for command in todo:
-            match command:
-                case commands.SendData():
-                    sent = self.to_client if command.connection is self.context.client else self.to_server
-                    sent.append(command.data)
-                case commands.OpenConnection():
-                    self.opened += 1
-                    error = None if self._opens else "unreachable"
-                    if self._opens:
-                        command.connection.state = ConnectionState.OPEN
-                    self._run(events.OpenConnectionCompleted(command, error))
-                case commands.CloseConnection():
-                    command.connection.state = ConnectionState.CLOSED
-                case _:
-                    raise AssertionError(command)
 
 
 @pytest.fixture
@@ -120,13 +74,11 @@ def flow(records: Records) -> Callable[..., Flow]:
 
 
 def test_packets_behind_what_can_not_be_read(flow: Callable[..., Flow], records: Records) -> None:
-    """What a server may find there passes neither first nor in a flow that passes by its address."""
+    """What a server may find there is refused, and recorded once."""
     hidden = b"\xe0\0\0\0\1\0\0\5junk!" + QuicClient(BANNED).flight[0]
-    for before in ([], [SHORT]):
-        one = flow().sends(*before, hidden, hidden)
-        assert one.to_server == before
-        assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
-        records.all.clear()
+
+    assert flow().sends(hidden, hidden).to_server == []
+    assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -139,7 +91,7 @@ def test_refused(flow: Callable[..., Flow], records: Records, large: bool) -> No
     end = client.told(told)
     assert end is not None
     assert (end.error_code, "The Council" in end.reason_phrase) == (0x0170, True)
-    assert (one.to_server, one.opened) == ([], 0)
+    assert (one.to_server, one.passed) == ([], [])
     assert records.actions == ["quic-refused"]
     record = records.all[0]
     assert (record["tokgate"]["signal"], record["tokgate"]["visibility"]) == ("quic-sni", "quic-sni")
@@ -148,26 +100,25 @@ def test_refused(flow: Callable[..., Flow], records: Records, large: bool) -> No
 
 
 @pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize("port", [443, 8443])
-def test_allowed(flow: Callable[..., Flow], records: Records, large: bool, port: int) -> None:
-    """Any other name is carried as it came, on any port: what was held, early data, and all that follows."""
+def test_allowed(flow: Callable[..., Flow], records: Records, large: bool) -> None:
+    """Any other name is carried as it came: what was held, early data, and all that follows."""
     client = QuicClient(ALLOWED, large=large)
     sent = [*client.flight, EARLY, SHORT]
-    one = flow(port=port).sends(*sent)
-    one.answers(b"answer")
+    one = flow().sends(*sent)
 
     assert one.to_server == sent
-    assert one.to_client == [b"answer"]
+    assert one.to_client == []
+    assert one.passed == [ALLOWED]
     assert (one.counted(), records.all) == ({"quic-sni allow": 1}, [])
 
 
 def test_nothing_is_sent_on_before_the_hello_is_whole(flow: Callable[..., Flow]) -> None:
-    """The server is contacted only when the name is known, whatever comes in between."""
+    """The server gets nothing before the name is known, whatever comes in between."""
     client = QuicClient(ALLOWED, large=True)
     last = client.flight.pop()
 
     one = flow().sends(*client.flight, EARLY, SHORT)
-    assert (one.opened, one.to_server) == (0, [])
+    assert one.to_server == []
     one.sends(last)
 
     assert one.to_server == [*client.flight, EARLY, SHORT, last]
@@ -225,11 +176,10 @@ def test_second_hellos(
     again = client.again(second, size)
 
     one = flow().sends(*client.flight)
-    one.answers(b"retry")
     one.sends(*again)
 
     assert one.to_server == (client.flight if reason else [*client.flight, *again])
-    assert (len(one.to_client) > 1) is (reason is not None)
+    assert bool(one.to_client) is (reason is not None)
     assert [record["tokgate"]["reason"] for record in records.all] == ([reason] if reason else [])
     assert records.actions == (["quic-refused"] if reason else [])
     counted = one.counted()
@@ -347,25 +297,14 @@ GREASE = b"\xc0\x1a\x2a\x3a\x4a" + bytes(1195)
 OTHER = b"\xc0\x00\x00\x00\x07" + bytes(1195)
 
 
-@pytest.mark.parametrize(
-    ("sent", "port", "banned_client", "passes"),
-    [
-        (DRAFT, 443, True, False),
-        (OTHER, 443, True, False),
-        (OTHER, 80, True, False),
-        (DRAFT, 443, False, True),
-        (DRAFT, 8443, True, False),
-        (GREASE, 8443, True, False),
-        (GREASE, 8443, False, True),
-        (OTHER, 8443, True, True),
-    ],
-)
-def test_unknown_versions(flow: Callable[..., Flow], sent: bytes, port: int, banned_client: bool, passes: bool) -> None:
-    """QUIC that can't be read is refused to clients under a ban; on other ports if it can't be anything else."""
-    snapshot = policy() if banned_client else policy(networks=("192.0.2.0/24",))
+@pytest.mark.parametrize("banned", [True, False])
+@pytest.mark.parametrize("sent", [DRAFT, GREASE, OTHER])
+def test_unknown_versions(flow: Callable[..., Flow], sent: bytes, banned: bool) -> None:
+    """QUIC that can't be read is refused to clients under a ban, also beside a connection that passes."""
+    snapshot = policy() if banned else policy(networks=("192.0.2.0/24",))
 
     for before in ((), (SHORT,), tuple(QuicClient(ALLOWED).flight)):
-        assert (sent in flow(snapshot, port=port).sends(*before, sent, sent).to_server) is passes
+        assert (sent in flow(snapshot).sends(*before, sent, sent).to_server) is not banned
 
 
 def test_first_flight_that_makes_no_sense(flow: Callable[..., Flow], records: Records) -> None:
@@ -410,33 +349,15 @@ def test_forged_packets(flow: Callable[..., Flow]) -> None:
     assert flow().sends(one + forged).to_server == [one + forged], "a server skips it as well"
 
 
-@pytest.mark.parametrize(("address", "passes"), [("203.0.113.9", True), ("127.0.0.2", False)])
+@pytest.mark.parametrize("banned", [True, False])
 @pytest.mark.parametrize("data", [SHORT, b"\x00\x01\x00\x00", b"\x80voice"])
-def test_other_protocols(flow: Callable[..., Flow], records: Records, address: str, passes: bool, data: bytes) -> None:
-    """What shows no name is decided by its address, once for a flow."""
-    one = flow(address=address).sends(data, data)
+def test_other_protocols(flow: Callable[..., Flow], records: Records, banned: bool, data: bytes) -> None:
+    """What shows no name is decided once for a flow, and refused to clients under a ban."""
+    one = flow(None if banned else policy(networks=("192.0.2.0/24",))).sends(data, data)
 
-    assert one.to_server == ([data, data] if passes else [])
-    assert records.actions == ([] if passes else ["connection-refused"])
+    assert one.to_server == ([] if banned else [data, data])
+    assert [record["tokgate"]["reason"] for record in records.all] == (["unreadable"] if banned else [])
     assert sum(one.counted().values()) == 1
-    if not passes:
-        assert records.all[0]["network"]["transport"] == "udp"
-
-
-def test_unreachable(flow: Callable[..., Flow]) -> None:
-    """A destination that can't be reached ends the flow."""
-    one = flow(opens=False).sends(*QuicClient(ALLOWED).flight, SHORT)
-
-    assert one.to_server == []
-    assert not one.context.client.connected
-
-
-def test_end(flow: Callable[..., Flow]) -> None:
-    """The end of one side is that of the other."""
-    one = flow().sends(*QuicClient(ALLOWED).flight)
-    one.ends()
-
-    assert not one.context.server.connected
 
 
 def broken(*_: Any, **__: Any) -> Any:
@@ -459,46 +380,11 @@ def test_deciding_raises(
     assert flow(snapshot).sends(*QuicClient(ALLOWED).flight).to_server
 
 
-def test_deciding_about_an_address_raises(flow: Callable[..., Flow], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for what shows no name."""
-    monkeypatch.setattr(admission, "_judged", broken)
-
-    assert flow(address="127.0.0.2").sends(SHORT).to_server == []
-    assert flow().sends(SHORT).to_server == [SHORT]
-
-
-def test_live_connections_are_judged_again(flow: Callable[..., Flow]) -> None:
-    """Of a flow every connection that passed is judged when a policy changes; one is enough to cut it."""
-    before = policy(ban(starts=builders.wall("2024-01-01T00:00")))
-    one = flow(before).sends(*QuicClient(BANNED).flight, *QuicClient(ALLOWED).flight)
-    carrier = MitmConnections(one.connections, one.enforcer)
-    assert carrier.judge(one.connection, one.enforcer.snapshot, NOW) is None
-
-    one.enforcer._source.snapshot = policy()  # type: ignore[misc]
-    found = carrier.judge(one.connection, policy(), NOW)
-
-    assert found is not None
-    _, seen = found
-    assert seen.names[0] == Sighting(Signal.QUIC_SNI, BANNED)
-    assert seen.transport == "udp"
-
-
-def test_cut_flows_stay_cut(flow: Callable[..., Flow]) -> None:
-    """A connection that was cut does not go on by sending again; a new one between the same ends is decided anew."""
-    one = flow().sends(*QuicClient(ALLOWED).flight)
-    one.connection.cut()
-
-    assert flow(connections=one.connections).sends(SHORT).to_server == []
-    assert flow(connections=one.connections, port=8443).sends(SHORT).to_server == [SHORT]
-    flight = QuicClient(ALLOWED).flight
-    assert flow(connections=one.connections).sends(*flight, SHORT).to_server == [*flight, SHORT]
-
-
 @pytest.mark.parametrize("before", [QuicClient(ALLOWED).flight, [SHORT]], ids=["quic", "other"])
 def test_one_that_begins_holds_up_nobody(flow: Callable[..., Flow], before: list[bytes]) -> None:
     """While a connection's hello is awaited, the packets of what passes already go on at once."""
     begun = QuicClient(ALLOWED, large=True).flight
-    one = flow().sends(*before)
+    one = flow(policy(networks=("192.0.2.0/24",))).sends(*before)
     one.to_server.clear()
     one.sends(begun[0], SHORT)
     assert one.to_server == [SHORT]
