@@ -31,6 +31,10 @@ BELOW = {
     "__main__": {"cli"},
 }
 """What the modules of each package may import beside their own package."""
+ORDERED = {
+    "policy", "wire", "accounts", "blocklog", "traffic", "block_page", "runtime", "gateway", "analytics", "evasion",
+}  # fmt: skip
+"""Packages whose folders import each other one way only."""
 
 
 def imports(source: str) -> Iterator[str]:
@@ -66,6 +70,23 @@ def test_packages_import_downwards() -> None:
         for module, imported in arrows
         if package(module) != package(imported) and package(imported) not in BELOW[package(module)]
     ] == []
+
+
+def part(module: str) -> str:
+    """The module's part of its package: the folder in it, or the module itself."""
+    return ".".join(module.split(".")[:3])
+
+
+def test_parts_of_a_package_import_one_way() -> None:
+    """The folders and modules of each of these packages can be put in an order in which each imports earlier ones."""
+    parts: dict[str, set[str]] = {}
+    for module, found in graph().items():
+        if package(module) in ORDERED:
+            inside = {part(imported) for imported in found if package(imported) == package(module)}
+            parts.setdefault(part(module), set()).update(inside - {part(module)})
+    order = list(TopologicalSorter(parts).static_order())
+    log = [f"tokgate.blocklog.{name}" for name in ("records", "read", "integrity", "write")]
+    assert sorted(log, key=order.index) == log
 
 
 def test_no_circles() -> None:

@@ -9,8 +9,8 @@ import yaml
 
 from labs.command_line import Command
 from labs.samples import OBSERVER, stamp
-from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.cli.main import build_parser
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
-from tokgate.blocklog.access import access_log
+from tokgate.blocklog import access_log
 from tokgate.blocklog.paths import access_path_for
 
 ROOT = Path(__file__).parents[2]

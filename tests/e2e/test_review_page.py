@@ -27,9 +27,9 @@ from labs.devtools import Tab, tab
 from labs.samples import OBSERVER, judged, seen
 from labs.web_server import served as web_served
 from labs.web_server import web_server
-from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.record import Stamp
 from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.config.loader import load
 from tokgate.policy.decision import Signal

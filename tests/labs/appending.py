@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import Stamp, new_stamp
 from tokgate.blocklog.write.appender import Appender
-from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.segment import Rotation
 
 _begun: Final[list[Appender]] = []
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from labs.builders import at
 from labs.samples import SNAPSHOT, judged, seen, stamp
-from tokgate.blocklog.compression import zstd
+from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.records.folding import Repeats
 from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record

@@ -15,9 +15,8 @@ from labs.ports import held_port
 from labs.rsyslog import DEADLINE, SHIPPED, Site, present, wait
 from labs.samples import OBSERVER
 from tokgate.blocklog.paths import with_rotated
-from tokgate.blocklog.write.rotation import Rotation
-from tokgate.blocklog.write.writer import LogWriter
-from tokgate.blocklog.write.writer_health import WriterLimits
+from tokgate.blocklog.write.segment import Rotation
+from tokgate.blocklog.write.writer import LogWriter, WriterLimits
 from tokgate.cli.main import main
 
 (COMMAND,) = re.findall(r"^(jq .*) block-log/gw1/\*", (SHIPPED / "README.md").read_text(encoding="utf-8"), re.MULTILINE)

@@ -15,12 +15,12 @@ from labs.logs import refusal, write
 from labs.review_page import OpenPage, Page, numbered, sample
 from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
 from tokgate.analytics.report.wording import SIGNALS
-from tokgate.blocklog.evidence.record_proof import prove
-from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.integrity.evidence import prove
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.blocklog.records.log_state import log_gap
 from tokgate.blocklog.records.record import EventAction, encode
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.policy.decision import Reason, Signal
 from tokgate.webui import queries, words

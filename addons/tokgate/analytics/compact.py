@@ -20,8 +20,7 @@ from tokgate.analytics.columns import COLUMNS, READABLE, expression, structure
 from tokgate.analytics.engine import MEMORY, UNCLEAR, interruptible
 from tokgate.analytics.sources import LogError
 from tokgate.analytics.sql import literal, quoted
-from tokgate.blocklog.atomic_file import replacing, take_rights
-from tokgate.blocklog.compression import zstd
+from tokgate.blocklog.atomic_file import replacing, take_rights, zstd
 from tokgate.blocklog.paths import PACKED, compacted
 from tokgate.blocklog.read.reader import MAX_LINE, open_log
 

@@ -16,7 +16,7 @@ from tokgate.analytics.columns import COLUMNS, READABLE, Column, expression, ndj
 from tokgate.analytics.filter_sql import MACROS, conditions
 from tokgate.analytics.sources import LogError, LogSource
 from tokgate.analytics.sql import Progress, QueryResult, Row, literal, quoted
-from tokgate.blocklog.compression import zstd
+from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.paths import PACKED, PARQUET
 from tokgate.blocklog.read.reader import Filter, Junk, Line, read
 

@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from whenever import Instant, hours
 
 from tokgate.blocklog.atomic_file import replace_file
-from tokgate.blocklog.integrity.signing_key import KEY_MODE, PUBLIC_MODE
+from tokgate.blocklog.integrity.checkpoint import KEY_MODE, PUBLIC_MODE
 from tokgate.policy.bans import Ban
 from tokgate.policy.services import PatternKind
 from tokgate.policy.snapshot import Policy

@@ -1,6 +1,10 @@
-"""Replaces a file atomically: its path leads to the old content or the new one, also after a power failure."""
+"""Replaces a file atomically: its path leads to the old content or the new one, also after a power failure.
+
+`zstd` is Zstandard, which the standard library has from Python 3.14 on.
+"""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,3 +52,11 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["zstd"]

@@ -16,11 +16,10 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_specs
 from whenever import Instant
 
-from tokgate.blocklog.integrity.checkpointer import LogOptions, log_options_of
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.record import Observer, this_observer
-from tokgate.blocklog.write.writer import LogWriter
-from tokgate.blocklog.write.writer_health import WriterHealth
+from tokgate.blocklog.write.checkpointer import LogOptions, log_options_of
+from tokgate.blocklog.write.writer import LogWriter, WriterHealth
 from tokgate.config.reload.gc_tuning import freeze_objects
 from tokgate.config.reload.holder import HeldStore, PolicyError, PolicyHolder, open_policy
 from tokgate.mitm.client_connection import ClientConnection

@@ -20,7 +20,7 @@ from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.paths import notified_path_for
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record, Stamp
-from tokgate.blocklog.write.client_aliases import prefix_around
+from tokgate.blocklog.write.pseudonyms import prefix_around
 from tokgate.policy.analysis import overrides, reminders
 from tokgate.policy.bans import Exemption
 from tokgate.policy.settings import ClientsShown

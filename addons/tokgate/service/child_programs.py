@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from tokgate.blocklog.integrity.checkpointer import log_options_of
 from tokgate.blocklog.records.record import Observer, this_observer
-from tokgate.blocklog.write import writer_health
+from tokgate.blocklog.write.checkpointer import log_options_of
 from tokgate.blocklog.write.collector import collect
+from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gate.quic import takeover as quic_takeover
 from tokgate.gate.quic.sockets import QuicSockets
@@ -209,7 +209,7 @@ class ChildPrograms:
         command = module_command("tokgate.service.opener_process", json.dumps(given))
         os.execve(sys.executable, command, module_environment())
 
-    def _report_on_log(self, health: writer_health.WriterHealth) -> None:
+    def _report_on_log(self, health: WriterHealth) -> None:
         """In the collector: report to the supervisor."""
         self._report(
             log=sample.log_vitals(health), log_error=None if health.ok else health.tampered or health.last_error

@@ -20,7 +20,7 @@ from whenever import Instant
 
 from tokgate.blocklog.records.record import Observer, Record
 from tokgate.blocklog.write.channel import RecordSender
-from tokgate.blocklog.write.writer_health import WriterHealth
+from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.config.loader import Loaded
 from tokgate.config.reload.holder import HeldStore, PolicyHolder
 from tokgate.mitm.gate_mode import GateInstance

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from whenever import Instant
 
-from tokgate.blocklog.write.backlog import left_in, new_backlog
+from tokgate.blocklog.write.channel import left_in, new_backlog
 from tokgate.blocklog.write.collector import DEADLINE
 from tokgate.config.reload.gc_tuning import freeze_objects
 from tokgate.config.reload.holder import PolicyHolder

@@ -7,7 +7,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokgate.blocklog.evidence.record_proof import NoProof
+from tokgate.blocklog.integrity.evidence import NoProof
 from tokgate.blocklog.records.chain import stated_head
 from tokgate.webui import queries
 from tokgate.webui.context import Site, query_of

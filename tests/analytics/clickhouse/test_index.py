@@ -14,7 +14,7 @@ from whenever import Instant
 from labs.waiting import until
 from tokgate.analytics.index.index import Index
 from tokgate.analytics.index.source import Source
-from tokgate.blocklog.evidence.record_proof import NoProof
+from tokgate.blocklog.integrity.evidence import NoProof
 from tokgate.webui import queries
 from tokgate.webui.log_query import FACETS, About, LogQuery, View
 

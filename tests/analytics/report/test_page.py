@@ -21,11 +21,11 @@ from tokgate.analytics.report.ban_phases import BanPhases, PhaseSpan, phases_of_
 from tokgate.analytics.report.charts import attempts_over_time
 from tokgate.analytics.report.report_data import collect
 from tokgate.analytics.report.time_buckets import MAX_BARS, buckets
-from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.lifecycle import phase_changed, started
 from tokgate.blocklog.records.log_state import log_gap
 from tokgate.blocklog.records.record import encode
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.config.loader import load
 from tokgate.policy.analysis.timeline import transitions

@@ -13,19 +13,24 @@ from whenever import Instant
 from labs.appending import AppenderRuns
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.checkpoint import Checkpoint, key_text, parse_checkpoints, sign
-from tokgate.blocklog.integrity.checkpoint_outlets import append_succession
-from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.integrity.external_checkpoints import checkpoints_in
-from tokgate.blocklog.integrity.findings import Finding
-from tokgate.blocklog.integrity.signing_key import read_key, read_public_key
+from tokgate.blocklog.integrity.chain_state import Finding
+from tokgate.blocklog.integrity.checkpoint import (
+    Checkpoint,
+    key_text,
+    parse_checkpoints,
+    read_key,
+    read_public_key,
+    sign,
+)
+from tokgate.blocklog.integrity.trusted_keys import checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import key_path_for, public_path_for, successions_path_for, with_rotated
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint, log_continued, log_deleted
 from tokgate.blocklog.records.record import encode, new_stamp, timestamp
-from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.checkpointer import LogOptions, append_succession
+from tokgate.blocklog.write.segment import Rotation
 
 NAMED = "block-20230101T000000.000000Z.ndjson"
 """A file that a forger says retention deleted."""

@@ -21,23 +21,29 @@ from whenever import Instant
 
 from labs.appending import AppenderRuns
 from labs.samples import OBSERVER, stamp
-from tokgate.blocklog.compression import zstd
+from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.integrity import verify
-from tokgate.blocklog.integrity.checkpoint import Checkpoint, Tree, parse_checkpoints, sign
-from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
-from tokgate.blocklog.integrity.external_checkpoints import ExternalCheckpoint, checkpoints_in
-from tokgate.blocklog.integrity.findings import Finding, FindingCode
-from tokgate.blocklog.integrity.signing_key import KeyUnusable, Signer, read_key, read_public_key
-from tokgate.blocklog.integrity.torn_lines import TornLines
-from tokgate.blocklog.integrity.trusted_keys import SigningState, TrustedKeys
-from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.integrity.chain_state import Finding, FindingCode
+from tokgate.blocklog.integrity.checkpoint import (
+    Checkpoint,
+    KeyUnusable,
+    Signer,
+    Tree,
+    parse_checkpoints,
+    read_key,
+    read_public_key,
+    sign,
+)
+from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, SigningState, TrustedKeys, checkpoints_in
+from tokgate.blocklog.integrity.verify import TornLines, Verifier
 from tokgate.blocklog.paths import end_of_archive, key_path_for, public_path_for, with_rotated
 from tokgate.blocklog.records.chain import Head, link, proper_hash, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import Foreign, log_checkpoint, log_deleted, log_foreign
 from tokgate.blocklog.records.record import Stamp
 from tokgate.blocklog.write.appender import ForeignLines
-from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions
+from tokgate.blocklog.write.segment import Rotation
 
 Lines = Callable[..., list[dict[str, Any]]]
 SMALL = Rotation(max_bytes=2000, daily=False)
@@ -946,7 +952,7 @@ def test_retention_goes_on_without_a_key(tmp_path: Path, monkeypatch: pytest.Mon
     key.mkdir()
     log.options = replace(log.options, retention_days=2)
     for name in ("SETTLED", "_APART"):
-        monkeypatch.setattr(f"tokgate.blocklog.write.log_clock.{name}", 0.0)
+        monkeypatch.setattr(f"tokgate.blocklog.write.retention.{name}", 0.0)
     monkeypatch.setattr("tokgate.blocklog.write.retention.STEP_EVERY", 0.0)
     run = log.begin()
     for _ in range(3):

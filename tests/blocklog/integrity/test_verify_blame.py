@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from labs.appending import AppenderRuns
-from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.integrity.external_checkpoints import checkpoints_in
+from tokgate.blocklog.integrity.trusted_keys import checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.chain import Head, link, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.segment import Rotation
 
 
 class Log(AppenderRuns):

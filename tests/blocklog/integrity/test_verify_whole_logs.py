@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from labs.appending import AppenderRuns, append
-from tokgate.blocklog.compression import zstd
-from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.integrity.external_checkpoints import checkpoints_in
-from tokgate.blocklog.integrity.findings import Finding
-from tokgate.blocklog.integrity.signing_key import read_public_key
+from tokgate.blocklog.atomic_file import zstd
+from tokgate.blocklog.integrity.chain_state import Finding
+from tokgate.blocklog.integrity.checkpoint import read_public_key
+from tokgate.blocklog.integrity.trusted_keys import checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import Stamp
-from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.segment import Rotation
 
 GZ, ZST, PLAIN, CURRENT = 0, 1, 3, -1
 """Files of the log: 16, of some 14 records each."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from labs.builders import at
 from labs.samples import SNAPSHOT, judged, seen, stamp
-from tokgate.blocklog.compression import zstd
+from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import MAX_LINE, Filter, Junk, Line, client_filter, client_network, parse_line, read
 from tokgate.blocklog.records.record import WITHHELD, encode

@@ -13,7 +13,7 @@ import pytest
 from labs.appending import AppenderRuns, append
 from labs.builders import at
 from tokgate.blocklog.records.record import encode
-from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.segment import Rotation
 
 Lines = Callable[..., list[dict[str, Any]]]
 

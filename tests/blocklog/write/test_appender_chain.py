@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from labs.appending import AppenderRuns, append
-from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.paths import key_path_for
 from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.write.checkpointer import LogOptions
 
 
 @pytest.fixture

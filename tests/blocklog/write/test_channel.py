@@ -10,8 +10,7 @@ import pytest
 from whenever import Instant
 
 from tokgate.blocklog.records.record import Observer, encode
-from tokgate.blocklog.write.backlog import Backlog
-from tokgate.blocklog.write.channel import KEPT, MAX_RECORD, RecordSender, channel, receive
+from tokgate.blocklog.write.channel import KEPT, MAX_RECORD, Backlog, RecordSender, channel, receive
 
 NOW = Instant.from_utc(2023, 5, 1)
 

@@ -18,7 +18,7 @@ from tokgate.blocklog.write import collector
 from tokgate.blocklog.write.channel import RecordSender, channel
 from tokgate.blocklog.write.channel import receive as channel_receive
 from tokgate.blocklog.write.collector import collect
-from tokgate.blocklog.write.writer_health import WriterHealth
+from tokgate.blocklog.write.writer import WriterHealth
 
 
 @pytest.fixture(autouse=True)

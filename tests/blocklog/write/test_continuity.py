@@ -12,18 +12,17 @@ from typing import Any
 import pytest
 
 from labs.appending import AppenderRuns, append, kill
-from tokgate.blocklog.compression import zstd
-from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.integrity.findings import Finding, FindingCode
-from tokgate.blocklog.integrity.head_journal import HeadJournal
+from tokgate.blocklog.atomic_file import zstd
+from tokgate.blocklog.integrity.chain_state import Finding, FindingCode
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
 from tokgate.blocklog.records.chain import link, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import text_at
 from tokgate.blocklog.write.appender import ForeignLines
-from tokgate.blocklog.write.rotation import Rotation
-from tokgate.blocklog.write.segment import Segment
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.head_journal import HeadJournal
+from tokgate.blocklog.write.segment import Rotation, Segment
 
 Lines = Callable[..., list[dict[str, Any]]]
 FORGED = 30
@@ -177,7 +176,7 @@ def test_a_start_after_any_json_of_others(runs: Runs, line: dict[str, Any], jour
 def test_whatever_is_left_of_the_journal(runs: Runs, monkeypatch: pytest.MonkeyPatch, boot: str | None) -> None:
     """A journal that a disk gave back in part keeps tokgate from nothing: it starts, and the log has no gap."""
     if boot is not None:
-        monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: boot)
+        monkeypatch.setattr("tokgate.blocklog.write.head_journal._boot_id", lambda: boot)
     log, journal = runs.path.read_bytes(), runs.path.with_suffix(".heads").read_bytes()
     ends = [at for at, octet in enumerate(journal) if octet == ord("\n")]
     for end in (0, *(end + 1 for end in ends[:-1]), *(end - 1 for end in ends)):
@@ -431,7 +430,7 @@ def test_a_machine_that_failed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> N
     """After a power failure records that weren't on the disk yet are missing without anybody being accused."""
     lines = runs.path.read_bytes().splitlines(keepends=True)
     runs.path.write_bytes(b"".join(lines[:5]))
-    monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: "another boot")
+    monkeypatch.setattr("tokgate.blocklog.write.head_journal._boot_id", lambda: "another boot")
     runs.run()
     assert runs.findings() == []
     assert not runs.troubles
@@ -446,7 +445,7 @@ def test_a_machine_that_failed_after_a_turn_without_records(runs: Runs, monkeypa
     run.advance()
     kill(run)
     os.truncate(runs.path, kept)
-    monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: "another boot")
+    monkeypatch.setattr("tokgate.blocklog.write.head_journal._boot_id", lambda: "another boot")
     runs.run()
     assert runs.told("log-cut") == []
     assert runs.findings() == []
@@ -631,7 +630,7 @@ def test_a_checkpoint_that_reached_the_disk_before_its_hash(runs: Runs, monkeypa
     runs.write(run, 2, attest=True)
     kill(run)
     heads.write_bytes(before)
-    monkeypatch.setattr("tokgate.blocklog.integrity.head_journal._boot_id", lambda: "another boot")
+    monkeypatch.setattr("tokgate.blocklog.write.head_journal._boot_id", lambda: "another boot")
     runs.run()
     assert runs.findings() == []
     assert not runs.troubles

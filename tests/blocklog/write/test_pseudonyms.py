@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from labs.samples import NOON
-from tokgate.blocklog.integrity.signing_key import KeyUnusable
+from tokgate.blocklog.integrity.checkpoint import KeyUnusable
 from tokgate.blocklog.records.record import WITHHELD
 from tokgate.blocklog.write.pseudonyms import (
     NotAHalf,

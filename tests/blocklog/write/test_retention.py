@@ -9,18 +9,16 @@ import pytest
 from labs.appending import AppenderRuns
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import encode, new_stamp
 from tokgate.blocklog.write import retention
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.entries import Deletion
-from tokgate.blocklog.write.log_clock import SETTLED
-from tokgate.blocklog.write.retention import STEP_EVERY, day_step, expired
-from tokgate.blocklog.write.rotation import Rotation
-from tokgate.blocklog.write.segment import Segment
+from tokgate.blocklog.write.retention import SETTLED, STEP_EVERY, day_step, expired
+from tokgate.blocklog.write.segment import Rotation, Segment
 
 NAME = "block-20230310T230000.000000Z.ndjson"
 

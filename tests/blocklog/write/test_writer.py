@@ -18,8 +18,7 @@ from whenever import Instant
 
 from labs import waiting
 from labs.samples import OBSERVER, SNAPSHOT, judged, seen, stamp
-from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.integrity.signing_key import read_public_key
+from tokgate.blocklog.integrity.checkpoint import read_public_key
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import key_path_for, public_path_for, with_rotated
 from tokgate.blocklog.read.reader import Line, read
@@ -27,10 +26,9 @@ from tokgate.blocklog.records.record import new_stamp
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write import writer as writer_module
 from tokgate.blocklog.write.appender import Appender
-from tokgate.blocklog.write.rotation import Rotation
-from tokgate.blocklog.write.segment import LogLocked
-from tokgate.blocklog.write.writer import LogWriter
-from tokgate.blocklog.write.writer_health import WriterLimits
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.segment import LogLocked, Rotation
+from tokgate.blocklog.write.writer import LogWriter, WriterLimits
 
 Lines = Callable[..., list[dict[str, Any]]]
 QUICK = WriterLimits(linger=0.0, retry_first=0.005, retry_longest=0.02)
@@ -433,9 +431,9 @@ import os, random, signal, sys, time
 from pathlib import Path
 from whenever import Instant
 from tokgate.blocklog.write.appender import Appender
-from tokgate.blocklog.write.rotation import Rotation
-from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.write.writer_health import WriterLimits
+from tokgate.blocklog.write.segment import Rotation
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.writer import WriterLimits
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import Observer, new_stamp
 from tokgate.blocklog.write.writer import LogWriter

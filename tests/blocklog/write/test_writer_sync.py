@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from labs.samples import OBSERVER
-from tokgate.blocklog.write.writer import LogWriter, _Flush
-from tokgate.blocklog.write.writer_health import WriterLimits
+from tokgate.blocklog.write.writer import LogWriter, WriterLimits, _Flush
 
 NOW, INTERVAL = 1000.0, 60.0
 

@@ -9,8 +9,7 @@ import pytest
 from labs.samples import OBSERVER
 from labs.waiting import until
 from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.write.writer import LogWriter, _Flush
-from tokgate.blocklog.write.writer_health import WriterLimits
+from tokgate.blocklog.write.writer import LogWriter, WriterLimits, _Flush
 
 NOW = 1000.0
 LIMITS = WriterLimits(queued=4, batch=3, linger=0.0, retry_first=0.1, retry_longest=0.5)

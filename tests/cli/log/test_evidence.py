@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from blocklog.evidence.test_anchor import Authority
+from blocklog.integrity.test_evidence_timestamp import Authority
 from labs.command_line import Command
 from labs.logs import refusal
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 
 

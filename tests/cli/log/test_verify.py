@@ -12,10 +12,10 @@ from labs.appending import AppenderRuns
 from labs.command_line import Command
 from labs.samples import OBSERVER, stamp
 from tokgate.analytics.sources import every_file
-from tokgate.blocklog.compression import zstd
-from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.segment import Rotation
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.cli.log import verify_files
 

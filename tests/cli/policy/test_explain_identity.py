@@ -7,8 +7,7 @@ import pytest
 
 from labs.command_line import Command
 from tokgate.blocklog.paths import secret_path_for
-from tokgate.blocklog.write.client_aliases import prefix, with_alias
-from tokgate.blocklog.write.pseudonyms import read_secret
+from tokgate.blocklog.write.pseudonyms import prefix, read_secret, with_alias
 
 POLICY = """\
 services: {clips: {names: {suffix: [clips.example.org]}}}

@@ -15,7 +15,7 @@ from tokgate.analytics.index.ingest import KEPT
 from tokgate.analytics.index.record_lookup import MAX_RELATED
 from tokgate.analytics.index.source import IndexState
 from tokgate.analytics.sql import Row, quoted, rfc3339
-from tokgate.blocklog.evidence.record_proof import NoProof
+from tokgate.blocklog.integrity.evidence import NoProof
 from tokgate.blocklog.read.reader import Line
 from tokgate.blocklog.records.record import text_at
 

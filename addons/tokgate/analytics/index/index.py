@@ -23,7 +23,7 @@ from tokgate.analytics.index.source import IndexState
 from tokgate.analytics.log_lines import open_lines_of
 from tokgate.analytics.sources import LogError, LogSource, whole_log
 from tokgate.analytics.sql import Row, literal
-from tokgate.blocklog.evidence.record_proof import prove
+from tokgate.blocklog.integrity.evidence import prove
 from tokgate.blocklog.paths import PARQUET
 from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line
 

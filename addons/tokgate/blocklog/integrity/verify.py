@@ -3,12 +3,19 @@
 Reads in one pass and in constant memory. Each fault is reported with its position, and verification goes on.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tokgate.blocklog.access.attested_files import AccessFiles
-from tokgate.blocklog.integrity.chain_links import (
+from tokgate.blocklog.integrity.chain_state import (
+    CLOCK_TOLERANCE,
+    Chain,
+    Deletion,
+    Deletions,
+    Finding,
+    FindingCode,
     changed,
     continues,
     follow,
@@ -18,15 +25,16 @@ from tokgate.blocklog.integrity.chain_links import (
     signs_another,
     signs_these,
 )
-from tokgate.blocklog.integrity.chain_state import CLOCK_TOLERANCE, Chain
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, checkpoint_of
-from tokgate.blocklog.integrity.deletions import Deletion, Deletions
-from tokgate.blocklog.integrity.external_checkpoints import Attestations, ExternalCheckpoint, LinePosition
-from tokgate.blocklog.integrity.findings import Finding, FindingCode
-from tokgate.blocklog.integrity.torn_lines import TornLines
-from tokgate.blocklog.integrity.trusted_keys import KeySuccessions, TrustedKeys
-from tokgate.blocklog.read.file_order import LONGEST_LINE, OpenLog, decode_strictly, in_order
-from tokgate.blocklog.read.reader import UNREADABLE, open_log
+from tokgate.blocklog.integrity.trusted_keys import (
+    Attestations,
+    ExternalCheckpoint,
+    KeySuccessions,
+    LinePosition,
+    TrustedKeys,
+)
+from tokgate.blocklog.paths import PACKED
+from tokgate.blocklog.read.reader import LONGEST_LINE, UNREADABLE, OpenLog, decode_strictly, in_order, open_log
 from tokgate.blocklog.records.chain import NO_HASH, Head, proper_hash, stated_head
 from tokgate.blocklog.records.record import EventAction, Record, instant_in, text_at, value_at
 
@@ -328,3 +336,68 @@ class Verifier:
             if self._trust and chain.key is None:
                 what = f"no checkpoint of chain {name} is signed by the key that is trusted"
                 yield Finding(*chain.place, FindingCode.KEY, what)
+
+
+@dataclass(slots=True)
+class TornLines:
+    """Consecutive lines that are no records."""
+
+    lines: list[LinePosition] = field(default_factory=list)
+    size: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+    open_end: bool = False
+    """Whether the last has no newline and may be the beginning of a record, or what a power failure leaves of one."""
+
+    def add(self, place: LinePosition, raw: bytes) -> None:
+        """Add the next line, `raw` with its newline if it has one."""
+        if self.lines:
+            self.size += 1
+            self.digest.update(b"\n")
+        content = raw.removesuffix(b"\n")
+        self.size += len(content)
+        self.digest.update(content)
+        self.lines.append(place)
+        self.open_end = content is raw and raw[:1] in (b"{", b"\0")
+
+    def is_reported_by(self, record: Record, field_name: str = "torn") -> bool:
+        """Whether `tokgate.torn` of a record, or another field, tells of exactly these octets."""
+        reported = value_at(record, "tokgate", field_name)
+        return (
+            value_at(reported, "bytes") == self.size
+            and value_at(reported, "sha256") == self.digest.hexdigest()
+            and (value_at(reported, "lines") or 1) == len(self.lines)
+        )
+
+
+@dataclass(slots=True)
+class AccessFiles:
+    """The files that `access-log-rotated` records name, with their digests and where those records stand."""
+
+    named: dict[str, tuple[str, LinePosition]] = field(default_factory=dict)
+
+    def add(self, record: Record, place: LinePosition) -> None:
+        """Note a record."""
+        file, digest = (text_at(record, "tokgate", "access_log", key) for key in ("file", "sha256"))
+        if file is not None and digest is not None:
+            self.named[Path(file).name] = digest, place
+
+    def findings(self, deleted: Callable[[str], bool], *, whole: bool) -> Iterator[Finding]:
+        """Files that differ, or in a `whole` log are gone although no record says that they were `deleted`."""
+        for name, (digest, place) in self.named.items():
+            beside = Path(place[0]).parent
+            path = next((p for ending in ("", *PACKED) if (p := beside / f"{name}{ending}").exists()), None)
+            if path is None:
+                if whole and not deleted(name):
+                    what = f"{name}, which says who looked into this log, is gone"
+                    why = "no signed record tells that tokgate deleted it"
+                    yield Finding(*place, FindingCode.MISSING, f"{what}, and {why}")
+                continue
+            try:
+                with open_log(path) as stream:
+                    same = hashlib.file_digest(stream, "sha256").hexdigest() == digest
+            except UNREADABLE as error:
+                yield Finding(str(path), 1, FindingCode.UNREADABLE, str(error))
+                continue
+            if not same:
+                what = f"this file of who looked into the log is another than the record at {place[0]}:{place[1]} says"
+                yield Finding(str(path), 1, FindingCode.CHANGED, what)

@@ -1,24 +1,25 @@
 """Reads logs line by line in constant memory: rotated, compressed, torn, or still being written.
 
-A line that is no record is reported in its place, and reading goes on.
+A line that is no record is reported in its place, and reading goes on. Files are sorted by the order in which they were
+written; verifying decodes lines more strictly.
 """
 
 import gzip
-import hashlib
+import json
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BufferedReader
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import IO, Any, BinaryIO, Final, cast
 
 from whenever import Instant
 
-from tokgate.blocklog.compression import zstd
-from tokgate.blocklog.paths import PACKED
-from tokgate.blocklog.records.chain import Head
-from tokgate.blocklog.records.log_state import Foreign, Torn
+from tokgate.blocklog.atomic_file import zstd
+from tokgate.blocklog.paths import PACKED, with_rotated
+from tokgate.blocklog.records.chain import Head, stated_head
 from tokgate.blocklog.records.record import Record, decode, instant_of, is_alias, text_at, value_at
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefix_table import IPNetwork, within
@@ -141,67 +142,6 @@ def parse_line(raw: bytes, file: str, number: int) -> Line | Junk:
         return Junk(file, number, len(raw), f"not a record: {error}")
 
 
-@dataclass(frozen=True, slots=True)
-class Rotated:
-    """A rotated file: its last record, what is torn after it or was put there, and its size in octets, decompressed."""
-
-    name: str
-    lines: int
-    size: int
-    last: Record
-    torn: Torn | None
-    foreign: Foreign | None = None
-
-
-def as_rotated(path: Path, owns: Callable[[bytes], Head | None] | None = None) -> Rotated | None:
-    """Read a rotated file; None if its last complete line is no record. Raises UNREADABLE.
-
-    With `owns`, its last record is the one with the highest number of those that it knows, if there is one.
-    """
-    lines, size, latest, rest, owned = 0, 0, b"", _Rest(), 0
-    with open_log(path) as stream:
-        for raw in stream:
-            lines, size = lines + 1, size + len(raw)
-            head = None if owns is None else owns(raw)
-            if (head is not None and head.sequence > owned) or (not owned and raw.endswith(b"\n")):
-                latest, rest, owned = raw, _Rest(lines), 0 if head is None else head.sequence
-            else:
-                rest.add(raw)
-    try:
-        last = decode(latest)
-    except ValueError:
-        return None
-    if rest.lines > 1 or rest.ended:
-        return Rotated(path.name, lines, size, last, None, rest.foreign(path.name))
-    torn = Torn(rest.size, rest.digest.hexdigest()) if rest.lines else None
-    return Rotated(path.name, lines, size, last, torn)
-
-
-@dataclass(slots=True)
-class _Rest:
-    """The lines of a file after its last record, which is line `after`."""
-
-    after: int = 0
-    lines: int = 0
-    size: int = 0
-    ended: bool = False
-    digest: Any = field(default_factory=hashlib.sha256)
-
-    def add(self, raw: bytes) -> None:
-        """Add the next line."""
-        if self.ended:
-            self.digest.update(b"\n")
-        self.ended = raw.endswith(b"\n")
-        self.size += len(raw)
-        self.lines += 1
-        self.digest.update(raw.removesuffix(b"\n"))
-
-    def foreign(self, file: str) -> Foreign:
-        """The lines so far as one finding: another program wrote them."""
-        size = self.size - self.ended
-        return Foreign(file, self.after + 1, self.lines, size, self.digest.hexdigest(), running=False)
-
-
 def open_log(path: Path) -> BufferedReader:
     """Open a log file for reading, decompressed by its suffix. Raises OSError; reading raises UNREADABLE."""
     if path.suffix == ".gz":
@@ -226,3 +166,194 @@ def _lines(stream: BinaryIO, file: str) -> Iterator[Line | Junk]:
             yield Junk(file, number, size, f"longer than {MAX_LINE} bytes")
     except UNREADABLE as error:
         yield Junk(file, number + 1, 0, f"the rest can't be read: {error}")
+
+
+LONGEST_LINE: Final = 64 << 20
+"""Longest line that is read whole, in octets."""
+_LOOK_FOR_FIRST: Final = 32
+"""Lines of a file that are searched for its first record."""
+
+
+type OpenLog = Callable[[Path], BinaryIO]
+"""Opens a log file for reading, decompressed."""
+
+
+def in_order(files: Iterable[Path], opener: OpenLog = open_log) -> list[Path]:
+    """Files in the order in which they were written, by chain and record number; files without records come last."""
+    begins: dict[str, str] = {}
+    places: list[tuple[str, int, Path]] = []
+    for path in files:
+        found = first_record(path, opener)
+        if found is None:
+            places.append(("", 0, path))
+            continue
+        record, head = found
+        at = text_at(record, "@timestamp") or ""
+        begins[head.chain] = min(begins.get(head.chain, at), at)
+        places.append((head.chain, head.sequence, path))
+    return [path for _, _, path in sorted(places, key=lambda one: (one[0] == "", begins.get(one[0], ""), *one[:2]))]
+
+
+def written_last(path: Path) -> Path | None:
+    """The rotated file of `path` that was written last, by its records; None if that is unknown. Raises OSError.
+
+    Its name may be earlier than others', if the clock went back. It is unknown if only Parquet is left of a later file.
+    """
+    known = [file for file in with_rotated(path) if file != path and first_record(file, open_log) is not None]
+    if not known:
+        return None
+    latest = in_order(known)[-1]
+    later = f"{max(file.name for file in known).partition('Z.')[0]}Z.parquet"
+    return None if any(made.name > later for made in path.parent.glob(f"{path.stem}-*.parquet")) else latest
+
+
+def first_record(path: Path, opener: OpenLog) -> tuple[Record, Head] | None:
+    """A file's first record, and its head; None if its first lines hold none. Raises OSError."""
+    if path.is_dir():  # verifying reports it, as what can't be read below
+        return None
+    with opener(path) as stream:
+        try:
+            for _ in range(_LOOK_FOR_FIRST):
+                record, _ = decode_strictly(stream.readline(LONGEST_LINE))
+                head = stated_head(record) if record is not None else None
+                if record is not None and head is not None:
+                    return record, head
+        except (*UNREADABLE, ValueError):
+            return None
+    return None
+
+
+def decode_strictly(raw: bytes) -> tuple[Record | None, str | None]:
+    """The record of a line, and a key that occurs twice in one of its objects, which readers treat differently.
+
+    No record if some reader would skip the line: another encoding than UTF-8, a byte order mark, too long a line.
+    """
+    repeated: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> Record:
+        collected = dict(pairs)
+        if len(collected) != len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated.append(next(key for key in keys if keys.count(key) > 1))
+        return collected
+
+    try:
+        value = json.loads(raw.decode(), object_pairs_hook=collect) if len(raw) <= MAX_LINE else None
+    except (ValueError, RecursionError):
+        return None, None
+    return (value, repeated[0] if repeated else None) if isinstance(value, dict) else (None, None)
+
+
+_CHUNK: Final = 1 << 16
+
+
+class Follower:
+    """Reads a file from its beginning, then what is appended. The file need not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is opened before the first poll."""
+        self._path: Final = path
+        self._stream: IO[bytes] | None = None
+        self._identity: tuple[int, int]
+        self._file: str
+        self._number: int
+        self._rest = bytearray()
+        self._skipped: int
+        """Octets of an overlong line that were discarded so far."""
+
+    def poll(self) -> Iterator[Line | Junk]:
+        """The lines since the last poll. Raises OSError."""
+        if self._stream is None and not self._open(self._path):
+            return
+        yield from self._read()
+        while (following := self._following()) is not None:
+            yield from self._read()  # what was written before the file was replaced
+            yield from self._end()
+            self.close()
+            if not self._open(following):
+                return
+            yield from self._read()
+
+    def reads(self, path: Path) -> bool:
+        """Whether this is the file that is open, under whatever name."""
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return self._stream is not None and (found.st_dev, found.st_ino) == self._identity
+
+    def close(self) -> None:
+        """Close the file; a later poll begins at the start of the path's file."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _open(self, path: Path) -> bool:
+        try:
+            self._stream = path.open("rb")
+        except FileNotFoundError:
+            return False
+        found = os.fstat(self._stream.fileno())
+        self._identity = (found.st_dev, found.st_ino)
+        self._file, self._number = str(path), 0
+        self._rest.clear()
+        self._skipped = 0
+        return True
+
+    def _following(self) -> Path | None:
+        """The file after the one that is open; None while that is still the one being written."""
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return None  # the writer hasn't made the new file yet, and may still finish a line in the old one
+        if (there.st_dev, there.st_ino) == self._identity:
+            return None
+        files = with_rotated(self._path)  # several rotations may have passed since the last poll
+        for index, path in enumerate(files):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue
+            if (found.st_dev, found.st_ino) == self._identity and index + 1 < len(files):
+                following = files[index + 1]
+                return following if following.suffix not in (".gz", ".zst") else self._path
+        return self._path
+
+    def _read(self) -> Iterator[Line | Junk]:
+        stream = self._stream
+        if stream is None:
+            return
+        if os.fstat(stream.fileno()).st_size < stream.tell():  # cut short (copytruncate): what follows is new
+            yield from self._end()
+            stream.seek(0)
+            self._number = 0
+        while chunk := stream.read(_CHUNK):
+            *ended, rest = chunk.split(b"\n")
+            for part in ended:
+                yield self._line(part)
+            self._keep(rest)
+
+    def _line(self, part: bytes) -> Line | Junk:
+        self._keep(part)
+        self._number += 1
+        raw, size = bytes(self._rest) + b"\n", len(self._rest) + self._skipped + 1
+        overlong = bool(self._skipped)
+        self._rest.clear()
+        self._skipped = 0
+        if overlong:
+            return Junk(self._file, self._number, size, f"longer than {MAX_LINE} bytes")
+        return parse_line(raw, self._file, self._number)
+
+    def _keep(self, part: bytes) -> None:
+        self._rest += part
+        if self._skipped or len(self._rest) > MAX_LINE:
+            self._skipped += len(self._rest)
+            self._rest.clear()
+
+    def _end(self) -> Iterator[Junk]:
+        """The incomplete last line of a file that is no longer written."""
+        if self._rest or self._skipped:
+            size = len(self._rest) + self._skipped
+            yield Junk(self._file, self._number + 1, size, "the last line is torn")
+        self._rest.clear()
+        self._skipped = 0

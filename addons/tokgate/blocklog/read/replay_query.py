@@ -7,8 +7,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.read.file_order import OpenLog
-from tokgate.blocklog.read.reader import Junk, Line, open_log, read
+from tokgate.blocklog.read.reader import Junk, Line, OpenLog, open_log, read
 from tokgate.blocklog.records.record import TRAFFIC, Record, instant_in, instant_of, text_at, value_at
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal

@@ -13,20 +13,25 @@ from typing import Final
 
 from whenever import Date, Instant
 
-from tokgate.blocklog.access import access_log
-from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
+from tokgate.blocklog import access_log
 from tokgate.blocklog.paths import access_path_for, heads_path_for, key_path_for, successions_path_for
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.chain import Head
 from tokgate.blocklog.records.log_state import Foreign
 from tokgate.blocklog.records.record import EventAction, Record, Stamp, counted, instant_of, text_at
+from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions
 from tokgate.blocklog.write.continuity import Continuity, reopened, resume
-from tokgate.blocklog.write.entries import CheckpointDue, Continuation, Deletion, LineQueue, PreviousFile, QueueEntry
-from tokgate.blocklog.write.line_maker import LineMaker
-from tokgate.blocklog.write.log_clock import LogClock
-from tokgate.blocklog.write.retention import Retention
-from tokgate.blocklog.write.rotation import Rotation
-from tokgate.blocklog.write.segment import Segment
+from tokgate.blocklog.write.entries import (
+    CheckpointDue,
+    Continuation,
+    Deletion,
+    LineMaker,
+    LineQueue,
+    PreviousFile,
+    QueueEntry,
+)
+from tokgate.blocklog.write.retention import LogClock, Retention
+from tokgate.blocklog.write.segment import Rotation, Segment
 
 ROTATION_RETRY: Final = 60.0
 """Seconds after which renaming is tried again; until then the file is written on."""

@@ -1,22 +1,87 @@
 """Sends records over a socket pair from the processes that make them to the one that writes them.
 
 One record a message (SOCK_SEQPACKET), as JSON. The sender never waits: what the kernel doesn't accept is kept up to a
-bound and sent later; it outlives a sender that is killed (`backlog`), as does the socket's queue. What exceeds the
-bound is dropped and counted in a `log-gap` record once there is room.
+bound and sent later. What exceeds the bound is dropped and counted in a `log-gap` record once there is room.
+
+What is kept is in a file without a name (memfd) that the supervisor holds open: what a process puts there before it
+answers a client, the supervisor can send after that process was killed.
 """
 
 import contextlib
+import os
 import select
 import socket
+import struct
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from whenever import Instant
 
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import Observer, Record, decode, encode, new_stamp
-from tokgate.blocklog.write.backlog import Backlog
+
+_OFFSET: Final = struct.Struct("<Q")
+_LENGTH: Final = struct.Struct("<I")
+
+
+def new_backlog() -> int:
+    """A descriptor of an empty backlog. Raises OSError."""
+    descriptor = os.memfd_create("tokgate-records")
+    os.pwrite(descriptor, _OFFSET.pack(_OFFSET.size), 0)
+    return descriptor
+
+
+class Backlog:
+    """Messages in their order, from one process. Without a descriptor they are in its own memory only."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        """`descriptor` is from `new_backlog`."""
+        self._descriptor: Final = descriptor
+        self._kept: Final[deque[bytes]] = deque()
+        self._first = self._end = _OFFSET.size
+
+    def __len__(self) -> int:
+        """How many messages wait."""
+        return len(self._kept)
+
+    @property
+    def first(self) -> bytes:
+        """The message that waits longest. Raises IndexError if none does."""
+        return self._kept[0]
+
+    def put(self, message: bytes) -> None:
+        """Add a message. Raises OSError where the system has no memory left."""
+        if self._descriptor is not None:
+            entry = _LENGTH.pack(len(message)) + message
+            os.pwrite(self._descriptor, entry, self._end)
+            self._end += len(entry)
+        self._kept.append(message)
+
+    def sent(self) -> None:
+        """Forget the oldest message, which was sent."""
+        self._first += _LENGTH.size + len(self._kept.popleft())
+        if self._descriptor is None:
+            return
+        if not self._kept:
+            os.ftruncate(self._descriptor, _OFFSET.size)
+            self._first = self._end = _OFFSET.size
+        os.pwrite(self._descriptor, _OFFSET.pack(self._first), 0)
+
+
+def left_in(descriptor: int) -> Iterator[bytes]:
+    """The messages that a process left in its backlog; the first may have been sent as well. Raises OSError."""
+    size = os.fstat(descriptor).st_size
+    (at,) = _OFFSET.unpack(os.pread(descriptor, _OFFSET.size, 0))
+    while at + _LENGTH.size <= size:
+        (length,) = _LENGTH.unpack(os.pread(descriptor, _LENGTH.size, at))
+        at += _LENGTH.size
+        if at + length > size:  # killed while it was written: nobody was answered
+            return
+        yield os.pread(descriptor, length, at)
+        at += length
+
 
 MAX_RECORD: Final = 128 * 1024
 """Longest record in octets; the longest in practice, with an internal error's trace, is well below."""

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records.record import Observer, Record, text_at
 from tokgate.blocklog.write.channel import receive
-from tokgate.blocklog.write.writer import LogWriter
-from tokgate.blocklog.write.writer_health import WriterHealth
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.writer import LogWriter, WriterHealth
 
 FINISH: Final = signal.SIGUSR1
 """Write what is there, and exit: another program writes from here on."""
@@ -76,19 +75,19 @@ class _Latest:
 
     def __init__(self) -> None:
         self._order: Final[deque[str]] = deque()
-        self._held: Final[set[str]] = set()
+        self._ids: Final[set[str]] = set()
 
     def is_new(self, record: Record) -> bool:
         """Whether a record did not come before; records without an id always are new."""
         known = text_at(record, "event", "id")
         if known is None:
             return True
-        if known in self._held:
+        if known in self._ids:
             return False
         self._order.append(known)
-        self._held.add(known)
+        self._ids.add(known)
         if len(self._order) > REMEMBERED:
-            self._held.discard(self._order.popleft())
+            self._ids.discard(self._order.popleft())
         return True
 
 

@@ -1,22 +1,59 @@
 """Where a run continues the chain: after the last record that is known to be the writer's own."""
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tokgate.blocklog.integrity.checkpointer import Checkpointer
-from tokgate.blocklog.integrity.head_journal import KnownRecords
 from tokgate.blocklog.paths import parquet_of, with_rotated
-from tokgate.blocklog.read.file_order import written_last
-from tokgate.blocklog.read.reader import UNREADABLE, Rotated, as_rotated
+from tokgate.blocklog.read.reader import UNREADABLE, open_log, written_last
 from tokgate.blocklog.records.chain import Head
-from tokgate.blocklog.records.log_state import Foreign
-from tokgate.blocklog.records.record import EventAction, Record, text_at
+from tokgate.blocklog.records.log_state import Foreign, Torn
+from tokgate.blocklog.records.record import EventAction, Record, decode, text_at
+from tokgate.blocklog.write.checkpointer import Checkpointer
 from tokgate.blocklog.write.entries import PreviousFile
+from tokgate.blocklog.write.head_journal import KnownRecords
 from tokgate.blocklog.write.segment import Segment
 
 _RESTART: Final = "a restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A rotated file: its last record, what is torn after it or was put there, and its size in octets, decompressed."""
+
+    name: str
+    lines: int
+    size: int
+    last: Record
+    torn: Torn | None
+    foreign: Foreign | None = None
+
+
+@dataclass(slots=True)
+class _Rest:
+    """The lines of a file after its last record, which is line `after`."""
+
+    after: int = 0
+    lines: int = 0
+    size: int = 0
+    ended: bool = False
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, raw: bytes) -> None:
+        """Add the next line."""
+        if self.ended:
+            self.digest.update(b"\n")
+        self.ended = raw.endswith(b"\n")
+        self.size += len(raw)
+        self.lines += 1
+        self.digest.update(raw.removesuffix(b"\n"))
+
+    def foreign(self, file: str) -> Foreign:
+        """The lines so far as one finding: another program wrote them."""
+        size = self.size - self.ended
+        return Foreign(file, self.after + 1, self.lines, size, self.digest.hexdigest(), running=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +175,27 @@ def _rest(segment: Segment, end: int, *, running: bool) -> Foreign | None:
 
 def _previous(before: Rotated, last: Head) -> PreviousFile:
     return PreviousFile(before.name, before.lines, before.size, _RESTART, last, before.torn)
+
+
+def as_rotated(path: Path, owns: Callable[[bytes], Head | None] | None = None) -> Rotated | None:
+    """Read a rotated file; None if its last complete line is no record. Raises UNREADABLE.
+
+    With `owns`, its last record is the one with the highest number of those that it knows, if there is one.
+    """
+    lines, size, latest, rest, owned = 0, 0, b"", _Rest(), 0
+    with open_log(path) as stream:
+        for raw in stream:
+            lines, size = lines + 1, size + len(raw)
+            head = None if owns is None else owns(raw)
+            if (head is not None and head.sequence > owned) or (not owned and raw.endswith(b"\n")):
+                latest, rest, owned = raw, _Rest(lines), 0 if head is None else head.sequence
+            else:
+                rest.add(raw)
+    try:
+        last = decode(latest)
+    except ValueError:
+        return None
+    if rest.lines > 1 or rest.ended:
+        return Rotated(path.name, lines, size, last, None, rest.foreign(path.name))
+    torn = Torn(rest.size, rest.digest.hexdigest()) if rest.lines else None
+    return Rotated(path.name, lines, size, last, torn)

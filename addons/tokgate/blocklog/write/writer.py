@@ -4,28 +4,112 @@ Enforcement never waits for the log and never fails with it: records beyond the 
 """
 
 import errno
+import logging
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import Observer, Record, Stamp, new_stamp
-from tokgate.blocklog.warnings import warn
 from tokgate.blocklog.write.appender import Appender, ForeignLines
-from tokgate.blocklog.write.client_aliases import client_alias
-from tokgate.blocklog.write.drops import DropCounter
-from tokgate.blocklog.write.log_clock import since_start
-from tokgate.blocklog.write.segment import LogLocked
-from tokgate.blocklog.write.writer_health import WriterHealth, WriterLimits
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.pseudonyms import client_alias
+from tokgate.blocklog.write.retention import since_start
+from tokgate.blocklog.write.segment import LogLocked, Rotation
 
+
+@dataclass(frozen=True, slots=True)
+class Drops:
+    """Dropped records that no `log-gap` record counts yet: how many, and when the first and the last of them were."""
+
+    count: int
+    since: Instant
+    until: Instant
+
+
+class DropCounter:
+    """May be called by threads, and by a signal handler that interrupts one of them."""
+
+    def __init__(self) -> None:
+        """Nothing was dropped yet."""
+        self.total = 0
+        """All since the start."""
+        self._untold: Drops | None = None
+        self._lock: Final = threading.RLock()  # reentrant, for the signal handler
+
+    @property
+    def untold(self) -> int:
+        """How many no `log-gap` record counts yet."""
+        return 0 if (drops := self._untold) is None else drops.count
+
+    def drop(self, count: int, now: Instant) -> None:
+        """Count records that were dropped at `now`."""
+        with self._lock:
+            before = self._untold
+            self._untold = Drops(count + before.count, before.since, now) if before else Drops(count, now, now)
+            self.total += count
+
+    def take(self) -> Drops | None:
+        """Take what no `log-gap` record counts yet; the caller writes that record. None if nothing was dropped."""
+        with self._lock:
+            drops, self._untold = self._untold, None
+        return drops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterLimits:
+    """Bounds and intervals, in records and seconds.
+
+    A queued record takes some 8 KiB, so the default bound is about 80 MiB, reached only while the disk fails. Threads
+    that put at the same moment can exceed the bound by one record each.
+    """
+
+    queued: int = 10_000
+    batch: int = 256
+    linger: float = 0.01
+    """How long the first record of a batch waits for others, to save wake-ups beside a busy event loop."""
+    sync_every: float = 1.0
+    look_every: float = 1.0
+    """How often a log without new records is looked at for what others wrote."""
+    retry_first: float = 0.1
+    retry_longest: float = 5.0
+    rotation: Rotation = field(default_factory=Rotation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterHealth:
+    """The writer's counters since its start, in records; `failing_since` is None while writing works."""
+
+    path: Path
+    written: int
+    dropped: int
+    gap: int
+    """Dropped records that no `log-gap` record counts yet."""
+    errors: int
+    queued: int
+    rotations: int
+    last_error: str | None
+    failing_since: Instant | None
+    foreign: int
+    """Lines that other programs wrote to the log."""
+    tampered: str | None
+    """What others did to the log in the last hour."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether writing works at present, and nobody else wrote: health is green."""
+        return self.failing_since is None and self.tampered is None
+
+
+_logger: Final = logging.getLogger(__name__)
 _SAME_FILE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR})
 """Errors after which the open file can be written later; after any other it is reopened."""
 _TAMPERED: Final = 3600.0
@@ -249,7 +333,7 @@ class LogWriter:
             else:
                 if self._failing_since is not None:
                     self._failing_since = None
-                    warn("the log %s is written again", self.path)
+                    _warn("the log %s is written again", self.path)
                 if self._unsynced_since is None:
                     self._unsynced_since = time.monotonic()
 
@@ -331,7 +415,13 @@ class LogWriter:
         if self._failing_since is None:
             self._failing_since = self._clock()
             # No error: mitmproxy ends at one that is logged while it starts.
-            warn("the log %s can't be written: %s%s", self.path, error, _remedy(error, self.path))
+            _warn("the log %s can't be written: %s%s", self.path, error, _remedy(error, self.path))
+
+
+def _warn(message: str, *arguments: object) -> None:
+    """Log a warning. Where mitmproxy's handler raises, since its event loop is closed, the thread goes on."""
+    with suppress(RuntimeError):
+        _logger.warning(message, *arguments)
 
 
 def _remedy(error: Exception, path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypedDict
 from pydantic import create_model
 
 from tokgate.analytics.columns import COLUMNS
-from tokgate.blocklog.integrity.findings import FindingCode
+from tokgate.blocklog.integrity.chain_state import FindingCode
 
 
 class FindingOutput(TypedDict):

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.analytics.sources import LogError, every_file
-from tokgate.blocklog.evidence.record_proof import NoProof, prove
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, parse_checkpoints
+from tokgate.blocklog.integrity.evidence import NoProof, prove
 from tokgate.blocklog.paths import DEFAULT_LOG
-from tokgate.blocklog.read.file_order import OpenLog
-from tokgate.blocklog.read.reader import UNREADABLE
+from tokgate.blocklog.read.reader import UNREADABLE, OpenLog
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose, record_look
@@ -87,7 +86,7 @@ def _anchor(args: argparse.Namespace) -> Exit:
 
 
 def _make(args: argparse.Namespace) -> Exit:
-    from tokgate.blocklog.evidence.anchor import last_checkpoint, stamp  # no other command has to wait for these
+    from tokgate.blocklog.integrity.evidence import last_checkpoint, stamp  # no other command has to wait for these
 
     if args.tsa is not None:
         need(Extra.ANCHOR)
@@ -114,7 +113,7 @@ def _check(path: Path, roots: Path | None) -> Exit:
     if roots is None:
         raise CommandError("--check needs --tsa-ca, the authority's root certificate", Exit.USAGE)
     need(Extra.ANCHOR)
-    from tokgate.blocklog.evidence.anchor import certificates_in, verify_stamp
+    from tokgate.blocklog.integrity.evidence import certificates_in, verify_stamp
 
     try:
         content = path.read_bytes()

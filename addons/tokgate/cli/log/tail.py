@@ -11,8 +11,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.paths import PACKED, PARQUET, end_of_archive, with_rotated
-from tokgate.blocklog.read.follow import Follower
-from tokgate.blocklog.read.reader import Filter, Junk, Line, open_log, read
+from tokgate.blocklog.read.reader import Filter, Follower, Junk, Line, open_log, read
 from tokgate.blocklog.records.record import Record, instant_of, text_at
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.output import UnreadableLineReporter, require

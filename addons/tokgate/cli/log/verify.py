@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from tokgate.blocklog.evidence.record_proof import fingerprint
-from tokgate.blocklog.integrity.chain_state import Chain
-from tokgate.blocklog.integrity.checkpoint import key_text
-from tokgate.blocklog.integrity.external_checkpoints import ExternalCheckpoint, checkpoints_in
-from tokgate.blocklog.integrity.findings import Finding
-from tokgate.blocklog.integrity.signing_key import public_pem, read_key, read_public_key
+from tokgate.blocklog.integrity.chain_state import Chain, Finding
+from tokgate.blocklog.integrity.checkpoint import key_text, public_pem, read_key, read_public_key
+from tokgate.blocklog.integrity.evidence import fingerprint
+from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import DEFAULT_LOG, key_path_for, public_path_for
 from tokgate.blocklog.read.reader import open_log

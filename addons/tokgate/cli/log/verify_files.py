@@ -9,12 +9,11 @@ from typing import BinaryIO, Final, Self
 
 from tokgate.analytics.log_lines import open_lines_of
 from tokgate.analytics.sources import LogError, every_file
-from tokgate.blocklog.integrity.external_checkpoints import ExternalCheckpoint, checkpoints_in
-from tokgate.blocklog.integrity.findings import Finding, FindingCode
+from tokgate.blocklog.integrity.chain_state import Finding, FindingCode
+from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import PARQUET, compacted, successions_path_for
-from tokgate.blocklog.read.file_order import OpenLog
-from tokgate.blocklog.read.reader import MAX_LINE, UNREADABLE, open_log
+from tokgate.blocklog.read.reader import MAX_LINE, UNREADABLE, OpenLog, open_log
 from tokgate.cli.exits import need
 from tokgate.config.extras import Extra
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from whenever import Instant
 
-from tokgate.blocklog.read.file_order import OpenLog
-from tokgate.blocklog.read.reader import Junk, read
+from tokgate.blocklog.read.reader import Junk, OpenLog, read
 from tokgate.blocklog.read.replay_query import is_traffic, recorded
 from tokgate.cli.decision_query import DecisionQuery
 from tokgate.cli.policy.simulate import IDENTITY, MAX_LINE, batches, opened, read_identity

@@ -20,7 +20,7 @@ from whenever import Instant
 
 from tokgate.block_page.authority import AUTHORITY, CertifiedKey, pem, secure_folder
 from tokgate.blocklog.atomic_file import replace_file
-from tokgate.blocklog.integrity.signing_key import KEY_MODE, PUBLIC_MODE
+from tokgate.blocklog.integrity.checkpoint import KEY_MODE, PUBLIC_MODE
 
 OLD: Final = "old"
 """The folder, below the authority's, of what was replaced."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from whenever import Instant
 
-from tokgate.blocklog.write import writer_health
+from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.reload_report import Reloads
 from tokgate.service.children import readable
@@ -98,7 +98,7 @@ def kinds_in(counts: Mapping[Key, int]) -> dict[str, dict[str, int]]:
     return found
 
 
-def log_vitals(health: writer_health.WriterHealth) -> dict[str, Any]:
+def log_vitals(health: WriterHealth) -> dict[str, Any]:
     """The health of the log's writer, as JSON; times in seconds since the epoch."""
     since = health.failing_since
     return {

@@ -7,7 +7,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.access import access_log
+from tokgate.blocklog import access_log
 from tokgate.blocklog.records.record import ECS_VERSION, Observer, clean, timestamp
 
 _MAX_KEY: Final = 64

@@ -6,7 +6,7 @@ import pytest
 
 from labs.appending import AppenderRuns
 from tokgate.blocklog.integrity import verify
-from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.cli.log.reports import report_integrity
 from tokgate.cli.log.reports.report_integrity import verified
 from tokgate.cli.terminal import Patience

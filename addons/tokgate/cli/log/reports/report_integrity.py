@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokgate.analytics.report.page import ChainFacts, ChainStatus, FileDigest, Sentence
-from tokgate.blocklog.evidence.record_proof import fingerprint
 from tokgate.blocklog.integrity.chain_state import Chain
+from tokgate.blocklog.integrity.evidence import fingerprint
 from tokgate.cli.log.verify import trusted_key
 from tokgate.cli.log.verify_files import Examination
 from tokgate.cli.terminal import Patience

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tokgate.blocklog.integrity.head_journal import HeadJournal
 from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.write.head_journal import HeadJournal
 
 
 def test_it_can_not_be_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

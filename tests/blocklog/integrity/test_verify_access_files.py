@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from labs.appending import AppenderRuns
-from tokgate.blocklog.access.access_log import append
-from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.integrity.findings import Finding, FindingCode
+from tokgate.blocklog.access_log import append
+from tokgate.blocklog.integrity.chain_state import Finding, FindingCode
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import access_path_for, archived, with_rotated
-from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.segment import Rotation
 
 
 class Days(AppenderRuns):

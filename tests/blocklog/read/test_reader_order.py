@@ -6,8 +6,7 @@ import pytest
 
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.read.file_order import decode_strictly, first_record, in_order, written_last
-from tokgate.blocklog.read.reader import open_log
+from tokgate.blocklog.read.reader import decode_strictly, first_record, in_order, open_log, written_last
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import encode, new_stamp

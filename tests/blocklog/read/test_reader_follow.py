@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tokgate.blocklog.paths import with_rotated
-from tokgate.blocklog.read.follow import Follower
-from tokgate.blocklog.read.reader import MAX_LINE, Junk, Line
+from tokgate.blocklog.read.reader import MAX_LINE, Follower, Junk, Line
 from tokgate.blocklog.records.record import encode
 
 
@@ -103,7 +102,7 @@ def test_a_new_file_that_is_gone_at_once(path: Path, monkeypatch: pytest.MonkeyP
     assert poll(follower) == [0]
     path.rename(rotated)
     put(path, 1)
-    monkeypatch.setattr("tokgate.blocklog.read.follow.with_rotated", lambda path: path.unlink() or [rotated])
+    monkeypatch.setattr("tokgate.blocklog.read.reader.with_rotated", lambda path: path.unlink() or [rotated])
     assert poll(follower) == []
     put(path, 2)
     assert poll(follower) == [2]
@@ -134,7 +133,7 @@ def test_rotated_files_that_go_meanwhile(path: Path, monkeypatch: pytest.MonkeyP
     path.rename(second.with_name(second.name + packed))
     put(path, 2)
     listed = [gone, *with_rotated(path)]
-    monkeypatch.setattr("tokgate.blocklog.read.follow.with_rotated", lambda _: listed)
+    monkeypatch.setattr("tokgate.blocklog.read.reader.with_rotated", lambda _: listed)
     assert poll(follower) == ([2] if packed else [1, 2])
     follower.close()
 
@@ -147,7 +146,7 @@ def test_the_next_file_is_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     rotated, gone = (path.with_name(f"block-2023031{day}T000000.000000Z.ndjson") for day in range(2))
     path.rename(rotated)
     put(path, 1)
-    monkeypatch.setattr("tokgate.blocklog.read.follow.with_rotated", lambda _: [rotated, gone, path])
+    monkeypatch.setattr("tokgate.blocklog.read.reader.with_rotated", lambda _: [rotated, gone, path])
     assert poll(follower) == []
     assert poll(follower) == [1]
     follower.close()

@@ -3,7 +3,7 @@
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, sign
-from tokgate.blocklog.integrity.external_checkpoints import Attestations, ExternalCheckpoint
+from tokgate.blocklog.integrity.trusted_keys import Attestations, ExternalCheckpoint
 from tokgate.blocklog.records.chain import Head
 
 AT = "2023-03-10T11:00:00.000000Z"

@@ -11,15 +11,18 @@ from whenever import Instant
 
 from labs.builders import exemption
 from labs.samples import NOON, OBSERVER, SNAPSHOT, judged, seen, stamp
-from tokgate.blocklog.integrity.checkpointer import LogOptions
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import secret_path_for
 from tokgate.blocklog.records.lifecycle import internal_error, override_started, stopped
 from tokgate.blocklog.records.record import WITHHELD, decode, encode
 from tokgate.blocklog.records.traffic import traffic_record
-from tokgate.blocklog.write.client_aliases import client_alias, prefix, prefix_around, with_alias
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.pseudonyms import (
     Secret,
+    client_alias,
+    prefix,
+    prefix_around,
+    with_alias,
     write_secret,
 )
 from tokgate.blocklog.write.writer import LogWriter

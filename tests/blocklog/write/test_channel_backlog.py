@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tokgate.blocklog.write.backlog import Backlog, left_in, new_backlog
+from tokgate.blocklog.write.channel import Backlog, left_in, new_backlog
 
 
 @pytest.fixture

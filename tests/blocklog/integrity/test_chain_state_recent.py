@@ -2,8 +2,8 @@
 
 import pytest
 
-from tokgate.blocklog.integrity import branches
-from tokgate.blocklog.integrity.branches import Branches, Node
+from tokgate.blocklog.integrity import chain_state
+from tokgate.blocklog.integrity.chain_state import RecentRecord, RecentRecords
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.record import Record
 
@@ -16,7 +16,7 @@ class Chain:
     def __init__(self) -> None:
         record, head = link(Head("chain"), {"n": 0})
         self.lines = 1
-        self.recent = Branches(Node(head, ("log", 1)))
+        self.recent = RecentRecords(RecentRecord(head, ("log", 1)))
         assert self.recent.rival(record, head) is None
 
     def meet(self, record: Record, after: Head) -> Head:
@@ -35,7 +35,7 @@ class Chain:
 @pytest.fixture
 def chain(monkeypatch: pytest.MonkeyPatch) -> Chain:
     """A chain of one record, of which ten are held at most."""
-    monkeypatch.setattr(branches, "_MOST", MOST)
+    monkeypatch.setattr(chain_state, "_MOST", MOST)
     return Chain()
 
 

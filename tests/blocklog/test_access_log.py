@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from labs.builders import at
-from tokgate.blocklog.access import access_log
-from tokgate.blocklog.access.access_log import RotatedAccessFile, append, rotate
+from tokgate.blocklog import access_log
+from tokgate.blocklog.access_log import RotatedAccessFile, append, rotate
 
 NOW = at("2023-03-10T23:00:00Z")
 NAME = "block.access-20230310T230000.000000Z.ndjson"

@@ -8,7 +8,7 @@ from whenever import Instant
 from labs.builders import at
 from labs.samples import OBSERVER
 from tokgate.blocklog.records.record import new_stamp
-from tokgate.blocklog.write.log_clock import SETTLED, LogClock, since_start
+from tokgate.blocklog.write.retention import SETTLED, LogClock, since_start
 
 NOON = at("2023-03-10T12:00:00Z")
 
@@ -18,7 +18,7 @@ class Clocks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wall, self.up = NOON, 1000.0
-        monkeypatch.setattr("tokgate.blocklog.write.log_clock.time.monotonic", lambda: self.up)
+        monkeypatch.setattr("tokgate.blocklog.write.retention.time.monotonic", lambda: self.up)
         self.log = LogClock(lambda: new_stamp(self.wall, OBSERVER), lambda: self.up)
         self.look()
 

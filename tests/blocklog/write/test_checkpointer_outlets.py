@@ -8,9 +8,8 @@ from whenever import Instant
 
 from labs.waiting import DEADLINE
 from tokgate.blocklog.integrity.checkpoint import MARK, parse_checkpoints
-from tokgate.blocklog.integrity.checkpoint_outlets import outlet
-from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions, log_options_of
 from tokgate.blocklog.records.record import timestamp
+from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions, log_options_of, outlet
 from tokgate.policy.settings import LogSettings
 
 AT = timestamp(Instant.from_utc(2023, 3, 10))

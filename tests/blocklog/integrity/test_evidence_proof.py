@@ -13,17 +13,16 @@ import pytest
 
 from labs.appending import AppenderRuns, append, kill
 from labs.logs import refusal
-from tokgate.blocklog.evidence.record_proof import NoProof, fingerprint, prove
-from tokgate.blocklog.integrity.checkpoint import Tree, sign
-from tokgate.blocklog.integrity.checkpointer import LogOptions
-from tokgate.blocklog.integrity.signing_key import read_key, read_public_key
+from tokgate.blocklog.integrity.checkpoint import Tree, read_key, read_public_key, sign
+from tokgate.blocklog.integrity.evidence import NoProof, fingerprint, prove
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import key_path_for, with_rotated
 from tokgate.blocklog.records.chain import link, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint
 from tokgate.blocklog.records.record import encode
-from tokgate.blocklog.write.rotation import Rotation
+from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.blocklog.write.segment import Rotation
 
 DOCS = Path(__file__).parents[3] / "docs" / "proof.md"
 MOST_LINES = 50

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from tokgate.blocklog.integrity.merkle import audit_path, tree_root
+from tokgate.blocklog.integrity.checkpoint import audit_path, tree_root
 
 LEAVES = [bytes.fromhex(text) for text in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657")]
 LEAVES.append(bytes(range(0x60, 0x70)))

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from tokgate.blocklog.integrity.signing_key import (
+from tokgate.blocklog.integrity.checkpoint import (
     KeyUnusable,
     Signer,
     public_pem,

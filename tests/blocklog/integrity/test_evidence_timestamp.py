@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from labs.samples import OBSERVER, stamp
-from tokgate.blocklog.evidence import anchor
-from tokgate.blocklog.evidence.anchor import NoTimestamp, certificates_in, last_checkpoint, verify_stamp
-from tokgate.blocklog.integrity.checkpointer import LogOptions
+from tokgate.blocklog.integrity import evidence
+from tokgate.blocklog.integrity.evidence import NoTimestamp, certificates_in, last_checkpoint, verify_stamp
 from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 
 OPENSSL = shutil.which("openssl") or "openssl"
@@ -117,7 +117,7 @@ def test_a_checkpoint_is_stamped(authority: Authority, log: Path) -> None:
     assert checkpoint is not None
     assert checkpoint.genuine
     content = checkpoint.message().encode()
-    response = anchor.stamp(content, authority.url)
+    response = evidence.stamp(content, authority.url)
     roots = certificates_in(authority.folder / "ca.pem")
     found = verify_stamp(content, response, roots)
     assert found.serial >= 1
@@ -136,19 +136,19 @@ def _other_root(folder: Path) -> Path:
 
 def test_answers_that_are_no_timestamps(authority: Authority, log: Path) -> None:
     """Rubbish, a timestamp of something else that was asked earlier, nobody there: each is an error with the URL."""
-    replayed = anchor.stamp(b"something else", authority.url)
+    replayed = evidence.stamp(b"something else", authority.url)
     for reply in (b"rubbish", replayed):
         authority.reply = reply
         with pytest.raises(NoTimestamp):
-            anchor.stamp(b"content", authority.url)
+            evidence.stamp(b"content", authority.url)
     for status, said in (("300d300b0201023006 0c04 62757379", "busy"), ("30053003020102", "status 2")):
         authority.reply = bytes.fromhex(status)
         with pytest.raises(NoTimestamp, match=f"the authority refused: {said}"):
-            anchor.stamp(b"content", authority.url)
+            evidence.stamp(b"content", authority.url)
     authority.reply = b""
     for url in ("ftp://tsa.example.org/", "file:///etc/passwd", "http://127.0.0.1:1/"):
         with pytest.raises(NoTimestamp, match=r"tsa.example.org|passwd|127"):
-            anchor.stamp(b"content", url)
+            evidence.stamp(b"content", url)
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def answer() -> None:
@@ -159,7 +159,7 @@ def test_answers_that_are_no_timestamps(authority: Authority, log: Path) -> None
         answering = threading.Thread(target=answer)
         answering.start()
         with pytest.raises(NoTimestamp, match="no HTTP"):
-            anchor.stamp(b"content", f"http://127.0.0.1:{other.getsockname()[1]}/")
+            evidence.stamp(b"content", f"http://127.0.0.1:{other.getsockname()[1]}/")
         answering.join()
     with pytest.raises(NoTimestamp, match="no certificate"):
         certificates_in(log)

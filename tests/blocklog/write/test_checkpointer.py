@@ -7,11 +7,11 @@ import pytest
 from whenever import Instant
 
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.checkpointer import Checkpointer, LogOptions
-from tokgate.blocklog.integrity.signing_key import Signer, read_key
+from tokgate.blocklog.integrity.checkpoint import Signer, read_key
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.log_state import log_checkpoint
 from tokgate.blocklog.records.record import Record, encode, new_stamp, timestamp
+from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions
 
 NOW = Instant.from_utc(2023, 3, 10)
 AT = timestamp(NOW)

@@ -1,0 +1,232 @@
+"""What shows others that a record stands in the log: a proof by its checkpoint, and a timestamp by a third party.
+
+A proof is the record, its way through the Merkle tree, and the checkpoint that signs the root. It shows no other
+record; docs/proof.md has a verifier that needs nothing of tokgate. A timestamp (RFC 3161) of a checkpoint keeps the
+owner of the key, too, from dating a log back. A checkpoint is a file of one line; OpenTimestamps can stamp it as it is.
+"""
+
+import base64
+import hashlib
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from cryptography.x509 import Certificate, load_pem_x509_certificates
+from whenever import Instant
+
+from tokgate.blocklog.integrity.chain_state import RecentRecord, RecentRecords
+from tokgate.blocklog.integrity.checkpoint import Checkpoint, audit_path, checkpoint_of, tree_root
+from tokgate.blocklog.read.reader import LONGEST_LINE, OpenLog, decode_strictly, in_order, open_log
+from tokgate.blocklog.records.chain import NO_HASH, Head, proper_hash, stated_head
+from tokgate.blocklog.records.record import EventAction, Record, text_at, value_at
+
+if TYPE_CHECKING:
+    from rfc3161_client.tsp import TimeStampResponse
+
+FORMAT: Final = "tokgate record proof, version 1"
+_CHUNK: Final = 1 << 20
+
+
+class NoProof(ValueError):
+    """A record can't be proved, and why."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """The record to be proved."""
+
+    record: Record
+    head: Head
+    before: str
+
+
+def fingerprint(key: str) -> str:
+    """SHA-256 over a raw public key, in hexadecimal; `key` is in base64 as in checkpoints."""
+    return hashlib.sha256(base64.b64decode(key)).hexdigest()
+
+
+def prove(event: str, files: Sequence[Path], opener: OpenLog = open_log) -> dict[str, Any]:
+    """The proof of the record with an `event.id`, as JSON. Raises NoProof, OSError, UNREADABLE."""
+    ordered = in_order(files, opener)
+    holding = [at for at, path in enumerate(ordered) if _holds(path, event.encode(), opener)]
+    if not holding:
+        raise NoProof(f"no record of these files has the id {event}")
+    for first in dict.fromkeys((max(0, holding[-1] - 1), 0)):  # the tree may begin in the file before
+        proof = _Search(event).run(ordered[first:], opener)
+        if proof is not None:
+            return proof
+    raise NoProof(f"no checkpoint with a tree covers the record {event}: its chain isn't whole here")
+
+
+class _Search:
+    """Reads files until a checkpoint covers the record."""
+
+    def __init__(self, event: str) -> None:
+        self._event: Final = event
+        self._chains: Final[dict[str, RecentRecords]] = {}
+        self._found: _Found | None = None
+
+    def run(self, files: Sequence[Path], opener: OpenLog) -> dict[str, Any] | None:
+        """The proof; None if the records before it are missing here. Raises NoProof."""
+        for path in files:
+            with opener(path) as stream:
+                while raw := stream.readline(LONGEST_LINE):
+                    record, _ = decode_strictly(raw)
+                    head = None if record is None else stated_head(record)
+                    if record is None or head is None:
+                        continue
+                    self._add((str(path), 0), record, head)  # a proof names no line
+                    if text_at(record, "event", "action") != EventAction.LOG_CHECKPOINT:
+                        continue
+                    if self._found is not None and self._found.head.chain == head.chain:
+                        return self._proof(self._found, record, head)
+                    for _ in self._chains[head.chain].settle():
+                        pass
+        if self._found is not None:
+            raise NoProof(f"no checkpoint covers the record {self._event} yet: one follows within a minute")
+        return None
+
+    def _add(self, place: tuple[str, int], record: Record, head: Head) -> None:
+        recent = self._chains.get(head.chain)
+        if recent is None:
+            recent = self._chains[head.chain] = RecentRecords(RecentRecord(head, place))
+            before = NO_HASH if head.sequence == 1 else text_at(record, "tokgate", "continues", "hash")
+        else:
+            parent = recent.rival(record, head) or recent.head
+            before = parent.head.hash
+            recent.add(head, place, parent)
+        if text_at(record, "event", "id") == self._event:
+            if before is None or proper_hash(before, record) != head.hash:
+                raise NoProof(f"the record {self._event} does not fit those before it: see tokgate log verify")
+            self._found = _Found(record, head, before)
+
+    def _proof(self, found: _Found, record: Record, head: Head) -> dict[str, Any] | None:
+        checkpoint = checkpoint_of(head.chain, value_at(record, "tokgate", "checkpoint"))
+        if checkpoint is None or checkpoint.tree is None or found.head.sequence < checkpoint.tree.first:
+            raise NoProof(f"the checkpoint after the record {self._event} has no tree that covers it")
+        leaves = self._chains[head.chain].hashes(checkpoint.tree.first)
+        if leaves is None:
+            return None
+        index = found.head.sequence - checkpoint.tree.first
+        fits = tree_root(leaves).hex() == checkpoint.tree.root and leaves[index].hex() == found.head.hash
+        if not fits or not checkpoint.genuine:
+            raise NoProof(f"the checkpoint after the record {self._event} signs other records: see tokgate log verify")
+        return _as_json(found, checkpoint, leaves, index)
+
+
+def _as_json(found: _Found, checkpoint: Checkpoint, leaves: Sequence[bytes], index: int) -> dict[str, Any]:
+    path = [step.hex() for step in audit_path(leaves, index)]
+    return {
+        "format": FORMAT,
+        "record": found.record,
+        "previous": found.before,
+        "tree": {"index": index, "size": len(leaves), "path": path},
+        "checkpoint": {"chain": checkpoint.head.chain, **checkpoint.as_json()},
+        "fingerprint": fingerprint(checkpoint.key),
+    }
+
+
+def _holds(path: Path, wanted: bytes, opener: Callable[[Path], Any]) -> bool:
+    """Whether a file holds some octets, read without splitting it into lines."""
+    with opener(path) as stream:
+        tail = b""
+        while chunk := stream.read(_CHUNK):
+            if wanted in tail + chunk:
+                return True
+            tail = chunk[-len(wanted) :]
+    return False
+
+
+TIMEOUT: Final = 30.0
+"""Seconds for the authority's answer."""
+_MOST: Final = 1 << 20
+_TYPES: Final = ("application/timestamp-query", "application/timestamp-reply")
+
+
+class NoTimestamp(OSError):
+    """The authority gave no timestamp, or one that doesn't verify."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timestamp:
+    """A verified timestamp: the file existed then; `serial` is the authority's number for it."""
+
+    at: Instant
+    serial: int
+
+
+def stamp(content: bytes, url: str) -> bytes:
+    """The authority's response for some content (RFC 3161 §3.4, over HTTP). Raises NoTimestamp."""
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise NoTimestamp(f"{url} is no http or https URL")
+    from rfc3161_client import HashAlgorithm, TimestampRequestBuilder  # of an extra
+
+    request = TimestampRequestBuilder().data(content).hash_algorithm(HashAlgorithm.SHA256).build()
+    ask, answered = _TYPES
+    wanted = urllib.request.Request(url, request.as_bytes(), {"Content-Type": ask, "Accept": answered})  # noqa: S310
+    try:
+        with urllib.request.urlopen(wanted, timeout=TIMEOUT) as response:  # noqa: S310
+            octets: bytes = response.read(_MOST)
+    except (OSError, HTTPException) as error:
+        raise NoTimestamp(f"{url} gave no timestamp: {error}") from error
+    parsed = _parsed(octets)
+    said = parsed.tst_info
+    if (said.nonce, said.message_imprint.message) != (request.nonce, request.message_imprint.message):
+        raise NoTimestamp(f"{url} answered to something else than was asked")
+    return octets
+
+
+def verify_stamp(content: bytes, response: bytes, roots: Iterable[Certificate]) -> Timestamp:
+    """The timestamp of some content, whose certificates lead to one of `roots`. Raises NoTimestamp."""
+    from rfc3161_client import VerifierBuilder
+    from rfc3161_client.errors import VerificationError
+
+    parsed, builder = _parsed(response), VerifierBuilder()
+    for root in roots:
+        builder = builder.add_root_certificate(root)
+    try:
+        if not builder.build().verify_message(parsed, content):
+            raise NoTimestamp("the timestamp is of something else")
+    except (VerificationError, ValueError) as error:
+        raise NoTimestamp(f"the timestamp does not verify: {error}") from error
+    return Timestamp(Instant.from_timestamp(parsed.tst_info.gen_time.timestamp()), parsed.tst_info.serial_number)
+
+
+def certificates_in(path: Path) -> list[Certificate]:
+    """The certificates in a PEM file. Raises OSError, NoTimestamp."""
+    try:
+        return load_pem_x509_certificates(path.read_bytes())
+    except ValueError as error:
+        raise NoTimestamp(f"{path} holds no certificate: {error}") from error
+
+
+def last_checkpoint(files: Iterable[Path], opener: OpenLog = open_log) -> Checkpoint | None:
+    """The last genuine checkpoint in the files that hold any. Raises OSError, UNREADABLE."""
+    for path in reversed(in_order(files, opener)):
+        latest = None
+        with opener(path) as stream:
+            while raw := stream.readline(LONGEST_LINE):
+                if b'"log-checkpoint"' in raw:
+                    latest = raw
+        record, _ = (None, None) if latest is None else decode_strictly(latest)
+        if text_at(record, "event", "action") == EventAction.LOG_CHECKPOINT:
+            found = checkpoint_of(text_at(record, "tokgate", "chain"), value_at(record, "tokgate", "checkpoint"))
+            if found is not None and found.genuine:
+                return found
+    return None
+
+
+def _parsed(response: bytes) -> "TimeStampResponse":
+    from rfc3161_client import decode_timestamp_response
+
+    try:
+        parsed = decode_timestamp_response(response)
+    except ValueError as error:
+        raise NoTimestamp(f"the answer is no timestamp: {error}") from error
+    if parsed.status not in (0, 1):  # granted, granted with modifications
+        raise NoTimestamp(f"the authority refused: {' '.join(parsed.status_string) or f'status {parsed.status}'}")
+    return parsed
