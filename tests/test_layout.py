@@ -5,7 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "addons" / "tokgate"
 TESTS = ROOT / "tests"
-BESIDE = {"carriers", "drills", "e2e", "evasion", "labs", "mutants"}
+BESIDE = {"carriers", "drills", "e2e", "evasion", "labs"}
 """Folders of tests that belong to no single package."""
 OTHERS = {"bench", "deploy", "policies", "siem"}
 """Folders of tests of what is shipped beside the package."""
