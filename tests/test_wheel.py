@@ -74,7 +74,7 @@ def test_a_first_day(unpacked: Path, tmp_path: Path, port: int) -> None:
         except OSError:
             return None
 
-    options = ("--single", "--listen-port", str(port), "--confdir", str(tmp_path / "keys"))
+    options = ("--listen-port", str(port), "--confdir", str(tmp_path / "keys"))
     running = subprocess.Popen(
         command("run", *options), cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -117,7 +117,7 @@ def test_the_proxy_needs_no_extra() -> None:
     """A plain installation enforces: no module of the running proxy imports what an extra brings."""
     modules = (
         "tokgate_addon, tokgate.service.continuity.start, tokgate.service.opener_process, "
-        "tokgate.service.single_process"
+        "tokgate.service.mitmproxy_process"
     )
     code = f"import sys; sys.modules.update(dict.fromkeys({EVERY})); import {modules}"
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "addons")}, check=True)

@@ -20,7 +20,6 @@ CARRIERS: dict[str, dict[str, Any]] = {
     "mitmproxy": {"mode": "regular", "options": ("--listen-host", "0.0.0.0")},
     "mitmdump": {"mode": "regular", "stock": True, "options": ("--listen-host", "0.0.0.0")},
     "gates": {"mode": "gate:explicit@0.0.0.0:8080"},
-    "single": {"mode": "gate:explicit@0.0.0.0:8080", "single": True},
     "socks": {"mode": "socks5", "options": ("--listen-host", "0.0.0.0", "--listen-port", "8080")},
 }
 
@@ -84,7 +83,7 @@ def test_link_of_the_gateway(lab: Lab, origin: Origin, proxy: Gateway) -> None:
     assert answers(lab.client, at(), origin, "http://169.254.169.254/").endswith("000 403")
 
 
-@pytest.mark.parametrize("proxy", ["gates", "single", "socks"], indirect=True)
+@pytest.mark.parametrize("proxy", ["gates", "socks"], indirect=True)
 def test_socks(lab: Lab, origin: Origin, proxy: Gateway, inside: int) -> None:
     """The same for SOCKS, which has no words for it."""
     for host in ("127.0.0.1", INSIDE):

@@ -60,9 +60,8 @@ def assert_nobody(pid: int, capabilities: int) -> None:
         ("gate", (), 0),
         ("gate", ("--mark", "0x51"), NET_ADMIN),
         ("gate:tproxy", (), 0),
-        ("gate", ("--single",), 0),
     ],
-    ids=["redirect", "mark", "tproxy", "single"],
+    ids=["redirect", "mark", "tproxy"],
 )
 def test_filters_as_nobody(
     lab: Lab,
@@ -82,16 +81,13 @@ def test_filters_as_nobody(
         assert python(lab.client, ALLOWED, 4, False, origin.authority).certificate == origin.fingerprints[ALLOWED]
         gateway.wait_for_record("the refusal is recorded", refuses(BANNED, Lab.CLIENT[4]))
 
-        if "--single" in extra:
-            assert_nobody(pid, kept)
-        else:
-            gates = [f"gate-{slot}" for slot in range(len(os.sched_getaffinity(0)))]
-            until("all run", lambda: len(children(pid)) == len(gates) + 2)
-            assert_nobody(pid, kept)
-            held = [int(status_of(child)["CapPrm"], 16) for child in children(pid)]
-            assert sorted(held) == sorted([0] + [kept] * (len(gates) + 1))  # the collector needs none
-            for child, capabilities in zip(children(pid), held, strict=True):
-                assert_nobody(child, capabilities)
+        gates = [f"gate-{slot}" for slot in range(len(os.sched_getaffinity(0)))]
+        until("all run", lambda: len(children(pid)) == len(gates) + 2)
+        assert_nobody(pid, kept)
+        held = [int(status_of(child)["CapPrm"], 16) for child in children(pid)]
+        assert sorted(held) == sorted([0] + [kept] * (len(gates) + 1))  # the collector needs none
+        for child, capabilities in zip(children(pid), held, strict=True):
+            assert_nobody(child, capabilities)
         for path in (gateway.log, folder / "keys" / "control.sock", folder / "keys" / "mitmproxy-ca.pem"):
             assert path.owner() == NOBODY, path
 

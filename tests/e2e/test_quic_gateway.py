@@ -21,16 +21,11 @@ ELSEWHERE = "elsewhere.tiktok.com"
 """A banned name, asked for at an allowed one's address: for a minute the next attempts on it are only counted."""
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["gates", "single"])
-def gateway(
-    request: pytest.FixtureRequest, any_gateway: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway with two gates, or one process for all, and what `tokgate ruleset` prints."""
-    workers = () if request.param else ("--workers", "2")
+@pytest.fixture(scope="module")
+def gateway(any_gateway: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with two gates, and what `tokgate ruleset` prints."""
     folder = tmp_path_factory.mktemp("quic")
-    with any_gateway(
-        folder, policy=office_policy(), mode="gate:tproxy", single=request.param, options=workers
-    ) as running:
+    with any_gateway(folder, policy=office_policy(), mode="gate:tproxy", options=("--workers", "2")) as running:
         yield running
 
 

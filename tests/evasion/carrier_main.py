@@ -1,9 +1,11 @@
 """`tokgate` on loopback without a firewall: where a redirected client was going is told by its own address and port.
 
 A client at 127.K.x.y with source port P was going to port P of the address that K stands for. Everything else is as
-in production. Run by the tests in a process of its own, with tokgate's own arguments.
+in production. Run by the tests in a process of its own, with tokgate's own arguments; by that process, for openers,
+with `-m` and a module.
 """
 
+import runpy
 import socket
 import sys
 from typing import Any, Final
@@ -29,14 +31,19 @@ def _resolve(real: Any) -> Any:
 
 def main() -> int:
     """Patch what only a firewall and a resolver could do, and run."""
+    socket.getaddrinfo = _resolve(socket.getaddrinfo)
+    if sys.argv[1] == "-m":
+        del sys.argv[:2]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     import mitmproxy.platform
 
     from tokgate.cli.main import main as tokgate
     from tokgate.gate import connector
+    from tokgate.service import child_programs
 
+    setattr(child_programs, "module_command", lambda *words: [sys.executable, "-P", __file__, "-m", *words])  # noqa: B010
     setattr(connector, "original_destination", _destination)  # noqa: B010
     mitmproxy.platform.original_addr = _destination
-    socket.getaddrinfo = _resolve(socket.getaddrinfo)
     return tokgate(sys.argv[1:])
 
 

@@ -40,7 +40,6 @@ class Program(StrEnum):
 
     GATES = "gates"
     """A supervisor, a gate, an opener and a collector."""
-    SINGLE = "single"
     MITMPROXY = "mitmproxy"
     DNS = "dns"
     """mitmproxy as a resolver."""
@@ -50,22 +49,18 @@ class Carrier(StrEnum):
     """How an attempt gets into it."""
 
     GATE = "gate"
-    SINGLE = "single"
     MITMPROXY = "mitmproxy"
     """Redirected clients of each program."""
     CONNECT = "connect"
     """A tunnel through a gate, to an address."""
     SOCKS = "socks"
     """The same by SOCKS 5, to an allowed name."""
-    SINGLE_CONNECT = "single-connect"
     MITMPROXY_CONNECT = "mitmproxy-connect"
     MITMPROXY_SOCKS = "mitmproxy-socks"
 
     @property
     def program(self) -> Program:
         """What runs for it."""
-        if "single" in self:
-            return Program.SINGLE
         return Program.MITMPROXY if "mitmproxy" in self else Program.GATES
 
     @property
@@ -161,7 +156,7 @@ class Running:
             modes = {"gate": self.redirected, "gate:explicit": self.explicit}
             self.socks = self.explicit
         words = [word for mode, port in modes.items() for word in ("--mode", f"{mode}@{here}:{port}")]
-        return words + {Program.GATES: ["--workers", "1"], Program.SINGLE: ["--single"]}.get(self.program, [])
+        return words + (["--workers", "1"] if self.program is Program.GATES else [])
 
     def wait(self) -> None:
         """Until all its ports are open."""

@@ -114,12 +114,12 @@ def carriers_of(attempt: Attempt) -> tuple[Carrier, ...]:
     """Every way that an attempt can go."""
     match attempt.opens:
         case Opens.PROXY | Opens.URL:
-            return Carrier.CONNECT, Carrier.SINGLE_CONNECT, Carrier.MITMPROXY_CONNECT
+            return Carrier.CONNECT, Carrier.MITMPROXY_CONNECT
         case Opens.SOCKS:
             return Carrier.SOCKS, Carrier.MITMPROXY_SOCKS
         case _:
             return (
-                *(Carrier.GATE, Carrier.SINGLE, Carrier.MITMPROXY),
+                *(Carrier.GATE, Carrier.MITMPROXY),
                 *(Carrier.CONNECT, Carrier.SOCKS, Carrier.MITMPROXY_CONNECT),
             )
 

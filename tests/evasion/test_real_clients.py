@@ -57,9 +57,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield running
 
 
-@pytest.fixture(scope="module", params=[Program.SINGLE, Program.MITMPROXY])
+@pytest.fixture(scope="module", params=[Program.GATES, Program.MITMPROXY])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Both ways to carry traffic in one process, in which the allowed names resolve."""
+    """Both ways to carry traffic; the allowed names resolve."""
     key = Key(request.param, Settings.DEFAULT)
     made = start([key], tmp_path_factory.mktemp("real"))[key]
     yield made

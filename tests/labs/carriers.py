@@ -8,9 +8,9 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 import h2.config
@@ -21,14 +21,13 @@ from labs.gate_lab import DEADLINE, Origin, RunningGate, echo, pass_time, stop_t
 from labs.proxy_lab import Authority, Proxy, policy, running_proxy
 from labs.raw_client import RawClient, dialled
 from labs.records import Clock, Holder, Records
-from tokgate.gate.gate import Gate as AnyGate
-from tokgate.gate.sockets import Address, Entry
+from tokgate.gate import handoff
+from tokgate.gate.sockets import Address
+from tokgate.mitm.gate_mode import GateInstance
 from tokgate.mitm.hooks.proxy_auth import ask_in_socks
 from tokgate.mitm.live_connections import MitmConnections
 from tokgate.mitm.silent_clients import close_silent, hear_servers
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service.embedded_gate import LocalGate
-from tokgate.service.endpoints import ListenEndpoint
 from tokgate.traffic.counting.counters import Counters
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview
@@ -73,8 +72,8 @@ class Carrier(Protocol):
         """Holds the policy in force."""
 
     @property
-    def counters(self) -> Counters:
-        """What it counts."""
+    def counters(self) -> Any:
+        """What it counts, as `Counters`."""
 
     def door(self, way: Way) -> Address:
         """Where a client dials it."""
@@ -112,12 +111,14 @@ class Gate:
 
 
 class Mitmproxy:
-    """mitmproxy with our addons on an event loop in a thread; `gate`: behind a gate on the same loop."""
+    """mitmproxy with our addons on an event loop in a thread."""
 
-    def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits, *, gate: bool) -> None:
-        self._lab, self._limits, self._gated = lab, limits, gate
+    modes: tuple[str, ...] = ("transparent@127.0.0.1:0", "regular@127.0.0.3:0", "socks5@127.0.0.4:0")
+    """At an address each, or mitmproxy would see one port 0."""
+
+    def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits) -> None:
+        self._lab, self._limits = lab, limits
         self.proxy: Proxy
-        self._local: LocalGate | None = None
         self._passed, self._rounds = 0.0, 0
         self._error: BaseException | None = None
         self._ready, self._stop = threading.Event(), asyncio.Event()
@@ -126,7 +127,9 @@ class Mitmproxy:
         assert self._ready.wait(DEADLINE)
         if self._error is not None:
             raise self._error
-        self.holder, self.counters, self.ca = self.proxy.holder, self.proxy.counters, self.proxy.ca
+        self.holder: Any = self.proxy.holder
+        self.counters: Any = self.proxy.counters
+        self.ca = self.proxy.ca
 
     def _run(self, snapshot: Snapshot) -> None:
         try:
@@ -138,30 +141,12 @@ class Mitmproxy:
 
     async def _serve(self, snapshot: Snapshot) -> None:
         self._loop, lab = asyncio.get_running_loop(), self._lab
-        apart = ("transparent@127.0.0.1:0", "regular@127.0.0.3:0", "socks5@127.0.0.4:0")  # or mitmproxy sees one port 0
-        modes = ("gate",) if self._gated else apart
-        running = running_proxy(
-            *(snapshot, lab.records, lab.authority),
-            modes=modes,
-            now=lab.clock,
-            behind=self._behind,
-        )
-        async with running as self.proxy:
+        async with running_proxy(snapshot, lab.records, lab.authority, modes=self.modes, now=lab.clock) as self.proxy:
             ask_in_socks(self.proxy.master.options, wanted=snapshot.settings.proxy_auth is not None)
             besides = asyncio.create_task(self._besides())
-            while self._gated and not (self._gate is not None and len(self._gate.listeners) == 2):
-                await asyncio.sleep(LOOK)
             self._ready.set()
             await self._stop.wait()
             besides.cancel()
-
-    def _behind(self, traffic: Any) -> tuple[object, ...]:
-        if not self._gated:
-            return ()
-        places = tuple(ListenEndpoint("127.0.0.1", 0, entry) for entry in (Entry.REDIRECT, Entry.EXPLICIT))
-        tokgate: Any = SimpleNamespace(traffic=traffic)
-        self._local = LocalGate(tokgate, places, lambda line: None, limits=self._limits)
-        return (self._local,)
 
     async def _besides(self) -> None:
         """What the addon does besides traffic."""
@@ -176,24 +161,14 @@ class Mitmproxy:
             self._rounds += 1
             await asyncio.sleep(LOOK)
 
-    @property
-    def _gate(self) -> AnyGate | None:
-        return None if self._local is None else self._local.gate
-
     def door(self, way: Way) -> Address:
-        if self._gate is not None:
-            entry = Entry.REDIRECT if way is Way.REDIRECTED else Entry.EXPLICIT
-            (port,) = (each.port for each in self._gate.listeners.values() if each.entry is entry)
-            return ("127.0.0.1", port)
         names = {Way.REDIRECTED: "transparent", Way.CONNECT: "regular", Way.SOCKS: "socks5"}
         return self.proxy.places[names[way]]
 
     def idle(self) -> bool:
-        return not self.proxy.connections and not (self._local is not None and self._local.open_connections)
+        return not self.proxy.connections
 
     def wait(self, seconds: float) -> None:
-        if self._gate is not None:
-            pass_time(self._gate, self._lab.monotonic, seconds)
         self._passed += seconds
         rounds = self._rounds
         until(lambda: self._rounds > rounds + 1)
@@ -203,6 +178,69 @@ class Mitmproxy:
         self._thread.join(DEADLINE)
         if self._error is not None:
             raise self._error
+
+
+class Opener(Mitmproxy):
+    """A gate, and mitmproxy behind it as an opener, each in a thread in place of a process."""
+
+    modes = ("gate",)
+
+    def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits) -> None:
+        self._channel = handoff.channel()
+        lab.patch.setattr(GateInstance, "handovers", self._channel[1])
+        super().__init__(lab, snapshot, limits)
+        to_opener, warned = handoff.OpenerChannel(self._channel[0]), self.proxy.traffic.enforcer.warned
+        self._running = RunningGate(snapshot, limits, lab.clock, lab.records, to_opener, warned)
+        self._gate = self._running.gate
+        self.holder = _Both(self._running.holder, self.holder)
+        self.counters = _Sums(self._gate.enforcer.counters, self.counters)
+
+    def door(self, way: Way) -> Address:
+        return self._running.redirected if way is Way.REDIRECTED else self._running.explicit
+
+    def idle(self) -> bool:
+        return super().idle() and not self._gate.connections and not self._gate.open_connections
+
+    def wait(self, seconds: float) -> None:
+        pass_time(self._gate, self._lab.monotonic, seconds)
+        super().wait(seconds)
+
+    def close(self) -> None:
+        self._running.stop()
+        super().close()
+        for end in self._channel:
+            end.close()
+
+
+class _Both:
+    """Holders of one policy in two processes."""
+
+    def __init__(self, *holders: Holder) -> None:
+        self._holders = holders
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._holders[0].snapshot
+
+    @snapshot.setter
+    def snapshot(self, snapshot: Snapshot) -> None:
+        for each in self._holders:
+            each.snapshot = snapshot
+
+
+class _Sums:
+    """Counters of two processes: their numbers together, and the latest words of whichever has some."""
+
+    def __init__(self, *counters: Counters) -> None:
+        self._counters = counters
+
+    def __getattr__(self, name: str) -> Any:
+        found = [getattr(each, name) for each in self._counters]
+        if isinstance(found[0], int):
+            return sum(found)
+        if isinstance(found[0], Mapping):
+            return sum(map(Counter, found), Counter())
+        return next(filter(None, found), None)
 
 
 class Lab:
@@ -238,7 +276,6 @@ class Lab:
         self.patch.setattr("tokgate.gate.connector.original_destination", lambda _sock, _listener: self.destination)
         self.monotonic = stop_time(self.patch)
         self.patch.setattr("tokgate.traffic.live_review.LONGEST", LOOK)
-        self.patch.setattr("tokgate.service.embedded_gate.TICK", LOOK)
 
     @property
     def opens(self) -> bool:
@@ -250,8 +287,8 @@ class Lab:
         snapshot, limits = snapshot or policy(), limits or Limits()
         if self.servers_may_begin:
             self.patch.setattr("tokgate.gate.sockets.DEFER_SECONDS", 1)
-        gated = self.kind is Kind.OPENER
-        carrier = Gate(self, snapshot, limits) if not self.opens else Mitmproxy(self, snapshot, limits, gate=gated)
+        made: dict[Kind, type[Gate | Mitmproxy]] = {Kind.GATE: Gate, Kind.OPENER: Opener, Kind.MITMPROXY: Mitmproxy}
+        carrier = made[self.kind](self, snapshot, limits)
         self._open.callback(carrier.close)
         self.carrier = carrier
         return carrier

@@ -19,6 +19,7 @@ from labs.records import Clock as Clock
 from labs.records import Holder, Monotonic, Records
 from tokgate.blocklog.records.record import Observer
 from tokgate.gate.gate import Gate
+from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.identifying_gate import gate_for
 from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Address, Entry, listen
@@ -28,6 +29,7 @@ from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview
+from tokgate.traffic.warning_state import WarnedClients
 
 DEADLINE = waiting.DEADLINE
 NOBODY: Address = ("127.0.0.1", 1)
@@ -125,14 +127,16 @@ class RunningGate:
         limits: Limits | None = None,
         now: Callable[[], Instant] | None = None,
         records: Records | None = None,
+        opener: OpenerChannel | None = None,
+        warned: WarnedClients | None = None,
     ) -> None:
-        """Its records go to `records`, or else to `sink`."""
+        """Its records go to `records`, or else to `sink`; what must be opened to `opener`, or else to a stand-in."""
         self.holder = Holder(policy)
         self.sink = Sink()
         self.opener = Adopter()
         observer = Observer(hostname="gate.example.org", version="test")
-        enforcer = Enforcer(self.holder, records or self.sink, observer, now=now or Instant.now)
-        self.gate: Gate = gate_for(policy, enforcer, self.opener, limits, None)
+        enforcer = Enforcer(self.holder, records or self.sink, observer, now=now or Instant.now, warned=warned)
+        self.gate: Gate = gate_for(policy, enforcer, opener or self.opener, limits, None)
         self.review = LiveReview(enforcer, GateConnections(self.gate))
         self.transfer: ConnectionTransfer | None = None
         self.retired = False

@@ -32,17 +32,16 @@ ROOT = Path(__file__).parents[2]
 CARRIERS: dict[str, dict[str, Any]] = {
     "mitmproxy": {"mode": "transparent"},
     "gates": {"mode": "gate:tproxy"},
-    "single": {"mode": "gate@10443-10506", "single": True, "ports": range(10443, 10507)},
+    "redirected": {"mode": "gate@10443-10506", "ports": range(10443, 10507)},
 }
-"""What carries clients that don't know of it: mitmproxy alone by redirection, gates by TPROXY, both in one process by
-redirection to many ports."""
+"""What carries clients that don't know of it: mitmproxy alone by redirection, gates by TPROXY, gates by redirection to
+many ports."""
 EXPLICIT: dict[str, dict[str, Any]] = {
     "mitmproxy": {"mode": "regular"},
     "mitmdump": {"mode": "regular", "stock": True},
     "gates": {"mode": "gate:explicit"},
-    "single": {"mode": "gate:explicit", "single": True},
 }
-"""What carries clients that know the proxy: mitmproxy by `tokgate run` and in stock mitmdump, gates, both in one."""
+"""What carries clients that know the proxy: mitmproxy by `tokgate run` and in stock mitmdump, gates."""
 PORT = 8080
 END = ("--drain", "1")
 _ONE_PORT = ("--redirect", str(PORT))
@@ -88,7 +87,7 @@ def office_policy(**ban: Any) -> dict[str, Any]:
 class Gateway:
     """`tokgate run` in the gateway's namespace while the `with` block lasts."""
 
-    def __init__(  # noqa: PLR0913  (what differs between tests)
+    def __init__(
         self,
         namespace: Namespace,
         folder: Path,
@@ -98,12 +97,11 @@ class Gateway:
         ports: Sequence[int] = (PORT,),
         options: Sequence[str | Path] = (),
         stock: bool = False,
-        single: bool = False,
         check: Callable[[Path], object],
     ) -> None:
         """`ports`: where it listens. `stock`: not by `tokgate run`, but in mitmproxy's own mitmdump.
 
-        `single`: one process for gate and all. `check` is given the log at the end.
+        `check` is given the log at the end.
         """
         self.namespace = namespace
         self.folder = folder
@@ -111,7 +109,6 @@ class Gateway:
         self.ports = ports
         self.options = options
         self.stock = stock
-        self.single = single
         self.check = check
         self.policies = policy if isinstance(policy, Path) else folder / "policies"
         self.log = folder / "block.ndjson"
@@ -187,9 +184,8 @@ class Gateway:
 
     def _run(self) -> list[str]:
         files = ("--policies", self.policies, "--log", self.log)
-        single = ("--single",) if self.single else ()
         mode = ("--gateway",) if self.mode == KERNEL_TOO else ("--mode", self.mode)
-        return self.command("run", *AS_WE_ARE, "--openers", "1", *mode, *files, *END, *single, *self.options)
+        return self.command("run", *AS_WE_ARE, "--openers", "1", *mode, *files, *END, *self.options)
 
     def _mitmdump(self) -> list[str]:
         options = {"tokgate_policies": self.policies, "tokgate_log": self.log, "confdir": self.home}

@@ -260,10 +260,9 @@ async def running_proxy(
     modes: tuple[str, ...],
     now: Callable[[], Instant],
     before: tuple[object, ...] = (),
-    behind: Callable[[Traffic], tuple[object, ...]] = lambda _: (),
     **options: Any,
 ) -> AsyncIterator[Proxy]:
-    """A proxy on this event loop. `before` are addons that stand before ours, `behind` makes those that stand last."""
+    """A proxy on this event loop. `before` are addons that stand before ours."""
     holder, counters, traffic = Holder(snapshot), Counters(), Traffic()
     observer = Observer(hostname="gateway.example.org", version="0")
     traffic.enforcer = Enforcer(holder, records, observer, counters=counters, now=now)
@@ -272,7 +271,7 @@ async def running_proxy(
     master = Master(Options(confdir=str(authority.confdir)))
     master.addons.add(
         *(core.Core(), servers, *before, *hooks(traffic)),
-        *(next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C(), *behind(traffic)),
+        *(next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C()),
     )
     wanted = {name: value for name, value in {**REQUIRED, **DEFAULTS}.items() if name in master.options}
     wanted |= {"ssl_verify_upstream_trusted_ca": str(authority.trust), "listen_host": "127.0.0.1", "listen_port": 0}

@@ -17,7 +17,6 @@ from tokgate.runtime.control_socket import Call, ControlRequest, ask
 
 CARRIERS = {
     "gates": ("--mode", "gate:explicit@127.0.0.1:0"),
-    "single": ("--mode", "gate:explicit@127.0.0.1:0", "--single"),
     "mitmproxy": ("--mode", "regular@127.0.0.1:0"),
 }
 BROKEN = "bans: {ban: {title: no services}}\n"

@@ -6,7 +6,6 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.utils import human
 from whenever import Instant
 
-from tokgate.mitm.gate_mode import GateMode
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import dialled, overview
 
@@ -17,8 +16,6 @@ def announcement(
     proxy, carries = None, False
     for mode, addresses in listening:
         carries |= not isinstance(mode, mode_specs.DnsMode)
-        if isinstance(mode, GateMode):  # the gate says itself where it listens
-            continue
         shown = " and ".join(dict.fromkeys(human.format_address(address[:2]) for address in addresses))
         yield f"{mode.type_name}: listening on {shown}" if shown else f"{mode.type_name}: started"
         if isinstance(mode, mode_specs.RegularMode | mode_specs.Socks5Mode) and addresses and proxy is None:

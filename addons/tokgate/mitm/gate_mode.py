@@ -71,10 +71,8 @@ class FairHandler(mode_servers.ProxyConnectionHandler):
 class GateInstance(mode_servers.ServerInstance[GateMode]):
     """Adopts connections from a channel's reading end, which has to be set before the proxy starts."""
 
-    handovers: ClassVar[socket.socket | None] = None
-    """The channel's reading end; None where a gate in this process calls `adopt`."""
-    running: ClassVar["GateInstance | None"] = None
-    """The instance that is started: a gate in this process finds it here."""
+    handovers: ClassVar[socket.socket]
+    """The channel's reading end."""
     limits: ClassVar[OpenerLimits] = OpenerLimits()
     counters: ClassVar[Counters | None] = None
     """Where it is counted who is turned away."""
@@ -85,11 +83,12 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         """Connections that were handed over and have not ended, by client as limits know it."""
         self._turns: Final = Turns()
         self._serving: Final[set[asyncio.Task[None]]] = set()
+        self._takes = False
 
     @property
     def is_running(self) -> bool:
         """True while this instance accepts connections from gates."""
-        return GateInstance.running is self
+        return self._takes
 
     @property
     def listen_addrs(self) -> tuple[Address, ...]:
@@ -102,19 +101,16 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         return self.clients.total() - len(self.handed)
 
     async def _start(self) -> None:
-        GateInstance.running = self
-        if self.handovers is not None:
-            self.handovers.setblocking(False)
-            asyncio.get_running_loop().add_reader(self.handovers, self._take)
+        self._takes = True
+        self.handovers.setblocking(False)
+        asyncio.get_running_loop().add_reader(self.handovers, self._take)
 
     async def _stop(self) -> None:
-        GateInstance.running = None
-        if self.handovers is not None:
-            asyncio.get_running_loop().remove_reader(self.handovers)
+        self._takes = False
+        asyncio.get_running_loop().remove_reader(self.handovers)
 
     def _take(self) -> None:
         """Take what gates have sent."""
-        assert self.handovers is not None
         for _ in range(AT_ONCE):
             try:
                 taken = receive(self.handovers)

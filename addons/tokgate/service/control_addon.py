@@ -38,16 +38,13 @@ EVERY: Final = 1.0
 
 
 class ControlAddon:
-    """An addon: answers `tokgate status` and `tokgate reload` in a single process."""
+    """An addon: answers `tokgate status` and `tokgate reload` where mitmproxy runs without a supervisor."""
 
     name = "tokgate-desk"
 
-    def __init__(
-        self, tokgate: Tokgate, relayed: Callable[[], int] = lambda: 0, explain: Explain | None = None
-    ) -> None:
-        """`relayed` returns the number of connections that a gate in this process relays; `explain` is a command's."""
+    def __init__(self, tokgate: Tokgate, explain: Explain | None = None) -> None:
+        """`explain` is a command's."""
         self._tokgate: Final = tokgate
-        self._relayed: Final = relayed
         self._explain: Final = explain
         self._reloads: Final[set[asyncio.Task[object]]] = set()
         self._started: Final = time.monotonic()
@@ -108,7 +105,6 @@ class ControlAddon:
         """This process, as the only worker of a run without a supervisor."""
         report = report_of(self._tokgate)
         version = report["version"]
-        report["connections"] += self._relayed()
         seconds = time.monotonic() - self._started
         return [Worker(name="proxy", pid=os.getpid(), seconds=seconds, version=version, report=report)]
 
@@ -120,7 +116,7 @@ class ControlAddon:
                 return
             reloaded, not_held = None, tuple[str, ...]()
             if call.request is ControlRequest.RESTART:
-                writer.write(answer_line({"ok": False, "problems": "it runs in one process: stop and start it"}))
+                writer.write(answer_line({"ok": False, "problems": "mitmproxy runs alone: stop and start it"}))
                 await writer.drain()
                 return
             if call.request is ControlRequest.RELOAD:
@@ -137,7 +133,7 @@ class ControlAddon:
 
 
 class ManagerAddon:
-    """An addon: tells systemd that a single process is ready and lives."""
+    """An addon: tells systemd that mitmproxy without a supervisor is ready and lives."""
 
     name = "tokgate-manager"
 

@@ -23,11 +23,13 @@ from tokgate.blocklog.write.channel import RecordSender
 from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.config.loader import Loaded
 from tokgate.config.reload.holder import HeldStore, PolicyHolder
+from tokgate.mitm.addon import Tokgate
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.policy.snapshot import Policy, compile_policy
-from tokgate.service import single_process
 from tokgate.service.continuity.orphan import end_with_supervisor
 from tokgate.service.control_addon import Reporter
+from tokgate.service.mitmproxy_process import RunOptions, serve
+from tokgate.traffic.counting.counters import Counters
 from tokgate.traffic.counting.shared_counters import SharedCounters
 from tokgate.traffic.warning_state import WarnedClients
 
@@ -87,29 +89,29 @@ class ForwardedLog:
         return self._sender.flush()
 
 
-async def serve(given: dict[str, object]) -> int:
+async def run(given: dict[str, object]) -> int:
     """Run mitmproxy with the options and descriptors that the supervisor passed; returns the exit code."""
     GateInstance.handovers = socket.socket(fileno=int(str(given["handovers"])))
     records = socket.socket(fileno=int(str(given["records"])))
     reports = socket.socket(fileno=int(str(given["reports"])))
     lifeline = int(str(given["lifeline"]))
     warned = WarnedClients(int(str(given["warned"])))
-    options = single_process.RunOptions(
+    options = RunOptions(
         modes=("gate",),
         policies=Path(str(given["policies"])),
         confdir=Path(str(given["confdir"])),
         drain=float(str(given["drain"])),
         implementer=str(given["implementer"]),
+        mark=given["mark"] if isinstance(given["mark"], int) else None,
+    )
+    tokgate = Tokgate(
         worker=str(given["name"]),
         log_for=lambda path, observer, _: ForwardedLog(records, observer, int(str(given["backlog"]))),
-        until=lifeline,
         warned_for=lambda path, now: warned,
         policy_for=partial(_policy_in_force, int(str(given["policy"]))),
-        control_for=lambda tokgate, _: Reporter(reports, tokgate),
-        mark=given["mark"] if isinstance(given["mark"], int) else None,
-        shared=SharedCounters(int(str(given["counters"]))),
+        counters=Counters(SharedCounters(int(str(given["counters"])))),
     )
-    return await single_process.run(options, say=lambda line: None)
+    return await serve(options, tokgate, (Reporter(reports, tokgate),), until=lifeline, say=lambda line: None)
 
 
 def _policy_in_force(descriptor: int, path: Path, now: Instant, held: HeldStore) -> PolicyHolder:
@@ -133,7 +135,7 @@ def main() -> int:
     os.nice(given["nice"])  # after the imports, which the first page waits for
     with contextlib.suppress(OSError):  # where memory runs out, an opener goes first: gates carry everybody
         Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
-    return asyncio.run(serve(given))
+    return asyncio.run(run(given))
 
 
 if __name__ == "__main__":

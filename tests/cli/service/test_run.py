@@ -208,7 +208,6 @@ def test_redirection_without_a_gateway(said: str) -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ("--single", "leave --single out"),
         ("--mode gate:tproxy@8080 --mode gate:tproxy@8081", "needs one port"),
         ("--mode gate:tproxy@0", "needs one port"),
         ("--listen-port 0 --mode gate:explicit", "needs one port"),

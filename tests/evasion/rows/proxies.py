@@ -20,8 +20,6 @@ _IN_TUNNELS = (
     "nested-url",
     "nested-socks",
 )
-_IN_ONE_PROCESS = (Carrier.SINGLE_CONNECT, Carrier.MITMPROXY_CONNECT)
-"""An opener of its own would have to resolve the names of allowed twins, which exist in this test alone."""
 
 
 def rows() -> Iterator[Row]:
@@ -49,7 +47,7 @@ def rows() -> Iterator[Row]:
             continue
         yield Row(
             attempt=attempt,
-            carriers=_IN_ONE_PROCESS if attempt.id.startswith("url") else carriers,
+            carriers=carriers,
             logged=Logged.RECORD if attempt.innocent else Logged.OPTIONAL,
             twin=Twin.SAME_TRICK if attempt.innocent else Twin.PLAIN,
         )

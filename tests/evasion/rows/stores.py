@@ -80,7 +80,7 @@ def rows() -> Iterator[Row]:
         )
         yield Row(
             attempt=attempt,
-            carriers=(Carrier.GATE, Carrier.SINGLE, Carrier.MITMPROXY, Carrier.CONNECT),
+            carriers=(Carrier.GATE, Carrier.MITMPROXY, Carrier.CONNECT),
             name=APP,
             leak=b"play.google.com",
             logged=Logged.RECORD,

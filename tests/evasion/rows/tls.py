@@ -66,7 +66,7 @@ def rows() -> Iterator[Row]:
 
 
 def _hidden() -> Iterator[Row]:
-    redirected = (Carrier.GATE, Carrier.SINGLE, Carrier.MITMPROXY)
+    redirected = (Carrier.GATE, Carrier.MITMPROXY)
     yield Row(attempt=ATTEMPTS["ech-and-name"], carriers=redirected, twin=Twin.SAME_TRICK)
     for attempt in family(Family.HIDDEN_NAMES):
         if attempt.opens is not Opens.TLS or attempt.id in ("ech-and-name", "fronting"):

@@ -175,13 +175,13 @@ def _gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def test_without_several_processes(tmp_path: Path, tokgate: Command) -> None:
-    """A single process can't be replaced, and says so."""
-    single = Scraped(tmp_path, (*MODE, "--single"))
+def test_without_gates(tmp_path: Path, tokgate: Command) -> None:
+    """mitmproxy alone can't be replaced, and says so."""
+    alone = Scraped(tmp_path, ("--mode", "regular@127.0.0.1:0"))
     try:
-        until("it is well", lambda: single.problems() == [])
-        outcome = tokgate("restart", "--confdir", str(single.confdir))
-        assert (outcome.code, "one process" in outcome.err) == (1, True)
-        assert single.passes()
+        until("it is well", lambda: alone.problems() == [])
+        outcome = tokgate("restart", "--confdir", str(alone.confdir))
+        assert (outcome.code, "mitmproxy runs alone" in outcome.err) == (1, True)
+        assert alone.passes()
     finally:
-        single.close()
+        alone.close()

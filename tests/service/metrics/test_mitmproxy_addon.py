@@ -1,4 +1,4 @@
-"""Metrics and health of running tokgates: with gates, in one process, and with mitmproxy alone."""
+"""Metrics and health of running tokgates: with gates, and with mitmproxy alone."""
 
 import os
 import signal
@@ -16,7 +16,6 @@ from tokgate.runtime.control_socket import ControlRequest, ask
 WRONG = POLICY | {"bans": {"ban": {"title": "no services"}}}
 CARRIERS = {
     "gates": ("--mode", "gate:explicit@127.0.0.1:0"),
-    "single": ("--mode", "gate:explicit@127.0.0.1:0", "--single"),
     "mitmproxy": ("--mode", "regular@127.0.0.1:0"),
 }
 
@@ -63,7 +62,7 @@ def test_metrics_and_health(start: Callable[..., Scraped], carrier: str) -> None
     assert (running.metric("policy_reloads_total", result="success") or 0) >= 1
 
 
-@pytest.mark.parametrize("carrier", ["gates", "single"])
+@pytest.mark.parametrize("carrier", CARRIERS)
 def test_a_full_disk_is_red(start: Callable[..., Scraped], carrier: str, tmp_path: Path) -> None:
     """Health says what fails; bans are enforced all the same."""
     full = tmp_path / "full.ndjson"  # a link, so that the key is made here and not beside the device

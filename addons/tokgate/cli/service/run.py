@@ -58,7 +58,6 @@ examples:
                                                  the same, and an explicit proxy
   sudo tokgate run --gateway --redirect          the same where the kernel has no TPROXY
   sudo tokgate run --gateway --local             this machine's own programs are filtered as well
-  tokgate run --single                           one gate and mitmproxy in one process
   sudo tokgate run --mode gate:tproxy --user tokgate
                                                  listens as root may, then is that user, with what the mode needs
 
@@ -90,7 +89,6 @@ def add_parser(subparsers: Subparsers) -> None:
         help="mitmproxy processes behind the gates: N, or N and up to M while they are busy (default: one for two "
         "cores, up to one a core)",
     )
-    parser.add_argument("--single", action="store_true", help="a gate and mitmproxy in one process")
     parser.add_argument(
         "--mark",
         metavar="N",
@@ -180,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
         args,
         privileges.Listening(endpoints=places, metrics=args.metrics, mark=args.mark, gateway=gateway is not None),
     )
-    return _run_mitmproxy(args, ("gate",), places) if args.single else _supervise(args, places, gateway)
+    return _supervise(args, places, gateway)
 
 
 def _modes(args: argparse.Namespace) -> tuple[str, ...]:
@@ -190,8 +188,6 @@ def _modes(args: argparse.Namespace) -> tuple[str, ...]:
         if args.redirect is not None or args.local is not None:
             raise CommandError("--redirect and --local are for --gateway", Exit.USAGE)
         return stated or (DEFAULT_MODE,)
-    if args.single:
-        raise CommandError("--gateway needs gates in processes of their own: leave --single out", Exit.USAGE)
     if args.redirect is None and not any(mode.partition("@")[0] == TPROXY_MODE for mode in stated):
         stated = (TPROXY_MODE, *stated)
     redirected = dict.fromkeys(ports for ports in (args.redirect, args.local) if ports is not None)
@@ -257,25 +253,24 @@ def _leave_root(args: argparse.Namespace, listening: privileges.Listening) -> No
         raise CommandError(str(error)) from error
 
 
-def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...], gate: tuple[ListenEndpoint, ...] = ()) -> int:
-    from tokgate.service import single_process
+def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...]) -> int:
+    from tokgate.service import mitmproxy_process
 
-    options = single_process.RunOptions(
+    options = mitmproxy_process.RunOptions(
         modes=modes,
         policies=args.policies,
         log=args.log or DEFAULT_LOG,
         listen_host=args.listen_host,
-        listen_port=None if gate else args.listen_port,
+        listen_port=args.listen_port,
         confdir=args.confdir or DEFAULT_CONFDIR,
         drain=args.drain,
         implementer=args.implementer,
         name_servers=tuple(map(str, args.name_server)),
         metrics=args.metrics,
-        gate=gate,
         mark=args.mark,
     )
-    code = asyncio.run(single_process.run(options))
-    if single_process.leaves_threads(modes):
+    code = asyncio.run(mitmproxy_process.run(options))
+    if mitmproxy_process.leaves_threads(modes):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # their threads crash in an interpreter that is being taken down; all is written by now

@@ -1,4 +1,4 @@
-"""Metrics in a single process: served by a thread, computed on mitmproxy's event loop."""
+"""Metrics of mitmproxy without a supervisor: served by a thread, computed on mitmproxy's event loop."""
 # mypy: disallow-untyped-calls=False
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Runs mitmproxy's master with the addons that a filter needs, from the start to the end of draining."""
+"""A process with mitmproxy's master and the addons that a filter needs, from the start to the end of draining."""
 # mypy: disallow-untyped-calls=False
 
 import asyncio
@@ -7,13 +7,13 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from mitmproxy import exceptions
+from mitmproxy import ctx, exceptions
 from mitmproxy.addons import core, disable_h2c, dns_resolver, errorcheck, next_layer, proxyserver
 from mitmproxy.connection import Client
 from mitmproxy.master import Master
@@ -24,22 +24,14 @@ from whenever import Instant
 from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR, establish_authority, secure_folder, uncovered
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.record import counted
-from tokgate.blocklog.write.writer import LogWriter
-from tokgate.config.reload.holder import open_policy
 from tokgate.gate.egress.sources import PolicySources
-from tokgate.mitm.addon import LogFor, PolicyFor, PolicyRefused, Tokgate, WarnedFor
+from tokgate.mitm.addon import PolicyRefused, Tokgate
 from tokgate.mitm.announcement import announcement
 from tokgate.mitm.certificates import NarrowCertificates
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.runtime.banner import say
 from tokgate.service.control_addon import ControlAddon, ManagerAddon
-from tokgate.service.embedded_gate import LocalGate
-from tokgate.service.endpoints import ListenEndpoint
 from tokgate.service.metrics.mitmproxy_addon import MetricsAddon
-from tokgate.traffic.counting.counters import Counters
-from tokgate.traffic.counting.shared_counters import SharedCounters
-from tokgate.traffic.limits import Limits
-from tokgate.traffic.warning_state import open_beside
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +43,9 @@ _WITHOUT_DNS: Final = ("regular", "transparent")
 _WITHOUT_UDP: Final = ("regular", "transparent", "socks5", "gate")
 
 
-ControlFor = Callable[[Tokgate, Callable[[], int]], object]
-"""Makes an addon from tokgate's and from the count of connections that a gate relays."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """The options of a run in a single process.
+    """The options of a process with mitmproxy.
 
     `drain` in seconds. `listen_host` None: loopback for explicit modes, all addresses for the others.
     """
@@ -72,37 +60,77 @@ class RunOptions:
     implementer: str = ""
     name_servers: tuple[str, ...] = ()
     """Addresses of the resolvers for DNS modes; none: the system's."""
-    worker: str | None = None
-    """The name of this process under a supervisor."""
-    log_for: LogFor = LogWriter
-    policy_for: PolicyFor = open_policy
-    warned_for: WarnedFor = open_beside
-    control_for: ControlFor = ControlAddon
-    """Makes the addon that reports the state of the process."""
-    shared: SharedCounters | None = None
-    """Counters that a supervisor reads; None: of this process alone."""
-    until: int | None = None
-    """A descriptor; at its end of file the proxy drains as after SIGTERM."""
     metrics: tuple[str, int] | None = None
     """Host and port of the metrics' listener."""
-    gate: tuple[ListenEndpoint, ...] = ()
-    """The endpoints of a gate in this process; `gate` is then one of the modes."""
-    limits: Limits | None = None
     mark: int | None = None
+
+
+async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
+    """Run mitmproxy alone, without gates, until SIGTERM or SIGINT. Exit codes: those of `serve`."""
+    tokgate = Tokgate()
+    control = ControlAddon(tokgate)
+    addons = (control, MetricsAddon(tokgate, control, say), Announcer(tokgate, say))
+    return await serve(options, tokgate, addons, last=(ManagerAddon(tokgate, control),), say=say)
+
+
+async def serve(
+    options: RunOptions,
+    tokgate: Tokgate,
+    addons: Sequence[object],
+    *,
+    last: Sequence[object] = (),
+    until: int | None = None,
+    say: Callable[[str], None],
+) -> int:
+    """Run mitmproxy with tokgate and more addons. Exit codes: 0, 1 for an invalid policy, 3 for an unfit environment.
+
+    `last` are addons that run once the start has succeeded. `until` is a descriptor: at its end of file mitmproxy
+    drains as after SIGTERM, and RETIRE has it drain without a deadline.
+    """
+    confdir = options.confdir.expanduser()
+    secure_folder(confdir)
+    establish_authority(confdir, Instant.now())
+    master, servers = Master(Options()), proxyserver.Proxyserver()
+    tokgate.traffic.sources = PolicySources(options.mark)
+    master.addons.add(core.Core(), servers, tokgate, *addons)
+    if any(_type(mode) not in _WITHOUT_DNS for mode in options.modes):
+        master.addons.add(dns_resolver.DnsResolver())
+    master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
+    master.addons.add(*last)
+    drain = Drain(master, servers, tokgate, options.drain)
+    try:
+        _configure(master, options, confdir)
+        _tell_untrusted(confdir / AUTHORITY, tokgate)
+        _end_on_request(drain, until)
+        await master.run()
+    except exceptions.OptionsError as error:
+        say(str(error))
+        return 1 if isinstance(error, PolicyRefused) else 2 if isinstance(error, _BadModeError) else 3
+    except SystemExit:  # ErrorCheck: a port is taken, say; it has been logged
+        tokgate.stop_reason = "it could not start"
+        return 3
+    finally:
+        tokgate.done()
+    return 0
+
+
+def leaves_threads(modes: Sequence[str]) -> bool:
+    """Whether mitmproxy carries UDP in one of these modes: its threads for that outlive the connections."""
+    return any(_type(mode) not in _WITHOUT_UDP for mode in modes)
 
 
 class Announcer:
     """An addon: says that the proxy is ready when its ports are open."""
 
-    def __init__(self, tokgate: Tokgate, servers: proxyserver.Proxyserver, say: Callable[[str], None]) -> None:
+    def __init__(self, tokgate: Tokgate, say: Callable[[str], None]) -> None:
         self._tokgate: Final = tokgate
-        self._servers: Final = servers
         self._say: Final = say
 
     def running(self) -> None:
         if self._tokgate.holder is None:
             return
-        listening = [(server.mode, list(server.listen_addrs)) for server in self._servers.servers]
+        servers = ctx.master.addons.get("proxyserver").servers
+        listening = [(server.mode, list(server.listen_addrs)) for server in servers]
         for line in announcement(self._tokgate.holder.snapshot, listening, Instant.now()):
             self._say(line)
 
@@ -110,20 +138,12 @@ class Announcer:
 class Drain:
     """Stops the proxy: no new connections, and a deadline for those that are open."""
 
-    def __init__(
-        self,
-        master: Master,
-        servers: proxyserver.Proxyserver,
-        tokgate: Tokgate,
-        deadline: float,
-        gate: LocalGate | None = None,
-    ) -> None:
+    def __init__(self, master: Master, servers: proxyserver.Proxyserver, tokgate: Tokgate, deadline: float) -> None:
         self._master: Final = master
         self._servers: Final = servers
         self._tokgate: Final = tokgate
         self._deadline: Final = deadline
-        self._gate: Final = gate
-        self._adopter: GateInstance | None = None
+        self._adopters: Iterable[GateInstance] = ()
         self._task: asyncio.Task[None] | None = None
         self._give_up = math.inf
 
@@ -142,12 +162,10 @@ class Drain:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        self._adopter = GateInstance.running
+        servers = self._servers.servers
+        self._adopters = [server for server in servers if isinstance(server, GateInstance)]
         try:
-            if self._gate is not None:
-                self._gate.stop_accepting()
-            else:
-                await self._servers.servers.update([])
+            await servers.update([])
             while self._open() and time.monotonic() < self._give_up:
                 await asyncio.sleep(0.05)
             if left := self._open():
@@ -156,58 +174,9 @@ class Drain:
             self._master.shutdown()
 
     def _open(self) -> int:
-        """The number of connections that are still served."""
+        """The number of connections that are served, or were handed over to be."""
         served = sum(not _is_resolved(handler.client) for handler in list(self._servers.connections.values()))
-        served += self._adopter.waiting if self._adopter is not None else 0
-        return served + (self._gate.open_connections if self._gate is not None else 0)
-
-
-async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
-    """Run until SIGTERM or SIGINT. Exit codes: 0, 1 for an invalid policy, 3 for an unfit environment."""
-    confdir = options.confdir.expanduser()
-    secure_folder(confdir)
-    establish_authority(confdir, Instant.now())
-    master, servers = Master(Options()), proxyserver.Proxyserver()
-    counters = Counters(options.shared)
-    tokgate = Tokgate(
-        worker=options.worker,
-        log_for=options.log_for,
-        policy_for=options.policy_for,
-        warned_for=options.warned_for,
-        counters=counters,
-    )
-    tokgate.traffic.sources = PolicySources(options.mark)
-    gate = None
-    if options.gate:
-        gate = LocalGate(tokgate, options.gate, say, limits=options.limits, mark=options.mark)
-    control = options.control_for(tokgate, lambda: 0 if gate is None else gate.open_connections)
-    master.addons.add(core.Core(), servers, tokgate, control)
-    if isinstance(control, ControlAddon):
-        master.addons.add(MetricsAddon(tokgate, control, say))
-    if not options.gate:
-        master.addons.add(Announcer(tokgate, servers, say))
-    if any(_type(mode) not in _WITHOUT_DNS for mode in options.modes):
-        master.addons.add(dns_resolver.DnsResolver())
-    master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
-    if gate is not None:
-        master.addons.add(gate)
-    if isinstance(control, ControlAddon):
-        master.addons.add(ManagerAddon(tokgate, control))
-    drain = Drain(master, servers, tokgate, options.drain, gate)
-    try:
-        _configure(master, options, confdir)
-        _tell_untrusted(confdir / AUTHORITY, tokgate)
-        _end_on_request(drain, options.until)
-        await master.run()
-    except exceptions.OptionsError as error:
-        say(str(error))
-        return 1 if isinstance(error, PolicyRefused) else 2 if isinstance(error, _BadModeError) else 3
-    except SystemExit:  # ErrorCheck: a port is taken, say; it has been logged
-        tokgate.stop_reason = "it could not start"
-        return 3
-    finally:
-        tokgate.done()
-    return 0
+        return served + sum(adopter.waiting for adopter in self._adopters)
 
 
 class _BadModeError(exceptions.OptionsError):
@@ -275,11 +244,6 @@ def _listen_host(options: RunOptions) -> str:
     if options.listen_host is not None:
         return options.listen_host
     return "127.0.0.1" if all(_type(mode) in _LOCAL_MODES for mode in options.modes) else ""
-
-
-def leaves_threads(modes: Sequence[str]) -> bool:
-    """Whether mitmproxy carries UDP in one of these modes: its threads for that outlive the connections."""
-    return any(_type(mode) not in _WITHOUT_UDP for mode in modes)
 
 
 def _type(mode: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.gate_mode import GateInstance, GateMode
 from tokgate.policy.observation import Endpoint
-from tokgate.service.single_process import Drain
+from tokgate.service.mitmproxy_process import Drain
 from tokgate.traffic.arrival import Arrival
 
 
@@ -35,13 +35,15 @@ async def test_one_that_was_handed_over_and_has_not_had_its_turn(monkeypatch: py
     async def serve(*_: object) -> None:
         happened.append("served")
 
-    async def update(modes: list[object]) -> None:
-        await instance._stop()
+    class Servers(list[GateInstance]):
+        """What mitmproxy listens with."""
 
-    monkeypatch.setattr(GateInstance, "running", instance)
+        async def update(self, modes: list[object]) -> None:
+            self.clear()
+
     monkeypatch.setattr(instance, "_turns", SimpleNamespace(add=lambda who, work: turns.append(work)))
     monkeypatch.setattr(instance, "_serve", serve)
-    servers: Any = SimpleNamespace(connections=served, servers=SimpleNamespace(update=update))
+    servers: Any = SimpleNamespace(connections=served, servers=Servers([instance]))
     master: Any = SimpleNamespace(shutdown=lambda: happened.append("ended"))
     drain = Drain(master, servers, SimpleNamespace(), 3600.0)  # type: ignore[arg-type]
     with socket.socket() as client:
