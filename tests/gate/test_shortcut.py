@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from whenever import Instant
@@ -18,13 +19,13 @@ from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import Connection, Greeting, Tunnel
 from tokgate.gate.identifying_gate import IdentifyingGate
 from tokgate.gate.sockets import Address, Entry, Listener
+from tokgate.gateway.canary.definition import ALLOWED, BANNED, canary_policy, client_link, server_link
 from tokgate.policy.bans import Action
-from tokgate.policy.canary import ALLOWED, CanarySettings
 from tokgate.policy.decision import Response
 from tokgate.policy.identity import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Visibility
-from tokgate.policy.settings import EchOuter, MissingSni, UnknownClients
+from tokgate.policy.settings import CanarySettings, EchOuter, MissingSni, UnknownClients
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import Shown
@@ -44,9 +45,13 @@ NAMES = (
     "cloudflare-ech.com",
     "203.0.113.1",
     "a..b",
+    BANNED,
+    ALLOWED,
 )
-ADDRESSES = ("198.51.100.1", "203.0.113.1", "203.0.113.17", "2001:db8::1")
-CLIENTS = ("192.0.2.7", "192.0.2.9", "2001:db8:1::7", "198.51.100.7")
+CANARY = CanarySettings()
+OWN_CLIENT, OWN_SERVER = (str(link(CANARY, 4).far) for link in (client_link, server_link))
+ADDRESSES = ("198.51.100.1", "203.0.113.1", "203.0.113.17", "2001:db8::1", OWN_SERVER)
+CLIENTS = ("192.0.2.7", "192.0.2.9", "2001:db8:1::7", "198.51.100.7", OWN_CLIENT)
 IDENTITIES = (None, Identity(user="ada"), Identity(interface="lan0"), Identity(user="bob", interface="lan0"))
 NOW = at("2023-06-01T12:00:00Z")
 
@@ -81,6 +86,7 @@ def policies(draw: Callable[..., Any]) -> Snapshot:
             Network("lan", (), "Europe/Brussels", interfaces=("lan0",), users=("ada",)),
         ),
         exemptions=holes,
+        own=canary_policy(CANARY),
         missing_sni=draw(st.sampled_from(MissingSni)),
         ech_outer=draw(st.sampled_from(EchOuter)),
         unknown_clients=draw(st.sampled_from(UnknownClients)),
@@ -240,8 +246,14 @@ def test_the_shortcut_is_taken() -> None:
     assert [step if isinstance(step, str) else step[0] for step in done] == ["pass", "refuse", "refuse"]  # type: ignore[has-type]
 
 
-def test_the_canary_is_nobodys_traffic() -> None:
-    """What the gateway tries of itself passes and is counted as nobody's."""
-    visit = Visit(str(CanarySettings().client(4).far), ALLOWED, "198.51.100.1", None, ech=False, connect=None, later=0)
-    (_, counted, *_), taken = outcome(snapshot(ban()), [visit], short=True)  # type: ignore[misc]
-    assert (taken, sum(counted.values())) == (0, 0)  # type: ignore[has-type]
+@pytest.mark.parametrize("short", [True, False])
+def test_the_canary_is_nobodys_traffic(short: bool) -> None:
+    """One name of the gateway's own is refused each time and one passes; neither is counted or recorded."""
+    policy = snapshot(ban(), own=canary_policy(CANARY))
+    refused, passed = (
+        Visit(OWN_CLIENT, name, OWN_SERVER, None, ech=False, connect=None, later=0) for name in (BANNED, ALLOWED)
+    )
+    (done, counted, records), _ = outcome(policy, [refused, refused, passed], short=short)  # type: ignore[misc]
+    steps = [step if isinstance(step, str) else step[0] for step in done]  # type: ignore[has-type]
+    assert steps == ["refuse", "refuse", "pass"]
+    assert (sum(counted.values()), records) == (0, [])  # type: ignore[has-type]

@@ -16,8 +16,7 @@ from tokgate.gateway.kernel import HostProblems, Kernel
 from tokgate.gateway.libnftables import changing
 from tokgate.gateway.nftables import table
 from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy, ruleset_of
-from tokgate.policy.canary import CanarySettings
-from tokgate.policy.settings import PortRange
+from tokgate.policy.settings import CanarySettings, PortRange
 
 NOW = Instant.from_utc(2023, 6, 1)
 BEFORE = {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0", "net.ipv4.tcp_early_demux": "1"}

@@ -10,7 +10,7 @@ from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration
 from tokgate.policy.services import NamePattern, PatternKind, Service
 from tokgate.policy.settings import Settings
-from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
+from tokgate.policy.snapshot import NOTHING, Policy, Snapshot, compile_policy
 from tokgate.policy.stores import StoreListing
 
 BRUSSELS = "Europe/Brussels"
@@ -86,16 +86,18 @@ def snapshot(
     services: tuple[Service, ...] = (CLIPS,),
     networks: tuple[Network, ...] = (OFFICE,),
     exemptions: tuple[Exemption, ...] = (),
+    own: Policy = NOTHING,
     **settings: Any,
 ) -> Snapshot:
     """Compile a policy of these parts."""
     return compile_policy(
-        Policy(
+        own=own,
+        policy=Policy(
             services={s.name: s for s in services},
             networks={n.name: n for n in networks},
             bans={b.name: b for b in bans},
             exemptions={e.name: e for e in exemptions},
             settings=Settings(**settings),
             version="test",
-        )
+        ),
     )

@@ -17,7 +17,7 @@ from tokgate.blocklog.records.log_state import Foreign, Torn
 from tokgate.blocklog.records.record import Observer, Stamp
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.policy.analysis.timeline import TransitionKind, transitions
-from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals, fallback
+from tokgate.policy.decide import Judgement, Sighting, decide, decide_on_error, decide_signals
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
 from tokgate.policy.settings import OnError
@@ -61,7 +61,7 @@ def loaded(**settings: Any) -> Record:
 def unjudged(policy: Snapshot) -> Record:
     """A banned name about which deciding failed, so that the policy's `on_error` held."""
     observation = seen()
-    judgement = Judgement(fallback(policy, NAME), observation.names[0], mismatch=False)
+    judgement = Judgement(decide_on_error(policy, NAME), observation.names[0], mismatch=False)
     record = traffic_record(stamped(), observation, judgement, policy)
     assert record is not None
     return record

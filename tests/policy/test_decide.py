@@ -8,7 +8,7 @@ from whenever import Instant, ItemizedDelta, Time, Weekday
 
 from labs.builders import OFFICE, at, ban, exemption, network, service, snapshot, wall
 from tokgate.policy.bans import Action, OnExpiry
-from tokgate.policy.decide import Sighting, decide, decide_signals, fallback
+from tokgate.policy.decide import Sighting, decide, decide_on_error, decide_signals
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.schedule import Window
 from tokgate.policy.settings import OnError, UnknownClients
@@ -245,7 +245,7 @@ def test_fallback(on_error: OnError, host: str, verdict: Verdict) -> None:
         services=(service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",), stores=LISTED), other),
     )
     policy = snapshot(ban(), services=tuple(policy.policy.services.values()), on_error=on_error)
-    decision = fallback(policy, host)
+    decision = decide_on_error(policy, host)
     assert (decision.verdict, decision.reason) == (verdict, Reason.INTERNAL_ERROR)
 
 

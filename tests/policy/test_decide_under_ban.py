@@ -7,7 +7,7 @@ from whenever import Instant
 
 from labs import builders
 from tokgate.policy.bans import Action
-from tokgate.policy.decide import refused_under_ban
+from tokgate.policy.decide import decide_unreadable
 from tokgate.policy.decision import Reason, Response, Verdict
 
 START = builders.at("2023-03-09T23:00:00Z")
@@ -33,7 +33,7 @@ def test_refusal(client: str, at: Instant, refused: bool) -> None:
     ban = builders.ban(expires=builders.wall("2023-09-10T00:00"))
     snapshot = builders.snapshot(ban, exemptions=(builders.exemption(),))
 
-    decision = refused_under_ban(snapshot, client, at, Reason.MISSING_SNI)
+    decision = decide_unreadable(snapshot, client, at, Reason.MISSING_SNI)
 
     assert (decision is not None) is refused
     if decision is not None:
@@ -46,4 +46,4 @@ def test_milder_bans_refuse_nothing(stated: dict[str, Any]) -> None:
     expected = stated.get("action") is None
     snapshot = builders.snapshot(builders.ban(**stated))
 
-    assert (refused_under_ban(snapshot, "192.0.2.7", START, Reason.ECH_OUTER) is not None) is expected
+    assert (decide_unreadable(snapshot, "192.0.2.7", START, Reason.ECH_OUTER) is not None) is expected

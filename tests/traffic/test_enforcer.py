@@ -15,6 +15,7 @@ from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal, Verdict
 from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
 from tokgate.policy.settings import OnError
+from tokgate.policy.snapshot import NOTHING
 from tokgate.traffic.enforcer import Enforcer, Ruling
 
 NOW = builders.at("2023-04-01T12:00:00Z")
@@ -103,10 +104,12 @@ def test_passing_now_counted_later(sink: Sink) -> None:
 def test_the_gateways_own_canary_is_nobodys_traffic(sink: Sink) -> None:
     """It asks each minute, and neither figures nor log are about it."""
     enforcer = an_enforcer(sink)
-    ruling = enforcer.judge(CLIENT, BANNED)
-    judgement = replace(ruling.judgement, decision=replace(ruling.decision, reason=Reason.CANARY))
+    services, networks = {"clips": builders.CLIPS}, {"office": builders.OFFICE}
+    own = replace(NOTHING, services=services, networks=networks, bans={"ban": builders.ban()})
+    ruling = replace(enforcer.judge(CLIENT, BANNED), snapshot=builders.snapshot(networks=(), services=(), own=own))
 
-    assert enforcer.enter(replace(ruling, judgement=judgement), Visibility.SNI, seen).id == ""
+    assert ruling.blocks
+    assert enforcer.enter(ruling, Visibility.SNI, seen).id == ""
     assert (sink, sum(enforcer.counters.decisions.values())) == ([], 0)
 
 
@@ -150,7 +153,7 @@ def test_even_the_fallback_raises(
     """When names can't be looked up at all, `on_error` holds for everything."""
     enforcer = an_enforcer(sink, on_error=on_error)
     monkeypatch.setattr(core, "decide_signals", broken)
-    monkeypatch.setattr(core, "fallback", broken)
+    monkeypatch.setattr(core, "decide_on_error", broken)
 
     decision = enforcer.judge(CLIENT, ALLOWED).decision
 

@@ -14,11 +14,11 @@ from tokgate.config.format.networks import NetworkModel
 from tokgate.config.format.services import ServiceModel, SourceModel
 from tokgate.config.yaml.nodes import plain
 from tokgate.policy.bans import Ban, Exemption, Lifted
-from tokgate.policy.canary import CanarySettings
 from tokgate.policy.networks import Network, linked
 from tokgate.policy.schedule import Window
 from tokgate.policy.services import Catalogue, NamePattern, PatternKind, Service, ServiceSource
 from tokgate.policy.settings import (
+    CanarySettings,
     Directory,
     DnsSettings,
     EgressSettings,

@@ -9,8 +9,8 @@ from typing import Final
 from tokgate.gate.connection import Connection
 from tokgate.gate.connector import Connector, Opener
 from tokgate.gate.sockets import Address
-from tokgate.policy.decide import blocked_at_all, decide
-from tokgate.policy.decision import Reason, Response, Signal, Verdict
+from tokgate.policy.decide import decide, is_under_block
+from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.observation import Stage
 from tokgate.policy.services import NO_MATCH
 from tokgate.traffic.enforcer import Enforcer
@@ -36,17 +36,13 @@ class Shortcut(Connector):
             return False  # the address is a service's, and may be banned whatever the name is
         tunnel = connection.tunnel
         if decision.verdict is Verdict.ALLOW:
-            if (
-                decision.response is not None
-                or decision.exemption is not None
-                or decision.reason is Reason.CANARY  # which isn't counted
-            ):
+            if decision.response is not None or decision.exemption is not None:
                 return False
             if tunnel is not None:
                 asked = decide(snapshot, peer, tunnel.host, at, Signal.HTTP_HOST)
                 if asked.verdict is not Verdict.ALLOW:
                     return False
-            if blocked_at_all(snapshot, peer, at).verdict is Verdict.BLOCK:
+            if is_under_block(snapshot, peer, at):
                 self._watch(connection, after_hello(hello, connection.held))
             self._cells[self._passed[decision.network]] += 1
             connection.shown = sys.intern(name)  # many connections are for few names: they hold one string

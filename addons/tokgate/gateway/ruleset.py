@@ -7,9 +7,9 @@ from typing import Final
 
 from whenever import Instant, TimeDelta
 
+from tokgate.gateway.canary.definition import client_network, servers
 from tokgate.gateway.nft_sets import ClientSets
 from tokgate.policy.bans import OnExpiry
-from tokgate.policy.canary import CanarySettings
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Schedule, Span
@@ -176,7 +176,8 @@ class Ruleset:
 def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Ruleset:
     """The ruleset for a policy at an instant."""
     tracks, networks, settings = in_sight(snapshot, now), snapshot.policy.networks, snapshot.settings
-    canary = _canary(settings.gateway.canary)
+    canary = settings.gateway.canary
+    tproxy = isinstance(options.forwarded, Tproxy)
     return Ruleset(
         options=options,
         version=snapshot.version,
@@ -184,18 +185,14 @@ def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Rules
         known=tuple(networks.values()),
         clients=_networks(snapshot, tracks),
         under_ban=_networks(snapshot, acting(tracks, now)),
-        canary=canary,
-        canary_servers=settings.gateway.canary.servers() if canary and isinstance(options.forwarded, Tproxy) else (),
+        canary=(client_network(canary),) if canary.enabled else (),
+        canary_servers=servers(canary) if canary.enabled and tproxy else (),
         other_ports=settings.gateway.ports,
         addresses=banned_addresses(snapshot, tracks),
         address_bans=address_bans(snapshot, tracks),
         strangers=settings.unknown_clients is UnknownClients.BLOCK,
         on_crash=settings.gateway.on_crash,
     )
-
-
-def _canary(settings: CanarySettings) -> tuple[Network, ...]:
-    return (Network("the gateway's canary", settings.clients()),) if settings.enabled else ()
 
 
 def _networks(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[Network, ...]:

@@ -1,7 +1,7 @@
 """The one `decide`: what happens to a client that asks for a name at an instant, and why.
 
-Live traffic, explain, simulate, diff and policy tests all call it. The order of precedence is stated in one place: read
-`evaluate_ban` and `_judge` top to bottom.
+Live traffic, explain, simulate, diff and policy tests all call it. The order of precedence is the numbered steps, from
+`decide` down to `_strictness`; below are the questions that have no name in them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,6 @@ from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import DecisionCache, Snapshot, Track
 from tokgate.policy.values.hostname import AddressLiteral, normalise
 
-_ANYTHING: Final = Match(())
-"""Stands for all services at once; no name matches it."""
 _LOOK_AHEAD: Final = 1000
 """How many transitions without effect are passed over in search of the next change."""
 
@@ -50,22 +48,6 @@ _INFORMATIVENESS: Final = {
         )
     )
 }
-
-
-@dataclass(frozen=True, slots=True)
-class BanResult:
-    """What one ban decides about a query in one of the client's networks, and the span over which that holds."""
-
-    track: Track
-    hit: Hit
-    network: str
-    prefix_length: int
-    verdict: Verdict
-    reason: Reason
-    phase: Phase | None
-    exemption: str | None
-    response: Response | None
-    span: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +80,37 @@ class Judgement:
     mismatch: bool
 
 
+@dataclass(frozen=True, slots=True)
+class BanResult:
+    """What one ban decides about a query in one of the client's networks, and the span over which that holds."""
+
+    track: Track
+    hit: Hit
+    network: str
+    prefix_length: int
+    verdict: Verdict
+    reason: Reason
+    phase: Phase | None
+    exemption: str | None
+    response: Response | None
+    span: Span
+
+
+def decide_signals(
+    snapshot: Snapshot, client: str, sightings: Sequence[Sighting], at: Instant, identity: Identity | None = None
+) -> Judgement:
+    """Decide each signal of a connection. The strictest verdict wins, of equal ones the first.
+
+    Raises ValueError without sightings.
+    """
+    if not sightings:
+        raise ValueError("a judgement needs at least one sighting")
+    decisions = [(decide(snapshot, client, s.value, at, s.signal, identity), s) for s in sightings]
+    decision, sighting = max(decisions, key=lambda pair: pair[0].verdict.severity)
+    services = {d.service for d, s in decisions if s.signal is not Signal.ADDRESS or d.service is not None}
+    return Judgement(decision, sighting, mismatch=len(services) > 1)
+
+
 def decide(
     snapshot: Snapshot,
     client: str,
@@ -110,9 +123,6 @@ def decide(
 
     If an address literal matches by its address, the decision's signal is `address`.
     """
-    # 0. The gateway's own canary: its addresses and names are nobody else's.
-    if client in snapshot.canary and host in snapshot.canary[client]:
-        return snapshot.canary[client][host]
     # 1. The client's address and identity say which networks contain it.
     membership = snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
     # 2. The observed name says which services match, and by which rule.
@@ -122,46 +132,6 @@ def decide(
     # 3.-5. Bans, exemptions, strictness: computed once for each kind of query and span of time, then cached.
     cache = snapshot.decision_cache(membership, match, signal)
     return cache.remembered(at) or _extend(snapshot, cache, at)
-
-
-def blocked_at_all(snapshot: Snapshot, client: str, at: Instant, identity: Identity | None = None) -> Decision:
-    """Whether any ban blocks anything for a client at `at`: the decision of the first that does, else `allow`. Cached.
-
-    Unreadable traffic is refused to clients for which one does.
-    """
-    membership = snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
-    cache = snapshot.decision_cache(membership, _ANYTHING, Signal.ADDRESS)
-    known = cache.remembered(at)
-    if known is None:
-        known, span = _block(snapshot, membership, at)
-        cache.remember(known, span)
-    return known
-
-
-def refused_under_ban(
-    snapshot: Snapshot, client: str, at: Instant, reason: Reason, identity: Identity | None = None
-) -> Decision | None:
-    """The decision to refuse traffic that hides its destination or can't be read; None if no ban blocks this client."""
-    found = blocked_at_all(snapshot, client, at, identity)
-    return replace(found, reason=reason) if found.verdict is Verdict.BLOCK else None
-
-
-def _block(snapshot: Snapshot, membership: Membership, at: Instant) -> tuple[Decision, Span]:
-    span = ALWAYS
-    for track in snapshot.tracks:
-        network = next((name for name in membership.networks if name in track.networks), None)
-        if network is None:
-            continue
-        state = track.schedule.state_at(at)
-        exempt = [track.exemptions[name] for name in membership.exemptions & track.exemptions.keys()]
-        for each in (state.span, *(_around(one, at) for one in exempt)):
-            span &= each
-        if state.phase is Phase.BLOCK and state.idle is None and not any(at in one for one in exempt):
-            ban = track.ban.name
-            return Decision(
-                Verdict.BLOCK, Reason.BAN_BLOCK, Phase.BLOCK, network=network, ban=ban, response=Response.REFUSE
-            ), span
-    return Decision(Verdict.ALLOW, Reason.NO_BAN), span
 
 
 def matched(snapshot: Snapshot, host: str, signal: Signal) -> Match:
@@ -174,19 +144,54 @@ def decide_kind(snapshot: Snapshot, membership: Membership, match: Match, at: In
     return _extend(snapshot, DecisionCache(membership, match, Signal.SNI), at)
 
 
-def decide_signals(
-    snapshot: Snapshot, client: str, sightings: Sequence[Sighting], at: Instant, identity: Identity | None = None
-) -> Judgement:
-    """6. Each signal is decided; the strictest verdict wins, of equal ones the first.
+def _extend(snapshot: Snapshot, cache: DecisionCache, at: Instant) -> Decision:
+    """Decide at `at`, find the first later instant at which the decision differs, and cache it up to there."""
+    decision, span = _judge(snapshot, cache, at)
+    end = span.end
+    for _ in range(_LOOK_AHEAD):
+        if end == Instant.MAX:
+            break
+        later, later_span = _judge(snapshot, cache, end)
+        if later != decision:
+            decision = replace(decision, next_change=end)
+            break
+        end = later_span.end
+    cache.remember(decision, Span(span.start, end))
+    return decision
 
-    Raises ValueError without sightings.
-    """
-    if not sightings:
-        raise ValueError("a judgement needs at least one sighting")
-    decisions = [(decide(snapshot, client, s.value, at, s.signal, identity), s) for s in sightings]
-    decision, sighting = max(decisions, key=lambda pair: pair[0].verdict.severity)
-    services = {d.service for d, s in decisions if s.signal is not Signal.ADDRESS or d.service is not None}
-    return Judgement(decision, sighting, mismatch=len(services) > 1)
+
+def _judge(snapshot: Snapshot, cache: DecisionCache, at: Instant) -> tuple[Decision, Span]:
+    """The decision at `at` without `next_change`, and a span around `at` over which it is constant."""
+    membership, match = cache.membership, cache.match
+    if match.problem is not None:
+        return replace(membership.without_match, reason=Reason.INVALID_HOST), ALWAYS
+    signal = Signal.ADDRESS if match.hits and match.hits[0].rule.startswith("address:") else cache.signal
+    # 3. and 4. What each ban says.
+    found = list(ban_results(snapshot, membership, match, at))
+    if not found:
+        named = next((hit for hit in match.hits if not hit.front), None)
+        if named is None:  # a store's host, and no ban that inspects stores
+            return membership.without_match, ALWAYS
+        unbanned = replace(membership.without_match, reason=Reason.NO_BAN, service=named.service, rule=named.rule)
+        return replace(unbanned, signal=signal), ALWAYS
+    # 5. The strictest of them.
+    best = min(found, key=_strictness)
+    decision = Decision(
+        verdict=best.verdict,
+        reason=best.reason,
+        phase=best.phase,
+        service=best.hit.service,
+        rule=best.hit.rule,
+        signal=signal,
+        network=best.network,
+        ban=None if best.reason is Reason.NO_BAN else best.track.ban.name,
+        exemption=best.exemption,
+        response=best.response,
+    )
+    span = ALWAYS
+    for result in found:
+        span &= result.span
+    return decision, span
 
 
 def ban_results(snapshot: Snapshot, membership: Membership, match: Match, at: Instant) -> Iterator[BanResult]:
@@ -245,57 +250,23 @@ def _strictness(result: BanResult) -> tuple[int, int, int, int, str, str]:
     return (-result.verdict.severity, informativeness, -result.prefix_length, starts, ban.name, result.network)
 
 
-def _judge(snapshot: Snapshot, cache: DecisionCache, at: Instant) -> tuple[Decision, Span]:
-    """The decision at `at` without `next_change`, and a span around `at` over which it is constant."""
-    membership, match = cache.membership, cache.match
-    signal = cache.signal if match.hits else None
-    if signal is not None and match.hits[0].rule.startswith("address:"):
-        signal = Signal.ADDRESS
-    network = next(iter(membership.networks))
-    if match.problem is not None:
-        return Decision(Verdict.ALLOW, Reason.INVALID_HOST, network=network), ALWAYS
-    found = list(ban_results(snapshot, membership, match, at))
-    span = ALWAYS
-    for result in found:
-        span &= result.span
-    if not found:
-        named = next((hit for hit in match.hits if not hit.front), None)
-        if named is None:  # a store's host, and no ban that inspects stores
-            return membership.without_match, ALWAYS
-        return Decision(Verdict.ALLOW, Reason.NO_BAN, None, named.service, named.rule, signal, network), ALWAYS
-    best = min(found, key=_strictness)
-    decision = Decision(
-        verdict=best.verdict,
-        reason=best.reason,
-        phase=best.phase,
-        service=best.hit.service,
-        rule=best.hit.rule,
-        signal=signal,
-        network=best.network,
-        ban=None if best.reason is Reason.NO_BAN else best.track.ban.name,
-        exemption=best.exemption,
-        response=best.response,
-    )
-    return decision, span
+def is_under_block(snapshot: Snapshot, client: str, at: Instant, identity: Identity | None = None) -> bool:
+    """Whether any ban blocks anything for a client at `at`. Cached."""
+    return _block_of(snapshot, client, at, identity).verdict is Verdict.BLOCK
 
 
-def _extend(snapshot: Snapshot, cache: DecisionCache, at: Instant) -> Decision:
-    """Decide at `at`, find the first later instant at which the decision differs, and cache it up to there."""
-    decision, span = _judge(snapshot, cache, at)
-    end = span.end
-    for _ in range(_LOOK_AHEAD):
-        if end == Instant.MAX:
-            break
-        later, later_span = _judge(snapshot, cache, end)
-        if later != decision:
-            decision = replace(decision, next_change=end)
-            break
-        end = later_span.end
-    cache.remember(decision, Span(span.start, end))
-    return decision
+def decide_unreadable(
+    snapshot: Snapshot, client: str, at: Instant, reason: Reason, identity: Identity | None = None
+) -> Decision | None:
+    """What happens to traffic that hides its destination or can't be read: refused to clients under a ban that blocks.
+
+    None: this client is under none.
+    """
+    found = _block_of(snapshot, client, at, identity)
+    return replace(found, reason=reason) if found.verdict is Verdict.BLOCK else None
 
 
-def fallback(snapshot: Snapshot, host: str) -> Decision:
+def decide_on_error(snapshot: Snapshot, host: str) -> Decision:
     """What `on_error` decides after `decide` raised: names of banned services by the setting, all others pass.
 
     It doesn't depend on networks, times or bans, since one of these may be what failed.
@@ -308,3 +279,36 @@ def fallback(snapshot: Snapshot, host: str) -> Decision:
     verdict = Verdict.BLOCK if snapshot.settings.on_error is OnError.BLOCK else Verdict.ALLOW
     response = Response.REFUSE if verdict is Verdict.BLOCK else None
     return Decision(verdict, error, None, hit.service, hit.rule, signal, response=response)
+
+
+_ANYTHING: Final = Match(())
+"""Stands for all services at once; no name matches it."""
+
+
+def _block_of(snapshot: Snapshot, client: str, at: Instant, identity: Identity | None) -> Decision:
+    """The decision of the first ban that blocks anything for a client, else `allow`. Cached."""
+    membership = snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
+    cache = snapshot.decision_cache(membership, _ANYTHING, Signal.ADDRESS)
+    known = cache.remembered(at)
+    if known is None:
+        known, span = _block(snapshot, membership, at)
+        cache.remember(known, span)
+    return known
+
+
+def _block(snapshot: Snapshot, membership: Membership, at: Instant) -> tuple[Decision, Span]:
+    span = ALWAYS
+    for track in snapshot.tracks:
+        network = next((name for name in membership.networks if name in track.networks), None)
+        if network is None:
+            continue
+        state = track.schedule.state_at(at)
+        exempt = [track.exemptions[name] for name in membership.exemptions & track.exemptions.keys()]
+        for each in (state.span, *(_around(one, at) for one in exempt)):
+            span &= each
+        if state.phase is Phase.BLOCK and state.idle is None and not any(at in one for one in exempt):
+            ban = track.ban.name
+            return Decision(
+                Verdict.BLOCK, Reason.BAN_BLOCK, Phase.BLOCK, network=network, ban=ban, response=Response.REFUSE
+            ), span
+    return Decision(Verdict.ALLOW, Reason.NO_BAN), span

@@ -115,7 +115,6 @@ class Reason(StrEnum):
     ECH_OUTER = "ech-outer"
     INTERNAL_ERROR = "internal-error"
     INVALID_QUERY = "invalid-query"
-    CANARY = "canary"
 
 
 @dataclass(frozen=True, slots=True)

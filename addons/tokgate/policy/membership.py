@@ -1,7 +1,7 @@
 """Which networks a client belongs to, and which exemptions name it, by its address and its identity."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tokgate.policy.bans import Exemption
@@ -27,7 +27,7 @@ class Membership:
     networks: Mapping[str, int]
     exemptions: frozenset[str]
     without_match: Decision = _NO_SERVICE
-    """The decision for a name of no service, at any time; for every name, if the client is in no network."""
+    """The decision for a name of no service, at any time; for every name, if no network makes the client known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,17 @@ class _ByAddress:
 class Clients:
     """Finds the membership of a client."""
 
-    def __init__(self, networks: Collection[Network], exemptions: Mapping[str, Exemption], settings: Settings) -> None:
-        """The networks of a policy, and its exemptions by name."""
+    def __init__(
+        self,
+        networks: Collection[Network],
+        exemptions: Mapping[str, Exemption],
+        settings: Settings,
+        own: Collection[str] = (),
+    ) -> None:
+        """The networks of a policy, and its exemptions by name. By those of `own` no client is known."""
         exempt = tuple(_exempt_by_identity(exemptions.values(), networks))
         self._composition: Final = Composition(networks)
-        self._memberships: Final = _Memberships(settings)
+        self._memberships: Final = _Memberships(settings, own)
         self._addresses: Final = PrefixTable(_client_entries(networks, exemptions, exempt), self._of_holders)
         invalid = Membership({}, frozenset(), _without_network(settings, Reason.INVALID_CLIENT))
         self._invalid: Final = _ByAddress(invalid, {}, frozenset())
@@ -132,7 +138,8 @@ def _client_entries(
 class _Memberships:
     """Makes memberships, and interns them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, own: Collection[str]) -> None:
+        self._own: Final = own
         self._unknown: Final = _without_network(settings, Reason.UNKNOWN_CLIENT)
         self._known: Final[dict[tuple[tuple[tuple[str, int], ...], frozenset[str]], Membership]] = {}
 
@@ -141,10 +148,8 @@ class _Memberships:
         key = (tuple(networks.items()), exemptions)
         found = self._known.get(key)
         if found is None:
-            if networks:
-                without_match = Decision(Verdict.ALLOW, Reason.NO_SERVICE, network=next(iter(networks)))
-            else:
-                without_match = self._unknown
+            known = next((name for name in networks if name not in self._own), None)
+            without_match = self._unknown if known is None else replace(_NO_SERVICE, network=known)
             found = self._known.setdefault(key, Membership(networks, exemptions, without_match))
         return found
 

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from tokgate.policy.canary import CanarySettings
 from tokgate.policy.schedule import Duration
 from tokgate.policy.upstream import Upstream
 from tokgate.policy.values.hostname import IPAddress
@@ -135,6 +134,23 @@ class Passage(StrEnum):
     CLOSED = "closed"
 
 
+_CANARY_IPV4: Final = IPv4Network("198.18.116.0/29")
+_CANARY_IPV6: Final = IPv6Network("fd74:6f6b:6761:7465::/64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanarySettings:
+    """How often, in seconds, the gateway's canary asks, and where it is: prefixes that nothing else here uses.
+
+    The defaults are from the networks for benchmarks (RFC 2544) and for sites of one's own (RFC 4193).
+    """
+
+    enabled: bool = True
+    seconds: int = 60
+    ipv4: IPv4Network = _CANARY_IPV4
+    ipv6: IPv6Network = _CANARY_IPV6
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """What the gateway's rules bring here; `ports` are of TCP, for networks under a ban, besides 80 and 443.
@@ -145,7 +161,7 @@ class GatewaySettings:
     ports: tuple[PortRange, ...] = WEB_PORTS
     on_stop: Passage = Passage.OPEN
     on_crash: Passage = Passage.CLOSED
-    canary: CanarySettings = field(default_factory=CanarySettings)
+    canary: CanarySettings = CanarySettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ A compiled ban is one track for each time zone among its networks.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
 from typing import Final
@@ -42,6 +42,9 @@ class Policy:
     """Bans in force that the files no longer state and nobody has lifted (`analysis.held_bans`)."""
     catalogue: Catalogue | None = None
     """None if the files define all services."""
+
+
+NOTHING: Final = Policy(services={}, networks={}, bans={}, exemptions={}, settings=Settings(), version="")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,24 +154,33 @@ class Snapshot:
 
     MAX_CACHES: Final = 65536
 
-    def __init__(self, policy: Policy, progress: Progress | None = None) -> None:
-        """Compile a policy, which config/ has validated."""
+    def __init__(self, policy: Policy, progress: Progress | None = None, own: Policy = NOTHING) -> None:
+        """Compile a policy, which config/ has validated.
+
+        `own`: what an instance enforces beside it for itself. That is in no list, and no client is known by it: who is
+        in one of `own_networks` alone is unknown to all that isn't its own, and nothing there is anybody's traffic.
+        """
         self.policy: Final = policy
         self.version: Final = policy.version
         self.settings: Final = policy.settings
         self.bans: Final = policy.bans
-        self.canary: Final = policy.settings.gateway.canary.decisions()
-        """What is decided for the gateway's own canary, by its address and what it asks for."""
-        self.services: Final = ServiceIndex(policy.services.values(), policy.settings.nat64_prefixes)
+        services = (*policy.services.values(), *own.services.values())
+        self.services: Final = ServiceIndex(services, policy.settings.nat64_prefixes)
         self.tracks: Final = tuple(_tracks(policy, progress))
         self.banned_services: Final = frozenset(name for ban in policy.bans.values() for name in ban.services)
         by_pair: dict[tuple[str, str], list[Track]] = {}
-        for track in self.tracks:
+        for track in (*self.tracks, *_tracks(own, None)):
             for service in track.ban.services:
                 for network in track.networks:
                     by_pair.setdefault((service, network), []).append(track)
         self._by_pair: Final = {pair: tuple(tracks) for pair, tracks in by_pair.items()}
-        clients = Clients(policy.networks.values(), policy.exemptions, policy.settings)
+        self.own_networks: Final = frozenset(own.networks)
+        direct = tuple(address for service in own.services.values() for address in service.addresses)
+        parents = policy.settings.upstream
+        self.upstream: Final = tuple(replace(each, exclusions=(*each.exclusions, *direct)) for each in parents)
+        """The parent proxies, none of which carries what is the instance's own."""
+        networks = (*policy.networks.values(), *own.networks.values())
+        clients = Clients(networks, policy.exemptions, policy.settings, self.own_networks)
         self.identifies: Final = clients.identifies
         self._caches: dict[tuple[Membership, Match, Signal], DecisionCache] = {}
         # No reference cycle leads to a snapshot: once replaced it is freed without the garbage collector.
@@ -191,10 +203,10 @@ class Snapshot:
         return found
 
 
-def compile_policy(policy: Policy, progress: Progress | None = None) -> Snapshot:
+def compile_policy(policy: Policy, progress: Progress | None = None, own: Policy = NOTHING) -> Snapshot:
     """Compile a valid policy: seconds for 10,000 networks, 1,000 bans, 100,000 names and 100,000 devices."""
     with gc_pause.paused():
-        return Snapshot(policy, progress)
+        return Snapshot(policy, progress, own)
 
 
 def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:

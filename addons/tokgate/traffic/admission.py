@@ -12,7 +12,7 @@ from whenever import Instant
 
 from tokgate.blocklog.records.record import Stamp
 from tokgate.policy.analysis.warning_period import warns_with_a_page
-from tokgate.policy.decide import Sighting, blocked_at_all
+from tokgate.policy.decide import Sighting, is_under_block
 from tokgate.policy.decision import Decision, Signal, Verdict
 from tokgate.policy.observation import Observation, Passed, Stage, TlsSeen, Transport, Visibility
 from tokgate.policy.settings import MissingSni
@@ -201,8 +201,7 @@ def _at_hello(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> Admission:
 
 def _watched(enforcer: Enforcer, arrival: Arrival) -> Pass:
     """A pass. A client under a ban that blocks is watched for a later message that names another destination."""
-    found = blocked_at_all(enforcer.snapshot, arrival.client.ip, enforcer.now(), arrival.identity)
-    return Pass(watch=found.verdict is Verdict.BLOCK)
+    return Pass(watch=is_under_block(enforcer.snapshot, arrival.client.ip, enforcer.now(), arrival.identity))
 
 
 def _at_connect(admission: Admission, seen: Connect) -> Admission:
@@ -246,7 +245,7 @@ def _in_dns(arrival: Arrival, seen: DnsQuestion | DnsResponse, ruling: Ruling) -
 def _by_on_error(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
     """The action of `on_error` for traffic whose decision failed."""
     kind = kind_of(arrival, seen)
-    ruling = enforcer.judge_by_fallback(kind.names)
+    ruling = enforcer.judge_on_error(kind.names)
     return _made(arrival, seen, kind, ruling, Refuse(kind.words(ruling)) if ruling.blocks else _PASS)
 
 

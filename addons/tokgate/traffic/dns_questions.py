@@ -5,7 +5,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.policy.decide import Sighting, decide, refused_under_ban
+from tokgate.policy.decide import Sighting, decide, decide_unreadable
 from tokgate.policy.decision import Reason, Signal, Verdict
 from tokgate.policy.observation import DnsSeen, Transport
 from tokgate.policy.settings import EchKeys, EncryptedDns, StructuredErrors
@@ -176,7 +176,7 @@ def _left(ruling: Ruling, change: Instant | None) -> int | None:
 
 def under_ban(ruling: Ruling, asked: DnsArrival) -> bool:
     """Whether the client is under a ban that blocks at the ruling's instant, whatever it bans."""
-    refused = refused_under_ban(ruling.snapshot, asked.client.ip, ruling.at, Reason.ECH_OUTER, asked.identity)
+    refused = decide_unreadable(ruling.snapshot, asked.client.ip, ruling.at, Reason.ECH_OUTER, asked.identity)
     return refused is not None
 
 

@@ -119,13 +119,13 @@ class Enforcer:
             judgement = core.decide_signals(snapshot, client, sightings, at, identity)
         except Exception as error:  # on_error decides, whatever it was that failed
             self.failed("decide", error)
-            return self.judge_by_fallback(sightings)
+            return self.judge_on_error(sightings)
         return Ruling(judgement, snapshot, at)
 
-    def judge_by_fallback(self, sightings: Sequence[Sighting]) -> Ruling:
+    def judge_on_error(self, sightings: Sequence[Sighting]) -> Ruling:
         """The ruling of `on_error` about the same sightings."""
         snapshot, at = self._source.snapshot, self.now()
-        decisions = [(_fallback(snapshot, s), s) for s in sightings if not s.signal.is_url]
+        decisions = [(_on_error(snapshot, s), s) for s in sightings if not s.signal.is_url]
         if not decisions:
             decisions = [(Decision(Verdict.ALLOW, Reason.INTERNAL_ERROR), Sighting(Signal.ADDRESS, ""))]
         decision, sighting = max(decisions, key=lambda pair: pair[0].verdict.severity)
@@ -152,7 +152,7 @@ class Enforcer:
         record. Without `allowed`, what passes isn't counted: it will be, at a later stage of the same connection.
         """
         decision = ruling.decision
-        if decision.reason is Reason.CANARY:  # nobody's traffic
+        if decision.network in ruling.snapshot.own_networks:  # nobody's traffic
             return Stamp("", ruling.at, self.observer)
         if ruling.blocks or allowed:
             self.counters.count(decision.network, visibility, decision.verdict)
@@ -254,10 +254,10 @@ class Enforcer:
         return repeats_record(stamp, event.seen, ruling.judgement, ruling.snapshot, repeats)
 
 
-def _fallback(snapshot: Snapshot, sighting: Sighting) -> Decision:
-    """`policy.fallback`; should even that raise, `on_error` holds for everything: no banned name may slip through."""
+def _on_error(snapshot: Snapshot, sighting: Sighting) -> Decision:
+    """`decide_on_error`; should even that raise, `on_error` holds for everything: no banned name may slip through."""
     try:
-        return core.fallback(snapshot, sighting.value)
+        return core.decide_on_error(snapshot, sighting.value)
     except Exception:
         if snapshot.settings.on_error is OnError.ALLOW:
             return Decision(Verdict.ALLOW, Reason.INTERNAL_ERROR)

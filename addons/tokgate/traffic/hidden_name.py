@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tokgate.policy.decide import refused_under_ban
+from tokgate.policy.decide import decide_unreadable
 from tokgate.policy.decision import Reason, Response, Verdict
 from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import EchOuter, MissingSni
@@ -51,7 +51,7 @@ def _same_name(first: str, second: str | None) -> bool:
 
 
 def _refused_if_banned(arrival: Arrival, ruling: Ruling, reason: Reason) -> Ruling:
-    decision = refused_under_ban(ruling.snapshot, arrival.client.ip, ruling.at, reason, arrival.identity)
+    decision = decide_unreadable(ruling.snapshot, arrival.client.ip, ruling.at, reason, arrival.identity)
     if decision is None:
         return ruling
     return replace(ruling, judgement=replace(ruling.judgement, decision=decision))

@@ -68,7 +68,6 @@ REASONS: Final = {
     Reason.ECH_OUTER: "encrypted name (ECH)",
     Reason.INTERNAL_ERROR: "deciding failed",
     Reason.INVALID_QUERY: "query makes no sense",
-    Reason.CANARY: "gateway's canary",
 }
 CODES: Final[dict[str, dict[str, str]]] = {
     "verdict": VERDICTS,

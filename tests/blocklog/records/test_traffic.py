@@ -14,7 +14,7 @@ from labs.samples import NAME, SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.records.record import decode, encode
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.policy.bans import Action, OnExpiry
-from tokgate.policy.decide import Judgement, Sighting, fallback
+from tokgate.policy.decide import Judgement, Sighting, decide_on_error
 from tokgate.policy.decision import Response, Signal
 from tokgate.policy.identity import Identity
 from tokgate.policy.observation import Endpoint, HttpSeen, Observation, Passed, Stage, Visibility
@@ -232,14 +232,14 @@ def test_an_exemption_used_is_recorded_with_its_reason(valid_record: Valid) -> N
 def test_what_passes_because_of_an_error_is_recorded(valid_record: Valid) -> None:
     """With `on_error: allow` a banned service is reached while deciding fails: that is told, other names are not."""
     policy, observation = snapshot(ban(), on_error=OnError.ALLOW), seen()
-    judgement = Judgement(fallback(policy, NAME), observation.names[0], mismatch=False)
+    judgement = Judgement(decide_on_error(policy, NAME), observation.names[0], mismatch=False)
     record = traffic_record(stamp(), observation, judgement, policy)
     assert record is not None
     record = valid_record(decode(encode(record)))
     assert record["event"]["action"] == "passed-on-error"
     assert record["tokgate"]["reason"] == "internal-error"
     assert record["message"].startswith("192.0.2.7 reached www.clips.example.org unjudged: deciding failed")
-    harmless = replace(judgement, decision=fallback(policy, "www.example.com"))
+    harmless = replace(judgement, decision=decide_on_error(policy, "www.example.com"))
     assert traffic_record(stamp(), observation, harmless, policy) is None
 
 

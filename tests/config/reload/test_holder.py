@@ -20,6 +20,7 @@ from tokgate.config.reload import holder as reload_module
 from tokgate.config.reload import quiescence
 from tokgate.config.reload.holder import PolicyError, PolicyHolder, Reloaded, Revision, open_policy, revision_of
 from tokgate.policy.decide import decide
+from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 
 NOW = Instant.from_utc(2023, 5, 1)
 
@@ -109,14 +110,15 @@ async def test_reload_swaps_or_keeps(path: Path) -> None:
     ]
 
 
-async def test_a_fault_of_ours_keeps_the_last_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_ours_keeps_the_last_good(path: Path) -> None:
     """Even an exception in loading or compiling leaves the policy in force and is reported."""
-    holder = open_policy(path, NOW)
 
-    def fail(*_: object) -> None:
-        raise RuntimeError("boom")
+    def compiled(stated: Policy) -> Snapshot:
+        if stated.bans["tiktok"].title == "second":
+            raise RuntimeError("boom")
+        return compile_policy(stated)
 
-    monkeypatch.setattr(reload_module, "compile_policy", fail)
+    holder = open_policy(path, NOW, compiled=compiled)
     (path / "a.yaml").write_text(policy("second"))
     result = await holder.reload()
     assert [each.code for each in result.diagnostics] == [Code.INTERNAL]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labs.builders import ban
+from labs.builders import ban, snapshot
 from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, exactly, policy, read_all
 from labs.hello_builder import hello_for
 from labs.parent_proxy import FORBIDDEN, ParentProxy
@@ -18,8 +18,8 @@ from labs.waiting import readable
 from tokgate.gate.connection import AskingParent
 from tokgate.gate.egress.parent_handshake import ConnectHandshake, ParentRefused
 from tokgate.gate.egress.parents import Parents, credentials_of, parent_for
-from tokgate.policy import canary
-from tokgate.policy.canary import CanarySettings
+from tokgate.gateway.canary import definition
+from tokgate.policy.settings import CanarySettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.upstream import Upstream, UpstreamKind
 from tokgate.wire.basic_auth import Credentials
@@ -297,10 +297,12 @@ def read_head(client: socket.socket) -> bytes:
 
 
 def test_the_gateways_own_canary_has_no_parent() -> None:
-    """It answers itself on this machine: neither by its address nor by a name of its is anything asked of a parent."""
+    """It answers itself on this machine: no parent is asked for its server, whatever name is with the address."""
     upstream = Upstream(kind=UpstreamKind.HTTP, host="192.0.2.1", port=3128)
-    stated = policy(ban(networks=("loop",)), upstream=(upstream,))
-    server = str(CanarySettings().server(4).far)
-    assert parent_for(stated, "198.51.100.7", "www.example.org") is upstream
-    for hosts in ((server, None), ("198.51.100.7", canary.ALLOWED), (server, "www.example.org")):
-        assert parent_for(stated, *hosts) is None
+    settings = CanarySettings()
+    stated = snapshot(ban(), own=definition.canary_policy(settings), upstream=(upstream,))
+    chosen = parent_for(stated, "198.51.100.7", "www.example.org")
+    assert chosen is not None
+    assert (chosen.host, chosen.port) == (upstream.host, upstream.port)
+    for server in map(str, definition.servers(settings)):
+        assert parent_for(stated, server, None) is parent_for(stated, server, definition.ALLOWED) is None

@@ -8,7 +8,8 @@ import pytest
 from labs.ruleset_lab import Lab, Namespace
 from labs.waiting import until
 from tokgate.gateway.canary import inside
-from tokgate.policy.canary import CanarySettings
+from tokgate.gateway.canary.definition import server_link
+from tokgate.policy.settings import CanarySettings
 
 pytestmark = pytest.mark.skipif(not shutil.which("ip") or os.geteuid() != 0, reason="needs ip and root")
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("ip") or os.geteuid() != 0, rea
 def test_no_client_reaches_its_server(version: int) -> None:
     """Who opened connections there and said nothing would keep it from answering the canary."""
     settings = CanarySettings()
-    server = str(settings.server(version).far)
+    server = str(server_link(settings, version).far)
     lab = Lab()
     try:
         (listener,) = lab.gateway.inside(lambda: inside.make(settings, (version,)))
@@ -36,7 +37,7 @@ def test_no_client_reaches_its_server(version: int) -> None:
 def test_one_that_is_started_again(namespace: Namespace, version: int) -> None:
     """It listens at the port of the web again, although the one before had connections there."""
     settings = CanarySettings()
-    server = str(settings.server(version).far)
+    server = str(server_link(settings, version).far)
     (listener,) = namespace.inside(lambda: inside.make(settings, (version,)))
     with listener, namespace.connect(server, 443) as client:
         listener.accept()[0].close()  # first, and so it keeps the ports in TIME_WAIT

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tokgate.gateway.canary import probe
+from tokgate.gateway.canary.definition import ALLOWED, BANNED
 from tokgate.gateway.canary.probe import OWN_ANSWER, Answer
-from tokgate.policy.canary import ALLOWED, BANNED
 from tokgate.wire.hello_reader import read_client_hello
 
 LOOPBACK = "127.0.0.1"

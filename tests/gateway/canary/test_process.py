@@ -6,6 +6,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from tokgate.gateway.canary import canary as supervisor_side
 from tokgate.gateway.canary import inside
 from tokgate.gateway.canary.canary import Canary, Change
 from tokgate.gateway.canary.links import CLIENT_DEVICE, SERVER_DEVICE
-from tokgate.policy.canary import CanarySettings
+from tokgate.policy.settings import CanarySettings
 from tokgate.runtime.interpreter import module_command, module_environment
 
 pytestmark = pytest.mark.skipif(not shutil.which("ip") or os.geteuid() != 0, reason="needs ip and root")
@@ -146,7 +148,7 @@ def test_other_addresses(namespace: Namespace, place: Place, canary: Canary) -> 
     """An edit of its settings is followed: the canary moves."""
     namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     place.change(canary)
-    elsewhere = CanarySettings.read(OFTEN.written | {"ipv4": "10.99.99.0/29"})
+    elsewhere = replace(OFTEN, ipv4=IPv4Network("10.99.99.0/29"))
     place.change(canary, elsewhere)
     shown = namespace.run("ip", "addr")
     assert "10.99.99.1/30" in shown

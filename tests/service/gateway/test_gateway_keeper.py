@@ -18,8 +18,7 @@ from tokgate.gateway.canary.canary import Change
 from tokgate.gateway.kernel import Differences, HostProblems
 from tokgate.gateway.libnftables import TableState
 from tokgate.gateway.ruleset import Ruleset, TableOptions
-from tokgate.policy.canary import CanarySettings
-from tokgate.policy.settings import GatewaySettings, Passage
+from tokgate.policy.settings import CanarySettings, GatewaySettings, Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.gateway import gateway_keeper
 from tokgate.service.gateway.gateway_keeper import LONGEST_DELAY, LOOK, SHOWN, GatewayKeeper

@@ -18,7 +18,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.git_revisions import add_source_option, open_source
 from tokgate.cli.terminal import Patience, narrate, shown
 from tokgate.cli.time_arguments import moment_or_now, settle, time_argument
-from tokgate.policy.decide import decide, fallback
+from tokgate.policy.decide import decide, decide_on_error
 from tokgate.policy.decision import Decision, Reason
 from tokgate.policy.identity import Identity
 from tokgate.policy.schedule import Moment
@@ -192,7 +192,7 @@ class Simulation:
             return judge(self._snapshot, query).decision
         except Exception:  # as live traffic: what `on_error` says, and counted
             self.failed += 1
-            return fallback(self._snapshot, query.host or "")
+            return decide_on_error(self._snapshot, query.host or "")
 
     def _tail(self, decision: Decision) -> str:
         found = self._tails.get(id(decision))

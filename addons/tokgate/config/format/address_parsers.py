@@ -12,7 +12,6 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.format.parsers import one_line, shown, text, wrong
 from tokgate.config.yaml import suggestions
 from tokgate.config.yaml.suggestions import listed
-from tokgate.policy.canary import CANARY_ADDRESSES
 from tokgate.policy.settings import PortRange
 from tokgate.policy.upstream import Destination, UpstreamKind
 from tokgate.policy.values.embedded_ipv4 import NAT64_LENGTHS
@@ -62,10 +61,14 @@ def nat64_prefix(value: Any) -> IPv6Network:
     return prefix
 
 
+_CANARY_ADDRESSES: Final = 8
+"""Its two links have four addresses each."""
+
+
 def canary_ipv4(value: Any) -> IPv4Network:
     """A prefix of at least 8 IPv4 addresses."""
     prefix = cidr(value)
-    if isinstance(prefix, IPv4Network) and prefix.num_addresses >= CANARY_ADDRESSES:
+    if isinstance(prefix, IPv4Network) and prefix.num_addresses >= _CANARY_ADDRESSES:
         return prefix
     raise _too_small(prefix, "IPv4", "10.99.99.0/29")
 
@@ -73,13 +76,13 @@ def canary_ipv4(value: Any) -> IPv4Network:
 def canary_ipv6(value: Any) -> IPv6Network:
     """A prefix of at least 8 IPv6 addresses."""
     prefix = cidr(value)
-    if isinstance(prefix, IPv6Network) and prefix.num_addresses >= CANARY_ADDRESSES:
+    if isinstance(prefix, IPv6Network) and prefix.num_addresses >= _CANARY_ADDRESSES:
         return prefix
     raise _too_small(prefix, "IPv6", "fd00:99::/64")
 
 
 def _too_small(prefix: IPNetwork, version: str, example: str) -> Exception:
-    least = f"an {version} prefix of at least {CANARY_ADDRESSES} addresses"
+    least = f"an {version} prefix of at least {_CANARY_ADDRESSES} addresses"
     return wrong(Code.BAD_CIDR, f"`{prefix}` is not {least}, such as `{example}`")
 
 

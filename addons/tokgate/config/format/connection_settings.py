@@ -23,8 +23,7 @@ from tokgate.config.format.field_types import (
     SuffixPattern,
     WholePath,
 )
-from tokgate.policy.canary import CanarySettings
-from tokgate.policy.settings import WEB_PORTS, LimitSettings, Passage
+from tokgate.policy.settings import WEB_PORTS, CanarySettings, LimitSettings, Passage
 
 
 class CanaryModel(Model):

@@ -76,7 +76,6 @@ _REASONS: Final = {
     Reason.OUTSIDE_WINDOW: "A ban is outside its windows.",
     Reason.EXPIRED: "A ban has ended.",
     Reason.EXEMPT: "An exemption takes the client out of the ban.",
-    Reason.CANARY: "The gateway's own canary asked.",
     Reason.STORE_FRONT: "A store's own host is opened to read the listing.",
     Reason.BAN_MONITOR: "A ban only logs.",
     Reason.BAN_WARN: "A ban warns.",

@@ -138,7 +138,9 @@ class Reloaded:
     revision: Revision | None = None
 
 
-def open_policy(path: Path, now: Instant, held: HeldStore | None = None) -> "PolicyHolder":
+def open_policy(
+    path: Path, now: Instant, held: HeldStore | None = None, compiled: Callable[[Policy], Snapshot] = compile_policy
+) -> "PolicyHolder":
     """Read and compile a policy, with the bans that `held` holds back. Raises PolicyError if it is invalid.
 
     Bans that were in force when tokgate last ran, and vanished since, are held back too.
@@ -152,7 +154,7 @@ def open_policy(path: Path, now: Instant, held: HeldStore | None = None) -> "Pol
     seen |= {path: status for path, status in statuses(loaded.named_files).items() if status[-1] < began}
     held = HeldInMemory() if held is None else held
     policy = held_at_start(loaded.policy, held, now)
-    return PolicyHolder(path, compile_policy(policy), loaded, loaded_at=now, seen=seen, held=held)
+    return PolicyHolder(path, compiled(policy), loaded, loaded_at=now, seen=seen, held=held, compiled=compiled)
 
 
 class PolicyHolder:
@@ -168,6 +170,7 @@ class PolicyHolder:
         seen: Fingerprint | None = None,
         held: HeldStore | None = None,
         follows: bool = False,
+        compiled: Callable[[Policy], Snapshot] = compile_policy,
     ) -> None:
         """Start from a loaded policy; `seen` is the state of its files at that time.
 
@@ -186,6 +189,7 @@ class PolicyHolder:
         self._held_lock: Final = threading.Lock()
         """Between reading what is kept and replacing it: `keep` runs in a thread beside `lift`."""
         self._follows: Final = follows
+        self._compiled: Final = compiled
         self._others: tuple[Path, ...] = loaded.named_files
         """Inventories and files of names that the policy files name."""
         self._seen: Fingerprint = self._look() if seen is None else seen
@@ -285,7 +289,7 @@ class PolicyHolder:
                 policy = held_back(loaded.policy, self.snapshot, self._held.read().lifted, now)
                 loaded = replace(loaded, policy=policy)
                 if not _says_the_same(self.snapshot.policy, policy):
-                    return self._compared(loaded, compile_policy(policy), now)
+                    return self._compared(loaded, self._compiled(policy), now)
                 loaded, unneeded = replace(loaded, policy=self.snapshot.policy), [policy]
                 del policy
                 free_in_slices(unneeded)

@@ -120,10 +120,7 @@ def _go_on(parent: ParentHandshake, sock: Socket) -> bool:
 
 def parent_for(snapshot: Snapshot, *hosts: str | None) -> Upstream | None:
     """The parent for a destination, by the names and addresses known of it; None where it is reached directly."""
-    upstreams = snapshot.settings.upstream
-    if not upstreams or not hosts or any(host in known for known in snapshot.canary.values() for host in hosts):
-        return None  # the canary answers itself, on this machine
-    return upstream_for(upstreams, hosts)
+    return upstream_for(snapshot.upstream, hosts) if hosts else None
 
 
 def handshake(upstream: Upstream, host: str, port: int) -> ParentHandshake:

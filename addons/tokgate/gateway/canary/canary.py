@@ -19,9 +19,10 @@ from whenever import Instant
 
 from tokgate.gateway import GatewayError
 from tokgate.gateway.canary import inside, links
+from tokgate.gateway.canary.definition import CanaryLink, as_json, client_link, server_link
 from tokgate.gateway.canary.probe import PATIENCE
 from tokgate.gateway.canary.process import AGAIN, SOCKET
-from tokgate.policy.canary import CanaryLink, CanarySettings
+from tokgate.policy.settings import CanarySettings
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ class Canary:
             if origin is CanaryOrigin.MACHINE:
                 listeners = inside.make(settings, links.usable())
             handed += (fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, SOCKET + 1) for each in listeners)
-            given = {"supervisor": os.getpid(), "settings": settings.written, "listeners": handed}
+            given = {"supervisor": os.getpid(), "settings": as_json(settings), "listeners": handed}
             self._pid = os.posix_spawn(
                 sys.executable,
                 [*self._command, json.dumps(given)],
@@ -214,9 +215,9 @@ class Canary:
         self._start(settings, CanaryOrigin.MACHINE)
 
     def _connect(self, device: str, settings: CanarySettings) -> None:
-        choose = settings.client if device == links.CLIENT_DEVICE else settings.server
+        choose = client_link if device == links.CLIENT_DEVICE else server_link
         try:
-            links.make(device, self._pid, [choose(version) for version in links.usable()])
+            links.make(device, self._pid, [choose(settings, version) for version in links.usable()])
             self.socket.send(b"made")
         except (GatewayError, OSError) as error:
             self._give_up(str(error))
@@ -258,4 +259,4 @@ class Canary:
 
 
 def _links(settings: CanarySettings) -> list[CanaryLink]:
-    return [choose(version) for version in links.usable() for choose in (settings.client, settings.server)]
+    return [choose(settings, version) for version in links.usable() for choose in (client_link, server_link)]

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from tokgate.gateway import GatewayError
 from tokgate.gateway.canary import links
+from tokgate.gateway.canary.definition import client_link, server_link
 from tokgate.gateway.canary.probe import PORT
-from tokgate.policy.canary import CanarySettings
+from tokgate.policy.settings import CanarySettings
 
 PRIORITY: Final = 747
 TABLE: Final = 29810
@@ -33,7 +34,7 @@ def make(settings: CanarySettings, versions: Iterable[int]) -> list[socket.socke
         with IPRoute() as netlink:
             netlink.link("add", ifname=links.CLIENT_DEVICE, kind="veth", peer={"ifname": links.SERVER_DEVICE})
             for version in versions:
-                link = settings.client(version)
+                link = client_link(settings, version)
                 addresses = [(str(address), _BITS[version]) for address in (link.near, link.far)]
                 links.configure(netlink, links.CLIENT_DEVICE, addresses)
                 listeners.append(_listening(settings, version))
@@ -68,7 +69,7 @@ def _listening(settings: CanarySettings, version: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one before may have left connections there
         made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)  # for IPv6 as well
-        address = str(settings.server(version).far)
+        address = str(server_link(settings, version).far)
         try:
             made.bind((address, PORT))
         except OSError:  # it takes CAP_NET_BIND_SERVICE, or a web server has it
@@ -85,9 +86,9 @@ def _route(netlink: Any, settings: CanarySettings, version: int, port: int) -> N
 
     By port as well: for `fib daddr type` of nftables, which knows none, the address is elsewhere.
     """
-    family, server = links.FAMILY[version], str(settings.server(version).far)
+    family, server = links.FAMILY[version], str(server_link(settings, version).far)
     (index,) = netlink.link_lookup(ifname=links.CLIENT_DEVICE)
-    source = str(settings.client(version).near)
+    source = str(client_link(settings, version).near)
     route = {"type": "local", "scope": "host", "oif": index, "table": TABLE, "prefsrc": source}
     netlink.route("add", family=family, dst=f"{server}/{_BITS[version]}", **route)
     wanted = {"iifname": "lo", "dst": server, "dst_len": _BITS[version], "dport_range": f"{port}:{port}"}

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from tokgate.gateway import GatewayError
+from tokgate.gateway.canary.definition import CanaryLink
 from tokgate.gateway.policy_routes import versions
-from tokgate.policy.canary import CanaryLink
 
 CLIENT_DEVICE: Final = "tokgate-canary"
 SERVER_DEVICE: Final = "tokgate-answers"

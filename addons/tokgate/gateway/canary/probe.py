@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Final
 
-from tokgate.policy.canary import ALLOWED, BANNED
+from tokgate.gateway.canary.definition import ALLOWED, BANNED
 
 PORT: Final = 443
 PATIENCE: Final = 5.0

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from tokgate.gateway import capabilities
 from tokgate.gateway.canary import links, probe
-from tokgate.policy.canary import CanarySettings
+from tokgate.gateway.canary.definition import client_link, from_json, server_link
+from tokgate.policy.settings import CanarySettings
 
 SOCKET: Final = 3
 """The descriptor of the socket to the supervisor."""
@@ -59,13 +60,13 @@ def run_apart(supervisor: Supervisor, settings: CanarySettings) -> None:
     new_namespace()
     supervisor.tell(waits_for=links.CLIENT_DEVICE)
     supervisor.waits()
-    links.configure_far(settings.client(version) for version in versions)
+    links.configure_far(client_link(settings, version) for version in versions)
     client = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     os.unshare(os.CLONE_NEWNET)
     supervisor.tell(waits_for=links.SERVER_DEVICE)
     supervisor.waits()
-    links.configure_far(settings.server(version) for version in versions)
-    listeners = probe.listening([str(settings.server(version).far) for version in versions])
+    links.configure_far(server_link(settings, version) for version in versions)
+    listeners = probe.listening([str(server_link(settings, version).far) for version in versions])
     os.setns(client, os.CLONE_NEWNET)
     run(supervisor, settings, listeners)
 
@@ -78,7 +79,7 @@ def run(supervisor: Supervisor, settings: CanarySettings, listeners: Sequence[so
     with contextlib.suppress(OSError):  # a system that forbids capset
         capabilities.limit_to(())
     probe.serve(listeners)
-    sources = {socket.AF_INET: str(settings.client(4).far), socket.AF_INET6: str(settings.client(6).far)}
+    sources = {socket.AF_INET: str(client_link(settings, 4).far), socket.AF_INET6: str(client_link(settings, 6).far)}
     paths = [(sources[each.family], each.getsockname()[:2]) for each in listeners]
     failed = False
     while True:
@@ -101,7 +102,7 @@ def main() -> None:
     with socket.socket(fileno=SOCKET) as sock:
         supervisor = Supervisor(sock)
         try:
-            settings = CanarySettings.read(said["settings"])
+            settings = from_json(said["settings"])
             if said["listeners"]:
                 run(supervisor, settings, [socket.socket(fileno=each) for each in said["listeners"]])
             else:

@@ -35,7 +35,7 @@ def _kill_if_banned(traffic: Traffic, flow: HTTPFlow) -> None:
         return
     hosts = (flow.request.data.host, flow.request.host_header or "", flow.client_conn.sni or "")
     names = [Sighting(Signal.HTTP_HOST, host) for host in hosts if host]
-    if traffic.enforcer.judge_by_fallback(names).blocks:
+    if traffic.enforcer.judge_on_error(names).blocks:
         flow.kill()
 
 

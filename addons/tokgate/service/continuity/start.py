@@ -13,6 +13,8 @@ from tokgate.blocklog.records.record import this_observer
 from tokgate.blocklog.write.channel import RecordSender
 from tokgate.blocklog.write.collector import DEADLINE
 from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
+from tokgate.gateway.canary.definition import compile_with_canary
+from tokgate.policy.snapshot import compile_policy
 from tokgate.runtime.held_file import HeldFile
 from tokgate.service.child_programs import BEHIND_TRAFFIC, SuperviseOptions
 from tokgate.service.continuity import fd_store
@@ -62,10 +64,11 @@ def _left_by_another(kept: KeptSockets, say: Callable[[str], None]) -> Bequest |
 
 def _valid_policy(options: SuperviseOptions, say: Callable[[str], None], *, waits: bool) -> PolicyHolder | None:
     """The policy; None if it is invalid. `waits`: until it is valid, since the gates of the program before serve."""
-    told = ""
+    told, compiled = "", compile_policy if options.gateway is None else compile_with_canary
     while True:
         try:
-            return open_policy(options.policies, Instant.now(), HeldFile.of(options.confdir, options.policies))
+            held = HeldFile.of(options.confdir, options.policies)
+            return open_policy(options.policies, Instant.now(), held, compiled)
         except PolicyError as error:
             if str(error) != told:
                 told = str(error)
