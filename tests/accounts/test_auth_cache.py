@@ -26,7 +26,7 @@ from tokgate.accounts.auth_cache import (
     accounts_of,
 )
 from tokgate.accounts.htpasswd import read_groups
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.settings import Directory, ProxyAuth
 from tokgate.wire.basic_auth import Credentials
 

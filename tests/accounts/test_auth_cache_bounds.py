@@ -8,7 +8,7 @@ import bcrypt
 import pytest
 
 from tokgate.accounts.auth_cache import AuthCache, accounts_of
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.wire.basic_auth import Credentials
 

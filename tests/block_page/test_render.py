@@ -14,7 +14,7 @@ from labs import builders
 from tokgate.block_page.language import LANGUAGES, TEXTS
 from tokgate.block_page.notice import Notice, Warned
 from tokgate.block_page.render import Format, choose_format, compose, href_of, link_target
-from tokgate.policy.analysis.extensions import Term
+from tokgate.policy.analysis.terms import Term
 from tokgate.policy.decision import Reason
 
 NOTICE = Notice(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokgate.config.diagnostics import Code, Diagnostic, Level, render
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values import Origin
 
 
 def shown(line: str | None, column: int, length: int = 1, *, color: bool = False) -> str:

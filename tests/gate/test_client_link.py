@@ -21,7 +21,7 @@ from tokgate.gate.client_link import (
     _question,
     incoming_interface,
 )
-from tokgate.policy.identity import Identifies, Identity
+from tokgate.policy.membership import Identifies, Identity
 from tokgate.policy.values.hostname import IPAddress
 
 INTERFACES, HARDWARE = Identifies(interfaces=True), Identifies(hardware=True)

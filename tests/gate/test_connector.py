@@ -13,7 +13,7 @@ from labs.waiting import DEADLINE, readable
 from tokgate.gate import connector
 from tokgate.gate.connection import CLOSED, CONNECTING, OPEN, PARTING, WAITING, Greeting, Tunnel
 from tokgate.gate.sockets import NoDestinationError
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.traffic.counting.upstream import ConnectError
 from tokgate.traffic.refusal_texts import UNREACHABLE
 from tokgate.traffic.second_words import AfterHello

@@ -15,7 +15,7 @@ from tokgate.gate import connector
 from tokgate.gate.connection import OPEN, AskingParent, Tunnel
 from tokgate.gate.egress.parent_handshake import ConnectHandshake
 from tokgate.gate.sockets import Entry, NoDestinationError, listen
-from tokgate.policy.upstream import Upstream, UpstreamKind
+from tokgate.policy.settings import Upstream, UpstreamKind
 from tokgate.traffic.counting.upstream import CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
 from tokgate.traffic.refusal_texts import UNREACHABLE
 from tokgate.wire.tls_alert import Alert

@@ -22,7 +22,7 @@ from tokgate.gate.sockets import Address, Entry, Listener
 from tokgate.gateway.canary.definition import ALLOWED, BANNED, canary_policy, client_link, server_link
 from tokgate.policy.bans import Action
 from tokgate.policy.decision import Response
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import CanarySettings, EchOuter, MissingSni, UnknownClients

@@ -14,7 +14,7 @@ from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import WAITING, Connection, Greeting
 from tokgate.gate.explicit_clients.front import ExplicitFront
 from tokgate.gate.sockets import Entry, Listener
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer

@@ -9,7 +9,7 @@ from tokgate.blocklog.records.record import Observer
 from tokgate.gate.quic.carrier import QuicCarrier
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Key, Outlets
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
 

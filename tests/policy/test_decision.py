@@ -10,7 +10,7 @@ from labs.samples import seen
 from tokgate.policy import decide as decide_module
 from tokgate.policy.decide import Sighting, is_under_block
 from tokgate.policy.decision import Response, Signal
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.settings import PortRange
 

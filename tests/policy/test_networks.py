@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokgate.gateway.nft_sets import ClientSets
-from tokgate.policy.devices import Device
-from tokgate.policy.identity import Identity
-from tokgate.policy.networks import Composition, Network, linked, with_parts
+from tokgate.policy.membership import Identity
+from tokgate.policy.networks import Composition, Device, Network, linked, with_parts
 from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy, compile_policy
-from tokgate.policy.values.prefix_difference import difference
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork, difference
 
 ADDRESSES: Final = [str(ip_address("192.0.2.0") + n) for n in range(16)] + [
     str(ip_address("2001:db8::") + n) for n in range(4)

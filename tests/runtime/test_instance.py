@@ -122,7 +122,7 @@ def test_coverage_is_told_with_the_hour_and_at_the_end(running: Callable[[Instan
     ("broken", "others"),
     [
         ("tokgate.runtime.phase_watch.passed", ["ban-near-expiry", "coverage-counted"]),
-        ("tokgate.policy.analysis.reminders.due", ["coverage-counted"]),
+        ("tokgate.policy.analysis.timeline.due", ["coverage-counted"]),
         ("tokgate.runtime.instance.decisions_in", ["ban-near-expiry"]),
     ],
 )

@@ -21,7 +21,7 @@ from tokgate.blocklog.records.record import Observer
 from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Response, Signal, Verdict
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import DnsSettings, EchKeys, EncryptedDns, OnError, StructuredErrors, UnknownClients

@@ -10,7 +10,7 @@ from labs import hello_builder
 from labs.builders import at
 from labs.gate_lab import RunningGate
 from tokgate.blocklog.paths import warned_path_for
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Passed
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.warning_state import SLOTS, Person, WarnedClients, open_beside, software

@@ -8,7 +8,7 @@ import pytest
 
 from labs import hello_builder
 from labs.builders import at
-from tokgate.policy.analysis.warning_period import LONGEST
+from tokgate.policy.analysis.terms import LONGEST
 from tokgate.policy.observation import Passed
 from tokgate.traffic.warning_state import Person, WarnedClients, open_beside, software
 from tokgate.wire.client_hello import ClientHello

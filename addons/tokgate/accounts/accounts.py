@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.wire.basic_auth import Credentials
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.accounts.accounts import Accounts, AccountsError, UnusablePasswordError
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.wire.basic_auth import Credentials
 

@@ -17,7 +17,7 @@ from typing import Final
 import bcrypt
 
 from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
-from tokgate.policy.identity import Identity, folded
+from tokgate.policy.membership import Identity, folded
 from tokgate.wire.basic_auth import Credentials
 
 MOST_NAMED: Final = 10

@@ -15,7 +15,7 @@ from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import parse_dn
 
 from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.settings import Directory
 from tokgate.wire.basic_auth import Credentials
 

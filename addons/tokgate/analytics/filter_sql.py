@@ -8,7 +8,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.read.reader import Filter
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 type Value = str | int | None
 

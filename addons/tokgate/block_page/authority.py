@@ -25,7 +25,7 @@ from tokgate.policy.bans import Ban
 from tokgate.policy.services import PatternKind
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.stores import STORES
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values import Origin
 
 DEFAULT_CONFDIR: Final = Path("~/.tokgate")
 AUTHORITY: Final = "mitmproxy-ca.pem"

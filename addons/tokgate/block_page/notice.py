@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from whenever import Instant
 
 from tokgate.block_page.continue_form import PATH, Button
-from tokgate.policy.analysis.extensions import Term, earlier_terms
-from tokgate.policy.analysis.warning_period import blocks_from, continued_until
+from tokgate.policy.analysis.terms import Term, blocks_from, continued_until, earlier_terms
 from tokgate.policy.bans import Ban
 from tokgate.policy.decision import Reason
 from tokgate.policy.schedule import Duration, Inactive, Schedule, add_duration

@@ -19,8 +19,8 @@ from werkzeug.http import parse_accept_header
 from tokgate.block_page.language import MAX_HEADER, TEXTS, Texts, choose_language
 from tokgate.block_page.notice import Notice
 from tokgate.blocklog.records.record import clean
-from tokgate.policy.analysis.extensions import Term
-from tokgate.policy.values.visible_text import readable, readable_lines
+from tokgate.policy.analysis.terms import Term
+from tokgate.policy.values.text import readable, readable_lines
 
 TYPE: Final = "https://www.rfc-editor.org/rfc/rfc7725"
 MAX_ASKED: Final = 253

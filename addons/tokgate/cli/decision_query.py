@@ -9,10 +9,9 @@ from whenever import Instant
 from tokgate.cli.terminal import shown
 from tokgate.policy.decide import Judgement, Sighting, decide_signals
 from tokgate.policy.decision import Decision, Signal
-from tokgate.policy.identity import Identity
-from tokgate.policy.membership import Membership
+from tokgate.policy.membership import Identity, Membership
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.time_text import utc
+from tokgate.policy.values.text import utc
 
 
 class Question(Protocol):

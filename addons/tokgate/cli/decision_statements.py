@@ -2,11 +2,10 @@
 
 from collections.abc import Collection, Iterator
 
-from tokgate.policy.devices import Device, hardware_address
-from tokgate.policy.identity import Identity, folded
-from tokgate.policy.networks import Network
+from tokgate.policy.membership import Identity, folded
+from tokgate.policy.networks import Device, Network, hardware_address
+from tokgate.policy.values import Origin
 from tokgate.policy.values.hostname import IPAddress
-from tokgate.policy.values.source_position import Origin
 
 
 def statements(

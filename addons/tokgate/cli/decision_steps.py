@@ -12,17 +12,16 @@ from whenever import Instant
 from tokgate.cli.decision_query import Question, judge, member
 from tokgate.cli.decision_statements import exceptions, place, statements
 from tokgate.cli.terminal import shown
-from tokgate.policy.analysis.extensions import earlier_terms
+from tokgate.policy.analysis.terms import earlier_terms
 from tokgate.policy.decide import BanResult, Sighting, ban_results, decide, matched
 from tokgate.policy.decision import Decision, Reason, Verdict
 from tokgate.policy.membership import Membership
 from tokgate.policy.schedule import ALWAYS
 from tokgate.policy.services import Match
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values import Origin
 from tokgate.policy.values.hostname import AddressLiteral, normalise, parse_address
-from tokgate.policy.values.source_position import Origin
-from tokgate.policy.values.time_text import both
-from tokgate.policy.values.visible_text import readable
+from tokgate.policy.values.text import both, readable
 
 
 @dataclass(frozen=True, slots=True)

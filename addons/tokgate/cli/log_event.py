@@ -15,7 +15,7 @@ from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.terminal import shown
 from tokgate.policy.decision import Decision
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.time_text import utc
+from tokgate.policy.values.text import utc
 
 _COMPARED: Final = (
     "verdict",

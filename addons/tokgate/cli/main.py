@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 from tokgate.cli.commands import COMMANDS, MODULES
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.config.yaml.suggestions import did_you_mean
-from tokgate.policy.values.visible_text import readable_lines
+from tokgate.policy.values.text import readable_lines
 
 DESCRIPTION: Final = """\
 Keep named services off your networks for a stated time and reason, and show that you did.

@@ -6,7 +6,7 @@ import sys
 from time import monotonic
 from typing import Final, Self, TextIO
 
-from tokgate.policy.values.visible_text import escaped
+from tokgate.policy.values.text import escaped
 
 
 def wants_color(stream: TextIO) -> bool:

@@ -7,7 +7,7 @@ from whenever import Instant
 
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Edge, Moment, resolve
-from tokgate.policy.values.time_text import read_moment
+from tokgate.policy.values.text import read_moment
 
 
 def moment_or_now(text: str) -> Moment:

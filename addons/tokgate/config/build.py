@@ -29,11 +29,11 @@ from tokgate.policy.settings import (
     PacSettings,
     ProxyAuth,
     Settings,
+    Upstream,
 )
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.stores import StoreListing
-from tokgate.policy.upstream import Upstream
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values import Origin
 
 
 def policy(sections: Sections, networks: Mapping[str, Network], catalogue: Catalogue | None = None) -> Policy:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from tokgate.policy.values.source_position import Origin
-from tokgate.policy.values.visible_text import escaped, readable, readable_characters
+from tokgate.policy.values import Origin
+from tokgate.policy.values.text import escaped, readable, readable_characters
 
 _SHOWN: Final = 140
 """Most characters of a source line that are shown; a policy may be one line of megabytes."""

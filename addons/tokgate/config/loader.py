@@ -15,8 +15,7 @@ from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.config.policy_tests import PolicyTest, build_tests
 from tokgate.config.yaml.nodes import Scalar, compose
 from tokgate.config.yaml.source import Report, TextSpan, decode, policy_files, read_file
-from tokgate.policy.snapshot import Policy
-from tokgate.policy.values import gc_pause
+from tokgate.policy.snapshot import Policy, gc_paused
 
 Progress = Callable[[int, int], None]
 """Called with (files read, files) while loading."""
@@ -59,7 +58,7 @@ def load(
     `proposed` are contents by path, read in place of what is on the disk. Files below `base` are named relative to it.
     """
     report = Report(base)
-    with gc_pause.paused():
+    with gc_paused():
         paths = policy_files(path, report)
         if proposed:
             paths = tuple(dict.fromkeys((*paths, *proposed)))

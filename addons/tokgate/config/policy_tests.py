@@ -11,12 +11,12 @@ from whenever import Instant
 from tokgate.config.checks.sections import PolicyEntry, Sections
 from tokgate.config.format.test_model import TestModel, TestTransport
 from tokgate.policy.decision import Verdict
-from tokgate.policy.identity import Identity, IdentityIndex, narrowest_first
+from tokgate.policy.membership import Identity, IdentityIndex, narrowest_first
 from tokgate.policy.networks import Composition, Network
 from tokgate.policy.schedule import Edge, resolve
+from tokgate.policy.values import Origin
 from tokgate.policy.values.hostname import IPAddress
-from tokgate.policy.values.prefix_table import IPNetwork, PrefixEntry, PrefixTable
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values.prefixes import IPNetwork, PrefixEntry, PrefixTable
 
 EXPECTED: Final = ("ban", "reason", "response", "status")
 """What a test may expect besides the verdict."""

@@ -16,7 +16,7 @@ from tokgate.gate.first_exchange import FirstExchange
 from tokgate.gate.sockets import STREAM, Address, Entry, Listener, acceptor, reset_on_close
 from tokgate.policy.settings import LimitSettings
 from tokgate.policy.values.hostname import parse_address
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits, client_key
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from tokgate.policy.identity import Identifies, Identity
+from tokgate.policy.membership import Identifies, Identity
 from tokgate.policy.values.hostname import IPAddress, parse_address
 
 REMEMBERED: Final = 10.0

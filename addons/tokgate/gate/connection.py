@@ -6,7 +6,7 @@ from typing import Final
 
 from tokgate.gate.egress.parent_handshake import ParentHandshake
 from tokgate.gate.sockets import Address, Listener, Socket
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.second_words import Reader, Watched
 from tokgate.traffic.seen import Shown

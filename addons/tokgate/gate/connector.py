@@ -39,9 +39,9 @@ from tokgate.gate.sockets import (
     leads_to,
     original_destination,
 )
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint
-from tokgate.policy.upstream import Upstream
+from tokgate.policy.settings import Upstream
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.counting.upstream import ConnectError, kind_of
 from tokgate.traffic.enforcer import Enforcer

@@ -8,7 +8,7 @@ from tokgate.gate.connection import Connection
 from tokgate.gate.connector import Opener
 from tokgate.gate.gate import Gate
 from tokgate.gate.sockets import Address
-from tokgate.policy.identity import Identity, joined
+from tokgate.policy.membership import Identity, joined
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits

@@ -29,7 +29,7 @@ from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import MAX_DATAGRAM
 from tokgate.gate.sockets import Listener, Socket
 from tokgate.gate.splice import STICK
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.second_words import (
     AfterHello,

@@ -7,8 +7,7 @@ from typing import Final
 
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import KernelRefusal
-from tokgate.policy.values.prefix_difference import difference
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork, difference
 
 FAMILIES: Final = (("ip", 4, "ipv4_addr"), ("ip6", 6, "ipv6_addr"))
 COUNTED: Final = "refused_"

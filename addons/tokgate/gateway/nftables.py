@@ -14,7 +14,7 @@ from tokgate.gateway.ruleset import Redirect, Ruleset, Tproxy
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.settings import Passage
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 MARKER: Final = "made by tokgate"
 """The comment by which older versions know a table to be tokgate's."""

@@ -15,8 +15,7 @@ from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Schedule, Span
 from tokgate.policy.settings import Passage, PortRange, UnknownClients
 from tokgate.policy.snapshot import Snapshot, Track
-from tokgate.policy.values.embedded_ipv4 import WELL_KNOWN_NAT64
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import WELL_KNOWN_NAT64, IPNetwork
 
 DEFAULT_TABLE: Final = "tokgate"
 DEFAULT_PORT: Final = 8080

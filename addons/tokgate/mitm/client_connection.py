@@ -10,7 +10,7 @@ from mitmproxy.connection import Client
 
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.layers.raw_sockets import ClientSockets
-from tokgate.policy.identity import Identity, joined
+from tokgate.policy.membership import Identity, joined
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.arrival import Arrival

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 
 from tokgate.mitm.layers.egress import connect
 from tokgate.mitm.layers.parent_proxy import dial
-from tokgate.policy.upstream import Upstream
+from tokgate.policy.settings import Upstream
 from tokgate.traffic.limits import ProbeLimits, client_key
 
 MAX_NAMES: Final = 100

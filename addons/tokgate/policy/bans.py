@@ -6,8 +6,8 @@ from typing import Final
 
 from tokgate.policy.decision import Response
 from tokgate.policy.schedule import Duration, Moment, Window
-from tokgate.policy.values.prefix_table import IPNetwork
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values import Origin
+from tokgate.policy.values.prefixes import IPNetwork
 
 CONTINUE_FOR: Final = Duration(hours=8)
 """How long continuing past a warning holds by default: a working day."""

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from whenever import Instant
 
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
-from tokgate.policy.identity import Identity
-from tokgate.policy.membership import Membership
+from tokgate.policy.membership import Identity, Membership
 from tokgate.policy.schedule import ALWAYS, Inactive, Span
 from tokgate.policy.services import NO_MATCH, Hit, Match
 from tokgate.policy.settings import OnError

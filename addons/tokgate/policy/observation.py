@@ -7,7 +7,7 @@ from whenever import Instant
 
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 
 
 class Stage(StrEnum):

@@ -18,11 +18,10 @@ from weakref import ref
 import re2
 
 from tokgate.policy.stores import StoreListing, listings, store_of_front
-from tokgate.policy.values.embedded_ipv4 import embedded_ipv4
+from tokgate.policy.values import Origin
 from tokgate.policy.values.hostname import AddressLiteral, InvalidName, IPAddress, is_canonical, normalise
-from tokgate.policy.values.prefix_table import IPNetwork, PrefixEntry, PrefixTable
+from tokgate.policy.values.prefixes import IPNetwork, PrefixEntry, PrefixTable, embedded_ipv4
 from tokgate.policy.values.public_suffix import public_suffix
-from tokgate.policy.values.source_position import Origin
 
 
 class PatternKind(StrEnum):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values import Origin
 
 MAX_IDENTIFIERS: Final = 64
 """Identifiers that are read out of one URL. Nobody needs more than one; beyond this the URL is no store page's."""

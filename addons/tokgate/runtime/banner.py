@@ -12,7 +12,7 @@ from tokgate.blocklog.records.record import counted
 from tokgate.policy.decision import Phase
 from tokgate.policy.services import PatternKind
 from tokgate.policy.snapshot import Policy, Snapshot, Track
-from tokgate.policy.values.visible_text import readable_lines
+from tokgate.policy.values.text import readable_lines
 
 MAX_BANS = 20
 

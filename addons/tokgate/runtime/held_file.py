@@ -20,9 +20,9 @@ from tokgate.config.diagnostics import Level, render
 from tokgate.config.format import writing
 from tokgate.config.yaml.nodes import compose
 from tokgate.config.yaml.source import Report, decode, read_file
-from tokgate.policy.analysis.held_bans import NOTHING, restricted
+from tokgate.policy.analysis.held_bans import restricted
 from tokgate.policy.networks import Network
-from tokgate.policy.snapshot import Policy
+from tokgate.policy.snapshot import NOTHING, Policy
 
 _log: Final = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from tokgate.blocklog.paths import notified_path_for
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.blocklog.write.pseudonyms import prefix_around
-from tokgate.policy.analysis import overrides, reminders
+from tokgate.policy.analysis.terms import Override, in_force, overrides
+from tokgate.policy.analysis.timeline import Reminder, ReminderKey, due_reminders, missed_reminders, planned_reminders
 from tokgate.policy.bans import Exemption
 from tokgate.policy.settings import ClientsShown
 from tokgate.policy.snapshot import Snapshot
@@ -61,12 +62,12 @@ class NotificationHistory:
         """Reads the file beside `log`. A log that is a pipe or a device has none: restarts repeat records."""
         self._path: Final = notified_path_for(log)
         self._write: Final = write
-        self._told: set[reminders.ReminderKey] = set()
+        self._told: set[ReminderKey] = set()
         self._running: dict[_Identity, Running] = {}
         self._read_disguised = False
         self._seen: Snapshot | None = None
-        self._plan: tuple[reminders.Reminder, ...] = ()
-        self._overrides: dict[str, overrides.Override] = {}
+        self._plan: tuple[Reminder, ...] = ()
+        self._overrides: dict[str, Override] = {}
         if self._path is not None:
             self._read(self._path)
 
@@ -83,13 +84,13 @@ class NotificationHistory:
 
     def plan_for(self, snapshot: Snapshot) -> None:
         """Compute all reminders and overrides of a policy. Slow; may run in another thread, before `look`."""
-        self._plan, self._overrides = reminders.plan(snapshot), dict(overrides.overrides(snapshot))
+        self._plan, self._overrides = planned_reminders(snapshot), dict(overrides(snapshot))
         self._seen = snapshot
 
     def _remind(self, snapshot: Snapshot, now: Instant) -> bool:
-        found = list(reminders.due(self._plan, now, self._told))
+        found = list(due_reminders(self._plan, now, self._told))
         if found:  # kept before it is written: a failure must not repeat every second
-            self._told |= {notice for notice in reminders.missed(self._plan, now) if notice.ends > now}
+            self._told |= {notice for notice in missed_reminders(self._plan, now) if notice.ends > now}
             self._told = {notice for notice in self._told if notice.ends.add(hours=REMEMBERED) > now}
         for reminder in found:
             self._write(partial(lifecycle.ban_near_expiry, track=reminder.track, policy_version=snapshot.version))
@@ -97,7 +98,7 @@ class NotificationHistory:
 
     def _follow_overrides(self, snapshot: Snapshot, now: Instant) -> bool:
         version = snapshot.version
-        held = overrides.in_force(self._overrides, now)
+        held = in_force(self._overrides, now)
         running = {run.identity: run for run in (Running(each.exemption, each.span.end) for each in held.values())}
         before, self._running = self._recognised(running), running
         ended = [run for identity, run in before.items() if identity not in running]
@@ -177,7 +178,7 @@ class NotificationHistory:
             if said["version"] != _FORMAT:
                 raise ValueError(f"format {said['version']} is not known")
             told = {
-                reminders.ReminderKey(each["ban"], each["zone"], Instant.parse_iso(each["ends"]), each["before"])
+                ReminderKey(each["ban"], each["zone"], Instant.parse_iso(each["ends"]), each["before"])
                 for each in said["reminders"]
             }
             running = [_running(each) for each in said["overrides"]]

@@ -10,9 +10,8 @@ from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.config.diagnostics import Diagnostic, Level, as_json, render
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
-from tokgate.policy.analysis.definitions import MAX_WORDS, DefinitionChange
+from tokgate.policy.analysis.definitions import MAX_WORDS, DefinitionChange, weaker_settings
 from tokgate.policy.analysis.held_bans import NO_EFFECTS
-from tokgate.policy.analysis.weaker_settings import weaker_settings
 from tokgate.runtime.control_socket import Caller
 from tokgate.runtime.status import Worker
 

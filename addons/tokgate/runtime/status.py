@@ -8,7 +8,7 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.config.reload.holder import PolicyHolder
-from tokgate.policy.analysis.extensions import Term, earlier_terms
+from tokgate.policy.analysis.terms import Term, earlier_terms
 from tokgate.policy.analysis.timeline import next_transition
 from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Policy, Snapshot

@@ -11,7 +11,7 @@ from typing import Final, assert_never
 from whenever import Instant
 
 from tokgate.blocklog.records.record import Stamp
-from tokgate.policy.analysis.warning_period import warns_with_a_page
+from tokgate.policy.analysis.terms import warns_with_a_page
 from tokgate.policy.decide import Sighting, is_under_block
 from tokgate.policy.decision import Decision, Signal, Verdict
 from tokgate.policy.observation import Observation, Passed, Stage, TlsSeen, Transport, Visibility

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.policy.values.hostname import parse_address
 

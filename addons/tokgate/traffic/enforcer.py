@@ -20,7 +20,7 @@ from tokgate.policy import decide as core
 from tokgate.policy.bans import Ban
 from tokgate.policy.decide import Judgement, Sighting
 from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Observation, Stage, Visibility
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot

@@ -10,10 +10,10 @@ from ipaddress import IPv6Network
 
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.services import NO_MATCH
-from tokgate.policy.values.embedded_ipv4 import embedded_ipv4
 from tokgate.policy.values.hostname import parse_address
+from tokgate.policy.values.prefixes import embedded_ipv4
 from tokgate.traffic.enforcer import Enforcer, Ruling
 
 

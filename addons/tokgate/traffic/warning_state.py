@@ -20,8 +20,8 @@ from whenever import Instant, TimeDelta
 
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.paths import warned_path_for
-from tokgate.policy.analysis.warning_period import LONGEST
-from tokgate.policy.identity import Identity, folded
+from tokgate.policy.analysis.terms import LONGEST
+from tokgate.policy.membership import Identity, folded
 from tokgate.policy.observation import Passed
 from tokgate.policy.values.hostname import parse_address
 from tokgate.wire.client_hello import ClientHello

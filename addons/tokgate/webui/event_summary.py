@@ -7,7 +7,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.records.record import Record, text_at, value_at
-from tokgate.policy.values.time_text import local
+from tokgate.policy.values.text import local
 from tokgate.webui.log_query import UTC
 from tokgate.webui.words import word
 

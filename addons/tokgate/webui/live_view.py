@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from whenever import Instant
 
 from tokgate.analytics.export.tabular import plain
-from tokgate.policy.values.visible_text import escaped
+from tokgate.policy.values.text import escaped
 from tokgate.webui import queries
 from tokgate.webui.context import Site, query_of
 from tokgate.webui.log_query import LogQuery, View

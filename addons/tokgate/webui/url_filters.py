@@ -9,7 +9,7 @@ from whenever import Instant, TimeZoneNotFoundError
 
 from tokgate.blocklog.read.reader import client_filter
 from tokgate.policy.values.hostname import DomainName, normalise
-from tokgate.policy.values.time_text import read_moment
+from tokgate.policy.values.text import read_moment
 from tokgate.webui.log_query import (
     COLUMNS,
     FACETS,

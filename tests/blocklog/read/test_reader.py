@@ -19,7 +19,7 @@ from tokgate.blocklog.read.reader import MAX_LINE, Filter, Junk, Line, client_fi
 from tokgate.blocklog.records.record import WITHHELD, encode
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write.pseudonyms import Secret
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, Stage
 
 

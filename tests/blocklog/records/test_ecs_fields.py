@@ -10,7 +10,7 @@ from tokgate.blocklog.records.ecs_fields import common, described, folded_name, 
 from tokgate.blocklog.records.record import EventAction
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Carried, DnsSeen, Endpoint, HttpSeen, Observation, Stage, TlsSeen
 
 DOMAIN = {"domain": NAME, "registered_domain": "example.org", "subdomain": "www.clips", "top_level_domain": "org"}

@@ -16,11 +16,11 @@ from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.decide import Judgement, Sighting, decide_on_error
 from tokgate.policy.decision import Response, Signal
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, HttpSeen, Observation, Passed, Stage, Visibility
 from tokgate.policy.settings import OnError, UnknownClients
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values import Origin
 
 Valid = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -26,7 +26,7 @@ from tokgate.blocklog.write.pseudonyms import (
     write_secret,
 )
 from tokgate.blocklog.write.writer import LogWriter
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, Stage
 from tokgate.policy.settings import ClientsShown
 

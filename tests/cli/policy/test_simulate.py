@@ -22,7 +22,7 @@ from tokgate.cli.policy.simulate import MAX_LINE, Simulation, batches
 from tokgate.config.loader import load
 from tokgate.policy.decide import decide
 from tokgate.policy.snapshot import Snapshot, compile_policy
-from tokgate.policy.values.time_text import utc
+from tokgate.policy.values.text import utc
 
 ADDONS = Path(__file__).parents[3] / "addons"
 AT = Instant.from_utc(2023, 5, 2, 8)

@@ -19,9 +19,8 @@ from tokgate.gate.connection import AskingParent
 from tokgate.gate.egress.parent_handshake import ConnectHandshake, ParentRefused
 from tokgate.gate.egress.parents import Parents, credentials_of, parent_for
 from tokgate.gateway.canary import definition
-from tokgate.policy.settings import CanarySettings
+from tokgate.policy.settings import CanarySettings, Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.upstream import Upstream, UpstreamKind
 from tokgate.wire.basic_auth import Credentials
 from tokgate.wire.tls_alert import Alert
 

@@ -15,7 +15,7 @@ from labs.records import Monotonic
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.connection import CLOSED, Greeting
 from tokgate.gate.explicit_clients.front import PATIENCE
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
 from tokgate.wire.basic_auth import Credentials

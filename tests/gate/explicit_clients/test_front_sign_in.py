@@ -7,7 +7,7 @@ from labs.waiting import DEADLINE, readable
 from tokgate.accounts.auth_cache import AuthResult
 from tokgate.gate.connection import OPEN, WAITING, Greeting
 from tokgate.gate.explicit_clients import proxy_auth
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.traffic import refusal_texts
 from tokgate.wire import socks5
 from tokgate.wire.basic_auth import ACCEPTED, REJECTED

@@ -19,7 +19,7 @@ from labs.hello_builder import hello_for
 from labs.waiting import DEADLINE
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.handoff import Handover
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import ProxyAuth

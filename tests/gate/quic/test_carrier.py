@@ -14,7 +14,7 @@ from tokgate.gate.quic.carrier import LATE, QuicCarrier
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.live_flows import LiveFlows
 from tokgate.gate.quic.sockets import Datagram
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
 from tokgate.traffic.datagrams import quic_flow
 from tokgate.traffic.live_review import LiveReview

@@ -14,7 +14,7 @@ from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.hooks.proxy_auth import ProxyAuthHooks, ask_in_socks
 from tokgate.mitm.layers.raw_sockets import ClientSockets
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot

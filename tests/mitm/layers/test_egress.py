@@ -20,9 +20,8 @@ from tokgate.mitm.layers import parent_proxy
 from tokgate.mitm.layers.egress import Egress, connect
 from tokgate.mitm.layers.parent_proxy import Parents
 from tokgate.mitm.origin_certificate import OriginCertificates
-from tokgate.policy.settings import EgressSettings
+from tokgate.policy.settings import EgressSettings, Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.upstream import Upstream, UpstreamKind
 from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
 from tokgate.traffic.limits import ProbeLimits
 

@@ -10,8 +10,8 @@ import pytest
 from labs.parent_proxy import FORBIDDEN, ParentProxy
 from labs.proxy_lab import ALLOWED, Lab, ban, client, policy
 from tokgate.mitm.layers.parent_proxy import Parents
+from tokgate.policy.settings import Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.upstream import Upstream, UpstreamKind
 
 PASSWORD = "alice:open sesame"
 KINDS = pytest.mark.parametrize("socks", [False, True], ids=["http", "socks5"])

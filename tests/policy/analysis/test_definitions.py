@@ -14,9 +14,8 @@ from tokgate.policy.analysis.definitions import (
     redefinitions,
 )
 from tokgate.policy.bans import Action
-from tokgate.policy.settings import MissingSni
+from tokgate.policy.settings import MissingSni, Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.upstream import Upstream, UpstreamKind
 
 ABROAD = network("abroad", "198.51.100.0/24", zone="America/New_York")
 

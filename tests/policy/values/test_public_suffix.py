@@ -3,7 +3,7 @@
 import pytest
 
 from tokgate.policy.values import public_suffix as module
-from tokgate.policy.values.public_suffix import load_suffix_list, public_suffix
+from tokgate.policy.values.public_suffix import DomainParts, domain_parts, load_suffix_list, public_suffix
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,19 @@ def test_it_is_loaded_at_the_start() -> None:
     load_suffix_list()
     public_suffix("www.example.org")
     assert module._suffix_list.cache_info().misses == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("www.shop.example.co.uk", DomainParts("example.co.uk", "www.shop", "co.uk")),
+        ("example.org", DomainParts("example.org", None, "org")),
+        ("co.uk", DomainParts(None, None, "co.uk")),
+        ("localhost", DomainParts(None, "localhost", None)),
+    ],
+)
+def test_parts(name: str, parts: DomainParts) -> None:
+    """Reports group names by what was registered; a public suffix alone belongs to nobody."""
+    found = domain_parts(name)
+    assert (found.registered_domain, found.top_level_domain) == (parts.registered_domain, parts.top_level_domain)
+    assert parts.registered_domain is None or found.subdomain == parts.subdomain

@@ -14,7 +14,7 @@ from tokgate.block_page.authority import AUTHORITY
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values import Origin
 from tokgate.service.doctor import installation
 from tokgate.service.doctor.result import Result
 

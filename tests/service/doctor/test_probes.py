@@ -9,7 +9,7 @@ import pytest
 from labs.gate_fixtures import start_origin
 from labs.gate_lab import Origin, echo
 from labs.parent_proxy import FORBIDDEN, ParentProxy
-from tokgate.policy.upstream import Upstream, UpstreamKind
+from tokgate.policy.settings import Upstream, UpstreamKind
 from tokgate.service.doctor import probes
 
 __all__ = ["start_origin"]

@@ -14,7 +14,7 @@ import drawsvg
 from tokgate.analytics.report.ban_phases import BanPhases
 from tokgate.analytics.report.templating import grouped
 from tokgate.analytics.report.time_buckets import Buckets
-from tokgate.policy.values.visible_text import escaped
+from tokgate.policy.values.text import escaped
 
 COLORS: Final = {"block": "#8c1d18", "warn": "#d98200", "monitor": "#2f6f9f", "allow": "#5f8f3e"}
 """By verdict; distinguishable by the colour-blind and in greyscale."""

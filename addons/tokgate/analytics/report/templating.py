@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tokgate.policy.values.visible_text import escaped
+from tokgate.policy.values.text import escaped
 
 
 def environment(package: str) -> Environment:

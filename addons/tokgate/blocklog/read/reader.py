@@ -22,7 +22,7 @@ from tokgate.blocklog.paths import PACKED, with_rotated
 from tokgate.blocklog.records.chain import Head, stated_head
 from tokgate.blocklog.records.record import Record, decode, instant_of, is_alias, text_at, value_at
 from tokgate.policy.values.hostname import parse_address
-from tokgate.policy.values.prefix_table import IPNetwork, within
+from tokgate.policy.values.prefixes import IPNetwork, within
 
 MAX_LINE: Final = 1 << 20
 """Longest line that is read as a record, in octets; the writer's lines are far shorter."""

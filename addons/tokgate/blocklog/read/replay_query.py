@@ -11,7 +11,7 @@ from tokgate.blocklog.read.reader import Junk, Line, OpenLog, open_log, read
 from tokgate.blocklog.records.record import TRAFFIC, Record, instant_in, instant_of, text_at, value_at
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.values.hostname import parse_address
 
 _TRAFFIC: Final = frozenset(action.value for action in TRAFFIC)

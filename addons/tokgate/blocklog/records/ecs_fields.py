@@ -10,11 +10,11 @@ from urllib.parse import urlsplit, urlunsplit
 from tokgate.blocklog.records.record import EventAction, Record, clean, pruned, timestamp
 from tokgate.policy.decide import Judgement, Sighting
 from tokgate.policy.decision import Signal
-from tokgate.policy.devices import hardware_address
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
+from tokgate.policy.networks import hardware_address
 from tokgate.policy.observation import Endpoint, Observation, Stage
 from tokgate.policy.values.hostname import AddressLiteral, DomainName, normalise, parse_address
-from tokgate.policy.values.registered_domain import domain_parts
+from tokgate.policy.values.public_suffix import domain_parts
 
 MAX_NAMES: Final = 16
 """Most names of one connection that a record holds, so that a client can't fill the log."""

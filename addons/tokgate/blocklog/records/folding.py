@@ -10,7 +10,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.policy.decision import Decision
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Stage
 
 WINDOW: Final = 60.0

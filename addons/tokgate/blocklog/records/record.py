@@ -13,7 +13,7 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.policy.bans import Ban
-from tokgate.policy.values.visible_text import escaped
+from tokgate.policy.values.text import escaped
 
 Record = dict[str, Any]
 """One line of the log before it is serialised: ECS as nested objects. Not changed once it was passed on."""

@@ -28,7 +28,7 @@ from tokgate.blocklog.records.record import (
 from tokgate.policy.bans import Ban
 from tokgate.policy.decide import Judgement
 from tokgate.policy.decision import Decision, Reason, Verdict
-from tokgate.policy.identity import Identity, folded
+from tokgate.policy.membership import Identity, folded
 from tokgate.policy.observation import Observation, Stage
 from tokgate.policy.snapshot import Snapshot, Track
 

@@ -25,7 +25,7 @@ from tokgate.blocklog.records.record import PSEUDONYM, WITHHELD, Record
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.policy.settings import ClientsShown
 from tokgate.policy.values.hostname import parse_address
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 _SECONDS_A_DAY: Final = 86_400
 

@@ -22,7 +22,7 @@ from tokgate.cli.value_arguments import whole_number
 from tokgate.config.extras import Extra
 from tokgate.policy.decision import Verdict
 from tokgate.policy.values.hostname import DomainName, normalise
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 _EPILOG: Final = """\
 examples:

@@ -18,13 +18,12 @@ from tokgate.cli.time_arguments import common_zone
 from tokgate.config.diagnostics import Code, Diagnostic, render
 from tokgate.config.loader import load
 from tokgate.config.yaml.suggestions import did_you_mean, listed
-from tokgate.policy.analysis.overrides import outlasts
+from tokgate.policy.analysis.terms import outlasts
 from tokgate.policy.bans import Ban, Exemption, Overrides
 from tokgate.policy.schedule import Duration, Edge, Moment, add_duration, resolve
 from tokgate.policy.snapshot import Policy
-from tokgate.policy.values.prefix_cover import Cover
-from tokgate.policy.values.prefix_table import IPNetwork
-from tokgate.policy.values.time_text import both
+from tokgate.policy.values.prefixes import Cover, IPNetwork
+from tokgate.policy.values.text import both
 
 FOLDER: Final = "overrides"
 """The folder of overrides, in that of the policies."""

@@ -13,7 +13,7 @@ from tokgate.cli.output_file import replace_policy_file
 from tokgate.cli.terminal import shown
 from tokgate.policy.bans import Exemption
 from tokgate.policy.schedule import Moment
-from tokgate.policy.values.time_text import local
+from tokgate.policy.values.text import local
 
 _SCHEMA_LINE: Final = "# yaml-language-server: $schema=../../schema/policy.schema.json"
 

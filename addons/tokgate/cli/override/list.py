@@ -13,10 +13,9 @@ from tokgate.cli.policy_source import open_snapshot
 from tokgate.cli.tables import aligned
 from tokgate.cli.terminal import narrate
 from tokgate.cli.time_arguments import common_zone
-from tokgate.policy.analysis.overrides import Override, overrides
+from tokgate.policy.analysis.terms import Override, overrides
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.time_text import local, utc
-from tokgate.policy.values.visible_text import readable
+from tokgate.policy.values.text import local, readable, utc
 
 _HEADINGS: Final = ("name", "state", "ban", "for whom", "until", "by", "reason")
 _NAMED: Final = 3

@@ -14,7 +14,7 @@ from tokgate.cli.terminal import narrate, shown
 from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.gateway.phones.interface import Interface
 from tokgate.gateway.phones.tunnel import Address, Phone, Tunnel, mobileconfig, new_private_key, public_key
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 _INTERFACE: Final = "wg-tokgate"
 _PREFIXES: Final = (ip_network("10.83.0.0/16"), ip_network("fd83:7467:6174:6500::/64"))

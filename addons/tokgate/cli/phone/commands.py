@@ -16,7 +16,7 @@ from tokgate.config.extras import Extra
 from tokgate.config.format import parsers
 from tokgate.gateway import GatewayError
 from tokgate.gateway.phones.tunnel import DEFAULT_PORT, is_key
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 _EPILOG: Final = """\
 examples:

@@ -12,7 +12,7 @@ from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import narrate
 from tokgate.gateway.phones.interface import Interface
 from tokgate.gateway.phones.tunnel import Phone
-from tokgate.policy.values.time_text import utc
+from tokgate.policy.values.text import utc
 
 _HEADINGS: Final = ("name", "owner", "addresses", "added", "last seen", "revoked")
 

@@ -28,7 +28,7 @@ from tokgate.cli.time_arguments import common_zone, settle, time_argument
 from tokgate.cli.value_arguments import whole_number
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.time_text import utc
+from tokgate.policy.values.text import utc
 
 _PACKED: Final = {*PACKED, PARQUET}
 _MOST_EXAMPLES: Final = 10_000

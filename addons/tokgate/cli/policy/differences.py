@@ -10,9 +10,8 @@ from tokgate.policy.analysis.comparison import (
     exemption_changes,
     verdict_changes,
 )
-from tokgate.policy.analysis.definitions import Redefinition, redefinitions
+from tokgate.policy.analysis.definitions import Redefinition, redefinitions, weaker_settings
 from tokgate.policy.analysis.held_bans import vanished
-from tokgate.policy.analysis.weaker_settings import weaker_settings
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 

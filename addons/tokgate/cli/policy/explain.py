@@ -36,14 +36,12 @@ from tokgate.config.policy_tests import PolicyTest
 from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.bans import Exemption
 from tokgate.policy.decision import Decision, Verdict
-from tokgate.policy.devices import hardware_address
-from tokgate.policy.identity import folded
-from tokgate.policy.networks import Network
+from tokgate.policy.membership import folded
+from tokgate.policy.networks import Network, hardware_address
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values import Origin
 from tokgate.policy.values.hostname import parse_address
-from tokgate.policy.values.source_position import Origin
-from tokgate.policy.values.time_text import both
-from tokgate.policy.values.visible_text import readable
+from tokgate.policy.values.text import both, readable
 from tokgate.traffic.policy_tests import run_tests
 
 EPILOG = """\

@@ -18,7 +18,7 @@ from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.config.loader import Loaded
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.time_text import both
+from tokgate.policy.values.text import both
 from tokgate.traffic.policy_tests import TestResult, run_tests
 
 

@@ -20,7 +20,7 @@ from tokgate.cli.policy.simulate import IDENTITY, MAX_LINE, batches, opened, rea
 from tokgate.cli.time_arguments import moment_or_now, settle
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 
 Progress = Callable[[int], None]
 """Called with the number of bytes read since it was last called."""

@@ -13,8 +13,7 @@ from tokgate.gateway.ruleset import current
 from tokgate.policy.networks import Network
 from tokgate.policy.settings import UnknownClients
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.prefix_cover import Cover
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import Cover, IPNetwork
 
 _IPV6_LINK: Final = 64
 """Hosts make their addresses up within a /64 (RFC 4291 §2.5.1), new ones every day (RFC 8981)."""

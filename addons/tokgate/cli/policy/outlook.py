@@ -11,13 +11,13 @@ from whenever import Instant
 
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.policy.analysis.redundant_bans import shadows
-from tokgate.policy.analysis.reminders import near_from
+from tokgate.policy.analysis.timeline import near_from
 from tokgate.policy.bans import Ban, OnExpiry
 from tokgate.policy.networks import Network, with_parts
 from tokgate.policy.settings import UnknownClients
 from tokgate.policy.snapshot import Snapshot, Track
-from tokgate.policy.values.source_position import Origin
-from tokgate.policy.values.time_text import both
+from tokgate.policy.values import Origin
+from tokgate.policy.values.text import both
 
 _NOWHERE: Final = Origin("policy", 1, 1)
 

@@ -15,7 +15,7 @@ from tokgate.policy.decide import decide, decide_signals
 from tokgate.policy.decision import Decision, Verdict
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import DomainName, normalise
-from tokgate.policy.values.registered_domain import domain_parts
+from tokgate.policy.values.public_suffix import domain_parts
 
 MAX_KEYS: Final = 100_000
 EXAMPLES: Final = 5

@@ -20,10 +20,10 @@ from tokgate.cli.terminal import Patience, narrate, shown
 from tokgate.cli.time_arguments import moment_or_now, settle, time_argument
 from tokgate.policy.decide import decide, decide_on_error
 from tokgate.policy.decision import Decision, Reason
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.schedule import Moment
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.time_text import utc
+from tokgate.policy.values.text import utc
 
 EPILOG = """\
 examples:

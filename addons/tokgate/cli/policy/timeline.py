@@ -22,7 +22,7 @@ from tokgate.config.extras import Extra
 from tokgate.policy.analysis.timeline import Transition, TransitionKind, transitions
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.time_text import both, local, utc
+from tokgate.policy.values.text import both, local, utc
 
 EPILOG = """\
 examples:

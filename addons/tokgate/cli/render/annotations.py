@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tokgate.cli.policy.findings import CheckFinding, CheckResult
 from tokgate.config.diagnostics import Diagnostic
-from tokgate.policy.values.visible_text import readable
+from tokgate.policy.values.text import readable
 
 
 def annotations(report: CheckResult, *, warnings: bool = True) -> Iterator[str]:

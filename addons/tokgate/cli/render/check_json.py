@@ -6,7 +6,7 @@ from tokgate.cli.decision_query import outcome
 from tokgate.cli.policy.findings import CheckResult
 from tokgate.cli.policy.outlook import Ending
 from tokgate.config.diagnostics import Code, as_json
-from tokgate.policy.values.time_text import local, utc
+from tokgate.policy.values.text import local, utc
 from tokgate.traffic.policy_tests import TestResult
 
 

@@ -8,7 +8,7 @@ from tokgate.cli.decision_query import outcome
 from tokgate.cli.policy.differences import Differences
 from tokgate.cli.policy.replay import Effect, Example, KeyCounts, Replay
 from tokgate.policy.schedule import Span
-from tokgate.policy.values.time_text import utc
+from tokgate.policy.values.text import utc
 
 
 def document(old: str, new: str, differences: Differences, replay: Replay | None, top: int) -> dict[str, Any]:

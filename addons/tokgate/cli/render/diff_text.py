@@ -13,7 +13,7 @@ from tokgate.policy.analysis.comparison import ExemptionChange
 from tokgate.policy.analysis.definitions import Redefinition
 from tokgate.policy.decision import Decision
 from tokgate.policy.schedule import Span
-from tokgate.policy.values.time_text import local, utc
+from tokgate.policy.values.text import local, utc
 
 _TINTS: Final = {"block": "31", "warn": "33", "monitor": "36", "allow": "32", "exempt": "32"}
 _SPANS: Final = 3

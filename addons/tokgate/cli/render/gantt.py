@@ -10,8 +10,7 @@ from whenever import Date, Instant
 from tokgate.policy.decision import Phase
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot, Track
-from tokgate.policy.values.time_text import both
-from tokgate.policy.values.visible_text import readable
+from tokgate.policy.values.text import both, readable
 
 _LABELS: Final = 380
 _CHART: Final = 820

@@ -18,7 +18,7 @@ from tokgate.cli.service.running import add_confdir_option
 from tokgate.config.extras import Extra
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import TableOptions, Tproxy, ruleset_of
-from tokgate.policy.values.visible_text import readable
+from tokgate.policy.values.text import readable
 from tokgate.runtime.control_socket import NAME, ControlRequest, ask
 from tokgate.service.doctor import installation, kernel, probes
 from tokgate.service.doctor.result import Result

@@ -19,7 +19,7 @@ from tokgate.cli.log_event import Recollection
 from tokgate.cli.terminal import shown
 from tokgate.policy.decision import Decision
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.time_text import both
+from tokgate.policy.values.text import both
 from tokgate.webui.explanation import Devices, Explanation
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.service.running import add_confdir_option, ask_running
 from tokgate.cli.terminal import narrate, shown, wants_color
 from tokgate.config.diagnostics import Code, Diagnostic, Level, render
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values import Origin
 from tokgate.runtime.control_socket import Call, ControlRequest
 
 EPILOG = """\

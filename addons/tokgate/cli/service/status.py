@@ -12,7 +12,7 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit
 from tokgate.cli.service.running import add_confdir_option, ask_running
 from tokgate.gateway.canary.canary import CanaryOrigin
-from tokgate.policy.values.visible_text import readable
+from tokgate.policy.values.text import readable
 from tokgate.runtime.control_socket import ControlRequest
 from tokgate.runtime.status import Condition, has_trouble
 from tokgate.service.doctor.probes import unanswered

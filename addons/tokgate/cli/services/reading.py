@@ -17,7 +17,7 @@ from tokgate.config.service_lists.formats import NoSuchPart, detect, read_list
 from tokgate.config.service_lists.selection import Options, Selection, select
 from tokgate.config.yaml.suggestions import listed
 from tokgate.policy.services import ServiceSource
-from tokgate.policy.values.visible_text import escaped
+from tokgate.policy.values.text import escaped
 
 _LARGEST: Final = 64 << 20
 """Octets of a list."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from whenever import Instant
 
 from tokgate.policy.services import PatternKind, Service
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

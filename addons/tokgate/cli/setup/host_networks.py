@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6
 from pathlib import Path
 from typing import Final
 
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 _PROC: Final = Path("/proc/net")
 _UP: Final = 0x1  # RTF_UP of linux/route.h

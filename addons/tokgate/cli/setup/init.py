@@ -26,7 +26,7 @@ from tokgate.config.yaml.source import SUFFIXES
 from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import compile_policy
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 from tokgate.traffic.policy_tests import run_tests
 
 EPILOG: Final = """\

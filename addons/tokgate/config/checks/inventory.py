@@ -11,11 +11,11 @@ from typing import Final
 from tokgate.config.diagnostics import Code
 from tokgate.config.yaml.source import Report, Source, TextSpan, decode, read_named_file
 from tokgate.config.yaml.suggestions import listed, near
-from tokgate.policy.devices import Device, hardware_address
-from tokgate.policy.identity import folded
+from tokgate.policy.membership import folded
+from tokgate.policy.networks import Device, hardware_address
+from tokgate.policy.values import Origin
 from tokgate.policy.values.hostname import parse_address
-from tokgate.policy.values.prefix_table import IPNetwork
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values.prefixes import IPNetwork
 
 COLUMNS: Final = ("name", "address", "mac", "owner", "paid_by")
 """The columns that are read, in any order; others are ignored."""

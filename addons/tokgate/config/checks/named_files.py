@@ -14,8 +14,8 @@ from tokgate.config.format.networks import DevicesModel, NetworkModel
 from tokgate.config.format.services import ServiceModel
 from tokgate.config.yaml.source import Report, TextSpan, decode, read_named_file
 from tokgate.config.yaml.suggestions import did_you_mean
-from tokgate.policy.devices import hardware_address
-from tokgate.policy.identity import folded
+from tokgate.policy.membership import folded
+from tokgate.policy.networks import hardware_address
 from tokgate.policy.services import PatternKind
 
 MAX_REPORTED: Final = 20

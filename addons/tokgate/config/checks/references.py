@@ -15,8 +15,7 @@ from tokgate.config.yaml.source import Report, Source, TextSpan
 from tokgate.config.yaml.suggestions import did_you_mean, listed, near
 from tokgate.policy.networks import Network
 from tokgate.policy.services import PatternKind
-from tokgate.policy.values.prefix_cover import Cover
-from tokgate.policy.values.prefix_table import IPNetwork, within
+from tokgate.policy.values.prefixes import Cover, IPNetwork, within
 
 _COMPARISONS: Final = 200_000
 """Most words that are compared for suggestions: about a second or two."""

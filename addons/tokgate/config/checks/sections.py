@@ -25,7 +25,7 @@ from tokgate.config.yaml.nodes import Mapping, Node, Scalar, Sequence, led_to
 from tokgate.config.yaml.shape import hint, place_of, shaped
 from tokgate.config.yaml.source import Report, Source, TextSpan
 from tokgate.config.yaml.suggestions import listed
-from tokgate.policy.devices import Device
+from tokgate.policy.networks import Device
 from tokgate.policy.services import PatternKind
 
 _IDENTIFIER: Final = re.compile(IDENTIFIER.removesuffix("$") + r"\Z")

@@ -11,17 +11,16 @@ from tokgate.config.checks.sections import PolicyEntry, Sections, zones_of
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.bans import BanModel, ExemptionModel
 from tokgate.config.yaml.source import Report
-from tokgate.policy.analysis.overrides import outlasts
 from tokgate.policy.analysis.redundant_bans import window_within
+from tokgate.policy.analysis.terms import outlasts
 from tokgate.policy.bans import Action, Ban, OnExpiry, Overrides
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration, Edge, Schedule, Span, resolve
 from tokgate.policy.settings import LONGEST_OVERRIDE
 from tokgate.policy.snapshot import schedule_of
-from tokgate.policy.values.prefix_cover import Cover
-from tokgate.policy.values.prefix_table import IPNetwork
-from tokgate.policy.values.time_text import both, local
+from tokgate.policy.values.prefixes import Cover, IPNetwork
+from tokgate.policy.values.text import both, local
 
 _FOR_EVER: Final = 24 * 365 * 50
 """Hours after which a ban without end is taken to end, when exemptions from it are checked."""

@@ -12,11 +12,9 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.format.parsers import one_line, shown, text, wrong
 from tokgate.config.yaml import suggestions
 from tokgate.config.yaml.suggestions import listed
-from tokgate.policy.settings import PortRange
-from tokgate.policy.upstream import Destination, UpstreamKind
-from tokgate.policy.values.embedded_ipv4 import NAT64_LENGTHS
+from tokgate.policy.settings import Destination, PortRange, UpstreamKind
 from tokgate.policy.values.hostname import DomainName, IPAddress, normalise, parse_address
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import NAT64_LENGTHS, IPNetwork
 
 _PORTS: Final = re.compile("([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
 _LAST_PORT: Final = 65_535

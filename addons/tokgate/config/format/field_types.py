@@ -8,11 +8,9 @@ from whenever import Date, Time, Weekday
 
 from tokgate.config.format import address_parsers, name_patterns, parsers, time_parsers
 from tokgate.policy.schedule import Duration, Moment
-from tokgate.policy.settings import PortRange
-from tokgate.policy.upstream import Destination, UpstreamKind
-from tokgate.policy.values.embedded_ipv4 import NAT64_LENGTHS
+from tokgate.policy.settings import Destination, PortRange, UpstreamKind
 from tokgate.policy.values.hostname import IPAddress
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import NAT64_LENGTHS, IPNetwork
 
 IDENTIFIER: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Names of services, networks, bans and exemptions."""

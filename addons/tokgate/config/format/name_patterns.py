@@ -13,7 +13,7 @@ from tokgate.config.format.parsers import one_line, text, wrong
 from tokgate.policy.services import compile_regex, is_public_suffix
 from tokgate.policy.stores import STORES, listing
 from tokgate.policy.values.hostname import AddressLiteral, InvalidName, normalise
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 _MAX_REGEX: Final = 1000
 _UNRELATED: Final = ("example.org", "www.example.com", "a-0.b.c.example.net", "xn--bcher-kva.example")

@@ -16,7 +16,7 @@ from tokgate.config.extras import Extra
 from tokgate.config.format.parsers import need_extra, shown, text, wrong
 from tokgate.config.yaml import suggestions
 from tokgate.config.yaml.suggestions import did_you_mean, listed
-from tokgate.policy.analysis.warning_period import LONGEST
+from tokgate.policy.analysis.terms import LONGEST
 from tokgate.policy.schedule import Duration, Moment, add_duration, holiday_calendar
 
 DAYS: Final = {day.name[:3].lower(): day for day in Weekday}

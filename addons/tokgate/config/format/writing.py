@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from whenever import Instant, PlainDateTime, Weekday
 
-from tokgate.policy.devices import Device
-from tokgate.policy.networks import Network
+from tokgate.policy.networks import Device, Network
 from tokgate.policy.schedule import Duration, Window
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import Policy

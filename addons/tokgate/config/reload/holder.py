@@ -27,7 +27,6 @@ from tokgate.config.yaml.source import Report, policy_files
 from tokgate.policy.analysis.definitions import DefinitionChange, changes
 from tokgate.policy.analysis.held_bans import (
     NO_EFFECTS,
-    NOTHING,
     BanEffects,
     effects,
     in_force,
@@ -36,8 +35,8 @@ from tokgate.policy.analysis.held_bans import (
     with_held,
 )
 from tokgate.policy.bans import Lifted
-from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.snapshot import NOTHING, Policy, Snapshot, compile_policy
+from tokgate.policy.values import Origin
 
 _log: Final = logging.getLogger(__name__)
 

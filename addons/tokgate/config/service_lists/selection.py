@@ -16,7 +16,7 @@ from tokgate.config.format import name_patterns
 from tokgate.config.service_lists.entries import Entry, EntryKind, Problem, ServiceList
 from tokgate.policy.services import PatternKind, Service, ServiceSource, is_public_suffix
 from tokgate.policy.values.hostname import DomainName, normalise
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 _KINDS: Final = (EntryKind.SUFFIX, EntryKind.EXACT, EntryKind.REGEX, EntryKind.ADDRESS)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.config.diagnostics import Code, Diagnostic, Level
-from tokgate.policy.values.source_position import Origin
+from tokgate.policy.values import Origin
 
 _BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # YAML 1.1 §4.2
 _UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")

@@ -20,8 +20,8 @@ from tokgate.gate.egress.parent_handshake import (
 from tokgate.gate.explicit_clients.background import Addresses, BackgroundCalls, addresses_of
 from tokgate.gate.sockets import DONT_WAIT, Address, Socket
 from tokgate.gate.splice import PEEK
+from tokgate.policy.settings import Upstream, UpstreamKind, upstream_for
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.upstream import Upstream, UpstreamKind, upstream_for
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.counting.upstream import DnsError
 from tokgate.traffic.enforcer import Enforcer

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from tokgate.gate.connection import Connection, Greeting
 from tokgate.gate.sockets import Address, Socket
-from tokgate.policy.upstream import Upstream
+from tokgate.policy.settings import Upstream
 from tokgate.traffic.arrival import Arrival
 
 

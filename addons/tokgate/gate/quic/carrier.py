@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from tokgate.blocklog.records.record import new_event_id
 from tokgate.gate.quic.flow_table import FlowTable, GateFlow, QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, receive
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import client_key
 from tokgate.wire.quic.packets import follows_initial

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tokgate.gate.quic.sockets import Key
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, QuicFlow

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from whenever import Instant
 
 from tokgate.gateway import GatewayError
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 DEFAULT_PORT: Final = 51820
 """As most configurations of WireGuard have it; IANA has assigned none."""

@@ -21,7 +21,7 @@ from tokgate.mitm.layers.name_servers import NameServers
 from tokgate.mitm.layers.next_layer import layer_for
 from tokgate.mitm.layers.passthrough import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.raw_sockets import ClientSockets
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 
 
 def _close_or_pass(traffic: Traffic, next_layer: NextLayer) -> None:

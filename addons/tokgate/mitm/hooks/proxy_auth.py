@@ -14,7 +14,7 @@ from tokgate.accounts.auth_cache import AuthCache, AuthResult, CurrentAuthCache
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.hooks.responses import answer
 from tokgate.mitm.hooks.traffic import Traffic
-from tokgate.policy.identity import Identity
+from tokgate.policy.membership import Identity
 from tokgate.traffic.refusal_texts import CHALLENGE, SIGN_IN_WORDS
 from tokgate.wire.basic_auth import Credentials, read_basic
 

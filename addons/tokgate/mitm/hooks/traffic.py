@@ -15,8 +15,7 @@ from tokgate.mitm.hooks.warnings import Warnings
 from tokgate.mitm.layers.egress import Egress
 from tokgate.mitm.layers.parent_proxy import Parents
 from tokgate.mitm.origin_certificate import OriginCertificates
-from tokgate.policy.settings import OnError
-from tokgate.policy.upstream import Upstream
+from tokgate.policy.settings import OnError, Upstream
 from tokgate.traffic.enforcer import Enforcer
 
 UNCONFIGURED: Final = "tokgate has no policy: nothing passes"

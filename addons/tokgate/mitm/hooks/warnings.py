@@ -12,7 +12,7 @@ from tokgate.mitm import http_request
 from tokgate.mitm.certificate_rejection import CertificateRejections
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.navigation import from_a_browser, is_navigation, is_own_form
-from tokgate.policy.analysis.warning_period import continued_until
+from tokgate.policy.analysis.terms import continued_until
 from tokgate.policy.observation import Passed
 from tokgate.policy.snapshot import Track
 from tokgate.traffic.admission import Admission

@@ -13,7 +13,7 @@ from tokgate.mitm.client_connection import ClientConnection, Passing
 from tokgate.mitm.layers.http import HttpConnectionLayer, TakeOver
 from tokgate.mitm.layers.passthrough import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.watched_relay import WatchedLayer
-from tokgate.policy.analysis.warning_period import warns_with_a_page
+from tokgate.policy.analysis.terms import warns_with_a_page
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit, words_of
 from tokgate.traffic.enforcer import Enforcer

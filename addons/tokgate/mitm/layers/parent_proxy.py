@@ -17,7 +17,7 @@ from mitmproxy.proxy import commands, events, server, server_hooks
 from tokgate.gate.egress.parent_handshake import ParentRefused, basic
 from tokgate.gate.egress.parents import credentials_of, handshake
 from tokgate.mitm.layers.egress import Egress, Streams, connect
-from tokgate.policy.upstream import Upstream, UpstreamKind
+from tokgate.policy.settings import Upstream, UpstreamKind
 
 _DEADLINE: Final = 10.0
 """Seconds for a parent to give a way to a destination."""

@@ -16,7 +16,7 @@ from tokgate.policy.membership import Membership
 from tokgate.policy.schedule import Span
 from tokgate.policy.services import Hit, Match
 from tokgate.policy.snapshot import Snapshot, Track
-from tokgate.policy.values.prefix_table import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork
 
 
 @dataclass(frozen=True, slots=True)

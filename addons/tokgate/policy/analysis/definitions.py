@@ -11,7 +11,16 @@ from whenever import Instant, PlainDateTime
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration
 from tokgate.policy.services import Service
-from tokgate.policy.settings import Settings
+from tokgate.policy.settings import (
+    EchKeys,
+    EchOuter,
+    EncryptedDns,
+    MissingSni,
+    OnError,
+    Passage,
+    Settings,
+    UnknownClients,
+)
 from tokgate.policy.snapshot import Policy
 
 MAX_WORDS: Final = 5
@@ -203,3 +212,35 @@ def _settings(settings: Any, above: str = "") -> dict[str, frozenset[str]]:
     if isinstance(settings, Settings) and len(settings.upstream) > 1:  # the first that is for a destination reaches it
         found["upstream"] = frozenset(f"{place}. {parent}" for place, parent in enumerate(settings.upstream, 1))
     return found
+
+
+_FROM_LAX: Final[Mapping[str, tuple[StrEnum, ...]]] = {
+    "unknown_clients": (UnknownClients.ALLOW, UnknownClients.BLOCK),
+    "on_error": (OnError.ALLOW, OnError.BLOCK),
+    "missing_sni": (MissingSni.ALLOW, MissingSni.CHECK_ADDRESS, MissingSni.CHECK_CERTIFICATE, MissingSni.BLOCK),
+    "ech_outer": (EchOuter.ALLOW, EchOuter.INSPECT, EchOuter.BLOCK),
+    "encrypted_dns": (EncryptedDns.ALLOW, EncryptedDns.DISCOURAGE),
+    "dns.ech_keys": (EchKeys.ALLOW, EchKeys.WITHHOLD),
+    "gateway.on_stop": (Passage.OPEN, Passage.CLOSED),
+    "gateway.on_crash": (Passage.OPEN, Passage.CLOSED),
+}
+"""The values of settings, from the one that lets most pass to the strictest."""
+_EACH_FILTERS: Final = ("gateway.ports", "nat64_prefixes")
+"""Settings of which each value has more filtered."""
+
+
+def weaker_settings(changes: Iterable[DefinitionChange | Redefinition]) -> tuple[str, ...]:
+    """Those of the changes by which less is enforced, in words: `missing_sni: block -> allow`."""
+    return tuple(each for change in changes if change.kind == "settings" for each in _weaker(change))
+
+
+def _weaker(change: DefinitionChange | Redefinition) -> Iterator[str]:
+    if isinstance(change, Redefinition):
+        added, removed = change.added, change.removed
+    else:
+        added, removed = (tuple(w[1:] for w in change.what if w.startswith(sign)) for sign in "+-")
+    order = [*map(str, _FROM_LAX.get(change.name, ()))]
+    if order and order.index(added[0]) < order.index(removed[0]):
+        yield f"{change.name}: {removed[0]} -> {added[0]}"
+    elif change.name in _EACH_FILTERS and removed:
+        yield f"{change.name}: without {', '.join(removed)}"

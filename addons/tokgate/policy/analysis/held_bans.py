@@ -12,11 +12,8 @@ from whenever import Instant
 
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import linked, with_parts
-from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy, Snapshot, Track
 
-NOTHING: Final = Policy(services={}, networks={}, bans={}, exemptions={}, settings=Settings(), version="")
-"""No ban is held, and none was lifted by command."""
 _IN_FORCE: Final = (Phase.MONITOR, Phase.WARN, Phase.BLOCK)
 
 

@@ -14,7 +14,7 @@ from tokgate.policy.bans import Ban, Exemption
 from tokgate.policy.decision import Phase, Verdict
 from tokgate.policy.schedule import Schedule, Span, Window
 from tokgate.policy.snapshot import Snapshot, Track
-from tokgate.policy.values.prefix_table import IPNetwork, within
+from tokgate.policy.values.prefixes import IPNetwork, within
 
 _VERDICT: Final = {Phase.MONITOR: Verdict.MONITOR, Phase.WARN: Verdict.WARN, Phase.BLOCK: Verdict.BLOCK}
 _DAY_MINUTES: Final = 24 * 60

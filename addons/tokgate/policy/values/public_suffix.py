@@ -1,6 +1,7 @@
-"""The Public Suffix List bundled with tldextract: loaded at its first use, never fetched, nothing written."""
+"""Domain names by the Public Suffix List bundled with tldextract: loaded at first use, never fetched or written."""
 
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,3 +26,20 @@ def _suffix_list() -> "TLDExtract":
     import tldextract
 
     return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainParts:
+    """`www.shop` + `example.co.uk` + `co.uk`, as ECS names them; absent parts are None."""
+
+    registered_domain: str | None
+    subdomain: str | None
+    top_level_domain: str | None
+
+
+@lru_cache(maxsize=8192)
+def domain_parts(name: str) -> DomainParts:
+    """Split a canonical domain name; a name under no public suffix has no registered domain."""
+    suffix = public_suffix(name)
+    below, _, label = name.removesuffix(suffix or "").rstrip(".").rpartition(".")
+    return DomainParts(f"{label}.{suffix}" if suffix and label else None, below or None, suffix)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.records.record import counted
-from tokgate.policy.values import visible_text
+from tokgate.policy.values import text
 from tokgate.service.children import readable
 
 EVERY: Final = 1.0
@@ -173,4 +173,4 @@ def status_line(state: Mapping[str, Any]) -> str:
         carried = sum(worker["report"].get("connections", 0) for worker in state["workers"])
         in_force = f"{counted(len(bans), 'ban')} in force"
         said = f"policy {state['policy']['version']}, {in_force}, {counted(carried, 'connection')}"
-    return " ".join(visible_text.readable(said).split())[:LONGEST]
+    return " ".join(text.readable(said).split())[:LONGEST]

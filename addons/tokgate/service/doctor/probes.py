@@ -10,8 +10,8 @@ from whenever import Instant
 from tokgate.gate.egress.parent_handshake import ParentRefused
 from tokgate.gate.egress.parents import handshake
 from tokgate.policy.decision import Phase
+from tokgate.policy.settings import Upstream
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.upstream import Upstream
 from tokgate.runtime.banner import best_known_name, dialled
 from tokgate.service.doctor.result import Result
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from labs.builders import BRUSSELS, CLIPS, OFFICE, at, ban, exemption, network, snapshot
 from tokgate.policy.decide import Sighting, decide, decide_signals
 from tokgate.policy.decision import Signal, Verdict
-from tokgate.policy.devices import Device, hardware_address
-from tokgate.policy.identity import Identifies, Identity, joined
-from tokgate.policy.networks import Network
+from tokgate.policy.membership import Identifies, Identity, joined
+from tokgate.policy.networks import Device, Network, hardware_address
 from tokgate.policy.snapshot import Snapshot
 
 MAY = at("2023-05-02T08:00:00Z")

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tokgate.policy.upstream import Upstream, UpstreamKind, upstream_for
+from tokgate.policy.settings import Upstream, UpstreamKind, upstream_for
 
 INNER = Upstream(
     kind=UpstreamKind.SOCKS5,

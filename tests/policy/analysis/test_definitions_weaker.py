@@ -8,11 +8,10 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from tokgate.policy.analysis import weaker_settings as module
-from tokgate.policy.analysis.definitions import changes, redefinitions
-from tokgate.policy.analysis.held_bans import NOTHING
-from tokgate.policy.analysis.weaker_settings import weaker_settings
+from tokgate.policy.analysis import definitions as module
+from tokgate.policy.analysis.definitions import changes, redefinitions, weaker_settings
 from tokgate.policy.settings import GatewaySettings, Settings
+from tokgate.policy.snapshot import NOTHING
 
 
 def _with(name: str, value: object) -> Settings:
