@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "addons"), str(ROOT / "bench")]
 from soak_slopes import WARMING, Measured, judged  # noqa: E402
 
 from labs import hello_builder  # noqa: E402
-from tokgate.gate.splice import MAX_POOLED  # noqa: E402
+from tokgate.gate.relay import MAX_POOLED  # noqa: E402
 
 POLICY = """\
 version: 1

@@ -38,11 +38,11 @@ def main() -> int:
     import mitmproxy.platform
 
     from tokgate.cli.main import main as tokgate
-    from tokgate.gate import connector
+    from tokgate.gate import context
     from tokgate.service import child_programs
 
     setattr(child_programs, "module_command", lambda *words: [sys.executable, "-P", __file__, "-m", *words])  # noqa: B010
-    setattr(connector, "original_destination", _destination)  # noqa: B010
+    setattr(context, "original_destination", _destination)  # noqa: B010
     mitmproxy.platform.original_addr = _destination
     return tokgate(sys.argv[1:])
 

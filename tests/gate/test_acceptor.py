@@ -14,6 +14,7 @@ from labs.builders import ban
 from labs.gate_lab import NOBODY, RunningGate, broken_off, policy
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
+from tokgate.gate.acceptor import AcceptingGates, limits_of
 from tokgate.gate.live_connections import GateConnections
 from tokgate.policy.settings import LimitSettings
 from tokgate.traffic.limits import Limits
@@ -40,7 +41,7 @@ class PausedGate:
 
     def ports(self) -> list[int]:
         """Those of the clients that are served."""
-        return [connection.port for connection in self.gate.connections.values()]
+        return [connection.port for connection in self.gate.loop.connections.values()]
 
     def serves(self, *clients: socket.socket) -> bool:
         """Wait until these, and nobody else, are served."""
@@ -64,12 +65,12 @@ def make(start_gate: Callable[..., RunningGate]) -> Iterator[Callable[..., Pause
 def test_a_full_gate_leaves_clients_to_others(make: Callable[..., PausedGate]) -> None:
     """While another gate has room nobody is turned away; who still waits when there is room here, is served."""
     one = make(limits=Limits(connections=1))
-    one.gate.others_have_room = lambda: True
+    one.gate.acceptor.others_accept = lambda: True
     first = one.dial()
     assert one.serves(first)
-    assert one.gate.full
-    one.gate.look_for_room()
-    assert one.gate._paused
+    assert one.gate.acceptor.full
+    one.gate.acceptor.try_again()
+    assert one.gate.acceptor._paused
     second = one.dial()
     assert (one.ports(), one.counters.at_limit) == ([first.getsockname()[1]], 0)
     first.close()
@@ -79,7 +80,7 @@ def test_a_full_gate_leaves_clients_to_others(make: Callable[..., PausedGate]) -
 def test_clients_that_come_at_once(make: Callable[..., PausedGate]) -> None:
     """Of those that wait together a gate takes as many as it has room for, and leaves the others to other gates."""
     one = make(limits=Limits(connections=1))
-    one.gate.others_have_room = lambda: True
+    one.gate.acceptor.others_accept = lambda: True
     first, second = one.dial(), one.dial()
     assert one.serves(first)
     assert one.counters.at_limit == 0
@@ -90,24 +91,22 @@ def test_clients_that_come_at_once(make: Callable[..., PausedGate]) -> None:
 def test_a_client_that_a_full_gate_was_told_of(make: Callable[..., PausedGate]) -> None:
     """The kernel tells one gate of a client. If that one leaves it, another one with room finds it all the same."""
     one = make()
-    for descriptor in one.gate.listeners:
-        one.gate.epoll.unregister(descriptor)
+    for descriptor in one.gate.acceptor.listeners:
+        one.gate.loop.accept_no_more(descriptor)
     client = one.dial()
-    one.gate.look_for_room()
+    one.gate.acceptor.try_again()
     assert one.serves(client)
-    for descriptor in one.gate.listeners:
-        one.gate.epoll.register(descriptor)
 
 
 def test_a_refusal_between_two_batches(make: Callable[..., PausedGate], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its end goes out before the gate waits for others; without it the kernel holds the alert back (MSG_MORE)."""
     one = make(origin=NOBODY, snapshot=policy(ban(networks=("loop",))))
-    for descriptor in one.gate.listeners:
-        one.gate.epoll.unregister(descriptor)
+    for descriptor in one.gate.acceptor.listeners:
+        one.gate.loop.accept_no_more(descriptor)
     client = socket.create_connection(one.running.redirected)
     one.clients.append(client)
     client.sendall(hello_for("www.clips.example.org"))
-    one.gate.look_for_room()
+    one.gate.acceptor.try_again()
     heard: list[bytes] = []
 
     def listen(*_: object, **__: object) -> list[object]:
@@ -115,10 +114,8 @@ def test_a_refusal_between_two_batches(make: Callable[..., PausedGate], monkeypa
         return []
 
     with monkeypatch.context() as patch:
-        patch.setattr(one.gate, "_polling", SimpleNamespace(wait=listen))
-        one.gate.once(60)
-    for descriptor in one.gate.listeners:
-        one.gate.epoll.register(descriptor)
+        patch.setattr(one.gate.loop, "_polling", SimpleNamespace(wait=listen))
+        one.gate.loop.once(60)
     assert heard == [Alert.UNRECOGNIZED_NAME.record, b""]
 
 
@@ -126,11 +123,11 @@ def test_what_is_closed_twice_counts_once(make: Callable[..., PausedGate]) -> No
     """Both ends of a connection may fail in one batch; the gate must not take itself for emptier than it is."""
     one = make()
     first, second = one.dial(), one.dial()
-    assert one.running.serves(lambda: one.gate.open_connections == 2)
-    gone = next(each for each in one.gate.connections.values() if each.port == first.getsockname()[1])
-    one.gate.close(gone)
-    one.gate.close(gone)
-    assert one.gate.open_connections == 1
+    assert one.running.serves(lambda: one.gate.acceptor.open_connections == 2)
+    gone = next(each for each in one.gate.loop.connections.values() if each.port == first.getsockname()[1])
+    one.gate.loop.close(gone)
+    one.gate.loop.close(gone)
+    assert one.gate.acceptor.open_connections == 1
     assert one.ports() == [second.getsockname()[1]]
 
 
@@ -139,7 +136,7 @@ def test_what_is_cut_is_cut_at_once(make: Callable[..., PausedGate]) -> None:
     one = make()
     client = one.dial()
     assert one.serves(client)
-    GateConnections(one.gate).cut(next(iter(one.gate.connections.values())))
+    GateConnections(one.gate.context).cut(next(iter(one.gate.loop.connections.values())))
     assert broken_off(client)
 
 
@@ -147,15 +144,15 @@ def test_when_all_gates_are_full_clients_are_told(make: Callable[..., PausedGate
     """Whoever waits in the queue learns it once there is no room anywhere, and those who come later at once."""
     one = make(limits=Limits(connections=1))
     room = [True]
-    one.gate.others_have_room = lambda: room[0]
+    one.gate.acceptor.others_accept = lambda: room[0]
     first = one.dial()
     assert one.serves(first)
     second = one.dial()
-    assert one.running.serves(lambda: one.gate._paused)
-    one.gate.look_for_room()
-    assert one.gate._paused
+    assert one.running.serves(lambda: one.gate.acceptor._paused)
+    one.gate.acceptor.try_again()
+    assert one.gate.acceptor._paused
     room[0] = False
-    one.gate.look_for_room()
+    one.gate.acceptor.try_again()
     assert one.running.serves(lambda: one.counters.at_limit == 1)
     third = one.dial()
     assert one.running.serves(lambda: one.counters.at_limit == 2)
@@ -165,14 +162,11 @@ def test_when_all_gates_are_full_clients_are_told(make: Callable[..., PausedGate
 
 
 @pytest.mark.parametrize(("stated", "descriptors", "most"), [(50_000, 1024, 256), (10, 1024, 10), (10, 100, 1)])
-def test_limits_fit_the_descriptors(
-    make: Callable[..., PausedGate], monkeypatch: pytest.MonkeyPatch, stated: int, descriptors: int, most: int
-) -> None:
+def test_limits_fit_the_descriptors(monkeypatch: pytest.MonkeyPatch, stated: int, descriptors: int, most: int) -> None:
     """A connection takes two, and some are kept for all else; there is always room for one."""
-    one = make()
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, 1 << 20))
-    one.gate.limit(LimitSettings(connections=stated, per_client=7))
-    assert (one.gate.limits.connections, one.gate.limits.per_client) == (most, 7)
+    limits = limits_of(Limits(idle=7.0), LimitSettings(connections=stated, per_client=7))
+    assert (limits.connections, limits.per_client, limits.idle) == (most, 7, 7.0)
 
 
 def test_clients_of_a_load_balancer(make: Callable[..., PausedGate]) -> None:
@@ -182,15 +176,15 @@ def test_clients_of_a_load_balancer(make: Callable[..., PausedGate]) -> None:
     first, second = one.dial((header % 7)[:9]), one.dial(header % 8 + b"CONN")
     assert one.running.serves(lambda: len(one.ports()) == 2)
     first.sendall((header % 7)[9:])
-    assert one.running.serves(lambda: set(one.gate.clients) == {"192.0.2.7", "192.0.2.8"})
+    assert one.running.serves(lambda: set(one.gate.acceptor.clients) == {"192.0.2.7", "192.0.2.8"})
     third = one.dial(header % 8)
     assert one.running.serves(lambda: one.counters.at_limit == 1)
     assert broken_off(third)
-    assert one.gate.clients == {"192.0.2.7": 1, "192.0.2.8": 1}
+    assert one.gate.acceptor.clients == {"192.0.2.7": 1, "192.0.2.8": 1}
     assert set(one.ports()) == {40000}
     assert len(one.ports()) == 2, "what is over is not watched"
     second.close()
-    assert one.running.serves(lambda: one.gate.clients == {"192.0.2.7": 1})
+    assert one.running.serves(lambda: one.gate.acceptor.clients == {"192.0.2.7": 1})
 
 
 def test_a_load_balancer_that_does_not_say_whose_connection_it_is(make: Callable[..., PausedGate]) -> None:
@@ -199,7 +193,7 @@ def test_a_load_balancer_that_does_not_say_whose_connection_it_is(make: Callable
     client = one.dial(b"CONNECT www.example.net:443 HTTP/1.1\r\n\r\n")
     assert one.running.serves(lambda: one.counters.unfinished == 1)
     assert broken_off(client)
-    assert one.gate.clients == {}
+    assert one.gate.acceptor.clients == {}
 
 
 @pytest.mark.parametrize(
@@ -229,7 +223,7 @@ def test_accepting_fails(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("tokgate.gate.acceptor.acceptor", lambda _: fail)
-    one.gate.accept(next(iter(one.gate.listeners.values())))
+    one.gate.acceptor.accept(next(iter(one.gate.acceptor.listeners.values())))
     assert len(numbers) - len(left) == tries
 
 
@@ -239,7 +233,7 @@ def test_out_of_descriptors(make: Callable[..., PausedGate], monkeypatch: pytest
     one = make()
     for times in (1, 2):
         ours, theirs = socket.socketpair()
-        spare, descriptors = one.gate._spare, [theirs.detach()]
+        spare, descriptors = one.gate.acceptor._spare, [theirs.detach()]
         assert spare is not None
 
         def take(spare: int = spare, descriptors: list[int] = descriptors) -> tuple[int, tuple[str, int]]:
@@ -250,37 +244,50 @@ def test_out_of_descriptors(make: Callable[..., PausedGate], monkeypatch: pytest
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr("tokgate.gate.acceptor.acceptor", lambda _, take=take: take)
-        one.gate.accept(next(iter(one.gate.listeners.values())))
+        one.gate.acceptor.accept(next(iter(one.gate.acceptor.listeners.values())))
         assert (ours.recv(1), one.counters.at_limit) == (b"", times)
         ours.close()
-        assert one.gate._spare is not None
-        os.fstat(one.gate._spare)
+        assert one.gate.acceptor._spare is not None
+        os.fstat(one.gate.acceptor._spare)
 
 
 def test_a_gate_that_accepts_no_more(make: Callable[..., PausedGate]) -> None:
     """Its listeners are nobody's any more, also while it was full; what is open goes on."""
     for full in (False, True):
         one = make(limits=Limits(connections=1))
-        one.gate.others_have_room = lambda: True
+        one.gate.acceptor.others_accept = lambda: True
         client = one.dial()
         assert one.serves(client)
         if full:
-            one.gate.look_for_room()
-        sockets = [listener.socket for listener in one.gate.listeners.values()]
-        one.gate.stop_accepting()
-        assert (one.gate.listeners, {sock.fileno() for sock in sockets}) == ({}, {-1})
+            one.gate.acceptor.try_again()
+        sockets = [listener.socket for listener in one.gate.acceptor.listeners.values()]
+        one.gate.acceptor.stop_accepting()
+        assert (one.gate.acceptor.listeners, {sock.fileno() for sock in sockets}) == ({}, {-1})
         assert one.serves(client)
 
 
 def test_a_gate_that_is_closed_holds_no_descriptor() -> None:
     """Gates come and go in one process: what was kept for the next transfer goes with each."""
     steps = Steps()
-    direction = steps.gate._direction(steps.connection, True, b"")
-    pipe = steps.gate._take_pipe(direction)
-    steps.gate._release(direction)
+    direction = steps.gate.relay.direction(steps.connection, True, b"")
+    pipe = steps.gate.relay._take_pipe(direction)
+    steps.gate.relay._release(direction)
     steps.close()
-    assert steps.gate.epoll.closed
-    assert steps.gate._spare is not None
-    for descriptor in (*pipe, steps.gate._spare):
+    assert steps.gate.loop.epoll.closed
+    assert steps.gate.acceptor._spare is not None
+    for descriptor in (*pipe, steps.gate.acceptor._spare):
         with pytest.raises(OSError, match="Bad file"):
             os.fstat(descriptor)
+
+
+def test_which_gates_accept() -> None:
+    """Gates that share the memory learn of each other, and not of themselves."""
+    gates = AcceptingGates(3)
+    assert not gates.others(0)
+    if (child := os.fork()) == 0:
+        gates.tell(1, True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert [gates.others(slot) for slot in range(3)] == [True, False, True]
+    gates.tell(1, False)
+    assert not gates.others(0)

@@ -4,49 +4,48 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from select import EPOLLIN, EPOLLOUT
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tokgate.gate.connection import (
-    CLOSED,
-    CONNECTING,
-    OPEN,
-    PARTING,
-    WAITING,
-    Answering,
-    AskingParent,
-    Connection,
-    Direction,
-    Greeting,
-)
-from tokgate.gate.event_loop import LOOKS_AT, SWEEP_SIZE, Poller
+from tokgate.gate.connection import CLOSED, Connection, Direction, State
+from tokgate.gate.event_loop import LOOKS_AT, SWEEP_SIZE, EventLoop
 from tokgate.gate.sockets import Entry, Listener, listen
 from tokgate.traffic.limits import Limits
 
 
-class Noting(Poller):
+class Noting(EventLoop):
     """A loop that notes what it would do, and whose handlers fail where a test wants it."""
 
-    limits = Limits(idle=300.0, half_closed=30.0)
-
     def __init__(self) -> None:
-        super().__init__()
+        limits = Limits(idle=300.0, half_closed=30.0)
+        super().__init__(limits, failed=partial(self.note, "failed"), closed=partial(self.note, "closed"))
         self.done: list[str] = []
         self.fails: set[str] = set()
-        self.bulk: list[object] = []
-        for name in Poller.__abstractmethods__:
-            setattr(self, name, partial(self._note, name))
 
-    def _note(self, name: str, *_: object) -> None:
+    def note(self, name: str, *_: object) -> None:
+        """Note it."""
         self.done.append(name)
         if name in self.fails:
             raise ValueError(name)
 
 
-Noting.__abstractmethods__ = frozenset()
+class Told(State):
+    """A state that notes what its connection is told."""
+
+    def __init__(self, loop: Noting) -> None:
+        self._loop = loop
+
+    def on_client(self, connection: Connection, event: int) -> None:
+        self._loop.note("on_client")
+
+    def on_server(self, connection: Connection, event: int) -> None:
+        self._loop.note("on_server")
+
+    def overdue(self, connection: Connection) -> None:
+        self._loop.note("overdue")
 
 
 @dataclass
@@ -58,21 +57,15 @@ class Watched:
     client: socket.socket
     server: socket.socket
 
-    def told(self, state: Any, side: str, event: int) -> list[Any]:
-        """What is done about an event in a state."""
-        self.connection.state = state
-        self.loop._early(self.connection, getattr(self.connection, f"{side}_fd"), event)
-        return self.loop.done
-
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     """A connection that is open, and watched at both ends."""
     (client, inside), (server, outside) = socket.socketpair(), socket.socketpair()
     listener = Listener(None, Entry.REDIRECT, 8080, 0)
-    connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, OPEN)
+    loop = Noting()
+    connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, Told(loop))
     connection.server, connection.server_fd = outside, outside.fileno()
-    loop = Noting()  # type: ignore[abstract]
     loop.watch_client(connection)
     loop.watch_server(connection)
     loop.once(0)  # of new sockets it is told that they are writable
@@ -82,123 +75,60 @@ def watched() -> Iterator[Watched]:
         each.close()
 
 
-ASKING, ANSWERING = AskingParent(None), Answering(None)  # type: ignore[arg-type]  # neither is looked into
-
-
-@pytest.mark.parametrize(
-    ("state", "side", "event", "done"),
-    [
-        (CONNECTING, "server", EPOLLOUT, ["connected"]),
-        (ASKING, "server", EPOLLIN, ["connected"]),
-        (CONNECTING, "client", EPOLLIN | EPOLLRDHUP, []),
-        (CONNECTING, "client", EPOLLIN | EPOLLERR, ["forget", "closed"]),
-        (ASKING, "client", EPOLLERR, ["forget", "closed"]),
-        (Greeting(), "client", EPOLLIN, ["greet"]),
-        (Greeting(), "client", EPOLLIN | EPOLLOUT, ["client_writable", "greet"]),
-        (Greeting(), "server", EPOLLIN, ["server_event"]),
-        (ANSWERING, "server", EPOLLIN, ["answered"]),
-        (ANSWERING, "client", EPOLLIN, ["goes_on"]),
-        (WAITING, "client", EPOLLIN | EPOLLRDHUP, []),
-        (WAITING, "client", EPOLLIN | EPOLLERR, ["forget", "closed"]),
-        (PARTING, "client", EPOLLIN, []),
-        (CLOSED, "client", EPOLLIN | EPOLLERR, []),
-    ],
-)
-def test_who_is_told(watched: Watched, state: Any, side: str, event: int, done: list[str]) -> None:
-    """A client that has ended in order still gets its answer; one that broke off is closed, and not connected for."""
-    assert watched.told(state, side, event) == done
-    assert (watched.connection.state is CLOSED) is (state is CLOSED or "closed" in done)
-
-
-@pytest.mark.parametrize(("event", "again"), [(EPOLLIN, False), (EPOLLIN | EPOLLRDHUP, True)])
-def test_an_end_behind_a_greeting(watched: Watched, event: int, again: bool) -> None:
-    """The end of a client that has not said enough is told once more, when what stands before it was read."""
-    watched.client.sendall(b"half")
-    watched.loop.epoll.poll(0)
-    watched.told(Greeting(), "client", event)
-    assert bool(watched.loop.epoll.poll(0)) is again
-
-
-def test_a_greeting_that_ends_the_connection(watched: Watched) -> None:
-    """A client that is refused, and has ended, is not watched any more: its number may be somebody else's."""
-    watched.connection.state = Greeting()
-    setattr(watched.loop, "greet", lambda connection, _: watched.loop.close(connection))  # noqa: B010  (noted else)
-    watched.client.sendall(b"x")
-    watched.client.shutdown(socket.SHUT_WR)
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_who_is_told(watched: Watched, side: str) -> None:
+    """Each socket's events are those of one side; of what has ended in the same batch nothing is told."""
+    getattr(watched, side).sendall(b"x")
     watched.loop.once(1)
-    assert (watched.loop.done, watched.loop.connections) == (["forget", "closed"], {})
+    assert watched.loop.done == [f"on_{side}"]
+    watched.loop.close(watched.connection)
+    watched.connection.state.on_client(watched.connection, EPOLLIN)
+    watched.connection.state.on_server(watched.connection, EPOLLIN)
+    watched.connection.state.overdue(watched.connection)
+    assert (watched.connection.state, watched.connection.state.movable) == (CLOSED, False)
+    assert watched.loop.done[1:] == ["closed"]
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_a_bug_costs_one_connection(watched: Watched, side: str) -> None:
     """Each end's events come to it; what serving one raises is told, and the connection is closed."""
-    watched.loop.fails = {f"{side}_event"}
+    watched.loop.fails = {f"on_{side}"}
     getattr(watched, side).sendall(b"x")
     watched.loop.once(1)
-    assert watched.loop.done == [f"{side}_event", "failed", "forget", "closed"]
+    assert watched.loop.done == [f"on_{side}", "failed", "closed"]
     assert watched.connection.client.fileno() == watched.connection.server.fileno() == -1
     assert watched.loop.connections == {}
 
 
 def test_other_descriptors(watched: Watched) -> None:
-    """Listeners are served behind the batch's connections, each alone; a callback that fails is told."""
+    """Listeners are served behind the connections of a batch, each alone; a callback that fails is told."""
     listeners = [listen("127.0.0.1", 0, Entry.EXPLICIT) for _ in range(2)]
-    for each in listeners:
-        watched.loop.listeners[each.socket.fileno()] = each
-        watched.loop.epoll.register(each.socket.fileno(), EPOLLIN)
     asked, asking = socket.socketpair()
-    watched.loop.fails = {"called"}
-    watched.loop.callbacks[asked.fileno()] = partial(watched.loop._note, "called")
-    watched.loop.epoll.register(asked.fileno(), EPOLLIN)
+    watched.loop.fails = {"called", "accept"}
+    for each in listeners:
+        watched.loop.accept_from(each.socket.fileno(), partial(watched.loop.note, "accept"))
+    watched.loop.call_back(asked.fileno(), partial(watched.loop.note, "called"))
     dialled = [socket.create_connection(("127.0.0.1", each.port)) for each in listeners]
     for sock in (asking, watched.client):
         sock.sendall(b"x")
     watched.loop.once(1)
+    assert sorted(watched.loop.done[:3]) == ["called", "failed", "on_client"]
+    assert watched.loop.done[3:] == ["accept", "failed"] * 2
+    for _ in range(2):
+        watched.loop.call_no_more(asked.fileno())
+        for each in listeners:
+            watched.loop.accept_no_more(each.socket.fileno())
+    assert watched.loop.epoll.poll(0) == []
     for sock in (*dialled, asked, asking, *(each.socket for each in listeners)):
         sock.close()
-    assert sorted(watched.loop.done[:-2]) == ["called", "client_event", "failed"]
-    assert watched.loop.done[-2:] == ["accept", "accept"]
 
 
 def test_bulk_has_its_turn(watched: Watched) -> None:
     """While bulk waits nobody waits for events; each batch ends with one turn of it."""
-    watched.loop.bulk.append(None)
+    direction = Direction(watched.connection, True, b"", 1, lambda each: watched.loop.note("turn", each))
+    watched.loop.bulk.append(direction)
     watched.loop.once(3600)
-    assert watched.loop.done == ["serve_bulk"]
-
-
-@pytest.mark.parametrize(
-    ("said", "ends", "closed"),
-    [(b"", False, False), (b"x" * 9000, False, False), (b"x", True, True), (b"x" * (1 << 20), False, True)],
-    ids=["silent", "goes-on", "ends", "endless"],
-)
-def test_after_a_refusal(watched: Watched, said: bytes, ends: bool, closed: bool) -> None:
-    """What a refused client still says is thrown away until it ends, but not for ever."""
-    watched.connection.client.setblocking(False)
-    pieces = iter([said[at : at + 65536] for at in range(0, len(said), 65536)])
-
-    class Client:
-        """A socket that has that much to read."""
-
-        def recv(self, most: int, flags: int) -> bytes:
-            piece = next(pieces, None)
-            if piece is None and not ends:
-                raise BlockingIOError
-            return piece or b""
-
-        def close(self) -> None:
-            """Nothing is open."""
-
-    real, watched.connection.client = watched.connection.client, Client()
-    watched.told(PARTING, "client", EPOLLIN)
-    assert (watched.connection.state is CLOSED) is closed
-    real.close()
-
-
-def test_a_refused_client_that_breaks_off(watched: Watched) -> None:
-    """It is closed as one that ends."""
-    watched.connection.client.close()
-    assert watched.told(PARTING, "client", EPOLLIN) == ["forget", "closed"]
+    assert (watched.loop.done, list(watched.loop.bulk)) == (["turn"], [])
 
 
 @pytest.mark.parametrize(
@@ -261,7 +191,7 @@ def test_what_a_client_is_watched_for(watched: Watched) -> None:
     assert watched.loop.epoll.poll(0) == []
     watched.loop.watch_client(watched.connection)
     assert watched.loop.epoll.poll(0) == [(fd, EPOLLIN)]
-    watched.connection.down = Direction(watched.connection, False, b"", 1)
+    watched.connection.down = Direction(watched.connection, False, b"", 1, lambda _: None)
     watched.loop.watch_client(watched.connection)
     assert watched.loop.epoll.poll(0) == [(fd, EPOLLIN | EPOLLOUT)]
 
@@ -274,10 +204,11 @@ def test_a_greeting_is_watched_once(watched: Watched) -> None:
     watched.client.sendall(b"x")
     assert watched.loop.epoll.poll(0) == []
     for _ in range(2):
-        watched.loop.watch_greeting(watched.connection)
+        watched.loop.keep_watching_client(watched.connection)
     assert watched.loop.epoll.poll(0) == [(watched.connection.client_fd, EPOLLIN)]
-    watched.loop.watch_client_writes(watched.connection)
-    assert watched.loop.epoll.poll(0) == [(watched.connection.client_fd, EPOLLIN | EPOLLOUT)]
+    for wanted, event in ((True, EPOLLIN | EPOLLOUT), (False, EPOLLIN)):
+        watched.loop.watch_client_writes(watched.connection, wanted)
+        assert watched.loop.epoll.poll(0) == [(watched.connection.client_fd, event)]
 
 
 def test_a_connection_goes_on_without_its_destination(watched: Watched) -> None:
@@ -286,31 +217,54 @@ def test_a_connection_goes_on_without_its_destination(watched: Watched) -> None:
     for _ in range(2):
         watched.loop.drop_server(watched.connection)
     assert (watched.connection.server, watched.connection.server_fd) == (None, -1)
-    assert watched.loop.done == ["forget"]
     assert outside.fileno() != -1
     watched.server.sendall(b"x")
     watched.loop.once(0)
-    assert (watched.loop.done, outside.fileno()) == (["forget"], -1)
+    assert (watched.loop.done, outside.fileno()) == ([], -1)
     assert list(watched.loop.connections) == [watched.connection.client_fd]
 
 
-@pytest.mark.parametrize("end", [Poller.close, Poller.let_go])
-def test_sockets_are_closed_behind_the_batch(watched: Watched, end: Any) -> None:
+def test_sockets_are_closed_behind_the_batch(watched: Watched) -> None:
     """A number that was given out again would receive the old connection's events. To end twice counts once."""
     inside, outside = watched.connection.client, watched.connection.server
     for _ in range(2):
-        end(watched.loop, watched.connection)
-    assert watched.loop.done == ["forget", "closed"]
+        watched.loop.close(watched.connection)
+    assert watched.loop.done == ["closed"]
     assert watched.loop.connections == {}
     assert -1 not in (inside.fileno(), outside.fileno())
     watched.loop.release_closed()
     assert (inside.fileno(), outside.fileno()) == (-1, -1)
 
 
+def test_a_number_is_not_given_out_again_within_a_batch(watched: Watched) -> None:
+    """What a batch says of a connection that has just been closed in it is not taken for another's."""
+    (other, again), opened = socket.socketpair(), list[socket.socket]()
+    second = Connection(again, again.fileno(), "192.0.2.8", 40001, watched.connection.listener, 0.0, Told(watched.loop))
+
+    def closes(connection: Connection, event: int) -> None:
+        for each in (watched.connection, second):
+            if each is not connection:
+                watched.loop.close(each)
+        opened.append(socket.socket())
+
+    for each in (watched.connection, second):
+        each.state.on_client = closes  # type: ignore[method-assign]
+    watched.loop.watch_client(second)
+    for sock in (watched.client, other):
+        sock.sendall(b"x")
+    numbers = {watched.connection.client_fd, watched.connection.server_fd, second.client_fd}
+    watched.loop.once(1)
+    assert len(opened) == 1, "of the other nothing is told any more"
+    assert not {sock.fileno() for sock in opened} & numbers
+    for sock in (other, again, *opened):
+        sock.close()
+
+
 def test_a_socket_that_another_process_has(watched: Watched) -> None:
     """It goes on there; here nothing is told of it any more, though the kernel would."""
     with watched.connection.client.dup(), watched.connection.server.dup():
-        watched.loop.let_go(watched.connection)
+        watched.loop.unwatch(watched.connection)
+        watched.loop.close(watched.connection)
         watched.loop.release_closed()
         watched.client.sendall(b"x")
         watched.server.sendall(b"x")
@@ -326,8 +280,9 @@ def test_when_nothing_is_looked_for(watched: Watched, monkeypatch: pytest.Monkey
         return []
 
     monkeypatch.setattr(loop, "_polling", SimpleNamespace(wait=wait))
-    for bulk in ([], [object()], []):
-        loop.bulk = list(bulk)
+    direction = Direction(watched.connection, True, b"", 1, lambda _: None)
+    for bulk in ([], [direction], []):
+        loop.bulk.extend(bulk)
         loop.once(60)
     assert looks == [True, False, False]
     loop.now += 1.0

@@ -7,16 +7,20 @@ from typing import Any
 import pytest
 
 from labs.builders import ban, network, service, snapshot
-from labs.gate_lab import Sink, broken_off
+from labs.gate_lab import Adopter, Sink, broken_off
 from labs.proxy_lab import NOW
 from labs.records import Holder
+from labs.relay_ends import NotingLoop
 from tokgate.blocklog.records.record import Observer
-from tokgate.gate.connection import CLOSED, CONNECTING, OPEN, PARTING, Connection, Greeting, Tunnel
+from tokgate.gate.connecting import Connecting
+from tokgate.gate.connection import CLOSED, Connection, Tunnel
+from tokgate.gate.context import Context, Parting
+from tokgate.gate.first_words import FirstWords
+from tokgate.gate.identification import Identification
 from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Entry, Listener
-from tokgate.policy.observation import Endpoint
-from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import Limits
 
 POLICY = snapshot(
     ban(networks=("all",)),
@@ -26,31 +30,29 @@ POLICY = snapshot(
 OTHER, BANNED = ("198.51.100.7", 443), ("203.0.113.7", 443)
 
 
-class Gate:
-    """What is needed of a gate."""
-
-    def __init__(self) -> None:
-        self.enforcer = Enforcer(Holder(POLICY), Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
-        self.connections: dict[int, Connection] = {}
-        self.done: list[str] = []
-
-    def identity(self, _: Connection) -> None:
-        """Nobody is known."""
-
-    def arrival(self, one: Connection) -> Arrival:
-        """As a gate has it."""
-        assert one.destination is not None
-        to = Endpoint(*one.destination)
-        asked = one.tunnel and one.tunnel.asked
-        return Arrival(client=Endpoint(one.peer, one.port), destination=to, connect=asked or None, connection="id")
-
-    def close(self, _: Connection) -> None:
-        """Note it."""
-        self.done.append("close")
+class Told(NotingLoop):
+    """A loop that also notes when sockets are closed."""
 
     def release_closed(self) -> None:
-        """Note it."""
         self.done.append("release")
+
+
+class Judge:
+    """A gate's connections, without the gate."""
+
+    def __init__(self) -> None:
+        self.loop = Told()
+        self.done = self.loop.done
+        enforcer = Enforcer(Holder(POLICY), Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
+        parts: Any = (Limits(), self.loop, None, None, Identification(), set())
+        self.context = Context(enforcer, Adopter(), *parts)
+        self.connections = GateConnections(self.context)
+        self.loop.epoll.close()
+
+
+CONTEXT = Judge().context
+"""What states refer to; nothing is done with it."""
+CONNECTING, PARTING = Connecting(CONTEXT, CLOSED), Parting(CONTEXT, b"")
 
 
 def connection(**fields: Any) -> Connection:
@@ -58,7 +60,7 @@ def connection(**fields: Any) -> Connection:
     ours, theirs = socket.socketpair()
     with theirs:
         listener = Listener(None, Entry.REDIRECT, 8080, 0)
-        made = Connection(ours, ours.fileno(), "192.0.2.7", 40000, listener, 0.0, OPEN, destination=OTHER)
+        made = Connection(ours, ours.fileno(), "192.0.2.7", 40000, listener, 0.0, CONNECTING, destination=OTHER)
     ours.close()
     return replace(made, **fields)
 
@@ -72,53 +74,52 @@ BANNED_TUNNEL = Tunnel("clips.example.org", 443, socks=False)
     [
         ({"shown": "www.example.net"}, False),
         ({"shown": "clips.example.org"}, True),
-        ({"shown": "clips.example.org", "state": CONNECTING}, True),
         ({"shown": "clips.example.org", "state": PARTING}, False),
         ({"shown": "clips.example.org", "state": CLOSED}, False),
         ({"shown": "clips.example.org", "destination": None}, False),
         ({"shown": "www.example.net", "destination": BANNED}, True),
         ({"shown": "clips.example.org", "peer": "198.51.100.1"}, False),
-        ({"shown": "clips.example.org", "state": Greeting()}, False),
-        ({"shown": "clips.example.org", "state": Greeting(), "server": object()}, True),
+        ({"shown": "clips.example.org", "state": FirstWords(CONTEXT)}, False),
+        ({"shown": "clips.example.org", "state": FirstWords(CONTEXT), "server": object()}, True),
         ({"shown": "www.example.net", "tunnel": TUNNEL}, False),
         ({"shown": "www.example.net", "tunnel": BANNED_TUNNEL}, True),
         ({"shown": "clips.example.org", "tunnel": TUNNEL}, True),
-        ({"tunnel": BANNED_TUNNEL, "state": Greeting()}, True),
-        ({"tunnel": TUNNEL, "state": Greeting()}, False),
+        ({"tunnel": BANNED_TUNNEL, "state": FirstWords(CONTEXT)}, True),
+        ({"tunnel": TUNNEL, "state": FirstWords(CONTEXT)}, False),
         ({}, False),
     ],
 )
 def test_which_connections_end(fields: dict[str, Any], ends: bool) -> None:
     """Those that would be refused now: by their name, their tunnel's or their address; not what is undecided yet."""
-    cut = GateConnections(Gate()).judge(connection(**fields), POLICY, NOW)  # type: ignore[arg-type]
+    cut = Judge().connections.judge(connection(**fields), POLICY, NOW)
     assert (cut is not None) is ends
     assert cut is None or cut[0].blocks
 
 
 def test_each_is_met_once() -> None:
     """A connection stands in the table by both of its sockets; one that has ended meanwhile is not met."""
-    gate = Gate()
+    judge = Judge()
     for client_fd, server_fd in ((1, 2), (3, 4), (5, -1)):
         one = connection(client_fd=client_fd, server_fd=server_fd)
-        gate.connections |= {client_fd: one} | ({server_fd: one} if server_fd > 0 else {})
-    del gate.connections[3]  # its client is given to somebody else
-    met = GateConnections(gate).open_now()  # type: ignore[arg-type]
+        judge.loop.connections.update({client_fd: one} | ({server_fd: one} if server_fd > 0 else {}))
+    del judge.loop.connections[3]  # its client is given to somebody else
+    met = judge.connections.open_now()
     assert next(met).client_fd == 1
-    del gate.connections[5]
+    del judge.loop.connections[5]
     assert [one.client_fd for one in met] == [3]
 
 
 @pytest.mark.parametrize("connected", [True, False])
 def test_both_sides_are_broken_off(connected: bool) -> None:
     """A plain end would look like a transfer that is whole."""
-    gate = Gate()
+    judge = Judge()
     with socket.create_server(("127.0.0.1", 0)) as server:
         pairs = [(socket.create_connection(server.getsockname()), server.accept()[0]) for _ in range(2)]
     (client, ours), (origin, theirs) = pairs
-    GateConnections(gate).cut(connection(client=ours, server=theirs if connected else None))  # type: ignore[arg-type]
+    judge.connections.cut(connection(client=ours, server=theirs if connected else None))
     ours.close()
     theirs.close()
     assert (broken_off(client), broken_off(origin)) == (True, connected)
-    assert gate.done == ["close", "release"]
+    assert judge.done == ["close", "release"]
     client.close()
     origin.close()

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import pickle
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,8 +14,9 @@ from labs.builders import ban
 from labs.gate_lab import DEADLINE, Clock, Origin, RunningGate, broken_off, dial, echo, exactly, policy, read_all, until
 from labs.hello_builder import hello_for, records, vector
 from tokgate.gate import handoff
-from tokgate.gate.connection import Answering, Connection, Greeting
-from tokgate.gate.takeover import MADE_ANEW, ConnectionTransfer, describe, movable, read, restore
+from tokgate.gate.connection import Connection
+from tokgate.gate.first_words import FirstExchange, FirstWords
+from tokgate.gate.takeover import MADE_ANEW, ConnectionTransfer, describe, read, restore, write
 from tokgate.wire.hello_retry import HELLO_RETRY
 from tokgate.wire.tls_alert import Alert
 
@@ -49,7 +49,7 @@ def succeed(
 
 def moved(old: RunningGate, new: RunningGate, number: int = 1) -> bool:
     """Whether the new gate has that many connections, and the old one none."""
-    return bool(until(lambda: old.gate.open_connections == 0 and new.gate.open_connections == number))
+    return bool(until(lambda: old.gate.acceptor.open_connections == 0 and new.gate.acceptor.open_connections == number))
 
 
 def test_an_open_connection_moves_and_goes_on(
@@ -61,9 +61,9 @@ def test_an_open_connection_moves_and_goes_on(
         assert client.recv(65536) == ALLOWED
         here, there = succeed(old, new, channel)
         assert moved(old, new)
-        assert not old.gate.connections
-        assert old.gate.clients == {}
-        assert new.gate.clients == {"127.0.0.1": 1}
+        assert not old.gate.loop.connections
+        assert old.gate.acceptor.clients == {}
+        assert new.gate.acceptor.clients == {"127.0.0.1": 1}
         client.sendall(b"still here")
         assert client.recv(65536) == b"still here"
         client.shutdown(socket.SHUT_WR)
@@ -82,16 +82,16 @@ def test_the_gate_before_is_slow_to_let_go(start_gate: StartGate, start_origin: 
         assert client.recv(65536) == ALLOWED
         old.pause()
         new.pause()
-        (connection,) = set(old.gate.connections.values())
+        (connection,) = set(old.gate.loop.connections.values())
         serialized, descriptors = describe(connection, old.listeners)
-        moved_on = restore(serialized, [os.dup(each) for each in descriptors], new.listeners)
-        new.gate.adopt(moved_on)
-        for end in (new.gate.drop_server, new.gate.close):
+        moved_on = restore(new.gate, serialized, [os.dup(each) for each in descriptors], new.listeners)
+        new.gate.acceptor.adopt(moved_on)
+        for end in (new.gate.relay.drop_server, new.gate.loop.close):
             end(moved_on)
-            new.gate.once(0)
+            new.gate.loop.once(0)
         for still_open in (connection.client, connection.server):
             still_open.shutdown(socket.SHUT_RDWR)
-        assert new.gate.epoll.poll(0) == []
+        assert new.gate.loop.epoll.poll(0) == []
 
 
 def test_a_watched_connection_moves(
@@ -108,7 +108,7 @@ def test_a_watched_connection_moves(
 
     old, new = start_gate(start_origin(serve)), start_gate()
     with dial(old.redirected, ALLOWED) as client:
-        assert until(lambda: any(isinstance(c.state, Answering) for c in list(old.gate.connections.values())))
+        assert until(lambda: any(isinstance(c.state, FirstExchange) for c in list(old.gate.loop.connections.values())))
         succeed(old, new, channel)
         assert moved(old, new)
         asks.set()
@@ -135,7 +135,7 @@ def test_bulk_moves_back_and_forth(
     def shuffle() -> None:
         while not done.is_set():
             succeed(gates[0], gates[1], channel)
-            until(lambda: gates[0].gate.open_connections == 0 or done.is_set())
+            until(lambda: gates[0].gate.acceptor.open_connections == 0 or done.is_set())
             gates.reverse()
 
     with dial(gates[0].redirected, ALLOWED) as client:
@@ -151,7 +151,7 @@ def test_bulk_moves_back_and_forth(
         for thread in threads:
             thread.join()
     assert hashlib.sha256(received).digest() == hashlib.sha256(ALLOWED + body).digest()
-    assert sum(gate.gate.open_connections for gate in gates) == 0
+    assert sum(gate.gate.acceptor.open_connections for gate in gates) == 0
     assert all(record["event"]["action"] != "internal-error" for gate in gates for record in gate.sink.records)
 
 
@@ -162,7 +162,7 @@ def test_a_full_pipe_moves(
     body = os.urandom(12 << 20)
     old, new = start_gate(start_origin(lambda client: (client.recv(65536), client.sendall(body)))), start_gate()
     with dial(old.redirected, ALLOWED) as client:
-        assert until(lambda: any(c.down and c.down.in_pipe for c in list(old.gate.connections.values())))
+        assert until(lambda: any(c.down and c.down.in_pipe for c in list(old.gate.loop.connections.values())))
         succeed(old, new, channel)
         assert moved(old, new)
         assert read_all(client) == body
@@ -181,10 +181,10 @@ def test_what_a_tunnel_of_another_proxy_carries_stays(start_gate: StartGate, sta
     gate = start_gate(start_origin(serve), policy(ban(networks=("loop",))))
     with dial(gate.redirected, b"CONNECT www.example.net:80 HTTP/1.1\r\nHost: www.example.net\r\n\r\n") as client:
         assert exactly(client, len(established)) == established
-        connection = next(iter(gate.gate.connections.values()))
+        connection = next(iter(gate.gate.loop.connections.values()))
         client.sendall(b"GET / HT")
-        assert until(lambda: isinstance(connection.state, Greeting) and connection.held)
-        assert not movable(connection)
+        assert until(lambda: isinstance(connection.state, FirstWords) and connection.received)
+        assert not connection.state.movable
         client.sendall(b"TP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
         assert read_all(client) == b""
     assert gate.settled()
@@ -198,7 +198,7 @@ def test_a_greeting_moves(
     """A client in the middle of its first words is decided about by the gate, and the policy, that hears the last."""
     old, new = start_gate(start_origin(), policy()), start_gate(None, policy(ban(networks=("loop",))))
     with dial(old.redirected, BANNED[:said]) as client:
-        assert until(lambda: old.gate.open_connections == 1)
+        assert until(lambda: old.gate.acceptor.open_connections == 1)
         succeed(old, new, channel)
         assert moved(old, new)
         client.sendall(BANNED[said:])
@@ -213,7 +213,7 @@ def test_a_socks_greeting_moves(
     old, new, origin = start_gate(), start_gate(), start_origin()
     request = b"\x05\x01\x00" + b"\x05\x01\x00\x01\x7f\x00\x00\x01" + origin.address[1].to_bytes(2)
     with dial(old.explicit, early) as client:
-        assert until(lambda: old.gate.open_connections == 1)
+        assert until(lambda: old.gate.acceptor.open_connections == 1)
         if len(early) >= 3:
             assert client.recv(2) == b"\x05\x00"
         succeed(old, new, channel)
@@ -282,12 +282,12 @@ def test_a_gate_takes_over_what_it_has_descriptors_for(
         assert not transfer.has_room
         full.transfer = transfer
         old.transfer, old.retired = ConnectionTransfer(old.gate, old.listeners, *channel), True
-        assert until(lambda: old.gate.open_connections == 0)
-        assert full.gate.open_connections == 0
+        assert until(lambda: old.gate.acceptor.open_connections == 0)
+        assert full.gate.acceptor.open_connections == 0
         roomy.transfer = ConnectionTransfer(roomy.gate, roomy.listeners, *channel)
         client.sendall(b"there")
         assert client.recv(5) == b"there"
-    assert (full.gate.open_connections, transfer.taken_over) == (0, 0)
+    assert (full.gate.acceptor.open_connections, transfer.taken_over) == (0, 0)
 
 
 def test_nobody_takes_over(
@@ -328,10 +328,11 @@ def test_all_of_a_connection_is_carried(start_gate: StartGate, start_origin: Sta
     with dial(old.redirected, ALLOWED) as client:
         assert client.recv(65536) == ALLOWED
         old.pause()
-        (connection,) = set(old.gate.connections.values())
+        (connection,) = set(old.gate.loop.connections.values())
         serialized, descriptors = describe(connection, old.listeners)
         copies = [os.dup(descriptor) for descriptor in descriptors]
-        revived = restore(read(pickle.dumps(serialized), copies), copies, old.listeners)
+        passed_on = read(old.gate, write(old.gate, serialized), copies)
+        revived = restore(old.gate, passed_on, copies, old.listeners)
         for name in set(Connection.__slots__) - MADE_ANEW:
             assert getattr(revived, name) == getattr(connection, name), name
         revived.client.close()

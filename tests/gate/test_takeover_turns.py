@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import pickle
 import socket
 from collections.abc import Callable
 
@@ -13,8 +12,8 @@ from labs.gate_lab import RunningGate, dial, until
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate import handoff
-from tokgate.gate.connection import Connection, Greeting
-from tokgate.gate.takeover import RETRY, ConnectionTransfer, describe, read
+from tokgate.gate.connection import Connection
+from tokgate.gate.takeover import RETRY, ConnectionTransfer, describe, read, write
 
 HALF = hello_for("www.example.net")[:40]
 
@@ -24,7 +23,7 @@ def test_who_found_no_room_goes_first(start_gate: Callable[..., RunningGate]) ->
     old = start_gate()
     write, read = handoff.channel()
     with write, read, dial(old.redirected, HALF):
-        assert until(lambda: old.gate.connections)
+        assert until(lambda: old.gate.loop.connections)
         old.pause()
         transfer = ConnectionTransfer(old.gate, old.listeners, write, read)
         transfer.pass_on()  # sees who there is
@@ -57,19 +56,19 @@ def test_what_can_not_be_sent(monkeypatch: pytest.MonkeyPatch, number: int, trie
         return len(data[0])
 
     monkeypatch.setattr(socket, "send_fds", send)
-    monkeypatch.setattr(steps.gate, "listeners", {})
+    steps.gate.acceptor.listeners.clear()
     other = Connection(
-        *(steps.outside, steps.outside.fileno(), "192.0.2.8", 40001, steps.connection.listener, 0.0, Greeting())
+        *(steps.outside, steps.outside.fileno(), "192.0.2.8", 40001, steps.connection.listener, 0.0, steps.words)
     )
-    steps.gate.adopt(other)
-    steps.gate.watch_greeting(steps.connection)
+    steps.gate.acceptor.adopt(other)
+    steps.loop.keep_watching_client(steps.connection)
     write, read = handoff.channel()
     with write, read:
         transfer = ConnectionTransfer(steps.gate, [steps.connection.listener], write, read, monotonic=lambda: 0.0)
         assert (transfer.passed_on, transfer.taken_over) == (0, 0)
         assert transfer.pass_on() == RETRY, "it sees who there is"
         assert transfer.pass_on() == RETRY
-        assert (len(sent), transfer.passed_on, steps.gate.open_connections) == (tried, passed, 2 - passed)
+        assert (len(sent), transfer.passed_on, steps.gate.acceptor.open_connections) == (tried, passed, 2 - passed)
         while transfer.passed_on < 2 - (number == errno.EMSGSIZE):
             transfer.pass_on()
         assert (sent[0] == sent[1]) is (passed == 0), "who found no room goes first"
@@ -82,7 +81,7 @@ def test_a_connection_with_other_descriptors_than_it_says(times: int) -> None:
     steps = Steps()
     serialized, descriptors = describe(steps.connection, [steps.connection.listener])
     with pytest.raises(ValueError, match=f"came with {times} descriptors"):
-        read(pickle.dumps(serialized), descriptors * times)
+        read(steps.gate, write(steps.gate, serialized), descriptors * times)
     steps.close()
 
 

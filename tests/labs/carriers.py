@@ -101,7 +101,7 @@ class Gate:
         return self._running.redirected if way is Way.REDIRECTED else self._running.explicit
 
     def idle(self) -> bool:
-        return not self._gate.connections and not self._gate.open_connections
+        return not self._gate.loop.connections and not self._gate.acceptor.open_connections
 
     def wait(self, seconds: float) -> None:
         pass_time(self._gate, self._monotonic, seconds)
@@ -199,7 +199,7 @@ class Opener(Mitmproxy):
         return self._running.redirected if way is Way.REDIRECTED else self._running.explicit
 
     def idle(self) -> bool:
-        return super().idle() and not self._gate.connections and not self._gate.open_connections
+        return super().idle() and not self._gate.loop.connections and not self._gate.acceptor.open_connections
 
     def wait(self, seconds: float) -> None:
         pass_time(self._gate, self._lab.monotonic, seconds)
@@ -273,7 +273,7 @@ class Lab:
 
         self.patch.setattr(socket, "getaddrinfo", getaddrinfo)
         self.patch.setattr("mitmproxy.platform.original_addr", lambda _: self.destination)
-        self.patch.setattr("tokgate.gate.connector.original_destination", lambda _sock, _listener: self.destination)
+        self.patch.setattr("tokgate.gate.context.original_destination", lambda _sock, _listener: self.destination)
         self.monotonic = stop_time(self.patch)
         self.patch.setattr("tokgate.traffic.live_review.LONGEST", LOOK)
 
@@ -312,7 +312,7 @@ class Lab:
         def broken(*_: Any, **__: Any) -> Any:
             raise RuntimeError("broken on purpose")
 
-        for place in ("gate.shortcut.decide", "policy.decide.decide", "policy.decide.decide_signals"):
+        for place in ("gate.first_words.decide", "policy.decide.decide", "policy.decide.decide_signals"):
             self.patch.setattr(f"tokgate.{place}", broken)
 
     def clients_are_elsewhere(self) -> None:

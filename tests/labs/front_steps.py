@@ -1,6 +1,7 @@
 """An explicit front whose loop notes what it is asked for, without a network or time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,15 +10,18 @@ from labs.builders import ban, network, service, snapshot
 from labs.gate_lab import Sink
 from labs.proxy_lab import NOW
 from labs.records import Holder
+from labs.relay_ends import NotingLoop
 from tokgate.accounts.auth_cache import AuthResult
 from tokgate.blocklog.records.record import Observer
-from tokgate.gate.connection import WAITING, Connection, Greeting
-from tokgate.gate.explicit_clients.front import ExplicitFront
-from tokgate.gate.sockets import Entry, Listener
+from tokgate.gate.connection import Connection, State
+from tokgate.gate.context import Context, Waiting
+from tokgate.gate.explicit_clients.front import ConnectingTunnel, ExplicitFront, ExplicitRequest, TunnelWords
+from tokgate.gate.identification import Identification
+from tokgate.gate.sockets import Address, Entry, Listener
 from tokgate.policy.membership import Identity
-from tokgate.policy.observation import Endpoint
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import Limits
 from tokgate.wire.basic_auth import Credentials
 
 POLICY = snapshot(
@@ -32,10 +36,11 @@ OTHER, BANNED, INSIDE = "198.51.100.7", "203.0.113.7", "127.0.0.1"
 TUNNEL = [("suspend", 20.0), ("dial", OTHER, 443)]
 
 
-class Told:
-    """A loop that notes what it is asked for, and answers as a test wants; also a client's socket, and a cache."""
+class Told(NotingLoop):
+    """A loop that notes what it is asked for; also a client's socket, and a cache."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.done: list[Any] = []
         self.opener = self.hears = True
         self.dials: dict[str, Any] = {}
@@ -48,66 +53,28 @@ class Told:
         """Where the client is connected to."""
         return self.own
 
-    def call_back(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Nothing is watched."""
-
-    def arrival(self, connection: Connection) -> Arrival:
-        """The client and its destination."""
-        to = connection.destination and Endpoint(*connection.destination)
-        client = Endpoint(connection.peer, connection.port)
-        return Arrival(client=client, destination=to or None, connection="id", identity=connection.person)
-
-    def say(self, _: Connection, words: bytes) -> bool:
-        """Note the words."""
+    def send(self, words: bytes, _: int) -> int:
+        """Note what the client is told."""
         self.done.append(words)
-        return self.hears
+        if not self.hears:
+            raise BrokenPipeError
+        return len(words)
 
-    def wait_for_greeting(self, _: Connection) -> None:
-        """Note it."""
+    def close(self, connection: Connection) -> None:
+        """A client that has gone is not spoken of."""
+
+    def keep_watching_client(self, connection: Connection) -> None:
         self.done.append("wait")
 
-    def suspend(self, connection: Connection, seconds: float) -> None:
-        """Note it."""
-        connection.state = WAITING
-        self.done.append(("suspend", seconds))
-
-    def listen(self, connection: Connection, seconds: float = 0.0) -> Greeting:
-        """Note it."""
-        connection.state = greeting = Greeting()
-        self.done.append(("listen", seconds))
-        return greeting
-
-    def read_greeting(self, _: Connection, __: Greeting, data: bytes | bytearray) -> None:
-        """Note what is read."""
-        self.done.append(("read", bytes(data)))
-
-    def dial(self, _: Connection, destination: tuple[str, int]) -> bool:
-        """Note it; an address may fail, or lead back."""
-        self.done.append(("dial", *destination))
-        found = self.dials.get(destination[0], True)
-        if isinstance(found, OSError):
-            raise found
-        return bool(found)
-
-    def parent(self, *_: object) -> Any:
-        """The parent proxy that a test states."""
-        return self.upstream
-
-    def hand_over(self, connection: Connection, arrival: Arrival, *, tls: bool) -> bool:
+    def adopt(self, client: object, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
         """Note what an opener gets."""
-        assert not tls
-        assert arrival.destination is None
+        assert (tls, explicit, arrival.destination) == (False, True, None)
         if self.opener:
-            self.done.append(("open", bytes(connection.held)))
+            self.done.append(("open", received))
         return self.opener
 
-    def refuse(self, _: Connection, last_words: bytes) -> None:
-        """Note the words."""
-        self.done.append(("refuse", last_words))
-
-    def reset(self, *_: object) -> None:
-        """Note it."""
-        self.done.append("reset")
+    def unwatch_client(self, connection: Connection) -> None:
+        """It is another's."""
 
     def recall(self, credentials: Credentials) -> AuthResult | None:
         """What the cache knows."""
@@ -119,35 +86,77 @@ class Told:
         return self.finds
 
 
+class NotingContext(Context):
+    """A context that notes what is done with a connection."""
+
+    def wait(self, connection: Connection, state: Waiting, seconds: float) -> None:
+        connection.state = state
+        self.loop.done.append(("suspend", seconds))  # type: ignore[attr-defined]
+
+    def listen(self, connection: Connection, state: State, seconds: float = 0.0) -> None:
+        connection.state = state
+        self.loop.done.append(("listen", seconds))  # type: ignore[attr-defined]
+
+    def refuse(self, connection: Connection, answer: bytes) -> None:
+        self.loop.done.append(("refuse", answer))  # type: ignore[attr-defined]
+
+
 class Client:
     """An explicit client of a front."""
 
-    def __init__(self) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.loop = Told()
         self.sink = Sink()
         self.holder = Holder(POLICY)
         self.enforcer = Enforcer(self.holder, self.sink, Observer(hostname="gw", version="0"), now=lambda: NOW)
-        self.front = ExplicitFront(self.loop, self.enforcer, greeting=10.0, connecting=20.0)
+        limits = Limits(greeting=10.0, connecting=20.0)
+        relay: Any = SimpleNamespace(reset=lambda *_: self.loop.done.append("reset"), drop_server=lambda _: None)
+        dialler: Any = SimpleNamespace(failed=lambda *_: None)
+        self.context = NotingContext(
+            self.enforcer, self.loop, limits, self.loop, relay, dialler, Identification(), set()
+        )
+        self.front = ExplicitFront(self.context)
+        self.words = self.front.words
         listener = Listener(None, Entry.EXPLICIT, 8080, 0)
-        self.connection = Connection(self.loop, 1, "192.0.2.7", 40000, listener, 0.0, Greeting())
+        self.connection = Connection(self.loop, 1, "192.0.2.7", 40000, listener, 0.0, self.front.request)
         self.addresses: tuple[str, ...] = (OTHER,)
         self.front._resolver.ask = lambda client, host, answer: answer(self.addresses)  # type: ignore[method-assign]
+        patch.setattr("tokgate.gate.explicit_clients.front.dial", self._dial)
+        patch.setattr("tokgate.gate.explicit_clients.front.parent", lambda *_: self.loop.upstream)
+        patch.setattr(TunnelWords, "read", lambda _, __, data: self.loop.done.append(("read", bytes(data))))
+
+    def _dial(self, _: Context, connection: Connection, destination: Address, connecting: ConnectingTunnel) -> None:
+        """Note it; an address may fail, or lead back."""
+        self.loop.done.append(("dial", *destination))
+        if (error := self.loop.dials.get(destination[0])) is not None:
+            raise error
+        connection.state = connecting
+
+    def connected(self) -> None:
+        """The address that was dialled is there."""
+        assert isinstance(self.connection.state, ConnectingTunnel)
+        self.connection.state.go_on(self.connection)
 
     def says(self, *pieces: bytes) -> list[Any]:
         """What is done about pieces that come one after another."""
         for piece in pieces:
-            assert isinstance(self.connection.state, Greeting)
-            self.front.greet(self.connection, self.connection.state, piece)
+            assert isinstance(self.connection.state, ExplicitRequest)
+            self.connection.state.read(self.connection, piece)
         return self.loop.done
 
     def signs_in(self) -> None:
         """The policy wants to know who asks."""
         self.front._sign_in.cache = lambda: self.loop  # type: ignore[method-assign, assignment, return-value]
 
+    def close(self) -> None:
+        """End threads, close descriptors."""
+        self.front.close()
+        self.loop.epoll.close()
+
 
 @pytest.fixture
-def client() -> Iterator[Client]:
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A client under a ban of `clips.example.org` and 203.0.113.0/24."""
-    made = Client()
+    made = Client(monkeypatch)
     yield made
-    made.front.close()
+    made.close()

@@ -33,7 +33,7 @@ def start_gate(monkeypatch: pytest.MonkeyPatch, monotonic: Monotonic) -> Iterato
     ) -> RunningGate:
         if origin is not None:
             place = origin if isinstance(origin, tuple) else origin.address
-            monkeypatch.setattr("tokgate.gate.connector.original_destination", lambda sock, listener: place)
+            monkeypatch.setattr("tokgate.gate.context.original_destination", lambda sock, listener: place)
         gate = RunningGate(snapshot or policy(ban(networks=("loop",))), limits, now)
         running.append(gate)
         return gate

@@ -20,7 +20,6 @@ from labs.records import Holder, Monotonic, Records
 from tokgate.blocklog.records.record import Observer
 from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import OpenerChannel
-from tokgate.gate.identifying_gate import gate_for
 from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Address, Entry, listen
 from tokgate.gate.takeover import ConnectionTransfer
@@ -53,7 +52,7 @@ def pass_time(gate: Gate, clock: Monotonic, seconds: float) -> None:
     """Let a little more time pass: a gate looks for what is overdue once a second, at those whom it had then."""
     for passed in (max(seconds, 1.0), 1.0):
         clock.now += passed
-        until(lambda: gate._next_sweep > clock.now)
+        until(lambda: gate.loop._next_sweep > clock.now)
 
 
 @dataclass
@@ -136,14 +135,14 @@ class RunningGate:
         self.opener = Adopter()
         observer = Observer(hostname="gate.example.org", version="test")
         enforcer = Enforcer(self.holder, records or self.sink, observer, now=now or Instant.now, warned=warned)
-        self.gate: Gate = gate_for(policy, enforcer, opener or self.opener, limits, None)
-        self.review = LiveReview(enforcer, GateConnections(self.gate))
+        self.gate: Gate = Gate(enforcer, opener or self.opener, limits)
+        self.review = LiveReview(enforcer, GateConnections(self.gate.context))
         self.transfer: ConnectionTransfer | None = None
         self.retired = False
         redirected, explicit = listen("127.0.0.1", 0, Entry.REDIRECT), listen("127.0.0.1", 0, Entry.EXPLICIT)
         self.listeners = (redirected, explicit)
-        self.gate.add_listener(redirected)
-        self.gate.add_listener(explicit)
+        self.gate.acceptor.add_listener(redirected)
+        self.gate.acceptor.add_listener(explicit)
         self.redirected: Address = ("127.0.0.1", redirected.port)
         self.explicit: Address = ("127.0.0.1", explicit.port)
         self.error: BaseException | None = None
@@ -154,7 +153,7 @@ class RunningGate:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self.gate.once(0.005)
+                self.gate.loop.once(0.005)
                 self.review.look()
                 if self.transfer is not None and self.retired:
                     self.transfer.pass_on()
@@ -173,7 +172,7 @@ class RunningGate:
         """Run the loop of a paused gate, here, until a condition holds; its value."""
 
         def probe_after_a_batch() -> T:
-            self.gate.once(0.01)
+            self.gate.loop.once(0.01)
             return probe()
 
         return until(probe_after_a_batch, seconds)
@@ -181,7 +180,7 @@ class RunningGate:
     def stop(self) -> None:
         """Stop the loop and close everything; what went wrong in it is raised here."""
         self.pause()
-        self.gate.close_all()
+        self.gate.close()
         for sock, *_ in self.opener.adopted:
             sock.close()
         if self.error is not None:
@@ -189,7 +188,7 @@ class RunningGate:
 
     def settled(self) -> bool:
         """Whether no connection is left."""
-        return bool(until(lambda: not self.gate.connections and self.gate.open_connections == 0))
+        return bool(until(lambda: not self.gate.loop.connections and self.gate.acceptor.open_connections == 0))
 
 
 POLICY_PARTS: dict[str, Any] = {

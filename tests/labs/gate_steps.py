@@ -10,7 +10,10 @@ from labs.gate_lab import Adopter, Sink
 from labs.proxy_lab import NOW
 from labs.records import Holder
 from tokgate.blocklog.records.record import Observer
-from tokgate.gate.connection import CONNECTING, Connection, Greeting
+from tokgate.gate.connecting import Connecting
+from tokgate.gate.connection import Connection, State
+from tokgate.gate.explicit_clients.front import TunnelWords
+from tokgate.gate.first_words import FirstWords
 from tokgate.gate.gate import Gate
 from tokgate.gate.sockets import Entry, Listener
 from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
@@ -41,30 +44,53 @@ class Steps:
         enforcer = Enforcer(self.holder, Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
         self.opener, self.counters = Adopter(), enforcer.counters
         self.gate = Gate(enforcer, self.opener, Limits(parting=3.0, connecting=20.0))
-        self.gate.now = 1000.0
+        self.loop, self.context = self.gate.loop, self.gate.context
+        self.loop.now = 1000.0
+        self.words = FirstWords(self.context)
+        self.tunnel_words = TunnelWords(self.gate.explicit)
         (self.client, inside), (self.server, outside) = pair(), pair()
         listener = Listener(None, Entry.REDIRECT, 8080, socket.AF_INET)
-        self.connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, Greeting())
+        self.connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, self.words)
         self.connection.destination = ("198.51.100.7", 443)
         self.outside = outside
-        self.gate.open_connections, self.gate.clients["192.0.2.7"] = 1, 1
+        self.gate.acceptor.open_connections, self.gate.acceptor.clients["192.0.2.7"] = 1, 1
 
-    def connects(self) -> None:
+    def connects(self, then: State | None = None) -> None:
         """A destination is being connected to."""
         self.connection.server, self.connection.server_fd = self.outside, self.outside.fileno()
-        self.connection.state, self.connection.owing = CONNECTING, 990.0
-        self.gate.watch_server(self.connection)
+        self.connection.state, self.connection.awaiting_since = Connecting(self.context, then or self.gate.relay), 990.0
+        self.loop.watch_server(self.connection)
+
+    def hears(self, said: bytes = b"") -> None:
+        """The client says something, or has; what it said is read once."""
+        if said:
+            self.client.sendall(said)
+        self.connection.state.on_client(self.connection, 0)
+
+    def answers(self, event: int) -> None:
+        """The destination has an event."""
+        self.connection.state.on_server(self.connection, event)
+
+    @property
+    def open_connections(self) -> int:
+        """How many the gate has."""
+        return self.gate.acceptor.open_connections
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is relayed."""
+        return self.connection.state is self.gate.relay
 
     def close(self) -> None:
         """Close everything."""
-        self.gate.close_all()
+        self.gate.close()
         adopted = [each[0] for each in self.opener.adopted]
         for sock in (self.client, self.server, self.outside, self.connection.client, *adopted):
             sock.close()
 
     def heard(self, side: str = "client") -> bytes:
         """All that a side receives up to an end, which has to come."""
-        self.gate.release_closed()
+        self.loop.release_closed()
         data = b""
         while piece := getattr(self, side).recv(4096):
             data += piece

@@ -1,6 +1,8 @@
 """The QUIC of a gate without sockets: what it would send, and to whom."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from labs.proxy_lab import NOW, policy
@@ -9,7 +11,6 @@ from tokgate.blocklog.records.record import Observer
 from tokgate.gate.quic.carrier import QuicCarrier
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Key, Outlets
-from tokgate.policy.membership import Identity
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
 
@@ -64,19 +65,14 @@ class QuicGate:
         self.enforcer = Enforcer(self.holder, records, observer, now=lambda: NOW)
         self.counters = self.enforcer.counters
         self.sent = Sent()
-        self._identities = identities
-        self.carrier = QuicCarrier(self, (), self.sent, limits, monotonic=lambda: self.now)
-
-    def call_back(self, descriptor: int, callback: Any) -> None:
-        """Nothing is read here."""
-
-    def call_no_more(self, descriptor: int) -> None:
-        """Nor was."""
-
-    def identity_at(self, interface: int, peer: str) -> Identity | None:
-        """As the test says."""
-        found: Identity | None = self._identities.get(f"i{interface}")
-        return found
+        identification: Any = SimpleNamespace(at=lambda interface, peer: identities.get(f"i{interface}"))
+        self.watched: dict[int, Callable[[], None]] = {}
+        loop: Any = SimpleNamespace(
+            call_back=self.watched.__setitem__, call_no_more=lambda descriptor: self.watched.pop(descriptor, None)
+        )
+        context: Any = SimpleNamespace(enforcer=self.enforcer, loop=loop, identification=identification)
+        self.context = context
+        self.carrier = QuicCarrier(context, (), self.sent, limits, monotonic=lambda: self.now)
 
     def comes(self, *payloads: bytes, key: Key = KEY, interface: int = 1) -> "QuicGate":
         """A client sends datagrams."""

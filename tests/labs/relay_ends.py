@@ -3,23 +3,30 @@
 import contextlib
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from tokgate.gate.connection import OPEN, Answering, Connection, Direction
-from tokgate.gate.first_exchange import FirstExchange
+from tokgate.gate.connecting import proceed
+from tokgate.gate.connection import Connection, Direction, State
+from tokgate.gate.context import Context
+from tokgate.gate.event_loop import EventLoop
+from tokgate.gate.first_words import FirstExchange
+from tokgate.gate.relay import Relay
 from tokgate.gate.sockets import Entry, Listener
+from tokgate.traffic.limits import Limits
 from tokgate.traffic.second_words import Watched
 
+LIMITS = Limits(half_closed=300.0)
 
-class Noting(FirstExchange):
-    """A relay that notes what it would do with a connection."""
+
+class NotingLoop(EventLoop):
+    """A loop that notes what it would do with a connection."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(LIMITS, failed=lambda error: self.errors.append(error), closed=lambda _: None)
         self.done: list[str] = []
+        self.errors: list[Exception] = []
 
     def close(self, connection: Connection) -> None:
         self.done.append("close")
@@ -27,45 +34,74 @@ class Noting(FirstExchange):
     def watch_client(self, connection: Connection) -> None:
         self.done.append("listen")
 
-    def asked_again(self, connection: Connection, watched: Watched) -> None:
-        self.done.append("asked again")
+
+class Noting(Relay):
+    """A relay that notes what it would do with a connection."""
+
+    def __init__(self) -> None:
+        self.loop = NotingLoop()
+        self.done = self.loop.done
+        super().__init__(self.loop, LIMITS.half_closed, lambda _: self.done.append("first octet"))
 
     def reset(self, connection: Connection, other: Any) -> None:
         self.done.append("reset client" if other is connection.client else "reset server")
 
+    def serve_bulk(self) -> None:
+        """One turn."""
+        direction = self.loop.bulk.popleft()
+        direction.serve(direction)
 
-Noting.__abstractmethods__ = frozenset()
+
+class Exchange(FirstExchange):
+    """A first exchange that notes when the client has to be decided about again."""
+
+    def _read_again(self, connection: Connection) -> None:
+        self.context.loop.done.append("asked again")  # type: ignore[attr-defined]
 
 
-@dataclass
 class Ends:
     """A connection between two socket pairs: what its client and its destination have in hand."""
 
-    client: socket.socket
-    server: socket.socket
-    connection: Connection
-    relay: Noting = field(default_factory=Noting)
+    def __init__(self) -> None:
+        self.client, inside = socket.socketpair()
+        self.server, outside = socket.socketpair()
+        self.relay = Noting()
+        self.loop, self.done = self.relay.loop, self.relay.done
+        self.context = Context(None, None, LIMITS, self.loop, self.relay, None, None, set())  # type: ignore[arg-type]
+        listener = Listener(None, Entry.REDIRECT, 8080, 0)
+        self.connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, self.relay)
+        self.connection.server, self.connection.server_fd = outside, outside.fileno()
+        for each in (inside, outside):
+            each.setblocking(False)
 
     def close(self) -> None:
         """Close everything."""
         for each in (self.client, self.server, self.connection.client, self.connection.server):
             each.close()
-        self.relay.epoll.close()
+        self.loop.epoll.close()
 
-    def watch(self, watched: Watched) -> Answering:
+    def watch(self, watched: Watched) -> FirstExchange:
         """Have the first words passed on, and an answer awaited that something depends on."""
-        self.connection.state = answering = Answering(watched)
-        return answering
+        self.connection.state = exchange = Exchange(self.context, watched)
+        return exchange
+
+    def proceed(self, watched: Watched | None = None) -> None:
+        """The destination is there."""
+        then: State = self.relay if watched is None else Exchange(self.context, watched)
+        proceed(self.context, self.connection, then)
 
     def answer(self, event: int) -> None:
         """Serve an event of the destination."""
-        assert isinstance(self.connection.state, Answering)
-        self.relay.answered(self.connection, self.connection.state, event)
+        self.connection.state.on_server(self.connection, event)
 
     def go_on(self, event: int) -> None:
-        """Serve an event of the client, whose destination has not answered."""
-        assert isinstance(self.connection.state, Answering)
-        self.relay.goes_on(self.connection, self.connection.state, event)
+        """Serve an event of the client."""
+        self.connection.state.on_client(self.connection, event)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is relayed as any other."""
+        return self.connection.state is self.relay
 
     @property
     def heard(self) -> bytes:
@@ -102,27 +138,26 @@ class Way:
 
     def __init__(self, ends: Ends, is_up: bool) -> None:
         self.ends, self.is_up = ends, is_up
-        self.relay, self.connection = ends.relay, ends.connection
-        self.relay.now = 7.0
-        setattr(self.relay, "first_octet", lambda _: self.relay.done.append("first octet"))  # noqa: B010
+        self.relay, self.loop, self.connection = ends.relay, ends.loop, ends.connection
+        self.loop.now = 7.0
         self.sender, self.receiver = (ends.client, ends.server) if is_up else (ends.server, ends.client)
         self.inside = ends.connection.client if is_up else ends.connection.server
         self.outside = ends.connection.server if is_up else ends.connection.client
         for fd in (ends.connection.client_fd, ends.connection.server_fd):
-            self.relay.epoll.register(fd, 0)
+            self.loop.epoll.register(fd, 0)
 
     def event(self, event: int) -> list[str]:
         """Serve an event of the side that sends; what is done about it."""
-        (self.relay.client_event if self.is_up else self.relay.server_event)(self.connection, event)
+        (self.relay.on_client if self.is_up else self.relay.on_server)(self.connection, event)
         return self.relay.done
 
     def takes(self, event: int) -> None:
         """Serve an event of the side that receives."""
-        (self.relay.server_event if self.is_up else self.relay.client_event)(self.connection, event)
+        (self.relay.on_server if self.is_up else self.relay.on_client)(self.connection, event)
 
     def bulk(self, pending: bytes = b"") -> Direction:
         """Begin a transfer of bulk."""
-        return self.relay._direction(self.connection, self.is_up, pending)
+        return self.relay.direction(self.connection, self.is_up, pending)
 
     def fill(self) -> int:
         """Fill the side that receives; the octets that it takes."""
@@ -153,13 +188,7 @@ class Way:
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     """An open connection."""
-    (client, inside), (server, outside) = socket.socketpair(), socket.socketpair()
-    inside.setblocking(False)
-    listener = Listener(None, Entry.REDIRECT, 8080, 0)
-    connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, OPEN)
-    connection.server, connection.server_fd = outside, outside.fileno()
-    outside.setblocking(False)
-    made = Ends(client, server, connection)
+    made = Ends()
     yield made
     made.close()
 

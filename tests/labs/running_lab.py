@@ -40,8 +40,8 @@ from dataclasses import replace
 from tokgate.cli.main import main
 from tokgate.service import gate_process
 
-made = gate_process.gate_for
-gate_process.gate_for = lambda *given: made(*given[:3], replace(given[3], greeting=3600.0, connecting=3600.0), given[4])
+limits_of = gate_process.limits_of
+gate_process.limits_of = lambda *given: replace(limits_of(*given), greeting=3600.0, connecting=3600.0)
 sys.exit(main(sys.argv[1:]))
 """
 """A driver for `python_for`: gates wait for clients and destinations longer than a test on a busy machine takes."""

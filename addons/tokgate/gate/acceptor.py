@@ -2,23 +2,23 @@
 
 import contextlib
 import errno
+import mmap
 import os
 import resource
-from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from select import EPOLLEXCLUSIVE, EPOLLIN
+from functools import partial
 from socket import SocketType
 from typing import Final
 
-from tokgate.gate.connection import Connection, Greeting
-from tokgate.gate.first_exchange import FirstExchange
+from tokgate.gate.connection import Connection
+from tokgate.gate.context import Context, Reading
 from tokgate.gate.sockets import STREAM, Address, Entry, Listener, acceptor, reset_on_close
 from tokgate.policy.settings import LimitSettings
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefixes import IPNetwork
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits, client_key
+from tokgate.wire import proxy_protocol
 
 _RESERVED: Final = 512
 """Descriptors for pipes and what else a gate has open."""
@@ -26,71 +26,70 @@ ACCEPTS: Final = 32
 """Connections taken from a listener at a time."""
 
 
-class Acceptor(FirstExchange):
-    """A relay with listeners, whose connections are limited in all and by client."""
+def limits_of(limits: Limits, stated: LimitSettings) -> Limits:
+    """Limits with those that the policy states, as far as descriptors allow: a connection takes two."""
+    most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED) // 2
+    return replace(limits, connections=max(1, min(stated.connections, most)), per_client=stated.per_client)
 
-    def __init__(self, enforcer: Enforcer, limits: Limits) -> None:
-        super().__init__()
-        self.enforcer: Final = enforcer
-        self.limits = limits
-        self.others_have_room: Callable[[], bool] = lambda: False
+
+class Acceptor:
+    """The listeners of a gate, whose connections are limited in all and by client."""
+
+    def __init__(self, context: Context, first: Mapping[Entry, Reading]) -> None:
+        """`first`: the state in which connections begin, by how they come."""
+        self.context: Final = context
+        self.first: Final = first
+        self.others_accept: Callable[[], bool] = lambda: False
         """Whether another gate accepts what this one leaves in the queue of the listeners."""
-        self._paused = False
         self.clients: Final[dict[str, int]] = {}
         """Open connections by client, as limits know it."""
-        self.listens_at: Final[set[Address]] = set()
-        """Where clients come in: no tunnel may lead there. It stays when the listeners are closed."""
         self.open_connections = 0
+        self.listeners: Final[dict[int, Listener]] = {}
+        self._paused = False
         self._spare: int | None = _spare()
 
     def add_listener(self, listener: Listener) -> None:
+        """Accept its connections from now on."""
         descriptor = listener.socket.fileno()
         self.listeners[descriptor] = listener
-        self.listens_at.add(listener.socket.getsockname()[:2])
-        # Level, so that what is left over is told again; exclusive, so that of several gates one is woken.
-        self.epoll.register(descriptor, EPOLLIN | EPOLLEXCLUSIVE)
+        self.context.listens_at.add(listener.socket.getsockname()[:2])
+        self.context.loop.accept_from(descriptor, partial(self.accept, listener))
 
     @property
     def full(self) -> bool:
         """Whether it has as many connections as it may."""
-        return self.open_connections >= self.limits.connections
+        return self.open_connections >= self.context.limits.connections
 
-    def limit(self, stated: LimitSettings) -> None:
-        """Set the limits that the policy states, as far as descriptors allow: a connection takes two."""
-        most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED) // 2
-        number = max(1, min(stated.connections, most))
-        self.limits = replace(self.limits, connections=number, per_client=stated.per_client)
-
-    def look_for_room(self) -> None:
-        """Accept if this gate has room, or if none has: excess connections are then reset, and not left waiting.
+    def try_again(self) -> None:
+        """Accept if this gate may, or if no other does: excess connections are then reset, and not left waiting.
 
         To be called each second: the kernel wakes one gate for a new connection (EPOLLEXCLUSIVE), and wakes no other if
         that one is full and does not accept it.
         """
-        if self._leaves_it():
+        if self._pauses():
             self._go_on()
         else:
             for listener in self.listeners.values():
                 self.accept(listener)
 
-    def _leaves_it(self) -> bool:
-        """Whether new connections are left to other gates: this one is full, and stops accepting until it has room."""
-        if not self._paused and self.full and self.others_have_room():
+    def _pauses(self) -> bool:
+        """Whether new connections are left to other gates: this one stops accepting as long as it is full."""
+        if not self._paused and self.full and self.others_accept():
             self._paused = True
             for descriptor in self.listeners:
-                self.epoll.unregister(descriptor)
+                self.context.loop.accept_no_more(descriptor)
         return self._paused
 
     def _go_on(self) -> None:
-        """Accept again if this gate has room, or if no other has."""
-        if not (self.full and self.others_have_room()):
+        """Accept again if this gate is not full any more, or if all others are."""
+        if not (self.full and self.others_accept()):
             self._paused = False
-            for descriptor in self.listeners:
-                self.epoll.register(descriptor, EPOLLIN | EPOLLEXCLUSIVE)
+            for descriptor, listener in self.listeners.items():
+                self.context.loop.accept_from(descriptor, partial(self.accept, listener))
 
     @property
     def _balanced(self) -> tuple[IPNetwork, ...]:
-        return self.enforcer.snapshot.settings.load_balancers
+        return self.context.enforcer.snapshot.settings.load_balancers
 
     def _is_balancer(self, peer: str) -> bool:
         """Whether an address is that of a load balancer that the policy names."""
@@ -100,9 +99,9 @@ class Acceptor(FirstExchange):
     def become(self, connection: Connection, source: Address) -> bool:
         """Count a connection as that of the client that a load balancer named; False, and closed, at its limit."""
         who = client_key(source[0])
-        if self.clients.get(who, 0) >= self.limits.per_client:
-            self.enforcer.counters.at_limit += 1
-            self.reset(connection, connection.client)
+        if self.clients.get(who, 0) >= self.context.limits.per_client:
+            self.context.enforcer.counters.at_limit += 1
+            self.context.relay.reset(connection, connection.client)
             return False
         self._count_out(connection.peer)
         connection.peer, connection.port = source
@@ -112,10 +111,10 @@ class Acceptor(FirstExchange):
     def accept(self, listener: Listener) -> None:
         """Accept up to ACCEPTS connections, and read each at once: mostly its first bytes have arrived."""
         take = acceptor(listener.socket)
-        clients, limits = self.clients, self.limits
+        clients, loop, limits, first = self.clients, self.context.loop, self.context.limits, self.first[listener.entry]
         behind_balancers = listener.entry is Entry.EXPLICIT and bool(self._balanced)
         for _ in range(ACCEPTS):
-            if self.open_connections >= limits.connections and self._leaves_it():
+            if self.open_connections >= limits.connections and self._pauses():
                 return
             try:
                 descriptor, address = take()
@@ -133,18 +132,18 @@ class Acceptor(FirstExchange):
             count = clients.get(who, 0)
             balanced = behind_balancers and self._is_balancer(peer)
             if (count >= limits.per_client and not balanced) or self.open_connections >= limits.connections:
-                self.enforcer.counters.at_limit += 1
+                self.context.enforcer.counters.at_limit += 1
                 reset_on_close(client)
                 client.close()
                 continue
             clients[who] = count + 1
             self.open_connections += 1
-            greeting = Greeting(None, b"" if balanced else None)
-            connection = Connection(client, descriptor, peer, address[1], listener, self.now, greeting)
+            state = ProxyHeader(self) if balanced else first
+            connection = Connection(client, descriptor, peer, address[1], listener, loop.now, state)
             try:
-                self.greet(connection, greeting)
+                state.on_client(connection, 0)
             except Exception as error:
-                self.broken(connection, error)
+                loop.broken(connection, error)
 
     def _turn_away(self, listener: Listener) -> None:
         """No descriptor is left: accept a connection with the spare one and close it, or epoll reports it for ever."""
@@ -154,12 +153,9 @@ class Acceptor(FirstExchange):
         with contextlib.suppress(OSError):
             descriptor, _ = acceptor(listener.socket)()
             os.close(descriptor)
-            self.enforcer.counters.at_limit += 1
+            self.context.enforcer.counters.at_limit += 1
         with contextlib.suppress(OSError):  # a thread was quicker: the next time then
             self._spare = _spare()
-
-    def failed(self, error: Exception) -> None:
-        self.enforcer.failed("gate", error)
 
     def adopt(self, connection: Connection) -> None:
         """Serve a connection that another gate has passed on."""
@@ -167,16 +163,10 @@ class Acceptor(FirstExchange):
         self.open_connections += 1
         who = client_key(connection.peer)
         self.clients[who] = self.clients.get(who, 0) + 1
-        self.resume(connection)
-
-    @abstractmethod
-    def closed_silent(self, connection: Connection) -> None:
-        """Called when a connection was closed whose client never said anything."""
+        self.context.relay.resume(connection)
 
     def closed(self, connection: Connection) -> None:
         """Take a closed connection out of the count; accept again if it was at its limit."""
-        if connection.silent:
-            self.closed_silent(connection)
         self.open_connections -= 1
         if self._paused:
             self._go_on()
@@ -191,21 +181,63 @@ class Acceptor(FirstExchange):
     def stop_accepting(self) -> None:
         """Close the listeners; what is open goes on."""
         for descriptor, listener in self.listeners.items():
-            if not self._paused:
-                self.epoll.unregister(descriptor)
+            self.context.loop.accept_no_more(descriptor)
             listener.socket.close()
         self.listeners.clear()
 
-    def close_all(self) -> None:
-        """Close the listeners, all connections and what the loop holds."""
+    def close(self) -> None:
+        """Close the listeners, and what is kept for an emergency."""
         self.stop_accepting()
-        for connection in list(self.connections.values()):
-            self.close(connection)
-        self.release_closed()
-        self.close_pipes()
-        self.epoll.close()
         if self._spare is not None:
             os.close(self._spare)
+
+
+class ProxyHeader(Reading):
+    """A load balancer has to say whose connection it is, before anything of its client."""
+
+    __slots__ = ("_acceptor", "_data")
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        super().__init__(acceptor.context)
+        self._acceptor: Final = acceptor
+        self._data = b""
+
+    def read(self, connection: Connection, data: bytes) -> None:
+        """Learn from a load balancer who the client is, and go on with what follows its header."""
+        data = self._data + data
+        try:
+            header = proxy_protocol.read(data)
+        except ValueError:
+            self.context.enforcer.counters.unfinished += 1
+            self.context.relay.reset(connection, connection.client)
+            return
+        if header is None:
+            self._data = data
+            self.wait(connection)
+        elif header.source is None or self._acceptor.become(connection, header.source):
+            request = connection.state = self._acceptor.first[connection.listener.entry]
+            if len(data) > header.length:
+                request.read(connection, data[header.length :])
+            else:
+                request.wait(connection)
+
+
+class AcceptingGates:
+    """Which gates of a generation are not full, in memory that all of them share.
+
+    One octet a gate, made before the gates are forked. Each writes its own; the supervisor, those of dead ones.
+    """
+
+    def __init__(self, gates: int) -> None:
+        self._memory: Final = mmap.mmap(-1, gates)
+
+    def tell(self, slot: int, accepts: bool) -> None:
+        """Note whether a gate accepts connections."""
+        self._memory[slot] = accepts
+
+    def others(self, slot: int) -> bool:
+        """Whether another gate than `slot` accepts connections."""
+        return any(accepts for number, accepts in enumerate(self._memory[:]) if number != slot)
 
 
 def _spare() -> int:

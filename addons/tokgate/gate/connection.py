@@ -1,79 +1,55 @@
-"""One client connection of a gate, and its directions that transfer bulk."""
+"""One client connection of a gate, the states that it may be in, and its directions that transfer bulk."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
 from typing import Final
 
-from tokgate.gate.egress.parent_handshake import ParentHandshake
 from tokgate.gate.sockets import Address, Listener, Socket
 from tokgate.policy.membership import Identity
 from tokgate.policy.values.hostname import parse_address
-from tokgate.traffic.second_words import Reader, Watched
 from tokgate.traffic.seen import Shown
-from tokgate.wire.connect_request import ConnectReader
 
 
-class SocksStep(IntEnum):
-    """The steps of a SOCKS 5 client before its request."""
+class State(ABC):
+    """Where a connection is in its life, with what is known only there, and what its events and its deadline do."""
 
-    METHOD_CHOSEN = 1
-    """It was told how to say who it is, or that it need not."""
-    SIGNED_IN = 2
-    """It has proved who it is: `Connection.person`."""
+    __slots__ = ()
 
+    @property
+    def movable(self) -> bool:
+        """Whether the gate of another policy can go on with it."""
+        return True
 
-@dataclass(slots=True, eq=False)
-class Greeting:
-    """The client has not yet said what it wants: a ClientHello, a CONNECT request, a request line."""
+    @abstractmethod
+    def on_client(self, connection: "Connection", event: int) -> None:
+        """Serve an event of epoll of the client's socket."""
 
-    reader: Reader | ConnectReader | SocksStep | None = None
-    """Where the greeting arrives in pieces: what reads it, or how far a SOCKS client is."""
-    preface: bytes | None = None
-    """What has come of a load balancer's header, before anything of its client; None: no header is to come."""
+    @abstractmethod
+    def on_server(self, connection: "Connection", event: int) -> None:
+        """Serve an event of epoll of the destination's socket."""
 
-
-@dataclass(slots=True, eq=False)
-class AskingParent:
-    """A parent proxy is connected to, and asked for the destination."""
-
-    handshake: ParentHandshake
-    asked: bool = False
-    """The first message was sent."""
+    @abstractmethod
+    def overdue(self, connection: "Connection") -> None:
+        """The connection's deadline has passed, or nothing has happened for too long."""
 
 
-@dataclass(slots=True, eq=False)
-class Answering:
-    """The client's first words were passed on, and nothing has flowed towards it: it may have to say more."""
+class _Closed(State):
+    """Over; its sockets are closed at the end of the batch of events."""
 
-    watched: Watched
-    said: bytes = b""
-    """The beginning of the destination's answer, as long as it can't be judged."""
-    client_waits: bool = False
-    """The client has said more, which stays in its socket, and of which epoll does not tell again."""
+    __slots__ = ()
+    movable = False
 
+    def on_client(self, connection: "Connection", event: int) -> None:
+        """Nothing happens any more."""
 
-class SimpleState(Enum):
-    """The states that hold nothing of their own."""
+    on_server = on_client
 
-    WAITING = 1
-    """Something else has to happen first: a name is resolved, a password checked."""
-    CONNECTING = 2
-    """The destination has not answered yet."""
-    OPEN = 3
-    """Bytes flow."""
-    PARTING = 4
-    """Refused; our side is closed, and what the client still sends is thrown away."""
-    CLOSED = 5
+    def overdue(self, connection: "Connection") -> None:
+        """Nothing is waited for."""
 
 
-WAITING: Final = SimpleState.WAITING
-CONNECTING: Final = SimpleState.CONNECTING
-OPEN: Final = SimpleState.OPEN
-PARTING: Final = SimpleState.PARTING
-CLOSED: Final = SimpleState.CLOSED
-
-type State = Greeting | AskingParent | Answering | SimpleState
-"""Where a connection is in its life, with what is known only there."""
+CLOSED: Final = _Closed()
 
 
 @dataclass(slots=True)
@@ -85,7 +61,7 @@ class Tunnel:
     socks: bool
     addresses: tuple[str, ...] = ()
     established: bool = False
-    hurried: bool = False
+    extended: bool = False
     """The client has sent a part of its first message, and its deadline was extended once."""
 
     @property
@@ -96,7 +72,11 @@ class Tunnel:
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A client's socket, the destination's, and how far each direction is. No logic lives here."""
+    """A client's socket, the destination's, and how far each direction is. No logic lives here.
+
+    What matters in one state before the relay is in that state's object. What the relay needs is here, since a
+    connection is relayed for most of its life.
+    """
 
     client: Socket
     client_fd: int
@@ -109,24 +89,22 @@ class Connection:
     server: Socket = None
     server_fd: int = -1
     destination: Address | None = None
-    held: bytes | bytearray = b""
+    received: bytes | bytearray = b""
     """Read from the client and not yet passed on; what comes in pieces is in one place, the reader's."""
-    watched: Watched | None = None
-    """What to watch for once it is connected: the client is under a ban, and may yet ask for another destination."""
     person: Identity | None = None
     """The authenticated identity of an explicit client."""
     tunnel: Tunnel | None = None
-    """What an explicit client asked for, while the tunnel it got still has to show what it carries."""
+    """What an explicit client asked for."""
     silent: bool = False
-    """It came by redirection, has said nothing yet, and was connected on the word of its destination's address."""
+    """It came by redirection, has said nothing yet, and was connected because its destination's address may be."""
     adopted: bool = False
     """Another gate served it before, and may have its descriptors open for a moment still."""
     shown: str | Shown | None = None
     """What it was let through on: the name in its ClientHello, or more where a name isn't all."""
     deadline: float = 0.0
     """When the present state has lasted too long; 0.0: it may last as long as things happen."""
-    owing: float = 0.0
-    """Since when the destination owes an answer: to connect, or its first octet; 0.0: it owes none."""
+    awaiting_since: float = 0.0
+    """Since when an answer of the destination is awaited: to connect, or its first octet; 0.0: none is."""
     client_fin: bool = False
     server_fin: bool = False
     client_error: int = 0
@@ -149,6 +127,8 @@ class Direction:
     """Read already, before there was a pipe."""
     turns: int
     """Turns left before the next direction has its own."""
+    serve: "Callable[[Direction], None]"
+    """Takes one of its turns."""
     source_fd: int = field(init=False)
     sink_fd: int = field(init=False)
     sink: Socket = field(init=False)

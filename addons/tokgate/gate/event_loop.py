@@ -6,25 +6,22 @@ out again by the next `accept` or `connect` would receive the old connection's r
 
 import select
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
-from select import EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from typing import Final, assert_never
+from collections import deque
+from collections.abc import Callable, Iterator
+from os import sched_yield
+from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from typing import Final
 
-from tokgate.gate.busy_polling import BusyPolling
-from tokgate.gate.connection import CLOSED, OPEN, Answering, AskingParent, Connection, Greeting, SimpleState
-from tokgate.gate.sockets import DONT_WAIT, Listener, Socket
+from tokgate.gate.connection import CLOSED, Connection, Direction
+from tokgate.gate.sockets import Socket
 from tokgate.traffic.limits import Limits
 
 CLIENT_WAITING: Final = EPOLLIN | EPOLLRDHUP | EPOLLET
 CLIENT_WRITING: Final = CLIENT_WAITING | EPOLLOUT
 SERVER: Final = CLIENT_WRITING
 
-_THROWN_AWAY: Final = 65536
-"""Octets read at once of what a refused client still sends."""
-_THROWS: Final = 16
-"""Reads after which the connection is closed: a client that sends a megabyte more does not read the refusal."""
-
+EVENTS: Final = 512
+"""Events taken at once."""
 BULK_LASTS: Final = 0.01
 """Seconds after a turn of bulk for which the loop sleeps at once: more of it comes by itself."""
 LOOKS_AT: Final = 8
@@ -35,94 +32,33 @@ SWEEP_SIZE: Final = 4096
 """Entries of the table looked at between two batches of events, at most this often: the table is seen whole within a
 second up to 80,000 entries, later beyond, and never at once."""
 
+type Callback = Callable[[], None]
 
-class Poller(ABC):
-    """The table of connections, and the dispatch of their events to the methods that subclasses implement."""
 
-    def __init__(self) -> None:
+class EventLoop:
+    """The table of connections, and the dispatch of their events to the states that they are in."""
+
+    def __init__(
+        self, limits: Limits, *, failed: Callable[[Exception], None], closed: Callable[[Connection], None]
+    ) -> None:
+        """`failed` is told of unexpected exceptions, `closed` of each connection that has ended, by either side."""
         self.epoll: Final = select.epoll()
+        self.connections: Final[dict[int, Connection]] = {}
+        """By descriptor: a connection stands here once or twice."""
+        self.bulk: Final[deque[Direction]] = deque()
+        """Directions that wait for a turn; each batch of events ends with one turn."""
+        self.now: float = time.monotonic()
+        self._limits: Final = limits
+        self._failed: Final = failed
+        self._closed: Final = closed
         self._polling: Final = BusyPolling(self.epoll.poll)
         self._carried = 0.0
         """When bulk had a turn, in monotonic seconds."""
-        self.connections: Final[dict[int, Connection]] = {}
-        """By descriptor: a connection stands here once or twice."""
-        self.listeners: Final[dict[int, Listener]] = {}
-        self.callbacks: Final[dict[int, Callable[[], None]]] = {}
-        """Callbacks by descriptor, such as those of the resolver and of the supervisor's channel."""
-        self.now: float = time.monotonic()
+        self._callbacks: Final[dict[int, Callback]] = {}
+        self._listeners: Final[dict[int, Callback]] = {}
         self._dead: list[Socket] = []
         self._sweep: Iterator[Connection] = iter(())
         self._next_sweep = 0.0
-
-    # -- implemented by subclasses
-
-    bulk: Collection[object]
-    """Directions that wait for a turn."""
-
-    @abstractmethod
-    def greet(self, connection: Connection, greeting: Greeting) -> None:
-        """The client sent something, or ended, before it is known what it wants."""
-
-    @abstractmethod
-    def client_event(self, connection: Connection, event: int) -> None:
-        """An event of an open connection's client."""
-
-    @abstractmethod
-    def client_writable(self, connection: Connection) -> None:
-        """Called when the client's socket accepts more bytes."""
-
-    @abstractmethod
-    def server_event(self, connection: Connection, event: int) -> None:
-        """An event of an open connection's destination."""
-
-    @abstractmethod
-    def connected(self, connection: Connection, event: int) -> None:
-        """The destination answered, or refused."""
-
-    @abstractmethod
-    def answered(self, connection: Connection, answering: Answering, event: int) -> None:
-        """The destination of a watched connection says something, or takes more."""
-
-    @abstractmethod
-    def goes_on(self, connection: Connection, answering: Answering, event: int) -> None:
-        """The client of a watched connection says something before the destination does."""
-
-    @abstractmethod
-    def part(self, connection: Connection) -> None:
-        """Send a refused client what is left of the last words to it, and end our side when all is sent."""
-
-    @abstractmethod
-    def accept(self, listener: Listener) -> None:
-        """Called when a listener has connections to accept."""
-
-    @abstractmethod
-    def serve_bulk(self) -> None:
-        """Serve the next connection in the queue of bulk transfers, for one turn."""
-
-    @abstractmethod
-    def forget(self, connection: Connection) -> None:
-        """Give back what a connection holds for relaying."""
-
-    @abstractmethod
-    def closed(self, connection: Connection) -> None:
-        """Called when a connection was closed, by either side."""
-
-    @abstractmethod
-    def overdue(self, connection: Connection) -> None:
-        """The connection's deadline has passed."""
-
-    @abstractmethod
-    def failed(self, error: Exception) -> None:
-        """Called for an unexpected exception outside of any connection."""
-
-    def broken(self, connection: Connection, error: Exception) -> None:
-        """Report an unexpected exception and close the connection, so that none of its data passes undecided."""
-        self.failed(error)
-        self.close(connection)
-
-    limits: Limits
-
-    # -- the loop
 
     def once(self, timeout: float) -> None:
         """Serve one batch of events, waiting at most `timeout` seconds for it, and at most one turn of bulk."""
@@ -132,121 +68,98 @@ class Poller(ABC):
         ready = self._polling.wait(0 if bulk else timeout, look=look)
         self.now = time.monotonic()
         table = self.connections
-        fresh: list[Listener] | None = None
+        fresh: list[Callback] | None = None
         for descriptor, event in ready:
             connection = table.get(descriptor)
             if connection is not None:
                 try:
-                    if connection.state is not OPEN:
-                        self._early(connection, descriptor, event)
-                    elif descriptor == connection.client_fd:
-                        self.client_event(connection, event)
+                    if descriptor == connection.client_fd:
+                        connection.state.on_client(connection, event)
                     else:
-                        self.server_event(connection, event)
+                        connection.state.on_server(connection, event)
                 except Exception as error:  # a bug costs this connection, not the others' events of the batch
                     self.broken(connection, error)
-            elif descriptor in self.listeners:
-                fresh = [*(fresh or ()), self.listeners[descriptor]]
-            elif descriptor in self.callbacks:
-                try:
-                    self.callbacks[descriptor]()
-                except Exception as error:
-                    self.failed(error)
+            elif descriptor in self._listeners:
+                fresh = [*(fresh or ()), self._listeners[descriptor]]
+            elif descriptor in self._callbacks:
+                self._call(self._callbacks[descriptor])
         if fresh is not None:
-            for listener in fresh:
-                self.accept(listener)
+            for accept in fresh:
+                self._call(accept)
         if bulk:
             self._carried = self.now
-            self.serve_bulk()
+            direction = bulk.popleft()
+            direction.serve(direction)
         if self.now >= self._next_sweep:
             self._look_for_overdue()
         self.release_closed()
 
-    def _early(self, connection: Connection, descriptor: int, event: int) -> None:
-        """An event of a connection that isn't open yet, or not any more."""
-        match connection.state:
-            case SimpleState.CONNECTING | AskingParent():
-                if descriptor == connection.server_fd:
-                    self.connected(connection, event)
-                elif event & EPOLLERR:  # a reset; an orderly end is passed on when the destination is connected
-                    self.close(connection)
-            case Greeting() as greeting:
-                if descriptor == connection.client_fd:
-                    if event & EPOLLOUT:  # of what the destination said the client has taken some
-                        self.client_writable(connection)
-                    self.greet(connection, greeting)
-                    if event & EPOLLRDHUP and isinstance(connection.state, Greeting):  # its end is behind what was read
-                        self.watch_client(connection)
-                else:  # in a tunnel the destination may speak first
-                    self.server_event(connection, event)
-            case Answering() as answering:
-                if descriptor == connection.server_fd:
-                    self.answered(connection, answering, event)
-                else:
-                    self.goes_on(connection, answering, event)
-            case SimpleState.PARTING:
-                if event & EPOLLOUT and connection.held:
-                    self.part(connection)
-                self._throw_away(connection)
-            case SimpleState.WAITING:
-                if event & EPOLLERR:
-                    self.close(connection)
-            case SimpleState.OPEN | SimpleState.CLOSED:
-                pass
-            case _:
-                assert_never(connection.state)
-
-    def _throw_away(self, connection: Connection) -> None:
-        """Read on after a refusal, so that the kernel doesn't take it back with a reset, until the client ends."""
+    def _call(self, callback: Callback) -> None:
         try:
-            for _ in range(_THROWS):
-                if not connection.client.recv(_THROWN_AWAY, DONT_WAIT):
-                    if connection.held:  # it still has to receive some of it
-                        return
-                    break
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self.close(connection)
+            callback()
+        except Exception as error:
+            self._failed(error)
 
     def _look_for_overdue(self) -> None:
         """Look at the next part of the table."""
         self._next_sweep = self.now + SWEEP_SECONDS
-        quiet_since, half_since = self.now - self.limits.idle, self.now - self.limits.half_closed
+        quiet_since, half_since = self.now - self._limits.idle, self.now - self._limits.half_closed
         for looked, connection in enumerate(self._sweep, 1):
             if connection.state is not CLOSED and (
                 self.now >= connection.deadline
                 if connection.deadline
                 else connection.seen < (half_since if connection.up_done or connection.down_done else quiet_since)
             ):
-                self.overdue(connection)
+                connection.state.overdue(connection)
             if looked >= SWEEP_SIZE:
                 return
         self._next_sweep = self.now + 1.0
         self._sweep = iter(list(self.connections.values()))
 
-    # -- sockets
+    # -- other descriptors
+
+    def call_back(self, descriptor: int, callback: Callback, *, exclusive: bool = False) -> None:
+        """Call whenever a descriptor is readable. `exclusive`: of several gates that watch it one is woken."""
+        self._callbacks[descriptor] = callback
+        self.epoll.register(descriptor, EPOLLIN | (EPOLLEXCLUSIVE if exclusive else 0))
+
+    def call_no_more(self, descriptor: int) -> None:
+        """Watch a descriptor no more, if it is watched."""
+        if self._callbacks.pop(descriptor, None) is not None:
+            self.epoll.unregister(descriptor)
+
+    def accept_from(self, descriptor: int, accept: Callback) -> None:
+        """Call when a listener has connections, behind the events of the batch: it may get a number just closed."""
+        self._listeners[descriptor] = accept
+        # Level, so that what is left over is told again; exclusive, so that of several gates one is woken.
+        self.epoll.register(descriptor, EPOLLIN | EPOLLEXCLUSIVE)
+
+    def accept_no_more(self, descriptor: int) -> None:
+        """Watch a listener no more, if it is watched."""
+        if self._listeners.pop(descriptor, None) is not None:
+            self.epoll.unregister(descriptor)
+
+    # -- sockets of connections
 
     def watch_client(self, connection: Connection) -> None:
-        """Watch the client of a connection that is open now; it may be watched already."""
+        """Watch a client; if it is watched already, what came meanwhile is told again."""
         descriptor = connection.client_fd
         events = CLIENT_WAITING if connection.down is None else CLIENT_WRITING
         if descriptor in self.connections:
-            self.epoll.modify(descriptor, events)  # an edge anew: what came meanwhile is told again
+            self.epoll.modify(descriptor, events)
         else:
             self.connections[descriptor] = connection
             self.epoll.register(descriptor, events)
 
-    def watch_greeting(self, connection: Connection) -> None:
-        """Watch a client that has not said enough yet."""
+    def keep_watching_client(self, connection: Connection) -> None:
+        """Watch a client that is not watched yet."""
         if connection.client_fd not in self.connections:
             self.connections[connection.client_fd] = connection
             self.epoll.register(connection.client_fd, CLIENT_WAITING)
 
-    def watch_client_writes(self, connection: Connection) -> None:
-        """Also be told when the client takes more."""
-        self.epoll.modify(connection.client_fd, CLIENT_WRITING)
+    def watch_client_writes(self, connection: Connection, wanted: bool = True) -> None:
+        """Also be told when the client takes more, or no longer; what came meanwhile is told again."""
+        self.epoll.modify(connection.client_fd, CLIENT_WRITING if wanted else CLIENT_WAITING)
 
     def watch_server(self, connection: Connection) -> None:
         """Watch a destination that is being connected to."""
@@ -257,9 +170,8 @@ class Poller(ABC):
         """Close the socket of a connection's destination; the connection continues without it."""
         if connection.server is not None:
             if self.connections.pop(connection.server_fd, None) is not None and connection.adopted:
-                self.epoll.unregister(connection.server_fd)  # see `_unwatch`
+                self.epoll.unregister(connection.server_fd)  # see `unwatch`
             self._dead.append(connection.server)
-            self.forget(connection)
             connection.server, connection.server_fd = None, -1
 
     def unwatch_client(self, connection: Connection) -> None:
@@ -267,28 +179,7 @@ class Poller(ABC):
         if self.connections.pop(connection.client_fd, None) is not None:
             self.epoll.unregister(connection.client_fd)
 
-    def close(self, connection: Connection) -> None:
-        """End a connection, at the end of this batch. May be called again."""
-        if connection.state is CLOSED:
-            return
-        if connection.adopted:
-            self._unwatch(connection)
-        connection.state = CLOSED
-        self.connections.pop(connection.client_fd, None)
-        self._dead.append(connection.client)
-        if connection.server is not None:
-            self.connections.pop(connection.server_fd, None)
-            self._dead.append(connection.server)
-        self.forget(connection)
-        self.closed(connection)
-
-    def let_go(self, connection: Connection) -> None:
-        """Close this process's descriptors of a connection that another process serves, and counts, from now on."""
-        connection.silent = False
-        self._unwatch(connection)
-        self.close(connection)
-
-    def _unwatch(self, connection: Connection) -> None:
+    def unwatch(self, connection: Connection) -> None:
         """Be told nothing more of a connection's sockets.
 
         Closing a descriptor does that only if no other process has the socket open (epoll(7)). Else its events would go
@@ -298,7 +189,97 @@ class Poller(ABC):
             if self.connections.pop(descriptor, None) is not None:
                 self.epoll.unregister(descriptor)
 
+    def close(self, connection: Connection) -> None:
+        """End a connection, at the end of this batch. May be called again."""
+        if connection.state is CLOSED:
+            return
+        if connection.adopted:
+            self.unwatch(connection)
+        connection.state = CLOSED
+        self.connections.pop(connection.client_fd, None)
+        self._dead.append(connection.client)
+        if connection.server is not None:
+            self.connections.pop(connection.server_fd, None)
+            self._dead.append(connection.server)
+        self._closed(connection)
+
+    def broken(self, connection: Connection, error: Exception) -> None:
+        """Report an unexpected exception and close the connection, so that none of its data passes undecided."""
+        self._failed(error)
+        self.close(connection)
+
     def release_closed(self) -> None:
         """Close the sockets of ended connections; only between two batches of events."""
         while self._dead:
             self._dead.pop().close()
+
+
+# -- busy polling
+
+LONGEST: Final = 50e-6
+"""Seconds of looking before a sleep."""
+CONTENDED: Final = 20e-6
+"""If a look took longer than this, in seconds, another process ran meanwhile."""
+SHORT: Final = 200e-6
+"""A sleep that was no longer than this, in seconds, might have been avoided."""
+FEW: Final = 2
+"""With more events at a time a gate has enough to do, and sleeping lets more of them come together."""
+CREDIT: Final = 8.0
+_IN_VAIN: Final = 0.5
+"""What looking in vain costs. What was found brings 1, so that a third of the tries has to succeed."""
+_SLEPT: Final = 1 / 32
+"""What a short sleep brings."""
+
+Events = list[tuple[int, int]]
+
+
+class BusyPolling:
+    """Waits for events of an epoll object; after some events it looks for more for microseconds before it sleeps.
+
+    On a virtual machine it takes 20 µs and more until a processor that has become idle runs a process again. Looking
+    does not keep the processor from others: it yields to them, and ends when one has run. Where it does not pay,
+    because the next event mostly comes later, it sleeps at once and tries again now and then.
+    """
+
+    def __init__(self, poll: Callable[[float, int], Events], clock: Callable[[], float] = time.perf_counter) -> None:
+        """`poll` is as `select.epoll.poll`, `clock` in seconds."""
+        self._poll: Final = poll
+        self._clock: Final = clock
+        self._credit = CREDIT
+        self._latest: Events = []
+
+    def wait(self, timeout: float, *, look: bool = True) -> Events:
+        """The events that there are, at the latest after `timeout` seconds; without `look` it sleeps at once."""
+        if timeout <= 0 or not look or len(self._latest) > FEW:
+            ready = self._poll(timeout, EVENTS)
+        elif self._credit < 1:
+            ready = self._sleep(timeout)
+        else:
+            ready = self._look() or self._poll(timeout, EVENTS)
+        self._latest = ready
+        return ready
+
+    def _sleep(self, timeout: float) -> Events:
+        began = self._clock()
+        ready = self._poll(timeout, EVENTS)
+        if ready and self._clock() - began <= SHORT:
+            self._credit += _SLEPT
+        return ready
+
+    def _look(self) -> Events:
+        poll, clock = self._poll, self._clock
+        ready = poll(0, EVENTS)
+        if ready:
+            return ready
+        began = looked = clock()
+        while looked - began < LONGEST:
+            sched_yield()
+            ready = poll(0, EVENTS)
+            if ready:
+                self._credit = min(CREDIT, self._credit + 1)
+                return ready
+            before, looked = looked, clock()
+            if looked - before > CONTENDED:
+                break
+        self._credit -= _IN_VAIN
+        return []

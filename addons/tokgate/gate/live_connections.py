@@ -6,8 +6,8 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.gate.connection import CLOSED, PARTING, Connection, Greeting
-from tokgate.gate.gate import Gate
+from tokgate.gate.connection import CLOSED, Connection
+from tokgate.gate.context import Context, Parting, Reading
 from tokgate.gate.sockets import octets, reset_on_close
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Signal, Verdict
@@ -24,12 +24,12 @@ _TUNNEL: Final = Shown(visibility=Visibility.ADDRESS)
 class GateConnections:
     """A gate's connections as a `live_review` carrier."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate: Final = gate
+    def __init__(self, context: Context) -> None:
+        self._context: Final = context
 
     def open_now(self) -> Iterator[Connection]:
         """All connections, each once, although it may be in the table by two descriptors."""
-        table = self._gate.connections
+        table = self._context.loop.connections
         for descriptor in list(table):
             connection = table.get(descriptor)
             if connection is None or (descriptor == connection.server_fd and connection.client_fd in table):
@@ -39,15 +39,15 @@ class GateConnections:
     def judge(self, one: Connection, snapshot: Snapshot, at: Instant) -> Cut | None:
         """Whether a connection that is like this one would be refused now."""
         state, shown, tunnel, destination = one.state, one.shown, one.tunnel, one.destination
-        undecided = isinstance(state, Greeting) and tunnel is None and one.server is None
-        if state in (CLOSED, PARTING) or destination is None or undecided:
+        undecided = isinstance(state, Reading) and tunnel is None and one.server is None
+        if state is CLOSED or isinstance(state, Parting) or destination is None or undecided:
             return None
-        plain = tunnel is None and self._gate.identity(one) is None
+        plain = tunnel is None and self._context.identification.of(one) is None
         if plain and type(shown) is str and passes(snapshot, one.peer, shown, destination[0], at):
             return None
-        arrival = self._gate.arrival(one)
+        arrival = self._context.arrival(one)
         for seen in (None if tunnel is None else _TUNNEL, _in_full(shown)):
-            admission = None if seen is None else admit(self._gate.enforcer, arrival, seen)
+            admission = None if seen is None else admit(self._context.enforcer, arrival, seen)
             if admission is not None and admission.ruling.blocks:
                 return admission.ruling, replace(admission.observe(), carried=octets(one.client))
         return None
@@ -56,8 +56,8 @@ class GateConnections:
         reset_on_close(one.client)
         if one.server is not None:
             reset_on_close(one.server)
-        self._gate.close(one)
-        self._gate.release_closed()
+        self._context.loop.close(one)
+        self._context.loop.release_closed()
 
 
 def passes(snapshot: Snapshot, client: str, name: str, address: str, at: Instant, signal: Signal = Signal.SNI) -> bool:

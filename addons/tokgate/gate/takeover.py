@@ -6,6 +6,7 @@ all gates inherit: retired ones write, whoever isn't retired reads.
 
 import errno
 import hashlib
+import io
 import os
 import pickle
 import resource
@@ -13,32 +14,21 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
-from tokgate.gate.connection import (
-    Answering,
-    AskingParent,
-    Connection,
-    Direction,
-    Greeting,
-    SimpleState,
-    SocksStep,
-    Tunnel,
-)
+from tokgate.gate.acceptor import ProxyHeader
+from tokgate.gate.connecting import Connecting
+from tokgate.gate.connection import Connection, Direction, Tunnel
+from tokgate.gate.explicit_clients.front import ConnectingTunnel, ExplicitRequest, SocksStep, TunnelWords
+from tokgate.gate.first_words import FirstExchange, FirstWords
 from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import MAX_DATAGRAM
 from tokgate.gate.sockets import Listener, Socket
-from tokgate.gate.splice import STICK
 from tokgate.policy.membership import Identity
 from tokgate.traffic.first_bytes import FirstBytesReader
-from tokgate.traffic.second_words import (
-    AfterHello,
-    AfterProxyRequest,
-    AfterUnreadLine,
-    SecondHelloReader,
-    UnreadLineReader,
-)
+from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, AfterUnreadLine
 from tokgate.traffic.seen import Shown
+from tokgate.wire.connect_request import ConnectReader
 from tokgate.wire.http_detection import LinePart, UnreadLine
 
 TURN: Final = 0.002
@@ -79,13 +69,16 @@ MADE_ANEW: Final = frozenset({"client", "client_fd", "server", "server_fd", "lis
 
 def _format() -> str:
     """A digest of the fields of what travels."""
-    states = (Greeting, AskingParent, Answering)
+    states = (ProxyHeader, ExplicitRequest, TunnelWords, FirstWords, Connecting, ConnectingTunnel, FirstExchange)
     values = (Tunnel, AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine, Shown, Identity)
-    travels = (SerializedConnection, SerializedFlow, Connection, *states, *values)
+    travels = (SerializedConnection, SerializedFlow, Connection, *values)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
-    return hashlib.sha256(
-        repr((shapes, sorted(MADE_ANEW), [*SimpleState], [*SocksStep], [*LinePart])).encode()
-    ).hexdigest()[:12]
+    shapes += [(each.__name__, sorted(_slots(each))) for each in states]
+    return hashlib.sha256(repr((shapes, sorted(MADE_ANEW), [*SocksStep], [*LinePart])).encode()).hexdigest()[:12]
+
+
+def _slots(kind: type) -> list[str]:
+    return [name for each in kind.__mro__ for name in getattr(each, "__slots__", ())]
 
 
 FORMAT: Final = _format()
@@ -93,7 +86,7 @@ FORMAT: Final = _format()
 
 
 def describe(connection: Connection, listeners: Sequence[Listener]) -> tuple[SerializedConnection, list[int]]:
-    """The serialized form of a connection for which `movable` is true, and its descriptors."""
+    """The serialized form of a connection whose state is movable, and its descriptors."""
     descriptors = [connection.client_fd]
     if connection.server is not None:
         descriptors.append(connection.server_fd)
@@ -101,10 +94,7 @@ def describe(connection: Connection, listeners: Sequence[Listener]) -> tuple[Ser
     down = None if connection.down_done else _flow(connection.down, descriptors)
     carried = {field.name: getattr(connection, field.name) for field in fields(connection)}
     carried = {name: value for name, value in carried.items() if name not in MADE_ANEW}
-    if isinstance(connection.state, Greeting):  # a hello in pieces is collected again from what is held
-        reader = connection.state.reader
-        carried["state"] = Greeting(reader if isinstance(reader, SocksStep) else None, connection.state.preface)
-    carried["held"] = bytes(connection.held)
+    carried["received"] = bytes(connection.received)
     listener = listeners.index(connection.listener)
     return SerializedConnection(carried, listener, connection.server is not None, up, down), descriptors
 
@@ -117,10 +107,51 @@ def _flow(direction: Direction | None, descriptors: list[int]) -> SerializedFlow
     return SerializedFlow(direction.pending, direction.in_pipe)
 
 
-def read(datagram: bytes, descriptors: Sequence[int]) -> SerializedConnection:
+class _Pickler(pickle.Pickler):
+    """Leaves the parts of a gate out of the states that refer to them, and what is read anew from what was received."""
+
+    def __init__(self, gate: Gate, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._names: Final = {id(part): name for name, part in _parts(gate).items()}
+
+    def persistent_id(self, value: Any) -> str | None:
+        """The name of what is not pickled."""
+        if isinstance(value, FirstBytesReader | ConnectReader):
+            return _NOT_READ
+        return self._names.get(id(value))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Puts another gate's parts in their place."""
+
+    def __init__(self, gate: Gate, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._parts: Final = _parts(gate)
+
+    def persistent_load(self, name: str) -> Any:
+        """What stands for a name in this gate."""
+        return self._parts[name]
+
+
+_NOT_READ: Final = "not read"
+
+
+def _parts(gate: Gate) -> dict[str, object]:
+    parts = {"context": gate.context, "relay": gate.relay, "front": gate.explicit, "acceptor": gate.acceptor}
+    return parts | {_NOT_READ: None}
+
+
+def write(gate: Gate, serialized: SerializedConnection) -> bytes:
+    """Pickle a connection of a gate."""
+    file = io.BytesIO()
+    _Pickler(gate, file).dump(serialized)
+    return file.getvalue()
+
+
+def read(gate: Gate, datagram: bytes, descriptors: Sequence[int]) -> SerializedConnection:
     """Unpickle a connection that another gate sent on the gates' own channel. Raises ValueError if it is malformed."""
     try:
-        serialized = pickle.loads(datagram)
+        serialized = _Unpickler(gate, io.BytesIO(datagram)).load()
     except Exception as error:
         raise ValueError(f"what a gate passed on can't be read: {error!r}") from error
     if not isinstance(serialized, SerializedConnection):
@@ -131,7 +162,9 @@ def read(datagram: bytes, descriptors: Sequence[int]) -> SerializedConnection:
     return serialized
 
 
-def restore(serialized: SerializedConnection, descriptors: Sequence[int], listeners: Sequence[Listener]) -> Connection:
+def restore(
+    gate: Gate, serialized: SerializedConnection, descriptors: Sequence[int], listeners: Sequence[Listener]
+) -> Connection:
     """The connection that was described, around descriptors that are ours now."""
     left = iter(descriptors)
     client_fd = next(left)
@@ -141,8 +174,8 @@ def restore(serialized: SerializedConnection, descriptors: Sequence[int], listen
     if serialized.server:
         connection.server_fd = next(left)
         connection.server = _socket(connection.server_fd)
-    connection.up = _direction(connection, serialized.up, left, is_up=True)
-    connection.down = _direction(connection, serialized.down, left, is_up=False)
+    connection.up = _direction(gate, connection, serialized.up, left, is_up=True)
+    connection.down = _direction(gate, connection, serialized.down, left, is_up=False)
     return connection
 
 
@@ -152,27 +185,14 @@ def _socket(descriptor: int) -> Socket:
 
 
 def _direction(
-    connection: Connection, flow: SerializedFlow | None, descriptors: Iterator[int], *, is_up: bool
+    gate: Gate, connection: Connection, flow: SerializedFlow | None, descriptors: Iterator[int], *, is_up: bool
 ) -> Direction | None:
     if flow is None:
         return None
-    direction = Direction(connection, is_up, flow.pending, STICK)
+    direction = gate.relay.moved_here(connection, is_up, flow.pending)
     if flow.in_pipe:
         direction.pipe, direction.in_pipe = (next(descriptors), next(descriptors)), flow.in_pipe
     return direction
-
-
-def movable(connection: Connection) -> bool:
-    """Whether it can be passed on: not if it waits for a name, a parent proxy or a second message, or is refused."""
-    match connection.state:
-        case Greeting(FirstBytesReader(openable=False) | SecondHelloReader() | UnreadLineReader()):
-            return False
-        case Greeting() | Answering() | SimpleState.CONNECTING | SimpleState.OPEN:
-            return True
-        case AskingParent() | SimpleState.WAITING | SimpleState.PARTING | SimpleState.CLOSED:
-            return False
-        case _:
-            assert_never(connection.state)
 
 
 class ConnectionTransfer:
@@ -211,7 +231,7 @@ class ConnectionTransfer:
     @property
     def has_room(self) -> bool:
         """Whether this gate can take any; when it can't, others may, or it can later."""
-        return not self._ended and self._gate.open_connections < self._most
+        return not self._ended and self._gate.acceptor.open_connections < self._most
 
     def take(self) -> list[Connection]:
         """Take over what others pass on, up to a bound. What is returned was let through by another policy."""
@@ -227,17 +247,17 @@ class ConnectionTransfer:
                 self._ended = True
                 break
             try:
-                serialized = read(datagram, descriptors)
+                serialized = read(self._gate, datagram, descriptors)
             except ValueError as error:
                 self._gate.enforcer.failed("succession", error)
                 for descriptor in descriptors:
                     os.close(descriptor)
                 continue
-            connection = restore(serialized, descriptors, self._listeners)
+            connection = restore(self._gate, serialized, descriptors, self._listeners)
             try:
-                self._gate.adopt(connection)
+                self._gate.acceptor.adopt(connection)
             except OSError as error:  # more than the system lets one watch
-                self._gate.broken(connection, error)
+                self._gate.loop.broken(connection, error)
                 continue
             self.taken_over += 1
             taken.append(connection)
@@ -249,21 +269,23 @@ class ConnectionTransfer:
         while True:
             connection = self._next or next(self._left, None)
             if connection is None:
-                self._left = iter(list(gate.connections.values()))
-                return RETRY if gate.open_connections else 0.0
+                self._left = iter(list(gate.loop.connections.values()))
+                return RETRY if gate.acceptor.open_connections else 0.0
             self._next = None
-            if not movable(connection):
+            if not connection.state.movable:
                 continue
             serialized, descriptors = describe(connection, self._listeners)
             try:
-                socket.send_fds(self._write, [pickle.dumps(serialized)], descriptors)
+                socket.send_fds(self._write, [write(gate, serialized)], descriptors)
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:  # larger than a datagram, which the limits exclude: it stays here
                     continue
                 self._next = connection  # the channel is full
                 return RETRY
-            gate.let_go(connection)
-            gate.release_closed()
+            connection.silent = False  # the gate that serves it from now on counts it
+            gate.loop.unwatch(connection)
+            gate.loop.close(connection)
+            gate.loop.release_closed()
             self.passed_on += 1
             if self._monotonic() >= give_up:
                 return 0.0

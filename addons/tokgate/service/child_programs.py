@@ -19,9 +19,9 @@ from tokgate.blocklog.write.checkpointer import log_options_of
 from tokgate.blocklog.write.collector import collect
 from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.config.reload.holder import PolicyHolder
+from tokgate.gate.acceptor import AcceptingGates
 from tokgate.gate.quic import takeover as quic_takeover
 from tokgate.gate.quic.sockets import QuicSockets
-from tokgate.gate.room import Rooms
 from tokgate.gate.sockets import Listener
 from tokgate.gateway import capabilities
 from tokgate.gateway.ruleset import TableOptions
@@ -88,7 +88,7 @@ class ChildPrograms:
         self.listeners: Final[list[Listener]] = []
         self.quic: QuicSockets | None = None
         self.warned = WarnedClients()
-        self.rooms: Final = Rooms(options.workers)
+        self.accepting: Final = AcceptingGates(options.workers)
         self._options: Final = options
         self._holder: Final = holder
         self.quic_channels = [quic_takeover.channel() for _ in range(options.workers)]
@@ -165,7 +165,7 @@ class ChildPrograms:
             limits=options.limits,
             drain=options.drain,
             warned=self.warned,
-            rooms=self.rooms,
+            accepting=self.accepting,
             slot=slot,
             mark=options.mark,
             backlog=backlog,

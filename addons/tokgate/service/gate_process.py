@@ -13,17 +13,16 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from select import EPOLLEXCLUSIVE, EPOLLIN
 from typing import Final
 
 from tokgate.blocklog.records.record import Observer
 from tokgate.blocklog.write.channel import RecordSender
+from tokgate.gate.acceptor import AcceptingGates, limits_of
+from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import OpenerChannel
-from tokgate.gate.identifying_gate import gate_for
 from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.quic.gate_quic import GateQuic
 from tokgate.gate.quic.sockets import Front, Outlets
-from tokgate.gate.room import Rooms
 from tokgate.gate.sockets import Listener
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.snapshot import Snapshot
@@ -74,9 +73,9 @@ class Inheritance:
     limits: Limits
     drain: float
     warned: WarnedClients
-    rooms: Rooms
+    accepting: AcceptingGates
     slot: int
-    """The gate's number, in `rooms`."""
+    """The gate's number, in `accepting`."""
     mark: int | None = None
     backlog: int | None = None
     """The memory for records that the collector doesn't take at once."""
@@ -95,15 +94,15 @@ class GateProcess:
         self._openers: Final = OpenerChannel(given.openers)
         counters = Counters(given.shared)
         self._enforcer: Final = Enforcer(given, self._sender, given.observer, counters=counters, warned=given.warned)
-        self._gate: Final = gate_for(given.snapshot, self._enforcer, self._openers, given.limits, given.mark)
-        self._gate.limit(given.snapshot.settings.limits)
-        self._gate.others_have_room = partial(given.rooms.elsewhere, given.slot)
-        self._review: Final = LiveReview(self._enforcer, GateConnections(self._gate))
+        limits = limits_of(given.limits, given.snapshot.settings.limits)
+        self._gate: Final = Gate(self._enforcer, self._openers, limits, given.mark)
+        self._gate.acceptor.others_accept = partial(given.accepting.others, given.slot)
+        self._review: Final = LiveReview(self._enforcer, GateConnections(self._gate.context))
         self._transfer: Final = ConnectionTransfer(self._gate, given.listeners, given.transfer_out, given.transfer_in)
         self._quic = None
         if given.quic is not None:
             quic = given.quic
-            self._quic = GateQuic(self._gate, quic.fronts, quic.outlets, quic.transfer_out, quic.transfer_in)
+            self._quic = GateQuic(self._gate.context, quic.fronts, quic.outlets, quic.transfer_out, quic.transfer_in)
         self._orders: Final[deque[Callable[[], None]]] = deque()
         """Work that signals ask for, done between two batches of events, since it may close descriptors."""
         self._leaving = False
@@ -117,22 +116,21 @@ class GateProcess:
 
     def run(self) -> None:
         """Run the loop until the gate has left; then write what is due and close everything."""
-        gate = self._gate
+        gate, loop = self._gate, self._gate.loop
         self._listen_to_signals()
-        self._gate.call_back(self._given.lifeline, self._orphaned)
-        self._gate.callbacks[self._transfer.descriptor] = self._plan_takeover
+        loop.call_back(self._given.lifeline, self._orphaned)
         self._review.look()  # computes the next change of the policy, before any client waits
         if not self._given.waits:
             self._accept()
         elif self._quic is not None:
             self._quic.expect()
         self._tick()  # reports that this gate is ready
-        while not (self._leaving and self._is_empty()) and gate.now < self._give_up_at:
+        while not (self._leaving and self._is_empty()) and loop.now < self._give_up_at:
             try:
-                gate.once(max(0.0, self._next_tick - gate.now))
+                loop.once(max(0.0, self._next_tick - loop.now))
                 while self._orders:
                     self._orders.popleft()()
-                if gate.now >= self._next_tick:
+                if loop.now >= self._next_tick:
                     self._tick()
             except Exception as error:  # a bug costs one connection its deadline, not all of them their gate
                 self._enforcer.failed("gate", error)
@@ -141,19 +139,19 @@ class GateProcess:
             self._quic.review.close()
         self._enforcer.close()
         self._housekeep()
-        gate.close_all()
+        gate.close()
         self._sender.close()
 
     def _is_empty(self) -> bool:
         """Whether this gate carries nothing any more, and has passed on what it can."""
-        return self._gate.open_connections == 0 and not (
+        return self._gate.acceptor.open_connections == 0 and not (
             self._retired and self._quic is not None and self._quic.remains
         )
 
     def _tick(self) -> None:
         """Do periodic work, and compute when it is due again."""
-        gate = self._gate
-        self._next_tick = gate.now + TICK
+        loop = self._gate.loop
+        self._next_tick = loop.now + TICK
         if self._takes_over:
             self._take_over()
         pause = self._review.look()
@@ -164,11 +162,11 @@ class GateProcess:
                 pause = min(pause, self._transfer.pass_on())
         elif self._transfer.has_room:
             self._welcome(True)
-        if gate.now >= self._next_housekeeping:
-            self._next_housekeeping = gate.now + TICK
+        if loop.now >= self._next_housekeeping:
+            self._next_housekeeping = loop.now + TICK
             self._housekeep()
         # A signal handler may have set an earlier one meanwhile.
-        self._next_tick = min(self._next_tick, gate.now + pause, self._next_housekeeping)
+        self._next_tick = min(self._next_tick, loop.now + pause, self._next_housekeeping)
 
     def _plan_takeover(self) -> None:
         """A retired gate hands connections over: take them after this batch of events, since that may close some."""
@@ -186,23 +184,23 @@ class GateProcess:
     def _welcome(self, wanted: bool) -> None:
         """Start or stop watching for connections to take over."""
         if wanted and not self._welcoming:
-            self._gate.epoll.register(self._transfer.descriptor, EPOLLIN | EPOLLEXCLUSIVE)
+            self._gate.loop.call_back(self._transfer.descriptor, self._plan_takeover, exclusive=True)
         elif self._welcoming and not wanted:
-            self._gate.epoll.unregister(self._transfer.descriptor)
+            self._gate.loop.call_no_more(self._transfer.descriptor)
         self._welcoming = wanted
 
     def _accept(self) -> None:
         for listener in self._given.listeners:
-            self._gate.add_listener(listener)
-        self._given.rooms.tell(self._given.slot, True)
+            self._gate.acceptor.add_listener(listener)
+        self._given.accepting.tell(self._given.slot, True)
         if self._quic is not None:
             self._quic.begin()
 
     def _housekeep(self) -> None:
         self._enforcer.settle()
-        if self._gate.listeners:
-            self._given.rooms.tell(self._given.slot, not self._gate.full)
-            self._gate.look_for_room()
+        if self._gate.acceptor.listeners:
+            self._given.accepting.tell(self._given.slot, not self._gate.acceptor.full)
+            self._gate.acceptor.try_again()
         self._sender.flush()
         self._count_others()
         report = json.dumps(self._report()).encode()
@@ -222,15 +220,16 @@ class GateProcess:
     def _report(self) -> dict[str, object]:
         """The gate's report to the supervisor, as JSON."""
         gate, counters, starved = self._gate, self._enforcer.counters, self._gate.dialler.starved
+        acceptor, loop = gate.acceptor, gate.loop
         return {
             "pid": os.getpid(),
             "leaving": self._leaving,
-            "connections": gate.open_connections,
-            "full": gate.limits.connections if gate.full else 0,
-            "starved": None if starved is None or gate.now - starved[1] > STARVED else starved[0],
+            "connections": acceptor.open_connections,
+            "full": gate.context.limits.connections if acceptor.full else 0,
+            "starved": None if starved is None or loop.now - starved[1] > STARVED else starved[0],
             "descriptors": descriptors(),
             "accounts": gate.explicit.accounts_error,
-            "clients": len(gate.clients),
+            "clients": len(acceptor.clients),
             "errors": dict(counters.errors),
             "last_error": counters.last_error,
             "loops": counters.loops,
@@ -252,7 +251,7 @@ class GateProcess:
     def _listen_to_signals(self) -> None:
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        self._gate.call_back(read, lambda: self._empty(read))
+        self._gate.loop.call_back(read, lambda: self._empty(read))
         signal.signal(GO, lambda *_: self._orders.append(self._accept))
         signal.signal(RETIRE, lambda *_: self._orders.append(self._retire))
         signal.signal(signal.SIGTERM, lambda *_: self._orders.append(self._terminate))
@@ -265,7 +264,7 @@ class GateProcess:
 
     def _orphaned(self) -> None:
         """The supervisor has exited: nothing would restart this gate or write its records. Drain."""
-        self._gate.epoll.unregister(self._given.lifeline)
+        self._gate.loop.call_no_more(self._given.lifeline)
         self._orders.append(partial(self._leave, self._given.drain))
 
     def _terminate(self) -> None:
@@ -285,7 +284,7 @@ class GateProcess:
         """Stop accepting, and exit with the last connection or after `seconds`."""
         self._leaving = True
         self._next_tick = self._next_housekeeping = 0.0  # report it now
-        self._gate.stop_accepting()
+        self._gate.acceptor.stop_accepting()
         if self._quic is not None:
             self._quic.carrier.stop()
-        self._give_up_at = min(self._give_up_at, self._gate.now + seconds)
+        self._give_up_at = min(self._give_up_at, self._gate.loop.now + seconds)

@@ -163,7 +163,7 @@ class ChildProcesses(InheritedProcesses):
         if child is None or child.retired or self.ending:
             return
         if child.role is Role.GATE:
-            self.rooms.tell(child.slot, False)
+            self.accepting.tell(child.slot, False)
         elif child.role is Role.OPENER:
             self._openers.died(time.monotonic())
         if child.hung:

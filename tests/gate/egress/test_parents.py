@@ -15,9 +15,8 @@ from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, exact
 from labs.hello_builder import hello_for
 from labs.parent_proxy import FORBIDDEN, ParentProxy
 from labs.waiting import readable
-from tokgate.gate.connection import AskingParent
 from tokgate.gate.egress.parent_handshake import ConnectHandshake, ParentRefused
-from tokgate.gate.egress.parents import Parents, credentials_of, parent_for
+from tokgate.gate.egress.parents import AskedParent, Parents, credentials_of, parent_for
 from tokgate.gateway.canary import definition
 from tokgate.policy.settings import CanarySettings, Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
@@ -268,18 +267,15 @@ def test_what_a_parent_answers(
 ) -> None:
     """The request goes out once; what stands behind the answer is the destination's; a parent that ends is no way."""
     enforcer = start_gate().gate.enforcer
-    parents, asking, server = (
-        Parents(enforcer),
-        AskingParent(ConnectHandshake("a.example", 443, None)),
-        Answering(*answers),
-    )
+    parents, server = Parents(enforcer), Answering(*answers)
+    asked = AskedParent(parents, ConnectHandshake("a.example", 443, None))
     try:
-        for _ in range(2):
+        for _ in range(1 if outcome is True else 2):
             if isinstance(outcome, str):
                 with pytest.raises(OSError, match=outcome):
-                    parents.is_behind(server, asking, event)
-            elif not asking.asked or not outcome:
-                assert parents.is_behind(server, asking, event) is outcome
+                    asked.is_behind(server, event)
+            else:
+                assert asked.is_behind(server, event) is outcome
     finally:
         parents.close()
     assert server.said.count(b"CONNECT") == 1

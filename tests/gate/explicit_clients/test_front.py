@@ -12,7 +12,8 @@ from labs.gate_lab import NOBODY, Origin, RunningGate, dial, exactly, pass_time,
 from labs.hello_builder import hello_for
 from labs.records import Monotonic
 from labs.waiting import DEADLINE
-from tokgate.gate.connection import CONNECTING, PARTING, WAITING
+from tokgate.gate.connecting import Connecting
+from tokgate.gate.context import Parting, Waiting
 from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.gate.explicit_clients.pac import pac_file
 from tokgate.gate.sockets import connect, leads_to
@@ -113,7 +114,8 @@ def test_a_server_that_says_much_first(
     with dial(gate.explicit, connect_request(host, start_origin(lambda c: c.sendall(much)).address[1])) as client:
         exactly(client, len(ESTABLISHED))
         pass_time(gate.gate, monotonic, PATIENCE)
-        assert until(lambda: any(c.down is not None and c.down.blocked for c in list(gate.gate.connections.values())))
+        served = gate.gate.loop.connections
+        assert until(lambda: any(c.down is not None and c.down.blocked for c in list(served.values())))
         assert read_all(client) == much
 
 
@@ -125,8 +127,9 @@ def test_a_tunnel_is_not_given_up_early(start_gate: StartGate) -> None:
             one.connect_ex(slow.getsockname())
         gate = start_gate()
         with dial(gate.explicit, connect_request("127.0.0.1", slow.getsockname()[1]) + ALLOWED):
-            found = until(lambda: [c for c in list(gate.gate.connections.values()) if c.state is CONNECTING])
-            assert found[0].deadline - gate.gate.now > gate.gate.limits.connecting / 2
+            served = gate.gate.loop.connections
+            found = until(lambda: [c for c in list(served.values()) if isinstance(c.state, Connecting)])
+            assert found[0].deadline - gate.gate.loop.now > gate.gate.context.limits.connecting / 2
 
 
 def test_a_name_that_nobody_resolves(
@@ -137,8 +140,8 @@ def test_a_name_that_nobody_resolves(
     monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", lambda _: slow.wait(DEADLINE) and ())
     gate = start_gate()
     with dial(gate.explicit, connect_request("www.example.net", 443)) as client:
-        assert until(lambda: [c for c in list(gate.gate.connections.values()) if c.state is WAITING])
-        pass_time(gate.gate, monotonic, gate.gate.limits.connecting)
+        assert until(lambda: [c for c in list(gate.gate.loop.connections.values()) if isinstance(c.state, Waiting)])
+        pass_time(gate.gate, monotonic, gate.gate.context.limits.connecting)
         assert read_all(client).startswith(b"HTTP/1.1 502 ")
     slow.set()
     assert gate.settled()
@@ -219,7 +222,8 @@ def test_a_long_pac_file(start_gate: StartGate, ended: bool) -> None:
         client.sendall(b"GET /proxy.pac HTTP/1.1\r\nHost: gw1.example.org:8080\r\n\r\n")
         if ended:
             client.shutdown(socket.SHUT_WR)
-        assert until(lambda: any(c.state is PARTING and c.held for c in list(gate.gate.connections.values())))
+        served = gate.gate.loop.connections
+        assert until(lambda: [c for c in list(served.values()) if isinstance(c.state, Parting) and c.state.unsent])
         received = read_all(client)
     assert received == pac_answer(pac_file(gate.holder.snapshot.policy, "gw1.example.org:8080"))
     assert ended or gate.settled()

@@ -13,8 +13,9 @@ from labs.gate_lab import Origin, RunningGate, dial, exactly, pass_time, policy,
 from labs.hello_builder import hello_for
 from labs.records import Monotonic
 from tokgate.accounts.htpasswd import FileAccounts
-from tokgate.gate.connection import CLOSED, Greeting
+from tokgate.gate.connection import CLOSED
 from tokgate.gate.explicit_clients.front import PATIENCE
+from tokgate.gate.first_words import FirstWords
 from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
@@ -54,10 +55,10 @@ def test_nobody_may_dribble_for_ever(start_gate: StartGate, start_origin: StartO
     with dial(gate.explicit, connect(start_origin().address[1], host="127.0.0.1")) as client:
         exactly(client, len(ESTABLISHED))
         client.sendall(ALLOWED[:20])
-        assert until(lambda: any(c.held for c in list(gate.gate.connections.values())))
+        assert until(lambda: any(c.received for c in list(gate.gate.loop.connections.values())))
         pass_time(gate.gate, monotonic, PATIENCE)
-        assert gate.gate.open_connections == 1
-        pass_time(gate.gate, monotonic, gate.gate.limits.greeting)
+        assert gate.gate.acceptor.open_connections == 1
+        pass_time(gate.gate, monotonic, gate.gate.context.limits.greeting)
         assert read_all(client) == b""
     assert gate.gate.enforcer.counters.timeouts == 1
 
@@ -68,12 +69,12 @@ def test_nobody_may_dribble_once_the_server_is_there(start_gate: StartGate, star
     with dial(gate.explicit, connect(start_origin().address[1], host="127.0.0.1")) as client:
         exactly(client, len(ESTABLISHED))
         gate.pause()
-        (connection,) = gate.gate.connections.values()
-        gate.gate.overdue(connection)
-        assert gate.serves(lambda: connection.server is not None and isinstance(connection.state, Greeting))
+        (connection,) = gate.gate.loop.connections.values()
+        connection.state.overdue(connection)
+        assert gate.serves(lambda: connection.server is not None and isinstance(connection.state, FirstWords))
         client.sendall(ALLOWED[:20])
-        assert gate.serves(lambda: connection.held)
-        gate.gate.overdue(connection)
+        assert gate.serves(lambda: connection.received)
+        connection.state.overdue(connection)
         assert connection.state is CLOSED
         assert gate.gate.enforcer.counters.timeouts == 1
 
@@ -126,7 +127,7 @@ def test_the_queue_for_checks_has_an_end(
     monkeypatch.setattr("tokgate.gate.explicit_clients.proxy_auth.MOST_WAITING", 2)
     gate, port = start_gate(snapshot=asking), start_origin().address[1]
     with dial(gate.explicit, connect(port, "bob:guess")), dial(gate.explicit, connect(port, "bob:secret")) as second:
-        assert until(lambda: gate.gate.open_connections == 2)
+        assert until(lambda: gate.gate.acceptor.open_connections == 2)
         assert slow.checking.wait(30)
         with dial(gate.explicit, connect(port, "bob:another")) as third:
             assert read_all(third).startswith(b"HTTP/1.1 503 ")
@@ -142,11 +143,11 @@ def test_an_answer_for_who_has_left_is_nobodys(
     with dial(gate.explicit, connect(origin.address[1], "bob:secret")) as leaver:
         assert slow.checking.wait(30)
         reset(leaver)
-        assert until(lambda: not gate.gate.open_connections)
+        assert until(lambda: not gate.gate.acceptor.open_connections)
     with dial(gate.explicit, connect(origin.address[1], "bob:secret")) as stayer:
         slow.go_on.set()
         assert exactly(stayer, len(ESTABLISHED)) == ESTABLISHED
-        assert gate.gate.open_connections == 1
+        assert gate.gate.acceptor.open_connections == 1
     assert gate.settled()
     assert gate.sink.records == []
     assert origin.accepted <= 1

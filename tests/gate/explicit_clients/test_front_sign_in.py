@@ -5,7 +5,7 @@ import pytest
 from labs.front_steps import BASIC, CONNECT, SOCKS, TUNNEL, Client
 from labs.waiting import DEADLINE, readable
 from tokgate.accounts.auth_cache import AuthResult
-from tokgate.gate.connection import OPEN, WAITING, Greeting
+from tokgate.gate.connection import CLOSED
 from tokgate.gate.explicit_clients import proxy_auth
 from tokgate.policy.membership import Identity
 from tokgate.traffic import refusal_texts
@@ -24,7 +24,7 @@ def test_a_socks_client_signs_in(client: Client, step: int) -> None:
     done = client.says(*(said[at : at + step] for at in range(0, len(said), step)))
     assert [each for each in done if each != "wait"] == [socks5.PASSWORD_CHOSEN, ACCEPTED, *TUNNEL]
     assert client.connection.person == Identity("ada")
-    assert client.connection.held == b""
+    assert client.connection.received == b""
 
 
 def test_a_socks_client_that_has_only_signed_in(client: Client) -> None:
@@ -85,7 +85,8 @@ def test_a_password_is_checked_beside(client: Client, stays: bool) -> None:
     """Its client alone waits, and is then served, if it is still there."""
     client.signs_in()
     assert client.says(BASIC) == [("suspend", 10.0)]
-    client.connection.state = WAITING if stays else OPEN
+    if not stays:
+        client.connection.state = CLOSED
     checks = client.front._sign_in._checks
     assert checks is not None
     assert readable(checks.descriptor, DEADLINE)
@@ -98,7 +99,7 @@ def test_too_many_passwords_at_once(client: Client, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(proxy_auth, "MOST_WAITING", 1)
     client.signs_in()
     for done in ([("suspend", 10.0)], [("refuse", refusal_texts.UNAVAILABLE)]):
-        client.connection.state, client.connection.held = Greeting(), b""
+        client.connection.state, client.connection.received = client.front.request, b""
         client.loop.done.clear()
         assert client.says(BASIC) == done
 

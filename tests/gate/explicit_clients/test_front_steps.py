@@ -11,6 +11,7 @@ from labs.front_steps import BANNED, CONNECT, INSIDE, OTHER, POLICY, SOCKS, TUNN
 from tokgate.gate.connection import CLOSED, Tunnel
 from tokgate.gate.explicit_clients.background import BackgroundCalls
 from tokgate.gate.explicit_clients.front import PATIENCE
+from tokgate.gate.sockets import NoDestinationError
 from tokgate.traffic import refusal_texts
 from tokgate.traffic.explicit_targets import decide_targets
 from tokgate.wire import socks5
@@ -45,7 +46,7 @@ def test_an_opener_answers(client: Client, said: bytes) -> None:
     """Whatever is no CONNECT, as soon as a line or too much of it is there; without one it comes again."""
     assert client.says(said) == [("open", said)]
     client.loop.opener = False
-    client.connection.held = b""
+    client.connection.received = b""
     assert client.says(said)[1:] == [("refuse", refusal_texts.UNAVAILABLE)]
 
 
@@ -67,11 +68,12 @@ def test_a_tunnel(client: Client, request_: bytes, step: int) -> None:
     assert done == [b"\5\0"] * (request_ is SOCKS) + TUNNEL
     tunnel = client.connection.tunnel
     assert tunnel is not None
-    assert (client.connection.destination, client.connection.held) == (("www.example.org", 443), b"rest")
-    client.front.connected(client.connection, tunnel)
+    assert (client.connection.destination, client.connection.received) == ((OTHER, 443), b"rest")
+    client.connected()
     established = socks5.Reply.SUCCEEDED.octets if request_ is SOCKS else refusal_texts.ESTABLISHED
     assert client.loop.done[-3:] == [established, ("listen", PATIENCE), ("read", b"rest")]
-    client.front.connected(client.connection, tunnel)
+    client.front.try_next(client.connection, Tunnel("a", 443, socks=False, addresses=(OTHER,), established=True))
+    client.connected()
     assert client.loop.done[-1] == ("listen", 0.0), "it is told once"
 
 
@@ -87,7 +89,7 @@ def test_a_client_that_has_gone(client: Client) -> None:
     """Nothing is done for it any more."""
     client.loop.hears = False
     assert client.says(SOCKS) == [socks5.METHOD_CHOSEN]
-    client.front.established(client.connection, Tunnel("www.example.org", 443, socks=False))
+    client.front.establish(client.connection, Tunnel("www.example.org", 443, socks=False))
     assert client.loop.done[1:] == [refusal_texts.ESTABLISHED]
 
 
@@ -106,7 +108,7 @@ def test_a_client_that_went_while_its_name_was_resolved(client: Client) -> None:
     [
         ({OTHER: OSError()}, [OTHER, "198.51.100.8"], None),
         ({OTHER: OSError(), "198.51.100.8": OSError()}, [OTHER, "198.51.100.8"], refusal_texts.UNREACHABLE),
-        ({OTHER: False}, [OTHER], refusal_texts.LEADS_BACK),
+        ({OTHER: NoDestinationError()}, [OTHER], refusal_texts.LEADS_BACK),
     ],
 )
 def test_one_address_after_another(client: Client, dials: dict[str, Any], done: list[str], words: bytes | None) -> None:
@@ -193,14 +195,14 @@ def test_no_address_is_left(client: Client, established: bool, done: Any) -> Non
 def test_patience(client: Client) -> None:
     """Who says nothing waits for the server; who has begun has as long again, once."""
     tunnel = Tunnel(OTHER, 443, socks=False, addresses=(OTHER,), established=True)
-    client.connection.deadline = 100.0
-    assert client.front.lose_patience(client.connection, tunnel)
+    client.connection.tunnel, client.connection.deadline = tunnel, 100.0
+    client.words.overdue(client.connection)
     assert client.loop.done == [("dial", OTHER, 443)]
-    client.connection.held = b"half"
-    assert client.front.lose_patience(client.connection, tunnel)
-    assert client.connection.deadline == 110.0
-    assert not client.front.lose_patience(client.connection, tunnel)
-    assert client.loop.done == [("dial", OTHER, 443)]
+    client.connection.received = b"half"
+    client.words.overdue(client.connection)
+    assert (client.connection.deadline, client.enforcer.counters.timeouts) == (110.0, 0)
+    client.words.overdue(client.connection)
+    assert (client.loop.done, client.enforcer.counters.timeouts) == ([("dial", OTHER, 443)], 1)
 
 
 @pytest.mark.parametrize("request_", [CONNECT, SOCKS])
@@ -217,7 +219,7 @@ def test_a_ban_that_ends_while_it_is_told(client: Client, monkeypatch: pytest.Mo
     client.loop.opener = False
     done = client.says(request_ + b"rest")
     assert done[-2:] == [("suspend", 20.0), ("dial", BANNED, 443)]
-    assert client.connection.held == b"rest"
+    assert client.connection.received == b"rest"
 
 
 @pytest.mark.parametrize("socks", [False, True])
@@ -235,11 +237,12 @@ def test_who_is_exempt(client: Client, socks: bool) -> None:
     assert len(client.sink.records) == 1
 
 
-def test_a_front_that_is_closed() -> None:
+def test_a_front_that_is_closed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds no descriptor: gates come and go in one process."""
-    front = Client().front
+    front = client.front
     checks = front._sign_in._checks = BackgroundCalls(1)
     front.close()
+    monkeypatch.setattr(client, "close", client.loop.epoll.close)
     for calls in (front._resolver, checks):
         with pytest.raises(OSError, match="Bad file"):
             os.fstat(calls.descriptor)

@@ -2,8 +2,6 @@
 
 import contextlib
 import socket
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -17,30 +15,14 @@ from tokgate.gate.quic.sockets import Datagram, Front
 from tokgate.gate.quic.takeover import channel
 
 
-class Watching(QuicGate):
-    """A gate whose loop says what it watches."""
-
-    def __init__(self, records: Records, *args: Any) -> None:
-        self.watched: dict[int, Callable[[], None]] = {}
-        super().__init__(records, *args)
-
-    def call_back(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Watch it."""
-        self.watched[descriptor] = callback
-
-    def call_no_more(self, descriptor: int) -> None:
-        """Do so no more."""
-        self.watched.pop(descriptor, None)
-
-
 def test_a_generation_of_gates(records: Records) -> None:
     """No flow is lost with a new policy, none that it bans goes on, and no gate reads what is another's."""
     with contextlib.ExitStack() as opened:
         ends = [opened.enter_context(end) for end in channel()]
         fronts = [Front(opened.enter_context(socket.socket(type=socket.SOCK_DGRAM)), 8443) for _ in range(2)]
         numbers = {front.socket.fileno() for front in fronts}
-        gates, sent = [Watching(records, policy(networks=("192.0.2.0/24",))), Watching(records)], [Sent(), Sent()]
-        old, new = (GateQuic(gate, fronts, out, *ends) for gate, out in zip(gates, sent, strict=True))
+        gates, sent = [QuicGate(records, policy(networks=("192.0.2.0/24",))), QuicGate(records)], [Sent(), Sent()]
+        old, new = (GateQuic(gate.context, fronts, out, *ends) for gate, out in zip(gates, sent, strict=True))
         handed = ends[1].fileno()
         assert [set(gate.watched) for gate in gates] == [{handed}, {handed}]
 
@@ -73,7 +55,7 @@ def test_a_predecessor_that_was_killed(records: Records, monkeypatch: pytest.Mon
     """Its flows never come: once it has gone, packets of flows that nobody knows wait for a while, and no longer."""
     monkeypatch.setattr(takeover, "PATIENCE", 0.0)
     with contextlib.ExitStack() as opened:
-        gate = GateQuic(Watching(records), [], Sent(), *(opened.enter_context(end) for end in channel()))
+        gate = GateQuic(QuicGate(records).context, [], Sent(), *(opened.enter_context(end) for end in channel()))
         gate.expect()
         gate.look()
         assert gate.carrier.strangers_wait
@@ -89,8 +71,8 @@ def test_what_is_read(records: Records) -> None:
         front = Front(opened.enter_context(socket.socket(type=socket.SOCK_DGRAM)), 8443)
         front.socket.bind(("127.0.0.1", 0))
         front.socket.setblocking(False)
-        gate = Watching(records)
-        quic = GateQuic(gate, [front], Sent(), *ends)
+        gate = QuicGate(records)
+        quic = GateQuic(gate.context, [front], Sent(), *ends)
         quic.begin()
         opened.enter_context(socket.socket(type=socket.SOCK_DGRAM)).sendto(SHORT, front.socket.getsockname())
         gate.watched[front.socket.fileno()]()

@@ -9,7 +9,6 @@ from pathlib import Path
 from select import EPOLLRDHUP
 from typing import Final
 
-from tokgate.gate.connection import AskingParent
 from tokgate.gate.egress.parent_handshake import (
     MAX_ANSWER,
     ConnectHandshake,
@@ -18,8 +17,7 @@ from tokgate.gate.egress.parent_handshake import (
     SocksHandshake,
 )
 from tokgate.gate.explicit_clients.background import Addresses, BackgroundCalls, addresses_of
-from tokgate.gate.sockets import DONT_WAIT, Address, Socket
-from tokgate.gate.splice import PEEK
+from tokgate.gate.sockets import DONT_WAIT, PEEK, Address, Socket
 from tokgate.policy.settings import Upstream, UpstreamKind, upstream_for
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address
@@ -47,31 +45,16 @@ class Parents:
         self.deliver: Final = self._lookups.deliver
         self.close: Final = self._lookups.close
 
-    def begin(self, upstream: Upstream, destination: Address) -> tuple[ParentHandshake, Address]:
-        """A handshake for a destination, and where to connect to. Raises OSError if nothing can go out."""
+    def begin(self, upstream: Upstream, destination: Address) -> "tuple[AskedParent, Address]":
+        """The parent to be asked for a destination, and where it is. Raises OSError if nothing can go out."""
         try:
             parent = handshake(upstream, *destination)
         except (OSError, ValueError) as error:
-            self._tell(error)
+            self.tell(error)
             raise OSError(errno.EHOSTUNREACH, str(error)) from error
-        return parent, self._address(upstream)
+        return AskedParent(self, parent), self._address(upstream)
 
-    def is_behind(self, server: Socket, asking: AskingParent, event: int) -> bool:
-        """Go on with the handshake; whether the destination is there now. Raises OSError if it will not be."""
-        try:
-            if not asking.asked:
-                asking.asked = True
-                server.send(asking.handshake.first, DONT_WAIT)
-            behind = _go_on(asking.handshake, server)
-        except ParentRefused as error:
-            if error.ours:
-                self._tell(error)
-            raise OSError(errno.ECONNREFUSED, str(error)) from error
-        if not behind and event & EPOLLRDHUP:
-            raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-        return behind
-
-    def _tell(self, error: Exception) -> None:
+    def tell(self, error: Exception) -> None:
         """Report what an operator has to mend, once a minute."""
         now, what = self._monotonic(), str(error)
         if now >= self._told.get(what, 0.0):
@@ -96,26 +79,51 @@ class Parents:
             self._known[host] = found
 
 
-def _go_on(parent: ParentHandshake, sock: Socket) -> bool:
-    """Take what the proxy has said and answer it; whether the destination is there now. Raises OSError, ParentRefused.
+class AskedParent:
+    """A parent proxy that is connected to, and asked for a destination."""
 
-    Of what comes behind its answer nothing is taken: that is the destination's.
-    """
-    while True:
+    __slots__ = ("_handshake", "_parents", "_said_first")
+
+    def __init__(self, parents: Parents, handshake: ParentHandshake) -> None:
+        self._parents: Final = parents
+        self._handshake: Final = handshake
+        self._said_first = False
+
+    def is_behind(self, server: Socket, event: int) -> bool:
+        """Go on with the handshake; whether the destination is there now. Raises OSError if it will not be."""
         try:
-            said = sock.recv(MAX_ANSWER, PEEK)
-        except BlockingIOError:
-            return False
-        progress = parent.read(said)
-        if progress is None:
-            if said:
-                return False
+            if not self._said_first:
+                self._said_first = True
+                server.send(self._handshake.first, DONT_WAIT)
+            behind = self._go_on(server)
+        except ParentRefused as error:
+            if error.ours:
+                self._parents.tell(error)
+            raise OSError(errno.ECONNREFUSED, str(error)) from error
+        if not behind and event & EPOLLRDHUP:
             raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-        sock.recv(progress.consumed, DONT_WAIT)
-        if progress.say:
-            sock.send(progress.say, DONT_WAIT)
-        if progress.done:
-            return True
+        return behind
+
+    def _go_on(self, server: Socket) -> bool:
+        """Take what the proxy has said and answer it. Raises OSError, ParentRefused.
+
+        Of what comes behind its answer nothing is taken: that is the destination's.
+        """
+        while True:
+            try:
+                said = server.recv(MAX_ANSWER, PEEK)
+            except BlockingIOError:
+                return False
+            progress = self._handshake.read(said)
+            if progress is None:
+                if said:
+                    return False
+                raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+            server.recv(progress.consumed, DONT_WAIT)
+            if progress.say:
+                server.send(progress.say, DONT_WAIT)
+            if progress.done:
+                return True
 
 
 def parent_for(snapshot: Snapshot, *hosts: str | None) -> Upstream | None:

@@ -2,48 +2,184 @@
 
 Everything else that speaks HTTP (a refused CONNECT, a request in absolute form) goes to an opener, which answers with
 the reason. What the tunnel then carries is judged by its own first bytes, as if it had come by redirection. Where the
-policy wants to know who asks, nobody gets a tunnel before it is known.
+policy wants to know who asks, nobody gets a tunnel before it is known: in HTTP a client sends its password with its
+request (RFC 9110 §11.7), in SOCKS 5 before it (RFC 1929).
 """
 
 from dataclasses import replace
+from enum import IntEnum
 from functools import partial
 from typing import Final, assert_never
 
-from tokgate.gate.connection import WAITING, Connection, Greeting, SocksStep, Tunnel
+from tokgate.accounts.auth_cache import AuthCache
+from tokgate.gate.connecting import Connecting, dial, parent, proceed
+from tokgate.gate.connection import Connection, State, Tunnel
+from tokgate.gate.context import Context, Reading, Waiting
 from tokgate.gate.explicit_clients import pac
 from tokgate.gate.explicit_clients.background import Addresses, Resolver
-from tokgate.gate.explicit_clients.loop import Loop
 from tokgate.gate.explicit_clients.proxy_auth import ClientAuthentication
+from tokgate.gate.first_words import FirstWords
+from tokgate.gate.sockets import DONT_WAIT, Address, NoDestinationError
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import refusal_texts
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse, last_words
 from tokgate.traffic.admission import admit
-from tokgate.traffic.counting.upstream import DNS_ERROR
-from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.counting.upstream import DNS_ERROR, ConnectError
 from tokgate.traffic.explicit_targets import decide_targets, is_closed
+from tokgate.traffic.second_words import Reader
 from tokgate.traffic.seen import Connect, SocksConnect
 from tokgate.wire import socks5
+from tokgate.wire.basic_auth import ACCEPTED, REJECTED, read_basic, read_password
 from tokgate.wire.connect_request import MAX_HEAD, ConnectReader, ConnectRequestError
 
 PATIENCE: Final = 0.5
 """Seconds of a client's silence after which a tunnel to an address is taken for one where the server speaks first."""
 
 
+class SocksStep(IntEnum):
+    """The steps of a SOCKS 5 client before its request."""
+
+    METHOD_CHOSEN = 1
+    """It was told how to say who it is, or that it need not."""
+    SIGNED_IN = 2
+    """It has proved who it is: `Connection.person`."""
+
+
+class ExplicitRequest(Reading):
+    """The client has not yet asked for a destination. `progress`: what reads its CONNECT, or how far SOCKS is.
+
+    One object serves all connections of which there is none.
+    """
+
+    __slots__ = ("front", "progress")
+
+    def __init__(self, front: "ExplicitFront", progress: ConnectReader | SocksStep | None = None) -> None:
+        super().__init__(front.context)
+        self.front: Final = front
+        self.progress: Final = progress
+
+    def read(self, connection: Connection, data: bytes) -> None:
+        received = connection.received
+        if isinstance(received, bytes):
+            received = connection.received = bytearray(received)
+        received += data
+        if received[0] == socks5.VERSION:
+            self.front.read_socks(connection, self.progress)
+        elif isinstance(self.progress, ConnectReader):
+            self.front.read_connect(connection, self.progress, data)
+        elif received.startswith(b"CONNECT "):
+            reader = ConnectReader()
+            connection.state = ExplicitRequest(self.front, reader)
+            self.front.read_connect(connection, reader, received)
+        elif not b"CONNECT ".startswith(received) and (b"\n" in data or len(received) > MAX_HEAD):
+            self.front.answer(connection, received)
+        else:
+            self.wait(connection)
+
+
+class TunnelWords(FirstWords):
+    """As first words that were redirected, but that there may be further addresses of the destination to try."""
+
+    __slots__ = ("front",)
+
+    def __init__(self, front: "ExplicitFront", reader: Reader | None = None) -> None:
+        super().__init__(front.context, reader)
+        self.front: Final = front
+
+    def with_reader(self, reader: Reader) -> "TunnelWords":
+        return TunnelWords(self.front, reader)
+
+    def ended(self, connection: Connection) -> None:
+        if connection.tunnel is not None and connection.server is None and not connection.received:
+            self.front.try_next(connection, connection.tunnel)  # it is asked again when the destination is there
+        else:
+            super().ended(connection)
+
+    def wait(self, connection: Connection) -> None:
+        if connection.received or connection.server is not None:
+            super().wait(connection)
+        else:
+            self.context.loop.keep_watching_client(connection)
+
+    def overdue(self, connection: Connection) -> None:
+        """No message has come in time, and no destination may be connected.
+
+        A client that has sent nothing may wait for the server, which speaks first in some protocols: connect, and
+        decide about what it sends later. One that has sent a part gets more time once.
+        """
+        tunnel = connection.tunnel
+        if tunnel is None or connection.server is not None or not connection.deadline:
+            super().overdue(connection)
+        elif not connection.received:
+            self.front.try_next(connection, tunnel)
+        elif not tunnel.extended:
+            tunnel.extended = True
+            connection.deadline += self.context.limits.greeting
+        else:
+            super().overdue(connection)
+
+    def connect(self, connection: Connection, destination: Address, then: State) -> None:
+        if connection.tunnel is None:
+            super().connect(connection, destination, then)
+        else:
+            self.front.try_next(connection, connection.tunnel, then)
+
+
+class WaitingForName(Waiting):
+    """The name of a tunnel's destination is being resolved."""
+
+    __slots__ = ("_front", "_tunnel")
+
+    def __init__(self, front: "ExplicitFront", tunnel: Tunnel) -> None:
+        super().__init__(front.context)
+        self._front: Final = front
+        self._tunnel: Final = tunnel
+
+    def overdue(self, connection: Connection) -> None:
+        self._front.try_next(connection, self._tunnel)  # there is none, which the client is told
+
+
+class ConnectingTunnel(Connecting):
+    """A tunnel's destination has not answered yet; others of its addresses may be tried."""
+
+    __slots__ = ("_front", "_tunnel")
+
+    def __init__(self, front: "ExplicitFront", tunnel: Tunnel, then: State) -> None:
+        super().__init__(front.context, then)
+        self._front: Final = front
+        self._tunnel: Final = tunnel
+
+    def go_on(self, connection: Connection) -> None:
+        """What the client has said was judged already; or it is told that it has its tunnel, and heard."""
+        if not self._tunnel.established:
+            self._front.establish(connection, self._tunnel)
+        elif connection.received:
+            proceed(self.context, connection, self.then)
+        else:
+            self.context.listen(connection, self._front.words)
+
+    def unreachable(self, connection: Connection, kind: ConnectError) -> None:
+        """Try the next address."""
+        self.context.dialler.failed(kind, self.context.loop.now)
+        self.context.relay.drop_server(connection)
+        self._front.try_next(connection, self._tunnel, self.then)
+
+
 class ExplicitFront:
     """Reads what explicit clients ask of a gate, and builds their tunnels."""
 
-    def __init__(self, loop: Loop, enforcer: Enforcer, *, greeting: float, connecting: float) -> None:
-        """`greeting` and `connecting` in seconds, as in the gate's limits."""
-        self._loop: Final = loop
-        self._enforcer: Final = enforcer
-        self._greeting: Final = greeting
-        self._connecting: Final = connecting
-        self._resolver: Final = Resolver(failed=partial(enforcer.counters.add, DNS_ERROR))
-        loop.call_back(self._resolver.descriptor, self._resolver.deliver)
-        self._sign_in: Final = ClientAuthentication(loop, enforcer, greeting)
+    def __init__(self, context: Context) -> None:
+        self.context: Final = context
+        self.request: Final = ExplicitRequest(self)
+        self.words: Final = TunnelWords(self)
+        self._enforcer: Final = context.enforcer
+        self._resolver: Final = Resolver(failed=partial(self._enforcer.counters.add, DNS_ERROR))
+        context.loop.call_back(self._resolver.descriptor, self._resolver.deliver)
+        self._sign_in: Final = ClientAuthentication(context)
 
     def close(self) -> None:
+        """End the threads."""
         self._resolver.close()
         self._sign_in.close()
 
@@ -52,86 +188,112 @@ class ExplicitFront:
         """Why users can't sign in; empty while they can, None where they need not."""
         return self._sign_in.failure
 
+    def _say(self, connection: Connection, words: bytes) -> bool:
+        """Send a few octets to the client; False, and the connection closed, if it has gone."""
+        try:
+            connection.client.send(words, DONT_WAIT)
+        except OSError:
+            self.context.loop.close(connection)
+            return False
+        return True
+
     # -- requests
 
-    def greet(self, connection: Connection, greeting: Greeting, data: bytes) -> None:
-        """Read the client's request, of which `data` came next."""
-        held = connection.held = bytearray(connection.held) if isinstance(connection.held, bytes) else connection.held
-        held += data
-        if held[0] == socks5.VERSION:
-            self._greet_socks(connection, greeting)
-        elif isinstance(greeting.reader, ConnectReader):
-            self._greet_connect(connection, greeting.reader, data)
-        elif held.startswith(b"CONNECT "):
-            greeting.reader = reader = ConnectReader()
-            self._greet_connect(connection, reader, held)
-        elif not b"CONNECT ".startswith(held) and (b"\n" in data or len(held) > MAX_HEAD):
-            if pac.asked(held):
-                self._serve_pac(connection, held)
-                return
-            # Any other request, or what will be told that it is none: an opener answers, and asks who it is from.
-            if not self._loop.hand_over(connection, self._loop.arrival(connection), tls=False):
-                self._loop.refuse(connection, refusal_texts.UNAVAILABLE)
-        else:
-            self._loop.wait_for_greeting(connection)
+    def answer(self, connection: Connection, received: bytearray) -> None:
+        """Answer a request that is no CONNECT: for the PAC file here, once its head has come whole; else by an opener.
 
-    def _serve_pac(self, connection: Connection, held: bytes | bytearray) -> None:
-        """Answer a browser that asks what goes through this proxy, once its request has come whole."""
-        if b"\n\r\n" not in held and b"\n\n" not in held and len(held) <= MAX_HEAD:
-            self._loop.wait_for_greeting(connection)
+        So is what will be told that it is no request; an opener asks who it is from, too.
+        """
+        context = self.context
+        if not pac.asked(received):
+            if not context.hand_over(connection, context.arrival(connection), tls=False):
+                context.refuse(connection, refusal_texts.UNAVAILABLE)
+            return
+        if b"\n\r\n" not in received and b"\n\n" not in received and len(received) <= MAX_HEAD:
+            self.request.wait(connection)
             return
         host, port = connection.client.getsockname()[:2]
-        proxy = pac.host_in(held) or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        file = pac.pac_file(self._enforcer.snapshot.policy, proxy)
-        self._loop.refuse(connection, refusal_texts.pac_answer(file))
+        proxy = pac.host_in(received) or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        context.refuse(connection, refusal_texts.pac_answer(pac.pac_file(self._enforcer.snapshot.policy, proxy)))
 
-    def _greet_connect(self, connection: Connection, reader: ConnectReader, data: bytes | bytearray) -> None:
+    def read_connect(self, connection: Connection, reader: ConnectReader, data: bytes | bytearray) -> None:
+        """Go on with a CONNECT request, of which `data` came next."""
         try:
             request = reader.feed(data)
         except ConnectRequestError:
-            self._loop.refuse(connection, refusal_texts.BAD_REQUEST)
+            self.context.refuse(connection, refusal_texts.BAD_REQUEST)
             return
         if request is None:
-            self._loop.wait_for_greeting(connection)
+            self.request.wait(connection)
             return
         tunnel = Tunnel(request.host, request.port, socks=False)
         go_on = partial(self._ask, connection, tunnel, request.rest)
-        self._sign_in.in_http(connection, request.proxy_authorization, go_on)
+        cache = self._sign_in.cache()
+        if cache is None:
+            go_on()
+            return
+        credentials = read_basic(request.proxy_authorization.decode("latin-1"))
+        wrong, unavailable = refusal_texts.SIGN_IN, refusal_texts.UNAVAILABLE
+        self._sign_in.authenticate(connection, cache, credentials, go_on, wrong=wrong, unavailable=unavailable)
 
     def _ask(self, connection: Connection, tunnel: Tunnel, rest: bytes) -> None:
         """CONNECT of an authenticated client; `rest` are the bytes after the request."""
         if self._admitted(connection, tunnel, Connect(tunnel.host)):
-            request, connection.held = bytes(connection.held), rest
-            self._tunnel(connection, tunnel, request)
+            request, connection.received = bytes(connection.received), rest
+            self._build(connection, tunnel, request)
 
-    def _greet_socks(self, connection: Connection, greeting: Greeting) -> None:
-        signed_in = greeting.reader is SocksStep.SIGNED_IN
+    def read_socks(self, connection: Connection, progress: object) -> None:
+        """Go on with what a client of SOCKS has sent so far."""
+        signed_in = progress is SocksStep.SIGNED_IN
         cache = None if signed_in else self._sign_in.cache()
-        if cache is not None:
-            self._sign_in.in_socks(connection, greeting, cache, partial(self._greet_socks, connection))
-            return
+        received = bytes(connection.received)
         try:
-            held = bytes(connection.held)
-            methods = 0 if signed_in else socks5.read_methods(held)
-            if methods is not None and greeting.reader is None:
-                greeting.reader = SocksStep.METHOD_CHOSEN
-                if not self._loop.say(connection, socks5.METHOD_CHOSEN):
+            methods = 0 if signed_in else socks5.read_methods(received, password=cache is not None)
+            if methods is not None and progress is None:
+                connection.state = ExplicitRequest(self, SocksStep.METHOD_CHOSEN)
+                if not self._say(connection, socks5.METHOD_CHOSEN if cache is None else socks5.PASSWORD_CHOSEN):
                     return
-            request = None if methods is None else socks5.read_request(held[methods:])
+            if methods is None:
+                self.request.wait(connection)
+            elif cache is not None:
+                self._read_password(connection, cache, methods)
+            elif (request := socks5.read_request(received[methods:])) is None:
+                self.request.wait(connection)
+            else:
+                tunnel = Tunnel(request.host, request.port, socks=True)
+                if self._admitted(connection, tunnel, SocksConnect(request.host)):
+                    connection.received = received[methods + request.length :]
+                    self._build(connection, tunnel)
         except socks5.SocksError as error:
-            self._loop.refuse(connection, error.reply)
+            self.context.refuse(connection, error.reply)
+
+    def _read_password(self, connection: Connection, cache: AuthCache, methods: int) -> None:
+        """Authenticate a SOCKS client by what has come behind its methods."""
+        try:
+            said = read_password(bytes(connection.received[methods:]))
+        except ValueError:
+            self.context.refuse(connection, REJECTED)
             return
-        if methods is None or request is None:
-            self._loop.wait_for_greeting(connection)
+        if said is None:
+            self.request.wait(connection)
             return
-        tunnel = Tunnel(request.host, request.port, socks=True)
-        if self._admitted(connection, tunnel, SocksConnect(request.host)):
-            connection.held = held[methods + request.length :]
-            self._tunnel(connection, tunnel)
+        credentials, length = said
+        go_on = partial(self._signed_in, connection, methods + length)
+        self._sign_in.authenticate(connection, cache, credentials, go_on, wrong=REJECTED, unavailable=REJECTED)
+
+    def _signed_in(self, connection: Connection, length: int) -> None:
+        """Go on with the request of a SOCKS client, behind `length` octets that are done with."""
+        connection.state = ExplicitRequest(self, SocksStep.SIGNED_IN)
+        connection.received = connection.received[length:]
+        if self._say(connection, ACCEPTED):
+            if connection.received:
+                self.read_socks(connection, SocksStep.SIGNED_IN)
+            else:
+                self.request.wait(connection)
 
     def _admitted(self, connection: Connection, tunnel: Tunnel, seen: Connect | SocksConnect) -> bool:
         """Whether the gate may build a tunnel; if not, the client is answered, in full by an opener if there is one."""
-        asked = self._loop.arrival(connection)
+        asked = self.context.arrival(connection)
         arrival = replace(asked, destination=Endpoint(seen.address or tunnel.host, tunnel.port))
         admission = admit(self._enforcer, arrival, seen)
         match admission.action:
@@ -140,7 +302,7 @@ class ExplicitFront:
                 return True
             case Open() | AskCertificate() | Refuse() if isinstance(seen, Connect) and seen.openable:
                 # The opener decides again, answers in full, and writes the record.
-                if self._loop.hand_over(connection, asked, tls=False):
+                if self.context.hand_over(connection, asked, tls=False):
                     return False
                 return self._admitted(connection, tunnel, replace(seen, openable=False))
             case Refuse(HttpAnswer()):
@@ -152,19 +314,21 @@ class ExplicitFront:
                 answer = refusal_texts.UNAVAILABLE
             case _:
                 assert_never(admission.action)
-        self._loop.refuse(connection, answer)
+        self.context.refuse(connection, answer)
         return False
 
     # -- tunnels
 
-    def _tunnel(self, connection: Connection, tunnel: Tunnel, request: bytes = b"") -> None:
+    def _build(self, connection: Connection, tunnel: Tunnel, request: bytes = b"") -> None:
         """Begin a tunnel; `request` is the CONNECT as it came, for an opener to answer if all addresses are banned."""
+        context = self.context
         connection.tunnel = tunnel
         connection.destination = (tunnel.host, tunnel.port)
-        self._loop.suspend(connection, self._connecting)
+        waiting = WaitingForName(self, tunnel)
+        context.wait(connection, waiting, context.limits.connecting)
 
         def resolved(addresses: Addresses) -> None:
-            if connection.state is WAITING:
+            if connection.state is waiting:
                 self._choose(connection, tunnel, addresses, request)
 
         if is_closed(connection.peer, tunnel.host, self._enforcer.snapshot.settings.nat64_prefixes):
@@ -172,8 +336,8 @@ class ExplicitFront:
         elif parse_address(tunnel.host) is not None:
             # An address doesn't say whose it is: it is contacted only once the client's first bytes do.
             tunnel.addresses = (tunnel.host,)
-            self.established(connection, tunnel)
-        elif self._loop.parent(connection, (tunnel.host, tunnel.port)) is not None:
+            self.establish(connection, tunnel)
+        elif parent(context, connection, (tunnel.host, tunnel.port)) is not None:
             # The parent resolves it: what only a network beyond can find need not be known here.
             tunnel.addresses = (tunnel.host,)
             self.try_next(connection, tunnel)
@@ -182,7 +346,7 @@ class ExplicitFront:
 
     def _choose(self, connection: Connection, tunnel: Tunnel, addresses: Addresses, request: bytes) -> None:
         """A name has been resolved: connect to what may be connected to."""
-        identity = self._loop.arrival(connection).identity
+        identity = self.context.identification.of(connection)
         found = decide_targets(self._enforcer, connection.peer, tunnel.host, addresses, identity)
         tunnel.addresses = found.open
         if found.closed:
@@ -200,60 +364,44 @@ class ExplicitFront:
     def _refuse_address(self, connection: Connection, tunnel: Tunnel, address: str, request: bytes) -> None:
         """All addresses of an allowed name are banned: answer as for a banned name."""
         connection.tunnel = connection.destination = None
-        rest, connection.held = connection.held, request
+        rest, connection.received = connection.received, request
         seen = SocksConnect(tunnel.host, address) if tunnel.socks else Connect(tunnel.host, address)
         if self._admitted(connection, tunnel, seen):  # its ban has ended just now
-            connection.held = rest
-            self._tunnel(connection, tunnel, request)
+            connection.received = rest
+            self._build(connection, tunnel, request)
 
-    def lose_patience(self, connection: Connection, tunnel: Tunnel) -> bool:
-        """The deadline for the first message in a tunnel has passed, and no destination is connected.
-
-        A client that has sent nothing may wait for the server, which speaks first in some protocols: connect, and
-        decide about what it sends later. One that has sent a part gets more time once; False if it had that already.
-        """
-        if not connection.held:
-            self.try_next(connection, tunnel)
-        elif not tunnel.hurried:
-            tunnel.hurried = True
-            connection.deadline += self._greeting
-        else:
-            return False
-        return True
-
-    def try_next(self, connection: Connection, tunnel: Tunnel) -> None:
-        """Connect to the next address of a destination; the last failure is told to the client."""
+    def try_next(self, connection: Connection, tunnel: Tunnel, then: State | None = None) -> None:
+        """Connect to the next address of a destination, and be in the state `then`; the last failure is told."""
+        context = self.context
         while tunnel.addresses:
             address, tunnel.addresses = tunnel.addresses[0], tunnel.addresses[1:]
+            destination = address, tunnel.port
             try:
-                if not self._loop.dial(connection, (address, tunnel.port)):
-                    self._give_up(connection, tunnel, socks5.Reply.NOT_ALLOWED, refusal_texts.LEADS_BACK)
+                dial(context, connection, destination, ConnectingTunnel(self, tunnel, then or context.relay))
+            except NoDestinationError:
+                self._enforcer.counters.loops += 1
+                self._give_up(connection, tunnel, socks5.Reply.NOT_ALLOWED, refusal_texts.LEADS_BACK)
             except OSError:
                 continue
+            else:
+                connection.destination = destination
             return
         self._give_up(connection, tunnel, socks5.Reply.HOST_UNREACHABLE, refusal_texts.UNREACHABLE)
 
     def _give_up(self, connection: Connection, tunnel: Tunnel, reply: socks5.Reply, answer: bytes) -> None:
         """There will be no tunnel; where the client believes that it has one, it is too late for words."""
         if tunnel.established:
-            self._loop.reset(connection, connection.client)
+            self.context.relay.reset(connection, connection.client)
         else:
-            self._loop.refuse(connection, reply.octets if tunnel.socks else answer)
+            self.context.refuse(connection, reply.octets if tunnel.socks else answer)
 
-    def connected(self, connection: Connection, tunnel: Tunnel) -> None:
-        """The destination answered, and the client has said nothing yet that could be judged."""
-        if tunnel.established:
-            self._loop.listen(connection)
-        else:
-            self.established(connection, tunnel)
-
-    def established(self, connection: Connection, tunnel: Tunnel) -> None:
+    def establish(self, connection: Connection, tunnel: Tunnel) -> None:
         """Tell the client that it has its tunnel, and wait for what it will say through it."""
         tunnel.established = True
-        if not self._loop.say(connection, socks5.Reply.SUCCEEDED.octets if tunnel.socks else refusal_texts.ESTABLISHED):
+        if not self._say(connection, socks5.Reply.SUCCEEDED.octets if tunnel.socks else refusal_texts.ESTABLISHED):
             return
         # In some protocols the server speaks first: once it is connected, the client may stay silent.
-        greeting = self._loop.listen(connection, PATIENCE if connection.server is None else 0.0)
-        if connection.held:  # the client did not wait for the answer
-            held, connection.held = connection.held, b""
-            self._loop.read_greeting(connection, greeting, held)
+        self.context.listen(connection, self.words, PATIENCE if connection.server is None else 0.0)
+        if connection.received:  # the client did not wait for the answer
+            received, connection.received = connection.received, b""
+            self.words.read(connection, received)

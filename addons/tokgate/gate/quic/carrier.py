@@ -10,13 +10,12 @@ the client says next before the gate has passed the end of the handshake on, and
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from tokgate.blocklog.records.record import new_event_id
+from tokgate.gate.context import Context
 from tokgate.gate.quic.flow_table import FlowTable, GateFlow, QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, receive
-from tokgate.policy.membership import Identity
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import client_key
 from tokgate.wire.quic.packets import follows_initial
 
@@ -30,29 +29,12 @@ _LONG: Final = 0x80
 """The bit of a long header (RFC 8999 §5.1)."""
 
 
-class Loop(Protocol):
-    """The part of a gate that is needed here."""
-
-    @property
-    def enforcer(self) -> Enforcer:
-        """The enforcer of the gate, which decides and counts."""
-
-    def call_back(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Have a callback called whenever a descriptor is readable."""
-
-    def call_no_more(self, descriptor: int) -> None:
-        """Call nothing any more for this descriptor."""
-
-    def identity_at(self, interface: int, peer: str) -> Identity | None:
-        """Who a client is besides its address, by the interface that it comes by."""
-
-
 class QuicCarrier:
     """Carries out decisions about QUIC for one gate: flows pass, wait for more packets, or are refused."""
 
     def __init__(
         self,
-        gate: Loop,
+        context: Context,
         fronts: Sequence[Front],
         outlets: Outlets,
         limits: QuicLimits | None = None,
@@ -60,12 +42,12 @@ class QuicCarrier:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits: Final = limits or QuicLimits()
-        self.enforcer: Final = gate.enforcer
+        self.enforcer: Final = context.enforcer
         self.flows: Final = FlowTable(self.limits, self._forgotten)
         self.strangers_wait = False
         """Flows of another gate's may still come: a packet that belongs to none here waits for that."""
         self._early: list[Datagram] = []
-        self._gate: Final = gate
+        self._context: Final = context
         self._fronts: Final = fronts
         self._outlets: Final = outlets
         self._monotonic: Final = monotonic
@@ -79,7 +61,7 @@ class QuicCarrier:
     def begin(self) -> None:
         """Have the gate's loop read the sockets of QUIC."""
         for front in self._fronts:
-            self._gate.call_back(front.socket.fileno(), lambda front=front: self.take(self._come(front)))  # type: ignore[misc]
+            self._context.loop.call_back(front.socket.fileno(), lambda front=front: self.take(self._come(front)))  # type: ignore[misc]
 
     def resume(self) -> None:
         """Take what has waited, once no more flows of another gate's come."""
@@ -90,7 +72,7 @@ class QuicCarrier:
     def stop(self) -> None:
         """Read no more; what the kernel forwards goes on."""
         for front in self._fronts:
-            self._gate.call_no_more(front.socket.fileno())
+            self._context.loop.call_no_more(front.socket.fileno())
 
     def look(self) -> None:
         """Forget what is over. To be called about once a second."""
@@ -168,7 +150,10 @@ class QuicCarrier:
         return False
 
     def _begun(self, came: Datagram) -> GateFlow:
-        label, identity = new_event_id(self.enforcer.now()), self._gate.identity_at(came.interface, came.key[0])
+        label, identity = (
+            new_event_id(self.enforcer.now()),
+            self._context.identification.at(came.interface, came.key[0]),
+        )
         flow = GateFlow(came.key, label, identity, self._now)
         self.flows.begin(flow)
         return flow

@@ -4,7 +4,8 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from tokgate.gate.quic.carrier import Loop, QuicCarrier
+from tokgate.gate.context import Context
+from tokgate.gate.quic.carrier import QuicCarrier
 from tokgate.gate.quic.flow_table import GateFlow
 from tokgate.gate.quic.live_flows import LiveFlows
 from tokgate.gate.quic.sockets import Front, Outlets
@@ -17,19 +18,19 @@ class GateQuic:
 
     def __init__(
         self,
-        gate: Loop,
+        context: Context,
         fronts: Sequence[Front],
         outlets: Outlets,
         transfer_out: socket.socket,
         transfer_in: socket.socket,
     ) -> None:
         """`transfer_out` and `transfer_in` are the ends of `takeover.channel`."""
-        self.carrier: Final = QuicCarrier(gate, fronts, outlets)
-        self.review: Final[LiveReview[GateFlow]] = LiveReview(gate.enforcer, LiveFlows(self.carrier))
+        self.carrier: Final = QuicCarrier(context, fronts, outlets)
+        self.review: Final[LiveReview[GateFlow]] = LiveReview(context.enforcer, LiveFlows(self.carrier))
         self._transfer: Final = FlowTransfer(self.carrier, transfer_out, transfer_in)
-        self._gate: Final = gate
+        self._context: Final = context
         self._retired = False
-        gate.call_back(self._transfer.descriptor, self._take_over)
+        context.loop.call_back(self._transfer.descriptor, self._take_over)
 
     def expect(self) -> None:
         """The flows of the gate before this one will come."""
@@ -51,7 +52,7 @@ class GateQuic:
     def retire(self) -> None:
         """Take nothing over any more, and pass flows on with each `look`."""
         self._retired = True
-        self._gate.call_no_more(self._transfer.descriptor)
+        self._context.loop.call_no_more(self._transfer.descriptor)
 
     @property
     def remains(self) -> bool:

@@ -12,7 +12,7 @@ from mitmproxy.proxy.mode_specs import DnsMode, RegularMode, TransparentMode
 from mitmproxy.tcp import TCPFlow
 from mitmproxy.tls import TlsData
 
-from tokgate.gate.client_link import Links
+from tokgate.gate.identification import Links
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.mitm.hooks.traffic import UNCONFIGURED, Hooks, Traffic, ends_in, nothing

@@ -1,9 +1,9 @@
-"""Finds the interface by which a client connects, and its hardware address there. Linux only, like gates.
+"""Identifies clients besides by their address: by what they signed in as, their interface, their hardware address.
 
-The kernel keeps the interface of a TCP connection's first packet. getsockopt(IP_PKTOPTIONS), which is meant for
-datagrams, returns it once IP_PKTINFO is set (net/ipv4/ip_sockglue.c, net/ipv6/ipv6_sockglue.c). For a VLAN it is the
-VLAN's interface, for a bridge the bridge. Hardware addresses are in the kernel's neighbour table. It has an entry for a
-client on the same link, since packets were just sent to it.
+Linux only, like gates. The kernel keeps the interface of a TCP connection's first packet. getsockopt(IP_PKTOPTIONS),
+which is meant for datagrams, returns it once IP_PKTINFO is set (net/ipv4/ip_sockglue.c, net/ipv6/ipv6_sockglue.c). For
+a VLAN it is the VLAN's interface, for a bridge the bridge. Hardware addresses are in the kernel's neighbour table. It
+has an entry for a client on the same link, since packets were just sent to it.
 """
 
 import errno
@@ -12,10 +12,13 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
-from tokgate.policy.membership import Identifies, Identity
+from tokgate.gate.connection import Connection
+from tokgate.policy.membership import Identifies, Identity, joined
 from tokgate.policy.values.hostname import IPAddress, parse_address
+from tokgate.traffic.enforcer import Enforcer
 
 REMEMBERED: Final = 10.0
 """Seconds for which a neighbour's hardware address, and an interface's name, are not asked for again."""
@@ -42,6 +45,45 @@ _NEIGHBOUR: Final = struct.Struct("=BBHiHBB")  # struct ndmsg: family, padding, 
 _ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr: length, type
 _FALLS_SILENT: Final = 0.2
 """Seconds that the kernel has to answer; it does so before `send` returns."""
+
+
+class Identification:
+    """Identifies clients by what they have signed in as, if they had to; other policies are spared the look-ups."""
+
+    def of(self, connection: Connection) -> Identity | None:
+        """Who the client of a connection is besides its address, as far as the policy in force has use for it."""
+        return connection.person
+
+    def at(self, interface: int, peer: str) -> Identity | None:
+        """The same of a client of QUIC, which has no connection, by the index of its interface."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class LinkIdentification(Identification):
+    """Identifies clients by interface and hardware address as well."""
+
+    def __init__(self, enforcer: Enforcer) -> None:
+        self._enforcer: Final = enforcer
+        self._links: Final = Links(partial(enforcer.failed, "links"))
+
+    def of(self, connection: Connection) -> Identity | None:
+        link = self._links.identify(connection.client, connection.peer, self._enforcer.snapshot.identifies)
+        person = connection.person
+        return link if person is None else joined(link, person)
+
+    def at(self, interface: int, peer: str) -> Identity | None:
+        return self._links.identify_at(interface, peer, self._enforcer.snapshot.identifies)
+
+    def close(self) -> None:
+        self._links.close()
+
+
+def identification_for(enforcer: Enforcer) -> Identification:
+    """What the policy in force needs. A changed policy gets new gates."""
+    return LinkIdentification(enforcer) if enforcer.snapshot.identifies.links else Identification()
 
 
 def incoming_interface(sock: Any) -> int | None:

@@ -211,7 +211,7 @@ def test_a_refusal_is_read_by_who_has_said_more(start_gate: StartGate, start_ori
     gate.pause()
     with dial(gate.redirected, BANNED + b"\x17\x03\x03" + bytes(200_000)) as client:
         client.shutdown(socket.SHUT_WR)
-        assert gate.serves(lambda: not gate.gate.open_connections)
+        assert gate.serves(lambda: not gate.gate.acceptor.open_connections)
         assert read_all(client) == REFUSED
 
 
@@ -251,6 +251,6 @@ def test_who_comes_when_there_are_no_descriptors_is_let_go(start_gate: StartGate
     gate.pause()
     with dial(gate.redirected, b"x") as client:
         with no_descriptors_left():
-            gate.gate.once(DEADLINE)
+            gate.gate.loop.once(DEADLINE)
         assert gate.gate.enforcer.counters.at_limit == 1
         assert broken_off(client)

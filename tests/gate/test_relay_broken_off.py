@@ -59,14 +59,14 @@ class Lab:
     @property
     def connection(self) -> Connection:
         """The gate's only connection."""
-        (found,) = set(self.gate.gate.connections.values())
+        (found,) = set(self.gate.gate.loop.connections.values())
         return found
 
     def ends(self, survivor: socket.socket) -> bool:
         """Run the paused gate until it has ended the connection: time passes once all is acknowledged."""
 
         def over() -> bool:
-            open_now = bool(self.gate.gate.connections)
+            open_now = bool(self.gate.gate.loop.connections)
             if open_now and not unacknowledged(survivor):
                 self.clock.now += 1
             return not open_now

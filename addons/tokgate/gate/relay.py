@@ -7,18 +7,16 @@ turn between two looks at what is new. Nothing here knows what a connection is a
 import contextlib
 import fcntl
 import os
-from abc import abstractmethod
-from collections import deque
+from collections.abc import Callable
 from errno import ECONNRESET, EPIPE
 from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from socket import MSG_PEEK, SHUT_WR
+from socket import SHUT_WR
 from typing import Final
 
-from tokgate.gate.connection import CLOSED, OPEN, Connection, Direction
-from tokgate.gate.event_loop import Poller
-from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, Socket, reset_on_close, unacknowledged
+from tokgate.gate.connection import CLOSED, Connection, Direction, State
+from tokgate.gate.event_loop import EventLoop
+from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, PEEK, Socket, reset_on_close, unacknowledged
 
-PEEK: Final = DONT_WAIT | int(MSG_PEEK)
 BUFFER: Final = 65536
 PIPE: Final = 1 << 20
 """Octets a pipe is asked to hold, and the most that one splice moves while nothing small is going on."""
@@ -35,22 +33,27 @@ MAX_POOLED: Final = 64
 _SPLICE_FLAGS: Final = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 
-class Relay(Poller):
-    """A poller that relays for the connections that are open."""
+class Relay(State):
+    """The state of open connections: what comes from one side goes to the other. One object serves all of them."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.bulk: deque[Direction] = deque()
+    def __init__(self, loop: EventLoop, half_closed: float, first_octet: Callable[[float], None]) -> None:
+        """`first_octet` gets the seconds until each destination said something.
+
+        `half_closed`: for so many seconds one side may leave octets unacknowledged after the other has broken off.
+        """
+        self.buffer: Final = bytearray(BUFFER)
+        """What was received last, in a loop where nothing waits."""
+        self.view: Final = memoryview(self.buffer)
+        self._loop: Final = loop
+        self._half_closed: Final = half_closed
+        self._first_octet: Final = first_octet
         self._pipes: Final[list[tuple[int, int]]] = []
-        self._buffer: Final = bytearray(BUFFER)
-        self._view: Final = memoryview(self._buffer)
         self._lively = 0
 
     # -- events of open connections
 
-    def client_event(self, connection: Connection, event: int) -> None:
-        """The client's socket of an open connection is readable, writable or ended."""
-        connection.seen = self.now
+    def on_client(self, connection: Connection, event: int) -> None:
+        connection.seen = self._loop.now
         if event & EPOLLERR:
             self.broke_off(connection, True)
             return
@@ -63,19 +66,14 @@ class Relay(Poller):
             elif not direction.queued and not direction.blocked:
                 self._queue(direction)
         if event & EPOLLOUT:
-            self._unblock(connection.down)
+            self.unblock(connection.down)
 
-    def client_writable(self, connection: Connection) -> None:
-        """The client takes more of what the destination says."""
-        self._unblock(connection.down)
-
-    def server_event(self, connection: Connection, event: int) -> None:
-        """The destination's socket of an open connection is readable, writable or ended."""
-        connection.seen = self.now
+    def on_server(self, connection: Connection, event: int) -> None:
+        connection.seen = self._loop.now
         if event & EPOLLERR:
             self.broke_off(connection, False)
             return
-        if connection.owing and event & EPOLLIN:
+        if connection.awaiting_since and event & EPOLLIN:
             self.first_octet(connection)
         if event & EPOLLRDHUP:
             connection.server_fin = True
@@ -86,27 +84,24 @@ class Relay(Poller):
             elif not direction.queued and not direction.blocked:
                 self._queue(direction)
         if event & EPOLLOUT:
-            self._unblock(connection.up)
+            self.unblock(connection.up)
 
-    def _queue(self, direction: Direction) -> None:
-        """Have a direction wait for its turn, behind the others."""
-        direction.queued = True
-        self.bulk.append(direction)
+    def overdue(self, connection: Connection) -> None:
+        """Close it, unless one side was broken off and the other still receives what came before."""
+        waits = self._loop.now - connection.seen < self._half_closed
+        if not (waits and self.still_receives(connection)):  # else it is looked at again with the next sweep
+            self._loop.close(connection)
 
-    def _unblock(self, direction: Direction | None) -> None:
-        if direction is not None and direction.blocked:
-            direction.blocked = False
-            self._queue(direction)
-
-    @abstractmethod
     def first_octet(self, connection: Connection) -> None:
-        """The destination has answered what it owed since `connection.owing`."""
+        """Measure how long the destination took to say something."""
+        self._first_octet(self._loop.now - connection.awaiting_since)
+        connection.awaiting_since = 0.0
 
     def resume(self, connection: Connection) -> None:
         """Go on where another relay has stopped; what came meanwhile is told as soon as the sockets are watched."""
         if connection.server is not None:
-            self.watch_server(connection)
-        self.watch_client(connection)
+            self._loop.watch_server(connection)
+        self._loop.watch_client(connection)
         for direction in (connection.up, connection.down):
             if direction is not None:
                 self._queue(direction)
@@ -115,22 +110,22 @@ class Relay(Poller):
 
     def _small(self, connection: Connection, is_up: bool, source: Socket, sink: Socket, fin: bool) -> None:
         try:
-            received: int = source.recv_into(self._buffer, 0, DONT_WAIT)
+            received: int = source.recv_into(self.buffer, 0, DONT_WAIT)
         except BlockingIOError:
             return
         except OSError:
             self.reset(connection, sink)
             return
-        self._pass_on(connection, is_up, sink, received, fin)
+        self.pass_on(connection, is_up, sink, received, fin)
 
-    def _pass_on(self, connection: Connection, is_up: bool, sink: Socket, received: int, fin: bool) -> None:
+    def pass_on(self, connection: Connection, is_up: bool, sink: Socket, received: int, fin: bool) -> None:
         """Send what was received into the buffer; `fin`: nothing comes behind it, unless it fills the buffer."""
         self._lively = LIVELY
         if received == 0:
             self._end(connection, is_up)
             return
         try:
-            sent: int = sink.send(self._view[:received], LAST_WORDS if fin else DONT_WAIT)
+            sent: int = sink.send(self.view[:received], LAST_WORDS if fin else DONT_WAIT)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -140,8 +135,27 @@ class Relay(Poller):
             if fin:  # the end was announced and the socket is empty
                 self._end(connection, is_up)
             return
-        direction = self._direction(connection, is_up, bytes(self._view[sent:received]))
-        self._queue(direction)
+        self._queue(self.direction(connection, is_up, bytes(self.view[sent:received])))
+
+    def send_received(self, connection: Connection) -> bool:
+        """Send what the client has said as far as the destination takes it; False, and both closed, if it is gone.
+
+        What is left waits in `received` before the connection is open, and then in a direction of its own.
+        """
+        received, sent = connection.received, 0
+        try:
+            sent = connection.server.send(received, DONT_WAIT)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.reset(connection, connection.client)
+            return False
+        left = received[sent:] if sent < len(received) else b""
+        if left and connection.state is self:
+            self.direction(connection, True, bytes(left)).blocked = True
+            left = b""
+        connection.received = left
+        return True
 
     def _end(self, connection: Connection, is_up: bool) -> None:
         """One direction has ended: pass that on, and close when both have."""
@@ -151,7 +165,7 @@ class Relay(Poller):
             connection.down_done, sink, error = True, connection.client, connection.server_error
         over = connection.up_done and connection.down_done
         if over and not error:
-            self.close(connection)
+            self._loop.close(connection)
             return
         if error in (0, EPIPE):
             try:
@@ -164,24 +178,39 @@ class Relay(Poller):
 
     # -- bulk
 
-    def _direction(self, connection: Connection, is_up: bool, pending: bytes) -> Direction:
-        direction = Direction(connection, is_up, pending, STICK)
+    def direction(self, connection: Connection, is_up: bool, pending: bytes) -> Direction:
+        """Carry one direction as bulk from now on, beginning with what is `pending`; it is not queued yet."""
+        direction = self.moved_here(connection, is_up, pending)
         # Receives and sends say so each time; splice can't, and would wait for a client that doesn't read.
         connection.client.setblocking(False)
         if is_up:
             connection.up = direction
         else:
             connection.down = direction
-            self.watch_client_writes(connection)
+            self._loop.watch_client_writes(connection)
         return direction
 
-    def serve_bulk(self) -> None:
-        direction = self.bulk.popleft()
+    def moved_here(self, connection: Connection, is_up: bool, pending: bytes) -> Direction:
+        """The same of a connection that another relay has stopped, before its sockets are watched."""
+        return Direction(connection, is_up, pending, STICK, self._serve)
+
+    def unblock(self, direction: Direction | None) -> None:
+        """The sink of a direction takes more."""
+        if direction is not None and direction.blocked:
+            direction.blocked = False
+            self._queue(direction)
+
+    def _queue(self, direction: Direction) -> None:
+        """Have a direction wait for its turn, behind the others."""
+        direction.queued = True
+        self._loop.bulk.append(direction)
+
+    def _serve(self, direction: Direction) -> None:
         direction.queued = False
         connection = direction.connection
         if direction is not (connection.up if direction.is_up else connection.down):  # given up while it waited
             return
-        connection.seen = self.now
+        connection.seen = self._loop.now
         self._lively -= 1
         try:
             if not self._turn(direction):
@@ -198,15 +227,15 @@ class Relay(Poller):
                 self.reset(connection, direction.sink)
             return
         except Exception as error:
-            self.broken(connection, error)
+            self._loop.broken(connection, error)
             return
         direction.queued = True
         direction.turns -= 1
         if direction.turns > 0:
-            self.bulk.appendleft(direction)
+            self._loop.bulk.appendleft(direction)
         else:
             direction.turns = STICK
-            self.bulk.append(direction)
+            self._loop.bulk.append(direction)
 
     def _turn(self, direction: Direction) -> bool:
         """A few splices; False when the direction has ended. Raises BlockingIOError when it has to wait."""
@@ -262,11 +291,11 @@ class Relay(Poller):
         source, other = (client, server) if is_client else (server, client)
         direction, ended = (connection.up, connection.up_done) if is_client else (connection.down, connection.down_done)
         reset_on_close(source)
-        undecided = is_client and connection.state is not OPEN
+        undecided = is_client and connection.state is not self
         if ended or undecided or error not in (EPIPE, ECONNRESET):
             self.reset(connection, other)
             return
-        connection.state, connection.deadline = OPEN, 0.0
+        connection.state, connection.deadline = self, 0.0
         if is_client:
             connection.client_error, connection.down_done = connection.client_error or error, True
         else:
@@ -279,14 +308,14 @@ class Relay(Poller):
         except OSError:
             self.reset(connection, other)
             return
-        direction = direction or self._direction(connection, is_client, b"")
+        direction = direction or self.direction(connection, is_client, b"")
         if not direction.queued and not direction.blocked:
             self._queue(direction)
 
     def reset(self, connection: Connection, other: Socket) -> None:
         """One side has reset the connection: reset the other as well, once it has acknowledged what it was sent."""
         if connection.state is CLOSED or other is None:
-            self.close(connection)
+            self._loop.close(connection)
             return
         reset_on_close(other)
         if other is connection.client:
@@ -294,11 +323,11 @@ class Relay(Poller):
         else:
             connection.client_error = connection.client_error or ECONNRESET
         if not self.still_receives(connection):
-            self.close(connection)
+            self._loop.close(connection)
             return
         self.forget(connection)
-        connection.state, connection.up_done, connection.down_done = OPEN, True, True
-        connection.deadline = self.now  # it is looked at with each sweep
+        connection.state, connection.up_done, connection.down_done = self, True, True
+        connection.deadline = self._loop.now  # it is looked at with each sweep
 
     @staticmethod
     def still_receives(connection: Connection) -> bool:
@@ -312,6 +341,11 @@ class Relay(Poller):
         self._give_up(connection, True)
         self._give_up(connection, False)
 
+    def drop_server(self, connection: Connection) -> None:
+        """Go on without the destination, of which nothing more is passed on."""
+        self.forget(connection)
+        self._loop.drop_server(connection)
+
     def _give_up(self, connection: Connection, is_up: bool) -> None:
         """Have nothing more pass in one direction."""
         direction = connection.up if is_up else connection.down
@@ -323,6 +357,7 @@ class Relay(Poller):
             connection.down = None
 
     def close_pipes(self) -> None:
+        """Close those that are kept for the next bulk."""
         while self._pipes:
             for descriptor in self._pipes.pop():
                 os.close(descriptor)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from labs.gate_lab import Adopter, Sink
 from labs.hello_builder import ech, hello_for
 from labs.records import Holder
 from tokgate.blocklog.records.record import Observer
-from tokgate.gate.connection import Connection, Greeting, Tunnel
-from tokgate.gate.identifying_gate import IdentifyingGate
+from tokgate.gate.connection import Connection, State, Tunnel
+from tokgate.gate.first_words import FirstExchange, FirstWords
+from tokgate.gate.gate import Gate
+from tokgate.gate.identification import Identification
 from tokgate.gate.sockets import Address, Entry, Listener
 from tokgate.gateway.canary.definition import ALLOWED, BANNED, canary_policy, client_link, server_link
 from tokgate.policy.bans import Action
@@ -28,6 +31,7 @@ from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import CanarySettings, EchOuter, MissingSni, UnknownClients
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import client_key
 from tokgate.traffic.seen import Shown
 from tokgate.wire.client_hello import ClientHello
 from tokgate.wire.hello_reader import read_client_hello
@@ -136,34 +140,43 @@ def rows(draw: Callable[..., Any]) -> list[Visit]:
     return drawn
 
 
-class WatchedGate(IdentifyingGate):
-    """A gate that tells what it would do, without sockets."""
+class Identified(Identification):
+    """Says who a client is as a test does."""
 
-    def __init__(self, enforcer: Enforcer, opener: Adopter, *, short: bool) -> None:
-        super().__init__(enforcer, opener)
+    who: Identity | None = None
+
+    def of(self, connection: Connection) -> Identity | None:
+        return self.who
+
+
+class Words(FirstWords):
+    """First words that tell what would be done, without sockets."""
+
+    def __init__(self, gate: Gate, *, short: bool) -> None:
+        self.identified = Identified()
+        super().__init__(replace(gate.context, identification=self.identified, opener=self))
         self.short = short
         self.taken = 0
         self.done: list[object] = []
-        self.who: Identity | None = None
 
-    def identity(self, connection: Connection) -> Identity | None:
-        return self.who
-
-    def _takes_short_way(self, connection: Connection, name: str, destination: Address, hello: ClientHello) -> bool:
-        taken = self.short and super()._takes_short_way(connection, name, destination, hello)
+    def _takes_shortcut(self, connection: Connection, name: str, destination: Address, hello: ClientHello) -> bool:
+        taken = self.short and super()._takes_shortcut(connection, name, destination, hello)
         self.taken += taken
         return taken
 
-    def connect(self, connection: Connection, destination: Address) -> None:
+    def connect(self, connection: Connection, destination: Address, then: State) -> None:
         shown = connection.shown
-        self.done.append(("pass", Shown(visibility=Visibility.SNI, name=shown) if isinstance(shown, str) else shown))
+        watched = then.watched if isinstance(then, FirstExchange) else None
+        plain = Shown(visibility=Visibility.SNI, name=shown) if isinstance(shown, str) else shown
+        self.done.append(("pass", plain, watched))
 
-    def _refuse_at_once(self, connection: Connection, hello: ClientHello) -> None:
+    def refuse_hello(self, connection: Connection, hello: ClientHello) -> None:
         self.done.append("refuse")
 
-    def hand_over(self, connection: Connection, arrival: Any, *, tls: bool) -> bool:
+    def adopt(self, client: Any, arrival: Any, received: bytes, *, tls: bool, explicit: bool) -> bool:
+        """Take a connection over: an opener that is not always there."""
         self.done.append(("open", tls))
-        return len(self.done) % 2 == 0  # an opener that is not always there
+        return len(self.done) % 2 == 0
 
 
 @dataclass
@@ -176,7 +189,7 @@ class Run:
     at: Instant = NOW
 
     @contextmanager
-    def gate(self) -> Iterator[WatchedGate]:
+    def words(self) -> Iterator[Words]:
         """The gate; at the end all repeats are told."""
         observer = Observer(hostname="gate.example.org", version="test")
         enforcer = Enforcer(
@@ -186,12 +199,13 @@ class Run:
             now=lambda: self.at,
             monotonic=lambda: float(self.at.timestamp()),
         )
-        gate = WatchedGate(enforcer, Adopter(), short=self.short)
+        gate = Gate(enforcer, Adopter())
+        gate.acceptor.clients.update(dict.fromkeys(map(client_key, CLIENTS), 1 << 20))
         try:
-            yield gate
+            yield Words(gate, short=self.short)
             enforcer.close()
         finally:
-            gate.close_all()
+            gate.close()
 
 
 def said(record: Mapping[str, Any]) -> Any:
@@ -205,23 +219,25 @@ def said(record: Mapping[str, Any]) -> Any:
 def outcome(policy: Snapshot, visits: list[Visit], *, short: bool) -> tuple[object, int]:
     """All that a row of connections leads to, and how many took the shortcut."""
     run = Run(policy, short)
-    with run.gate() as gate:
+    with run.words() as words:
+        enforcer = words.context.enforcer
         for visit in visits:
             run.at = run.at.add(seconds=visit.later)
-            gate.enforcer.settle()  # as every gate does each second
-            gate.who = visit.identity
+            enforcer.settle()  # as every gate does each second
+            words.identified.who = visit.identity
             listener = Listener(None, Entry.REDIRECT, 443, 2)
-            connection = Connection(None, -1, visit.client, 40000, listener, 0.0, Greeting())
+            client = SimpleNamespace(close=lambda: None)
+            connection = Connection(client, -1, visit.client, 40000, listener, 0.0, words)
             connection.destination = (visit.address, 443)
             if visit.connect is not None:
                 connection.tunnel = Tunnel(visit.connect, 443, socks=False)
-            connection.held = hello_for(visit.name, *([ech()] if visit.ech else []))
-            hello = read_client_hello(connection.held)
+            connection.received = hello_for(visit.name, *([ech()] if visit.ech else []))
+            hello = read_client_hello(connection.received)
             assert hello is not None
-            gate._decide(connection, hello)
-        counted = gate.enforcer.counters.decisions
-        assert not gate.enforcer.counters.errors
-    return (gate.done, counted, [said(record) for record in run.sink.records]), gate.taken
+            words._decide(connection, hello)
+        counted = enforcer.counters.decisions
+        assert not enforcer.counters.errors
+    return (words.done, counted, [said(record) for record in run.sink.records]), words.taken
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

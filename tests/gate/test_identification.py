@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from labs.records import Monotonic
-from tokgate.gate.client_link import (
+from labs.builders import snapshot
+from labs.gate_lab import Adopter, Sink
+from labs.records import Holder, Monotonic
+from tokgate.blocklog.records.record import Observer
+from tokgate.gate.gate import Gate
+from tokgate.gate.identification import (
     COMPLAIN_EVERY,
     REMEMBERED,
     Links,
@@ -22,7 +26,9 @@ from tokgate.gate.client_link import (
     incoming_interface,
 )
 from tokgate.policy.membership import Identifies, Identity
+from tokgate.policy.networks import Network
 from tokgate.policy.values.hostname import IPAddress
+from tokgate.traffic.enforcer import Enforcer
 
 INTERFACES, HARDWARE = Identifies(interfaces=True), Identifies(hardware=True)
 BOTH = Identifies(interfaces=True, hardware=True)
@@ -221,3 +227,14 @@ def test_what_the_kernel_says(monkeypatch: pytest.MonkeyPatch, answers: tuple[An
     else:
         assert neighbours.find(1, ip_address("192.0.2.77")) == found
     assert [each.open for each in opened] == [found != errno.ETIMEDOUT]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_the_kernel_is_asked_by_is_closed_with_the_gate(monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """Gates come and go with policies in one process; one whose policy names no links asks the kernel nothing."""
+    closed: list[Links] = []
+    monkeypatch.setattr(Links, "close", lambda links: closed.append(links))
+    guests = Network("guests", (), interfaces=("lan0",) if links else (), users=("ada",))
+    enforcer = Enforcer(Holder(snapshot(networks=(guests,))), Sink(), Observer(hostname="gw", version="0"))
+    Gate(enforcer, Adopter()).close()
+    assert len(closed) == links

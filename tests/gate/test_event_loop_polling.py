@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tokgate.gate.busy_polling import CONTENDED, CREDIT, FEW, LONGEST, SHORT, BusyPolling, Events
+from tokgate.gate.event_loop import CONTENDED, CREDIT, FEW, LONGEST, SHORT, BusyPolling, Events
 
 EVENT: Events = [(7, 1)]
 STEP = 2e-6

@@ -5,9 +5,8 @@ from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 
 import pytest
 
-from labs.relay_ends import Ends, Way, fill
-from tokgate.gate.connection import OPEN, Answering, SimpleState
-from tokgate.traffic.limits import Limits
+from labs.relay_ends import Ends, Exchange, Way, fill
+from tokgate.gate.connection import CLOSED
 from tokgate.traffic.second_words import AfterHello
 
 HANDSHAKE = b"\x16\3"
@@ -19,37 +18,37 @@ HANDSHAKE = b"\x16\3"
 )
 def test_what_a_watched_client_says_meanwhile(ends: Ends, said: bytes, done: list[str]) -> None:
     """What may be a second hello waits for the server's answer; all else passes, and nothing of it is lost."""
-    ends.connection.held = b"early"
+    ends.connection.received = b"early"
     ends.watch(AfterHello("www.example.net", early_data=False, begun=b""))
     ends.client.sendall(said)
     ends.go_on(EPOLLIN)
     assert ends.relay.done == done
-    assert (ends.connection.state is OPEN) is bool(done)
+    assert ends.is_open is bool(done)
     assert (ends.connection.client.recv(10) if said else b"") == said
 
 
 def test_what_was_held_back_passes_first(ends: Ends) -> None:
     """Octets behind the first hello are sent on before what comes later."""
-    ends.connection.held = b"hello"
+    ends.connection.received = b"hello"
     ends.watch(_Indifferent("www.example.net", early_data=False, begun=b"", rest=b"rest"))
     ends.client.sendall(b"more")
     ends.go_on(EPOLLIN)
-    assert (ends.server.recv(20), ends.connection.held) == (b"hellorest", b"")
-    assert (ends.connection.state, ends.relay.done) == (OPEN, ["listen"])
+    assert (ends.server.recv(20), ends.connection.received) == (b"hellorest", b"")
+    assert (ends.is_open, ends.relay.done) == (True, ["listen"])
 
 
 @pytest.mark.parametrize("rest", [b"rest", b""])
 def test_a_watched_client_that_has_ended(ends: Ends, rest: bytes) -> None:
     """Its end waits behind what waits, for minutes as with others that have ended, and not for an hour."""
-    ends.relay.limits, ends.relay.now = Limits(half_closed=300.0), 1000.0
+    ends.loop.now = 1000.0
     ends.watch(AfterHello("www.example.net", early_data=False, begun=b"", rest=rest))
     ends.client.shutdown(socket.SHUT_WR)
     ends.go_on(EPOLLIN | EPOLLRDHUP)
-    assert (ends.connection.state is OPEN, ends.connection.deadline) == (not rest, 1300.0 if rest else 0.0)
+    assert (ends.is_open, ends.connection.deadline) == (not rest, 1300.0 if rest else 0.0)
     if rest:
         ends.server.sendall(b"HTTP/1.1 400")
         ends.answer(EPOLLIN)
-        assert (ends.connection.state, ends.connection.deadline) == (OPEN, 0.0)
+        assert (ends.is_open, ends.connection.deadline) == (True, 0.0)
         assert ends.server.recv(10) == rest
 
 
@@ -93,25 +92,25 @@ def watched(says: bool | None) -> AfterHello:
 
 
 @pytest.mark.parametrize(
-    ("says", "event", "done", "state", "heard"),
+    ("says", "event", "done", "opens", "heard"),
     [
-        (True, EPOLLIN, ["asked again"], Answering, b"answer"),
-        (False, EPOLLIN, [], SimpleState, b"answer"),
-        (None, EPOLLIN, [], Answering, b""),
-        (None, EPOLLIN | EPOLLRDHUP, [], SimpleState, b"answer"),
-        (True, EPOLLOUT, [], Answering, b""),
+        (True, EPOLLIN, ["asked again"], False, b"answer"),
+        (False, EPOLLIN, [], True, b"answer"),
+        (None, EPOLLIN, [], False, b""),
+        (None, EPOLLIN | EPOLLRDHUP, [], True, b"answer"),
+        (True, EPOLLOUT, [], False, b""),
     ],
     ids=["retry", "other", "too_little", "the_end", "writable_only"],
 )
 def test_what_a_watched_server_answers(
-    ends: Ends, says: bool | None, event: int, done: list[str], state: type, heard: bytes
+    ends: Ends, says: bool | None, event: int, done: list[str], opens: bool, heard: bytes
 ) -> None:
     """After a HelloRetryRequest it is the client's turn; after any other answer all passes, at once."""
     ends.watch(watched(says))
     ends.server.sendall(b"answer")
     ends.answer(event)
-    assert (ends.relay.done, type(ends.connection.state), ends.heard) == (done, state, heard)
-    assert ends.ended == (["client"] if state is SimpleState and event & EPOLLRDHUP else [])
+    assert (ends.relay.done, ends.is_open, ends.heard) == (done, opens, heard)
+    assert ends.ended == (["client"] if opens and event & EPOLLRDHUP else [])
 
 
 def test_an_answer_in_pieces(ends: Ends) -> None:
@@ -120,21 +119,21 @@ def test_an_answer_in_pieces(ends: Ends) -> None:
     for piece in (b"an", b"sw"):
         ends.server.sendall(piece)
         ends.answer(EPOLLIN)
-        ends.relay._buffer[:6] = b"others"  # the relay's one buffer serves all connections
-    assert (answering.said, ends.heard, ends.connection.state) == (b"answ", b"", answering)
+        ends.relay.buffer[:6] = b"others"  # the relay's one buffer serves all connections
+    assert (answering.answer, ends.heard, ends.connection.state) == (b"answ", b"", answering)
     ends.server.sendall(b"er")
     ends.answer(EPOLLIN)
-    assert (ends.heard, ends.connection.state) == (b"answer", OPEN)
+    assert (ends.heard, ends.is_open) == (b"answer", True)
 
 
 def test_an_answer_that_is_broken_off(ends: Ends) -> None:
     """It reaches the client all the same, with what was kept of it; no second message is waited for."""
     way = Way(ends, False)
     answering = ends.watch(Pieces("www.example.net", False, b""))
-    answering.said = b"an"
+    answering.answer = b"an"
     ends.server.sendall(b"swer")
     ends.answer(EPOLLIN | EPOLLERR)
-    assert (ends.relay.done, ends.connection.state, ends.connection.up_done) == ([], OPEN, True)
+    assert (ends.relay.done, ends.is_open, ends.connection.up_done) == ([], True, True)
     for _ in range(2):
         ends.relay.serve_bulk()
     assert way.heard == b"answer"
@@ -157,7 +156,7 @@ def test_an_unfinished_answer_that_ends(ends: Ends, ends_with: bytes, closed: bo
     ends.server.sendall(ends_with)
     ends.server.shutdown(socket.SHUT_WR)
     ends.answer(EPOLLIN | (EPOLLRDHUP if closed else 0))
-    assert (ends.heard, ends.connection.state, ends.ended) == (b"answ" + ends_with, OPEN, ["client"])
+    assert (ends.heard, ends.is_open, ends.ended) == (b"answ" + ends_with, True, ["client"])
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -169,7 +168,7 @@ def test_a_client_that_waited_still_receives(ends: Ends, waits: bool) -> None:
         ends.go_on(EPOLLIN)
     ends.server.sendall(b"answer")
     ends.answer(EPOLLIN)
-    assert (ends.connection.state, ends.relay.done) == (OPEN, ["listen"] if waits else [])
+    assert (ends.is_open, ends.relay.done) == (True, ["listen"] if waits else [])
 
 
 def test_a_watched_server_that_has_said_nothing(ends: Ends) -> None:
@@ -179,7 +178,7 @@ def test_a_watched_server_that_has_said_nothing(ends: Ends) -> None:
     assert ends.relay.done == []
     ends.server.shutdown(socket.SHUT_WR)
     ends.answer(EPOLLIN | EPOLLRDHUP)
-    assert (ends.relay.done, ends.connection.state, ends.ended) == ([], OPEN, ["client"])
+    assert (ends.relay.done, ends.is_open, ends.ended) == ([], True, ["client"])
 
 
 def test_a_watched_server_that_can_not_be_read_from(ends: Ends) -> None:
@@ -193,10 +192,10 @@ def test_a_watched_server_that_can_not_be_read_from(ends: Ends) -> None:
 def test_what_a_watched_server_takes_later(ends: Ends) -> None:
     """A hello that the server did not take at once is sent on as soon as it does, and not while it doesn't."""
     ends.watch(watched(True))
-    ends.connection.held = b"hello"
+    ends.connection.received = b"hello"
     ends.answer(EPOLLOUT)
-    assert (ends.server.recv(10), ends.connection.held, ends.relay.done) == (b"hello", b"", [])
-    ends.connection.held = b"more"
+    assert (ends.server.recv(10), ends.connection.received, ends.relay.done) == (b"hello", b"", [])
+    ends.connection.received = b"more"
     ends.server.close()
     ends.answer(EPOLLOUT | EPOLLIN)
     assert ends.relay.done == ["reset client"]
@@ -205,15 +204,15 @@ def test_what_a_watched_server_takes_later(ends: Ends) -> None:
 def test_what_a_watched_server_does_not_take_yet(ends: Ends) -> None:
     """It is kept where it is, in order, and not sent by the way of bulk behind the server's answer."""
     filled = fill(ends.connection.server)
-    ends.connection.held, ends.connection.watched = b"hello", watched(None)
-    ends.relay.open(ends.connection)
-    assert (ends.connection.held, ends.connection.up) == (b"hello", None)
+    ends.connection.received = b"hello"
+    ends.proceed(watched(None))
+    assert (ends.connection.received, ends.connection.up) == (b"hello", None)
     while filled:
         filled -= len(ends.server.recv(filled))
     ends.answer(EPOLLIN)
-    assert ends.connection.held == b"hello", "there is room when it is told so"
+    assert ends.connection.received == b"hello", "there is room when it is told so"
     ends.answer(EPOLLOUT)
-    assert (ends.server.recv(10), ends.connection.held) == (b"hello", b"")
+    assert (ends.server.recv(10), ends.connection.received) == (b"hello", b"")
 
 
 class Unread(AfterHello):
@@ -228,7 +227,7 @@ class Unread(AfterHello):
 @pytest.mark.parametrize("held", [b"", b"hello"])
 def test_a_client_that_does_not_wait_for_an_answer(ends: Ends, held: bytes) -> None:
     """What it says is decided about as soon as all before it was sent."""
-    ends.connection.held = held
+    ends.connection.received = held
     ends.watch(Unread("", early_data=False, begun=b""))
     ends.client.sendall(b"more")
     ends.go_on(EPOLLIN)
@@ -238,20 +237,21 @@ def test_a_client_that_does_not_wait_for_an_answer(ends: Ends, held: bytes) -> N
         assert (ends.relay.done, ends.server.recv(10)) == (["asked again"], b"hello")
 
 
-@pytest.mark.parametrize("owing", [0.0, 1.0])
-def test_a_watched_answer_is_measured(ends: Ends, owing: float) -> None:
+@pytest.mark.parametrize("since", [0.0, 1.0])
+def test_a_watched_answer_is_measured(ends: Ends, since: float) -> None:
     """As any first octet, once."""
-    setattr(ends.relay, "first_octet", lambda _: ends.relay.done.append("first octet"))  # noqa: B010
-    ends.connection.owing, ends.relay.now = owing, 7.0
+    ends.connection.awaiting_since, ends.loop.now = since, 7.0
     ends.watch(watched(None))
     ends.server.sendall(b"answer")
     ends.answer(EPOLLIN)
-    assert ends.relay.done == ["first octet"] * bool(owing)
+    assert ends.relay.done == ["first octet"] * bool(since)
     assert ends.connection.seen == 7.0
 
 
-@pytest.mark.parametrize("gone", [{"state": SimpleState.CLOSED}, {"server": None}])
-def test_a_second_message_that_ends_the_connection(ends: Ends, gone: dict[str, object]) -> None:
+@pytest.mark.parametrize("gone", [{"state": CLOSED}, {"server": None}])
+def test_a_second_message_that_ends_the_connection(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, gone: dict[str, object]
+) -> None:
     """A refused client hears nothing of the server that it may not reach."""
 
     def refuse(*_: object) -> None:
@@ -259,7 +259,7 @@ def test_a_second_message_that_ends_the_connection(ends: Ends, gone: dict[str, o
             setattr(ends.connection, name, value)
 
     server = ends.connection.server
-    setattr(ends.relay, "asked_again", refuse)  # noqa: B010
+    monkeypatch.setattr(Exchange, "_read_again", refuse)
     ends.watch(watched(True))
     ends.server.sendall(b"answer")
     ends.answer(EPOLLIN)
@@ -269,7 +269,7 @@ def test_a_second_message_that_ends_the_connection(ends: Ends, gone: dict[str, o
 
 def test_what_was_held_back_finds_no_server(ends: Ends) -> None:
     """A client whose server went meanwhile is told once, and not heard any more."""
-    ends.connection.held = b"hello"
+    ends.connection.received = b"hello"
     ends.watch(_Indifferent("www.example.net", early_data=False, begun=b""))
     ends.client.sendall(b"more")
     ends.server.close()
@@ -279,36 +279,36 @@ def test_what_was_held_back_finds_no_server(ends: Ends) -> None:
 
 def test_opening_sends_what_was_held(ends: Ends) -> None:
     """The client's first words reach a server that takes them; its later ones come by the loop."""
-    ends.connection.held, ends.connection.deadline, ends.relay.now = b"hello", 100.0, 7.0
-    ends.relay.open(ends.connection)
-    assert (ends.relay.done, ends.connection.owing) == (["listen"], 7.0)
+    ends.connection.received, ends.connection.deadline, ends.loop.now = b"hello", 100.0, 7.0
+    ends.proceed()
+    assert (ends.relay.done, ends.connection.awaiting_since) == (["listen"], 7.0)
     assert ends.server.recv(10) == b"hello"
-    assert (ends.connection.state, ends.connection.held, ends.connection.deadline) == (OPEN, b"", 0.0)
+    assert (ends.is_open, ends.connection.received, ends.connection.deadline) == (True, b"", 0.0)
     assert ends.connection.up is None
 
 
 def test_opening_towards_a_server_that_takes_nothing_yet(ends: Ends) -> None:
     """What does not fit is kept for later, in its order, and the client is listened to meanwhile."""
     fill(ends.connection.server)
-    ends.connection.held = b"hello"
-    ends.relay.open(ends.connection)
+    ends.connection.received = b"hello"
+    ends.proceed()
     direction = ends.connection.up
     assert direction is not None
-    assert (direction.pending, direction.blocked, ends.connection.held) == (b"hello", True, b"")
-    ends.relay.server_event(ends.connection, EPOLLOUT)
-    assert (direction.blocked, list(ends.relay.bulk)) == (False, [direction])
+    assert (direction.pending, direction.blocked, ends.connection.received) == (b"hello", True, b"")
+    ends.answer(EPOLLOUT)
+    assert (direction.blocked, list(ends.loop.bulk)) == (False, [direction])
 
 
 def test_opening_towards_a_server_that_has_gone(ends: Ends) -> None:
     """A client whose destination has gone is told, and not left waiting."""
     ends.server.close()
-    ends.connection.held = b"hello"
-    ends.relay.open(ends.connection)
+    ends.connection.received = b"hello"
+    ends.proceed()
     assert ends.relay.done == ["reset client"]
 
 
 def test_opening_a_watched_connection(ends: Ends) -> None:
     """Nothing more passes before the server has answered."""
-    ends.connection.held, ends.connection.watched = b"hello", watched(True)
-    ends.relay.open(ends.connection)
-    assert (ends.server.recv(10), type(ends.connection.state)) == (b"hello", Answering)
+    ends.connection.received = b"hello"
+    ends.proceed(watched(True))
+    assert (ends.server.recv(10), ends.is_open) == (b"hello", False)

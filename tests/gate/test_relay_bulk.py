@@ -5,14 +5,12 @@ import fcntl
 import os
 import socket
 from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from typing import Any
 
 import pytest
 
 from labs.relay_ends import Way
-from tokgate.gate import splice
-from tokgate.gate.connection import Direction
-from tokgate.gate.splice import LIVELY, PIPE, SHORT, STICK
+from tokgate.gate import relay
+from tokgate.gate.relay import LIVELY, PIPE, SHORT, STICK
 
 
 def test_who_takes_no_more(way: Way) -> None:
@@ -24,16 +22,16 @@ def test_who_takes_no_more(way: Way) -> None:
     assert direction is not None
     assert (direction.pending, direction.queued) == (b"waits", True)
     way.event(EPOLLIN)
-    assert list(way.relay.bulk) == [direction], "a direction has one place"
+    assert list(way.loop.bulk) == [direction], "a direction has one place"
     way.relay.serve_bulk()
-    assert (direction.blocked, direction.queued, list(way.relay.bulk)) == (True, False, [])
+    assert (direction.blocked, direction.queued, list(way.loop.bulk)) == (True, False, [])
     way.event(EPOLLIN)
     way.takes(EPOLLIN)
-    assert list(way.relay.bulk) == [], "it waits for room"
+    assert list(way.loop.bulk) == [], "it waits for room"
     way.drain(filled)
     for _ in range(2):
         way.takes(EPOLLOUT)
-        assert (direction.blocked, list(way.relay.bulk)) == (False, [direction])
+        assert (direction.blocked, list(way.loop.bulk)) == (False, [direction])
     way.relay.serve_bulk()
     assert way.heard == b"waits"
 
@@ -49,13 +47,13 @@ def test_a_full_sink_keeps_what_its_pipe_holds(way: Way) -> None:
     way.relay.serve_bulk()
     assert (direction.in_pipe, direction.blocked, direction.queued) == (5, True, False)
     way.event(EPOLLIN)
-    assert list(way.relay.bulk) == []
+    assert list(way.loop.bulk) == []
     way.drain(filled)
     if not way.is_up:
-        assert (way.connection.client_fd, EPOLLOUT) in way.relay.epoll.poll(0), "it is told that there is room"
-        way.relay.client_writable(way.connection)
+        assert (way.connection.client_fd, EPOLLOUT) in way.loop.epoll.poll(0), "it is told that there is room"
+        way.relay.unblock(way.connection.down)
     way.takes(EPOLLOUT)
-    assert list(way.relay.bulk) == [direction]
+    assert list(way.loop.bulk) == [direction]
     way.relay.serve_bulk()
     assert (way.heard, direction.in_pipe, direction.blocked) == (b"waits", 0, False)
 
@@ -67,15 +65,15 @@ def test_bulk_passes_whole(way: Way) -> None:
     way.relay._queue(way.direction)
     way.sender.sendall(b"second")
     way.relay.serve_bulk()
-    assert list(way.relay.bulk) == [way.direction]
+    assert list(way.loop.bulk) == [way.direction]
     way.relay.serve_bulk()
     assert (way.heard, way.connection.seen) == (b"firstsecond", 7.0)
     way.sender.shutdown(socket.SHUT_WR)
     way.event(EPOLLIN | EPOLLRDHUP)
     way.relay.serve_bulk()
-    assert (way.heard, way.ended, list(way.relay.bulk)) == (b"", True, [])
+    assert (way.heard, way.ended, list(way.loop.bulk)) == (b"", True, [])
     way.event(EPOLLIN | EPOLLRDHUP)
-    assert list(way.relay.bulk) == [], "an end comes once"
+    assert list(way.loop.bulk) == [], "an end comes once"
     assert len(way.relay._pipes) == 1, "its pipe serves the next one"
 
 
@@ -83,7 +81,7 @@ def test_bulk_that_pauses_holds_no_pipe(way: Way) -> None:
     """An idle connection costs no descriptors beside its own, and goes on when more comes."""
     direction = way.bulk(b"zero")
     way.event(EPOLLOUT)
-    assert list(way.relay.bulk) == [], "nothing has come"
+    assert list(way.loop.bulk) == [], "nothing has come"
     way.relay._queue(direction)
     way.relay.serve_bulk()
     assert way.heard == b"zero"
@@ -91,7 +89,7 @@ def test_bulk_that_pauses_holds_no_pipe(way: Way) -> None:
         way.sender.sendall(said)
         way.event(EPOLLIN)
         for _ in range(2):
-            if way.relay.bulk:
+            if way.loop.bulk:
                 way.relay.serve_bulk()
         assert way.heard == said
         assert (direction.pipe, direction.queued, len(way.relay._pipes)) == (None, False, 1)
@@ -100,17 +98,17 @@ def test_bulk_that_pauses_holds_no_pipe(way: Way) -> None:
 def test_turns(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """A direction keeps its place for some turns; then it is the others'."""
     monkeypatch.setattr(os, "splice", lambda *_, **__: 1)
-    one, two = way.bulk(), Direction(way.connection, not way.is_up, b"", STICK)
+    one, two = way.bulk(), way.relay.moved_here(way.connection, not way.is_up, b"")
     setattr(way.connection, "down" if way.is_up else "up", two)
     for direction in (one, two):
         way.relay._queue(direction)
     served = []
     for _ in range(3 * STICK):
-        served.append(way.relay.bulk[0])
+        served.append(way.loop.bulk[0])
         way.relay.serve_bulk()
     assert served == [one] * STICK + [two] * STICK + [one] * STICK
     way.event(EPOLLIN)
-    assert len(way.relay.bulk) == 2
+    assert len(way.loop.bulk) == 2
 
 
 @pytest.mark.parametrize(("small_first", "most"), [(True, SHORT), (False, PIPE)])
@@ -139,7 +137,7 @@ def test_bulk_moves_less_at_a_time_beside_small_exchanges(
 def test_a_pipe_with_bytes_in_it_is_not_used_again(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are another client's. An empty one is kept, up to a number."""
     direction = way.bulk()
-    monkeypatch.setattr(splice, "MAX_POOLED", 2)
+    monkeypatch.setattr(relay, "MAX_POOLED", 2)
     for held, kept in ((5, 0), (0, 1), (0, 2), (0, 2)):
         pipe = os.pipe2(os.O_NONBLOCK)
         direction.pipe, direction.in_pipe = pipe, held
@@ -160,14 +158,12 @@ def test_bulk_that_breaks(way: Way, monkeypatch: pytest.MonkeyPatch, error: Exce
     def broken(*_: object, **__: object) -> int:
         raise error
 
-    told: list[Any] = []
     monkeypatch.setattr(os, "splice", broken)
-    monkeypatch.setattr(way.relay, "failed", told.append, raising=False)
     way.relay._queue(way.bulk())
     way.relay.serve_bulk()
     is_bug = isinstance(error, ValueError)
     assert way.relay.done == (["close"] if is_bug else ["reset server" if way.is_up else "reset client"])
-    assert (told, list(way.relay.bulk)) == ([error] * is_bug, [])
+    assert (way.loop.errors, list(way.loop.bulk)) == ([error] * is_bug, [])
 
 
 def test_bulk_that_was_given_up(way: Way) -> None:
@@ -176,12 +172,12 @@ def test_bulk_that_was_given_up(way: Way) -> None:
     way.relay.forget(way.connection)
     way.relay.serve_bulk()
     assert way.heard is None
-    assert list(way.relay.bulk) == []
+    assert list(way.loop.bulk) == []
 
 
 def test_pipes_are_closed_with_the_gate(way: Way) -> None:
     """Those that were kept, and those of connections that are given up."""
-    for direction in (way.bulk(), Direction(way.connection, not way.is_up, b"", STICK)):
+    for direction in (way.bulk(), way.relay.moved_here(way.connection, not way.is_up, b"")):
         way.relay._take_pipe(direction)
         setattr(way.connection, "up" if direction.is_up else "down", direction)
     first = way.connection.up.pipe, way.connection.down.pipe  # type: ignore[union-attr]

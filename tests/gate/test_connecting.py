@@ -11,9 +11,11 @@ from labs.builders import ban, snapshot
 from labs.gate_lab import broken_off
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
-from tokgate.gate import connector
-from tokgate.gate.connection import OPEN, AskingParent, Tunnel
+from tokgate.gate.connecting import AskingParent, Connecting, dial, parent
+from tokgate.gate.connection import State, Tunnel
 from tokgate.gate.egress.parent_handshake import ConnectHandshake
+from tokgate.gate.egress.parents import AskedParent
+from tokgate.gate.explicit_clients.front import ConnectingTunnel
 from tokgate.gate.sockets import Entry, NoDestinationError, listen
 from tokgate.policy.settings import Upstream, UpstreamKind
 from tokgate.traffic.counting.upstream import CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
@@ -34,34 +36,27 @@ def test_a_destination_that_can_not_be_dialled(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(connector.Connector, "_dial", fail)
+    monkeypatch.setattr(steps.gate.dialler, "connect", fail)
     if tunnel:
         steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False, addresses=("198.51.100.7",))
-    steps.gate.connect(steps.connection, ("198.51.100.7", 443))
+    words = steps.tunnel_words if tunnel else steps.words
+    words.connect(steps.connection, ("198.51.100.7", 443), steps.gate.relay)
     assert steps.counters.loops == loops
     if tunnel:
         assert (UNREACHABLE in steps.heard()) is (loops == 0)
     else:
-        steps.gate.release_closed()
+        steps.gate.loop.release_closed()
         assert broken_off(steps.client)
-
-
-def test_what_is_connected_already(steps: Steps) -> None:
-    """A tunnel that was connected before its client spoke goes on with what it says."""
-    steps.connects()
-    steps.connection.held = HELLO
-    steps.gate.connect(steps.connection, ("198.51.100.7", 443))
-    assert (steps.connection.state, steps.server.recv(1000)) == (OPEN, HELLO)
 
 
 def test_a_tunnel_back_to_a_listener_in_ipv6(steps: Steps) -> None:
     """It is known by address and port, whatever else the kernel says of the listener: no gate calls itself for ever."""
     listener = listen("::1", 0, Entry.EXPLICIT)
-    steps.gate.add_listener(listener)
+    steps.gate.acceptor.add_listener(listener)
     steps.connection.tunnel = Tunnel("localhost", listener.port, socks=False, established=True)
-    assert not steps.gate.dial(steps.connection, ("::1", listener.port))
-    assert steps.counters.loops == 1
-    steps.gate.stop_accepting()
+    with pytest.raises(NoDestinationError):
+        dial(steps.context, steps.connection, ("::1", listener.port), Connecting(steps.context, steps.gate.relay))
+    steps.gate.acceptor.stop_accepting()
 
 
 @pytest.mark.parametrize(("tunnel", "leads_back"), [(False, False), (True, False), (True, True)])
@@ -70,34 +65,37 @@ def test_dialling(steps: Steps, tunnel: bool, leads_back: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         if leads_back or not tunnel:
-            steps.gate.listens_at.add(address)
+            steps.gate.context.listens_at.add(address)
         if tunnel:
-            steps.connection.tunnel = Tunnel("localhost", address[1], socks=False, established=True)
-            assert steps.gate.dial(steps.connection, address) is not leads_back
+            asked = Tunnel("localhost", address[1], socks=False, addresses=(address[0],), established=True)
+            steps.connection.tunnel = asked
+            steps.gate.explicit.try_next(steps.connection, asked)
         else:
-            steps.gate.connect(steps.connection, address)
+            steps.words.connect(steps.connection, address, steps.gate.relay)
         assert steps.counters.loops == leads_back
         if leads_back:
             assert (steps.connection.server, steps.connection.destination) == (None, ("198.51.100.7", 443))
             return
-        assert (steps.connection.owing, steps.connection.deadline) == (1000.0, 1020.0)
+        assert (steps.connection.awaiting_since, steps.connection.deadline) == (1000.0, 1020.0)
         assert steps.connection.destination == (address if tunnel else ("198.51.100.7", 443))
-        steps.connection.held = HELLO
-        steps.gate.once(20)
+        steps.connection.received = HELLO
+        steps.gate.loop.once(20)
         taken, _ = server.accept()
         with taken:
-            assert (steps.connection.state, taken.recv(1000)) == (OPEN, HELLO)
+            assert (steps.is_open, taken.recv(1000)) == (True, HELLO)
 
 
 def test_what_is_measured(steps: Steps) -> None:
     """How long a destination takes to answer, and then to say something."""
     steps.connects()
-    steps.gate.connected(steps.connection, EPOLLOUT)
-    steps.connection.owing = 999.5
-    steps.gate.first_octet(steps.connection)
+    steps.connection.received = HELLO
+    steps.answers(EPOLLOUT)
+    steps.connection.awaiting_since = 999.5
+    steps.server.sendall(b"words")
+    steps.answers(EPOLLIN)
     counted = steps.counters.shared.read()
     assert [counted[name, "sum"] for name in (CONNECT_SECONDS, FIRST_BYTE_SECONDS)] == [10_000_000, 500_000]
-    assert steps.connection.owing == 0.0
+    assert steps.connection.awaiting_since == 0.0
 
 
 @pytest.mark.parametrize(
@@ -115,19 +113,19 @@ def test_which_destinations_have_a_parent(steps: Steps, tunnel: Tunnel | None, s
     upstream = Upstream(kind=UpstreamKind.HTTP, host="192.0.2.1", port=3128, exclusions=("direct.example.org",))
     steps.holder.snapshot = snapshot(ban(), upstream=(upstream,))
     steps.connection.tunnel, steps.connection.shown = tunnel, shown
-    assert steps.gate.parent(steps.connection, ("198.51.100.7", 443)) == (None if direct else upstream)
+    assert parent(steps.context, steps.connection, ("198.51.100.7", 443)) == (None if direct else upstream)
 
 
 @pytest.mark.parametrize("held", [HELLO, b""])
 @pytest.mark.parametrize("event", [EPOLLOUT, EPOLLOUT | EPOLLIN])
 def test_a_destination_that_is_there(steps: Steps, held: bytes, event: int) -> None:
     """It gets what the client said, and its own first words pass; without any, the client is heard."""
-    steps.connects()
-    steps.connection.held = held
+    steps.connects(None if held else steps.words)
+    steps.connection.received = held
     steps.server.sendall(b"220 words")
-    steps.gate.connected(steps.connection, event)
-    assert steps.connection.owing == (1000.0 if held and event == EPOLLOUT else 0.0)
-    assert (steps.connection.state is OPEN) is bool(held)
+    steps.answers(event)
+    assert steps.connection.awaiting_since == (1000.0 if held and event == EPOLLOUT else 0.0)
+    assert steps.is_open is bool(held)
     if held:
         assert steps.server.recv(1000) == HELLO
     if event & EPOLLIN:
@@ -139,7 +137,8 @@ def test_a_destination_that_refuses(steps: Steps, monkeypatch: pytest.MonkeyPatc
     """The client is reset as by the destination, or told in its proxy's words; and it is counted why."""
     steps.connects()
     if tunnel:
-        steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False)
+        asked = steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False)
+        steps.connection.state = ConnectingTunnel(steps.gate.explicit, asked, steps.gate.relay)
 
     class Refusing:
         """A socket with an error."""
@@ -153,31 +152,37 @@ def test_a_destination_that_refuses(steps: Steps, monkeypatch: pytest.MonkeyPatc
         setsockopt = getsockopt
 
     steps.connection.server = Refusing()
-    steps.gate.connected(steps.connection, EPOLLOUT | EPOLLERR)
+    steps.answers(EPOLLOUT | EPOLLERR)
     assert steps.errors(ConnectError.REFUSED) == 1
     if tunnel:
         assert UNREACHABLE in steps.heard()
     else:
-        steps.gate.release_closed()
+        steps.gate.loop.release_closed()
         assert broken_off(steps.client)
+
+
+def asks(steps: Steps, then: State) -> None:
+    """A parent is asked for the destination."""
+    asked = AskedParent(steps.gate.dialler.parents, ConnectHandshake("a.example", 443, None))
+    steps.connection.state = AskingParent(Connecting(steps.context, then), asked)
 
 
 @pytest.mark.parametrize("held", [HELLO, b""])
 def test_words_behind_a_parents_answer(steps: Steps, held: bytes) -> None:
     """They are the destination's, and pass although nothing more is told of them."""
     steps.connects()
-    steps.connection.held = held
-    steps.connection.state = AskingParent(ConnectHandshake("a.example", 443, None))
+    steps.connection.received = held
+    asks(steps, steps.gate.relay if held else steps.words)
     steps.server.sendall(b"HTTP/1.1 200 OK\r\n\r\n220 words")
-    steps.gate.connected(steps.connection, EPOLLOUT)
+    steps.answers(EPOLLOUT)
     assert steps.client.recv(100) == b"220 words"
 
 
 def test_a_parent_that_refuses(steps: Steps) -> None:
     """The client sees it as a destination that can't be reached, and nothing is measured of it."""
     steps.connects()
-    steps.connection.state = AskingParent(ConnectHandshake("a.example", 443, None))
+    asks(steps, steps.gate.relay)
     steps.server.sendall(b"HTTP/1.1 403 No\r\n\r\n")
-    steps.gate.connected(steps.connection, EPOLLOUT)
-    assert (steps.gate.open_connections, steps.errors(ConnectError.REFUSED)) == (0, 1)
+    steps.answers(EPOLLOUT)
+    assert (steps.gate.acceptor.open_connections, steps.errors(ConnectError.REFUSED)) == (0, 1)
     assert (CONNECT_SECONDS, "sum") not in steps.counters.shared.read()

@@ -6,9 +6,9 @@ from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 import pytest
 
 from labs.relay_ends import Ends, Noting, Way
-from tokgate.gate.connection import CLOSED, OPEN, Connection
+from tokgate.gate.connection import CLOSED, Connection
+from tokgate.gate.relay import BUFFER, Relay
 from tokgate.gate.sockets import Entry, Listener
-from tokgate.gate.splice import BUFFER, Relay
 
 
 def test_what_comes_passes(way: Way) -> None:
@@ -44,7 +44,7 @@ def test_an_end_behind_more_than_is_read_at_once(way: Way) -> None:
     way.event(EPOLLIN | EPOLLRDHUP)
     assert not way.ended
     assert way.direction is not None
-    assert list(way.relay.bulk) == [way.direction]
+    assert list(way.loop.bulk) == [way.direction]
 
 
 @pytest.mark.parametrize("event", [EPOLLERR, EPOLLIN | EPOLLERR])
@@ -55,7 +55,7 @@ def test_one_side_breaks_off(way: Way, event: int) -> None:
     way.sender.sendall(b"half")
     for _ in range(2):
         assert way.event(event) == []
-        assert list(way.relay.bulk) == [way.direction]
+        assert list(way.loop.bulk) == [way.direction]
         way.takes(EPOLLIN)
     way.relay.serve_bulk()
     assert (way.heard, way.relay.done) == (b"half", [])
@@ -85,12 +85,12 @@ def test_one_side_takes_nothing_any_more(way: Way) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owing", "event", "counted"), [(1.0, EPOLLIN, True), (0.0, EPOLLIN, False), (1.0, EPOLLOUT, False)]
+    ("since", "event", "counted"), [(1.0, EPOLLIN, True), (0.0, EPOLLIN, False), (1.0, EPOLLOUT, False)]
 )
-def test_the_first_octet_of_an_answer(ends: Ends, owing: float, event: int, counted: bool) -> None:
+def test_the_first_octet_of_an_answer(ends: Ends, since: float, event: int, counted: bool) -> None:
     """Destinations are measured by when they answer, once."""
     way = Way(ends, False)
-    ends.connection.owing = owing
+    ends.connection.awaiting_since = since
     assert way.event(event) == ["first octet"] * counted
 
 
@@ -98,12 +98,12 @@ def test_another_gate_goes_on(way: Way) -> None:
     """What came meanwhile is told, and what waited has its turn."""
     way.bulk(b"waits")
     for fd in (way.connection.client_fd, way.connection.server_fd):
-        way.relay.epoll.unregister(fd)
+        way.loop.epoll.unregister(fd)
     way.relay.resume(way.connection)
     assert way.relay.done == ["listen"]
-    assert list(way.relay.bulk) == [way.direction]
+    assert list(way.loop.bulk) == [way.direction]
     way.ends.server.sendall(b"x")
-    assert [fd for fd, event in way.relay.epoll.poll(0) if event & EPOLLIN] == [way.connection.server_fd]
+    assert [fd for fd, event in way.loop.epoll.poll(0) if event & EPOLLIN] == [way.connection.server_fd]
 
 
 def test_another_gate_goes_on_before_there_is_a_destination(way: Way) -> None:
@@ -111,17 +111,17 @@ def test_another_gate_goes_on_before_there_is_a_destination(way: Way) -> None:
     server, way.connection.server = way.connection.server, None
     way.relay.resume(way.connection)
     way.connection.server = server
-    assert (way.relay.done, list(way.relay.bulk)) == (["listen"], [])
+    assert (way.relay.done, list(way.loop.bulk)) == (["listen"], [])
 
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_breaking_off_is_passed_on(closed: bool) -> None:
     """A reset goes on as a reset; sockets of a connection that is over may be somebody else's already."""
-    relay, told = Noting(), []  # type: ignore[abstract]
+    relay, told = Noting(), []
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as other:
         accepted, _ = server.accept()
         listener = Listener(None, Entry.REDIRECT, 8080, 0)
-        connection = Connection(None, -1, "192.0.2.7", 40000, listener, 0.0, CLOSED if closed else OPEN, other)
+        connection = Connection(None, -1, "192.0.2.7", 40000, listener, 0.0, CLOSED if closed else relay, other)
         Relay.reset(relay, connection, other)
         Relay.reset(relay, connection, None)
         other.close()
@@ -130,6 +130,6 @@ def test_breaking_off_is_passed_on(closed: bool) -> None:
                 told.append(accepted.recv(1))
             except ConnectionResetError:
                 told.append(b"reset")
-    relay.epoll.close()
+    relay.loop.epoll.close()
     assert told == [b"" if closed else b"reset"]
     assert relay.done == ["close"] * 2

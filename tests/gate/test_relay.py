@@ -35,7 +35,7 @@ def stalled(gate: RunningGate, number: int = 1) -> bool:
     """Whether that many downloads hold bytes for clients that don't read."""
 
     def holding() -> bool:
-        found = {c for c in list(gate.gate.connections.values()) if c.down is not None and c.down.in_pipe}
+        found = {c for c in list(gate.gate.loop.connections.values()) if c.down is not None and c.down.in_pipe}
         return len(found) == number
 
     return bool(until(holding))
@@ -81,14 +81,14 @@ def test_a_closed_connection_is_not_read_from(
         gate.pause()
         monkeypatch.setattr(os, "splice", splice)
         go_on.set()
-        assert gate.serves(lambda: len(gate.gate.bulk) == 2)
-        dead = next(c for c in gate.gate.connections.values() if c.port == leaver.getsockname()[1])
+        assert gate.serves(lambda: len(gate.gate.loop.bulk) == 2)
+        dead = next(c for c in gate.gate.loop.connections.values() if c.port == leaver.getsockname()[1])
         numbers = {dead.client_fd, dead.server_fd}
         reset(leaver)
-        assert gate.serves(lambda: gate.gate.open_connections == 1)
+        assert gate.serves(lambda: gate.gate.acceptor.open_connections == 1)
         touched.clear()
         for _ in range(50):
-            gate.gate.once(0)
+            gate.gate.loop.once(0)
     assert touched
     assert numbers.isdisjoint(touched)
 
@@ -107,11 +107,11 @@ def test_one_download_leaves_the_others_their_turns(
 
     monkeypatch.setattr(os, "splice", splice)
     with dial(gate.redirected, ALLOWED), dial(gate.redirected, ALLOWED):
-        assert gate.serves(lambda: len(gate.gate.bulk) == 2)
-        servers = {c.server_fd for c in gate.gate.connections.values()}
+        assert gate.serves(lambda: len(gate.gate.loop.bulk) == 2)
+        servers = {c.server_fd for c in gate.gate.loop.connections.values()}
         sources.clear()
         for _ in range(100):
-            gate.gate.once(0)
+            gate.gate.loop.once(0)
     assert len(servers) == 2
     assert servers <= set(sources)
 
@@ -142,7 +142,7 @@ def test_a_client_that_takes_little_at_a_time_gets_everything(start_gate: StartG
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(gate.redirected)
         client.sendall(ALLOWED)
-        assert until(lambda: any(c.down and c.down.blocked for c in list(gate.gate.connections.values())))
+        assert until(lambda: any(c.down and c.down.blocked for c in list(gate.gate.loop.connections.values())))
         received = read_all(client)
     assert hashlib.sha256(received).digest() == hashlib.sha256(body).digest()
 
@@ -160,7 +160,7 @@ def test_after_a_rush_few_pipes_are_kept(
     start_gate: StartGate, start_origin: StartOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each takes two descriptors and up to a megabyte of the kernel's: one busy evening must not cost them for ever."""
-    monkeypatch.setattr("tokgate.gate.splice.MAX_POOLED", 1)
+    monkeypatch.setattr("tokgate.gate.relay.MAX_POOLED", 1)
     body = bytes(12 << 20)
     gate = start_gate(start_origin(sends(body)))
     before = pipes()
@@ -189,4 +189,4 @@ def test_a_refused_client_may_not_send_for_ever(start_gate: StartGate, start_ori
             return False
 
         assert until(sent_all_that_fits)
-        assert gate.serves(lambda: gate.gate.open_connections == 0)
+        assert gate.serves(lambda: gate.gate.acceptor.open_connections == 0)
