@@ -13,7 +13,7 @@ import yaml
 from whenever import Instant
 
 from labs.vitals import DEATHS, HEALTHY, LOG, NOW, measured
-from tokgate.cli.log.verify_metrics import metrics_text
+from tokgate.cli.log.verify import metrics_text
 from tokgate.runtime.status import Worker
 from tokgate.service.children import Child, Role
 from tokgate.service.continuity.heartbeat import HANGS, faults

@@ -8,7 +8,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from labs.command_line import Outcome
-from tokgate.cli.json_outputs.schemas import OUTPUTS, json_schema
+from tokgate.cli.schema import OUTPUTS, json_schema
 
 
 def output_of(arguments: Sequence[str]) -> str | None:

@@ -42,28 +42,28 @@ MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "run": "service.run",
         "status": "service.status",
         "reload": "service.reload",
-        "restart": "service.restart",
+        "restart": "service.reload:add_restart",
         "doctor": "service.doctor",
         "check": "policy.check",
         "explain": "policy.explain",
         "simulate": "policy.simulate",
         "diff": "policy.diff",
         "timeline": "policy.timeline",
-        "service": "services.commands",
-        "override": "override.commands",
+        "service": "policy.service",
+        "override": "policy.override",
         "gateway": "service.gateway",
-        "ruleset": "service.ruleset",
-        "phone": "phone.commands",
-        "export": "services.mdm",
+        "ruleset": "service.gateway:add_ruleset",
+        "phone": "service.phone",
+        "export": "policy.export",
         "evasion": "service.evasion",
-        "schema": "policy.schema",
+        "schema": "schema",
         "log": "log.commands",
         "review": "service.review",
         "authority": "setup.authority",
         "completion": "setup.completion",
     }
 )
-"""The module of each command, below this package: it has `add_parser(subparsers)`, which sets `run`."""
+"""The module of each command, below this package; its `add_parser(subparsers)`, or the function named, sets `run`."""
 
 
 def add_command(subparsers: Subparsers, name: str, epilog: str) -> argparse.ArgumentParser:

@@ -2,16 +2,61 @@
 
 import argparse
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict
 
 from whenever import Instant
 
 from tokgate.cli.terminal import shown
 from tokgate.policy.decide import Judgement, Sighting, decide_signals
-from tokgate.policy.decision import Decision, Signal
+from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.membership import Identity, Membership
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import utc
+
+
+class Grounds(TypedDict):
+    """Why something was decided; what does not apply is null."""
+
+    phase: Phase | None
+    service: str | None
+    rule: str | None
+    signal: Signal | None
+    network: str | None
+    ban: str | None
+    exemption: str | None
+    response: Response | None
+    reason: Reason
+    next_change: str | None
+
+
+class Outcome(Grounds):
+    """What was decided, and why; what does not apply is null."""
+
+    verdict: Verdict
+
+
+class Who(TypedDict):
+    """Who the client is besides its address; only what was stated."""
+
+    user: NotRequired[str]
+    groups: NotRequired[list[str]]
+    device: NotRequired[str]
+    interface: NotRequired[str]
+
+
+class Answer(Outcome, Who):
+    """A query and its decision."""
+
+    client: str
+    host: str | None
+    at: str
+
+
+class Seen(TypedDict):
+    """A name, address or URL that was decided about, and where it was seen."""
+
+    signal: Signal
+    value: str
 
 
 class Question(Protocol):
@@ -55,23 +100,31 @@ def zone_of(snapshot: Snapshot, membership: Membership) -> str:
     return "UTC" if network is None else snapshot.policy.networks[network].timezone
 
 
-def answer(query: DecisionQuery, decision: Decision) -> dict[str, object]:
+def answer(query: DecisionQuery, decision: Decision) -> Answer:
     """A decision as JSON, in the order that is documented."""
-    asked = {"client": query.client, "host": query.host, "at": utc(query.at)}
-    return asked | identified(query.identity) | outcome(decision)
+    return {
+        "client": query.client,
+        "host": query.host,
+        "at": utc(query.at),
+        **identified(query.identity),
+        **outcome(decision),
+    }
 
 
-def identified(identity: Identity | None) -> dict[str, object]:
+def identified(identity: Identity | None) -> Who:
     """The parts of the identity that are stated, as JSON."""
     if identity is None:
         return {}
-    said = {
-        "user": identity.user,
-        "groups": sorted(identity.groups),
-        "device": identity.device,
-        "interface": identity.interface,
-    }
-    return {key: value for key, value in said.items() if value}
+    said: Who = {}
+    if identity.user:
+        said["user"] = identity.user
+    if identity.groups:
+        said["groups"] = sorted(identity.groups)
+    if identity.device:
+        said["device"] = identity.device
+    if identity.interface:
+        said["interface"] = identity.interface
+    return said
 
 
 def who(identity: Identity | None) -> str:
@@ -101,7 +154,7 @@ def member(snapshot: Snapshot, client: str, identity: Identity | None) -> Member
     return snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
 
 
-def outcome(decision: Decision) -> dict[str, object]:
+def outcome(decision: Decision) -> Outcome:
     """The part of an answer that does not depend on the query."""
     return {
         "verdict": decision.verdict,

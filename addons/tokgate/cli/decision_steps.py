@@ -5,23 +5,32 @@ Reads the same results of bans that `decide` ranks, and decides nothing: the win
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 
 from whenever import Instant
 
 from tokgate.cli.decision_query import Question, judge, member
-from tokgate.cli.decision_statements import exceptions, place, statements
 from tokgate.cli.terminal import shown
 from tokgate.policy.analysis.terms import earlier_terms
 from tokgate.policy.decide import BanResult, Sighting, ban_results, decide, matched
 from tokgate.policy.decision import Decision, Reason, Verdict
-from tokgate.policy.membership import Membership
+from tokgate.policy.membership import Identity, Membership, folded
+from tokgate.policy.networks import Device, Network, hardware_address
 from tokgate.policy.schedule import ALWAYS
 from tokgate.policy.services import Match
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values import Origin
-from tokgate.policy.values.hostname import AddressLiteral, normalise, parse_address
+from tokgate.policy.values.hostname import AddressLiteral, IPAddress, normalise, parse_address
 from tokgate.policy.values.text import both, readable
+
+
+class StepOutput(TypedDict):
+    """A step of the decision. `lines` led to it; `others` were considered and don't count."""
+
+    number: int
+    title: str
+    lines: list[str]
+    others: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +58,17 @@ def steps(snapshot: Snapshot, query: Question) -> Iterator[Step]:
         yield Step("6. Strictest over all signals", tuple(_over_all(snapshot, query)))
 
 
-def steps_document(snapshot: Snapshot, query: Question) -> dict[str, object]:
-    """The steps as JSON: number, title, the lines that led to the decision, and those that don't count."""
-    return {
-        "steps": [
-            {
-                "number": int(step.title.partition(". ")[0]),
-                "title": step.title.partition(". ")[2],
-                "lines": list(step.lines),
-                "others": list(step.others),
-            }
-            for step in steps(snapshot, query)
-        ]
-    }
+def steps_document(snapshot: Snapshot, query: Question) -> list[StepOutput]:
+    """The steps as JSON."""
+    return [
+        {
+            "number": int(step.title.partition(". ")[0]),
+            "title": step.title.partition(". ")[2],
+            "lines": list(step.lines),
+            "others": list(step.others),
+        }
+        for step in steps(snapshot, query)
+    ]
 
 
 def _client(snapshot: Snapshot, query: Question, membership: Membership) -> Iterator[str]:
@@ -271,3 +278,57 @@ def step_lines(step: Step, *, everything: bool = False) -> Iterator[str]:
     yield step.title
     yield from (f"   {readable(line)}" for line in step.lines)
     yield from (f"   - {readable(line)}" for line in step.others if everything)
+
+
+def statements(
+    network: Network, address: IPAddress | None, identity: Identity | None, held: Collection[str]
+) -> Iterator[str]:
+    """The statements that match, the most specific first; `held` are the networks of the client."""
+    who = identity or Identity()
+    for device in network.devices:
+        how = _known_by(device, address, who)
+        if how is not None:
+            yield f"{_described(device)} by {how}{place(device.origin)}"
+    if who.user is not None and folded(who.user) in map(folded, network.users):
+        yield f"the user {who.user}"
+    prefixes = [prefix for prefix in network.cidrs if address is not None and address in prefix]
+    if prefixes:
+        yield str(max(prefixes, key=lambda prefix: prefix.prefixlen))
+    theirs = set(map(folded, who.groups))
+    yield from (f"the group {group}" for group in network.groups if folded(group) in theirs)
+    if who.interface in network.interfaces:
+        yield f"the interface {who.interface}"
+    yield from (f"its network {part.name}" for part in network.members if part.name in held)
+
+
+def exceptions(
+    network: Network, address: IPAddress | None, identity: Identity | None, held: Collection[str]
+) -> Iterator[str]:
+    """The exceptions that keep a client out of a network that lists it, in words."""
+    excepted = [prefix for prefix in network.except_cidrs if address is not None and address in prefix]
+    out = [*map(str, excepted), *(name for name in network.except_networks if name in held)]
+    if out and any(statements(network, address, identity, held)):
+        yield from out
+
+
+def _known_by(device: Device, address: IPAddress | None, who: Identity) -> str | None:
+    """The attributes of the client that match the device."""
+    if address is not None and any(address == prefix.network_address for prefix in device.addresses):
+        return str(address)
+    if who.device is None:
+        return None
+    hardware = hardware_address(who.device)
+    if hardware is not None and hardware in device.hardware:
+        return hardware
+    return "its name" if device.name is not None and folded(device.name) == folded(who.device) else None
+
+
+def _described(device: Device) -> str:
+    of = f" of {device.owner}" if device.owner else ""
+    paid = f", paid for by {' and '.join(device.paid_by)}," if device.paid_by else ""
+    return f"the device {device}{of}{paid}"
+
+
+def place(origin: Origin | None) -> str:
+    """Where in the files something is stated, in brackets behind a space; empty if nowhere."""
+    return "" if origin is None else f" [{origin.file}:{origin.line}]"

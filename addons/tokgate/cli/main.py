@@ -81,7 +81,8 @@ def build_parser(commands: Iterable[str] = ()) -> argparse.ArgumentParser:
         title="commands", metavar="COMMAND", dest="command", required=True, parser_class=CommandParser
     )
     for command in commands:
-        import_module(f"tokgate.cli.{MODULES[command]}").add_parser(subparsers)
+        module, _, function = MODULES[command].partition(":")
+        getattr(import_module(f"tokgate.cli.{module}"), function or "add_parser")(subparsers)
     if not subparsers.choices:
         for command, summary in COMMANDS.items():
             subparsers.add_parser(command, help=summary)

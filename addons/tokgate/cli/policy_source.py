@@ -1,8 +1,19 @@
-"""Opens the policy of `--policies` for the commands that decide. They use no policy with errors."""
+"""Opens the policies of `--policies`: a folder, a file, or with git a folder in a revision, written as `REV:DIR`.
+
+Commands that decide use no policy with errors. `git archive` extracts a revision into a temporary folder; the work tree
+is not touched.
+"""
 
 import argparse
+import io
+import subprocess
 import sys
-from pathlib import Path
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Final
 
 from whenever import Instant
 
@@ -64,3 +75,103 @@ def compile_patiently(policy: Policy) -> Snapshot:
     """Compile, with progress on a terminal."""
     with Patience("compiling bans") as progress:
         return compile_policy(policy, progress)
+
+
+SOURCE: Final = "DIR|REV:DIR"
+"""The metavar of a policy source."""
+LOOKED_BACK: Final = 100
+"""Maximum revisions that are searched for a version."""
+
+
+def add_source_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--policies`, which also takes a revision."""
+    parser.add_argument(
+        "--policies", metavar=SOURCE, default="policies", help="where the policies are (default: ./policies)"
+    )
+
+
+def open_source(source: str, now: Instant) -> Snapshot:
+    """Load and compile the policies of a source. If they are invalid, print the errors and end with exit code 1.
+
+    An existing file or folder takes precedence over a revision of that name. Positions in a revision are shown as
+    `REV:DIR/file.yaml:LINE`.
+    """
+    path = Path(source)
+    revision, colon, folder = source.partition(":")
+    if not path.exists() and not colon and _is_revision(source):
+        raise CommandError(
+            f"{shown(source)} is a git revision: write {shown(source)}:DIR for a folder in it", Exit.USAGE
+        )
+    if path.exists() or not colon:
+        return open_snapshot(path, now)
+    with _checked_out(revision, folder) as (root, name):
+        return open_snapshot(root / name, now, root)
+
+
+def find_revision(source: str, version: str, now: Instant) -> str | None:
+    """The latest git revision of a folder with policies of this version, as `REV:DIR`.
+
+    Searches the last revisions that changed the folder; None if none of them has it, or there is no git.
+    """
+    if not Path(source).exists() or Path(source).is_absolute():
+        return None
+    try:
+        listed = _git("rev-list", "--abbrev-commit", f"--max-count={LOOKED_BACK}", "HEAD", "--", source).decode()
+        with Patience("looking through revisions") as show:
+            for done, revision in enumerate(listed.split()):
+                show(done, LOOKED_BACK)
+                with _checked_out(revision, source) as (root, name):
+                    policy = load(root / name, now, base=root).policy
+                if policy is not None and policy.version == version:
+                    return name
+    except CommandError:  # no repository, or a revision without the folder
+        return None
+    return None
+
+
+@contextmanager
+def _checked_out(revision: str, folder: str) -> Iterator[tuple[Path, str]]:
+    """A temporary folder that holds the revision's policies, under a name that reads `REV:DIR` there."""
+    inside = PurePosixPath(folder)
+    if not revision or revision.startswith("-") or inside.is_absolute() or ".." in inside.parts:
+        raise CommandError(f"{shown(f'{revision}:{folder}')} is no folder in a git revision: REV:DIR", Exit.USAGE)
+    top = _git("rev-parse", "--show-toplevel").decode().rstrip("\n")
+    prefix = _git("rev-parse", "--show-prefix").decode().rstrip("\n")
+    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    if not _git("ls-tree", "--name-only", commit, "--", str(inside)):
+        raise CommandError(f"{shown(f'{revision}:{folder}')}: there is no such folder or file in this revision")
+    archive = _git("-C", top, "archive", "--format=tar", commit, "--", str(PurePosixPath(prefix) / inside))
+    with TemporaryDirectory(prefix="tokgate-") as temporary:
+        # The archive's own paths stand below a folder called `REV:`, so that origins name the revision.
+        root = Path(temporary).resolve()
+        name = f"{revision}:{inside}"
+        place = root / "archive"
+        try:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                tar.extractall(place, filter="data")
+        except tarfile.TarError as error:  # a link that leads out of the folder
+            raise CommandError(f"{shown(name)}: {shown(str(error))}", Exit.FINDINGS) from None
+        target = root / "shown" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (place / prefix / inside).rename(target)
+        yield root / "shown", name
+
+
+def _is_revision(word: str) -> bool:
+    try:
+        _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{word}^{{commit}}")
+    except CommandError:
+        return False
+    return True
+
+
+def _git(*arguments: str) -> bytes:
+    """The output of git. An error of git ends the command."""
+    try:
+        done = subprocess.run(("git", *arguments), capture_output=True, check=True)  # noqa: S607  (the user's own git)
+    except FileNotFoundError:
+        raise CommandError("git is not installed: it is needed to read policies of a revision") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
+        raise CommandError(f"git {arguments[0]}: {shown(said or 'there is no such revision')}") from None
+    return done.stdout

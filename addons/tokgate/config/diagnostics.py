@@ -3,7 +3,7 @@
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from tokgate.policy.values import Origin
 from tokgate.policy.values.text import escaped, readable, readable_characters
@@ -128,14 +128,25 @@ class Diagnostic:
     length: int = 0
 
 
-def as_json(diagnostic: Diagnostic) -> dict[str, Any]:
+class DiagnosticOutput(TypedDict):
+    """An error or a warning; line and column count from 1."""
+
+    level: Level
+    file: str
+    line: int
+    column: int
+    message: str
+    code: Code
+
+
+def as_json(diagnostic: Diagnostic) -> DiagnosticOutput:
     return {
-        "level": diagnostic.level.value,
+        "level": diagnostic.level,
         "file": diagnostic.origin.file,
         "line": diagnostic.origin.line,
         "column": diagnostic.origin.column,
         "message": diagnostic.message,
-        "code": diagnostic.code.value,
+        "code": diagnostic.code,
     }
 
 

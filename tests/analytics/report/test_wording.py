@@ -10,7 +10,7 @@ from tokgate.analytics.report import page, wording
 from tokgate.analytics.report.ban_facts import Scope
 from tokgate.analytics.report.charts import PHASE_COLORS, WORDS
 from tokgate.analytics.report.wording import SIGNALS, VISIBILITIES, Language, Wording, texts
-from tokgate.cli.log.reports import report_integrity
+from tokgate.cli.log import report_integrity
 
 TEMPLATE = Path(page.__file__).parent / "templates" / "report.html"
 OTHERS = [language for language in Language if language is not Language.EN]

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from labs import builders
 from labs.vitals import HEALTHY, LOG, NOW, measured
 from labs.waiting import DEADLINE, until
-from tokgate.cli.log.verify_metrics import VERIFY_METRICS
+from tokgate.cli.log.verify import VERIFY_METRICS
 from tokgate.service.children import readable
 from tokgate.service.endpoints import scrapers_endpoint
 from tokgate.service.metrics import sample as vitals

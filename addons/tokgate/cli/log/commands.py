@@ -8,17 +8,15 @@ from tokgate.analytics.summary import By
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.read.reader import Filter, client_filter
 from tokgate.blocklog.records.record import EventAction
+from tokgate.cli.arguments import settle, time_argument, whole_number
 from tokgate.cli.commands import COMMANDS, Subparsers
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log import evidence, export, privacy, query, verify
+from tokgate.cli.log import evidence, export, privacy, query, report, verify
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.engine import add_server, server_of
 from tokgate.cli.log.files import add_files, add_no_rotated
-from tokgate.cli.log.reports import case, report
 from tokgate.cli.log.summary import summarise
 from tokgate.cli.log.tail import tail
-from tokgate.cli.time_arguments import settle, time_argument
-from tokgate.cli.value_arguments import whole_number
 from tokgate.config.extras import Extra
 from tokgate.policy.decision import Verdict
 from tokgate.policy.values.hostname import DomainName, normalise
@@ -79,8 +77,8 @@ def add_parser(subparsers: Subparsers) -> None:
     summary.set_defaults(run=run, log_run=_summary, extra=Extra.REVIEW)
     query.add_parser(commands, _add_whole_log, _filter)
     export.add_parsers(commands, _add_whole_log, _filter)
-    report.add_parser(commands, _add_whole_log, _filter)
-    case.add_parser(commands, _add_whole_log, _filter)
+    report.add_report(commands, _add_whole_log, _filter)
+    report.add_case(commands, _add_whole_log, _filter)
     for command in commands.choices.values():
         command.set_defaults(run=run)
     verify.add_parsers(commands)

@@ -4,18 +4,18 @@ import argparse
 import sys
 from collections.abc import Callable
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from tokgate.analytics.export.tabular import json_lines, plain, write_csv
 from tokgate.analytics.listing import listing
 from tokgate.analytics.sql import QueryResult
 from tokgate.blocklog.read.reader import Filter
+from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.engine import open_log, source_files, tell_of_lost
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import Patience, narrate, shown
-from tokgate.cli.value_arguments import whole_number
 from tokgate.config.extras import Extra
 
 ROWS_SHOWN: Final = 100
@@ -96,3 +96,16 @@ def _is_number(kind: str) -> bool:
 def _cell(value: object) -> str:
     value = plain(value)
     return "" if value is None else shown(str(value))
+
+
+def row_type() -> Any:
+    """A line of `tokgate log query --json` without `--sql`: an event with every column, null where it says nothing."""
+    from pydantic import create_model
+
+    from tokgate.analytics.columns import COLUMNS
+
+    types: dict[str, Any] = {
+        "VARCHAR": str, "TIMESTAMP": str, "BIGINT": int, "BOOLEAN": bool, "JSON": dict[str, Any] | list[Any],
+    }  # fmt: skip
+    columns: dict[str, Any] = {column.name: (types[column.type] | None, ...) for column in COLUMNS}
+    return create_model("QueryRow", **columns)

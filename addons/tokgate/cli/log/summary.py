@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from tokgate.analytics import summary as counting
 from tokgate.analytics.summary import By, Summary, Table
@@ -39,6 +39,35 @@ _FOLDED: Final = 6
 _SHOWN_BY_DEFAULT: Final = (By.ATTEMPT, By.CLIENT, By.NAME, By.BAN, By.NETWORK, By.SIGNAL, By.ACTION)
 
 
+class TableOutput(TypedDict):
+    """How often each key occurred: `rows` have the columns of the key, `count`, `first` and `last`."""
+
+    keys: int
+    rows: list[dict[str, str | int | None]]
+    other: int
+
+
+class CoverageOutput(TypedDict):
+    """How many connections there were, and how many were judged by name; by network and visibility."""
+
+    total: int
+    named: int
+    networks: dict[str, dict[str, int]]
+
+
+class Summarised(TypedDict):
+    """`tokgate log summary --json`: tables by what they count."""
+
+    first: str | None
+    last: str | None
+    records: int
+    events: int
+    dropped: int
+    unreadable: int
+    coverage: CoverageOutput | None
+    tables: dict[str, TableOutput]
+
+
 def summarise(args: argparse.Namespace, wanted: Filter) -> Exit:
     """Count events and print them; without `--by` the default tables, or all in JSON."""
     by, top, as_json = args.by or [], args.top, args.json
@@ -53,7 +82,7 @@ def summarise(args: argparse.Namespace, wanted: Filter) -> Exit:
     return Exit.DONE
 
 
-def _as_json(summary: Summary, tables: tuple[By, ...]) -> dict[str, Any]:
+def _as_json(summary: Summary, tables: tuple[By, ...]) -> Summarised:
     return {
         "first": summary.first,
         "last": summary.last,
@@ -66,17 +95,21 @@ def _as_json(summary: Summary, tables: tuple[By, ...]) -> dict[str, Any]:
     }
 
 
-def _coverage_as_json(coverage: Coverage) -> dict[str, Any] | None:
+def _coverage_as_json(coverage: Coverage) -> CoverageOutput | None:
     if not coverage:
         return None
     share = share_of(coverage)
-    return {"total": share.total, "named": share.named, "networks": coverage}
+    return {
+        "total": share.total,
+        "named": share.named,
+        "networks": {network: dict(seen) for network, seen in coverage.items()},
+    }
 
 
-def _table_as_json(by: By, table: Table) -> dict[str, Any]:
+def _table_as_json(by: By, table: Table) -> TableOutput:
     columns = _COLUMNS.get(by, (by.value,))
-    rows = [
-        dict(zip(columns, row.key, strict=True)) | {"count": row.count, "first": row.first, "last": row.last}
+    rows: list[dict[str, str | int | None]] = [
+        {**dict(zip(columns, row.key, strict=True)), "count": row.count, "first": row.first, "last": row.last}
         for row in table.rows
     ]
     return {"keys": table.keys, "rows": rows, "other": table.other}

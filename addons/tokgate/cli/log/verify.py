@@ -5,9 +5,12 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
-from tokgate.blocklog.integrity.chain_state import Chain, Finding
+from whenever import Instant
+
+from tokgate.blocklog.atomic_file import replacing
+from tokgate.blocklog.integrity.chain_state import Chain, Finding, FindingCode
 from tokgate.blocklog.integrity.checkpoint import key_text, public_pem, read_key, read_public_key
 from tokgate.blocklog.integrity.evidence import fingerprint
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, checkpoints_in
@@ -20,7 +23,6 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.files import add_files, add_one_file
 from tokgate.cli.log.output import require
 from tokgate.cli.log.verify_files import Examination, HeldLog
-from tokgate.cli.log.verify_metrics import write_metrics
 from tokgate.cli.terminal import Patience, narrate, shown
 
 MAX_SHOWN: Final = 1000
@@ -37,6 +39,37 @@ Exit code 1: something is wrong."""
 _KEY_EPILOG: Final = """\
 example:
   tokgate log key > block.pub                       keep it where who can write the log can't"""
+
+
+class FindingOutput(TypedDict):
+    """A fault and its place."""
+
+    file: str
+    line: int
+    code: FindingCode
+    message: str
+
+
+class ChainOutput(TypedDict):
+    """The state of one chain; `signed` is the last record that a checkpoint covers."""
+
+    first: int
+    last: int
+    hash: str
+    records: int
+    signed: int
+    follows: str | None
+    deleted: bool
+    key: str | None
+
+
+class Verified(TypedDict):
+    """`tokgate log verify --json`: the number of findings, the first of them, and each chain by its id."""
+
+    lines: int
+    findings: int
+    shown: list[FindingOutput]
+    chains: dict[str, ChainOutput]
 
 
 def add_parsers(commands: Subparsers) -> None:
@@ -160,13 +193,11 @@ def absent_of(chain: Chain) -> str:
     return f"records 1 to {chain.first - 1} are not here, the last of them in {chain.follows}: {why}"
 
 
-def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> dict[str, Any]:
+def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> Verified:
     return {
         "lines": verifier.lines,
         "findings": count,
-        "shown": [
-            {"file": one.file, "line": one.line, "code": one.code.value, "message": one.message} for one in findings
-        ],
+        "shown": [{"file": one.file, "line": one.line, "code": one.code, "message": one.message} for one in findings],
         "chains": {
             name: {
                 "first": chain.first,
@@ -220,3 +251,27 @@ def _key(args: argparse.Namespace) -> Exit:
         raise CommandError(f"there is no key of {args.log}: {error}") from error
     sys.stdout.write(f"{fingerprint(known)}\n" if args.fingerprint else text)
     return Exit.DONE
+
+
+MODE: Final = 0o644
+"""Another user's program reads it; it names no client."""
+VERIFY_METRICS: Final = {
+    "tokgate_log_verify_findings": "What the last verification of the log found.",
+    "tokgate_log_verify_lines": "The lines that it read.",
+    "tokgate_log_verify_timestamp_seconds": "When it ended.",
+}
+
+
+def metrics_text(findings: int, lines: int, ended: Instant) -> str:
+    """The metrics in Prometheus' text format."""
+    values = (findings, lines, ended.timestamp())
+    return "".join(
+        f"# HELP {name} {meaning}\n# TYPE {name} gauge\n{name} {value}\n"
+        for (name, meaning), value in zip(VERIFY_METRICS.items(), values, strict=True)
+    )
+
+
+def write_metrics(path: Path, findings: int, lines: int) -> None:
+    """Replace the file. Raises OSError."""
+    with replacing(path, MODE, shared=True) as draft:
+        draft.write_text(metrics_text(findings, lines, Instant.now()), encoding="ascii")

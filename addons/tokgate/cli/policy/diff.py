@@ -12,27 +12,22 @@ from whenever import Instant
 from tokgate.analytics.sources import each_line_once
 from tokgate.blocklog.paths import PACKED, PARQUET
 from tokgate.blocklog.read.reader import Junk
+from tokgate.cli.arguments import common_zone, settle, time_argument, whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import zone_of
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.git_revisions import SOURCE, open_source
 from tokgate.cli.log.output import tell_of
 from tokgate.cli.log.verify_files import opener_of
-from tokgate.cli.policy.differences import Differences, compare
-from tokgate.cli.policy.flows import Flow, read_flows, read_log
-from tokgate.cli.policy.replay import Replay
-from tokgate.cli.render.diff_json import document
-from tokgate.cli.render.diff_text import text
+from tokgate.cli.policy.differences import Differences, compare, document, text
+from tokgate.cli.policy.replay import Flow, Replay, read_flows, read_log
+from tokgate.cli.policy_source import SOURCE, open_source
 from tokgate.cli.terminal import Patience, narrate, shown, wants_color
-from tokgate.cli.time_arguments import common_zone, settle, time_argument
-from tokgate.cli.value_arguments import whole_number
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import utc
 
 _PACKED: Final = {*PACKED, PARQUET}
 _MOST_EXAMPLES: Final = 10_000
-
 EPILOG = """\
 examples:
   tokgate diff HEAD:policies policies               what the edits in the work tree change in the year to come

@@ -3,34 +3,43 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, TypedDict
 from urllib.parse import urlsplit
 
 from whenever import Instant
 
+from tokgate.analytics.sources import each_line_once
 from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, recorded
+from tokgate.blocklog.records.record import text_at
+from tokgate.cli.arguments import settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import (
+    Answer,
     DecisionQuery,
     Question,
+    Seen,
     add_identity_options,
     answer,
+    identified,
     identity_of,
     judge,
     member,
+    outcome,
     who,
     zone_of,
 )
-from tokgate.cli.decision_steps import step_lines, steps, steps_document
-from tokgate.cli.exits import Exit
-from tokgate.cli.git_revisions import add_source_option, find_revision, open_source
+from tokgate.cli.decision_steps import StepOutput, step_lines, steps, steps_document
+from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.files import add_log_option
-from tokgate.cli.log_event import Recollection, find_event
-from tokgate.cli.policy.held import held_bans
+from tokgate.cli.log.output import require
+from tokgate.cli.log.verify_files import opener_of
+from tokgate.cli.policy.warnings import held_bans
+from tokgate.cli.policy_source import add_source_option, find_revision, open_source
 from tokgate.cli.terminal import narrate, shown, wants_color
-from tokgate.cli.time_arguments import settle, time_argument
 from tokgate.config.diagnostics import render
 from tokgate.config.policy_tests import PolicyTest
 from tokgate.config.yaml.suggestions import did_you_mean
@@ -41,7 +50,7 @@ from tokgate.policy.networks import Network, hardware_address
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values import Origin
 from tokgate.policy.values.hostname import parse_address
-from tokgate.policy.values.text import both, readable
+from tokgate.policy.values.text import both, readable, utc
 from tokgate.traffic.policy_tests import run_tests
 
 EPILOG = """\
@@ -64,8 +73,122 @@ given. When they are not those that the log names for it, this is said, and what
 
 The exit code is 0 whatever the verdict is. With --event it is 1 when the policies are not those of the log, when they
 decide otherwise than it says, or when there is no such event."""
-
 _TINTS = {Verdict.ALLOW: "32", Verdict.MONITOR: "36", Verdict.WARN: "33", Verdict.BLOCK: "31"}
+
+
+class Explained(Answer):
+    """`tokgate explain --json`: the decision about a query, with its steps in order."""
+
+    steps: list[StepOutput]
+
+
+class Logged(TypedDict):
+    """An event of the log."""
+
+    id: str | None
+    file: str
+    line: int
+    count: int
+    policy: str | None
+    logged: dict[str, str | None]
+    seen: list[Seen]
+
+
+class ExplainedEvent(Explained):
+    """`tokgate explain --event ID --json`: as for a query, with the event and whether the log agrees."""
+
+    event: Logged
+    policy: str
+    same_policy: bool
+    agrees: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """An event, and the decision of a snapshot about it."""
+
+    event: RecordedQuery
+    snapshot: Snapshot
+    decision: Decision
+
+    @property
+    def same_policy(self) -> bool:
+        """Whether the snapshot is of the policy that decided the event."""
+        return self.event.version == self.snapshot.version
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both decisions agree, in the verdict and in each reason for it."""
+        return not self._differences
+
+    @property
+    def _differences(self) -> list[str]:
+        now: Mapping[str, object] = outcome(self.decision)
+        return [key for key in _COMPARED if self.event.field(key) != now[key]]
+
+    @property
+    def differences(self) -> list[tuple[str, object, object]]:
+        """The fields in which record and decision differ, with both values."""
+        logged = self._logged()
+        now: Mapping[str, object] = outcome(self.decision)
+        return [(key, logged[key], now[key]) for key in self._differences]
+
+    def lines(self, source: str, found: str | None) -> Iterator[str]:
+        """The event and its differences as lines of text, then an empty line.
+
+        `found` is where the policies of the log are, unless they are those of `source`.
+        """
+        event, line = self.event, self.event.line
+        logged = self._logged()
+        yield f"event {text_at(line.record, 'event', 'id')} [{line.file}:{line.number}]"
+        yield f"logged: {shown(text_at(line.record, 'message') or '')}"
+        if event.count > 1:
+            yield f"stands for {event.count} events, the first of them explained here"
+        yield f"logged: {' '.join(f'{key}={shown(str(value))}' for key, value in logged.items() if value is not None)}"
+        if self.same_policy:
+            yield f"policy: {self.snapshot.version}, the one that decided it"
+        else:
+            named, here = shown(event.version or "none"), self.snapshot.version
+            yield f"policy: NOT the one that decided it: the log names {named}, {shown(source)} is {here}"
+            if found is not None:
+                yield f"        that one is in git: --policies {shown(found)}"
+            else:
+                yield "        name the revision that was in force then: --policies REV:DIR"
+        if self.agrees:
+            yield "decided the same again:" if self.same_policy else "it decides the same:"
+        else:
+            changes = (f"{key} {before or 'none'} -> {now or 'none'}" for key, before, now in self.differences)
+            yield f"DECIDED OTHERWISE: {', '.join(shown(change) for change in changes)}"
+            if any(sighting.signal.is_url for sighting in event.sightings):
+                yield "(the log keeps no query of a URL: a rule for a store listing may depend on it)"
+        yield ""
+
+    def _logged(self) -> dict[str, str | None]:
+        return {key: self.event.field(key) for key in _COMPARED}
+
+    def document(self) -> ExplainedEvent:
+        """The JSON of `explain`, preceded by the event. `host` is the name that was decided about."""
+        event = self.event
+        return {
+            "event": {
+                "id": text_at(event.line.record, "event", "id"),
+                "file": event.line.file,
+                "line": event.line.number,
+                "count": event.count,
+                "policy": event.version,
+                "logged": self._logged(),
+                "seen": [{"signal": each.signal, "value": each.value} for each in event.sightings],
+            },
+            "policy": self.snapshot.version,
+            "same_policy": self.same_policy,
+            "agrees": self.agrees,
+            "client": event.client,
+            "host": event.sightings[0].value,
+            "at": utc(event.at),
+            **identified(event.identity),
+            **outcome(self.decision),
+            "steps": steps_document(self.snapshot, event),
+        }
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -109,7 +232,8 @@ def run(options: argparse.Namespace) -> int:
     for note in _unseen(snapshot, query, decision):
         narrate(note)
     if options.json:
-        sys.stdout.write(json.dumps(answer(query, decision) | steps_document(snapshot, query)) + "\n")
+        explained: Explained = {**answer(query, decision), "steps": steps_document(snapshot, query)}
+        sys.stdout.write(json.dumps(explained) + "\n")
     else:
         color = wants_color(sys.stdout)
         sys.stdout.writelines(f"{line}\n" for line in _text(snapshot, query, decision, zone, color))
@@ -174,7 +298,7 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
     decision = judge(snapshot, event).decision
     comparison = Recollection(event, snapshot, decision)
     if options.json:
-        sys.stdout.write(json.dumps(comparison.document() | steps_document(snapshot, event)) + "\n")
+        sys.stdout.write(json.dumps(comparison.document()) + "\n")
     else:
         zone, color = zone_of(snapshot, member(snapshot, event.client, event.identity)), wants_color(sys.stdout)
         known = comparison.same_policy or event.version is None
@@ -206,3 +330,41 @@ def _ban_lines(snapshot: Snapshot, decision: Decision) -> Iterator[str]:
     yield readable(f"ban {ban.name}: " + "; ".join(part for part in (ban.title, ban.authority, ban.basis) if part))
     if decision.response is not None:
         yield f"response: {decision.response}"
+
+
+_COMPARED: Final = (
+    "verdict",
+    "reason",
+    "phase",
+    "service",
+    "rule",
+    "signal",
+    "network",
+    "ban",
+    "exemption",
+    "response",
+)
+"""What a record and a decision both say."""
+
+
+def find_event(logs: Sequence[Path], event: str, client: str | None) -> RecordedQuery:
+    """The event with an id. If it is missing, or can't be decided again, the command ends.
+
+    `client` is the address behind a pseudonym or a prefix in the log.
+    """
+    require(list(logs), rotated=True)
+    files = each_line_once(logs)
+    line = find(files, event.strip().lower(), opener_of(files))
+    if line is None:
+        where = ", ".join(str(path) for path in logs)
+        raise CommandError(f"no event {shown(event)} in {shown(where)} nor in what was rotated from it", Exit.FINDINGS)
+    hidden = alias_of(line.record)
+    if hidden is not None and client is None:
+        raise CommandError(f"the log shows the client only as {shown(hidden)}: give its address with --client")
+    if hidden is None and client is not None:
+        raise CommandError("the log says who the client was: --client is for those that it does not name", Exit.USAGE)
+    found = recorded(line, client)
+    if found is None:
+        about = "it lacks what was asked for" if is_traffic(line.record) else "it is about tokgate itself, not traffic"
+        raise CommandError(f"{line.file}:{line.number}: the event can't be decided again: {about}", Exit.FINDINGS)
+    return found

@@ -8,18 +8,18 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NotRequired, cast
 
 from whenever import Instant
 
+from tokgate.cli.arguments import moment_or_now, settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.decision_query import DecisionQuery, identified, judge, member, outcome, zone_of
+from tokgate.cli.decision_query import DecisionQuery, Grounds, identified, judge, member, outcome, zone_of
 from tokgate.cli.exits import Exit
-from tokgate.cli.git_revisions import add_source_option, open_source
+from tokgate.cli.policy_source import add_source_option, open_source
 from tokgate.cli.terminal import Patience, narrate, shown
-from tokgate.cli.time_arguments import moment_or_now, settle, time_argument
 from tokgate.policy.decide import decide, decide_on_error
-from tokgate.policy.decision import Decision, Reason
+from tokgate.policy.decision import Decision, Reason, Verdict
 from tokgate.policy.membership import Identity
 from tokgate.policy.schedule import Moment
 from tokgate.policy.snapshot import Snapshot
@@ -39,7 +39,6 @@ ignored. Without `at` a query is decided at --at, or at the instant it is read. 
 that is no query gets the verdict null and the reason `invalid-query`, and makes the exit code 1; stderr says of the
 first 20 which they are and what is wrong. Answers are flushed whenever no further line is waiting: another program can
 keep this one running and ask as it goes."""
-
 CHUNK: Final = 1 << 18
 _TOLD: Final = 20
 """Most lines that are no query of which it is said why."""
@@ -54,64 +53,6 @@ class InvalidQuery(ValueError):
         """Take what was there; `why` says what is wrong, without the values."""
         super().__init__(why)
         self.client, self.host = client, host
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "simulate", EPILOG)
-    add_source_option(parser)
-    parser.add_argument("--at", type=time_argument, metavar="TIME", help="the instant for lines without one")
-    parser.add_argument("file", metavar="FILE", help="file of queries, or - for standard input")
-    parser.set_defaults(run=run)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Answer each line of the input. Exit code 1 if a line is no query."""
-    snapshot = open_source(options.policies, Instant.now())
-    simulation = Simulation(snapshot, options.at)
-    with opened(options.file) as source:
-        _pump(simulation, source)
-    if simulation.failed:
-        narrate(f"tokgate: {simulation.failed} of {simulation.asked} queries could not be decided (internal-error)")
-    for told in simulation.told:
-        narrate(f"tokgate: {shown(told)}")
-    if simulation.invalid:
-        narrate(f"tokgate: {simulation.invalid} of {simulation.asked} lines hold no query (invalid-query)")
-        return Exit.FINDINGS
-    return Exit.DONE
-
-
-def opened(file: str) -> AbstractContextManager[BufferedIOBase]:
-    """A file to be read, or standard input for `-`, which stays open. Raises OSError."""
-    return nullcontext(cast(BufferedIOBase, sys.stdin.buffer)) if file == "-" else Path(file).open("rb")
-
-
-def _pump(simulation: "Simulation", source: BufferedIOBase) -> None:
-    """Answer in batches; with progress, if stderr is the only terminal."""
-    watched = sys.stderr.isatty() and not sys.stdout.isatty() and not sys.stdin.isatty()
-    with Patience("queries") as patience:
-        for lines in batches(source):
-            sys.stdout.write("".join(map(simulation.answer, lines)))
-            sys.stdout.flush()
-            if watched:
-                patience(simulation.asked, None)
-
-
-def batches(source: BufferedIOBase) -> Iterator[list[bytes | None]]:
-    """Lists of the lines available; None for a line that is too long. Lines end at LF only."""
-    rest, skipping = b"", False
-    while chunk := source.read1(CHUNK):
-        *lines, rest = (rest + chunk).split(b"\n")
-        batch: list[bytes | None] = [line if len(line) <= MAX_LINE else None for line in lines]
-        if skipping and batch:
-            batch[0], skipping = None, False
-        if len(rest) > MAX_LINE or skipping:
-            rest, skipping = b"", True
-        if batch:
-            yield batch
-    if skipping:
-        yield [None]
-    elif rest:
-        yield [rest]
 
 
 class Simulation:
@@ -209,6 +150,77 @@ class Simulation:
             return self._dumps(value)
         except (ValueError, RecursionError):  # 1e999, or nested deeper than can be written
             return "null"
+
+
+class Simulated(Grounds):
+    """A line of `tokgate simulate`. `client` and `host` are echoed as they came, whatever they are."""
+
+    client: object
+    host: object
+    at: object
+    user: NotRequired[object]
+    groups: NotRequired[object]
+    device: NotRequired[object]
+    interface: NotRequired[object]
+    verdict: Verdict | None
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "simulate", EPILOG)
+    add_source_option(parser)
+    parser.add_argument("--at", type=time_argument, metavar="TIME", help="the instant for lines without one")
+    parser.add_argument("file", metavar="FILE", help="file of queries, or - for standard input")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Answer each line of the input. Exit code 1 if a line is no query."""
+    snapshot = open_source(options.policies, Instant.now())
+    simulation = Simulation(snapshot, options.at)
+    with opened(options.file) as source:
+        _pump(simulation, source)
+    if simulation.failed:
+        narrate(f"tokgate: {simulation.failed} of {simulation.asked} queries could not be decided (internal-error)")
+    for told in simulation.told:
+        narrate(f"tokgate: {shown(told)}")
+    if simulation.invalid:
+        narrate(f"tokgate: {simulation.invalid} of {simulation.asked} lines hold no query (invalid-query)")
+        return Exit.FINDINGS
+    return Exit.DONE
+
+
+def opened(file: str) -> AbstractContextManager[BufferedIOBase]:
+    """A file to be read, or standard input for `-`, which stays open. Raises OSError."""
+    return nullcontext(cast(BufferedIOBase, sys.stdin.buffer)) if file == "-" else Path(file).open("rb")
+
+
+def _pump(simulation: "Simulation", source: BufferedIOBase) -> None:
+    """Answer in batches; with progress, if stderr is the only terminal."""
+    watched = sys.stderr.isatty() and not sys.stdout.isatty() and not sys.stdin.isatty()
+    with Patience("queries") as patience:
+        for lines in batches(source):
+            sys.stdout.write("".join(map(simulation.answer, lines)))
+            sys.stdout.flush()
+            if watched:
+                patience(simulation.asked, None)
+
+
+def batches(source: BufferedIOBase) -> Iterator[list[bytes | None]]:
+    """Lists of the lines available; None for a line that is too long. Lines end at LF only."""
+    rest, skipping = b"", False
+    while chunk := source.read1(CHUNK):
+        *lines, rest = (rest + chunk).split(b"\n")
+        batch: list[bytes | None] = [line if len(line) <= MAX_LINE else None for line in lines]
+        if skipping and batch:
+            batch[0], skipping = None, False
+        if len(rest) > MAX_LINE or skipping:
+            rest, skipping = b"", True
+        if batch:
+            yield batch
+    if skipping:
+        yield [None]
+    elif rest:
+        yield [rest]
 
 
 IDENTITY: Final = frozenset({"user", "groups", "device", "interface"})

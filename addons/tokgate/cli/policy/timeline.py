@@ -6,20 +6,20 @@ import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from whenever import Instant
 
+from tokgate.cli.arguments import common_zone, settle, time_argument, whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit, need
-from tokgate.cli.git_revisions import add_source_option, open_source
 from tokgate.cli.output_file import becoming
+from tokgate.cli.policy_source import add_source_option, open_source
 from tokgate.cli.tables import aligned, show_rows
 from tokgate.cli.terminal import narrate, shown
-from tokgate.cli.time_arguments import common_zone, settle, time_argument
-from tokgate.cli.value_arguments import whole_number
 from tokgate.config.extras import Extra
 from tokgate.policy.analysis.timeline import Transition, TransitionKind, transitions
+from tokgate.policy.decision import Phase
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import both, local, utc
@@ -34,12 +34,33 @@ examples:
 --policies takes a folder or file, or REV:DIR for a folder in a git revision.
 Times without offset are wall time in the zone of the policy's networks, or UTC when these live in several.
 `--from` is included, `--to` is not. A chart shows all that the policy says unless it is given --from or --to."""
-
 _LIMIT: Final = 200
 _MOST: Final = 1_000_000
 _HEADINGS: Final = ("local time", "UTC", "ban", "what changes", "for whom")
 _WHOLE: Final = (True, True, False, False, False)
 """The columns that are never wrapped."""
+
+
+class TransitionOutput(TypedDict):
+    """A change of phase, a window, or an exemption that starts or ends."""
+
+    at: str
+    local: str
+    zone: str
+    kind: TransitionKind
+    ban: str
+    title: str
+    services: list[str]
+    networks: list[str]
+    before: Phase | None
+    after: Phase | None
+    exemption: str | None
+    extends: str | None
+    extended_by: list[str]
+
+
+Timeline = TypedDict("Timeline", {"from": str, "to": str, "more": bool, "transitions": list[TransitionOutput]})
+Timeline.__doc__ = "`tokgate timeline --json`. `more`: there are more than --limit allows."
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -89,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _plot(file: str, snapshot: Snapshot, within: Span | None, now: Instant) -> Exit:
     """Write the chart to a file."""
-    from tokgate.cli.render.gantt import extent, gantt
+    from tokgate.cli.policy.gantt import extent, gantt
 
     chart = gantt(snapshot, within or extent(snapshot, now), now)
     if file == "-":
@@ -140,7 +161,7 @@ def _row(transition: Transition) -> tuple[str, ...]:
     )
 
 
-def _document(start: Instant, end: Instant, found: Sequence[Transition], more: bool) -> dict[str, object]:
+def _document(start: Instant, end: Instant, found: Sequence[Transition], more: bool) -> Timeline:
     return {
         "from": utc(start),
         "to": utc(end),

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from whenever import Instant
 
@@ -14,7 +14,7 @@ from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit, need
 from tokgate.cli.policy_source import add_policies_option, compile_patiently, load_patiently
-from tokgate.cli.service.running import add_confdir_option
+from tokgate.cli.service.status import add_confdir_option
 from tokgate.config.extras import Extra
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import TableOptions, Tproxy, ruleset_of
@@ -34,6 +34,22 @@ examples:
 
 The probes ask for an allowed and a banned name through the explicit proxy, if there is one, and leave their records in
 the log. Exit codes: 0 nothing was found; 1 something was, each with what to do."""
+
+
+class ExaminedPart(TypedDict):
+    """What was looked at, and what was seen; `remedy` is null where all is well."""
+
+    subject: str
+    said: str
+    remedy: str | None
+    ok: bool
+
+
+class Examined(TypedDict):
+    """`tokgate doctor --json`."""
+
+    ok: bool
+    results: list[ExaminedPart]
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -6,13 +6,13 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypedDict
 
+from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import Patience, narrate, shown
-from tokgate.cli.value_arguments import whole_number
 from tokgate.evasion.attempt import Attempt, Family
 from tokgate.evasion.carrying import Address, AttemptRoute, Carriage
 from tokgate.evasion.families import ATTEMPTS
@@ -42,11 +42,32 @@ what is said of each attempt:
 
 Exit codes: 0 all were stopped or are documented; 1 something passed; 2 usage; 3 the server isn't reached, or the name
 isn't banned for this client, so that the attempts would show nothing."""
-
 _SCHEMES: Final = {"http": Carriage.CONNECT, "socks5": Carriage.SOCKS}
 _port: Final = whole_number("port", 1, 65_535)
 _HEADINGS: Final = ("verdict", "by", "attempt", "what it does", "answer")
 _WHOLE: Final = (True, True, True, False, False)
+
+
+class AttemptResult(TypedDict):
+    """What became of one attempt to get round a ban; `documented` is where docs say that it passes."""
+
+    attempt: str
+    family: str
+    by: str
+    what: str
+    verdict: TrialResult
+    answer: str
+    detail: str
+    documented: str | None
+
+
+class EvasionResult(TypedDict):
+    """`tokgate evasion --json`: how many attempts came to what, and each of them."""
+
+    stopped: int
+    documented: int
+    passed: int
+    attempts: list[AttemptResult]
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -149,8 +170,11 @@ def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
     )
 
 
-def _as_json(tried: Sequence[Trial], counts: Counter[TrialResult]) -> dict[str, object]:
-    return {verdict.value: counts[verdict] for verdict in TrialResult} | {
+def _as_json(tried: Sequence[Trial], counts: Counter[TrialResult]) -> EvasionResult:
+    return {
+        "stopped": counts[TrialResult.STOPPED],
+        "documented": counts[TrialResult.DOCUMENTED],
+        "passed": counts[TrialResult.PASSED],
         "attempts": [
             {
                 "attempt": each.attempt.id,
@@ -163,7 +187,7 @@ def _as_json(tried: Sequence[Trial], counts: Counter[TrialResult]) -> dict[str, 
                 "documented": None if each.limit is None else f"{PATH}#{each.limit}",
             }
             for each in tried
-        ]
+        ],
     }
 
 

@@ -1,27 +1,44 @@
-"""`tokgate gateway up|down|show|check`: the kernel's part of a gateway, for those who start its processes apart."""
+"""`tokgate gateway up|down|show|check`: the kernel's part of a gateway, for those who start its processes apart.
+`tokgate ruleset`: its nftables, ready for `nft -f -`.
+"""
 
 import argparse
 import json
+import pwd
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NotRequired, TypedDict
 
 from whenever import Instant
 
+from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option, open_snapshot
-from tokgate.cli.service.ruleset import remark_on
-from tokgate.cli.service.table_options import add_table_options, table_options
+from tokgate.cli.service.status import GatewayDifferences
 from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra
 from tokgate.gateway import GatewayError, libnftables, nftables
 from tokgate.gateway.gateway_lock import holder
 from tokgate.gateway.kernel import STATE_FILE, Differences, HostProblems, Kernel
-from tokgate.gateway.ruleset import Ruleset, ruleset_of
-from tokgate.service.privileges import confdir_of_running
+from tokgate.gateway.ruleset import (
+    DEFAULT_MARK,
+    DEFAULT_PORT,
+    DEFAULT_TABLE,
+    REDIRECT_PORTS,
+    Bypass,
+    Redirect,
+    Ruleset,
+    TableOptions,
+    Tproxy,
+    ruleset_of,
+)
+from tokgate.policy.settings import PortRange
+from tokgate.service.endpoints import MAX_PORT
+from tokgate.service.privileges import DEFAULT_USER, confdir_of_running
 
 EPILOG: Final = """\
 examples:
@@ -42,6 +59,43 @@ _ACTIONS: Final = {
     "check": "what differs from what should be loaded; exit code 1 if anything does",
     "boot": "load the last rules; without any those of the policy; without a valid one close the web",
 }
+
+
+class GatewayLoaded(TypedDict):
+    """`tokgate gateway up --json`. With `problems` nothing was changed, and the keys after it are absent.
+
+    `changed` has settings of the kernel with the values that they had; `until`: when another table is due.
+    """
+
+    ok: bool
+    problems: list[str]
+    policy: NotRequired[str]
+    changed: NotRequired[dict[str, str]]
+    until: NotRequired[str | None]
+
+
+class GatewayRemoved(TypedDict):
+    """`tokgate gateway down --json`. `restored` has settings of the kernel with the values that they have again."""
+
+    ok: bool
+    restored: dict[str, str]
+
+
+class SetSizes(TypedDict):
+    """The elements of a set: how many there should be, and how many there are; null without the set."""
+
+    wanted: int
+    loaded: int | None
+
+
+class GatewayCompared(TypedDict):
+    """`tokgate gateway show --json` and `check --json`: the kernel beside what should be loaded."""
+
+    ok: bool
+    policy: str
+    until: str | None
+    differences: GatewayDifferences
+    sets: dict[str, SetSizes]
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -175,3 +229,188 @@ def _text(rules: Ruleset) -> str | None:
 
 def _print(answer: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
+
+
+_RULESET_EPILOG = """\
+examples:
+  tokgate ruleset | nft -f -                     load it; after an edit, `tokgate gateway up` changes it in place
+  tokgate ruleset | sed -n 's/^#   ip /ip /p' | sh
+                                                 the routes that it needs, which are printed as comments
+  tokgate ruleset | nft -c -f -                  only check it
+  tokgate ruleset --redirect                     where TPROXY can't be used: gates on `--mode gate@10443-10506`
+  tokgate ruleset --local --uid tokgate          filter this machine's own programs as well
+  nft delete table inet tokgate                  take it out again
+
+`tokgate run --gateway` loads the same table, its routes and what else a gateway needs, and keeps them in step with the
+policy; `tokgate gateway up` loads them once.
+
+To the gates (IPv4 and IPv6) comes of networks with a ban that is not over and begins within a day: TCP 80, 443 and the
+ports of settings.gateway.ports, every TCP port of addresses of banned services, and QUIC on port 443 (with --redirect
+it is refused). Refused to them: QUIC on any other port, and UDP to addresses of services while their ban blocks. All
+other networks are left alone. With unknown_clients: block, all TCP of clients in no network goes to the gates, and
+their UDP is refused.
+The proxy runs on the same machine: tokgate run --mode gate:tproxy"""
+
+
+def add_ruleset(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "ruleset", _RULESET_EPILOG)
+    add_policies_option(parser)
+    add_table_options(parser)
+    parser.set_defaults(run=_ruleset)
+
+
+def _ruleset(options: argparse.Namespace) -> int:
+    """Print the ruleset in nftables' syntax."""
+    said, now = table_options(options), Instant.now()
+    rules = ruleset_of(open_snapshot(options.policies, now), now, said)
+    remark_on(rules)
+    sys.stdout.write(nftables.text(rules))
+    return Exit.DONE
+
+
+def remark_on(rules: Ruleset) -> None:
+    """Say on stderr what an admin might not expect of it."""
+    parts = [part for network in rules.clients for part in network.parts]
+    reached = any(n.interfaces or any(device.hardware for device in n.devices) for n in parts)
+    remote = any(not prefix.is_loopback for network in rules.clients for prefix in network.prefixes)
+    if not (rules.options.local is not None or rules.strangers or reached or remote):
+        narrate("tokgate: no network beyond this machine has a ban in sight: nothing is taken to the gates")
+    if rules.until is not None:
+        narrate(f"tokgate: another table is due at {rules.until}; `tokgate run --gateway` loads it by itself")
+
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
+_MOST_TABLES: Final = 2**31
+"""Numbers of routing tables that `ip` takes."""
+_port: Final = whole_number("port", 1, MAX_PORT)
+
+
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that shape the nftables ruleset."""
+    parser.add_argument(
+        "--port", type=_port, default=DEFAULT_PORT, metavar="N", help=f"the gates' port (default: {DEFAULT_PORT})"
+    )
+    parser.add_argument(
+        "--http-port", type=_port, metavar="N", help="their port for plain HTTP, if it has one of its own"
+    )
+    add_redirect_options(parser)
+    own = parser.add_mutually_exclusive_group()
+    own.add_argument(
+        "--uid",
+        type=_uid,
+        metavar="USER|UID",
+        help="the user the proxy runs as: its own connections are exempt (default: `tokgate`, where that user exists)",
+    )
+    own.add_argument("--mark", type=_mark, metavar="N", help="the mark on the proxy's own packets, instead of a user")
+    parser.add_argument(
+        "--table", type=_table, default=DEFAULT_TABLE, metavar="NAME", help=f"table name (default: {DEFAULT_TABLE})"
+    )
+    parser.add_argument(
+        "--route-mark",
+        type=_route_mark,
+        default=DEFAULT_MARK,
+        metavar="N",
+        help=f"the mark of packets for the gates, and the number of their routing table (default: {DEFAULT_MARK:#x})",
+    )
+
+
+def add_redirect_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for what TPROXY can't be used for."""
+    parser.add_argument(
+        "--redirect",
+        type=_ports,
+        nargs="?",
+        const=REDIRECT_PORTS,
+        metavar="PORTS",
+        help="redirect instead of TPROXY, where the kernel lacks that, to ports chosen by a hash of the destination "
+        f"(default: {REDIRECT_PORTS}; gates listen there with `run --gateway --redirect` or `run --mode "
+        f"gate@{REDIRECT_PORTS}`)",
+    )
+    parser.add_argument(
+        "--local",
+        type=_ports,
+        nargs="?",
+        const=REDIRECT_PORTS,
+        metavar="PORTS",
+        help=f"redirect this machine's own programs, too, to these ports (default: {REDIRECT_PORTS})",
+    )
+
+
+def table_options(options: argparse.Namespace) -> TableOptions:
+    """The options as values. Ends the command where they contradict each other."""
+    bypass = _own_connections(options)
+    if options.local is not None and bypass is None:
+        raise CommandError(
+            "--local needs --uid or --mark: without, the proxy's own connections would be redirected to itself",
+            Exit.USAGE,
+        )
+    if options.mark == options.route_mark:
+        raise CommandError(
+            "--mark and --route-mark are the same: packets of the proxy's would come back to it", Exit.USAGE
+        )
+    local: PortRange | None = options.local
+    if options.redirect is None and local is not None and local.first <= options.port <= local.last:
+        raise CommandError(f"--local and --port are both {options.port}: give each its own", Exit.USAGE)
+    return TableOptions(
+        table=options.table,
+        forwarded=Tproxy(options.port, options.http_port, options.route_mark)
+        if options.redirect is None
+        else Redirect(options.redirect, options.http_port),
+        local=None if local is None else Redirect(local, options.http_port),
+        bypass=bypass,
+    )
+
+
+def _own_connections(options: argparse.Namespace) -> Bypass | None:
+    if options.mark is not None:
+        return Bypass.by_mark(options.mark)
+    if options.uid is not None:
+        return Bypass.by_uid(options.uid)
+    try:
+        return Bypass.by_uid(pwd.getpwnam(DEFAULT_USER).pw_uid)
+    except KeyError:
+        return None
+
+
+def _ports(text: str) -> PortRange:
+    first, _, last = text.partition("-")
+    ports = PortRange(_port(first), _port(last or first))
+    if ports.first > ports.last:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of ports: FIRST-LAST")
+    return ports
+
+
+def _uid(text: str) -> int:
+    if text.isdecimal():
+        if int(text) >= 2**32 - 1:
+            raise argparse.ArgumentTypeError(f"{text} is no user id")
+        return int(text)
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"no user {text!r} on this machine; a number works for any") from error
+
+
+def _mark(text: str) -> int:
+    try:
+        mark = int(text, 0)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
+    if not 1 <= mark < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is no firewall mark: 1 to 0xffffffff")
+    return mark
+
+
+def _route_mark(text: str) -> int:
+    mark = _mark(text)
+    if mark >= _MOST_TABLES or mark in (253, 254, 255):
+        raise argparse.ArgumentTypeError(
+            f"{text} can't be a routing table of its own: 1 to 0x7fffffff, without 253 to 255"
+        )
+    return mark
+
+
+def _table(text: str) -> str:
+    if not _IDENTIFIER.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no table name: a letter, then letters, digits and underscores")
+    return text

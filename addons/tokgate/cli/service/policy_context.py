@@ -14,8 +14,8 @@ from tokgate.blocklog.records.record import text_at
 from tokgate.cli.decision_query import judge, zone_of
 from tokgate.cli.decision_steps import steps
 from tokgate.cli.exits import CommandError
-from tokgate.cli.git_revisions import find_revision, open_source
-from tokgate.cli.log_event import Recollection
+from tokgate.cli.policy.explain import Recollection
+from tokgate.cli.policy_source import find_revision, open_source
 from tokgate.cli.terminal import shown
 from tokgate.policy.decision import Decision
 from tokgate.policy.snapshot import Snapshot

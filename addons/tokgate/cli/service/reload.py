@@ -1,22 +1,23 @@
-"""`tokgate reload`: have the running tokgate read its policy now, and print the result."""
+"""`tokgate reload` and `tokgate restart`: have the running tokgate read its policy, or go on as the program on disk."""
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NotRequired, TypedDict
 
 from tokgate.blocklog.records.record import counted
 from tokgate.cli.account import you
 from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.exits import Exit
-from tokgate.cli.service.running import add_confdir_option, ask_running
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.service.status import GatewayStatus, add_confdir_option, ask_running
 from tokgate.cli.terminal import narrate, shown, wants_color
-from tokgate.config.diagnostics import Code, Diagnostic, Level, render
+from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, render
+from tokgate.policy.analysis.definitions import ChangeKind
 from tokgate.policy.values import Origin
 from tokgate.runtime.control_socket import Call, ControlRequest
 
-EPILOG = """\
+_RELOAD_EPILOG = """\
 examples:
   tokgate reload              read the policy now, wait until every worker has it, show what changed
   tokgate reload --json       the same for programs
@@ -26,12 +27,83 @@ examples:
 A running tokgate also reads its policy when a file changes: what is in force already is shown with the change that
 brought it. Exit codes: 0 in force; 1 the policy has errors, the last good one stays; 3 no tokgate answers, or a worker
 does not take the policy over. A ban that is held back, or not to be lifted since it isn't, makes 1, too."""
-
 _MARKS: Final = {"added": "+", "removed": "-", "changed": "~"}
 
 
+class SourceDiagnostic(DiagnosticOutput):
+    """A diagnostic with the line that it is about, and how many characters of it."""
+
+    source: str | None
+    length: int
+
+
+class DefinitionChangeOutput(TypedDict):
+    """A name whose definition changed."""
+
+    section: str
+    name: str
+    how: ChangeKind
+    what: list[str]
+
+
+class BanEffects(TypedDict):
+    """The bans that a reload touched, by what became of them; `held` are all that are held now."""
+
+    begun: list[str]
+    ended: list[str]
+    lifted: list[str]
+    held: list[str]
+
+
+class PolicyRevision(TypedDict):
+    """The last git commit that changed the policy files. `uncommitted`: they were changed since."""
+
+    commit: str
+    author: str
+    uncommitted: bool
+
+
+class ReloadAnswer(TypedDict):
+    """`tokgate reload --json`. `missing` are processes that have not got the policy yet.
+
+    `weaker_settings` are changed settings that let more pass than before, with both values. `not_held` are bans that
+    were to be lifted and are not held.
+    """
+
+    ok: bool
+    read: bool
+    before: str
+    version: str
+    unchanged: bool
+    since: str
+    changes: list[DefinitionChangeOutput]
+    bans: BanEffects
+    revision: PolicyRevision | None
+    more_changes: int
+    weaker_settings: list[str]
+    diagnostics: list[SourceDiagnostic]
+    restart_needed: list[str]
+    workers: list[str]
+    missing: list[str]
+    gateway: GatewayStatus | None
+    not_held: list[str]
+
+
+class Restarted(TypedDict):
+    """`tokgate restart --json`. Either `problems` says why all stays as it is, or the other keys say what serves now.
+
+    `moves`: open connections went to the new program.
+    """
+
+    ok: bool
+    problems: NotRequired[str]
+    before: NotRequired[str]
+    version: NotRequired[str]
+    moves: NotRequired[bool]
+
+
 def add_parser(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "reload", EPILOG)
+    parser = add_command(subparsers, "reload", _RELOAD_EPILOG)
     add_confdir_option(parser)
     parser.add_argument(
         "--lift", metavar="BAN", action="append", default=[],
@@ -102,3 +174,41 @@ def _changes(answer: dict[str, Any]) -> Iterator[str]:
 def _diagnostic(said: dict[str, Any]) -> Diagnostic:
     origin = Origin(said["file"], said["line"], said["column"])
     return Diagnostic(Level(said["level"]), origin, said["message"], Code(said["code"]), said["source"], said["length"])
+
+
+_RESTART_EPILOG = """\
+examples:
+  tokgate restart             after an upgrade, or a change of settings that need a restart
+  tokgate restart --json      the same for programs
+
+The running tokgate tries the program on disk with its policy, and then goes on as that program, in the same process and
+with the same options. Listeners stay open, and open connections go to the new gates. Exit codes: 0 the new program
+serves; 1 it does not run, or finds errors in the policy: all stays as it is; 3 no tokgate answers."""
+
+
+def add_restart(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "restart", _RESTART_EPILOG)
+    add_confdir_option(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=restart)
+
+
+def restart(args: argparse.Namespace) -> int:
+    """Request a restart, wait until the new program serves, and print the result."""
+    answer = ask_running(args.confdir, ControlRequest.RESTART, lambda text: narrate(f"tokgate: {text}"))
+    if args.json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+    if not answer["ok"]:
+        if args.json:
+            return Exit.FINDINGS
+        raise CommandError(f"not restarted, all stays as it is: {answer['problems']}", Exit.FINDINGS)
+    if not args.json:
+        how = (
+            f"tokgate {answer['version']}"
+            if answer["before"] == answer["version"]
+            else f"tokgate {answer['before']} -> {answer['version']}"
+        )
+        sys.stdout.write(f"{how} serves\n")
+        if not answer["moves"]:
+            sys.stdout.write("open connections stay with the gates of the version before until they end\n")
+    return Exit.DONE

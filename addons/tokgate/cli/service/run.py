@@ -14,7 +14,7 @@ from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option
-from tokgate.cli.service.table_options import add_redirect_options
+from tokgate.cli.service.gateway import add_redirect_options
 from tokgate.config.extras import Extra
 from tokgate.config.yaml.suggestions import did_you_mean, listed, near
 from tokgate.gate.sockets import Entry

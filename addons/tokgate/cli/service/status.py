@@ -1,21 +1,25 @@
-"""`tokgate status`: the state of the running tokgate."""
+"""`tokgate status`: the state of the running tokgate, which is found by its folder."""
 
 import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypedDict
 
 from tokgate.blocklog.records.record import counted
 from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.exits import Exit
-from tokgate.cli.service.running import add_confdir_option, ask_running
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.gate.sockets import Entry
 from tokgate.gateway.canary.canary import CanaryOrigin
+from tokgate.policy.decision import Phase
+from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.values.text import readable
-from tokgate.runtime.control_socket import ControlRequest
+from tokgate.runtime.control_socket import NAME, Call, ControlRequest, ask
 from tokgate.runtime.status import Condition, has_trouble
 from tokgate.service.doctor.probes import unanswered
+from tokgate.service.privileges import confdir_of_running
 
 _FRACTION: Final = re.compile(r"(?<=T\d\d:\d\d:\d\d)\.\d+(?=Z)")
 _PATIENCE: Final = 3.0
@@ -33,6 +37,139 @@ examples:
 Whatever the mode; of `mitmdump -s addons/tokgate_addon.py`, with --confdir ~/.mitmproxy. Exit codes: 0 all is well;
 1 something needs a person: a process that hangs, keeps dying or is at its limit, a policy that could not be loaded,
 a ban that is held back, internal errors, records lost, a log that can't be written; 3 no tokgate answers."""
+
+
+class TakenServices(TypedDict):
+    """Services from the catalogue inside the package, and its version."""
+
+    version: str
+    services: list[str]
+
+
+class TermStatus(TypedDict):
+    """The term of a ban that another extends, in one time zone; `ends` is null where it has no end."""
+
+    ban: str
+    starts: str
+    ends: str | None
+
+
+class BanStatus(TypedDict):
+    """A ban in the networks of one time zone. `idle` says why it does not apply although its phase would.
+
+    `held`: the files no longer state it, and nobody has lifted it. `extends` has the earlier bans, the first first.
+    """
+
+    ban: str
+    zone: str
+    networks: list[str]
+    phase: Phase | None
+    idle: str | None
+    overdue: bool
+    held: bool
+    extends: list[TermStatus]
+    extended_by: list[str]
+    next: str | None
+    ends: str | None
+
+
+class PolicyStatus(TypedDict):
+    """The policy in force; `error` is why a newer one is not."""
+
+    version: str
+    loaded_at: str
+    error: str | None
+    restart_needed: list[str]
+    next_transition: str | None
+    held: list[str]
+    catalogue: TakenServices | None
+    bans: list[BanStatus]
+
+
+class WorkerStatus(TypedDict):
+    """A process. The keys of `report` depend on what it does; docs/admin.md has those to watch."""
+
+    name: str
+    pid: int
+    seconds: float
+    version: str | None
+    retired: bool
+    condition: Condition
+    report: dict[str, object]
+
+
+class GatewayDifferences(TypedDict):
+    """How the kernel differs now from what it should be, in sentences, by part."""
+
+    table: list[str]
+    routes: list[str]
+    settings: list[str]
+    listeners: list[str]
+    conflicts: list[str]
+
+
+class GatewayRestored(TypedDict):
+    """How often the kernel's part was put back, when last, and what differed then."""
+
+    count: int
+    at: str | None
+    what: list[str]
+
+
+class CanaryStatus(TypedDict):
+    """The gateway's canary: `ok` unless two probes in a row failed; `at` of the last probe that says so.
+
+    `asks_from`: a network namespace of its own, or the machine itself where none can be made; null before such a probe.
+    `unavailable` is why there can be none, and then nothing is known.
+    """
+
+    ok: bool
+    at: str | None
+    seconds: int
+    problems: list[str]
+    asks_from: CanaryOrigin | None
+    unavailable: str | None
+
+
+class GatewayStatus(TypedDict):
+    """The kernel's part of a gateway. `ok`: nothing differs, nor did in the last two minutes.
+
+    `refused` are packets that the kernel refused since tokgate's start, and no gate saw.
+    """
+
+    ok: bool
+    table: str
+    policy: str | None
+    loaded_at: str
+    until: str | None
+    problems: list[str]
+    differences: GatewayDifferences
+    restored: GatewayRestored
+    refused: dict[KernelRefusal, int]
+    canary: CanaryStatus | None
+
+
+class ListenerStatus(TypedDict):
+    """Where gates listen; `entry` says how clients come there."""
+
+    entry: Entry
+    host: str
+    port: int
+
+
+class Status(TypedDict):
+    """`tokgate status --json`. `ok`: no operator is needed; `problems`: what can't do its work now, in sentences.
+
+    `listening` has the listeners of gates that are processes of their own.
+    """
+
+    ok: bool
+    problems: list[str]
+    at: str
+    listening: list[ListenerStatus]
+    policy: PolicyStatus
+    gateway: GatewayStatus | None
+    workers: list[WorkerStatus]
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -160,3 +297,26 @@ _ERRORS: Final = {
     "log_error": "the log can't be written",
     "policy_error": "the newest policy can't be read",
 }
+_MITMPROXY: Final = Path("~/.mitmproxy")
+"""The folder of mitmproxy, and so of the addon in a plain mitmproxy, unless it is told another."""
+
+
+def add_confdir_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--confdir`, the folder in which the running tokgate's socket is."""
+    parser.add_argument("--confdir", metavar="DIR", type=Path, help="as given to `tokgate run` (default: ~/.tokgate)")
+
+
+def ask_running(
+    confdir: Path | None, request: ControlRequest | Call, progress: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """The answer of the running tokgate. If none answers, the command ends with exit code 3."""
+    folder = confdir_of_running(NAME) if confdir is None else confdir.expanduser()
+    try:
+        answer = ask(folder, request, progress)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"the tokgate of {folder} does not answer: {error}", Exit.FAILURE) from error
+    if answer is None:
+        beside = confdir is None and (_MITMPROXY.expanduser() / NAME).exists()
+        hint = f"; the addon in mitmproxy has --confdir {_MITMPROXY}" if beside else ""
+        raise CommandError(f"no tokgate runs with --confdir {folder}{hint}", Exit.FAILURE)
+    return answer

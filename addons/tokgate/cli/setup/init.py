@@ -1,8 +1,11 @@
 """`tokgate init`: asks what to ban for whom, and writes a first policy that is valid and passes its tests."""
 
 import argparse
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, collapse_addresses
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -11,20 +14,18 @@ from pydantic_core import PydanticCustomError
 from whenever import SYSTEM_TZ, Instant
 
 from tokgate.blocklog.atomic_file import replace_file
+from tokgate.cli.arguments import settle
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import POLICY_MODE
-from tokgate.cli.setup.first_policy import Answers, example_host, policy_text
-from tokgate.cli.setup.host_networks import host_networks
 from tokgate.cli.terminal import narrate, shown
-from tokgate.cli.time_arguments import settle
 from tokgate.config.catalogue import catalogue_files
 from tokgate.config.diagnostics import render
 from tokgate.config.format import address_parsers, parsers, time_parsers
 from tokgate.config.loader import load
 from tokgate.config.yaml.source import SUFFIXES
 from tokgate.config.yaml.suggestions import did_you_mean
-from tokgate.policy.services import Service
+from tokgate.policy.services import PatternKind, Service
 from tokgate.policy.snapshot import compile_policy
 from tokgate.policy.values.prefixes import IPNetwork
 from tokgate.traffic.policy_tests import run_tests
@@ -38,6 +39,46 @@ examples:
 Then: tokgate check; tokgate run. Services come from the catalogue inside the package. A folder that holds a policy
 already is left as it is (exit code 2)."""
 _FILE: Final = "policy.yaml"
+
+
+class _Questions:
+    """Asks on the terminal until an answer can be read. What was said on the command line is not asked."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent: Final = silent
+
+    def __call__[T](
+        self, question: str, said: list[str] | None, default: tuple[str, ...], read: Callable[[list[str]], T]
+    ) -> T:
+        """The value of an answer. Raises CommandError for one that was given and is invalid, or at the end of input."""
+        if said is not None or self._silent:
+            try:
+                return read(said if said is not None else list(default))
+            except ValueError as error:
+                raise CommandError(str(error), Exit.USAGE) from error
+        while True:
+            sys.stderr.write(f"{question} [{' '.join(default)}]: ")
+            sys.stderr.flush()
+            line = sys.stdin.readline()
+            if not line:
+                raise CommandError("the answers ended: nothing is written (--yes asks nothing)", Exit.USAGE)
+            try:
+                return read(line.split() or list(default))
+            except ValueError as error:
+                narrate(f"  {error}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a first policy says. `starts` is as the file has it, `begins` the instant that it means."""
+
+    services: tuple[Service, ...]
+    networks: tuple[IPNetwork, ...]
+    timezone: str
+    starts: str
+    begins: Instant
+    authority: str
+    basis: str
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -121,33 +162,6 @@ def _answers(options: argparse.Namespace, now: Instant) -> Answers:
     )
 
 
-class _Questions:
-    """Asks on the terminal until an answer can be read. What was said on the command line is not asked."""
-
-    def __init__(self, *, silent: bool) -> None:
-        self._silent: Final = silent
-
-    def __call__[T](
-        self, question: str, said: list[str] | None, default: tuple[str, ...], read: Callable[[list[str]], T]
-    ) -> T:
-        """The value of an answer. Raises CommandError for one that was given and is invalid, or at the end of input."""
-        if said is not None or self._silent:
-            try:
-                return read(said if said is not None else list(default))
-            except ValueError as error:
-                raise CommandError(str(error), Exit.USAGE) from error
-        while True:
-            sys.stderr.write(f"{question} [{' '.join(default)}]: ")
-            sys.stderr.flush()
-            line = sys.stdin.readline()
-            if not line:
-                raise CommandError("the answers ended: nothing is written (--yes asks nothing)", Exit.USAGE)
-            try:
-                return read(line.split() or list(default))
-            except ValueError as error:
-                narrate(f"  {error}")
-
-
 def _services(said: list[str]) -> tuple[Service, ...]:
     shipped = catalogue_files()
     names = dict.fromkeys(word.strip(",") for word in said)
@@ -197,3 +211,120 @@ def _try_out(text: bytes, now: Instant) -> None:
     failed = [result for result in run_tests(compile_policy(loaded.policy), loaded.tests) if not result.passed]
     if failed:
         raise CommandError(f"what would be written fails its own test: {failed[0].decision}", Exit.FINDINGS)
+
+
+def policy_text(answers: Answers) -> str:
+    """The policy as YAML, with a comment on each choice."""
+    names = [service.name for service in answers.services]
+    titles = " and ".join(service.title for service in answers.services)
+    tests = "\n".join(f"  - {line}" for line in _tests(answers))
+    return f"""\
+# What tokgate enforces, as `tokgate init` wrote it. Change it at will: `tokgate check` says what is wrong with an edit,
+# and a running tokgate takes it up at once. For completion in an editor: tokgate schema policy > policy.schema.json,
+# and as the first line here: # yaml-language-server: $schema=policy.schema.json
+version: 1
+
+networks:
+  here:
+    title: This machine and its networks
+    cidrs: {_list(map(str, answers.networks))}
+    timezone: {answers.timezone}    # of all times below that have no offset
+
+bans:
+  {names[0]}-ban:
+    title: {_text(titles)}
+    # Who decided it and on which basis: the block page and the log say it, and with either the refusal is a 451.
+    authority: {_text(answers.authority)}
+    basis: {_text(answers.basis)}
+    # contact: servicedesk@example.org
+    services: {_list(names)}    # not defined here: from the catalogue inside the package
+    networks: [here]
+    starts: {answers.starts}
+    # duration: P6M             # or `last_day: 2027-06-30`; without either it holds until you lift it
+    action: block               # or `monitor`, which only records, or `warn`
+    response: refuse            # or `page`: shows why over HTTPS too, where devices trust `tokgate authority init`
+
+tests:    # `tokgate check` runs them
+{tests}
+"""
+
+
+def example_host(service: Service) -> str:
+    """A host that belongs to a service: of a name that it lists, else an address; its own name if it has neither."""
+    for kind, before in ((PatternKind.SUFFIX, "www."), (PatternKind.EXACT, "")):
+        for pattern in service.patterns:
+            if pattern.kind is kind:
+                return f"{before}{pattern.value}"
+    return str(service.addresses[0].network_address) if service.addresses else service.name
+
+
+def _tests(answers: Answers) -> Iterator[str]:
+    before, begins = answers.begins.subtract(seconds=1), answers.begins
+    for client in _clients(answers.networks):
+        for service in answers.services:
+            yield _test(client, example_host(service), begins, "block")
+    first, host = _clients(answers.networks)[0], example_host(answers.services[0])
+    yield _test(first, host, before, "allow")
+    yield _test(first, "www.example.org", begins, "allow")
+
+
+def _test(client: str, host: str, at: Instant, expect: str) -> str:
+    asked = client if "." in client else _text(client)
+    return f"{{client: {asked}, host: {host}, at: {_text(at.format_iso())}, expect: {expect}}}"
+
+
+def _clients(networks: Sequence[IPNetwork]) -> list[str]:
+    """A client of the first network of each version of IP."""
+    first = {network.version: network for network in reversed(networks)}
+    return [str(network[1] if network.num_addresses > 1 else network[0]) for _, network in sorted(first.items())]
+
+
+def _list(words: Iterator[str] | Sequence[str]) -> str:
+    return f"[{', '.join(_text(word) if ':' in word else word for word in words)}]"
+
+
+def _text(text: str) -> str:
+    """Text in quotes as YAML 1.2 and JSON have them."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+_PROC: Final = Path("/proc/net")
+_UP: Final = 0x1  # RTF_UP of linux/route.h
+
+
+def host_networks() -> tuple[IPNetwork, ...]:
+    """Loopback, and the prefixes of the host's interfaces: IPv4 first, without those inside others."""
+    found4 = [*v4_networks(_lines("route")), IPv4Network("127.0.0.0/8")]
+    found6 = [*v6_networks(_lines("if_inet6")), IPv6Network("::1/128")]
+    return (*collapse_addresses(found4), *collapse_addresses(found6))
+
+
+def v4_networks(lines: Iterable[str]) -> Iterator[IPv4Network]:
+    """The networks that are reached without a gateway, of the lines of /proc/net/route (numbers in host order)."""
+    for line in list(lines)[1:]:
+        _, destination, gateway, flags, _, _, _, mask, *_ = line.split()
+        if int(flags, 16) & _UP and int(gateway, 16) == 0 and int(mask, 16) != 0:
+            network = IPv4Network((_v4(destination), str(_v4(mask))))
+            if not network.is_link_local:
+                yield network
+
+
+def v6_networks(lines: Iterable[str]) -> Iterator[IPv6Network]:
+    """The networks of the addresses in the lines of /proc/net/if_inet6."""
+    for line in lines:
+        address, _, length, *_ = line.split()
+        network = IPv6Interface((IPv6Address(bytes.fromhex(address)), int(length, 16))).network
+        if not (network.is_link_local or network.is_loopback):
+            yield network
+
+
+def _v4(number: str) -> IPv4Address:
+    return IPv4Address(bytes.fromhex(number)[::-1])
+
+
+def _lines(name: str) -> list[str]:
+    """The lines of a file in /proc/net; none where there is no such file, as without IPv6."""
+    try:
+        return (_PROC / name).read_text("ascii").splitlines()
+    except OSError:
+        return []

@@ -5,15 +5,15 @@ Nothing is dropped in silence, and nothing is taken that is a stranger's.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import yaml
 from pydantic_core import PydanticCustomError
 
 from tokgate.config.format import name_patterns
-from tokgate.config.service_lists.entries import Entry, EntryKind, Problem, ServiceList
+from tokgate.config.service_lists.entries import Entry, EntryKind, ListFormat, Problem, ServiceList
 from tokgate.policy.services import PatternKind, Service, ServiceSource, is_public_suffix
 from tokgate.policy.values.hostname import DomainName, normalise
 from tokgate.policy.values.prefixes import IPNetwork
@@ -219,6 +219,7 @@ def service_file(name: str, title: str, source: ServiceSource, names: Names, bef
     if before is not None and before.description is not None:
         said["description"] = before.description
     said["source"] = {key: value for key, value in source_keys(source).items() if value}
+    said["source"]["format"] = source.format  # as text, which YAML can write
     by_kind: dict[str, list[str]] = {kind.value: list(names.get(kind, ())) for kind in NAME_KINDS}
     stores: dict[str, list[str]] = {}
     if before is not None:
@@ -233,7 +234,30 @@ def service_file(name: str, title: str, source: ServiceSource, names: Names, bef
     return _HEAD.format(name=name) + body
 
 
-def source_keys(source: ServiceSource) -> dict[str, Any]:
-    """The keys of `source` as they stand in YAML."""
-    values = {each.name: getattr(source, each.name) for each in fields(source)}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+class SourceOutput(TypedDict):
+    """The list from which the names were imported; the keys are those of `source` in YAML."""
+
+    list: str
+    format: ListFormat
+    part: str | None
+    revision: str | None
+    licence: str | None
+    date: str | None
+    attributes: "list[str]"
+    subdomains: bool
+    keywords: bool
+
+
+def source_keys(source: ServiceSource) -> SourceOutput:
+    """The keys of `source` as they stand in YAML, and in JSON."""
+    return {
+        "list": source.list,
+        "format": ListFormat(source.format),
+        "part": source.part,
+        "revision": source.revision,
+        "licence": source.licence,
+        "date": source.date,
+        "attributes": list(source.attributes),
+        "subdomains": source.subdomains,
+        "keywords": source.keywords,
+    }

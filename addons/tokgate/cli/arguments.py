@@ -1,0 +1,63 @@
+"""Arguments of commands: times, and the zone in which they are read; values of the policy format; numbers."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from whenever import Instant
+
+from tokgate.policy.networks import Network
+from tokgate.policy.schedule import Edge, Moment, resolve
+from tokgate.policy.values.text import read_moment
+
+
+def moment_or_now(text: str) -> Moment:
+    """As `read_moment`, and `now`. Raises ValueError."""
+    return Instant.now() if text == "now" else read_moment(text)
+
+
+def time_argument(text: str) -> Moment:
+    """`moment_or_now` as argparse's `type=`. Raises ArgumentTypeError."""
+    try:
+        return moment_or_now(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def settle(moment: Moment, zone: str) -> Instant:
+    """The instant of a moment; wall times are in `zone`. Of a time that occurs twice, the earlier is taken."""
+    return resolve(moment, zone, Edge.START)
+
+
+def common_zone(networks: Iterable[Network]) -> str:
+    """The time zone of all networks; UTC if they have several."""
+    zones = {network.timezone for network in networks}
+    return zones.pop() if len(zones) == 1 else "UTC"
+
+
+def argument_of[T](read: Callable[[Any], T]) -> Callable[[str], T]:
+    """A parser of policy values as argparse's `type=`."""
+
+    def convert(text: str) -> T:
+        from pydantic_core import PydanticCustomError  # most commands do without
+
+        try:
+            return read(text)
+        except PydanticCustomError as error:
+            raise argparse.ArgumentTypeError(error.message()) from error
+
+    return convert
+
+
+def whole_number(what: str, first: int = 0, last: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers from `first` to `last`, as argparse's `type=`; errors call the value `what`."""
+
+    def convert(text: str) -> int:
+        number = int(text) if text.isascii() and text.isdigit() else -1
+        if number < first or (last is not None and number > last):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no {what}" + ("" if last is None else f": {first} to {last}")
+            )
+        return number
+
+    return convert

@@ -1,0 +1,295 @@
+"""`tokgate log report` and `tokgate log case`: a page about a period, or about one client or event, as HTML or PDF."""
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from whenever import Instant
+
+from tokgate.analytics.sources import LogError
+from tokgate.blocklog.read.reader import UNREADABLE, Filter, Line, client_filter
+from tokgate.blocklog.records.record import installed_version, instant_of, text_at
+from tokgate.cli.arguments import common_zone, time_argument
+from tokgate.cli.commands import Subparsers
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.log.access import user_name
+from tokgate.cli.log.engine import open_log, source_files
+from tokgate.cli.log.output import tell_of
+from tokgate.cli.log.query import AddSource, FilterFactory
+from tokgate.cli.output_file import becoming
+from tokgate.cli.policy_source import snapshot_if_valid
+from tokgate.cli.terminal import Patience, narrate
+from tokgate.config.extras import Extra
+from tokgate.policy.settings import LogSettings
+
+if TYPE_CHECKING:
+    from tokgate.analytics.report.ban_phases import BanPhases
+    from tokgate.analytics.report.report_data import ReportData
+    from tokgate.policy.snapshot import Snapshot
+
+
+BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_BROWSER_SECONDS: Final = 120
+LANGUAGES: Final = ("en", "fr", "nl", "de")
+
+_REPORT_EPILOG: Final = """\
+examples:
+  tokgate log report --from 2023-03-01 --to 2023-04-01 -o march.html
+  tokgate log report --from 2023-03-01 --to 2023-04-01 -o march.pdf --key block.pub --language fr
+  tokgate log report --network federal-offices -o offices.html
+
+One file that needs nothing from the network. It begins with the bans: those of --policies as they are now, or, without
+any, what the log tells of them. Clients are called new by the whole log: name older files too. PDF is printed
+by Chromium. The log is verified, which reads all of it once more: --no-verify leaves that out, and says so."""
+
+
+def add_report(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
+    parser = commands.add_parser(
+        "report", help="a page about a period", description="Write a report about a period.", epilog=_REPORT_EPILOG
+    )
+    add_source(parser)
+    add_period(parser)
+    add_presentation(parser)
+    parser.set_defaults(log_run=lambda args: write_report(args, wanted_of(args)), extra=Extra.REPORT, case=False)
+
+
+def add_period(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the period and the output."""
+    parser.add_argument(
+        "--from", dest="since", type=time_argument, metavar="TIME", help="the first instant (default: the log's)"
+    )
+    parser.add_argument("--to", dest="until", type=time_argument, metavar="TIME", help="the instant after the last")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a name in .html or .pdf")
+    parser.add_argument(
+        "--policies", type=Path, default=Path("policies"), metavar="DIR",
+        help="whose bans are named, and their phases drawn in (default: ./policies, if it is there)",
+    )  # fmt: skip
+
+
+def add_presentation(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a report or case file is written."""
+    parser.add_argument(
+        "--verify", action=argparse.BooleanOptionalAction, default=True, help="verify the log's chain (default)"
+    )
+    parser.add_argument("--key", type=Path, metavar="PUB", help="public key (PEM) that the log must be signed with")
+    parser.add_argument("--language", choices=LANGUAGES, default="en", help="the language of the page (default: en)")
+    parser.add_argument(
+        "--zone", type=_zone, metavar="ZONE", help="whose local time stands beside UTC (default: that of the networks)"
+    )
+    parser.add_argument("--author", metavar="NAME", help="who writes it (default: the user)")
+
+
+def write_report(args: argparse.Namespace, wanted: Filter) -> Exit:
+    """Write a report or a case file about the period of the filter."""
+    output: Path = args.output
+    if output.suffix not in (".html", ".pdf"):
+        raise CommandError(f"{output}: a report is .html or .pdf", Exit.USAGE)
+    browser = _browser() if output.suffix == ".pdf" else None
+    files = source_files(args)
+    page, sound = _page(args, files, wanted)
+    if browser is None:
+        _settle(output, page.encode())
+    else:
+        _print_pdf(browser, page, output)
+    narrate(f"tokgate: {output} is written")
+    if sound is not False:
+        return Exit.DONE
+    narrate("tokgate: the log is not what was written: the file says where, and so does `tokgate log verify`")
+    return Exit.FINDINGS
+
+
+def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[str, bool | None]:
+    # Charts and templates take a while to import: only this command waits for them.
+    from tokgate.analytics.report.ban_facts import facts_of_log, facts_of_policy
+    from tokgate.analytics.report.page import (
+        BANS_OF_LOG,
+        BANS_OF_POLICY,
+        MAX_RECORDS,
+        NOT_VERIFIABLE,
+        NOT_VERIFIED,
+        ReportDetails,
+        render_report,
+    )
+    from tokgate.analytics.report.report_data import case_records, collect
+    from tokgate.analytics.report.wording import Language
+    from tokgate.cli.log.report_integrity import digests, verified
+
+    now = Instant.now()
+    snapshot = snapshot_if_valid(args.policies, now, "phases are drawn from the log alone")
+    small_groups = (LogSettings() if snapshot is None else snapshot.settings.log).small_groups
+    everything = replace(wanted, since=None, until=None)
+    with open_log(args, files, everything) as database, Patience("reading") as patience:
+        found = collect(database, wanted.since, wanted.until, now, small_groups=small_groups, progress=patience)
+        tell_of(database.damage, found.unreadable)
+        records = case_records(database, found, MAX_RECORDS + 1) if args.case else ()
+    lanes = _lanes(snapshot, found)
+    if args.clickhouse is not None:
+        chain = NOT_VERIFIABLE
+    else:
+        chain = verified(files, args.key) if args.verify else NOT_VERIFIED
+    details = ReportDetails(
+        made=now.to_stdlib().replace(tzinfo=None),
+        version=installed_version() or "(source folder)",
+        files=digests(files),
+        filters=_filters(everything),
+        bans_from=BANS_OF_LOG if snapshot is None else BANS_OF_POLICY,
+        policy_version="" if snapshot is None else snapshot.version,
+        chain=chain,
+        command=shlex.join(["tokgate", *sys.argv[1:]]),
+        author=args.author or user_name(),
+        purpose=args.why or "",
+        ticket=args.ticket or "",
+        language=Language(args.language),
+        zone=args.zone or _zone_of(snapshot),
+        case=args.case,
+    )
+    concerned = found.bans | {change["ban"] for change in found.phase_changes} | {lane.ban for lane in lanes}
+    bans = [] if snapshot is None else facts_of_policy(snapshot, concerned)
+    unknown = [row for row in found.ban_rows if row["ban"] not in {ban.name for ban in bans}]
+    return render_report(found, lanes, [*bans, *facts_of_log(unknown)], details, records), chain.sound
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time zone: write it as Europe/Brussels") from error
+    return text
+
+
+def _zone_of(snapshot: "Snapshot | None") -> str | None:
+    """The zone of all networks of a policy, if they have one that isn't UTC."""
+    if snapshot is None:
+        return None
+    zone = common_zone(snapshot.policy.networks.values())
+    return None if zone == "UTC" else zone
+
+
+def _lanes(snapshot: "Snapshot | None", found: "ReportData") -> list["BanPhases"]:
+    from tokgate.analytics.report.ban_phases import phases_of_log, phases_of_policy
+
+    if snapshot is None:
+        changes = [
+            (change["ban"], change["due"], change["phase"], change["phase_before"])
+            for change in found.phase_changes
+            if change["transition"] == "phase" and change["phase"]
+        ]
+        return phases_of_log(changes, found.start, found.end)
+    lanes = phases_of_policy(snapshot, found.start, found.end)
+    met = found.bans | {change["ban"] for change in found.phase_changes}
+    concerned = [lane for lane in lanes if lane.ban in met]
+    if not concerned and snapshot.version in {state["policy"] for state in found.policies}:
+        concerned = lanes  # they were in force without events
+    return concerned
+
+
+def _filters(wanted: Filter) -> list[tuple[str, str]]:
+    from tokgate.analytics.report.charts import WORDS
+
+    verdict = None if wanted.verdict is None else WORDS.get(wanted.verdict, wanted.verdict)
+    chosen = {
+        "Client": wanted.client, "User": wanted.user, "Name": wanted.name, "Ban": wanted.ban, "Action": wanted.action,
+        "Verdict": verdict, "Network": wanted.network,
+    }  # fmt: skip
+    return [(label, str(value)) for label, value in chosen.items() if value is not None]
+
+
+def _browser() -> str:
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        raise CommandError(
+            "PDF needs Chromium, which is not installed: install it, or write .html and print that from any browser"
+        )
+    return found
+
+
+def _print_pdf(browser: str, page: str, output: Path) -> None:
+    """Print the page with Chromium, with a temporary profile."""
+    with tempfile.TemporaryDirectory(prefix="tokgate-report-") as folder:
+        source, target = Path(folder) / "report.html", Path(folder) / "report.pdf"
+        source.write_text(page, encoding="utf-8")
+        command = [
+            browser, "--headless", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+            "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={folder}/profile", "--no-pdf-header-footer", f"--print-to-pdf={target}", source.as_uri(),
+        ]  # fmt: skip
+        if os.geteuid() == 0:
+            command.insert(1, "--no-sandbox")  # Chromium doesn't start as root otherwise; the page has no scripts
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=_BROWSER_SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise CommandError(f"{browser} did not print the report within {_BROWSER_SECONDS} s") from error
+        if done.returncode or not target.exists():
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise CommandError(f"{browser} could not print the report: {said[-1] if said else done.returncode}")
+        _settle(output, target.read_bytes())
+
+
+def _settle(output: Path, content: bytes) -> None:
+    with becoming(output) as target:
+        target.write_bytes(content)
+
+
+AROUND: Final = 60
+"""Minutes before and after an event that its case file covers."""
+_CASE_EPILOG: Final = """\
+examples:
+  tokgate log case --client 10.32.1.7 --from 2023-03-10 --to 2023-03-17 -o case.pdf --why "complaint" --ticket HR-17
+  tokgate log case --event 01862000-0000-7000-8000-000000000001 -o case.html
+
+The bans, every record of the client in the period, the integrity of the log, and who wrote the file and why. With the
+reference of an event it is about that event's client, an hour before and after. Each record can be proved: tokgate log
+prove."""
+
+
+def add_case(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
+    parser = commands.add_parser(
+        "case",
+        help="a file about one client or event",
+        description="Write a case file about one client or event.",
+        epilog=_CASE_EPILOG,
+    )
+    add_source(parser)
+    add_period(parser)
+    add_presentation(parser)
+    parser.add_argument("--event", metavar="EVENT-ID", help="the event that it is about, by the block page's reference")
+    parser.set_defaults(log_run=lambda args: case(args, wanted_of(args)), extra=Extra.REPORT, case=True)
+
+
+def case(args: argparse.Namespace, wanted: Filter) -> Exit:
+    """Write the report of one event's, client's or user's case."""
+    if args.event is None:
+        if wanted.client is None and wanted.user is None:
+            raise CommandError("name the case: --event EVENT-ID, --client or --user", Exit.USAGE)
+        return write_report(args, wanted)
+    if args.clickhouse is not None:
+        raise CommandError(
+            "ClickHouse holds no lines to find an event in: name --client or --user, --from and --to", Exit.USAGE
+        )
+    line = _event(args)
+    at = instant_of(line.record)
+    client = text_at(line.record, "source", "ip") or text_at(line.record, "source", "address")
+    if client is None or at is None:
+        raise CommandError(f"the event {args.event} is about no client", Exit.FINDINGS)
+    since, until = wanted.since or at.subtract(minutes=AROUND), wanted.until or at.add(minutes=AROUND)
+    return write_report(args, replace(wanted, client=client_filter(client), since=since, until=until))
+
+
+def _event(args: argparse.Namespace) -> Line:
+    from tokgate.analytics.index.record_lookup import line_in  # brings DuckDB
+
+    try:
+        for path in reversed(source_files(args)):
+            if (line := line_in(path, args.event)) is not None:
+                return line
+    except (*UNREADABLE, LogError) as error:
+        raise CommandError(f"the log can't be read: {error}") from error
+    raise CommandError(f"no record has the id {args.event}", Exit.FINDINGS)

@@ -1,1 +1,0 @@
-"""The commands that write pages about the log: reports and case files."""

@@ -1,1 +1,0 @@
-"""`tokgate override`: time-limited exemptions, written as YAML."""

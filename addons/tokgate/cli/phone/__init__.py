@@ -1,1 +1,0 @@
-"""`tokgate phone`: phones that reach the gateway through WireGuard."""

@@ -1,0 +1,368 @@
+"""`tokgate service`: services as the policy and the catalogue define them; lists from which they are made."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from tokgate.cli.arguments import argument_of
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import Exit
+from tokgate.cli.policy.known_services import KnownService, all_services, find, policy_if_any
+from tokgate.cli.policy_source import add_policies_option
+from tokgate.cli.tables import show_rows
+from tokgate.cli.terminal import shown
+from tokgate.config.format import parsers, time_parsers
+from tokgate.config.service_lists.entries import ListFormat
+from tokgate.config.service_lists.selection import SourceOutput, source_keys
+from tokgate.policy.services import Match, PatternKind, ServiceIndex
+
+_EPILOG: Final = """\
+examples:
+  tokgate service list                              what a ban can name: the policy's services and the catalogue's
+  tokgate service show deepseek
+  tokgate service test deepseek chat.deepseek.com   does this name belong to it?
+  tokgate service import data/deepseek --name deepseek
+                                                    a service file from a public list
+  tokgate service update deepseek newer/deepseek    what a newer list changes
+
+Nothing is fetched: lists are files. docs/services.md says how the catalogue's services are kept."""
+_LIST_EPILOG: Final = """\
+examples:
+  tokgate service list                              the policy's services and the catalogue's
+  tokgate service list --json                       one JSON object"""
+_SHOW_EPILOG: Final = """\
+examples:
+  tokgate service show tiktok                       its names, addresses and apps, and the bans that name it
+  tokgate service show tiktok --json                one JSON object"""
+_IMPORT_EPILOG: Final = """\
+examples:
+  tokgate service import domain-list-community/data/telegram --name telegram
+  tokgate service import services.json --name shein          one of AdGuard's blocked services
+  tokgate service import blocklist.txt --name phishing -o -  print it instead
+  tokgate diff HEAD:policies policies                        review what it changes
+
+formats:
+  domain-list-community   include:, full:, domain:, keyword:, regexp:, @attributes; included lists in the same folder
+  hosts                   hosts(5), or names one a line
+  adblock                 ||name^, |name^, /regex/, exceptions @@, options
+  adguard                 AdGuard's blocked services, JSON, or YAML with one service
+
+Public suffixes and shared hosts (CDNs, clouds) are dropped, and reported with their lines; so is what can't be read.
+The file is POLICIES/services/NAME.yaml. Exit code 1: some lines could not be read; the file has the others. Also 1, and
+no file: the policy has a service of this name, or the list has nothing to take."""
+_UPDATE_EPILOG: Final = """\
+examples:
+  tokgate service update telegram domain-list-community/data/telegram
+  tokgate service update telegram domain-list-community/data/telegram --write --revision 4f2c1d9
+
+Lines with + are names that only the newer list has, lines with - those that it no longer has. --keep leaves these in.
+The list is read as the last one was (format, part, attributes), unless an option says otherwise. Exit code 1: some
+lines could not be read; with --exit-code also when anything differs."""
+_TEST_EPILOG: Final = """\
+examples:
+  tokgate service test tiktok p16-sign-va.tiktokcdn.com
+  tokgate service test tiktok 'https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically'
+
+Exit code 0: all belong to the service; 1: one doesn't."""
+
+
+class ServiceListed(TypedDict):
+    """A service: how many names, addresses and listings it has, the bans that name it, and where it is defined."""
+
+    name: str
+    title: str
+    names: int
+    addresses: int
+    store: int
+    bans: list[str]
+    catalogue: bool
+    origin: str
+
+
+class ServiceList(TypedDict):
+    """`tokgate service list --json`."""
+
+    services: list[ServiceListed]
+
+
+class ServicePatterns(TypedDict):
+    """Name patterns by kind."""
+
+    exact: list[str]
+    suffix: list[str]
+    regex: list[str]
+    label: list[str]
+
+
+class ServiceContent(TypedDict):
+    """What belongs to the service; listings by store."""
+
+    names: ServicePatterns
+    addresses: list[str]
+    store: dict[str, list[str]]
+
+
+class ServiceShown(TypedDict):
+    """`tokgate service show --json`."""
+
+    name: str
+    title: str
+    bans: list[str]
+    catalogue: bool
+    origin: str
+    source: SourceOutput | None
+    content: ServiceContent
+
+
+class NameTested(TypedDict):
+    """A name: whether it belongs to the service and by which rule; other services by name, with their rules."""
+
+    host: str
+    belongs: bool
+    rule: str | None
+    others: dict[str, str]
+    problem: str | None
+
+
+class ServiceTested(TypedDict):
+    """`tokgate service test --json`."""
+
+    service: str
+    results: list[NameTested]
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "service", _EPILOG)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="service_command", required=True)
+    listing = commands.add_parser(
+        "list", help="all services", description="List all services, one a line.", epilog=_LIST_EPILOG
+    )
+    listing.add_argument("--json", action="store_true", help="one JSON object")
+    _finish(listing, _list)
+    showing = commands.add_parser(
+        "show", help="one service", description="Show what belongs to a service.", epilog=_SHOW_EPILOG
+    )
+    showing.add_argument("name", metavar="NAME")
+    showing.add_argument("--json", action="store_true", help="one JSON object")
+    _finish(showing, _show)
+    testing = commands.add_parser(
+        "test",
+        help="whether names belong to a service",
+        description="Test names against a service.",
+        epilog=_TEST_EPILOG,
+    )
+    testing.add_argument("name", metavar="NAME")
+    testing.add_argument("hosts", metavar="HOST", nargs="+", help="a host name, an address or a URL")
+    testing.add_argument("--json", action="store_true", help="one JSON object")
+    _finish(testing, _test)
+    _add_import(commands)
+    _add_update(commands)
+
+
+def _add_import(commands: Subparsers) -> None:
+    importing = commands.add_parser(
+        "import",
+        help="make a service file of a list",
+        description="Make a service file of a list.",
+        epilog=_IMPORT_EPILOG,
+    )
+    importing.add_argument("file", metavar="FILE", type=Path, help="the list")
+    importing.add_argument("--name", required=True, type=_identifier, help="what to call the service")
+    importing.add_argument("--title", type=_line, help="what people call it (default: the list's title, or NAME)")
+    importing.add_argument(
+        "-o", "--output", metavar="FILE", help="where to write (default: POLICIES/services/NAME.yaml; - prints it)"
+    )
+    importing.add_argument("--force", action="store_true", help="write over an existing file")
+    _add_reading(importing)
+    _finish(importing, _import)
+
+
+def _add_update(commands: Subparsers) -> None:
+    updating = commands.add_parser(
+        "update", help="what a newer list changes", description="Show what a newer list changes.", epilog=_UPDATE_EPILOG
+    )
+    updating.add_argument("name", metavar="NAME", help="the service")
+    updating.add_argument("file", metavar="NEWLIST", type=Path, help="the newer list")
+    updating.add_argument("--write", action="store_true", help="write the service's file")
+    updating.add_argument("--keep", action="store_true", help="keep names that the newer list no longer has")
+    updating.add_argument("--exit-code", action="store_true", help="exit 1 when anything differs")
+    _add_reading(updating)
+    _finish(updating, _update)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """The options that say how a list is read and where it is from."""
+    parser.add_argument(
+        "--format", choices=["auto", *ListFormat], metavar="FORMAT",
+        help=f"auto (default), {', '.join(ListFormat)}",
+    )  # fmt: skip
+    parser.add_argument("--part", type=_line, metavar="ID", help="the service in AdGuard's file (default: NAME)")
+    parser.add_argument(
+        "--attribute", action="append", type=_line, metavar="ATTR",
+        help="only entries with this attribute, or with --attribute=-ATTR without it; may be given several times",
+    )  # fmt: skip
+    parser.add_argument("--subdomains", action="store_true", help="take single hosts with all below them")
+    parser.add_argument("--keywords", action="store_true", help="take keywords as regular expressions")
+    parser.add_argument("--source", type=_line, metavar="URL", help="where the list is published")
+    parser.add_argument("--revision", type=_line, help="which revision (default: git's, the list's own, or a digest)")
+    parser.add_argument("--licence", type=_line, help="its licence (default: as the list or its folder says)")
+    parser.add_argument("--date", type=_date, help="its day, YYYY-MM-DD (default: as the list says, or of its file)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    add_policies_option(parser)
+    parser.set_defaults(run=run)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from tokgate.cli.policy.service_lists import import_list  # formats of lists, which the others can do without
+
+    return import_list(options)
+
+
+def _update(options: argparse.Namespace) -> int:
+    from tokgate.cli.policy.service_lists import update
+
+    return update(options)
+
+
+def _identifier(text: str) -> str:
+    import re
+
+    from tokgate.config.format.field_types import IDENTIFIER
+
+    if not re.match(IDENTIFIER.removesuffix("$") + r"\Z", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} can't be a name: letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first"
+        )
+    return text
+
+
+_line = argument_of(parsers.one_line)
+_date = argument_of(time_parsers.date)
+_COLUMNS: Final = ("service", "title", "names", "addresses", "apps", "bans", "from")
+
+
+def _list(options: argparse.Namespace) -> int:
+    """List the policy's services and the catalogue's."""
+    known = all_services(policy_if_any(options.policies)).values()
+    if options.json:
+        sys.stdout.write(json.dumps(ServiceList(services=[_listed(each) for each in known]), ensure_ascii=False) + "\n")
+        return Exit.DONE
+    rows = [
+        (
+            each.service.name,
+            shown(each.service.title),
+            str(len(each.service.patterns)),
+            str(len(each.service.addresses) or ""),
+            str(len(each.service.stores) or ""),
+            ", ".join(each.bans),
+            "catalogue" if each.from_catalogue else each.where,
+        )
+        for each in known
+    ]
+    whole, right = (True, False, True, True, True, False, True), (False, False, True, True, True, False, False)
+    show_rows(_COLUMNS, rows, whole, right=right)
+    return Exit.DONE
+
+
+def _show(options: argparse.Namespace) -> int:
+    """Print a service's title, names, addresses, apps and bans."""
+    known = find(policy_if_any(options.policies), options.name)
+    if options.json:
+        sys.stdout.write(json.dumps(_content(known), ensure_ascii=False) + "\n")
+        return Exit.DONE
+    service = known.service
+    lines = [f"{service.name}: {shown(service.title)}", f"  defined in {known.where}"]
+    lines.append(f"  banned by {', '.join(known.bans)}" if known.bans else "  no ban names it")
+    if service.source is not None:
+        said = {key: value for key, value in source_keys(service.source).items() if value}
+        lines += [f"  imported: {key} {shown(_plain(value))}" for key, value in said.items()]
+    for kind in PatternKind:
+        lines += [f"  {kind} {shown(each.value)}" for each in service.patterns if each.kind is kind]
+    lines += [f"  address {prefix}" for prefix in service.addresses]
+    lines += [f"  store {each.store} {shown(each.identifier)}" for each in service.stores]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return Exit.DONE
+
+
+def _test(options: argparse.Namespace) -> int:
+    """Say of each name whether it belongs to the service, by which rule, and to which others it belongs."""
+    policy = policy_if_any(options.policies)
+    own = ServiceIndex([replace(find(policy, options.name).service, origin=None)])
+    all_others = ServiceIndex(each.service for name, each in all_services(policy).items() if name != options.name)
+    rows = [_tested(host, own, all_others) for host in options.hosts]
+    if options.json:
+        sys.stdout.write(json.dumps(ServiceTested(service=options.name, results=rows), ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.writelines(f"{_verdict(options.name, row)}\n" for row in rows)
+    return Exit.DONE if all(row["belongs"] for row in rows) else Exit.FINDINGS
+
+
+def _tested(host: str, own: ServiceIndex, others: ServiceIndex) -> NameTested:
+    mine, theirs = _match(own, host), _match(others, host)
+    rule = next((hit.rule for hit in mine.hits if not hit.front), None)
+    also = {hit.service: hit.rule for hit in theirs.hits if not hit.front}
+    return {
+        "host": host,
+        "belongs": rule is not None,
+        "rule": rule,
+        "others": also,
+        "problem": mine.problem,
+    }
+
+
+def _match(index: ServiceIndex, host: str) -> Match:
+    return index.match_url(host) if "://" in host else index.match(host)
+
+
+def _verdict(name: str, row: NameTested) -> str:
+    host, others = shown(row["host"]), "; also " + ", ".join(row["others"]) if row["others"] else ""
+    if row["belongs"]:
+        return f"{host} belongs to {name}: {row['rule']}{others}"
+    if row["problem"]:
+        return f"{host} is no host name: {row['problem']}"
+    instead = ", ".join(f"{service} ({rule})" for service, rule in row["others"].items())
+    return f"{host} does not belong to {name}" + (f"; it belongs to {instead}" if instead else "")
+
+
+def _listed(known: KnownService) -> ServiceListed:
+    service = known.service
+    return {
+        "name": service.name,
+        "title": service.title,
+        "names": len(service.patterns),
+        "addresses": len(service.addresses),
+        "store": len(service.stores),
+        "bans": list(known.bans),
+        "catalogue": known.from_catalogue,
+        "origin": known.where,
+    }
+
+
+def _content(known: KnownService) -> ServiceShown:
+    service = known.service
+    names: ServicePatterns = {"exact": [], "suffix": [], "regex": [], "label": []}
+    for each in service.patterns:
+        names[each.kind.value].append(each.value)
+    stores: dict[str, list[str]] = {}
+    for listing in service.stores:
+        stores.setdefault(listing.store, []).append(listing.identifier)
+    return {
+        "name": service.name,
+        "title": service.title,
+        "bans": list(known.bans),
+        "catalogue": known.from_catalogue,
+        "origin": known.where,
+        "source": None if service.source is None else source_keys(service.source),
+        "content": {"names": names, "addresses": [str(prefix) for prefix in service.addresses], "store": stores},
+    }
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "yes" if value is True else str(value)

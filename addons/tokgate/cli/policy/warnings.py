@@ -1,0 +1,207 @@
+"""Warnings about a valid policy: what ends soon, what has no effect, who may leave a ban's networks.
+
+Also which bans a running tokgate holds, and for which names devices don't believe the block page.
+"""
+
+import linecache
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from whenever import Instant
+
+from tokgate.block_page.authority import uncovered
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.terminal import shown
+from tokgate.config.diagnostics import Code, Diagnostic, Level
+from tokgate.config.reload.holder import held_at_start
+from tokgate.gateway.ruleset import current
+from tokgate.policy.analysis.redundant_bans import shadows
+from tokgate.policy.analysis.timeline import near_from
+from tokgate.policy.bans import Ban, OnExpiry
+from tokgate.policy.networks import Network, with_parts
+from tokgate.policy.settings import UnknownClients
+from tokgate.policy.snapshot import Policy, Snapshot, Track
+from tokgate.policy.values import Origin
+from tokgate.policy.values.prefixes import Cover, IPNetwork
+from tokgate.policy.values.text import both
+from tokgate.runtime.control_socket import NAME
+from tokgate.runtime.held_file import HeldFile
+from tokgate.service.privileges import confdir_of_running
+
+_NOWHERE: Final = Origin("policy", 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A ban, or one of its exemptions, that ends soon in the networks of one time zone."""
+
+    track: Track
+    at: Instant
+    exemption: str | None = None
+
+
+def endings(snapshot: Snapshot, now: Instant) -> tuple[Ending, ...]:
+    """The bans that end within the longest of `settings.reminders`, the next first."""
+    found: dict[tuple[str, str, Instant], Ending] = {}
+    for track in snapshot.tracks:
+        ends = track.schedule.ends
+        if ends is not None and not track.extended_by and _is_near(snapshot, ends, track.zone, now):
+            found[track.ban.name, track.zone, ends] = Ending(track, ends)
+        for name, hole in track.exemptions.items():
+            near = hole.start <= now and _is_near(snapshot, hole.end, track.zone, now)
+            if near and not _passes(snapshot, track, name, hole.end):
+                found.setdefault((track.ban.name, name, hole.end), Ending(track, hole.end, name))
+    return tuple(sorted(found.values(), key=lambda ending: ending.at))
+
+
+def _is_near(snapshot: Snapshot, ends: Instant, zone: str, now: Instant) -> bool:
+    begins = near_from(snapshot, ends, zone)
+    return begins is not None and begins <= now < ends
+
+
+def _passes(snapshot: Snapshot, track: Track, exemption: str, at: Instant) -> bool:
+    """Whether an end needs no warning: of an override, or of an exemption that outlives its ban."""
+    ends = track.schedule.ends
+    lapsed = ends is not None and ends <= at and track.ban.on_expiry is OnExpiry.LAPSE
+    return lapsed or snapshot.policy.exemptions[exemption].override
+
+
+def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnostic]:
+    """Warnings of what ends soon or has ended, with their positions in the files."""
+    for ending in found:
+        ban, when = ending.track.ban, both(ending.at, ending.track.zone)
+        if ending.exemption is None:
+            after = "is then held until somebody decides" if ban.on_expiry is OnExpiry.HOLD else "then lapses"
+            text = f"the ban `{ban.name}` ends {when} for {', '.join(ending.track.networks)}, and {after}"
+            yield warning(Code.BAN_ENDS, text, ban.origin, ban.name)
+        else:
+            exemption = snapshot.policy.exemptions[ending.exemption]
+            text = f"the exemption `{exemption.name}` from `{ban.name}` ends {when}: {exemption.reason}"
+            yield warning(Code.EXEMPTION_ENDS, text, exemption.origin, exemption.name)
+    for shadow in shadows(snapshot):
+        where = "" if shadow.by.origin is None else f" ({shadow.by.origin})"
+        text = (
+            f"the ban `{shadow.ban.name}` changes nothing: at every instant `{shadow.by.name}`{where} is at least as "
+            "strict for the same services and networks"
+        )
+        yield warning(Code.BAN_USELESS, text, shadow.ban.origin, shadow.ban.name)
+
+    for network in unused(snapshot):
+        text = f"no ban names the network `{network.name}`: nothing is decided about its clients"
+        yield warning(Code.UNUSED_NETWORK, text, network.origin, network.name)
+    for ban, held in one_family(snapshot):
+        text = (
+            f"no network of the ban `{ban.name}` has an IPv{10 - held} address: what its clients ask for over "
+            f"IPv{10 - held} passes (`settings.unknown_clients: block` refuses it)"
+        )
+        yield warning(Code.ONE_FAMILY, text, ban.origin, ban.name)
+
+
+def unused(snapshot: Snapshot) -> Iterator[Network]:
+    """Networks that no ban names, itself or through another network; none where membership matters by itself."""
+    if not snapshot.bans or snapshot.settings.unknown_clients is UnknownClients.BLOCK:
+        return
+    named = with_parts((name for ban in snapshot.bans.values() for name in ban.networks), snapshot.policy.networks)
+    yield from (network for name, network in snapshot.policy.networks.items() if name not in named)
+
+
+def one_family(snapshot: Snapshot) -> Iterator[tuple[Ban, int]]:
+    """Bans whose clients are given by addresses of one family alone, with its version."""
+    if snapshot.settings.unknown_clients is UnknownClients.BLOCK:
+        return
+    for ban in snapshot.bans.values():
+        networks = [snapshot.policy.networks[name] for name in ban.networks]
+        versions = {prefix.version for network in networks for prefix in network.prefixes}
+        by_identity = any(
+            n.users or n.groups or n.interfaces or n.devices for network in networks for n in network.parts
+        )
+        if len(versions) == 1 and not by_identity:
+            yield ban, versions.pop()
+
+
+def source_line(origin: Origin) -> str | None:
+    """The line at a position; None if the file has changed since it was read."""
+    linecache.checkcache(origin.file)
+    return linecache.getline(origin.file, origin.line).rstrip("\r\n") or None
+
+
+def warning(code: Code, text: str, origin: Origin | None, word: str) -> Diagnostic:
+    """A warning about a word of the policy, with its line."""
+    if origin is None:
+        return Diagnostic(Level.WARNING, _NOWHERE, text, code)
+    return Diagnostic(Level.WARNING, origin, text, code, source_line(origin), len(word))
+
+
+_IPV6_LINK: Final = 64
+"""Hosts make their addresses up within a /64 (RFC 4291 §2.5.1), new ones every day (RFC 8981)."""
+_IPV4_LINK: Final = 24
+"""How large a link usually is, where a network names its clients one by one; nothing says what it is."""
+
+
+def free_addresses(snapshot: Snapshot, now: Instant) -> Iterator[Diagnostic]:
+    """A warning for each network under a ban whose clients may take another address, and so leave the network."""
+    if snapshot.settings.unknown_clients is UnknownClients.BLOCK:
+        return
+    covered = Cover(prefix for network in snapshot.policy.networks.values() for prefix in network.prefixes)
+    under_ban = {name: track.ban for track in reversed(current(snapshot, now)) for name in track.networks}
+    for network in snapshot.policy.networks.values():
+        ban = under_ban.get(network.name)
+        links = [] if ban is None else [link for link in _links(network) if not covered.holds(link)]
+        if ban is not None and links:
+            more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
+            text = (
+                f"clients of `{network.name}`, which is under the ban `{ban.name}`, may take another address of "
+                f"{links[0]}{more}: some are in no network, and pass. A whole prefix or `interfaces` holds them; "
+                "`settings.unknown_clients: block` refuses them"
+            )
+            yield warning(Code.FREE_ADDRESSES, text, network.origin, network.name)
+
+
+def _links(network: Network) -> Iterator[IPNetwork]:
+    """The links on which a network holds a part of the addresses, where nothing but addresses names its clients."""
+    if network.by_address:
+        links = (link for prefix in network.prefixes if (link := _link(prefix)) is not None)
+        yield from (link for link, _ in groupby(sorted(links, key=lambda link: (link.version, link))))
+
+
+def _link(prefix: IPNetwork) -> IPNetwork | None:
+    if prefix.is_loopback or prefix.is_link_local:
+        return None
+    if isinstance(prefix, IPv4Network):
+        return prefix.supernet(new_prefix=_IPV4_LINK) if prefix.prefixlen == prefix.max_prefixlen else None
+    return prefix.supernet(new_prefix=_IPV6_LINK) if prefix.prefixlen > _IPV6_LINK else None
+
+
+def held_bans(policy: Policy, policies: Path, now: Instant, confdir: Path | None = None) -> Iterator[Diagnostic]:
+    """A warning for each ban that tokgate holds, or would hold at its next start, with this policy.
+
+    None where tokgate's folder can't be read.
+    """
+    folder = confdir_of_running(NAME) if confdir is None else confdir.expanduser()
+    if not os.access(folder, os.R_OK):
+        return
+    for name in (held := held_at_start(replace(policy, held=()), HeldFile.of(folder, policies), now)).held:
+        text = (
+            f"the ban `{name}` stays in force although these files no longer state it: say why under `lifted`, "
+            f"or `tokgate reload --lift {name}`"
+        )
+        yield warning(Code.BAN_HELD, text, held.bans[name].origin, name)
+
+
+def untrusted(policy: Policy, authority: Path) -> Iterator[Diagnostic]:
+    """A warning for each pattern whose names would show a certificate warning instead of the page."""
+    try:
+        found = uncovered(policy, authority)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{shown(str(authority))} can't be read as certificates: {error}", Exit.USAGE) from error
+    for each in found:
+        text = (
+            f"under the ban `{each.ban.name}` `{each.rule}` of `{each.service}` shows a certificate warning in place "
+            "of a page: its names are not among those that the authority may sign (certs/README.md)"
+        )
+        yield warning(Code.PAGE_UNTRUSTED, text, each.origin, each.rule.partition(":")[2])

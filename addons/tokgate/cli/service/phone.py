@@ -1,0 +1,508 @@
+"""`tokgate phone up|down|add|list|revoke`: phones that reach the gateway through WireGuard."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Final, TypedDict
+
+import yaml
+from whenever import Instant
+
+from tokgate.blocklog.atomic_file import replacing
+from tokgate.cli.arguments import argument_of
+from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.exits import CommandError, Exit, need
+from tokgate.cli.output_file import locked, replace_policy_file
+from tokgate.cli.policy_source import add_policies_option
+from tokgate.cli.tables import show_rows
+from tokgate.cli.terminal import narrate, shown
+from tokgate.config.extras import Extra
+from tokgate.config.format import parsers
+from tokgate.config.yaml.suggestions import did_you_mean
+from tokgate.gateway import GatewayError
+from tokgate.gateway.phones.interface import Interface
+from tokgate.gateway.phones.tunnel import (
+    DEFAULT_PORT,
+    Address,
+    Phone,
+    Tunnel,
+    inventory,
+    is_key,
+    mobileconfig,
+    new_private_key,
+    phones_in,
+    public_key,
+)
+from tokgate.policy.values.prefixes import IPNetwork
+from tokgate.policy.values.text import utc
+
+_EPILOG: Final = """\
+examples:
+  tokgate phone up --endpoint vpn.example.org --dns 192.0.2.53
+                                                    make the tunnel, once; `tokgate phone up` at each start
+  tokgate phone add alice-phone --owner alice       a phone of its own keys and addresses, as a QR code
+  tokgate phone list                                who there is, and when each was last there
+  tokgate phone revoke alice-phone                  at once
+  tokgate phone down                                take the tunnel out; keys and phones stay
+
+The gates behind it are `tokgate run --gateway`. Phones are the network `phones` of the policy: name it in bans. See
+docs/phones.md."""
+_UP_EPILOG: Final = """\
+examples:
+  tokgate phone up --endpoint vpn.example.org --dns 192.0.2.53
+  tokgate phone up --endpoint 198.51.100.7:443 --dns 10.83.0.1 --prefix 10.83.0.0/16 --prefix fd83:7467::/64
+  tokgate phone up                                  with what the first time said, as a service does
+
+Uses the kernel's WireGuard, or wireguard-go where the kernel has none; needs `wg` (wireguard-tools). Let its UDP port
+in. The resolvers are asked through the tunnel; name the tunnel's own address if one answers on this gateway."""
+_ADD_EPILOG: Final = """\
+examples:
+  tokgate phone add alice-phone --owner alice       shows a QR code for the WireGuard app
+  tokgate phone add bob-phone --config bob.conf --mobileconfig bob.mobileconfig
+  tokgate phone add carol-phone --public-key hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo= --config -
+                                                    the phone has made its key itself: no secret leaves it
+
+The phone's private key is in what this makes, and is kept nowhere else: for a lost one revoke the phone and add it
+again. Files are readable for their owner alone."""
+_LIST_EPILOG: Final = """\
+examples:
+  tokgate phone list
+  tokgate phone list --all                          also those that were revoked, with the addresses they had
+  tokgate phone list --json                         one JSON object"""
+_REVOKE_EPILOG: Final = """\
+examples:
+  tokgate phone revoke alice-phone
+
+Not a packet of it is taken after this. Its addresses go to nobody else, so that the log stays clear."""
+_DOWN_EPILOG: Final = """\
+examples:
+  tokgate phone down                                phones lose the tunnel, and what they do fails until `phone up`"""
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_INTERFACE: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,14}")
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]+")
+_MOST: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class WantedTunnel:
+    """The options of `phone up`. None or empty: as it is, or the default of a new tunnel."""
+
+    endpoint: tuple[str, int] | None
+    name_servers: tuple[Address, ...]
+    prefixes: tuple[IPNetwork, ...]
+    interface: str | None
+    masquerade: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where a phone's configuration goes; neither: a QR code on stdout. `config` may be `-`."""
+
+    config: str | None
+    mobileconfig: Path | None
+
+
+class PhoneOutput(TypedDict):
+    """A phone; `seen` is when it last proved its key, `revoked` is null for one that may use the tunnel."""
+
+    name: str
+    owner: str | None
+    addresses: list[str]
+    public_key: str
+    added: str
+    seen: str | None
+    revoked: str | None
+
+
+class PhoneList(TypedDict):
+    """`tokgate phone list --json`: the tunnel, and the phones in the order in which they were added."""
+
+    interface: str
+    up: bool
+    endpoint: str
+    phones: list[PhoneOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneFiles:
+    """`folder` is the tunnel's own, `policies` that of the policies. Methods raise GatewayError and OSError."""
+
+    folder: Path
+    policies: Path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A context with the lock of all commands that change phones. It is released if the process dies."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(self.folder):
+            yield
+
+    def tunnel(self) -> Tunnel | None:
+        """The tunnel; None before the first `phone up`."""
+        try:
+            return Tunnel.decode((self.folder / _TUNNEL).read_text())
+        except FileNotFoundError:
+            return None
+        except PermissionError:
+            raise CommandError(f"{self.folder} is root's: run this as root") from None
+
+    def need_tunnel(self) -> Tunnel:
+        """The tunnel; a CommandError where there is none."""
+        found = self.tunnel()
+        if found is None:
+            raise CommandError("there is no tunnel yet: tokgate phone up --help", Exit.USAGE)
+        return found
+
+    def keep_tunnel(self, tunnel: Tunnel) -> None:
+        """Write the tunnel's file, with its private key."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replacing(self.folder / _TUNNEL, _SECRET) as draft:
+            draft.write_text(tunnel.encode())
+
+    def phones(self) -> tuple[Phone, ...]:
+        """The phones that may use the tunnel, in the order in which they were added."""
+        try:
+            return phones_in((self.policies / _INVENTORY).read_text())
+        except FileNotFoundError:
+            return ()
+
+    def keep_phones(self, phones: Iterable[Phone]) -> None:
+        """Write the inventory. A running tokgate reads it at once."""
+        self._write(_INVENTORY, inventory(phones))
+
+    def state_network(self, tunnel: Tunnel) -> Path | None:
+        """Write the policy file that names the phones as a network; None where there is one already.
+
+        The whole prefixes are in it, so that a phone is under its bans before tokgate has read the inventory.
+        """
+        path = self.policies / _POLICY
+        if path.exists():
+            return None
+        cidrs = [str(each) for each in tunnel.prefixes]
+        network = {"title": "Phones, by WireGuard", "cidrs": cidrs, "devices": {"file": _INVENTORY}}
+        document = {"version": 1, "networks": {NETWORK: network}}
+        self._write(_POLICY, _HEAD + yaml.safe_dump(document, sort_keys=False))
+        return path
+
+    def _write(self, name: str, text: str) -> None:
+        if not self.policies.is_dir():
+            raise CommandError(f"{shown(str(self.policies))} is no folder of policies", Exit.USAGE)
+        replace_policy_file(self.policies / name, text.encode())
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "phone", _EPILOG)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="phone_command", required=True)
+
+    def command(name: str, does: str, epilog: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", epilog=epilog)
+        add_policies_option(made)
+        made.add_argument(
+            "--state", metavar="DIR", type=Path, default=DEFAULT_FOLDER, help=f"the tunnel's folder ({DEFAULT_FOLDER})"
+        )
+        made.set_defaults(run=run, phone_run=name)
+        return made
+
+    up = command("up", "make the tunnel, or bring up the one that was made", _UP_EPILOG)
+    up.add_argument("--endpoint", metavar="HOST[:PORT]", type=_endpoint, help=f"where phones find it ({DEFAULT_PORT})")
+    up.add_argument("--dns", metavar="ADDRESS", type=ip_address, action="append", help="a resolver; repeatable")
+    up.add_argument(
+        "--prefix",
+        metavar="CIDR",
+        type=_prefix,
+        action="append",
+        help="addresses of phones, one IPv4 and one IPv6 prefix (default: 10.83.0.0/16 and fd83:7467:6174:6500::/64)",
+    )
+    up.add_argument("--interface", metavar="NAME", type=_shaped(_INTERFACE), help="(default: wg-tokgate)")
+    up.add_argument(
+        "--no-masquerade",
+        action="store_true",
+        help="forward what no gate carries with the phones' own addresses, which the network behind can route",
+    )
+    add = command("add", "give a phone keys and addresses", _ADD_EPILOG)
+    add.add_argument("name", metavar="NAME", type=_shaped(_NAME), help="letters, digits, `.`, `_`, `-`")
+    add.add_argument("--owner", metavar="WHO", type=argument_of(parsers.one_line), help="whose it is")
+    add.add_argument("--public-key", metavar="KEY", type=_key, help="of a key pair that the phone has made")
+    add.add_argument("--config", metavar="FILE", help="write the app's configuration there, `-` for stdout")
+    add.add_argument("--mobileconfig", metavar="FILE", type=Path, help="write a profile for Apple's devices there")
+    listing = command("list", "show the phones", _LIST_EPILOG)
+    listing.add_argument("--all", action="store_true", help="also those that were revoked")
+    listing.add_argument("--json", action="store_true", help="one JSON object")
+    revoke = command("revoke", "shut a phone out, at once", _REVOKE_EPILOG)
+    revoke.add_argument("name", metavar="NAME")
+    command("down", "take the tunnel out", _DOWN_EPILOG)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the chosen command of `phone`."""
+    need(Extra.PHONES)
+    try:
+        return _run(options, PhoneFiles(options.state, options.policies))
+    except GatewayError as error:
+        raise CommandError(str(error)) from error
+
+
+def _run(options: argparse.Namespace, files: PhoneFiles) -> int:
+    match options.phone_run:
+        case "up":
+            wanted = WantedTunnel(
+                options.endpoint,
+                tuple(options.dns or ()),
+                tuple(options.prefix or ()),
+                options.interface,
+                masquerade=not options.no_masquerade,
+            )
+            return _up(files, wanted)
+        case "add":
+            outputs = Outputs(options.config, options.mobileconfig)
+            return _add(files, options.name, options.owner or "", options.public_key, outputs)
+        case "list":
+            return _list(files, everything=options.all, as_json=options.json)
+        case "revoke":
+            return _revoke(files, options.name)
+        case _:
+            return _down(files)
+
+
+def _shaped(pattern: re.Pattern[str]) -> Callable[[str], str]:
+    def value(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise argparse.ArgumentTypeError(f"`{text}` does not match {pattern.pattern}")
+        return text
+
+    return value
+
+
+def _key(text: str) -> str:
+    if not is_key(text):
+        raise argparse.ArgumentTypeError("no key of WireGuard, which is 44 characters and ends in `=`")
+    return text
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    """Host and port; an IPv6 address with a port stands in brackets."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]") or (host.count(":") and not host.endswith("]")):
+        host, port = text, str(DEFAULT_PORT)
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        number = int(port)
+        if ":" in host:
+            ip_address(host)
+        elif not _HOST.fullmatch(host):
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"`{text}` is no host with a port, such as vpn.example.org:51820") from None
+    if not 0 < number <= _MOST:
+        raise argparse.ArgumentTypeError(f"there is no port {number}")
+    return host, number
+
+
+def _prefix(text: str) -> IPNetwork:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+_DEFAULT_INTERFACE: Final = "wg-tokgate"
+_PREFIXES: Final = (ip_network("10.83.0.0/16"), ip_network("fd83:7467:6174:6500::/64"))
+"""Private ones (RFC 1918, RFC 4193)."""
+_BOTH: Final = [4, 6]
+
+
+def _up(files: PhoneFiles, wanted: WantedTunnel) -> Exit:
+    """Make the tunnel, or bring up the one that was made, with all phones."""
+    with files.locked():
+        known = files.tunnel()
+        tunnel = _made(wanted) if known is None else _changed(known, wanted)
+        stated = files.state_network(tunnel)
+        if tunnel != known:
+            files.keep_tunnel(tunnel)
+        phones = files.phones()
+        if not phones:
+            files.keep_phones(())
+        carrier = Interface(tunnel.interface).up(tunnel, phones)
+    if stated is not None:
+        narrate(f"tokgate: {shown(str(stated))} names the phones as the network `{NETWORK}`: name it in your bans")
+    narrate(f"tokgate: {tunnel.interface} is up ({carrier}), {len(phones)} phones, UDP port {tunnel.port}")
+    return Exit.DONE
+
+
+def _made(wanted: WantedTunnel) -> Tunnel:
+    if wanted.endpoint is None or not wanted.name_servers:
+        raise CommandError("the first time `phone up` needs --endpoint and --dns", Exit.USAGE)
+    prefixes = wanted.prefixes or _PREFIXES
+    if [each.version for each in prefixes] != _BOTH:
+        raise CommandError("a tunnel has one IPv4 and one IPv6 prefix, in this order", Exit.USAGE)
+    host, port = wanted.endpoint
+    return Tunnel(
+        interface=wanted.interface or _DEFAULT_INTERFACE,
+        private_key=new_private_key(),
+        host=host,
+        port=port,
+        prefixes=prefixes,
+        name_servers=wanted.name_servers,
+        masquerade=wanted.masquerade,
+    )
+
+
+def _changed(known: Tunnel, wanted: WantedTunnel) -> Tunnel:
+    """The tunnel with another endpoint or resolvers, of which phones that are added from now on hear."""
+    if wanted.prefixes not in ((), known.prefixes) or wanted.interface not in (None, known.interface):
+        raise CommandError("a tunnel keeps its prefixes and interface: phones have them", Exit.USAGE)
+    host, port = wanted.endpoint or (known.host, known.port)
+    servers = wanted.name_servers or known.name_servers
+    return replace(known, host=host, port=port, name_servers=servers, masquerade=known.masquerade and wanted.masquerade)
+
+
+def _down(files: PhoneFiles) -> Exit:
+    """Take the tunnel out. Keys and phones stay."""
+    tunnel = files.need_tunnel()
+    Interface(tunnel.interface).down()
+    narrate(f"tokgate: {tunnel.interface} is out")
+    return Exit.DONE
+
+
+def _add(files: PhoneFiles, name: str, owner: str, key: str | None, outputs: Outputs) -> Exit:
+    """Give a phone keys and addresses, let it in, and print its configuration or write it to files."""
+    with files.locked():
+        tunnel, phones = files.need_tunnel(), files.phones()
+        if any(each.name.casefold() == name.casefold() for each in phones):
+            raise CommandError(f"there is a phone `{name}` already: revoke it first", Exit.USAGE)
+        private_key = new_private_key() if key is None else None
+        public = key or public_key(private_key or "")
+        if any(each.public_key == public for each in (*phones, *tunnel.revoked)):
+            raise CommandError("another phone has or had this key: a key is one phone's", Exit.USAGE)
+        added = Instant.now().round("second", mode="floor")
+        phone = Phone(name, tunnel.free_addresses(phones), owner, public, added)
+        written = _write(tunnel, phone, tunnel.configuration(phone, private_key), outputs)
+        files.keep_phones((*phones, phone))
+        interface = Interface(tunnel.interface)
+        if interface.is_up:
+            interface.let_in(phone)
+    addresses = " and ".join(map(str, phone.addresses))
+    narrate(f"tokgate: {name} has {addresses}{''.join(f'; written to {shown(each)}' for each in written)}")
+    if private_key is not None:
+        narrate("tokgate: its private key is in this configuration and nowhere else: show it to the phone alone")
+    if not interface.is_up:
+        narrate(f"tokgate: {tunnel.interface} is not up: tokgate phone up")
+    return Exit.DONE
+
+
+def _write(tunnel: Tunnel, phone: Phone, configuration: str, outputs: Outputs) -> list[str]:
+    """Write or print the configuration, before the phone is let in: where that fails nothing has changed."""
+    written = []
+    try:
+        if outputs.mobileconfig is not None:
+            write_secret(outputs.mobileconfig, mobileconfig(tunnel, phone, configuration))
+            written.append(str(outputs.mobileconfig))
+        if outputs.config not in (None, "-"):
+            write_secret(Path(str(outputs.config)), configuration.encode())
+            written.append(str(outputs.config))
+    except FileExistsError as error:
+        raise CommandError(f"{shown(str(error.filename))} is there already, and stays as it is", Exit.USAGE) from error
+    if outputs.config == "-":
+        sys.stdout.write(configuration)
+    elif not written:
+        import segno
+
+        segno.make(configuration, error="l", micro=False).terminal(out=sys.stdout, compact=True)
+    return written
+
+
+def _revoke(files: PhoneFiles, name: str) -> Exit:
+    """Shut a phone out, first in the kernel, then for the next start and for policies."""
+    with files.locked():
+        tunnel, phones = files.need_tunnel(), files.phones()
+        phone = next((each for each in phones if each.name == name), None)
+        if phone is None:
+            hint = did_you_mean(name, [each.name for each in phones])
+            raise CommandError(f"unknown phone `{shown(name)}`{hint}", Exit.USAGE)
+        interface = Interface(tunnel.interface)
+        if interface.is_up:
+            interface.shut_out(phone)
+        now = Instant.now().round("second", mode="floor")
+        files.keep_tunnel(replace(tunnel, revoked=(*tunnel.revoked, replace(phone, revoked=now))))
+        files.keep_phones(each for each in phones if each is not phone)
+    narrate(f"tokgate: {name} is shut out; exemptions that name it hold for nobody now")
+    return Exit.DONE
+
+
+_HEADINGS: Final = ("name", "owner", "addresses", "added", "last seen", "revoked")
+
+
+def _list(files: PhoneFiles, *, everything: bool, as_json: bool) -> Exit:
+    """Print the phones in the order in which they were added."""
+    tunnel = files.need_tunnel()
+    phones = files.phones() + (tunnel.revoked if everything else ())
+    interface = Interface(tunnel.interface)
+    is_up = interface.is_up
+    seen = interface.seen() if is_up else {}
+    if as_json:
+        listed = [_document(each, seen.get(each.public_key)) for each in phones]
+        document: PhoneList = {
+            "interface": tunnel.interface,
+            "up": is_up,
+            "endpoint": tunnel.endpoint,
+            "phones": listed,
+        }
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    elif phones:
+        rows = [_row(each, seen.get(each.public_key)) for each in phones]
+        show_rows(_HEADINGS, rows, [True, False, False, True, True, True])
+    else:
+        narrate("no phones")
+    if not is_up:
+        narrate(f"tokgate: {tunnel.interface} is not up: tokgate phone up")
+    return Exit.DONE
+
+
+def _document(phone: Phone, seen: Instant | None) -> PhoneOutput:
+    return {
+        "name": phone.name,
+        "owner": phone.owner or None,
+        "addresses": [str(each) for each in phone.addresses],
+        "public_key": phone.public_key,
+        "added": utc(phone.added),
+        "seen": None if seen is None else utc(seen),
+        "revoked": None if phone.revoked is None else utc(phone.revoked),
+    }
+
+
+def _row(phone: Phone, seen: Instant | None) -> tuple[str, ...]:
+    return (
+        phone.name,
+        phone.owner,
+        ", ".join(map(str, phone.addresses)),
+        utc(phone.added),
+        "" if seen is None else utc(seen),
+        "" if phone.revoked is None else utc(phone.revoked),
+    )
+
+
+DEFAULT_FOLDER: Final = Path("/var/lib/tokgate-phones")
+NETWORK: Final = "phones"
+"""The policy's name for them."""
+_TUNNEL: Final = "tunnel.json"
+_INVENTORY: Final = "phones.csv"
+_POLICY: Final = "phones.yaml"
+_SECRET: Final = 0o600
+_HEAD: Final = """\
+# yaml-language-server: $schema=../schema/policy.schema.json
+# Written by `tokgate phone up`; you may add a title and a time zone, and other networks of the same phones elsewhere.
+"""
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a new file that its owner alone reads. Raises FileExistsError: what may hold another key stays."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _SECRET)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)

@@ -1,0 +1,394 @@
+"""`tokgate override`: what is allowed and refused, what is written, and that a policy is never left broken."""
+
+import json
+import os
+import shlex
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from whenever import Instant, patch_current_time
+
+from labs.command_line import Command
+from tokgate.cli.account import you
+from tokgate.config.loader import load
+from tokgate.policy.decide import decide
+from tokgate.policy.decision import Reason
+from tokgate.policy.snapshot import compile_policy
+
+ADDONS = Path(__file__).parents[3] / "addons"
+POLICY = """\
+version: 1
+services: {clips: {names: {suffix: [clips.example.org]}}}
+networks:
+  office: {cidrs: [192.0.2.0/25, 192.0.2.128/25, "2001:db8:1::/48"], timezone: Europe/Brussels}
+  lab: {cidrs: [198.51.100.0/24], timezone: Europe/Brussels}
+  abroad: {cidrs: [203.0.113.0/24], timezone: America/New_York}
+bans:
+  clips: {title: Clips, services: [clips], networks: [office, lab], starts: 2023-03-10}
+  strict: {title: Strict, services: [clips], networks: [office], starts: 2023-03-10, overrides: forbidden}
+  over: {title: Over, services: [clips], networks: [office], starts: 2023-03-10, duration: P1M}
+  everywhere: {title: Everywhere, services: [clips], networks: [office, abroad], starts: 2023-03-10}
+exemptions:
+  by-hand: {ban: clips, clients: [192.0.2.9], until: 2999-01-01T00:00, reason: Archive}
+"""
+ADD = ("override", "add", "--reason", "Press conference", "--by", "alice")
+
+
+@pytest.fixture
+def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `policies` in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "policy.yaml").write_text(POLICY)
+    return Path("policies")
+
+
+def written(policies: Path) -> list[Path]:
+    """All files of overrides, also those that should not be there."""
+    return sorted((policies / "overrides").glob("*")) + sorted((policies / "overrides").glob(".*"))
+
+
+def made(tokgate: Command, *arguments: str) -> str:
+    """Make an override, and return its name."""
+    outcome = tokgate(*ADD, "--ban", "clips", *(arguments or ("--client", "192.0.2.7", "--for", "2h")))
+    assert outcome.code == 0, outcome.err
+    return outcome.out.strip()
+
+
+def reason(policies: Path, client: str, at: Instant) -> Reason:
+    """What the folder decides for a client, by the bans that may have overrides."""
+    loaded = load(policies, at)
+    assert loaded.policy is not None
+    bans = {"clips": loaded.policy.bans["clips"]}
+    return decide(compile_policy(replace(loaded.policy, bans=bans)), client, "clips.example.org", at).reason
+
+
+def test_add(policies: Path, tokgate: Command) -> None:
+    """It holds at once, for that client alone, and ends by itself to the tick."""
+    assert reason(policies, "192.0.2.7", Instant.now()) == "ban-block"
+    outcome = tokgate(*ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "2h", "--ticket", "CHG-1")
+    assert outcome.code == 0
+    name = outcome.out.strip()
+    assert name.startswith("clips-2")
+    assert f"tokgate override end {name}" in outcome.err
+
+    loaded = load(policies, Instant.now())
+    assert loaded.policy is not None
+    override = loaded.policy.exemptions[name]
+    assert isinstance(override.until, Instant)
+    assert isinstance(override.starts, Instant)
+    assert (override.until - override.starts).total("hours") == 2
+    assert (override.by, override.ticket, override.reason, override.override) == (
+        "alice",
+        "CHG-1",
+        "Press conference",
+        True,
+    )
+    assert reason(policies, "192.0.2.7", Instant.now()) == "exempt"
+    assert reason(policies, "192.0.2.8", Instant.now()) == "ban-block"
+    assert reason(policies, "192.0.2.7", override.until.subtract(nanoseconds=1)) == "exempt"
+    assert reason(policies, "192.0.2.7", override.until) == "ban-block"
+
+
+def test_the_file(policies: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML for people and editors, readable by whoever runs tokgate whatever the mask, and nothing beside it."""
+    before = os.umask(0o077)
+    try:
+        name = made(tokgate)
+    finally:
+        os.umask(before)
+    (path,) = written(policies)
+    assert path == policies / "overrides" / f"{name}.yaml"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# yaml-language-server: $schema=../../schema/policy.schema.json"
+    assert lines[2].startswith("# Made by `tokgate override`: 2")
+    assert lines[2].endswith(", alice")
+    said = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+    assert list(said["exemptions"]) == [name]
+    assert said["exemptions"][name]["until"][-6:] in ("+01:00", "+02:00")
+
+
+def test_a_whole_network(policies: Path, tokgate: Command) -> None:
+    """All its prefixes, as the policy has them."""
+    name = made(tokgate, "--network", "office", "--for", "30m")
+    loaded = load(policies, Instant.now())
+    assert loaded.policy is not None
+    assert loaded.policy.exemptions[name].clients == loaded.policy.networks["office"].cidrs
+    assert reason(policies, "2001:db8:1::7", Instant.now()) == "exempt"
+    assert reason(policies, "198.51.100.1", Instant.now()) == "ban-block"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "key"),
+    [
+        ("--user", "alice", "users"),
+        ("--group", "press", "groups"),
+        ("--device", "00:53:00:aa:bb:cc", "devices"),
+        ("--interface", "eth0.20", "interfaces"),
+    ],
+)
+def test_for_whom(policies: Path, tokgate: Command, option: str, value: str, key: str) -> None:
+    """An override for a person, a group, a device or an interface is in the file, and in the list."""
+    name = made(tokgate, option, value, "--for", "2h")
+    policy = load(policies, Instant.now()).policy
+    assert policy is not None
+    assert getattr(policy.exemptions[name], key) == (value,)
+    assert policy.exemptions[name].clients == ()
+    (listed,) = json.loads(tokgate("override", "list", "--json").out)["overrides"]
+    assert (listed[key], listed["clients"]) == ([value], [])
+    assert value in tokgate("override", "list").out
+
+
+def test_a_device_that_no_inventory_has(policies: Path, tokgate: Command) -> None:
+    """Whoever mistypes a device is told at once that nobody is exempt."""
+    outcome = tokgate(*ADD, "--ban", "clips", "--device", "phon-2", "--for", "2h")
+    assert outcome.code == 0
+    assert "warning: no inventory has a device `phon-2`" in outcome.err
+    assert "warning" not in tokgate(*ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "2h").err
+
+
+def test_a_prefix_over_two_of_a_network(policies: Path, tokgate: Command) -> None:
+    """What the networks cover together counts, not each prefix for itself; several clients may be named."""
+    made(tokgate, "--client", "192.0.2.0/24", "--client", "198.51.100.7", "--for", "30m")
+    assert reason(policies, "192.0.2.200", Instant.now()) == "exempt"
+    assert reason(policies, "198.51.100.7", Instant.now()) == "exempt"
+
+
+@pytest.mark.parametrize(
+    ("lasting", "minutes"),
+    [("30m", 30), ("2h", 120), ("1h30m", 90), ("1d", 1440), ("PT2H", 120), ("pt90m", 90), ("0d1h", 60)],
+)
+def test_how_long(policies: Path, tokgate: Command, lasting: str, minutes: int) -> None:
+    """Durations as people type them, and in ISO 8601."""
+    name = made(tokgate, "--client", "192.0.2.7", "--for", lasting)
+    loaded = load(policies, Instant.now())
+    assert loaded.policy is not None
+    override = loaded.policy.exemptions[name]
+    assert isinstance(override.until, Instant)
+    assert isinstance(override.starts, Instant)
+    assert (override.until - override.starts).total("minutes") == minutes
+
+
+@pytest.mark.parametrize(
+    ("now", "until", "ends"),
+    [
+        ("2026-03-10T08:00Z", "2026-03-10T11:00", "2026-03-10T10:00Z"),
+        ("2026-10-24T20:00Z", "2026-10-25T02:30", "2026-10-25T01:30Z"),
+    ],
+    ids=["winter", "the later of two"],
+)
+def test_until_is_wall_time_of_the_network(policies: Path, tokgate: Command, now: str, until: str, ends: str) -> None:
+    """Without an offset it is read where the clients are; of a time that occurs twice, an end is the later."""
+    with patch_current_time(Instant(now), keep_ticking=False):
+        name = made(tokgate, "--client", "192.0.2.7", "--until", until)
+    loaded = load(policies, Instant(now))
+    assert loaded.policy is not None
+    assert loaded.policy.exemptions[name].until == Instant(ends)
+
+
+def test_until_in_several_zones(policies: Path, tokgate: Command) -> None:
+    """There a wall time would be two instants: it is UTC, and the file says so."""
+    ends = Instant.now().add(hours=2).to_tz("UTC").to_plain().round("minute", mode="ceil")
+    clients = ("--client", "192.0.2.7", "--client", "203.0.113.7")
+    outcome = tokgate(*ADD, "--ban", "everywhere", *clients, "--until", ends.format_iso())
+    loaded = load(policies, Instant.now())
+    assert loaded.policy is not None
+    assert loaded.policy.exemptions[outcome.out.strip()].until == ends.assume_utc()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("--ban clops --client 192.0.2.7 --for 2h", 2, "unknown ban `clops`; did you mean `clips`?"),
+        ("--ban strict --client 192.0.2.7 --for 2h", 1, "the ban `strict` forbids overrides (policies"),
+        ("--ban clips --network offices --for 2h", 2, "unknown network `offices`; did you mean `office`"),
+        ("--ban clips --network abroad --for 2h", 1, "does not concern the network `abroad`, but `office`"),
+        ("--ban clips --client 203.0.113.7 --for 2h", 1, "`203.0.113.7/32` is in none of the networks"),
+        ("--ban clips --client 192.0.0.0/16 --for 2h", 1, "`192.0.0.0/16` is not wholly in the networks"),
+        ("--ban clips --client 192.0.2.7/24 --for 2h", 2, "has host bits set"),
+        ("--ban clips --client office --for 2h", 2, "`office` is no network"),
+        ("--ban clips --client 192.0.2.7 --for 1441m", 1, "an override lasts at most PT24H"),
+        ("--ban clips --client 192.0.2.7 --for P9Y", 1, "an override lasts at most PT24H"),
+        ("--ban clips --client 192.0.2.7 --for 99999d", 1, "an override lasts at most PT24H"),
+        ("--ban clips --client 192.0.2.7 --for P9999Y", 2, "beyond the end of the calendar"),
+        ("--ban clips --client 192.0.2.7 --for 2", 2, "`2` is no duration; write it as"),
+        ("--ban clips --client 192.0.2.7 --for 0h", 2, "lasts no time at all"),
+        ("--ban clips --client 192.0.2.7 --for -PT2H", 2, "expected one argument"),
+        ("--ban clips --client 192.0.2.7 --until 2024-01-01T00:00", 2, "it is past 2024-01-01 00:00"),
+        ("--ban clips --client 192.0.2.7 --until 2999-01-01", 2, "a date alone does not say"),
+        ("--ban clips --client 192.0.2.7 --until 2999-01-01T00:00", 1, "an override lasts at most"),
+        ("--ban over --client 192.0.2.7 --for 2h", 1, "the ban is over"),
+        ("--ban clips --for 2h", 2, "one of the arguments --network --client --user --group --device"),
+        ("--ban clips --client 192.0.2.7", 2, "one of the arguments --for --until is required"),
+        ("--ban clips --client 192.0.2.7 --network lab --for 2h", 2, "not allowed with argument"),
+        ("--ban clips --client 192.0.2.7 --for 2h --name by-hand", 2, "an exemption `by-hand` already"),
+        ("--ban clips --client 192.0.2.7 --for 2h --name ../up", 2, "can't be a name"),
+        ("--ban clips --client 192.0.2.7 --for 2h --name 'a b'", 1, "`a b` can't be a name"),
+        ("--ban clips --client 192.0.2.7 --for 2h --reason 'a\nb'", 2, "one line of printable text"),
+        ("--ban clips --client 192.0.2.7 --for 2h --reason ' '", 2, "must not be empty"),
+        ("--ban clips --client 192.0.2.7 --for 2h --policies gone", 1, "gone: no such folder"),
+        ("--ban clips --client 192.0.2.7 --for 2h --policies policies/policy.yaml", 2, "is a file"),
+    ],
+)  # fmt: skip
+def test_refusals(policies: Path, tokgate: Command, arguments: str, code: int, said: str) -> None:
+    """Each says why: 1 for what the policy doesn't allow, 2 for what was not asked rightly; nothing is written."""
+    outcome = tokgate(*ADD, *shlex.split(arguments))
+    assert (outcome.code, outcome.out) == (code, "")
+    assert said in outcome.err
+    assert written(policies) == []
+
+
+def test_a_limit_of_ones_own(policies: Path, tokgate: Command) -> None:
+    """The limit itself is allowed, a minute more is not."""
+    (policies / "settings.yaml").write_text("settings: {overrides: {longest: PT1H}}\n")
+    made(tokgate, "--client", "192.0.2.7", "--for", "1h")
+    outcome = tokgate(*ADD, "--ban", "clips", "--client", "192.0.2.8", "--for", "61m")
+    assert (outcome.code, len(written(policies))) == (1, 1)
+    assert "an override lasts at most PT1H" in outcome.err
+
+
+def test_a_policy_with_errors(policies: Path, tokgate: Command) -> None:
+    """It is not added to: its errors are shown, and nothing is written."""
+    (policies / "wrong.yaml").write_text("bans: {a: {}}\n")
+    outcome = tokgate(*ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "1h")
+    assert outcome.code == 1
+    assert "policies/wrong.yaml:1:" in outcome.err
+    assert written(policies) == []
+
+
+def test_a_folder_that_cannot_be_written(policies: Path, tokgate: Command) -> None:
+    """It ends with 3 and says where; nothing half written stays."""
+    (policies / "overrides").write_text("in the way")
+    outcome = tokgate(*ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "1h")
+    assert outcome.code == 3
+    assert "overrides" in outcome.err
+
+
+def test_a_file_that_is_there(policies: Path, tokgate: Command) -> None:
+    """A file of that name is never overwritten, whatever it holds."""
+    (policies / "overrides").mkdir()
+    other = policies / "overrides" / "mine.yaml"
+    other.write_text("# nothing yet\n")
+    outcome = tokgate(*ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "1h", "--name", "mine")
+    assert outcome.code == 2
+    assert other.read_text() == "# nothing yet\n"
+
+
+def test_two_at_once(policies: Path) -> None:
+    """Several people may make overrides in the same second: each gets its own."""
+    command = [sys.executable, "-m", "tokgate", *ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "1h"]
+    env = os.environ | {"PYTHONPATH": str(ADDONS)}
+    running = [subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE) for _ in range(3)]
+    names = [process.communicate()[0].strip() for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len(set(names)) == 3
+    assert {path.stem for path in written(policies)} == set(names)
+    assert load(policies, Instant.now()).errors == ()
+
+
+def test_end(policies: Path, tokgate: Command) -> None:
+    """It no longer holds; the file shows what was, and who ended it."""
+    name = made(tokgate)
+    outcome = tokgate("override", "end", name, "--by", "bob")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "clips holds again" in outcome.err
+    assert reason(policies, "192.0.2.7", Instant.now().add(seconds=1)) == "ban-block"
+    (path,) = written(policies)
+    comments = [line for line in path.read_text().splitlines() if line.startswith("# ")]
+    assert [(line.split()[1], line.split()[-1]) for line in comments[1:]] == [("Made", "alice"), ("Ended", "bob")]
+    loaded = load(policies, Instant.now().add(seconds=1))
+    assert loaded.policy is not None
+    ended = loaded.policy.exemptions[name]
+    assert (ended.by, ended.ended_by, ended.reason) == ("alice", "bob", "Press conference")
+    assert [each for each in loaded.diagnostics if "overrides" in each.origin.file] == []
+    assert tokgate("check").code == 0
+
+
+def test_end_twice(policies: Path, tokgate: Command) -> None:
+    """The second time there is nothing to do, and nothing is changed."""
+    name = made(tokgate)
+    tokgate("override", "end", name, "--by", "bob")
+    (path,) = written(policies)
+    before = path.read_text()
+    with patch_current_time(Instant.now().add(seconds=2), keep_ticking=False):
+        outcome = tokgate("override", "end", name, "--by", "carol")
+    assert outcome.code == 0
+    assert "nothing to do" in outcome.err
+    assert path.read_text() == before
+
+
+def test_end_before_it_began(policies: Path, tokgate: Command) -> None:
+    """An override that was put off by hand is removed: it never was."""
+    name = made(tokgate)
+    (path,) = written(policies)
+    said = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+    start = Instant.now().add(hours=1)
+    said["exemptions"][name] |= {"starts": start.format_iso(), "until": start.add(hours=1).format_iso()}
+    path.write_text(yaml.safe_dump(said))
+    assert tokgate("override", "list").out.splitlines()[1].split()[1] == "upcoming"
+    outcome = tokgate("override", "end", name)
+    assert outcome.code == 0
+    assert "is removed" in outcome.err
+    assert written(policies) == []
+
+
+def test_end_refuses_what_it_did_not_make(policies: Path, tokgate: Command) -> None:
+    """Exemptions by hand, files with more in them and files elsewhere are left to who wrote them."""
+    name = made(tokgate)
+    (path,) = written(policies)
+    assert tokgate("override", "end", "nothing").code == 2
+    outcome = tokgate("override", "end", "by-hand")
+    assert (outcome.code, "written by hand" in outcome.err) == (1, True)
+
+    text = path.read_text()
+    path.write_text(text + "networks: {more: {cidrs: [233.252.0.0/24]}}\n")
+    outcome = tokgate("override", "end", name)
+    assert (outcome.code, "holds more than this override" in outcome.err) == (1, True)
+
+    path.rename(policies / "moved.yaml")
+    outcome = tokgate("override", "end", name)
+    assert (outcome.code, "it stands in policies/moved.yaml:" in outcome.err) == (1, True)
+    assert (policies / "moved.yaml").read_text().startswith(text)
+
+
+def test_list(policies: Path, tokgate: Command) -> None:
+    """A table and JSON; what is over only on demand, exemptions by hand never."""
+    outcome = tokgate("override", "list")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "no overrides in force" in outcome.err
+    first = made(tokgate, "--client", "192.0.2.7", "--for", "2h")
+    second = made(tokgate, "--network", "office", "--for", "1h", "--name", "quick", "--ticket", "CHG-1")
+    heading, *rows = tokgate("override", "list").out.splitlines()
+    assert heading.split() == ["name", "state", "ban", "for", "whom", "until", "by", "reason"]
+    assert [row.split()[:3] for row in rows] == [[second, "active", "clips"], [first, "active", "clips"]]
+    assert rows[0].endswith("Europe/Brussels  alice  Press conference (CHG-1)")
+
+    tokgate("override", "end", "quick", "--by", "bob")
+    listed = json.loads(tokgate("override", "list", "--json").out)["overrides"]
+    assert [(each["name"], each["state"]) for each in listed if each["name"] != "quick"] == [(first, "active")]
+    everything = json.loads(tokgate("override", "list", "--all", "--json").out)["overrides"]
+    (quick,) = (each for each in everything if each["name"] == "quick")
+    assert (quick["ban"], quick["by"], quick["ended_by"], quick["ticket"]) == ("clips", "alice", "bob", "CHG-1")
+    assert quick["clients"] == ["192.0.2.0/25", "192.0.2.128/25", "2001:db8:1::/48"]
+    assert quick["file"] == "policies/overrides/quick.yaml"
+    assert "ended by bob" in tokgate("override", "list", "--all").out
+
+
+def test_who_you_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever became root is meant; a container's nameless user has a number."""
+    monkeypatch.setenv("SUDO_USER", "alice")
+    assert you() == "alice"
+    monkeypatch.delenv("SUDO_USER")
+    monkeypatch.setenv("DOAS_USER", "bob")
+    assert you() == "bob"
+    monkeypatch.delenv("DOAS_USER")
+    monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(OSError()))
+    assert you() == f"uid {os.getuid()}"

@@ -1,0 +1,402 @@
+"""The ruleset: what it says, that nft takes it, and in namespaces what it does to packets."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labs.command_line import Command
+from labs.ruleset_lab import (
+    CLIENT,
+    GATEWAY,
+    ORIGIN,
+    PORT,
+    SECONDS,
+    Lab,
+    Namespace,
+    original_destination,
+    own_name,
+    printed,
+)
+from labs.waiting import readable, until
+
+CANARY = {4: "198.18.116.2/32", 6: "fd74:6f6b:6761:7465::2/128"}
+"""The client that tokgate itself is."""
+NO_NFT = "" if shutil.which("nft") and shutil.which("ip") else "needs nft and ip"
+needs_nft = pytest.mark.skipif(bool(NO_NFT) or os.geteuid() != 0, reason=NO_NFT or "needs root")
+
+POLICY = """\
+version: 1
+services:
+  clips: {title: Clips, names: {suffix: [clips.example.org]}}
+networks:
+  office: {cidrs: [192.0.2.0/24, "2001:db8:1::/48"]}
+  egress: {cidrs: [203.0.113.0/29, "2001:db8:f::/120"]}
+bans:
+  now: {title: No clips, services: [clips], networks: [office, egress], starts: 2023-03-10T00:00}
+"""
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy with the lab's client under a ban, and the gateway's own address on the origin's side."""
+    path = tmp_path_factory.mktemp("ruleset") / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lab(office: Path) -> Iterator[Lab]:
+    """Namespaces with the ruleset loaded, twice: loading again replaces it."""
+    built = Lab()
+    try:
+        rules = printed(office)
+        built.load(rules)
+        built.load(rules)
+        yield built
+    finally:
+        built.down()
+
+
+def test_sets_hold_the_networks(policies: Path, tokgate: Command) -> None:
+    """The sets leave out networks that are under no ban any more; what one only watches is not reset."""
+    out = tokgate("ruleset").out
+    clients, banned = out.partition("set clients4")[2], out.partition("set under_ban4")[2]
+    assert elements(clients) == ["192.0.2.64/28", CANARY[4], "198.51.100.0/24"]  # office's ban ended in 2023
+    assert elements(out.partition("set clients6")[2]) == ["2001:db8:2::/48", CANARY[6]]
+    assert elements(banned) == [CANARY[4]]
+
+
+def test_stray_packets_are_dropped(policies: Path, tokgate: Command) -> None:
+    """The end of a connection that nothing knows any more reaches no origin, which would answer past the proxy."""
+    rules = chain(tokgate("ruleset").out, "under_ban_tcp")
+    stray = rules.index("tcp dport @ports ct state invalid counter drop")
+    reset = "counter name refused_tcp_past_gates reject with tcp reset"
+    assert rules[stray + 1] == f"tcp dport @ports ct direction original {reset}"
+
+
+def test_this_machine_is_no_client_of_a_gateway(policies: Path, tokgate: Command) -> None:
+    """Loopback addresses in a network are of the machine's own programs: a packet with such a source is forged."""
+    path = policies / "policy.yaml"
+    here = 'networks:\n  here: {cidrs: [127.0.0.0/8, "::1/128"]}\n'
+    path.write_text(path.read_text().replace("networks:\n", here, 1).replace("[lab, abroad]", "[lab, abroad, here]"))
+    out = tokgate("ruleset").out
+    for version, loopback in ((4, "127.0.0.0/8"), (6, "::1/128")):
+        assert loopback not in elements(out.partition(f"set clients{version}")[2])
+    assert "127.0.0.0/8" in tokgate("ruleset", "--local", "--uid", "990").out
+
+
+def test_strangers_that_are_blocked_are_seen(policies: Path, tokgate: Command) -> None:
+    """Under `unknown_clients: block` clients of no network go through the proxy: who passes it by is not refused."""
+    with (policies / "policy.yaml").open("a") as policy:
+        policy.write("settings: {unknown_clients: block}\n")
+    out = tokgate("ruleset").out
+    strangers = chain(out, "strangers")
+    assert strangers[0] == "ip saddr @known4 return"
+    assert strangers[-1] == "meta l4proto tcp jump to_gate"
+    assert "jump strangers" in chain(out, "prerouting")
+    assert "jump strangers_forwarded" in chain(out, "forward")
+
+
+LINKS = """\
+services: {clips: {names: {suffix: [clips.example.org]}}}
+networks:
+  workshop: {interfaces: [eth1, eth0.20]}
+  federal: {devices: {file: devices.csv, paid_by: [federal]}}
+  press: {users: [alice]}
+bans:
+  now: {title: No clips, services: [clips], networks: [workshop, federal, press], starts: 2023-03-10T00:00}
+"""
+
+
+@pytest.fixture
+def links(tmp_path: Path) -> Path:
+    """A policy that names clients by interface, device and user."""
+    (tmp_path / "policy.yaml").write_text(LINKS)
+    (tmp_path / "devices.csv").write_text("address,mac,paid_by\n192.0.2.9,,federal\n,00:53:00:00:00:03,federal\n")
+    return tmp_path
+
+
+def test_links_are_taken(links: Path) -> None:
+    """What comes by an interface or from a device of a network under a ban goes to the gates, its UDP is refused."""
+    out = printed(links)
+    assert elements(out.partition("set clients4 ")[2]) == ["192.0.2.9/32", CANARY[4]]
+    assert elements(out.partition("set clients_interfaces ")[2]) == ['"eth0.20"', '"eth1"']
+    assert elements(out.partition("set clients_hardware ")[2]) == ["00:53:00:00:00:03"]
+    for matched in ("iifname @clients_interfaces", "ether saddr @clients_hardware"):
+        assert f"{matched} jump clients" in chain(out, "prerouting")
+        assert f"meta l4proto udp {matched} jump clients_udp" in chain(out, "forward")
+    assert "meta l4proto tcp ether saddr @under_ban_hardware jump under_ban_tcp" in chain(out, "forward")
+    assert "#   press: users, whom only an explicit proxy knows" in out
+    local = printed(links, "--local", "--uid", "1000")
+    assert not any("iifname" in rule for name in ("output", "output_udp") for rule in chain(local, name))
+
+
+@needs_nft
+def test_nft_accepts_links(links: Path) -> None:
+    """The sets are of types that nft has, and match what it can match there."""
+    subprocess.run(
+        ["nft", "-c", "-f", "-"], input=printed(links, "--local", "--uid", "1000"), text=True, check=True, timeout=30
+    )
+
+
+def chain(text: str, name: str) -> list[str]:
+    """The rules of a chain, without comments."""
+    lines = [line.strip() for line in text.partition(f"\tchain {name} {{\n")[2].partition("\n\t}")[0].splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def elements(text: str) -> list[str]:
+    """The elements of the first set in a text."""
+    inside = text.partition("\n\t}")[0].partition("elements = {")[2]
+    return [line.strip(" \t,") for line in inside.splitlines() if line.strip(" \t,}")]
+
+
+def test_what_loads_edits_is_said(policies: Path, tokgate: Command) -> None:
+    """`nft -f` makes all sets anew, which Linux has empty for a moment; who prints the table reads what does not."""
+    first, _, _ = tokgate("ruleset").out.partition("\ntable inet")
+    assert "`tokgate gateway up`" in first
+
+
+def test_output_is_deterministic(policies: Path, tokgate: Command) -> None:
+    """The same policy prints the same ruleset."""
+    assert tokgate("ruleset").out == tokgate("ruleset").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--local", "--uid", "990"), "meta skuid 990 accept"),
+        (("--local", "--uid", "root"), "meta skuid 0 accept"),
+        (("--mark", "0x10"), "meta mark 0x10 accept"),
+        (("--port", "9000"), "tproxy to :9000 ct label set 116 meta mark set 0x746b accept"),
+        (("--http-port", "9001"), "tcp dport 80 counter tproxy to :9001"),
+        (("--redirect", "8080"), "meta l4proto tcp counter redirect to :8080"),
+        (("--redirect",), "redirect to :jhash ip6 daddr . tcp dport mod 64 seed 0x746b6761 map @redirect_ports"),
+        (("--redirect", "--http-port", "9001"), "tcp dport 80 counter redirect to :9001"),
+        (("--route-mark", "77"), "#   ip -6 route replace local ::/0 dev lo table 77"),
+        (("--table", "egress"), "delete table inet egress"),
+        (("--local", "--uid", "990"), "chain output_udp"),
+    ],
+)
+def test_options(policies: Path, tokgate: Command, arguments: tuple[str, ...], said: str) -> None:
+    """Each option changes what it is for."""
+    outcome = tokgate("ruleset", *arguments)
+    assert outcome.code == 0
+    assert said in outcome.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--uid", "no-such-user"),
+        ("--uid", "1", "--mark", "1"),
+        ("--mark", "0"),
+        ("--mark", "x"),
+        ("--port", "0"),
+        ("--port", "65536"),
+        ("--table", "a; flush ruleset"),
+        ("--table", "1"),
+        ("--redirect", "9000-8000"),
+        ("--redirect", "80-x"),
+        ("--route-mark", "254"),
+        ("--route-mark", "7", "--mark", "7"),
+        ("--port", "9000", "--local", "8999-9001", "--uid", "990"),
+    ],
+)
+def test_usage_errors(policies: Path, tokgate: Command, arguments: tuple[str, ...]) -> None:
+    """What cannot be meant is refused before anything is printed."""
+    outcome = tokgate("ruleset", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+
+
+def test_local_needs_an_exemption(policies: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one the proxy would be redirected to itself."""
+    monkeypatch.setattr("tokgate.cli.service.gateway.DEFAULT_USER", "no-such-user")
+    outcome = tokgate("ruleset", "--local")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--uid or --mark" in outcome.err
+
+
+def test_a_policy_without_networks_beyond_this_machine_says_so(policies: Path, tokgate: Command) -> None:
+    """A ruleset that redirects nothing is told apart from one that does."""
+    (policies / "policy.yaml").write_text("version: 1\nnetworks: {here: {cidrs: [127.0.0.0/8]}}\n")
+    outcome = tokgate("ruleset")
+    assert outcome.code == 0
+    assert "nothing is taken to the gates" in outcome.err
+
+
+@needs_nft
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--redirect",), ("--mark", "7"), ("--local", "--uid", "990", "--http-port", "9001"), ("--table", "t_1")],
+)
+@pytest.mark.parametrize("cidrs", ["192.0.2.0/24", '0.0.0.0/0, "::/0"', "127.0.0.0/8", '"fe80::/10"'])
+def test_nft_accepts_it(policies: Path, tokgate: Command, arguments: tuple[str, ...], cidrs: str) -> None:
+    """`nft -c` takes every variant, for whole, empty and single-family sets."""
+    (policies / "policy.yaml").write_text(f"version: 1\nnetworks: {{any: {{cidrs: [{cidrs}]}}}}\n")
+    rules = tokgate("ruleset", *arguments).out
+    checked = subprocess.run(
+        ("unshare", "-n", "nft", "-c", "-f", "-"), input=rules, capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("port", [80, 443])
+def test_web_traffic_is_redirected(lab: Lab, version: int, port: int) -> None:
+    """The proxy gets the connection with its addresses untouched."""
+    with lab.gateway.listen(version, PORT) as proxy, lab.client.connect(ORIGIN[version], port):
+        accepted, peer = proxy.accept()
+        with accepted:
+            assert peer[0] == CLIENT[version]
+            assert own_name(accepted) == (ORIGIN[version], port)
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_other_ports_pass(lab: Lab, version: int) -> None:
+    """Negative control: what is not web traffic reaches the origin as it is."""
+    with lab.origin.listen(version, 2222) as origin, lab.client.connect(ORIGIN[version], 2222):
+        accepted, peer = origin.accept()
+        accepted.close()
+        assert peer[0] == CLIENT[version]
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_redirection_is_spread_by_destination(lab: Lab, office: Path, version: int) -> None:
+    """Each destination has a port of 64, so that a client's port seldom meets its own older connection to another."""
+    lab.load(printed(office, "--redirect"))
+    try:
+        with contextlib.ExitStack() as stack:
+            ports = range(10443, 10507)
+            listeners = {stack.enter_context(lab.gateway.listen(version, port)): port for port in ports}
+            taken = []
+            for port in (80, 443, 443, 8443):
+                with lab.client.connect(ORIGIN[version], port):
+                    ready = until("it comes", lambda: next((each for each in listeners if readable(each, 0)), None))
+                    accepted, _ = ready.accept()
+                    with accepted:
+                        assert original_destination(accepted) == (ORIGIN[version], port)
+                    taken.append(listeners[ready])
+        assert taken[1] == taken[2]
+        assert len(set(taken)) > 1
+    finally:
+        lab.load(printed(office))
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_strangers_pass(lab: Lab, version: int) -> None:
+    """A client of no network reaches the origin, over TCP and UDP."""
+    with lab.origin.listen(version, 443) as origin, lab.stranger.connect(ORIGIN[version], 443):
+        origin.accept()[0].close()
+    passed(lab.stranger, lab.origin, version, 443)
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_quic_is_refused_aloud(lab: Lab, version: int) -> None:
+    """The first datagram is answered with an ICMP error, which the sender's socket reports."""
+    with lab.client.datagrams(version, to=(ORIGIN[version], 443)) as sender:
+        sender.send(b"initial")
+        with pytest.raises(ConnectionRefusedError):
+            sender.recv(1)
+    passed(lab.client, lab.origin, version, 8443)
+
+
+def passed(sender: Namespace, receiver: Namespace, version: int, port: int) -> None:
+    """A datagram arrives."""
+    with (
+        receiver.datagrams(version, bound=port) as far,
+        sender.datagrams(version, to=(ORIGIN[version], port)) as near,
+    ):
+        near.send(b"hello")
+        assert far.recv(16) == b"hello"
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_direct_dials_are_refused(lab: Lab, version: int) -> None:
+    """Nobody reaches the proxy's port by asking for it: not clients, not strangers, not this machine."""
+    with lab.gateway.listen(version, PORT):
+        for somebody in (lab.client, lab.stranger, lab.gateway):
+            with pytest.raises(ConnectionRefusedError):
+                somebody.connect(GATEWAY[version], PORT)
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_gateway_is_not_redirected(lab: Lab, version: int) -> None:
+    """What it serves itself stays reachable, and its own connections, so also the proxy's, go out as they are."""
+    with lab.gateway.listen(version, 443) as served, lab.client.connect(GATEWAY[version], 443):
+        served.accept()[0].close()
+    with lab.origin.listen(version, 443) as origin, lab.gateway.connect(ORIGIN[version], 443):
+        origin.accept()[0].close()
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_loading_again_keeps_connections(lab: Lab, office: Path, version: int) -> None:
+    """A redirected connection goes on while the table is replaced."""
+    with lab.gateway.listen(version, PORT) as proxy, lab.client.connect(ORIGIN[version], 443) as client:
+        accepted, _ = proxy.accept()
+        with accepted:
+            accepted.settimeout(SECONDS)
+            lab.load(printed(office))
+            client.sendall(b"still")
+            assert accepted.recv(16) == b"still"
+            accepted.sendall(b"here")
+            assert client.recv(16) == b"here"
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+def test_connections_older_than_the_rules_are_reset(lab: Lab, office: Path, version: int) -> None:
+    """A connection that was forwarded before the rules came does not go on past the proxy."""
+    lab.gateway.run("nft", "delete", "table", "inet", "tokgate")
+    try:
+        with lab.origin.listen(version, 443) as origin, lab.client.connect(ORIGIN[version], 443) as client:
+            accepted, _ = origin.accept()
+            with accepted:
+                lab.load(printed(office))
+                client.sendall(b"more")
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+    finally:
+        lab.load(printed(office))
+
+
+def ask(sender: socket.socket) -> bytes:
+    """Send a datagram and wait for what comes of it."""
+    sender.send(b"initial")
+    return sender.recv(16)
+
+
+@needs_nft
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("option", "own"), [("--mark", {"mark": 7}), ("--uid", {"uid": 990})])
+def test_local_programs(lab: Lab, office: Path, version: int, option: str, own: dict[str, int]) -> None:
+    """With --local this machine's programs go through the proxy, the proxy's own connections do not, and none loops."""
+    lab.load(printed(office, "--local", str(PORT + 1), option, *map(str, own.values())))
+    try:
+        with lab.gateway.listen(version, PORT + 1) as proxy, lab.gateway.connect(ORIGIN[version], 443):
+            accepted, _ = proxy.accept()
+            with accepted:
+                assert original_destination(accepted) == (ORIGIN[version], 443)
+        with (
+            lab.gateway.datagrams(version, to=(ORIGIN[version], 443)) as sender,
+            pytest.raises((ConnectionRefusedError, PermissionError)),  # the ICMP error, or that of the sending itself
+        ):
+            ask(sender)
+        with lab.origin.listen(version, 443) as origin, lab.gateway.connect(ORIGIN[version], 443, **own):
+            origin.accept()[0].close()
+    finally:
+        lab.load(printed(office))

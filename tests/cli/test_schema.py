@@ -1,0 +1,123 @@
+"""The schemas that are printed are those committed, and notice what is off them; tests/conftest.py checks output."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from labs.command_line import Command, Outcome
+from labs.json_outputs import check_output, output_of
+from labs.running_lab import Running, until
+from tokgate.cli.schema import OUTPUTS, file_name, json_schema, schema_text
+from tokgate.cli.setup.completion import whole_parser
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "schema" / "json"
+
+
+def test_each_has_its_file() -> None:
+    """A program finds the schema of each output under its name and version, and no other."""
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(map(file_name, OUTPUTS))
+
+
+def commands_with_json(parser: argparse.ArgumentParser, name: str = "") -> Iterator[str]:
+    """The commands that have `--json`, as the parser knows them; one that takes an action, once for each action."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, each in action.choices.items():
+                yield from commands_with_json(each, f"{name}-{word}".lstrip("-"))
+    if any("--json" in action.option_strings for action in parser._actions):
+        actions = next((a.choices for a in parser._actions if a.dest == "action" and not a.option_strings), None)
+        yield from [name] if actions is None else [f"{name}-{each}" for each in actions]
+
+
+def test_each_command_has_its_schema() -> None:
+    """A command with `--json` can't be added without one.
+
+    `log tail` prints records, of which `schema log` speaks, and `gateway boot`, for a service alone, prints nothing.
+    """
+    assert set(commands_with_json(whole_parser())) - OUTPUTS.keys() == {"log-tail", "gateway-boot"}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_each_output_is_committed(tokgate: Command, tmp_path: Path, name: str) -> None:
+    """Byte for byte: run `make schema` after a change. It is a valid schema that names its version."""
+    outcome = tokgate("schema", name)
+    assert (outcome.code, outcome.out) == (0, (FOLDER / file_name(name)).read_text("utf-8"))
+    schema = json.loads(outcome.out)
+    Draft202012Validator.check_schema(schema)
+    assert schema["$id"] == f"urn:tokgate:json:{name}:{OUTPUTS[name].version}"
+
+
+def test_all_are_written(tokgate: Command, tmp_path: Path) -> None:
+    """What `make schema` calls writes every file."""
+    assert tokgate("schema", "--json-outputs", str(tmp_path)).code == 0
+    assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == {
+        file_name(name): schema_text(name) for name in OUTPUTS
+    }
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A tokgate that enforces a policy."""
+    with_gate = Running(tmp_path_factory.mktemp("running"), workers=1)
+    until("all of it runs", lambda: not with_gate.problems_told())
+    yield with_gate
+    with_gate.close()
+
+
+@pytest.mark.parametrize("command", ["status", "reload"])
+def test_a_running_tokgate(tokgate: Command, running: Running, command: str) -> None:
+    """What it answers itself is as the schema says: the fixture checks it."""
+    arguments = (command, "--confdir", str(running.confdir), "--json")
+    outcome = tokgate(*arguments)
+    assert outcome.code in (0, 1), outcome.err  # 1: a process was silent for a while, on a busy machine
+    assert check_output(arguments, outcome) == command
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_strange_output_is_noticed(name: str) -> None:
+    """An object without the keys, and one with a key that the schema lacks, fail the check that other tests rely on."""
+    arguments = OUTPUTS[name].command.replace("ID", "1").split()
+    assert output_of(arguments) == name
+    with pytest.raises(AssertionError, match="off its schema"):
+        check_output(arguments, Outcome(0, "{}\n", ""))
+    assert "required" in json_schema(name)
+
+
+def test_an_unknown_key_is_noticed() -> None:
+    """A key that nobody documented is a fault of ours, though programs are to bear it."""
+    known = {"at": "2026-01-01T00:00:00Z", "overrides": []}
+    arguments = ("override", "list", "--json")
+    assert check_output(arguments, Outcome(0, json.dumps(known), "")) == "override-list"
+    with pytest.raises(AssertionError, match="surprise"):
+        check_output(arguments, Outcome(0, json.dumps(known | {"surprise": 1}), ""))
+    assert Draft202012Validator(json_schema("override-list")).is_valid(known | {"surprise": 1})
+
+
+@pytest.mark.parametrize("what", ["policy", "log"])
+def test_printed_is_committed(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Byte for byte, wherever it is called from, and a valid schema."""
+    monkeypatch.chdir(tmp_path)
+    outcome = tokgate("schema", what)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (ROOT / "schema" / f"{what}.schema.json").read_text(encoding="utf-8")
+    Draft202012Validator.check_schema(json.loads(outcome.out))
+
+
+@pytest.mark.parametrize(
+    ("what", "file"),
+    [
+        ("clickhouse", "clickhouse/schema.sql"),
+        ("elastic", "elastic/mappings.json"),
+        ("sentinel", "sentinel/template.json"),
+    ],
+)
+def test_what_stores_are_told_is_committed(tokgate: Command, what: str, file: str) -> None:
+    """Byte for byte: a field that the log gains is in the shipped files too."""
+    outcome = tokgate("schema", what)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (ROOT / "deploy" / "siem" / file).read_text(encoding="utf-8")
