@@ -187,7 +187,7 @@ class Opener(Mitmproxy):
 
     def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits) -> None:
         self._channel = handoff.channel()
-        lab.patch.setattr(GateInstance, "handovers", self._channel[1])
+        lab.patch.setattr(GateInstance, "handovers", self._channel[1], raising=False)
         super().__init__(lab, snapshot, limits)
         to_opener, warned = handoff.OpenerChannel(self._channel[0]), self.proxy.traffic.enforcer.warned
         self._running = RunningGate(snapshot, limits, lab.clock, lab.records, to_opener, warned)
