@@ -46,8 +46,7 @@ from labs.gateway import Gateway, office_policy
 from labs.netns import Lab, Namespace, sweep
 from labs.origin import ALLOWED, Origin
 from labs.quic_client import QuicClient
-from tokgate.wire.quic.first_flight import Opening
-from tokgate.wire.quic.packets import initials
+from tokgate.wire.quic import Opening, initials
 
 ECHO: Final = "203.0.113.30"
 CLIENTS: Final = "192.0.2"

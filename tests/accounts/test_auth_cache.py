@@ -28,7 +28,7 @@ from tokgate.accounts.auth_cache import (
 from tokgate.accounts.htpasswd import read_groups
 from tokgate.policy.membership import Identity
 from tokgate.policy.settings import Directory, ProxyAuth
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 with warnings.catch_warnings():  # ldap3 uses names that pyasn1 has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -10,7 +10,7 @@ import pytest
 from tokgate.accounts.auth_cache import AuthCache, accounts_of
 from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 
 class Accounts:

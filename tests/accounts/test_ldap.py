@@ -14,7 +14,7 @@ import trustme
 
 from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
 from tokgate.policy.settings import Directory
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 with warnings.catch_warnings():  # ldap3 uses names that pyasn1 has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -17,7 +17,7 @@ from tokgate.gate import handoff
 from tokgate.gate.connection import Connection
 from tokgate.gate.first_words import FirstExchange, FirstWords
 from tokgate.gate.takeover import MADE_ANEW, ConnectionTransfer, describe, read, restore, write
-from tokgate.wire.hello_retry import HELLO_RETRY
+from tokgate.wire.hello_reader import HELLO_RETRY
 from tokgate.wire.tls_alert import Alert
 
 StartGate = Callable[..., RunningGate]

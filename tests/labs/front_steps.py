@@ -22,7 +22,7 @@ from tokgate.policy.membership import Identity
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 POLICY = snapshot(
     ban(networks=("all",)),

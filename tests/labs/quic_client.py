@@ -10,8 +10,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicProtocolVersion
 
-from tokgate.wire.quic.first_flight import Opening
-from tokgate.wire.quic.packets import initials
+from tokgate.wire.quic import Opening, initials
 
 SERVER = ("203.0.113.9", 443)
 

@@ -7,7 +7,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicProtocolVersion
 
-from tokgate.wire.quic.packets import Initial, initials
+from tokgate.wire.quic import Initial, initials
 
 NAME = "www.example.org"
 V1, V2 = QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2

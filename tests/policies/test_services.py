@@ -30,7 +30,7 @@ from tokgate.policy.services import (
 )
 from tokgate.policy.stores import STORES, StoreListing
 from tokgate.policy.values.hostname import DomainName, normalise
-from tokgate.wire.ech import PUBLIC_NAMES
+from tokgate.wire.client_hello import PUBLIC_NAMES
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"

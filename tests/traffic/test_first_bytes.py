@@ -8,7 +8,7 @@ from labs import hello_builder as build
 from tokgate.traffic import first_bytes
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
-from tokgate.wire.connect_request import MAX_HEAD
+from tokgate.wire.proxy_request import MAX_HEAD
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n"
 

@@ -16,7 +16,7 @@ from tokgate.wire.hello_reader import (
     read_client_hello,
     unfinished_early_data,
 )
-from tokgate.wire.server_name import NameStatus
+from tokgate.wire.host_names import NameStatus
 
 GREASE = [value << 8 | value for value in range(0x0A, 0x100, 0x10)]
 PLAIN = build.hello(

@@ -10,11 +10,10 @@ from mitmproxy.net.check import is_valid_host
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs import hello_builder as build
-from tokgate.wire.client_hello import ClientHello, is_grease
-from tokgate.wire.ech import is_ech_outer
+from tokgate.wire.client_hello import ClientHello, is_ech_outer, is_grease
 from tokgate.wire.hello_reader import HelloBuffer, read_client_hello
+from tokgate.wire.host_names import NameStatus
 from tokgate.wire.ja4 import ja4
-from tokgate.wire.server_name import NameStatus
 
 LONG = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 49, "example.org"])
 

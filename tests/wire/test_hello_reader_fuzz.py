@@ -11,9 +11,8 @@ from mitmproxy.proxy.layers.tls import parse_client_hello
 from labs import hello_builder as build
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem, is_grease
 from tokgate.wire.hello_reader import HelloBuffer, read_client_hello
-from tokgate.wire.hostname_syntax import can_be_dialled
+from tokgate.wire.host_names import NameStatus, can_be_dialled
 from tokgate.wire.ja4 import ja4
-from tokgate.wire.server_name import NameStatus
 
 type Outcome = ClientHello | HelloProblem | None
 

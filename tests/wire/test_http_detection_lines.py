@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from tokgate.wire.first_bytes import FirstBytesBuffer, Protocol
 from tokgate.wire.http_detection import MAX_LINE, LinePart, UnreadLine, begin_unread_line, read_on
+from tokgate.wire.protocol_detection import Protocol, ProtocolDetector
 
 SERVED = [
     b"GE[T / HTTP/1.1\r\n",
@@ -65,7 +65,7 @@ UNDECIDED = [
 
 def told(pieces: Sequence[bytes]) -> UnreadLine | bool:
     """What is told of a head in these pieces."""
-    first, line = FirstBytesBuffer(), None
+    first, line = ProtocolDetector(), None
     for piece in pieces:
         if line is None:
             kind = first.feed(piece)

@@ -18,7 +18,7 @@ from typing import Final
 from tokgate.accounts.accounts import Accounts, AccountsError, UnusablePasswordError
 from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import bcrypt
 
 from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
 from tokgate.policy.membership import Identity, folded
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 MOST_NAMED: Final = 10
 """Missing names that a message lists."""

@@ -17,7 +17,7 @@ from ldap3.utils.dn import parse_dn
 from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
 from tokgate.policy.membership import Identity
 from tokgate.policy.settings import Directory
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 PATIENCE: Final = 5
 """Seconds for a directory to connect and to answer."""

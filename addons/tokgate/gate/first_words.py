@@ -24,10 +24,8 @@ from tokgate.traffic.admission import admit, words_of
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.second_words import Reader, SecondHelloReader, UnreadLineReader, Watched, after, after_hello
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
-from tokgate.wire.client_hello import ClientHello, ClientHelloError
-from tokgate.wire.ech import is_ech_outer
-from tokgate.wire.hello_reader import read_client_hello
-from tokgate.wire.hello_retry import MAX_ANSWER
+from tokgate.wire.client_hello import ClientHello, ClientHelloError, is_ech_outer
+from tokgate.wire.hello_reader import MAX_ANSWER, read_client_hello
 from tokgate.wire.tls_alert import Alert
 
 _HANDSHAKE: Final = 22

@@ -28,8 +28,8 @@ from tokgate.policy.membership import Identity
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, AfterUnreadLine
 from tokgate.traffic.seen import Shown
-from tokgate.wire.connect_request import ConnectReader
 from tokgate.wire.http_detection import LinePart, UnreadLine
+from tokgate.wire.proxy_request import ConnectReader
 
 TURN: Final = 0.002
 """Seconds of passing on before others have their turn."""

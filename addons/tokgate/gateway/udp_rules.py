@@ -19,7 +19,7 @@ from tokgate.gateway.nft_sets import FAMILIES, counting, known_return
 from tokgate.gateway.ruleset import AddressBan, Ruleset, Tproxy
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.schedule import ALWAYS, Span
-from tokgate.wire.quic.versions import DRAFTS, VERSIONS
+from tokgate.wire.quic import DRAFTS, VERSIONS
 
 CARRIES: Final = 0x746C
 """The mark of a datagram that a gate sends on."""

@@ -14,8 +14,8 @@ from tokgate.policy.observation import HttpSeen
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import seen as seen_traffic
 from tokgate.traffic.arrival import Arrival
-from tokgate.wire import hostname_syntax
-from tokgate.wire.http_authority import Authority, AuthorityProblem, InvalidAuthority, read_authority
+from tokgate.wire import host_names
+from tokgate.wire.proxy_request import Authority, AuthorityProblem, InvalidAuthority, read_authority
 
 MAX_BODY: Final = 65536
 """Octets of request body that are read so that a page can be answered; senders of more are cut off."""
@@ -36,7 +36,7 @@ def authorities(request: Request) -> tuple[str, ...]:
 
 def can_be_dialled(host: str) -> bool:
     """Whether a destination as mitmproxy has it is one that policy and resolver read alike."""
-    return host.isascii() and hostname_syntax.can_be_dialled(host.partition("%")[0].encode("ascii"))
+    return host.isascii() and host_names.can_be_dialled(host.partition("%")[0].encode("ascii"))
 
 
 def is_ambiguous(request: Request) -> bool:

@@ -12,9 +12,8 @@ from tokgate.policy.settings import EchKeys, EncryptedDns, StructuredErrors
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer, Ruling
 from tokgate.traffic.refusal_texts import explanation, structured
-from tokgate.wire.dns_message.answer import capped, leads_to, offers_ech, without_ech
+from tokgate.wire.dns_message.answer import ExtendedError, capped, leads_to, offers_ech, refusal, without_ech
 from tokgate.wire.dns_message.query import Query, Rcode
-from tokgate.wire.dns_message.refusal import ExtendedError, refusal
 
 REMEMBERED: Final = 10
 """Seconds for which a refusal may be remembered: an override has to take effect soon."""

@@ -4,9 +4,8 @@ import re
 from typing import Final
 
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
-from tokgate.wire import first_bytes
-from tokgate.wire.connect_request import MAX_HEAD, ConnectReader, ConnectRequestError
-from tokgate.wire.first_bytes import Protocol
+from tokgate.wire.protocol_detection import Protocol, ProtocolDetector
+from tokgate.wire.proxy_request import MAX_HEAD, ConnectReader, ConnectRequestError
 
 _SEEN: Final[dict[Protocol, FirstBytes]] = {
     Protocol.LENIENT_TLS: Unreadable(),
@@ -27,7 +26,7 @@ class FirstBytesReader:
     def __init__(self, *, openable: bool = True) -> None:
         """`openable`: no byte was passed on before, so that an opener can take the connection over."""
         self.openable: Final = openable
-        self._bytes: Final = first_bytes.FirstBytesBuffer()
+        self._bytes: Final = ProtocolDetector()
         self._looked_at: int | None = None
         """Of a CONNECT: the octets in which there is no end of its head."""
 

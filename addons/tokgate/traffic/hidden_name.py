@@ -9,8 +9,7 @@ from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Ruling
 from tokgate.traffic.seen import Hello, Seen, Shown
-from tokgate.wire.client_hello import ClientHello
-from tokgate.wire.ech import is_ech_outer
+from tokgate.wire.client_hello import ClientHello, is_ech_outer
 
 
 def visibility(hello: ClientHello, *, quic: bool) -> Visibility:

@@ -23,9 +23,8 @@ from tokgate.traffic.dns_questions import DnsArrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.refusal_texts import status_of
 from tokgate.traffic.seen import DnsQuestion, Hello, Request, Seen
-from tokgate.wire.client_hello import ClientHello, read_message
+from tokgate.wire.client_hello import PUBLIC_NAMES, ClientHello, read_message
 from tokgate.wire.dns_message.query import read_query
-from tokgate.wire.ech import PUBLIC_NAMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ from typing import ClassVar, Final
 
 from tokgate.traffic.first_bytes import FirstBytesReader
 from tokgate.traffic.seen import FirstBytes, Hello, OtherBytes, ProxyConnect, Unreadable
-from tokgate.wire import hello_retry
 from tokgate.wire.client_hello import ClientHello, ClientHelloError
-from tokgate.wire.hello_reader import HelloReader, end_of_hello, unfinished_early_data
+from tokgate.wire.hello_reader import HelloReader, asks_again, end_of_hello, may_begin_record, unfinished_early_data
 from tokgate.wire.http_detection import UnreadLine, read_on
 
 
@@ -83,14 +82,14 @@ class AfterHello:
 
     def asked(self, answer: bytes | bytearray) -> bool | None:
         """Whether the destination's first octets make the client say more; None as long as that can't be told."""
-        return hello_retry.asks_again(answer)
+        return asks_again(answer)
 
     def waits(self, said: bytes | bytearray) -> bool:
         """Whether what the client goes on with must wait for the answer; no server reads a hello out of anything else.
 
         `said` may be its first octet; empty: it has ended its side. Behind bytes that wait it begins no record.
         """
-        return bool(self.begun or self.rest) or hello_retry.may_begin_record(said)
+        return bool(self.begun or self.rest) or may_begin_record(said)
 
     def reader(self) -> SecondHelloReader:
         """A reader of what the client sends next."""
@@ -156,7 +155,7 @@ def after_hello(hello: ClientHello, said: bytes | bytearray) -> AfterHello | Non
     if len(said) == len(hello.message) + 5 and not hello.early_data:
         return _after_hello_alone(name)
     rest = bytes(said[end_of_hello(said, hello) :])
-    if rest and not hello_retry.may_begin_record(rest):
+    if rest and not may_begin_record(rest):
         return None
     begun = unfinished_early_data(rest) if hello.early_data else None
     if begun is None:

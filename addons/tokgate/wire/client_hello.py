@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from tokgate.wire.hostname_syntax import is_address
-from tokgate.wire.server_name import NameStatus, legible_names, listed_names, read_server_name
+from tokgate.wire.host_names import NameStatus, is_address, legible_names, listed_names, read_server_name
 
 _SESSION_ID: Final = 38  # after type, length, legacy_version and random
 
@@ -199,3 +199,30 @@ def _protocol_names(data: bytes) -> tuple[bytes, ...]:
 
 def _without_grease(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(value for value in values if not is_grease(value))
+
+
+PUBLIC_NAMES: Final = frozenset(
+    {
+        # Every Cloudflare zone: https://developers.cloudflare.com/ssl/edge-certificates/ech/
+        "cloudflare-ech.com",
+        # Meta's, in the ECHConfig that its servers hand out on a retry (not yet in DNS):
+        # https://github.com/XTLS/BBS/issues/13
+        "ech-public.atmeta.com",
+        # Two public test beds: https://tls-ech.dev, and https://defo.ie as used in curl's docs/ECH.md.
+        "public.tls-ech.dev",
+        "cover.defo.ie",
+    }
+)
+"""Names that providers publish as `public_name` in their ECHConfigs (RFC 9849 §4): they serve no site of their own."""
+
+
+def is_ech_outer(hello: ClientHello, public_names: AbstractSet[str] = PUBLIC_NAMES) -> bool:
+    """Whether this is an outer hello, so that its name says which provider is meant and not which site.
+
+    A client that uses ECH puts the provider's public name into server_name (RFC 9849 §6.1) and always adds
+    encrypted_client_hello. A client that doesn't adds the same extension with random content beside the *real* name
+    (GREASE, §6.2), as all big browsers do: the extension alone proves nothing. A public name that is missing from the
+    list goes unnoticed: the hello then counts as one for that name.
+    """
+    name = hello.name
+    return name is not None and name.lower().removesuffix(".") in public_names and hello.ech

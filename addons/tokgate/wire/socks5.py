@@ -7,7 +7,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from tokgate.wire.hostname_syntax import can_be_dialled
+from tokgate.wire.host_names import can_be_dialled
 
 VERSION: Final = 5
 _NO_AUTHENTICATION: Final = 0

@@ -11,8 +11,7 @@ from typing import Any, Final
 from aioquic.quic.crypto import CryptoPair
 
 from labs.quic_client import QuicClient
-from tokgate.wire.quic.first_flight import Opening
-from tokgate.wire.quic.packets import initials
+from tokgate.wire.quic import Opening, initials
 
 ALLOWED: Final = "www.other.example.org"
 BANNED: Final = "www.clips.example.org"

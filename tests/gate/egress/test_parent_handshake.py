@@ -11,7 +11,7 @@ from tokgate.gate.egress.parent_handshake import (
     ParentRefused,
     SocksHandshake,
 )
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 ALICE = Credentials("alice", "open: sesame")
 OK = b"HTTP/1.1 200 Connection established\r\nVia: proxy\r\n\r\n"

@@ -20,7 +20,7 @@ from tokgate.gate.egress.parents import AskedParent, Parents, credentials_of, pa
 from tokgate.gateway.canary import definition
 from tokgate.policy.settings import CanarySettings, Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 from tokgate.wire.tls_alert import Alert
 
 StartGate = Callable[..., RunningGate]

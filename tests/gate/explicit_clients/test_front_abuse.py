@@ -19,7 +19,7 @@ from tokgate.gate.first_words import FirstWords
 from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 StartGate = Callable[..., RunningGate]
 StartOrigin = Callable[..., Origin]

@@ -10,7 +10,7 @@ from tokgate.gate.explicit_clients import proxy_auth
 from tokgate.policy.membership import Identity
 from tokgate.traffic import refusal_texts
 from tokgate.wire import socks5
-from tokgate.wire.basic_auth import ACCEPTED, REJECTED
+from tokgate.wire.proxy_request import ACCEPTED, REJECTED
 
 PASSWORD = b"\1\3ada\6secret"
 

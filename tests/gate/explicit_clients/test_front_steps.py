@@ -15,7 +15,7 @@ from tokgate.gate.sockets import NoDestinationError
 from tokgate.traffic import refusal_texts
 from tokgate.traffic.explicit_targets import decide_targets
 from tokgate.wire import socks5
-from tokgate.wire.connect_request import MAX_HEAD
+from tokgate.wire.proxy_request import MAX_HEAD
 
 PAC = b"GET /proxy.pac HTTP/1.1\r\n"
 

@@ -26,7 +26,7 @@ from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot, compile_policy
 from tokgate.runtime.banner import overview
 from tokgate.traffic.arrival import Arrival
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 from tokgate.wire.tls_alert import Alert
 
 StartGate = Callable[..., RunningGate]

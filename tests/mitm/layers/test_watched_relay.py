@@ -7,7 +7,7 @@ import pytest
 from labs import hello_builder as build
 from labs.hello_builder import openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, Lab, client, eventually, policy
-from tokgate.wire.hello_retry import HELLO_RETRY
+from tokgate.wire.hello_reader import HELLO_RETRY
 
 ALERT = bytes.fromhex("15030300020270")
 RETRY = build.records(b"\2" + build.vector(3, b"\3\3" + HELLO_RETRY + b"\x20" + b"s" * 32 + b"\x13\1\0\0\0"))

@@ -19,7 +19,7 @@ from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, MAX_HELD, QuicF
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import Shown
 from tokgate.traffic.warning_state import Person
-from tokgate.wire.quic.packets import initials
+from tokgate.wire.quic import initials
 
 CLIENT = ("127.0.0.1", 40000)
 SHORT = b"\x40" + bytes(40)

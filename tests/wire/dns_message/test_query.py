@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokgate.wire.dns_message.answer import ExtendedError, refusal
 from tokgate.wire.dns_message.query import Opcode, Query, QueryError, Rcode, read_query
-from tokgate.wire.dns_message.refusal import ExtendedError, refusal
 
 NAME = "www.clips.example.org"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Protocol
 
-from tokgate.wire.basic_auth import ACCEPTED, SOCKS_VERSION, Credentials
+from tokgate.wire.proxy_request import ACCEPTED, SOCKS_VERSION, Credentials
 from tokgate.wire.socks5 import METHOD_CHOSEN, PASSWORD_CHOSEN, VERSION, Reply
 
 MAX_ANSWER: Final = 16 * 1024

@@ -23,7 +23,7 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.counting.upstream import DnsError
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 FRESH: Final = 60.0
 """Seconds after which a proxy's name is resolved again; until the answer is there, the last one holds."""

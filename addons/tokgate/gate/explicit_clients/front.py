@@ -30,8 +30,15 @@ from tokgate.traffic.explicit_targets import decide_targets, is_closed
 from tokgate.traffic.second_words import Reader
 from tokgate.traffic.seen import Connect, SocksConnect
 from tokgate.wire import socks5
-from tokgate.wire.basic_auth import ACCEPTED, REJECTED, read_basic, read_password
-from tokgate.wire.connect_request import MAX_HEAD, ConnectReader, ConnectRequestError
+from tokgate.wire.proxy_request import (
+    ACCEPTED,
+    MAX_HEAD,
+    REJECTED,
+    ConnectReader,
+    ConnectRequestError,
+    read_basic,
+    read_password,
+)
 
 PATIENCE: Final = 0.5
 """Seconds of a client's silence after which a tunnel to an address is taken for one where the server speaks first."""

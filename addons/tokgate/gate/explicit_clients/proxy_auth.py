@@ -8,7 +8,7 @@ from tokgate.accounts.auth_cache import AT_ONCE, AuthCache, AuthResult, CurrentA
 from tokgate.gate.connection import Connection
 from tokgate.gate.context import Context, Waiting
 from tokgate.gate.explicit_clients.background import BackgroundCalls
-from tokgate.wire.basic_auth import Credentials
+from tokgate.wire.proxy_request import Credentials
 
 MOST_WAITING: Final = 512
 """Maximum clients that wait for a password check; others get an error."""

@@ -17,7 +17,7 @@ from tokgate.gate.context import Context
 from tokgate.gate.quic.flow_table import FlowTable, GateFlow, QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, receive
 from tokgate.traffic.limits import client_key
-from tokgate.wire.quic.packets import follows_initial
+from tokgate.wire.quic import follows_initial
 
 DATAGRAMS: Final = 64
 """Taken from a front at a time; then others have their turn."""

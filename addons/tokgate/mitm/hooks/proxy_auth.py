@@ -16,7 +16,7 @@ from tokgate.mitm.hooks.responses import answer
 from tokgate.mitm.hooks.traffic import Traffic
 from tokgate.policy.membership import Identity
 from tokgate.traffic.refusal_texts import CHALLENGE, SIGN_IN_WORDS
-from tokgate.wire.basic_auth import Credentials, read_basic
+from tokgate.wire.proxy_request import Credentials, read_basic
 
 _CHALLENGE: Final = {"Content-Type": "text/plain; charset=utf-8", "Proxy-Authenticate": CHALLENGE}
 _STOCK: Final = "proxyauth"

@@ -28,10 +28,9 @@ from tokgate.traffic.admission import admit
 from tokgate.traffic.dns_questions import DnsArrival, Terms
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import DnsQuestion, DnsResponse
-from tokgate.wire.dns_message.answer import answers, fitting
-from tokgate.wire.dns_message.framing import framed, take_messages
+from tokgate.wire.dns_message.answer import answers, fitting, refusal
 from tokgate.wire.dns_message.query import Query, QueryError, Rcode, read_query
-from tokgate.wire.dns_message.refusal import refusal
+from tokgate.wire.dns_message.records import framed, take_messages
 
 OPEN_QUESTIONS: Final = 512
 """Most questions of one connection that wait for an answer; one more gives up the oldest."""

@@ -36,7 +36,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 
 from tokgate.mitm.closing import EndOfData
-from tokgate.wire.hostname_syntax import is_host_name
+from tokgate.wire.host_names import is_host_name
 
 _INTERIM: Final = range(100, 200)
 _SWITCHING: Final = 101

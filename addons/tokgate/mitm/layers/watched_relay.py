@@ -14,7 +14,7 @@ from tokgate.traffic.actions import Pass, Refuse
 from tokgate.traffic.admission import Admission
 from tokgate.traffic.second_words import Reader, Watched, after
 from tokgate.traffic.seen import FirstBytes
-from tokgate.wire.hello_retry import MAX_ANSWER
+from tokgate.wire.hello_reader import MAX_ANSWER
 
 
 class WatchedLayer(PassthroughLayer):

@@ -12,10 +12,11 @@ from tokgate.traffic.admission import admit
 from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import FirstBytes, Hello, Shown, Unreadable
-from tokgate.wire.quic.first_flight import Opening, QuicError
-from tokgate.wire.quic.packets import (
+from tokgate.wire.quic import (
     CRYPTO_ERROR,
     Initial,
+    Opening,
+    QuicError,
     close,
     hides_packets,
     initials,

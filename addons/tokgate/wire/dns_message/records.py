@@ -1,4 +1,4 @@
-"""The offsets of the parts of a DNS message, and its names as text (RFC 1035 §4). Record types are not interpreted."""
+"""The records of a DNS message (RFC 1035 §4), and the length that goes before a message over TCP (§4.2.2)."""
 
 import re
 import struct
@@ -112,3 +112,19 @@ def _escaped(label: bytes) -> str:
     r"""As in zone files (RFC 1035 §5.1): a dot inside a label is `\.`, an octet that can't be shown `\ddd`."""
     shown = (f"\\{chr(o)}" if o in b".\\" else chr(o) if 0x21 <= o <= 0x7E else f"\\{o:03d}" for o in label)
     return "".join(shown)
+
+
+_LENGTH: Final = struct.Struct("!H")
+
+
+def framed(message: bytes) -> bytes:
+    """A message of up to 65,535 octets, as it is sent in a stream."""
+    return _LENGTH.pack(len(message)) + message
+
+
+def take_messages(buffer: bytearray) -> Iterator[bytes]:
+    """Take the whole messages out of a stream's buffer; what is left is the beginning of the next one."""
+    while len(buffer) >= _LENGTH.size and len(buffer) - _LENGTH.size >= (size := _LENGTH.unpack_from(buffer)[0]):
+        message = bytes(buffer[_LENGTH.size : _LENGTH.size + size])
+        del buffer[: _LENGTH.size + size]
+        yield message

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs.quic_packets import NAME, V1, V2, client, crypto, protected
-from tokgate.wire.quic.first_flight import MAX_HELLO, Opening, QuicError
-from tokgate.wire.quic.packets import initials, is_unreadable
+from tokgate.wire.quic import MAX_HELLO, Opening, QuicError, initials, is_unreadable
 
 
 def opening_of(flight: list[bytes]) -> Opening:

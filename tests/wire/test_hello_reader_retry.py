@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs import hello_builder as build
-from tokgate.wire.hello_retry import HELLO_RETRY, MAX_ANSWER, asks_again, may_begin_record
+from tokgate.wire.hello_reader import HELLO_RETRY, MAX_ANSWER, asks_again, may_begin_record
 
 
 def server_hello(random: bytes, kind: int = 2) -> bytes:

@@ -11,8 +11,8 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
+from tokgate.wire.dns_message.answer import ExtendedError, refusal
 from tokgate.wire.dns_message.query import Rcode, read_query
-from tokgate.wire.dns_message.refusal import ExtendedError, refusal
 
 NAME = "www.clips.example.org"
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from labs import hello_builder as build
 from tokgate.wire.client_hello import HelloProblem
-from tokgate.wire.first_bytes import FirstBytesBuffer, Protocol
 from tokgate.wire.http_detection import MAX_LINE, PREFACE, UnreadLine, read_on
+from tokgate.wire.protocol_detection import Protocol, ProtocolDetector
 
 HELLO = build.hello_for("www.example.org")
 ALERT = b"\x15\3\1\0\2\1\x70"
@@ -42,7 +42,7 @@ ALERT = b"\x15\3\1\0\2\1\x70"
 def test_protocols(data: bytes, protocol: Protocol | None) -> None:
     """Each is told alike in one piece and octet by octet, and every octet is kept for whoever serves the connection."""
     for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
-        first, told = FirstBytesBuffer(), None
+        first, told = ProtocolDetector(), None
         while told is None and pieces:
             told = first.feed(pieces.pop(0))
         assert told is protocol
@@ -51,7 +51,7 @@ def test_protocols(data: bytes, protocol: Protocol | None) -> None:
 
 def test_a_hello_among_other_records() -> None:
     """A hello is read behind what some servers ignore, and before early data."""
-    first = FirstBytesBuffer()
+    first = ProtocolDetector()
     assert first.feed(ALERT + HELLO + b"early") is Protocol.TLS
     assert first.hello is not None
     assert first.hello.name == "www.example.org"
@@ -60,7 +60,7 @@ def test_a_hello_among_other_records() -> None:
 
 def test_why_there_is_no_hello() -> None:
     """The log says what is wrong with what begins like TLS."""
-    first = FirstBytesBuffer()
+    first = ProtocolDetector()
     first.feed(b"\x16\3\1\0\4\2\0\0\0")
     assert first.problem is HelloProblem.NOT_CLIENT_HELLO
 
@@ -68,15 +68,15 @@ def test_why_there_is_no_hello() -> None:
 def test_which_lines_are_watched() -> None:
     """What follows an unknown line is read on as long as it may make a request of it, and no longer."""
     for said, watched in ((b"GET x\r\n", True), (b"SSH-2.0-x\r\n", False)):
-        first = FirstBytesBuffer()
+        first = ProtocolDetector()
         assert first.feed(said) is Protocol.UNKNOWN
         assert (first.line is not None) is watched
-    assert FirstBytesBuffer().feed(b"GE[T / HTTP/1.1\r\n") is Protocol.LENIENT_HTTP
+    assert ProtocolDetector().feed(b"GE[T / HTTP/1.1\r\n") is Protocol.LENIENT_HTTP
 
 
 def test_where_a_request_begins() -> None:
     """The opener gets the request without the empty lines before it."""
-    first = FirstBytesBuffer()
+    first = ProtocolDetector()
     assert first.feed(b"\r\nGET / HTTP/1.1\r\n") is Protocol.HTTP1
     assert first.request_start == 2
 
@@ -92,7 +92,7 @@ def test_where_a_request_begins() -> None:
 )
 def test_the_end_of_the_stream(data: bytes, protocol: Protocol) -> None:
     """A client that ends its side early gets no further than one that says all of it."""
-    first = FirstBytesBuffer()
+    first = ProtocolDetector()
     if data:
         assert first.feed(data) is None
     assert first.ended() is protocol
@@ -133,7 +133,7 @@ HEADS = st.lists(st.one_of(st.sampled_from(PARTS), st.binary(min_size=1, max_siz
 
 def verdict(pieces: Iterable[bytes]) -> tuple[Protocol | None, UnreadLine | None]:
     """What is told when all pieces have come, and what may change that yet."""
-    first, told, line = FirstBytesBuffer(), None, None
+    first, told, line = ProtocolDetector(), None, None
     for piece in pieces:
         if told is None:
             told = first.feed(piece)

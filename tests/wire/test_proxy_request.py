@@ -1,18 +1,91 @@
-"""HTTP authorities: what names a host, what doesn't, and why."""
+"""What a client asks a proxy for: requests to be connected, in pieces and malformed; authorities; credentials."""
 
 from __future__ import annotations
+
+import base64
+import contextlib
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.wire.http_authority import (
+from tokgate.wire.proxy_request import (
+    MAX_HEAD,
     Authority,
     AuthorityProblem,
+    ConnectReader,
+    ConnectRequest,
+    ConnectRequestError,
+    Credentials,
     InvalidAuthority,
     read_authority,
+    read_basic,
     read_connect_target,
+    read_password,
 )
+
+HEAD = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org:443\r\nProxy-Authorization: Basic YTpi\r\n\r\n"
+
+
+def test_a_head_whole_and_in_pieces() -> None:
+    """Where it goes, who asks, and what came behind it, however the head is cut."""
+    expected = ConnectRequest("www.example.org", 443, b"Basic YTpi", b"\x16\3")
+    assert ConnectReader().feed(HEAD + b"\x16\3") == expected
+    reader = ConnectReader()
+    assert not any(reader.feed(HEAD[i : i + 1]) for i in range(len(HEAD) - 1))
+    assert reader.feed(HEAD[-1:] + b"\x16\3") == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        (b"WWW.example.org", ""),
+        (b"www.example.org:80", ""),
+        (b"clips.example.org:443", "clips.example.org"),
+        (b"a b", ""),
+        (b"", ""),
+    ],
+)
+def test_another_host(host: bytes, named: str) -> None:
+    """A field that names another host is told: some proxy might follow it."""
+    request = ConnectReader().feed(b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert request is not None
+    assert request.named == named
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"CONNECT www.example.org HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"CONNECT 0x7f.1:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"CONNECT www.example.org:443 HTTP/1.1\r\nHost : a\r\n\r\n",
+        b"GET www.example.org:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://www.example.org/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"CONNECT\r\n\r\n",
+        b"CONNECT a:443 HTTP/1.1\r\nX: " + b"x" * MAX_HEAD,
+    ],
+)
+def test_what_is_no_connect(head: bytes) -> None:
+    """A head that names no host and port, or has no end, gets no tunnel."""
+    with pytest.raises(ConnectRequestError):
+        ConnectReader().feed(head)
+
+
+def test_the_cost_of_an_octet_is_constant() -> None:
+    """A head in single octets costs as much for each octet at its end as at its beginning."""
+    costs = []
+    for length in (6_000, 60_000):
+        runs = []
+        for _ in range(3):
+            reader = ConnectReader()
+            started = time.process_time()
+            reader.feed(HEAD[:-2] + b"X: ")
+            for _ in range(length):
+                reader.feed(b"x")
+            runs.append((time.process_time() - started) / length)
+        costs.append(min(runs))
+    assert costs[1] < 4 * costs[0]
 
 
 @pytest.mark.parametrize(
@@ -128,3 +201,66 @@ def test_any_text_gives_a_value(raw: str) -> None:
 def test_round_trip(host: str, port: int) -> None:
     """An ordinary host and port come back."""
     assert read_authority(f"{host}:{port}") == Authority(host, port) == read_connect_target(f"{host}:{port}")
+
+
+def basic(said: str) -> str:
+    """A field's value."""
+    return "Basic " + base64.b64encode(said.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (basic("alice:secret"), Credentials("alice", "secret")),
+        (basic("alice:se:cret:"), Credentials("alice", "se:cret:")),
+        (basic("alice:"), Credentials("alice", "")),
+        (basic("Zoë:pässword"), Credentials("Zoë", "pässword")),
+        ("bAsIc  " + basic("alice:secret")[6:] + " ", Credentials("alice", "secret")),
+        (basic(":secret"), None),
+        (basic("alice"), None),
+        ("Basic", None),
+        ("Basic !!!", None),
+        ("Basic YWxpY2U6c2VjcmV0=", None),
+        ("Basic " + base64.b64encode(b"\xff\xfe:x").decode(), None),
+        ("Bearer YWxpY2U6c2VjcmV0", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_basic(value: str | None, expected: Credentials | None) -> None:
+    """The first colon ends the name; what can't be read is nothing."""
+    assert read_basic(value) == expected
+
+
+def test_password_in_pieces() -> None:
+    """Complete with anything behind it; incomplete at every shorter length."""
+    said = b"\x01\x05alice\x06secret"
+    assert read_password(said) == read_password(said + b"more") == (Credentials("alice", "secret"), len(said))
+    assert all(read_password(said[:length]) is None for length in range(len(said)))
+
+
+def test_an_empty_password() -> None:
+    """A client that sends none is answered, and not waited for."""
+    assert read_password(b"\x01\x05alice\x00") == (Credentials("alice", ""), 8)
+    assert read_password(b"\x01\x00\x00") == (Credentials("", ""), 3)
+
+
+@pytest.mark.parametrize("said", [b"\x05\x01\x00", b"\x01\x01\xff\x01x"])
+def test_wrong_passwords(said: bytes) -> None:
+    """Another version, and what is no text, are errors."""
+    with pytest.raises(ValueError, match=r"."):
+        read_password(said)
+
+
+def test_passwords_are_not_shown() -> None:
+    """Whoever prints credentials prints no password."""
+    assert "secret" not in repr(read_basic(basic("alice:secret")))
+
+
+@given(st.text(), st.binary(max_size=40))
+def test_garbage(text: str, data: bytes) -> None:
+    """Nothing that anybody can send is more than nothing, or a ValueError."""
+    read_basic(text)
+    read_basic(f"Basic {text}")
+    with contextlib.suppress(ValueError):
+        read_password(b"\x01" + data)

@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import labs.hello_builder as build
-from tokgate.wire.first_bytes import FirstBytesBuffer, Protocol
-from tokgate.wire.hello_retry import asks_again
+from tokgate.wire.hello_reader import asks_again
+from tokgate.wire.protocol_detection import Protocol, ProtocolDetector
 
 ROWS = [
     line.split("\t")
@@ -27,16 +27,16 @@ ROWS = [
 ]
 
 
-def told(data: bytes) -> FirstBytesBuffer:
+def told(data: bytes) -> ProtocolDetector:
     """First bytes, read."""
-    first = FirstBytesBuffer()
+    first = ProtocolDetector()
     first.feed(data)
     return first
 
 
 def protocol_of(data: bytes) -> Protocol:
     """What the bytes are, where nothing comes behind them."""
-    first = FirstBytesBuffer()
+    first = ProtocolDetector()
     return first.feed(data) or first.ended()
 
 

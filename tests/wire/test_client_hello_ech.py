@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labs import hello_builder as build
-from tokgate.wire.ech import PUBLIC_NAMES, is_ech_outer
+from tokgate.wire.client_hello import PUBLIC_NAMES, is_ech_outer
 from tokgate.wire.hello_reader import read_client_hello
 
 

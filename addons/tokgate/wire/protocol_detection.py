@@ -39,7 +39,7 @@ _HTTP: Final = {
 }
 
 
-class FirstBytesBuffer:
+class ProtocolDetector:
     """A connection's first bytes, the only copy of them, and what they are. All work is linear in the octets.
 
     At most 64 KiB, and what came with the last of them, are read before it is told what they are.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.wire.hostname_syntax import can_be_dialled, is_address, is_host_name, is_ipv6_address
+from tokgate.wire.host_names import can_be_dialled, is_address, is_host_name, is_ipv6_address
 
 
 @given(name=st.binary(max_size=80) | st.from_regex(rb"[a-z.-]{0,80}", fullmatch=True))

@@ -6,9 +6,9 @@ import pytest
 from aioquic.quic import events
 
 from labs.quic_packets import SERVER, V1, V2, client, protected
-from tokgate.wire.quic.first_flight import Opening
-from tokgate.wire.quic.packets import (
+from tokgate.wire.quic import (
     CRYPTO_ERROR,
+    Opening,
     _keys,
     close,
     follows_initial,
