@@ -25,6 +25,7 @@ from mitmproxy.options import Options
 from whenever import Instant
 
 from labs import builders
+from labs.own_layers import OwnLayers
 from labs.records import Holder, Records
 from labs.serving import Handler, all_taken_up, serving
 from labs.waiting import eventually as wait_for
@@ -100,6 +101,7 @@ class Proxy:
     counters: Counters
     master: Master
     confdir: Path
+    layers: OwnLayers
     places: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Where it listens, by the mode's name."""
 
@@ -262,16 +264,21 @@ async def running_proxy(
     before: tuple[object, ...] = (),
     **options: Any,
 ) -> AsyncIterator[Proxy]:
-    """A proxy on this event loop. `before` are addons that stand before ours."""
+    """A proxy on this event loop. `before` are addons that stand before ours.
+
+    Without any before ours, all layers of HTTP and TLS have to be ours, at any time.
+    """
     holder, counters, traffic = Holder(snapshot), Counters(), Traffic()
     observer = Observer(hostname="gateway.example.org", version="0")
     traffic.enforcer = Enforcer(holder, records, observer, counters=counters, now=now)
-    traffic.certificates = OriginCertificates(ProbeLimits(deadline=DEADLINE), parent=traffic.parent)
+    traffic.certificates = OriginCertificates(ProbeLimits(deadline=DEADLINE), connect=traffic.egress.connect)
     servers = proxyserver.Proxyserver()
+    layers = OwnLayers(servers.connections)
     master = Master(Options(confdir=str(authority.confdir)))
     master.addons.add(
         *(core.Core(), servers, *before, *hooks(traffic)),
         *(next_layer.NextLayer(), tlsconfig.TlsConfig(), disable_h2c.DisableH2C()),
+        layers,
     )
     wanted = {name: value for name, value in {**REQUIRED, **DEFAULTS}.items() if name in master.options}
     wanted |= {"ssl_verify_upstream_trusted_ca": str(authority.trust), "listen_host": "127.0.0.1", "listen_port": 0}
@@ -288,7 +295,7 @@ async def running_proxy(
     places = {server.mode.type_name: server.listen_addrs[0][:2] for server in servers.servers if server.listen_addrs}
     port = next((port for _, port in places.values()), 0)
     try:
-        yield Proxy(port, traffic, holder, counters, master, authority.confdir, places)
+        yield Proxy(port, traffic, holder, counters, master, authority.confdir, layers, places)
     finally:
         await all_taken_up()
         await servers.servers.update([])
@@ -297,6 +304,7 @@ async def running_proxy(
         await eventually("all connections end", lambda: not servers.connections)
         master.shutdown()
         await running
+        assert before or not layers.found
 
 
 class Client:

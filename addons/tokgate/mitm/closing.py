@@ -1,7 +1,7 @@
 """The ends of connections as the other side meant them: all was said, or it broke off.
 
 mitmproxy ends TLS without close_notify, which clients report as a truncated stream (RFC 8446 §6.1), and tells its HTTP
-layers of every end alike. Importing this module puts `send_close` in the place of mitmproxy's own.
+layers of every end alike.
 """
 # mypy: disallow-untyped-calls=False
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, layer
+from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.tls import TLSLayer
 from OpenSSL import SSL
 
@@ -19,22 +20,30 @@ class EndOfData(commands.CloseTcpConnection):
     """All has been said that is to be said: over TLS close_notify says so, as FIN does over TCP."""
 
 
-def send_close(self: TLSLayer, command: commands.CloseConnection) -> layer.CommandGenerator[None]:
-    """As mitmproxy's, with close_notify at an `EndOfData`."""
-    if isinstance(command, EndOfData):
-        try:
-            self.tls.shutdown()
-        except SSL.Error:  # there is no session to end
-            pass
-        else:
-            yield from self.tls_interact()
-    yield command
+class _Notifies(TLSLayer):
+    """Says that all has been said."""
+
+    def send_close(self, command: commands.CloseConnection) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, with close_notify at an `EndOfData`."""
+        if isinstance(command, EndOfData):
+            try:
+                self.tls.shutdown()
+            except SSL.Error:  # there is no session to end
+                pass
+            else:
+                yield from self.tls_interact()
+        yield command
+
+
+class ClientTLSLayer(_Notifies, tls.ClientTLSLayer):
+    """mitmproxy's, with close_notify."""
+
+
+class ServerTLSLayer(_Notifies, tls.ServerTLSLayer):
+    """mitmproxy's, with close_notify."""
 
 
 def is_orderly(end: Connection, layers: Iterable[layer.Layer], sockets: ClientSockets) -> bool:
     """Whether a side that has ended said that this is all; `layers` are those between it and its HTTP."""
     sessions = [each.tls for each in layers if isinstance(each, TLSLayer) and each.conn == end and each.tls]
     return not sockets.was_reset(end) and all(tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN for tls in sessions[-1:])
-
-
-TLSLayer.send_close = send_close  # type: ignore[method-assign]

@@ -7,20 +7,19 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from tokgate.mitm.layers.egress import connect
-from tokgate.mitm.layers.parent_proxy import dial
-from tokgate.policy.settings import Upstream
+from tokgate.mitm.layers.egress import Egress, Streams
 from tokgate.traffic.limits import ProbeLimits, client_key
 
 MAX_NAMES: Final = 100
 _MINUTE: Final = 60.0
+_DIRECTLY: Final = Egress(lambda: None)
 
 
 class OriginCertificates:
@@ -33,11 +32,11 @@ class OriginCertificates:
         self,
         limits: ProbeLimits | None = None,
         *,
-        parent: Callable[[str], Upstream | None] = lambda host: None,
+        connect: Callable[[str, int], Awaitable[Streams]] = _DIRECTLY.connect,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`parent` finds what reaches a destination."""
-        self._parent: Final = parent
+        """`connect` makes a connection to a host and port; it raises OSError."""
+        self._connect: Final = connect
         self._limits: Final = limits or ProbeLimits()
         self._monotonic: Final = monotonic
         self._known: Final[dict[tuple[str, int], tuple[float, tuple[str, ...]]]] = {}
@@ -82,7 +81,7 @@ class OriginCertificates:
         names: tuple[str, ...] = ()
         try:
             async with who.slots, self._slots, asyncio.timeout(self._limits.deadline):
-                names = certificate_names(await _handshake(*place, self._parent(place[0])))
+                names = certificate_names(await _handshake(await self._connect(*place)))
         except (OSError, TimeoutError, ValueError):  # ssl.SSLError is an OSError
             pass
         finally:
@@ -120,9 +119,9 @@ def certificate_names(der: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.removeprefix("*.") for name in names))[:MAX_NAMES]
 
 
-async def _handshake(host: str, port: int, upstream: Upstream | None) -> bytes:
+async def _handshake(streams: Streams) -> bytes:
     """The destination's certificate in DER, from a handshake without SNI: an empty server_hostname sends none."""
-    _, writer = await (connect(host, port) if upstream is None else dial(upstream, host, port))
+    _, writer = streams
     try:
         await writer.start_tls(_context(), server_hostname="")
     except BaseException:

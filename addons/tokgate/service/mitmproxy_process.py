@@ -91,7 +91,7 @@ async def serve(
     secure_folder(confdir)
     establish_authority(confdir, Instant.now())
     master, servers = Master(Options()), proxyserver.Proxyserver()
-    tokgate.traffic.sources = PolicySources(options.mark)
+    tokgate.traffic.egress.sources = PolicySources(options.mark)
     master.addons.add(core.Core(), servers, tokgate, *addons)
     if any(_type(mode) not in _WITHOUT_DNS for mode in options.modes):
         master.addons.add(dns_resolver.DnsResolver())

@@ -3,7 +3,7 @@
 import pytest
 
 from labs.hello_builder import openssl_hello
-from labs.proxy_lab import ALLOWED, BANNED, Lab, client, eventually, policy
+from labs.proxy_lab import ALLOWED, BANNED, Lab, ban, client, eventually, policy
 from tokgate.mitm.origin_certificate import OriginCertificates
 from tokgate.traffic.limits import ProbeLimits
 
@@ -55,6 +55,17 @@ async def test_internationalised_hosts(lab: Lab, name: str) -> None:
     async with client(proxy.port) as guest:
         assert (await guest.connect(f"{banned}:443")).status == 451
     assert [r["tokgate"]["names"]["http-host"] for r in lab.records.all] == [[banned], [banned]]
+
+
+async def test_an_internationalised_sni(lab: Lab) -> None:
+    """A page for a name that IDNA 2008 alone has comes with a certificate for it, and the record says that name."""
+    proxy, name = await lab.proxy(policy(ban(response="page"))), f"xn--strae-oqa.{BANNED}"
+
+    async with client(proxy.port) as guest:
+        assert (await guest.connect(f"{name}:443")).status == 200
+        await guest.tls(lab.authority.client(proxy.ca), name)
+        assert (await guest.get(name)).status == 451
+    assert lab.records.all[-1]["tokgate"]["names"] == {"http-host": [name], "sni": [name], "url": [f"https://{name}/"]}
 
 
 async def test_what_comes_while_the_guard_asks(lab: Lab) -> None:

@@ -1,24 +1,26 @@
-"""mitmproxy's connections to destinations come from the policy's addresses, as those of gates do."""
+"""mitmproxy's connections go from the policy's addresses and by parent proxies, as those of gates do, or not at all."""
 
 import asyncio
 import errno
 import os
 import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
+from labs.parent_proxy import FORBIDDEN, ParentProxy
 from labs.proxy_lab import ALLOWED, Lab, ban, client, eventually, policy
 from labs.serving import serving
 from tokgate.gate.egress import sources
 from tokgate.gate.egress.sources import PolicySources, Sources
 from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket
 from tokgate.gate.sockets import connect as begin
-from tokgate.mitm.layers import parent_proxy
-from tokgate.mitm.layers.egress import Egress, connect
-from tokgate.mitm.layers.parent_proxy import Parents
+from tokgate.mitm.layers.egress import Egress
 from tokgate.mitm.origin_certificate import OriginCertificates
 from tokgate.policy.settings import EgressSettings, Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
@@ -27,6 +29,8 @@ from tokgate.traffic.limits import ProbeLimits
 
 POOL = ("127.0.0.7", "127.0.0.8")
 MARK = 0x7
+PASSWORD = "alice:open sesame"
+KINDS = pytest.mark.parametrize("socks", [False, True], ids=["http", "socks5"])
 
 
 def egress(*addresses: str) -> EgressSettings:
@@ -54,13 +58,6 @@ class Peers(list[str]):
 def peers() -> Peers:
     """Who came."""
     return Peers()
-
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests have neither parents nor a pool."""
-    for owner, name in ((Parents, "find"), (Parents, "is_one"), (Egress, "sources")):
-        monkeypatch.setattr(owner, name, getattr(owner, name))
 
 
 @pytest.fixture
@@ -170,7 +167,7 @@ async def test_parents_and_certificates(lab: Lab, peers: Peers) -> None:
     assert peers == [*POOL]
     origin = await lab.raw_origin(peers.serve, lab.authority.server(ALLOWED))
     running.holder.snapshot = pooled("127.0.0.9")
-    certificates = OriginCertificates(ProbeLimits(deadline=60.0))
+    certificates = OriginCertificates(ProbeLimits(deadline=60.0), connect=running.traffic.egress.connect)
     assert await certificates.names("127.0.0.1", origin.port, client="192.0.2.1") == (ALLOWED,)
     assert peers[-1] == "127.0.0.9"
 
@@ -179,7 +176,7 @@ async def test_a_mark(lab: Lab, peers: Peers, chosen: Any) -> None:
     """The proxy's own connections bear it: a firewall that redirects all others would lead them back."""
     plain, secure = await lab.raw_origin(peers.serve), await lab.raw_origin(peers.serve, lab.authority.server(ALLOWED))
     running = await lab.proxy(pooled())
-    running.traffic.sources = PolicySources(MARK)
+    running.traffic.egress.sources = PolicySources(MARK)
     assert await _get(running.port, f"http://127.0.0.1:{plain.port}/") == (200, b"origin")
     assert await running.traffic.certificates.names("127.0.0.1", secure.port, client="192.0.2.1") == (ALLOWED,)
     assert chosen == [(("127.0.0.1", origin.port), MARK, None) for origin in (plain, secure)]
@@ -200,15 +197,15 @@ async def test_a_client_that_goes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     """Hooks learn of a connection that was given up, as they do where mitmproxy makes it."""
     begun, hooks = asyncio.Event(), Hooks()
 
-    async def never(*_: object) -> None:
+    async def never(*_: object, **__: object) -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(parent_proxy, "connect", never)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
     monkeypatch.setattr("tokgate.mitm.layers.http.HALF_CLOSED", 0)
     running = await lab.proxy(pooled(*POOL), before=(hooks,))
     async with client(running.port) as asking:
-        await asking.send(b"GET http://127.0.0.1:9/ HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n")
+        await asking.send(b"GET http://slow.example/ HTTP/1.1\r\nHost: slow.example\r\n\r\n")
         await begun.wait()
     await eventually("it is told", lambda: hooks.told)
     await eventually("it ends", lambda: not running.connections)
@@ -225,8 +222,10 @@ async def test_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
             made[0].listen()  # so that it can't be written to at any time
             return made[0]
 
-    monkeypatch.setattr(Egress, "sources", staticmethod(Never))
-    task = asyncio.get_running_loop().create_task(connect("127.0.0.1", 9))
+    snapshot = policy()
+    made_by = Egress(lambda: snapshot)
+    monkeypatch.setattr(made_by.sources, "of", lambda _: Never())
+    task = asyncio.get_running_loop().create_task(made_by.connect("127.0.0.1", 9))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -242,4 +241,134 @@ async def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", none)
     with pytest.raises(OSError, match=r"nowhere\.example"):
-        await connect("nowhere.example", 443)
+        await Egress(lambda: None).connect("nowhere.example", 443)
+
+
+@dataclass
+class Place:
+    """An origin of the laboratory, as a parent is told of it."""
+
+    port: int
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """On loopback."""
+        return "127.0.0.1", self.port
+
+
+@pytest.fixture
+def parent() -> Iterator[Callable[..., ParentProxy]]:
+    """Starts parents that lead everything to the origin at a port."""
+    running: list[ParentProxy] = []
+
+    def start(port: int, **options: Any) -> ParentProxy:
+        running.append(ParentProxy(Place(port), **options))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+def behind(proxy: ParentProxy, socks: bool = False, **stated: Any) -> Snapshot:
+    """A policy whose destinations are reached by this parent."""
+    kind = UpstreamKind.SOCKS5 if socks else UpstreamKind.HTTP
+    upstream = Upstream(kind=kind, **({"host": "127.0.0.1", "port": proxy.port} | stated))
+    return policy(ban(), upstream=(upstream,))
+
+
+async def test_plain_requests_of_an_http_parent(lab: Lab, parent: Any, tmp_path: Path) -> None:
+    """They are sent in absolute form with credentials, as proxies expect, and never with a CONNECT."""
+    secret = tmp_path / "credentials"
+    secret.write_text(PASSWORD)
+    proxy = parent(1, password=PASSWORD)
+    running = await lab.proxy(behind(proxy, credentials=str(secret)))
+    async with client(running.port) as asking:
+        reply = await asking.get("only.beyond.example", "http://only.beyond.example/path?q=1")
+    assert (reply.status, reply.body) == (200, b"parent")
+    assert proxy.asked == ["http://only.beyond.example/path?q=1"]
+    assert b"\r\nHost: only.beyond.example\r\n" in proxy.heads[0]
+
+
+async def test_redirected_plain_requests(lab: Lab, parent: Any) -> None:
+    """A request that was redirected here names its host to the parent, too."""
+    proxy = parent(1)
+    running = await lab.proxy(behind(proxy), destination=("192.0.2.80", 80))
+    async with client(running.port) as asking:
+        reply = await asking.get(ALLOWED, "/path")
+    assert (reply.status, reply.body) == (200, b"parent")
+    assert proxy.asked == [f"http://{ALLOWED}/path"]
+
+
+async def test_plain_requests_by_socks(lab: Lab, parent: Any) -> None:
+    """SOCKS carries them as it carries everything."""
+    origin = await lab.web_origin(tls=False)
+    proxy = parent(origin.port, socks=True)
+    running = await lab.proxy(behind(proxy, True))
+    async with client(running.port) as asking:
+        reply = await asking.get("only.beyond.example", "http://only.beyond.example/path")
+    assert (reply.status, reply.body) == (200, b"origin")
+    assert proxy.asked == ["only.beyond.example:80"]
+
+
+@KINDS
+async def test_tunnels(lab: Lab, parent: Any, socks: bool) -> None:
+    """TLS in a tunnel goes by the parent, which gets the name, and shows the origin's own certificate."""
+    origin = await lab.web_origin()
+    proxy = parent(origin.port, socks=socks)
+    running = await lab.proxy(behind(proxy, socks))
+    async with client(running.port) as asking:
+        assert (await asking.connect(f"{ALLOWED}:443")).status == 200
+        await asking.tls(lab.authority.client(), ALLOWED)
+        assert (await asking.get(ALLOWED)).body == b"origin"
+    assert proxy.asked == [f"{ALLOWED}:443"]
+
+
+@pytest.mark.parametrize("how", ["down", "forbidden", "password"])
+async def test_it_fails_closed(lab: Lab, parent: Any, how: str) -> None:
+    """Without a way by the parent there is none: the origin hears nothing, and the client gets an error."""
+    origin = await lab.web_origin()
+    proxy = parent(origin.port, password=PASSWORD if how == "password" else None)
+    if how == "down":
+        proxy.close()
+    running = await lab.proxy(behind(proxy))
+    host = FORBIDDEN if how == "forbidden" else ALLOWED
+    async with client(running.port) as asking:
+        assert (await asking.connect(f"{host}:{origin.port}")).status in (200, 502)
+        with pytest.raises((OSError, EOFError)):
+            await asking.tls(lab.authority.client(), host)
+    assert origin.connections == 0
+
+
+async def test_exclusions_go_directly(lab: Lab, parent: Any) -> None:
+    """What is excluded is reached without the parent."""
+    origin = await lab.web_origin()
+    proxy = parent(origin.port)
+    running = await lab.proxy(behind(proxy, exclusions=("example.org",)))
+    async with client(running.port) as asking:
+        assert (await asking.connect(f"{ALLOWED}:{origin.port}")).status == 200
+        await asking.tls(lab.authority.client(), ALLOWED)
+        assert (await asking.get(ALLOWED)).body == b"origin"
+    assert proxy.asked == []
+
+
+@KINDS
+async def test_certificates_are_asked_for_by_the_parent(lab: Lab, parent: Any, socks: bool) -> None:
+    """Where a destination's certificate decides, it is fetched the same way."""
+    origin = await lab.web_origin("www.example.net")
+    proxy = parent(origin.port, socks=socks)
+    running = await lab.proxy(behind(proxy, socks))
+    names = await running.traffic.certificates.names("192.0.2.80", 443, client="192.0.2.1")
+    assert (names, proxy.asked) == (("www.example.net",), ["192.0.2.80:443"])
+
+
+@pytest.mark.parametrize("wanted", ["parent", "pool"])
+async def test_a_connection_that_would_go_another_way(lab: Lab, parent: Any, monkeypatch: Any, wanted: str) -> None:
+    """Where mitmproxy itself would connect, against the policy, nothing is reached."""
+    monkeypatch.setattr(Egress, "serve", lambda *_: None)
+    origin = await lab.web_origin(tls=False)
+    running = await lab.proxy(behind(parent(origin.port, socks=True), True) if wanted == "parent" else pooled(*POOL))
+    assert (await _get(running.port, f"http://127.0.0.1:{origin.port}/"))[0] == 502
+    assert origin.connections == 0
+    running.holder.snapshot = pooled()
+    assert (await _get(running.port, f"http://127.0.0.1:{origin.port}/"))[0] == 200

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tokgate.mitm.layers.fair_turns import LONGEST, Turns
+from tokgate.mitm.layers.fair_turns import LENGTH, Turns
 
 
 async def test_one_clients_thousand_do_not_go_before_anothers_one() -> None:
@@ -96,14 +96,14 @@ async def test_turns_come_round_though_the_loop_always_has_work() -> None:
     def flood() -> None:
         nonlocal iterations
         iterations += 1
-        if not stopped.is_set() and iterations < 100 * LONGEST:
+        if not stopped.is_set() and iterations < 100 * LENGTH:
             asyncio.get_running_loop().call_soon(flood)
 
     flood()
     await turns.turn("192.0.2.1")
     before = iterations
     await turns.turn("192.0.2.2")
-    assert iterations - before <= LONGEST + 2
+    assert iterations - before <= LENGTH + 2
     stopped.set()
 
 

@@ -10,7 +10,7 @@ from mitmproxy.flow import Error
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.mode_specs import DnsMode, RegularMode, TransparentMode
 from mitmproxy.tcp import TCPFlow
-from mitmproxy.tls import TlsData
+from mitmproxy.tls import ClientHelloData, TlsData
 
 from tokgate.gate.identification import Links
 from tokgate.mitm.client_connection import ClientConnection
@@ -22,6 +22,7 @@ from tokgate.mitm.layers.next_layer import layer_for
 from tokgate.mitm.layers.passthrough import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.policy.membership import Identity
+from tokgate.wire.host_names import is_host_name
 
 
 def _close_or_pass(traffic: Traffic, next_layer: NextLayer) -> None:
@@ -93,6 +94,13 @@ class ConnectionHooks(Hooks):
         next_layer.layer = layer_for(context, data, enforcer, connection, self._name_servers)
 
     @ends_in(nothing)
+    def tls_clienthello(self, data: ClientHelloData) -> None:
+        """mitmproxy takes an SNI that IDNA 2003 doesn't know for none."""
+        raw = dict(data.client_hello.extensions).get(0)
+        if data.context.client.sni is None and raw is not None and is_host_name(raw[5:]):
+            data.context.client.sni = raw[5:].decode("ascii")
+
+    @ends_in(nothing)
     def dns_request(self, flow: DNSFlow) -> None:
         """A question is about to be asked on: not if it is one of our own that came back."""
         if self._traffic.is_own(flow.client_conn.peername, flow.client_conn.sockname):
@@ -105,7 +113,10 @@ class ConnectionHooks(Hooks):
 
     def _begin(self, client: Client) -> ClientConnection:
         """The state of a new connection: from the gate that hands it over, or with what its link tells."""
-        sockets = ClientSockets(self._traffic.context.connections().get(client.id))
+        handler = self._traffic.context.connections().get(client.id)
+        if handler is not None:
+            self._traffic.egress.serve(handler)
+        sockets = ClientSockets(handler)
         connection = self._traffic.connections.begin(client, sockets)
         connection.explicit = isinstance(client.proxy_mode, RegularMode)
         handed = GateInstance.handed.get(client.id)

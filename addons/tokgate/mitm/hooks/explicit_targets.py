@@ -71,7 +71,11 @@ class ExplicitTargetHooks:
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """A connection of ours is about to be made."""
         address = data.server.address
-        if address is not None and not self._traffic.is_parent(address) and self._is_closed(data.client, address[0]):
+        if (
+            address is not None
+            and not self._traffic.egress.is_parent(address)
+            and self._is_closed(data.client, address[0])
+        ):
             self._count()
             data.server.error = INSIDE_WORDS
 
@@ -80,7 +84,10 @@ class ExplicitTargetHooks:
         address, peer, connection = data.server.address, data.server.peername, self._traffic.connections.of(data.client)
         if not self._traffic.is_configured or address is None or peer is None or parse_address(address[0]) is not None:
             return
-        if self._traffic.is_parent(address) or self._traffic.parent(address[0], data.server.sni) is not None:
+        if (
+            self._traffic.egress.is_parent(address)
+            or self._traffic.egress.parent(address[0], data.server.sni) is not None
+        ):
             return  # where it leads is the parent's affair
         try:
             reached = self._decided(connection, address[0], (peer[0],)).open
@@ -132,7 +139,7 @@ class ExplicitTargetHooks:
         enforcer = self._traffic.enforcer
         if not matters(enforcer, connection.client.ip):
             return None
-        if self._traffic.parent(host) is not None:  # which resolves it
+        if self._traffic.egress.parent(host) is not None:  # which resolves it
             return None
         asked = (Sighting(Signal.HTTP_HOST, host),)
         if enforcer.judge(connection.client.ip, asked, connection.identity).blocks:

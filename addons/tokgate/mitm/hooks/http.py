@@ -13,7 +13,6 @@ from tokgate.mitm.hooks.responses import answer, bad_request, close_after, refus
 from tokgate.mitm.hooks.traffic import Hooks, Traffic, ends_in, nothing
 from tokgate.mitm.layers import request_body
 from tokgate.mitm.layers.http1 import UnreadableRequest
-from tokgate.mitm.layers.parent_proxy import by_parent
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse
@@ -160,7 +159,7 @@ class HttpHooks(Hooks):
     def _let_pass(self, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
         enforcer, request = self._traffic.enforcer, flow.request
         http_request.stay_in_http1(request)
-        by_parent(request)
+        self._traffic.egress.address_parent(request)
         if request.raw_content is None:  # nothing is kept of what passes, so nothing has to be held back
             if self._traffic.context.keeps_bodies and http_request.answerable(request):
                 flow.metadata[_KEPT] = admission

@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final
 
-from mitmproxy.connection import Address
 from mitmproxy.proxy.server import ConnectionHandler
 
-from tokgate.gate.egress.parents import parent_for
-from tokgate.gate.egress.sources import PolicySources, Sources
 from tokgate.mitm.client_connection import ClientConnections
 from tokgate.mitm.hooks.warnings import Warnings
 from tokgate.mitm.layers.egress import Egress
-from tokgate.mitm.layers.parent_proxy import Parents
 from tokgate.mitm.origin_certificate import OriginCertificates
-from tokgate.policy.settings import OnError, Upstream
+from tokgate.policy.settings import OnError
+from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
 
 UNCONFIGURED: Final = "tokgate has no policy: nothing passes"
@@ -45,11 +42,8 @@ class Traffic:
         self.context = ProxyContext()
         self.connections: Final = ClientConnections()
         self.warnings: Final = Warnings()
-        self.certificates = OriginCertificates(parent=self.parent)
-        self.sources = PolicySources(None)
-        """Where connections come from."""
-        Parents.find, Parents.is_one = staticmethod(self.parent), staticmethod(self.is_parent)
-        Egress.sources = staticmethod(self.sources_in_force)
+        self.egress: Final = Egress(self._snapshot)
+        self.certificates = OriginCertificates(connect=self.egress.connect)
         self._own: Final[set[tuple[Any, Any]]] = set()
         """Both ends of each connection to a destination. Our end alone may be a client's as well."""
 
@@ -74,19 +68,6 @@ class Traffic:
         """Whether what can't be decided is refused."""
         return not self.is_configured or self.enforcer.snapshot.settings.on_error is OnError.BLOCK
 
-    def sources_in_force(self) -> Sources:
-        """The source addresses of connections, by the policy in force."""
-        return self.sources.of(self.enforcer.snapshot.settings.egress) if self.is_configured else Sources()
-
-    def parent(self, *hosts: str | None) -> Upstream | None:
-        """The parent proxy that reaches a destination, by the names and addresses known of it."""
-        return parent_for(self.enforcer.snapshot, *hosts) if self.is_configured else None
-
-    def is_parent(self, address: Address) -> bool:
-        """Whether a parent proxy is at this address."""
-        upstreams = self.enforcer.snapshot.settings.upstream if self.is_configured else ()
-        return any((upstream.host, upstream.port) == tuple(address[:2]) for upstream in upstreams)
-
     def failed(self, where: str, error: Exception) -> None:
         """Count and log an exception that a hook raised."""
         if self.is_configured:
@@ -106,6 +87,9 @@ class Traffic:
             return False
         self.enforcer.counters.loops += 1
         return True
+
+    def _snapshot(self) -> Snapshot | None:
+        return None if self._enforcer is None else self._enforcer.snapshot
 
 
 def _ends(near: Any, far: Any) -> tuple[Any, Any]:

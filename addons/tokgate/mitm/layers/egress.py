@@ -1,46 +1,177 @@
-"""Connections of mitmproxy's to destinations from the addresses that the policy names, as gates make theirs."""
+"""mitmproxy's connections to destinations: by parent proxies, and from the addresses that the policy names.
+
+Both are chosen as gates do it (`gate/egress`). mitmproxy knows parents as a mode only, for all destinations and without
+SOCKS, so a handler of a client's connection gets `open_connection` for its own. Where a parent is due there is no other
+way.
+"""
+# mypy: disallow-untyped-calls=False
 
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
-from typing import ClassVar
+from functools import partial
+from typing import Final
+from weakref import WeakSet
 
-from tokgate.gate.egress.sources import Sources
+from mitmproxy.connection import Address, ConnectionState, Server
+from mitmproxy.http import Request
+from mitmproxy.proxy import commands, events, server, server_hooks
+
+from tokgate.gate.egress.parent_handshake import ParentHandshake, ParentRefused, basic
+from tokgate.gate.egress.parents import credentials_of, handshake, parent_for
+from tokgate.gate.egress.sources import PolicySources, Sources
+from tokgate.policy.settings import Upstream, UpstreamKind
+from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address
 
 type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
+_DEADLINE: Final = 10.0
+"""Seconds for a parent to give a way to a destination."""
+
 
 class Egress:
-    """How connections to destinations are made."""
+    """How one proxy's connections are made, by the policy in force."""
 
-    sources: ClassVar[Callable[[], Sources]] = staticmethod(Sources)
-    """Where they come from, by the policy in force."""
+    def __init__(self, snapshot: Callable[[], Snapshot | None]) -> None:
+        """Without a snapshot there are no parents and no addresses."""
+        self.sources = PolicySources(None)
+        self._snapshot: Final = snapshot
+        self._handlers: Final[WeakSet[server.ConnectionHandler]] = WeakSet()
+        """Those whose connections are made here."""
 
+    def parent(self, *hosts: str | None) -> Upstream | None:
+        """The parent proxy that reaches a destination, by the names and addresses known of it."""
+        snapshot = self._snapshot()
+        return None if snapshot is None else parent_for(snapshot, *hosts)
 
-async def connect(host: str, port: int) -> Streams:
-    """A connection over TCP to an address, or to the first address of a name that accepts one. Raises OSError."""
-    problem = OSError(f"{host} has no address")
-    for address in await _addresses(host, port):
+    def is_parent(self, address: Address) -> bool:
+        """Whether a parent proxy is at this address: what goes there was sent to it on purpose."""
+        snapshot = self._snapshot()
+        upstreams = () if snapshot is None else snapshot.settings.upstream
+        return any((upstream.host, upstream.port) == tuple(address[:2]) for upstream in upstreams)
+
+    def serve(self, handler: server.ConnectionHandler) -> None:
+        """Make the connections of a client's handler from now on."""
+        handler.open_connection = partial(self.open_connection, handler)  # type: ignore[method-assign]
+        self._handlers.add(handler)
+
+    def may_open(self, handler: server.ConnectionHandler | None, wanted: Server) -> bool:
+        """Whether a connection goes the way that the policy wants: made here, or not bound to any."""
+        return handler in self._handlers or self._is_free(wanted)
+
+    async def connect(self, host: str, port: int) -> Streams:
+        """A connection over TCP to an address or a name, by a parent where one reaches it. Raises OSError."""
+        upstream = self.parent(host)
+        return await (self._directly(host, port) if upstream is None else self._by_parent(upstream, host, port))
+
+    def address_parent(self, request: Request) -> None:
+        """Send a plain HTTP request to an HTTP parent as proxies expect it, in absolute form (RFC 9112 §3.2.2).
+
+        Proxies commonly allow CONNECT to the ports of TLS only. Raises OSError if the credentials can't be read.
+        """
+        upstream = self.parent(request.host, request.host_header and request.host_header.partition(":")[0])
+        if request.scheme != "http" or upstream is None or upstream.kind is not UpstreamKind.HTTP:
+            return
         try:
-            sock = await _connected(address)
-        except OSError as error:
-            problem = error
-        else:
-            return await asyncio.open_connection(sock=sock)
-    raise problem
+            credentials = credentials_of(upstream)
+        except ParentRefused as error:
+            raise OSError(str(error)) from error
+        host = f"[{request.host}]" if ":" in request.host else request.host
+        request.data.authority = (request.host_header or f"{host}:{request.port}").encode("ascii", "replace")
+        if credentials is not None:
+            request.headers["Proxy-Authorization"] = basic(credentials)
+        request.data.host, request.data.port = upstream.host, upstream.port
+
+    async def open_connection(self, handler: server.ConnectionHandler, command: commands.OpenConnection) -> None:
+        """As mitmproxy's own, which it is where there is neither a parent proxy nor an address to connect from."""
+        wanted, address = command.connection, command.connection.address
+        if address is None or self._is_free(wanted):
+            await type(handler).open_connection(handler, command)
+            return
+        hook = server_hooks.ServerConnectionHookData(client=handler.client, server=wanted)
+        await handler.handle_hook(server_hooks.ServerConnectHook(hook))
+        error, streams, cancelled = wanted.error, None, False
+        if error is None:
+            wanted.timestamp_start = time.time()
+            upstream = self._parent_of(wanted)
+            try:
+                async with handler.max_conns[address]:
+                    host, port = address[:2]
+                    way = self._directly(host, port) if upstream is None else self._by_parent(upstream, host, port)
+                    streams = await way
+            except (OSError, asyncio.CancelledError) as problem:
+                error = str(problem) or "connection cancelled"
+                cancelled = isinstance(problem, asyncio.CancelledError)
+        if streams is None:
+            wanted.error = error
+            await handler.handle_hook(server_hooks.ServerConnectErrorHook(hook))
+            await handler.server_event(events.OpenConnectionCompleted(command, error))
+            if cancelled:
+                raise asyncio.CancelledError
+            return
+        reader, writer = streams
+        wanted.timestamp_tcp_setup = time.time()
+        wanted.state = ConnectionState.OPEN
+        wanted.peername, wanted.sockname = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+        handler.transports[wanted] = server.ConnectionIO(handler=asyncio.current_task(), reader=reader, writer=writer)
+        await handler.handle_hook(server_hooks.ServerConnectedHook(hook))
+        await handler.server_event(events.OpenConnectionCompleted(command, None))
+        try:
+            await handler.handle_connection(wanted)
+        finally:
+            wanted.timestamp_end = time.time()
+            await handler.handle_hook(server_hooks.ServerDisconnectedHook(hook))
+
+    def _is_free(self, wanted: Server) -> bool:
+        """Whether the policy says nothing of how a connection is made; of datagrams it never does."""
+        if wanted.address is None or wanted.transport_protocol != "tcp":
+            return True
+        return self._parent_of(wanted) is None and self._sources_in_force().are_default
+
+    def _parent_of(self, wanted: Server) -> Upstream | None:
+        if wanted.address is None or self.is_parent(wanted.address):
+            return None
+        return self.parent(wanted.address[0], wanted.sni)
+
+    def _sources_in_force(self) -> Sources:
+        snapshot = self._snapshot()
+        return Sources() if snapshot is None else self.sources.of(snapshot.settings.egress)
+
+    async def _directly(self, host: str, port: int) -> Streams:
+        """A connection to the first of the addresses that accepts one."""
+        problem, addresses = OSError(f"{host} has no address"), [(host, port)]
+        if parse_address(host) is None:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = [(str(entry[4][0]), port) for entry in found]
+        for address in addresses:
+            try:
+                sock = await _connected(socket.socket(fileno=self._sources_in_force().connect(address).detach()))
+            except OSError as error:
+                problem = error
+            else:
+                return await asyncio.open_connection(sock=sock)
+        raise problem
+
+    async def _by_parent(self, upstream: Upstream, host: str, port: int) -> Streams:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                conversation = handshake(upstream, host, port)
+                reader, writer = await self._directly(upstream.host, upstream.port)
+                try:
+                    await _converse(conversation, reader, writer)
+                except BaseException:
+                    writer.close()
+                    raise
+                return reader, writer
+        except (ParentRefused, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise OSError(f"the parent proxy gives no way to {host}: {error or 'no answer'}") from error
 
 
-async def _addresses(host: str, port: int) -> list[tuple[str, int]]:
-    if parse_address(host) is not None:
-        return [(host, port)]
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(str(entry[4][0]), port) for entry in found]
-
-
-async def _connected(address: tuple[str, int]) -> socket.socket:
-    sock = socket.socket(fileno=Egress.sources().connect(address).detach())
+async def _connected(sock: socket.socket) -> socket.socket:
+    """The socket once its peer has answered."""
     loop, answered = asyncio.get_running_loop(), asyncio.Event()
     try:
         loop.add_writer(sock, answered.set)
@@ -49,8 +180,22 @@ async def _connected(address: tuple[str, int]) -> socket.socket:
         finally:
             loop.remove_writer(sock)
         if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(number, f"{os.strerror(number)}: {address[0]}")
+            raise OSError(number, os.strerror(number))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _converse(conversation: ParentHandshake, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Octet by octet: what stands behind the answer is the destination's."""
+    writer.write(conversation.first)
+    pending = b""
+    while True:
+        pending += await reader.readexactly(1)
+        progress = conversation.read(pending)
+        if progress is not None:
+            pending = pending[progress.consumed :]
+            writer.write(progress.say)
+            if progress.done:
+                return

@@ -2,24 +2,22 @@
 
 A connection costs mitmproxy milliseconds. Served as they come, a client's thousand would all go before another's one.
 mitmproxy runs each hook as a task, so a response takes some ten iterations of the loop. If a turn were one iteration,
-pieces of work of ten connections would be under way at any time, and each would take as long as all of them.
+pieces of work of ten connections would be under way at any time, and each would take as long as all of them. asyncio
+does not tell whether a loop has work, so that a turn can't end with its own.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-LONGEST: Final = 16
-"""Iterations of the loop after which a turn ends, though other work is ready: sockets of others may always be."""
+LENGTH: Final = 16
+"""Iterations of the loop that a turn lasts."""
 
 
 class Turns:
-    """The work that waits, by client. A turn lasts until the loop has nothing else to run, or `LONGEST` iterations.
-
-    Between two turns the loop looks at its sockets: there may be new clients.
-    """
+    """The work that waits, by client. While a turn lasts the loop looks at its sockets: there may be new clients."""
 
     def __init__(self) -> None:
         self._waiting: Final[dict[str, deque[Callable[[], object]]]] = {}
@@ -33,19 +31,19 @@ class Turns:
         self._waiting.setdefault(client, deque()).append(work)
         if not self._running:
             self._running = True
-            self._iterations = LONGEST
+            self._iterations = LENGTH
             asyncio.get_running_loop().call_soon(self._next)
 
     async def turn(self, client: str) -> None:
-        """Wait for the client's turn, which ends once the caller, and what it has made ready, waits for something."""
+        """Wait for the client's turn, in which the caller then is."""
         come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.add(client, partial(_wake, come))
         await come
 
     def _next(self) -> None:
-        loop: Any = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._iterations += 1
-        if loop._ready and self._iterations < LONGEST:  # noqa: SLF001 - asyncio tells nobody else whether it has work
+        if self._iterations < LENGTH:
             loop.call_soon(self._next)
             return
         if not self._waiting:

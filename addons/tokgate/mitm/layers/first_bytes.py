@@ -7,9 +7,9 @@ from typing import Final, assert_never
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
-from mitmproxy.proxy.layers.tls import ClientTLSLayer, ServerTLSLayer
 
 from tokgate.mitm.client_connection import ClientConnection, Passing
+from tokgate.mitm.closing import ClientTLSLayer, ServerTLSLayer
 from tokgate.mitm.layers.http import HttpConnectionLayer, TakeOver
 from tokgate.mitm.layers.passthrough import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.watched_relay import WatchedLayer

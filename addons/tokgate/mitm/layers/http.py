@@ -3,7 +3,7 @@
 mitmproxy keeps a tunnel inside the HTTP stream that asked for it, where the end of one direction closes both; it
 buffers heads and pipelined requests without limit; it takes a 1xx for the answer, and says 100 in a server's place; it
 tells a client of the end of an answer only once its request has ended: one that is refused an upload (413) would wait.
-Importing this module puts `HttpStream` in the place of mitmproxy's own, which it finds by its name.
+`Talk` is mitmproxy's HTTP layer with classes of ours inside.
 """
 # mypy: disallow-untyped-calls=False
 
@@ -12,17 +12,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from mitmproxy.connection import Connection, ConnectionState
-from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy import commands, events, layer, tunnel
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import http
+from mitmproxy.proxy.layers import http, tls
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
-from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseEndOfMessage, ResponseHeaders
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestHeaders,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.closing import is_orderly
-from tokgate.mitm.layers.http1 import EndOfDirection, Http1Client, Http1Server, is_interim
-from tokgate.mitm.layers.http2 import Http2Client, Http2Server, MayGoOn
+from tokgate.mitm.closing import ServerTLSLayer, is_orderly
+from tokgate.mitm.layers.http1 import EndOfDirection, Http1Client, Http1Server, is_interim, readable
+from tokgate.mitm.layers.http2 import GetHttpConnection, Http2Client, Http2Server, MayGoOn
 from tokgate.mitm.layers.passthrough import RefusalLayer
 from tokgate.traffic.limits import Limits
 
@@ -53,7 +59,15 @@ class HttpStream(http.HttpStream):
     """The fields of a request that expects a 100, if its server is to say whether it wants the body."""
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
-        """As mitmproxy's, which says 100 itself: not where the body passes as it comes (RFC 9110 §10.1.1)."""
+        """As mitmproxy's, which says 100 itself: not where the body passes as it comes (RFC 9110 §10.1.1).
+
+        A request to the proxy that names its host in the Host field alone goes there, also by an A-label.
+        """
+        request, secure = event.request, self.context.client.tls
+        by_field = self.mode is HTTPMode.regular and not request.host
+        if by_field and (found := readable((request.host_header or "").encode())):
+            request.data.host, request.data.port = found[0], found[1] or (443 if secure else 80)
+            request.data.scheme = b"https" if secure else b"http"
         going_on, reply = super().state_wait_for_request_headers(event), None
         with contextlib.suppress(StopIteration):
             while True:
@@ -63,6 +77,18 @@ class HttpStream(http.HttpStream):
                     self._expecting, reply = self.flow.request.headers.fields, None
                 else:
                     reply = yield command
+
+    def make_server_connection(self) -> layer.CommandGenerator[bool]:
+        """As mitmproxy's, and none that its server leaves."""
+        request, server = self.flow.request, self.flow.server_conn
+        target, secure = (request.host, request.port), request.scheme == "https"
+        connection, error = yield GetHttpConnection(target, secure, server.via, server.transport_protocol)
+        if error:
+            failed = ResponseProtocolError(self.stream_id, error, ErrorCode.CONNECT_FAILED)
+            yield from self.handle_protocol_error(failed)
+            return False
+        self.context.server = self.flow.server_conn = connection
+        return True
 
     def start_request_stream(self) -> layer.CommandGenerator[None]:
         """As mitmproxy's, with the expectation that it has removed."""
@@ -98,7 +124,7 @@ class HttpConnectionLayer(layer.Layer):
         self._cut: Connection | None = None
         """This side sent more than may wait; what else it sends is thrown away until it notices."""
         context.layers.remove(self)
-        self._http: HttpLayer | None = HttpLayer(context, mode)
+        self._http: HttpLayer | None = Talk(context, mode)
         self._inner: layer.Layer = self._http
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -237,4 +263,53 @@ def _layers(talk: HttpLayer, end: Connection) -> list[layer.Layer]:
     return found
 
 
-http.HttpStream = HttpStream  # type: ignore[misc]
+class HttpClient(http.HttpClient):
+    """mitmproxy's, which opens a connection to a server, with our protocols on it."""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        server = self.context.server
+        error = None if server.connected else (yield commands.OpenConnection(server))
+        if not error:
+            self.child_layer = _client_of(self.context)
+            self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
+            yield from self._handle_event(event)
+        yield http.RegisterHttpConnection(server, error)
+
+
+class Talk(HttpLayer):
+    """mitmproxy's HTTP layer, with our classes for connections and streams in the place of those that it makes."""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        client, server = self.context.client, self.context.server
+        if isinstance(event, events.Start):
+            kind = Http2Server if client.alpn == b"h2" else Http1Server
+            self.connections.setdefault(client, kind(self.context.fork()))
+        elif isinstance(event, events.DataReceived) and event.connection == server and server not in self.connections:
+            self.connections[server] = _client_of(self.context.fork())
+            yield from self.event_to_child(self.connections[server], events.Start())
+        yield from super()._handle_event(event)
+
+    def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, of our class."""
+        self.streams[stream_id] = HttpStream(self.context.fork(), stream_id)
+        yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+    def event_to_child(self, child: layer.Layer, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; `get_connection` plans a connection's layers itself, and begins them by this."""
+        if isinstance(event, events.Start) and type(child) in (tls.ServerTLSLayer, http.HttpClient):
+            child = self._ours(child)
+        yield from super().event_to_child(child, event)
+
+    def _ours(self, planned: layer.Layer) -> layer.Layer:
+        """Replace the layers that were planned for a connection, and have not begun yet."""
+        context, stack = planned.context, tunnel.LayerStack()
+        del context.layers[context.layers.index(planned) :]
+        if isinstance(planned, tls.ServerTLSLayer):
+            stack /= ServerTLSLayer(context)
+        stack /= HttpClient(context)
+        self.connections[context.server] = stack[0]
+        return stack[0]
+
+
+def _client_of(context: Context) -> layer.Layer:
+    return (Http2Client if context.server.alpn == b"h2" else Http1Client)(context)

@@ -3,24 +3,22 @@
 mitmproxy raises NotImplementedError at trailers, takes a 1xx for the answer, sends a body of unknown length from HTTP/2
 without any framing, so that it could be read as further requests, tells nobody of a head that it can't read, refuses
 answers that every client reads alike, and decodes A-labels by IDNA 2003, which refuses names that are registered.
-Importing this module puts these classes and functions in the place of mitmproxy's own, which it finds by their names.
+These classes do; `http.Talk` makes them for our connections.
 """
 # mypy: disallow-untyped-calls=False
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import h11
-from h11._readers import ChunkedReader, Http10Reader
-from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Client
-from mitmproxy.http import Headers, Response
+from mitmproxy.http import Headers, Request, Response
 from mitmproxy.net import check
-from mitmproxy.net.http import http1, url
-from mitmproxy.net.http.http1 import read
+from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.layers import http
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import _http1 as original
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
@@ -72,20 +70,49 @@ class UnreadableRequestHook(commands.StartHook):
     data: UnreadableRequest
 
 
-class _TrailersKept(ChunkedReader):
-    """Reads chunks, and keeps the trailers back from mitmproxy."""
+class _TrailersKept:
+    """A reader of bodies (h11's), which keeps the trailers back from mitmproxy."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, reader: Any) -> None:
+        self._reader: Final = reader
+        self.read_eof: Final[Callable[[], object]] = reader.read_eof
         self.trailers = Headers()
 
-    def __call__(self, buf: ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
-        event = super().__call__(buf)
+    def __call__(self, buf: object) -> object:
+        event = self._reader(buf)
         if isinstance(event, h11.EndOfMessage) and event.headers:
             fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
             self.trailers = Headers([field for field in fields if field[0].lower() not in _NO_TRAILERS])
             return h11.EndOfMessage()
         return event
+
+
+class _Heads:
+    """A buffer of mitmproxy's (h11's), in which heads are edited before mitmproxy reads them."""
+
+    def __init__(self, buffer: Any) -> None:
+        self._buffer = buffer
+        self.edit: Callable[[list[bytearray]], None] | None = None
+        """Edits the lines of a head; None while a body is read."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._buffer, name)
+
+    def __iadd__(self, data: bytes) -> "_Heads":
+        self._buffer += data
+        return self
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._buffer)
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        lines: list[bytearray] | None = self._buffer.maybe_extract_lines()
+        if lines and self.edit is not None:
+            self.edit(lines)
+        return lines
 
 
 class _Http1(original.Http1Connection):
@@ -97,13 +124,17 @@ class _Http1(original.Http1Connection):
     """The other side has, and what came of it is not all that there was to be sent."""
     _to_send = Headers()
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)  # type: ignore[call-arg] # the next class's, which knows the connection
+        self.buf = self._heads = _Heads(self.buf)  # type: ignore[assignment]
+
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, with trailers directly before the end of the message."""
-        if type(self.body_reader) is ChunkedReader:
-            self.body_reader = _TrailersKept()
-        reader = self.body_reader
+        if not isinstance(self.body_reader, _TrailersKept):
+            self.body_reader = _TrailersKept(self.body_reader)  # type: ignore[assignment]
+        reader: Any = self.body_reader
         for command in super().read_body(event):
-            if isinstance(command, ReceiveHttp) and isinstance(reader, _TrailersKept) and reader.trailers:
+            if isinstance(command, ReceiveHttp) and reader.trailers:
                 match command.event:
                     case RequestEndOfMessage(stream_id):
                         yield ReceiveHttp(RequestTrailers(stream_id, reader.trailers))
@@ -142,6 +173,9 @@ class Http1Server(_Http1, original.Http1Server):
     ended = False
     """The client has said all, and waits for the answer."""
 
+    _target: "_Target | None" = None
+    """What the request line at hand names, where mitmproxy got a placeholder."""
+
     def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """As mitmproxy's; a 1xx is not yet the answer, what has no body has no last chunk, and an end comes once."""
         if isinstance(event, ResponseHeaders) and is_interim(event.response):
@@ -163,13 +197,25 @@ class Http1Server(_Http1, original.Http1Server):
         Empty lines before a request are ignored (RFC 9112 §2.2): mitmproxy would wait for more behind each.
         """
         while True:
-            unread = len(self.buf)
+            unread, self._heads.edit = len(self.buf), self._take_target
             for command in super().read_headers(event):
+                self._heads.edit = None
+                if isinstance(command, ReceiveHttp) and isinstance(command.event, RequestHeaders):
+                    self._put_target(command.event.request)
                 if self.request is None and isinstance(command, commands.SendData):
                     yield UnreadableRequestHook(UnreadableRequest(self.context.client, self.context.server.address))
                 yield command
             if self.state != self.read_headers or len(self.buf) in (0, unread):
                 return
+
+    def _take_target(self, lines: list[bytearray]) -> None:
+        self._target, lines[0] = _target_of(bytes(lines[0]))
+
+    def _put_target(self, request: Request) -> None:
+        target, self._target, data = self._target, None, request.data
+        if target is not None:
+            data.authority, data.host, data.port = target.authority, target.host, target.port or data.port
+            data.path = target.path
 
     def wait(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, which takes the end of what a client says for the end of its interest."""
@@ -208,7 +254,9 @@ class Http1Client(_Http1, original.Http1Client):
         (RFC 9112 §9.3.1), but not after a 502: then theirs is closed, too.
         """
         while True:
+            self._heads.edit = _make_clear
             for command in super().read_headers(event):
+                self._heads.edit = None
                 match command:
                     case ReceiveHttp(event=ResponseHeaders(response=response)) if is_interim(response):
                         yield command
@@ -224,11 +272,16 @@ class Http1Client(_Http1, original.Http1Client):
 
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's; a body that lasts until the end is not whole if the server broke off (RFC 9112 §8)."""
-        if self.broke_off and isinstance(self.body_reader, Http10Reader) and self.stream_id is not None:
+        if self.broke_off and self._lasts_until_the_end and self.stream_id is not None:
             problem = "the server broke the connection off"
             yield ReceiveHttp(ResponseProtocolError(self.stream_id, problem, ErrorCode.PASSTHROUGH_CLOSE))
         else:
             yield from super().read_body(event)
+
+    @property
+    def _lasts_until_the_end(self) -> bool:
+        """Whether the body has no other end than the connection's (RFC 9112 §6.3)."""
+        return self.request is not None and expected_http_body_size(self.request, self.response) == -1
 
     def _closes_when_asked(self, event: events.ConnectionEvent) -> bool:
         return isinstance(event, events.ConnectionClosed) and self._has_answered and not self.buf
@@ -239,59 +292,69 @@ def is_interim(response: Response) -> bool:
     return response.status_code in _INTERIM and response.status_code != _SWITCHING
 
 
-_read_request_line: Final[Any] = read._read_request_line  # noqa: SLF001
-_URL_LINE: Final = re.compile(rb"(\S+\s+(?i:https?)://[^\s/?#]+)([/?]\S*)(\s+\S+)")
+PLACE: Final = b"tokgate.invalid"
+"""Stands for a host where mitmproxy is to read all but the host, which it would read by IDNA 2003 or refuse."""
+_URL_LINE: Final = re.compile(rb"(\S+)(\s+)([A-Za-z][A-Za-z0-9+.-]*)://([^\s/?#]+)([/?]?\S*)(\s+\S+)")
+"""The host in a URL ends at `?` as well (RFC 3986 §3.2)."""
+_CONNECT_LINE: Final = re.compile(rb"(CONNECT\s+)(\S+)(\s+\S+)")
+_AUTHORITY: Final = re.compile(r"([^:]+|\[.+\])(?::([0-9]+))?")
+_LAST_PORT: Final = 65535
 
 
-def read_request_line(line: bytes) -> tuple[object, ...]:
-    """As mitmproxy does; the host in a URL ends at `?` as well (RFC 3986 §3.2), and what follows may be any octets."""
-    url_line = _URL_LINE.fullmatch(line)
-    if url_line is None:
-        return tuple(_read_request_line(line))
-    before, path, after = url_line.groups()
-    *first, _, version = _read_request_line(before + b"/" + after)
-    return (*first, path if path.startswith(b"/") else b"/" + path, version)
+def readable(authority: bytes) -> tuple[str, int | None] | None:
+    """The host and port of an authority; A-labels stay as policy and origin read them (RFC 5890 §2.3.2.1)."""
+    found = _AUTHORITY.fullmatch(authority.decode("ascii")) if authority.isascii() else None
+    if found is None:
+        return None
+    host, port = found[1].removeprefix("[").removesuffix("]"), None if found[2] is None else int(found[2])
+    valid = is_host_name(host.encode("ascii")) or check.is_valid_host(host)
+    return (host, port) if valid and (port is None or port <= _LAST_PORT) else None
 
 
-_read_response_head: Final[Any] = http1.read_response_head
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a request line names."""
+
+    authority: bytes
+    host: str
+    port: int | None
+    path: bytes
 
 
-def read_response_head(lines: list[bytes]) -> Response:
-    """As mitmproxy does, and makes unambiguous what every client reads alike; mitmproxy would refuse it."""
-    response: Response = _read_response_head(lines)
-    fields = [(name.rstrip(b" \t"), value) for name, value in response.headers.fields]  # RFC 9112 §5.1
-    headers = response.headers = Headers(fields)
-    if headers.get("transfer-encoding", "").strip().lower() == "identity":  # RFC 2616 §3.6
-        del headers["transfer-encoding"]
-    lengths = {each.strip() for each in headers.get("content-length", "").split(",")}
-    if "transfer-encoding" in headers:  # RFC 9112 §6.3
-        headers.pop("content-length", None)
-    elif len(headers.get_all("content-length")) and len(lengths) == 1:  # RFC 9110 §8.6
-        headers["content-length"] = lengths.pop()
-    return response
+def _target_of(line: bytes) -> tuple[_Target | None, bytearray]:
+    """The target of a request line that names a host, and the line with a placeholder for the host."""
+    if connect := _CONNECT_LINE.fullmatch(line):
+        before, authority, after = connect.groups()
+        found = readable(authority)
+        if found is not None and found[1]:
+            return _Target(authority, *found, b""), bytearray(b"%b%b:%d%b" % (before, PLACE, found[1], after))
+    elif url := _URL_LINE.fullmatch(line):
+        method, space, scheme, authority, path, after = url.groups()
+        found = readable(authority)
+        if found is not None:
+            port = b"" if found[1] is None else b":%d" % found[1]
+            target = _Target(authority, *found, path if path.startswith(b"/") else b"/" + path)
+            return target, bytearray(b"%b%b%b://%b%b/%b" % (method, space, scheme, PLACE, port, after))
+    return None, bytearray(line)
 
 
-_parse_authority: Final[Any] = url.parse_authority
-_is_valid_host: Final[Any] = check.is_valid_host
+def _make_clear(lines: list[bytearray]) -> None:
+    """Make a response's head unambiguous where every client reads it alike; mitmproxy would refuse it."""
+    fields = [tuple(map(bytes, line.partition(b":"))) for line in lines[1:]]
+    names = [b"" if name[:1] in b" \t" else name.rstrip(b" \t").lower() for name, _, _ in fields]  # RFC 9112 §5.1
 
+    def values(wanted: bytes) -> list[bytes]:
+        return [value for name, (_, _, value) in zip(names, fields, strict=True) if name == wanted]
 
-def parse_authority(authority: bytes | str, check: bool) -> tuple[str, int | None]:
-    """As mitmproxy does, but A-labels stay as they are: policy, resolver and origin read those (RFC 5890 §2.3.2.1)."""
-    if isinstance(authority, bytes) and authority.isascii():
-        authority = authority.decode("ascii")
-    found: tuple[str, int | None] = _parse_authority(authority, check)
-    return found
-
-
-def is_valid_host(host: bytes | str) -> bool:
-    """As mitmproxy does, and A-labels that IDNA 2003 does not know are valid, too."""
-    name = host.encode("utf-8", "surrogateescape") if isinstance(host, str) else host
-    return is_host_name(name) or bool(_is_valid_host(host))
-
-
-read._read_request_line = read_request_line  # type: ignore[assignment] # noqa: SLF001
-http1.read_response_head = read_response_head
-url.parse_authority = parse_authority
-url.is_valid_host = check.is_valid_host = is_valid_host  # type: ignore[attr-defined]
-http.Http1Server = Http1Server  # type: ignore[attr-defined]
-http.Http1Client = Http1Client  # type: ignore[attr-defined]
+    codings = b",".join(values(b"transfer-encoding")).strip().lower()
+    lengths = {each.strip() for value in values(b"content-length") for each in value.split(b",")}
+    cleared, said = [], False
+    for name, (raw, colon, value) in zip(names, fields, strict=True):
+        if name == b"transfer-encoding" and codings == b"identity":  # RFC 2616 §3.6
+            continue
+        if name == b"content-length":
+            if codings not in (b"", b"identity") or (said and len(lengths) == 1):  # RFC 9112 §6.3, RFC 9110 §8.6
+                continue
+            said, value = True, b" " + min(lengths) if len(lengths) == 1 else value
+        cleared.append(bytearray((raw.rstrip(b" \t") if name else raw) + colon + value))
+    lines[1:] = cleared

@@ -1,8 +1,8 @@
 """mitmproxy's HTTP/2 with what it leaves out: flow control, 1xx, servers that leave, and streams they don't take up.
 
 mitmproxy takes two gigabytes from a side whatever the other side takes, ends all that is under way at GOAWAY, which
-servers send after so many requests, and answers with 502 what clients would ask again. Importing this module puts
-these classes in the place of mitmproxy's own, which it finds by their names.
+servers send after so many requests, and answers with 502 what clients would ask again. `http.Talk` makes these classes
+for our connections.
 """
 # mypy: disallow-untyped-calls=False
 
@@ -24,8 +24,10 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http
 from mitmproxy.proxy.layers.http import _http2 as original
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
-from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
+
+from tokgate.mitm.layers.http1 import PLACE, readable
 
 STREAM_WINDOW: Final = 1 << 20
 """Octets of a stream that one side may send before the other side takes them (RFC 9113 §5.2)."""
@@ -105,6 +107,29 @@ class Http2Server(original.Http2Server):
 
     h2_conn: FlowControl
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.h2_conn = FlowControl(self.h2_conf)
+
+    def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
+        """As mitmproxy's, with the authority as it was sent."""
+        fields = dict(event.headers or ()) if isinstance(event, h2.events.RequestReceived) else {}
+        authority = bytes(fields.get(b":authority", b""))
+        found = readable(authority) if authority else None
+        if found is None or not isinstance(event, h2.events.RequestReceived):
+            return (yield from super().handle_h2_event(event))
+        event.headers = [(name, PLACE if name == b":authority" else value) for name, value in event.headers or ()]
+        going_on = super().handle_h2_event(event)
+        while True:
+            try:
+                command = next(going_on)
+            except StopIteration as end:
+                return bool(end.value)
+            if isinstance(command, ReceiveHttp) and isinstance(command.event, RequestHeaders):
+                data = command.event.request.data
+                data.authority, data.host, data.port = authority, found[0], found[1] or data.port
+            yield command
+
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, NotTakenUp):
             if not self.is_closed(event.stream_id):
@@ -124,6 +149,9 @@ class Http2Client(original.Http2Client):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self.h2_conn = FlowControl(self.h2_conf)
+        self.h2_conn.local_settings.enable_push = 0  # as mitmproxy's
+        self.h2_conn.local_settings.acknowledge()
         self._not_taken_up: list[int] = []
         dispatch: dict[Any, Any] = self.h2_conn._frame_dispatch_table  # noqa: SLF001
         dispatch[GoAwayFrame] = lambda frame: ([], [_ServerLeaves(frame.last_stream_id)])
@@ -167,9 +195,3 @@ class Http2Client(original.Http2Client):
         if isinstance(event, h2.events.StreamEnded):  # what follows is about the rest of the request, which is nobody's
             self.streams.pop(event.stream_id, None)
         return is_over
-
-
-original.BufferedH2Connection = FlowControl  # type: ignore[attr-defined]
-http.GetHttpConnection = GetHttpConnection  # type: ignore[misc]
-http.Http2Server = Http2Server  # type: ignore[attr-defined]
-http.Http2Client = Http2Client  # type: ignore[attr-defined]

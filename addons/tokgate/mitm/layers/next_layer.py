@@ -4,10 +4,11 @@ from typing import Final
 
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import ClientTLSLayer, modes
+from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.closing import ClientTLSLayer
 from tokgate.mitm.layers.dns import DnsLayer
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
 from tokgate.mitm.layers.http import HttpConnectionLayer, HttpStream
