@@ -17,7 +17,7 @@ from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.segment import Rotation
 from tokgate.blocklog.write.writer import LogWriter
-from tokgate.cli.log import verify_files
+from tokgate.cli.log import verify, verify_files
 
 
 @pytest.fixture
@@ -52,6 +52,17 @@ def test_a_log_in_order(log: Path, tokgate: Command, kept: list[str]) -> None:
     assert "records 1 to 7, signed up to 6 by" in outcome.err
     assert outcome.err.endswith("tokgate: 7 lines, no findings\n")
     assert "not compared" in tokgate("log", "verify").err
+
+
+def test_findings_beyond_those_shown(log: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them count, in JSON as on stderr, however many are shown."""
+    monkeypatch.setattr(verify, "MAX_SHOWN", 2)
+    log.write_text(log.read_text().replace("SIGTERM", "SIGKILL"))
+    counted = json.loads(tokgate("log", "verify", "--json").out)
+    assert (counted["findings"], len(counted["shown"])) == (5, 2)
+    outcome = tokgate("log", "verify")
+    assert len(outcome.out.splitlines()) == 2
+    assert "tokgate: 3 more findings\n" in outcome.err
 
 
 def test_what_retention_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokgate: Command) -> None:

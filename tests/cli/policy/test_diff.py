@@ -100,6 +100,20 @@ def test_exit_codes(new: Path, tokgate: Command) -> None:
     assert tokgate("diff", "policies", "policies", "--flows", "none.ndjson").code == 3
 
 
+def test_exit_code_of_traffic_alone(policies: Path, tokgate: Command) -> None:
+    """A device that only has another name: no definition differs, but what it would get does, and that makes it 1."""
+    network = "  fleet: {devices: {file: devices.csv}, timezone: Europe/Brussels}\n"
+    text = POLICY.replace("bans:\n", f"{network}bans:\n", 1).replace("networks: [office]", "networks: [office, fleet]")
+    for folder, name in (("before", "tablet"), ("after", "laptop")):
+        Path(folder).mkdir()
+        Path(folder, "policy.yaml").write_text(text)
+        Path(folder, "devices.csv").write_text(f"name,mac\n{name},00:53:00:aa:bb:cc\n")
+    flow = {"client": "203.0.113.99", "host": "clips.example.org", "at": "2023-05-02T08:00Z", "device": "laptop"}
+    Path("flows").write_text(f"{json.dumps(flow)}\n")
+    assert tokgate("diff", "before", "after", *YEAR, "--exit-code").code == 0
+    assert tokgate("diff", "before", "after", *YEAR, "--exit-code", "--flows", "flows").code == 1
+
+
 def test_only_the_order(policies: Path, tokgate: Command) -> None:
     """Who only sorts a list is told on stderr that the other version is the same policy."""
     (policies.parent / "new.yaml").write_text(POLICY.replace("[lab, abroad]", "[abroad, lab]"))

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -182,7 +183,9 @@ def test_long_lines_are_skipped_to_their_end(excess: int) -> None:
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Simulate as a process of its own."""
     command = (sys.executable, "-m", "tokgate", "simulate", *arguments)
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ADDONS)}, stdout=subprocess.PIPE, **options)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment["PYTHONPATH"] = str(ADDONS)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, **options)
 
 
 def test_a_program_can_ask_as_it_goes(policies: Path) -> None:
@@ -194,6 +197,8 @@ def test_a_program_can_ask_as_it_goes(policies: Path) -> None:
             host = f"host{number}.example.org"
             process.stdin.write(json.dumps(QUERY | {"host": host}).encode() + b"\n")
             process.stdin.flush()
+            readable, _, _ = select.select([process.stdout], [], [], DEADLINE)
+            assert readable, "no answer while the pipe is open"
             assert json.loads(process.stdout.readline())["host"] == host
         process.stdin.close()
         assert process.wait(DEADLINE) == 0

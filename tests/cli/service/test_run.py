@@ -57,6 +57,23 @@ def test_the_mode_unless_told(said: tuple[str, ...], hosts: list[str], monkeypat
     ]
 
 
+def test_what_gates_are_started_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each option reaches the supervisor."""
+    given: list[SuperviseOptions] = []
+    monkeypatch.setattr(start, "supervise", _keeping(given))
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
+    said = (
+        "run --drain 1.5 --implementer https://example.org/filter --mark 0x10 --metrics 9300 --workers 3 "
+        "--policies p --log l --confdir /c"
+    )
+    args = build_parser(("run",)).parse_args(said.split())
+    assert args.run(args) == 0
+    (options,) = given
+    assert (options.drain, options.implementer, options.mark) == (1.5, "https://example.org/filter", 0x10)
+    assert (options.metrics, options.workers) == (("127.0.0.1", 9300), 3)
+    assert (options.policies, options.log, options.confdir) == (Path("p"), Path("l"), Path("/c"))
+
+
 @pytest.mark.parametrize(
     ("said", "bounds"),
     [((), (3, 6)), (("--openers", "2"), (2, 2)), (("--openers", "2-8"), (2, 8)), (("--openers", "1-1"), (1, 1))],

@@ -1,6 +1,7 @@
 """`tokgate authority`: keys that nobody else can read, and nothing lost when they are replaced."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -61,6 +62,18 @@ def test_only_the_owner_reads_keys(tokgate: Command) -> None:
         load_pem_private_key(encrypted, None)
     word = Path("authority/root.passphrase").read_bytes().strip()
     assert isinstance(load_pem_private_key(encrypted, word), ec.EllipticCurvePrivateKey)
+
+
+def test_the_gateways_file_is_its_users(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root puts into tokgate's folder belongs to the user that owns the folder, as which tokgate reads it."""
+    Path("conf").mkdir()
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.append((Path(path).name, uid, gid)))
+    monkeypatch.setattr(authority, "secure_folder", lambda folder: None)
+    assert tokgate("authority", "init", *NAMES, "--confdir", "conf").code == 0
+    owner = Path("conf").stat()
+    assert (AUTHORITY, owner.st_uid, owner.st_gid) in given
 
 
 def test_show(tokgate: Command) -> None:
