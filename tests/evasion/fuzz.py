@@ -32,8 +32,7 @@ from tokgate.evasion.hello import X25519, hello_12, hello_13, record, server_nam
 from tokgate.evasion.http_reader import read_page
 from tokgate.evasion.stream import Result, ServerReply, Stream, Target, send_all
 from tokgate.evasion.tls_reader import Second, read_answer
-from tokgate.traffic.first_bytes import FirstBytesReader
-from tokgate.traffic.second_words import after
+from tokgate.traffic.client_messages import FirstBytesReader, after
 from tokgate.traffic.seen import FirstBytes, Hello, OtherBytes
 
 CORPUS: Final = Path(__file__).parent / "corpus"

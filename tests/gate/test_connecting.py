@@ -18,7 +18,7 @@ from tokgate.gate.egress.parents import AskedParent
 from tokgate.gate.explicit_clients.front import ConnectingTunnel
 from tokgate.gate.sockets import Entry, NoDestinationError, listen
 from tokgate.policy.settings import Upstream, UpstreamKind
-from tokgate.traffic.counting.upstream import CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
+from tokgate.traffic.counters import CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
 from tokgate.traffic.refusal_texts import UNREACHABLE
 from tokgate.wire.tls_alert import Alert
 

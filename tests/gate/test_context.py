@@ -19,9 +19,9 @@ from tokgate.gate.explicit_clients.front import ExplicitRequest, WaitingForName
 from tokgate.gate.first_words import FirstExchange
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.policy.membership import Identity
-from tokgate.traffic.counting.upstream import ConnectError
+from tokgate.traffic.client_messages import AfterProxyRequest
+from tokgate.traffic.counters import ConnectError
 from tokgate.traffic.refusal_texts import UNREACHABLE
-from tokgate.traffic.second_words import AfterProxyRequest
 from tokgate.wire.hello_reader import read_client_hello
 from tokgate.wire.tls_alert import Alert
 

@@ -7,7 +7,7 @@ import pytest
 
 from labs.relay_ends import Ends, Exchange, Way, fill
 from tokgate.gate.connection import CLOSED
-from tokgate.traffic.second_words import AfterHello
+from tokgate.traffic.client_messages import AfterHello
 
 HANDSHAKE = b"\x16\3"
 """What a second ClientHello may begin with."""

@@ -15,7 +15,7 @@ from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import UnknownClients
-from tokgate.traffic.counting.counters import DecisionKey
+from tokgate.traffic.counters import DecisionKey
 
 StartGate = Callable[..., RunningGate]
 StartOrigin = Callable[..., Origin]

@@ -15,7 +15,7 @@ from tokgate.gate.connection import Connection, State, Tunnel
 from tokgate.gate.first_words import FirstExchange, FirstWords
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.gate.takeover import describe, read, write
-from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, UnreadLineReader
+from tokgate.traffic.client_messages import AfterHello, AfterProxyRequest, UnreadLineReader
 from tokgate.wire.http_detection import LinePart, UnreadLine
 
 HELLO = hello_for("www.example.net")

@@ -22,7 +22,7 @@ from tokgate.gate.first_words import FirstWords
 from tokgate.policy.decision import Response
 from tokgate.policy.settings import MissingSni
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.first_bytes import FirstBytesReader
+from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.wire.hello_reader import HELLO_RETRY
 from tokgate.wire.http_detection import PREFACE
 from tokgate.wire.tls_alert import Alert

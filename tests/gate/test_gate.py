@@ -117,7 +117,7 @@ def test_a_bug_costs_one_connection(
     gate = start_gate(start_origin())
     broken = monkeypatch.context()
     with broken as patch, dial(gate.redirected) as client:
-        patch.setattr("tokgate.traffic.first_bytes.FirstBytesReader.feed", lambda reader, data: 1 / 0)
+        patch.setattr("tokgate.traffic.client_messages.FirstBytesReader.feed", lambda reader, data: 1 / 0)
         client.sendall(b"\x00")
         assert read_all(client) == b""
     assert [r["event"]["action"] for r in gate.sink.records] == ["internal-error"]

@@ -8,7 +8,7 @@ import pytest
 from labs.waiting import DEADLINE
 from tokgate.gate.handoff import SO_SNDBUFFORCE, Handover, OpenerChannel, channel, receive
 from tokgate.policy.observation import Endpoint
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.seen import Arrival
 
 ARRIVAL = Arrival(
     client=Endpoint("192.0.2.1", 50000),

@@ -28,7 +28,7 @@ from tokgate.mitm.hooks.proxy_auth import ask_in_socks
 from tokgate.mitm.live_connections import MitmConnections
 from tokgate.mitm.silent_clients import close_silent, hear_servers
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.counters import Counters
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview
 

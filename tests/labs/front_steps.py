@@ -19,9 +19,9 @@ from tokgate.gate.explicit_clients.front import ConnectingTunnel, ExplicitFront,
 from tokgate.gate.identification import Identification
 from tokgate.gate.sockets import Address, Entry, Listener
 from tokgate.policy.membership import Identity
-from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
+from tokgate.traffic.seen import Arrival
 from tokgate.wire.proxy_request import Credentials
 
 POLICY = snapshot(

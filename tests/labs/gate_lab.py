@@ -24,10 +24,10 @@ from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Address, Entry, listen
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview
+from tokgate.traffic.seen import Arrival
 from tokgate.traffic.warning_state import WarnedClients
 
 DEADLINE = waiting.DEADLINE

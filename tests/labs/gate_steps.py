@@ -16,7 +16,7 @@ from tokgate.gate.explicit_clients.front import TunnelWords
 from tokgate.gate.first_words import FirstWords
 from tokgate.gate.gate import Gate
 from tokgate.gate.sockets import Entry, Listener
-from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
+from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 

@@ -38,7 +38,7 @@ from tokgate.policy.bans import Action, Ban
 from tokgate.policy.decision import Response
 from tokgate.policy.settings import EchOuter, MissingSni, OnError, UnknownClients
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.counters import Counters
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import ProbeLimits
 

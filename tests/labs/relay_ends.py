@@ -14,8 +14,8 @@ from tokgate.gate.event_loop import EventLoop
 from tokgate.gate.first_words import FirstExchange
 from tokgate.gate.relay import Relay
 from tokgate.gate.sockets import Entry, Listener
+from tokgate.traffic.client_messages import Watched
 from tokgate.traffic.limits import Limits
-from tokgate.traffic.second_words import Watched
 
 LIMITS = Limits(half_closed=300.0)
 

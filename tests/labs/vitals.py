@@ -13,7 +13,7 @@ from tokgate.policy.observation import Visibility
 from tokgate.runtime.reload_report import Reloads
 from tokgate.runtime.status import Worker, state_of
 from tokgate.service.metrics import sample as vitals
-from tokgate.traffic.counting.counters import AT_LIMIT, Counters
+from tokgate.traffic.counters import AT_LIMIT, Counters
 
 NOW = builders.at("2023-04-01T12:00:00Z")
 LOG = {

@@ -17,9 +17,9 @@ from tokgate.gate.handoff import Handover
 from tokgate.mitm.gate_mode import GateInstance, GateMode
 from tokgate.mitm.layers.fair_turns import Turns
 from tokgate.policy.observation import Endpoint
-from tokgate.traffic.arrival import Arrival
-from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.counters import Counters
 from tokgate.traffic.limits import OpenerLimits
+from tokgate.traffic.seen import Arrival
 
 
 @pytest.fixture

@@ -23,8 +23,7 @@ from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import LogSettings
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.status import Worker
-from tokgate.traffic.counting.counters import DECISION
-from tokgate.traffic.counting.shared_counters import Key
+from tokgate.traffic.counters import DECISION, Key
 
 POLICY = """\
 version: 1

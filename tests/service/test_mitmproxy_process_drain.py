@@ -12,7 +12,7 @@ from tokgate.gate.handoff import Handover
 from tokgate.mitm.gate_mode import GateInstance, GateMode
 from tokgate.policy.observation import Endpoint
 from tokgate.service.mitmproxy_process import Drain
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.seen import Arrival
 
 
 class Served(dict[str, Any]):

@@ -13,9 +13,9 @@ from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import MissingSni
 from tokgate.traffic.actions import AskCertificate, CarrierAction, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.first_bytes import FirstBytesReader
+from tokgate.traffic.seen import Arrival
 from tokgate.wire.tls_alert import Alert
 
 NAMELESS = build.records(build.hello())

@@ -16,10 +16,9 @@ from tokgate.policy.observation import Endpoint, Visibility
 from tokgate.policy.settings import MissingSni
 from tokgate.traffic.actions import Open, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.first_bytes import FirstBytesReader
-from tokgate.traffic.seen import Hello, OtherBytes, ProxyConnect
+from tokgate.traffic.seen import Arrival, Hello, OtherBytes, ProxyConnect
 
 BANNED = "www.clips.example.org"
 

@@ -18,14 +18,14 @@ from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Response, Signal
 from tokgate.policy.observation import Endpoint, HttpSeen, Passed, Stage, Transport, Visibility
 from tokgate.policy.settings import EchOuter, MissingSni
-from tokgate.traffic import hidden_name
+from tokgate.traffic import admission as admission_module
 from tokgate.traffic.actions import AskCertificate, DnsAnswer, HttpAnswer, Open, Pass, QuicClose, Refuse
 from tokgate.traffic.admission import Admission, admit, words_of
-from tokgate.traffic.arrival import Arrival
-from tokgate.traffic.dns_questions import DnsArrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import (
+    Arrival,
     Connect,
+    DnsArrival,
     DnsQuestion,
     Hello,
     HttpStart,
@@ -397,7 +397,7 @@ def test_where_deciding_failed(monkeypatch: pytest.MonkeyPatch, transport: Trans
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(hidden_name, "visibility", broken)
+    monkeypatch.setattr(admission_module, "visibility_of", broken)
     observer = Observer(hostname="gate.example.org", version="test")
     enforcer = Enforcer(Holder(builders.snapshot(PAGE)), Sink(), observer, now=lambda: NOW)
     admission = admit(enforcer, replace(ARRIVAL, transport=transport), Hello(named(BANNED), quic=True))

@@ -26,12 +26,11 @@ from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import DnsSettings, EchKeys, EncryptedDns, OnError, StructuredErrors, UnknownClients
 from tokgate.traffic import dns_questions
-from tokgate.traffic.actions import DnsAnswer, Pass, Refuse
+from tokgate.traffic.actions import DnsAnswer, Pass, Refuse, Terms
 from tokgate.traffic.admission import Admission, admit
-from tokgate.traffic.dns_questions import DnsArrival, Terms
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.refusal_texts import contact_uris
-from tokgate.traffic.seen import DnsQuestion, DnsResponse
+from tokgate.traffic.seen import DnsArrival, DnsQuestion, DnsResponse
 from tokgate.wire.dns_message.query import Rcode, read_query
 
 START = builders.at("2023-03-09T23:00:00Z")

@@ -11,7 +11,7 @@ from tokgate.gate.context import Context, Reading
 from tokgate.gate.egress.parents import AskedParent, parent_for
 from tokgate.gate.sockets import Address, NoDestinationError, leads_to
 from tokgate.policy.settings import Upstream
-from tokgate.traffic.counting.upstream import ConnectError, kind_of
+from tokgate.traffic.counters import ConnectError, connect_error
 
 
 def parent(context: Context, connection: Connection, destination: Address) -> Upstream | None:
@@ -77,7 +77,7 @@ class Connecting(State):
     def on_server(self, connection: Connection, event: int) -> None:
         """The destination answered, or can't be reached."""
         if event & (EPOLLERR | EPOLLHUP) and (number := connection.server.getsockopt(SOL_SOCKET, SO_ERROR)):
-            self.unreachable(connection, kind_of(number))
+            self.unreachable(connection, connect_error(number))
             return
         context = self.context
         context.dialler.connect_seconds.add(context.loop.now - connection.awaiting_since)
@@ -119,13 +119,13 @@ class AskingParent(State):
         """The parent is there, or has answered, or can't be reached."""
         connecting = self._connecting
         if event & (EPOLLERR | EPOLLHUP) and (number := connection.server.getsockopt(SOL_SOCKET, SO_ERROR)):
-            connecting.unreachable(connection, kind_of(number))
+            connecting.unreachable(connection, connect_error(number))
             return
         try:
             if not self._asked.is_behind(connection.server, event):
                 return
         except OSError as error:
-            connecting.unreachable(connection, kind_of(error.errno))
+            connecting.unreachable(connection, connect_error(error.errno))
             return
         connecting.on_server(connection, event | EPOLLIN)  # the destination's first octets may follow the answer
 

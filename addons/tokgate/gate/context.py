@@ -16,9 +16,9 @@ from tokgate.gate.identification import Identification
 from tokgate.gate.relay import BUFFER, Relay
 from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, Address, NoDestinationError, Socket, original_destination
 from tokgate.policy.observation import Endpoint
-from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
+from tokgate.traffic.seen import Arrival
 
 _THROWN_AWAY: Final = 65536
 """Octets read at once of what a refused client still sends."""

@@ -2,7 +2,7 @@
 
 What decides is `traffic.admission`, the same as behind mitmproxy. Of a client under a ban no more is passed on than
 what was decided about, until its destination has answered: after a HelloRetryRequest, or a request to a proxy, what it
-says next has to be decided about as well (`traffic.second_words`).
+says next has to be decided about as well (`traffic.client_messages`).
 """
 
 import contextlib
@@ -21,8 +21,15 @@ from tokgate.policy.observation import Stage
 from tokgate.policy.services import NO_MATCH
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
 from tokgate.traffic.admission import admit, words_of
-from tokgate.traffic.first_bytes import FirstBytesReader
-from tokgate.traffic.second_words import Reader, SecondHelloReader, UnreadLineReader, Watched, after, after_hello
+from tokgate.traffic.client_messages import (
+    FirstBytesReader,
+    Reader,
+    SecondHelloReader,
+    UnreadLineReader,
+    Watched,
+    after,
+    after_hello,
+)
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, is_ech_outer
 from tokgate.wire.hello_reader import MAX_ANSWER, read_client_hello

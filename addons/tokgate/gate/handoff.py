@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from tokgate.gate.sockets import Socket
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.seen import Arrival
 
 MAX_DATAGRAM: Final = 160 * 1024
 """More than what a greeting may hold and its description; below the kernel's default for one datagram."""

@@ -25,8 +25,7 @@ from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import MAX_DATAGRAM
 from tokgate.gate.sockets import Listener, Socket
 from tokgate.policy.membership import Identity
-from tokgate.traffic.first_bytes import FirstBytesReader
-from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, AfterUnreadLine
+from tokgate.traffic.client_messages import AfterHello, AfterProxyRequest, AfterUnreadLine, FirstBytesReader
 from tokgate.traffic.seen import Shown
 from tokgate.wire.http_detection import LinePart, UnreadLine
 from tokgate.wire.proxy_request import ConnectReader

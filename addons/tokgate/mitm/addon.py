@@ -32,7 +32,7 @@ from tokgate.mitm.options import check_name_servers, refuse_forbidden, require
 from tokgate.mitm.silent_clients import close_silent, hear_servers
 from tokgate.runtime.held_file import HeldFile
 from tokgate.runtime.instance import Instance
-from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.counters import Counters
 from tokgate.traffic.enforcer import Enforcer, RecordSink
 from tokgate.traffic.live_review import LiveReview
 from tokgate.traffic.warning_state import WarnedClients, open_beside

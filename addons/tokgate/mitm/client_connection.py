@@ -13,9 +13,8 @@ from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.policy.membership import Identity, joined
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
-from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.limits import OpenerLimits, client_key
-from tokgate.traffic.seen import Seen
+from tokgate.traffic.seen import Arrival, Seen
 
 
 @dataclass(frozen=True, slots=True)

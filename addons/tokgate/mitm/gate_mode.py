@@ -19,7 +19,7 @@ from mitmproxy.proxy.layers import modes
 from tokgate.gate.handoff import Handover, receive
 from tokgate.gate.sockets import reset_on_close
 from tokgate.mitm.layers.fair_turns import Turns
-from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.counters import Counters
 from tokgate.traffic.limits import OpenerLimits, client_key
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from tokgate.policy.decision import Signal
 from tokgate.policy.observation import HttpSeen
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import seen as seen_traffic
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.seen import Arrival
 from tokgate.wire import host_names
 from tokgate.wire.proxy_request import Authority, AuthorityProblem, InvalidAuthority, read_authority
 

@@ -10,7 +10,7 @@ from whenever import Instant
 
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.record import Record, Stamp
-from tokgate.traffic.counting.counters import DecisionKey
+from tokgate.traffic.counters import DecisionKey
 
 _HOUR: Final = 3600
 

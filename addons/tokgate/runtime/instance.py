@@ -23,8 +23,7 @@ from tokgate.runtime.coverage_report import CoverageReporter
 from tokgate.runtime.notified import NotificationHistory, Write
 from tokgate.runtime.reload_report import Reloads, announce, answer_of
 from tokgate.runtime.status import Worker, restart_needed, state_of
-from tokgate.traffic.counting.counters import DecisionKey, decisions_in
-from tokgate.traffic.counting.shared_counters import Key
+from tokgate.traffic.counters import DecisionKey, Key, decisions_in
 
 logger = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from tokgate.service.gate_process import GateProcess, Inheritance, QuicInheritan
 from tokgate.service.metrics import sample
 from tokgate.service.opener_count import OpenerRange
 from tokgate.service.privileges import needed_to_run
-from tokgate.traffic.counting.shared_counters import SharedCounters
+from tokgate.traffic.counters import SharedCounters
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.warning_state import WarnedClients
 

@@ -26,7 +26,7 @@ from tokgate.runtime.instance import Instance
 from tokgate.runtime.status import Worker
 from tokgate.service.children import descriptors, seconds_of_work
 from tokgate.service.continuity.service_manager import ServiceManager
-from tokgate.traffic.counting.counters import RECORDS_DROPPED
+from tokgate.traffic.counters import RECORDS_DROPPED
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,7 @@ from tokgate.gate.sockets import Listener
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.children import ORDERS, descriptors
-from tokgate.traffic.counting.counters import HANDED_OVER, NOT_HANDED_OVER, RECORDS_DROPPED, Counters
-from tokgate.traffic.counting.shared_counters import SharedCounters
+from tokgate.traffic.counters import HANDED_OVER, NOT_HANDED_OVER, RECORDS_DROPPED, Counters, SharedCounters
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview

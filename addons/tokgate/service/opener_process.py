@@ -29,8 +29,7 @@ from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.service.continuity.orphan import end_with_supervisor
 from tokgate.service.control_addon import Reporter
 from tokgate.service.mitmproxy_process import RunOptions, serve
-from tokgate.traffic.counting.counters import Counters
-from tokgate.traffic.counting.shared_counters import SharedCounters
+from tokgate.traffic.counters import Counters, SharedCounters
 from tokgate.traffic.warning_state import WarnedClients
 
 FIRST_TO_GO: Final = 500

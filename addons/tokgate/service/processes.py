@@ -32,7 +32,7 @@ from tokgate.service.endpoints import listen_for_scrapers
 from tokgate.service.gate_process import GO, RETIRE
 from tokgate.service.metrics.sample import Deaths
 from tokgate.service.opener_count import OpenerCount
-from tokgate.traffic.counting.shared_counters import SharedCounters
+from tokgate.traffic.counters import SharedCounters
 from tokgate.traffic.warning_state import WarnedClients, open_beside
 
 logger = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ from tokgate.service.metrics.sample import Vitals, vitals_of
 from tokgate.service.privileges import needed_to_run
 from tokgate.service.processes import ChildProcesses
 from tokgate.service.signal_queue import SignalQueue
-from tokgate.traffic.counting.shared_counters import Key
+from tokgate.traffic.counters import Key
 
 logger = logging.getLogger(__name__)
 

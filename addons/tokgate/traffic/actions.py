@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import assert_never
 
-from tokgate.traffic.dns_questions import Terms
 from tokgate.wire.socks5 import Reply
 from tokgate.wire.tls_alert import Alert
 
@@ -45,6 +44,15 @@ def last_words(words: Words) -> bytes:
             return b""
         case _:
             assert_never(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The limits of an answer: `longest` in seconds, None without limit."""
+
+    longest: int | None
+    hides_nothing: bool
+    """No ECH keys: the client is under a ban, and a name that is hidden can't be decided about."""
 
 
 @dataclass(frozen=True, slots=True)

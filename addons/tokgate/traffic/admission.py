@@ -16,7 +16,7 @@ from tokgate.policy.decide import Sighting, is_under_block
 from tokgate.policy.decision import Decision, Signal, Verdict
 from tokgate.policy.observation import Observation, Passed, Stage, TlsSeen, Transport, Visibility
 from tokgate.policy.settings import MissingSni
-from tokgate.traffic import dns_questions, hidden_name
+from tokgate.traffic import dns_questions
 from tokgate.traffic.actions import (
     AskCertificate,
     CarrierAction,
@@ -27,11 +27,11 @@ from tokgate.traffic.actions import (
     Refuse,
     last_words,
 )
-from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer, Ruling
-from tokgate.traffic.kind import Kind, in_hello, kind_of
+from tokgate.traffic.kind import Kind, in_hello, kind_of, refuse_hidden, visibility_of
 from tokgate.traffic.refusal_texts import refusal as refusal_text
 from tokgate.traffic.seen import (
+    Arrival,
     Connect,
     DnsQuestion,
     DnsResponse,
@@ -254,13 +254,13 @@ def _judged(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
     kind, settings = kind_of(arrival, seen), enforcer.snapshot.settings
     shown, names = kind.shown, kind.names
     if isinstance(seen, Hello):
-        shown = replace(shown, visibility=hidden_name.visibility(seen.hello, quic=seen.quic))
+        shown = replace(shown, visibility=visibility_of(seen.hello, quic=seen.quic))
     if shown.visibility is Visibility.NONE and settings.missing_sni is MissingSni.ALLOW:
         names = tuple(sighting for sighting in names if sighting.signal is not Signal.ADDRESS)
     nothing = Sighting(Signal.SNI if shown.is_hello else Signal.ADDRESS, "")
     ruling = enforcer.judge(arrival.client.ip, names or (nothing,), arrival.identity)
     if not ruling.blocks:
-        ruling = hidden_name.refuse_hidden(arrival, seen, shown, ruling)
+        ruling = refuse_hidden(arrival, seen, shown, ruling)
     kind = Kind(kind.stage, shown, names, kind.words)
     return _made(arrival, seen, kind, ruling, Refuse(kind.words(ruling)) if ruling.blocks else _PASS)
 

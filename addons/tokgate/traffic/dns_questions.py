@@ -1,19 +1,20 @@
 """DNS questions: what is decided about them, and what an answer may hold and for how long."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from whenever import Instant
 
 from tokgate.policy.decide import Sighting, decide, decide_unreadable
 from tokgate.policy.decision import Reason, Signal, Verdict
-from tokgate.policy.observation import DnsSeen, Transport
+from tokgate.policy.observation import DnsSeen
 from tokgate.policy.settings import EchKeys, EncryptedDns, StructuredErrors
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.actions import Terms
 from tokgate.traffic.enforcer import Enforcer, Ruling
 from tokgate.traffic.refusal_texts import explanation, structured
+from tokgate.traffic.seen import DnsArrival
 from tokgate.wire.dns_message.answer import ExtendedError, capped, leads_to, offers_ech, refusal, without_ech
-from tokgate.wire.dns_message.query import Query, Rcode
+from tokgate.wire.dns_message.query import Rcode
 
 REMEMBERED: Final = 10
 """Seconds for which a refusal may be remembered: an override has to take effect soon."""
@@ -31,31 +32,6 @@ _CANARY: Final = "use-application-dns.net"
 """Firefox asks for it before it turns to DNS over HTTPS by itself: https://support.mozilla.org/kb/canary-domain-use-application-dnsnet"""
 _RESOLVER: Final = "resolver.arpa"
 """Under this name resolvers tell of their encrypted selves (RFC 9462)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DnsArrival(Arrival):
-    """A question. Its destination is the resolver that the client asked; None if it was us."""
-
-    query: Query
-    transport: Transport = Transport.UDP
-    carried: bool = False
-    """What the client connects to then passes here, too."""
-
-    @property
-    def names(self) -> tuple[Sighting, ...]:
-        """The name, and its part after octets that no pattern can match, whose owner answers for the whole name."""
-        sighting = Sighting(Signal.DNS_NAME, self.query.name)
-        return (sighting, Sighting(Signal.DNS_NAME, self.query.below)) if self.query.below else (sighting,)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The limits of an answer: `longest` in seconds, None without limit."""
-
-    longest: int | None
-    hides_nothing: bool
-    """No ECH keys: the client is under a ban, and a name that is hidden can't be decided about."""
 
 
 def judge(enforcer: Enforcer, asked: DnsArrival) -> Ruling:

@@ -25,7 +25,7 @@ from tokgate.policy.observation import Observation, Stage, Visibility
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.public_suffix import load_suffix_list
-from tokgate.traffic.counting.counters import Counters
+from tokgate.traffic.counters import Counters
 from tokgate.traffic.limits import RECORDS_A_MINUTE, client_key
 from tokgate.traffic.warning_state import WarnedClients
 

@@ -18,11 +18,9 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import AddressLiteral, normalise
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Refuse
 from tokgate.traffic.admission import Admission, admit
-from tokgate.traffic.arrival import Arrival
-from tokgate.traffic.dns_questions import DnsArrival
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.refusal_texts import status_of
-from tokgate.traffic.seen import DnsQuestion, Hello, Request, Seen
+from tokgate.traffic.seen import Arrival, DnsArrival, DnsQuestion, Hello, Request, Seen
 from tokgate.wire.client_hello import PUBLIC_NAMES, ClientHello, read_message
 from tokgate.wire.dns_message.query import read_query
 

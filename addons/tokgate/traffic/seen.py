@@ -1,4 +1,4 @@
-"""What a carrier can see of traffic: the closed union that `admission.admit` decides about. Values only.
+"""A client's traffic as it arrives, and what a carrier can see of it, for `admission.admit` to decide. Values only.
 
 A new kind of traffic is a new member of `Seen`; mypy then names the places that must say what becomes of it.
 """
@@ -7,10 +7,65 @@ from dataclasses import dataclass
 from typing import Final
 
 from tokgate.policy.decide import Sighting
-from tokgate.policy.observation import HttpSeen, Visibility
-from tokgate.traffic.dns_questions import DnsArrival
+from tokgate.policy.decision import Signal
+from tokgate.policy.membership import Identity
+from tokgate.policy.observation import Endpoint, HttpSeen, Transport, Visibility
+from tokgate.policy.values.hostname import parse_address
 from tokgate.wire.client_hello import ClientHello
+from tokgate.wire.dns_message.query import Query
 from tokgate.wire.http_detection import UnreadLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A client connection, flow of datagrams or question, before anything of its content is known."""
+
+    client: Endpoint
+    destination: Endpoint | None = None
+    """Host and port: an address for redirected connections, a name or an address literal in a CONNECT tunnel."""
+    connect: str | None = None
+    """The host that was asked for with CONNECT, as it was sent."""
+    connection: str | None = None
+    """The id of the connection, in all of its records."""
+    identity: Identity | None = None
+    """Who the client is besides its address, as far as the policy has use for it."""
+    transport: Transport = Transport.TCP
+
+    @property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """The signals known before the connection's first byte."""
+        host = self.destination.ip if self.destination is not None else None
+        address = (Sighting(Signal.ADDRESS, host),) if host and parse_address(host) is not None else ()
+        return (Sighting(Signal.HTTP_HOST, self.connect), *address) if self.connect else address
+
+    @property
+    def names_its_host(self) -> bool:
+        """Whether CONNECT named the destination, so that a ClientHello without a name hides nothing."""
+        return self.connect is not None and parse_address(self.connect) is None
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The destination as the log wants it: an address, or nothing."""
+        if self.destination is None or parse_address(self.destination.ip) is None:
+            return None
+        return self.destination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsArrival(Arrival):
+    """A question. Its destination is the resolver that the client asked; None if it was us."""
+
+    query: Query
+    transport: Transport = Transport.UDP
+    carried: bool = False
+    """What the client connects to then passes here, too."""
+
+    @property
+    def names(self) -> tuple[Sighting, ...]:
+        """The name, and its part after octets that no pattern can match, whose owner answers for the whole name."""
+        sighting = Sighting(Signal.DNS_NAME, self.query.name)
+        return (sighting, Sighting(Signal.DNS_NAME, self.query.below)) if self.query.below else (sighting,)
+
 
 _OF_HELLOS: Final = (Visibility.SNI, Visibility.QUIC_SNI, Visibility.ECH_OUTER, Visibility.NONE)
 

@@ -13,7 +13,7 @@ from tokgate.blocklog.records.record import Observer
 from tokgate.gate.egress import sources
 from tokgate.gate.egress.dialler import Dialler
 from tokgate.policy.settings import EgressSettings
-from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
+from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
 from tokgate.traffic.enforcer import Enforcer
 
 

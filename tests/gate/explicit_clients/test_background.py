@@ -11,7 +11,7 @@ import pytest
 
 from labs.waiting import DEADLINE, readable
 from tokgate.gate.explicit_clients.background import MOST_ADDRESSES, Addresses, BackgroundCalls, Resolver, addresses_of
-from tokgate.traffic.counting.upstream import DnsError
+from tokgate.traffic.counters import DnsError
 from tokgate.traffic.limits import ResolverLimits
 
 LIMITS = ResolverLimits(lookups=128, per_client=8, queued_per_client=40, failures=2)

@@ -25,7 +25,7 @@ from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot, compile_policy
 from tokgate.runtime.banner import overview
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.seen import Arrival
 from tokgate.wire.proxy_request import Credentials
 from tokgate.wire.tls_alert import Alert
 

@@ -16,7 +16,7 @@ from tokgate.gate.quic.live_flows import LiveFlows
 from tokgate.gate.quic.sockets import Datagram
 from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
-from tokgate.traffic.datagrams import quic_flow
+from tokgate.traffic import quic_flow
 from tokgate.traffic.live_review import LiveReview
 
 OTHERS = ("192.0.2.0/24",)

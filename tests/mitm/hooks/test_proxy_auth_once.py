@@ -18,7 +18,7 @@ from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.seen import Arrival
 
 ALICE = {"Proxy_Authorization": f"Basic {base64.b64encode(b'alice:secret').decode()}"}
 

@@ -9,7 +9,7 @@ from labs.proxy_lab import ALLOWED, BANNED, Lab, client, eventually, policy
 from tokgate.block_page import render
 from tokgate.mitm import http_request
 from tokgate.mitm.hooks import connection, responses
-from tokgate.traffic import hidden_name
+from tokgate.traffic import admission
 
 ALERT = bytes.fromhex("15030300020270")
 
@@ -67,7 +67,7 @@ async def test_guard_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """What breaks in the guard itself is refused under `on_error: block`, instead of hanging."""
     origin = await lab.sink_origin(b"through")
     proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
-    monkeypatch.setattr(hidden_name, "visibility", broken)
+    monkeypatch.setattr(admission, "visibility_of", broken)
 
     async with client(proxy.port) as guest:
         await guest.send(openssl_hello(BANNED))

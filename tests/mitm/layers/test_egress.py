@@ -24,7 +24,7 @@ from tokgate.mitm.layers.egress import Egress
 from tokgate.mitm.origin_certificate import OriginCertificates
 from tokgate.policy.settings import EgressSettings, Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.counting.upstream import CONNECT_ERROR, ConnectError
+from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
 from tokgate.traffic.limits import ProbeLimits
 
 POOL = ("127.0.0.7", "127.0.0.8")

@@ -6,14 +6,14 @@ from tokgate.gate.egress.parents import Parents
 from tokgate.gate.egress.sources import PolicySources
 from tokgate.gate.sockets import Address, Socket
 from tokgate.policy.settings import EgressSettings
-from tokgate.traffic.counting.upstream import (
+from tokgate.traffic.counters import (
     CONNECT_ERROR,
     CONNECT_SECONDS,
     FIRST_BYTE_SECONDS,
     OWN,
     ConnectError,
     Histogram,
-    kind_of,
+    connect_error,
 )
 from tokgate.traffic.enforcer import Enforcer
 
@@ -36,7 +36,7 @@ class Dialler:
         try:
             return self._sources.of(egress).connect(destination)
         except OSError as error:
-            self.failed(kind_of(error.errno), now)
+            self.failed(connect_error(error.errno), now)
             raise
 
     def failed(self, kind: ConnectError, now: float) -> None:

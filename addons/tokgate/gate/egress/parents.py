@@ -21,7 +21,7 @@ from tokgate.gate.sockets import DONT_WAIT, PEEK, Address, Socket
 from tokgate.policy.settings import Upstream, UpstreamKind, upstream_for
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address
-from tokgate.traffic.counting.upstream import DnsError
+from tokgate.traffic.counters import DnsError
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.wire.proxy_request import Credentials
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
-from tokgate.traffic.counting.upstream import DnsError
+from tokgate.traffic.counters import DnsError
 from tokgate.traffic.limits import ResolverLimits, client_key
 
 MOST_ADDRESSES: Final = 8

@@ -13,10 +13,9 @@ from typing import Final
 from tokgate.gate.quic.sockets import Key
 from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, Transport
-from tokgate.traffic.arrival import Arrival
-from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, QuicFlow
 from tokgate.traffic.limits import client_key
-from tokgate.traffic.seen import Shown
+from tokgate.traffic.quic_flow import MAX_CONNECTIONS, QuicFlow
+from tokgate.traffic.seen import Arrival, Shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from tokgate.mitm import http_request
 from tokgate.mitm.hooks.traffic import Hooks, Traffic, ends_in, nothing
 from tokgate.mitm.layers.first_bytes import OriginCertificate
-from tokgate.traffic.counting.upstream import CONNECT_ERROR, kind_of
+from tokgate.traffic.counters import CONNECT_ERROR, connect_error
 
 _ERROR_NUMBER: Final = re.compile(r"\[Errno ([0-9]+)\]")
 
@@ -44,7 +44,7 @@ class ServerHooks(Hooks):
         """A connection of ours could not be made; mitmproxy has the error's number in its text."""
         number, enforcer = _ERROR_NUMBER.search(data.server.error or ""), self._traffic.enforcer
         if enforcer is not None:
-            enforcer.counters.add(CONNECT_ERROR, kind_of(int(number[1]) if number else None))
+            enforcer.counters.add(CONNECT_ERROR, connect_error(int(number[1]) if number else None))
 
     @ends_in(nothing)
     def server_disconnected(self, data: ServerConnectionHookData) -> None:

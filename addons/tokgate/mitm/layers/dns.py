@@ -23,11 +23,10 @@ from tokgate.mitm.options import name_servers
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import dns_questions
-from tokgate.traffic.actions import AskCertificate, DnsAnswer, Open, Pass, Refuse
+from tokgate.traffic.actions import AskCertificate, DnsAnswer, Open, Pass, Refuse, Terms
 from tokgate.traffic.admission import admit
-from tokgate.traffic.dns_questions import DnsArrival, Terms
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.seen import DnsQuestion, DnsResponse
+from tokgate.traffic.seen import DnsArrival, DnsQuestion, DnsResponse
 from tokgate.wire.dns_message.answer import answers, fitting, refusal
 from tokgate.wire.dns_message.query import Query, QueryError, Rcode, read_query
 from tokgate.wire.dns_message.records import framed, take_messages

@@ -16,9 +16,8 @@ from tokgate.mitm.layers.watched_relay import WatchedLayer
 from tokgate.policy.analysis.terms import warns_with_a_page
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit, words_of
+from tokgate.traffic.client_messages import FirstBytesReader, Watched, after
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.first_bytes import FirstBytesReader
-from tokgate.traffic.second_words import Watched, after
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
 from tokgate.traffic.warning_state import software
 

@@ -11,7 +11,7 @@ from mitmproxy.connection import Address, Server
 from mitmproxy.net.dns import types
 from mitmproxy.proxy import commands
 
-from tokgate.traffic.dns_questions import DnsArrival
+from tokgate.traffic.seen import DnsArrival
 from tokgate.wire.dns_message.query import Query
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from tokgate.mitm.layers.passthrough import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.traffic.actions import Pass, Refuse
 from tokgate.traffic.admission import Admission
-from tokgate.traffic.second_words import Reader, Watched, after
+from tokgate.traffic.client_messages import Reader, Watched, after
 from tokgate.traffic.seen import FirstBytes
 from tokgate.wire.hello_reader import MAX_ANSWER
 

@@ -21,7 +21,7 @@ from tokgate.service.children import Child, Role
 from tokgate.service.continuity.replacement import Bequest, QuicBequest, Survivor
 from tokgate.service.gate_process import RETIRE
 from tokgate.service.listeners import inherited_listener
-from tokgate.traffic.counting.shared_counters import Key, ProcessCounters, SharedCounters
+from tokgate.traffic.counters import Key, ProcessCounters, SharedCounters
 
 
 class InheritedProcesses(ChildPrograms):

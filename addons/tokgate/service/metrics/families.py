@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from tokgate.runtime.status import Condition
 from tokgate.service.metrics.sample import Vitals, problems, role
-from tokgate.traffic.counting.upstream import (
+from tokgate.traffic.counters import (
     CONNECT_ERROR,
     CONNECT_SECONDS,
     DNS_ERROR,

@@ -19,8 +19,7 @@ from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.reload_report import Reloads
 from tokgate.service.children import readable
-from tokgate.traffic.counting.counters import decisions_in, errors_in
-from tokgate.traffic.counting.shared_counters import Key
+from tokgate.traffic.counters import Key, decisions_in, errors_in
 
 PATIENCE: Final = 5.0
 """Seconds for an answer."""

@@ -12,12 +12,11 @@ from labs.records import Holder, Records
 from tokgate.blocklog.records.record import Observer
 from tokgate.policy import decide
 from tokgate.policy.observation import Endpoint, Transport
-from tokgate.traffic import admission, hidden_name
-from tokgate.traffic.arrival import Arrival
-from tokgate.traffic.counting.counters import Counters
-from tokgate.traffic.datagrams.quic_flow import MAX_CONNECTIONS, MAX_HELD, QuicFlow
+from tokgate.traffic import admission, kind
+from tokgate.traffic.counters import Counters
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.seen import Shown
+from tokgate.traffic.quic_flow import MAX_CONNECTIONS, MAX_HELD, QuicFlow
+from tokgate.traffic.seen import Arrival, Shown
 from tokgate.traffic.warning_state import Person
 from tokgate.wire.quic import initials
 
@@ -366,7 +365,7 @@ def broken(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize("on_error", ["block", "allow"])
-@pytest.mark.parametrize("part", [(decide, "decide"), (admission, "_judged"), (hidden_name, "is_ech_outer")])
+@pytest.mark.parametrize("part", [(decide, "decide"), (admission, "_judged"), (kind, "is_ech_outer")])
 def test_deciding_raises(
     flow: Callable[..., Flow], monkeypatch: pytest.MonkeyPatch, part: tuple[Any, str], on_error: str
 ) -> None:

@@ -3,8 +3,14 @@
 import pytest
 
 from labs import hello_builder as build
-from tokgate.traffic.first_bytes import FirstBytesReader
-from tokgate.traffic.second_words import AfterHello, AfterProxyRequest, AfterUnreadLine, SecondHelloReader, after
+from tokgate.traffic.client_messages import (
+    AfterHello,
+    AfterProxyRequest,
+    AfterUnreadLine,
+    FirstBytesReader,
+    SecondHelloReader,
+    after,
+)
 from tokgate.traffic.seen import FirstBytes, Hello, OtherBytes, ProxyConnect, Unreadable
 from tokgate.wire.http_detection import LinePart, UnreadLine
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tokgate.policy.observation import Endpoint
-from tokgate.traffic.arrival import Arrival
+from tokgate.traffic.seen import Arrival
 
 
 @pytest.mark.parametrize("host", ["192.0.2.80", "2001:db8::80", "www.example.org", None])

@@ -1,4 +1,4 @@
-"""Counts in shared memory: what they hold, who may read them, and that they outlive whoever counts."""
+"""Counters: in memory that outlives the process, exact while others read; and what becomes of connections."""
 
 import errno
 import mmap
@@ -13,8 +13,22 @@ from hypothesis import strategies as st
 
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
-from tokgate.traffic.counting.counters import Counters, DecisionKey, decisions_in, errors_in
-from tokgate.traffic.counting.shared_counters import OVERFULL, ProcessCounters, SharedCounters
+from tokgate.traffic.counters import (
+    BOUNDS,
+    CONNECT_SECONDS,
+    OVERFULL,
+    OWN,
+    ConnectError,
+    Counters,
+    DecisionKey,
+    Histogram,
+    ProcessCounters,
+    SharedCounters,
+    connect_error,
+    cumulated,
+    decisions_in,
+    errors_in,
+)
 
 
 @pytest.fixture
@@ -183,3 +197,40 @@ def test_memory_that_the_system_does_not_map(monkeypatch: pytest.MonkeyPatch) ->
     (left,) = opened
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         os.fstat(left)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ECONNREFUSED, ConnectError.REFUSED),
+        (errno.ENETUNREACH, ConnectError.UNREACHABLE),
+        (errno.ETIMEDOUT, ConnectError.TIMEOUT),
+        (errno.EADDRNOTAVAIL, ConnectError.NO_PORT),
+        (errno.EMFILE, ConnectError.NO_DESCRIPTOR),
+        (errno.EPERM, ConnectError.FORBIDDEN),
+        (errno.EIO, ConnectError.OTHER),
+        (None, ConnectError.OTHER),
+    ],
+)
+def test_kinds(number: int | None, kind: ConnectError) -> None:
+    """What this machine lacks is told from what is the destination's."""
+    assert connect_error(number) is kind
+    assert (kind in OWN) == (number in (errno.EADDRNOTAVAIL, errno.EMFILE))
+
+
+def test_a_histogram() -> None:
+    """A bucket holds what is no longer than its bound; Prometheus' ones hold those below as well."""
+    counters = Counters()
+    histogram = Histogram(counters.shared, CONNECT_SECONDS)
+    for seconds in (0.0, BOUNDS[0], 0.02, 60.0):
+        histogram.add(seconds)
+    counted = {key[1]: number for key, number in counters.shared.read().items() if key[0] == CONNECT_SECONDS}
+    buckets, total = cumulated(counted)
+    assert [number for _, number in buckets] == [2.0, 2.0, *([3.0] * (len(BOUNDS) - 2)), 4.0]
+    assert buckets[-1][0] == "+Inf"
+    assert total == pytest.approx(60.025)
+
+
+def test_nothing_was_counted() -> None:
+    """All buckets are there from the start, so that the first connection is an increase."""
+    assert cumulated({}) == ([(str(bound), 0.0) for bound in BOUNDS] + [("+Inf", 0.0)], 0.0)

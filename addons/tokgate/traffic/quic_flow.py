@@ -9,9 +9,8 @@ from typing import Final, assert_never
 
 from tokgate.traffic.actions import AskCertificate, Open, Pass, QuicClose, Refuse, Words
 from tokgate.traffic.admission import admit
-from tokgate.traffic.arrival import Arrival
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.seen import FirstBytes, Hello, Shown, Unreadable
+from tokgate.traffic.seen import Arrival, FirstBytes, Hello, Shown, Unreadable
 from tokgate.wire.quic import (
     CRYPTO_ERROR,
     Initial,

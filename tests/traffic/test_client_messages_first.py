@@ -5,8 +5,8 @@ import tracemalloc
 import pytest
 
 from labs import hello_builder as build
-from tokgate.traffic import first_bytes
-from tokgate.traffic.first_bytes import FirstBytesReader
+from tokgate.traffic import client_messages
+from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
 from tokgate.wire.proxy_request import MAX_HEAD
 
@@ -65,14 +65,14 @@ def test_the_longest_head_of_a_connect(before: bytes) -> None:
 def test_the_head_of_a_connect_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that sends it octet by octet costs no more than one that sends it whole."""
     looked = 0
-    ends_head = first_bytes._ends_head
+    ends_head = client_messages._ends_head
 
     def counting(data: bytearray, at: int) -> object:
         nonlocal looked
         looked += len(data) - at
         return ends_head(data, at)
 
-    monkeypatch.setattr(first_bytes, "_ends_head", counting)
+    monkeypatch.setattr(client_messages, "_ends_head", counting)
     reader = FirstBytesReader()
     for octet in b"CONNECT www.example.org:443 HTTP/1.1\r\nX: " + b"x" * 1000:
         assert reader.feed(bytes((octet,))) is None

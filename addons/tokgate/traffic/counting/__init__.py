@@ -1,1 +1,0 @@
-"""Counters of decisions and events: of one process, and shared between processes."""

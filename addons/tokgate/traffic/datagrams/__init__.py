@@ -1,1 +1,0 @@
-"""Flows of datagrams, and the connections in them."""
