@@ -32,15 +32,12 @@ LABORATORY = ("e2e", "drills")
 """The folders whose tests need root, network namespaces and system packages."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what these folders hold; tests that share what a module or a table has set up run in one process."""
+    """Mark what these folders hold."""
     folders = [Path(__file__).parent / name for name in LABORATORY]
     for item in items:
         if any(item.path.is_relative_to(folder) for folder in folders):
             item.add_marker(pytest.mark.e2e)
-        shared = "evasion" if "runner" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 _validator = Draft202012Validator(log_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
