@@ -66,6 +66,11 @@ MODULES: Final[Mapping[str, str]] = MappingProxyType(
 """The module of each command, below this package; its `add_parser(subparsers)`, or the function named, sets `run`."""
 
 
+def add_subcommand(commands: Subparsers, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
+    """The parser of a command's command. `summary` is a phrase, and with a capital letter its description."""
+    return commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog)
+
+
 def add_command(subparsers: Subparsers, name: str, epilog: str) -> argparse.ArgumentParser:
     """A command's parser, with the help text that all commands are listed with."""
     summary = COMMANDS[name]

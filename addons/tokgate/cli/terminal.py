@@ -1,8 +1,10 @@
 """Output for people: colours, messages on stderr, escaped text, and progress."""
 
+import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from time import monotonic
 from typing import Final, Self, TextIO
 
@@ -22,6 +24,16 @@ def styled(text: str, style: str) -> str:
 def narrate(text: str) -> None:
     """Print a message on stderr; never data."""
     sys.stderr.write(f"{text}\n")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines of data on stdout."""
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def print_json(document: object, *, indent: int | None = None, ascii_only: bool = True) -> None:
+    """Print one JSON object on stdout, for programs."""
+    sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=ascii_only) + "\n")
 
 
 def shown(text: str) -> str:

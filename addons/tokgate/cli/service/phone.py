@@ -1,7 +1,6 @@
 """`tokgate phone up|down|add|list|revoke`: phones that reach the gateway through WireGuard."""
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -17,12 +16,12 @@ from whenever import Instant
 
 from tokgate.blocklog.atomic_file import replacing
 from tokgate.cli.arguments import argument_of
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import Subparsers, add_command, add_subcommand
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.output_file import locked, replace_policy_file
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import narrate, shown
+from tokgate.cli.terminal import narrate, print_json, shown
 from tokgate.config.extras import Extra
 from tokgate.config.format import parsers
 from tokgate.config.yaml.suggestions import did_you_mean
@@ -30,7 +29,6 @@ from tokgate.gateway import GatewayError
 from tokgate.gateway.phones.interface import Interface
 from tokgate.gateway.phones.tunnel import (
     DEFAULT_PORT,
-    Address,
     Phone,
     Tunnel,
     inventory,
@@ -84,29 +82,25 @@ Not a packet of it is taken after this. Its addresses go to nobody else, so that
 _DOWN_EPILOG: Final = """\
 examples:
   tokgate phone down                                phones lose the tunnel, and what they do fails until `phone up`"""
+DEFAULT_FOLDER: Final = Path("/var/lib/tokgate-phones")
+NETWORK: Final = "phones"
+"""The policy's name for them."""
+_TUNNEL: Final = "tunnel.json"
+_INVENTORY: Final = "phones.csv"
+_POLICY: Final = "phones.yaml"
+_SECRET: Final = 0o600
+_HEAD: Final = """\
+# yaml-language-server: $schema=../schema/policy.schema.json
+# Written by `tokgate phone up`; you may add a title and a time zone, and other networks of the same phones elsewhere.
+"""
+_DEFAULT_INTERFACE: Final = "wg-tokgate"
+_PREFIXES: Final = (ip_network("10.83.0.0/16"), ip_network("fd83:7467:6174:6500::/64"))
+"""Private ones (RFC 1918, RFC 4193)."""
+_HEADINGS: Final = ("name", "owner", "addresses", "added", "last seen", "revoked")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _INTERFACE: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,14}")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+")
 _MOST: Final = 65_535
-
-
-@dataclass(frozen=True, slots=True)
-class WantedTunnel:
-    """The options of `phone up`. None or empty: as it is, or the default of a new tunnel."""
-
-    endpoint: tuple[str, int] | None
-    name_servers: tuple[Address, ...]
-    prefixes: tuple[IPNetwork, ...]
-    interface: str | None
-    masquerade: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """Where a phone's configuration goes; neither: a QR code on stdout. `config` may be `-`."""
-
-    config: str | None
-    mobileconfig: Path | None
 
 
 class PhoneOutput(TypedDict):
@@ -201,16 +195,18 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "phone", _EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="phone_command", required=True)
 
-    def command(name: str, does: str, epilog: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", epilog=epilog)
+    def command(
+        name: str, does: str, epilog: str, action: Callable[[argparse.Namespace, PhoneFiles], Exit]
+    ) -> argparse.ArgumentParser:
+        made = add_subcommand(commands, name, does, epilog)
         add_policies_option(made)
         made.add_argument(
             "--state", metavar="DIR", type=Path, default=DEFAULT_FOLDER, help=f"the tunnel's folder ({DEFAULT_FOLDER})"
         )
-        made.set_defaults(run=run, phone_run=name)
+        made.set_defaults(run=run, phone_run=action)
         return made
 
-    up = command("up", "make the tunnel, or bring up the one that was made", _UP_EPILOG)
+    up = command("up", "make the tunnel, or bring up the one that was made", _UP_EPILOG, _up)
     up.add_argument("--endpoint", metavar="HOST[:PORT]", type=_endpoint, help=f"where phones find it ({DEFAULT_PORT})")
     up.add_argument("--dns", metavar="ADDRESS", type=ip_address, action="append", help="a resolver; repeatable")
     up.add_argument(
@@ -226,49 +222,27 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="forward what no gate carries with the phones' own addresses, which the network behind can route",
     )
-    add = command("add", "give a phone keys and addresses", _ADD_EPILOG)
+    add = command("add", "give a phone keys and addresses", _ADD_EPILOG, _add)
     add.add_argument("name", metavar="NAME", type=_shaped(_NAME), help="letters, digits, `.`, `_`, `-`")
     add.add_argument("--owner", metavar="WHO", type=argument_of(parsers.one_line), help="whose it is")
     add.add_argument("--public-key", metavar="KEY", type=_key, help="of a key pair that the phone has made")
     add.add_argument("--config", metavar="FILE", help="write the app's configuration there, `-` for stdout")
     add.add_argument("--mobileconfig", metavar="FILE", type=Path, help="write a profile for Apple's devices there")
-    listing = command("list", "show the phones", _LIST_EPILOG)
+    listing = command("list", "show the phones", _LIST_EPILOG, _list)
     listing.add_argument("--all", action="store_true", help="also those that were revoked")
     listing.add_argument("--json", action="store_true", help="one JSON object")
-    revoke = command("revoke", "shut a phone out, at once", _REVOKE_EPILOG)
+    revoke = command("revoke", "shut a phone out, at once", _REVOKE_EPILOG, _revoke)
     revoke.add_argument("name", metavar="NAME")
-    command("down", "take the tunnel out", _DOWN_EPILOG)
+    command("down", "take the tunnel out", _DOWN_EPILOG, _down)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the chosen command of `phone`."""
     need(Extra.PHONES)
     try:
-        return _run(options, PhoneFiles(options.state, options.policies))
+        return int(options.phone_run(options, PhoneFiles(options.state, options.policies)))
     except GatewayError as error:
         raise CommandError(str(error)) from error
-
-
-def _run(options: argparse.Namespace, files: PhoneFiles) -> int:
-    match options.phone_run:
-        case "up":
-            wanted = WantedTunnel(
-                options.endpoint,
-                tuple(options.dns or ()),
-                tuple(options.prefix or ()),
-                options.interface,
-                masquerade=not options.no_masquerade,
-            )
-            return _up(files, wanted)
-        case "add":
-            outputs = Outputs(options.config, options.mobileconfig)
-            return _add(files, options.name, options.owner or "", options.public_key, outputs)
-        case "list":
-            return _list(files, everything=options.all, as_json=options.json)
-        case "revoke":
-            return _revoke(files, options.name)
-        case _:
-            return _down(files)
 
 
 def _shaped(pattern: re.Pattern[str]) -> Callable[[str], str]:
@@ -312,17 +286,11 @@ def _prefix(text: str) -> IPNetwork:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-_DEFAULT_INTERFACE: Final = "wg-tokgate"
-_PREFIXES: Final = (ip_network("10.83.0.0/16"), ip_network("fd83:7467:6174:6500::/64"))
-"""Private ones (RFC 1918, RFC 4193)."""
-_BOTH: Final = [4, 6]
-
-
-def _up(files: PhoneFiles, wanted: WantedTunnel) -> Exit:
+def _up(options: argparse.Namespace, files: PhoneFiles) -> Exit:
     """Make the tunnel, or bring up the one that was made, with all phones."""
     with files.locked():
         known = files.tunnel()
-        tunnel = _made(wanted) if known is None else _changed(known, wanted)
+        tunnel = _made(options) if known is None else _changed(known, options)
         stated = files.state_network(tunnel)
         if tunnel != known:
             files.keep_tunnel(tunnel)
@@ -336,34 +304,35 @@ def _up(files: PhoneFiles, wanted: WantedTunnel) -> Exit:
     return Exit.DONE
 
 
-def _made(wanted: WantedTunnel) -> Tunnel:
-    if wanted.endpoint is None or not wanted.name_servers:
+def _made(options: argparse.Namespace) -> Tunnel:
+    if options.endpoint is None or not options.dns:
         raise CommandError("the first time `phone up` needs --endpoint and --dns", Exit.USAGE)
-    prefixes = wanted.prefixes or _PREFIXES
-    if [each.version for each in prefixes] != _BOTH:
+    prefixes = tuple(options.prefix or _PREFIXES)
+    if [each.version for each in prefixes] != [4, 6]:
         raise CommandError("a tunnel has one IPv4 and one IPv6 prefix, in this order", Exit.USAGE)
-    host, port = wanted.endpoint
+    host, port = options.endpoint
     return Tunnel(
-        interface=wanted.interface or _DEFAULT_INTERFACE,
+        interface=options.interface or _DEFAULT_INTERFACE,
         private_key=new_private_key(),
         host=host,
         port=port,
         prefixes=prefixes,
-        name_servers=wanted.name_servers,
-        masquerade=wanted.masquerade,
+        name_servers=tuple(options.dns),
+        masquerade=not options.no_masquerade,
     )
 
 
-def _changed(known: Tunnel, wanted: WantedTunnel) -> Tunnel:
+def _changed(known: Tunnel, options: argparse.Namespace) -> Tunnel:
     """The tunnel with another endpoint or resolvers, of which phones that are added from now on hear."""
-    if wanted.prefixes not in ((), known.prefixes) or wanted.interface not in (None, known.interface):
+    prefixes, interface = tuple(options.prefix or known.prefixes), options.interface or known.interface
+    if (prefixes, interface) != (known.prefixes, known.interface):
         raise CommandError("a tunnel keeps its prefixes and interface: phones have them", Exit.USAGE)
-    host, port = wanted.endpoint or (known.host, known.port)
-    servers = wanted.name_servers or known.name_servers
-    return replace(known, host=host, port=port, name_servers=servers, masquerade=known.masquerade and wanted.masquerade)
+    host, port = options.endpoint or (known.host, known.port)
+    servers, masquerade = tuple(options.dns or known.name_servers), known.masquerade and not options.no_masquerade
+    return replace(known, host=host, port=port, name_servers=servers, masquerade=masquerade)
 
 
-def _down(files: PhoneFiles) -> Exit:
+def _down(_: argparse.Namespace, files: PhoneFiles) -> Exit:
     """Take the tunnel out. Keys and phones stay."""
     tunnel = files.need_tunnel()
     Interface(tunnel.interface).down()
@@ -371,8 +340,10 @@ def _down(files: PhoneFiles) -> Exit:
     return Exit.DONE
 
 
-def _add(files: PhoneFiles, name: str, owner: str, key: str | None, outputs: Outputs) -> Exit:
+def _add(options: argparse.Namespace, files: PhoneFiles) -> Exit:
     """Give a phone keys and addresses, let it in, and print its configuration or write it to files."""
+    name: str = options.name
+    key: str | None = options.public_key
     with files.locked():
         tunnel, phones = files.need_tunnel(), files.phones()
         if any(each.name.casefold() == name.casefold() for each in phones):
@@ -382,8 +353,8 @@ def _add(files: PhoneFiles, name: str, owner: str, key: str | None, outputs: Out
         if any(each.public_key == public for each in (*phones, *tunnel.revoked)):
             raise CommandError("another phone has or had this key: a key is one phone's", Exit.USAGE)
         added = Instant.now().round("second", mode="floor")
-        phone = Phone(name, tunnel.free_addresses(phones), owner, public, added)
-        written = _write(tunnel, phone, tunnel.configuration(phone, private_key), outputs)
+        phone = Phone(name, tunnel.free_addresses(phones), options.owner or "", public, added)
+        written = _write(tunnel, phone, tunnel.configuration(phone, private_key), options)
         files.keep_phones((*phones, phone))
         interface = Interface(tunnel.interface)
         if interface.is_up:
@@ -397,29 +368,30 @@ def _add(files: PhoneFiles, name: str, owner: str, key: str | None, outputs: Out
     return Exit.DONE
 
 
-def _write(tunnel: Tunnel, phone: Phone, configuration: str, outputs: Outputs) -> list[str]:
+def _write(tunnel: Tunnel, phone: Phone, configuration: str, options: argparse.Namespace) -> list[str]:
     """Write or print the configuration, before the phone is let in: where that fails nothing has changed."""
-    written = []
+    contents = {}
+    if options.mobileconfig is not None:
+        contents[str(options.mobileconfig)] = mobileconfig(tunnel, phone, configuration)
+    if options.config not in (None, "-"):
+        contents[options.config] = configuration.encode()
     try:
-        if outputs.mobileconfig is not None:
-            write_secret(outputs.mobileconfig, mobileconfig(tunnel, phone, configuration))
-            written.append(str(outputs.mobileconfig))
-        if outputs.config not in (None, "-"):
-            write_secret(Path(str(outputs.config)), configuration.encode())
-            written.append(str(outputs.config))
+        for file, content in contents.items():
+            write_secret(Path(file), content)
     except FileExistsError as error:
         raise CommandError(f"{shown(str(error.filename))} is there already, and stays as it is", Exit.USAGE) from error
-    if outputs.config == "-":
+    if options.config == "-":
         sys.stdout.write(configuration)
-    elif not written:
+    elif not contents:
         import segno
 
         segno.make(configuration, error="l", micro=False).terminal(out=sys.stdout, compact=True)
-    return written
+    return list(contents)
 
 
-def _revoke(files: PhoneFiles, name: str) -> Exit:
+def _revoke(options: argparse.Namespace, files: PhoneFiles) -> Exit:
     """Shut a phone out, first in the kernel, then for the next start and for policies."""
+    name: str = options.name
     with files.locked():
         tunnel, phones = files.need_tunnel(), files.phones()
         phone = next((each for each in phones if each.name == name), None)
@@ -436,69 +408,41 @@ def _revoke(files: PhoneFiles, name: str) -> Exit:
     return Exit.DONE
 
 
-_HEADINGS: Final = ("name", "owner", "addresses", "added", "last seen", "revoked")
-
-
-def _list(files: PhoneFiles, *, everything: bool, as_json: bool) -> Exit:
+def _list(options: argparse.Namespace, files: PhoneFiles) -> Exit:
     """Print the phones in the order in which they were added."""
     tunnel = files.need_tunnel()
-    phones = files.phones() + (tunnel.revoked if everything else ())
     interface = Interface(tunnel.interface)
     is_up = interface.is_up
     seen = interface.seen() if is_up else {}
-    if as_json:
-        listed = [_document(each, seen.get(each.public_key)) for each in phones]
-        document: PhoneList = {
-            "interface": tunnel.interface,
-            "up": is_up,
-            "endpoint": tunnel.endpoint,
-            "phones": listed,
-        }
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    phones = [
+        PhoneOutput(
+            name=each.name,
+            owner=each.owner or None,
+            addresses=[str(address) for address in each.addresses],
+            public_key=each.public_key,
+            added=utc(each.added),
+            seen=None if (last := seen.get(each.public_key)) is None else utc(last),
+            revoked=None if each.revoked is None else utc(each.revoked),
+        )
+        for each in files.phones() + (tunnel.revoked if options.all else ())
+    ]
+    if options.json:
+        print_json(
+            PhoneList(interface=tunnel.interface, up=is_up, endpoint=tunnel.endpoint, phones=phones),
+            indent=2,
+            ascii_only=False,
+        )
     elif phones:
-        rows = [_row(each, seen.get(each.public_key)) for each in phones]
+        rows = [
+            (p["name"], p["owner"] or "", ", ".join(p["addresses"]), p["added"], p["seen"] or "", p["revoked"] or "")
+            for p in phones
+        ]
         show_rows(_HEADINGS, rows, [True, False, False, True, True, True])
     else:
         narrate("no phones")
     if not is_up:
         narrate(f"tokgate: {tunnel.interface} is not up: tokgate phone up")
     return Exit.DONE
-
-
-def _document(phone: Phone, seen: Instant | None) -> PhoneOutput:
-    return {
-        "name": phone.name,
-        "owner": phone.owner or None,
-        "addresses": [str(each) for each in phone.addresses],
-        "public_key": phone.public_key,
-        "added": utc(phone.added),
-        "seen": None if seen is None else utc(seen),
-        "revoked": None if phone.revoked is None else utc(phone.revoked),
-    }
-
-
-def _row(phone: Phone, seen: Instant | None) -> tuple[str, ...]:
-    return (
-        phone.name,
-        phone.owner,
-        ", ".join(map(str, phone.addresses)),
-        utc(phone.added),
-        "" if seen is None else utc(seen),
-        "" if phone.revoked is None else utc(phone.revoked),
-    )
-
-
-DEFAULT_FOLDER: Final = Path("/var/lib/tokgate-phones")
-NETWORK: Final = "phones"
-"""The policy's name for them."""
-_TUNNEL: Final = "tunnel.json"
-_INVENTORY: Final = "phones.csv"
-_POLICY: Final = "phones.yaml"
-_SECRET: Final = 0o600
-_HEAD: Final = """\
-# yaml-language-server: $schema=../schema/policy.schema.json
-# Written by `tokgate phone up`; you may add a title and a time zone, and other networks of the same phones elsewhere.
-"""
 
 
 def write_secret(path: Path, content: bytes) -> None:
