@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Final
 from unicodedata import combining, east_asian_width
 
-from tokgate.cli.terminal import shown, styled
+from tokgate.cli.terminal import print_lines, shown, styled
 
 _READABLE: Final = 12
 """Minimum width of a wrapped cell, in characters."""
@@ -37,7 +37,7 @@ def show_rows(
     least = [each if is_whole else min(each, readable) for each, is_whole in zip(wanted, whole, strict=True)]
     spare = width - sum(least) - _GAP * len(least)
     lines = _one_by_one(headings, rows) if spare < 0 else _table(headings, rows, _shared(wanted, least, spare), right)
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    print_lines(lines)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

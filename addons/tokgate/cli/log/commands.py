@@ -9,7 +9,7 @@ from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.read.reader import Filter, client_filter
 from tokgate.blocklog.records.record import EventAction
 from tokgate.cli.arguments import settle, time_argument, whole_number
-from tokgate.cli.commands import COMMANDS, Subparsers
+from tokgate.cli.commands import COMMANDS, Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log import evidence, export, privacy, query, report, verify
 from tokgate.cli.log.access import add_purpose, record_look
@@ -47,9 +47,7 @@ Each table counts every record about traffic once, so all add up to the same num
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("log", help=COMMANDS["log"], description="Read the block log.", epilog=_EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="log_command", required=True)
-    latest = commands.add_parser(
-        "tail", help="the latest records", description="Show the latest records.", epilog=_TAIL_EPILOG
-    )
+    latest = add_subcommand(commands, "tail", "show the latest records", _TAIL_EPILOG)
     _add_source(latest)
     add_purpose(latest)
     latest.add_argument(
@@ -63,9 +61,7 @@ def add_parser(subparsers: Subparsers) -> None:
     latest.add_argument("-f", "--follow", action="store_true", help="go on with new records, also after rotation")
     latest.add_argument("--json", action="store_true", help="the records themselves, one a line")
     latest.set_defaults(run=run, log_run=_tail)
-    summary = commands.add_parser(
-        "summary", help="who, what, when, why", description="Count who, what, when and why.", epilog=_SUMMARY_EPILOG
-    )
+    summary = add_subcommand(commands, "summary", "count who, what, when and why", _SUMMARY_EPILOG)
     _add_whole_log(summary)
     summary.add_argument(
         "--by", action="append", type=By, choices=list(By), help="only this table; may be given several times"

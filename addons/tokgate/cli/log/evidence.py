@@ -13,7 +13,7 @@ from tokgate.blocklog.integrity.checkpoint import Checkpoint, parse_checkpoints
 from tokgate.blocklog.integrity.evidence import NoProof, prove
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.read.reader import UNREADABLE, OpenLog
-from tokgate.cli.commands import Subparsers
+from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.files import add_files, add_log_option
@@ -38,23 +38,13 @@ examples:
 
 
 def add_parsers(commands: Subparsers) -> None:
-    proof = commands.add_parser(
-        "prove",
-        help="the proof of one record",
-        description="Prove one record, and show no other.",
-        epilog=_PROVE_EPILOG,
-    )
+    proof = add_subcommand(commands, "prove", "prove one record, and show no other", _PROVE_EPILOG)
     proof.add_argument("event", metavar="EVENT-ID", help="event.id: the reference on the block page")
     add_log_option(proof, f"logs, those rotated away included (default: ./{DEFAULT_LOG})")
     proof.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it (default: stdout)")
     add_purpose(proof)
     proof.set_defaults(run=_prove)
-    anchor = commands.add_parser(
-        "anchor",
-        help="a timestamp of the log by a third party",
-        description="Have a third party date the last checkpoint.",
-        epilog=_ANCHOR_EPILOG,
-    )
+    anchor = add_subcommand(commands, "anchor", "have a third party date the last checkpoint", _ANCHOR_EPILOG)
     add_files(anchor, "logs, those rotated away included")
     what = anchor.add_mutually_exclusive_group(required=True)
     what.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write the checkpoint")

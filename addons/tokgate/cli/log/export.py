@@ -19,7 +19,7 @@ from tokgate.analytics.sources import LogError, every_file
 from tokgate.analytics.sql import QueryResult, Row, literal
 from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted
 from tokgate.blocklog.read.reader import Filter
-from tokgate.cli.commands import Subparsers
+from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.engine import (
     files_of,
@@ -63,16 +63,12 @@ file."""
 
 
 def add_parsers(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
-    parser = commands.add_parser(
-        "export", help="CSV, Parquet, OCSF, NDJSON", description="Write the log for other systems.", epilog=_EPILOG
-    )
+    parser = add_subcommand(commands, "export", "write the log for other systems", _EPILOG)
     add_source(parser)
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: stdout; not for parquet)")
     parser.set_defaults(log_run=lambda args: export(args, wanted_of(args)), extra=Extra.REVIEW)
-    packing = commands.add_parser(
-        "compact", help="old files as Parquet", description="Make Parquet of rotated files.", epilog=_COMPACT_EPILOG
-    )
+    packing = add_subcommand(commands, "compact", "make Parquet of rotated files", _COMPACT_EPILOG)
     add_files(packing, "logs whose rotated files are meant, or rotated files themselves")
     packing.add_argument("--remove", action="store_true", help="remove a file once its Parquet is verified")
     packing.set_defaults(log_run=compact_all, extra=Extra.REVIEW)

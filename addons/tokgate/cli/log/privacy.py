@@ -11,7 +11,7 @@ from whenever import Instant
 
 from tokgate.blocklog.paths import secret_path_for
 from tokgate.blocklog.write.pseudonyms import NotAHalf, Secret, join, reidentify, split, write_secret
-from tokgate.cli.commands import Subparsers
+from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.files import add_one_file
@@ -39,22 +39,19 @@ Output: pseudonym, tab, address. Exit code 1 if one was not found among these.""
 
 
 def add_parsers(commands: Subparsers) -> None:
-    make = commands.add_parser(
-        "pseudonyms",
-        help="make the secret behind pseudonyms",
-        description="Make the secret behind pseudonyms, and its two halves for two people.",
-        epilog=_MAKE_EPILOG,
+    make = add_subcommand(
+        commands, "pseudonyms", "make the secret behind pseudonyms, and its two halves for two people", _MAKE_EPILOG
     )
     make.add_argument("halves", nargs=2, type=Path, metavar="FILE", help="where the two halves are written")
     add_one_file(make)
     make.add_argument("--key", type=Path, metavar="FILE", help="settings.log.key, if the policy has one")
     make.add_argument("--days", type=int, default=30, metavar="N", help="how long one stays the same (default: 30)")
     make.set_defaults(run=_make)
-    find = commands.add_parser(
+    find = add_subcommand(
+        commands,
         "reidentify",
-        help="who is behind a pseudonym",
-        description="Tell the address behind a pseudonym, with both halves of the secret.",
-        epilog=_REIDENTIFY_EPILOG,
+        "tell the address behind a pseudonym, with both halves of the secret",
+        _REIDENTIFY_EPILOG,
     )
     find.add_argument("pseudonyms", nargs="+", metavar="PSEUDONYM", help="as it stands in source.address")
     find.add_argument("--half", action="append", type=Path, required=True, metavar="FILE", help="twice: both halves")

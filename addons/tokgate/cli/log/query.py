@@ -11,7 +11,7 @@ from tokgate.analytics.listing import listing
 from tokgate.analytics.sql import QueryResult
 from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.arguments import whole_number
-from tokgate.cli.commands import Subparsers
+from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.engine import open_log, source_files, tell_of_lost
 from tokgate.cli.tables import show_rows
@@ -37,9 +37,7 @@ type FilterFactory = Callable[[argparse.Namespace], Filter]
 
 
 def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
-    parser = commands.add_parser(
-        "query", help="records, or SQL over them", description="Ask the log a question.", epilog=_EPILOG
-    )
+    parser = add_subcommand(commands, "query", "ask the log a question", _EPILOG)
     add_source(parser)
     parser.add_argument("--sql", metavar="SELECT", help="one SELECT over the view `events`")
     parser.add_argument(

@@ -18,7 +18,7 @@ from tokgate.analytics.sources import LogError
 from tokgate.blocklog.read.reader import UNREADABLE, Filter, Line, client_filter
 from tokgate.blocklog.records.record import installed_version, instant_of, text_at
 from tokgate.cli.arguments import common_zone, time_argument
-from tokgate.cli.commands import Subparsers
+from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import user_name
 from tokgate.cli.log.engine import open_log, source_files
@@ -52,9 +52,7 @@ by Chromium. The log is verified, which reads all of it once more: --no-verify l
 
 
 def add_report(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
-    parser = commands.add_parser(
-        "report", help="a page about a period", description="Write a report about a period.", epilog=_REPORT_EPILOG
-    )
+    parser = add_subcommand(commands, "report", "write a report about a period", _REPORT_EPILOG)
     add_source(parser)
     add_period(parser)
     add_presentation(parser)
@@ -251,12 +249,7 @@ prove."""
 
 
 def add_case(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
-    parser = commands.add_parser(
-        "case",
-        help="a file about one client or event",
-        description="Write a case file about one client or event.",
-        epilog=_CASE_EPILOG,
-    )
+    parser = add_subcommand(commands, "case", "write a case file about one client or event", _CASE_EPILOG)
     add_source(parser)
     add_period(parser)
     add_presentation(parser)

@@ -1,7 +1,6 @@
 """`tokgate log summary`: events by client, name, ban and reason, as tables or JSON."""
 
 import argparse
-import json
 import sys
 from typing import Final, TypedDict
 
@@ -13,7 +12,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.log.engine import open_log, source_files
 from tokgate.cli.log.output import MAX_JUNK_SHOWN, tell_of
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import Patience, shown, styled
+from tokgate.cli.terminal import Patience, print_json, shown, styled
 
 _BOLD: Final = "1"
 _RED: Final = "1;31"
@@ -76,7 +75,7 @@ def summarise(args: argparse.Namespace, wanted: Filter) -> Exit:
         summary = counting.summarise(database, tables=tables, top=top, junk_limit=MAX_JUNK_SHOWN, progress=patience)
     tell_of(summary.junk, summary.unreadable)
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(summary, tables), ensure_ascii=False) + "\n")
+        print_json(_as_json(summary, tables), ascii_only=False)
     else:
         _show_summary(summary, tables)
     return Exit.DONE

@@ -1,7 +1,6 @@
 """`tokgate log verify` and `tokgate log key`: checks of a log's integrity, and the public key for them."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,12 @@ from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import DEFAULT_LOG, key_path_for, public_path_for
 from tokgate.blocklog.read.reader import open_log
 from tokgate.blocklog.records.record import counted
-from tokgate.cli.commands import Subparsers
+from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.files import add_files, add_one_file
 from tokgate.cli.log.output import require
 from tokgate.cli.log.verify_files import Examination, HeldLog
-from tokgate.cli.terminal import Patience, narrate, shown
+from tokgate.cli.terminal import Patience, narrate, print_json, shown
 
 MAX_SHOWN: Final = 1000
 _VERIFY_EPILOG: Final = """\
@@ -73,11 +72,8 @@ class Verified(TypedDict):
 
 
 def add_parsers(commands: Subparsers) -> None:
-    verify = commands.add_parser(
-        "verify",
-        help="whether the log is what was written",
-        description="Find lines that were changed, deleted, put in, moved or cut off.",
-        epilog=_VERIFY_EPILOG,
+    verify = add_subcommand(
+        commands, "verify", "find lines that were changed, deleted, put in, moved or cut off", _VERIFY_EPILOG
     )
     add_files(verify, "files to read, also .gz, .zst and .parquet")
     verify.add_argument(
@@ -101,9 +97,7 @@ def add_parsers(commands: Subparsers) -> None:
         "--textfile", type=Path, metavar="FILE", help="also write what was found for node_exporter's textfile collector"
     )
     verify.set_defaults(run=_verify)
-    key = commands.add_parser(
-        "key", help="the public key", description="Print the public part of a log's key (PEM).", epilog=_KEY_EPILOG
-    )
+    key = add_subcommand(commands, "key", "print the public part of a log's key (PEM)", _KEY_EPILOG)
     add_one_file(key)
     key.add_argument("--fingerprint", action="store_true", help="only SHA-256 over the raw key, in hexadecimal")
     key.set_defaults(run=_key)
@@ -135,7 +129,7 @@ def _tell_all(examination: Examination, *, as_json: bool, trusted: bool, kept: b
             sys.stdout.write(shown(str(finding)) + "\n")
     if as_json:
         said = _as_json(examination.verifier, count, shown_findings)
-        sys.stdout.write(json.dumps(said, ensure_ascii=False) + "\n")
+        print_json(said, ascii_only=False)
     else:
         _tell(examination.verifier, count, trusted=trusted, kept=kept)
     return count

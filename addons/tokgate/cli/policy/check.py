@@ -1,7 +1,6 @@
 """`tokgate check`: errors in policy files, their tests, and warnings of what ends soon."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from tokgate.cli.decision_steps import step_lines, steps
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy.warnings import Ending, endings, free_addresses, held_bans, outlook, source_line
 from tokgate.cli.policy_source import compile_patiently, load_patiently
-from tokgate.cli.terminal import narrate, shown, wants_color
+from tokgate.cli.terminal import narrate, print_json, print_lines, shown, wants_color
 from tokgate.config.catalogue import own_definitions
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, as_json, render
 from tokgate.config.format.test_model import TestTransport
@@ -204,7 +203,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_text(report: CheckResult, quiet: bool) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in _text(report, quiet, wants_color(sys.stdout)))
+    print_lines(_text(report, quiet, wants_color(sys.stdout)))
 
 
 def _text(report: CheckResult, quiet: bool, color: bool) -> Iterator[str]:
@@ -221,11 +220,11 @@ def _text(report: CheckResult, quiet: bool, color: bool) -> Iterator[str]:
 
 
 def _write_json(report: CheckResult, _: bool) -> None:
-    sys.stdout.write(json.dumps(document(report), indent=2) + "\n")
+    print_json(document(report), indent=2)
 
 
 def _write_github(report: CheckResult, quiet: bool) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in annotations(report, warnings=not quiet))
+    print_lines(annotations(report, warnings=not quiet))
 
 
 _WRITERS: Final[dict[OutputFormat, Callable[[CheckResult, bool], None]]] = {

@@ -1,7 +1,6 @@
 """`tokgate diff`: the differences between two policies, and their effect on recorded traffic."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +20,7 @@ from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.differences import Differences, compare, document, text
 from tokgate.cli.policy.replay import Flow, Replay, read_flows, read_log
 from tokgate.cli.policy_source import SOURCE, open_source
-from tokgate.cli.terminal import Patience, narrate, shown, wants_color
+from tokgate.cli.terminal import Patience, narrate, print_json, print_lines, shown, wants_color
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import utc
@@ -81,10 +80,10 @@ def run(options: argparse.Namespace) -> int:
     differences = compare(old, new, within)
     replay = _replay(options, old, new) if options.log or options.flows else None
     if options.json:
-        sys.stdout.write(json.dumps(document(options.old, options.new, differences, replay, options.top)) + "\n")
+        print_json(document(options.old, options.new, differences, replay, options.top))
     else:
         lines = text(options.old, options.new, differences, replay, options.top, wants_color(sys.stdout))
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        print_lines(lines)
     _tell(differences, replay)
     found = differences.any or (replay is not None and replay.changed > 0)
     return Exit.FINDINGS if options.exit_code and found else Exit.DONE

@@ -1,7 +1,6 @@
 """`tokgate explain`: the decision about a query or an event of the log, with the steps that led to it."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from tokgate.cli.log.output import require
 from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.warnings import held_bans
 from tokgate.cli.policy_source import add_source_option, find_revision, open_source
-from tokgate.cli.terminal import narrate, shown, wants_color
+from tokgate.cli.terminal import narrate, print_json, print_lines, shown, wants_color
 from tokgate.config.diagnostics import render
 from tokgate.config.policy_tests import PolicyTest
 from tokgate.config.yaml.suggestions import did_you_mean
@@ -233,10 +232,10 @@ def run(options: argparse.Namespace) -> int:
         narrate(note)
     if options.json:
         explained: Explained = {**answer(query, decision), "steps": steps_document(snapshot, query)}
-        sys.stdout.write(json.dumps(explained) + "\n")
+        print_json(explained)
     else:
         color = wants_color(sys.stdout)
-        sys.stdout.writelines(f"{line}\n" for line in _text(snapshot, query, decision, zone, color))
+        print_lines(_text(snapshot, query, decision, zone, color))
     return Exit.DONE
 
 
@@ -298,13 +297,13 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
     decision = judge(snapshot, event).decision
     comparison = Recollection(event, snapshot, decision)
     if options.json:
-        sys.stdout.write(json.dumps(comparison.document()) + "\n")
+        print_json(comparison.document())
     else:
         zone, color = zone_of(snapshot, member(snapshot, event.client, event.identity)), wants_color(sys.stdout)
         known = comparison.same_policy or event.version is None
         found = None if known else find_revision(options.policies, str(event.version), now)
-        sys.stdout.writelines(f"{line}\n" for line in comparison.lines(options.policies, found))
-        sys.stdout.writelines(f"{line}\n" for line in _text(snapshot, event, decision, zone, color))
+        print_lines(comparison.lines(options.policies, found))
+        print_lines(_text(snapshot, event, decision, zone, color))
     return Exit.DONE if comparison.same_policy and comparison.agrees else Exit.FINDINGS
 
 

@@ -1,20 +1,17 @@
 """`tokgate override`: create, list and end time-limited exemptions from a ban."""
 
 import argparse
-import json
-import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Final, TypedDict
 
 from whenever import Instant
 
 from tokgate.cli.arguments import argument_of, common_zone
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import Subparsers, add_command, add_subcommand
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy_source import add_policies_option, open_snapshot
 from tokgate.cli.tables import aligned
-from tokgate.cli.terminal import narrate
+from tokgate.cli.terminal import narrate, print_json, print_lines
 from tokgate.config.format import address_parsers, parsers, time_parsers
 from tokgate.policy.analysis.terms import Override, overrides
 from tokgate.policy.snapshot import Snapshot
@@ -46,6 +43,14 @@ examples:
   tokgate override end offices-2027-20270301T093000Z
 
 The file stays, with the time and `ended_by`: it shows what was. An override that had not begun is removed."""
+_cidr = argument_of(address_parsers.cidr)
+_line = argument_of(parsers.one_line)
+_interface = argument_of(address_parsers.interface)
+_until = argument_of(time_parsers.until)
+_lasting = argument_of(time_parsers.lasting)
+_HEADINGS: Final = ("name", "state", "ban", "for whom", "until", "by", "reason")
+_NAMED: Final = 3
+"""Maximum clients in a row of the table."""
 
 
 class OverrideState(StrEnum):
@@ -87,20 +92,20 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "override", _EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="override_command", required=True)
     _add_adding(commands)
-    listing = commands.add_parser("list", help="show overrides", description="Show overrides.", epilog=_LIST_EPILOG)
+    listing = add_subcommand(commands, "list", "show overrides", _LIST_EPILOG)
     add_policies_option(listing)
     listing.add_argument("--all", action="store_true", help="also those that are over")
     listing.add_argument("--json", action="store_true", help="one JSON object")
-    listing.set_defaults(run=run, override_run="list")
-    ending = commands.add_parser("end", help="end one now", description="End an override now.", epilog=_END_EPILOG)
+    listing.set_defaults(run=_list)
+    ending = add_subcommand(commands, "end", "end an override now", _END_EPILOG)
     ending.add_argument("name", metavar="NAME", help="as `tokgate override list` shows it")
     ending.add_argument("--by", type=_line, metavar="WHO", help="who ends it (default: you)")
     add_policies_option(ending)
-    ending.set_defaults(run=run, override_run="end")
+    ending.set_defaults(run=_end)
 
 
 def _add_adding(commands: Subparsers) -> None:
-    adding = commands.add_parser("add", help="make one", description="Make an override.", epilog=_ADD_EPILOG)
+    adding = add_subcommand(commands, "add", "make an override", _ADD_EPILOG)
     adding.add_argument("--ban", required=True, metavar="BAN", help="the ban to make an exception from")
     whom = adding.add_mutually_exclusive_group(required=True)
     whom.add_argument("--network", metavar="NETWORK", help="for all clients of this network of the ban")
@@ -131,44 +136,19 @@ def _add_adding(commands: Subparsers) -> None:
     adding.add_argument("--by", type=_line, metavar="WHO", help="who makes it (default: you)")
     adding.add_argument("--name", metavar="NAME", help="what to call it (default: the ban and the time)")
     add_policies_option(adding)
-    adding.set_defaults(run=run, override_run="add")
+    adding.set_defaults(run=_add)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the chosen command of `override`."""
-    from tokgate.cli.policy import override_change as change  # what `list` can do without
+def _add(options: argparse.Namespace) -> int:
+    from tokgate.cli.policy.override_change import add  # what `list` can do without
 
-    policies: Path = options.policies
-    if options.override_run == "list":
-        return _list(policies, everything=options.all, as_json=options.json)
-    if options.override_run == "end":
-        return change.end(policies, options.name, options.by)
-    wanted = change.OverrideRequest(
-        ban=options.ban,
-        network=options.network,
-        clients=tuple(options.client or ()),
-        users=tuple(options.user or ()),
-        groups=tuple(options.group or ()),
-        devices=tuple(options.device or ()),
-        interfaces=tuple(options.interface or ()),
-        lasting=options.lasting,
-        until=options.until,
-        reason=options.reason,
-        ticket=options.ticket,
-        by=options.by,
-        name=options.name,
-    )
-    return int(change.add(policies, wanted) or Exit.DONE)
+    return add(options.policies, options)
 
 
-_cidr = argument_of(address_parsers.cidr)
-_line = argument_of(parsers.one_line)
-_interface = argument_of(address_parsers.interface)
-_until = argument_of(time_parsers.until)
-_lasting = argument_of(time_parsers.lasting)
-_HEADINGS: Final = ("name", "state", "ban", "for whom", "until", "by", "reason")
-_NAMED: Final = 3
-"""Maximum clients in a row of the table."""
+def _end(options: argparse.Namespace) -> int:
+    from tokgate.cli.policy.override_change import end
+
+    return end(options.policies, options.name, options.by)
 
 
 def state_of(override: Override, now: Instant) -> OverrideState:
@@ -178,20 +158,20 @@ def state_of(override: Override, now: Instant) -> OverrideState:
     return OverrideState.UPCOMING if now < override.span.start else OverrideState.ENDED
 
 
-def _list(policies: Path, *, everything: bool, as_json: bool) -> Exit:
+def _list(options: argparse.Namespace) -> int:
     """Print the overrides of a policy, the next to end first."""
     now = Instant.now()
-    snapshot = open_snapshot(policies, now)
+    snapshot = open_snapshot(options.policies, now)
     known = sorted(overrides(snapshot).values(), key=lambda each: (each.span.end, each.exemption.name))
-    found = [each for each in known if everything or state_of(each, now) is not OverrideState.ENDED]
-    if as_json:
-        document: OverrideList = {"at": utc(now), "overrides": [_document(each, now) for each in found]}
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    found = [each for each in known if options.all or state_of(each, now) is not OverrideState.ENDED]
+    if options.json:
+        printed = OverrideList(at=utc(now), overrides=[_document(each, now) for each in found])
+        print_json(printed, indent=2, ascii_only=False)
     elif found:
         rows = [[readable(cell) for cell in _row(each, snapshot, now)] for each in found]
-        sys.stdout.writelines(f"{line}\n" for line in aligned([_HEADINGS, *rows]))
+        print_lines(aligned([_HEADINGS, *rows]))
     else:
-        narrate("no overrides" if everything else "no overrides in force or to come")
+        narrate("no overrides" if options.all else "no overrides in force or to come")
     return Exit.DONE
 
 

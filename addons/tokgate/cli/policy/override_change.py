@@ -1,10 +1,12 @@
 """Creates and ends overrides, each a YAML file, which is tried with the whole policy before it is written."""
 
+import argparse
 import os
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import yaml
 from whenever import Instant
@@ -21,131 +23,54 @@ from tokgate.config.loader import load
 from tokgate.config.yaml.suggestions import did_you_mean, listed
 from tokgate.policy.analysis.terms import outlasts
 from tokgate.policy.bans import Ban, Exemption, Overrides
-from tokgate.policy.schedule import Duration, Edge, Moment, add_duration, resolve
+from tokgate.policy.schedule import Edge, Moment, add_duration, resolve
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.values.prefixes import Cover, IPNetwork
 from tokgate.policy.values.text import both, local
 
 FOLDER: Final = "overrides"
 """The folder of overrides, in that of the policies."""
+_SCHEMA_LINE: Final = "# yaml-language-server: $schema=../../schema/policy.schema.json"
 _BAN_PART: Final = 44
 """Characters of the ban's name in that of an override: names have 64 at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverrideRequest:
-    """The arguments for an override: `lasting` or `until`, `network` or `clients`."""
-
-    ban: str
-    network: str | None
-    clients: tuple[IPNetwork, ...]
-    users: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    devices: tuple[str, ...] = ()
-    interfaces: tuple[str, ...] = ()
-    lasting: Duration | None
-    until: Moment | None
-    reason: str
-    ticket: str | None
-    by: str | None
-    name: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """An entry of the history: what was done to an override, by whom, when."""
-
-    did: str
-    at: Instant
-    by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The content of the file. `history` is written as comments: lines of `Change`s, or lines that were read."""
-
-    override: Exemption
-    zone: str
-    history: tuple[Change | str, ...]
-
-    def encode(self) -> bytes:
-        """The content of the file, in UTF-8."""
-        override, zone = self.override, self.zone
-        stated: dict[str, Any] = {
-            "ban": override.ban,
-            "clients": [str(client) for client in override.clients],
-            "users": list(override.users),
-            "groups": list(override.groups),
-            "devices": list(override.devices),
-            "interfaces": list(override.interfaces),
-            "starts": _written(override.starts, zone),
-            "until": _written(override.until, zone),
-            "reason": override.reason,
-            "ticket": override.ticket,
-            "by": override.by,
-            "ended_by": override.ended_by,
-            "override": True,
-        }
-        stated = {key: value for key, value in stated.items() if value not in (None, [])}
-        body = yaml.safe_dump(
-            {"version": 1, "exemptions": {override.name: stated}}, sort_keys=False, allow_unicode=True, width=1 << 20
-        )
-        return "\n".join((_SCHEMA_LINE, "#", *map(self._comment, self.history), body)).encode()
-
-    def _comment(self, change: Change | str) -> str:
-        if isinstance(change, str):
-            return change
-        return f"# {change.did.capitalize()} by `tokgate override`: {local(change.at, self.zone)}, {change.by}"
-
-    @classmethod
-    def read(cls, path: Path, override: Exemption, zone: str) -> Self:
-        """Read the file of an override. Raises CommandError if it holds anything else, or is another file."""
-        where = override.origin
-        if where is None or Path(where.file) != path:
-            message = f"it stands in {where} and not in {shown(str(path))}: change its `until` there"
-            raise CommandError(message, Exit.FINDINGS)
-        text = path.read_text(encoding="utf-8-sig")
-        said = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (makes nothing but text, lists and mappings)
-        if set(said) - {"version", "exemptions"} or set(said["exemptions"]) != {override.name}:
-            message = f"{shown(str(path))} holds more than this override: change its `until` there ({where})"
-            raise CommandError(message, Exit.FINDINGS)
-        comments = [line for line in text.splitlines() if line.startswith("#")]
-        return cls(override, zone, tuple(line for line in comments if line not in (_SCHEMA_LINE, "#")))
-
-
-def add(policies: Path, wanted: OverrideRequest) -> Exit:
+def add(policies: Path, options: argparse.Namespace) -> Exit:
     """Create an override and print its name."""
     _need_folder(policies)
     with locked(policies):
         now = Instant.now().round("second", mode="floor")
         policy = open_policy(policies, now)
-        ban = _ban(policy, wanted.ban)
-        clients, zone = _clients(policy, ban, wanted)
-        until = _until(policy, wanted, now, zone)
-        listing = wanted if wanted.network is None else policy.networks[wanted.network]
+        ban = _ban(policy, options.ban)
+        clients, zone = _clients(policy, ban, options)
+        until = _until(policy, options, now, zone)
+        network = None if options.network is None else policy.networks[options.network]
         override = Exemption(
-            name=_name(policy, policies, wanted, now),
+            name=_name(policy, policies, options, now),
             ban=ban.name,
             clients=clients,
-            users=listing.users,
-            groups=listing.groups,
-            devices=wanted.devices,
-            interfaces=listing.interfaces,
+            users=tuple(options.user or ()) if network is None else network.users,
+            groups=tuple(options.group or ()) if network is None else network.groups,
+            devices=tuple(options.device or ()),
+            interfaces=tuple(options.interface or ()) if network is None else network.interfaces,
             starts=now,
             until=until,
-            reason=wanted.reason,
-            ticket=wanted.ticket,
-            by=wanted.by or you(),
+            reason=options.reason,
+            ticket=options.ticket,
+            by=options.by or you(),
             override=True,
         )
         path = policies / FOLDER / f"{override.name}.yaml"
-        said = Text(override, zone, (Change("made", now, override.by or ""),)).encode()
+        said = _encoded(override, zone, [_entry("Made", now, override.by or "", zone)])
         doubts = _try_out(policies, path, said, now)
-        write(path, said)
+        if not path.parent.exists():
+            path.parent.mkdir()
+            path.parent.chmod(0o755)  # whatever the mask: tokgate may run as another user
+        replace_policy_file(path, said)
     sys.stdout.write(f"{override.name}\n")
     for each in doubts:
         _show(each)
-    whom = wanted.network or listed(override.whom)
+    whom = options.network or listed(override.whom)
     narrate(f"tokgate: {shown(ban.name)} does not hold for {shown(whom)} until {both(until, zone)}")
     narrate(f"tokgate: written to {shown(str(path))}; to end it earlier: tokgate override end {override.name}")
     return Exit.DONE
@@ -164,16 +89,17 @@ def end(policies: Path, name: str, by: str | None) -> Exit:
         if ends <= now:
             narrate(f"tokgate: {shown(name)} ended {both(ends, zone)}: nothing to do")
             return Exit.DONE
-        earlier = Text.read(path, override, zone)
+        history = _history(path, override)
         if starts > now:
-            remove(path)
+            path.unlink()
+            sync(path.parent)
             narrate(f"tokgate: {shown(name)} had not begun: {shown(str(path))} is removed")
             return Exit.DONE
         who, over = by or you(), max(now, starts.add(seconds=1))  # one ended in its first second has had that second
         ended = replace(override, until=over, ended_by=who)
-        said = Text(ended, zone, (*earlier.history, Change("ended", over, who))).encode()
+        said = _encoded(ended, zone, [*history, _entry("Ended", over, who, zone)])
         _try_out(policies, path, said, now)
-        write(path, said)
+        replace_policy_file(path, said)
     narrate(f"tokgate: {shown(name)} ended {both(over, zone)}: {shown(override.ban)} holds again")
     return Exit.DONE
 
@@ -194,14 +120,14 @@ def _ban(policy: Policy, name: str) -> Ban:
     return ban
 
 
-def _clients(policy: Policy, ban: Ban, wanted: OverrideRequest) -> tuple[tuple[IPNetwork, ...], str]:
+def _clients(policy: Policy, ban: Ban, options: argparse.Namespace) -> tuple[tuple[IPNetwork, ...], str]:
     """The clients that are exempt, and their time zone."""
-    if wanted.network is not None:
-        network = policy.networks.get(wanted.network)
+    if options.network is not None:
+        network = policy.networks.get(options.network)
         if network is None:
-            hint = did_you_mean(wanted.network, ban.networks)
-            raise CommandError(f"unknown network `{shown(wanted.network)}`{hint}", Exit.USAGE)
-        if wanted.network not in ban.networks:
+            hint = did_you_mean(options.network, ban.networks)
+            raise CommandError(f"unknown network `{shown(options.network)}`{hint}", Exit.USAGE)
+        if options.network not in ban.networks:
             theirs = listed(ban.networks)
             message = f"the ban `{ban.name}` does not concern the network `{network.name}`, but {theirs}"
             raise CommandError(message, Exit.FINDINGS)
@@ -212,16 +138,17 @@ def _clients(policy: Policy, ban: Ban, wanted: OverrideRequest) -> tuple[tuple[I
             message = f"`{network.name}` is made of networks that name more than addresses: name one of them"
             raise CommandError(message, Exit.FINDINGS)
         return tuple(network.prefixes), network.timezone
+    wanted: tuple[IPNetwork, ...] = tuple(dict.fromkeys(options.client or ()))
     networks = [policy.networks[name] for name in ban.networks]
     covered = Cover(prefix for network in networks for prefix in network.prefixes)
     certain = all(network.by_address for network in networks)  # else a client may be in one of them by other attributes
-    for client in wanted.clients if certain else ():
+    for client in wanted if certain else ():
         if not covered.holds(client):
             part = "not wholly in" if covered.meets(client) else "in none of"
             message = f"`{client}` is {part} the networks of the ban `{ban.name}`: {listed(ban.networks)}"
             raise CommandError(message, Exit.FINDINGS)
-    near = [name for name in ban.networks if any(map(Cover(policy.networks[name].prefixes).meets, wanted.clients))]
-    return tuple(dict.fromkeys(wanted.clients)), _zone(policy, near or ban.networks)
+    near = [name for name in ban.networks if any(map(Cover(policy.networks[name].prefixes).meets, wanted))]
+    return wanted, _zone(policy, near or ban.networks)
 
 
 def _zone(policy: Policy, networks: "list[str] | tuple[str, ...]") -> str:
@@ -229,13 +156,13 @@ def _zone(policy: Policy, networks: "list[str] | tuple[str, ...]") -> str:
     return common_zone(policy.networks[name] for name in networks)
 
 
-def _until(policy: Policy, wanted: OverrideRequest, now: Instant, zone: str) -> Instant:
+def _until(policy: Policy, options: argparse.Namespace, now: Instant, zone: str) -> Instant:
     longest = policy.settings.overrides.longest
     try:
-        if wanted.until is not None:
-            until = resolve(wanted.until, zone, Edge.END)
+        if options.until is not None:
+            until = resolve(options.until, zone, Edge.END)
         else:
-            until = add_duration(now, wanted.lasting or longest, zone)
+            until = add_duration(now, options.lasting or longest, zone)
     except ValueError:
         raise CommandError("that is beyond the end of the calendar", Exit.USAGE) from None
     if until <= now:
@@ -247,17 +174,18 @@ def _until(policy: Policy, wanted: OverrideRequest, now: Instant, zone: str) -> 
     return until
 
 
-def _name(policy: Policy, policies: Path, wanted: OverrideRequest, now: Instant) -> str:
-    if wanted.name is not None:
-        known = policy.exemptions.get(wanted.name)
+def _name(policy: Policy, policies: Path, options: argparse.Namespace, now: Instant) -> str:
+    name: str | None = options.name
+    if name is not None:
+        known = policy.exemptions.get(name)
         if known is not None:
-            raise CommandError(f"there is an exemption `{shown(wanted.name)}` already ({known.origin})", Exit.USAGE)
-        if os.sep in wanted.name or wanted.name.startswith("."):
-            raise CommandError(f"`{shown(wanted.name)}` can't be a name", Exit.USAGE)
-        if (policies / FOLDER / f"{wanted.name}.yaml").exists():
-            raise CommandError(f"there is a file for `{shown(wanted.name)}` already: choose another name", Exit.USAGE)
-        return wanted.name
-    made = f"{wanted.ban[:_BAN_PART]}-{now.format_iso(basic=True)}"
+            raise CommandError(f"there is an exemption `{shown(name)}` already ({known.origin})", Exit.USAGE)
+        if os.sep in name or name.startswith("."):
+            raise CommandError(f"`{shown(name)}` can't be a name", Exit.USAGE)
+        if (policies / FOLDER / f"{name}.yaml").exists():
+            raise CommandError(f"there is a file for `{shown(name)}` already: choose another name", Exit.USAGE)
+        return name
+    made = f"{options.ban[:_BAN_PART]}-{now.format_iso(basic=True)}"
     name, number = made, 2
     while name in policy.exemptions or (policies / FOLDER / f"{name}.yaml").exists():
         name, number = f"{made}-{number}", number + 1
@@ -293,7 +221,27 @@ def _show(diagnostic: Diagnostic) -> None:
     narrate(render(diagnostic, color=wants_color(sys.stderr)))
 
 
-_SCHEMA_LINE: Final = "# yaml-language-server: $schema=../../schema/policy.schema.json"
+def _encoded(override: Exemption, zone: str, history: Sequence[str]) -> bytes:
+    """The content of the override's file, in UTF-8, with its history as comments."""
+    stated: dict[str, Any] = {
+        "ban": override.ban,
+        "clients": [str(client) for client in override.clients],
+        "users": list(override.users),
+        "groups": list(override.groups),
+        "devices": list(override.devices),
+        "interfaces": list(override.interfaces),
+        "starts": _written(override.starts, zone),
+        "until": _written(override.until, zone),
+        "reason": override.reason,
+        "ticket": override.ticket,
+        "by": override.by,
+        "ended_by": override.ended_by,
+        "override": True,
+    }
+    stated = {key: value for key, value in stated.items() if value not in (None, [])}
+    document = {"version": 1, "exemptions": {override.name: stated}}
+    body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1 << 20)
+    return "\n".join((_SCHEMA_LINE, "#", *history, body)).encode()
 
 
 def _written(moment: Moment | None, zone: str) -> str | None:
@@ -303,16 +251,20 @@ def _written(moment: Moment | None, zone: str) -> str | None:
     return None if moment is None else moment.format_iso()
 
 
-def write(path: Path, text: bytes) -> None:
-    """Replace a file, and make its folder where it is missing. Raises OSError."""
-    folder = path.parent
-    if not folder.exists():
-        folder.mkdir()
-        folder.chmod(0o755)  # whatever the mask: tokgate may run as another user
-    replace_policy_file(path, text)
+def _entry(did: str, at: Instant, by: str, zone: str) -> str:
+    """What was done to an override, when, by whom."""
+    return f"# {did} by `tokgate override`: {local(at, zone)}, {by}"
 
 
-def remove(path: Path) -> None:
-    """Delete a file, and sync its folder. Raises OSError."""
-    path.unlink()
-    sync(path.parent)
+def _history(path: Path, override: Exemption) -> list[str]:
+    """The history in the file of an override. Raises CommandError if it holds anything else, or is another file."""
+    where = override.origin
+    if where is None or Path(where.file) != path:
+        message = f"it stands in {where} and not in {shown(str(path))}: change its `until` there"
+        raise CommandError(message, Exit.FINDINGS)
+    text = path.read_text(encoding="utf-8-sig")
+    said = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (makes nothing but text, lists and mappings)
+    if set(said) - {"version", "exemptions"} or set(said["exemptions"]) != {override.name}:
+        message = f"{shown(str(path))} holds more than this override: change its `until` there ({where})"
+        raise CommandError(message, Exit.FINDINGS)
+    return [line for line in text.splitlines() if line.startswith("#") and line not in (_SCHEMA_LINE, "#")]

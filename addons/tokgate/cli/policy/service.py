@@ -1,7 +1,6 @@
 """`tokgate service`: services as the policy and the catalogue define them; lists from which they are made."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,12 +8,12 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from tokgate.cli.arguments import argument_of
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import Subparsers, add_command, add_subcommand
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy.known_services import KnownService, all_services, find, policy_if_any
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import shown
+from tokgate.cli.terminal import print_json, print_lines, shown
 from tokgate.config.format import parsers, time_parsers
 from tokgate.config.service_lists.entries import ListFormat
 from tokgate.config.service_lists.selection import SourceOutput, source_keys
@@ -138,23 +137,14 @@ class ServiceTested(TypedDict):
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "service", _EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="service_command", required=True)
-    listing = commands.add_parser(
-        "list", help="all services", description="List all services, one a line.", epilog=_LIST_EPILOG
-    )
+    listing = add_subcommand(commands, "list", "list all services, one a line", _LIST_EPILOG)
     listing.add_argument("--json", action="store_true", help="one JSON object")
     _finish(listing, _list)
-    showing = commands.add_parser(
-        "show", help="one service", description="Show what belongs to a service.", epilog=_SHOW_EPILOG
-    )
+    showing = add_subcommand(commands, "show", "show what belongs to a service", _SHOW_EPILOG)
     showing.add_argument("name", metavar="NAME")
     showing.add_argument("--json", action="store_true", help="one JSON object")
     _finish(showing, _show)
-    testing = commands.add_parser(
-        "test",
-        help="whether names belong to a service",
-        description="Test names against a service.",
-        epilog=_TEST_EPILOG,
-    )
+    testing = add_subcommand(commands, "test", "test names against a service", _TEST_EPILOG)
     testing.add_argument("name", metavar="NAME")
     testing.add_argument("hosts", metavar="HOST", nargs="+", help="a host name, an address or a URL")
     testing.add_argument("--json", action="store_true", help="one JSON object")
@@ -164,12 +154,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _add_import(commands: Subparsers) -> None:
-    importing = commands.add_parser(
-        "import",
-        help="make a service file of a list",
-        description="Make a service file of a list.",
-        epilog=_IMPORT_EPILOG,
-    )
+    importing = add_subcommand(commands, "import", "make a service file of a list", _IMPORT_EPILOG)
     importing.add_argument("file", metavar="FILE", type=Path, help="the list")
     importing.add_argument("--name", required=True, type=_identifier, help="what to call the service")
     importing.add_argument("--title", type=_line, help="what people call it (default: the list's title, or NAME)")
@@ -182,9 +167,7 @@ def _add_import(commands: Subparsers) -> None:
 
 
 def _add_update(commands: Subparsers) -> None:
-    updating = commands.add_parser(
-        "update", help="what a newer list changes", description="Show what a newer list changes.", epilog=_UPDATE_EPILOG
-    )
+    updating = add_subcommand(commands, "update", "show what a newer list changes", _UPDATE_EPILOG)
     updating.add_argument("name", metavar="NAME", help="the service")
     updating.add_argument("file", metavar="NEWLIST", type=Path, help="the newer list")
     updating.add_argument("--write", action="store_true", help="write the service's file")
@@ -252,7 +235,7 @@ def _list(options: argparse.Namespace) -> int:
     """List the policy's services and the catalogue's."""
     known = all_services(policy_if_any(options.policies)).values()
     if options.json:
-        sys.stdout.write(json.dumps(ServiceList(services=[_listed(each) for each in known]), ensure_ascii=False) + "\n")
+        print_json(ServiceList(services=[_listed(each) for each in known]), ascii_only=False)
         return Exit.DONE
     rows = [
         (
@@ -275,7 +258,7 @@ def _show(options: argparse.Namespace) -> int:
     """Print a service's title, names, addresses, apps and bans."""
     known = find(policy_if_any(options.policies), options.name)
     if options.json:
-        sys.stdout.write(json.dumps(_content(known), ensure_ascii=False) + "\n")
+        print_json(_content(known), ascii_only=False)
         return Exit.DONE
     service = known.service
     lines = [f"{service.name}: {shown(service.title)}", f"  defined in {known.where}"]
@@ -287,7 +270,7 @@ def _show(options: argparse.Namespace) -> int:
         lines += [f"  {kind} {shown(each.value)}" for each in service.patterns if each.kind is kind]
     lines += [f"  address {prefix}" for prefix in service.addresses]
     lines += [f"  store {each.store} {shown(each.identifier)}" for each in service.stores]
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    print_lines(lines)
     return Exit.DONE
 
 
@@ -298,7 +281,7 @@ def _test(options: argparse.Namespace) -> int:
     all_others = ServiceIndex(each.service for name, each in all_services(policy).items() if name != options.name)
     rows = [_tested(host, own, all_others) for host in options.hosts]
     if options.json:
-        sys.stdout.write(json.dumps(ServiceTested(service=options.name, results=rows), ensure_ascii=False) + "\n")
+        print_json(ServiceTested(service=options.name, results=rows), ascii_only=False)
     else:
         sys.stdout.writelines(f"{_verdict(options.name, row)}\n" for row in rows)
     return Exit.DONE if all(row["belongs"] for row in rows) else Exit.FINDINGS

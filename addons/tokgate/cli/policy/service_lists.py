@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from whenever import Date, Instant
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import POLICY_MODE, becoming
 from tokgate.cli.policy.known_services import KnownService, find, policy_if_any
-from tokgate.cli.terminal import narrate, shown, wants_color
+from tokgate.cli.terminal import narrate, print_json, print_lines, shown, wants_color
 from tokgate.config.loader import load
 from tokgate.config.service_lists.entries import EntryKind, ListFormat, Problem
 from tokgate.config.service_lists.formats import NoSuchPart, detect, read_list
@@ -116,7 +115,7 @@ def import_list(options: argparse.Namespace) -> int:
         write(target, text)
         narrate("tokgate: `tokgate diff` shows what it changes; a ban has to name it")
     if options.json:
-        sys.stdout.write(json.dumps(_imported(name, target, text, reading), ensure_ascii=False) + "\n")
+        print_json(_imported(name, target, text, reading), ascii_only=False)
     elif target is not None:
         sys.stdout.write(f"{shown(str(target))}: {_counts(reading)}\n")
     return Exit.FINDINGS if selection.unreadable else Exit.DONE
@@ -181,7 +180,7 @@ def update(options: argparse.Namespace) -> int:
         write(file, service_file(service.name, service.title, reading.source, after, service))
         narrate(f"tokgate: wrote {shown(str(file))}")
     if options.json:
-        sys.stdout.write(json.dumps(_updated(service, reading, changes, written=written), ensure_ascii=False) + "\n")
+        print_json(_updated(service, reading, changes, written=written), ascii_only=False)
     else:
         _show(service, reading, changes)
     if file is not None and not written:
@@ -229,7 +228,7 @@ def _show(service: Service, reading: Reading, changes: _Changes) -> None:
         lines.append(f"\x1b[{_TINTS[sign]}m{line}\x1b[0m" if color else line)
     signs = [sign for sign, _, _ in changes]
     lines.append(f"{signs.count('+')} added, {signs.count('-')} removed")
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    print_lines(lines)
 
 
 def _updated(service: Service, reading: Reading, changes: _Changes, *, written: bool) -> ServiceUpdated:

@@ -1,7 +1,6 @@
 """`tokgate timeline`: the next transitions of bans and exemptions, and their networks."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from itertools import islice
@@ -16,7 +15,7 @@ from tokgate.cli.exits import Exit, need
 from tokgate.cli.output_file import becoming
 from tokgate.cli.policy_source import add_source_option, open_source
 from tokgate.cli.tables import aligned, show_rows
-from tokgate.cli.terminal import narrate, shown
+from tokgate.cli.terminal import narrate, print_json, print_lines, shown
 from tokgate.config.extras import Extra
 from tokgate.policy.analysis.timeline import Transition, TransitionKind, transitions
 from tokgate.policy.decision import Phase
@@ -98,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     found = list(islice(transitions(snapshot, start, end), options.limit + 1))
     shown_ones, more = found[: options.limit], len(found) > options.limit
     if options.json:
-        sys.stdout.write(json.dumps(_document(start, end, shown_ones, more), indent=2) + "\n")
+        print_json(_document(start, end, shown_ones, more), indent=2)
     elif shown_ones:
         _show([_row(transition) for transition in shown_ones])
     else:
@@ -126,7 +125,7 @@ def _show(rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout.isatty():
         show_rows(_HEADINGS, rows, _WHOLE)
     else:
-        sys.stdout.writelines(f"{line}\n" for line in aligned([_HEADINGS, *rows]))
+        print_lines(aligned([_HEADINGS, *rows]))
 
 
 def effect(transition: Transition) -> str:

@@ -1,7 +1,6 @@
 """`tokgate doctor`: what keeps tokgate on this machine from doing its work, and what to do about it."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit, need
 from tokgate.cli.policy_source import add_policies_option, compile_patiently, load_patiently
 from tokgate.cli.service.status import add_confdir_option
+from tokgate.cli.terminal import print_json
 from tokgate.config.extras import Extra
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import TableOptions, Tproxy, ruleset_of
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     found = [each for each in results if each.remedy is not None]
     if args.json:
         said = {"ok": not found, "results": [asdict(each) | {"ok": each.remedy is None} for each in results]}
-        sys.stdout.write(json.dumps(said) + "\n")
+        print_json(said)
     else:
         for each in results:
             sys.stdout.write(readable(f"{'!' if each.remedy else ' '} {each.subject}: {each.said}") + "\n")

@@ -1,7 +1,6 @@
 """`tokgate evasion`: try to get round a ban, through one's own gateway."""
 
 import argparse
-import json
 import socket
 import sys
 from collections import Counter
@@ -12,7 +11,7 @@ from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import Patience, narrate, shown
+from tokgate.cli.terminal import Patience, narrate, print_json, shown
 from tokgate.evasion.attempt import Attempt, Family
 from tokgate.evasion.carrying import Address, AttemptRoute, Carriage
 from tokgate.evasion.families import ATTEMPTS
@@ -118,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     tried = _try(args, attempts)
     counts = Counter(each.verdict for each in tried)
     if args.json:
-        sys.stdout.write(json.dumps(_as_json(tried, counts)) + "\n")
+        print_json(_as_json(tried, counts))
     else:
         _show([each for each in tried if not args.quiet or each.verdict is not TrialResult.STOPPED])
         sys.stdout.write(", ".join(f"{counts[verdict]} {verdict}" for verdict in TrialResult) + "\n")
@@ -161,7 +160,7 @@ def _answered(tried: Trial) -> str:
 def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
     if as_json:
         listed = [{"id": a.id, "family": a.family, "what": a.what, "limit": a.limit} for a in attempts]
-        sys.stdout.write(json.dumps(listed) + "\n")
+        print_json(listed)
         return
     show_rows(
         ("attempt", "family", "what it does"),

@@ -3,7 +3,6 @@
 """
 
 import argparse
-import json
 import pwd
 import re
 import sys
@@ -19,7 +18,7 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option, open_snapshot
 from tokgate.cli.service.status import GatewayDifferences
-from tokgate.cli.terminal import narrate
+from tokgate.cli.terminal import narrate, print_json, print_lines
 from tokgate.config.extras import Extra
 from tokgate.gateway import GatewayError, libnftables, nftables
 from tokgate.gateway.gateway_lock import holder
@@ -202,9 +201,9 @@ def _compare(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
             }
         )
     elif args.action == "show":
-        sys.stdout.writelines(f"{line}\n" for line in _shown(kernel, rules, found))
+        print_lines(_shown(kernel, rules, found))
     else:
-        sys.stdout.writelines(f"{line}\n" for line in found)
+        print_lines(found)
     return Exit.FINDINGS if args.action == "check" and list(found) else Exit.DONE
 
 
@@ -228,7 +227,7 @@ def _text(rules: Ruleset) -> str | None:
 
 
 def _print(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
+    print_json(answer)
 
 
 _RULESET_EPILOG = """\

@@ -1,7 +1,6 @@
 """`tokgate reload` and `tokgate restart`: have the running tokgate read its policy, or go on as the program on disk."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any, Final, NotRequired, TypedDict
@@ -11,7 +10,7 @@ from tokgate.cli.account import you
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.service.status import GatewayStatus, add_confdir_option, ask_running
-from tokgate.cli.terminal import narrate, shown, wants_color
+from tokgate.cli.terminal import narrate, print_json, print_lines, shown, wants_color
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, render
 from tokgate.policy.analysis.definitions import ChangeKind
 from tokgate.policy.values import Origin
@@ -118,9 +117,9 @@ def run(args: argparse.Namespace) -> int:
     call = Call(ControlRequest.RELOAD, tuple(args.lift), you() if args.lift else "")
     answer = ask_running(args.confdir, call, lambda text: narrate(f"tokgate: {text}"))
     if args.json:
-        sys.stdout.write(json.dumps(answer) + "\n")
+        print_json(answer)
     else:
-        sys.stdout.writelines(f"{line}\n" for line in _lines(answer, wants_color(sys.stdout)))
+        print_lines(_lines(answer, wants_color(sys.stdout)))
         if not answer["read"]:
             narrate(f"tokgate: policy {answer['version']} stays in force")
         elif answer["diagnostics"]:
@@ -197,7 +196,7 @@ def restart(args: argparse.Namespace) -> int:
     """Request a restart, wait until the new program serves, and print the result."""
     answer = ask_running(args.confdir, ControlRequest.RESTART, lambda text: narrate(f"tokgate: {text}"))
     if args.json:
-        sys.stdout.write(json.dumps(answer) + "\n")
+        print_json(answer)
     if not answer["ok"]:
         if args.json:
             return Exit.FINDINGS

@@ -1,9 +1,7 @@
 """`tokgate status`: the state of the running tokgate, which is found by its folder."""
 
 import argparse
-import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypedDict
@@ -11,6 +9,7 @@ from typing import Any, Final, TypedDict
 from tokgate.blocklog.records.record import counted
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.terminal import print_json, print_lines
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.canary.canary import CanaryOrigin
 from tokgate.policy.decision import Phase
@@ -190,7 +189,10 @@ def run(args: argparse.Namespace) -> int:
     if args.probe and (silent := list(unanswered(state["listening"], _PATIENCE))):
         state["problems"] += silent
         state["ok"] = False
-    sys.stdout.write(json.dumps(state) + "\n" if args.json else "\n".join(map(_shown, _lines(state))) + "\n")
+    if args.json:
+        print_json(state)
+    else:
+        print_lines(map(_shown, _lines(state)))
     return Exit.DONE if state["ok"] else Exit.FINDINGS
 
 

@@ -1,7 +1,6 @@
 """`tokgate authority`: make, show, export and replace the certificate authority of the block page."""
 
 import argparse
-import json
 import os
 import secrets
 import sys
@@ -36,10 +35,10 @@ from tokgate.block_page.authority import (
 )
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.integrity.checkpoint import KEY_MODE, PUBLIC_MODE
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import Subparsers, add_command, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.policy_source import add_policies_option, open_policy
-from tokgate.cli.terminal import narrate, shown
+from tokgate.cli.terminal import narrate, print_json, shown
 from tokgate.policy.values.hostname import DomainName, normalise
 
 EPILOG: Final = """\
@@ -155,15 +154,11 @@ class AuthorityFolder:
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "authority", EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="authority_command", required=True)
-    making = commands.add_parser(
-        "init", help="make one", description="Make a root and an issuing authority.", epilog=_INIT_EPILOG
-    )
+    making = add_subcommand(commands, "init", "make a root and an issuing authority", _INIT_EPILOG)
     making.add_argument("--organisation", metavar="TEXT", default="tokgate", help="whose it is, as devices show it")
     making.add_argument("--addresses", action="store_true", help="believed for addresses too, as plain mitmdump needs")
     making.set_defaults(run=_init)
-    rotating = commands.add_parser(
-        "rotate", help="replace its key", description="Replace the issuing key, or all.", epilog=_ROTATE_EPILOG
-    )
+    rotating = add_subcommand(commands, "rotate", "replace the issuing key, or all", _ROTATE_EPILOG)
     rotating.add_argument("--root", action="store_true", help="also the root, which devices must then get")
     rotating.add_argument("--passphrase", metavar="FILE", type=Path, help="of the root's key, where it is elsewhere")
     rotating.set_defaults(run=_rotate)
@@ -176,14 +171,10 @@ def add_parser(subparsers: Subparsers) -> None:
             "--name", nargs="+", metavar="NAME", help="believed for these (default: as the policies need)"
         )
         each.add_argument("--confdir", metavar="DIR", type=Path, help="also put the gateway's file there")
-    showing = commands.add_parser(
-        "show", help="what it is", description="Show fingerprints, validity and names.", epilog=_SHOW_EPILOG
-    )
+    showing = add_subcommand(commands, "show", "show fingerprints, validity and names", _SHOW_EPILOG)
     showing.add_argument("--json", action="store_true", help="one JSON object")
     showing.set_defaults(run=_show)
-    exporting = commands.add_parser(
-        "export", help="print its root", description="Print what devices must trust.", epilog=_EXPORT_EPILOG
-    )
+    exporting = add_subcommand(commands, "export", "print what devices must trust", _EXPORT_EPILOG)
     exporting.add_argument("--format", choices=("pem", "der"), default="pem", help="default: pem")
     exporting.set_defaults(run=_export)
     for each in (showing, exporting):
@@ -289,7 +280,7 @@ def _show(options: argparse.Namespace) -> int:
     now = Instant.now()
     told = [_described(certificate, now) for certificate in _read(options.path)]
     if options.json:
-        sys.stdout.write(json.dumps(AuthorityShown(certificates=told), indent=2) + "\n")
+        print_json(AuthorityShown(certificates=told), indent=2)
     else:
         sys.stdout.write("\n\n".join("\n".join(_lines(each)) for each in told) + "\n")
     return Exit.DONE if all(each["valid"] and each["names"] is not None for each in told) else Exit.FINDINGS
