@@ -6,8 +6,7 @@ from tokgate.cli.decision_query import DecisionQuery
 from tokgate.cli.decision_steps import step_lines, steps
 from tokgate.mitm.addon import ScriptedTokgate
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service.control_addon import ControlAddon
-from tokgate.service.metrics.mitmproxy_addon import MetricsAddon
+from tokgate.service.mitmproxy_addons import ControlAddon, MetricsAddon
 
 
 def explain(snapshot: Snapshot, client: str, host: str | None, url: str | None) -> str:

@@ -115,10 +115,7 @@ def test_the_base_needs_no_extra(policies: Path, arguments: tuple[str, ...]) -> 
 
 def test_the_proxy_needs_no_extra() -> None:
     """A plain installation enforces: no module of the running proxy imports what an extra brings."""
-    modules = (
-        "tokgate_addon, tokgate.service.continuity.start, tokgate.service.opener_process, "
-        "tokgate.service.mitmproxy_process"
-    )
+    modules = "tokgate_addon, tokgate.service.start, tokgate.service.opener_process, tokgate.service.mitmproxy_process"
     code = f"import sys; sys.modules.update(dict.fromkeys({EVERY})); import {modules}"
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "addons")}, check=True)
 

@@ -16,11 +16,10 @@ from labs.vitals import DEATHS, HEALTHY, LOG, NOW, measured
 from tokgate.cli.log.verify import metrics_text
 from tokgate.runtime.status import Worker
 from tokgate.service.children import Child, Role
-from tokgate.service.continuity.heartbeat import HANGS, faults
-from tokgate.service.continuity.restarts import RestartState
 from tokgate.service.metrics.families import families
 from tokgate.service.metrics.http_server import complete
 from tokgate.service.metrics.sample import Deaths, Vitals
+from tokgate.service.process_health import HANGS, RestartState, faults
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "tokgate.rules.yml"
 ALERTS = [rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]

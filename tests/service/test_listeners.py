@@ -10,7 +10,7 @@ from labs.builders import ban, snapshot
 from tokgate.gate.sockets import Entry
 from tokgate.policy.settings import Passage
 from tokgate.service import listeners as listening
-from tokgate.service.endpoints import ListenEndpoint
+from tokgate.service.listeners import ListenEndpoint
 
 HERE = ListenEndpoint("127.0.0.1", 0, Entry.REDIRECT)
 ELSEWHERE = ListenEndpoint("192.0.2.1", 0, Entry.EXPLICIT, optional=True)

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from tokgate.gate.sockets import Entry
 from tokgate.gateway import capabilities
 from tokgate.gateway.capabilities import Capability
 from tokgate.service import privileges
-from tokgate.service.endpoints import ListenEndpoint
-from tokgate.service.privileges import Account, Listening, PrivilegeError, account_to_become, needed_to_listen
+from tokgate.service.listeners import ListenEndpoint
+from tokgate.service.privileges import Account, Listening, Places, PrivilegeError, account_to_become, needed_to_listen
 
 BIND, ADMIN, RAW = Capability.NET_BIND_SERVICE, Capability.NET_ADMIN, Capability.NET_RAW
 HERE = "127.0.0.1"
@@ -115,6 +116,27 @@ def test_a_user_without_a_home_has_no_folder_for_keys(tmp_path: Path) -> None:
     """None is made where the user database points at nothing, as it does for `nobody`."""
     with pytest.raises(PrivilegeError, match="name a folder for keys with --confdir"):
         privileges._own_confdir(Account("nobody", 65534, 65534, tmp_path / "nonexistent"))
+
+
+@pytest.mark.usefixtures("root")
+def test_becoming_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The user's groups, by which it may read the policy, are kept; folders that are made are closed to others."""
+    own, became = (os.getuid(), os.getgid()), []
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid, 4711])
+    monkeypatch.setattr(capabilities, "become", lambda *given: became.append(given))
+    account, log = Account("tokgate", *own, home), tmp_path / "a" / "b" / "block.ndjson"
+    umask = os.umask(0)
+    try:
+        privileges.become(account, frozenset({BIND}), Places(tmp_path, log, None))
+    finally:
+        os.umask(umask)
+    assert became == [(*own, [own[1], 4711], frozenset({BIND}))]
+    made = (log.parent, log.parent.parent, home / ".tokgate")
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in made] == [0o750] * 3
+    assert (os.environ["HOME"], os.environ["USER"]) == (str(home), "tokgate")
 
 
 @pytest.mark.usefixtures("root")

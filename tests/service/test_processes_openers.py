@@ -21,15 +21,15 @@ DRIVER = """
 import sys
 from pathlib import Path
 from tokgate.cli.main import main
-from tokgate.service import opener_count
+from tokgate.service import process_health
 
-real = opener_count.OpenerCount.look
+real = process_health.OpenerCount.look
 
 def look(count, shares, now):
     real(count, [float(Path("share").read_text())] * len(shares), now)
 
-opener_count.OpenerCount.look = look
-opener_count.BUSY_SECONDS = opener_count.IDLE_SECONDS = 0.0
+process_health.OpenerCount.look = look
+process_health.BUSY_SECONDS = process_health.IDLE_SECONDS = 0.0
 sys.exit(main(sys.argv[1:]))
 """
 """A tokgate whose openers are as busy as a file says, and which waits for no second look."""

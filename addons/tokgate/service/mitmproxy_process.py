@@ -30,8 +30,7 @@ from tokgate.mitm.announcement import announcement
 from tokgate.mitm.certificates import NarrowCertificates
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.runtime.banner import say
-from tokgate.service.control_addon import ControlAddon, ManagerAddon
-from tokgate.service.metrics.mitmproxy_addon import MetricsAddon
+from tokgate.service.mitmproxy_addons import ControlAddon, ManagerAddon, MetricsAddon
 
 logger = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from tokgate.config.reload.holder import HeldStore, PolicyHolder
 from tokgate.mitm.addon import Tokgate
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.policy.snapshot import Policy, compile_policy
-from tokgate.service.continuity.orphan import end_with_supervisor
-from tokgate.service.control_addon import Reporter
+from tokgate.service.children import end_with_supervisor
+from tokgate.service.mitmproxy_addons import Reporter
 from tokgate.service.mitmproxy_process import RunOptions, serve
 from tokgate.traffic.counters import Counters, SharedCounters
 from tokgate.traffic.warning_state import WarnedClients

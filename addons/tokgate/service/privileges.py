@@ -19,7 +19,7 @@ from tokgate.config.yaml.source import SUFFIXES
 from tokgate.gate.sockets import Entry
 from tokgate.gateway import capabilities
 from tokgate.gateway.capabilities import Capability
-from tokgate.service.endpoints import ListenEndpoint
+from tokgate.service.listeners import ListenEndpoint
 
 DEFAULT_USER: Final = "tokgate"
 _LOWEST_FREE_PORT: Final = 1024

@@ -10,29 +10,31 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from whenever import Instant
 
+from tokgate.blocklog.records.record import this_observer
 from tokgate.blocklog.write.channel import left_in, new_backlog
-from tokgate.blocklog.write.collector import DEADLINE
+from tokgate.blocklog.write.collector import DEADLINE, FINISH
 from tokgate.config.reload.gc_tuning import freeze_objects
 from tokgate.config.reload.holder import PolicyHolder
+from tokgate.gate import handoff
+from tokgate.gate.quic.sockets import QuicSockets
+from tokgate.gate.sockets import Entry
+from tokgate.gate.takeover import FORMAT
 from tokgate.runtime.status import SILENT, Worker
-from tokgate.service import listeners
-from tokgate.service.channels import Channels
-from tokgate.service.child_programs import SuperviseOptions
+from tokgate.service import listeners, process_health
+from tokgate.service.child_programs import Channels, ChildPrograms, SuperviseOptions
 from tokgate.service.children import Child, Role, fork, readable
-from tokgate.service.continuity import heartbeat
-from tokgate.service.continuity.inherited_processes import InheritedProcesses
-from tokgate.service.continuity.replacement import Bequest
-from tokgate.service.continuity.restarts import Restarts
-from tokgate.service.endpoints import listen_for_scrapers
 from tokgate.service.gate_process import GO, RETIRE
+from tokgate.service.listeners import inherited_listener, listen_for_scrapers
 from tokgate.service.metrics.sample import Deaths
-from tokgate.service.opener_count import OpenerCount
-from tokgate.traffic.counters import SharedCounters
+from tokgate.service.process_health import OpenerCount, Restarts
+from tokgate.service.program_change import Bequest, QuicBequest, Survivor
+from tokgate.traffic.counters import Key, ProcessCounters, SharedCounters
 from tokgate.traffic.warning_state import WarnedClients, open_beside
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ GENERATIONS: Final = 8
 """Retired generations of gates that may keep connections; older ones are drained."""
 
 
-class ChildProcesses(InheritedProcesses):
+class ChildProcesses(ChildPrograms):
     """Starts, replaces, watches and ends the child processes of the supervisor."""
 
     def __init__(
@@ -70,6 +72,9 @@ class ChildProcesses(InheritedProcesses):
         """
         channels = Channels.made() if bequest is None else Channels.inherited(bequest.channels)
         super().__init__(options, holder, channels, let_go)
+        self.counters: Final = ProcessCounters()
+        self._children: Final[dict[int, Child]] = {}
+        self._replaced_openers: Final[list[Child]] = []
         self.others: Final[dict[int, Callable[[int], None]]] = {}
         """What is called with the exit code of a process that is no child in one of the roles, by process id."""
         self._bequest = bequest
@@ -81,7 +86,7 @@ class ChildProcesses(InheritedProcesses):
         self._left: Final = left
         self._generation_due = False
         """Whether gates serve by the policy before, since none could be started with the new one."""
-        self._heartbeat: Final = heartbeat.Heartbeat(time.monotonic())
+        self._heartbeat: Final = process_health.Heartbeat(time.monotonic())
         self._openers: Final = OpenerCount(options.openers)
 
     def listen(self, kept: list[socket.socket]) -> None:
@@ -90,7 +95,7 @@ class ChildProcesses(InheritedProcesses):
         Those of the `kept` that fit are used and taken out of it. Raises OSError.
         """
         if self._bequest is not None:
-            self.inherit(self._bequest)
+            self._inherit(self._bequest)
             return
         if self._options.metrics is not None:
             self.metrics = listen_for_scrapers(*self._options.metrics)
@@ -108,7 +113,7 @@ class ChildProcesses(InheritedProcesses):
             for role, slot in self._wanted():
                 self._start(role, slot)
             return
-        self.retire_predecessors()
+        self._retire_predecessors()
         self._openers.begin_with(len(self._replaced_openers))
         for role, slot in self._wanted():
             if role in (Role.OPENER, Role.METRICS):
@@ -186,7 +191,7 @@ class ChildProcesses(InheritedProcesses):
         waits = (
             ["the newest policy is not in force in gates: none can be started with it"] if self._generation_due else []
         )
-        return [*waits, *heartbeat.faults(children, self._wanted(), self._restarts.states, time.monotonic())]
+        return [*waits, *process_health.faults(children, self._wanted(), self._restarts.states, time.monotonic())]
 
     def deaths(self) -> Deaths:
         states = {f"{role.value}-{slot}": state for (role, slot), state in self._restarts.states.items()}
@@ -227,7 +232,7 @@ class ChildProcesses(InheritedProcesses):
         self._openers.look([child.report["busy"] for child in own if child.report], time.monotonic())
         for child in own:
             if child.slot >= self._openers.wanted:
-                self.retire_opener(child)
+                self._retire_opener(child)
 
     def take_reports(self) -> None:
         """Receive pending reports; the latest of each process is kept."""
@@ -273,6 +278,86 @@ class ChildProcesses(InheritedProcesses):
 
     def _newest_gates(self) -> list[Child]:
         return [child for child in self._children.values() if child.role is Role.GATE and not child.retired]
+
+    # -- the next program
+
+    def bequeath(self, told: Mapping[int, Mapping[Key, int]], control: int | None, caller: int | None) -> Bequest:
+        """What the next program needs. Raises OSError.
+
+        `told`: what this one has told of each process's counters. `caller` waits for an answer, `control` is the
+        listener of the control socket. Without a caller the next program is another process.
+        """
+        if caller is None:
+            for child in self._children.values():
+                if child.process is None:
+                    child.process = os.pidfd_open(child.pid)  # it was not waited for, so the number is still its own
+        warned = self.warned.descriptor
+        if warned is None:
+            raise RuntimeError("nothing has begun")
+        return Bequest(
+            program=this_observer().version,
+            takeover=FORMAT,
+            channels=self.channels.descriptors(),
+            listeners=[(each.socket.fileno(), each.entry.value) for each in self.listeners],
+            metrics=None if self.metrics is None else self.metrics.fileno(),
+            control=control,
+            quic=self._bequeath_quic(),
+            warned=warned,
+            caller=caller,
+            children=[
+                Survivor(child, self.counters.of(child.pid).share(), [*told.get(child.pid, {}).items()])
+                for child in self._children.values()
+            ],
+            options=self._options.shape,
+        )
+
+    def _bequeath_quic(self) -> QuicBequest | None:
+        if self.quic is None:
+            return None
+        return QuicBequest(*self.quic.descriptors(), [(w.fileno(), r.fileno()) for w, r in self.quic_channels])
+
+    def _inherit(self, bequest: Bequest) -> None:
+        """Take over listeners and processes."""
+        if bequest.metrics is not None:
+            self.metrics = socket.socket(fileno=bequest.metrics)
+        self.listeners.extend(inherited_listener(number, Entry(entry)) for number, entry in bequest.listeners)
+        if bequest.quic is not None:
+            self.quic = QuicSockets.inherited(bequest.quic.fronts, bequest.quic.raw)
+            ends = [(socket.socket(fileno=w), socket.socket(fileno=r)) for w, r in bequest.quic.channels]
+            self.quic_channels = ends
+        for each in bequest.children:
+            child = self._children[each.child.pid] = each.child
+            child.report, child.heard = {}, time.monotonic()
+            self.counters.begin(child.pid, SharedCounters(each.shared), dict(each.told))
+        if bequest.takeover != FORMAT:  # old gates keep their connections: nobody would understand what they pass on
+            self.channels.transfers_out.shutdown(socket.SHUT_RD)
+            transfers_in, transfers_out = handoff.channel()
+            self.channels = replace(self.channels, transfers_in=transfers_in, transfers_out=transfers_out)
+
+    def _retire_predecessors(self) -> None:
+        """Retire the processes of the program before that one of this program replaces; openers once those serve."""
+        for child in self._children.values():
+            if child.role is Role.OPENER and not child.retired:
+                self._replaced_openers.append(child)
+            elif child.role in (Role.COLLECTOR, Role.METRICS) and not child.retired:
+                child.retired = True
+                child.signal(FINISH if child.role is Role.COLLECTOR else signal.SIGTERM)
+
+    def retire_replaced(self) -> None:
+        """Retire the openers of the program before, once those of this one serve."""
+        if self._replaced_openers:
+            serving = [c for c in self._children.values() if c.role is Role.OPENER and not c.retired]
+            new = [child for child in serving if child not in self._replaced_openers]
+            if new and all(child.report for child in new):  # else those that began have died, and begin again
+                for child in self._replaced_openers:
+                    self._retire_opener(child)
+                self._replaced_openers.clear()
+
+    @staticmethod
+    def _retire_opener(child: Child) -> None:
+        """Have an opener take no more connections, and end with its last one."""
+        child.retired = True
+        child.signal(RETIRE)
 
     # -- the end
 

@@ -4,11 +4,12 @@ It carries no traffic and has one thread, so that it may fork. A gate is a fork 
 listeners open. The supervisor reads changed policies, restarts processes that died, and stops them in order.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -28,19 +29,16 @@ from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import Call, Caller, Control, ControlRequest
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.reload_report import Waiting
-from tokgate.service import listeners
+from tokgate.service import listeners, program_change
+from tokgate.service.background_reload import BackgroundReload
 from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.children import Role, readable
-from tokgate.service.continuity import fd_store
-from tokgate.service.continuity.background_reload import BackgroundReload
-from tokgate.service.continuity.replacement import ENDS, Bequest, execute, written
-from tokgate.service.continuity.service_manager import ServiceManager, name_of
-from tokgate.service.continuity.trial import ProgramChange
 from tokgate.service.gateway.gateway_keeper import keeper_of
 from tokgate.service.metrics.sample import Vitals, vitals_of
 from tokgate.service.privileges import needed_to_run
 from tokgate.service.processes import ChildProcesses
-from tokgate.service.signal_queue import SignalQueue
+from tokgate.service.program_change import ENDS, Bequest, Exec, ProgramChange, Store, not_started
+from tokgate.service.service_manager import ServiceManager, name_of
 from tokgate.traffic.counters import Key
 
 logger = logging.getLogger(__name__)
@@ -165,7 +163,7 @@ class Supervisor:
         if not self._ready and self._processes.gates_report:
             self._ready = True
             self._manager.tell("READY=1")
-            self._manager.forget(fd_store.NAME)
+            self._manager.forget(program_change.NAME)
             on_crash = self._holder.snapshot.settings.gateway.on_crash
             for each in self._processes.listeners:
                 if listeners.waited_for(each, on_crash):
@@ -242,41 +240,38 @@ class Supervisor:
         caller.tell("the new program reads the policy; the old gates serve meanwhile")
         self._say("a new program takes over")
         try:
-            bequest = self._bequeathed(caller, self._processes.counters.freeze())
-            memory = written(bequest)
+            self._pass_on(Exec(self._signals.came), "a new program takes over", caller)
         except OSError as error:
-            self._processes.counters.thaw()
             self._program.tried = None
-            caller.answer({"ok": False, "problems": f"the program can't be started: {error.strerror}"})
-            return
-        self._stopped("a new program takes over")
-        execute(bequest, memory, self._signals.came)
+            not_started(caller, error)
 
     def _leave_to_next(self, reason: str) -> bool:
         """While systemd restarts it: leave all to the program that it starts next; whether that can take it over."""
-        room = self._manager.room()
-        if not room:
+        free = self._manager.free_places()
+        if not free:
             return False
         self._say(f"{reason}: the next program takes over, and the gates serve meanwhile")
         try:
-            bequest = self._bequeathed(None, self._processes.counters.freeze())
-            if not fd_store.leave(bequest, self._manager, room):
-                raise OSError(None, "systemd does not read what it is told")
+            self._pass_on(Store(self._manager, free), reason)
         except OSError as error:
-            self._processes.counters.thaw()
             self._say(f"the next program can't take over: {error.strerror}")
             return False
-        self._stopped(reason)
         self._keeper.drain(restarts=True)
         self._control.close(remove=False)
         self._keeper.down()
         return True
 
-    def _stopped(self, reason: str) -> None:
-        """Tell of what was counted until it was frozen, and of the stop. The next program goes on from there."""
+    def _pass_on(self, carrier: Exec | Store, reason: str, caller: Caller | None = None) -> None:
+        """Leave all to the next program, and tell of what was counted until then, and of the stop. Raises OSError."""
+        try:
+            carrier.leave(self._bequeathed(caller, self._processes.counters.freeze()))
+        except OSError:
+            self._processes.counters.thaw()
+            raise
         self._instance.stop(reason)
         self._sender.finish(DEADLINE)
         self._waiting.close()
+        carrier.go()
 
     def _bequeathed(
         self, caller: Caller | None, told: Mapping[int, Mapping[Key, int]] = MappingProxyType({})
@@ -332,7 +327,7 @@ class Supervisor:
             return 0
         drain = min(self._options.drain, RESTART_DRAIN) if restarts else self._options.drain
         self._say(f"{reason}: draining for at most {drain:g} s")
-        self._manager.forget(fd_store.NAME)  # there until it is ready: the lifeline would not end
+        self._manager.forget(program_change.NAME)  # there until it is ready: the lifeline would not end
         self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
         self._keeper.drain(restarts=restarts)
         for each in () if restarts else self._processes.listeners:
@@ -346,3 +341,37 @@ class Supervisor:
         self._processes.end()
         self._keeper.down()
         return 0
+
+
+class SignalQueue:
+    """Handles the signals that end tokgate, have it read its policy, or tell of a child."""
+
+    def __init__(self) -> None:
+        """None is handled before `listen`."""
+        self.came: Final[list[int]] = []
+        """Those that were not taken, in their order."""
+        self._wake = -1
+
+    def listen(self) -> None:
+        """Handle them from now on. Raises OSError."""
+        self._wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (*ENDS, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda number, _: self.came.append(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when a signal has come."""
+        return self._wake
+
+    def take(self) -> Iterator[int]:
+        """Take those that came, one by one."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+        while self.came:
+            yield self.came.pop(0)
+
+    @property
+    def ends(self) -> bool:
+        """Whether one of them ends tokgate."""
+        return not ENDS.isdisjoint(self.came)

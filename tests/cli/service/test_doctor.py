@@ -13,8 +13,7 @@ from labs.running_lab import POLICY, Running, until
 from tokgate.cli.service import doctor
 from tokgate.gateway.ruleset import Ruleset, Tproxy
 from tokgate.runtime.control_socket import NAME
-from tokgate.service.doctor import installation, kernel, probes
-from tokgate.service.doctor.result import Result
+from tokgate.service.doctor import Result, installation, kernel, probes
 
 
 @pytest.fixture(autouse=True)

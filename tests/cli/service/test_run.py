@@ -12,10 +12,9 @@ from tokgate.gate.sockets import Entry
 from tokgate.gateway.capabilities import Capability
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.policy.settings import PortRange
-from tokgate.service import privileges
+from tokgate.service import privileges, start
 from tokgate.service.child_programs import SuperviseOptions
-from tokgate.service.continuity import start
-from tokgate.service.opener_count import OpenerRange
+from tokgate.service.process_health import OpenerRange
 
 
 def test_defaults() -> None:

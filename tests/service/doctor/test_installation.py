@@ -15,8 +15,7 @@ from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values import Origin
-from tokgate.service.doctor import installation
-from tokgate.service.doctor.result import Result
+from tokgate.service.doctor import Result, installation
 
 NOW = builders.at("2023-04-01T12:00:00Z")
 

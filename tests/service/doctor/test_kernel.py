@@ -7,8 +7,7 @@ import pytest
 
 from labs.builders import at, ban, snapshot
 from tokgate.gateway.ruleset import Ruleset, TableOptions, ruleset_of
-from tokgate.service.doctor import kernel
-from tokgate.service.doctor.result import Result
+from tokgate.service.doctor import Result, kernel
 
 WELL = {
     "ipv4/ip_forward": "1",

@@ -21,7 +21,7 @@ from labs.vitals import HEALTHY, LOG, NOW, measured
 from labs.waiting import DEADLINE, until
 from tokgate.cli.log.verify import VERIFY_METRICS
 from tokgate.service.children import readable
-from tokgate.service.endpoints import scrapers_endpoint
+from tokgate.service.listeners import scrapers_endpoint
 from tokgate.service.metrics import sample as vitals
 from tokgate.service.metrics.families import FAMILIES, MetricType, families
 from tokgate.service.metrics.http_server import Exposition, certificates, complete, serve

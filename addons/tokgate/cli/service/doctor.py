@@ -20,8 +20,7 @@ from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import TableOptions, Tproxy, ruleset_of
 from tokgate.policy.values.text import readable
 from tokgate.runtime.control_socket import NAME, ControlRequest, ask
-from tokgate.service.doctor import installation, kernel, probes
-from tokgate.service.doctor.result import Result
+from tokgate.service.doctor import Result, installation, kernel, probes
 from tokgate.service.privileges import confdir_of_running
 
 DEFAULT_PROBE: Final = "www.example.com"

@@ -36,7 +36,7 @@ from tokgate.gateway.ruleset import (
     ruleset_of,
 )
 from tokgate.policy.settings import PortRange
-from tokgate.service.endpoints import MAX_PORT
+from tokgate.service.listeners import MAX_PORT
 from tokgate.service.privileges import DEFAULT_USER, confdir_of_running
 
 EPILOG: Final = """\

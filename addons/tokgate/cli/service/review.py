@@ -26,7 +26,7 @@ from tokgate.cli.log.files import add_log_option, add_no_rotated
 from tokgate.cli.policy_source import SOURCE
 from tokgate.cli.terminal import narrate, shown
 from tokgate.config.extras import Extra
-from tokgate.service.endpoints import MAX_PORT
+from tokgate.service.listeners import MAX_PORT
 
 if TYPE_CHECKING:
     from tokgate.analytics.index.source import Source

@@ -22,7 +22,7 @@ from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.runtime.banner import say
 from tokgate.runtime.standard_error import drop_what_cannot_be_written
 from tokgate.service import privileges
-from tokgate.service.endpoints import (
+from tokgate.service.listeners import (
     EVERYWHERE,
     MAX_PORT,
     ListenEndpoint,
@@ -31,7 +31,7 @@ from tokgate.service.endpoints import (
     is_gate_mode,
     scrapers_endpoint,
 )
-from tokgate.service.opener_count import OpenerRange
+from tokgate.service.process_health import OpenerRange
 
 DEFAULT_MODE: Final = "gate:explicit"
 TPROXY_MODE: Final = "gate:tproxy"
@@ -279,7 +279,7 @@ def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...]) -> int:
 
 def _supervise(args: argparse.Namespace, places: tuple[ListenEndpoint, ...], gateway: TableOptions | None) -> int:
     from tokgate.service.child_programs import SuperviseOptions
-    from tokgate.service.continuity.start import supervise
+    from tokgate.service.start import supervise
 
     cores = len(os.sched_getaffinity(0))
     options = SuperviseOptions(

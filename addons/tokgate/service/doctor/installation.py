@@ -14,7 +14,7 @@ from tokgate.blocklog.paths import archived
 from tokgate.blocklog.records.record import counted
 from tokgate.config.diagnostics import Code, Diagnostic, render
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service.doctor.result import Result
+from tokgate.service.doctor import Result
 
 AS_ANOTHER: Final = "run this as root or as tokgate's user"
 PATIENCE: Final = 10.0

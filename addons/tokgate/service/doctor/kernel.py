@@ -8,7 +8,7 @@ from typing import Final
 from tokgate.gateway import GatewayError, checks, nftables
 from tokgate.gateway.kernel import STATE_FILE, Kernel
 from tokgate.gateway.ruleset import Ruleset
-from tokgate.service.doctor.result import Result
+from tokgate.service.doctor import Result
 
 _FULL: Final = 0.8
 """The share of the connection tracking table beyond which it is nearly full: a full one drops new connections."""

@@ -13,7 +13,7 @@ from tokgate.policy.decision import Phase
 from tokgate.policy.settings import Upstream
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import best_known_name, dialled
-from tokgate.service.doctor.result import Result
+from tokgate.service.doctor import Result
 
 _SECONDS: Final = 10.0
 _SLOW: Final = 1.0

@@ -3,7 +3,7 @@
 import pytest
 
 from tokgate.gate.sockets import Entry
-from tokgate.service.endpoints import endpoints, free_port
+from tokgate.service.listeners import endpoints, free_port
 
 
 def places(*specs: str, host: str | None = None) -> list[tuple[str, int, Entry]]:

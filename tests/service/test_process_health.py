@@ -4,7 +4,7 @@ import pytest
 
 from tokgate.runtime.status import SILENT
 from tokgate.service.children import Child, Role
-from tokgate.service.continuity.heartbeat import (
+from tokgate.service.process_health import (
     DYING_SECONDS,
     HANGS,
     KEEPS_DYING,
@@ -12,9 +12,9 @@ from tokgate.service.continuity.heartbeat import (
     PAUSED,
     STARTING,
     Heartbeat,
+    RestartState,
     faults,
 )
-from tokgate.service.continuity.restarts import RestartState
 
 WANTED = [(Role.COLLECTOR, 0), (Role.OPENER, 0), (Role.GATE, 0)]
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from tokgate.service.opener_count import (
+from tokgate.service.process_health import (
     BUSY,
     BUSY_SECONDS,
     DEATH_SECONDS,

@@ -1,7 +1,7 @@
 """A process that died is started again, at once or later: a program that can't start must not take all processors."""
 
 from tokgate.service.children import Role
-from tokgate.service.continuity.restarts import FIRST_DELAY, LONGEST_DELAY, STEADY, Restarts
+from tokgate.service.process_health import FIRST_DELAY, LONGEST_DELAY, STEADY, Restarts
 
 SLOT = (Role.GATE, 1)
 

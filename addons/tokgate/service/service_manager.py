@@ -77,7 +77,7 @@ class ServiceManager:
         jobs = self._asked("list-jobs", "--no-legend", "--")
         return any(job.split()[2:3] == ["restart"] for job in jobs.splitlines())
 
-    def room(self) -> int:
+    def free_places(self) -> int:
         """How many more sockets systemd keeps for a program that can take over from this one.
 
         0 if it ends the other processes of this unit when this one exits, or starts the next one as another user, who

@@ -16,12 +16,11 @@ from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
 from tokgate.gateway.canary.definition import compile_with_canary
 from tokgate.policy.snapshot import compile_policy
 from tokgate.runtime.held_file import HeldFile
+from tokgate.service import program_change
 from tokgate.service.child_programs import BEHIND_TRAFFIC, SuperviseOptions
-from tokgate.service.continuity import fd_store
-from tokgate.service.continuity.replacement import Bequest, inherited
-from tokgate.service.continuity.service_manager import KeptSockets, ServiceManager, kept_sockets
-from tokgate.service.continuity.trial import is_trial, load_programs
 from tokgate.service.processes import ChildProcesses
+from tokgate.service.program_change import Bequest, inherited, is_trial, load_programs
+from tokgate.service.service_manager import KeptSockets, ServiceManager, kept_sockets
 from tokgate.service.supervisor import RESTART_DRAIN, Supervisor
 
 
@@ -54,11 +53,11 @@ def _left_by_another(kept: KeptSockets, say: Callable[[str], None]) -> Bequest |
     """What a supervisor that systemd restarts has left. Processes that it did not leave to this one are ended."""
     bequest = None
     try:
-        bequest = fd_store.left(kept.others)
+        bequest = program_change.stored(kept.others)
     except (OSError, ValueError) as error:
         say(f"nothing is taken over: {error}")
         _forget()
-    fd_store.end_strays(() if bequest is None else [child.pid for child in bequest.children])
+    program_change.end_strays(() if bequest is None else [each.child.pid for each in bequest.children])
     return bequest
 
 
@@ -99,12 +98,12 @@ def _end_predecessors(
 def _forget() -> None:
     """Have systemd close what was left, so that nobody answers there any more."""
     manager = ServiceManager()
-    manager.forget(fd_store.NAME)
+    manager.forget(program_change.NAME)
     manager.has_read()
 
 
 def _try(options: SuperviseOptions, say: Callable[[str], None]) -> int:
-    """Load and read all that a run needs, behind the traffic of the running one; see `continuity.trial`."""
+    """Load and read all that a run needs, behind the traffic of the running one; see `program_change`."""
     os.nice(BEHIND_TRAFFIC)
     try:
         Supervisor(options, open_policy(options.policies, Instant.now()), say)

@@ -10,7 +10,7 @@ import pytest
 
 from labs.running_lab import Running, until
 from tokgate.runtime.control_socket import ControlRequest, ask
-from tokgate.service.continuity import orphan
+from tokgate.service import children
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _libc = ctypes.CDLL(None)
@@ -57,7 +57,7 @@ def test_stopped_ones_end(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_heir")
 def test_one_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One in an endless loop drains nothing: its own alarm ends it."""
-    monkeypatch.setattr(orphan, "MARGIN", 1)
+    monkeypatch.setattr(children, "MARGIN", 1)
     lifeline, held = os.pipe()
     told, tells = os.pipe()
     supervisor = os.fork()
@@ -65,7 +65,7 @@ def test_one_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
         child = os.fork()
         if not child:
             os.close(held)
-            orphan.end_with_supervisor(lifeline, 0.0)
+            children.end_with_supervisor(lifeline, 0.0)
             os.write(tells, str(os.getpid()).encode())
             while True:
                 pass
@@ -90,7 +90,7 @@ def test_who_is_left_to_the_next_program_serves_on(left: bool) -> None:
         os.close(held)
     child = os.fork()
     if not child:
-        orphan.end_with_supervisor(lifeline, 30.0)
+        children.end_with_supervisor(lifeline, 30.0)
         os.kill(os.getpid(), signal.SIGCONT)
         os._exit(signal.getitimer(signal.ITIMER_REAL)[0] > 0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (not left)

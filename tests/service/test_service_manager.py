@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from labs.running_lab import Running
-from tokgate.service.continuity.service_manager import LONGEST, ServiceManager, status_line
+from tokgate.service.service_manager import LONGEST, ServiceManager, status_line
 
 STATE: dict[str, Any] = {
     "problems": [],
@@ -37,21 +37,24 @@ def test_messages(manager: tuple[ServiceManager, socket.socket]) -> None:
     assert listening.recv(4096) == b"READY=1\nSTATUS=well"
 
 
-def test_descriptors(manager: tuple[ServiceManager, socket.socket]) -> None:
-    """What is to be kept over a restart arrives as the same open file."""
+def test_sockets_are_kept(manager: tuple[ServiceManager, socket.socket]) -> None:
+    """systemd gets the same open file; without FDPOLL=0 it would drop one whose other end is closed (sd_notify(3))."""
     told, listening = manager
     with socket.create_server(("127.0.0.1", 0)) as kept:
-        told.tell("FDSTORE=1", descriptors=[kept.fileno()])
+        told.keep("a-name", kept)
         message, (descriptor,), _, _ = socket.recv_fds(listening, 4096, 1)
         with socket.socket(fileno=descriptor) as same:
-            assert (message, same.getsockname()) == (b"FDSTORE=1", kept.getsockname())
+            assert same.getsockname() == kept.getsockname()
+    assert message.split() == [b"FDSTORE=1", b"FDPOLL=0", b"FDNAME=a-name"]
+    told.forget("a-name")
+    assert listening.recv(4096).split() == [b"FDSTOREREMOVE=1", b"FDNAME=a-name"]
 
 
 def test_it_lives(manager: tuple[ServiceManager, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a second at most; the state only when it changes."""
     told, listening = manager
     clock = [100.0]
-    monkeypatch.setattr("tokgate.service.continuity.service_manager.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("tokgate.service.service_manager.time.monotonic", lambda: clock[0])
     for seconds in (0.0, 0.5, 0.6):
         clock[0] += seconds
         told.keep_alive(lambda: STATE)
@@ -93,27 +96,27 @@ def test_what_systemd_is_at(
 
 
 @pytest.mark.parametrize(
-    ("mode", "most", "kept", "room"),
+    ("mode", "most", "kept", "free"),
     [("process", 64, 3, 61), ("process", 0, 0, 0), ("process", 2, 3, 0), ("mixed", 64, 3, 0)],
 )
-def test_room(
+def test_free_places(
     manager: tuple[ServiceManager, socket.socket],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     mode: str,
     most: int,
     kept: int,
-    room: int,
+    free: int,
 ) -> None:
     """What systemd still keeps; nothing is to be left where it ends the processes that would need it."""
     shown = f"KillMode={mode}\nFileDescriptorStoreMax={most}\nNFileDescriptorStore={kept}\n"
     _systemctl(tmp_path, shown, monkeypatch.setenv)
-    assert manager[0].room() == room
-    assert ServiceManager({}).room() == 0
+    assert manager[0].free_places() == free
+    assert ServiceManager({}).free_places() == 0
 
 
 @pytest.mark.parametrize(
-    ("user", "room"),
+    ("user", "free"),
     [("", 62), (str(os.geteuid()), 62), (pwd.getpwuid(os.geteuid()).pw_name, 62), ("54321", 0), ("no-such-user", 0)],
 )
 def test_another_user(
@@ -121,12 +124,12 @@ def test_another_user(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     user: str,
-    room: int,
+    free: int,
 ) -> None:
     """A `User=` that was changed takes nothing over: its processes could not even signal those of the one before."""
     shown = f"KillMode=process\nFileDescriptorStoreMax=64\nNFileDescriptorStore=2\nUser={user}\n"
     _systemctl(tmp_path, shown, monkeypatch.setenv)
-    assert manager[0].room() == room
+    assert manager[0].free_places() == free
 
 
 def test_it_does_not_say(manager: tuple[ServiceManager, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:

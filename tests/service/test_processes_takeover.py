@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from tokgate.service.children import Child, Role
-from tokgate.service.continuity.inherited_processes import InheritedProcesses
-from tokgate.service.continuity.restarts import Restarts
 from tokgate.service.gate_process import RETIRE
+from tokgate.service.process_health import Restarts
 from tokgate.service.processes import ChildProcesses
 
 
@@ -28,17 +27,17 @@ def test_openers_serve_until_those_of_the_next_program_do(monkeypatch: pytest.Mo
         _restarts=Restarts(lambda what: None),
         _start=lambda role, slot: started.append((role, slot)),
         _wanted=lambda: [(Role.OPENER, 0)],
-        retire_opener=InheritedProcesses.retire_opener,
+        _retire_opener=ChildProcesses._retire_opener,
     )
-    InheritedProcesses.retire_replaced(processes)
+    ChildProcesses.retire_replaced(processes)
     ChildProcesses.restart_missing(processes)
     assert (told, started) == ([], [(Role.OPENER, 0)])
 
     processes._children[3] = new
-    InheritedProcesses.retire_replaced(processes)
+    ChildProcesses.retire_replaced(processes)
     ChildProcesses.restart_missing(processes)
     assert (told, len(started)) == ([], 1)
 
     new.report = {"version": "version"}
-    InheritedProcesses.retire_replaced(processes)
+    ChildProcesses.retire_replaced(processes)
     assert told == [(2, RETIRE)]

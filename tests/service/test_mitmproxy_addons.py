@@ -18,8 +18,8 @@ from tokgate.config.reload.holder import PolicyHolder, open_policy
 from tokgate.mitm.addon import Tokgate
 from tokgate.policy.decide import decide
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service import control_addon
-from tokgate.service.control_addon import ControlAddon, Reporter
+from tokgate.service import mitmproxy_addons
+from tokgate.service.mitmproxy_addons import ControlAddon, Reporter
 
 NOW = Instant.from_utc(2023, 5, 1)
 POLICY = """\
@@ -65,10 +65,10 @@ async def test_an_opener_tells_how_busy_it_is(holder: PolicyHolder, monkeypatch:
     """By the share of time for which its loop had work: the supervisor adds openers by that."""
     worked = iter(0.75 * number for number in range(1000))
     now = iter(map(float, range(1000)))
-    monkeypatch.setattr(control_addon, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    monkeypatch.setattr(control_addon, "seconds_of_work", lambda: next(worked))
-    monkeypatch.setattr(control_addon, "EVERY", 0.01)
-    monkeypatch.setattr(control_addon, "report_of", lambda _: {"records_dropped": 0})
+    monkeypatch.setattr(mitmproxy_addons, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(mitmproxy_addons, "seconds_of_work", lambda: next(worked))
+    monkeypatch.setattr(mitmproxy_addons, "EVERY", 0.01)
+    monkeypatch.setattr(mitmproxy_addons, "report_of", lambda _: {"records_dropped": 0})
     tokgate: Any = SimpleNamespace(holder=holder, log=object(), counters=SimpleNamespace(put=lambda *_: None))
     supervisor, opener = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with supervisor, opener:

@@ -1,1 +1,0 @@
-"""How a run goes on: processes that hang are found, systemd is told, and a new program takes over."""

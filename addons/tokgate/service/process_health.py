@@ -1,0 +1,228 @@
+"""Which child processes hang or keep dying, when they are started again, and how many openers there are.
+
+Pure: times, and what processes report of themselves, are passed in. Each process reports about once a second; one that
+was stopped, or whose loop hangs, reports no more.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from tokgate.runtime.status import SILENT
+from tokgate.service.children import Child, Role
+
+FIRST_DELAY: Final = 0.1
+LONGEST_DELAY: Final = 30.0
+"""Seconds before a process that keeps dying is started again: doubled each time, from the first to the longest."""
+STEADY: Final = 10.0
+"""Seconds of life after which a death no longer counts as one in a row."""
+RECENT_DEATHS: Final = 16
+"""Most deaths of a slot whose times are remembered."""
+
+
+@dataclass(slots=True)
+class RestartState:
+    """Deaths of the processes of a slot: in a row, in all, and when the next start is due (monotonic seconds)."""
+
+    failures: int = 0
+    deaths: int = 0
+    hangs: int = 0
+    """Those of the deaths that the supervisor brought about, since no report came."""
+    not_before: float = 0.0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_DEATHS))
+    """When the latest ones died, in monotonic seconds."""
+    last: str = ""
+    """How the latest one died."""
+
+
+class Restarts:
+    """Counts the deaths of each slot, and says when its next start is due."""
+
+    def __init__(self, died: Callable[[str], None]) -> None:
+        """`died` gets a description of each process that ended without being told to."""
+        self.states: Final[dict[tuple[Role, int], RestartState]] = {}
+        self._died: Final = died
+
+    def postpone(self, role: Role, slot: int, what: str, now: float, *, lived: float, hung: bool = False) -> None:
+        """Report a death at `now`, `what` in words after `lived` seconds of life, and compute when to start anew.
+
+        `now` is in monotonic seconds.
+        """
+        state = self.states.setdefault((role, slot), RestartState())
+        state.deaths += 1
+        state.hangs += hung
+        state.recent.append(now)
+        state.last = what
+        state.failures = 1 if lived > STEADY else state.failures + 1
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (state.failures - 1))
+        state.not_before = now + delay
+        logger.error("%s; starting it again in %.1f s", what, delay)
+        self._died(what)
+
+    def due(self, role: Role, slot: int, now: float) -> bool:
+        """Whether the slot's process may be started at `now`, in monotonic seconds."""
+        state = self.states.get((role, slot))
+        return state is None or now >= state.not_before
+
+
+HANGS: Final = 10.0
+"""Seconds without a report after which a process is killed, so that another takes its place."""
+OPENER_HANGS: Final = 30.0
+"""The same for openers, which stand back where processors are short."""
+_STARTS: Final = {Role.OPENER: 20.0, Role.COLLECTOR: 5.0, Role.METRICS: 5.0}
+"""Seconds that a process may take to start before it is missed; a gate is missed at once."""
+STARTING: Final = 60.0
+"""Seconds for its first report: an opener imports mitmproxy, which takes long on a machine that is busy."""
+PAUSED: Final = 2.0
+"""Seconds between two looks after which it was the supervisor that did not run, as when all of them were stopped."""
+KEEPS_DYING: Final = 3
+"""Deaths of a slot within DYING_SECONDS that make it unhealthy."""
+DYING_SECONDS: Final = 300.0
+MOST_DESCRIPTORS: Final = 0.9
+"""The share of a process's descriptors beyond which it is short of them."""
+
+_WITHOUT: Final = {
+    Role.GATE: "no gate serves",
+    Role.OPENER: "no opener serves: no page is shown, and HTTP that needs one is refused",
+    Role.COLLECTOR: "nothing writes the log",
+    Role.METRICS: "nothing serves metrics",
+}
+
+
+class Heartbeat:
+    """Finds the processes that hang. A pause of the supervisor itself counts as nobody's silence."""
+
+    def __init__(self, now: float) -> None:
+        """Times are monotonic seconds."""
+        self._looked = now
+
+    def hanging(self, children: Sequence[Child], now: float) -> list[Child]:
+        """The processes to be killed; to be called often, after all reports were taken."""
+        paused, self._looked = now - self._looked, now
+        if paused >= PAUSED:
+            for child in children:
+                if child.heard:
+                    child.heard = min(now, child.heard + paused)
+                else:
+                    child.started += paused
+        return [child for child in children if child.silence(now) >= _patience(child)]
+
+
+def _patience(child: Child) -> float:
+    if not child.heard:
+        return STARTING
+    return OPENER_HANGS if child.role is Role.OPENER else HANGS
+
+
+def faults(
+    children: Sequence[Child],
+    wanted: Sequence[tuple[Role, int]],
+    states: Mapping[tuple[Role, int], RestartState],
+    now: float,
+) -> Iterator[str]:
+    """Why clients may not get what they should, in words, whatever serves beside it."""
+    current = [child for child in children if not child.retired]
+    for role in dict.fromkeys(role for role, _ in wanted):
+        serving = children if role is Role.COLLECTOR else current  # one that finishes is followed by another at once
+        if not any(child.role is role and _works(child, now) for child in serving):
+            yield _WITHOUT[role]
+    for child in current:
+        if child.heard and child.silence(now) >= SILENT:
+            yield f"{child.name} has not reported for {child.silence(now):.0f} s"
+        if child.report.get("full"):
+            yield f"{child.name} is at its limit of {child.report['full']} connections, and accepts no more"
+        yield from _shortages(child)
+    for (role, slot), state in states.items():
+        deaths = sum(now - died < DYING_SECONDS for died in state.recent)
+        if deaths >= KEEPS_DYING:
+            yield f"{role.value}-{slot} keeps dying, {deaths} times in five minutes: {state.last}"
+
+
+def _works(child: Child, now: float) -> bool:
+    """Whether it serves, or will in a moment: what gates hand over waits for it, and so do records."""
+    if not child.heard:
+        return child.silence(now) < _STARTS.get(child.role, 0.0)
+    return child.silence(now) < SILENT
+
+
+def _shortages(child: Child) -> Iterator[str]:
+    """What a process lacks for its work, by its own report."""
+    used, limit = child.report.get("descriptors") or (0, 1)
+    if used >= MOST_DESCRIPTORS * limit:
+        yield f"{child.name} has {used} of its {limit} descriptors open"
+    if child.report.get("starved"):
+        yield f"{child.name} can't connect for want of what this machine has: {child.report['starved']}"
+    if child.report.get("accounts"):
+        yield f"users can't sign in to {child.name}: {child.report['accounts']}"
+
+
+logger = logging.getLogger(__name__)
+
+BUSY: Final = 0.8
+"""The share of time for which openers have work, on average, from which they have no time left."""
+BUSY_SECONDS: Final = 5.0
+"""How long they have none before one more starts, which takes seconds itself."""
+IDLE: Final = 0.4
+"""The average share up to which one fewer would do, with it gone: far below BUSY, so that none starts again at once."""
+IDLE_SECONDS: Final = 300.0
+"""How long one fewer would do before the last one is retired."""
+DEATH_SECONDS: Final = 300.0
+"""After an opener died none is added for so long: memory may be short, and another one would take more."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenerRange:
+    """The fewest and the most openers."""
+
+    least: int = 1
+    most: int = 1
+
+    @classmethod
+    def on(cls, cores: int) -> Self:
+        """The default: one for two cores, and up to one for each while they are busy."""
+        return cls(max(1, cores // 2), cores)
+
+    def holds(self, count: int) -> int:
+        """The number in the range that is closest to `count`."""
+        return min(max(count, self.least), self.most)
+
+
+class OpenerCount:
+    """Counts the openers that have to run. Times in monotonic seconds."""
+
+    def __init__(self, bounds: OpenerRange) -> None:
+        self.wanted = bounds.least
+        self._bounds: Final = bounds
+        self._busy_since: float | None = None
+        self._idle_since: float | None = None
+        self._not_before = 0.0
+
+    def begin_with(self, count: int) -> None:
+        """Go on with as many as a program before had, as far as there may be."""
+        self.wanted = self._bounds.holds(count)
+
+    def died(self, now: float) -> None:
+        """One ended without being told to."""
+        self._not_before = now + DEATH_SECONDS
+
+    def look(self, shares: Sequence[float], now: float) -> None:
+        """Decide again. `shares`: for which share of time (0 to 1) each opener that has reported has work."""
+        load = sum(shares)
+        judged = len(shares) >= self.wanted  # else one starts: how it will be with that one is not known yet
+        busy = judged and load >= BUSY * self.wanted and self.wanted < self._bounds.most and now >= self._not_before
+        idle = judged and load <= IDLE * (self.wanted - 1) and self.wanted > self._bounds.least
+        self._busy_since = _since(self._busy_since, now, goes_on=busy)
+        self._idle_since = _since(self._idle_since, now, goes_on=idle)
+        if self._busy_since is not None and now - self._busy_since >= BUSY_SECONDS:
+            self.wanted, self._busy_since = self.wanted + 1, None
+        elif self._idle_since is not None and now - self._idle_since >= IDLE_SECONDS:
+            self.wanted, self._idle_since = self.wanted - 1, None
+
+
+def _since(before: float | None, now: float, *, goes_on: bool) -> float | None:
+    """Since when something goes on without a break."""
+    if not goes_on:
+        return None
+    return now if before is None else before

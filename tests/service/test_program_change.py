@@ -1,0 +1,180 @@
+"""A new program takes over from the running one: no client is refused, no connection ends, nothing is miscounted.
+
+What is claimed here holds for both ways by which all gets to the next program.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs.load import Load, tallied, upgrade
+from labs.program_change import How, Restarting, Systemd, bequest_of
+from labs.running_lab import Scraped, children, until
+from tokgate.runtime.control_socket import ControlRequest, ask
+from tokgate.service.program_change import ENDS, VARIABLE, Bequest, Exec, Store, inherited, stored
+
+RESTARTS = 3
+
+
+@pytest.fixture(params=How)
+def running(
+    request: pytest.FixtureRequest, tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]
+) -> Iterator[Restarting]:
+    """One that can be restarted in this way."""
+    started = Restarting(tmp_path, request.param)
+    yield started
+    started.close_all()
+    check_lines(started.log)
+
+
+@contextlib.contextmanager
+def _checking(running: Scraped) -> Iterator[list[int]]:
+    """Health is asked for again and again; the statuses."""
+    over, statuses = threading.Event(), list[int]()
+
+    def check() -> None:
+        while not over.is_set():
+            statuses.append(running.get("/healthz")[0])
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_restarts_under_load(running: Restarting) -> None:
+    """None of those who come, stay or download notices any; each restart is told, and each connection counted once."""
+    until("an opener answers", running.refuses)
+    pid = running.process.pid
+    with Load(running) as load, _checking(running) as checks:
+        for _ in range(RESTARTS):
+            running.restart(load.goes_on)
+            load.goes_on()
+            running.wait_for_end_of([*running.before], but=1)  # the first opener serves the download
+    assert load.failures == []
+    assert 200 in checks
+    assert 0 not in checks, "a health check was refused, or had no answer"
+    until("it is well", lambda: running.problems() == [])
+    assert (running.process.pid == pid) is (running.how is How.EXEC)
+    assert running.passes()
+    running.wait_for_end_of([*running.before])
+    until("nobody else is there", lambda: len(children(running.process.pid)) == 5)
+    running.end()
+    actions = [record["event"]["action"] for record in running.records()]
+    assert (actions.count("started"), actions.count("stopped")) == (RESTARTS + 1, RESTARTS + 1)
+    # Tunnels of those who came, of those who stayed, the one after, the download, and refusals at the start.
+    assert tallied(running) == load.served + 2 + 1 + 1 + 1
+
+
+def test_upgrades_under_load(running: Restarting) -> None:
+    """What the new version can't take over the old gates serve to its end; new clients are the new version's."""
+    until("an opener answers", running.refuses)
+    with Load(running) as load:
+        for number in range(RESTARTS):
+            upgrade(running, number)
+            running.restart(moves=False)
+            load.goes_on()
+        until("only what stays is with old gates", lambda: running.ending() == 2)
+    assert load.failures == []
+    until("it is well", lambda: running.problems() == [])
+    running.wait_for_end_of([*running.before])
+
+
+def test_who_dies_meanwhile_and_after(running: Restarting) -> None:
+    """Processes of the program before are watched on: their deaths, and that of the supervisor, leave nobody behind."""
+    status, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
+    assert " 200 " in status
+    answer = ask(running.confdir, ControlRequest.STATUS)
+    assert answer is not None
+    gate = next(worker["pid"] for worker in answer["workers"] if worker["name"] == "gate-0")
+    running.restart(partial(os.kill, gate, signal.SIGKILL))
+    until("it is well", lambda: running.problems() == [])
+    assert running.passes()
+    for victim in (*running.before, *children(running.process.pid)):
+        with contextlib.suppress(ProcessLookupError):  # an old gate, which has passed on what it had
+            os.kill(victim, signal.SIGKILL)
+        running.wait_for_end_of([victim])
+        until("allowed tunnels pass", running.passes)
+    until("it is well but for who died", lambda: len(children(running.process.pid)) == 5)
+    kept.close()
+    family = children(running.process.pid)
+    running.process.kill()
+    running.process.wait()
+    running.wait_for_end_of(family)
+
+
+# -- what is left, without a program
+
+
+class _Executed(Exception):
+    """In place of the next program."""
+
+
+def carried_by_exec(bequest: Bequest, monkeypatch: pytest.MonkeyPatch) -> Bequest | None:
+    """What the next program in this process finds."""
+    environments: list[dict[str, str]] = []
+
+    def execve(program: str, command: list[str], environment: dict[str, str]) -> None:
+        assert all(map(os.get_inheritable, bequest.descriptors()))
+        environments.append(environment)
+        raise _Executed
+
+    monkeypatch.setattr(os, "execve", execve)
+    carrier, hangup = Exec(), signal.getsignal(signal.SIGHUP)
+    carrier.leave(bequest)
+    try:
+        with pytest.raises(_Executed):
+            carrier.go()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+        signal.signal(signal.SIGHUP, hangup)
+    found = inherited(environments[0])
+    assert inherited(environments[0]) is None  # the variable is for one program
+    return found
+
+
+def carried_by_store(bequest: Bequest, _: object) -> Bequest | None:
+    """What the program finds that systemd starts next."""
+    systemd = Systemd()
+    Store(systemd, 2).leave(bequest)
+    for each in bequest.descriptors():
+        os.close(each)
+    return stored(systemd.kept)
+
+
+@pytest.mark.parametrize("carried", [carried_by_exec, carried_by_store])
+def test_all_arrives(
+    carried: Callable[[Bequest, pytest.MonkeyPatch], Bequest | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every descriptor in its place, more than a message takes, and none for the programs that the next one starts."""
+    events = [os.eventfd(number) for number in range(1, 301)]
+    left = bequest_of(events)
+    named = left.descriptors()
+    assert sorted(named) == events
+    found = carried(left, monkeypatch)
+    assert found is not None
+    now = dict(zip(named, found.descriptors(), strict=True))
+    assert found == left.renumbered(now.__getitem__)
+    assert [os.eventfd_read(now[each]) for each in events] == [*range(1, 301)]
+    assert not any(map(os.get_inheritable, found.descriptors()))
+    for each in found.descriptors():
+        os.close(each)
+
+
+def test_another_versions() -> None:
+    """What this program can't read is told, and closed."""
+    memory = os.memfd_create("another's")
+    with pytest.raises(ValueError, match="can't read"):
+        inherited({VARIABLE: str(memory)})
+    with pytest.raises(ValueError, match="can't open"):
+        inherited({VARIABLE: str(memory)})
