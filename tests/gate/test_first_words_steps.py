@@ -137,7 +137,7 @@ def test_a_client_that_wanted_to_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (False, None, None, 1),
         (True, None, None, 1),
-        (True, UnreadLineReader(UnreadLine(LinePart.BLANK, b"")), None, 0),
+        (True, UnreadLineReader(UnreadLine(LinePart.BEFORE_TARGET, b"")), None, 0),
         (False, None, Tunnel("www.example.net", 443, socks=False), 0),
     ],
 )

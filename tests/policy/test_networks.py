@@ -178,7 +178,7 @@ def test_many_levels() -> None:
     chain["n0"] = Network("n0", (ip_network("192.0.2.0/24"),))
     networks = linked(dict(reversed(chain.items())))
     assert list(networks["n299"].prefixes) == [ip_network("192.0.2.0/24")]
-    assert Composition(networks.values()).held({"n0": 24})["n299"] == 24
+    assert Composition(networks.values()).complete({"n0": 24})["n299"] == 24
     assert with_parts(["n2"], networks) == {"n0", "n1", "n2"}
 
 
@@ -213,4 +213,4 @@ def test_exceptions_of_networks_without_parts() -> None:
         Network("b", (), except_networks=("c",)),
     )
     composition = Composition([by_address, by_name, Network("c", ())])
-    assert composition.held({"a": 24, "b": 24, "c": 32}, ["a"]) == {"c": 32}
+    assert composition.complete({"a": 24, "b": 24, "c": 32}, ["a"]) == {"c": 32}

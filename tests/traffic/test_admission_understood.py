@@ -43,7 +43,7 @@ def decided(data: bytes, client: str, **settings: Any) -> tuple[Admission, Enfor
     arrival = Arrival(client=Endpoint(client, 40000), destination=Endpoint("198.51.100.9", 443), connection="c")
     reader = FirstBytesReader()
     admission = admit(enforcer, arrival, reader.feed(data) or reader.ended())
-    admission.enter(enforcer)
+    admission.record(enforcer)
     return admission, enforcer, sink
 
 

@@ -20,7 +20,7 @@ from tokgate.policy.observation import Endpoint, HttpSeen, Passed, Stage, Transp
 from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.traffic import admission as admission_module
 from tokgate.traffic.actions import AskCertificate, DnsAnswer, HttpAnswer, Open, Pass, QuicClose, Refuse
-from tokgate.traffic.admission import Admission, admit, words_of
+from tokgate.traffic.admission import Admission, admit, refusal_octets
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import (
     Arrival,
@@ -327,7 +327,7 @@ def test_a_ban_changes_while_a_page_is_open() -> None:
 def test_how_a_refused_connection_ends(seen: Seen, words: bytes) -> None:
     """The client reads in its own protocol that it was refused, as far as that has words for it."""
     observer = Observer(hostname="gate.example.org", version="test")
-    said = words_of(decided(seen), new_stamp(NOW, observer))
+    said = refusal_octets(decided(seen), new_stamp(NOW, observer))
     assert said.startswith(words)
     assert bool(said) is bool(words)
 
@@ -361,7 +361,7 @@ def test_plain_http_is_read_request_by_request() -> None:
     assert (first.action, first.recorded) == (Open(tls=False), False)
     observer = Observer(hostname="gate.example.org", version="test")
     enforcer = Enforcer(Holder(builders.snapshot(PAGE)), Sink(), observer, now=lambda: NOW)
-    assert first.enter(enforcer).id == "", "no record can be asked about"
+    assert first.record(enforcer).id == "", "no record can be asked about"
     nobody_can = decided(HttpStart(openable=False))
     assert (nobody_can.action, nobody_can.recorded) == (Refuse(None), False)
 

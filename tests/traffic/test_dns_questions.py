@@ -91,7 +91,7 @@ def test_refusal(valid_record: Callable[[Any], Any], kind: str) -> None:
     enforcer, asked = an_enforcer(sink=sink), ask(kind=kind, destination=Endpoint("203.0.113.53", 53), connection="c1")
 
     got = refused(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert (got.rcode(), got.answer) == (dns.rcode.NXDOMAIN, [])
     (record,) = sink
@@ -287,7 +287,7 @@ def test_milder_bans(valid_record: Callable[[Any], Any], action: str, logged: st
     enforcer, asked = an_enforcer(sink=sink, bans=(ban(action=Action(action)),)), ask()
 
     ruling = dns_questions.judge(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert not ruling.blocks
     (record,) = sink
@@ -302,7 +302,7 @@ def test_exemption(valid_record: Callable[[Any], Any]) -> None:
     enforcer, asked = an_enforcer(at, sink, exemptions=(builders.exemption(),)), ask(client="192.0.2.9")
 
     ruling = dns_questions.judge(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert dns_questions.terms(asked, ruling) == Terms(30, hides_nothing=False)
     assert [record["event"]["action"] for record in sink] == ["exemption-used"]
@@ -314,7 +314,7 @@ def test_allowed_names_are_counted() -> None:
     enforcer, asked = an_enforcer(sink=sink), ask(ALLOWED)
 
     ruling = dns_questions.judge(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert dns_questions.terms(asked, ruling) == Terms(None, hides_nothing=True)
     assert [(k.visibility, k.verdict, n) for k, n in enforcer.counters.decisions.items()] == [("dns", "allow", 1)]
@@ -350,7 +350,7 @@ def test_page(valid_record: Callable[[Any], Any], carried: bool, action: str) ->
     asked = ask(carried=carried)
 
     ruling = dns_questions.judge(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert ruling.decision.verdict is (Verdict.ALLOW if carried else Verdict(action))
     assert not dns_questions.judge(enforcer, ask(ALLOWED, carried=carried)).blocks
@@ -383,7 +383,7 @@ def led_to(*names: str) -> tuple[Sighting, ...]:
 def answered(enforcer: Enforcer, asked: DnsArrival, *names: str) -> Admission:
     """What becomes of an answer that leads to these names; it is counted and recorded."""
     admission = admit(enforcer, asked, DnsResponse(asked, led_to(*names)))
-    admission.enter(enforcer)
+    admission.record(enforcer)
     return admission
 
 
@@ -427,7 +427,7 @@ def test_an_alias_under_a_milder_ban(valid_record: Callable[[Any], Any], action:
     sink = Sink(valid_record)
     enforcer, asked = an_enforcer(sink=sink, bans=(ban(action=Action(action)),)), ask("cloaked.example.com")
 
-    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
     assert sink == []
     assert isinstance(answered(enforcer, asked, BANNED).action, Pass)
 
@@ -508,7 +508,7 @@ def test_odd_names_lead_nowhere(valid_record: Callable[[Any], Any]) -> None:
     sink = Sink(valid_record)
     enforcer, asked = an_enforcer(sink=sink), ask(dns.name.Name((b"a.b", b"clips", b"example", b"org", b"")))
 
-    admit(enforcer, asked, DnsQuestion(asked)).enter(enforcer)
+    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert "was refused the address of clips.example.org: " in sink[0]["message"]
 

@@ -63,7 +63,7 @@ def test_blocked_traffic_is_counted_and_recorded(sink: Sink) -> None:
     enforcer = an_enforcer(sink)
 
     ruling = enforcer.judge(CLIENT, BANNED)
-    stamp = enforcer.enter(ruling, Visibility.SNI, seen)
+    stamp = enforcer.record(ruling, Visibility.SNI, seen)
 
     assert ruling.blocks
     assert [record["event"]["id"] for record in sink] == [stamp.id]
@@ -74,7 +74,7 @@ def test_allowed_traffic_is_counted_only(sink: Sink) -> None:
     """What passes is counted without its name being so much as looked at."""
     enforcer = an_enforcer(sink)
 
-    stamp = enforcer.enter(enforcer.judge(CLIENT, ALLOWED), Visibility.SNI, broken)
+    stamp = enforcer.record(enforcer.judge(CLIENT, ALLOWED), Visibility.SNI, broken)
 
     assert (stamp.id, sink) == ("", [])
     assert sum(enforcer.counters.decisions.values()) == 1
@@ -85,7 +85,7 @@ def test_unknown_clients_are_counted_together(sink: Sink) -> None:
     """Clients of no network are counted under a name that no network can have."""
     enforcer = an_enforcer(sink)
 
-    enforcer.enter(enforcer.judge("198.51.100.1", ALLOWED), Visibility.SNI, seen)
+    enforcer.record(enforcer.judge("198.51.100.1", ALLOWED), Visibility.SNI, seen)
 
     assert [k.network for k in enforcer.counters.decisions] == ["-"]
 
@@ -94,10 +94,10 @@ def test_passing_now_counted_later(sink: Sink) -> None:
     """With `allowed=False` only a block counts: what passes will be counted at a later stage."""
     enforcer = an_enforcer(sink)
 
-    enforcer.enter(enforcer.judge(CLIENT, ALLOWED), Visibility.SNI, seen, allowed=False)
+    enforcer.record(enforcer.judge(CLIENT, ALLOWED), Visibility.SNI, seen, allowed=False)
 
     assert not enforcer.counters.decisions
-    enforcer.enter(enforcer.judge(CLIENT, BANNED), Visibility.SNI, seen, allowed=False)
+    enforcer.record(enforcer.judge(CLIENT, BANNED), Visibility.SNI, seen, allowed=False)
     assert sum(enforcer.counters.decisions.values()) == 1
 
 
@@ -109,7 +109,7 @@ def test_the_gateways_own_canary_is_nobodys_traffic(sink: Sink) -> None:
     ruling = replace(enforcer.judge(CLIENT, BANNED), snapshot=builders.snapshot(networks=(), services=(), own=own))
 
     assert ruling.blocks
-    assert enforcer.enter(ruling, Visibility.SNI, seen).id == ""
+    assert enforcer.record(ruling, Visibility.SNI, seen).id == ""
     assert (sink, sum(enforcer.counters.decisions.values())) == ([], 0)
 
 
@@ -117,7 +117,7 @@ def test_a_record_that_can_not_be_made(sink: Sink) -> None:
     """The client is refused all the same, and its page has an id to ask about."""
     enforcer = an_enforcer(sink)
 
-    assert enforcer.enter(enforcer.judge(CLIENT, BANNED), Visibility.SNI, broken).id
+    assert enforcer.record(enforcer.judge(CLIENT, BANNED), Visibility.SNI, broken).id
     assert [record["event"]["action"] for record in sink] == ["internal-error"]
 
 
@@ -140,7 +140,7 @@ def test_what_passes_because_of_an_error_is_recorded(sink: Sink, monkeypatch: py
     monkeypatch.setattr(core, "decide_signals", broken)
 
     for names in (BANNED, ALLOWED):
-        enforcer.enter(enforcer.judge(CLIENT, names), Visibility.SNI, seen)
+        enforcer.record(enforcer.judge(CLIENT, names), Visibility.SNI, seen)
 
     assert [record["event"]["action"] for record in sink] == ["internal-error", "passed-on-error", "internal-error"]
     assert not sink[1]["tokgate"]["mismatch"], "one name was shown"
@@ -166,7 +166,7 @@ def test_a_sink_that_raises(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Sink, "put", broken)
 
     ruling = enforcer.judge(CLIENT, BANNED)
-    enforcer.enter(ruling, Visibility.SNI, seen)
+    enforcer.record(ruling, Visibility.SNI, seen)
     enforcer.write(lambda stamp: {})
 
     assert ruling.blocks
@@ -190,8 +190,8 @@ def test_repeats_become_one_record(sink: Sink) -> None:
         ruling = enforcer.judge(CLIENT, BANNED)
         if enforcer.repeats(CLIENT, "WWW.clips.example.org", ruling.decision, Stage.TLS, ruling.at):
             continue
-        stamps.add(enforcer.enter(ruling, Visibility.SNI, seen).id)
-        stamps.add(enforcer.enter(ruling, Visibility.SNI, seen).id)
+        stamps.add(enforcer.record(ruling, Visibility.SNI, seen).id)
+        stamps.add(enforcer.record(ruling, Visibility.SNI, seen).id)
         enforcer.settle()
     assert len(sink) == 1
     clock.now = 60
@@ -220,7 +220,7 @@ def test_a_minute_ends_on_a_machine_that_is_busy(sink: Sink) -> None:
     clock = Monotonic(0.0)
     enforcer = a_folding_enforcer(sink, clock)
     for clock.now in (0.0, 60.0):
-        enforcer.enter(enforcer.judge(CLIENT, BANNED), Visibility.SNI, seen)
+        enforcer.record(enforcer.judge(CLIENT, BANNED), Visibility.SNI, seen)
     assert len(sink) == 2
 
 
@@ -230,7 +230,7 @@ def test_more_events_than_are_told_apart_at_a_time(sink: Sink, monkeypatch: pyte
     monkeypatch.setattr(enforcer, "_folding", Folding(limit=1))
     for name in ("a.clips.example.org", "a.clips.example.org", "b.clips.example.org"):
         names = (Sighting(Signal.SNI, name),)
-        enforcer.enter(enforcer.judge(CLIENT, names), Visibility.SNI, lambda names=names: replace(seen(), names=names))  # type: ignore[misc]
+        enforcer.record(enforcer.judge(CLIENT, names), Visibility.SNI, lambda names=names: replace(seen(), names=names))  # type: ignore[misc]
     assert [record["tokgate"].get("repeats", {}).get("count") for record in sink] == [None, None, 1]
 
 
@@ -247,7 +247,7 @@ def test_an_end_tells_what_is_open(sink: Sink) -> None:
     """Closing tells of repeats whose minute isn't over, once."""
     enforcer = a_folding_enforcer(sink, Monotonic(0.0))
     ruling = enforcer.judge(CLIENT, BANNED)
-    enforcer.enter(ruling, Visibility.SNI, seen)
+    enforcer.record(ruling, Visibility.SNI, seen)
     assert enforcer.repeats(CLIENT, BANNED[0].value, ruling.decision, Stage.TLS, ruling.at)
     enforcer.close()
     enforcer.close()
@@ -259,7 +259,7 @@ def test_a_dropped_record_opens_no_fold(sink: Sink, monkeypatch: pytest.MonkeyPa
     enforcer = a_folding_enforcer(sink, Monotonic(0.0))
     monkeypatch.setattr(Sink, "put", lambda *_: False)
     ruling = enforcer.judge(CLIENT, BANNED)
-    enforcer.enter(ruling, Visibility.SNI, seen)
+    enforcer.record(ruling, Visibility.SNI, seen)
     assert not enforcer.repeats(CLIENT, BANNED[0].value, ruling.decision, Stage.TLS, ruling.at)
 
 
@@ -275,7 +275,7 @@ def test_other_destinations_of_a_nameless_client_are_not_folded(sink: Sink) -> N
         )
         ruling = enforcer.judge(CLIENT, BANNED)
         nameless = Ruling(replace(ruling.judgement, sighting=Sighting(Signal.SNI, "")), ruling.snapshot, ruling.at)
-        enforcer.enter(nameless, Visibility.NONE, lambda seen=observation: seen)  # type: ignore[misc]
+        enforcer.record(nameless, Visibility.NONE, lambda seen=observation: seen)  # type: ignore[misc]
     enforcer.close()
     assert [record["destination"]["ip"] for record in sink] == ["203.0.113.5", "203.0.113.6", "203.0.113.5"]
     assert "repeats" in sink[2]["tokgate"]
@@ -289,7 +289,7 @@ def test_a_client_with_thousands_of_names_does_not_fill_the_disk(sink: Sink, mon
     def ask(client: str, name: str) -> str:
         names = (Sighting(Signal.SNI, name),)
         seen_now = replace(seen(), client=Endpoint(client, 1024), names=names)
-        return enforcer.enter(enforcer.judge(client, names), Visibility.SNI, lambda: seen_now).id
+        return enforcer.record(enforcer.judge(client, names), Visibility.SNI, lambda: seen_now).id
 
     ids = [ask(CLIENT, f"n{number}.clips.example.org") for number in range(1000)]
     other = ask("192.0.2.8", "www.clips.example.org")

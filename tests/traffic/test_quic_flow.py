@@ -15,7 +15,7 @@ from tokgate.policy.observation import Endpoint, Transport
 from tokgate.traffic import admission, kind
 from tokgate.traffic.counters import Counters
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.quic_flow import MAX_CONNECTIONS, MAX_HELD, QuicFlow
+from tokgate.traffic.quic_flow import MAX_CONNECTIONS, MAX_PENDING, QuicFlow
 from tokgate.traffic.seen import Arrival, Shown
 from tokgate.traffic.warning_state import Person
 from tokgate.wire.quic import initials
@@ -200,7 +200,7 @@ def test_a_second_hello_that_never_gets_whole(flow: Callable[..., Flow], records
     """It is refused after as many datagrams as a first one, and takes no more memory."""
     client = QuicClient(ALLOWED)
     part = client.again(hello_builder.hello(hello_builder.server_name(ALLOWED.encode())), 40)[0]
-    one = flow().sends(*client.flight, *[part] * (MAX_HELD - 1))
+    one = flow().sends(*client.flight, *[part] * (MAX_PENDING - 1))
     assert (one.to_server, one.to_client) == (client.flight, [])
 
     one.sends(part)
@@ -310,12 +310,12 @@ def test_first_flight_that_makes_no_sense(flow: Callable[..., Flow], records: Re
     """A hello that never gets whole, or can't be read, is refused under a ban and passes elsewhere."""
     first, contrary = (QuicClient(BANNED, large=True, identity=b"identity").flight[0] for _ in range(2))
 
-    one = flow().sends(*[first] * MAX_HELD)
-    other = flow(policy(networks=("192.0.2.0/24",))).sends(*[first] * MAX_HELD, contrary)
+    one = flow().sends(*[first] * MAX_PENDING)
+    other = flow(policy(networks=("192.0.2.0/24",))).sends(*[first] * MAX_PENDING, contrary)
 
     assert len(one.to_client) == 1
     assert one.to_server == []
-    assert other.to_server == [*[first] * MAX_HELD, contrary]
+    assert other.to_server == [*[first] * MAX_PENDING, contrary]
     assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
 
 

@@ -50,7 +50,7 @@ UNDECIDED = [
     (b"\x13BitTorrent protocol", LinePart.OTHER),
     (b"[ HTTP", LinePart.OTHER),
     (b"X \0y", LinePart.TARGET),
-    (b"X \0y ", LinePart.BEHIND),
+    (b"X \0y ", LinePart.AFTER_TARGET),
     (b"EHLO x\r\n", LinePart.FIELDS),
     (b"X y\r\nHost", LinePart.FIELDS),
     (b"EHLO x\r\nMAIL FROM:<a@example.org>\r\n\r\n", LinePart.REST),
@@ -105,7 +105,7 @@ def test_what_may_be_served_yet(data: bytes, part: LinePart) -> None:
     line = told((data,))
     assert isinstance(line, UnreadLine)
     assert line.part is part
-    assert len(line.tail) <= 6
+    assert len(line.unfinished) <= 6
     assert [told(pieces) for pieces in cuts(data)] == [line] * len(cuts(data))
 
 

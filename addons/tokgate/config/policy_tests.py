@@ -75,7 +75,7 @@ class _Zones:
         """The zone of the client's narrowest network; UTC if it is in none."""
         listed, excepted = self._table.find(client)
         found = () if identity is None else self._index.find(identity, client.max_prefixlen)
-        held = self._composition.held(narrowest_first(listed, found), excepted)
+        held = self._composition.complete(narrowest_first(listed, found), excepted)
         name = next(iter(held), None)
         return "UTC" if name is None else self._networks[name].timezone
 

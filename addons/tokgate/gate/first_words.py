@@ -20,7 +20,7 @@ from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.observation import Stage
 from tokgate.policy.services import NO_MATCH
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
-from tokgate.traffic.admission import admit, words_of
+from tokgate.traffic.admission import admit, refusal_octets
 from tokgate.traffic.client_messages import (
     FirstBytesReader,
     Reader,
@@ -119,7 +119,7 @@ class FirstWords(Reading):
             return
         admission = admit(context.enforcer, context.arrival(connection), OtherBytes())
         if isinstance(admission.action, Refuse):
-            context.refuse(connection, words_of(admission, admission.enter(context.enforcer)))
+            context.refuse(connection, refusal_octets(admission, admission.record(context.enforcer)))
             return
         connection.silent, connection.shown = True, admission.shown  # counted by what it says, or at its end
         self.connect(connection, destination, self)
@@ -191,18 +191,18 @@ class FirstWords(Reading):
                 if not handed and isinstance(seen, Hello | HttpStart):
                     self.admit(connection, replace(seen, openable=False))
             case Pass():
-                admission.enter(context.enforcer)
+                admission.record(context.enforcer)
                 destination = connection.destination
                 if destination is not None:
                     connection.shown = admission.shown
                     watched = after(seen, connection.received) if admission.action.watch else None
                     self._pass(connection, destination, watched)
             case Refuse():
-                stamp = admission.enter(context.enforcer)
+                stamp = admission.record(context.enforcer)
                 if isinstance(seen, Hello):
                     self.refuse_hello(connection, seen.hello)
                 else:
-                    context.refuse(connection, words_of(admission, stamp))
+                    context.refuse(connection, refusal_octets(admission, stamp))
             case _:
                 assert_never(admission.action)
 
@@ -248,7 +248,7 @@ def count_silent(context: Context, connection: Connection) -> None:
     """Count a connection that ended without a word by where it went, as bytes that are no known protocol."""
     admission = admit(context.enforcer, context.arrival(connection), OtherBytes())
     if isinstance(admission.action, Pass):
-        admission.enter(context.enforcer)
+        admission.record(context.enforcer)
 
 
 class FirstExchange(State):

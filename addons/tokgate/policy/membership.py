@@ -202,7 +202,7 @@ class Clients:
             return known
         networks = narrowest_first(by_address.listed, found)
         if self._composition:
-            networks = self._composition.held(networks, by_address.excepted)
+            networks = self._composition.complete(networks, by_address.excepted)
         if not networks and not known.networks:
             return known
         return self._memberships.of(networks, known.exemptions | exempt)
@@ -212,14 +212,14 @@ class Clients:
         listed: dict[str, int] = {}
         exemptions: set[str] = set()
         excepted: set[str] = set()
-        for held in holders:
-            if isinstance(held.value, Network):
-                listed.setdefault(held.value.name, held.prefix.prefixlen)
-            elif isinstance(held.value, Exemption):
-                exemptions.add(held.value.name)
+        for entry in holders:
+            if isinstance(entry.value, Network):
+                listed.setdefault(entry.value.name, entry.prefix.prefixlen)
+            elif isinstance(entry.value, Exemption):
+                exemptions.add(entry.value.name)
             else:
-                excepted.add(held.value)
-        networks = self._composition.held(listed, excepted) if self._composition else listed
+                excepted.add(entry.value)
+        networks = self._composition.complete(listed, excepted) if self._composition else listed
         return _ByAddress(self._memberships.of(networks, frozenset(exemptions)), listed, frozenset(excepted))
 
 

@@ -134,12 +134,11 @@ class Composition:
 
     def __init__(self, networks: Iterable[Network]) -> None:
         """There must be no cycle among the networks."""
-        held = list(networks)
-        known = {each.name: each for each in held}
-        ordered = _parts_first(held, known)
+        known = {each.name: each for each in networks}
+        ordered = _parts_first(known.values(), known)
         self._ordered = tuple(n for n in ordered if n.networks or n.except_cidrs or n.except_networks)
 
-    def held(self, listed: Mapping[str, int], excepted: Iterable[str] = ()) -> dict[str, int]:
+    def complete(self, listed: Mapping[str, int], excepted: Iterable[str] = ()) -> dict[str, int]:
         """The networks, each with the longest prefix by which it lists the client, longest first.
 
         `excepted` are networks one of whose `except_cidrs` holds the client.

@@ -217,7 +217,7 @@ class ScheduleState:
 
 @dataclass(frozen=True, slots=True)
 class PhaseChange:
-    """From `at` on the ban is in `phase`; `overdue` if it is held past its end."""
+    """From `at` on the ban is in `phase`; `overdue` if it holds past its end."""
 
     at: Instant
     phase: Phase

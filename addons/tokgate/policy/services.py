@@ -264,7 +264,7 @@ class ServiceIndex:
         return self._labels.get(label, ()) if label else ()
 
     def _by_address(self, holders: tuple[PrefixEntry[Hit], ...]) -> Match:
-        return self._intern(tuple(held.value for held in holders))
+        return self._intern(tuple(entry.value for entry in holders))
 
     def _intern(self, hits: tuple[Hit, ...]) -> Match:
         """One hit for each service, the most specific; equal combinations share one Match."""
@@ -280,10 +280,10 @@ class ServiceIndex:
 
 
 def _match(index: "ref[ServiceIndex]", host: str) -> Match:
-    held = index()
-    if held is None:
+    known = index()
+    if known is None:
         raise ReferenceError("the index is gone")
-    return held.find(host)
+    return known.find(host)
 
 
 def _append[K](table: dict[K, tuple[Hit, ...]], key: K, hit: Hit) -> None:

@@ -78,8 +78,8 @@ def schedule_of(ban: Ban, zone: str) -> Schedule:
     active = Phase(ban.action.value)
     changes.append(PhaseChange(starts, active))
     if ends is not None:
-        held = ban.on_expiry is OnExpiry.HOLD
-        changes.append(PhaseChange(ends, active if held else Phase.EXPIRED, overdue=held))
+        holds = ban.on_expiry is OnExpiry.HOLD
+        changes.append(PhaseChange(ends, active if holds else Phase.EXPIRED, overdue=holds))
     return Schedule(tuple(changes), Weekly(ban.windows, zone), starts, ends)
 
 

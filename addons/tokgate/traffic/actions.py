@@ -33,7 +33,7 @@ type Words = Alert | QuicClose | HttpAnswer | Reply | DnsAnswer | None
 """In the protocol that the client speaks; None where that is unknown."""
 
 
-def last_words(words: Words) -> bytes:
+def octets_of(words: Words) -> bytes:
     """The octets that end a TCP connection at its first bytes; none where they depend on what was asked."""
     match words:
         case Alert():

@@ -25,7 +25,7 @@ from tokgate.traffic.actions import (
     Open,
     Pass,
     Refuse,
-    last_words,
+    octets_of,
 )
 from tokgate.traffic.enforcer import Enforcer, Ruling
 from tokgate.traffic.kind import Kind, in_hello, kind_of, refuse_hidden, visibility_of
@@ -75,7 +75,7 @@ class Admission:
         """The first later instant at which it may be another; None: not while the policy stays."""
         return self.ruling.decision.next_change
 
-    def enter(self, enforcer: Enforcer, status: int | None = None) -> Stamp:
+    def record(self, enforcer: Enforcer, status: int | None = None) -> Stamp:
         """Count and record it, as it is carried out. The stamp is the record's, for the page.
 
         `status` is what a request was answered with, if it was here.
@@ -85,7 +85,7 @@ class Admission:
         asked = isinstance(
             self.seen, Connect | SocksConnect | ProxyConnect
         )  # what passes is counted by what the tunnel carries
-        return enforcer.enter(self.ruling, self.shown.visibility, partial(self.observe, status), allowed=not asked)
+        return enforcer.record(self.ruling, self.shown.visibility, partial(self.observe, status), allowed=not asked)
 
     def observe(self, status: int | None = None) -> Observation:
         """The traffic as a log record states it."""
@@ -121,7 +121,7 @@ class Admission:
 
 
 def admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
-    """Decide about what was seen, now. Never raises; nothing is counted or recorded before `Admission.enter`."""
+    """Decide about what was seen, now. Never raises; nothing is counted or recorded before `Admission.record`."""
     try:
         return _admit(enforcer, arrival, seen)
     except Exception as error:
@@ -129,11 +129,11 @@ def admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
         return _by_on_error(enforcer, arrival, seen)
 
 
-def words_of(refused: Admission, stamp: Stamp) -> bytes:
+def refusal_octets(refused: Admission, stamp: Stamp) -> bytes:
     """The octets that end a TCP connection whose first bytes were refused."""
     if isinstance(refused.seen, ProxyConnect):
         return refusal_text(refused.ruling, refused.seen.host, stamp)
-    return last_words(refused.action.words) if isinstance(refused.action, Refuse) else b""
+    return octets_of(refused.action.words) if isinstance(refused.action, Refuse) else b""
 
 
 def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:

@@ -22,7 +22,7 @@ from tokgate.policy.observation import Visibility
 SIZE: Final = 16 << 20
 """Octets that the counters of a process may grow to; only what is used takes memory: some 60 octets a key."""
 OVERFULL: Final = ("overfull",)
-"""Stands for all keys for which there was no room."""
+"""Stands for all keys that no longer fit."""
 _WORD: Final = 8
 _FIRST: Final = 1
 """The word at which entries begin: before it, how many words are used."""
@@ -100,8 +100,8 @@ class SharedCounters:
         said = json.dumps(key).encode()
         at: int = self.cells[0]
         end = at + 2 + _words(len(said))
-        room = len(self.cells) if key == OVERFULL else len(self.cells) - 2 - _words(len(json.dumps(OVERFULL)))
-        if end > room:
+        limit = len(self.cells) if key == OVERFULL else len(self.cells) - 2 - _words(len(json.dumps(OVERFULL)))
+        if end > limit:
             return self.slot(*OVERFULL)
         start = (at + 2) * _WORD
         self._memory[start : start + len(said)] = said

@@ -143,7 +143,7 @@ class Enforcer:
         self.counters.cells[self.counters.refused[decision.network]] += 1
         return True
 
-    def enter(
+    def record(
         self, ruling: Ruling, visibility: Visibility, observe: Callable[[], Observation], *, allowed: bool = True
     ) -> Stamp:
         """Count what was decided and write its record if it is worth one. The stamp is the record's, for the page.
@@ -160,7 +160,7 @@ class Enforcer:
             return Stamp("", ruling.at, self.observer)
         stamp = new_stamp(ruling.at, self.observer)
         try:
-            return self._record(_First(stamp, observe(), ruling))
+            return self._write_or_fold(_First(stamp, observe(), ruling))
         except Exception as error:  # a record that can't be made must not change what happens to the traffic
             self.failed("record", error)
             return stamp
@@ -207,7 +207,7 @@ class Enforcer:
         except Exception as error:
             self.failed("record", error)
 
-    def _record(self, event: _First) -> Stamp:
+    def _write_or_fold(self, event: _First) -> Stamp:
         """Write an event's record, or count it as a repeat. The stamp is the one to be found in the log."""
         seen, ruling = event.seen, event.ruling
         judgement = ruling.judgement

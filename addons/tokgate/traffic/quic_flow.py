@@ -23,8 +23,8 @@ from tokgate.wire.quic import (
 )
 from tokgate.wire.tls_alert import Alert
 
-MAX_HELD: Final = 32
-"""Datagrams that are held of a connection until its hello is whole; a browser needs two or three."""
+MAX_PENDING: Final = 32
+"""Datagrams that are kept of a connection until its hello is whole; a browser needs two or three."""
 MAX_CONNECTIONS: Final = 16
 """QUIC connections that are known of one flow; most have one."""
 _CLOSES: Final = 8
@@ -33,7 +33,7 @@ _CLOSES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class DatagramVerdict:
-    """What becomes of a datagram, and of those that were held until it came."""
+    """What becomes of a datagram, and of those that waited for it."""
 
     forward: tuple[bytes, ...] = ()
     answer: bytes = b""
@@ -52,7 +52,7 @@ class _Connection:
 
     opening: Opening
     passes: bool | None = None
-    held: list[bytes] = field(default_factory=list)
+    pending: list[bytes] = field(default_factory=list)
     closing: bytes = b""
     closes: int = 0
     broken: bool = False
@@ -65,7 +65,7 @@ class _Connection:
     """Its handshake is over: it sends no Initial packets any more."""
 
     def settle(self) -> None:
-        self.settled, self.held = True, []
+        self.settled, self.pending = True, []
         self.opening.forget()
 
     def takes(self, packets: tuple[Initial, ...]) -> bool:
@@ -123,10 +123,10 @@ class QuicFlow(ABC):
         return self.began or self._others is not None or self._unreadable is not None
 
     @property
-    def held(self) -> int:
+    def pending_octets(self) -> int:
         """The octets that are kept of connections about which nothing is decided yet."""
         waiting = (one for one in self._connections if one.passes is None or one.waits)
-        return sum(one.opening.octets + sum(map(len, one.held)) for one in waiting)
+        return sum(one.opening.octets + sum(map(len, one.pending)) for one in waiting)
 
     def abandon(self) -> bool:
         """Forget what is not decided yet; whether any connection never said who it wants to reach."""
@@ -203,16 +203,16 @@ class QuicFlow(ABC):
         """Do with a connection's datagram what was decided, or decide if that is possible now."""
         if connection.settled:
             return _NOTHING
-        connection.held.append(data)
+        connection.pending.append(data)
         if connection.passes is None:
             self._decide(enforcer, connection)
         if connection.watched is not None and connection.opening.goes_on:
             self._decide_again(enforcer, connection, connection.watched)
         if connection.passes is None or connection.waits:
             return _NOTHING
-        held, connection.held = connection.held, []
+        pending, connection.pending = connection.pending, []
         if connection.passes:
-            return DatagramVerdict(tuple(held))
+            return DatagramVerdict(tuple(pending))
         connection.closes += 1
         return DatagramVerdict(answer=connection.closing) if connection.closes <= _CLOSES else _NOTHING
 
@@ -221,7 +221,7 @@ class QuicFlow(ABC):
             hello = None if connection.broken else connection.opening.hello
         except QuicError:
             hello, connection.broken = None, True
-        if hello is None and len(connection.held) < MAX_HELD and not connection.broken:
+        if hello is None and len(connection.pending) < MAX_PENDING and not connection.broken:
             return
         connection.broken = hello is None
         refusal = self._admit(enforcer, Unreadable(quic=True) if hello is None else Hello(hello, quic=True), connection)
@@ -233,7 +233,7 @@ class QuicFlow(ABC):
         """The second hello must name the same as the first did; until it is whole, nothing more passes."""
         try:
             hello = connection.opening.second_hello
-            connection.waits = hello is None and len(connection.held) < MAX_HELD
+            connection.waits = hello is None and len(connection.pending) < MAX_PENDING
         except QuicError:
             hello, connection.waits = None, False
         if connection.waits:
@@ -248,7 +248,7 @@ class QuicFlow(ABC):
     def _admit(self, enforcer: Enforcer, seen: FirstBytes, connection: _Connection | None = None) -> Refuse | None:
         """Decide about a connection or a flow, and remember what passes: None."""
         admission = admit(enforcer, self.arrival(), seen)
-        admission.enter(enforcer)
+        admission.record(enforcer)
         match admission.action:
             case Pass(watch=watch):
                 if watch and connection is not None:

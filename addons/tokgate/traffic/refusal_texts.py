@@ -80,7 +80,7 @@ def explanation(ruling: Ruling) -> str:
 
 
 def structured(ruling: Ruling, *, own_policy: bool) -> tuple[str, ...]:
-    """The same as JSON for a client of DNS, and without its sentences, where there is no room for them.
+    """The same as JSON for a client of DNS, and without its sentences, where they don't fit.
 
     Keys as in draft-ietf-dnsop-structured-dns-error §3: c, contact URIs, of which only `mailto` and `tel` are
     registered; j, the justification; s, the sub-error, which goes only with a decision of the operator's own; o, whose

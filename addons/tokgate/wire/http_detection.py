@@ -182,28 +182,28 @@ class HttpStartReader:
 class LinePart(StrEnum):
     """How far a head has come that no server serves as yet."""
 
-    BLANK = "blank"
-    """In its first line, behind a token and blanks."""
+    BEFORE_TARGET = "before-target"
+    """In its first line, in the blanks after the method."""
     TARGET = "target"
-    """In the word behind these."""
-    BEHIND = "behind"
-    """In blanks behind that."""
+    """In the target."""
+    AFTER_TARGET = "after-target"
+    """In the blanks after the target, where a version would begin."""
     KNOWN = "known"
-    """In a first line with a method with which some server reads fields behind anything."""
+    """In a first line with GET, HEAD, POST or CONNECT: some server reads fields after it, whatever else it holds."""
     OTHER = "other"
-    """In a first line behind which nobody reads fields."""
+    """In any other first line: no server reads fields after it."""
     FIELDS = "fields"
-    """In the first line that may be a field."""
+    """In the line after the first, as long as that may be a field."""
     KNOWN_FIELDS = "known-fields"
-    """The same behind a `KNOWN` line."""
+    """The same after a `KNOWN` line."""
     REST = "rest"
-    """Behind a line that is no field."""
+    """After a line that is no field."""
     KNOWN_REST = "known-rest"
 
 
 _THEN: Final = {
     LinePart.TARGET: LinePart.FIELDS,
-    LinePart.BEHIND: LinePart.FIELDS,
+    LinePart.AFTER_TARGET: LinePart.FIELDS,
     LinePart.KNOWN: LinePart.KNOWN_FIELDS,
 }
 """What follows the end of a first line."""
@@ -214,8 +214,8 @@ class UnreadLine:
     """A head that no server serves as far as it has come. Of all its octets, whatever pieces they came in."""
 
     part: LinePart
-    tail: bytes
-    """What is needed of its last octets."""
+    unfinished: bytes
+    """Its last octets, as many as may begin what is looked for."""
     length: int = 0
     """Of its first line, as long as that goes on."""
 
@@ -225,19 +225,19 @@ def begin_unread_line(received: bytearray, start: int) -> UnreadLine | bool:
     if _method_and_blank(received, start):
         part, at = LinePart.KNOWN, start
     elif found := _token_and_blank(received, start):
-        part, at = LinePart.BLANK, found.end()
+        part, at = LinePart.BEFORE_TARGET, found.end()
     else:
         part, at = LinePart.OTHER, start
     return _read_first_line(UnreadLine(part, b""), received[start:], at - start)
 
 
 def read_on(line: UnreadLine, data: bytes | bytearray) -> UnreadLine | bool:
-    """Whether some server serves it with `data` behind it; the state as long as that depends on what follows."""
+    """Whether some server serves the line with `data` after it; the state as long as that depends on what follows."""
     match line.part:
         case LinePart.FIELDS | LinePart.KNOWN_FIELDS:
-            return _read_fields(line.part, line.tail + data)
+            return _read_fields(line.part, line.unfinished + data)
         case LinePart.REST | LinePart.KNOWN_REST:
-            return _read_rest(line.part, line.tail + data)
+            return _read_rest(line.part, line.unfinished + data)
         case _:
             return _read_first_line(line, data, 0)
 
@@ -247,15 +247,15 @@ def _read_first_line(line: UnreadLine, data: bytes | bytearray, at: int) -> Unre
     most = MAX_LINE - line.length
     end = data.find(b"\n", 0, most)
     last = end if end >= 0 else min(len(data), most)
-    text = line.tail + data[:last]
+    text = line.unfinished + data[:last]
     if _version(text):
         return True
     part = line.part
-    if part is LinePart.BLANK and (at := _end(_blanks_in_line, data, at)) < last:
+    if part is LinePart.BEFORE_TARGET and (at := _end(_blanks_in_line, data, at)) < last:
         part = LinePart.TARGET
     if part is LinePart.TARGET and (at := _end(_word, data, at)) < last:
-        part = LinePart.BEHIND
-    if part is LinePart.BEHIND and _end(_blanks_in_line, data, at) < last:
+        part = LinePart.AFTER_TARGET
+    if part is LinePart.AFTER_TARGET and _end(_blanks_in_line, data, at) < last:
         part = LinePart.OTHER
     if end >= 0:
         return part in _THEN and _read_fields(_THEN[part], data[end + 1 :])
@@ -271,7 +271,7 @@ def _read_fields(part: LinePart, text: bytes | bytearray) -> UnreadLine | bool:
 
 
 def _read_rest(part: LinePart, text: bytes | bytearray) -> UnreadLine | bool:
-    """No server that serves other methods than `KNOWN` reads on to the end behind a line that is no field."""
+    """After a line that is no field: served for a Host field, and of a `KNOWN` line at the end of the head."""
     if _names_host(text) or (part is LinePart.KNOWN_REST and _ends_head(text)):
         return True
     found = _begun(text)

@@ -23,7 +23,7 @@ from tokgate.gate.sockets import DONT_WAIT, Address, NoDestinationError
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import refusal_texts
-from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse, last_words
+from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse, octets_of
 from tokgate.traffic.admission import admit
 from tokgate.traffic.client_messages import Reader
 from tokgate.traffic.counters import DNS_ERROR, ConnectError
@@ -305,7 +305,7 @@ class ExplicitFront:
         admission = admit(self._enforcer, arrival, seen)
         match admission.action:
             case Pass():
-                admission.enter(self._enforcer)
+                admission.record(self._enforcer)
                 return True
             case Open() | AskCertificate() | Refuse() if isinstance(seen, Connect) and seen.openable:
                 # The opener decides again, answers in full, and writes the record.
@@ -313,10 +313,10 @@ class ExplicitFront:
                     return False
                 return self._admitted(connection, tunnel, replace(seen, openable=False))
             case Refuse(HttpAnswer()):
-                answer = refusal_texts.refusal(admission.ruling, tunnel.host, admission.enter(self._enforcer))
+                answer = refusal_texts.refusal(admission.ruling, tunnel.host, admission.record(self._enforcer))
             case Refuse(words):
-                admission.enter(self._enforcer)
-                answer = last_words(words)
+                admission.record(self._enforcer)
+                answer = octets_of(words)
             case Open() | AskCertificate():
                 answer = refusal_texts.UNAVAILABLE
             case _:

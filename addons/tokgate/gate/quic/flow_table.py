@@ -149,7 +149,7 @@ class FlowTable:
 
     def account(self, flow: GateFlow) -> bool:
         """Take note of what it holds; False if that is more than there may be, of all clients or of this one."""
-        held, who = flow.held, client_key(flow.key[0])
+        held, who = flow.pending_octets, client_key(flow.key[0])
         if held != flow.told:
             self.held += held - flow.told
             theirs = self._held[who] = self._held.get(who, 0) + held - flow.told
@@ -186,7 +186,9 @@ class FlowTable:
 
     def take_waiting(self, most: int) -> Iterator[GateFlow]:
         """Take out those of which a part of a hello has come, passing or not; not those that hold more octets."""
-        for flow in [each for each in (*self.passing.values(), *self.undecided.values()) if 0 < each.held <= most]:
+        for flow in [
+            each for each in (*self.passing.values(), *self.undecided.values()) if 0 < each.pending_octets <= most
+        ]:
             who = client_key(flow.key[0])
             self.held -= flow.told
             self._held[who] -= flow.told

@@ -110,7 +110,7 @@ class HttpHooks(Hooks):
         seen = http_request.unread(arrival, opened=connection.opened)
         admission = admit(self._traffic.enforcer, arrival, seen)
         if admission.ruling.blocks:
-            admission.enter(self._traffic.enforcer, request_body.BAD_REQUEST)
+            admission.record(self._traffic.enforcer, request_body.BAD_REQUEST)
 
     @ends_in(nothing)
     def responseheaders(self, flow: HTTPFlow) -> None:
@@ -165,5 +165,5 @@ class HttpHooks(Hooks):
                 flow.metadata[_KEPT] = admission
             else:
                 request.stream = request_body.watched(enforcer, request.method, admission, connection.smuggled)
-        admission.enter(enforcer)
+        admission.record(enforcer)
         connection.requests[flow.id] = Passing(admission.arrival, admission.seen)

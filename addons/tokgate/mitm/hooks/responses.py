@@ -48,7 +48,7 @@ def reject(enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection, adm
     """Answer 400 to what could be read in two ways, unless mitmproxy does; under a ban that is a refusal."""
     if admission.ruling.blocks:
         _mark(flow, admission.ruling)
-        admission.enter(enforcer, BAD_REQUEST)
+        admission.record(enforcer, BAD_REQUEST)
     if flow.request.method == "PRI":  # the preface of HTTP/2 where HTTP/1 is spoken: it can't be answered
         flow.kill()
     elif flow.error is None:
@@ -63,7 +63,7 @@ def refuse(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admis
     implementer = traffic.context.implementer or contact or f"dns:{traffic.context.hostname}"
     asked = ruling.judgement.sighting.value
     notice = notice_of(ruling, asked=asked, implementer=implementer, opened=connection.opened)
-    stamp = admission.enter(traffic.enforcer, notice.status)
+    stamp = admission.record(traffic.enforcer, notice.status)
     languages = flow.request.headers.get("accept-language")
     kind = flow.request.headers.get("accept", "text/plain" if admission.stage is Stage.CONNECT else None)
     page = render.compose(replace(notice, event=stamp.id), accept=kind, accept_language=languages)

@@ -112,7 +112,7 @@ class Warnings:
             notice_of(ruling, asked=ruling.judgement.sighting.value, implementer="", opened=connection.opened),
             warning=warned_of(_track(ruling), ruling.at, button, token),
         )
-        stamp = admission.enter(enforcer, notice.status)
+        stamp = admission.record(enforcer, notice.status)
         accept, languages = request.headers.get("accept"), request.headers.get("accept-language")
         answer = render.compose(replace(notice, event=stamp.id), accept=accept, accept_language=languages)
         return Response.make(answer.status, answer.body, dict(answer.headers))

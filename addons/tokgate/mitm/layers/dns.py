@@ -126,7 +126,7 @@ class DnsLayer(layer.Layer):
     def _admit(self, asked: DnsArrival, seen: DnsQuestion | DnsResponse) -> bytes | Terms | None:
         """What is answered here; else the terms that an answer has to keep to, if any are known."""
         admission = admit(self._enforcer, asked, seen)
-        admission.enter(self._enforcer)
+        admission.record(self._enforcer)
         match admission.action:
             case Refuse(DnsAnswer(message)):
                 return message

@@ -15,7 +15,7 @@ from tokgate.mitm.layers.passthrough import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.watched_relay import WatchedLayer
 from tokgate.policy.analysis.terms import warns_with_a_page
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
-from tokgate.traffic.admission import Admission, admit, words_of
+from tokgate.traffic.admission import Admission, admit, refusal_octets
 from tokgate.traffic.client_messages import FirstBytesReader, Watched, after
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
@@ -109,11 +109,11 @@ class FirstBytesLayer(layer.Layer):
                 watched = after(seen, self._reader.received) if watch else None
                 successor = self._passes(admission, watched)
             case Refuse():
-                successor = RefusalLayer(self.context, words_of(admission, admission.enter(self._enforcer)))
+                successor = RefusalLayer(self.context, refusal_octets(admission, admission.record(self._enforcer)))
             case _:
                 assert_never(admission.action)
         if not isinstance(admission.action, Refuse):
-            admission.enter(self._enforcer)
+            admission.record(self._enforcer)
         if admission.recorded and not admission.ruling.blocks:
             self._connection.passing = Passing(admission.arrival, admission.shown)
         yield from self._become(successor)
@@ -125,7 +125,7 @@ class FirstBytesLayer(layer.Layer):
 
         def decide(seen: FirstBytes) -> tuple[Admission, bytes]:
             second = admit(self._enforcer, admission.arrival, seen)
-            return second, words_of(second, second.enter(self._enforcer))
+            return second, refusal_octets(second, second.record(self._enforcer))
 
         if watched.rest:
             del self._reader.received[-len(watched.rest) :]

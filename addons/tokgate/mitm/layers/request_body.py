@@ -80,7 +80,7 @@ def watched(
         if not refusal.ruling.blocks:
             return start.release()
         ended = True
-        refusal.enter(enforcer, BAD_REQUEST)
+        refusal.record(enforcer, BAD_REQUEST)
         refused()
         return b""
 

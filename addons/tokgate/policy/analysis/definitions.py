@@ -148,8 +148,8 @@ def _redefined(kind: str, old: _Statements, new: _Statements) -> Iterator[Redefi
             yield Redefinition(kind, name, tuple(sorted(after - before)), tuple(sorted(before - after)))
 
 
-def _meanings[T](held: Mapping[str, T], meaning: Callable[[T], frozenset[str]]) -> _Statements:
-    return {name: meaning(each) for name, each in held.items()}
+def _meanings[T](named: Mapping[str, T], meaning: Callable[[T], frozenset[str]]) -> _Statements:
+    return {name: meaning(each) for name, each in named.items()}
 
 
 _NONE: Final[frozenset[str]] = frozenset()

@@ -37,9 +37,9 @@ class PrefixTable[T, R]:
         self, entries: Iterable[tuple[IPNetwork, T]], answer: Callable[[tuple[PrefixEntry[T], ...]], R]
     ) -> None:
         """Build in O(n log n); `entries` need no order."""
-        held = [PrefixEntry(prefix, value) for prefix, value in entries]
-        self._v4: Final = _Family([h for h in held if h.prefix.version == 4], answer)  # noqa: PLR2004  (IPv4)
-        self._v6: Final = _Family([h for h in held if h.prefix.version == 6], answer)  # noqa: PLR2004  (IPv6)
+        made = [PrefixEntry(prefix, value) for prefix, value in entries]
+        self._v4: Final = _Family([e for e in made if e.prefix.version == 4], answer)  # noqa: PLR2004  (IPv4)
+        self._v6: Final = _Family([e for e in made if e.prefix.version == 6], answer)  # noqa: PLR2004  (IPv6)
 
     def find(self, address: IPAddress) -> R:
         """The answer for `address`: shared between all addresses with the same containing prefixes."""
@@ -76,10 +76,10 @@ class _Family[T, R]:
                     stack.pop()
                 segment(end)
 
-        for held in sorted(entries, key=lambda held: (int(held.prefix.network_address), held.prefix.prefixlen)):
-            start = int(held.prefix.network_address)
+        for entry in sorted(entries, key=lambda entry: (int(entry.prefix.network_address), entry.prefix.prefixlen)):
+            start = int(entry.prefix.network_address)
             close(start)
-            stack.append(held)
+            stack.append(entry)
             segment(start)
         close(None)
 
@@ -87,9 +87,9 @@ class _Family[T, R]:
         return self.answers[bisect_right(self.starts, address) - 1]
 
 
-def _end(held: PrefixEntry[Any]) -> int:
+def _end(entry: PrefixEntry[Any]) -> int:
     """The first address after the prefix."""
-    return int(held.prefix.broadcast_address) + 1
+    return int(entry.prefix.broadcast_address) + 1
 
 
 class Cover:

@@ -74,10 +74,10 @@ def leads_to(answer: bytes) -> tuple[str, ...]:
     These are the owners of what it answers, and the targets of CNAME, DNAME, HTTPS and SVCB records, which a resolver
     may also add (RFC 9460 §4.2). Of a name with octets that no host name has, also what follows them.
     """
-    held = records(answer)  # raises for a message without a whole header
+    listed = records(answer)  # raises for a message without a whole header
     questions, answers, authorities = struct.unpack_from("!HHH", answer, 4)
     places: dict[int, ResourceRecord | None] = {}
-    for index, record in enumerate(held):
+    for index, record in enumerate(listed):
         if index < answers:
             places.setdefault(record.owner, None)
         elif index < answers + authorities:
@@ -186,27 +186,27 @@ def refusal(query: Query, rcode: Rcode, *, ttl: int | None = None, error: Extend
         authority = _FIRST_NAME + RECORD.pack(_SOA, _IN, ttl, len(zone)) + zone
     option = b""
     if query.payload is not None:
-        room = min(query.payload, _PAYLOAD) - HEADER.size - len(query.question) - len(authority)
-        option = options(query, error, room)
+        octets = min(query.payload, _PAYLOAD) - HEADER.size - len(query.question) - len(authority)
+        option = options(query, error, octets)
     head = HEADER.pack(
         query.id, RESPONSE | _RECURSION_AVAILABLE | query.flags & COPIED | rcode, 1, 0, bool(authority), bool(option)
     )
     return head + query.question + authority + option
 
 
-def options(query: Query, error: ExtendedError | None, room: int = 0) -> bytes:
-    """An OPT record of our own, of at most `room` octets where it has structured text.
+def options(query: Query, error: ExtendedError | None, octets: int = 0) -> bytes:
+    """An OPT record of our own, of at most `octets` octets where it has structured text.
 
     What a client said in its own is not sent back.
     """
     option = b""
     if error is not None:
-        text = _extra_text(error, room - len(b"\x00") - RECORD.size - 6)
+        text = _extra_text(error, octets - len(b"\x00") - RECORD.size - 6)
         option = struct.pack("!HHH", EDE, 2 + len(text), error.code) + text
     return b"\x00" + RECORD.pack(OPT, _PAYLOAD, DNSSEC_OK if query.dnssec_ok else 0, len(option)) + option
 
 
-def _extra_text(error: ExtendedError, room: int) -> bytes:
+def _extra_text(error: ExtendedError, octets: int) -> bytes:
     if error.structured:
-        return next((text for said in error.structured if len(text := said.encode()) <= room), b"")
+        return next((text for said in error.structured if len(text := said.encode()) <= octets), b"")
     return error.text.encode()[:_EDE_TEXT].decode(errors="ignore").encode()
