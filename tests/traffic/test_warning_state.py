@@ -219,7 +219,8 @@ def test_software_without_a_page(log: Path) -> None:
     warned.has_no_page(CLIENT, software(hello("other.clips.example.org")), NOW)
 
     assert os.fstat(warned.descriptor).st_size == size
-    assert warned.passed(Person(CLIENT), "ban", NOW, hello()) is Passed.NO_PAGE
+    for moment in (NOW, NOW.add(hours=12).subtract(seconds=1)):
+        assert warned.passed(Person(CLIENT), "ban", moment, hello()) is Passed.NO_PAGE
     assert warned.passed(Person(CLIENT), "ban", NOW.add(hours=12), hello()) is None
     assert warned.passed(Person("192.0.2.8"), "ban", NOW, hello()) is None
     assert warned.passed(Person(CLIENT), "ban", NOW, hello("")) is Passed.NO_PAGE  # no name, no certificate for it

@@ -71,6 +71,19 @@ def test_fitting_cuts() -> None:
     assert wire.fitting(query, fits, udp=True) == fits
 
 
+@pytest.mark.parametrize(("octets", "whole"), [(512, True), (513, False)])
+def test_fitting_without_edns(octets: int, whole: bool) -> None:
+    """To a client that names no size nothing longer than 512 octets is sent over UDP (RFC 1035 §4.2.1)."""
+    sent = dns.message.make_query(NAME, "A", use_edns=False)
+    padding = octets - len(answer(sent, f'{NAME}. 60 TXT "" ""')) - 250
+    exact = answer(sent, f"{NAME}. 60 TXT {'x' * 250} {'y' * padding}")
+    assert len(exact) == octets
+    got = wire.fitting(read_query(sent.to_wire()), exact, udp=True)
+    assert (got == exact) is whole
+    assert len(got) <= 512
+    assert bool(dns.message.from_wire(got).flags & dns.flags.TC) is not whole
+
+
 def test_answers() -> None:
     """An answer belongs to a query by id and question, in whatever case; a late one for another name does not."""
     sent = dns.message.make_query(NAME, "A", id=9)
