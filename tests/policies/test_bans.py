@@ -18,8 +18,8 @@ import yaml
 from whenever import Instant
 
 from tokgate.config.diagnostics import render
+from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.loader import Loaded, load
-from tokgate.config.policy_tests import PolicyTest
 from tokgate.policy.bans import Action, Ban
 from tokgate.policy.decide import ban_results, decide
 from tokgate.policy.decision import Phase, Reason, Response, Signal, Verdict

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
 def _printed(what: str) -> str:
     match what:
         case "policy":
-            from tokgate.config.policy_schema import policy_schema
+            from tokgate.config.format.policy_file import policy_schema
 
             return json.dumps(policy_schema(), indent=2, ensure_ascii=False) + "\n"
         case "log":

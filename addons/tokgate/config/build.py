@@ -1,39 +1,36 @@
-"""Builds the values of `policy/` from checked sections, with their positions. Called only if there is no error."""
+"""Builds the values of `policy/` from checked sections, with their positions, and writes them as sections again."""
 
+import csv
 import hashlib
+import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-from whenever import Time
+from whenever import Instant, PlainDateTime, Time, Weekday
 
 from tokgate.config.checks.sections import NameList, PolicyEntry, Sections
-from tokgate.config.format.bans import EXEMPT_BY, BanModel, ExemptionModel, WindowModel
-from tokgate.config.format.connection_settings import ProxyAuthModel, UpstreamModel
+from tokgate.config.format.bans import BanModel
 from tokgate.config.format.networks import NetworkModel
-from tokgate.config.format.services import ServiceModel, SourceModel
+from tokgate.config.format.services import ServiceModel
+from tokgate.config.format.test_model import EXPECTED, PolicyTest, TestModel
+from tokgate.config.format.values import built
 from tokgate.config.yaml.nodes import plain
 from tokgate.policy.bans import Ban, Exemption, Lifted
-from tokgate.policy.networks import Network, linked
-from tokgate.policy.schedule import Window
-from tokgate.policy.services import Catalogue, NamePattern, PatternKind, Service, ServiceSource
-from tokgate.policy.settings import (
-    CanarySettings,
-    Directory,
-    DnsSettings,
-    EgressSettings,
-    GatewaySettings,
-    LimitSettings,
-    LogSettings,
-    OverrideLimits,
-    PacSettings,
-    ProxyAuth,
-    Settings,
-    Upstream,
-)
+from tokgate.policy.membership import Identity, IdentityIndex, narrowest_first
+from tokgate.policy.networks import Composition, Device, Network, linked
+from tokgate.policy.schedule import Duration, Edge, Window, resolve
+from tokgate.policy.services import Catalogue, NamePattern, PatternKind, Service
+from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.stores import StoreListing
 from tokgate.policy.values import Origin
+from tokgate.policy.values.hostname import IPAddress
+from tokgate.policy.values.prefixes import IPNetwork, PrefixEntry, PrefixTable
 
 
 def policy(sections: Sections, networks: Mapping[str, Network], catalogue: Catalogue | None = None) -> Policy:
@@ -42,12 +39,13 @@ def policy(sections: Sections, networks: Mapping[str, Network], catalogue: Catal
         services={name: service(entry, _model(entry), sections) for name, entry in sections.services.items()},
         networks=networks,
         bans={name: ban(entry, _model(entry)) for name, entry in sections.bans.items()},
-        exemptions={name: exemption(entry, _model(entry)) for name, entry in sections.exemptions.items()},
-        settings=settings(sections.settings),
+        exemptions={
+            name: Exemption(name=name, origin=_origin(entry), **_model(entry).values())
+            for name, entry in sections.exemptions.items()
+        },
+        settings=Settings(**{name: built(value) for name, value in sections.settings.items()}),
         version=version(sections),
-        lifted=tuple(
-            Lifted(origin=_origin(entry), **dict(entry.model)) for entry in sections.lifted if entry.model is not None
-        ),
+        lifted=tuple(Lifted(origin=_origin(entry), **_model(entry).values()) for entry in sections.lifted),
         catalogue=catalogue,
     )
 
@@ -90,54 +88,6 @@ def _name_lists(sections: Sections) -> Iterator[tuple[str, PatternKind, NameList
                 yield name, kind, sections.name_lists.get((entry.beside(file), kind))
 
 
-def settings(stated: Mapping[str, Any]) -> Settings:
-    return Settings(**{name: _SETTINGS[name](value) if name in _SETTINGS else value for name, value in stated.items()})
-
-
-def upstream(model: UpstreamModel) -> Upstream:
-    kind, host, port = model.proxy
-    destinations, exclusions = _unique(model.destinations), _unique(model.exclusions)
-    return Upstream(
-        kind=kind,
-        host=host,
-        port=port,
-        credentials=model.credentials,
-        destinations=destinations,
-        exclusions=exclusions,
-    )
-
-
-def proxy_auth(model: ProxyAuthModel) -> ProxyAuth:
-    ldap = None if model.ldap is None else Directory(**model.ldap.model_dump())
-    return ProxyAuth(htpasswd=model.htpasswd, groups=model.groups, ldap=ldap)
-
-
-def _unique[T](values: Iterable[T]) -> tuple[T, ...]:
-    return tuple(dict.fromkeys(values))
-
-
-_SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "dns": lambda model: DnsSettings(**dict(model)),
-    "overrides": lambda model: OverrideLimits(longest=model.longest),
-    "reminders": _unique,
-    "nat64_prefixes": _unique,
-    "log": lambda model: LogSettings(**dict(model) | {"checkpoint_to": _unique(model.checkpoint_to)}),
-    "gateway": lambda model: GatewaySettings(
-        **dict(model) | {"ports": _unique(model.ports), "canary": CanarySettings(**dict(model.canary))}
-    ),
-    "egress": lambda model: EgressSettings(addresses=_unique(model.addresses)),
-    "limits": lambda model: LimitSettings(**dict(model)),
-    "pac": lambda model: PacSettings(
-        direct_names=_unique(model.direct_names), direct_addresses=_unique(model.direct_addresses)
-    ),
-    "load_balancers": _unique,
-    "name_files": _unique,
-    "proxy_auth": proxy_auth,
-    "upstream": lambda models: tuple(upstream(model) for model in models),
-}
-"""What makes the value of a setting from its model; the others are values as they are."""
-
-
 def _model[M: Any](entry: PolicyEntry[M]) -> M:
     if entry.model is None:
         raise ValueError(f"{entry.name} is not valid")
@@ -160,65 +110,190 @@ def service(entry: PolicyEntry[ServiceModel], model: ServiceModel, sections: Sec
         for store in type(model.store).model_fields
         for value, (_, place) in zip(getattr(model.store, store), entry.items("store", store), strict=True)
     )
-    title, addresses = model.title or entry.name, _unique(model.addresses)
-    imported = None if model.source is None else service_source(model.source)
-    origin, description = _origin(entry), model.description
-    return Service(entry.name, title, tuple(patterns.values()), addresses, stores, origin, description, imported)
-
-
-def service_source(model: SourceModel) -> ServiceSource:
-    values = {("list" if key == "of" else key): value for key, value in dict(model).items()}
-    day = None if model.date is None else model.date.format_iso()
-    return ServiceSource(**values | {"date": day, "attributes": _unique(model.attributes)})
-
-
-def network(entry: PolicyEntry[NetworkModel], model: NetworkModel, sections: Sections) -> Network:
-    """A network, with the devices that it selects from its inventory, but without the networks that it names."""
-    return Network(
+    return Service(
         entry.name,
-        _unique(model.cidrs),
-        sections.zone(entry),
+        model.title or entry.name,
+        tuple(patterns.values()),
+        built(model.addresses),
+        stores,
         _origin(entry),
-        users=_unique(model.users),
-        groups=_unique(model.groups),
-        interfaces=_unique(model.interfaces),
-        devices=sections.devices(entry),
-        title=model.title,
-        networks=_unique(model.networks),
-        except_cidrs=_unique(each for each in model.excepted if not isinstance(each, str)),
-        except_networks=_unique(each for each in model.excepted if isinstance(each, str)),
+        model.description,
+        built(model.source),
     )
 
 
 def networks(sections: Sections) -> dict[str, Network]:
     """All networks that are valid, and made of valid ones. There must be no cycle."""
-    valid = {e.name: network(e, e.model, sections) for e in sections.networks.values() if e.model is not None}
+    valid = {e.name: _network(e, e.model, sections) for e in sections.networks.values() if e.model is not None}
     while broken := [n for n, each in valid.items() if not valid.keys() >= {*each.networks, *each.except_networks}]:
         for name in broken:
             del valid[name]
     return linked(valid)
 
 
-def ban(entry: PolicyEntry[BanModel], model: BanModel) -> Ban:
-    """A ban; `last_day` becomes `expires` at the midnight that ends the day."""
-    values = dict(model)
-    last_day = values.pop("last_day")
-    if last_day is not None:
-        values["expires"] = last_day.add(days=1).at(Time.MIN)
-    values |= {key: _unique(values[key]) for key in ("services", "networks")}
-    values["windows"] = tuple(window(each) for each in model.windows)
-    return Ban(name=entry.name, origin=_origin(entry), **values)
-
-
-def window(model: WindowModel) -> Window:
-    return Window(
-        days=frozenset().union(*model.days),
-        start=model.start,
-        end=model.end,
-        except_holidays=_unique(model.except_holidays),
+def _network(entry: PolicyEntry[NetworkModel], model: NetworkModel, sections: Sections) -> Network:
+    """A network, with the devices that it selects from its inventory, but without the networks that it names."""
+    values = model.values()
+    excepted = values.pop("excepted")
+    return Network(
+        name=entry.name,
+        origin=_origin(entry),
+        except_cidrs=tuple(each for each in excepted if not isinstance(each, str)),
+        except_networks=tuple(each for each in excepted if isinstance(each, str)),
+        **values | {"timezone": sections.zone(entry), "devices": sections.devices(entry)},
     )
 
 
-def exemption(entry: PolicyEntry[ExemptionModel], model: ExemptionModel) -> Exemption:
-    who = {key: _unique(getattr(model, key)) for key in EXEMPT_BY}
-    return Exemption(name=entry.name, origin=_origin(entry), **dict(model) | who)
+def ban(entry: PolicyEntry[BanModel], model: BanModel) -> Ban:
+    """A ban; `last_day` becomes `expires` at the midnight that ends the day."""
+    values = model.values()
+    last_day = values.pop("last_day")
+    if last_day is not None:
+        values["expires"] = last_day.add(days=1).at(Time.MIN)
+    return Ban(name=entry.name, origin=_origin(entry), **values)
+
+
+def build_tests(sections: Sections, networks: Iterable[Network]) -> tuple[PolicyTest, ...]:
+    """The tests of valid sections; wall times are read in the zone of the narrowest network that holds the client."""
+    stated = [(entry, entry.model) for entry in sections.tests if entry.model is not None]
+    zones = _Zones(networks, frozenset(model.client for _, model in stated)) if stated else None
+    return tuple(_test(entry, model, zones) for entry, model in stated if zones is not None)
+
+
+_Holder = tuple[str, bool]
+"""A network, and whether it lists a prefix; else it excepts it."""
+
+
+class _Zones:
+    """Finds the time zones of these clients."""
+
+    def __init__(self, networks: Iterable[Network], clients: frozenset[IPAddress]) -> None:
+        self._networks: Final = {network.name: network for network in networks}
+        prefixes: list[tuple[IPNetwork, _Holder]] = [
+            (cidr, (network.name, listed))
+            for network in self._networks.values()
+            for listed, cidrs in ((True, network.cidrs), (False, network.except_cidrs))
+            for cidr in cidrs
+        ]
+        prefixes += [  # an inventory may have very many, of which tests use few
+            (prefix, (network.name, True))
+            for network in self._networks.values()
+            for device in network.devices
+            for prefix in device.addresses
+            if prefix.network_address in clients
+        ]
+        self._table: Final = PrefixTable(prefixes, _by_length)
+        self._index: Final = IdentityIndex(self._networks.values())
+        self._composition: Final = Composition(self._networks.values())
+
+    def of(self, client: IPAddress, identity: Identity | None) -> str:
+        """The zone of the client's narrowest network; UTC if it is in none."""
+        listed, excepted = self._table.find(client)
+        found = () if identity is None else self._index.find(identity, client.max_prefixlen)
+        held = self._composition.complete(narrowest_first(listed, found), excepted)
+        name = next(iter(held), None)
+        return "UTC" if name is None else self._networks[name].timezone
+
+
+def _by_length(holders: tuple[PrefixEntry[_Holder], ...]) -> tuple[dict[str, int], frozenset[str]]:
+    """The networks that list an address, with the longest prefix length, and those that except it."""
+    lengths: dict[str, int] = {}
+    for held in holders:
+        if held.value[1]:
+            lengths.setdefault(held.value[0], held.prefix.prefixlen)
+    return lengths, frozenset(held.value[0] for held in holders if not held.value[1])
+
+
+def _test(entry: PolicyEntry[TestModel], model: TestModel, zones: _Zones) -> PolicyTest:
+    host = model.host if model.host is not None else urlsplit(model.url or "").hostname or ""
+    identity = Identity(model.user, frozenset(model.groups), model.device, model.interface) or None
+    at = resolve(model.at, zones.of(model.client, identity), Edge.START)
+    stated = {key: getattr(model, key) for key in EXPECTED}
+    return PolicyTest(
+        entry.text("client") or "",
+        host,
+        model.url,
+        at,
+        model.expect,
+        entry.source.origin(entry.place),
+        identity,
+        model.transport,
+        nameless=model.sni is not None,
+        ech_outer=model.ech is not None,
+        expected=MappingProxyType({key: value for key, value in stated.items() if value is not None}),
+    )
+
+
+_UNWRITTEN: Final = ("name", "origin")
+_NOT_KEYS: Final = ("except_cidrs", "except_networks")
+"""What a network has under `except`."""
+
+
+def written(policy: Policy, inventories: dict[str, str]) -> dict[str, Any]:
+    """The sections of a policy without its settings, as plain values; `inventories` are file names by network."""
+    named = {
+        "services": {name: _written_service(each) for name, each in policy.services.items()},
+        "networks": {name: _written_network(each, inventories.get(name)) for name, each in policy.networks.items()},
+        "bans": {name: _stated(each) for name, each in policy.bans.items()},
+        "exemptions": {name: _stated(each) for name, each in policy.exemptions.items()},
+        "lifted": [_stated(each) for each in policy.lifted],
+    }
+    return {section: entries for section, entries in named.items() if entries}
+
+
+def written_inventory(devices: Iterable[Device]) -> str:
+    """Devices as an inventory, a CSV file."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(("name", "address", "mac", "owner", "paid_by"))
+    for each in devices:
+        addresses = " ".join(str(prefix.network_address) for prefix in each.addresses)
+        rows.writerow((each.name, addresses, " ".join(each.hardware), each.owner, "+".join(each.paid_by)))
+    return out.getvalue()
+
+
+def _stated(entry: Any) -> dict[str, Any]:
+    """What a dataclass states whose fields are called as the keys are."""
+    stated = (each.name for each in fields(entry) if each.compare and each.name not in _UNWRITTEN)
+    values = {name: getattr(entry, name) for name in stated}
+    return {key: _plain(value) for key, value in values.items() if value is not None and value != ()}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case bool():
+            return value
+        case tuple():
+            return [_plain(each) for each in value]
+        case StrEnum():
+            return value.value
+        case Instant() | PlainDateTime() | Duration():
+            return value.format_iso()
+        case Window():
+            return {
+                "days": [day.name[:3].lower() for day in Weekday if day in value.days],
+                "from": value.start.format_iso()[:5],
+                "to": value.end.format_iso()[:5],
+            } | ({"except_holidays": list(value.except_holidays)} if value.except_holidays else {})
+        case _:
+            return str(value)
+
+
+def _written_service(service: Service) -> dict[str, Any]:
+    names: dict[str, list[str]] = {}
+    for pattern in service.patterns:
+        names.setdefault(pattern.kind.value, []).append(pattern.value)
+    stores: dict[str, list[str]] = {}
+    for entry in service.stores:
+        stores.setdefault(entry.store, []).append(entry.identifier)
+    stated = {"names": names, "addresses": [str(prefix) for prefix in service.addresses], "store": stores}
+    described = {"title": service.title, "description": service.description}
+    return {key: value for key, value in (described | stated).items() if value}
+
+
+def _written_network(network: Network, file: str | None) -> dict[str, Any]:
+    stated = {key: value for key, value in _stated(network).items() if key not in _NOT_KEYS}
+    excepted = [*map(str, network.except_cidrs), *network.except_networks]
+    if excepted:
+        stated["except"] = excepted
+    return stated | {"devices": {"file": file}} if file is not None else stated

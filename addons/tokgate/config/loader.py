@@ -12,7 +12,7 @@ from tokgate.config import build, catalogue
 from tokgate.config.checks import named_files, references, times
 from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Code, Diagnostic, Level
-from tokgate.config.policy_tests import PolicyTest, build_tests
+from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.yaml.nodes import Scalar, compose
 from tokgate.config.yaml.source import Report, TextSpan, decode, policy_files, read_file
 from tokgate.policy.snapshot import Policy, gc_paused
@@ -77,7 +77,7 @@ def load(
         if report.failed:
             return Loaded(None, report.sorted(), (), paths, named)
         policy = build.policy(sections, networks, shipped)
-        return Loaded(policy, report.sorted(), build_tests(sections, policy.networks.values()), paths, named)
+        return Loaded(policy, report.sorted(), build.build_tests(sections, policy.networks.values()), paths, named)
 
 
 def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report) -> None:

@@ -1,38 +1,37 @@
 """Bans and exemptions as the policy states them: values without behaviour."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
 from tokgate.policy.decision import Response
 from tokgate.policy.schedule import Duration, Moment, Window
-from tokgate.policy.values import Origin
+from tokgate.policy.values import Origin, Word
 from tokgate.policy.values.prefixes import IPNetwork
 
 CONTINUE_FOR: Final = Duration(hours=8)
 """How long continuing past a warning holds by default: a working day."""
 
 
-class Action(StrEnum):
+class Action(Word):
     """What a ban does from its start on; also the phase that begins then."""
 
-    BLOCK = "block"
-    WARN = "warn"
-    MONITOR = "monitor"
+    BLOCK = "block", "Refused."
+    WARN = "warn", "People are warned and may go on."
+    MONITOR = "monitor", "Only logged."
 
 
-class OnExpiry(StrEnum):
+class OnExpiry(Word):
     """Whether a ban stops at its end (`lapse`), or stays in force as overdue (`hold`)."""
 
-    LAPSE = "lapse"
-    HOLD = "hold"
+    LAPSE = "lapse", "The ban ends."
+    HOLD = "hold", "The ban stays in force and is reported as overdue."
 
 
-class Overrides(StrEnum):
+class Overrides(Word):
     """Whether `tokgate override` may except clients from a ban."""
 
-    ALLOWED = "allowed"
-    FORBIDDEN = "forbidden"
+    ALLOWED = "allowed", "Exceptions may be made."
+    FORBIDDEN = "forbidden", "No exceptions: `tokgate override` refuses."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

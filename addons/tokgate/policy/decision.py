@@ -6,14 +6,16 @@ from typing import assert_never
 
 from whenever import Instant
 
+from tokgate.policy.values import Word
 
-class Verdict(StrEnum):
+
+class Verdict(Word):
     """What happens to the traffic, from mildest to strictest."""
 
-    ALLOW = "allow"
-    MONITOR = "monitor"
-    WARN = "warn"
-    BLOCK = "block"
+    ALLOW = "allow", "It passes."
+    MONITOR = "monitor", "It passes and is logged."
+    WARN = "warn", "People are warned."
+    BLOCK = "block", "It is refused."
 
     @property
     def severity(self) -> int:
@@ -59,15 +61,17 @@ class Signal(StrEnum):
                 assert_never(self)
 
 
-class Response(StrEnum):
+class Response(Word):
     """How a verdict is delivered to the client."""
 
-    REFUSE = "refuse"
-    """TLS alert, QUIC close, DNS NXDOMAIN, plain 451: nothing is decrypted."""
-    PAGE = "page"
-    """This name only is decrypted, to show the 451 page."""
-    INSPECT = "inspect"
-    """An app store's own name under a ban with `inspect_stores`: decrypted to read the URL; other listings pass."""
+    REFUSE = "refuse", "The connection is refused; nothing is decrypted."
+    """TLS alert, QUIC close, DNS NXDOMAIN, plain 451."""
+    PAGE = (
+        "page",
+        "The banned name only is decrypted, to show a page: why (451; 403 without legal mandate), or a warning.",
+    )
+    INSPECT = "inspect", "Decrypted to read what is asked for."
+    """An app store's own name under a ban with `inspect_stores`; other listings pass."""
 
     @property
     def shows_page(self) -> bool:
@@ -92,29 +96,29 @@ class Response(StrEnum):
                 assert_never(self)
 
 
-class Reason(StrEnum):
+class Reason(Word):
     """Why a decision is as it is. docs/policy.md documents each; the set is closed."""
 
-    NO_SERVICE = "no-service"
-    NO_BAN = "no-ban"
-    ANNOUNCED = "announced"
-    OUTSIDE_WINDOW = "outside-window"
-    EXPIRED = "expired"
-    EXEMPT = "exempt"
-    STORE_FRONT = "store-front"
-    BAN_MONITOR = "ban-monitor"
-    BAN_WARN = "ban-warn"
-    BAN_BLOCK = "ban-block"
-    BAN_OVERDUE = "ban-overdue"
-    UNKNOWN_CLIENT = "unknown-client"
-    INVALID_CLIENT = "invalid-client"
-    INVALID_HOST = "invalid-host"
-    MISSING_SNI = "missing-sni"
-    NAME_CHANGED = "name-changed"
-    UNREADABLE = "unreadable"
-    ECH_OUTER = "ech-outer"
-    INTERNAL_ERROR = "internal-error"
-    INVALID_QUERY = "invalid-query"
+    NO_SERVICE = "no-service", "The name belongs to no service."
+    NO_BAN = "no-ban", "No ban covers it here."
+    ANNOUNCED = "announced", "A ban has not started yet."
+    OUTSIDE_WINDOW = "outside-window", "A ban is outside its windows."
+    EXPIRED = "expired", "A ban has ended."
+    EXEMPT = "exempt", "An exemption takes the client out of the ban."
+    STORE_FRONT = "store-front", "A store's own host is opened to read the listing."
+    BAN_MONITOR = "ban-monitor", "A ban only logs."
+    BAN_WARN = "ban-warn", "A ban warns."
+    BAN_BLOCK = "ban-block", "A ban blocks."
+    BAN_OVERDUE = "ban-overdue", "A ban is held past its end."
+    UNKNOWN_CLIENT = "unknown-client", "The client is in no network."
+    INVALID_CLIENT = "invalid-client", "The client's address is none."
+    INVALID_HOST = "invalid-host", "The name is no host name."
+    MISSING_SNI = "missing-sni", "The ClientHello named no host."
+    NAME_CHANGED = "name-changed", "The client named another host than before."
+    UNREADABLE = "unreadable", "Nobody reads the traffic alike."
+    ECH_OUTER = "ech-outer", "The real name was encrypted."
+    INTERNAL_ERROR = "internal-error", "Deciding failed."
+    INVALID_QUERY = "invalid-query", "The query could not be read."
 
 
 @dataclass(frozen=True, slots=True)

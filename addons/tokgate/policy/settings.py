@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from tokgate.policy.schedule import Duration
-from tokgate.policy.values import Origin
+from tokgate.policy.values import Origin, Word
 from tokgate.policy.values.hostname import IPAddress, parse_address
 from tokgate.policy.values.prefixes import IPNetwork
 
@@ -71,56 +71,56 @@ REMINDERS: Final = (Duration(days=30), Duration(days=7), Duration(days=1))
 """How long before the end of a ban its reminders are due, by default."""
 
 
-class UnknownClients(StrEnum):
+class UnknownClients(Word):
     """Whether everything passes, or everything is refused, for a client in no network."""
 
-    ALLOW = "allow"
-    BLOCK = "block"
+    ALLOW = "allow", "All its traffic passes."
+    BLOCK = "block", "All its traffic is refused."
 
 
-class OnError(StrEnum):
+class OnError(Word):
     """What an internal error decides about names of banned services; other names always pass."""
 
-    BLOCK = "block"
-    ALLOW = "allow"
+    BLOCK = "block", "Names of banned services are refused."
+    ALLOW = "allow", "Everything passes."
 
 
-class MissingSni(StrEnum):
+class MissingSni(Word):
     """What is done with a TLS connection whose ClientHello names no readable host."""
 
-    ALLOW = "allow"
-    CHECK_ADDRESS = "check-address"
-    CHECK_CERTIFICATE = "check-certificate"
-    BLOCK = "block"
+    ALLOW = "allow", "It passes."
+    CHECK_ADDRESS = "check-address", "The address that it goes to decides."
+    CHECK_CERTIFICATE = "check-certificate", "The certificate that the server shows decides."
+    BLOCK = "block", "It is refused."
 
 
-class EchOuter(StrEnum):
+class EchOuter(Word):
     """What is done with a ClientHello that carries only the public name of an ECH provider (RFC 9849)."""
 
-    ALLOW = "allow"
-    BLOCK = "block"
-    INSPECT = "inspect"
+    ALLOW = "allow", "It passes."
+    BLOCK = "block", "It is refused."
+    INSPECT = "inspect", "It is decrypted to see the name."
 
 
-class EncryptedDns(StrEnum):
+class EncryptedDns(Word):
     """How discovery of encrypted resolvers (DDR, RFC 9462) is answered to clients under a ban that blocks."""
 
-    DISCOURAGE = "discourage"
-    ALLOW = "allow"
+    DISCOURAGE = "discourage", "Clients under a ban are told that there is none."
+    ALLOW = "allow", "Nothing is done about it."
 
 
-class EchKeys(StrEnum):
+class EchKeys(Word):
     """What clients under a ban that blocks get of the keys with which ECH hides names, in answers from DNS."""
 
-    WITHHOLD = "withhold"
-    ALLOW = "allow"
+    WITHHOLD = "withhold", "They are taken out of answers."
+    ALLOW = "allow", "They pass."
 
 
-class StructuredErrors(StrEnum):
+class StructuredErrors(Word):
     """Which clients are told in JSON why there is no such name (draft-ietf-dnsop-structured-dns-error)."""
 
-    ON_REQUEST = "on-request"
-    ALWAYS = "always"
+    ON_REQUEST = "on-request", "Clients that ask for it."
+    ALWAYS = "always", "All clients that speak EDNS."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +138,12 @@ class DnsSettings:
     structured_errors: StructuredErrors = StructuredErrors.ON_REQUEST
 
 
-class ClientsShown(StrEnum):
+class ClientsShown(Word):
     """How the log names clients: by address, by a pseudonym for it, or by the prefix around it."""
 
-    PLAIN = "plain"
-    PSEUDONYM = "pseudonym"
-    PREFIX = "prefix"
+    PLAIN = "plain", "By address."
+    PSEUDONYM = "pseudonym", "By a keyed pseudonym that changes with time."
+    PREFIX = "prefix", "By the network around them."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +182,11 @@ WEB_PORTS: Final = _ports(
 """Where TLS and HTTP are usual besides 80 and 443; docs/policy.md has the reason of each."""
 
 
-class Passage(StrEnum):
+class Passage(Word):
     """Whether clients under a ban pass unfiltered, or are refused, while nothing filters."""
 
-    OPEN = "open"
-    CLOSED = "closed"
+    OPEN = "open", "They pass, unfiltered."
+    CLOSED = "closed", "They are refused."
 
 
 _CANARY_IPV4: Final = IPv4Network("198.18.116.0/29")

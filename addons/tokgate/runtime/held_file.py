@@ -17,7 +17,6 @@ from tokgate.config import build
 from tokgate.config.checks import named_files, references
 from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Level, render
-from tokgate.config.format import writing
 from tokgate.config.yaml.nodes import compose
 from tokgate.config.yaml.source import Report, decode, read_file
 from tokgate.policy.analysis.held_bans import restricted
@@ -144,8 +143,8 @@ def _write(path: Path, head: str, kept: Policy) -> None:
     """Write a policy without its settings, and its devices as inventories beside it. Raises OSError."""
     inventories = {name: f"{path.stem}-{name}.csv" for name, each in kept.networks.items() if each.devices}
     for name, file in inventories.items():
-        replace_file(path.with_name(file), writing.inventory(kept.networks[name].devices).encode(), _MODE)
-    replace_file(path, "".join((head, *_body(writing.sections(kept, inventories)))).encode(), _MODE)
+        replace_file(path.with_name(file), build.written_inventory(kept.networks[name].devices).encode(), _MODE)
+    replace_file(path, "".join((head, *_body(build.written(kept, inventories)))).encode(), _MODE)
     for stale in path.parent.glob(f"{path.stem}-*.csv"):
         if stale.name not in inventories.values():
             stale.unlink()

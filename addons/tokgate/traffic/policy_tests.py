@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from whenever import Instant
 
 from tokgate.blocklog.records.record import Observer, Record
-from tokgate.config.format.test_model import TestTransport, dns_query, sent_name
-from tokgate.config.policy_tests import PolicyTest
+from tokgate.config.format.test_model import PolicyTest, TestTransport, dns_query, sent_name
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Decision, Signal
 from tokgate.policy.observation import Endpoint, HttpSeen

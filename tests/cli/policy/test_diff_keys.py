@@ -9,8 +9,8 @@ from typing import Any, Final
 import pytest
 
 from labs.command_line import Command
-from tokgate.config.format.name_patterns import STORE_EXAMPLES
-from tokgate.config.policy_schema import policy_schema
+from tokgate.config.format.policy_file import policy_schema
+from tokgate.config.format.services import STORE_EXAMPLES
 
 _UNSHOWN: Final = ("version", "tests", "lifted")
 """The format has one version; tests decide nothing; what is lifted is gone from the bans."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.config.format import time_parsers
+from tokgate.config.format import times
 from tokgate.config.yaml import suggestions
 
 
@@ -104,7 +104,7 @@ def test_durations(written: str, meant: str | None) -> None:
 )
 def test_days(written: str, meant: str | None) -> None:
     """Longer names of days, and what several are called together."""
-    assert suggestions.days(written, tuple(time_parsers.DAYS)) == meant
+    assert suggestions.days(written, tuple(times.DAYS)) == meant
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_guesses_are_valid(written: str) -> None:
     """Whatever is written, a guess is something that would be taken; nothing raises."""
     moment, clock = suggestions.moment(written), suggestions.time_of_day(written)
     assert moment is None or suggestions.moment(moment) in (moment, None)
-    assert clock is None or time_parsers.clock(clock)
+    assert clock is None or times.clock(clock)
     lasting = suggestions.duration(written)
-    assert lasting is None or time_parsers.duration(lasting)
+    assert lasting is None or times.duration(lasting)
     assert suggestions.prefix(written)
-    suggestions.days(written, tuple(time_parsers.DAYS))
+    suggestions.days(written, tuple(times.DAYS))
     suggestions.zone(written, {"Europe/Brussels"})

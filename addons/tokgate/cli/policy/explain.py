@@ -40,7 +40,7 @@ from tokgate.cli.policy.warnings import held_bans
 from tokgate.cli.policy_source import add_source_option, find_revision, open_source
 from tokgate.cli.terminal import narrate, print_json, print_lines, shown, wants_color
 from tokgate.config.diagnostics import render
-from tokgate.config.policy_tests import PolicyTest
+from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.bans import Exemption
 from tokgate.policy.decision import Decision, Verdict

@@ -12,7 +12,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.policy_source import add_policies_option, open_snapshot
 from tokgate.cli.tables import aligned
 from tokgate.cli.terminal import narrate, print_json, print_lines
-from tokgate.config.format import address_parsers, parsers, time_parsers
+from tokgate.config.format import networks, times, values
 from tokgate.policy.analysis.terms import Override, overrides
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import local, readable, utc
@@ -43,11 +43,11 @@ examples:
   tokgate override end offices-2027-20270301T093000Z
 
 The file stays, with the time and `ended_by`: it shows what was. An override that had not begun is removed."""
-_cidr = argument_of(address_parsers.cidr)
-_line = argument_of(parsers.one_line)
-_interface = argument_of(address_parsers.interface)
-_until = argument_of(time_parsers.until)
-_lasting = argument_of(time_parsers.lasting)
+_cidr = argument_of(networks.cidr)
+_line = argument_of(values.one_line)
+_interface = argument_of(networks.interface)
+_until = argument_of(times.until)
+_lasting = argument_of(times.lasting)
 _HEADINGS: Final = ("name", "state", "ban", "for whom", "until", "by", "reason")
 _NAMED: Final = 3
 """Maximum clients in a row of the table."""

@@ -14,7 +14,7 @@ from tokgate.cli.policy.known_services import KnownService, all_services, find, 
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import print_json, print_lines, shown
-from tokgate.config.format import parsers, time_parsers
+from tokgate.config.format import times, values
 from tokgate.config.service_lists.entries import ListFormat
 from tokgate.config.service_lists.selection import SourceOutput, source_keys
 from tokgate.policy.services import Match, PatternKind, ServiceIndex
@@ -217,7 +217,7 @@ def _update(options: argparse.Namespace) -> int:
 def _identifier(text: str) -> str:
     import re
 
-    from tokgate.config.format.field_types import IDENTIFIER
+    from tokgate.config.format.values import IDENTIFIER
 
     if not re.match(IDENTIFIER.removesuffix("$") + r"\Z", text):
         raise argparse.ArgumentTypeError(
@@ -226,8 +226,8 @@ def _identifier(text: str) -> str:
     return text
 
 
-_line = argument_of(parsers.one_line)
-_date = argument_of(time_parsers.date)
+_line = argument_of(values.one_line)
+_date = argument_of(times.date)
 _COLUMNS: Final = ("service", "title", "names", "addresses", "apps", "bans", "from")
 
 

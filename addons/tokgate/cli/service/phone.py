@@ -23,7 +23,7 @@ from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import narrate, print_json, shown
 from tokgate.config.extras import Extra
-from tokgate.config.format import parsers
+from tokgate.config.format.values import one_line
 from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.gateway import GatewayError
 from tokgate.gateway.phones.interface import Interface
@@ -224,7 +224,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add = command("add", "give a phone keys and addresses", _ADD_EPILOG, _add)
     add.add_argument("name", metavar="NAME", type=_shaped(_NAME), help="letters, digits, `.`, `_`, `-`")
-    add.add_argument("--owner", metavar="WHO", type=argument_of(parsers.one_line), help="whose it is")
+    add.add_argument("--owner", metavar="WHO", type=argument_of(one_line), help="whose it is")
     add.add_argument("--public-key", metavar="KEY", type=_key, help="of a key pair that the phone has made")
     add.add_argument("--config", metavar="FILE", help="write the app's configuration there, `-` for stdout")
     add.add_argument("--mobileconfig", metavar="FILE", type=Path, help="write a profile for Apple's devices there")

@@ -21,7 +21,7 @@ from tokgate.cli.output_file import POLICY_MODE
 from tokgate.cli.terminal import narrate, shown
 from tokgate.config.catalogue import catalogue_files
 from tokgate.config.diagnostics import render
-from tokgate.config.format import address_parsers, parsers, time_parsers
+from tokgate.config.format import networks, times, values
 from tokgate.config.loader import load
 from tokgate.config.yaml.source import SUFFIXES
 from tokgate.config.yaml.suggestions import did_you_mean
@@ -134,7 +134,7 @@ def _answers(options: argparse.Namespace, now: Instant) -> Answers:
     services = asks("Services to ban, of the catalogue (`?` lists them)", options.service, ("tiktok",), _services)
     networks = asks("Networks whose clients it holds for", options.network, _here(), _networks)
     zone = asks(
-        "Time zone", options.timezone and [options.timezone], (_zone(),), lambda said: _one(time_parsers.timezone, said)
+        "Time zone", options.timezone and [options.timezone], (_zone(),), lambda said: _one(times.timezone, said)
     )
     today = now.to_tz(zone).date().format_iso()
     default = f"{today}T00:00"
@@ -143,20 +143,20 @@ def _answers(options: argparse.Namespace, now: Instant) -> Answers:
         "Who decided it",
         options.authority and [options.authority],
         ("The operator of this network",),
-        lambda said: _one(parsers.one_line, said),
+        lambda said: _one(values.one_line, said),
     )
     basis = asks(
         "On which basis",
         options.basis and [options.basis],
         (f"Decision of {today}",),
-        lambda said: _one(parsers.one_line, said),
+        lambda said: _one(values.one_line, said),
     )
     return Answers(
         services=services,
         networks=networks,
         timezone=zone,
         starts=starts,
-        begins=settle(time_parsers.moment(starts), zone),
+        begins=settle(times.moment(starts), zone),
         authority=authority,
         basis=basis,
     )
@@ -175,11 +175,11 @@ def _services(said: list[str]) -> tuple[Service, ...]:
 
 
 def _networks(said: list[str]) -> tuple[IPNetwork, ...]:
-    return tuple(dict.fromkeys(_one(address_parsers.cidr, [word.strip(",")]) for word in said))
+    return tuple(dict.fromkeys(_one(networks.cidr, [word.strip(",")]) for word in said))
 
 
 def _starts(said: list[str], zone: str) -> str:
-    settle(_one(time_parsers.moment, said), zone)
+    settle(_one(times.moment, said), zone)
     return " ".join(said)
 
 

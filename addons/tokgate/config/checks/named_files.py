@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from tokgate.config.checks.inventory import Inventory, read_inventory
 from tokgate.config.checks.sections import NameList, PolicyEntry, Sections
 from tokgate.config.diagnostics import Code
-from tokgate.config.format import name_patterns
+from tokgate.config.format import services
 from tokgate.config.format.networks import DevicesModel, NetworkModel
 from tokgate.config.format.services import ServiceModel
 from tokgate.config.yaml.source import Report, TextSpan, decode, read_named_file
@@ -21,10 +21,10 @@ from tokgate.policy.services import PatternKind
 MAX_REPORTED: Final = 20
 """Most lines whose errors are reported one by one; the rest is counted."""
 _PARSERS: Final[dict[PatternKind, Callable[[Any], str]]] = {
-    PatternKind.SUFFIX: name_patterns.suffix,
-    PatternKind.EXACT: name_patterns.exact,
-    PatternKind.LABEL: name_patterns.label,
-    PatternKind.REGEX: name_patterns.regex,
+    PatternKind.SUFFIX: services.suffix,
+    PatternKind.EXACT: services.exact,
+    PatternKind.LABEL: services.label,
+    PatternKind.REGEX: services.regex,
 }
 
 

@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from tokgate.config.checks.inventory import Inventory
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.bans import BanModel, ExemptionModel, LiftedModel
-from tokgate.config.format.field_types import IDENTIFIER
 from tokgate.config.format.networks import NetworkModel
 from tokgate.config.format.policy_file import PolicyFile
 from tokgate.config.format.services import ServiceModel
 from tokgate.config.format.settings import SettingsModel
 from tokgate.config.format.test_model import TestModel, TestTransport, dns_query
+from tokgate.config.format.values import IDENTIFIER
 from tokgate.config.yaml.nodes import Mapping, Node, Scalar, Sequence, led_to
 from tokgate.config.yaml.shape import hint, place_of, shaped
 from tokgate.config.yaml.source import Report, Source, TextSpan

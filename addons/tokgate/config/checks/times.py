@@ -90,7 +90,7 @@ def _ban(entry: PolicyEntry[BanModel], model: BanModel, sections: Sections, repo
 
 def _windows(entry: PolicyEntry[BanModel], model: BanModel, report: Report) -> None:
     """Warn of windows within another window; of two equal ones, of the second."""
-    windows = [build.window(each) for each in model.windows]
+    windows = [each.built() for each in model.windows]
     for number, window in enumerate(windows):
         for other, outer in enumerate(windows):
             within = other != number and window_within(window, outer)

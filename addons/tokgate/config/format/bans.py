@@ -6,30 +6,23 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 from whenever import Time, Weekday
 
-from tokgate.config.format.base import Model
-from tokgate.config.format.choices import ActionChoice, ExpiryChoice, OverridesChoice, ResponseChoice
-from tokgate.config.format.field_types import (
-    Cidr,
+from tokgate.config.format.networks import Cidr, InterfaceName
+from tokgate.config.format.times import (
     Closing,
     Continuing,
     Day,
     Days,
     Expiry,
-    Flag,
     Holidays,
-    Identifier,
-    InterfaceName,
     Lasting,
-    Line,
-    Link,
-    Names,
     Opening,
-    Text,
     Until,
     When,
 )
+from tokgate.config.format.values import Flag, Identifier, Line, Link, Model, Names, OneOf, Text
 from tokgate.policy.bans import CONTINUE_FOR, Action, OnExpiry, Overrides
 from tokgate.policy.decision import Response
+from tokgate.policy.schedule import Window
 
 
 class WindowModel(Model):
@@ -55,6 +48,10 @@ class WindowModel(Model):
         description="No window begins on public holidays of these countries (`BE`) or subdivisions (`DE-BY`).",
         examples=["BE", ["BE", "LU"]],
     )
+
+    def built(self) -> Window:
+        """The ranges of days become one set."""
+        return Window(**self.values() | {"days": frozenset().union(*self.days)})
 
 
 _ENDS: Final = ("expires", "duration", "last_day")
@@ -126,7 +123,7 @@ class BanModel(Model):
     last_day: Day | None = Field(
         default=None, description="Last day on which it applies, inclusive.", examples=["2023-09-09"]
     )
-    on_expiry: ExpiryChoice = Field(
+    on_expiry: Annotated[OnExpiry, OneOf(*OnExpiry)] = Field(
         default=OnExpiry.LAPSE,
         description="`lapse`: the ban ends. `hold`: it stays in force and is reported as overdue.",
     )
@@ -135,11 +132,11 @@ class BanModel(Model):
         description="At which times of the week it applies. Default: always.",
         examples=[[{"days": "mon-fri", "from": "08:00", "to": "18:00"}]],
     )
-    action: ActionChoice = Field(
+    action: Annotated[Action, OneOf(*Action)] = Field(
         default=Action.BLOCK,
         description="What is done from `starts` on.",
     )
-    response: ResponseChoice = Field(
+    response: Annotated[Response, OneOf(Response.REFUSE, Response.PAGE)] = Field(
         default=Response.REFUSE,
         description="`refuse`: the connection is refused, nothing is decrypted. `page`: this name only is decrypted, "
         "to show a page: why it is refused (status 451 where the ban names an authority or a basis, else 403), or, "
@@ -155,7 +152,7 @@ class BanModel(Model):
         default=False,
         description="Open the app stores' own web hosts to refuse the listings of banned apps; other listings pass.",
     )
-    overrides: OverridesChoice = Field(
+    overrides: Annotated[Overrides, OneOf(*Overrides)] = Field(
         default=Overrides.ALLOWED,
         description="Whether `tokgate override` may make exceptions while the ban is in force.",
     )

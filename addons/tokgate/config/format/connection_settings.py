@@ -1,46 +1,166 @@
 """The format of those `settings:` that say how clients reach a gate, and how it reaches destinations."""
 
+import re
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any, ClassVar, Final
+from urllib.parse import urlsplit
+
 from pydantic import ConfigDict, Field
 
-from tokgate.config.format.base import Model
-from tokgate.config.format.choices import (
-    OnCrashChoice,
-    OnStopChoice,
-)
-from tokgate.config.format.field_types import (
-    CanaryIPv4,
-    CanaryIPv6,
-    Cidr,
-    Client,
-    ConnectionCount,
-    DirectoryUrl,
+from tokgate.config.diagnostics import Code
+from tokgate.config.format.networks import Cidr, Client, cidr
+from tokgate.config.format.services import suffix
+from tokgate.config.format.values import (
     Flag,
     Line,
-    ParentProxy,
-    Ports,
-    ProbeInterval,
-    ReachedThere,
-    SuffixPattern,
+    Model,
+    Number,
+    OneOf,
+    Parsed,
     WholePath,
+    one_line,
+    shown,
+    text,
+    wrong,
 )
-from tokgate.policy.settings import WEB_PORTS, CanarySettings, LimitSettings, Passage
+from tokgate.policy.settings import (
+    WEB_PORTS,
+    CanarySettings,
+    Destination,
+    Directory,
+    EgressSettings,
+    GatewaySettings,
+    LimitSettings,
+    PacSettings,
+    Passage,
+    PortRange,
+    ProxyAuth,
+    Upstream,
+    UpstreamKind,
+)
+from tokgate.policy.values.hostname import DomainName, normalise
+from tokgate.policy.values.prefixes import IPNetwork
+
+_PORTS: Final = re.compile("([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
+_LAST_PORT: Final = 65_535
+_CANARY_ADDRESSES: Final = 8
+"""Its two links have four addresses each."""
+
+
+def canary_ipv4(value: Any) -> IPv4Network:
+    """A prefix of at least 8 IPv4 addresses."""
+    prefix = cidr(value)
+    if isinstance(prefix, IPv4Network) and prefix.num_addresses >= _CANARY_ADDRESSES:
+        return prefix
+    raise _too_small(prefix, "IPv4", "10.99.99.0/29")
+
+
+def canary_ipv6(value: Any) -> IPv6Network:
+    """A prefix of at least 8 IPv6 addresses."""
+    prefix = cidr(value)
+    if isinstance(prefix, IPv6Network) and prefix.num_addresses >= _CANARY_ADDRESSES:
+        return prefix
+    raise _too_small(prefix, "IPv6", "fd00:99::/64")
+
+
+def _too_small(prefix: IPNetwork, version: str, example: str) -> Exception:
+    least = f"an {version} prefix of at least {_CANARY_ADDRESSES} addresses"
+    return wrong(Code.BAD_CIDR, f"`{prefix}` is not {least}, such as `{example}`")
+
+
+def ports(value: Any) -> PortRange:
+    """A TCP port, or a range of them with both ends included."""
+    written = text(value)
+    found = _PORTS.fullmatch(written)
+    first, last = (0, 0) if found is None else (int(found[1]), int(found[2] or found[1]))
+    if not 1 <= first <= last <= _LAST_PORT:
+        raise wrong(Code.BAD_VALUE, f"must be a port from 1 to 65535, or a range as `8000-8010`, not {shown(written)}")
+    return PortRange(first, last)
+
+
+def parent_proxy(value: Any) -> tuple[UpstreamKind, str, int]:
+    """The URL of a parent proxy: scheme, host and port."""
+    written = one_line(value)
+    try:
+        url = urlsplit(written)
+        port, whole = url.port, written == f"{url.scheme}://{url.netloc}" and "@" not in url.netloc
+    except ValueError:
+        url, port, whole = urlsplit(""), None, False
+    if url.scheme not in list(UpstreamKind) or not url.hostname or not port or not whole:
+        more = "; credentials stand in a file (`credentials`)" if "@" in written else ""
+        message = "write a parent proxy as `http://proxy.example.org:3128` or `socks5://proxy.example.org:1080`"
+        raise wrong(Code.BAD_VALUE, f"{message}{more}")
+    return UpstreamKind(url.scheme), url.hostname, port
+
+
+def destination(value: Any) -> Destination:
+    """A prefix or an address, or a name, which stands for those below it as well."""
+    written = text(value)
+    if re.fullmatch(r"[0-9.]+(/[0-9]+)?|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(/[0-9]+)?", written):
+        return cidr(written)
+    name = normalise(written.removeprefix("*.").removeprefix("."))
+    if not isinstance(name, DomainName):
+        raise wrong(Code.BAD_VALUE, f"{shown(written)} is neither a prefix nor a host name")
+    return str(name)
+
+
+def directory_url(value: Any) -> str:
+    """The URL of an LDAP directory: scheme, host and port."""
+    written = one_line(value)
+    try:
+        url = urlsplit(written)
+        whole = url.hostname is not None and written == f"{url.scheme}://{url.netloc}" and url.port != 0
+    except ValueError:
+        url, whole = urlsplit(""), False
+    if url.scheme not in ("ldap", "ldaps") or not whole or "@" in url.netloc:
+        raise wrong(Code.BAD_VALUE, f"`{written}` is no directory; write it as `ldaps://ldap.example.org`")
+    return written
+
+
+ConnectionCount = Annotated[int, Number("connections", 1, 10_000_000)]
+ReachedThere = Annotated[Destination, Parsed(destination)]
+Ports = Annotated[
+    PortRange,
+    Parsed(
+        ports,
+        anyOf=[
+            {"type": "integer", "minimum": 1, "maximum": _LAST_PORT},
+            {
+                "type": "string",
+                "pattern": r"^[1-9]\d{0,4}-[1-9]\d{0,4}$",
+                "patternErrorMessage": "A port, or a range of ports: `8000-8010`.",
+            },
+        ],
+    ),
+]
+ParentProxy = Annotated[
+    tuple[UpstreamKind, str, int],
+    Parsed(
+        parent_proxy,
+        "A proxy with its port: `http://proxy.example.org:3128`, `socks5://…`.",
+        r"^(http|socks5)://[^/@]+:[0-9]+$",
+    ),
+]
+DirectoryUrl = Annotated[str, Parsed(directory_url, "`ldaps://…` or `ldap://…`, without a user.", "^ldaps?://[^/@]+$")]
 
 
 class CanaryModel(Model):
     """The gateway's canary: a client of its own that tries a banned name and an allowed one again and again."""
 
+    makes: ClassVar = CanarySettings
+
     enabled: Flag = Field(default=CanarySettings().enabled, description="Whether there is one.")
-    seconds: ProbeInterval = Field(
+    seconds: Annotated[int, Number("seconds", 1, 3600)] = Field(
         default=CanarySettings().seconds,
         description="Between two probes, 1 to 3600. Enforcement that stopped is red within two of them. Default: `60`.",
         examples=[30],
     )
-    ipv4: CanaryIPv4 = Field(
+    ipv4: Annotated[IPv4Network, Parsed(canary_ipv4)] = Field(
         default=CanarySettings().ipv4,
         description="A prefix of at least 8 addresses that nothing else here uses. Default: `198.18.116.0/29`.",
         examples=["10.99.99.0/29"],
     )
-    ipv6: CanaryIPv6 = Field(
+    ipv6: Annotated[IPv6Network, Parsed(canary_ipv6)] = Field(
         default=CanarySettings().ipv6,
         description="A prefix of at least 8 addresses that nothing else here uses. Default: "
         "`fd74:6f6b:6761:7465::/64`.",
@@ -51,6 +171,8 @@ class CanaryModel(Model):
 class GatewayModel(Model):
     """The kernel's part of a gateway: what its rules bring to the gates, and what holds while none runs."""
 
+    makes: ClassVar = GatewaySettings
+
     ports: list[Ports] = Field(
         default_factory=lambda: list(WEB_PORTS),
         description="The TCP ports, besides 80 and 443, on which clients under a ban are taken to the gates: "
@@ -59,11 +181,11 @@ class GatewayModel(Model):
         + ". `[]`: none; `[1-65535]`: every port.",
         examples=[[8080, 8443, "8000-8010"]],
     )
-    on_stop: OnStopChoice = Field(
+    on_stop: Annotated[Passage, OneOf(*Passage)] = Field(
         default=Passage.OPEN,
         description="Clients under a ban after `tokgate run --gateway` was stopped on purpose.",
     )
-    on_crash: OnCrashChoice = Field(
+    on_crash: Annotated[Passage, OneOf(*Passage)] = Field(
         default=Passage.CLOSED,
         description="Clients under a ban while the rules are loaded and no gate listens. `open` needs `tproxy`, and "
         "leaves alone what was connected before the rules were loaded.",
@@ -78,6 +200,8 @@ class GatewayModel(Model):
 class LimitsModel(Model):
     """How many connections may be open. Beyond, a gate leaves new clients to others; without others it resets them."""
 
+    makes: ClassVar = LimitSettings
+
     connections: ConnectionCount = Field(
         default=LimitSettings().connections, description="Of each gate. Default: `50000`.", examples=[100_000]
     )
@@ -91,7 +215,9 @@ class LimitsModel(Model):
 class PacModel(Model):
     """What browsers reach past the proxy, by the file that explicit proxies serve at `/proxy.pac`."""
 
-    direct_names: list[SuffixPattern] = Field(
+    makes: ClassVar = PacSettings
+
+    direct_names: list[Annotated[str, Parsed(suffix)]] = Field(
         default=[],
         description="Names, each with all below it. Names without a dot go past the proxy anyway.",
         examples=[["intranet.example.org"]],
@@ -106,6 +232,8 @@ class PacModel(Model):
 
 class LdapModel(Model):
     """An LDAP directory of users and groups. Connections use TLS, and the server's name is verified."""
+
+    makes: ClassVar = Directory
 
     url: DirectoryUrl = Field(
         description="Where it is. `ldap://` switches to TLS (StartTLS) before anything else, except on loopback.",
@@ -139,6 +267,7 @@ class ProxyAuthModel(Model):
     """How users of the explicit proxy authenticate. With it, every connection must."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["htpasswd"]}, {"required": ["ldap"]}]})
+    makes: ClassVar = ProxyAuth
 
     htpasswd: WholePath | None = Field(
         default=None,
@@ -159,6 +288,8 @@ class ProxyAuthModel(Model):
 
 class EgressModel(Model):
     """How destinations are connected to."""
+
+    makes: ClassVar = EgressSettings
 
     addresses: list[Client] = Field(
         default=[],
@@ -192,3 +323,9 @@ class UpstreamModel(Model):
         description="Those of them that it does not: the next entry may, else they are reached directly.",
         examples=[["intranet.example.org", "192.0.2.0/24"]],
     )
+
+    def built(self) -> Upstream:
+        """The URL of the proxy becomes its kind, host and port."""
+        values = self.values()
+        kind, host, port = values.pop("proxy")
+        return Upstream(kind=kind, host=host, port=port, **values)

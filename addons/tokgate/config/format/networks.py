@@ -1,20 +1,93 @@
-"""Networks in policy files: who the clients are."""
+"""Networks in policy files: who the clients are, and the addresses and interfaces by which they are known."""
 
-from typing import Annotated, Final
+import re
+from ipaddress import IPv6Network, ip_network
+from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
-from tokgate.config.format.base import Model
-from tokgate.config.format.field_types import (
-    Cidr,
-    Excepted,
+from tokgate.config.diagnostics import Code
+from tokgate.config.format.times import Zone
+from tokgate.config.format.values import (
+    IDENTIFIER,
     Identifier,
-    InterfaceName,
-    InventoryFile,
     Line,
+    Model,
     Names,
-    Zone,
+    Parsed,
+    one_line,
+    shown,
+    text,
+    wrong,
 )
+from tokgate.config.yaml import suggestions
+from tokgate.policy.values.hostname import IPAddress, parse_address
+from tokgate.policy.values.prefixes import IPNetwork
+
+_MAPPED: Final = 96
+"""Bits in front of an IPv4 address in IPv6 (RFC 4291 §2.5.5.2)."""
+_LONGEST_INTERFACE: Final = 15
+"""Octets: Linux's IFNAMSIZ without its end."""
+
+
+def cidr(value: Any) -> IPNetwork:
+    """An IPv4 or IPv6 prefix without host bits; an address is a host prefix."""
+    written = text(value)
+    try:
+        network = ip_network(written, strict=False)
+    except ValueError:
+        raise wrong(Code.BAD_CIDR, f"{shown(written)} is no network{suggestions.prefix(written)}") from None
+    if isinstance(network, IPv6Network):
+        if "%" in written:
+            raise wrong(Code.BAD_CIDR, f"`{written}` has an interface: leave out what follows the `%`")
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None and network.prefixlen >= _MAPPED:
+            meant = ip_network((mapped, network.prefixlen - 96))
+            raise wrong(Code.BAD_CIDR, f"`{written}` is IPv4 in IPv6, which is read as IPv4: write `{meant}`")
+    try:
+        return ip_network(written)
+    except ValueError:
+        raise wrong(Code.HOST_BITS, f"`{written}` has host bits set; the network is `{network}`") from None
+
+
+def excepted(value: Any) -> IPNetwork | str:
+    """A prefix, or the name of a network: what reads as an address, or has a `/` or a `:`, is none."""
+    written = text(value)
+    return cidr(written) if parse_address(written) is not None or set("/:") & set(written) else written
+
+
+def address(value: Any) -> IPAddress:
+    """An IPv4 or IPv6 address of one client."""
+    written = text(value)
+    parsed = parse_address(written)
+    if parsed is None:
+        raise wrong(Code.BAD_CIDR, f"{shown(written)} is no address; write it as `10.32.1.1` or `2001:db8:32::1`")
+    return parsed
+
+
+def interface(value: Any) -> str:
+    """The name of a network interface, as Linux allows it (dev_valid_name)."""
+    written = text(value)
+    if len(written.encode()) > _LONGEST_INTERFACE or written in (".", "..") or re.search(r"[\s/:*?]", written):
+        raise wrong(Code.BAD_VALUE, f"{shown(written)} is no interface; write its whole name as `eth1` or `eth0.20`")
+    return written
+
+
+def inventory(value: Any) -> str:
+    """The path of a CSV file, relative to the policy file that names it."""
+    written = one_line(value)
+    if not written.casefold().endswith(".csv"):
+        raise wrong(Code.BAD_VALUE, f"`{written}` must be a CSV file: `devices.csv`")
+    return written
+
+
+Cidr = Annotated[IPNetwork, Parsed(cidr)]
+Excepted = Annotated[IPNetwork | str, Parsed(excepted, "A prefix, or the name of a network.", f"[:/]|{IDENTIFIER}")]
+Client = Annotated[IPAddress, Parsed(address)]
+InterfaceName = Annotated[
+    str, Parsed(interface, "The name of a network interface: `eth0.20`.", r"^[^\s/:*?]+$", maxLength=15)
+]
+InventoryFile = Annotated[str, Parsed(inventory, "The path of a CSV file: `devices.csv`.", r"\.[Cc][Ss][Vv]$")]
 
 
 class DevicesModel(Model):

@@ -1,18 +1,12 @@
 """The format of `settings:` as pydantic models. Class docstrings and descriptions are part of the JSON Schema."""
 
+from ipaddress import IPv6Network
+from typing import Annotated, Any, ClassVar
+from urllib.parse import urlsplit
+
 from pydantic import Field
 
-from tokgate.config.format.base import Model
-from tokgate.config.format.choices import (
-    ClientsShownChoice,
-    EchKeysChoice,
-    EchOuterChoice,
-    EncryptedDnsChoice,
-    MissingSniChoice,
-    OnErrorChoice,
-    StructuredErrorsChoice,
-    UnknownClientsChoice,
-)
+from tokgate.config.diagnostics import Code
 from tokgate.config.format.connection_settings import (
     EgressModel,
     GatewayModel,
@@ -21,33 +15,69 @@ from tokgate.config.format.connection_settings import (
     ProxyAuthModel,
     UpstreamModel,
 )
-from tokgate.config.format.field_types import (
-    Cidr,
-    DayCount,
-    Flag,
-    GroupSize,
-    Lasting,
-    Mebibytes,
-    Nat64Prefix,
-    Outlet,
-    WholePath,
-)
+from tokgate.config.format.networks import Cidr, cidr
+from tokgate.config.format.times import Lasting
+from tokgate.config.format.values import Flag, Model, Number, OneOf, Parsed, WholePath, one_line, wrong
+from tokgate.config.yaml.suggestions import listed
 from tokgate.policy.settings import (
     LONGEST_OVERRIDE,
     REMINDERS,
     ClientsShown,
+    DnsSettings,
     EchKeys,
     EchOuter,
     EncryptedDns,
+    LogSettings,
     MissingSni,
     OnError,
+    OverrideLimits,
     StructuredErrors,
     UnknownClients,
 )
+from tokgate.policy.values.prefixes import NAT64_LENGTHS
+
+
+def outlet(value: Any) -> str:
+    """Where checkpoints of the log are sent: `journald`, `syslog` or `syslog://host:port`."""
+    written = one_line(value)
+    try:
+        url = urlsplit(written)
+        port = url.port or 514
+    except ValueError:
+        url, port = urlsplit(""), 0
+    remote = url.scheme == "syslog" and url.hostname and written == f"syslog://{url.netloc}" and "@" not in url.netloc
+    if written not in ("journald", "syslog") and not (remote and port):
+        raise wrong(Code.BAD_VALUE, f"`{written}` is none of `journald`, `syslog`, `syslog://host:port`")
+    return written
+
+
+def nat64_prefix(value: Any) -> IPv6Network:
+    """A prefix behind which a translator puts IPv4 addresses."""
+    prefix = cidr(value)
+    if not isinstance(prefix, IPv6Network) or prefix.prefixlen not in NAT64_LENGTHS:
+        lengths = listed([f"/{length}" for length in NAT64_LENGTHS])
+        raise wrong(Code.BAD_CIDR, f"`{prefix}` is no prefix for NAT64: an IPv6 prefix of {lengths} (RFC 6052)")
+    return prefix
+
+
+Outlet = Annotated[
+    str, Parsed(outlet, "`journald`, `syslog` or `syslog://host:port`.", r"^(journald|syslog(://[^/]+)?)$")
+]
+Nat64Prefix = Annotated[
+    IPv6Network,
+    Parsed(
+        nat64_prefix,
+        "An IPv6 prefix of a length that RFC 6052 knows: `2001:db8:64::/96`.",
+        rf"/({'|'.join(map(str, NAT64_LENGTHS))})$",
+    ),
+]
+DayCount = Annotated[int, Number("days", 1, 36_500)]
 
 
 class OverridesModel(Model):
     """Limits of overrides."""
+
+    makes: ClassVar = OverrideLimits
 
     longest: Lasting = Field(
         default_factory=lambda: LONGEST_OVERRIDE,
@@ -59,12 +89,14 @@ class OverridesModel(Model):
 class DnsModel(Model):
     """What tokgate's DNS answers where a ban that blocks is in force for the client."""
 
-    ech_keys: EchKeysChoice = Field(
+    makes: ClassVar = DnsSettings
+
+    ech_keys: Annotated[EchKeys, OneOf(*EchKeys)] = Field(
         default=EchKeys.WITHHOLD,
         description="The keys with which ECH (RFC 9849) hides the names of connections, in HTTPS and SVCB records. An "
         "answer without them no longer validates with DNSSEC.",
     )
-    structured_errors: StructuredErrorsChoice = Field(
+    structured_errors: Annotated[StructuredErrors, OneOf(*StructuredErrors)] = Field(
         default=StructuredErrors.ON_REQUEST,
         description="Who is told in JSON instead of words by which ban, on whose authority and whom to ask "
         "(draft-ietf-dnsop-structured-dns-error).",
@@ -74,7 +106,9 @@ class DnsModel(Model):
 class LogModel(Model):
     """Settings of the block log. They are read when tokgate starts."""
 
-    clients: ClientsShownChoice = Field(
+    makes: ClassVar = LogSettings
+
+    clients: Annotated[ClientsShown, OneOf(*ClientsShown)] = Field(
         default=ClientsShown.PLAIN,
         description="How clients are named: by address, by a keyed pseudonym, or by the network around them.",
     )
@@ -100,12 +134,12 @@ class LogModel(Model):
         description="Each key signs one checkpoint, then the next key overwrites it: a key that is stolen can't "
         "sign what came before.",
     )
-    small_groups: GroupSize = Field(
+    small_groups: Annotated[int, Number("clients", 1, 10_000)] = Field(
         default=5,
         description="Under pseudonyms, reports withhold counts of fewer clients than this. `1`: none. Default: `5`.",
         examples=[10],
     )
-    keep_free: Mebibytes = Field(
+    keep_free: Annotated[int, Number("MiB", 0, 1 << 20)] = Field(
         default=256,
         description="How many MiB of its disk the log leaves free, at most a twentieth of the disk, and then waits as "
         "on a full disk. `0`: none. Default: `256`.",
@@ -116,23 +150,23 @@ class LogModel(Model):
 class SettingsModel(Model):
     """Settings of the whole policy."""
 
-    unknown_clients: UnknownClientsChoice = Field(
+    unknown_clients: Annotated[UnknownClients, OneOf(*UnknownClients)] = Field(
         default=UnknownClients.ALLOW,
         description="A client in no network.",
     )
-    on_error: OnErrorChoice = Field(
+    on_error: Annotated[OnError, OneOf(*OnError)] = Field(
         default=OnError.BLOCK,
         description="What an internal error decides for names of banned services; all else passes.",
     )
-    missing_sni: MissingSniChoice = Field(
+    missing_sni: Annotated[MissingSni, OneOf(*MissingSni)] = Field(
         default=MissingSni.CHECK_ADDRESS,
         description="A TLS connection that names no host.",
     )
-    ech_outer: EchOuterChoice = Field(
+    ech_outer: Annotated[EchOuter, OneOf(*EchOuter)] = Field(
         default=EchOuter.ALLOW,
         description="A TLS connection whose real name is encrypted (ECH, RFC 9849).",
     )
-    encrypted_dns: EncryptedDnsChoice = Field(
+    encrypted_dns: Annotated[EncryptedDns, OneOf(*EncryptedDns)] = Field(
         default=EncryptedDns.DISCOURAGE,
         description="What tokgate's DNS answers when clients under a ban look for an encrypted resolver "
         "(`use-application-dns.net`, which Firefox asks for, and RFC 9462).",

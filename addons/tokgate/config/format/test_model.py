@@ -1,109 +1,51 @@
-"""The format of a policy's tests as a pydantic model. Its docstring and descriptions are part of the JSON Schema."""
+"""The tests in policy files: their format, and what one asks for. `traffic.policy_tests` runs them."""
 
-from enum import StrEnum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import ConfigDict, Field
+from whenever import Instant
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.format import parsers
-from tokgate.config.format.base import Model
-from tokgate.config.format.choices import Choice, VerdictChoice
-from tokgate.config.format.field_types import (
-    Client,
-    Identifier,
-    InterfaceName,
-    Line,
-    Link,
-    Names,
-    Text,
-    When,
-)
-from tokgate.policy.decision import Reason, Response
+from tokgate.config.format.networks import Client, InterfaceName
+from tokgate.config.format.times import When
+from tokgate.config.format.values import Identifier, Line, Link, Model, Names, OneOf, Parsed, Text, wrong
+from tokgate.policy.decision import Reason, Response, Verdict
+from tokgate.policy.membership import Identity
+from tokgate.policy.values import Origin, Word
 from tokgate.policy.values.hostname import DomainName, normalise
 
 
-class TestTransport(StrEnum):
+class TestTransport(Word):
     """How the traffic of a test comes: as TLS or HTTP, in QUIC, or as a question to tokgate's DNS."""
 
     __test__ = False
 
-    TCP = "tcp"
-    QUIC = "quic"
-    DNS = "dns"
+    TCP = "tcp", "TLS, or plain HTTP."
+    QUIC = "quic", "QUIC."
+    DNS = "dns", "A question to tokgate's DNS."
 
 
-class _Sni(StrEnum):
-    NONE = "none"
+class _Sni(Word):
+    NONE = "none", "No server name."
 
 
-class _Ech(StrEnum):
-    OUTER = "outer"
+class _Ech(Word):
+    OUTER = "outer", "The public name of a provider."
 
 
 def _status(value: Any) -> int:
     if value not in ("403", "451"):
-        raise parsers.wrong(Code.BAD_VALUE, f"`{value}` is no status of a page; allowed: `403`, `451`")
+        raise wrong(Code.BAD_VALUE, f"`{value}` is no status of a page; allowed: `403`, `451`")
     return int(value)
 
 
-_Transport = Annotated[
-    TestTransport,
-    Choice(
-        {
-            TestTransport.TCP: "TLS, or plain HTTP.",
-            TestTransport.QUIC: "QUIC.",
-            TestTransport.DNS: "A question to tokgate's DNS.",
-        }
-    ),
-]
-_NoSni = Annotated[_Sni, Choice({_Sni.NONE: "No server name."})]
-_EchOuter = Annotated[_Ech, Choice({_Ech.OUTER: "The public name of a provider."})]
-_AnyResponse = Annotated[
-    Response,
-    Choice(
-        {
-            Response.REFUSE: "Refused, undecrypted.",
-            Response.PAGE: "With a page.",
-            Response.INSPECT: "Decrypted to read what is asked for.",
-        }
-    ),
-]
-_REASONS: Final = {
-    Reason.NO_SERVICE: "The name belongs to no service.",
-    Reason.NO_BAN: "No ban covers it here.",
-    Reason.ANNOUNCED: "A ban has not started yet.",
-    Reason.OUTSIDE_WINDOW: "A ban is outside its windows.",
-    Reason.EXPIRED: "A ban has ended.",
-    Reason.EXEMPT: "An exemption takes the client out of the ban.",
-    Reason.STORE_FRONT: "A store's own host is opened to read the listing.",
-    Reason.BAN_MONITOR: "A ban only logs.",
-    Reason.BAN_WARN: "A ban warns.",
-    Reason.BAN_BLOCK: "A ban blocks.",
-    Reason.BAN_OVERDUE: "A ban is held past its end.",
-    Reason.UNKNOWN_CLIENT: "The client is in no network.",
-    Reason.INVALID_CLIENT: "The client's address is none.",
-    Reason.INVALID_HOST: "The name is no host name.",
-    Reason.MISSING_SNI: "The ClientHello named no host.",
-    Reason.NAME_CHANGED: "The client named another host than before.",
-    Reason.UNREADABLE: "Nobody reads the traffic alike.",
-    Reason.ECH_OUTER: "The real name was encrypted.",
-    Reason.INTERNAL_ERROR: "Deciding failed.",
-    Reason.INVALID_QUERY: "The query could not be read.",
-}
-_AnyReason = Annotated[Reason, Choice(_REASONS)]
 _STATUSES: Final = ["The ban names no authority or basis, or it warns.", "The ban names its authority or basis."]
 _Status = Annotated[
     int,
-    PlainValidator(_status),
-    WithJsonSchema(
-        {
-            "type": "integer",
-            "enum": [403, 451],
-            "enumDescriptions": _STATUSES,
-            "markdownEnumDescriptions": _STATUSES,
-        }
-    ),
+    Parsed(_status, type="integer", enum=[403, 451], enumDescriptions=_STATUSES, markdownEnumDescriptions=_STATUSES),
 ]
 
 
@@ -124,11 +66,11 @@ class TestModel(Model):
         description="The URL it asks for. One with `https` counts only if the policy has the connection opened.",
         examples=["https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically"],
     )
-    sni: _NoSni | None = Field(default=None, description="`none`: its ClientHello names no host.")
-    ech: _EchOuter | None = Field(
+    sni: Annotated[_Sni, OneOf(*_Sni)] | None = Field(default=None, description="`none`: its ClientHello has no name.")
+    ech: Annotated[_Ech, OneOf(*_Ech)] | None = Field(
         default=None, description="`outer`: its ClientHello shows only the public name of an ECH provider."
     )
-    transport: _Transport = Field(
+    transport: Annotated[TestTransport, OneOf(*TestTransport)] = Field(
         default=TestTransport.TCP, description="How it comes: TLS or HTTP, QUIC, or a DNS question."
     )
     user: Line | None = Field(
@@ -147,11 +89,35 @@ class TestModel(Model):
         description="When; without an offset in the zone of the narrowest network that holds the client, else UTC.",
         examples=["2023-03-09T23:59:59+01:00"],
     )
-    expect: VerdictChoice = Field(description="The verdict.")
+    expect: Annotated[Verdict, OneOf(*Verdict)] = Field(description="The verdict.")
     ban: Identifier | None = Field(default=None, description="The ban that decides.", examples=["tiktok-2023"])
-    reason: _AnyReason | None = Field(default=None, description="The reason of the decision.")
-    response: _AnyResponse | None = Field(default=None, description="How it is delivered.")
+    reason: Annotated[Reason, OneOf(*Reason)] | None = Field(default=None, description="The reason of the decision.")
+    response: Annotated[Response, OneOf(*Response)] | None = Field(default=None, description="How it is delivered.")
     status: _Status | None = Field(default=None, description="The status of the page that the client reads.")
+
+
+EXPECTED: Final = ("ban", "reason", "response", "status")
+"""What a test may expect besides the verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTest:
+    """One entry under `tests:`. `host` is a name or an address, as it was written."""
+
+    client: str
+    host: str
+    url: str | None
+    at: Instant
+    expect: Verdict
+    origin: Origin
+    identity: Identity | None = None
+    transport: TestTransport = TestTransport.TCP
+    nameless: bool = False
+    """The ClientHello names no host."""
+    ech_outer: bool = False
+    """The ClientHello names an ECH provider alone."""
+    expected: Mapping[str, str | int] = MappingProxyType({})
+    """What else is expected: `ban`, `reason`, `response`, `status`."""
 
 
 def sent_name(host: str) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tokgate.policy.values import Word
+
 
 class EntryKind(StrEnum):
     """How an entry of a list is compared with names."""
@@ -75,13 +77,13 @@ def numbered(file: str, text: str) -> Iterator[tuple[Place, str]]:
         yield Place(file, number), line.strip()
 
 
-class ListFormat(StrEnum):
+class ListFormat(Word):
     """The formats, by the words of `--format` and of `source.format`."""
 
-    DOMAIN_LIST = "domain-list-community"
-    HOSTS = "hosts"
-    ADBLOCK = "adblock"
-    ADGUARD = "adguard"
+    DOMAIN_LIST = "domain-list-community", "Lists of v2fly/domain-list-community."
+    HOSTS = "hosts", "hosts(5), or names one a line."
+    ADBLOCK = "adblock", "Rules of ad blockers and of AdGuard's DNS filter."
+    ADGUARD = "adguard", "AdGuard's blocked services."
 
 
 def whole_name(pattern: str) -> str:

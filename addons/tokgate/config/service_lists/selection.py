@@ -12,7 +12,7 @@ from typing import Any, Final, TypedDict
 import yaml
 from pydantic_core import PydanticCustomError
 
-from tokgate.config.format import name_patterns
+from tokgate.config.format import services
 from tokgate.config.service_lists.entries import Entry, EntryKind, ListFormat, Problem, ServiceList
 from tokgate.policy.services import PatternKind, Service, ServiceSource, is_public_suffix
 from tokgate.policy.values.hostname import DomainName, normalise
@@ -100,9 +100,7 @@ def _take(entry: Entry, kept: dict[EntryKind, dict[str, Entry]], selection: Sele
             _drop(selection, entry, f"{what}: other customers' names are below it")
             return
     else:
-        parse: Callable[[Any], str | IPNetwork] = (
-            name_patterns.regex if kind is EntryKind.REGEX else name_patterns.address
-        )
+        parse: Callable[[Any], str | IPNetwork] = services.regex if kind is EntryKind.REGEX else services.address
         try:
             value = str(parse(value))
         except PydanticCustomError as error:

@@ -1,6 +1,8 @@
 """Values without policy: host names, prefixes, times, positions in policy files."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,3 +15,17 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
+
+
+class Word(StrEnum):
+    """A word of YAML, log and docs; `meaning` says in a sentence what it stands for where a policy states it."""
+
+    _value_: str
+    meaning: str
+
+    def __new__(cls, word: str, meaning: str = "") -> Self:
+        """A member is stated as its word and its meaning."""
+        made = str.__new__(cls, word)
+        made._value_ = word
+        made.meaning = meaning
+        return made

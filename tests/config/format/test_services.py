@@ -3,7 +3,7 @@
 import pytest
 from pydantic_core import PydanticCustomError
 
-from tokgate.config.format import name_patterns
+from tokgate.config.format import services
 from tokgate.policy.stores import STORES
 
 
@@ -16,27 +16,27 @@ from tokgate.policy.stores import STORES
 )  # fmt: skip
 def test_store_identifiers(store: str, identifier: str) -> None:
     """Real identifiers are accepted, for each store there is; the same with a blank in it is not."""
-    assert name_patterns.store_id(store)(identifier) == identifier
+    assert services.store_id(store)(identifier) == identifier
     with pytest.raises(PydanticCustomError):
-        name_patterns.store_id(store)(identifier + " x")
+        services.store_id(store)(identifier + " x")
 
 
 def test_every_store_has_an_example() -> None:
     """A store that is added gets a way to check its identifiers."""
     for store in STORES:
-        assert name_patterns.store_id(store)(name_patterns.STORE_EXAMPLES[store])
+        assert services.store_id(store)(services.STORE_EXAMPLES[store])
 
 
 @pytest.mark.parametrize("written", ["[/", "https://[::1", "//]"])
 def test_brackets_that_hold_no_address(written: str) -> None:
     """What Python can't take apart as a URL is a wrong pattern all the same."""
-    for validate in (name_patterns.suffix, name_patterns.exact):
+    for validate in (services.suffix, services.exact):
         with pytest.raises(PydanticCustomError, match="host name"):
             validate(written)
 
 
 def test_names_are_canonical() -> None:
     """Patterns are kept in the spelling in which names are looked up."""
-    assert name_patterns.suffix("TikTok.com.") == "tiktok.com"
-    assert name_patterns.exact("bücher.example") == "xn--bcher-kva.example"
-    assert name_patterns.label("TikTok") == "tiktok"
+    assert services.suffix("TikTok.com.") == "tiktok.com"
+    assert services.exact("bücher.example") == "xn--bcher-kva.example"
+    assert services.label("TikTok") == "tiktok"

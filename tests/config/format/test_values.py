@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.format import address_parsers, name_patterns, parsers, time_parsers
+from tokgate.config.format import connection_settings, networks, services, settings, times, values
 from tokgate.policy.stores import STORES
 
 _VALIDATORS: list[Callable[[Any], Any]] = [
-    *(parsers.text, parsers.one_line, parsers.link, parsers.flag, parsers.outlet),
-    *(parsers.directory_url, parsers.inventory, parsers.whole_path),
-    *(time_parsers.date, time_parsers.moment, time_parsers.expiry, time_parsers.until, time_parsers.duration),
-    *(time_parsers.lasting, time_parsers.continuing, time_parsers.clock, time_parsers.closing),
-    *(time_parsers.day_range, parsers.number_of("days", 1, 36_500), time_parsers.holiday_code, time_parsers.timezone),
-    *(address_parsers.cidr, address_parsers.nat64_prefix, address_parsers.address),
-    *(address_parsers.ports, address_parsers.interface),
-    *(name_patterns.suffix, name_patterns.exact, name_patterns.label, name_patterns.regex),
-    *(name_patterns.store_id(store) for store in STORES),
+    *(values.text, values.one_line, values.link, values.flag, settings.outlet),
+    *(connection_settings.directory_url, networks.inventory, values.whole_path),
+    *(times.date, times.moment, times.expiry, times.until, times.duration),
+    *(times.lasting, times.continuing, times.clock, times.closing),
+    *(times.day_range, values.Number("days", 1, 36_500).parse, times.holiday_code, times.timezone),
+    *(networks.cidr, settings.nat64_prefix, networks.address),
+    *(connection_settings.ports, networks.interface),
+    *(services.suffix, services.exact, services.label, services.regex),
+    *(services.store_id(store) for store in STORES),
 ]
 
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from tokgate.config.policy_schema import policy_schema
+from tokgate.config.format.policy_file import policy_schema
 
-ROOT = Path(__file__).parents[2]
-DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[3]
+DATA = Path(__file__).parents[1] / "data"
 OK = [*sorted((DATA / "ok").glob("*.yaml")), *sorted((ROOT / "policies").rglob("*.yaml"))]
 
 BY_SCHEMA = ["keys", "exemptions", "tests", "list", "text", "windows"]

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from whenever import Date, Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.format import time_parsers
+from tokgate.config.format import times
 from tokgate.policy.schedule import add_duration
 
 
@@ -28,7 +28,7 @@ from tokgate.policy.schedule import add_duration
 )
 def test_moments(written: str, value: object) -> None:
     """Dates, wall times and instants."""
-    assert time_parsers.moment(written) == value
+    assert times.moment(written) == value
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,11 @@ def test_moments(written: str, value: object) -> None:
 def test_not_moments(written: str) -> None:
     """One spelling only, within the calendar and a range of years."""
     with pytest.raises(PydanticCustomError) as raised:
-        time_parsers.moment(written)
+        times.moment(written)
     assert raised.value.type == Code.BAD_TIME
 
 
-@pytest.mark.parametrize("end", [time_parsers.expiry, time_parsers.until])
+@pytest.mark.parametrize("end", [times.expiry, times.until])
 def test_ends_need_a_time_of_day(end: Callable[[Any], object]) -> None:
     """A date alone as an end is an error that shows both meanings."""
     with pytest.raises(PydanticCustomError, match="2023-09-10T00:00") as raised:
@@ -64,7 +64,7 @@ def test_ends_need_a_time_of_day(end: Callable[[Any], object]) -> None:
 )
 def test_durations(written: str, value: ItemizedDelta) -> None:
     """ISO 8601, calendar units kept apart from exact ones."""
-    assert time_parsers.duration(written).strict_eq(value)
+    assert times.duration(written).strict_eq(value)
 
 
 @pytest.mark.parametrize(
@@ -73,20 +73,20 @@ def test_durations(written: str, value: ItemizedDelta) -> None:
 def test_durations_as_typed(written: str, minutes: int) -> None:
     """Short forms are exact time, whatever the clock does; ISO 8601 is taken, too."""
     start = Instant.from_utc(2023, 3, 25, 12)  # the clocks go forward on the next day
-    assert add_duration(start, time_parsers.lasting(written), "Europe/Brussels") == start.add(minutes=minutes)
+    assert add_duration(start, times.lasting(written), "Europe/Brussels") == start.add(minutes=minutes)
 
 
 @pytest.mark.parametrize("written", ["PT1M", "PT60S", "PT8H", "P1D", "P1DT12H", "P30D", "PT720H"])
 def test_continuing(written: str) -> None:
     """From a minute to 30 days."""
-    assert time_parsers.continuing(written).strict_eq(time_parsers.duration(written))
+    assert times.continuing(written).strict_eq(times.duration(written))
 
 
 @pytest.mark.parametrize("written", ["PT59S", "P31D", "P1M", "P1Y", "PT720H1S", "P9999999Y", "8h", "-PT8H", "PT0S"])
 def test_not_continuing(written: str) -> None:
     """Shorter would show the page at every turn, longer would outlast what it said."""
     with pytest.raises(PydanticCustomError):
-        time_parsers.continuing(written)
+        times.continuing(written)
 
 
 @pytest.mark.parametrize(
@@ -95,34 +95,34 @@ def test_not_continuing(written: str) -> None:
 def test_no_durations(written: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(PydanticCustomError):
-        time_parsers.lasting(written)
+        times.lasting(written)
 
 
 def test_times_of_day() -> None:
     """The end of a window may be the midnight that ends its day; nothing else is lenient."""
-    assert time_parsers.clock("08:30") == Time(8, 30)
-    assert time_parsers.closing("24:00") == Time.MIN
+    assert times.clock("08:30") == Time(8, 30)
+    assert times.closing("24:00") == Time.MIN
     for wrong in ("8:30", "24:00", "08:60", "08:30:00", "0830", "8h30"):
         with pytest.raises(PydanticCustomError):
-            time_parsers.clock(wrong)
+            times.clock(wrong)
 
 
-@given(st.sampled_from(list(time_parsers.DAYS)), st.sampled_from(list(time_parsers.DAYS)))
+@given(st.sampled_from(list(times.DAYS)), st.sampled_from(list(times.DAYS)))
 def test_day_ranges(first: str, last: str) -> None:
     """A range holds both its ends, goes forwards, and together with the way back is the week."""
-    days = time_parsers.day_range(f"{first}-{last}")
-    assert {time_parsers.DAYS[first], time_parsers.DAYS[last]} <= days
+    days = times.day_range(f"{first}-{last}")
+    assert {times.DAYS[first], times.DAYS[last]} <= days
     if first != last:
-        assert days | time_parsers.day_range(f"{last}-{first}") == set(Weekday)
-    assert time_parsers.day_range(first) == {time_parsers.DAYS[first]}
+        assert days | times.day_range(f"{last}-{first}") == set(Weekday)
+    assert times.day_range(first) == {times.DAYS[first]}
 
 
 def test_weekend() -> None:
     """sat-mon passes the end of the week."""
-    assert time_parsers.day_range("sat-mon") == {Weekday.SATURDAY, Weekday.SUNDAY, Weekday.MONDAY}
+    assert times.day_range("sat-mon") == {Weekday.SATURDAY, Weekday.SUNDAY, Weekday.MONDAY}
 
 
 @given(st.dates(min_value=Date(1900, 1, 1).to_stdlib(), max_value=Date(3000, 12, 31).to_stdlib()))
 def test_dates_round_trip(day: Any) -> None:
     """Every day in range is read as itself."""
-    assert time_parsers.date(day.isoformat()).to_stdlib() == day
+    assert times.date(day.isoformat()).to_stdlib() == day

@@ -1,19 +1,17 @@
-"""Parsers of dates, times of day, durations, days of the week, time zones and holidays. Errors say what is allowed.
-
-All raise PydanticCustomError with a `Code` as its type, so that the models can use them as validators.
-"""
+"""Dates, times of day, durations, days of the week, time zones and holidays in policy files."""
 
 import re
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import BeforeValidator, Field
 from whenever import Date, Instant, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
 
 from tokgate.config.diagnostics import Code
 from tokgate.config.extras import Extra
-from tokgate.config.format.parsers import need_extra, shown, text, wrong
+from tokgate.config.format.values import Parsed, as_list, need_extra, one_or_list, shown, text, wrong
 from tokgate.config.yaml import suggestions
 from tokgate.config.yaml.suggestions import did_you_mean, listed
 from tokgate.policy.analysis.terms import LONGEST
@@ -234,3 +232,46 @@ def timezone(value: Any) -> str:
         hint = f"; did you mean `{meant}`?" if meant else "; write an IANA name as `Europe/Brussels`, or `UTC`"
         raise wrong(Code.UNKNOWN_TIMEZONE, f"unknown time zone `{written}`{hint}")
     return written
+
+
+_DATE_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}"
+_TIME_PATTERN: Final = r"[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"
+_ONE_DAY: Final = f"({'|'.join(DAYS)})"
+
+When = Annotated[
+    Moment,
+    Parsed(
+        moment,
+        "A date or a time: `2023-03-10`, `2023-03-10T08:00`, `2023-03-10T08:00+01:00`.",
+        f"{_DATE_PATTERN}({_TIME_PATTERN[:-1]})?$",
+    ),
+]
+Expiry = Annotated[
+    Moment,
+    Parsed(
+        expiry,
+        "A date with a time of day: `2023-09-10T00:00`. For a day included: `last_day`.",
+        _DATE_PATTERN + _TIME_PATTERN,
+    ),
+]
+Until = Annotated[
+    Moment, Parsed(until, "A date with a time of day: `2023-09-10T00:00`.", _DATE_PATTERN + _TIME_PATTERN)
+]
+Day = Annotated[Date, Parsed(date, "A date: `2023-09-09`.", _DATE_PATTERN + "$")]
+Lasting = Annotated[Duration, Parsed(duration, "A duration in ISO 8601: `P6M`, `P2W`, `PT36H`.", "^[Pp]")]
+Continuing = Annotated[Duration, Parsed(continuing, "A duration in ISO 8601: `PT8H`, `P1D`.", "^[Pp]")]
+Opening = Annotated[Time, Parsed(clock, "A time of day: `08:00`.", r"^([01]\d|2[0-3]):[0-5]\d$")]
+Closing = Annotated[Time, Parsed(closing, "A time of day: `18:00`, or `24:00`.", r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+Days = Annotated[
+    list[Annotated[frozenset[Weekday], Parsed(day_range)]],
+    Field(min_length=1),
+    BeforeValidator(as_list),
+    one_or_list(patternErrorMessage="A day or a range: `mon`, `mon-fri`.", pattern=f"^{_ONE_DAY}(-{_ONE_DAY})?$"),
+]
+Holidays = Annotated[
+    list[Annotated[str, Parsed(holiday_code)]],
+    Field(min_length=1),
+    BeforeValidator(as_list),
+    one_or_list(patternErrorMessage="A country or subdivision: `BE`, `DE-BY`.", pattern="^[A-Z]{2,3}(-.+)?$"),
+]
+Zone = Annotated[str, Parsed(timezone, type="string", anyOf=[{"enum": list(zones_listed())}])]
