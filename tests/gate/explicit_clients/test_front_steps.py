@@ -153,10 +153,13 @@ def test_a_name_that_leads_to_banned_addresses_alone(client: Client, opener: boo
     assert (words == CONNECT + b"rest") if opener else words.startswith(b"HTTP/1.1 403 ")
 
 
-def test_a_name_that_leads_to_banned_addresses_too(client: Client) -> None:
-    """The others are open."""
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_name_that_leads_to_banned_addresses_too(client: Client, fails: bool) -> None:
+    """The others are open; where none of these can be reached, a banned one is not tried."""
     client.addresses = (BANNED, OTHER)
-    assert client.says(CONNECT)[1:] == [("dial", OTHER, 443)]
+    client.loop.dials = {OTHER: OSError()} if fails else {}
+    told = [("refuse", refusal_texts.UNREACHABLE)] * fails
+    assert client.says(CONNECT)[1:] == [("dial", OTHER, 443), *told]
 
 
 @pytest.mark.parametrize("host", ["clips.example.org", BANNED])
