@@ -16,12 +16,9 @@ from tokgate.traffic.counters import ConnectError, connect_error
 
 def parent(context: Context, connection: Connection, destination: Address) -> Upstream | None:
     """The parent proxy that reaches a destination, by the name asked for or else the one in the hello; None: none."""
-    snapshot = context.enforcer.snapshot
-    if not snapshot.upstream:
-        return None
     tunnel, shown = connection.tunnel, connection.shown
     name = tunnel.host if tunnel is not None else shown if isinstance(shown, str) else None
-    return parent_for(snapshot, destination[0], name)
+    return parent_for(context.enforcer.snapshot, destination[0], name)
 
 
 def dial(context: Context, connection: Connection, destination: Address, connecting: "Connecting") -> None:
@@ -32,14 +29,14 @@ def dial(context: Context, connection: Connection, destination: Address, connect
         OSError: no descriptor, no route, no parent, or another error that comes at once.
 
     """
-    upstream = parent(context, connection, destination)
+    snapshot, loop = context.enforcer.snapshot, context.loop
+    upstream = parent(context, connection, destination) if snapshot.upstream else None
     state: State = connecting
     place = destination
     if upstream is not None:
         asked, place = context.dialler.parents.begin(upstream, destination)
         state = AskingParent(connecting, asked)
-    loop = context.loop
-    server = context.dialler.connect(place, context.enforcer.snapshot.settings.egress, loop.now)
+    server = context.dialler.connect(place, snapshot.settings.egress, loop.now)
     if (connection.tunnel is not None or upstream is not None) and leads_to(server, place, context.listens_at):
         server.close()
         raise NoDestinationError(errno.ELOOP, os.strerror(errno.ELOOP))

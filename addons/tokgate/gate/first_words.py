@@ -17,6 +17,7 @@ from tokgate.gate.context import Context, Reading
 from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, PEEK, Address, NoDestinationError
 from tokgate.policy.decide import decide, is_under_block
 from tokgate.policy.decision import Response, Signal, Verdict
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Stage
 from tokgate.policy.services import NO_MATCH
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
@@ -135,17 +136,17 @@ class FirstWords(Reading):
         name = hello.name
         if name is not None and hello.names_a_host:
             try:
-                if self._is_known_by_address(connection) and self._takes_shortcut(connection, name, destination, hello):
+                identity = self.context.identification.of(connection)
+                if (identity is None or self._is_as_others(connection, identity)) and self._takes_shortcut(
+                    connection, name, destination, hello
+                ):
                     return
             except Exception as error:  # `admit` decides again, and answers for it
                 self.context.enforcer.failed("gate", error)
         self.admit(connection, Hello(hello))
 
-    def _is_known_by_address(self, connection: Connection) -> bool:
+    def _is_as_others(self, connection: Connection, identity: Identity) -> bool:
         """Whether the policy makes no difference between the client and others at its address."""
-        identity = self.context.identification.of(connection)
-        if identity is None:
-            return True
         membership, peer = self.context.enforcer.snapshot.membership, connection.peer
         return membership(peer, identity) is membership(peer)
 

@@ -47,7 +47,8 @@ class Gate:
 
     def _closed(self, connection: Connection) -> None:
         """A connection has ended, however it did."""
-        self.relay.forget(connection)
+        if connection.up is not None or connection.down is not None:
+            self.relay.forget(connection)
         if connection.silent:
             count_silent(self.context, connection)
         self.acceptor.closed(connection)
