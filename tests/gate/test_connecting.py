@@ -13,8 +13,7 @@ from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate.connecting import AskingParent, Connecting, dial, parent
 from tokgate.gate.connection import State, Tunnel
-from tokgate.gate.egress.parent_handshake import ConnectHandshake
-from tokgate.gate.egress.parents import AskedParent
+from tokgate.gate.egress.parents import AskedParent, ConnectHandshake
 from tokgate.gate.explicit_clients.front import ConnectingTunnel
 from tokgate.gate.sockets import Entry, NoDestinationError, listen
 from tokgate.policy.settings import Upstream, UpstreamKind

@@ -14,7 +14,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.records.record import counted
-from tokgate.gate.egress.sources import elsewhere
+from tokgate.gate.egress.dialler import elsewhere
 from tokgate.gate.quic.sockets import Marks, QuicSockets, open_sockets
 from tokgate.gate.sockets import STREAM, Entry, Listener, listen
 from tokgate.gateway import udp_rules

@@ -24,7 +24,7 @@ from whenever import Instant
 from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR, establish_authority, secure_folder, uncovered
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.record import counted
-from tokgate.gate.egress.sources import PolicySources
+from tokgate.gate.egress.dialler import PolicySources
 from tokgate.mitm.addon import PolicyRefused, Tokgate
 from tokgate.mitm.announcement import announcement
 from tokgate.mitm.certificates import NarrowCertificates

@@ -10,7 +10,6 @@ from labs.builders import snapshot
 from labs.gate_lab import Sink
 from labs.records import Holder
 from tokgate.blocklog.records.record import Observer
-from tokgate.gate.egress import sources
 from tokgate.gate.egress.dialler import Dialler
 from tokgate.policy.settings import EgressSettings
 from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
@@ -57,7 +56,7 @@ def test_failures(
     def fail(*_: object) -> None:
         raise OSError(number, "")
 
-    monkeypatch.setattr(sources, "connect", fail)
+    monkeypatch.setattr("tokgate.gate.egress.dialler.connect", fail)
     with pytest.raises(OSError, match=str(number)):
         dialler.connect(("192.0.2.1", 443), EgressSettings(), 5.0)
     counted = dialler._enforcer.counters.shared.read()

@@ -15,8 +15,14 @@ from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, exact
 from labs.hello_builder import hello_for
 from labs.parent_proxy import FORBIDDEN, ParentProxy
 from labs.waiting import readable
-from tokgate.gate.egress.parent_handshake import ConnectHandshake, ParentRefused
-from tokgate.gate.egress.parents import AskedParent, Parents, credentials_of, parent_for
+from tokgate.gate.egress.parents import (
+    AskedParent,
+    ConnectHandshake,
+    ParentRefused,
+    Parents,
+    credentials_of,
+    parent_for,
+)
 from tokgate.gateway.canary import definition
 from tokgate.policy.settings import CanarySettings, Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot

@@ -16,8 +16,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from labs.parent_proxy import FORBIDDEN, ParentProxy
 from labs.proxy_lab import ALLOWED, Lab, ban, client, eventually, policy
 from labs.serving import serving
-from tokgate.gate.egress import sources
-from tokgate.gate.egress.sources import PolicySources, Sources
+from tokgate.gate.egress.dialler import PolicySources, Sources
 from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket
 from tokgate.gate.sockets import connect as begin
 from tokgate.mitm.layers.egress import Egress
@@ -71,7 +70,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Address, int | None, s
         assert source is None or sock.getsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT)
         return sock, status
 
-    monkeypatch.setattr(sources, "connect", note)
+    monkeypatch.setattr("tokgate.gate.egress.dialler.connect", note)
     return seen
 
 
@@ -151,7 +150,7 @@ async def test_failures(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         def without_ports(*_: object) -> tuple[Socket, int]:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
-        monkeypatch.setattr(sources, "connect", without_ports)
+        monkeypatch.setattr("tokgate.gate.egress.dialler.connect", without_ports)
         assert (await _get(running.port, url))[0] == 502
     counts = running.counters.shared.read()
     assert counts[CONNECT_ERROR, ConnectError.REFUSED] == counts[CONNECT_ERROR, ConnectError.NO_PORT] == 1

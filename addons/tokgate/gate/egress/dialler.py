@@ -1,11 +1,18 @@
-"""Connects to destinations from the addresses that the policy in force names, and counts what becomes of it."""
+"""Connects to destinations from the addresses that the policy in force names, and counts what becomes of it.
 
+Each source address brings ports of its own: some 28,000 for one destination.
+"""
+
+import errno
+import itertools
+import socket
+from collections.abc import Iterable
 from typing import Final
 
 from tokgate.gate.egress.parents import Parents
-from tokgate.gate.egress.sources import PolicySources
-from tokgate.gate.sockets import Address, Socket
+from tokgate.gate.sockets import Address, Socket, connect
 from tokgate.policy.settings import EgressSettings
+from tokgate.policy.values.hostname import IPAddress
 from tokgate.traffic.counters import (
     CONNECT_ERROR,
     CONNECT_SECONDS,
@@ -16,6 +23,8 @@ from tokgate.traffic.counters import (
     connect_error,
 )
 from tokgate.traffic.enforcer import Enforcer
+
+_NO_PORT: Final = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
 
 
 class Dialler:
@@ -44,3 +53,63 @@ class Dialler:
         self._enforcer.counters.add(CONNECT_ERROR, kind)
         if kind in OWN:
             self.starved = kind, now
+
+
+class Sources:
+    """Connects from the addresses of a pool in turn; without any, from the address that the route has."""
+
+    def __init__(self, addresses: Iterable[IPAddress] = (), mark: int | None = None) -> None:
+        """`mark` is set on the sockets, for firewalls that tell the proxy's own traffic by it."""
+        self._mark: Final = mark
+        pool = list(addresses)
+        self._pools: Final = {version: [str(a) for a in pool if a.version == version] for version in (4, 6)}
+        self._turns: Final = {version: itertools.cycle(found) for version, found in self._pools.items() if found}
+
+    @property
+    def are_default(self) -> bool:
+        """Whether connections are as any other program makes them."""
+        return self._mark is None and not self._turns
+
+    def connect(self, destination: Address) -> Socket:
+        """Begin to connect, from another address if one has no port left. Raises OSError."""
+        version = 6 if ":" in destination[0] else 4
+        turns = self._turns.get(version)
+        if turns is None:
+            return connect(destination, self._mark)[0]
+        for _ in self._pools[version][1:]:
+            try:
+                return connect(destination, self._mark, next(turns))[0]
+            except OSError as error:
+                if error.errno not in _NO_PORT:
+                    raise
+        return connect(destination, self._mark, next(turns))[0]
+
+
+class PolicySources:
+    """The source addresses that the policy in force names."""
+
+    def __init__(self, mark: int | None) -> None:
+        """`mark` as in `Sources`."""
+        self._mark: Final = mark
+        self._egress = EgressSettings()
+        self._sources = Sources(mark=mark)
+
+    def of(self, egress: EgressSettings) -> Sources:
+        """Those of a policy; their turns go on for as long as it stays in force."""
+        if egress is not self._egress:
+            self._egress, self._sources = egress, Sources(egress.addresses, self._mark)
+        return self._sources
+
+
+def elsewhere(addresses: Iterable[IPAddress]) -> list[str]:
+    """The addresses to which this machine can't bind a socket, since it doesn't have them."""
+    return [str(address) for address in addresses if not _is_here(str(address))]
+
+
+def _is_here(address: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
+    return True

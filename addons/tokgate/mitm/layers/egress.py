@@ -19,9 +19,8 @@ from mitmproxy.connection import Address, ConnectionState, Server
 from mitmproxy.http import Request
 from mitmproxy.proxy import commands, events, server, server_hooks
 
-from tokgate.gate.egress.parent_handshake import ParentHandshake, ParentRefused, basic
-from tokgate.gate.egress.parents import credentials_of, handshake, parent_for
-from tokgate.gate.egress.sources import PolicySources, Sources
+from tokgate.gate.egress.dialler import PolicySources, Sources
+from tokgate.gate.egress.parents import ParentHandshake, ParentRefused, basic, credentials_of, handshake, parent_for
 from tokgate.policy.settings import Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address

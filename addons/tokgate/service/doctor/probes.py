@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from whenever import Instant
 
-from tokgate.gate.egress.parent_handshake import ParentRefused
-from tokgate.gate.egress.parents import handshake
+from tokgate.gate.egress.parents import ParentRefused, handshake
 from tokgate.policy.decision import Phase
 from tokgate.policy.settings import Upstream
 from tokgate.policy.snapshot import Snapshot

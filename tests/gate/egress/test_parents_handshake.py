@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tokgate.gate.egress.parent_handshake import (
+from tokgate.gate.egress.parents import (
     MAX_ANSWER,
     ConnectHandshake,
     ParentHandshake,

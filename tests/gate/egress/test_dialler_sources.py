@@ -8,8 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tokgate.gate.egress import sources
-from tokgate.gate.egress.sources import Sources, elsewhere
+from tokgate.gate.egress.dialler import Sources, elsewhere
 from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket, connect, leads_to
 from tokgate.policy.values.hostname import IPAddress
 
@@ -54,7 +53,7 @@ def test_one_has_no_port_left(origin: socket.socket, monkeypatch: pytest.MonkeyP
             raise OSError(number, os.strerror(number))
         return connect(destination, mark, source)
 
-    monkeypatch.setattr(sources, "connect", from_the_third_alone)
+    monkeypatch.setattr("tokgate.gate.egress.dialler.connect", from_the_third_alone)
     pool = Sources(POOL)
     if number == errno.EADDRNOTAVAIL:
         pool.connect(origin.getsockname()).close()
@@ -70,7 +69,7 @@ def test_all_have_no_port_left(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> tuple[Socket, int]:
         raise OSError(errno.EADDRNOTAVAIL, "none")
 
-    monkeypatch.setattr(sources, "connect", never)
+    monkeypatch.setattr("tokgate.gate.egress.dialler.connect", never)
     with pytest.raises(OSError, match="none"):
         Sources(POOL).connect(("127.0.0.1", 1))
 
@@ -103,6 +102,6 @@ def test_of_the_destinations_family(
         asked.append(stated)
         return None, 0
 
-    monkeypatch.setattr(sources, "connect", note)
+    monkeypatch.setattr("tokgate.gate.egress.dialler.connect", note)
     Sources(pool, 7).connect((host, 443))
     assert asked == [((host, 443), 7, *source)]
