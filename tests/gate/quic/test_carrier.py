@@ -12,7 +12,7 @@ from labs.quic_lab import EARLY, HANDSHAKE, KEY, SHORT, QuicGate, client, flow
 from labs.records import Records
 from tokgate.gate.quic.carrier import LATE, QuicCarrier
 from tokgate.gate.quic.flow_table import QuicLimits
-from tokgate.gate.quic.live_flows import LiveFlows
+from tokgate.gate.quic.gate_quic import LiveFlows
 from tokgate.gate.quic.sockets import Datagram
 from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network

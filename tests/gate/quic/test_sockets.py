@@ -15,8 +15,18 @@ from labs.records import Records
 from labs.waiting import DEADLINE
 from tokgate.gate.quic import sockets
 from tokgate.gate.quic.carrier import DATAGRAMS
-from tokgate.gate.quic.ip_packet import port_unreachable, udp_packet
-from tokgate.gate.quic.sockets import Datagram, Front, Key, Marks, Outlets, QuicSockets, RawSockets, receive
+from tokgate.gate.quic.sockets import (
+    Datagram,
+    Front,
+    Key,
+    Marks,
+    Outlets,
+    QuicSockets,
+    RawSockets,
+    port_unreachable,
+    receive,
+    udp_packet,
+)
 
 KEY6: Key = ("2001:db8::7", 40000, "2001:db8:1::9", 443)
 HOSTS = pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

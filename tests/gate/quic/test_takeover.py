@@ -15,7 +15,7 @@ from labs.records import Records
 from tokgate.gate.quic import takeover
 from tokgate.gate.quic.carrier import MOST_EARLY
 from tokgate.gate.quic.flow_table import QuicLimits
-from tokgate.gate.quic.live_flows import LiveFlows
+from tokgate.gate.quic.gate_quic import LiveFlows
 from tokgate.gate.quic.takeover import FlowTransfer, channel
 from tokgate.traffic.live_review import LiveReview
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tokgate.gate.quic.ip_packet import port_unreachable, udp_packet
+from tokgate.gate.quic.sockets import port_unreachable, udp_packet
 
 CLIENT4, SERVER4 = (ip_address("192.0.2.10").packed, 50000), (ip_address("203.0.113.9").packed, 443)
 CLIENT6, SERVER6 = (ip_address("2001:db8::10").packed, 50000), (ip_address("2001:db8:f::9").packed, 443)
