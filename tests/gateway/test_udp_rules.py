@@ -1,20 +1,25 @@
 """The table's part for QUIC: what it matches, and in which order."""
 
+import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyroute2 import NFCTSocket
 
 from labs.builders import at, ban, snapshot
-from labs.ruleset_lab import ANY, CLIENT, FAMILY, ORIGIN, POLICY, PORT, Lab, Namespace
+from labs.netns import flush_conntrack
+from labs.ruleset_lab import ANY, BANNED, CLIENT, FAMILY, ORIGIN, POLICY, PORT, SECONDS, Lab, Namespace, printed
+from tokgate.config.reload.holder import open_policy
 from tokgate.gate.quic.flow_table import QuicLimits
-from tokgate.gateway import libnftables, udp_rules
+from tokgate.gateway import libnftables, nftables, udp_rules
 from tokgate.gateway.ruleset import TableOptions, Tproxy, ruleset_of
 
 SHORT = b"\x40" + bytes(40)
 """A packet with a short header."""
+INITIAL = b"\xc3\x00\x00\x00\x01".ljust(1200, b"\0")
 CLIENTS = ("ip saddr @clients4", "ip6 saddr @clients6")
 RULES = ruleset_of(snapshot(ban()), at("2023-06-01T12:00:00Z"), TableOptions(forwarded=Tproxy(8443)))
 
@@ -74,12 +79,13 @@ def lab(namespace: Namespace, tmp_path: Path) -> Iterator[Lab]:
 
 
 def at_gate(lab: Lab, version: int) -> socket.socket:
-    """A socket to which `tproxy` brings datagrams; nobody reads it."""
+    """A socket to which `tproxy` brings datagrams."""
 
     def make() -> socket.socket:
         made = socket.socket(FAMILY[version], socket.SOCK_DGRAM)
         made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
         made.bind((ANY[version], PORT))
+        made.settimeout(SECONDS)
         return made
 
     return lab.gateway.inside(make)
@@ -94,50 +100,153 @@ def passing(version: int, near: socket.socket) -> str:
 @pytest.mark.parametrize("answers", [True, False], ids=["answers come by", "answers take another way"])
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_flow_that_leaves_its_set_is_not_refused(lab: Lab, version: int, answers: bool) -> None:
-    """Also packets that are between the two chains just then: an ICMP error would end the client's connection."""
+    """Also a packet that is between the two chains just then: an ICMP error would end the client's connection."""
+    family = "ip" if version == 4 else "ip6"
+    leaves = f"delete @quic{version} {{ {family} saddr . udp sport . {family} daddr . udp dport }}"
     with (
-        at_gate(lab, version),
+        at_gate(lab, version) as gate,
         lab.origin.datagrams(version, bound=443) as far,
         lab.client.datagrams(version, to=(ORIGIN[version], 443)) as near,
     ):
-        element = passing(version, near)
-
-        def come_and_go() -> None:
-            for _ in range(100):
-                libnftables.run(f"delete {element}")
-                libnftables.run(f"add {element}")
-
-        lab.gateway.inside(lambda: libnftables.run(f"add {element}"))
+        lab.gateway.inside(lambda: libnftables.run(f"add {passing(version, near)}"))
         near.send(SHORT)
         came = far.recvfrom(64)
         if answers:
             far.sendto(*came)
             assert near.recv(64) == SHORT
-        changes = threading.Thread(target=lambda: lab.gateway.inside(come_and_go))
-        changes.start()
-        refused = 0
-        while changes.is_alive():
-            try:
-                near.send(SHORT)
-            except ConnectionRefusedError:
-                refused += 1
-        assert refused == 0
+        lab.gateway.run("nft", f"insert rule inet tokgate prerouting udp dport 443 {leaves}")
+        for _ in range(2):
+            near.send(SHORT)
+        assert gate.recv(64) == SHORT
+        near.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            near.recv(1)
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_without_a_gate_all_is_refused(lab: Lab, version: int) -> None:
-    """At once, so that clients come over TCP: what begins, and a flow that the kernel forwarded."""
+def test_a_flow_passes_while_it_is_in_its_set(lab: Lab, version: int) -> None:
+    """Then what goes on comes to the gate as well; where none listens both it and what begins is refused, at once."""
     with (
         lab.origin.datagrams(version, bound=443) as far,
         lab.client.datagrams(version, to=(ORIGIN[version], 443)) as near,
     ):
         element = passing(version, near)
-        lab.gateway.inside(lambda: libnftables.run(f"add {element}"))
-        near.send(SHORT)
-        far.sendto(SHORT, far.recvfrom(64)[1])
-        assert near.recv(64) == SHORT
-        lab.gateway.inside(lambda: libnftables.run(f"delete {element}"))
-        for datagram in (SHORT, b"\xc3\x00\x00\x00\x01".ljust(1200, b"\0")):
+        with at_gate(lab, version) as gate:
+            lab.gateway.inside(lambda: libnftables.run(f"add {element}"))
+            near.send(SHORT)
+            far.sendto(SHORT, far.recvfrom(64)[1])
+            assert near.recv(64) == SHORT
+            near.send(INITIAL)
+            assert gate.recv(2048) == INITIAL
+            lab.gateway.inside(lambda: libnftables.run(f"delete {element}"))
+            near.send(SHORT)
+            assert gate.recv(64) == SHORT
+        for datagram in (SHORT, INITIAL):
             near.send(datagram)
+            with pytest.raises(ConnectionRefusedError):
+                near.recv(1)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_gates_open_and_end_flows(lab: Lab, version: int) -> None:
+    """By the marks of datagrams that they send from their clients' addresses, without a word to the kernel."""
+    to, port = (ORIGIN[version], 443), 20127
+    with (
+        at_gate(lab, version) as gate,
+        lab.origin.datagrams(version, bound=443) as far,
+        lab.client.datagrams(version, source=CLIENT[version], bound=port, to=to) as near,
+    ):
+
+        def says(mark: int, said: bytes) -> None:
+            with (
+                lab.gateway.datagrams(version, source=CLIENT[version], bound=port, to=to, mark=mark) as out,
+                contextlib.suppress(PermissionError),  # so it is told what is dropped here
+            ):
+                out.send(said)
+
+        says(udp_rules.OPENS, b"opens")
+        assert far.recv(64) == b"opens"
+        near.send(SHORT)
+        assert far.recv(64) == SHORT
+        says(udp_rules.ENDS, b"ends")
+        near.send(SHORT)
+        assert gate.recv(64) == SHORT
+        says(udp_rules.CARRIES, b"carries")
+        assert far.recv(64) == b"carries"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_set_without_room(lab: Lab, tmp_path: Path, version: int) -> None:
+    """What opens a flow is dropped, and the gate, which is told so, goes on to carry it."""
+    lab.load(printed(tmp_path).replace("size 65536", "size 1"))
+    to = (ORIGIN[version], 443)
+    with lab.origin.datagrams(version, bound=443) as far:
+        for port, opened in ((20127, True), (20128, False)):
+            with lab.gateway.datagrams(version, source=CLIENT[version], bound=port, to=to, mark=udp_rules.OPENS) as out:
+                if opened:
+                    out.send(b"opens")
+                    assert far.recv(64) == b"opens"
+                else:
+                    with pytest.raises(PermissionError):
+                        out.send(b"opens")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_refusals_are_not_tracked(lab: Lab, version: int) -> None:
+    """conntrack would take the server that a gate answers for for the one who began."""
+
+    def known() -> list[Any]:
+        with NFCTSocket() as conntrack:
+            family = FAMILY[version]
+            return [each for each in conntrack.dump() if each["nfgen_family"] == family]
+
+    to = (CLIENT[version], 20129)
+    lab.gateway.inside(flush_conntrack)
+    with (
+        lab.client.datagrams(version, bound=20129) as near,
+        lab.gateway.datagrams(version, source=ORIGIN[version], bound=443, to=to, mark=udp_rules.ANSWERS) as out,
+    ):
+        out.send(b"refused")
+        assert near.recv(64) == b"refused"
+    assert lab.gateway.inside(known) == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_clients_answer(lab: Lab, version: int) -> None:
+    """A server in the network under a ban is reached by whom it likes, also by QUIC: answers are not egress."""
+    for source, said in ((BANNED, b"question"), (ORIGIN, INITIAL)):
+        with (
+            lab.client.datagrams(version, bound=8443) as served,
+            lab.origin.datagrams(version, source=source[version], to=(CLIENT[version], 8443)) as visitor,
+        ):
+            visitor.send(said)
+            served.sendto(*served.recvfrom(2048))
+            assert visitor.recv(2048) == said
+
+
+MOMENTS = {
+    "not yet": ("monitor_from: 2023-03-10T00:00, starts: 2097-03-10T00:00", "2023-06-01T00:00Z", True),
+    "not any more": ("starts: 2023-03-10T00:00, last_day: 2023-06-30", "2023-06-01T00:00Z", True),
+    "now": ("starts: 2023-03-10T00:00, last_day: 2097-03-10", "2023-06-01T00:00Z", False),
+}
+"""When a ban blocks, for which instant its table was made, and whether what it bans passes at the time of the test."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_kernel_reads_its_clock(lab: Lab, tmp_path: Path, version: int, moment: str) -> None:
+    """A ban begins and ends at its second for datagrams, also with a table from before."""
+    stated, instant, passes = MOMENTS[moment]
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("starts: 2023-03-10T00:00", stated))
+    policy = open_policy(tmp_path, at(instant)).snapshot
+    lab.load(nftables.text(ruleset_of(policy, at(instant), TableOptions())))
+    with (
+        lab.origin.datagrams(version, bound=5228) as far,
+        lab.client.datagrams(version, to=(BANNED[version], 5228)) as near,
+    ):
+        near.send(b"anything")
+        if passes:
+            assert far.recv(64) == b"anything"
+        else:
             with pytest.raises(ConnectionRefusedError):
                 near.recv(1)

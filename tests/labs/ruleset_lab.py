@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import itertools
 import os
 import socket
 import subprocess
@@ -37,6 +38,7 @@ BANNED = {4: "203.0.113.20", 6: "2001:db8:f::20"}
 ANY = {4: "0.0.0.0", 6: "::"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 SECONDS = 60.0
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,17 @@ class Namespace:
 
         return self.inside(make)
 
-    def connect(self, address: str, port: int, *, mark: int = 0, uid: int = 0) -> socket.socket:
+    def connect(
+        self, address: str, port: int, *, mark: int = 0, uid: int = 0, source: tuple[str, int] | None = None
+    ) -> socket.socket:
         def make() -> socket.socket:
             ctypes.CDLL(None).setfsuid(uid)  # of this thread alone: netfilter's `skuid` is who opened the socket
             connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             connection.settimeout(SECONDS)
+            if source is not None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                connection.bind(source)
             try:
                 connection.connect((address, port))
             except BaseException as error:
@@ -127,11 +134,23 @@ class Namespace:
 
         return self.inside(make)
 
-    def datagrams(self, version: int, *, bound: int = 0, to: tuple[str, int] | None = None) -> socket.socket:
+    def datagrams(
+        self,
+        version: int,
+        *,
+        bound: int = 0,
+        to: tuple[str, int] | None = None,
+        source: str | None = None,
+        mark: int = 0,
+    ) -> socket.socket:
+        """`source`: an address, which need not be one of this namespace."""
+
         def make() -> socket.socket:
             made = socket.socket(FAMILY[version], socket.SOCK_DGRAM)
             made.settimeout(SECONDS)
-            made.bind((ANY[version], bound))
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            made.bind((ANY[version] if source is None else source, bound))
             if to is not None:
                 made.connect(to)  # so that ICMP errors come back to it
             return made
@@ -176,6 +195,9 @@ class Lab:
 
     def __init__(self, way: Way = TPROXY) -> None:
         self.way = way
+        self._number = next(_NUMBERS)
+        self.without: str | None = None
+        """A rule, as a line of the table, that is left out of what is loaded."""
         self.namespaces: list[Namespace] = []
         self.client, self.stranger, self.gateway, self.origin = (
             self._add(role) for role in ("client", "stranger", "gateway", "origin")
@@ -198,12 +220,14 @@ class Lab:
         self.gateway.sysctl("net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
 
     def _add(self, role: str) -> Namespace:
-        namespace = Namespace(f"rules{os.getpid()}-{role}")
+        namespace = Namespace(f"rules{os.getpid()}x{self._number}-{role}")
         self.namespaces.append(namespace)
         return namespace
 
     def load(self, rules: str) -> None:
         """Load a ruleset into the gateway, and the routes that stand in its comments."""
+        if self.without is not None:
+            rules = "".join(line for line in rules.splitlines(keepends=True) if line.strip() != self.without)
         self.gateway.run("nft", "-f", "-", given=rules)
         for line in rules.splitlines():
             words = line.removeprefix("#").split()

@@ -1,5 +1,0 @@
-"""What keeps tokgate from setting up a gateway."""
-
-
-class GatewayError(Exception):
-    """The kernel's part can't be set up or read. The text says why and what helps; it may have several lines."""
