@@ -1,5 +1,6 @@
 """What a directory must never be told, and whom it must not be taken for: over real sockets, on loopback."""
 
+import gc
 import socket
 import ssl
 import threading
@@ -20,6 +21,7 @@ with warnings.catch_warnings():  # ldap3 uses names that pyasn1 has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
     import ldap3
 
+    from tokgate.accounts import ldap
     from tokgate.accounts.ldap import LdapAccounts
 
 DEADLINE = 60.0
@@ -134,6 +136,46 @@ def test_half_of_what_proves_somebody_is_not_asked_about(tmp_path: Path, nobody:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert directory(f"ldap://127.0.0.1:{port}", tmp_path).identify(nobody) is None
+
+
+def test_a_directory_that_refuses_connections_costs_no_descriptors(tmp_path: Path) -> None:
+    """Each sign-in while the directory is away leaves no socket behind, or a day without it ends all connections."""
+
+    def descriptors() -> set[Path]:
+        return set(Path("/proc/self/fd").iterdir())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        accounts = directory(f"ldap://127.0.0.1:{server.getsockname()[1]}", tmp_path)
+    gc.collect()
+    gc.disable()  # what is left behind is to be seen
+    try:
+        before = descriptors()
+        with pytest.raises(AccountsError):
+            accounts.identify(ALICE)
+        assert descriptors() <= before
+    finally:
+        gc.enable()
+
+
+def test_a_directory_that_does_not_accept_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory whose queue of connections is full, or whose host is off, holds no sign-in for minutes."""
+    monkeypatch.setattr(ldap, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as queued:
+        queued.connect(server.getsockname())
+        accounts = directory(f"ldap://127.0.0.1:{server.getsockname()[1]}", tmp_path)
+        failures: list[str] = []
+
+        def sign_in() -> None:
+            try:
+                accounts.identify(ALICE)
+            except AccountsError as error:
+                failures.append(str(error))
+
+        asking = threading.Thread(target=sign_in, daemon=True)
+        asking.start()
+        asking.join(DEADLINE / 2)
+    assert len(failures) == 1
+    assert "timed out" in failures[0]
 
 
 def test_a_lost_password_of_the_proxy(tmp_path: Path) -> None:

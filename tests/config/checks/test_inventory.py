@@ -37,6 +37,15 @@ def version(loaded: Loaded) -> str:
     return loaded.policy.version
 
 
+def test_payers_are_found_however_they_are_written(folder: Path) -> None:
+    """`HQ` in the policy are the devices that the inventory says `hq` paid for, and `Hq`."""
+    (folder / "policy.yaml").write_text(POLICY.replace("FILE", "devices.csv").replace("[federal]", "[HQ]", 1))
+    (folder / "devices.csv").write_text(ROWS.replace("alice,federal", "alice,hq").replace("bob,federal", "bob,Hq"))
+    loaded = load(folder, NOW)
+    assert loaded.policy is not None
+    assert [device.name for device in loaded.policy.networks["federal"].devices] == ["laptop-1", "laptop-2"]
+
+
 def test_version_is_that_of_what_is_said(folder: Path) -> None:
     """Order, layout, spelling and other columns make no difference; a device, its owner and who paid do."""
     first = version(load(folder, NOW))

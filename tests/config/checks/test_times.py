@@ -138,6 +138,14 @@ def test_an_override_lasts_a_day(say: Say, until: str, expected: list[Code]) -> 
     assert codes(say(ban("starts: 2024-03-10") + holes)) == expected
 
 
+@pytest.mark.parametrize(("zones", "expected"), [("[brussels]", []), ("[brussels, tokyo]", [Code.OVERRIDE_TOO_LONG])])
+def test_an_override_is_measured_in_each_zone(say: Say, zones: str, expected: list[Code]) -> None:
+    """A day and an hour by the clock is a day where that night loses an hour, and too long where it doesn't."""
+    times = "starts: 2024-03-30T12:00, until: 2024-03-31T13:00, override: true"
+    holes = f"exemptions: {{hole: {{ban: it, clients: [192.0.2.9/32], {times}, reason: x, by: alice}}}}\n"
+    assert codes(say(ban("starts: 2024-03-10", zones) + holes)) == expected
+
+
 def test_exemption_for_ever(say: Say) -> None:
     """From a ban without end, an exemption for a lifetime is one for ever."""
     holes = "exemptions: {hole: {ban: it, clients: [192.0.2.0/24], until: 2099-01-01T00:00, reason: x}}\n"

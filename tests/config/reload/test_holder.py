@@ -74,6 +74,20 @@ def test_open(path: Path) -> None:
     assert [file.name for file in holder.loaded.files] == ["a.yaml"]
 
 
+def test_a_named_file_that_changed_while_it_was_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of names that is replaced while tokgate starts is read again, and not taken for what was read."""
+    (path / "names.list").write_text("tiktok.com\n")
+    (path / "a.yaml").write_text(policy("first").replace("[tiktok.com]", "{file: names.list}"))
+
+    def load_and_replace(folder: Path, now: Instant) -> Loaded:
+        loaded = load(folder, now)
+        (path / "names.list").write_text("tiktok.com\nclips.example.org\n")
+        return loaded
+
+    monkeypatch.setattr(reload_module, "load", load_and_replace)
+    assert open_policy(path, NOW).changed()
+
+
 def test_open_without_valid_policy(path: Path) -> None:
     """There is no starting without a valid policy, and the error shows everything."""
     (path / "b.yaml").write_text("networks: {x: {cidrs: [192.0.2.1/24, nonsense]}}")
