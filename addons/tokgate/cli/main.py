@@ -14,8 +14,6 @@ from typing import Any, Final, NoReturn
 
 from tokgate.cli.commands import COMMANDS, MODULES
 from tokgate.cli.exits import CommandError, Exit, need
-from tokgate.config.yaml.suggestions import did_you_mean
-from tokgate.policy.values.text import readable_lines
 
 DESCRIPTION: Final = """\
 Keep named services off your networks for a stated time and reason, and show that you did.
@@ -56,7 +54,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """As argparse's, with control characters escaped."""
-        super().error(readable_lines(message))
+        super().error(_readable(message))
 
     def print_help(self, file: Any = None) -> None:
         """As argparse's, but a failure to write is an error."""
@@ -119,6 +117,8 @@ def _run(arguments: list[str]) -> int:
     try:
         parser = build_parser((asked,) if asked is not None and asked in COMMANDS else ())
         if asked is not None and asked not in COMMANDS:
+            from tokgate.config.yaml.suggestions import did_you_mean  # only then
+
             parser.error(f"unknown command {asked!r}{did_you_mean(asked, (*COMMANDS, 'help'))}")
         options = parser.parse_args(arguments)
         if "extra" in options:  # of a command that can do nothing without it
@@ -142,15 +142,22 @@ def _failed(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, CommandError):
-        sys.stderr.write(f"tokgate: {readable_lines(str(error))}\n")
+        sys.stderr.write(f"tokgate: {_readable(str(error))}\n")
         return error.code
     if isinstance(error, OSError):
         where = "" if error.filename is None else f"{error.filename}: "
-        sys.stderr.write(f"tokgate: {readable_lines(f'{where}{error.strerror or error}')}\n")
+        sys.stderr.write(f"tokgate: {_readable(f'{where}{error.strerror or error}')}\n")
         return Exit.FAILURE
     hint = "" if debug else "\nThis is a defect: run again with --debug and report the trace."
-    sys.stderr.write(f"tokgate: internal error: {type(error).__name__}: {readable_lines(str(error))}{hint}\n")
+    sys.stderr.write(f"tokgate: internal error: {type(error).__name__}: {_readable(str(error))}{hint}\n")
     return Exit.FAILURE
+
+
+def _readable(text: str) -> str:
+    """Text with what is invisible in it escaped, by a module that takes a while to import."""
+    from tokgate.policy.values.text import readable_lines
+
+    return readable_lines(text)
 
 
 def _stand_in_for_closed_streams() -> None:
