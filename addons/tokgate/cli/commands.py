@@ -57,7 +57,7 @@ MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "export": "policy.export",
         "evasion": "service.evasion",
         "schema": "schema",
-        "log": "log.commands",
+        "log": "log.log",
         "review": "service.review",
         "authority": "setup.authority",
         "completion": "setup.completion",

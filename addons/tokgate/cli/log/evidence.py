@@ -16,9 +16,8 @@ from tokgate.blocklog.read.reader import UNREADABLE, OpenLog
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose, record_look
-from tokgate.cli.log.files import add_files, add_log_option
-from tokgate.cli.log.output import require
-from tokgate.cli.log.verify_files import HeldLog, opener_of
+from tokgate.cli.log.source import add_files, add_log_option, require
+from tokgate.cli.log.verify_files import CurrentLog, opener_of
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra
@@ -130,10 +129,10 @@ def _answer_of(path: Path) -> Path:
 def _files(given: list[Path] | None) -> Iterator[tuple[list[Path], OpenLog]]:
     """The files of a log, those rotated away included, and how to open them. Errors end the command."""
     first, *others = given or [Path(DEFAULT_LOG)]
-    with HeldLog(first) as held:
+    with CurrentLog(first) as current:
         require([first, *others], rotated=True)
-        files = list(dict.fromkeys([*held.files(), *(file for path in others for file in every_file(path))]))
+        files = list(dict.fromkeys([*current.files(), *(file for path in others for file in every_file(path))]))
         try:
-            yield files, opener_of(files, held)
+            yield files, opener_of(files, current)
         except (*UNREADABLE, LogError) as error:
             raise CommandError(f"the log can't be read: {error}") from error

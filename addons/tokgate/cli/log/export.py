@@ -21,16 +21,17 @@ from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted
 from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log.engine import (
+from tokgate.cli.log.source import (
+    add_files,
+    add_whole_log,
     files_of,
     open_database,
     open_log,
     source_files,
     tell_of_lost,
     told_as_command_errors,
+    wanted_of,
 )
-from tokgate.cli.log.files import add_files
-from tokgate.cli.log.query import AddSource, FilterFactory
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import Patience, narrate
 from tokgate.config.extras import Extra
@@ -62,21 +63,22 @@ count and SHA-256, before it gets its name. `summary`, `query`, `export` and `re
 file."""
 
 
-def add_parsers(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
+def add_parsers(commands: Subparsers) -> None:
     parser = add_subcommand(commands, "export", "write the log for other systems", _EPILOG)
-    add_source(parser)
+    add_whole_log(parser)
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: stdout; not for parquet)")
-    parser.set_defaults(log_run=lambda args: export(args, wanted_of(args)), extra=Extra.REVIEW)
+    parser.set_defaults(log_run=export, extra=Extra.REVIEW)
     packing = add_subcommand(commands, "compact", "make Parquet of rotated files", _COMPACT_EPILOG)
     add_files(packing, "logs whose rotated files are meant, or rotated files themselves")
     packing.add_argument("--remove", action="store_true", help="remove a file once its Parquet is verified")
     packing.set_defaults(log_run=compact_all, extra=Extra.REVIEW)
 
 
-def export(args: argparse.Namespace, wanted: Filter) -> Exit:
+def export(args: argparse.Namespace) -> Exit:
     """Write the records that the filters accept, in the chosen format."""
     output: Path | None = args.output
+    wanted = wanted_of(args)
     if args.format == "parquet" and output is None:
         raise CommandError("parquet can't be written to stdout: name a file with -o", Exit.USAGE)
     if args.clickhouse is not None and args.format in _OF_FILES:

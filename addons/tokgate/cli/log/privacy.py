@@ -14,7 +14,7 @@ from tokgate.blocklog.write.pseudonyms import NotAHalf, Secret, join, reidentify
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_purpose, record_look
-from tokgate.cli.log.files import add_one_file
+from tokgate.cli.log.source import add_one_file
 from tokgate.cli.terminal import narrate
 from tokgate.policy.values.hostname import parse_address
 

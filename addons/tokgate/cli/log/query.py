@@ -2,18 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final
 
 from tokgate.analytics.export.tabular import json_lines, plain, write_csv
 from tokgate.analytics.listing import listing
 from tokgate.analytics.sql import QueryResult
-from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import Exit
-from tokgate.cli.log.engine import open_log, source_files, tell_of_lost
+from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_of_lost, wanted_of
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import Patience, narrate, shown
 from tokgate.config.extras import Extra
@@ -32,13 +30,10 @@ SQL is DuckDB's (https://duckdb.org/docs/sql/introduction), one SELECT; it sees 
 other file, no network. With --clickhouse it is ClickHouse's SQL. The filters narrow what the view holds.
 docs/log-queries.md has its columns. Times are UTC."""
 
-type AddSource = Callable[[argparse.ArgumentParser], object]
-type FilterFactory = Callable[[argparse.Namespace], Filter]
 
-
-def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
+def add_parsers(commands: Subparsers) -> None:
     parser = add_subcommand(commands, "query", "ask the log a question", _EPILOG)
-    add_source(parser)
+    add_whole_log(parser)
     parser.add_argument("--sql", metavar="SELECT", help="one SELECT over the view `events`")
     parser.add_argument(
         "--limit",
@@ -49,14 +44,14 @@ def add_parser(commands: Subparsers, add_source: AddSource, wanted_of: FilterFac
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a row, with every column")
     form.add_argument("--csv", action="store_true", help="CSV with a header and every column")
-    parser.set_defaults(log_run=lambda args: query(args, wanted_of(args)), extra=Extra.REVIEW)
+    parser.set_defaults(log_run=query, extra=Extra.REVIEW)
 
 
-def query(args: argparse.Namespace, wanted: Filter) -> Exit:
+def query(args: argparse.Namespace) -> Exit:
     """Run the query and print its result as a table, JSON or CSV."""
     as_table = not (args.json or args.csv)
     limit = (ROWS_SHOWN if as_table else None) if args.limit is None else args.limit or None
-    with open_log(args, source_files(args), wanted) as database, Patience("reading") as patience:
+    with open_log(args, source_files(args), wanted_of(args)) as database, Patience("reading") as patience:
         if args.sql is not None:
             answer = database.answer_query(args.sql, progress=patience)
         else:  # one more than is shown, to know whether there are more

@@ -21,9 +21,7 @@ from tokgate.cli.arguments import common_zone, time_argument
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import user_name
-from tokgate.cli.log.engine import open_log, source_files
-from tokgate.cli.log.output import tell_of
-from tokgate.cli.log.query import AddSource, FilterFactory
+from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_of, wanted_of
 from tokgate.cli.output_file import becoming
 from tokgate.cli.policy_source import snapshot_if_valid
 from tokgate.cli.terminal import Patience, narrate
@@ -51,16 +49,19 @@ any, what the log tells of them. Clients are called new by the whole log: name o
 by Chromium. The log is verified, which reads all of it once more: --no-verify leaves that out, and says so."""
 
 
-def add_report(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
-    parser = add_subcommand(commands, "report", "write a report about a period", _REPORT_EPILOG)
-    add_source(parser)
-    add_period(parser)
-    add_presentation(parser)
-    parser.set_defaults(log_run=lambda args: write_report(args, wanted_of(args)), extra=Extra.REPORT, case=False)
+def add_parsers(commands: Subparsers) -> None:
+    report = add_subcommand(commands, "report", "write a report about a period", _REPORT_EPILOG)
+    report.set_defaults(log_run=write_report, extra=Extra.REPORT, case=False)
+    about = add_subcommand(commands, "case", "write a case file about one client or event", _CASE_EPILOG)
+    about.set_defaults(log_run=case, extra=Extra.REPORT, case=True)
+    for parser in (report, about):
+        add_whole_log(parser)
+        _add_presentation(parser)
+    about.add_argument("--event", metavar="EVENT-ID", help="the event that it is about, by the block page's reference")
 
 
-def add_period(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the period and the output."""
+def _add_presentation(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the period, and those that say how a report or case file is written."""
     parser.add_argument(
         "--from", dest="since", type=time_argument, metavar="TIME", help="the first instant (default: the log's)"
     )
@@ -70,10 +71,6 @@ def add_period(parser: argparse.ArgumentParser) -> None:
         "--policies", type=Path, default=Path("policies"), metavar="DIR",
         help="whose bans are named, and their phases drawn in (default: ./policies, if it is there)",
     )  # fmt: skip
-
-
-def add_presentation(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how a report or case file is written."""
     parser.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="verify the log's chain (default)"
     )
@@ -85,14 +82,14 @@ def add_presentation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--author", metavar="NAME", help="who writes it (default: the user)")
 
 
-def write_report(args: argparse.Namespace, wanted: Filter) -> Exit:
-    """Write a report or a case file about the period of the filter."""
+def write_report(args: argparse.Namespace, wanted: Filter | None = None) -> Exit:
+    """Write a report or a case file about the period of the filter, or of the one that the options state."""
     output: Path = args.output
     if output.suffix not in (".html", ".pdf"):
         raise CommandError(f"{output}: a report is .html or .pdf", Exit.USAGE)
     browser = _browser() if output.suffix == ".pdf" else None
     files = source_files(args)
-    page, sound = _page(args, files, wanted)
+    page, sound = _page(args, files, wanted or wanted_of(args))
     if browser is None:
         _settle(output, page.encode())
     else:
@@ -248,17 +245,9 @@ reference of an event it is about that event's client, an hour before and after.
 prove."""
 
 
-def add_case(commands: Subparsers, add_source: AddSource, wanted_of: FilterFactory) -> None:
-    parser = add_subcommand(commands, "case", "write a case file about one client or event", _CASE_EPILOG)
-    add_source(parser)
-    add_period(parser)
-    add_presentation(parser)
-    parser.add_argument("--event", metavar="EVENT-ID", help="the event that it is about, by the block page's reference")
-    parser.set_defaults(log_run=lambda args: case(args, wanted_of(args)), extra=Extra.REPORT, case=True)
-
-
-def case(args: argparse.Namespace, wanted: Filter) -> Exit:
+def case(args: argparse.Namespace) -> Exit:
     """Write the report of one event's, client's or user's case."""
+    wanted = wanted_of(args)
     if args.event is None:
         if wanted.client is None and wanted.user is None:
             raise CommandError("name the case: --event EVENT-ID, --client or --user", Exit.USAGE)

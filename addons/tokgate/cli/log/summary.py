@@ -6,14 +6,23 @@ from typing import Final, TypedDict
 
 from tokgate.analytics import summary as counting
 from tokgate.analytics.summary import By, Summary, Table
-from tokgate.blocklog.read.reader import Filter
 from tokgate.blocklog.records.coverage import Coverage, Share, share_of
+from tokgate.cli.arguments import whole_number
+from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import Exit
-from tokgate.cli.log.engine import open_log, source_files
-from tokgate.cli.log.output import MAX_JUNK_SHOWN, tell_of
+from tokgate.cli.log.source import MAX_JUNK_SHOWN, add_whole_log, open_log, source_files, tell_of, wanted_of
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import Patience, print_json, shown, styled
+from tokgate.config.extras import Extra
 
+_EPILOG: Final = """\
+examples:
+  tokgate log summary                               ./block.ndjson and the files rotated away from it
+  tokgate log summary --by client --top 50 --network federal-offices
+  tokgate log summary --json | jq '.tables.client.rows[0]'
+
+Each table counts every record about traffic once, so all add up to the same number of events.
+`name` is the registrable domain (tiktok.com for www.tiktok.com), or the address where no name was seen."""
 _BOLD: Final = "1"
 _RED: Final = "1;31"
 _TITLES: Final = {
@@ -67,11 +76,24 @@ class Summarised(TypedDict):
     tables: dict[str, TableOutput]
 
 
-def summarise(args: argparse.Namespace, wanted: Filter) -> Exit:
+def add_parsers(commands: Subparsers) -> None:
+    parser = add_subcommand(commands, "summary", "count who, what, when and why", _EPILOG)
+    add_whole_log(parser)
+    parser.add_argument(
+        "--by", action="append", type=By, choices=list(By), help="only this table; may be given several times"
+    )
+    parser.add_argument(
+        "--top", type=whole_number("number of rows"), default=10, metavar="N", help="rows a table (default: 10)"
+    )
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+    parser.set_defaults(log_run=summarise, extra=Extra.REVIEW)
+
+
+def summarise(args: argparse.Namespace) -> Exit:
     """Count events and print them; without `--by` the default tables, or all in JSON."""
     by, top, as_json = args.by or [], args.top, args.json
     tables = tuple(dict.fromkeys(by)) or (tuple(By) if as_json else _SHOWN_BY_DEFAULT)
-    with open_log(args, source_files(args), wanted) as database, Patience("reading") as patience:
+    with open_log(args, source_files(args), wanted_of(args)) as database, Patience("reading") as patience:
         summary = counting.summarise(database, tables=tables, top=top, junk_limit=MAX_JUNK_SHOWN, progress=patience)
     tell_of(summary.junk, summary.unreadable)
     if as_json:

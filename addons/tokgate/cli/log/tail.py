@@ -1,5 +1,6 @@
 """`tokgate log tail`: the latest records, and new ones as they are written."""
 
+import argparse
 import sys
 import time
 from collections import deque
@@ -10,14 +11,24 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import PACKED, PARQUET, end_of_archive, with_rotated
+from tokgate.blocklog.paths import DEFAULT_LOG, PACKED, PARQUET, end_of_archive, with_rotated
 from tokgate.blocklog.read.reader import Filter, Follower, Junk, Line, open_log, read
 from tokgate.blocklog.records.record import Record, instant_of, text_at
+from tokgate.cli.arguments import whole_number
+from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import Exit
-from tokgate.cli.log.output import UnreadableLineReporter, require
-from tokgate.cli.log.verify_files import HeldLog
+from tokgate.cli.log.access import add_purpose
+from tokgate.cli.log.source import UnreadableLineReporter, add_source, require, wanted_of
+from tokgate.cli.log.verify_files import CurrentLog
 from tokgate.cli.terminal import Patience, shown, styled
 
+_EPILOG: Final = """\
+examples:
+  tokgate log tail -f                               the last 20 records, then new ones as they come
+  tokgate log tail -n 5 --name tiktok.com --verdict block
+  tokgate log tail -f --json | jq -r '.source.ip'   the records themselves, one a line
+
+Unreadable lines are reported on stderr and skipped. Ctrl-C ends --follow with exit code 0."""
 POLL_SECONDS: Final = 0.25
 _TICK: Final = 10_000
 _STYLES: Final = {"block": "1;31", "warn": "33", "monitor": "36", "allow": "32"}
@@ -29,12 +40,24 @@ type Part = tuple[Instant | None, Source]
 """The lines of a file, and when it ended, where its name tells."""
 
 
-def tail(files: list[Path], wanted: Filter, *, lines: int, follow: bool, as_json: bool) -> Exit:
-    """Print the last `lines` records, also of rotated files; with `follow`, continue until interrupted.
+def add_parsers(commands: Subparsers) -> None:
+    parser = add_subcommand(commands, "tail", "show the latest records", _EPILOG)
+    add_source(parser)
+    add_purpose(parser)
+    rows = whole_number("number of rows")
+    parser.add_argument("-n", "--lines", type=rows, default=20, metavar="N", help="how many records (default: 20)")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with new records, also after rotation")
+    parser.add_argument("--json", action="store_true", help="the records themselves, one a line")
+    parser.set_defaults(log_run=tail)
 
-    With `follow` files may be missing at first; and with filters as well it begins with the current files, since the
+
+def tail(args: argparse.Namespace) -> Exit:
+    """Print the last `--lines` records, also of rotated files; with `--follow`, continue until interrupted.
+
+    With `--follow` files may be missing at first; and with filters as well it begins with the current files, since the
     latest that they accept may be anywhere.
     """
+    files, wanted, lines, follow = args.log or [DEFAULT_LOG], wanted_of(args), args.lines, args.follow
     if not follow:
         require(files)
     junk = UnreadableLineReporter()
@@ -52,11 +75,11 @@ def tail(files: list[Path], wanted: Filter, *, lines: int, follow: bool, as_json
                     break
             latest += found
     in_time = sorted(latest, key=lambda line: text_at(line.record, "@timestamp") or "")
-    _print(in_time[-lines:] if lines else (), as_json=as_json)
+    _print(in_time[-lines:] if lines else (), as_json=args.json)
     try:
         while followers:
             for follower in followers:
-                _print(_wanted(follower.poll(), wanted, junk), as_json=as_json)
+                _print(_wanted(follower.poll(), wanted, junk), as_json=args.json)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:  # the way to end --follow
         pass
@@ -66,10 +89,10 @@ def tail(files: list[Path], wanted: Filter, *, lines: int, follow: bool, as_json
 
 def _backwards(path: Path, named: list[Path]) -> Iterator[Part]:
     """A file, then those rotated away from it, the latest first, without any that is `named` itself."""
-    with HeldLog(path) as held:  # it may be rotated meanwhile
-        yield None, read([path], open_log if path.suffix in PACKED else held.open)
+    with CurrentLog(path) as current:  # it may be rotated meanwhile
+        yield None, read([path], open_log if path.suffix in PACKED else current.open)
         with suppress(PermissionError):  # the folder can't be listed
-            for file in reversed(held.files()):
+            for file in reversed(current.files()):
                 if file not in named and file.suffix != PARQUET:
                     yield end_of_archive(file.name), _of_rotated(file)
 

@@ -19,9 +19,8 @@ from tokgate.blocklog.read.reader import open_log
 from tokgate.blocklog.records.record import counted
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log.files import add_files, add_one_file
-from tokgate.cli.log.output import require
-from tokgate.cli.log.verify_files import Examination, HeldLog
+from tokgate.cli.log.source import add_files, add_one_file, require
+from tokgate.cli.log.verify_files import CurrentLog, Examination
 from tokgate.cli.terminal import Patience, narrate, print_json, shown
 
 MAX_SHOWN: Final = 1000
@@ -105,11 +104,11 @@ def add_parsers(commands: Subparsers) -> None:
 
 def _verify(args: argparse.Namespace) -> Exit:
     trusted, kept = [trusted_key(path) for path in args.key or ()], _kept(args.checkpoints)
-    with HeldLog(DEFAULT_LOG) as held:
-        files = args.log or held.files() or [DEFAULT_LOG]
+    with CurrentLog(DEFAULT_LOG) as current:
+        files = args.log or current.files() or [DEFAULT_LOG]
         require(files)
         whole = args.whole or not args.log
-        examination = Examination(files, trusted, kept, whole=whole, opener=open_log if args.log else held.open)
+        examination = Examination(files, trusted, kept, whole=whole, opener=open_log if args.log else current.open)
         count = _tell_all(examination, as_json=args.json, trusted=bool(trusted), kept=bool(kept))
     if args.textfile is not None:
         write_metrics(args.textfile, count, examination.verifier.lines)

@@ -21,8 +21,8 @@ _TICK: Final = 1000
 """Checkpoints after which progress is told: a tenth of a second."""
 
 
-class HeldLog:
-    """The current log file, held open: verifying takes a while, in which it may be rotated.
+class CurrentLog:
+    """The current log file, kept open: verifying takes a while, in which it may be rotated.
 
     A context manager. Without such a file it holds nothing.
     """
@@ -41,23 +41,25 @@ class HeldLog:
         self._open.close()
 
     def files(self) -> list[Path]:
-        """All files of the log; the held file once, under the name that it had when it was opened."""
+        """All files of the log; the current file once, under the name that it had when it was opened."""
         if self._stream is None:
             return every_file(self.log)
-        held = os.fstat(self._stream.fileno())
-        found = [path for path in every_file(self.log) if path != self.log and not os.path.samestat(path.stat(), held)]
+        current = os.fstat(self._stream.fileno())
+        found = [
+            path for path in every_file(self.log) if path != self.log and not os.path.samestat(path.stat(), current)
+        ]
         return [*found, self.log]
 
     def open(self, path: Path) -> BinaryIO:
-        """Open a log file for reading, the held one by its descriptor. Raises OSError."""
+        """Open a log file for reading, the current one by its descriptor. Raises OSError."""
         if self._stream is None or path != self.log:
             return open_log(path)
         return Path(f"/proc/self/fd/{self._stream.fileno()}").open("rb")
 
 
-def opener_of(files: Iterable[Path], held: HeldLog | None = None) -> OpenLog:
-    """How to open these files, Parquet too; the log that is being written as `held` has it."""
-    return with_parquet(files, open_log if held is None else held.open)
+def opener_of(files: Iterable[Path], current: CurrentLog | None = None) -> OpenLog:
+    """How to open these files, Parquet too; the log that is being written as `current` has it."""
+    return with_parquet(files, open_log if current is None else current.open)
 
 
 def with_parquet(files: Iterable[Path], opener: OpenLog) -> OpenLog:

@@ -15,7 +15,7 @@ from tokgate.cli.arguments import common_zone, settle, time_argument, whole_numb
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import zone_of
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log.output import tell_of
+from tokgate.cli.log.source import tell_of
 from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.differences import Differences, compare, document, text
 from tokgate.cli.policy.replay import Flow, Replay, read_flows, read_log

@@ -33,8 +33,7 @@ from tokgate.cli.decision_query import (
 )
 from tokgate.cli.decision_steps import StepOutput, step_lines, steps, steps_document
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log.files import add_log_option
-from tokgate.cli.log.output import require
+from tokgate.cli.log.source import add_log_option, require
 from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.warnings import held_bans
 from tokgate.cli.policy_source import add_source_option, find_revision, open_source

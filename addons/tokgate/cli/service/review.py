@@ -21,8 +21,7 @@ from tokgate.blocklog.records.record import this_observer
 from tokgate.cli.commands import COMMANDS, Subparsers
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_reason, purpose_of
-from tokgate.cli.log.engine import add_server, server_of
-from tokgate.cli.log.files import add_log_option, add_no_rotated
+from tokgate.cli.log.source import add_log_option, add_no_rotated, add_server, server_of
 from tokgate.cli.policy_source import SOURCE
 from tokgate.cli.terminal import narrate, shown
 from tokgate.config.extras import Extra
