@@ -87,9 +87,9 @@ def _client(snapshot: Snapshot, query: Question, membership: Membership) -> Iter
 
 def _excepted(snapshot: Snapshot, query: Question, membership: Membership) -> Iterator[tuple[str, str]]:
     """The networks that list the client and except it, with a line about each."""
-    address, held = parse_address(query.client), membership.networks
+    address, inside = parse_address(query.client), membership.networks
     for name, network in snapshot.policy.networks.items():
-        out = " and ".join(exceptions(network, address, query.identity, held)) if name not in held else ""
+        out = " and ".join(exceptions(network, address, query.identity, inside)) if name not in inside else ""
         if out:
             yield name, f"not in {name}, which excepts {shown(out)}{place(network.origin)}"
 
@@ -281,9 +281,9 @@ def step_lines(step: Step, *, everything: bool = False) -> Iterator[str]:
 
 
 def statements(
-    network: Network, address: IPAddress | None, identity: Identity | None, held: Collection[str]
+    network: Network, address: IPAddress | None, identity: Identity | None, inside: Collection[str]
 ) -> Iterator[str]:
-    """The statements that match, the most specific first; `held` are the networks of the client."""
+    """The statements that match, the most specific first; `inside` are the networks of the client."""
     who = identity or Identity()
     for device in network.devices:
         how = _known_by(device, address, who)
@@ -298,16 +298,16 @@ def statements(
     yield from (f"the group {group}" for group in network.groups if folded(group) in theirs)
     if who.interface in network.interfaces:
         yield f"the interface {who.interface}"
-    yield from (f"its network {part.name}" for part in network.members if part.name in held)
+    yield from (f"its network {part.name}" for part in network.members if part.name in inside)
 
 
 def exceptions(
-    network: Network, address: IPAddress | None, identity: Identity | None, held: Collection[str]
+    network: Network, address: IPAddress | None, identity: Identity | None, inside: Collection[str]
 ) -> Iterator[str]:
     """The exceptions that keep a client out of a network that lists it, in words."""
     excepted = [prefix for prefix in network.except_cidrs if address is not None and address in prefix]
-    out = [*map(str, excepted), *(name for name in network.except_networks if name in held)]
-    if out and any(statements(network, address, identity, held)):
+    out = [*map(str, excepted), *(name for name in network.except_networks if name in inside)]
+    if out and any(statements(network, address, identity, inside)):
         yield from out
 
 

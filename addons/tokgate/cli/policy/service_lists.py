@@ -133,9 +133,9 @@ def _refuse_defined(policies: Path, name: str, target: Path | None) -> None:
 
 def _counts(reading: Reading) -> str:
     selection = reading.selection
-    held = ", ".join(f"{len(values)} {kind}" for kind, values in selection.patterns.items() if values)
+    taken = ", ".join(f"{len(values)} {kind}" for kind, values in selection.patterns.items() if values)
     left = f"{len(selection.dropped)} dropped, {len(selection.unreadable)} not read, {selection.repeated} repeated"
-    return f"{held}; {left}"
+    return f"{taken}; {left}"
 
 
 def _imported(name: str, target: Path | None, text: str, reading: Reading) -> ServiceImported:
@@ -164,9 +164,9 @@ _Changes = list[tuple[str, EntryKind, str]]
 
 def update(options: argparse.Namespace) -> int:
     """Compare a service with a newer list, show the difference, and with `--write` write it."""
-    held = find(policy_if_any(options.policies), options.name)
-    service = held.service
-    file = _own_file(held) if options.write else None
+    known = find(policy_if_any(options.policies), options.name)
+    service = known.service
+    file = _own_file(known) if options.write else None
     reading = read(options, service.name, service.source)
     tell(reading.selection)
     before, after = names_of(service), dict(reading.selection.patterns)
@@ -198,10 +198,10 @@ def _changes(before: dict[EntryKind, list[str]], after: dict[EntryKind, list[str
     return changes
 
 
-def _own_file(held: KnownService) -> Path:
+def _own_file(known: KnownService) -> Path:
     """The file of an imported service, which holds nothing else. Raises CommandError for any other."""
-    service, origin = held.service, held.service.origin
-    if held.from_catalogue or origin is None:
+    service, origin = known.service, known.service.origin
+    if known.from_catalogue or origin is None:
         raise CommandError(
             f"{service.name} is the catalogue's: import the list under a name of your own instead", Exit.FINDINGS
         )

@@ -188,15 +188,15 @@ def _compare(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
     wanted, loaded = kernel.wanted(rules), kernel.loaded()
     found = kernel.differences(wanted)
     if args.json:
-        elements = {name: len(held) for name, held in wanted.elements.items()}
-        has = {} if loaded is None else {name: len(held) for name, held in loaded.elements.items()}
+        sizes = {name: len(elements) for name, elements in wanted.elements.items()}
+        has = {} if loaded is None else {name: len(elements) for name, elements in loaded.elements.items()}
         _print(
             {
                 "ok": not list(found),
                 "policy": rules.version,
                 "until": _text(rules),
                 "differences": asdict(found),
-                "sets": {name: {"wanted": elements[name], "loaded": has.get(name)} for name in elements},
+                "sets": {name: {"wanted": size, "loaded": has.get(name)} for name, size in sizes.items()},
                 "refused": kernel.refused(),
             }
         )
