@@ -6,7 +6,7 @@ from typing import NotRequired, Protocol, TypedDict
 
 from whenever import Instant
 
-from tokgate.cli.terminal import shown
+from tokgate.cli.terminal import visible
 from tokgate.policy.decide import Judgement, Sighting, decide_signals
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.membership import Identity, Membership
@@ -132,7 +132,7 @@ def who(identity: Identity | None) -> str:
     said = (
         (key, " ".join(value) if isinstance(value, list) else str(value)) for key, value in identified(identity).items()
     )
-    return "".join(f", {key} {shown(value)}" for key, value in said)
+    return "".join(f", {key} {visible(value)}" for key, value in said)
 
 
 def add_identity_options(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import Final, TypedDict
 from whenever import Instant
 
 from tokgate.cli.decision_query import Question, judge, member
-from tokgate.cli.terminal import shown
+from tokgate.cli.terminal import visible
 from tokgate.policy.analysis.terms import earlier_terms
 from tokgate.policy.decide import BanResult, Sighting, ban_results, decide, matched
 from tokgate.policy.decision import Decision, Reason, Verdict
@@ -74,15 +74,15 @@ def steps_document(snapshot: Snapshot, query: Question) -> list[StepOutput]:
 def _client(snapshot: Snapshot, query: Question, membership: Membership) -> Iterator[str]:
     client, address = query.client, parse_address(query.client)
     if address is None:
-        yield f"{shown(client)} is no IP address, so it is in no network"
+        yield f"{visible(client)} is no IP address, so it is in no network"
     elif str(address) != client:
-        yield f"{shown(client)} is read as {address}"
+        yield f"{visible(client)} is read as {address}"
     if not membership.networks:
         yield f"in no network of the policy: settings.unknown_clients says {snapshot.settings.unknown_clients}"
     for name in membership.networks:
         network = snapshot.policy.networks[name]
         through = " and ".join(statements(network, address, query.identity, membership.networks))
-        yield f"in {name} through {shown(through)}, time zone {network.timezone}{place(network.origin)}"
+        yield f"in {name} through {visible(through)}, time zone {network.timezone}{place(network.origin)}"
 
 
 def _excepted(snapshot: Snapshot, query: Question, membership: Membership) -> Iterator[tuple[str, str]]:
@@ -91,7 +91,7 @@ def _excepted(snapshot: Snapshot, query: Question, membership: Membership) -> It
     for name, network in snapshot.policy.networks.items():
         out = " and ".join(exceptions(network, address, query.identity, inside)) if name not in inside else ""
         if out:
-            yield name, f"not in {name}, which excepts {shown(out)}{place(network.origin)}"
+            yield name, f"not in {name}, which excepts {visible(out)}{place(network.origin)}"
 
 
 def _sighting_steps(
@@ -125,14 +125,14 @@ def _others(others: Iterable[tuple[str, Origin | None]], why: str) -> Iterator[s
 def _name(sighting: Sighting, match: Match) -> Iterator[str]:
     if match.problem is not None:
         kind = "absolute URL with a host name" if sighting.signal.is_url else "host name"
-        yield f"{shown(sighting.value)} is no {kind}: {match.problem}"
+        yield f"{visible(sighting.value)} is no {kind}: {match.problem}"
         return
     if sighting.signal.is_url:
-        yield f"the URL is {shown(sighting.value)}"
+        yield f"the URL is {visible(sighting.value)}"
     else:
         name = normalise(sighting.value)
         kind = "address" if isinstance(name, AddressLiteral) else "name"
-        spelt = "" if str(name) == sighting.value else f", as {shown(sighting.value)} is read"
+        spelt = "" if str(name) == sighting.value else f", as {visible(sighting.value)} is read"
         yield f"the {kind} {name}{spelt}"
     if not match.hits:
         yield "no service claims it"

@@ -18,7 +18,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.terminal import Patience, narrate, shown, wants_color
+from tokgate.cli.terminal import Patience, narrate, visible, wants_color
 from tokgate.config.diagnostics import render
 from tokgate.config.loader import Loaded, load
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
@@ -45,7 +45,7 @@ def open_policy(path: Path, now: Instant, base: Path | None = None) -> Policy:
         for diagnostic in loaded.errors:
             narrate(render(diagnostic, color=wants_color(sys.stderr)))
         named = path if base is None else path.relative_to(base)
-        raise CommandError(f"{shown(str(named))} holds no valid policy: nothing to decide with", Exit.FINDINGS)
+        raise CommandError(f"{visible(str(named))} holds no valid policy: nothing to decide with", Exit.FINDINGS)
     return loaded.policy
 
 
@@ -100,7 +100,7 @@ def open_source(source: str, now: Instant) -> Snapshot:
     revision, colon, folder = source.partition(":")
     if not path.exists() and not colon and _is_revision(source):
         raise CommandError(
-            f"{shown(source)} is a git revision: write {shown(source)}:DIR for a folder in it", Exit.USAGE
+            f"{visible(source)} is a git revision: write {visible(source)}:DIR for a folder in it", Exit.USAGE
         )
     if path.exists() or not colon:
         return open_snapshot(path, now)
@@ -134,12 +134,12 @@ def _checked_out(revision: str, folder: str) -> Iterator[tuple[Path, str]]:
     """A temporary folder that holds the revision's policies, under a name that reads `REV:DIR` there."""
     inside = PurePosixPath(folder)
     if not revision or revision.startswith("-") or inside.is_absolute() or ".." in inside.parts:
-        raise CommandError(f"{shown(f'{revision}:{folder}')} is no folder in a git revision: REV:DIR", Exit.USAGE)
+        raise CommandError(f"{visible(f'{revision}:{folder}')} is no folder in a git revision: REV:DIR", Exit.USAGE)
     top = _git("rev-parse", "--show-toplevel").decode().rstrip("\n")
     prefix = _git("rev-parse", "--show-prefix").decode().rstrip("\n")
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
     if not _git("ls-tree", "--name-only", commit, "--", str(inside)):
-        raise CommandError(f"{shown(f'{revision}:{folder}')}: there is no such folder or file in this revision")
+        raise CommandError(f"{visible(f'{revision}:{folder}')}: there is no such folder or file in this revision")
     archive = _git("-C", top, "archive", "--format=tar", commit, "--", str(PurePosixPath(prefix) / inside))
     with TemporaryDirectory(prefix="tokgate-") as temporary:
         # The archive's own paths stand below a folder called `REV:`, so that origins name the revision.
@@ -150,7 +150,7 @@ def _checked_out(revision: str, folder: str) -> Iterator[tuple[Path, str]]:
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
                 tar.extractall(place, filter="data")
         except tarfile.TarError as error:  # a link that leads out of the folder
-            raise CommandError(f"{shown(name)}: {shown(str(error))}", Exit.FINDINGS) from None
+            raise CommandError(f"{visible(name)}: {visible(str(error))}", Exit.FINDINGS) from None
         target = root / "shown" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         (place / prefix / inside).rename(target)
@@ -173,5 +173,5 @@ def _git(*arguments: str) -> bytes:
         raise CommandError("git is not installed: it is needed to read policies of a revision") from None
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
-        raise CommandError(f"git {arguments[0]}: {shown(said or 'there is no such revision')}") from None
+        raise CommandError(f"git {arguments[0]}: {visible(said or 'there is no such revision')}") from None
     return done.stdout

@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Final
 from unicodedata import combining, east_asian_width
 
-from tokgate.cli.terminal import print_lines, shown, styled
+from tokgate.cli.terminal import print_lines, styled, visible
 
 _READABLE: Final = 12
 """Minimum width of a wrapped cell, in characters."""
@@ -32,7 +32,7 @@ def show_rows(
     `whole`: columns that are not wrapped; others may be, at `readable` characters. `right`: those aligned to the right.
     """
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE
-    headings = [shown(name) for name in names]
+    headings = [visible(name) for name in names]
     wanted = [max(map(_width, cells)) for cells in zip(headings, *rows, strict=True)]
     least = [each if is_whole else min(each, readable) for each, is_whole in zip(wanted, whole, strict=True)]
     spare = width - sum(least) - _GAP * len(least)

@@ -36,7 +36,7 @@ def print_json(document: object, *, indent: int | None = None, ascii_only: bool 
     sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=ascii_only) + "\n")
 
 
-def shown(text: str) -> str:
+def visible(text: str) -> str:
     """Text from outside, with control and invisible characters escaped."""
     return escaped(text) or '""'
 

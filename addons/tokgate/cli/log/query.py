@@ -13,7 +13,7 @@ from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_of_lost, wanted_of
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import Patience, narrate, shown
+from tokgate.cli.terminal import Patience, narrate, visible
 from tokgate.config.extras import Extra
 
 ROWS_SHOWN: Final = 100
@@ -88,7 +88,7 @@ def _is_number(kind: str) -> bool:
 
 def _cell(value: object) -> str:
     value = plain(value)
-    return "" if value is None else shown(str(value))
+    return "" if value is None else visible(str(value))
 
 
 def row_type() -> Any:

@@ -16,7 +16,7 @@ from tokgate.blocklog.records.record import EventAction
 from tokgate.cli.arguments import settle, time_argument
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose
-from tokgate.cli.terminal import Patience, narrate, shown
+from tokgate.cli.terminal import Patience, narrate, visible
 from tokgate.config.extras import Extra
 from tokgate.policy.decision import Verdict
 from tokgate.policy.values.hostname import DomainName, normalise
@@ -44,7 +44,7 @@ class UnreadableLineReporter:
     def tell(self, junk: Junk) -> None:
         self.count += 1
         if self.count <= MAX_JUNK_SHOWN:
-            narrate(f"tokgate: {shown(str(junk))}")
+            narrate(f"tokgate: {visible(str(junk))}")
 
     def close(self) -> None:
         if self.count > MAX_JUNK_SHOWN:

@@ -12,7 +12,7 @@ from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.source import MAX_JUNK_SHOWN, add_whole_log, open_log, source_files, tell_of, wanted_of
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import Patience, print_json, shown, styled
+from tokgate.cli.terminal import Patience, print_json, styled, visible
 from tokgate.config.extras import Extra
 
 _EPILOG: Final = """\
@@ -153,8 +153,8 @@ def _show_summary(summary: Summary, tables: tuple[By, ...]) -> None:
 def _show_coverage(coverage: Coverage) -> None:
     rows = []
     for network, seen in coverage.items():
-        visible = ", ".join(f"{visibility} {number}" for visibility, number in seen.items())
-        rows.append([shown(network), str(Share(seen).total), Share(seen).percent, shown(visible)])
+        seen_in = ", ".join(f"{visibility} {number}" for visibility, number in seen.items())
+        rows.append([visible(network), str(Share(seen).total), Share(seen).percent, visible(seen_in)])
     _print("\nCoverage", _BOLD)
     show_rows(_COVERAGE, rows, _WHOLE, right=_WHOLE)
     _print(" ".join(share_of(coverage).sentences()))
@@ -163,7 +163,7 @@ def _show_coverage(coverage: Coverage) -> None:
 def _show_table(by: By, table: Table) -> None:
     keys = _COLUMNS.get(by, (by.value,))
     names, whole = (*keys, "events", "first", "last"), (*(False for _ in keys), True, True, True)
-    rows = [[*map(shown, row.key), str(row.count), _to_minute(row.first), _to_minute(row.last)] for row in table.rows]
+    rows = [[*map(visible, row.key), str(row.count), _to_minute(row.first), _to_minute(row.last)] for row in table.rows]
     if table.other:
         blank = [""] * (len(keys) - 1)
         rows.append([f"({table.keys - len(table.rows)} others)", *blank, str(table.other), "", ""])
@@ -177,4 +177,4 @@ def _print(text: str, style: str = "") -> None:
 
 
 def _to_minute(timestamp: str) -> str:
-    return shown(timestamp[:16].replace("T", " ") + "Z") if len(timestamp) == _STAMP else shown(timestamp)
+    return visible(timestamp[:16].replace("T", " ") + "Z") if len(timestamp) == _STAMP else visible(timestamp)

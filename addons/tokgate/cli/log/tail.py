@@ -20,7 +20,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.log.access import add_purpose
 from tokgate.cli.log.source import UnreadableLineReporter, add_source, require, wanted_of
 from tokgate.cli.log.verify_files import CurrentLog
-from tokgate.cli.terminal import Patience, shown, styled
+from tokgate.cli.terminal import Patience, styled, visible
 
 _EPILOG: Final = """\
 examples:
@@ -141,5 +141,5 @@ def _sentence(record: Record) -> str:
     at = instant_of(record)
     when = at.format_iso(unit="second", sep=" ") if at is not None else "(no time)"
     label = text_at(record, "tokgate", "verdict") or text_at(record, "event", "action") or "?"
-    said = shown(text_at(record, "message") or "(no message)")
-    return f"{styled(when, _TIME)}  {styled(f'{shown(label):<9}', _STYLES.get(label, _OTHER))} {said}"
+    said = visible(text_at(record, "message") or "(no message)")
+    return f"{styled(when, _TIME)}  {styled(f'{visible(label):<9}', _STYLES.get(label, _OTHER))} {said}"

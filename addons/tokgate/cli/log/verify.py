@@ -21,7 +21,7 @@ from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import add_files, add_one_file, require
 from tokgate.cli.log.verify_files import CurrentLog, Examination
-from tokgate.cli.terminal import Patience, narrate, print_json, shown
+from tokgate.cli.terminal import Patience, narrate, print_json, visible
 
 MAX_SHOWN: Final = 1000
 _VERIFY_EPILOG: Final = """\
@@ -125,7 +125,7 @@ def _tell_all(examination: Examination, *, as_json: bool, trusted: bool, kept: b
         if as_json:
             shown_findings.append(finding)
         else:
-            sys.stdout.write(shown(str(finding)) + "\n")
+            sys.stdout.write(visible(str(finding)) + "\n")
     if as_json:
         said = _as_json(examination.verifier, count, shown_findings)
         print_json(said, ascii_only=False)
@@ -152,7 +152,9 @@ def _tell(verifier: Verifier, count: int, *, trusted: bool, kept: bool) -> None:
             narrate(f"tokgate: chain {name}: its records tell {chain.clock.steps} times that the clock was set back")
     if verifier.unfinished is not None:
         file, line = verifier.unfinished
-        narrate(f"tokgate: {shown(file)}:{line} has no end: the writer is at work, or was killed and has not come back")
+        narrate(
+            f"tokgate: {visible(file)}:{line} has no end: the writer is at work, or was killed and has not come back"
+        )
     if not kept:
         narrate(
             "tokgate: not compared with checkpoints kept elsewhere (see --checkpoints): "

@@ -17,7 +17,7 @@ from tokgate.cli.decision_steps import step_lines, steps
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy.warnings import Ending, endings, free_addresses, held_bans, outlook, source_line
 from tokgate.cli.policy_source import compile_patiently, load_patiently
-from tokgate.cli.terminal import narrate, print_json, print_lines, shown, wants_color
+from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.catalogue import own_definitions
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, as_json, render
 from tokgate.config.format.test_model import TestTransport
@@ -261,7 +261,7 @@ def _failure(snapshot: Snapshot, result: TestResult) -> CheckFinding:
     zone = zone_of(snapshot, member(snapshot, test.client, test.identity))
     message = (
         f"expected {'; '.join(result.failures)} for "
-        f"{shown(test.client)}{who(test.identity)} {shown(test.url or test.host)} at {both(test.at, zone)}"
+        f"{visible(test.client)}{who(test.identity)} {visible(test.url or test.host)} at {both(test.at, zone)}"
     )
     line = source_line(test.origin)
     length = 0 if line is None else len(line) - test.origin.column + 1

@@ -20,7 +20,7 @@ from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.differences import Differences, compare, document, text
 from tokgate.cli.policy.replay import Flow, Replay, read_flows, read_log
 from tokgate.cli.policy_source import SOURCE, open_source
-from tokgate.cli.terminal import Patience, narrate, print_json, print_lines, shown, wants_color
+from tokgate.cli.terminal import Patience, narrate, print_json, print_lines, visible, wants_color
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import utc
@@ -105,7 +105,7 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
     logs = each_line_once(options.log)
     for path in logs:
         if not path.exists():
-            raise CommandError(f"there is no log at {shown(str(path))}")
+            raise CommandError(f"there is no log at {visible(str(path))}")
     plain = [file for file in options.flows if file != "-"] + [path for path in logs if path.suffix not in _PACKED]
     total = sum(Path(file).stat().st_size for file in plain)
     known = len(plain) == len(options.flows) + len(logs)

@@ -9,7 +9,7 @@ from whenever import Instant
 from tokgate.cli.arguments import common_zone
 from tokgate.cli.decision_query import Outcome, Seen, outcome
 from tokgate.cli.policy.replay import Effect, Example, KeyCounts, Replay, treatment
-from tokgate.cli.terminal import shown
+from tokgate.cli.terminal import visible
 from tokgate.policy.analysis.comparison import (
     ExemptionChange,
     VerdictChange,
@@ -227,8 +227,8 @@ _MEANINGS: Final = 10
 def text(old: str, new: str, differences: Differences, replay: Replay | None, top: int, color: bool) -> Iterator[str]:
     """The lines of the output: verdicts, exemptions, definitions, and the replay if there is one."""
     within = differences.within
-    yield f"old: {shown(old)} ({differences.old.version})"
-    yield f"new: {shown(new)} ({differences.new.version})"
+    yield f"old: {visible(old)} ({differences.old.version})"
+    yield f"new: {visible(new)} ({differences.new.version})"
     yield f"from {utc(within.start)} to {utc(within.end)}"
     yield from _section("Verdicts", [_group(group, within, color) for group in grouped(differences)])
     zone = common_zone(differences.new.policy.networks.values())
@@ -236,7 +236,7 @@ def text(old: str, new: str, differences: Differences, replay: Replay | None, to
     yield from _section("Definitions", [_definition(each) for each in differences.redefinitions])
     if differences.weaker_settings:
         yield from _section(
-            "Settings by which NEW lets more pass", [shown(each) for each in differences.weaker_settings]
+            "Settings by which NEW lets more pass", [visible(each) for each in differences.weaker_settings]
         )
     if differences.held:
         yield from _section(
@@ -299,7 +299,7 @@ def _definition(found: Redefinition) -> str:
 
 
 def _value(value: str) -> str:
-    return f'"{shown(value)}"' if " " in value else shown(value)
+    return f'"{visible(value)}"' if " " in value else visible(value)
 
 
 def _replayed(replay: Replay, top: int, color: bool) -> Iterator[str]:
@@ -322,15 +322,15 @@ def _tallies(effect: Effect, top: int) -> Iterator[str]:
 
 
 def _counts(counts: KeyCounts, top: int) -> str:
-    rows = [f"{shown(key)} {count:,}" for key, count in counts.top(top)]
+    rows = [f"{visible(key)} {count:,}" for key, count in counts.top(top)]
     rest = counts.rest(top)
     return ", ".join(rows) + (f", others {rest:,}" if rest else "")
 
 
 def _example(example: Example) -> str:
-    asked = " ".join(shown(sighting.value) for sighting in example.flow.sightings)
+    asked = " ".join(visible(sighting.value) for sighting in example.flow.sightings)
     was, becomes = _because(example.before), _because(example.after)
-    return f"{shown(example.flow.client)} {asked} at {utc(example.at)}: {was} -> {becomes}"
+    return f"{visible(example.flow.client)} {asked} at {utc(example.at)}: {was} -> {becomes}"
 
 
 def _because(decision: Decision) -> str:

@@ -37,7 +37,7 @@ from tokgate.cli.log.source import add_log_option, require
 from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.warnings import held_bans
 from tokgate.cli.policy_source import add_source_option, find_revision, open_source
-from tokgate.cli.terminal import narrate, print_json, print_lines, shown, wants_color
+from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.diagnostics import render
 from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.yaml.suggestions import did_you_mean
@@ -139,24 +139,25 @@ class Recollection:
         event, line = self.event, self.event.line
         logged = self._logged()
         yield f"event {text_at(line.record, 'event', 'id')} [{line.file}:{line.number}]"
-        yield f"logged: {shown(text_at(line.record, 'message') or '')}"
+        yield f"logged: {visible(text_at(line.record, 'message') or '')}"
         if event.count > 1:
             yield f"stands for {event.count} events, the first of them explained here"
-        yield f"logged: {' '.join(f'{key}={shown(str(value))}' for key, value in logged.items() if value is not None)}"
+        stated = (f"{key}={visible(str(value))}" for key, value in logged.items() if value is not None)
+        yield f"logged: {' '.join(stated)}"
         if self.same_policy:
             yield f"policy: {self.snapshot.version}, the one that decided it"
         else:
-            named, here = shown(event.version or "none"), self.snapshot.version
-            yield f"policy: NOT the one that decided it: the log names {named}, {shown(source)} is {here}"
+            named, here = visible(event.version or "none"), self.snapshot.version
+            yield f"policy: NOT the one that decided it: the log names {named}, {visible(source)} is {here}"
             if found is not None:
-                yield f"        that one is in git: --policies {shown(found)}"
+                yield f"        that one is in git: --policies {visible(found)}"
             else:
                 yield "        name the revision that was in force then: --policies REV:DIR"
         if self.agrees:
             yield "decided the same again:" if self.same_policy else "it decides the same:"
         else:
             changes = (f"{key} {before or 'none'} -> {now or 'none'}" for key, before, now in self.differences)
-            yield f"DECIDED OTHERWISE: {', '.join(shown(change) for change in changes)}"
+            yield f"DECIDED OTHERWISE: {', '.join(visible(change) for change in changes)}"
             if any(sighting.signal.is_url for sighting in event.sightings):
                 yield "(the log keeps no query of a URL: a rule for a store listing may depend on it)"
         yield ""
@@ -215,7 +216,7 @@ def run(options: argparse.Namespace) -> int:
     snapshot = open_source(options.policies, now)
     identity = identity_of(options)
     if options.device is not None and not _has_device(snapshot, options.device):
-        narrate(f"no network has a device called {shown(options.device)}")
+        narrate(f"no network has a device called {visible(options.device)}")
     for held in held_bans(snapshot.policy, Path(options.policies), now):
         narrate(render(held, color=wants_color(sys.stderr)))
     for warning in _strangers(snapshot, options):
@@ -262,7 +263,7 @@ def _strangers(snapshot: Snapshot, options: argparse.Namespace) -> Iterator[str]
             fold = str if kind == "interface" else folded
             if fold(name) not in map(fold, known):
                 hint = did_you_mean(name, sorted(known))
-                yield f"no network or exemption names the {kind} {shown(name)}{hint and shown(hint)}"
+                yield f"no network or exemption names the {kind} {visible(name)}{hint and visible(hint)}"
 
 
 def _unseen(snapshot: Snapshot, query: DecisionQuery, decision: Decision) -> Iterator[str]:
@@ -308,8 +309,8 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
 
 def _text(snapshot: Snapshot, query: Question, decision: Decision, zone: str, color: bool) -> Iterator[str]:
     verdict = f"\x1b[1;{_TINTS[decision.verdict]}m{decision.verdict}\x1b[0m" if color else str(decision.verdict)
-    asked = " ".join(shown(sighting.value) for sighting in query.sightings)
-    asked = f"{shown(query.client)}{who(query.identity)} {asked}"
+    asked = " ".join(visible(sighting.value) for sighting in query.sightings)
+    asked = f"{visible(query.client)}{who(query.identity)} {asked}"
     yield f"{verdict}: {asked} ({decision.reason})"
     yield f"at {both(query.at, zone)}"
     yield from _ban_lines(snapshot, decision)
@@ -355,10 +356,12 @@ def find_event(logs: Sequence[Path], event: str, client: str | None) -> Recorded
     line = find(files, event.strip().lower(), opener_of(files))
     if line is None:
         where = ", ".join(str(path) for path in logs)
-        raise CommandError(f"no event {shown(event)} in {shown(where)} nor in what was rotated from it", Exit.FINDINGS)
+        raise CommandError(
+            f"no event {visible(event)} in {visible(where)} nor in what was rotated from it", Exit.FINDINGS
+        )
     hidden = alias_of(line.record)
     if hidden is not None and client is None:
-        raise CommandError(f"the log shows the client only as {shown(hidden)}: give its address with --client")
+        raise CommandError(f"the log shows the client only as {visible(hidden)}: give its address with --client")
     if hidden is None and client is not None:
         raise CommandError("the log says who the client was: --client is for those that it does not name", Exit.USAGE)
     found = recorded(line, client)

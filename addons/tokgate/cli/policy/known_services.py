@@ -7,7 +7,7 @@ from whenever import Instant
 
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.policy_source import open_policy
-from tokgate.cli.terminal import shown
+from tokgate.cli.terminal import visible
 from tokgate.config.catalogue import catalogue_files
 from tokgate.config.loader import load
 from tokgate.config.yaml.suggestions import did_you_mean
@@ -53,7 +53,7 @@ def find(policy: Policy | None, name: str) -> KnownService:
     shipped = catalogue_files()
     if name not in shipped:
         known = [*shipped, *(() if policy is None else policy.services)]
-        raise CommandError(f"there is no service {shown(name)}{did_you_mean(name, known)}", Exit.USAGE)
+        raise CommandError(f"there is no service {visible(name)}{did_you_mean(name, known)}", Exit.USAGE)
     return KnownService(_shipped(name), (), from_catalogue=True)
 
 

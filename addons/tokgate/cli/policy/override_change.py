@@ -17,7 +17,7 @@ from tokgate.cli.arguments import common_zone
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import locked, replace_policy_file
 from tokgate.cli.policy_source import open_policy
-from tokgate.cli.terminal import narrate, shown, wants_color
+from tokgate.cli.terminal import narrate, visible, wants_color
 from tokgate.config.diagnostics import Code, Diagnostic, render
 from tokgate.config.loader import load
 from tokgate.config.yaml.suggestions import did_you_mean, listed
@@ -71,8 +71,8 @@ def add(policies: Path, options: argparse.Namespace) -> Exit:
     for each in doubts:
         _show(each)
     whom = options.network or listed(override.whom)
-    narrate(f"tokgate: {shown(ban.name)} does not hold for {shown(whom)} until {both(until, zone)}")
-    narrate(f"tokgate: written to {shown(str(path))}; to end it earlier: tokgate override end {override.name}")
+    narrate(f"tokgate: {visible(ban.name)} does not hold for {visible(whom)} until {both(until, zone)}")
+    narrate(f"tokgate: written to {visible(str(path))}; to end it earlier: tokgate override end {override.name}")
     return Exit.DONE
 
 
@@ -87,34 +87,34 @@ def end(policies: Path, name: str, by: str | None) -> Exit:
         starts = Instant.MIN if override.starts is None else resolve(override.starts, zone, Edge.START)
         ends, path = resolve(override.until, zone, Edge.END), policies / FOLDER / f"{name}.yaml"
         if ends <= now:
-            narrate(f"tokgate: {shown(name)} ended {both(ends, zone)}: nothing to do")
+            narrate(f"tokgate: {visible(name)} ended {both(ends, zone)}: nothing to do")
             return Exit.DONE
         history = _history(path, override)
         if starts > now:
             path.unlink()
             sync(path.parent)
-            narrate(f"tokgate: {shown(name)} had not begun: {shown(str(path))} is removed")
+            narrate(f"tokgate: {visible(name)} had not begun: {visible(str(path))} is removed")
             return Exit.DONE
         who, over = by or you(), max(now, starts.add(seconds=1))  # one ended in its first second has had that second
         ended = replace(override, until=over, ended_by=who)
         said = _encoded(ended, zone, [*history, _entry("Ended", over, who, zone)])
         _try_out(policies, path, said, now)
         replace_policy_file(path, said)
-    narrate(f"tokgate: {shown(name)} ended {both(over, zone)}: {shown(override.ban)} holds again")
+    narrate(f"tokgate: {visible(name)} ended {both(over, zone)}: {visible(override.ban)} holds again")
     return Exit.DONE
 
 
 def _need_folder(policies: Path) -> None:
     if policies.exists() and not policies.is_dir():
-        raise CommandError(f"{shown(str(policies))} is a file: overrides need a folder of policies", Exit.USAGE)
+        raise CommandError(f"{visible(str(policies))} is a file: overrides need a folder of policies", Exit.USAGE)
     if not policies.exists():
-        raise CommandError(f"{shown(str(policies))}: no such folder", Exit.FINDINGS)
+        raise CommandError(f"{visible(str(policies))}: no such folder", Exit.FINDINGS)
 
 
 def _ban(policy: Policy, name: str) -> Ban:
     ban = policy.bans.get(name)
     if ban is None:
-        raise CommandError(f"unknown ban `{shown(name)}`{did_you_mean(name, policy.bans)}", Exit.USAGE)
+        raise CommandError(f"unknown ban `{visible(name)}`{did_you_mean(name, policy.bans)}", Exit.USAGE)
     if ban.overrides is Overrides.FORBIDDEN:
         raise CommandError(f"the ban `{name}` forbids overrides ({ban.origin})", Exit.FINDINGS)
     return ban
@@ -126,7 +126,7 @@ def _clients(policy: Policy, ban: Ban, options: argparse.Namespace) -> tuple[tup
         network = policy.networks.get(options.network)
         if network is None:
             hint = did_you_mean(options.network, ban.networks)
-            raise CommandError(f"unknown network `{shown(options.network)}`{hint}", Exit.USAGE)
+            raise CommandError(f"unknown network `{visible(options.network)}`{hint}", Exit.USAGE)
         if options.network not in ban.networks:
             theirs = listed(ban.networks)
             message = f"the ban `{ban.name}` does not concern the network `{network.name}`, but {theirs}"
@@ -179,11 +179,11 @@ def _name(policy: Policy, policies: Path, options: argparse.Namespace, now: Inst
     if name is not None:
         known = policy.exemptions.get(name)
         if known is not None:
-            raise CommandError(f"there is an exemption `{shown(name)}` already ({known.origin})", Exit.USAGE)
+            raise CommandError(f"there is an exemption `{visible(name)}` already ({known.origin})", Exit.USAGE)
         if os.sep in name or name.startswith("."):
-            raise CommandError(f"`{shown(name)}` can't be a name", Exit.USAGE)
+            raise CommandError(f"`{visible(name)}` can't be a name", Exit.USAGE)
         if (policies / FOLDER / f"{name}.yaml").exists():
-            raise CommandError(f"there is a file for `{shown(name)}` already: choose another name", Exit.USAGE)
+            raise CommandError(f"there is a file for `{visible(name)}` already: choose another name", Exit.USAGE)
         return name
     made = f"{options.ban[:_BAN_PART]}-{now.format_iso(basic=True)}"
     name, number = made, 2
@@ -196,7 +196,7 @@ def _override(policy: Policy, name: str) -> Exemption:
     known = policy.exemptions.get(name)
     if known is None:
         names = [each.name for each in policy.exemptions.values() if each.override]
-        raise CommandError(f"unknown override `{shown(name)}`{did_you_mean(name, names)}", Exit.USAGE)
+        raise CommandError(f"unknown override `{visible(name)}`{did_you_mean(name, names)}", Exit.USAGE)
     if not known.override:
         message = f"`{name}` is no override but an exemption written by hand: change its `until` ({known.origin})"
         raise CommandError(message, Exit.FINDINGS)
@@ -260,11 +260,11 @@ def _history(path: Path, override: Exemption) -> list[str]:
     """The history in the file of an override. Raises CommandError if it holds anything else, or is another file."""
     where = override.origin
     if where is None or Path(where.file) != path:
-        message = f"it stands in {where} and not in {shown(str(path))}: change its `until` there"
+        message = f"it stands in {where} and not in {visible(str(path))}: change its `until` there"
         raise CommandError(message, Exit.FINDINGS)
     text = path.read_text(encoding="utf-8-sig")
     said = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (makes nothing but text, lists and mappings)
     if set(said) - {"version", "exemptions"} or set(said["exemptions"]) != {override.name}:
-        message = f"{shown(str(path))} holds more than this override: change its `until` there ({where})"
+        message = f"{visible(str(path))} holds more than this override: change its `until` there ({where})"
         raise CommandError(message, Exit.FINDINGS)
     return [line for line in text.splitlines() if line.startswith("#") and line not in (_SCHEMA_LINE, "#")]

@@ -13,7 +13,7 @@ from tokgate.cli.exits import Exit
 from tokgate.cli.policy.known_services import KnownService, all_services, find, policy_if_any
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import print_json, print_lines, shown
+from tokgate.cli.terminal import print_json, print_lines, visible
 from tokgate.config.format import times, values
 from tokgate.config.service_lists.entries import ListFormat
 from tokgate.config.service_lists.selection import SourceOutput, source_keys
@@ -240,7 +240,7 @@ def _list(options: argparse.Namespace) -> int:
     rows = [
         (
             each.service.name,
-            shown(each.service.title),
+            visible(each.service.title),
             str(len(each.service.patterns)),
             str(len(each.service.addresses) or ""),
             str(len(each.service.stores) or ""),
@@ -261,15 +261,15 @@ def _show(options: argparse.Namespace) -> int:
         print_json(_content(known), ascii_only=False)
         return Exit.DONE
     service = known.service
-    lines = [f"{service.name}: {shown(service.title)}", f"  defined in {known.where}"]
+    lines = [f"{service.name}: {visible(service.title)}", f"  defined in {known.where}"]
     lines.append(f"  banned by {', '.join(known.bans)}" if known.bans else "  no ban names it")
     if service.source is not None:
         said = {key: value for key, value in source_keys(service.source).items() if value}
-        lines += [f"  imported: {key} {shown(_plain(value))}" for key, value in said.items()]
+        lines += [f"  imported: {key} {visible(_plain(value))}" for key, value in said.items()]
     for kind in PatternKind:
-        lines += [f"  {kind} {shown(each.value)}" for each in service.patterns if each.kind is kind]
+        lines += [f"  {kind} {visible(each.value)}" for each in service.patterns if each.kind is kind]
     lines += [f"  address {prefix}" for prefix in service.addresses]
-    lines += [f"  store {each.store} {shown(each.identifier)}" for each in service.stores]
+    lines += [f"  store {each.store} {visible(each.identifier)}" for each in service.stores]
     print_lines(lines)
     return Exit.DONE
 
@@ -305,7 +305,7 @@ def _match(index: ServiceIndex, host: str) -> Match:
 
 
 def _verdict(name: str, row: NameTested) -> str:
-    host, others = shown(row["host"]), "; also " + ", ".join(row["others"]) if row["others"] else ""
+    host, others = visible(row["host"]), "; also " + ", ".join(row["others"]) if row["others"] else ""
     if row["belongs"]:
         return f"{host} belongs to {name}: {row['rule']}{others}"
     if row["problem"]:

@@ -16,7 +16,7 @@ from whenever import Date, Instant
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import POLICY_MODE, becoming
 from tokgate.cli.policy.known_services import KnownService, find, policy_if_any
-from tokgate.cli.terminal import narrate, print_json, print_lines, shown, wants_color
+from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.loader import load
 from tokgate.config.service_lists.entries import EntryKind, ListFormat, Problem
 from tokgate.config.service_lists.formats import NoSuchPart, detect, read_list
@@ -95,18 +95,18 @@ def import_list(options: argparse.Namespace) -> int:
     target = None if output == "-" else Path(output or options.policies / "services" / f"{name}.yaml")
     if target is not None and target.exists() and not options.force:
         hint = f"`tokgate service update {name} …` shows what a list changes; --force writes over it"
-        raise CommandError(f"{shown(str(target))} is there already: {hint}", Exit.FINDINGS)
+        raise CommandError(f"{visible(str(target))} is there already: {hint}", Exit.FINDINGS)
     if output is None:
         if options.policies.is_file():
             raise CommandError(
-                f"{shown(str(options.policies))} is one file: say with --output where to write", Exit.USAGE
+                f"{visible(str(options.policies))} is one file: say with --output where to write", Exit.USAGE
             )
         _refuse_defined(options.policies, name, target)
     reading = read(options, name)
     selection = reading.selection
     tell(selection)
     if not selection.count:
-        raise CommandError(f"{shown(str(options.file))} has nothing to take: no file is written", Exit.FINDINGS)
+        raise CommandError(f"{visible(str(options.file))} has nothing to take: no file is written", Exit.FINDINGS)
     title = options.title or reading.title or name
     text = service_file(name, title, reading.source, selection.patterns)
     if target is None and not options.json:
@@ -117,7 +117,7 @@ def import_list(options: argparse.Namespace) -> int:
     if options.json:
         print_json(_imported(name, target, text, reading), ascii_only=False)
     elif target is not None:
-        sys.stdout.write(f"{shown(str(target))}: {_counts(reading)}\n")
+        sys.stdout.write(f"{visible(str(target))}: {_counts(reading)}\n")
     return Exit.FINDINGS if selection.unreadable else Exit.DONE
 
 
@@ -178,13 +178,13 @@ def update(options: argparse.Namespace) -> int:
     written = file is not None and bool(reading.selection.count)
     if file is not None and written:
         write(file, service_file(service.name, service.title, reading.source, after, service))
-        narrate(f"tokgate: wrote {shown(str(file))}")
+        narrate(f"tokgate: wrote {visible(str(file))}")
     if options.json:
         print_json(_updated(service, reading, changes, written=written), ascii_only=False)
     else:
         _show(service, reading, changes)
     if file is not None and not written:
-        raise CommandError(f"{shown(str(options.file))} has nothing to take: nothing is written", Exit.FINDINGS)
+        raise CommandError(f"{visible(str(options.file))} has nothing to take: nothing is written", Exit.FINDINGS)
     found = bool(reading.selection.unreadable) or (options.exit_code and bool(changes))
     return Exit.FINDINGS if found else Exit.DONE
 
@@ -211,7 +211,7 @@ def _own_file(known: KnownService) -> Path:
     path = Path(origin.file)
     said = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)  # noqa: S506  (text, lists, mappings)
     if set(said) - {"version", "services"} or set(said["services"]) != {service.name}:
-        raise CommandError(f"{shown(origin.file)} holds more than {service.name}: it is not written", Exit.FINDINGS)
+        raise CommandError(f"{visible(origin.file)} holds more than {service.name}: it is not written", Exit.FINDINGS)
     return path
 
 
@@ -220,11 +220,11 @@ def _show(service: Service, reading: Reading, changes: _Changes) -> None:
     old = service.source
     was = "not imported" if old is None else " ".join(filter(None, (old.revision, old.date)))
     lines = [
-        f"old: {service.name} ({shown(was)})",
-        f"new: {shown(reading.source.list)} ({reading.source.revision} {reading.source.date})",
+        f"old: {service.name} ({visible(was)})",
+        f"new: {visible(reading.source.list)} ({reading.source.revision} {reading.source.date})",
     ]
     for sign, kind, value in changes:
-        line = f"{sign}{kind} {shown(value)}"
+        line = f"{sign}{kind} {visible(value)}"
         lines.append(f"\x1b[{_TINTS[sign]}m{line}\x1b[0m" if color else line)
     signs = [sign for sign, _, _ in changes]
     lines.append(f"{signs.count('+')} added, {signs.count('-')} removed")
@@ -269,9 +269,9 @@ def read(options: argparse.Namespace, name: str, before: ServiceSource | None = 
     try:
         found = read_list(chosen, str(path), text, part, lambda other: _included(path, other))
     except NoSuchPart as error:
-        raise CommandError(f"{shown(str(path))}: {error}; --part chooses", Exit.USAGE) from None
+        raise CommandError(f"{visible(str(path))}: {error}; --part chooses", Exit.USAGE) from None
     except ValueError as error:
-        raise CommandError(f"{shown(str(path))} is no list in the format {chosen}: {error}", Exit.FINDINGS) from None
+        raise CommandError(f"{visible(str(path))} is no list in the format {chosen}: {error}", Exit.FINDINGS) from None
     selection = select(found, Options(frozenset(attributes), subdomains=subdomains, keywords=keywords))
     said = {key: _clean(value) for key, value in found.said.items()}
     git = _git_facts(path)
@@ -292,9 +292,9 @@ def read(options: argparse.Namespace, name: str, before: ServiceSource | None = 
 def tell(selection: Selection) -> None:
     """Print what was not taken, each with its line, and how much of it there is."""
     for each in selection.dropped:
-        narrate(f"{shown(str(each.place))}: dropped {shown(each.text)}: {each.why}")
+        narrate(f"{visible(str(each.place))}: dropped {visible(each.text)}: {each.why}")
     for each in selection.unreadable:
-        narrate(f"{shown(str(each.place))}: not read: {shown(each.text)}: {each.why}")
+        narrate(f"{visible(str(each.place))}: not read: {visible(each.text)}: {each.why}")
 
 
 def as_json(problems: list[Problem]) -> list[LineLeft]:
@@ -308,15 +308,15 @@ def _clean(value: str) -> str:
 
 def _text(path: Path) -> str:
     if path.exists() and not path.is_file():
-        raise CommandError(f"{shown(str(path))} is not a file", Exit.USAGE)
+        raise CommandError(f"{visible(str(path))} is not a file", Exit.USAGE)
     with path.open("rb") as file:
         data = file.read(_LARGEST + 1)
     if len(data) > _LARGEST:
-        raise CommandError(f"{shown(str(path))} is larger than {_LARGEST >> 20} MiB", Exit.FINDINGS)
+        raise CommandError(f"{visible(str(path))} is larger than {_LARGEST >> 20} MiB", Exit.FINDINGS)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise CommandError(f"{shown(str(path))} is not UTF-8", Exit.FINDINGS) from None
+        raise CommandError(f"{visible(str(path))} is not UTF-8", Exit.FINDINGS) from None
 
 
 def _format(asked: str | None, before: ServiceSource | None, text: str, path: Path) -> ListFormat:
@@ -327,8 +327,8 @@ def _format(asked: str | None, before: ServiceSource | None, text: str, path: Pa
     chosen = detect(text)
     if chosen is None:
         known = listed([each.value for each in ListFormat])
-        raise CommandError(f"{shown(str(path))}: nothing tells its format; --format is one of {known}", Exit.FINDINGS)
-    narrate(f"tokgate: {shown(str(path))} is read as {chosen}")
+        raise CommandError(f"{visible(str(path))}: nothing tells its format; --format is one of {known}", Exit.FINDINGS)
+    narrate(f"tokgate: {visible(str(path))} is read as {chosen}")
     return chosen
 
 

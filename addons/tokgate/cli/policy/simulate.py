@@ -17,7 +17,7 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import DecisionQuery, Grounds, identified, judge, member, outcome, zone_of
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy_source import add_source_option, open_source
-from tokgate.cli.terminal import Patience, narrate, shown
+from tokgate.cli.terminal import Patience, narrate, visible
 from tokgate.policy.decide import decide, decide_on_error
 from tokgate.policy.decision import Decision, Reason, Verdict
 from tokgate.policy.membership import Identity
@@ -182,7 +182,7 @@ def run(options: argparse.Namespace) -> int:
     if simulation.failed:
         narrate(f"tokgate: {simulation.failed} of {simulation.asked} queries could not be decided (internal-error)")
     for told in simulation.told:
-        narrate(f"tokgate: {shown(told)}")
+        narrate(f"tokgate: {visible(told)}")
     if simulation.invalid:
         narrate(f"tokgate: {simulation.invalid} of {simulation.asked} lines hold no query (invalid-query)")
         return Exit.FINDINGS

@@ -15,7 +15,7 @@ from tokgate.cli.exits import Exit, need
 from tokgate.cli.output_file import becoming
 from tokgate.cli.policy_source import add_source_option, open_source
 from tokgate.cli.tables import aligned, show_rows
-from tokgate.cli.terminal import narrate, print_json, print_lines, shown
+from tokgate.cli.terminal import narrate, print_json, print_lines, visible
 from tokgate.config.extras import Extra
 from tokgate.policy.analysis.timeline import Transition, TransitionKind, transitions
 from tokgate.policy.decision import Phase
@@ -95,11 +95,11 @@ def run(options: argparse.Namespace) -> int:
         whole = options.start is None and options.end is None
         return _plot(options.plot, snapshot, None if whole else Span(start, end), now)
     found = list(islice(transitions(snapshot, start, end), options.limit + 1))
-    shown_ones, more = found[: options.limit], len(found) > options.limit
+    listed, more = found[: options.limit], len(found) > options.limit
     if options.json:
-        print_json(_document(start, end, shown_ones, more), indent=2)
-    elif shown_ones:
-        _show([_row(transition) for transition in shown_ones])
+        print_json(_document(start, end, listed, more), indent=2)
+    elif listed:
+        _show([_row(transition) for transition in listed])
     else:
         narrate(f"nothing changes from {both(start, zone)} to {both(end, zone)}")
     if more:
@@ -117,7 +117,7 @@ def _plot(file: str, snapshot: Snapshot, within: Span | None, now: Instant) -> E
     else:
         with becoming(Path(file)) as target:
             target.write_text(chart + "\n", encoding="utf-8")
-        narrate(f"tokgate: wrote {shown(file)}")
+        narrate(f"tokgate: wrote {visible(file)}")
     return Exit.DONE
 
 

@@ -16,7 +16,7 @@ from whenever import Instant
 
 from tokgate.block_page.authority import uncovered
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.terminal import shown
+from tokgate.cli.terminal import visible
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.config.reload.holder import held_at_start
 from tokgate.gateway.ruleset import current
@@ -198,7 +198,7 @@ def untrusted(policy: Policy, authority: Path) -> Iterator[Diagnostic]:
     try:
         found = uncovered(policy, authority)
     except (OSError, ValueError) as error:
-        raise CommandError(f"{shown(str(authority))} can't be read as certificates: {error}", Exit.USAGE) from error
+        raise CommandError(f"{visible(str(authority))} can't be read as certificates: {error}", Exit.USAGE) from error
     for each in found:
         text = (
             f"under the ban `{each.ban.name}` `{each.rule}` of `{each.service}` shows a certificate warning in place "

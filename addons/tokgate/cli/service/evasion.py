@@ -11,7 +11,7 @@ from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import Patience, narrate, print_json, shown
+from tokgate.cli.terminal import Patience, narrate, print_json, visible
 from tokgate.evasion.attempt import Attempt, Family
 from tokgate.evasion.carrying import Address, AttemptRoute, Carriage
 from tokgate.evasion.families import ATTEMPTS
@@ -131,7 +131,7 @@ def _try(args: argparse.Namespace, attempts: Sequence[Attempt]) -> list[Trial]:
     try:
         host = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
-        raise CommandError(f"{shown(host)}: {error.strerror}") from error
+        raise CommandError(f"{visible(host)}: {error.strerror}") from error
     server, routes = Server(host=host, tls=port, http=args.http_port), []
     for carriage, proxy in args.via:
         route = AttemptRoute(carriage=carriage, proxy=proxy)
@@ -147,7 +147,9 @@ def _try(args: argparse.Namespace, attempts: Sequence[Attempt]) -> list[Trial]:
 
 
 def _show(tried: Sequence[Trial]) -> None:
-    rows = [(each.verdict, each.carriage, each.attempt.id, each.attempt.what, shown(_answered(each))) for each in tried]
+    rows = [
+        (each.verdict, each.carriage, each.attempt.id, each.attempt.what, visible(_answered(each))) for each in tried
+    ]
     if rows:
         show_rows(_HEADINGS, rows, _WHOLE)
 

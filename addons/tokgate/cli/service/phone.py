@@ -21,7 +21,7 @@ from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.output_file import locked, replace_policy_file
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import narrate, print_json, shown
+from tokgate.cli.terminal import narrate, print_json, visible
 from tokgate.config.extras import Extra
 from tokgate.config.format.values import one_line
 from tokgate.config.yaml.suggestions import did_you_mean
@@ -187,7 +187,7 @@ class PhoneFiles:
 
     def _write(self, name: str, text: str) -> None:
         if not self.policies.is_dir():
-            raise CommandError(f"{shown(str(self.policies))} is no folder of policies", Exit.USAGE)
+            raise CommandError(f"{visible(str(self.policies))} is no folder of policies", Exit.USAGE)
         replace_policy_file(self.policies / name, text.encode())
 
 
@@ -299,7 +299,7 @@ def _up(options: argparse.Namespace, files: PhoneFiles) -> Exit:
             files.keep_phones(())
         carrier = Interface(tunnel.interface).up(tunnel, phones)
     if stated is not None:
-        narrate(f"tokgate: {shown(str(stated))} names the phones as the network `{NETWORK}`: name it in your bans")
+        narrate(f"tokgate: {visible(str(stated))} names the phones as the network `{NETWORK}`: name it in your bans")
     narrate(f"tokgate: {tunnel.interface} is up ({carrier}), {len(phones)} phones, UDP port {tunnel.port}")
     return Exit.DONE
 
@@ -360,7 +360,7 @@ def _add(options: argparse.Namespace, files: PhoneFiles) -> Exit:
         if interface.is_up:
             interface.let_in(phone)
     addresses = " and ".join(map(str, phone.addresses))
-    narrate(f"tokgate: {name} has {addresses}{''.join(f'; written to {shown(each)}' for each in written)}")
+    narrate(f"tokgate: {name} has {addresses}{''.join(f'; written to {visible(each)}' for each in written)}")
     if private_key is not None:
         narrate("tokgate: its private key is in this configuration and nowhere else: show it to the phone alone")
     if not interface.is_up:
@@ -379,7 +379,9 @@ def _write(tunnel: Tunnel, phone: Phone, configuration: str, options: argparse.N
         for file, content in contents.items():
             write_secret(Path(file), content)
     except FileExistsError as error:
-        raise CommandError(f"{shown(str(error.filename))} is there already, and stays as it is", Exit.USAGE) from error
+        raise CommandError(
+            f"{visible(str(error.filename))} is there already, and stays as it is", Exit.USAGE
+        ) from error
     if options.config == "-":
         sys.stdout.write(configuration)
     elif not contents:
@@ -397,7 +399,7 @@ def _revoke(options: argparse.Namespace, files: PhoneFiles) -> Exit:
         phone = next((each for each in phones if each.name == name), None)
         if phone is None:
             hint = did_you_mean(name, [each.name for each in phones])
-            raise CommandError(f"unknown phone `{shown(name)}`{hint}", Exit.USAGE)
+            raise CommandError(f"unknown phone `{visible(name)}`{hint}", Exit.USAGE)
         interface = Interface(tunnel.interface)
         if interface.is_up:
             interface.shut_out(phone)

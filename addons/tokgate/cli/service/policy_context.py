@@ -16,7 +16,7 @@ from tokgate.cli.decision_steps import steps
 from tokgate.cli.exits import CommandError
 from tokgate.cli.policy.explain import Recollection
 from tokgate.cli.policy_source import find_revision, open_source
-from tokgate.cli.terminal import shown
+from tokgate.cli.terminal import visible
 from tokgate.policy.decision import Decision
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import both
@@ -92,7 +92,7 @@ class PolicyExplainer:
             try:
                 self._present = now, open_source(self._source, now)
             except (CommandError, OSError) as error:
-                self._present = now, f"This can't be explained: {shown(str(error))}."
+                self._present = now, f"This can't be explained: {visible(str(error))}."
         return self._present[1]
 
     def _of_version(self, version: str) -> tuple[str, Snapshot] | None:
@@ -124,9 +124,9 @@ def _devices(snapshot: Snapshot) -> Devices:
 
 
 def _needs_address(line: Line, hidden: str) -> str:
-    event = shown(text_at(line.record, "event", "id") or "")
+    event = visible(text_at(line.record, "event", "id") or "")
     return (
-        f"The log names this client only as {shown(hidden)}, and so does this page. Who may know the address can "
+        f"The log names this client only as {visible(hidden)}, and so does this page. Who may know the address can "
         f"decide the line again with it: tokgate explain --event {event} --client ADDRESS"
     )
 
@@ -146,27 +146,27 @@ def _explanation(event: "RecordedQuery", snapshot: Snapshot, source: str) -> Exp
 
 def _notes(comparison: Recollection, source: str) -> Iterator[str]:
     if comparison.same_policy:
-        yield f"By the policy that decided it: version {comparison.snapshot.version}, {shown(source)}."
+        yield f"By the policy that decided it: version {comparison.snapshot.version}, {visible(source)}."
     if comparison.event.count > 1:
         yield f"The line stands for {comparison.event.count} events; the first of them is explained."
 
 
 def _warnings(comparison: Recollection, source: str) -> Iterator[str]:
     if not comparison.same_policy:
-        named = shown(comparison.event.version or "none")
+        named = visible(comparison.event.version or "none")
         yield (
             f"Not by the policy that decided it: the line names version {named}, which is not to be had here; "
-            f"{shown(source)} is {comparison.snapshot.version}."
+            f"{visible(source)} is {comparison.snapshot.version}."
         )
     if not comparison.agrees:
         changes = "; ".join(
-            f"{key}: {shown(str(was))}, now {shown(str(now))}" for key, was, now in comparison.differences
+            f"{key}: {visible(str(was))}, now {visible(str(now))}" for key, was, now in comparison.differences
         )
         yield f"Decided otherwise now than the line says: {changes}."
 
 
 def _said(event: "RecordedQuery", snapshot: Snapshot, decision: Decision, zone: str) -> Iterator[str]:
-    asked = " ".join(shown(part) for part in (event.client, *(sighting.value for sighting in event.sightings)))
+    asked = " ".join(visible(part) for part in (event.client, *(sighting.value for sighting in event.sightings)))
     yield f"{asked} ({decision.reason})"
     yield f"at {both(event.at, zone)}"
     if decision.ban is not None:

@@ -10,7 +10,7 @@ from tokgate.cli.account import you
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.service.status import GatewayStatus, add_confdir_option, ask_running
-from tokgate.cli.terminal import narrate, print_json, print_lines, shown, wants_color
+from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, render
 from tokgate.policy.analysis.definitions import ChangeKind
 from tokgate.policy.values import Origin
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         elif answer["diagnostics"]:
             narrate(f"tokgate: {counted(len(answer['diagnostics']), 'warning')}: tokgate check")
     for name in answer["not_held"]:
-        narrate(f"tokgate: no ban {shown(name)} is held back: nothing to lift")
+        narrate(f"tokgate: no ban {visible(name)} is held back: nothing to lift")
     if not answer["read"] or answer["bans"]["held"] or answer["not_held"]:
         return Exit.FINDINGS
     return Exit.DONE if answer["ok"] else Exit.FAILURE
@@ -141,12 +141,12 @@ def _lines(answer: dict[str, Any], color: bool) -> Iterator[str]:
     yield from _changes(answer)
     for what in ("begun", "ended", "lifted"):
         if answer["bans"][what]:
-            yield f"bans {what}: {', '.join(map(shown, answer['bans'][what]))}"
-    for name in map(shown, answer["bans"]["held"]):
+            yield f"bans {what}: {', '.join(map(visible, answer['bans'][what]))}"
+    for name in map(visible, answer["bans"]["held"]):
         yield f"held, since the files no longer state it: {name} (say why under `lifted`, or reload --lift {name})"
     if answer["revision"]:
         since = ", and uncommitted changes" if answer["revision"]["uncommitted"] else ""
-        yield f"written by {shown(answer['revision']['author'])} ({answer['revision']['commit']}){since}"
+        yield f"written by {visible(answer['revision']['author'])} ({answer['revision']['commit']}){since}"
     if answer["workers"]:
         yield f"in force in {', '.join(answer['workers'])}"
     if answer["missing"]:
@@ -160,11 +160,11 @@ def _lines(answer: dict[str, Any], color: bool) -> Iterator[str]:
 
 def _changes(answer: dict[str, Any]) -> Iterator[str]:
     for change in answer["changes"]:
-        what = f": {', '.join(map(shown, change['what']))}" if change["what"] else ""
-        yield f"  {_MARKS[change['how']]} {change['section']} {shown(change['name'])}{what}"
+        what = f": {', '.join(map(visible, change['what']))}" if change["what"] else ""
+        yield f"  {_MARKS[change['how']]} {change['section']} {visible(change['name'])}{what}"
     if answer["more_changes"]:
         yield f"  and {answer['more_changes']} more"
-    for each in map(shown, answer["weaker_settings"]):
+    for each in map(visible, answer["weaker_settings"]):
         yield f"a setting now lets more pass than before: {each}"
     if answer["before"] != answer["version"] and not (answer["changes"] or answer["bans"]["held"]):
         yield "  only words that decide nothing"

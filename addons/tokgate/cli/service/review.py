@@ -23,7 +23,7 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_reason, purpose_of
 from tokgate.cli.log.source import add_log_option, add_no_rotated, add_server, server_of
 from tokgate.cli.policy_source import SOURCE
-from tokgate.cli.terminal import narrate, shown
+from tokgate.cli.terminal import narrate, visible
 from tokgate.config.extras import Extra
 from tokgate.service.listeners import MAX_PORT
 
@@ -236,7 +236,7 @@ def _network(text: str) -> object:
     try:
         return ip_network(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{shown(text)!r} is no CIDR: {error}") from error
+        raise argparse.ArgumentTypeError(f"{visible(text)!r} is no CIDR: {error}") from error
 
 
 def _origin(text: str) -> str:

@@ -38,7 +38,7 @@ from tokgate.blocklog.integrity.checkpoint import KEY_MODE, PUBLIC_MODE
 from tokgate.cli.commands import Subparsers, add_command, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.policy_source import add_policies_option, open_policy
-from tokgate.cli.terminal import narrate, print_json, shown
+from tokgate.cli.terminal import narrate, print_json, visible
 from tokgate.policy.values.hostname import DomainName, normalise
 
 EPILOG: Final = """\
@@ -188,7 +188,7 @@ def _init(options: argparse.Namespace) -> int:
     folder = AuthorityFolder(options.folder)
     if folder.exists:
         raise CommandError(
-            f"{shown(str(folder.path))} has an authority already: see `rotate`, or name another --folder", Exit.USAGE
+            f"{visible(str(folder.path))} has an authority already: see `rotate`, or name another --folder", Exit.USAGE
         )
     now = Instant.now()
     names = _names(options, now)
@@ -208,10 +208,10 @@ def _rotate(options: argparse.Namespace) -> int:
         root = folder.read_root(options.passphrase)
     except FileNotFoundError as error:
         raise CommandError(
-            f"{shown(str(error.filename))} is missing: a new key needs the root's; `tokgate authority init` makes one"
+            f"{visible(str(error.filename))} is missing: a new key needs the root's; `tokgate authority init` makes one"
         ) from error
     except ValueError as error:
-        raise CommandError(f"the root of {shown(str(folder.path))} can't be used: {error}") from error
+        raise CommandError(f"the root of {visible(str(folder.path))} can't be used: {error}") from error
     believed = permitted(root.certificate) or ()
     names = _names(options, now) if options.name or options.root else believed
     outside = [name for name in names if not any(name == each or name.endswith(f".{each}") for each in believed)]
@@ -257,7 +257,7 @@ def _names(options: argparse.Namespace, now: Instant) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(str(normalise(name)) for name in options.name))
         wrong = [name for name in options.name if not isinstance(normalise(name), DomainName)]
         if wrong:
-            raise CommandError(f"{shown(wrong[0])} is no host name", Exit.USAGE)
+            raise CommandError(f"{visible(wrong[0])} is no host name", Exit.USAGE)
         return names
     names = page_names(open_policy(options.policies, now))
     if not names:
@@ -272,7 +272,7 @@ def _read(path: Path) -> Sequence[x509.Certificate]:
         return certificates_at(path.expanduser())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "no certificate in it"
-        raise CommandError(f"{shown(str(path))}: {why}; `tokgate authority init` makes an authority") from error
+        raise CommandError(f"{visible(str(path))}: {why}; `tokgate authority init` makes an authority") from error
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from tokgate.cli.arguments import settle
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import POLICY_MODE
-from tokgate.cli.terminal import narrate, shown
+from tokgate.cli.terminal import narrate, visible
 from tokgate.config.catalogue import catalogue_files
 from tokgate.config.diagnostics import render
 from tokgate.config.format import networks, times, values
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         replace_file(path, text, POLICY_MODE)
     except OSError as error:
-        raise CommandError(f"{shown(str(path))} can't be written: {error.strerror}") from error
+        raise CommandError(f"{visible(str(path))} can't be written: {error.strerror}") from error
     sys.stdout.write(f"{path}\n")
     where = "" if folder == Path("policies") else f" --policies {folder}"
     host = example_host(answers.services[0])
@@ -118,13 +118,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _refuse_to_overwrite(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise CommandError(f"{shown(str(folder))} is a file", Exit.USAGE)
+        raise CommandError(f"{visible(str(folder))} is a file", Exit.USAGE)
     if folder.name.endswith(SUFFIXES):
-        message = f"{shown(str(folder))} looks like a file: name the folder in which {_FILE} is to be"
+        message = f"{visible(str(folder))} looks like a file: name the folder in which {_FILE} is to be"
         raise CommandError(message, Exit.USAGE)
     there = sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES)) if folder.exists() else []
     if there:
-        message = f"{shown(str(there[0]))} is there already: nothing is overwritten; name another folder"
+        message = f"{visible(str(there[0]))} is there already: nothing is overwritten; name another folder"
         raise CommandError(message, Exit.USAGE)
 
 
@@ -169,7 +169,7 @@ def _services(said: list[str]) -> tuple[Service, ...]:
         raise ValueError(f"the catalogue has {', '.join(shipped)}")
     for name in names:
         if name not in shipped:
-            raise ValueError(f"the catalogue has no service {shown(name)}{did_you_mean(name, shipped)}")
+            raise ValueError(f"the catalogue has no service {visible(name)}{did_you_mean(name, shipped)}")
     policies = [load(shipped[name], Instant.now()).policy for name in names]
     return tuple(service for policy in policies if policy is not None for service in policy.services.values())
 
