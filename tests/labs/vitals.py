@@ -10,8 +10,7 @@ from tokgate.config.loader import Loaded
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
-from tokgate.runtime.reload_report import Reloads
-from tokgate.runtime.status import Worker, state_of
+from tokgate.runtime.status import Reloads, Worker, state_of
 from tokgate.service.metrics import sample as vitals
 from tokgate.traffic.counters import AT_LIMIT, Counters
 

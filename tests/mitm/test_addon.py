@@ -17,7 +17,7 @@ from labs.proxy_lab import NOW, policy
 from tokgate.mitm.addon import PolicyRefused, ScriptedTokgate, Tokgate
 from tokgate.mitm.announcement import announcement
 from tokgate.mitm.hooks.connection import ConnectionHooks
-from tokgate.runtime.phase_watch import passed
+from tokgate.runtime.instance import passed_transitions
 
 POLICY = """\
 version: 1
@@ -121,7 +121,7 @@ def test_announcement() -> None:
     assert "  block: The ban [ban] for office" in said
     assert said[-1] == "try it: curl -v -x http://127.0.0.1:8080 https://clips.example.org/"
     assert "no ban is in force" in before[-1]
-    assert passed(policy(), NOW, NOW) == []
+    assert passed_transitions(policy(), NOW, NOW) == []
 
 
 @pytest.mark.parametrize(

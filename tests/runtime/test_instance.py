@@ -120,8 +120,8 @@ def test_coverage_is_told_with_the_hour_and_at_the_end(running: Callable[[Instan
 @pytest.mark.parametrize(
     ("broken", "others"),
     [
-        ("tokgate.runtime.phase_watch.passed", ["ban-near-expiry", "coverage-counted"]),
-        ("tokgate.policy.analysis.timeline.due", ["coverage-counted"]),
+        ("tokgate.runtime.instance.passed_transitions", ["ban-near-expiry", "coverage-counted"]),
+        ("tokgate.runtime.notified.due_reminders", ["coverage-counted"]),
         ("tokgate.runtime.instance.decisions_in", ["ban-near-expiry"]),
     ],
 )

@@ -1,8 +1,9 @@
-"""The lines on standard error at the start: what the policy enforces now, and a command to try it."""
+"""Standard error: the lines at the start, which say what the policy enforces now, and what can't be written."""
 
+import io
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Buffer, Iterator
 
 from whenever import Instant
 
@@ -102,3 +103,21 @@ def say(line: str) -> None:
     line = readable_lines(line)
     sys.stderr.write(f"{line}\n" if line.startswith(" ") else f"tokgate: {line}\n")
     sys.stderr.flush()
+
+
+class _Lossy(io.FileIO):
+    """Drops what can't be written."""
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def drop_what_cannot_be_written() -> None:
+    """Have `sys.stderr` raise no OSError from now on, and buffer nothing, unless something else has its place."""
+    own = sys.stderr
+    if own is sys.__stderr__ and own is not None:
+        file = _Lossy(own.fileno(), "w", closefd=False)
+        sys.stderr = io.TextIOWrapper(file, own.encoding, own.errors, write_through=True)

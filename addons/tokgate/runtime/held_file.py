@@ -1,7 +1,7 @@
-"""Keeps what the next start has to know: the bans that are held back or were lifted by command, and those enforced.
+"""Keeps for the next start which bans are held (no file states them any more), were lifted by command, or are enforced.
 
-They are files in the policy format in tokgate's own folder, two for each folder of policies. The supervisor or a single
-process writes them; openers read the held bans, so that all hold the same.
+They are files in the policy format in tokgate's own folder, two for each folder of policies. The supervisor writes
+them, or mitmproxy without one; openers read the held bans, so that all hold the same.
 """
 
 import hashlib

@@ -1,31 +1,41 @@
 """What one running tokgate does beside traffic: phases, reminders, overrides, coverage, reloads, status.
 
-It has two users. The supervisor calls `tick` from a loop around `select`; a single process runs `follow` in
-mitmproxy's event loop. Decisions don't wait for any of this.
+It has two users. The supervisor calls `tick` from a loop around `select`; mitmproxy without a supervisor runs `follow`
+in its event loop. Decisions don't wait for any of this: each is made for its own instant.
 """
 
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from whenever import Instant
 
 from tokgate.blocklog.records import lifecycle
+from tokgate.blocklog.records.coverage import coverage_counted
+from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.config.reload.holder import PolicyHolder, Reloaded, WorkerThread
+from tokgate.policy.analysis.timeline import Transition, next_transition, transitions
 from tokgate.policy.settings import LogSettings
-from tokgate.runtime import phase_watch
-from tokgate.runtime.coverage_report import CoverageReporter
+from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.notified import NotificationHistory, Write
-from tokgate.runtime.reload_report import Reloads, announce, answer_of
-from tokgate.runtime.status import Worker, restart_needed, state_of
+from tokgate.runtime.status import Reloads, Worker, announce, answer_of, restart_needed, state_of
 from tokgate.traffic.counters import DecisionKey, Key, decisions_in
 
 logger = logging.getLogger(__name__)
+
+MAX_AT_ONCE: Final = 1000
+"""Transitions reported at once, if the clock jumps over years."""
+LONGEST_PAUSE: Final = 1.0
+"""Seconds: how late a clock change may be noticed."""
+_HOUR: Final = 3600
 
 
 class Instance:
@@ -77,7 +87,7 @@ class Instance:
 
     def due(self) -> float:
         """Seconds until the next call of `tick`: at a transition, and at least once a second."""
-        return phase_watch.pause(self._holder.snapshot, self._since, self._now())
+        return seconds_until_next(self._holder.snapshot, self._since, self._now())
 
     def tick(self) -> bool:
         """Write the records that are due; whether state was changed that `save` should keep. Never raises."""
@@ -118,7 +128,7 @@ class Instance:
 
     def _pass_phases(self, now: Instant) -> None:
         snapshot, since, self._since = self._holder.snapshot, self._since, now
-        changes = phase_watch.passed(snapshot, since, now)
+        changes = passed_transitions(snapshot, since, now)
         for change in changes:
             self._write(partial(lifecycle.phase_changed, change=change, policy_version=snapshot.version))
         if changes:
@@ -146,3 +156,51 @@ class Instance:
     def answer(self, reloaded: Reloaded, workers: Collection[Worker]) -> dict[str, Any]:
         """The answer to `tokgate reload`, as JSON."""
         return answer_of(self._holder, reloaded, workers, self.restart_needed(), self.gateway())
+
+
+def passed_transitions(snapshot: Snapshot, since: Instant, now: Instant) -> list[Transition]:
+    """The transitions in `(since, now]`, at most MAX_AT_ONCE; none if the clock was set back."""
+    if now <= since:
+        return []
+    return list(islice(transitions(snapshot, since.add(nanoseconds=1), now.add(nanoseconds=1)), MAX_AT_ONCE))
+
+
+def seconds_until_next(snapshot: Snapshot, since: Instant, now: Instant) -> float:
+    """Seconds until the next call of `passed_transitions`, after transitions until `since` were reported."""
+    upcoming = next_transition(snapshot, since)
+    if upcoming is None:
+        return LONGEST_PAUSE
+    return min(LONGEST_PAUSE, max(0.0, (upcoming - now).total("seconds")))
+
+
+class CoverageReporter:
+    """Makes records of what was counted since the one before. There is one for all processes."""
+
+    def __init__(self, now: Instant) -> None:
+        """Counting begins `now`."""
+        self._since = now
+        self._told: Counter[tuple[str, str]] = Counter()
+        self._refused: Counter[str] = Counter()
+
+    def due(self, now: Instant) -> bool:
+        """Whether another wall-clock hour has begun, also by a clock change in either direction."""
+        return now.timestamp() // _HOUR != self._since.timestamp() // _HOUR
+
+    def tell(
+        self, decisions: Mapping[DecisionKey, int], now: Instant, refused: Mapping[str, int] = MappingProxyType({})
+    ) -> Callable[[Stamp], Record]:
+        """A record of the difference between what was counted, which only grows, and what was at the last call.
+
+        `refused`: packets that the kernel refused, by kind.
+        """
+        counts: Counter[tuple[str, str]] = Counter()
+        for kind, number in decisions.items():
+            counts[kind.network, kind.visibility.value] += number
+        fresh: dict[str, dict[str, int]] = {}
+        for (network, visibility), number in sorted((counts - self._told).items()):
+            fresh.setdefault(network, {})[visibility] = number
+        since, self._since, self._told = self._since, now, counts
+        by_kernel = {kind: number - self._refused[kind] for kind, number in refused.items()}
+        self._refused.update(by_kernel)
+        by_kernel = {kind: number for kind, number in by_kernel.items() if number > 0}
+        return partial(coverage_counted, coverage=fresh, since=min(since, now), refused=by_kernel)

@@ -1,7 +1,7 @@
 """Reminders and override records that were written, so that each is written once.
 
 They are kept in a small file beside the log, so that a restart repeats none. One process keeps it: the supervisor, or
-the single process. If the file can't be written, a restart may repeat records. Where the log disguises clients, the
+mitmproxy without one. If the file can't be written, a restart may repeat records. Where the log disguises clients, the
 file has the prefixes around them as well.
 """
 
@@ -98,26 +98,18 @@ class NotificationHistory:
 
     def _follow_overrides(self, snapshot: Snapshot, now: Instant) -> bool:
         version = snapshot.version
-        held = in_force(self._overrides, now)
-        running = {run.identity: run for run in (Running(each.exemption, each.span.end) for each in held.values())}
+        active = in_force(self._overrides, now)
+        running = {run.identity: run for run in (Running(each.exemption, each.span.end) for each in active.values())}
         before, self._running = self._recognised(running), running
         ended = [run for identity, run in before.items() if identity not in running]
         started = [run for identity, run in running.items() if identity not in before]
         for run in ended:
-            last, why = self._last_words(run, now)
-            self._write(
-                partial(
-                    lifecycle.override_ended,
-                    exemption=last.exemption,
-                    until=last.until,
-                    policy_version=version,
-                    why=why,
-                )
-            )
+            last, why = self._as_ended(run, now)
+            write = partial(lifecycle.override_ended, exemption=last.exemption, until=last.until, why=why)
+            self._write(partial(write, policy_version=version))
         for run in started:
-            self._write(
-                partial(lifecycle.override_started, exemption=run.exemption, until=run.until, policy_version=version)
-            )
+            write = partial(lifecycle.override_started, exemption=run.exemption, until=run.until)
+            self._write(partial(write, policy_version=version))
         return running != before
 
     def _recognised(self, running: dict[_Identity, Running]) -> dict[_Identity, Running]:
@@ -131,7 +123,7 @@ class NotificationHistory:
             for identity, run in self._running.items()
         }
 
-    def _last_words(self, run: Running, now: Instant) -> tuple[Running, str]:
+    def _as_ended(self, run: Running, now: Instant) -> tuple[Running, str]:
         """An ended override as the policy states it now, and why it ended."""
         known = self._overrides.get(run.exemption.name)
         if known is not None and Running(known.exemption, known.span.end).identity == run.identity:

@@ -11,8 +11,9 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self
+from typing import Final, NoReturn, Self
 
 from tokgate.blocklog.records.record import Observer, this_observer
 from tokgate.blocklog.write import channel
@@ -29,7 +30,7 @@ from tokgate.gateway import capabilities
 from tokgate.gateway.ruleset import TableOptions
 from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service import listeners
-from tokgate.service.children import Role, end_with_supervisor
+from tokgate.service.children import Role, end_with_supervisor, tell_supervisor
 from tokgate.service.gate_process import GateProcess, Inheritance, QuicInheritance
 from tokgate.service.listeners import ListenEndpoint
 from tokgate.service.metrics import sample
@@ -255,14 +256,8 @@ class ChildPrograms:
 
     def _report_on_log(self, health: WriterHealth) -> None:
         """In the collector: report to the supervisor."""
-        self._report(
-            log=sample.log_vitals(health), log_error=None if health.ok else health.tampered or health.last_error
-        )
-
-    def _report(self, **said: Any) -> None:
-        """In a child: report to the supervisor, which kills who doesn't for long."""
-        with contextlib.suppress(OSError):
-            self.channels.reports_in.send(json.dumps({"pid": os.getpid(), **said}).encode(), socket.MSG_DONTWAIT)
+        error = None if health.ok else health.tampered or health.last_error
+        tell_supervisor(self.channels.reports_in, log=sample.log_vitals(health), log_error=error)
 
     def _serve_metrics(self) -> int:
         """In the process for metrics: serve until the supervisor has exited."""
@@ -271,4 +266,5 @@ class ChildPrograms:
         if self.metrics is None:
             raise RuntimeError("nobody asked for metrics")
         requester = sample.VitalsRequester(self.channels.vitals_in)
-        return serve_until(self.metrics, requester.ask, self.channels.lifeline_out, self._report)
+        report = partial(tell_supervisor, self.channels.reports_in)
+        return serve_until(self.metrics, requester.ask, self.channels.lifeline_out, report)

@@ -2,20 +2,25 @@
 
 import contextlib
 import ctypes
+import json
 import math
 import os
 import resource
 import select
 import signal
+import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from tokgate.runtime.status import Worker
+from tokgate.traffic.counters import Counters
 
+_LONGEST_REPORT: Final = 1 << 16
+"""Octets."""
 ORDERS: Final = (signal.SIGUSR1, signal.SIGUSR2)
 """The signals of the supervisor that have another meaning in each role: blocked until a child has handlers for them."""
 
@@ -129,6 +134,34 @@ def readable(watched: Iterable[Any], seconds: float) -> list[int]:
     for each in watched:
         poller.register(each, select.POLLIN)
     return [found for found, _ in poller.poll(None if math.isinf(seconds) else math.ceil(seconds * 1000))]
+
+
+def tell_supervisor(reports: socket.socket, **said: Any) -> None:
+    """In a child: send its report, one a datagram. It is dropped where the buffer has no space for it."""
+    with contextlib.suppress(OSError):
+        reports.send(json.dumps({"pid": os.getpid(), **said}).encode(), socket.MSG_DONTWAIT)
+
+
+def counted_in(counters: Counters) -> dict[str, Any]:
+    """What each process that carries traffic reports: what it has counted, and its descriptors."""
+    return {
+        "descriptors": descriptors(),
+        "errors": dict(counters.errors),
+        "last_error": counters.last_error,
+        "loops": counters.loops,
+        "timeouts": counters.timeouts,
+        "unfinished": counters.unfinished,
+        "cuts": counters.cuts,
+    }
+
+
+def told_by_children(reports: socket.socket) -> Iterator[dict[str, Any]]:
+    """The reports that have come, each with the `pid` of its sender."""
+    while True:
+        try:
+            yield json.loads(reports.recv(_LONGEST_REPORT, socket.MSG_DONTWAIT))
+        except (BlockingIOError, ValueError):
+            return
 
 
 def seconds_of_work() -> float:

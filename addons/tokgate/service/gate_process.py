@@ -5,7 +5,6 @@ has compiled it. The old ones stop accepting, hand over open connections, and ex
 gates share the memory of a policy, and one policy is in force for all connections.
 """
 
-import json
 import os
 import signal
 import socket
@@ -26,7 +25,7 @@ from tokgate.gate.quic.sockets import Front, Outlets
 from tokgate.gate.sockets import Listener
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service.children import ORDERS, descriptors
+from tokgate.service.children import ORDERS, counted_in, tell_supervisor
 from tokgate.traffic.counters import HANDED_OVER, NOT_HANDED_OVER, RECORDS_DROPPED, Counters, SharedCounters
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
@@ -104,7 +103,7 @@ class GateProcess:
             self._quic = GateQuic(self._gate.context, quic.fronts, quic.outlets, quic.transfer_out, quic.transfer_in)
         self._orders: Final[deque[Callable[[], None]]] = deque()
         """Work that signals ask for, done between two batches of events, since it may close descriptors."""
-        self._leaving = False
+        self._ending = False
         self._terminated = False
         self._retired = False
         self._takes_over = False
@@ -114,7 +113,7 @@ class GateProcess:
         self._next_housekeeping = 0.0
 
     def run(self) -> None:
-        """Run the loop until the gate has left; then write what is due and close everything."""
+        """Run the loop until the gate has ended; then write what is due and close everything."""
         gate, loop = self._gate, self._gate.loop
         self._listen_to_signals()
         loop.call_back(self._given.lifeline, self._orphaned)
@@ -124,7 +123,7 @@ class GateProcess:
         elif self._quic is not None:
             self._quic.expect()
         self._tick()  # reports that this gate is ready
-        while not (self._leaving and self._is_empty()) and loop.now < self._give_up_at:
+        while not (self._ending and self._is_empty()) and loop.now < self._give_up_at:
             try:
                 loop.once(max(0.0, self._next_tick - loop.now))
                 while self._orders:
@@ -201,49 +200,33 @@ class GateProcess:
             self._given.accepting.tell(self._given.slot, not self._gate.acceptor.full)
             self._gate.acceptor.try_again()
         self._sender.flush()
-        self._count_others()
-        report = json.dumps(self._report()).encode()
-        try:
-            self._given.reports.send(report, socket.MSG_DONTWAIT)
-        except OSError:
-            return
+        counters = self._enforcer.counters
+        counters.put(HANDED_OVER, self._openers.handed_over)
+        counters.put(NOT_HANDED_OVER, self._openers.failed)
+        counters.put(RECORDS_DROPPED, self._sender.dropped)
+        self._report()
 
-    def _count_others(self) -> None:
-        for name, number in (
-            (HANDED_OVER, self._openers.handed_over),
-            (NOT_HANDED_OVER, self._openers.failed),
-            (RECORDS_DROPPED, self._sender.dropped),
-        ):
-            self._enforcer.counters.put(name, number)
-
-    def _report(self) -> dict[str, object]:
-        """The gate's report to the supervisor, as JSON."""
+    def _report(self) -> None:
         gate, counters, starved = self._gate, self._enforcer.counters, self._gate.dialler.starved
         acceptor, loop = gate.acceptor, gate.loop
-        return {
-            "pid": os.getpid(),
-            "leaving": self._leaving,
-            "connections": acceptor.open_connections,
-            "full": gate.context.limits.connections if acceptor.full else 0,
-            "starved": None if starved is None or loop.now - starved[1] > STARVED else starved[0],
-            "descriptors": descriptors(),
-            "accounts": gate.explicit.accounts_error,
-            "clients": len(acceptor.clients),
-            "errors": dict(counters.errors),
-            "last_error": counters.last_error,
-            "loops": counters.loops,
-            "timeouts": counters.timeouts,
-            "unfinished": counters.unfinished,
-            "cuts": counters.cuts,
-            "refused_at_limit": counters.at_limit,
-            "handed_over": self._openers.handed_over,
-            "not_handed_over": self._openers.failed,
-            "taken_over": self._transfer.taken_over,
-            "passed_on": self._transfer.passed_on,
-            "judged_again": self._review.judged,
-            "records_dropped": self._sender.dropped,
-            "quic_flows": 0 if self._quic is None else len(self._quic.carrier.flows.passing),
-        }
+        tell_supervisor(
+            self._given.reports,
+            **counted_in(counters),
+            ending=self._ending,
+            connections=acceptor.open_connections,
+            full=gate.context.limits.connections if acceptor.full else 0,
+            starved=None if starved is None or loop.now - starved[1] > STARVED else starved[0],
+            accounts=gate.explicit.accounts_error,
+            clients=len(acceptor.clients),
+            refused_at_limit=counters.at_limit,
+            handed_over=self._openers.handed_over,
+            not_handed_over=self._openers.failed,
+            taken_over=self._transfer.taken_over,
+            passed_on=self._transfer.passed_on,
+            judged_again=self._review.judged,
+            records_dropped=self._sender.dropped,
+            quic_flows=0 if self._quic is None else len(self._quic.carrier.flows.passing),
+        )
 
     # -- signals
 
@@ -264,24 +247,24 @@ class GateProcess:
     def _orphaned(self) -> None:
         """The supervisor has exited: nothing would restart this gate or write its records. Drain."""
         self._gate.loop.call_no_more(self._given.lifeline)
-        self._orders.append(partial(self._leave, self._given.drain))
+        self._orders.append(partial(self._end, self._given.drain))
 
     def _terminate(self) -> None:
         """Drain; the second time, end at once."""
-        self._leave(0.0 if self._terminated else self._given.drain)
+        self._end(0.0 if self._terminated else self._given.drain)
         self._terminated = True
 
     def _retire(self) -> None:
         """New gates have a newer policy: stop accepting and hand open connections over to them."""
         self._retired = True
         self._welcome(False)
-        self._leave(float("inf"))
+        self._end(float("inf"))
         if self._quic is not None:
             self._quic.retire()
 
-    def _leave(self, seconds: float) -> None:
+    def _end(self, seconds: float) -> None:
         """Stop accepting, and exit with the last connection or after `seconds`."""
-        self._leaving = True
+        self._ending = True
         self._next_tick = self._next_housekeeping = 0.0  # report it now
         self._gate.acceptor.stop_accepting()
         if self._quic is not None:

@@ -3,7 +3,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -28,7 +27,7 @@ from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import PATIENCE, Call, Control, ControlRequest, answer_line, progress_line
 from tokgate.runtime.instance import Instance
 from tokgate.runtime.status import Worker
-from tokgate.service.children import descriptors, seconds_of_work
+from tokgate.service.children import counted_in, seconds_of_work, tell_supervisor
 from tokgate.service.listeners import listen_for_scrapers, scrapers_endpoint
 from tokgate.service.metrics import sample
 from tokgate.service.service_manager import ServiceManager
@@ -174,7 +173,7 @@ class Reporter:
     name = "tokgate-reporter"
 
     def __init__(self, sock: socket.socket, tokgate: Tokgate) -> None:
-        """`sock` takes one report per datagram. A report for which its buffer has no space is dropped."""
+        """`sock` leads to the supervisor."""
         self._socket: Final = sock
         self._tokgate: Final = tokgate
         self._task: asyncio.Task[None] | None = None
@@ -205,29 +204,20 @@ class Reporter:
     def _report(self) -> None:
         if self._tokgate.log is None:  # tokgate has stopped, while a policy was read, say
             return
-        told = report_of(self._tokgate) | {"pid": os.getpid(), "busy": round(self._busy, 3)}
+        told = report_of(self._tokgate)
         self._tokgate.counters.put(RECORDS_DROPPED, told["records_dropped"])
-        report = json.dumps(told).encode()
-        with contextlib.suppress(OSError):
-            self._socket.send(report, socket.MSG_DONTWAIT)
+        tell_supervisor(self._socket, **told, busy=round(self._busy, 3))
 
 
 def report_of(tokgate: Tokgate) -> dict[str, Any]:
     """The report of a process with mitmproxy that has a policy; its keys are those of a gate's report."""
     if tokgate.holder is None or tokgate.log is None:
         raise RuntimeError("tokgate has no policy")
-    counters, log = tokgate.counters, tokgate.log.health()
-    return {
+    log = tokgate.log.health()
+    return counted_in(tokgate.counters) | {
         "version": tokgate.holder.snapshot.version,
         "policy_error": tokgate.holder.last_error,
         "connections": tokgate.connections,
-        "descriptors": descriptors(),
-        "errors": dict(counters.errors),
-        "last_error": counters.last_error,
-        "loops": counters.loops,
-        "timeouts": counters.timeouts,
-        "unfinished": counters.unfinished,
-        "cuts": counters.cuts,
         "records_dropped": log.dropped,
         "log_error": None if log.ok else log.tampered or log.last_error,
     }

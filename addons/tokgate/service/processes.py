@@ -3,7 +3,6 @@
 It forks, so it must run in a process with one thread.
 """
 
-import json
 import logging
 import os
 import signal
@@ -28,7 +27,7 @@ from tokgate.gate.takeover import FORMAT
 from tokgate.runtime.status import SILENT, Worker
 from tokgate.service import listeners, process_health
 from tokgate.service.child_programs import Channels, ChildPrograms, SuperviseOptions
-from tokgate.service.children import Child, Role, fork, readable
+from tokgate.service.children import Child, Role, fork, readable, told_by_children
 from tokgate.service.gate_process import GO, RETIRE
 from tokgate.service.listeners import inherited_listener, listen_for_scrapers
 from tokgate.service.metrics.sample import Deaths
@@ -236,12 +235,8 @@ class ChildProcesses(ChildPrograms):
 
     def take_reports(self) -> None:
         """Receive pending reports; the latest of each process is kept."""
-        while True:
-            try:
-                report = json.loads(self.reports.recv(1 << 16, socket.MSG_DONTWAIT))
-            except (BlockingIOError, ValueError):
-                return
-            child = self._children.get(report.get("pid"))
+        for report in told_by_children(self.reports):
+            child = self._children.get(report.get("pid", 0))
             if child is not None:
                 child.report, child.heard = report, time.monotonic()
 
@@ -262,7 +257,7 @@ class ChildProcesses(ChildPrograms):
         self._wait(READY, lambda: self.gates_report)
         for child in old:
             child.signal(RETIRE)
-        self._wait(STOPPED, lambda: all(child.report.get("leaving") for child in old if child.lives))
+        self._wait(STOPPED, lambda: all(child.report.get("ending") for child in old if child.lives))
         for child in self._newest_gates():
             child.signal(GO)
         retired = [child for child in self._children.values() if child.retired and child.role is Role.GATE]

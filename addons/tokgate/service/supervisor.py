@@ -28,7 +28,7 @@ from tokgate.gateway.capabilities import limit_to
 from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import Call, Caller, Control, ControlRequest
 from tokgate.runtime.instance import Instance
-from tokgate.runtime.reload_report import Waiting
+from tokgate.runtime.status import Waiting
 from tokgate.service import listeners, program_change
 from tokgate.service.background_reload import BackgroundReload
 from tokgate.service.child_programs import SuperviseOptions

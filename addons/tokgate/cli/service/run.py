@@ -19,8 +19,7 @@ from tokgate.config.extras import Extra
 from tokgate.config.yaml.suggestions import did_you_mean, listed, near
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
-from tokgate.runtime.banner import say
-from tokgate.runtime.standard_error import drop_what_cannot_be_written
+from tokgate.runtime.banner import drop_what_cannot_be_written, say
 from tokgate.service import privileges
 from tokgate.service.listeners import (
     EVERYWHERE,

@@ -128,7 +128,7 @@ def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, r
     `ask` blocks, and runs in threads; while none can be started, in the event loop. `report` is called each second, by
     the event loop that serves.
     """
-    loop, leaving = asyncio.new_event_loop(), asyncio.Event()
+    loop, ending = asyncio.new_event_loop(), asyncio.Event()
 
     async def answer() -> Vitals:
         try:
@@ -143,15 +143,15 @@ def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, r
             report()
             await asyncio.sleep(_BEAT)
 
-    async def leave() -> None:
-        await leaving.wait()
+    async def end() -> None:
+        await ending.wait()
         for each in server.servers:
             each.close()
         await asyncio.sleep(_LAST_REQUESTS)  # uvicorn then closes connections without one
         server.should_exit = True
 
     async def whole() -> None:
-        others = [asyncio.create_task(beat()), asyncio.create_task(leave())]
+        others = [asyncio.create_task(beat()), asyncio.create_task(end())]
         await server.serve(sockets=[sock])
         for each in others:
             each.cancel()
@@ -160,9 +160,9 @@ def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, r
         try:
             loop.run_until_complete(whole())
         finally:
-            os._exit(0 if leaving.is_set() else 1)
+            os._exit(0 if ending.is_set() else 1)
 
-    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(leaving.set))
+    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(ending.set))
     threading.Thread(target=run, daemon=True).start()
     os.read(lifeline, 1)  # nothing is ever written
     os._exit(0)

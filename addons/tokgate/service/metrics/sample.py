@@ -17,7 +17,7 @@ from whenever import Instant
 
 from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.runtime.instance import Instance
-from tokgate.runtime.reload_report import Reloads
+from tokgate.runtime.status import Reloads
 from tokgate.service.children import readable
 from tokgate.traffic.counters import Key, decisions_in, errors_in
 

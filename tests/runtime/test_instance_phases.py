@@ -4,7 +4,7 @@ import pytest
 from whenever import Instant, TimeDelta
 
 from labs import builders
-from tokgate.runtime import phase_watch
+from tokgate.runtime import instance
 
 START = builders.at("2023-03-09T23:00:00Z")
 END = builders.at("2023-09-09T22:00:00Z")
@@ -24,7 +24,7 @@ TICK = TimeDelta(nanoseconds=1)
 )
 def test_passed(since: Instant, now: Instant, count: int) -> None:
     """What lies after `since` and not after `now`; a clock that goes back passes nothing."""
-    assert len(phase_watch.passed(SNAPSHOT, since, now)) == count
+    assert len(instance.passed_transitions(SNAPSHOT, since, now)) == count
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_passed(since: Instant, now: Instant, count: int) -> None:
         (END, END.add(hours=1), 1.0),
     ],
 )
-def test_nap(since: Instant, now: Instant, seconds: float) -> None:
+def test_pause(since: Instant, now: Instant, seconds: float) -> None:
     """Until the next transition that was not reported, and never so long that a jump goes unnoticed."""
-    assert phase_watch.pause(SNAPSHOT, since, now) == pytest.approx(seconds)
+    assert instance.seconds_until_next(SNAPSHOT, since, now) == pytest.approx(seconds)
 
 
 def test_a_jump_over_years_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much lies between, only so much is reported at once."""
-    monkeypatch.setattr(phase_watch, "MAX_AT_ONCE", 1)
+    monkeypatch.setattr(instance, "MAX_AT_ONCE", 1)
 
-    assert len(phase_watch.passed(SNAPSHOT, START.subtract(seconds=1), END)) == 1
+    assert len(instance.passed_transitions(SNAPSHOT, START.subtract(seconds=1), END)) == 1

@@ -13,7 +13,7 @@ from labs import builders
 from tokgate.blocklog.records.record import Observer, new_stamp
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
-from tokgate.runtime.coverage_report import CoverageReporter
+from tokgate.runtime.instance import CoverageReporter
 from tokgate.traffic.counters import DecisionKey
 
 START = builders.at("2023-03-10T09:59:59Z")

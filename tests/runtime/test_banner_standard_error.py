@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tokgate.runtime.standard_error import drop_what_cannot_be_written
+from tokgate.runtime.banner import drop_what_cannot_be_written
 
 PROGRAM = f"""
 import logging, sys
