@@ -38,7 +38,7 @@ def test_a_destination_that_can_not_be_dialled(
     monkeypatch.setattr(steps.gate.dialler, "connect", fail)
     if tunnel:
         steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False, addresses=("198.51.100.7",))
-    words = steps.tunnel_words if tunnel else steps.words
+    words = steps.tunnel_message if tunnel else steps.message
     words.connect(steps.connection, ("198.51.100.7", 443), steps.gate.relay)
     assert steps.counters.loops == loops
     if tunnel:
@@ -70,7 +70,7 @@ def test_dialling(steps: Steps, tunnel: bool, leads_back: bool) -> None:
             steps.connection.tunnel = asked
             steps.gate.explicit.try_next(steps.connection, asked)
         else:
-            steps.words.connect(steps.connection, address, steps.gate.relay)
+            steps.message.connect(steps.connection, address, steps.gate.relay)
         assert steps.counters.loops == leads_back
         if leads_back:
             assert (steps.connection.server, steps.connection.destination) == (None, ("198.51.100.7", 443))
@@ -119,7 +119,7 @@ def test_which_destinations_have_a_parent(steps: Steps, tunnel: Tunnel | None, s
 @pytest.mark.parametrize("event", [EPOLLOUT, EPOLLOUT | EPOLLIN])
 def test_a_destination_that_is_there(steps: Steps, held: bytes, event: int) -> None:
     """It gets what the client said, and its own first words pass; without any, the client is heard."""
-    steps.connects(None if held else steps.words)
+    steps.connects(None if held else steps.message)
     steps.connection.received = held
     steps.server.sendall(b"220 words")
     steps.answers(event)
@@ -171,7 +171,7 @@ def test_words_behind_a_parents_answer(steps: Steps, held: bytes) -> None:
     """They are the destination's, and pass although nothing more is told of them."""
     steps.connects()
     steps.connection.received = held
-    asks(steps, steps.gate.relay if held else steps.words)
+    asks(steps, steps.gate.relay if held else steps.message)
     steps.server.sendall(b"HTTP/1.1 200 OK\r\n\r\n220 words")
     steps.answers(EPOLLOUT)
     assert steps.client.recv(100) == b"220 words"

@@ -16,7 +16,7 @@ from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, State, Tunnel
 from tokgate.gate.context import Parting, Waiting
 from tokgate.gate.explicit_clients.front import ExplicitRequest, WaitingForName
-from tokgate.gate.first_words import FirstExchange
+from tokgate.gate.first_message import FirstExchange
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.policy.membership import Identity
 from tokgate.traffic.client_messages import AfterProxyRequest
@@ -47,8 +47,8 @@ def test_waiting_for_something_else(steps: Steps) -> None:
 def test_hearing_a_client(steps: Steps, seconds: float, deadline: float) -> None:
     """Within a time, or whenever it comes; what has come meanwhile is told."""
     steps.client.sendall(b"said")
-    steps.context.listen(steps.connection, steps.tunnel_words, seconds)
-    assert steps.connection.state is steps.tunnel_words
+    steps.context.listen(steps.connection, steps.tunnel_message, seconds)
+    assert steps.connection.state is steps.tunnel_message
     assert steps.connection.deadline == deadline
     assert (steps.connection.client_fd, EPOLLIN) in steps.gate.loop.epoll.poll(1)
 
@@ -106,7 +106,7 @@ def test_a_hello_is_refused(steps: Steps, held: bytes, connected: bool, state: A
     hello = read_client_hello(HELLO)
     assert hello is not None
     steps.connection.received = held
-    steps.words.refuse_hello(steps.connection, hello)
+    steps.message.refuse_hello(steps.connection, hello)
     assert isinstance(steps.connection.state, state)
     assert steps.heard() == REFUSED
 
@@ -119,7 +119,7 @@ def test_when_a_refusal_goes_out(steps: Steps, watched: bool) -> None:
     steps.connection.received = HELLO
     if watched:
         steps.loop.keep_watching_client(steps.connection)
-    steps.words.refuse_hello(steps.connection, hello)
+    steps.message.refuse_hello(steps.connection, hello)
     assert (steps.connection.client.fileno() == -1) is not watched
     assert steps.heard() == REFUSED
 
@@ -141,7 +141,7 @@ def test_a_client_that_wanted_to_go_nowhere(steps: Steps, monkeypatch: pytest.Mo
 
 
 STATES: dict[str, Callable[[Steps], State]] = {
-    "words": lambda steps: steps.words,
+    "words": lambda steps: steps.message,
     "request": lambda steps: ExplicitRequest(steps.gate.explicit),
     "connecting": lambda steps: Connecting(steps.context, steps.gate.relay),
     "waiting": lambda steps: Waiting(steps.context),
@@ -237,7 +237,7 @@ def test_a_tunnel_that_has_waited_too_long(steps: Steps, held: bytes, server: bo
     """A client that has begun has its time again, as long as no destination waits with it."""
     if server:
         steps.connects()
-    steps.connection.state, steps.connection.received, steps.connection.deadline = steps.tunnel_words, held, 1000.0
+    steps.connection.state, steps.connection.received, steps.connection.deadline = steps.tunnel_message, held, 1000.0
     steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False, established=True)
     steps.connection.state.overdue(steps.connection)
     assert (steps.gate.acceptor.open_connections, steps.counters.timeouts) == (int(not closed), int(closed))

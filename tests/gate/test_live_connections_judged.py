@@ -15,7 +15,7 @@ from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, Connection, Tunnel
 from tokgate.gate.context import Context, Parting
-from tokgate.gate.first_words import FirstWords
+from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.identification import Identification
 from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Entry, Listener
@@ -79,13 +79,13 @@ BANNED_TUNNEL = Tunnel("clips.example.org", 443, socks=False)
         ({"shown": "clips.example.org", "destination": None}, False),
         ({"shown": "www.example.net", "destination": BANNED}, True),
         ({"shown": "clips.example.org", "peer": "198.51.100.1"}, False),
-        ({"shown": "clips.example.org", "state": FirstWords(CONTEXT)}, False),
-        ({"shown": "clips.example.org", "state": FirstWords(CONTEXT), "server": object()}, True),
+        ({"shown": "clips.example.org", "state": FirstMessage(CONTEXT)}, False),
+        ({"shown": "clips.example.org", "state": FirstMessage(CONTEXT), "server": object()}, True),
         ({"shown": "www.example.net", "tunnel": TUNNEL}, False),
         ({"shown": "www.example.net", "tunnel": BANNED_TUNNEL}, True),
         ({"shown": "clips.example.org", "tunnel": TUNNEL}, True),
-        ({"tunnel": BANNED_TUNNEL, "state": FirstWords(CONTEXT)}, True),
-        ({"tunnel": TUNNEL, "state": FirstWords(CONTEXT)}, False),
+        ({"tunnel": BANNED_TUNNEL, "state": FirstMessage(CONTEXT)}, True),
+        ({"tunnel": TUNNEL, "state": FirstMessage(CONTEXT)}, False),
         ({}, False),
     ],
 )

@@ -15,7 +15,7 @@ from labs.gate_lab import DEADLINE, Clock, Origin, RunningGate, broken_off, dial
 from labs.hello_builder import hello_for, records, vector
 from tokgate.gate import handoff
 from tokgate.gate.connection import Connection
-from tokgate.gate.first_words import FirstExchange, FirstWords
+from tokgate.gate.first_message import FirstExchange, FirstMessage
 from tokgate.gate.takeover import MADE_ANEW, ConnectionTransfer, describe, read, restore, write
 from tokgate.wire.hello_reader import HELLO_RETRY
 from tokgate.wire.tls_alert import Alert
@@ -183,7 +183,7 @@ def test_what_a_tunnel_of_another_proxy_carries_stays(start_gate: StartGate, sta
         assert exactly(client, len(established)) == established
         connection = next(iter(gate.gate.loop.connections.values()))
         client.sendall(b"GET / HT")
-        assert until(lambda: isinstance(connection.state, FirstWords) and connection.received)
+        assert until(lambda: isinstance(connection.state, FirstMessage) and connection.received)
         assert not connection.state.movable
         client.sendall(b"TP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
         assert read_all(client) == b""

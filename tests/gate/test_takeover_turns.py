@@ -58,7 +58,7 @@ def test_what_can_not_be_sent(monkeypatch: pytest.MonkeyPatch, number: int, trie
     monkeypatch.setattr(socket, "send_fds", send)
     steps.gate.acceptor.listeners.clear()
     other = Connection(
-        *(steps.outside, steps.outside.fileno(), "192.0.2.8", 40001, steps.connection.listener, 0.0, steps.words)
+        *(steps.outside, steps.outside.fileno(), "192.0.2.8", 40001, steps.connection.listener, 0.0, steps.message)
     )
     steps.gate.acceptor.adopt(other)
     steps.loop.keep_watching_client(steps.connection)

@@ -312,7 +312,7 @@ class Lab:
         def broken(*_: Any, **__: Any) -> Any:
             raise RuntimeError("broken on purpose")
 
-        for place in ("gate.first_words.decide", "policy.decide.decide", "policy.decide.decide_signals"):
+        for place in ("gate.first_message.decide", "policy.decide.decide", "policy.decide.decide_signals"):
             self.patch.setattr(f"tokgate.{place}", broken)
 
     def clients_are_elsewhere(self) -> None:

@@ -15,7 +15,8 @@ from tokgate.accounts.auth_cache import AuthResult
 from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import Connection, State
 from tokgate.gate.context import Context, Waiting
-from tokgate.gate.explicit_clients.front import ConnectingTunnel, ExplicitFront, ExplicitRequest, TunnelWords
+from tokgate.gate.explicit_clients.front import ConnectingTunnel, ExplicitFront, ExplicitRequest, TunnelMessage
+from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.identification import Identification
 from tokgate.gate.sockets import Address, Entry, Listener
 from tokgate.policy.membership import Identity
@@ -66,13 +67,6 @@ class Told(NotingLoop):
     def keep_watching_client(self, connection: Connection) -> None:
         self.done.append("wait")
 
-    def adopt(self, client: object, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
-        """Note what an opener gets."""
-        assert (tls, explicit, arrival.destination) == (False, True, None)
-        if self.opener:
-            self.done.append(("open", received))
-        return self.opener
-
     def unwatch_client(self, connection: Connection) -> None:
         """It is another's."""
 
@@ -84,6 +78,19 @@ class Told(NotingLoop):
     def verify(self, _: Credentials) -> AuthResult:
         """What a check finds."""
         return self.finds
+
+
+class Opener(OpenerChannel):
+    """An opener that notes what it gets, or is not there."""
+
+    def __init__(self, loop: Told) -> None:
+        self._loop = loop
+
+    def adopt(self, client: object, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
+        assert (tls, explicit, arrival.destination) == (False, True, None)
+        if self._loop.opener:
+            self._loop.done.append(("open", received))
+        return self._loop.opener
 
 
 class NotingContext(Context):
@@ -113,17 +120,17 @@ class Client:
         relay: Any = SimpleNamespace(reset=lambda *_: self.loop.done.append("reset"), drop_server=lambda _: None)
         dialler: Any = SimpleNamespace(failed=lambda *_: None)
         self.context = NotingContext(
-            self.enforcer, self.loop, limits, self.loop, relay, dialler, Identification(), set()
+            self.enforcer, Opener(self.loop), limits, self.loop, relay, dialler, Identification(), set()
         )
         self.front = ExplicitFront(self.context)
-        self.words = self.front.words
+        self.message = self.front.message
         listener = Listener(None, Entry.EXPLICIT, 8080, 0)
         self.connection = Connection(self.loop, 1, "192.0.2.7", 40000, listener, 0.0, self.front.request)
         self.addresses: tuple[str, ...] = (OTHER,)
         self.front._resolver.ask = lambda client, host, answer: answer(self.addresses)  # type: ignore[method-assign]
         patch.setattr("tokgate.gate.explicit_clients.front.dial", self._dial)
         patch.setattr("tokgate.gate.explicit_clients.front.parent", lambda *_: self.loop.upstream)
-        patch.setattr(TunnelWords, "read", lambda _, __, data: self.loop.done.append(("read", bytes(data))))
+        patch.setattr(TunnelMessage, "read", lambda _, __, data: self.loop.done.append(("read", bytes(data))))
 
     def _dial(self, _: Context, connection: Connection, destination: Address, connecting: ConnectingTunnel) -> None:
         """Note it; an address may fail, or lead back."""

@@ -67,12 +67,12 @@ class Sink:
         return True
 
 
-@dataclass
-class Adopter:
+class Adopter(OpenerChannel):
     """An opener that keeps what it is given, or refuses to."""
 
-    willing: bool = True
-    adopted: list[tuple[socket.socket, Arrival, bytes, bool, bool]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.willing = True
+        self.adopted: list[tuple[socket.socket, Arrival, bytes, bool, bool]] = []
 
     def adopt(self, client: Any, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
         """Keep a duplicate of the socket, as another process would."""

@@ -12,8 +12,8 @@ from labs.records import Holder
 from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import Connection, State
-from tokgate.gate.explicit_clients.front import TunnelWords
-from tokgate.gate.first_words import FirstWords
+from tokgate.gate.explicit_clients.front import TunnelMessage
+from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.gate import Gate
 from tokgate.gate.sockets import Entry, Listener
 from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
@@ -46,11 +46,11 @@ class Steps:
         self.gate = Gate(enforcer, self.opener, Limits(parting=3.0, connecting=20.0))
         self.loop, self.context = self.gate.loop, self.gate.context
         self.loop.now = 1000.0
-        self.words = FirstWords(self.context)
-        self.tunnel_words = TunnelWords(self.gate.explicit)
+        self.message = FirstMessage(self.context)
+        self.tunnel_message = TunnelMessage(self.gate.explicit)
         (self.client, inside), (self.server, outside) = pair(), pair()
         listener = Listener(None, Entry.REDIRECT, 8080, socket.AF_INET)
-        self.connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, self.words)
+        self.connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, self.message)
         self.connection.destination = ("198.51.100.7", 443)
         self.outside = outside
         self.gate.acceptor.open_connections, self.gate.acceptor.clients["192.0.2.7"] = 1, 1

@@ -11,7 +11,7 @@ from tokgate.gate.connecting import proceed
 from tokgate.gate.connection import Connection, Direction, State
 from tokgate.gate.context import Context
 from tokgate.gate.event_loop import EventLoop
-from tokgate.gate.first_words import FirstExchange
+from tokgate.gate.first_message import FirstExchange
 from tokgate.gate.relay import Relay
 from tokgate.gate.sockets import Entry, Listener
 from tokgate.traffic.client_messages import Watched

@@ -6,15 +6,16 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from select import EPOLLERR, EPOLLOUT, EPOLLRDHUP
 from socket import SHUT_WR
-from typing import Final, Protocol
+from typing import Final
 
 from tokgate.blocklog.records.record import new_event_id
 from tokgate.gate.connection import CLOSED, Connection, State
 from tokgate.gate.egress.dialler import Dialler
 from tokgate.gate.event_loop import EventLoop
+from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.identification import Identification
 from tokgate.gate.relay import BUFFER, Relay
-from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, Address, NoDestinationError, Socket, original_destination
+from tokgate.gate.sockets import DONT_WAIT, END_FOLLOWS, Address, NoDestinationError, original_destination
 from tokgate.policy.observation import Endpoint
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
@@ -26,19 +27,12 @@ _THROWS: Final = 16
 """Reads after which the connection is closed: a client that sends a megabyte more does not read the refusal."""
 
 
-class Opener(Protocol):
-    """Takes over connections that have to be opened: opener processes, or mitmproxy in this process."""
-
-    def adopt(self, client: Socket, arrival: Arrival, received: bytes, *, tls: bool, explicit: bool) -> bool:
-        """Take over a client's socket, with the bytes read so far; False if nobody can."""
-
-
 @dataclass(frozen=True, slots=True)
 class Context:
     """The parts of a gate that the states of its connections use."""
 
     enforcer: Enforcer
-    opener: Opener
+    opener: OpenerChannel
     limits: Limits
     loop: EventLoop
     relay: Relay
@@ -202,7 +196,7 @@ class Parting(State):
         sent = 0
         try:
             with contextlib.suppress(BlockingIOError):
-                sent = connection.client.send(self.unsent, LAST_WORDS) if self.unsent else 0
+                sent = connection.client.send(self.unsent, END_FOLLOWS) if self.unsent else 0
             self.unsent = self.unsent[sent:]
             if not self.unsent:
                 connection.client.shutdown(SHUT_WR)

@@ -1,6 +1,6 @@
 """The gate: an epoll loop, its listeners, and all their connections.
 
-A connection is in a state, which serves its events: `ProxyHeader`, `ExplicitRequest`, `TunnelWords` or `FirstWords`
+A connection is in a state, which serves its events: `ProxyHeader`, `ExplicitRequest`, `TunnelMessage` or `FirstMessage`
 while it is read, `Waiting`, `Connecting` and `AskingParent`, `FirstExchange`, then `Relay`; or `Parting`, once it is
 refused. States decide nothing themselves: what decides is `traffic.admission`, the same as behind mitmproxy.
 """
@@ -10,11 +10,12 @@ from typing import Final
 
 from tokgate.gate.acceptor import Acceptor
 from tokgate.gate.connection import Connection
-from tokgate.gate.context import Context, Opener
+from tokgate.gate.context import Context
 from tokgate.gate.egress.dialler import Dialler
 from tokgate.gate.event_loop import EventLoop
 from tokgate.gate.explicit_clients.front import ExplicitFront
-from tokgate.gate.first_words import FirstWords, count_silent
+from tokgate.gate.first_message import FirstMessage, count_silent
+from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.identification import identification_for
 from tokgate.gate.relay import Relay
 from tokgate.gate.sockets import Entry
@@ -26,7 +27,7 @@ class Gate:
     """One gate: its parts, put together for the policy in force."""
 
     def __init__(
-        self, enforcer: Enforcer, opener: Opener, limits: Limits | None = None, mark: int | None = None
+        self, enforcer: Enforcer, opener: OpenerChannel, limits: Limits | None = None, mark: int | None = None
     ) -> None:
         """`mark` is set on sockets towards destinations, for firewalls that tell the proxy's own traffic by it."""
         limits = limits or Limits()
@@ -39,7 +40,7 @@ class Gate:
             enforcer, opener, limits, self.loop, self.relay, self.dialler, self.identification, listens_at=set()
         )
         self.explicit: Final = ExplicitFront(self.context)
-        redirected = FirstWords(self.context)
+        redirected = FirstMessage(self.context)
         first = {Entry.REDIRECT: redirected, Entry.TPROXY: redirected, Entry.EXPLICIT: self.explicit.request}
         self.acceptor: Final = Acceptor(self.context, first)
         parents = self.dialler.parents

@@ -15,7 +15,7 @@ from typing import Final
 
 from tokgate.gate.connection import CLOSED, Connection, Direction, State
 from tokgate.gate.event_loop import EventLoop
-from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, PEEK, Socket, reset_on_close, unacknowledged
+from tokgate.gate.sockets import DONT_WAIT, END_FOLLOWS, PEEK, Socket, reset_on_close, unacknowledged
 
 BUFFER: Final = 65536
 PIPE: Final = 1 << 20
@@ -125,7 +125,7 @@ class Relay(State):
             self._end(connection, is_up)
             return
         try:
-            sent: int = sink.send(self.view[:received], LAST_WORDS if fin else DONT_WAIT)
+            sent: int = sink.send(self.view[:received], END_FOLLOWS if fin else DONT_WAIT)
         except BlockingIOError:
             sent = 0
         except OSError as error:

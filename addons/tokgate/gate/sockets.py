@@ -30,7 +30,7 @@ _V4: Final = int(socket.AF_INET)
 _V6: Final = int(socket.AF_INET6)
 DONT_WAIT: Final = int(socket.MSG_DONTWAIT)
 PEEK: Final = DONT_WAIT | int(socket.MSG_PEEK)
-LAST_WORDS: Final = DONT_WAIT | int(socket.MSG_MORE)
+END_FOLLOWS: Final = DONT_WAIT | int(socket.MSG_MORE)
 """To send with: the end that follows at once travels in the same packet."""
 
 BACKLOG: Final = 4096

@@ -19,8 +19,8 @@ from typing import Any, Final
 from tokgate.gate.acceptor import ProxyHeader
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import Connection, Direction, Tunnel
-from tokgate.gate.explicit_clients.front import ConnectingTunnel, ExplicitRequest, SocksStep, TunnelWords
-from tokgate.gate.first_words import FirstExchange, FirstWords
+from tokgate.gate.explicit_clients.front import ConnectingTunnel, ExplicitRequest, SocksStep, TunnelMessage
+from tokgate.gate.first_message import FirstExchange, FirstMessage
 from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import MAX_DATAGRAM
 from tokgate.gate.sockets import Listener, Socket
@@ -68,7 +68,7 @@ MADE_ANEW: Final = frozenset({"client", "client_fd", "server", "server_fd", "lis
 
 def _format() -> str:
     """A digest of the fields of what travels."""
-    states = (ProxyHeader, ExplicitRequest, TunnelWords, FirstWords, Connecting, ConnectingTunnel, FirstExchange)
+    states = (ProxyHeader, ExplicitRequest, TunnelMessage, FirstMessage, Connecting, ConnectingTunnel, FirstExchange)
     values = (Tunnel, AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine, Shown, Identity)
     travels = (SerializedConnection, SerializedFlow, Connection, *values)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]

@@ -15,7 +15,7 @@ from labs.records import Monotonic
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.connection import CLOSED
 from tokgate.gate.explicit_clients.front import PATIENCE
-from tokgate.gate.first_words import FirstWords
+from tokgate.gate.first_message import FirstMessage
 from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
@@ -71,7 +71,7 @@ def test_nobody_may_dribble_once_the_server_is_there(start_gate: StartGate, star
         gate.pause()
         (connection,) = gate.gate.loop.connections.values()
         connection.state.overdue(connection)
-        assert gate.serves(lambda: connection.server is not None and isinstance(connection.state, FirstWords))
+        assert gate.serves(lambda: connection.server is not None and isinstance(connection.state, FirstMessage))
         client.sendall(ALLOWED[:20])
         assert gate.serves(lambda: connection.received)
         connection.state.overdue(connection)

@@ -199,12 +199,12 @@ def test_patience(client: Client) -> None:
     """Who says nothing waits for the server; who has begun has as long again, once."""
     tunnel = Tunnel(OTHER, 443, socks=False, addresses=(OTHER,), established=True)
     client.connection.tunnel, client.connection.deadline = tunnel, 100.0
-    client.words.overdue(client.connection)
+    client.message.overdue(client.connection)
     assert client.loop.done == [("dial", OTHER, 443)]
     client.connection.received = b"half"
-    client.words.overdue(client.connection)
+    client.message.overdue(client.connection)
     assert (client.connection.deadline, client.enforcer.counters.timeouts) == (110.0, 0)
-    client.words.overdue(client.connection)
+    client.message.overdue(client.connection)
     assert (client.loop.done, client.enforcer.counters.timeouts) == ([("dial", OTHER, 443)], 1)
 
 

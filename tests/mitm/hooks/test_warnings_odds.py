@@ -39,7 +39,7 @@ async def press(guest: Client, page: Reply) -> Reply:
     return await guest.response()
 
 
-def first_words(context: ssl.SSLContext) -> bytes:
+def first_message(context: ssl.SSLContext) -> bytes:
     """The ClientHello of a client that will say no more."""
     outgoing = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -89,7 +89,7 @@ async def test_a_connection_ends_once(lab: Lab) -> None:
     origin = await lab.web_origin()
     proxy = await warning_proxy(lab, origin.port)
     context = lab.authority.client(proxy.ca)
-    hello = first_words(context)
+    hello = first_message(context)
     for _ in range(STRIKES - 1):
         async with client(proxy.port) as guest:
             await guest.send(hello)

@@ -18,7 +18,7 @@ from tokgate.gate.context import Context, Reading, Waiting
 from tokgate.gate.explicit_clients import pac
 from tokgate.gate.explicit_clients.background import Addresses, Resolver
 from tokgate.gate.explicit_clients.proxy_auth import ClientAuthentication
-from tokgate.gate.first_words import FirstWords
+from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.sockets import DONT_WAIT, Address, NoDestinationError
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
@@ -85,8 +85,8 @@ class ExplicitRequest(Reading):
             self.wait(connection)
 
 
-class TunnelWords(FirstWords):
-    """As first words that were redirected, but that there may be further addresses of the destination to try."""
+class TunnelMessage(FirstMessage):
+    """As a first message that was redirected, but that there may be further addresses of the destination to try."""
 
     __slots__ = ("front",)
 
@@ -94,8 +94,8 @@ class TunnelWords(FirstWords):
         super().__init__(front.context, reader)
         self.front: Final = front
 
-    def with_reader(self, reader: Reader) -> "TunnelWords":
-        return TunnelWords(self.front, reader)
+    def with_reader(self, reader: Reader) -> "TunnelMessage":
+        return TunnelMessage(self.front, reader)
 
     def ended(self, connection: Connection) -> None:
         if connection.tunnel is not None and connection.server is None and not connection.received:
@@ -164,7 +164,7 @@ class ConnectingTunnel(Connecting):
         elif connection.received:
             proceed(self.context, connection, self.then)
         else:
-            self.context.listen(connection, self._front.words)
+            self.context.listen(connection, self._front.message)
 
     def unreachable(self, connection: Connection, kind: ConnectError) -> None:
         """Try the next address."""
@@ -179,7 +179,7 @@ class ExplicitFront:
     def __init__(self, context: Context) -> None:
         self.context: Final = context
         self.request: Final = ExplicitRequest(self)
-        self.words: Final = TunnelWords(self)
+        self.message: Final = TunnelMessage(self)
         self._enforcer: Final = context.enforcer
         self._resolver: Final = Resolver(failed=partial(self._enforcer.counters.add, DNS_ERROR))
         context.loop.call_back(self._resolver.descriptor, self._resolver.deliver)
@@ -396,7 +396,7 @@ class ExplicitFront:
         self._give_up(connection, tunnel, socks5.Reply.HOST_UNREACHABLE, refusal_texts.UNREACHABLE)
 
     def _give_up(self, connection: Connection, tunnel: Tunnel, reply: socks5.Reply, answer: bytes) -> None:
-        """There will be no tunnel; where the client believes that it has one, it is too late for words."""
+        """There will be no tunnel; where the client believes that it has one, it is too late to say so."""
         if tunnel.established:
             self.context.relay.reset(connection, connection.client)
         else:
@@ -408,7 +408,7 @@ class ExplicitFront:
         if not self._say(connection, socks5.Reply.SUCCEEDED.octets if tunnel.socks else refusal_texts.ESTABLISHED):
             return
         # In some protocols the server speaks first: once it is connected, the client may stay silent.
-        self.context.listen(connection, self.words, PATIENCE if connection.server is None else 0.0)
+        self.context.listen(connection, self.message, PATIENCE if connection.server is None else 0.0)
         if connection.received:  # the client did not wait for the answer
             received, connection.received = connection.received, b""
-            self.words.read(connection, received)
+            self.message.read(connection, received)

@@ -10,7 +10,7 @@ from labs.gate_lab import DEADLINE, NOBODY, Origin, RunningGate, dial, exactly, 
 from labs.hello_builder import hello_for
 from labs.records import Monotonic
 from tokgate.gate import handoff
-from tokgate.gate.first_words import FirstWords
+from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
@@ -141,7 +141,9 @@ def test_a_ban_that_begins_ends_it(start_gate: StartGate, banner_origin: Origin)
     gate = start_gate(banner_origin)
     with dial(gate.redirected) as client:
         assert exactly(client, len(BANNER)) == BANNER
-        assert until(lambda: [c for c in list(gate.gate.loop.connections.values()) if isinstance(c.state, FirstWords)])
+        assert until(
+            lambda: [c for c in list(gate.gate.loop.connections.values()) if isinstance(c.state, FirstMessage)]
+        )
         networks = (network("other", "192.0.2.0/24"),)
         settings = {"networks": networks, "unknown_clients": UnknownClients.BLOCK}
         gate.holder.snapshot = policy(ban(networks=("other",)), **settings)

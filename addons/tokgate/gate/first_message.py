@@ -14,7 +14,7 @@ from typing import Final, assert_never
 from tokgate.gate.connecting import Connecting, dial, proceed
 from tokgate.gate.connection import CLOSED, Connection, State
 from tokgate.gate.context import Context, Reading
-from tokgate.gate.sockets import DONT_WAIT, LAST_WORDS, PEEK, Address, NoDestinationError
+from tokgate.gate.sockets import DONT_WAIT, END_FOLLOWS, PEEK, Address, NoDestinationError
 from tokgate.policy.decide import decide, is_under_block
 from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.membership import Identity
@@ -41,7 +41,7 @@ _HANDSHAKE: Final = 22
 _REFUSED: Final = Alert.UNRECOGNIZED_NAME.record
 
 
-class FirstWords(Reading):
+class FirstMessage(Reading):
     """What a connection carries has to be read and decided about. Without a `reader` nothing was read in pieces yet.
 
     One object serves all connections that have none.
@@ -59,9 +59,9 @@ class FirstWords(Reading):
         reader = self.reader
         return reader is None or (isinstance(reader, FirstBytesReader) and reader.openable)
 
-    def with_reader(self, reader: Reader) -> "FirstWords":
-        """The same state for a connection whose words come in pieces."""
-        return FirstWords(self.context, reader)
+    def with_reader(self, reader: Reader) -> "FirstMessage":
+        """The same state for a connection whose message comes in pieces."""
+        return FirstMessage(self.context, reader)
 
     # -- reading
 
@@ -239,7 +239,7 @@ class FirstWords(Reading):
             context.refuse(connection, _REFUSED)
             return
         with contextlib.suppress(OSError):  # the client is gone
-            connection.client.send(_REFUSED, LAST_WORDS)
+            connection.client.send(_REFUSED, END_FOLLOWS)
         if connection.client_fd not in context.loop.connections:  # never watched: no event of this batch is for it
             connection.client.close()
         context.loop.close(connection)
@@ -253,7 +253,7 @@ def count_silent(context: Context, connection: Connection) -> None:
 
 
 class FirstExchange(State):
-    """The client's first words were passed on, and nothing has flowed towards it: it may have to say more."""
+    """The client's first message was passed on, and nothing has flowed towards it: it may have to say more."""
 
     __slots__ = ("answer", "client_waits", "context", "watched")
 
@@ -351,9 +351,9 @@ class FirstExchange(State):
     def _read_again(self, connection: Connection) -> None:
         """It is the client's turn, and its next message is decided about as its first was."""
         reader = self.watched.reader()
-        words = FirstWords(self.context, reader)
+        message = FirstMessage(self.context, reader)
         connection.received = reader.received
         seconds = self.context.limits.greeting if isinstance(reader, SecondHelloReader) else 0.0
-        self.context.listen(connection, words, seconds)
+        self.context.listen(connection, message, seconds)
         if self.watched.rest:
-            words.read(connection, self.watched.rest)
+            message.read(connection, self.watched.rest)

@@ -18,7 +18,7 @@ from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, 
 from labs.hello_builder import hello_for
 from labs.ports import held_port
 from labs.waiting import DEADLINE
-from tokgate.gate.first_words import FirstWords
+from tokgate.gate.first_message import FirstMessage
 from tokgate.policy.decision import Response
 from tokgate.policy.settings import MissingSni
 from tokgate.policy.snapshot import Snapshot
@@ -441,7 +441,7 @@ def test_a_hello_in_pieces_is_held_once(start_gate: StartGate, start_origin: Sta
         connection = until(lambda: next(iter(gate.gate.loop.connections.values()), None))
         assert connection is not None
         assert until(lambda: len(connection.received) == len(whole) - 1)
-        assert isinstance(connection.state, FirstWords)
+        assert isinstance(connection.state, FirstMessage)
         assert isinstance(connection.state.reader, FirstBytesReader)
         assert connection.received is connection.state.reader.received
         client.sendall(whole[-1:])

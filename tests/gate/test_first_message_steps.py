@@ -12,7 +12,7 @@ from labs.hello_builder import hello_for
 from tokgate.gate import context
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import Connection, State, Tunnel
-from tokgate.gate.first_words import FirstExchange, FirstWords
+from tokgate.gate.first_message import FirstExchange, FirstMessage
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.gate.takeover import describe, read, write
 from tokgate.traffic.client_messages import AfterHello, AfterProxyRequest, UnreadLineReader
@@ -37,7 +37,7 @@ def test_how_long_a_client_may_take(
     connection = steps.connection
     if connected:
         steps.connects()
-    state = steps.gate.explicit.request if explicit else steps.words
+    state = steps.gate.explicit.request if explicit else steps.message
     connection.received = held
     for now in (1000.0, 1003.0):
         steps.gate.loop.now = now
@@ -50,13 +50,13 @@ def test_how_long_a_client_may_take(
 def test_a_client_that_says_nothing(steps: Steps, monkeypatch: pytest.MonkeyPatch, reached: bool) -> None:
     """Its server may speak first: it is connected, and heard meanwhile; counted once it says something or ends."""
 
-    def connect(_: FirstWords, connection: Connection, __: Any, then: State) -> None:
+    def connect(_: FirstMessage, connection: Connection, __: Any, then: State) -> None:
         if reached:
             connection.state = Connecting(steps.context, then)
         else:
             steps.loop.close(connection)
 
-    monkeypatch.setattr(FirstWords, "connect", connect)
+    monkeypatch.setattr(FirstMessage, "connect", connect)
     steps.hears()
     assert (steps.connection.client_fd in steps.gate.loop.connections) is reached
     assert steps.connection.silent
@@ -66,7 +66,7 @@ def test_a_client_that_says_nothing(steps: Steps, monkeypatch: pytest.MonkeyPatc
 def test_what_is_passed_on_of_a_hello_in_pieces(steps: Steps) -> None:
     """The next gate collects it again from what is held: half-read state of this process would not travel."""
     steps.hears(HELLO[:40])
-    assert isinstance(steps.connection.state, FirstWords)
+    assert isinstance(steps.connection.state, FirstMessage)
     assert steps.connection.state.reader is not None
     assert steps.connection.state.movable
     said, descriptors = describe(steps.connection, [steps.connection.listener])
@@ -80,7 +80,7 @@ def test_what_is_passed_on_of_a_hello_in_pieces(steps: Steps) -> None:
 
 def test_a_client_that_speaks_after_its_server(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is counted once, by its name, and not by its address as well when it ends."""
-    monkeypatch.setattr(FirstWords, "connect", lambda *_: None)
+    monkeypatch.setattr(FirstMessage, "connect", lambda *_: None)
     steps.hears()
     assert steps.connection.silent
     steps.hears(HELLO)
@@ -93,10 +93,10 @@ def test_a_hello_is_decided_about(steps: Steps, monkeypatch: pytest.MonkeyPatch,
     """Once it is whole, and not before: then its destination gets all of it."""
     dialled: list[Any] = []
 
-    def connect(_: FirstWords, connection: Connection, destination: Any, __: State) -> None:
+    def connect(_: FirstMessage, connection: Connection, destination: Any, __: State) -> None:
         dialled.append((destination, bytes(connection.received), connection.shown))
 
-    monkeypatch.setattr(FirstWords, "connect", connect)
+    monkeypatch.setattr(FirstMessage, "connect", connect)
     cut = len(HELLO) // pieces
     for at in range(0, len(HELLO), cut):
         assert dialled == []
@@ -106,10 +106,10 @@ def test_a_hello_is_decided_about(steps: Steps, monkeypatch: pytest.MonkeyPatch,
 
 def test_what_connections_share(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """The names and addresses that many connections are for are in memory once, as long as one of them is open."""
-    monkeypatch.setattr(FirstWords, "connect", lambda *_: None)
+    monkeypatch.setattr(FirstMessage, "connect", lambda *_: None)
     monkeypatch.setattr(context, "original_destination", lambda *_: ("198.51.100." + str(7), 443))
     steps.connection.destination = None
-    steps.words.read(steps.connection, HELLO)
+    steps.message.read(steps.connection, HELLO)
     assert steps.connection.shown is sys.intern("www.example.net")
     assert steps.connection.destination is not None
     assert steps.connection.destination[0] is sys.intern("198.51.100.7")
@@ -147,7 +147,7 @@ def test_a_client_that_breaks_off(
     """It is counted as one about which nothing was decided, if nothing was; and its destination is told."""
     if connected:
         steps.connects()
-    steps.connection.state, steps.connection.tunnel = FirstWords(steps.context, reader), tunnel
+    steps.connection.state, steps.connection.tunnel = FirstMessage(steps.context, reader), tunnel
     steps.connection.client.close()
     steps.hears()
     assert (steps.open_connections, steps.counters.unfinished) == (0, unfinished)
@@ -159,7 +159,7 @@ def test_a_client_that_breaks_off(
 def test_a_server_that_is_there(steps: Steps) -> None:
     """A hello that comes late goes on to it; under a ban, nothing more does before it has answered."""
     steps.connects()
-    steps.connection.state = steps.words
+    steps.connection.state = steps.message
     steps.hears(HELLO)
     assert steps.server.recv(1000) == HELLO
     assert isinstance(steps.connection.state, FirstExchange)
@@ -168,7 +168,7 @@ def test_a_server_that_is_there(steps: Steps) -> None:
 def test_a_hello_that_fills_the_buffer(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left in the socket is read without a further word of the client's."""
     dialled: list[Any] = []
-    monkeypatch.setattr(FirstWords, "connect", lambda _, connection, *__: dialled.append(bytes(connection.received)))
+    monkeypatch.setattr(FirstMessage, "connect", lambda _, connection, *__: dialled.append(bytes(connection.received)))
     narrow(steps, monkeypatch, 64)
     steps.loop.keep_watching_client(steps.connection)
     steps.client.sendall(HELLO)
@@ -180,7 +180,7 @@ def test_a_hello_that_fills_the_buffer(steps: Steps, monkeypatch: pytest.MonkeyP
 def test_a_client_whose_last_words_fill_the_buffer(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it is another's, nothing is told of it here."""
     narrow(steps, monkeypatch, len(HELLO))
-    monkeypatch.setattr(FirstWords, "connect", lambda _, connection, *__: steps.loop.close(connection))
+    monkeypatch.setattr(FirstMessage, "connect", lambda _, connection, *__: steps.loop.close(connection))
     steps.hears(HELLO)
     assert steps.gate.loop.connections == {}
 
@@ -206,7 +206,7 @@ def test_how_long_a_client_may_take_that_is_asked_again(steps: Steps, watched: A
     steps.connection.state = exchange = FirstExchange(steps.context, watched)
     exchange._read_again(steps.connection)
     assert steps.connection.deadline == deadline
-    assert isinstance(steps.connection.state, FirstWords)
+    assert isinstance(steps.connection.state, FirstMessage)
     assert not steps.connection.state.movable
     assert isinstance(steps.connection.state.reader, type(watched.reader()))
 
@@ -225,9 +225,9 @@ def test_a_client_that_ends_before_it_has_said_all(steps: Steps, said: bytes) ->
 def test_what_is_not_passed_on_yet(steps: Steps, rest: bytes) -> None:
     """Of what was read, what is not decided about waits for the destination's answer."""
     steps.connects()
-    steps.connection.state, steps.connection.received = steps.words, HELLO + rest
+    steps.connection.state, steps.connection.received = steps.message, HELLO + rest
     watched = AfterHello("www.example.net", early_data=False, begun=b"", rest=rest)
-    steps.words._pass(steps.connection, ("198.51.100.7", 443), watched)
+    steps.message._pass(steps.connection, ("198.51.100.7", 443), watched)
     assert steps.server.recv(1000) == HELLO
     assert isinstance(steps.connection.state, FirstExchange)
     assert steps.connection.state.watched is watched

@@ -18,7 +18,7 @@ from labs.hello_builder import ech, hello_for
 from labs.records import Holder
 from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import Connection, State, Tunnel
-from tokgate.gate.first_words import FirstExchange, FirstWords
+from tokgate.gate.first_message import FirstExchange, FirstMessage
 from tokgate.gate.gate import Gate
 from tokgate.gate.identification import Identification
 from tokgate.gate.sockets import Address, Entry, Listener
@@ -149,15 +149,26 @@ class Identified(Identification):
         return self.who
 
 
-class Words(FirstWords):
-    """First words that tell what would be done, without sockets."""
+class Opener(Adopter):
+    """An opener that is not always there, and notes what it is asked."""
+
+    def __init__(self, done: list[object]) -> None:
+        self.done = done
+
+    def adopt(self, client: Any, arrival: Any, received: bytes, *, tls: bool, explicit: bool) -> bool:
+        self.done.append(("open", tls))
+        return len(self.done) % 2 == 0
+
+
+class Message(FirstMessage):
+    """A first message that tells what would be done, without sockets."""
 
     def __init__(self, gate: Gate, *, short: bool) -> None:
         self.identified = Identified()
-        super().__init__(replace(gate.context, identification=self.identified, opener=self))
+        self.done: list[object] = []
+        super().__init__(replace(gate.context, identification=self.identified, opener=Opener(self.done)))
         self.short = short
         self.taken = 0
-        self.done: list[object] = []
 
     def _takes_shortcut(self, connection: Connection, name: str, destination: Address, hello: ClientHello) -> bool:
         taken = self.short and super()._takes_shortcut(connection, name, destination, hello)
@@ -173,11 +184,6 @@ class Words(FirstWords):
     def refuse_hello(self, connection: Connection, hello: ClientHello) -> None:
         self.done.append("refuse")
 
-    def adopt(self, client: Any, arrival: Any, received: bytes, *, tls: bool, explicit: bool) -> bool:
-        """Take a connection over: an opener that is not always there."""
-        self.done.append(("open", tls))
-        return len(self.done) % 2 == 0
-
 
 @dataclass
 class Run:
@@ -189,7 +195,7 @@ class Run:
     at: Instant = NOW
 
     @contextmanager
-    def words(self) -> Iterator[Words]:
+    def message(self) -> Iterator[Message]:
         """The gate; at the end all repeats are told."""
         observer = Observer(hostname="gate.example.org", version="test")
         enforcer = Enforcer(
@@ -202,7 +208,7 @@ class Run:
         gate = Gate(enforcer, Adopter())
         gate.acceptor.clients.update(dict.fromkeys(map(client_key, CLIENTS), 1 << 20))
         try:
-            yield Words(gate, short=self.short)
+            yield Message(gate, short=self.short)
             enforcer.close()
         finally:
             gate.close()
@@ -219,25 +225,25 @@ def said(record: Mapping[str, Any]) -> Any:
 def outcome(policy: Snapshot, visits: list[Visit], *, short: bool) -> tuple[object, int]:
     """All that a row of connections leads to, and how many took the shortcut."""
     run = Run(policy, short)
-    with run.words() as words:
-        enforcer = words.context.enforcer
+    with run.message() as message:
+        enforcer = message.context.enforcer
         for visit in visits:
             run.at = run.at.add(seconds=visit.later)
             enforcer.settle()  # as every gate does each second
-            words.identified.who = visit.identity
+            message.identified.who = visit.identity
             listener = Listener(None, Entry.REDIRECT, 443, 2)
             client = SimpleNamespace(close=lambda: None)
-            connection = Connection(client, -1, visit.client, 40000, listener, 0.0, words)
+            connection = Connection(client, -1, visit.client, 40000, listener, 0.0, message)
             connection.destination = (visit.address, 443)
             if visit.connect is not None:
                 connection.tunnel = Tunnel(visit.connect, 443, socks=False)
             connection.received = hello_for(visit.name, *([ech()] if visit.ech else []))
             hello = read_client_hello(connection.received)
             assert hello is not None
-            words._decide(connection, hello)
+            message._decide(connection, hello)
         counted = enforcer.counters.decisions
         assert not enforcer.counters.errors
-    return (words.done, counted, [said(record) for record in run.sink.records]), words.taken
+    return (message.done, counted, [said(record) for record in run.sink.records]), message.taken
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
