@@ -21,9 +21,9 @@ import yaml
 from evasion.carrier_main import DESTINATIONS
 from evasion.servers import ALLOWED, DEADLINE, Recorder
 from labs.ports import hold_port, number
-from tokgate.evasion.carrying import Address, AttemptRoute, Carriage, make
+from tokgate.evasion.attempt import Result, Target
 from tokgate.evasion.families import ATTEMPTS
-from tokgate.evasion.stream import Result, Target
+from tokgate.evasion.trial import Address, AttemptRoute, Carriage, make
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]

@@ -25,13 +25,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from evasion.python_server import BANNED_PAGE
 from evasion.servers import ALLOWED, BANNED, Server, Servers, running_servers
-from tokgate.evasion.attempt import Attempt, Family, Opens
-from tokgate.evasion.carrying import AttemptRoute, Carriage, make
+from tokgate.evasion.attempt import Attempt, Family, Opens, Result, ServerReply, Stream, Target, send_all
 from tokgate.evasion.families.http_heads import request
 from tokgate.evasion.hello import X25519, hello_12, hello_13, record, server_name
-from tokgate.evasion.http_reader import read_page
-from tokgate.evasion.stream import Result, ServerReply, Stream, Target, send_all
-from tokgate.evasion.tls_reader import Second, read_answer
+from tokgate.evasion.replies import Second, read_answer, read_page
+from tokgate.evasion.trial import AttemptRoute, Carriage, make
 from tokgate.traffic.client_messages import FirstBytesReader, after
 from tokgate.traffic.seen import FirstBytes, Hello, OtherBytes
 

@@ -13,9 +13,8 @@ from evasion.carriers import Clients, Key, Running, start
 from evasion.python_server import ALLOWED_PAGE, BANNED_PAGE
 from evasion.servers import ALLOWED, DEADLINE, Recorder, Server, running_servers
 from evasion.table import ANYTHING, BANNED_ADDRESS, OPEN_ADDRESS, Case, Logged, twin_of
-from tokgate.evasion.attempt import Attempt
-from tokgate.evasion.carrying import AttemptRoute, make
-from tokgate.evasion.stream import Result, ServerReply, Target
+from tokgate.evasion.attempt import Attempt, Result, ServerReply, Target
+from tokgate.evasion.trial import AttemptRoute, make
 
 AT_ONCE: Final = 16
 """Attempts that are made at a time."""

@@ -21,10 +21,9 @@ from labs.gate_lab import DEADLINE, Origin, RunningGate, dial, policy, read_all
 from labs.proxy_lab import NOW
 from labs.records import Holder, Records
 from tokgate.blocklog.records.record import Observer
-from tokgate.evasion.attempt import Opens
+from tokgate.evasion.attempt import Opens, Target
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.hello import hello_12, record, records, server_name
-from tokgate.evasion.stream import Target
 from tokgate.mitm.client_connection import ClientConnections
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
 from tokgate.mitm.layers.http import HttpConnectionLayer

@@ -6,10 +6,10 @@ import pytest
 
 from evasion.python_server import BANNED_PAGE
 from evasion.servers import BANNED, Server, Servers, running_servers
-from tokgate.evasion.carrying import AttemptRoute, Carriage, make
+from tokgate.evasion.attempt import Result, ServerReply, Target
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.limits import Limit
-from tokgate.evasion.stream import Result, ServerReply, Target
+from tokgate.evasion.trial import AttemptRoute, Carriage, make
 
 REAL = [server for server in Server if server not in (Server.RECORDER, Server.NAMELESS) and not server.missing]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tokgate.config.reload import quiescence
 from tokgate.config.reload.quiescence import SETTLE, SETTLE_LOSS, Fingerprint, StabilityCheck, being_written
 
 POLICY, GONE = Path("policies/a.yaml"), Path("policies/b.yaml")
@@ -31,7 +30,7 @@ def test_a_loss_is_waited_out(
         return {path: (1, 1, size, 0, 0) for path, size in sizes.items()}
 
     now = 0.0
-    monkeypatch.setattr(quiescence.time, "monotonic", lambda: now)
+    monkeypatch.setattr("tokgate.config.reload.quiescence.time.monotonic", lambda: now)
     check = StabilityCheck(lambda: fingerprint(state), fingerprint(seen), on_unstable=lambda: None)
     now += SETTLE
     assert (check.stable_state() is None) is lost

@@ -6,9 +6,8 @@ from urllib.parse import quote
 
 from evasion.carriers import Carrier
 from evasion.table import Logged, Row, Twin
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Opens, SentPieces, Target
 from tokgate.evasion.families.http_heads import asked
-from tokgate.evasion.stream import SentPieces, Target
 
 APP, OTHER_APP = "org.example.clips", "org.example.other"
 _HOST = b"Host: play.google.com\r\nConnection: close\r\n"

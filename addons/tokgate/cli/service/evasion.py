@@ -13,10 +13,19 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import Patience, narrate, print_json, visible
 from tokgate.evasion.attempt import Attempt, Family
-from tokgate.evasion.carrying import Address, AttemptRoute, Carriage
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.limits import PATH, markdown
-from tokgate.evasion.trial import Server, Trial, TrialError, TrialResult, check, try_all
+from tokgate.evasion.trial import (
+    Address,
+    AttemptRoute,
+    Carriage,
+    Server,
+    Trial,
+    TrialError,
+    TrialResult,
+    check,
+    try_all,
+)
 
 EPILOG = """\
 examples:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tokgate.evasion.attempt import Attempt
+from tokgate.evasion.attempt import Attempt, SentPieces, Target
 from tokgate.evasion.families.tls_records import attempt, message
 from tokgate.evasion.hello import (
     PADDING,
@@ -23,7 +23,6 @@ from tokgate.evasion.hello import (
     uint16s,
     vector,
 )
-from tokgate.evasion.stream import SentPieces, Target
 
 _OTHER = b"www.example.org"
 _PSK = vector(2, vector(2, _OTHER) + bytes(4)) + vector(2, vector(1, bytes(32)))

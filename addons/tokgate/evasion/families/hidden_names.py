@@ -4,24 +4,23 @@ import ssl
 from collections.abc import Iterator
 from functools import partial
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Opens, Result, SentPieces, ServerReply, Stream, Target, broken
 from tokgate.evasion.families.tls_records import said
 from tokgate.evasion.hello import ECH, SERVER_NAME, Extension, ech, hello, hello_12, records, server_name
-from tokgate.evasion.http_reader import read_page
 from tokgate.evasion.limits import Limit
-from tokgate.evasion.stream import Result, SentPieces, ServerReply, Stream, Target, broken
+from tokgate.evasion.replies import read_page
 
 HARMLESS = "www.example.org"
 PROVIDER = b"cloudflare-ech.com"
 """The public name of a provider of ECH."""
 
 
-def fronting(stream: Stream, target: Target, shown: str = HARMLESS) -> ServerReply:
-    """Domain fronting: a TLS handshake with the name `shown`, and in it a request whose Host is the target's name."""
+def fronting(stream: Stream, target: Target, sni: str = HARMLESS) -> ServerReply:
+    """Domain fronting: a TLS handshake with the name `sni`, and in it a request whose Host is the target's name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    secure = context.wrap_bio(incoming, outgoing, server_hostname=shown)
+    secure = context.wrap_bio(incoming, outgoing, server_hostname=sni)
     try:
         if not _shake_hands(secure, incoming, outgoing, stream):
             return ServerReply(Result.CLOSED)

@@ -11,9 +11,8 @@ import h2.events
 import h2.exceptions
 from hpack import Encoder, NeverIndexedHeaderTuple
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
-from tokgate.evasion.http_reader import judge
-from tokgate.evasion.stream import Result, ServerReply, Stream, Target, broken
+from tokgate.evasion.attempt import Attempt, Family, Opens, Result, ServerReply, Stream, Target, broken
+from tokgate.evasion.replies import judge
 
 type Fields = list[tuple[str, str]]
 type Frames = Callable[[str], Sequence[bytes]]

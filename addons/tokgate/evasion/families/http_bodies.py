@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Opens, SentPieces, Target
 from tokgate.evasion.families.http_heads import asked
-from tokgate.evasion.stream import SentPieces, Target
 
 _HEAD: Final = b" / HTTP/1.1\r\nHost: www.example.org\r\n"
 

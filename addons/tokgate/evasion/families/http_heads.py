@@ -10,10 +10,20 @@ import h2.connection
 import h2.events
 import h2.exceptions
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
-from tokgate.evasion.http_reader import judge, read_page
+from tokgate.evasion.attempt import (
+    Attempt,
+    Family,
+    Opens,
+    Result,
+    SentPieces,
+    ServerReply,
+    Stream,
+    Target,
+    broken,
+    send_all,
+)
 from tokgate.evasion.limits import Limit
-from tokgate.evasion.stream import Result, SentPieces, ServerReply, Stream, Target, broken, send_all
+from tokgate.evasion.replies import judge, read_page
 
 HARMLESS: Final = b"www.example.org"
 _WORD: Final = re.compile("NAME|CAPITALS|ENCODED")

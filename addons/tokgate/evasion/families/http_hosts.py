@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Opens, SentPieces, Target
 from tokgate.evasion.families.http_heads import HARMLESS, asked, http2
 from tokgate.evasion.limits import Limit
-from tokgate.evasion.stream import SentPieces, Target
 
 _CLOSE: Final = b"Connection: close\r\n\r\n"
 

@@ -5,14 +5,23 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import (
+    Attempt,
+    Family,
+    Opens,
+    Result,
+    SentPieces,
+    ServerReply,
+    Stream,
+    Target,
+    broken,
+    send_all,
+)
 from tokgate.evasion.families.http_heads import asked, request
 from tokgate.evasion.families.tls_records import message
 from tokgate.evasion.hello import records, vector
-from tokgate.evasion.http_reader import read_page
 from tokgate.evasion.limits import Limit
-from tokgate.evasion.stream import Result, SentPieces, ServerReply, Stream, Target, broken, send_all
-from tokgate.evasion.tls_reader import read_answer
+from tokgate.evasion.replies import read_answer, read_page
 
 _AGENT: Final = b"User-Agent: tokgate-evasion\r\n\r\n"
 

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Opens, Target
 from tokgate.evasion.families.tls_records import said
 from tokgate.evasion.hello import SERVER_NAME, Extension, hello_12, records, server_name, vector
-from tokgate.evasion.stream import Target
 
 HARMLESS = b"www.example.org"
 

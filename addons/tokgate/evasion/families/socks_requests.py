@@ -5,12 +5,11 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Opens, Result, ServerReply, Stream, Target, broken, send_all
 from tokgate.evasion.families.proxy_requests import embedded
 from tokgate.evasion.families.tls_records import message
 from tokgate.evasion.hello import records, vector
-from tokgate.evasion.stream import Result, ServerReply, Stream, Target, broken, send_all
-from tokgate.evasion.tls_reader import read_answer
+from tokgate.evasion.replies import read_answer
 
 CONNECT: Final = 1
 BIND: Final = 2

@@ -1,9 +1,10 @@
-"""Around the ClientHello: records before and inside it, their versions, and how it is cut (RFC 8446 §5.1)."""
+"""Around the ClientHello: records before and inside it, and how records and TCP segments cut it (RFC 8446 §5.1)."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Opens, SentPieces, ServerReply, Stream, Target, send_all
 from tokgate.evasion.hello import (
     PADDING,
     hello_12,
@@ -12,8 +13,7 @@ from tokgate.evasion.hello import (
     server_name,
 )
 from tokgate.evasion.limits import Limit
-from tokgate.evasion.stream import SentPieces, ServerReply, Stream, Target, send_all
-from tokgate.evasion.tls_reader import read_answer
+from tokgate.evasion.replies import read_answer
 
 ALERT = 21
 CHANGE_CIPHER_SPEC = 20
@@ -225,6 +225,49 @@ def attempt(name: str, what: str, pieces: SentPieces, *, innocent: bool, limit: 
 
 
 def attempts() -> Iterator[Attempt]:
-    """Attempts by the form of TLS records, and by what comes before the hello."""
+    """Attempts by the form of TLS records, by what comes before the hello, and by TCP segments."""
     for name, (what, pieces, innocent) in _SHAPES.items():
         yield attempt(name, what, pieces, innocent=innocent, limit=_LIMITS.get(name))
+    yield from _segments()
+
+
+def _cut(*at: int) -> SentPieces:
+    """Segments that end at these offsets; negative ones count from the name's end."""
+
+    def pieces(target: Target) -> list[bytes]:
+        whole = records(message(target))
+        behind = whole.index(target.octets) + len(target.octets)
+        edges = [0, *sorted(edge if edge > 0 else behind + edge for edge in at), len(whole)]
+        return [whole[start:end] for start, end in pairwise(edges)]
+
+    return pieces
+
+
+def _octets(target: Target) -> list[bytes]:
+    whole = records(message(target))
+    return [whole[at : at + 1] for at in range(len(whole))]
+
+
+def _octets_of_records(target: Target) -> list[bytes]:
+    whole = records(message(target), 1)
+    return [whole[at : at + 3] for at in range(0, len(whole), 3)]
+
+
+def _segments() -> Iterator[Attempt]:
+    """An ordinary ClientHello by how its octets are cut into TCP segments, which must not matter."""
+    shapes: dict[str, tuple[str, SentPieces]] = {
+        "one-octet-first": ("one octet, then the rest", _cut(1)),
+        "header-first": ("the record's header, then the rest", _cut(5)),
+        "cut-in-the-name": ("in two segments, cut inside the name", _cut(-5)),
+        "cut-around-the-name": ("in three, cut around the name", _cut(-12, 0)),
+        "octet-segments": ("a segment for each octet", _octets),
+        "octet-records-in-segments": ("records of one octet, in segments of three", _octets_of_records),
+        "hello-and-more": (
+            "more than the hello at once",
+            lambda target: [records(hello_12(server_name(target.octets))) + b"\x14\x03\x03\0\1\1" * 40],
+        ),
+    }
+    for name, (what, pieces) in shapes.items():
+        played = partial(said, pieces)
+        innocent = name != "hello-and-more"
+        yield Attempt(name, what, played, family=Family.SEGMENTS, opens=Opens.TLS, innocent=innocent)

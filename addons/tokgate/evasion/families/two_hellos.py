@@ -6,10 +6,9 @@ from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Opens, ServerReply, Stream, Target, send_all
 from tokgate.evasion.hello import EARLY_DATA, X25519, Extension, hello_13, record, records, server_name
-from tokgate.evasion.stream import ServerReply, Stream, Target, send_all
-from tokgate.evasion.tls_reader import Second, read_answer
+from tokgate.evasion.replies import Second, read_answer
 
 HARMLESS = b"www.example.org"
 _CCS = record(b"\1", 20, 0x0303)
@@ -36,21 +35,21 @@ class TwoHellos:
     """The first segment of the second is in the first's."""
     early_data: bool = False
     """The first hello announces some, and it is sent."""
-    joined: int | None = None
-    """Octets of the second in the first's record; None: it begins one of its own."""
+    octets_early: int | None = None
+    """How many octets of the second hello are in the first's record; None: it begins a record of its own."""
 
     def play(self, stream: Stream, target: Target) -> ServerReply:
         """Send both, and read from the server's handshake whether it answers for the target's name."""
         announced: list[Extension] = [(EARLY_DATA, b"")] if self.early_data else []
         first = hello_13(*_named(self.first, target), *announced, shares=[])
         message = hello_13(*_named(self.second, target), shares=[_SHARE])
-        if self.joined is not None:
-            rest = message[self.joined :]
-            send_all(stream, [record(first + message[: self.joined]) + (record(rest, version=0x0303) if rest else b"")])
+        if (octets := self.octets_early) is not None:
+            rest = message[octets:]
+            send_all(stream, [record(first + message[:octets]) + (record(rest, version=0x0303) if rest else b"")])
             return read_answer(stream, target, first, _KEY, Second(message))
-        octets = self.between + records(message, self.size, 0x0303)
-        step = -(-len(octets) // self.segments)
-        pieces = tuple(octets[start : start + step] for start in range(0, len(octets), step))
+        whole = self.between + records(message, self.size, 0x0303)
+        step = -(-len(whole) // self.segments)
+        pieces = tuple(whole[start : start + step] for start in range(0, len(whole), step))
         sent = [records(first) + (record(b"early" * 20, 23, 0x0303) if self.early_data else b"")]
         if self.begins_early:
             sent = [sent[0] + pieces[0], *pieces[1:]]
@@ -91,8 +90,11 @@ def attempts() -> Iterator[Attempt]:
             "early data between the two",
             TwoHellos(early_data=True),
         ),
-        "other-name-in-its-record": ("the second in the first's record", TwoHellos(joined=16384)),
-        "other-name-begins-in-its-record": ("an octet of the second in the first's record", TwoHellos(joined=1)),
+        "other-name-in-its-record": ("the second in the first's record", TwoHellos(octets_early=16384)),
+        "other-name-begins-in-its-record": (
+            "an octet of the second in the first's record",
+            TwoHellos(octets_early=1),
+        ),
         "other-name-in-octet-segments": (
             "the second in records of one octet and many segments",
             TwoHellos(size=1, segments=60),
@@ -125,7 +127,7 @@ def attempts() -> Iterator[Attempt]:
         **{
             f"other-name-joined-at-{octets}": (
                 f"{octets} octets of the second in the first's record",
-                TwoHellos(joined=octets),
+                TwoHellos(octets_early=octets),
             )
             for octets in (2, 3, 4, 5, 38, 60, 100)
         },
@@ -145,7 +147,7 @@ def attempts() -> Iterator[Attempt]:
         "no-name-first-at-once": ("first no name, the banned one at once", TwoHellos(first=None, waits=False)),
         "no-name-first-in-its-record": (
             "first no name, the banned one in its record",
-            TwoHellos(first=None, joined=16384),
+            TwoHellos(first=None, octets_early=16384),
         ),
         "odd-name-in-second": (
             "a label with ! in the second",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tokgate.evasion.http_reader import judge, read_page
-from tokgate.evasion.stream import Result
+from tokgate.evasion.attempt import Result
+from tokgate.evasion.replies import judge, read_page
 
 OK, BAD, LEGAL = b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 400 x\r\n\r\n", b"HTTP/1.1 451 x\r\n\r\n"
 

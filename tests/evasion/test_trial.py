@@ -4,9 +4,8 @@ import socket
 
 import pytest
 
-from tokgate.evasion.attempt import Attempt, Family, Opens
-from tokgate.evasion.carrying import PAUSE, AttemptRoute, Carriage, make
-from tokgate.evasion.stream import Result, ServerReply, Stream, Target
+from tokgate.evasion.attempt import Attempt, Family, Opens, Result, ServerReply, Stream, Target
+from tokgate.evasion.trial import PAUSE, AttemptRoute, Carriage, make
 
 PATIENCE = 7.0
 TARGET = Target("www.clips.example.org", "192.0.2.1", 443)

@@ -7,9 +7,9 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 
+from tokgate.evasion.attempt import Result, Target
 from tokgate.evasion.hello import record, vector
-from tokgate.evasion.stream import Result, Target
-from tokgate.evasion.tls_reader import certificate_names, covers, read_answer
+from tokgate.evasion.replies import certificate_names, covers, read_answer
 
 TARGET = Target("www.example.org", "192.0.2.1", 443)
 

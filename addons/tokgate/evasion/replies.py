@@ -1,11 +1,8 @@
-"""Reads a server's first flight up to its certificate, which says whom the server takes itself for.
-
-Just enough of TLS for this: no signature is checked, and no handshake is finished. TLS 1.3 hides the certificate, so
-its handshake keys are derived (RFC 8446 §7.1), for X25519 and AES-128-GCM with SHA-256 alone.
-"""
+"""Reads what came back for an attempt: a TLS handshake, a page, a refusal, or other bytes."""
 
 import hmac
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -15,8 +12,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from tokgate.evasion.attempt import Result, ServerReply, Stream, Target, broken, send_all
 from tokgate.evasion.hello import KEY_SHARE, vector
-from tokgate.evasion.stream import Result, ServerReply, Stream, Target, broken, send_all
 
 _ALERT: Final = 21
 _HANDSHAKE: Final = 22
@@ -194,3 +191,37 @@ def covers(pattern: str, name: str) -> bool:
     """Whether a certificate's name is the name, or a wildcard for it (RFC 6125 §6.4.3)."""
     pattern, name = pattern.lower(), name.lower().rstrip(".")
     return pattern == name or (pattern.startswith("*.") and name.partition(".")[2] == pattern[2:])
+
+
+_STATUS: Final = re.compile(rb"\AHTTP/[0-9.]+ ([0-9]{3})")
+_REFUSALS: Final = frozenset(
+    {400, 403, 405, 407, 408, 411, 413, 414, 417, 421, 426, 431, 451, 500, 501, 502, 503, 504, 505}
+)
+"""Statuses that serve nobody: from tokgate, or from a server that does not take the request."""
+_MOST: Final = 1 << 20
+
+
+def read_page(receive: Callable[[], bytes], wanted: int = 1) -> ServerReply:
+    """Read to the end of the stream, or until nothing more comes. `wanted`: which of the pages is the one."""
+    said, error = bytearray(), None
+    try:
+        while len(said) < _MOST and (piece := receive()):
+            said += piece
+    except OSError as raised:
+        error = raised
+    if not said:
+        return ServerReply(Result.CLOSED) if error is None else broken(error)
+    return judge(bytes(said), wanted)
+
+
+def judge(said: bytes, wanted: int = 1) -> ServerReply:
+    """What an answer is. Served is who gets as many pages as `wanted`."""
+    if said.startswith(b"\x15\x03"):
+        return ServerReply(Result.REFUSED, "a TLS alert", said)
+    statuses = [int(found) for found in re.findall(rb"HTTP/[0-9.]+ ([0-9]{3})", said)]
+    if not _STATUS.match(said):
+        return ServerReply(Result.SERVED, f"answered {said[:24]!r}", said)
+    taken = [status for status in statuses if status not in _REFUSALS and status >= 200]
+    if len(taken) >= wanted:
+        return ServerReply(Result.SERVED, f"status {taken[wanted - 1]}", said)
+    return ServerReply(Result.REFUSED, f"status {statuses[-1]}", said)
